@@ -1,0 +1,166 @@
+"""The approach: gradient descent until the sharpness of a midpoint (θ_t + θ_{t+1})/2 reaches 2/η.
+
+The midpoint leaves out the oscillation. Its sharpness is checked at a cadence in ODE time that shrinks near the edge; when a
+check finds it beyond 2/η, gradient descent goes back to the last check and tests every step, so that the edge is found to
+the step. Rows are held back until a check has passed, so that none is ever taken back.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from engine.columns import columns_for
+from engine.control import AnyEvent
+from engine.curvature import Eigenpairs, random_start, sharpness_at
+from engine.problem import Problem
+from engine.spec import RunSpec
+from engine.states import ApproachState, Clock
+from engine.store import Outcome
+from engine.trajectories import DESCENT_CHUNK, descend
+
+MAX_STRIDE = 50
+"""Most steps between checks: at small η a unit of ODE time is long to wait for."""
+CHECK_TOLERANCE = 1e-3
+
+
+class Setup(NamedTuple):
+    """What does not change during a run."""
+
+    spec: RunSpec
+    problem: Problem
+    index: dict[str, int]  # column name -> place in a row
+
+    def row(self, values: dict[str, float]) -> np.ndarray:
+        """One row of the record, NaN where `values` is silent; names the run does not record are left out."""
+        row = np.full(len(self.index), np.nan)
+        for name, value in values.items():
+            if name in self.index:
+                row[self.index[name]] = value
+        return row
+
+
+class Progress(NamedTuple):
+    """What a stretch of work gave: rows, events, an outcome if it ended the run."""
+
+    rows: list[np.ndarray]
+    events: list[AnyEvent]
+    outcome: Outcome | None = None
+
+
+def setup(spec: RunSpec, problem: Problem) -> Setup:
+    return Setup(spec, problem, {column.name: k for k, column in enumerate(columns_for(spec))})
+
+
+def begin(setup: Setup, theta: Array, clock: Clock) -> ApproachState:
+    """The approach from θ, in θ's number format."""
+    key = jax.random.fold_in(jax.random.key(setup.spec.seed), clock.step)
+    basis = random_start(key, min(setup.spec.tracking.eigenvalues, theta.size), theta.size, setup.spec.precision.curvature)
+    return ApproachState(
+        clock=clock, theta=theta, basis=basis, sharpness=float("nan"), next_check=clock.step, careful=0, checked_clock=clock,
+        checked_theta=theta, pending=np.empty((0, len(setup.index))),
+    )
+
+
+@partial(jax.jit, static_argnames=("dtype",))
+def midpoint(problem: Problem, theta: Array, learning_rate: float, dtype: str) -> Array:
+    """(θ_t + θ_{t+1})/2 for a step of gradient descent, rounded to `dtype`."""
+    return (theta - learning_rate / 2 * problem.gradient(theta)).astype(dtype)
+
+
+def check(setup: Setup, state: ApproachState) -> Eigenpairs:
+    """The top eigenpairs at the midpoint of the coming step."""
+    dtype = setup.spec.precision.curvature
+    point = midpoint(setup.problem, state.theta, state.clock.learning_rate, dtype)
+    return sharpness_at(setup.problem, point, state.basis, CHECK_TOLERANCE, dtype)
+
+
+def advance(setup: Setup, state: ApproachState, limit: int) -> tuple[ApproachState, Progress, bool]:
+    """At most `limit` steps towards the edge: to the next check. Also whether the edge is reached at the new state.
+
+    A limit before the next check asks for a check of its own, so that the rows up to it can be released; it leaves the
+    warm start and the cadence alone, and so the trajectory does not depend on limits.
+    """
+    if state.clock.step == state.next_check:
+        state, went_back, at_edge = _judge(setup, state, check(setup, state))
+        if at_edge:
+            return _release(state)[0], Progress([*state.pending], []), True
+        if went_back:
+            return state, Progress([], []), False
+        state, released = _release(state)
+    else:
+        released = np.empty((0, len(setup.index)))
+
+    steps = max(1, min(state.next_check - state.clock.step, limit, DESCENT_CHUNK))
+    measured = state.sharpness if state.clock == state.checked_clock else float("nan")
+    state, outcome = _descend(setup, state, steps, measured)
+    if outcome is None and steps == limit and state.clock.step < state.next_check:
+        sharpness = float(check(setup, state).values[0])
+        if sharpness >= 2 / state.clock.learning_rate:
+            state = _go_back(state)
+        else:
+            state = state._replace(checked_clock=state.clock, checked_theta=state.theta, sharpness=sharpness)
+            state, more = _release(state)
+            released = np.concatenate([released, more])
+    if outcome is not None:
+        released = np.concatenate([released, state.pending])
+    return state, Progress([*released], [], outcome), False
+
+
+def _judge(setup: Setup, state: ApproachState, pairs: Eigenpairs) -> tuple[ApproachState, bool, bool]:
+    """The state after a check; whether it went back to the last one; whether the edge is here."""
+    sharpness, eta, clock = float(pairs.values[0]), state.clock.learning_rate, state.clock
+    state = state._replace(basis=pairs.vectors)
+    if sharpness >= 2 / eta:
+        if state.careful or clock.step - state.checked_clock.step <= 1:
+            return state._replace(sharpness=sharpness), False, True
+        return _go_back(state), True, False
+    far, near, close = setup.spec.approach.check_times
+    span = far if sharpness < 1 / eta else near if sharpness < 1.5 / eta else close
+    stride = 1 if state.careful else min(max(1, round(span / eta)), MAX_STRIDE)
+    return state._replace(
+        sharpness=sharpness, next_check=clock.step + stride, checked_clock=clock, checked_theta=state.theta
+    ), False, False
+
+
+def _go_back(state: ApproachState) -> ApproachState:
+    """The state at the last passed check, from where every step is tested."""
+    back = state.checked_clock
+    state, _ = _release(state)
+    return state._replace(clock=back, theta=state.checked_theta, careful=1, next_check=back.step + 1)
+
+
+def _release(state: ApproachState) -> tuple[ApproachState, np.ndarray]:
+    return state._replace(pending=np.empty((0, state.pending.shape[1]))), state.pending
+
+
+def _descend(setup: Setup, state: ApproachState, steps: int, sharpness: float) -> tuple[ApproachState, Outcome | None]:
+    """Some steps of gradient descent into the pending rows; the outcome when the loss stops being a number, or is low enough."""
+    clock, time = state.clock, state.clock.time
+    descent = descend(setup.problem, state.theta, clock.learning_rate, steps)
+    losses, norms = np.asarray(descent.losses), np.asarray(descent.gradient_norms)
+    rows, outcome = [], None
+    for k in range(steps):
+        if not (np.isfinite(losses[k]) and np.isfinite(norms[k])):
+            outcome = diverged(clock.step + k)
+            break
+        rows.append(setup.row({
+            "step": clock.step + k, "time": time, "learning_rate": clock.learning_rate,
+            "gd.loss": losses[k], "gd.gradient_norm": norms[k],
+            "gd.midpoint_sharpness": sharpness if k == 0 else np.nan,
+        }))
+        time += clock.learning_rate  # one by one, so that chunks leave no trace in its last digit
+        if losses[k] < setup.spec.budget.loss_goal:
+            outcome = Outcome(kind="loss_goal", step=clock.step + k, text=f"training loss below {setup.spec.budget.loss_goal:g}")
+            break
+    moved = Clock(clock.step + steps, time, clock.learning_rate)
+    pending = np.concatenate([state.pending, np.reshape(rows, (-1, len(setup.index)))])
+    return state._replace(clock=moved, theta=jnp.asarray(descent.theta), pending=pending), outcome
+
+
+def diverged(step: int) -> Outcome:
+    """The outcome of a loss or gradient that is no longer a finite number."""
+    return Outcome(kind="diverged", step=step, text=f"diverged at step {step}: the loss is no longer a finite number; try a smaller learning rate")

@@ -1,0 +1,140 @@
+"""Every recorded quantity, once: its column, symbol, words, unit, formula and place in the paper.
+
+A run records the columns that its specification asks for, one float64 row a step; NaN where a column has no value yet.
+Names are `trajectory.quantity`: `gd` gradient descent, `constrained` the constrained trajectory θ†, `flow` gradient flow,
+and one family for each form of the predicted dynamics.
+"""
+
+from typing import NamedTuple
+
+from engine.spec import Phase, RunSpec
+
+
+class Column(NamedTuple):
+    """One recorded quantity."""
+
+    name: str
+    symbol: str
+    words: str
+    unit: str
+    """"" for a pure number."""
+    formula: str
+    source: str
+    """Equation, definition or section of the paper; "eos" for what is our own."""
+
+
+CLOCK = (
+    Column("step", "t", "gradient-descent step", "steps", "t", "Section 1"),
+    Column("time", "τ", "ODE time: the sum of the learning rates used", "", "τ = Σ η", "Section 4"),
+    Column("learning_rate", "η", "learning rate in force", "", "η", "Section 1"),
+)
+
+DESCENT = (
+    Column("gd.loss", "L(θ)", "training loss of gradient descent", "", "L(θ_t)", "Section 1"),
+    Column("gd.gradient_norm", "‖∇L‖", "gradient norm of gradient descent", "", "‖∇L(θ_t)‖", "Section 1"),
+    Column("gd.midpoint_sharpness", "S(θ̄)", "sharpness half way to the next step, on the approach", "1/η",
+           "S((θ_t+θ_{t+1})/2)", "Section 5"),
+    Column("gd.sharpness", "S(θ)", "sharpness of gradient descent", "1/η", "λ1(∇²L(θ_t))", "Section 1"),
+    Column("gd.eigen_residual", "r(θ)", "relative residual of the top eigenpair at θ", "", "‖Hu−Su‖/S", "eos"),
+)
+
+COUPLED = (
+    Column("gd.distance", "‖θ−θ†‖", "distance of gradient descent to the constrained trajectory", "", "‖θ_t − θ†_t‖",
+           "Section 5"),
+    Column("gd.x", "x", "displacement along the top eigenvector: the oscillation", "", "x_t = u_t·(θ_t − θ†_t)", "Section 5"),
+    Column("gd.y", "y", "displacement along ∇S⊥: the first-order change of sharpness", "1/η",
+           "y_t = ∇S⊥_t·(θ_t − θ†_t)", "Section 5"),
+    Column("constrained.loss", "L(θ†)", "training loss of the constrained trajectory", "", "L(θ†_t)", "Definition 5"),
+    Column("constrained.sharpness", "S(θ†)", "sharpness of the constrained trajectory", "1/η", "λ1(∇²L(θ†_t))",
+           "Definition 5"),
+    Column("constrained.lambda2", "λ2(θ†)", "second eigenvalue at θ†", "1/η", "λ2(∇²L(θ†_t))", "Assumption 2"),
+    Column("constrained.alpha", "α", "progressive sharpening", "1/η²", "α_t = −∇L·∇S at θ†", "Assumption 1"),
+    Column("constrained.beta", "β", "strength of self-stabilization", "", "β_t = ‖∇S⊥‖² at θ†", "Section 5"),
+    Column("constrained.delta", "δ", "size of the oscillation at the fixed point", "", "δ_t = √(2α/β)", "Section 5"),
+    Column("constrained.epsilon", "ε", "small parameter of the theory", "", "ε_t = η√α", "Assumption 1"),
+    Column("constrained.gamma", "γ", "alignment of −∇L with ∇S⊥", "", "γ_t = α/(‖∇L‖‖∇S⊥‖)", "Assumption 3"),
+    Column("constrained.gradient_norm", "‖∇L†‖", "gradient norm at θ†", "", "‖∇L(θ†_t)‖", "Section 5"),
+    Column("constrained.skew", "∇S·u", "cubic term along the top eigenvector", "", "∇S·u = ∇³L(u,u,u) at θ†", "Theorem 1"),
+    Column("constrained.sharpness_gap", "|S−2/η|", "distance of S(θ†) from the threshold", "1/η", "|S(θ†) − 2/η|",
+           "Definition 4"),
+    Column("constrained.gradient_along_u", "|∇L·u|", "gradient left along the top eigenvector at θ†", "", "|∇L(θ†)·u|",
+           "Definition 4"),
+    Column("constrained.eigen_residual", "r(θ†)", "relative residual of the top eigenpair at θ†", "", "‖Hu−Su‖/S", "eos"),
+    Column("constrained.projections", "n_P", "linearised projections this step took", "", "count", "Definition 5"),
+    Column("constrained.overlap", "u·u′", "overlap of the top eigenvector with the previous one", "", "|u_t·u_{t−1}|", "eos"),
+    Column("stage", "stage", "stage of the cycle, 1 to 4", "", "1 y>0, |x| small · 2 y>0, |x| grows · 3 |x|>δ · 4 y<0",
+           "Section 4.1"),
+)
+
+FLOW = (
+    Column("flow.loss", "L(θ_GF)", "training loss of gradient flow", "", "L of θ' = −∇L(θ)", "Section 5"),
+    Column("flow.sharpness", "S(θ_GF)", "sharpness of gradient flow", "1/η", "λ1(∇²L) on the flow", "Section 5"),
+    Column("flow.distance", "‖θ_GF−θ†‖", "distance of gradient flow to the constrained trajectory", "", "‖θ_GF − θ†_t‖",
+           "Section 5"),
+)
+
+COST = (
+    Column("cost.hvps", "n_H", "Hessian–vector products since the last row", "", "count", "eos"),
+    Column("cost.gradients", "n_∇", "full-batch gradients since the last row", "", "count", "eos"),
+    Column("cost.grad_sharpness", "n_S", "third-derivative contractions since the last row", "", "count", "eos"),
+    Column("cost.seconds", "s", "wall-clock time since the last row; the one column that differs when repeated", "s", "clock",
+           "eos"),
+)
+
+PREDICTION_WORDS = {
+    "generalized": ("generalized prediction", "Appendix F"),
+    "transported": ("cubic prediction, transported", "Definition 7"),
+    "code": ("cubic prediction, authors' code form", "Section 5"),
+}
+
+
+def predicted(form: str) -> tuple[Column, ...]:
+    """The columns of one form of the predicted dynamics."""
+    words, source = PREDICTION_WORDS[form]
+    loss = "L(θ†) + F(x⋆)" if form == "generalized" else "L(θ†) + x⋆²/η"
+    return (
+        Column(f"{form}.x", "x⋆", f"{words}: oscillation", "", "x⋆ = u·v⋆", source),
+        Column(f"{form}.y", "y⋆", f"{words}: change of sharpness", "1/η", "y⋆ = ∇S⊥·v⋆", source),
+        Column(f"{form}.loss", "L⋆", f"{words}: training loss", "", loss, "Theorem 1"),
+        Column(f"{form}.sharpness", "S⋆", f"{words}: sharpness", "1/η", "S(θ†) + y⋆ + (∇S·u)x⋆", "Theorem 1"),
+        Column(f"{form}.correlation", "corr", f"{words}: correlation of |x⋆| with |x| since the last anchor", "",
+               "corr(|x⋆|, |x|)", "eos"),
+        Column(f"{form}.horizon", "h", f"{words}: steps since the last anchor until it left its tolerance", "steps",
+               "first t with ||x⋆|−|x|| > tol·max(δ,|x|)", "eos"),
+        Column(f"{form}.since_anchor", "t−t₀", f"{words}: steps since the last anchor", "steps", "t − t₀", "eos"),
+    )
+
+
+def eigenvalues(count: int) -> tuple[Column, ...]:
+    """λ2 to λ_count of gradient descent."""
+    return tuple(
+        Column(f"gd.lambda{k}", f"λ{k}", f"eigenvalue {k} of gradient descent", "1/η", f"λ{k}(∇²L(θ_t))", "Section 8.2")
+        for k in range(2, count + 1)
+    )
+
+
+def phase(starts: int) -> tuple[Column, ...]:
+    """The orbits of a phase-portrait run: the flow (4) and the map (3) from each start."""
+    found: list[Column] = []
+    for k in range(1, starts + 1):
+        found += [
+            Column(f"ode{k}.x", "X", f"flow from start {k}: oscillation", "", "X' = XY", "(4)"),
+            Column(f"ode{k}.y", "Y", f"flow from start {k}: change of sharpness", "1/η", "Y' = α − βX²/2", "(4)"),
+            Column(f"ode{k}.energy", "g", f"flow from start {k}: conserved quantity", "", "g = h(βX²/2α) + Y²/α", "Lemma 3"),
+            Column(f"map{k}.x", "x", f"map from start {k}: oscillation", "", "x ← −(1+ηy)x", "(3)"),
+            Column(f"map{k}.y", "y", f"map from start {k}: change of sharpness", "1/η", "y ← y + η(α − βx²/2)", "(3)"),
+            Column(f"map{k}.energy", "g", f"map from start {k}: grows by about (1+2ε²) a step", "",
+                   "g = h(βx²/2α) + y²/α", "Lemma 3"),
+        ]
+    return tuple(found)
+
+
+def columns_for(spec: RunSpec) -> tuple[Column, ...]:
+    """The columns a run of this specification records, in order; the first is the step."""
+    if isinstance(spec.problem, Phase):
+        return CLOCK + phase(len(spec.problem.starts))
+    tracking = spec.tracking
+    found = CLOCK + DESCENT + eigenvalues(tracking.eigenvalues) + COUPLED
+    for form in tracking.predictions:
+        found += predicted(form)
+    return found + (FLOW if tracking.flow else ()) + COST

@@ -1,0 +1,229 @@
+"""What a run is told and what it answers: commands into its inbox, events into its journal.
+
+A command is one small JSON file in `RUN/inbox/`, put there by an atomic rename; the engine takes it at the next step
+boundary, and answers with an event that carries the command's id and the step at which it took effect. Events are lines
+of `RUN/events.jsonl`. Both are untrusted input to whoever reads them: decoding checks every field.
+"""
+
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from engine.errors import UserError
+
+MAX_COMMAND_BYTES = 4096
+
+Text = Annotated[str, Meta(max_length=2000)]
+Identifier = Annotated[str, Meta(pattern=r"^[0-9a-f]{0,32}$")]
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="command", forbid_unknown_fields=True):
+    """Something a run is asked to do."""
+
+    id: Identifier = msgspec.field(default_factory=lambda: secrets.token_hex(8))
+
+
+class Pause(Command, kw_only=True, tag="pause"):
+    """Stop at the next step boundary and wait."""
+
+
+class Resume(Command, kw_only=True, tag="resume"):
+    """Go on after a pause."""
+
+
+class Advance(Command, kw_only=True, tag="advance"):
+    """Take exactly this many steps, then pause."""
+
+    steps: Annotated[int, Meta(ge=1, le=10**9)]
+
+
+class Checkpoint(Command, kw_only=True, tag="checkpoint"):
+    """Write a checkpoint now."""
+
+
+class Stop(Command, kw_only=True, tag="stop"):
+    """Checkpoint and end the run."""
+
+
+class SetLearningRate(Command, kw_only=True, tag="set_learning_rate"):
+    """Change η; the constrained trajectory and the predictions restart from there."""
+
+    learning_rate: Annotated[float, Meta(gt=0, le=1e12)]
+
+
+class Anchor(Command, kw_only=True, tag="anchor"):
+    """Set every prediction to the true displacement now; with `every`, also every so many steps from here (0: no more)."""
+
+    every: Annotated[int, Meta(ge=0, le=10**9)] | None = None
+
+
+AnyCommand = Pause | Resume | Advance | Checkpoint | Stop | SetLearningRate | Anchor
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
+    """Something that happened to a run, in a sentence."""
+
+    step: int
+    text: Text
+    at: float = msgspec.field(default_factory=time.time)
+    """Seconds since 1970."""
+    answers: Identifier = ""
+    """The id of the command that caused it; empty when none did."""
+
+
+class Started(Event, kw_only=True, tag="started"):
+    """The engine took up the run, fresh or from a checkpoint."""
+
+
+class EdgeReached(Event, kw_only=True, tag="edge_reached"):
+    """The sharpness at a midpoint reached 2/η; the constrained trajectory starts here."""
+
+    sharpness: float
+
+
+class StageChanged(Event, kw_only=True, tag="stage_changed"):
+    """The cycle of Section 4.1 entered another stage."""
+
+    stage: int
+
+
+class Anchored(Event, kw_only=True, tag="anchored"):
+    """The predictions (all, or those named) were set to the true displacement."""
+
+    forms: tuple[str, ...]
+
+
+class PredictionLost(Event, kw_only=True, tag="prediction_lost"):
+    """A prediction left validity: it is not finite, or far outside the orbit."""
+
+    form: str
+
+
+class AssumptionFailed(Event, kw_only=True, tag="assumption_failed"):
+    """An assumption of the theory does not hold here."""
+
+    assumption: int
+
+
+class AssumptionRestored(Event, kw_only=True, tag="assumption_restored"):
+    """An assumption of the theory holds again."""
+
+    assumption: int
+
+
+class EigenvectorsSwapped(Event, kw_only=True, tag="eigenvectors_swapped"):
+    """The top eigenvector turned more than a step can turn it: two eigenvalues crossed."""
+
+
+class EigenpairCorrected(Event, kw_only=True, tag="eigenpair_corrected"):
+    """An audit from a random start found a larger eigenvalue than the tracked one."""
+
+
+class ConstraintLost(Event, kw_only=True, tag="constraint_lost"):
+    """The projection onto the stable set did not reach its tolerance."""
+
+
+class TrackingEnded(Event, kw_only=True, tag="tracking_ended"):
+    """θ† is no longer followed; gradient descent goes on."""
+
+
+class LearningRateChanged(Event, kw_only=True, tag="learning_rate_changed"):
+    """η changed; the approach to the new threshold starts here."""
+
+    learning_rate: float
+
+
+class Paused(Event, kw_only=True, tag="paused"):
+    """The run waits at this step."""
+
+
+class Resumed(Event, kw_only=True, tag="resumed"):
+    """The run goes on from this step."""
+
+
+class Checkpointed(Event, kw_only=True, tag="checkpointed"):
+    """The state at this step is on disk."""
+
+
+class Refused(Event, kw_only=True, tag="refused"):
+    """A command could not be carried out."""
+
+
+class Finished(Event, kw_only=True, tag="finished"):
+    """The run ended."""
+
+    outcome: str
+
+
+AnyEvent = (
+    Started | EdgeReached | StageChanged | Anchored | PredictionLost | AssumptionFailed | AssumptionRestored
+    | EigenvectorsSwapped | EigenpairCorrected | ConstraintLost | TrackingEnded | LearningRateChanged
+    | Paused | Resumed | Checkpointed | Refused | Finished
+)
+
+_COMMAND = msgspec.json.Decoder(AnyCommand)
+_EVENT = msgspec.json.Decoder(AnyEvent)
+
+
+def encode(message: Command | Event) -> bytes:
+    """One line of JSON, without the newline. Non-finite numbers become null, so events carry finite ones only."""
+    return msgspec.json.encode(message)
+
+
+def decode_event(line: bytes) -> AnyEvent | None:
+    """The event on a line of the journal; None where the line is torn or of a kind this version does not know."""
+    try:
+        return _EVENT.decode(line)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def send(run: Path, command: AnyCommand) -> str:
+    """Put a command into the run's inbox and return its id. Raises UserError when the inbox cannot be written."""
+    inbox = run / "inbox"
+    name = f"{time.time_ns():020d}-{command.id}"
+    draft, final = inbox / f".{name}", inbox / f"{name}.json"
+    try:
+        draft.write_bytes(encode(command))
+        os.replace(draft, final)
+    except OSError as error:
+        raise UserError(f"{inbox}: the command could not be left there ({error.strerror})") from None
+    return command.id
+
+
+class Received(msgspec.Struct, frozen=True):
+    """What one look into the inbox found."""
+
+    commands: list[AnyCommand]
+    refusals: list[str]
+    """One sentence for each file that was no command."""
+
+
+def receive(run: Path) -> Received:
+    """Take every waiting command, oldest first. Files that are no commands are removed and reported."""
+    commands: list[AnyCommand] = []
+    refusals: list[str] = []
+    try:
+        names = sorted(entry.name for entry in os.scandir(run / "inbox") if entry.name.endswith(".json"))
+    except OSError:
+        return Received(commands, refusals)
+    for name in names:
+        path = run / "inbox" / name
+        try:
+            proper = not path.is_symlink() and path.is_file() and path.stat().st_size <= MAX_COMMAND_BYTES
+            body = path.read_bytes() if proper else b""
+            path.unlink()  # before it is carried out: a command that cannot be removed would be obeyed at every step
+        except OSError as error:
+            refusals.append(f"{name[:60]!a} in the inbox cannot be taken ({error.strerror}); it is not carried out")
+            continue
+        try:
+            commands.append(_COMMAND.decode(body))
+        except (msgspec.DecodeError, RecursionError) as error:
+            why = str(error)[:120] if proper else "a link, or too large"
+            refusals.append(f"{name[:60]!a} in the inbox is no command ({why}); it was removed")
+    return Received(commands, refusals)

@@ -1,0 +1,208 @@
+"""The top of the Hessian's spectrum at a point, and the constrained trajectory's view of it.
+
+The solver is a block Davidson method without a preconditioner, thick-restarted. It keeps an orthonormal basis V and its
+image W = HV; the Rayleigh–Ritz pairs of V are the candidates, and the basis grows by one residual at a time: that of the
+first pair that has not converged. Each growth costs one Hessian–vector product (HVP); the residual itself costs none,
+since it is a combination of V and W. Started from one vector this builds the Krylov space of Lanczos; started from the
+eigenvectors of the previous step it needs only the two or three products that the move of θ asks for. It stops when the
+relative residual ‖Hu−Su‖/S of the top pair is within `tolerance` and those of the others within `loose`: by the
+Bauer–Fike and sin θ theorems that bounds the error of S by S·tolerance (in practice by its square over the gap) and that
+of u by tolerance over the relative gap. Small problems are solved densely, in the number format of θ.
+
+What was dropped: `lobpcg_standard` of jax, whose tolerance grows with p and whose every iteration costs 4 products.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from engine.problem import Problem
+
+DENSE_UP_TO = 64
+"""Parameters up to which the Hessian is formed and diagonalised."""
+BASIS = 24
+"""Largest basis of the iterative solver; a restart keeps a third of it."""
+LOOSE = 1e-2
+"""Relative residual (in units of the top eigenvalue) asked of all pairs but the first."""
+
+
+class Eigenpairs(NamedTuple):
+    """The largest eigenvalues of a Hessian and their unit eigenvectors."""
+
+    values: Array  # (k,) descending
+    vectors: Array  # (k, p)
+    residuals: Array  # (k,) ‖Hu−λu‖/|λ1|
+    hvps: Array  # () products taken
+
+    @property
+    def sharpness(self) -> Array:
+        return self.values[0]
+
+
+def random_start(key: Array, count: int, size: int, dtype) -> Array:
+    """Random vectors to start the solver from, (count, p)."""
+    return jax.random.normal(key, (count, size), dtype)
+
+
+def top_eigenpairs(problem: Problem, theta: Array, start: Array, tolerance: float = 1e-4, max_hvps: int = 400) -> Eigenpairs:
+    """The k largest eigenpairs of ∇²L(θ), from `start` (k, p): old eigenvectors, or random vectors.
+
+    Products are taken in θ's number format. Residuals beyond `tolerance` mean that `max_hvps` were not enough, or that the
+    format cannot do better; the caller must look.
+    """
+    if theta.size <= DENSE_UP_TO:
+        return _dense(problem, theta, start.shape[0])
+    return _davidson(problem, theta, start.astype(theta.dtype), tolerance, max_hvps)
+
+
+def _dense(problem: Problem, theta: Array, count: int) -> Eigenpairs:
+    hessian = jax.jacfwd(problem.gradient)(theta)
+    values, vectors = jnp.linalg.eigh(hessian)
+    count = min(count, theta.size)
+    values, vectors = values[::-1][:count], vectors.T[::-1][:count]
+    residuals = jnp.linalg.norm(vectors @ hessian - values[:, None] * vectors, axis=1) / jnp.abs(values[0])
+    return Eigenpairs(values, vectors, residuals, jnp.array(theta.size))
+
+
+class _Basis(NamedTuple):
+    v: Array  # (BASIS, p) orthonormal rows, zero beyond `size`
+    w: Array  # (BASIS, p) their images under the Hessian
+    t: Array  # (BASIS, BASIS) V W^T
+    size: Array
+    pairs: Eigenpairs
+    worst: Array  # (p,) residual of the first pair that has not converged
+    converged: Array
+    exhausted: Array
+
+
+def _davidson(problem: Problem, theta: Array, start: Array, tolerance: float, max_hvps: int) -> Eigenpairs:
+    count, size = start.shape
+    keep = max(BASIS // 3, count + 2)
+    _, product = jax.linearize(problem.gradient, theta)
+    tolerances = jnp.where(jnp.arange(count) == 0, tolerance, jnp.maximum(tolerance, LOOSE)).astype(theta.dtype)
+
+    def ritz(v: Array, w: Array, t: Array, size: Array, hvps: Array) -> _Basis:
+        """Rayleigh–Ritz on the first `size` rows; rows beyond get a value below every Ritz value and drop out."""
+        inside = jnp.arange(BASIS) < size
+        below = -1.5 * jnp.linalg.norm(t) - 1
+        values, coefficients = _eigh(t + jnp.diag(jnp.where(inside, 0, below)))
+        vectors = coefficients[:count] @ v
+        remainders = coefficients[:count] @ w - values[:count, None] * vectors
+        residuals = jnp.linalg.norm(remainders, axis=1) / jnp.abs(values[0])
+        missing = residuals > tolerances
+        pairs = Eigenpairs(values[:count], vectors, residuals, hvps)
+        return _Basis(v, w, t, size, pairs, remainders[jnp.argmax(missing)], ~jnp.any(missing), jnp.array(False))
+
+    def restart(basis: _Basis) -> tuple[Array, Array, Array, Array]:
+        """The `keep` best Ritz vectors as a new basis; costs no product."""
+        _, coefficients = _eigh(basis.t)
+        mix = jnp.where(jnp.arange(BASIS)[:, None] < keep, coefficients, 0)
+        return mix @ basis.v, mix @ basis.w, mix @ basis.t @ mix.T, jnp.array(keep)
+
+    def grow(basis: _Basis) -> _Basis:
+        v, w, t, filled = lax.cond(basis.size == BASIS, restart, lambda b: (b.v, b.w, b.t, b.size), basis)
+        new, left = _orthogonalise(basis.worst, v)
+        image = product(new)
+        v, w = v.at[filled].set(new), w.at[filled].set(image)
+        row = v @ image
+        t = t.at[filled].set(row).at[:, filled].set(row)
+        grown = ritz(v, w, t, filled + 1, basis.pairs.hvps + 1)
+        return grown._replace(exhausted=left < 10 * jnp.finfo(theta.dtype).eps)  # nothing new to add: rounding
+
+    first = jnp.linalg.qr(start.T)[0].T  # orthonormal rows
+    v = jnp.zeros((BASIS, size), theta.dtype).at[:count].set(first)
+    w = jnp.zeros((BASIS, size), theta.dtype).at[:count].set(jax.vmap(product)(first))
+    begun = ritz(v, w, v @ w.T, jnp.array(count), jnp.array(count))
+    unfinished = lambda b: ~b.converged & ~b.exhausted & (b.pairs.hvps < max_hvps) & jnp.all(jnp.isfinite(b.pairs.values))  # noqa: E731
+    return lax.while_loop(unfinished, grow, begun).pairs
+
+
+def _eigh(matrix: Array) -> tuple[Array, Array]:
+    """Eigenvalues of a small symmetric matrix, descending, and eigenvectors as rows; float64 inside, since it costs nothing."""
+    values, vectors = jnp.linalg.eigh(((matrix + matrix.T) / 2).astype(jnp.float64))
+    return values[::-1].astype(matrix.dtype), vectors.T[::-1].astype(matrix.dtype)
+
+
+def _orthogonalise(vector: Array, basis: Array) -> tuple[Array, Array]:
+    """The unit vector along what the orthonormal rows of `basis` leave of `vector`, and the fraction they leave.
+
+    Three passes of classical Gram–Schmidt: the residual is small against the cancellation when pairs are nearly converged.
+    """
+    norm = jnp.linalg.norm(vector)
+    rest = vector / jnp.maximum(norm, jnp.finfo(vector.dtype).tiny)
+    for _ in range(3):
+        rest = rest - (basis @ rest) @ basis
+        rest = rest / jnp.maximum(jnp.linalg.norm(rest), jnp.finfo(vector.dtype).tiny)
+    once = vector / jnp.maximum(norm, jnp.finfo(vector.dtype).tiny)
+    return rest, jnp.linalg.norm(once - (basis @ once) @ basis)
+
+
+class Point(NamedTuple):
+    """What is measured at one θ: loss and gradient in θ's number format, curvature in its own."""
+
+    theta: Array  # (p,)
+    loss: Array
+    grad: Array  # (p,)
+    eigen: Eigenpairs
+
+
+@partial(jax.jit, static_argnames=("curvature_dtype", "max_hvps"))
+def measure(problem: Problem, theta: Array, start: Array, tolerance: float, curvature_dtype: str, max_hvps: int = 400) -> Point:
+    """Loss and gradient at θ, and the top eigenpairs from `start` (k, p) with products in `curvature_dtype`."""
+    loss, grad = jax.value_and_grad(problem.loss)(theta)
+    eigen = top_eigenpairs(problem, theta.astype(curvature_dtype), start, tolerance, max_hvps)
+    return Point(theta, loss, grad, eigen)
+
+
+@partial(jax.jit, static_argnames=("curvature_dtype", "max_hvps"))
+def sharpness_at(problem: Problem, theta: Array, start: Array, tolerance: float, curvature_dtype: str, max_hvps: int = 400) -> Eigenpairs:
+    """The top eigenpairs at θ alone."""
+    return top_eigenpairs(problem, theta.astype(curvature_dtype), start, tolerance, max_hvps)
+
+
+@partial(jax.jit, static_argnames=("curvature_dtype",))
+def grad_sharpness(problem: Problem, theta: Array, u: Array, curvature_dtype: str) -> Array:
+    """∇S = ∇³L(u,u) at θ, in θ's number format, computed in `curvature_dtype`."""
+    return problem.grad_sharpness(theta.astype(curvature_dtype), u.astype(curvature_dtype)).astype(theta.dtype)
+
+
+class TaylorCenter(NamedTuple):
+    """A point θ† of the constrained trajectory with the expansion of the loss about it, in θ's number format."""
+
+    theta: Array  # (p,)
+    loss: Array
+    grad: Array  # (p,) ∇L
+    eigen: Eigenpairs
+    top_eigenvector: Array  # (p,) u, its sign kept from step to step
+    grad_sharpness: Array  # (p,) ∇S
+    grad_sharpness_perp: Array  # (p,) ∇S⊥ = ∇S − u(u·∇S)
+    alpha: Array  # −∇L·∇S
+    beta: Array  # ‖∇S⊥‖²
+    skew: Array  # ∇S·u
+
+    @property
+    def sharpness(self) -> Array:
+        return self.eigen.values[0]
+
+    @property
+    def delta_squared(self) -> Array:
+        """δ² = 2α/β; negative where progressive sharpening fails."""
+        return 2 * self.alpha / self.beta
+
+
+@jax.jit
+def taylor_center(point: Point, dS: Array, previous_u: Array) -> TaylorCenter:
+    """The expansion about a measured point, with ∇S there; the sign of u is that of `previous_u` (p,)."""
+    dtype = point.theta.dtype
+    u = point.eigen.vectors[0].astype(dtype)
+    u = u / jnp.linalg.norm(u)
+    u = jnp.where(u @ previous_u < 0, -u, u)
+    skew = dS @ u
+    dS_perp = dS - skew * u
+    return TaylorCenter(
+        theta=point.theta, loss=point.loss, grad=point.grad, eigen=point.eigen, top_eigenvector=u, grad_sharpness=dS,
+        grad_sharpness_perp=dS_perp, alpha=-point.grad @ dS, beta=dS_perp @ dS_perp, skew=skew,
+    )

@@ -1,0 +1,51 @@
+"""The data sets that ship inside the package, read from their files and checked against their sums.
+
+Where each comes from and under which licence: `NOTICE.md` beside this file.
+"""
+
+import gzip
+import hashlib
+import io
+from importlib.resources import files
+
+import numpy as np
+
+from engine.errors import UserError
+
+SHA256 = {
+    "fashion_mnist_5k.npz": "5de05f4efcbb2713f7dbeeb1ba7286288c73937220f24d8e0c5b9212aa3732cb",
+    "digits.npz": "6f801551877abf69fbf3711373bb642a18dc933430a3385cd6febc235225ea6f",
+    "movie_sentences.tsv.gz": "53f1a3f50b6560b198464f552cd8891bf352adf8fd2978c2e82ed0fde73b702a",
+}
+
+
+def fashion() -> tuple[np.ndarray, np.ndarray]:
+    """Fashion-MNIST: images (5000, 28, 28, 1) of 0 to 255 and labels (5000,), 500 a class, in file order."""
+    arrays = np.load(io.BytesIO(_checked("fashion_mnist_5k.npz")), allow_pickle=False)
+    return arrays["x_train"][..., None], arrays["y_train"]
+
+
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """Handwritten digits: images (1797, 8, 8, 1) of 0 to 16 and labels (1797,), in file order."""
+    arrays = np.load(io.BytesIO(_checked("digits.npz")), allow_pickle=False)
+    return arrays["x"][..., None], arrays["y"]
+
+
+def sentences() -> tuple[list[str], np.ndarray]:
+    """Sentences on films and whether each is for (1) or against (0): 2,000, balanced, in file order."""
+    lines = gzip.decompress(_checked("movie_sentences.tsv.gz")).decode("utf-8").splitlines()
+    rows = [line.split("\t") for line in lines[1:]]  # the first line names the columns
+    kept = [(text, int(label)) for split, label, text in rows if split == "train"]
+    return [text for text, _ in kept], np.array([label for _, label in kept])
+
+
+def _checked(name: str) -> bytes:
+    """The bytes of an embedded file. Raises UserError when it is missing or not the file that was packed."""
+    path = files("engine.data") / name
+    try:
+        body = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: the embedded data cannot be read ({error.strerror}); install eos-tui again") from None
+    if hashlib.sha256(body).hexdigest() != SHA256[name]:
+        raise UserError(f"{path}: not the file that eos-tui ships (its SHA-256 sum differs); install eos-tui again")
+    return body

@@ -1,0 +1,10 @@
+"""The one exception a user may cause: it says what was given, where, and what would do."""
+
+
+class UserError(Exception):
+    """Bad input, told in one sentence. Commands print it without a traceback and exit with status 2."""
+
+
+def one_of(names) -> str:
+    """`"a", "b", "c"`: the choices, as an error lists them."""
+    return ", ".join(f'"{name}"' for name in names)

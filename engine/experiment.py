@@ -1,0 +1,131 @@
+"""An experiment: which phase a run is in, and how one phase leads to the next. The runner drives it; it touches no files."""
+
+from typing import Any
+
+import numpy as np
+
+from engine import approach, control, edge, portrait
+from engine.approach import Progress
+from engine.control import AnyEvent
+from engine.portrait import PortraitState
+from engine.problem import build
+from engine.spec import Phase, RunSpec
+from engine.states import ApproachState, Clock, DescentState, EdgeState, pack, unpack
+from engine.store import Outcome
+
+AnyState = ApproachState | EdgeState | DescentState | PortraitState
+PHASES: dict[str, type] = {
+    "approach": ApproachState, "edge": EdgeState, "gradient descent": DescentState, "phase portrait": PortraitState,
+}
+
+
+class Experiment:
+    """A run's problem and state, advanced step by step."""
+
+    def __init__(self, spec: RunSpec):
+        self.spec = spec
+        self.anchor_every = spec.tracking.anchor_every
+        self.facts: dict[str, Any] = {}
+        self.state: AnyState
+        if isinstance(spec.problem, Phase):
+            self.state = portrait.begin(spec)
+            return
+        problem, theta, self.facts = build(spec)
+        self.setup = approach.setup(spec, problem)
+        clock = Clock(0, 0.0, spec.optimizer.learning_rate)
+        self.state = approach.begin(self.setup, theta.astype(spec.precision.approach), clock)
+
+    @property
+    def clock(self) -> Clock:
+        return self.state.clock
+
+    @property
+    def phase(self) -> str:
+        return next(name for name, kind in PHASES.items() if isinstance(self.state, kind))
+
+    @property
+    def edge_step(self) -> int | None:
+        """The step of the last edge; None on the approach and in a phase portrait."""
+        return self.state.edge_step if isinstance(self.state, EdgeState | DescentState) else None
+
+    def advance(self, limit: int) -> Progress:
+        """Some steps, at most `limit`, as rows and events; the outcome when they end the run."""
+        state = self.state
+        if isinstance(state, PortraitState):
+            self.state, rows = portrait.advance(self.spec, state, limit)
+            finite = np.isfinite(rows).all(axis=1)
+            if not finite.all():
+                first = int(np.argmin(finite))
+                return Progress([*rows[:first]], [], approach.diverged(int(rows[first, 0])))
+            return Progress([*rows], [])
+        if isinstance(state, EdgeState):
+            self.state, progress = edge.step(self.setup, state)
+            return progress
+        if isinstance(state, DescentState):
+            self.state, progress = edge.descend_past(self.setup, state)
+            return progress
+        approached, progress, at_edge = approach.advance(self.setup, state, limit)
+        self.state = approached
+        if not at_edge:
+            return progress
+        self.state, events = edge.enter(self.setup, approached.theta, approached.clock, approached.basis, self.anchor_every)
+        return Progress(progress.rows, [*progress.events, *events], progress.outcome)
+
+    def budget_left(self) -> int:
+        """Steps until a budget ends the run."""
+        budget = self.spec.budget
+        left = budget.steps - self.clock.step
+        if budget.edge_steps and self.edge_step is not None:
+            left = min(left, self.edge_step + budget.edge_steps - self.clock.step)
+        return max(left, 0)
+
+    def budget_outcome(self) -> Outcome:
+        """The outcome when no steps are left."""
+        step = self.clock.step
+        if isinstance(self.state, ApproachState):
+            peak = self.state.sharpness * self.clock.learning_rate / 2
+            text = f"edge never reached in {step} steps: the sharpness is at {peak:.0%} of 2/η; try a larger learning rate or more steps"
+            return Outcome(kind="edge_never_reached", step=step, text=text)
+        return Outcome(kind="completed", step=step, text=f"completed {step} steps")
+
+    def set_learning_rate(self, command: control.SetLearningRate) -> list[AnyEvent]:
+        """Change η: gradient descent goes on from its θ, and approaches the new threshold."""
+        state, eta = self.state, command.learning_rate
+        step = self.clock.step
+        if isinstance(state, PortraitState):
+            text = "the learning rate of a phase portrait is fixed; run it anew with --set optimizer.learning_rate=…"
+            return [control.Refused(step=step, text=text, answers=command.id)]
+        clock = Clock(step, self.clock.time, eta)
+        begun = approach.begin(self.setup, state.theta, clock)
+        bases = state.basis if isinstance(state, ApproachState) else state.bases[1]
+        pending = state.pending if isinstance(state, ApproachState) else begun.pending
+        self.state = begun._replace(basis=bases, pending=pending)
+        text = f"η is {eta:g} from step {step}: the threshold 2/η moved to {2 / eta:.4g}; θ† and the predictions restart there"
+        return [control.LearningRateChanged(step=step, text=text, answers=command.id, learning_rate=eta)]
+
+    def anchor(self, command: control.Anchor) -> list[AnyEvent]:
+        """Set the predictions to the true displacement now; with `every`, also periodically from here."""
+        step = self.clock.step
+        if not isinstance(self.state, EdgeState) or not self.spec.tracking.predictions:
+            text = "no prediction to anchor: they begin at the edge"
+            return [control.Refused(step=step, text=text, answers=command.id)]
+        self.state = edge.anchor(self.state, self.spec.tracking.predictions)
+        text = f"predictions set to the true displacement at step {step}"
+        if command.every is not None:
+            self.anchor_every = command.every
+            self.state = self.state._replace(anchor_every=command.every, anchor_phase=step)
+            text += f", and every {command.every} steps from here" if command.every else "; no more by themselves"
+        return [control.Anchored(step=step, text=text, answers=command.id, forms=self.spec.tracking.predictions)]
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """Everything needed to go on, for a checkpoint."""
+        return {"phase": np.array(self.phase), "anchor_every": np.array(self.anchor_every)} | pack(self.state, "state.")
+
+    def restore(self, leaves: dict[str, np.ndarray]) -> None:
+        """Go on from a snapshot. Raises KeyError or ValueError when it is not one of this specification."""
+        kind = PHASES[str(leaves["phase"])]
+        self.anchor_every = int(leaves["anchor_every"])
+        restored = unpack(kind, leaves, "state.")
+        if not isinstance(restored, PortraitState) and restored.theta.shape != self.state.theta.shape:  # type: ignore[union-attr]
+            raise ValueError(f"θ has {restored.theta.size} numbers, the problem {self.state.theta.size}")  # type: ignore[union-attr]
+        self.state = restored

@@ -1,0 +1,29 @@
+"""Start an engine on a run directory: its own process in its own session, so that it outlives the terminal."""
+
+import os
+import subprocess
+import sys
+
+from engine.store import Run
+
+
+def start(run: Run) -> int:
+    """Start the engine on this run and return its process id. What it prints goes to `engine.log`."""
+    with open(run.path / "engine.log", "ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "engine", "work", str(run.path.resolve())],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd=os.path.expanduser("~"),  # the caller's folder may vanish, or hold a module of the same name
+        )
+    return process.pid
+
+
+def log_tail(run: Run, lines: int = 5) -> str:
+    """The last lines of the engine's log."""
+    try:
+        return "\n".join((run.path / "engine.log").read_text(errors="replace").splitlines()[-lines:])
+    except OSError:
+        return ""

@@ -1,0 +1,119 @@
+"""The networks, as flax modules behind two pure functions: `init(key) -> parameters` and `apply(parameters, inputs)`.
+
+They are smooth in their parameters (relu aside), so derivatives of every order exist, and compute in the number format of the
+parameters. Initial parameters are drawn in float32, so that they do not depend on jax's global setting.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from engine import spec as specs
+from engine.data import Dataset
+from engine.data.words import MAX_TOKENS, PAD
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "tanh": jnp.tanh,
+    "swish": jax.nn.swish,
+    "relu": jax.nn.relu,
+    "gelu": jax.nn.gelu,
+    "elu": jax.nn.elu,
+}
+
+UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+"""Uniform on ±1/√fan_in."""
+
+
+def scaled(factor: float) -> nn.initializers.Initializer:
+    """`UNIFORM` times a factor."""
+
+    def draw(key: Array, shape: Any, dtype: Any = jnp.float32, *_: Any) -> Array:
+        return factor * UNIFORM(key, shape, dtype)
+
+    return draw
+
+
+class Mlp(nn.Module):
+    """Flatten, then (dense, activation) for each width, then a dense head."""
+
+    part: specs.Mlp
+    outputs: int
+
+    @nn.compact
+    def __call__(self, inputs: Array) -> Array:
+        activate = ACTIVATIONS[self.part.activation]
+        hidden = inputs.reshape(len(inputs), -1)  # (n, features)
+        for width in self.part.widths:
+            hidden = activate(nn.Dense(width, kernel_init=UNIFORM)(hidden))
+        return nn.Dense(self.outputs, kernel_init=scaled(self.part.head_scale))(hidden)
+
+
+class Cnn(nn.Module):
+    """(3×3 convolution, activation, 2×2 average pool) for each width, then a dense head on the flattened maps."""
+
+    part: specs.Cnn
+    outputs: int
+
+    @nn.compact
+    def __call__(self, inputs: Array) -> Array:
+        activate = ACTIVATIONS[self.part.activation]
+        maps = inputs  # (n, height, width, channels)
+        for width in self.part.widths:
+            maps = activate(nn.Conv(width, (3, 3), kernel_init=UNIFORM)(maps))
+            maps = nn.avg_pool(maps, (2, 2), strides=(2, 2))
+        return nn.Dense(self.outputs, kernel_init=scaled(self.part.head_scale))(maps.reshape(len(maps), -1))
+
+
+class Transformer(nn.Module):
+    """Post-LayerNorm encoder on token ids: learned positions, mean over the words, zero-initialised head."""
+
+    part: specs.Transformer
+    vocabulary: int
+    outputs: int
+
+    @nn.compact
+    def __call__(self, inputs: Array) -> Array:
+        part, activate = self.part, ACTIVATIONS[self.part.activation]
+        present = inputs != PAD  # (n, length)
+        length = inputs.shape[1]
+        places = nn.Embed(MAX_TOKENS, part.hidden, name="positions")(jnp.arange(length))
+        hidden = nn.LayerNorm()(nn.Embed(self.vocabulary, part.hidden, name="words")(inputs) + places)  # (n, length, hidden)
+        mask = present[:, None, None, :]  # no word looks at [PAD]
+        for _ in range(part.layers):
+            hidden = nn.LayerNorm()(hidden + nn.MultiHeadDotProductAttention(part.heads)(hidden, mask=mask))
+            inner = activate(nn.Dense(4 * part.hidden)(hidden))
+            hidden = nn.LayerNorm()(hidden + nn.Dense(part.hidden)(inner))
+        weights = present[..., None].astype(hidden.dtype)
+        pooled = jnp.sum(hidden * weights, axis=1) / jnp.sum(weights, axis=1)  # (n, hidden)
+        return nn.Dense(self.outputs, kernel_init=nn.initializers.zeros)(pooled)
+
+
+class Model(NamedTuple):
+    """A network as pure functions."""
+
+    init: Callable[[Array], Any]
+    """A random key to a tree of float32 parameters."""
+    apply: Callable[[Any, Array], Array]
+    """(parameters, inputs (n, …)) to outputs (n, k) in the parameters' number format."""
+
+
+def build(part: specs.Mlp | specs.Cnn | specs.Transformer, dataset: Dataset) -> Model:
+    """The network of a specification, sized for a data set."""
+    module: nn.Module
+    if isinstance(part, specs.Transformer):
+        module = Transformer(part, len(dataset.vocabulary), dataset.outputs)
+    else:
+        module = (Mlp if isinstance(part, specs.Mlp) else Cnn)(part, dataset.outputs)
+
+    @jax.jit  # a second instead of ten: one program, not one for each operation
+    def init(key: Array) -> Any:
+        return module.init(key, dataset.inputs[:1])["params"]
+
+    def apply(parameters: Any, inputs: Array) -> Array:
+        return module.apply({"params": parameters}, inputs)
+
+    return Model(init, apply)

@@ -1,0 +1,312 @@
+"""The host loop of a run: commands in, rows and events out, checkpoints, and an outcome. One process, one run directory.
+
+Commands take effect at step boundaries. After a command that changes what comes next (η, an anchor) the state is saved at
+once, so that a killed engine, resumed, repeats no step under other conditions than before.
+"""
+
+import errno
+import os
+import platform
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import platformdirs
+
+from engine import control
+from engine.control import AnyCommand, AnyEvent
+from engine.errors import UserError
+from engine.experiment import Experiment
+from engine.spec import Phase, RunSpec
+from engine.store import HEARTBEAT_SECONDS, Outcome, Run, State, Status, Writer, load_checkpoint
+
+RATE_SECONDS = 3.0
+"""Window over which the step rate is measured."""
+IDLE_SECONDS = 0.05
+"""Sleep between looks into the inbox while paused."""
+BAD_OUTCOMES = ("diverged", "eigensolver_failed", "failed")
+
+
+def configure() -> None:
+    """Set jax's global switches for an engine process: float64 where asked, exact products, compiled code kept on disk."""
+    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_default_matmul_precision", "highest")  # TF32 spoils the third digit of the sharpness
+    cache = Path(os.environ.get("EOS_CACHE") or platformdirs.user_cache_dir("eos")) / "compiled"
+    try:
+        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        print(f"{cache}: compiled code cannot be kept there ({error.strerror}); every start compiles anew", file=sys.stderr)
+        return
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def work(path: Path | str) -> int:
+    """Carry a run to its end, from its latest checkpoint if it has one. Returns the exit status: 0, or 3 for a bad end."""
+    configure()
+    run = Run(path)
+    with Writer(run) as writer:
+        runner = Runner(run, writer)
+        signal.signal(signal.SIGTERM, lambda *_: runner.ask(control.Stop()))
+        signal.signal(signal.SIGINT, lambda *_: runner.ask(control.Stop()))
+        return 3 if runner.work().kind in BAD_OUTCOMES else 0
+
+
+class Runner:
+    """One engine at work on one run."""
+
+    def __init__(self, run: Run, writer: Writer):
+        self.run, self.writer, self.spec = run, writer, run.spec
+        self.status: Status = "starting"
+        self.outcome: Outcome | None = None
+        self.experiment: Experiment | None = None
+        self._asked: deque[AnyCommand] = deque()
+        self._pause_at: int | None = None
+        self._advancing = ""  # id of the advance command in progress
+        self._ticks: deque[tuple[float, int]] = deque()
+        self._worked = run.state().seconds
+        self._since = time.monotonic()
+        self._last_row = time.monotonic()
+        self._last_checkpoint = time.monotonic()
+        self._state_lock = threading.Lock()
+        self._ended = threading.Event()
+        self._seconds_at = run.index.get("cost.seconds")
+
+    def ask(self, command: AnyCommand) -> None:
+        """Hand in a command from inside the process; signal handlers use it."""
+        self._asked.append(command)
+
+    def work(self) -> Outcome:
+        """Run to the end. Whatever goes wrong becomes an outcome; rows already written stay."""
+        self._write_state()
+        beat = threading.Thread(target=self._heartbeat, daemon=True)
+        beat.start()
+        try:
+            self._begin()
+            while self.outcome is None:
+                self._obey()
+                if self.status == "paused":
+                    time.sleep(IDLE_SECONDS)
+                elif self.outcome is None:
+                    self._advance()
+            self._checkpoint()
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+                raise
+            self._fail(f"{self.run.path}: {error.strerror}; rows up to the last step are kept. Make room, then `eos resume {self.run.name}`")
+        except UserError as error:
+            self._fail(str(error))
+        except Exception as error:
+            traceback.print_exc()  # into engine.log, for whoever mends it
+            self._fail(f"the engine failed: {_first_line(error)}; see {self.run.path / 'engine.log'}, then `eos resume {self.run.name}`")
+        finally:
+            self._ended.set()
+            beat.join()
+        assert self.outcome is not None
+        self._finish(self.outcome)
+        return self.outcome
+
+    def _begin(self) -> None:
+        self.experiment = Experiment(self.spec)
+        resumed = self._restore(self.experiment)
+        self.writer.provenance(provenance(self.spec, self.experiment.facts))
+        self.status = "running"
+        step = self.experiment.clock.step
+        text = f"continued from the checkpoint at step {step}" if resumed else "started"
+        self._emit([control.Started(step=step, text=f"{text} on {device_words()}")])
+        self._last_row = time.monotonic()
+
+    def _restore(self, experiment: Experiment) -> bool:
+        for path, leaves in load_checkpoint(self.run):
+            try:
+                if leaves is None:
+                    raise ValueError("not a readable npz file")
+                experiment.restore(leaves)
+                return True
+            except (KeyError, ValueError) as error:
+                print(f"{path}: checkpoint skipped ({error})", file=sys.stderr)
+        return False
+
+    def _advance(self) -> None:
+        experiment = self._experiment()
+        left = experiment.budget_left()
+        if left == 0:
+            self.outcome = experiment.budget_outcome()
+            return
+        if self._pause_at is not None:
+            left = min(left, self._pause_at - experiment.clock.step)
+        progress = experiment.advance(left)
+        self._record(progress.rows)
+        self._emit(progress.events)
+        self.outcome = progress.outcome
+        self._tick(experiment.clock.step)
+        if self._pause_at is not None and experiment.clock.step >= self._pause_at and self.outcome is None:
+            self._pause(self._advancing)
+        if time.monotonic() - self._last_checkpoint > self.spec.recording.checkpoint_seconds:
+            self._checkpoint()
+
+    def _record(self, rows: list[np.ndarray]) -> None:
+        if not rows:
+            return
+        block = np.stack(rows)
+        if self._seconds_at is not None:
+            now = time.monotonic()
+            block[:, self._seconds_at] = (now - self._last_row) / len(block)
+            self._last_row = now
+        self.writer.append(block)
+
+    def _obey(self) -> None:
+        received = control.receive(self.run.path)
+        step = self._experiment().clock.step
+        self._emit([control.Refused(step=step, text=refusal) for refusal in received.refusals])
+        while self._asked:
+            received.commands.append(self._asked.popleft())
+        for command in received.commands:
+            self._carry_out(command)
+
+    def _carry_out(self, command: AnyCommand) -> None:
+        experiment = self._experiment()
+        step, answers = experiment.clock.step, command.id
+        if isinstance(command, control.Pause):
+            self._pause(answers)
+        elif isinstance(command, control.Resume):
+            self._go(None, "")
+            self._emit([control.Resumed(step=step, text=f"resumed at step {step}", answers=answers)])
+        elif isinstance(command, control.Advance):
+            self._go(step + command.steps, answers)
+            text = f"advancing {command.steps} steps from step {step}"
+            self._emit([control.Resumed(step=step, text=text, answers=answers)])
+        elif isinstance(command, control.Checkpoint):
+            path = self._checkpoint()
+            self._emit([control.Checkpointed(step=step, text=f"checkpoint at step {step}: {path.name}", answers=answers)])
+        elif isinstance(command, control.Stop):
+            self.outcome = Outcome(kind="stopped", step=step, text=f"stopped at step {step}; `eos resume {self.run.name}` goes on")
+        elif isinstance(command, control.SetLearningRate):
+            self._emit(experiment.set_learning_rate(command))
+            self._checkpoint()
+        else:
+            self._emit(experiment.anchor(command))
+            self._checkpoint()
+
+    def _pause(self, answers: str) -> None:
+        step = self._experiment().clock.step
+        self.status, self._pause_at, self._advancing = "paused", None, ""
+        self._worked += time.monotonic() - self._since
+        self._since = time.monotonic()
+        self._write_state()
+        self._emit([control.Paused(step=step, text=f"paused at step {step}", answers=answers)])
+
+    def _go(self, pause_at: int | None, answers: str) -> None:
+        self._pause_at, self._advancing = pause_at, answers
+        if self.status == "paused":
+            self._since = self._last_row = time.monotonic()
+            self._ticks.clear()
+        self.status = "running"
+        self._write_state()
+
+    def _checkpoint(self) -> Path:
+        experiment = self._experiment()
+        path = self.writer.checkpoint(experiment.clock.step, experiment.snapshot(), self.spec.recording.keep_checkpoints)
+        self._last_checkpoint = time.monotonic()
+        return path
+
+    def _fail(self, text: str) -> None:
+        step = self.experiment.clock.step if self.experiment else 0
+        self.outcome = Outcome(kind="failed", step=step, text=text)
+
+    def _finish(self, outcome: Outcome) -> None:
+        self.status = "finished"
+        try:
+            self._write_state()
+            self._emit([control.Finished(step=outcome.step, text=outcome.text, outcome=outcome.kind)])
+        except OSError as error:  # a full disk: the log is the last place to say it
+            print(f"{self.run.path}: the outcome could not be written ({error.strerror}): {outcome.text}", file=sys.stderr)
+
+    def _emit(self, events: list[AnyEvent]) -> None:
+        for event in events:
+            self.writer.event(event)
+
+    def _experiment(self) -> Experiment:
+        assert self.experiment is not None
+        return self.experiment
+
+    def _tick(self, step: int) -> None:
+        now = time.monotonic()
+        self._ticks.append((now, step))
+        while len(self._ticks) > 2 and now - self._ticks[0][0] > RATE_SECONDS:
+            self._ticks.popleft()
+
+    def _rate(self) -> float:
+        if len(self._ticks) < 2 or self.status != "running":
+            return 0.0
+        (then, first), (now, last) = self._ticks[0], self._ticks[-1]
+        return (last - first) / (now - then) if now > then else 0.0
+
+    def _heartbeat(self) -> None:
+        while not self._ended.wait(HEARTBEAT_SECONDS):
+            try:
+                self._write_state()
+            except OSError as error:
+                print(f"{self.run.path}: state.json could not be written ({error.strerror})", file=sys.stderr)
+
+    def _write_state(self) -> None:
+        with self._state_lock:
+            self.writer.state(self._state())
+
+    def _state(self) -> State:
+        experiment = self.experiment
+        working = 0.0 if self.status == "paused" else time.monotonic() - self._since
+        return State(
+            status=self.status, phase=experiment.phase if experiment else "starting",
+            step=experiment.clock.step if experiment else 0, rate=self._rate(),
+            learning_rate=experiment.clock.learning_rate if experiment else self.spec.optimizer.learning_rate,
+            device=device_words(), precision=precision_words(self.spec), pid=os.getpid(), host=socket.gethostname(),
+            heartbeat=time.time(), seconds=self._worked + working, outcome=self.outcome,
+        )
+
+
+def device_words() -> str:
+    """The device in words: `CPU ×1`, `NVIDIA H100 ×1`."""
+    devices = jax.local_devices()
+    kind = devices[0].device_kind
+    return f"{kind.upper() if kind == 'cpu' else kind} ×{len(devices)}"
+
+
+def precision_words(spec: RunSpec) -> str:
+    """The number formats in words: `f32 → f64, curvature f32`."""
+    if isinstance(spec.problem, Phase):
+        return "f64"
+    short = {"float32": "f32", "float64": "f64"}
+    chosen = spec.precision
+    return f"{short[chosen.approach]} → {short[chosen.edge]}, curvature {short[chosen.curvature]}"
+
+
+def provenance(spec: RunSpec, facts: dict[str, Any]) -> dict[str, Any]:
+    """What a reader needs to trust or repeat a run."""
+    return {
+        "versions": {name: _version(name) for name in ("eos-tui", "jax", "jaxlib", "flax", "numpy", "scipy")},
+        "python": platform.python_version(), "platform": platform.platform(), "device": device_words(),
+        "precision": precision_words(spec), "matmul_precision": "highest", "seed": spec.seed, "problem": facts,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

@@ -1,0 +1,53 @@
+"""How well each prediction has held since it was last anchored to the true displacement.
+
+The correlation is that of |x⋆| with |x|: the sign of x alternates and carries no information. The horizon is the number of
+steps until ||x⋆|−|x|| first exceeds `tolerance`·max(δ, |x|). A prediction is lost when it is not finite or leaves the orbit.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from engine.spec import PREDICTIONS
+
+OUTSIDE = 20.0
+"""|x⋆|, in units of max(δ, largest |x| since the anchor), from which a prediction counts as lost."""
+
+
+class Scores(NamedTuple):
+    """Running sums since the last anchor, one entry a form, in the order of `PREDICTIONS`."""
+
+    anchored: np.ndarray  # (3,) step of the last anchor
+    sums: np.ndarray  # (3, 6) n, Σa, Σb, Σa², Σb², Σab with a = |x⋆|, b = |x|
+    largest: np.ndarray  # (3,) largest |x| since
+    horizon: np.ndarray  # (3,) steps; NaN while within the tolerance
+    lost: np.ndarray  # (3,) 1 when lost
+
+
+def fresh(step: int) -> Scores:
+    """Scores of predictions anchored at this step."""
+    count = len(PREDICTIONS)
+    return Scores(np.full(count, step), np.zeros((count, 6)), np.zeros(count), np.full(count, np.nan), np.zeros(count, int))
+
+
+def observe(scores: Scores, step: int, predicted: np.ndarray, x: float, delta: float, tolerance: float) -> Scores:
+    """The scores after comparing the predicted x⋆ (3,) with the measured x."""
+    a, b = np.abs(predicted), abs(x)
+    size = np.fmax(delta, b)  # δ may be undefined
+    largest = np.maximum(scores.largest, b)
+    lost = scores.lost | ~(a <= OUTSIDE * np.fmax(delta, largest))
+    held = lost == 0
+    a = np.where(held, a, 0.0)
+    terms = np.stack([np.ones_like(a), a, np.full_like(a, b), a * a, np.full_like(a, b * b), a * b], axis=1)
+    off = ~(np.abs(a - b) <= tolerance * size) | ~held
+    horizon = np.where(np.isnan(scores.horizon) & off, step - scores.anchored, scores.horizon)
+    return Scores(scores.anchored, scores.sums + np.where(held[:, None], terms, 0), largest, horizon, lost.astype(int))
+
+
+def correlation(scores: Scores) -> np.ndarray:
+    """corr(|x⋆|, |x|) since the last anchor, (3,); NaN for fewer than three steps or where one of them is constant."""
+    n, sa, sb, saa, sbb, sab = scores.sums.T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spread = np.sqrt((saa - sa**2 / n) * (sbb - sb**2 / n))
+        found = (sab - sa * sb / n) / spread
+    return np.where((n >= 3) & (spread > 0), found, np.nan)

@@ -1,0 +1,388 @@
+"""A run's specification: what to train, at which learning rate, what to track, for how long.
+
+`RunSpec` is a tree of frozen, typed parts that reads and writes TOML. Every field has a default or must be given, every
+unknown key is refused by name, and every value is checked here, before anything is computed or written.
+"""
+
+import difflib
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import msgspec
+import tomli_w
+from msgspec import Meta
+
+from engine.errors import UserError, one_of
+
+Positive = Annotated[float, Meta(gt=0, le=1e12)]
+NonNegative = Annotated[float, Meta(ge=0, le=1e12)]
+Count = Annotated[int, Meta(ge=1)]
+CountOrNever = Annotated[int, Meta(ge=0)]
+Widths = Annotated[tuple[Count, ...], Meta(min_length=0, max_length=32)]
+Precision = Literal["float32", "float64"]
+Activation = Literal["tanh", "swish", "relu", "gelu", "elu"]
+Criterion = Literal["mse", "half_mse", "cross_entropy", "logistic"]
+Prediction = Literal["generalized", "transported", "code"]
+
+PREDICTIONS: tuple[str, ...] = get_args(Prediction)
+
+
+class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A section of the specification."""
+
+
+class Data(Part, kw_only=True):
+    """Which examples, and how they become inputs and targets."""
+
+    name: Literal["fashion", "digits", "sentences", "chebyshev"]
+    examples: Count = 1000
+    """Training examples: the first of each class in file order, the classes in equal shares."""
+    classes: tuple[int, ...] = ()
+    """Labels to keep. Two labels make a binary problem with targets −1 and +1. Empty keeps every class."""
+    standardize: Literal["mean_image", "global", "none"] = "mean_image"
+    """Inputs less their mean image, or their mean, then divided by the standard deviation of all of them."""
+    pad_to: CountOrNever = 0
+    """Side in pixels that images are padded to with zeros. 0 leaves them as they are."""
+    degree: Count = 4
+    """Degree of the Chebyshev polynomial (`chebyshev` only)."""
+
+
+class Mlp(Part, kw_only=True, tag_field="kind", tag="mlp"):
+    """A fully connected network on the flattened input."""
+
+    widths: Widths = (200, 200)
+    activation: Activation = "swish"
+    head_scale: Positive = 1.0
+    """Factor on the initial weights of the last layer."""
+
+
+class Cnn(Part, kw_only=True, tag_field="kind", tag="cnn"):
+    """(3×3 convolution, activation, 2×2 average pool) for each width, then a dense layer."""
+
+    widths: Widths = (32, 32)
+    activation: Activation = "swish"
+    head_scale: Positive = 1.0
+
+
+class Transformer(Part, kw_only=True, tag_field="kind", tag="transformer"):
+    """Post-LayerNorm encoder with learned positions and a mean-pooled, zero-initialised head."""
+
+    layers: Count = 2
+    hidden: Count = 64
+    heads: Count = 2
+    activation: Activation = "gelu"
+
+
+class Network(Part, kw_only=True, tag_field="kind", tag="network"):
+    """A flax model, a data set and a criterion: the full-batch training loss."""
+
+    data: Data
+    model: Mlp | Cnn | Transformer
+    criterion: Criterion = "mse"
+    """`mse` is ‖f−y‖² without ½ (the paper); `half_mse` has the ½ (Cohen et al.), so half the sharpness."""
+    micro_batch: CountOrNever = 0
+    """Examples a device pass; the full-batch result is accumulated. 0 takes them all at once."""
+
+
+class Toy(Part, kw_only=True, tag_field="kind", tag="toy"):
+    """Appendix B: L(x,y,z) = ½(2/η + √β·y)x² − (α/√β)y − z, on which gradient descent is the map (3) exactly."""
+
+    alpha: Positive = 1.0
+    beta: Positive = 1.0
+    x0: float = 0.1
+
+
+class Phase(Part, kw_only=True, tag_field="kind", tag="phase"):
+    """No training: the map (3) and the flow (4) of the simplified system, from several starts X(0), Y(0) = 0."""
+
+    alpha: Positive = 1.0
+    beta: Positive = 1.0
+    starts: Annotated[tuple[Positive, ...], Meta(min_length=1, max_length=8)] = (0.1, 0.4, 0.8)
+    """X(0) of each orbit, in units of δ."""
+
+
+class Optimizer(Part, kw_only=True):
+    """Full-batch gradient descent."""
+
+    learning_rate: Positive
+
+
+class Budget(Part, kw_only=True):
+    """When to end. The first limit reached ends the run."""
+
+    steps: Count = 5000
+    """Gradient-descent steps in all. Ending before the edge gives the outcome "edge never reached"."""
+    edge_steps: CountOrNever = 0
+    """Steps after the edge. 0 sets no limit of its own."""
+    loss_goal: NonNegative = 0.0
+    """Training loss under which the run ends. 0 means never."""
+
+
+class Approach(Part, kw_only=True):
+    """How gradient descent is followed until the sharpness of a midpoint (θ_t+θ_{t+1})/2 reaches 2/η."""
+
+    check_times: tuple[Positive, Positive, Positive] = (1.0, 0.1, 0.01)
+    """ODE time ηt between sharpness checks: at first, once S ≥ 1/η, and once S ≥ 1.5/η."""
+
+
+class Tracking(Part, kw_only=True):
+    """What is followed beside gradient descent once at the edge."""
+
+    predictions: tuple[Prediction, ...] = ("generalized", "transported", "code")
+    """Forms of the predicted dynamics to advance."""
+    flow: bool = True
+    """Follow gradient flow from the first θ†."""
+    flow_sharpness_every: Count = 1
+    """Steps between sharpness measurements of gradient flow."""
+    anchor_every: CountOrNever = 0
+    """Steps between re-anchorings of every prediction to the true displacement. 0 means only when asked."""
+    anchor_lost: bool = False
+    """Re-anchor a prediction when it has left validity (not finite, or far outside the orbit)."""
+    horizon_tolerance: Positive = 0.25
+    """A prediction's horizon ends when its |x⋆| is off by more than this fraction of δ, or of |x| where larger."""
+    eigenvalues: Annotated[int, Meta(ge=2, le=16)] = 2
+    """Top eigenvalues of gradient descent to record."""
+    eigen_tolerance: Annotated[float, Meta(gt=0, le=0.1)] = 1e-4
+    """Largest relative residual ‖Hu−Su‖/S of a top eigenpair at θ†."""
+    audit_every: CountOrNever = 50
+    """Steps between audits of the top eigenpair from a fresh random start. 0 means never."""
+    max_projections: Count = 8
+    """Linearised projections a step before giving up on the constraint tolerances."""
+    sharpness_tolerance: Positive = 1e-5
+    """Largest |S(θ†) − 2/η|·η/2 after projection."""
+    gradient_tolerance: Positive = 1e-6
+    """Largest |∇L·u| / ‖∇L‖ at θ† after projection."""
+    second_eigenvalue_limit: Positive = 1.9
+    """λ2(θ†)·η from which Assumption 2 counts as failed."""
+    on_second_eigenvalue: Literal["stop", "gradient_descent", "keep"] = "stop"
+    """When it fails: end the run, go on with gradient descent and its eigenvalues alone, or keep tracking θ†."""
+
+
+class Precisions(Part, kw_only=True):
+    """Number formats by part."""
+
+    approach: Precision = "float32"
+    edge: Precision = "float64"
+    """Parameters and gradients from the edge on."""
+    curvature: Precision = "float32"
+    """Hessian–vector products and ∇S."""
+
+
+class Recording(Part, kw_only=True):
+    """What is written, beyond one row a step."""
+
+    checkpoint_seconds: Positive = 20.0
+    """Wall-clock seconds between checkpoints."""
+    keep_checkpoints: Annotated[int, Meta(ge=1, le=100)] = 3
+
+
+class RunSpec(Part, kw_only=True):
+    """Everything that determines a run."""
+
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,47}$")]
+    title: Annotated[str, Meta(max_length=80)] = ""
+    shows: Annotated[str, Meta(max_length=600)] = ""
+    """What to see in it, in a sentence or two."""
+    takes: Annotated[str, Meta(max_length=120)] = ""
+    """How long it takes, and on what."""
+    seed: Annotated[int, Meta(ge=0, lt=2**32)] = 0
+    problem: Network | Toy | Phase
+    optimizer: Optimizer
+    budget: Budget = Budget()
+    approach: Approach = Approach()
+    tracking: Tracking = Tracking()
+    precision: Precisions = Precisions()
+    recording: Recording = Recording()
+
+
+MAX_SPEC_BYTES = 256 * 1024
+
+
+def preset_names() -> list[str]:
+    """The names of the presets that ship with eos."""
+    return sorted(entry.name.removesuffix(".toml") for entry in files("presets").iterdir() if entry.name.endswith(".toml"))
+
+
+def load_spec(preset: str, overrides: list[str] | tuple[str, ...] = ()) -> RunSpec:
+    """The preset of this name, or the preset file at this path, with `section.field=value` overrides applied.
+
+    Raises UserError naming what was given, where, and what would do.
+    """
+    where, text = _preset_text(preset)
+    tree = _parse_toml(text, where)
+    tree.setdefault("name", Path(preset).stem)
+    for override in overrides:
+        _apply(tree, override)
+    return from_tree(tree, where if not overrides else f"{where} with --set")
+
+
+def load_spec_text(text: str, where: str) -> RunSpec:
+    """The specification in TOML `text`; `where` names its origin in errors."""
+    return from_tree(_parse_toml(text, where), where)
+
+
+def from_tree(tree: dict[str, Any], where: str) -> RunSpec:
+    """The specification in a tree of plain values, checked."""
+    try:
+        spec = msgspec.convert(tree, RunSpec)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{where}: {_explain(str(error), tree)}") from None
+    _check(spec, where)
+    return spec
+
+
+def to_toml(spec: RunSpec) -> str:
+    """The specification as TOML, every field written out."""
+    return tomli_w.dumps(msgspec.to_builtins(spec))
+
+
+def with_overrides(spec: RunSpec, overrides: list[str] | tuple[str, ...]) -> RunSpec:
+    """A copy with `section.field=value` overrides applied."""
+    tree = msgspec.to_builtins(spec)
+    for override in overrides:
+        _apply(tree, override)
+    return from_tree(tree, f"{spec.name} with --set")
+
+
+def _preset_text(preset: str) -> tuple[str, str]:
+    """Where the preset lies, in words, and its text."""
+    path = Path(preset)
+    if preset.endswith(".toml") or "/" in preset:
+        if not path.is_file():
+            raise UserError(f"{preset}: no such preset file; `eos presets` lists the presets by name")
+        if path.stat().st_size > MAX_SPEC_BYTES:
+            raise UserError(f"{preset}: larger than {MAX_SPEC_BYTES // 1024} kB, so not a preset")
+        try:
+            return preset, path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise UserError(f"{preset}: not UTF-8 text; a preset is a TOML file") from None
+        except OSError as error:
+            raise UserError(f"{preset}: cannot be read ({error.strerror})") from None
+    names = preset_names()
+    if preset not in names:
+        near = difflib.get_close_matches(preset, names, n=1)
+        hint = f'; did you mean "{near[0]}"?' if near else ""
+        raise UserError(f'preset "{preset}": not known{hint} Presets: {", ".join(names)}; or the path of a .toml file')
+    return f"presets/{preset}.toml", (files("presets") / f"{preset}.toml").read_text(encoding="utf-8")
+
+
+def _parse_toml(text: str, where: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UserError(f"{where}: not valid TOML: {error or 'nested too deeply'}") from None
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    """Set one `section.field=value` in the tree; the value is TOML, or a bare word."""
+    path, separator, raw = override.partition("=")
+    keys = [key.strip() for key in path.split(".")]
+    if not separator or not all(keys):
+        raise UserError(f'--set {override}: expected section.field=value, as in "optimizer.learning_rate=0.05"')
+    try:
+        value = tomllib.loads(f"value = {raw}")["value"]
+    except (tomllib.TOMLDecodeError, RecursionError):
+        value = raw.strip()
+    branch = tree
+    for depth, key in enumerate(keys[:-1]):
+        branch = branch.setdefault(key, {})
+        if not isinstance(branch, dict):
+            raise UserError(f"--set {override}: {'.'.join(keys[: depth + 1])} is a value, not a section")
+    branch[keys[-1]] = value
+
+
+def _explain(message: str, tree: dict[str, Any]) -> str:
+    """A sentence from msgspec's message: the section and key, what was given, what would do."""
+    problem, _, at = message.partition(" - at `$")
+    keys = [key for key in at.rstrip("`").replace("[...]", "").split(".") if key]
+    given: Any = tree
+    for key in keys:
+        given = given.get(key, given) if isinstance(given, dict) else given
+    section, field = ".".join(keys[:-1]), keys[-1] if keys else ""
+    if problem.startswith("Object contains unknown field"):
+        unknown = problem.split("`")[1]
+        known = _fields_at(keys, tree)
+        near = difflib.get_close_matches(unknown, known, n=1)
+        hint = f'; did you mean "{near[0]}"?' if near else f"; expected one of {one_of(known)}"
+        return f'[{".".join(keys) or "top level"}] {unknown}: unknown key{hint}'
+    if problem.startswith("Object missing required field"):
+        return f'[{".".join(keys) or "top level"}] {problem.split("`")[1]}: missing, and it has no default'
+    shown = f"{given!r}" if not isinstance(given, str) else f'"{given}"'
+    return f"[{section or 'top level'}] {field} = {shown}; {_expectation(problem, keys, tree)}"
+
+
+def _expectation(problem: str, keys: list[str], tree: dict[str, Any]) -> str:
+    """What would do: the choices of a closed set, else msgspec's own words."""
+    if problem.startswith("Invalid enum value") or problem.startswith("Invalid value"):
+        choices = _choices_at(keys, tree)
+        if choices:
+            return f"expected one of {one_of(choices)}"
+    return problem[0].lower() + problem[1:]
+
+
+def _type_at(keys: list[str], tree: dict[str, Any]) -> Any:
+    """The annotated type at a path of keys; unions of parts are narrowed by the tree's own `kind`."""
+    kind: Any = RunSpec
+    branch: Any = tree
+    for key in keys:
+        struct = _struct_of(kind, branch)
+        if struct is None:
+            return None
+        hints = {field.name: field.type for field in msgspec.structs.fields(struct)}
+        kind, branch = hints.get(key), branch.get(key, {}) if isinstance(branch, dict) else {}
+    return kind
+
+
+def _struct_of(kind: Any, branch: Any) -> type | None:
+    options = [kind, *get_args(kind)]
+    parts = [option for option in options if isinstance(option, type) and issubclass(option, Part)]
+    tagged = {part.__struct_config__.tag: part for part in parts}
+    if len(parts) == 1:
+        return parts[0]
+    return tagged.get(branch.get("kind")) if isinstance(branch, dict) else None
+
+
+def _fields_at(keys: list[str], tree: dict[str, Any]) -> list[str]:
+    branch: Any = tree
+    for key in keys:
+        branch = branch.get(key, {}) if isinstance(branch, dict) else {}
+    struct = _struct_of(_type_at(keys, tree), branch)
+    return [field.name for field in msgspec.structs.fields(struct)] if struct else []
+
+
+def _choices_at(keys: list[str], tree: dict[str, Any]) -> list[str]:
+    """The strings a field accepts: a Literal's values, or the tags of a union of parts."""
+    if keys and keys[-1] == "kind":
+        parts = [part for part in get_args(_type_at(keys[:-1], tree)) if isinstance(part, type)]
+        return [part.__struct_config__.tag for part in parts if issubclass(part, Part)]
+    found: list[str] = []
+    pending = [_type_at(keys, tree)]
+    while pending:
+        args = get_args(pending.pop())
+        found += [arg for arg in args if isinstance(arg, str)]
+        pending += [arg for arg in args if not isinstance(arg, str) and arg is not Ellipsis]
+    return found
+
+
+def _check(spec: RunSpec, where: str) -> None:
+    """What types alone cannot say."""
+    problem = spec.problem
+    if not isinstance(problem, Network):
+        return
+    if problem.criterion == "logistic" and len(problem.data.classes) != 2:
+        raise UserError(f'{where}: [problem] criterion = "logistic" needs two labels in [problem.data] classes')
+    if problem.criterion == "cross_entropy" and (len(problem.data.classes) == 2 or problem.data.name == "chebyshev"):
+        raise UserError(
+            f'{where}: [problem] criterion = "cross_entropy" needs three classes or more; with two use "logistic"'
+        )
+    if isinstance(problem.model, Transformer):
+        if problem.data.name != "sentences":
+            raise UserError(f'{where}: [problem.model] kind = "transformer" reads token sequences; use data name "sentences"')
+        if problem.model.hidden % problem.model.heads:
+            raise UserError(f"{where}: [problem.model] hidden = {problem.model.hidden} is no multiple of heads")
+    elif problem.data.name == "sentences":
+        raise UserError(f'{where}: [problem.data] name = "sentences" needs [problem.model] kind = "transformer"')
+    if isinstance(problem.model, Cnn) and problem.data.name == "chebyshev":
+        raise UserError(f'{where}: [problem.model] kind = "cnn" reads images; "chebyshev" has none')

@@ -1,0 +1,106 @@
+"""The states of an experiment, and how they go into a checkpoint and come back.
+
+A state is a NamedTuple of arrays, numbers and further states; `pack` names every leaf by its path, so a checkpoint is a plain
+npz file that says what it holds.
+"""
+
+from typing import Any, NamedTuple, get_type_hints
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from engine.curvature import TaylorCenter
+from engine.scores import Scores
+from engine.trajectories import Predictions
+
+
+class Clock(NamedTuple):
+    """Where a run stands in time."""
+
+    step: int
+    time: float  # Σ η
+    learning_rate: float
+
+
+class ApproachState(NamedTuple):
+    """Gradient descent below the edge, between two sharpness checks."""
+
+    clock: Clock
+    theta: Array  # (p,)
+    basis: Array  # (k, p) top eigenvectors at the last check
+    sharpness: float  # at the midpoint of the last check; NaN before the first
+    next_check: int  # step of the next check
+    careful: int  # 1 after an overshoot: check every step
+    checked_clock: Clock  # where the last passed check was,
+    checked_theta: Array  # and θ there, to go back to on an overshoot
+    pending: np.ndarray  # (rows, columns) passed since then, not yet certain
+
+
+class Costs(NamedTuple):
+    """Work since the last row."""
+
+    hvps: int = 0
+    gradients: int = 0
+    grad_sharpness: int = 0
+
+    def plus(self, hvps: Any = 0, gradients: Any = 0, grad_sharpness: Any = 0) -> "Costs":
+        return Costs(self.hvps + int(hvps), self.gradients + int(gradients), self.grad_sharpness + int(grad_sharpness))
+
+
+class EdgeState(NamedTuple):
+    """Gradient descent at the edge with everything that is coupled to it, about the centre θ†_t."""
+
+    clock: Clock
+    edge_step: int
+    theta: Array  # (p,) gradient descent
+    bases: Array  # (2, k, p) its top eigenvectors two steps ago and one step ago: it alternates
+    center: TaylorCenter
+    projections: int  # that the centre took
+    overlap: float  # |u_t·u_{t−1}|
+    predictions: Predictions
+    scores: Scores
+    anchor_every: int  # 0: never
+    anchor_phase: int  # step from which `anchor_every` counts
+    flow: Array  # (p,); (0,) when not followed
+    flow_basis: Array  # (1, p)
+    flow_sharpness: float
+    costs: Costs
+    stage: int
+    failed: int  # bit k: assumption k does not hold now
+    constraint_lost: int
+
+
+class DescentState(NamedTuple):
+    """Gradient descent past the edge with its eigenvalues, when θ† is no longer followed."""
+
+    clock: Clock
+    edge_step: int
+    theta: Array
+    bases: Array  # (2, k, p)
+
+
+def pack(state: Any, prefix: str = "") -> dict[str, np.ndarray]:
+    """Every leaf of a state by its dotted path."""
+    leaves: dict[str, np.ndarray] = {}
+    for name, value in zip(state._fields, state, strict=True):
+        if hasattr(value, "_fields"):
+            leaves |= pack(value, f"{prefix}{name}.")
+        else:
+            leaves[prefix + name] = np.asarray(value)
+    return leaves
+
+
+def unpack(kind: type, leaves: dict[str, np.ndarray], prefix: str = "") -> Any:
+    """The state of this kind in the leaves. Raises KeyError when one is missing."""
+    values = {}
+    for name, hint in get_type_hints(kind).items():
+        if name not in kind._fields:  # type: ignore[attr-defined]
+            continue
+        if hasattr(hint, "_fields"):
+            values[name] = unpack(hint, leaves, f"{prefix}{name}.")
+        elif hint in (int, float):
+            values[name] = hint(leaves[prefix + name])
+        else:
+            values[name] = leaves[prefix + name] if hint is np.ndarray else jnp.asarray(leaves[prefix + name])
+    return kind(**values)

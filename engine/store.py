@@ -1,0 +1,375 @@
+"""A run directory: the only thing the engine and its viewers share.
+
+    RUN/ spec.toml  provenance.json  columns.json
+         metrics.f64   append-only float64 rows; column 0 is the step, strictly increasing; NaN where there is no value
+         events.jsonl  one event a line        state.json  status, step, rate, heartbeat
+         inbox/        one command a file      checkpoints/*.npz      engine.log      lock
+
+`Run` reads, `Writer` writes; there is one writer at a time, and it holds the lock. A torn last row is ignored by readers
+and cut by the next writer. Rows a resumed run computes again are not written twice.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import re
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, Literal
+from zipfile import BadZipFile
+
+import msgspec
+import numpy as np
+import platformdirs
+
+from engine.columns import Column, columns_for
+from engine.control import AnyEvent, Event, decode_event, encode
+from engine.errors import UserError
+from engine.spec import RunSpec, load_spec_text, to_toml
+
+NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")
+HEARTBEAT_SECONDS = 1.0
+SILENT_AFTER_SECONDS = 30.0
+MAX_STATE_BYTES = 64 * 1024
+
+Status = Literal["starting", "running", "paused", "finished"]
+Liveness = Literal["starting", "running", "paused", "finished", "crashed", "silent"]
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run ended, in a sentence."""
+
+    kind: Literal["completed", "stopped", "edge_never_reached", "second_eigenvalue", "diverged", "loss_goal",
+                  "eigensolver_failed", "failed"]
+    step: int
+    text: str
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """What the engine last said of itself."""
+
+    status: Status = "starting"
+    phase: str = "starting"
+    """`starting`, `approach`, `edge`, `gradient descent` or `phase portrait`."""
+    step: int = 0
+    rate: float = 0.0
+    """Steps a second, over the last seconds."""
+    learning_rate: float = 0.0
+    device: str = ""
+    precision: str = ""
+    pid: int = 0
+    host: str = ""
+    heartbeat: float = 0.0
+    """Seconds since 1970."""
+    seconds: float = 0.0
+    """Seconds the engine has worked on this run, pauses left out."""
+    outcome: Outcome | None = None
+
+
+def home() -> Path:
+    """The folder of all runs: `$EOS_HOME`, else the platform's user data folder."""
+    chosen = os.environ.get("EOS_HOME")
+    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_data_dir("eos"))
+
+
+class Run:
+    """A run directory, as a reader sees it. Raises UserError when `path` is not one."""
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+        if not (self.path / "spec.toml").is_file() or not (self.path / "columns.json").is_file():
+            raise UserError(f"{self.path}: not a run directory (no spec.toml and columns.json); `eos ls` lists the runs")
+        self.name = self.path.name
+        self.spec: RunSpec = load_spec_text(_read_text(self.path / "spec.toml"), str(self.path / "spec.toml"))
+        self.columns: tuple[Column, ...] = _read_columns(self.path / "columns.json")
+        self.index = {column.name: k for k, column in enumerate(self.columns)}
+
+    def state(self) -> State:
+        """The engine's last word; a fresh `State` where it has said nothing yet."""
+        try:
+            raw = (self.path / "state.json").read_bytes()[:MAX_STATE_BYTES]
+            return msgspec.json.decode(raw, type=State)
+        except (OSError, msgspec.DecodeError):
+            return State()
+
+    def liveness(self) -> Liveness:
+        """Its status, or `crashed` when the engine is gone without a word, `silent` when another host has not spoken."""
+        state = self.state()
+        if state.status == "finished":
+            return "finished"
+        if state.host in ("", socket.gethostname()):
+            started_lately = state.pid == 0 and time.time() - self.path.stat().st_mtime < 10
+            return state.status if started_lately or self.is_locked() else "crashed"
+        return state.status if time.time() - state.heartbeat < SILENT_AFTER_SECONDS else "silent"
+
+    def is_locked(self) -> bool:
+        """Whether an engine on this host holds the run."""
+        try:
+            with open(self.path / "lock", "rb") as handle:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+
+    def row_count(self) -> int:
+        """Whole rows on disk; a torn last one does not count."""
+        try:
+            return (self.path / "metrics.f64").stat().st_size // (8 * len(self.columns))
+        except FileNotFoundError:
+            return 0
+
+    def rows(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Rows `start` to `stop` as a float64 array (rows, columns), read now."""
+        width = len(self.columns)
+        stop = self.row_count() if stop is None else min(stop, self.row_count())
+        if stop <= start:
+            return np.empty((0, width))
+        flat = np.fromfile(self.path / "metrics.f64", "<f8", (stop - start) * width, offset=8 * width * start)
+        return flat[: len(flat) // width * width].reshape(-1, width)
+
+    def table(self) -> dict[str, np.ndarray]:
+        """Every column by name."""
+        rows = self.rows()
+        return {column.name: rows[:, k] for k, column in enumerate(self.columns)}
+
+    def events(self) -> list[AnyEvent]:
+        """The journal from its beginning."""
+        return EventTail(self).poll()
+
+    def provenance(self) -> dict[str, Any]:
+        """Versions, device, data and dtypes, as the engine wrote them at its start."""
+        try:
+            return json.loads(_read_text(self.path / "provenance.json"))
+        except (OSError, ValueError):
+            return {}
+
+    def checkpoints(self) -> list[Path]:
+        """Checkpoint files, oldest first."""
+        return sorted((self.path / "checkpoints").glob("step-*.npz"))
+
+
+class RowTail:
+    """Rows as they arrive."""
+
+    def __init__(self, run: Run, start: int = 0):
+        self.run, self.next = run, start
+
+    def poll(self) -> np.ndarray:
+        """The rows that came since the last call, (rows, columns)."""
+        rows = self.run.rows(self.next)
+        self.next += len(rows)
+        return rows
+
+
+class EventTail:
+    """Events as they arrive."""
+
+    def __init__(self, run: Run):
+        self.path, self.offset = run.path / "events.jsonl", 0
+
+    def poll(self) -> list[AnyEvent]:
+        """The events that came since the last call; a line still being written waits for the next."""
+        try:
+            with open(self.path, "rb") as handle:
+                handle.seek(self.offset)
+                body = handle.read()
+        except FileNotFoundError:
+            return []
+        whole = body.rfind(b"\n") + 1
+        self.offset += whole
+        decoded = (decode_event(line) for line in body[:whole].splitlines())
+        return [event for event in decoded if event is not None]
+
+
+def create(spec: RunSpec, name: str | None = None, where: Path | None = None) -> Run:
+    """A new run directory for the specification. Raises UserError when the name is taken, not allowed or not writable."""
+    where = where or home()
+    wanted = name or f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if not NAME.match(wanted):
+        raise UserError(f"run name {wanted[:100]!a}: use up to 80 letters, digits, '.', '_' and '-', beginning with a letter or digit")
+    try:
+        where.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path = _claim(where, wanted, numbered=name is None)
+        (path / "inbox").mkdir(mode=0o700)
+        (path / "checkpoints").mkdir(mode=0o700)
+        (path / "spec.toml").write_text(to_toml(spec), encoding="utf-8")
+        (path / "metrics.f64").touch()
+        (path / "events.jsonl").touch()
+        columns = [column._asdict() for column in columns_for(spec)]
+        (path / "columns.json").write_text(json.dumps(columns, ensure_ascii=False, indent=1), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{where}: a run cannot be created there ({error.strerror}); set EOS_HOME to a folder you can write") from None
+    return Run(path)
+
+
+def _claim(where: Path, wanted: str, numbered: bool) -> Path:
+    """Make the folder of that name; when `numbered`, the first free one of name, name-2, name-3, …"""
+    for attempt in range(1, 1000):
+        path = where / (wanted if attempt == 1 else f"{wanted}-{attempt}")
+        try:
+            path.mkdir(mode=0o700)
+            return path
+        except FileExistsError:
+            if not numbered:
+                break
+    raise UserError(f"run {wanted}: exists already in {where}; choose another --name, or `eos rm {wanted}`")
+
+
+def all_runs(where: Path | None = None) -> list[Run]:
+    """Every readable run, oldest first."""
+    found = []
+    with suppress(FileNotFoundError):
+        for entry in os.scandir(where or home()):
+            if entry.is_dir(follow_symlinks=False) and NAME.match(entry.name):
+                with suppress(UserError, OSError):
+                    found.append(Run(entry.path))
+    return sorted(found, key=lambda run: ((run.path / "spec.toml").stat().st_mtime_ns, run.name))
+
+
+def resolve(name: str | None = None, where: Path | None = None) -> Run:
+    """The run of this name, the run directory at this path, or the latest run. Raises UserError when there is none."""
+    where = where or home()
+    if name is None:
+        runs = all_runs(where)
+        if not runs:
+            raise UserError(f"{where}: no runs yet; `eos demo` makes one")
+        return runs[-1]
+    if NAME.match(name):
+        if not (where / name).is_symlink() and (where / name).is_dir():
+            return Run(where / name)
+        if not Path(name).is_dir():
+            raise UserError(f"run {name}: not found in {where}; `eos ls` lists the runs")
+    if not Path(name).is_dir():
+        raise UserError(f"{name[:200]!a}: neither a run's name nor a run directory; `eos ls` lists the runs")
+    return Run(name)
+
+
+def remove(run: Run) -> None:
+    """Delete a run directory. Raises UserError while an engine holds it."""
+    if run.liveness() in ("starting", "running", "paused"):
+        raise UserError(f"run {run.name}: still {run.liveness()}; `eos stop {run.name}` first")
+    shutil.rmtree(run.path)
+
+
+class Writer:
+    """The one process that writes a run. Use as a context manager: it holds the lock."""
+
+    def __init__(self, run: Run):
+        self.run = run
+        self.width = len(run.columns)
+        self._lock = self._acquire()
+        self._cut_torn_tail()
+        count = run.row_count()
+        self.last_step = int(run.rows(count - 1)[0, 0]) if count else -1
+        self._metrics: IO[bytes] = open(run.path / "metrics.f64", "ab", buffering=0)
+        self._events: IO[bytes] = open(run.path / "events.jsonl", "ab", buffering=0)
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._metrics.close()
+        self._events.close()
+        self._lock.close()
+
+    def append(self, rows: np.ndarray) -> None:
+        """Append rows (rows, columns); those at steps already on disk are skipped. Raises OSError when there is no space."""
+        rows = np.atleast_2d(np.asarray(rows, "<f8"))
+        rows = rows[rows[:, 0] > self.last_step]
+        if not len(rows):
+            return
+        view = memoryview(np.ascontiguousarray(rows)).cast("B")
+        while view:  # a write may be short when the disk fills; the next one then raises
+            view = view[self._metrics.write(view):]
+        self.last_step = int(rows[-1, 0])
+
+    def event(self, event: Event) -> None:
+        """Append one event."""
+        self._events.write(encode(event) + b"\n")
+
+    def state(self, state: State) -> None:
+        """Replace the state, atomically."""
+        _replace(self.run.path / "state.json", msgspec.json.encode(state))
+
+    def provenance(self, facts: dict[str, Any]) -> None:
+        """Replace the provenance, atomically."""
+        _replace(self.run.path / "provenance.json", json.dumps(facts, indent=1, ensure_ascii=False).encode())
+
+    def checkpoint(self, step: int, arrays: dict[str, np.ndarray], keep: int) -> Path:
+        """Write the arrays as the checkpoint at this step and drop the oldest beyond `keep`.
+
+        The rows go to the disk first: a checkpoint never stands beyond the record it continues.
+        """
+        os.fsync(self._metrics.fileno())
+        folder = self.run.path / "checkpoints"
+        final = folder / f"step-{step:09d}.npz"
+        draft = folder / f".{final.name}"
+        with open(draft, "wb") as handle:
+            np.savez(handle, **arrays)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(draft, final)
+        for old in self.run.checkpoints()[:-keep]:
+            old.unlink(missing_ok=True)
+        return final
+
+    def _acquire(self) -> IO[bytes]:
+        handle = open(self.run.path / "lock", "ab")
+        for _ in range(20):  # a reader asking for liveness holds it for an instant
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return handle
+            except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.EACCES):
+                    raise
+                time.sleep(0.05)
+        handle.close()
+        raise UserError(f"run {self.run.name}: another engine is at work on it; `eos attach {self.run.name}` shows it")
+
+    def _cut_torn_tail(self) -> None:
+        os.truncate(self.run.path / "metrics.f64", self.run.row_count() * 8 * self.width)
+        journal = self.run.path / "events.jsonl"
+        body = journal.read_bytes()
+        os.truncate(journal, body.rfind(b"\n") + 1)
+
+
+def load_checkpoint(run: Run) -> Iterator[tuple[Path, dict[str, np.ndarray] | None]]:
+    """Checkpoints from the newest back: the path and its arrays, or None where the file cannot be read."""
+    for path in reversed(run.checkpoints()):
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                yield path, {name: arrays[name] for name in arrays.files}
+        except (OSError, ValueError, EOFError, KeyError, BadZipFile):
+            yield path, None
+
+
+def _replace(path: Path, body: bytes) -> None:
+    draft = path.with_name(f".{path.name}")
+    draft.write_bytes(body)
+    os.replace(draft, path)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8 text, so not written by eos") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _read_columns(path: Path) -> tuple[Column, ...]:
+    try:
+        columns = tuple(Column(**entry) for entry in json.loads(_read_text(path)))
+    except (ValueError, TypeError, RecursionError):
+        raise UserError(f"{path}: not a list of columns, so not written by eos") from None
+    if not columns or columns[0].name != "step":
+        raise UserError(f"{path}: its first column is not the step, so not written by eos")
+    return columns

@@ -1,0 +1,154 @@
+"""The simplified system of Section 4: the map (3), the flow (4), and what Lemma 3 says of their orbits. Without jax.
+
+In ODE time τ = ηt the oscillation X and the change of sharpness Y follow X' = XY, Y' = α − βX²/2: a predator–prey
+(Lotka–Volterra) system with fixed point (δ, 0), δ = √(2α/β), and conserved quantity g = h(X²/δ²) + Y²/α,
+h(z) = z − log z − 1. The map (3) is its Euler step with alternating sign; it is not conservative: g grows by a factor of
+about 1 + 2ε² a step, ε = η√α, so a long run of (3) spirals outward.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import lambertw
+
+STAGES = {
+    1: "progressive sharpening",
+    2: "blowup",
+    3: "self-stabilization",
+    4: "return to stability",
+}
+SMALL = 0.25
+"""|x|/δ under which stage 1 has not yet become stage 2."""
+
+
+def delta(alpha: float, beta: float) -> float:
+    """δ = √(2α/β), the size of the oscillation at the fixed point; NaN unless α > 0 and β > 0."""
+    return float(np.sqrt(2 * alpha / beta)) if alpha > 0 and beta > 0 else float("nan")
+
+
+def epsilon(learning_rate: float, alpha: float) -> float:
+    """ε = η√α, the small parameter of the theory; NaN unless α > 0."""
+    return float(learning_rate * np.sqrt(alpha)) if alpha > 0 else float("nan")
+
+
+def map_step(x, y, alpha: float, beta: float, learning_rate: float):
+    """One step of (3): x ← −(1+ηy)x, y ← y + η(α − βx²/2). Scalars or arrays."""
+    return -(1 + learning_rate * y) * x, y + learning_rate * (alpha - beta * x**2 / 2)
+
+
+def map_orbit(x0: float, y0: float, alpha: float, beta: float, learning_rate: float, steps: int) -> np.ndarray:
+    """The orbit of (3) as (steps+1, 2) values of x and y, the start first."""
+    orbit = np.empty((steps + 1, 2))
+    orbit[0] = x0, y0
+    for t in range(steps):
+        orbit[t + 1] = map_step(orbit[t, 0], orbit[t, 1], alpha, beta, learning_rate)
+    return orbit
+
+
+def flow_orbit(x0: float, y0: float, alpha: float, beta: float, times: np.ndarray) -> np.ndarray:
+    """The orbit of (4) at the given increasing ODE times, as (times, 2) values of X and Y; X keeps the sign of x0.
+
+    Integrated in q = log X², where it reads q' = 2Y, Y' = α − (β/2)e^q, to a relative tolerance of 1e-11.
+    """
+    from scipy.integrate import solve_ivp  # a quarter of a second that a viewer seldom needs
+
+    times = np.asarray(times, float)
+    if x0 == 0:
+        return np.stack([np.zeros_like(times), y0 + alpha * (times - times[0])], axis=1)
+
+    def slope(_, state):
+        q, y = state
+        return 2 * y, alpha - beta / 2 * np.exp(q)
+
+    start = (np.log(x0**2), y0)
+    found = solve_ivp(slope, (times[0], times[-1]), start, method="DOP853", t_eval=times, rtol=1e-11, atol=1e-12)
+    return np.stack([np.sign(x0) * np.exp(found.y[0] / 2), found.y[1]], axis=1)
+
+
+def h(z):
+    """h(z) = z − log z − 1 ≥ 0, zero at z = 1. +inf at z = 0."""
+    with np.errstate(divide="ignore"):
+        return z - np.log(z) - 1
+
+
+def conserved(x, y, alpha: float, beta: float):
+    """Lemma 3: g = h(βX²/(2α)) + Y²/α, constant along (4). Scalars or arrays; α, β > 0."""
+    return h(beta * np.square(x) / (2 * alpha)) + np.square(y) / alpha
+
+
+def _log_intensity(level, branch: int):
+    """q = log(X²/δ²) with h(e^q) = level: below the fixed point (branch 0) or above it (branch −1). Lambert's W, made
+    accurate near the fixed point, where W loses half the digits, by its series and two Newton steps on e^q − q − 1.
+    """
+    level = np.asarray(level, float)
+    side = 1.0 if branch == -1 else -1.0
+    p = side * np.sqrt(2 * level)
+    near = p - p**2 / 6 + p**3 / 36
+    with np.errstate(divide="ignore"):
+        far = np.log(-lambertw(-np.exp(-1 - level), branch).real)
+    far = np.where(np.isfinite(far), far, -1 - level)  # e^{−1−g} underflowed: |X| is smaller than a float can say
+    q = np.where(level < 0.01, near, far)
+    for _ in range(2):
+        slope = np.expm1(q)
+        q = q - np.where(slope == 0, 0, (slope - q - level) / np.where(slope == 0, 1, slope))
+    return q
+
+
+class Bounds(NamedTuple):
+    """The extremes of an orbit of (4), exact."""
+
+    x_min: float
+    x_max: float
+    y_max: float
+
+
+def bounds(g: float, alpha: float, beta: float) -> Bounds:
+    """The extremes of |X| and |Y| on the level set g: X = δ√(−W(−e^{−1−g})) on both branches, |Y| = √(αg)."""
+    d = delta(alpha, beta)
+    low, high = (float(np.exp(_log_intensity(g, branch) / 2)) for branch in (0, -1))
+    return Bounds(d * low, d * high, float(np.sqrt(alpha * g)))
+
+
+def level_set(g: float, alpha: float, beta: float, points: int = 200) -> np.ndarray:
+    """The closed orbit of level g as (points, 2) values of |X|/δ and Y, beginning at its smallest |X|.
+
+    Points are even in the phase φ of log(X²/δ²) = mid + half·(−cos φ), so that both turning points are resolved.
+    """
+    if g <= 0:
+        return np.tile([1.0, 0.0], (points, 1))
+    low, high = _log_intensity(g, 0), _log_intensity(g, -1)
+    phase = np.linspace(0, 2 * np.pi, points)
+    q = (low + high) / 2 - (high - low) / 2 * np.cos(phase)
+    y = np.sqrt(alpha * np.maximum(g - (np.exp(q) - q - 1), 0)) * np.where(phase < np.pi, 1, -1)
+    return np.stack([np.exp(q / 2), y], axis=1)
+
+
+def period(g: float, alpha: float, beta: float, learning_rate: float) -> float:
+    """Steps around the level set g of (4): ∮ dq/(2Y)/η. Tends to 2π/(√2 ε) for small orbits, 2√g/ε for large ones.
+
+    With Y = √(αg)·sin s, dτ = dY/|α(1 − e^q)| is integrated over s by the midpoint rule on both sides of X = δ; the
+    integrand is smooth and periodic in s, so it converges fast.
+    """
+    if g <= 0:
+        return float(2 * np.pi / (np.sqrt(2) * epsilon(learning_rate, alpha)))
+    points = 2000
+    s = ((np.arange(points) + 0.5) / points - 0.5) * np.pi
+    left = g * np.cos(s) ** 2  # h(e^q) at this Y
+    speeds = [np.abs(alpha * np.expm1(_log_intensity(left, branch))) for branch in (0, -1)]
+    total = sum(np.sum(np.sqrt(alpha * g) * np.cos(s) / speed) for speed in speeds) * np.pi / points
+    return float(total / learning_rate)
+
+
+def stage(x: float, y: float, delta: float) -> int:
+    """The stage of Section 4.1, by this rule; 0 where δ or the displacement is undefined.
+
+    3 self-stabilization while |x| ≥ δ; else 4 return to stability while y < 0; else 1 progressive sharpening while
+    |x| < δ/4, and 2 blowup from there on.
+    """
+    if not (np.isfinite(delta) and np.isfinite(x) and np.isfinite(y)):
+        return 0
+    if abs(x) >= delta:
+        return 3
+    if y < 0:
+        return 4
+    return 1 if abs(x) < SMALL * delta else 2

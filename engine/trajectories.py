@@ -1,0 +1,181 @@
+"""The trajectories: gradient descent, gradient flow, the constrained trajectory, and the predicted dynamics.
+
+Each is a pure step. All of them live on flat θ, and all predictions on displacements v = θ − θ† about a `TaylorCenter`.
+
+Where we depart from the paper and from the authors' code:
+- The projection reuses ∇S of the last centre (a chord step) and is repeated while a residual asks, not three times always.
+- The generalized prediction (Appendix F) is advanced in the transported form of Definition 7; the authors' form of it, which
+  never re-projects v, agrees with it to four digits of correlation.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from engine.curvature import Point, TaylorCenter
+from engine.problem import Problem
+
+DESCENT_CHUNK = 64
+"""Most steps of gradient descent in one compiled call."""
+
+
+class Descent(NamedTuple):
+    """Some steps of gradient descent: where they end, and what they passed."""
+
+    theta: Array  # (p,)
+    losses: Array  # (DESCENT_CHUNK,) L before each step; NaN beyond the steps taken
+    gradient_norms: Array  # (DESCENT_CHUNK,)
+
+
+@jax.jit
+def descend(problem: Problem, theta: Array, learning_rate: float, steps: int) -> Descent:
+    """`steps` ≤ DESCENT_CHUNK steps of θ ← θ − η∇L(θ). One compiled body, whatever the count: chunking leaves no trace."""
+    blank = jnp.full(DESCENT_CHUNK, jnp.nan)
+
+    def step(k: Array, state: Descent) -> Descent:
+        loss, grad = jax.value_and_grad(problem.loss)(state.theta)
+        moved = state.theta - jnp.asarray(learning_rate, theta.dtype) * grad
+        return Descent(moved, state.losses.at[k].set(loss), state.gradient_norms.at[k].set(jnp.linalg.norm(grad)))
+
+    return lax.fori_loop(0, steps, step, Descent(theta, blank, blank))
+
+
+@jax.jit
+def flow_step(problem: Problem, theta: Array, learning_rate: float, substeps: int) -> tuple[Array, Array]:
+    """Gradient flow over time η by `substeps` equal Euler steps (the paper takes ⌈ηS⌉), and the loss at its start."""
+    loss, grad = jax.value_and_grad(problem.loss)(theta)
+    size = jnp.asarray(learning_rate / substeps, theta.dtype)
+    moved = lax.fori_loop(1, substeps, lambda _, th: th - size * problem.gradient(th), theta - size * grad)
+    return moved, loss
+
+
+class Residuals(NamedTuple):
+    """How far a point is from the stable set M: both vanish on it."""
+
+    sharpness: Array  # (S − 2/η)·η/2, where positive or on the boundary
+    gradient: Array  # |∇L·u|/‖∇L‖
+
+
+@partial(jax.jit, static_argnames=("on_boundary",))
+def residuals(point: Point, learning_rate: float, on_boundary: bool) -> Residuals:
+    """The constraint residuals of a measured point; `on_boundary` asks for S = 2/η, else for S ≤ 2/η."""
+    gap = point.eigen.sharpness.astype(point.theta.dtype) * learning_rate / 2 - 1
+    along = point.grad @ point.eigen.vectors[0].astype(point.theta.dtype)
+    norm = jnp.linalg.norm(point.grad)
+    return Residuals(jnp.abs(gap) if on_boundary else jnp.maximum(gap, 0), jnp.abs(along) / jnp.where(norm == 0, 1, norm))
+
+
+@partial(jax.jit, static_argnames=("on_boundary",))
+def project(point: Point, dS: Array, learning_rate: float, on_boundary: bool) -> Array:
+    """One linearised projection onto M: θ − max(0, S−2/η)·∇S⊥/‖∇S⊥‖² − u(u·∇L)/S.
+
+    With `on_boundary` the gap also counts when negative: a trajectory that slides along S = 2/η stays on it.
+    """
+    dtype = point.theta.dtype
+    u = point.eigen.vectors[0].astype(dtype)
+    sharpness = point.eigen.sharpness.astype(dtype)
+    gap = sharpness - 2 / learning_rate
+    dS_perp = dS - u * (u @ dS)
+    correction = jnp.where(on_boundary, gap, jnp.maximum(gap, 0)) / (dS_perp @ dS_perp)
+    return point.theta - correction * dS_perp - u * (u @ point.grad) / sharpness
+
+
+@jax.jit
+def first_guess(center: TaylorCenter, learning_rate: float) -> Array:
+    """Lemma 13: θ†_{t+1} ≈ θ†_t − ηP^⊥_{u,∇S}∇L, up to O(ε²). Where α ≤ 0 the constraint lets go: only u is projected out."""
+    u, dS_perp = center.top_eigenvector, center.grad_sharpness_perp
+    g = center.grad - u * (u @ center.grad)
+    along = jnp.where(center.alpha > 0, g @ dS_perp / center.beta, 0)
+    return center.theta - learning_rate * (g - along * dS_perp)
+
+
+class Displacement(NamedTuple):
+    """Where θ sits about the constrained trajectory θ†, in the two directions that matter."""
+
+    x: Array  # along the top eigenvector: the oscillation
+    y: Array  # along ∇S⊥: first-order change of sharpness
+
+
+def displacement(v: Array, center: TaylorCenter) -> Displacement:
+    """x = u·v and y = ∇S⊥·v, with v = θ − θ†."""
+    return Displacement(center.top_eigenvector @ v, center.grad_sharpness_perp @ v)
+
+
+class Predictions(NamedTuple):
+    """Displacements v⋆ (p,) by each form of the predicted dynamics."""
+
+    generalized: Array
+    transported: Array
+    code: Array
+
+
+class Forecast(NamedTuple):
+    """What the predictions say at a step, each field (3,) in the order of `Predictions`."""
+
+    x: Array
+    y: Array
+    loss: Array
+    sharpness: Array
+
+
+@partial(jax.jit, static_argnames=("dtype",))
+def forecast(problem: Problem, center: TaylorCenter, v: Predictions, learning_rate: float, dtype: str) -> tuple[Forecast, Array]:
+    """Theorem 1 read off each prediction, and F'(x⋆) of the generalized one, () in θ's format.
+
+    Loss L(θ†) + x²/η (the generalized form: L(θ†) + F(x)), sharpness S(θ†) + y + (∇S·u)x. Gradients in `dtype`.
+    """
+    x, y = (jnp.stack(parts) for parts in zip(*(displacement(w, center) for w in v), strict=True))
+    u = center.top_eigenvector
+    inner = x[0]
+    raised, slope = jax.value_and_grad(lambda s: problem.loss((center.theta + s * u).astype(dtype)))(inner)
+    rise = raised - problem.loss(center.theta.astype(dtype))
+    loss = center.loss + jnp.stack([rise.astype(x.dtype), x[1] ** 2 / learning_rate, x[2] ** 2 / learning_rate])
+    sharpness = center.sharpness + y + center.skew * x
+    return Forecast(x, y, loss, sharpness), slope.astype(x.dtype)
+
+
+class Advance(NamedTuple):
+    """Predictions one step on, before they are carried to the next centre."""
+
+    across: Array  # (2, p) generalized and transported: the part orthogonal to u
+    along: Array  # (2,) their next x⋆
+    code: Array  # (p,)
+
+
+@partial(jax.jit, static_argnames=("forms", "dtype"))
+def predict(
+    problem: Problem, center: TaylorCenter, v: Predictions, slope: Array, learning_rate: float, forms: tuple[str, ...], dtype: str
+) -> Advance:
+    """Every form of the predicted dynamics one step on about the same centre; `slope` is F'(x⋆). Products in `dtype`,
+    one for each of `forms`; the others are carried along without meaning.
+
+    Transported, Definition 7 (6):  P⊥(I − η∇²L)P⊥v + η∇S⊥(δ² − x²)/2 across u, and −(1 + ηy)x along the next u.
+    Generalized, Appendix F:  the same across u, and (1 − ηy)x − ηF'(x) along it.
+    Code form:  v − η[½(x² − δ²)∇S⊥ + ∇²L v + xy·u], never re-projected.
+    """
+    eta, u, dS_perp = learning_rate, center.top_eigenvector, center.grad_sharpness_perp
+
+    def orthogonal(w: Array) -> Array:
+        return w - u * (u @ w)
+
+    x, y = (jnp.stack(parts) for parts in zip(*(displacement(w, center) for w in v), strict=True))
+    tangents = jnp.stack([orthogonal(v.generalized), orthogonal(v.transported), v.code])
+    wanted = jnp.array([k for k, form in enumerate(Predictions._fields) if form in forms])
+    _, product = jax.linearize(problem.gradient, center.theta.astype(dtype))
+    images = jnp.zeros_like(tangents).at[wanted].set(lax.map(product, tangents[wanted].astype(dtype)).astype(u.dtype))
+    pull = (center.delta_squared - x**2) / 2
+
+    across = jnp.stack([tangents[k] - eta * orthogonal(images[k]) + eta * pull[k] * dS_perp for k in (0, 1)])
+    along = jnp.stack([(1 - eta * y[0]) * x[0] - eta * slope, -(1 + eta * y[1]) * x[1]])
+    code = v.code - eta * (images[2] - pull[2] * dS_perp + x[2] * y[2] * u)
+    return Advance(across, along, code)
+
+
+@jax.jit
+def carry(advance: Advance, next_u: Array) -> Predictions:
+    """The advanced predictions about the next centre, whose top eigenvector is `next_u` (its sign kept)."""
+    moved = [w - next_u * (next_u @ w) + x * next_u for w, x in zip(advance.across, advance.along, strict=True)]
+    return Predictions(moved[0], moved[1], advance.code)
