@@ -6,7 +6,7 @@ those that a viewer shares with the engine (`spec`, `columns`, `store`, `control
 
 __version__ = "0.1.0"
 
-_API = {"run": "engine.api", "load": "engine.api", "stream": "engine.api", "RunData": "engine.api"}
+_API = {"run": "engine.api", "load": "engine.api", "stream": "engine.api", "Record": "engine.api"}
 
 
 def __getattr__(name: str):

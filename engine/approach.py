@@ -32,14 +32,14 @@ class Setup(NamedTuple):
 
     spec: RunSpec
     problem: Problem
-    index: dict[str, int]  # column name -> place in a row
+    places: dict[str, int]  # column name -> place in a row
 
     def row(self, values: dict[str, float]) -> np.ndarray:
         """One row of the record, NaN where `values` is silent; names the run does not record are left out."""
-        row = np.full(len(self.index), np.nan)
+        row = np.full(len(self.places), np.nan)
         for name, value in values.items():
-            if name in self.index:
-                row[self.index[name]] = value
+            if name in self.places:
+                row[self.places[name]] = value
         return row
 
 
@@ -61,7 +61,7 @@ def begin(setup: Setup, theta: Array, clock: Clock) -> ApproachState:
     basis = random_start(key, min(setup.spec.tracking.eigenvalues, theta.size), theta.size, setup.spec.precision.curvature)
     return ApproachState(
         clock=clock, theta=theta, basis=basis, sharpness=float("nan"), next_check=clock.step, careful=0, checked_clock=clock,
-        checked_theta=theta, pending=np.empty((0, len(setup.index))),
+        checked_theta=theta, pending=np.empty((0, len(setup.places))),
     )
 
 
@@ -92,12 +92,12 @@ def advance(setup: Setup, state: ApproachState, limit: int) -> tuple[ApproachSta
             return state, Progress([], []), False
         state, released = _release(state)
     else:
-        released = np.empty((0, len(setup.index)))
+        released = np.empty((0, len(setup.places)))
 
     steps = max(1, min(state.next_check - state.clock.step, limit, DESCENT_CHUNK))
     measured = state.sharpness if state.clock == state.checked_clock else float("nan")
     state, outcome = _descend(setup, state, steps, measured)
-    if outcome is None and steps == limit and state.clock.step < state.next_check:
+    if outcome is None and steps == limit:
         sharpness = float(check(setup, state).values[0])
         if sharpness >= 2 / state.clock.learning_rate:
             state = _go_back(state)
@@ -153,14 +153,21 @@ def _descend(setup: Setup, state: ApproachState, steps: int, sharpness: float) -
             "gd.midpoint_sharpness": sharpness if k == 0 else np.nan,
         }))
         time += clock.learning_rate  # one by one, so that chunks leave no trace in its last digit
-        if losses[k] < setup.spec.budget.loss_goal:
-            outcome = Outcome(kind="loss_goal", step=clock.step + k, text=f"training loss below {setup.spec.budget.loss_goal:g}")
+        outcome = loss_goal(setup.spec, losses[k], clock.step + k)
+        if outcome is not None:
             break
     moved = Clock(clock.step + steps, time, clock.learning_rate)
-    pending = np.concatenate([state.pending, np.reshape(rows, (-1, len(setup.index)))])
+    pending = np.concatenate([state.pending, np.reshape(rows, (-1, len(setup.places)))])
     return state._replace(clock=moved, theta=jnp.asarray(descent.theta), pending=pending), outcome
 
 
 def diverged(step: int) -> Outcome:
     """The outcome of a loss or gradient that is no longer a finite number."""
-    return Outcome(kind="diverged", step=step, text=f"diverged at step {step}: the loss is no longer a finite number; try a smaller learning rate")
+    text = f"diverged at step {step}: the loss is no longer a finite number; try a smaller learning rate"
+    return Outcome(kind="diverged", step=step, text=text)
+
+
+def loss_goal(spec: RunSpec, loss: float, step: int) -> Outcome | None:
+    """The outcome when the loss is under the goal of the budget, if it sets one."""
+    goal = spec.budget.loss_goal
+    return Outcome(kind="loss_goal", step=step, text=f"training loss below {goal:g} at step {step}") if loss < goal and goal > 0 else None

@@ -28,35 +28,35 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="command", fo
     id: Identifier = msgspec.field(default_factory=lambda: secrets.token_hex(8))
 
 
-class Pause(Command, kw_only=True, tag="pause"):
+class Pause(Command, frozen=True, kw_only=True, tag="pause"):
     """Stop at the next step boundary and wait."""
 
 
-class Resume(Command, kw_only=True, tag="resume"):
+class Resume(Command, frozen=True, kw_only=True, tag="resume"):
     """Go on after a pause."""
 
 
-class Advance(Command, kw_only=True, tag="advance"):
+class Advance(Command, frozen=True, kw_only=True, tag="advance"):
     """Take exactly this many steps, then pause."""
 
     steps: Annotated[int, Meta(ge=1, le=10**9)]
 
 
-class Checkpoint(Command, kw_only=True, tag="checkpoint"):
+class Checkpoint(Command, frozen=True, kw_only=True, tag="checkpoint"):
     """Write a checkpoint now."""
 
 
-class Stop(Command, kw_only=True, tag="stop"):
+class Stop(Command, frozen=True, kw_only=True, tag="stop"):
     """Checkpoint and end the run."""
 
 
-class SetLearningRate(Command, kw_only=True, tag="set_learning_rate"):
+class SetLearningRate(Command, frozen=True, kw_only=True, tag="set_learning_rate"):
     """Change η; the constrained trajectory and the predictions restart from there."""
 
     learning_rate: Annotated[float, Meta(gt=0, le=1e12)]
 
 
-class Anchor(Command, kw_only=True, tag="anchor"):
+class Anchor(Command, frozen=True, kw_only=True, tag="anchor"):
     """Set every prediction to the true displacement now; with `every`, also every so many steps from here (0: no more)."""
 
     every: Annotated[int, Meta(ge=0, le=10**9)] | None = None
@@ -76,85 +76,85 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
     """The id of the command that caused it; empty when none did."""
 
 
-class Started(Event, kw_only=True, tag="started"):
+class Started(Event, frozen=True, kw_only=True, tag="started"):
     """The engine took up the run, fresh or from a checkpoint."""
 
 
-class EdgeReached(Event, kw_only=True, tag="edge_reached"):
+class EdgeReached(Event, frozen=True, kw_only=True, tag="edge_reached"):
     """The sharpness at a midpoint reached 2/η; the constrained trajectory starts here."""
 
     sharpness: float
 
 
-class StageChanged(Event, kw_only=True, tag="stage_changed"):
+class StageChanged(Event, frozen=True, kw_only=True, tag="stage_changed"):
     """The cycle of Section 4.1 entered another stage."""
 
     stage: int
 
 
-class Anchored(Event, kw_only=True, tag="anchored"):
+class Anchored(Event, frozen=True, kw_only=True, tag="anchored"):
     """The predictions (all, or those named) were set to the true displacement."""
 
     forms: tuple[str, ...]
 
 
-class PredictionLost(Event, kw_only=True, tag="prediction_lost"):
+class PredictionLost(Event, frozen=True, kw_only=True, tag="prediction_lost"):
     """A prediction left validity: it is not finite, or far outside the orbit."""
 
     form: str
 
 
-class AssumptionFailed(Event, kw_only=True, tag="assumption_failed"):
+class AssumptionFailed(Event, frozen=True, kw_only=True, tag="assumption_failed"):
     """An assumption of the theory does not hold here."""
 
     assumption: int
 
 
-class AssumptionRestored(Event, kw_only=True, tag="assumption_restored"):
+class AssumptionRestored(Event, frozen=True, kw_only=True, tag="assumption_restored"):
     """An assumption of the theory holds again."""
 
     assumption: int
 
 
-class EigenvectorsSwapped(Event, kw_only=True, tag="eigenvectors_swapped"):
+class EigenvectorsSwapped(Event, frozen=True, kw_only=True, tag="eigenvectors_swapped"):
     """The top eigenvector turned more than a step can turn it: two eigenvalues crossed."""
 
 
-class EigenpairCorrected(Event, kw_only=True, tag="eigenpair_corrected"):
+class EigenpairCorrected(Event, frozen=True, kw_only=True, tag="eigenpair_corrected"):
     """An audit from a random start found a larger eigenvalue than the tracked one."""
 
 
-class ConstraintLost(Event, kw_only=True, tag="constraint_lost"):
+class ConstraintLost(Event, frozen=True, kw_only=True, tag="constraint_lost"):
     """The projection onto the stable set did not reach its tolerance."""
 
 
-class TrackingEnded(Event, kw_only=True, tag="tracking_ended"):
+class TrackingEnded(Event, frozen=True, kw_only=True, tag="tracking_ended"):
     """θ† is no longer followed; gradient descent goes on."""
 
 
-class LearningRateChanged(Event, kw_only=True, tag="learning_rate_changed"):
+class LearningRateChanged(Event, frozen=True, kw_only=True, tag="learning_rate_changed"):
     """η changed; the approach to the new threshold starts here."""
 
     learning_rate: float
 
 
-class Paused(Event, kw_only=True, tag="paused"):
+class Paused(Event, frozen=True, kw_only=True, tag="paused"):
     """The run waits at this step."""
 
 
-class Resumed(Event, kw_only=True, tag="resumed"):
+class Resumed(Event, frozen=True, kw_only=True, tag="resumed"):
     """The run goes on from this step."""
 
 
-class Checkpointed(Event, kw_only=True, tag="checkpointed"):
+class Checkpointed(Event, frozen=True, kw_only=True, tag="checkpointed"):
     """The state at this step is on disk."""
 
 
-class Refused(Event, kw_only=True, tag="refused"):
+class Refused(Event, frozen=True, kw_only=True, tag="refused"):
     """A command could not be carried out."""
 
 
-class Finished(Event, kw_only=True, tag="finished"):
+class Finished(Event, frozen=True, kw_only=True, tag="finished"):
     """The run ended."""
 
     outcome: str

@@ -14,7 +14,7 @@ from jax import Array
 
 from engine import control, scores, theory
 from engine import trajectories as tr
-from engine.approach import Progress, Setup, diverged
+from engine.approach import Progress, Setup, diverged, loss_goal
 from engine.control import AnyEvent
 from engine.curvature import Point, TaylorCenter, grad_sharpness, measure, random_start, sharpness_at, taylor_center
 from engine.spec import PREDICTIONS
@@ -125,7 +125,7 @@ def step(setup: Setup, state: EdgeState) -> tuple[EdgeState | DescentState, Prog
         if not good:
             ended = f"the projection onto S ≤ 2/η no longer converges at step {moved.step}"
     row = _with_costs(setup, values, costs)
-    outcome = _loss_goal(setup, values, clock.step)
+    outcome = loss_goal(spec, values["gd.loss"], clock.step)
     if ended is not None:
         text = f"{ended}; θ† and the predictions end here, gradient descent goes on"
         events.append(control.TrackingEnded(step=moved.step, text=text))
@@ -156,7 +156,7 @@ def descend_past(setup: Setup, state: DescentState) -> tuple[DescentState, Progr
         jnp.stack([state.bases[1], point.eigen.vectors]),
     )
     row = _with_costs(setup, values, Costs(int(point.eigen.hvps), 1, 0))
-    return following, Progress([row], [], _loss_goal(setup, values, clock.step))
+    return following, Progress([row], [], loss_goal(setup.spec, values["gd.loss"], clock.step))
 
 
 def anchor(state: EdgeState, forms: tuple[str, ...] = PREDICTIONS) -> EdgeState:
@@ -180,7 +180,7 @@ def _settle(
     Each projection uses the newest ∇S at hand: the previous centre's for the first, so that a step usually costs one ∇S. At
     the first centre ∇S is taken afresh each time. Returns the centre, the projections, the work, and whether it is usable.
     """
-    spec, tracking, dtype = setup.spec, setup.spec.tracking, setup.spec.precision.curvature
+    _spec, tracking, dtype = setup.spec, setup.spec.tracking, setup.spec.precision.curvature
     costs, count = Costs(), 0
     dS = previous.grad_sharpness if previous is not None else None
     while True:
@@ -188,7 +188,7 @@ def _settle(
         costs = costs.plus(hvps=point.eigen.hvps, gradients=1)
         basis = point.eigen.vectors
         fresh = dS is None or count >= 2
-        if fresh:
+        if dS is None or fresh:
             dS = grad_sharpness(setup.problem, theta, point.eigen.vectors[0], dtype)
             costs = costs.plus(grad_sharpness=1)
         pushed_out = bool(point.grad @ dS < 0)  # α > 0: the constraint is active, and θ† slides along S = 2/η
@@ -323,7 +323,8 @@ def _assumptions(setup: Setup, state: EdgeState) -> tuple[int, list[AnyEvent]]:
         1: (not alpha > 0, f"α = {alpha:.3g}", "α > 0, progressive sharpening"),
         2: (second >= limit, f"λ2 = {second:.3g}/η", f"λ2 < {limit:g}/η, a single unstable direction"),
     }
-    failed, events = 0, []
+    failed = 0
+    events: list[AnyEvent] = []
     for number, (fails, reading, claim) in readings.items():
         failed |= fails << number
         was = bool(state.failed & 1 << number)
@@ -355,7 +356,3 @@ def _with_costs(setup: Setup, values: dict[str, float], costs: Costs) -> np.ndar
     spent = {"cost.hvps": costs.hvps, "cost.gradients": costs.gradients, "cost.grad_sharpness": costs.grad_sharpness}
     return setup.row(values | spent)
 
-
-def _loss_goal(setup: Setup, values: dict[str, float], step: int) -> Outcome | None:
-    goal = setup.spec.budget.loss_goal
-    return Outcome(kind="loss_goal", step=step, text=f"training loss below {goal:g}") if values["gd.loss"] < goal else None

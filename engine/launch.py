@@ -1,8 +1,8 @@
 """Start an engine on a run directory: its own process in its own session, so that it outlives the terminal."""
 
-import os
 import subprocess
 import sys
+from pathlib import Path
 
 from engine.store import Run
 
@@ -16,7 +16,7 @@ def start(run: Run) -> int:
             stdout=log,
             stderr=log,
             start_new_session=True,
-            cwd=os.path.expanduser("~"),  # the caller's folder may vanish, or hold a module of the same name
+            cwd=Path.home(),  # the caller's folder may vanish, or hold a module of the same name
         )
     return process.pid
 

@@ -37,8 +37,8 @@ def advance(spec: RunSpec, state: PortraitState, limit: int) -> tuple[PortraitSt
     ends = []
     with np.errstate(over="ignore", invalid="ignore"):
         for flow_start, map_start in zip(state.flow, state.mapped, strict=True):
-            flow = theory.flow_orbit(*flow_start, part.alpha, part.beta, times)
-            mapped = theory.map_orbit(*map_start, part.alpha, part.beta, eta, count)
+            flow = theory.flow_orbit(flow_start[0], flow_start[1], part.alpha, part.beta, times)
+            mapped = theory.map_orbit(map_start[0], map_start[1], part.alpha, part.beta, eta, count)
             for orbit in (flow, mapped):
                 parts += [orbit[:, 0], orbit[:, 1], theory.conserved(orbit[:, 0], orbit[:, 1], part.alpha, part.beta)]
             ends.append((flow[-1], mapped[-1]))

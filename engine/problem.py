@@ -46,7 +46,7 @@ class Problem:
         """∇^kL(θ)(v_1, …, v_{k−1}), shape (p,): the k-th derivative contracted with k−1 vectors."""
         if len(vectors) != order - 1:
             raise ValueError(f"the derivative of order {order} takes {order - 1} vectors, given {len(vectors)}")
-        contracted = self.gradient
+        contracted: Callable[[Array], Array] = self.gradient
         for vector in vectors:
             contracted = _along(contracted, vector)
         return contracted(theta)

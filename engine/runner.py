@@ -14,16 +14,16 @@ import threading
 import time
 import traceback
 from collections import deque
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-import platformdirs
 
 from engine import control
 from engine.control import AnyCommand, AnyEvent
+from engine.device import configure, device_words
 from engine.errors import UserError
 from engine.experiment import Experiment
 from engine.spec import Phase, RunSpec
@@ -34,20 +34,6 @@ RATE_SECONDS = 3.0
 IDLE_SECONDS = 0.05
 """Sleep between looks into the inbox while paused."""
 BAD_OUTCOMES = ("diverged", "eigensolver_failed", "failed")
-
-
-def configure() -> None:
-    """Set jax's global switches for an engine process: float64 where asked, exact products, compiled code kept on disk."""
-    jax.config.update("jax_enable_x64", True)
-    jax.config.update("jax_default_matmul_precision", "highest")  # TF32 spoils the third digit of the sharpness
-    cache = Path(os.environ.get("EOS_CACHE") or platformdirs.user_cache_dir("eos")) / "compiled"
-    try:
-        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        print(f"{cache}: compiled code cannot be kept there ({error.strerror}); every start compiles anew", file=sys.stderr)
-        return
-    jax.config.update("jax_compilation_cache_dir", str(cache))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def work(path: Path | str) -> int:
@@ -87,6 +73,13 @@ class Runner:
 
     def work(self) -> Outcome:
         """Run to the end. Whatever goes wrong becomes an outcome; rows already written stay."""
+        for _ in self.blocks():
+            pass
+        assert self.outcome is not None
+        return self.outcome
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Run to the end, giving the rows as they are recorded, (rows, columns). Closing the iterator stops the run."""
         self._write_state()
         beat = threading.Thread(target=self._heartbeat, daemon=True)
         beat.start()
@@ -97,12 +90,15 @@ class Runner:
                 if self.status == "paused":
                     time.sleep(IDLE_SECONDS)
                 elif self.outcome is None:
-                    self._advance()
+                    yield self._advance()
+            self._checkpoint()
+        except GeneratorExit:
+            self._carry_out(control.Stop())
             self._checkpoint()
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
                 raise
-            self._fail(f"{self.run.path}: {error.strerror}; rows up to the last step are kept. Make room, then `eos resume {self.run.name}`")
+            self._fail(f"{self.run.path}: {error.strerror}; every row up to here is kept. Make room, then `eos resume {self.run.name}`")
         except UserError as error:
             self._fail(str(error))
         except Exception as error:
@@ -111,9 +107,8 @@ class Runner:
         finally:
             self._ended.set()
             beat.join()
-        assert self.outcome is not None
-        self._finish(self.outcome)
-        return self.outcome
+            if self.outcome is not None:
+                self._finish(self.outcome)
 
     def _begin(self) -> None:
         self.experiment = Experiment(self.spec)
@@ -136,16 +131,17 @@ class Runner:
                 print(f"{path}: checkpoint skipped ({error})", file=sys.stderr)
         return False
 
-    def _advance(self) -> None:
+    def _advance(self) -> np.ndarray:
+        """Some steps; the rows they gave."""
         experiment = self._experiment()
         left = experiment.budget_left()
         if left == 0:
             self.outcome = experiment.budget_outcome()
-            return
+            return np.empty((0, len(self.run.columns)))
         if self._pause_at is not None:
             left = min(left, self._pause_at - experiment.clock.step)
         progress = experiment.advance(left)
-        self._record(progress.rows)
+        block = self._record(progress.rows)
         self._emit(progress.events)
         self.outcome = progress.outcome
         self._tick(experiment.clock.step)
@@ -153,16 +149,16 @@ class Runner:
             self._pause(self._advancing)
         if time.monotonic() - self._last_checkpoint > self.spec.recording.checkpoint_seconds:
             self._checkpoint()
+        return block
 
-    def _record(self, rows: list[np.ndarray]) -> None:
-        if not rows:
-            return
-        block = np.stack(rows)
-        if self._seconds_at is not None:
+    def _record(self, rows: list[np.ndarray]) -> np.ndarray:
+        block = np.reshape(rows, (-1, len(self.run.columns)))
+        if len(block) and self._seconds_at is not None:
             now = time.monotonic()
             block[:, self._seconds_at] = (now - self._last_row) / len(block)
             self._last_row = now
         self.writer.append(block)
+        return block
 
     def _obey(self) -> None:
         received = control.receive(self.run.path)
@@ -272,13 +268,6 @@ class Runner:
             device=device_words(), precision=precision_words(self.spec), pid=os.getpid(), host=socket.gethostname(),
             heartbeat=time.time(), seconds=self._worked + working, outcome=self.outcome,
         )
-
-
-def device_words() -> str:
-    """The device in words: `CPU ×1`, `NVIDIA H100 ×1`."""
-    devices = jax.local_devices()
-    kind = devices[0].device_kind
-    return f"{kind.upper() if kind == 'cpu' else kind} ×{len(devices)}"
 
 
 def precision_words(spec: RunSpec) -> str:

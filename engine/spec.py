@@ -33,7 +33,7 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """A section of the specification."""
 
 
-class Data(Part, kw_only=True):
+class Data(Part, frozen=True, kw_only=True):
     """Which examples, and how they become inputs and targets."""
 
     name: Literal["fashion", "digits", "sentences", "chebyshev"]
@@ -49,7 +49,7 @@ class Data(Part, kw_only=True):
     """Degree of the Chebyshev polynomial (`chebyshev` only)."""
 
 
-class Mlp(Part, kw_only=True, tag_field="kind", tag="mlp"):
+class Mlp(Part, frozen=True, kw_only=True, tag_field="kind", tag="mlp"):
     """A fully connected network on the flattened input."""
 
     widths: Widths = (200, 200)
@@ -58,7 +58,7 @@ class Mlp(Part, kw_only=True, tag_field="kind", tag="mlp"):
     """Factor on the initial weights of the last layer."""
 
 
-class Cnn(Part, kw_only=True, tag_field="kind", tag="cnn"):
+class Cnn(Part, frozen=True, kw_only=True, tag_field="kind", tag="cnn"):
     """(3×3 convolution, activation, 2×2 average pool) for each width, then a dense layer."""
 
     widths: Widths = (32, 32)
@@ -66,7 +66,7 @@ class Cnn(Part, kw_only=True, tag_field="kind", tag="cnn"):
     head_scale: Positive = 1.0
 
 
-class Transformer(Part, kw_only=True, tag_field="kind", tag="transformer"):
+class Transformer(Part, frozen=True, kw_only=True, tag_field="kind", tag="transformer"):
     """Post-LayerNorm encoder with learned positions and a mean-pooled, zero-initialised head."""
 
     layers: Count = 2
@@ -75,7 +75,7 @@ class Transformer(Part, kw_only=True, tag_field="kind", tag="transformer"):
     activation: Activation = "gelu"
 
 
-class Network(Part, kw_only=True, tag_field="kind", tag="network"):
+class Network(Part, frozen=True, kw_only=True, tag_field="kind", tag="network"):
     """A flax model, a data set and a criterion: the full-batch training loss."""
 
     data: Data
@@ -86,7 +86,7 @@ class Network(Part, kw_only=True, tag_field="kind", tag="network"):
     """Examples a device pass; the full-batch result is accumulated. 0 takes them all at once."""
 
 
-class Toy(Part, kw_only=True, tag_field="kind", tag="toy"):
+class Toy(Part, frozen=True, kw_only=True, tag_field="kind", tag="toy"):
     """Appendix B: L(x,y,z) = ½(2/η + √β·y)x² − (α/√β)y − z, on which gradient descent is the map (3) exactly."""
 
     alpha: Positive = 1.0
@@ -94,7 +94,7 @@ class Toy(Part, kw_only=True, tag_field="kind", tag="toy"):
     x0: float = 0.1
 
 
-class Phase(Part, kw_only=True, tag_field="kind", tag="phase"):
+class Phase(Part, frozen=True, kw_only=True, tag_field="kind", tag="phase"):
     """No training: the map (3) and the flow (4) of the simplified system, from several starts X(0), Y(0) = 0."""
 
     alpha: Positive = 1.0
@@ -103,13 +103,13 @@ class Phase(Part, kw_only=True, tag_field="kind", tag="phase"):
     """X(0) of each orbit, in units of δ."""
 
 
-class Optimizer(Part, kw_only=True):
+class Optimizer(Part, frozen=True, kw_only=True):
     """Full-batch gradient descent."""
 
     learning_rate: Positive
 
 
-class Budget(Part, kw_only=True):
+class Budget(Part, frozen=True, kw_only=True):
     """When to end. The first limit reached ends the run."""
 
     steps: Count = 5000
@@ -120,14 +120,14 @@ class Budget(Part, kw_only=True):
     """Training loss under which the run ends. 0 means never."""
 
 
-class Approach(Part, kw_only=True):
+class Approach(Part, frozen=True, kw_only=True):
     """How gradient descent is followed until the sharpness of a midpoint (θ_t+θ_{t+1})/2 reaches 2/η."""
 
     check_times: tuple[Positive, Positive, Positive] = (1.0, 0.1, 0.01)
     """ODE time ηt between sharpness checks: at first, once S ≥ 1/η, and once S ≥ 1.5/η."""
 
 
-class Tracking(Part, kw_only=True):
+class Tracking(Part, frozen=True, kw_only=True):
     """What is followed beside gradient descent once at the edge."""
 
     predictions: tuple[Prediction, ...] = ("generalized", "transported", "code")
@@ -160,7 +160,7 @@ class Tracking(Part, kw_only=True):
     """When it fails: end the run, go on with gradient descent and its eigenvalues alone, or keep tracking θ†."""
 
 
-class Precisions(Part, kw_only=True):
+class Precisions(Part, frozen=True, kw_only=True):
     """Number formats by part."""
 
     approach: Precision = "float32"
@@ -170,7 +170,7 @@ class Precisions(Part, kw_only=True):
     """Hessian–vector products and ∇S."""
 
 
-class Recording(Part, kw_only=True):
+class Recording(Part, frozen=True, kw_only=True):
     """What is written, beyond one row a step."""
 
     checkpoint_seconds: Positive = 20.0
@@ -178,7 +178,7 @@ class Recording(Part, kw_only=True):
     keep_checkpoints: Annotated[int, Meta(ge=1, le=100)] = 3
 
 
-class RunSpec(Part, kw_only=True):
+class RunSpec(Part, frozen=True, kw_only=True):
     """Everything that determines a run."""
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,47}$")]
@@ -356,7 +356,7 @@ def _choices_at(keys: list[str], tree: dict[str, Any]) -> list[str]:
     """The strings a field accepts: a Literal's values, or the tags of a union of parts."""
     if keys and keys[-1] == "kind":
         parts = [part for part in get_args(_type_at(keys[:-1], tree)) if isinstance(part, type)]
-        return [part.__struct_config__.tag for part in parts if issubclass(part, Part)]
+        return [str(part.__struct_config__.tag) for part in parts if issubclass(part, Part)]
     found: list[str] = []
     pending = [_type_at(keys, tree)]
     while pending:

@@ -285,7 +285,7 @@ class Writer:
         rows = rows[rows[:, 0] > self.last_step]
         if not len(rows):
             return
-        view = memoryview(np.ascontiguousarray(rows)).cast("B")
+        view = memoryview(rows.tobytes())
         while view:  # a write may be short when the disk fills; the next one then raises
             view = view[self._metrics.write(view):]
         self.last_step = int(rows[-1, 0])
@@ -312,7 +312,7 @@ class Writer:
         final = folder / f"step-{step:09d}.npz"
         draft = folder / f".{final.name}"
         with open(draft, "wb") as handle:
-            np.savez(handle, **arrays)
+            np.savez(handle, **arrays)  # type: ignore[arg-type]
             handle.flush()
             os.fsync(handle.fileno())
         os.replace(draft, final)

@@ -1,0 +1,156 @@
+"""Follow a run from a plain command line: progress and events on stderr until it ends. Ctrl-C stops the engine cleanly.
+
+The engine is a child in a session of its own, so the signal that a terminal sends on Ctrl-C does not reach it: it is asked
+to stop through its inbox, like from everywhere else.
+"""
+
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from engine import control, launch
+from engine.control import AnyEvent, EdgeReached
+from engine.narrative import sentence
+from engine.store import EventTail, RowTail, Run, State
+
+LOOK_SECONDS = 0.2
+LINE_SECONDS = 10.0
+"""Between two lines of progress where nothing can be redrawn."""
+QUIET = (control.StageChanged, control.Checkpointed, control.Anchored, control.Finished)
+"""Events that come too often to be told one by one, and the one that the caller tells."""
+
+Tell = Callable[[str], None]
+
+
+class Followed:
+    """A run that this process has started an engine on."""
+
+    def __init__(self, run: Run, pid: int):
+        self.run, self.pid = run, pid
+        self.row: dict[str, float] = {}
+        self.edge_step: int | None = None
+        self.gone = False
+        """The engine process has ended, however it did."""
+        self._rows, self._journal = RowTail(run), EventTail(run)
+
+    def poll(self) -> tuple[State, list[AnyEvent]]:
+        """What is new: the state, and the events since the last call."""
+        self.gone = self.gone or _has_ended(self.pid)  # before the rest is read: then that is all there is
+        rows = self._rows.poll()
+        for column, k in self.run.index.items():
+            newest = rows[:, k] if column == "gd.midpoint_sharpness" else rows[-1:, k]
+            known = newest[np.isfinite(newest)] if column == "gd.midpoint_sharpness" else newest
+            if len(known):
+                self.row[column] = float(known[-1])
+        events = self._journal.poll()
+        for event in events:
+            if isinstance(event, EdgeReached) and self.edge_step is None:
+                self.edge_step = event.step
+        return self.run.state(), events
+
+    def steps_in_all(self) -> int:
+        """Steps after which a budget ends the run, as far as can be told now."""
+        budget = self.run.spec.budget
+        if self.edge_step is not None and budget.edge_steps:
+            return min(budget.steps, self.edge_step + budget.edge_steps)
+        return budget.steps
+
+
+def follow(run: Run, pid: int) -> bool:
+    """Show a run until its engine has ended. Returns whether the user interrupted it."""
+    followed, interruptions = Followed(run, pid), 0
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with ExitStack() as stack:
+            tell, draw = _display(stack)
+            while True:
+                try:
+                    state, events = followed.poll()
+                    for event in events:
+                        if not isinstance(event, QUIET):
+                            tell(event.text)
+                    draw(followed, state)
+                    if followed.gone:
+                        break
+                    time.sleep(LOOK_SECONDS)
+                except KeyboardInterrupt:
+                    interruptions += 1
+                    tell(_stop(followed, interruptions))
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    return interruptions > 0
+
+
+def _stop(followed: Followed, times: int) -> str:
+    """Ask the engine to stop; end it when asked for the second time. Says what was done."""
+    if times == 1:
+        control.send(followed.run.path, control.Stop())
+        return "stopping: the engine writes a checkpoint and ends at its next step; Ctrl-C again kills it"
+    if not followed.gone:
+        os.kill(followed.pid, signal.SIGKILL)
+    return f"killed; every row on disk is kept, and `resume {followed.run.name}` goes on from the last checkpoint"
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether a child has ended. It is reaped here."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return True
+
+
+def _display(stack: ExitStack) -> tuple[Tell, Callable[[Followed, State], None]]:
+    """How to tell an event and how to show progress: a bar that is redrawn on a terminal, else a line now and then."""
+    if sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb":
+        return _bar(stack)
+    last = time.monotonic()
+
+    def tell(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def draw(followed: Followed, state: State) -> None:
+        nonlocal last
+        if time.monotonic() - last >= LINE_SECONDS and not followed.gone:
+            last = time.monotonic()
+            tell(progress_line(followed, state))
+
+    return tell, draw
+
+
+def _bar(stack: ExitStack) -> tuple[Tell, Callable[[Followed, State], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    console = Console(stderr=True, highlight=False)
+    columns = (TextColumn("{task.fields[run]}"), BarColumn(24), TextColumn("{task.description}"))
+    progress = stack.enter_context(Progress(*columns, console=console, transient=True, refresh_per_second=4))
+    task = progress.add_task("", run="", total=None)
+
+    def draw(followed: Followed, state: State) -> None:
+        known = {"total": followed.steps_in_all(), "completed": state.step} if state.step else {}
+        progress.update(task, run=followed.run.name, description=progress_line(followed, state), **known)
+
+    return lambda text: console.print(text, markup=False), draw
+
+
+def progress_line(followed: Followed, state: State) -> str:
+    """Step, rate, loss and what is happening."""
+    loss = followed.row.get("gd.loss", math.nan)
+    parts = [f"step {state.step}"]
+    parts += [f"{state.rate:.3g}/s"] if state.rate else []
+    parts += [f"loss {loss:.4g}"] if math.isfinite(loss) else []
+    return " · ".join([*parts, sentence(state, followed.row)])
+
+
+def log_note(run: Run) -> str:
+    """Where the engine's own words are, and the last of them."""
+    last = launch.log_tail(run, 3)
+    return f"its log, {run.path / 'engine.log'}, ends:\n{last}" if last else f"its log, {run.path / 'engine.log'}, is empty"

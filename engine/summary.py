@@ -1,0 +1,76 @@
+"""A run in a few numbers: what the headless commands print at the end. Without jax."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from engine.control import EdgeReached
+from engine.spec import PREDICTIONS
+from engine.store import Run
+
+SETTLED_ROWS = 100
+"""Rows at the end over which the sharpness is averaged: at the edge it oscillates from step to step."""
+FULL_SPAN = 100
+"""Steps after an anchor at which a prediction's correlation is read, if it lived that long."""
+
+
+class Summary(NamedTuple):
+    """How a run went. None where a quantity does not exist."""
+
+    run: str
+    outcome: str
+    """An outcome's kind; or `running`, `paused`, `crashed`, … while there is none."""
+    steps: int
+    edge_step: int | None
+    """Step at which the sharpness first reached 2/η."""
+    sharpness_over_threshold: float | None
+    """S·η/2: the mean over the last rows at the edge, or its last value on the approach."""
+    prediction_correlation: float | None
+    """corr(|x⋆|, |x|) of the first recorded form, over the latest stretch of 100 steps after an anchor, or the longest."""
+    seconds: float
+    """Seconds the engine worked."""
+
+
+def summarize(run: Run) -> Summary:
+    """The summary of a run as it stands."""
+    state, table = run.state(), run.table()
+    edge = next((event.step for event in run.events() if isinstance(event, EdgeReached)), None)
+    outcome = state.outcome.kind if state.outcome else run.liveness()
+    steps = int(table["step"][-1]) + 1 if len(table["step"]) else 0
+    return Summary(
+        run.name, outcome, max(steps, state.step), edge, _sharpness(table), _correlation(table), round(state.seconds, 2)
+    )
+
+
+def _sharpness(table: dict[str, np.ndarray]) -> float | None:
+    for name, count in (("gd.sharpness", SETTLED_ROWS), ("gd.midpoint_sharpness", 1)):
+        if name in table:
+            share = table[name] * table["learning_rate"] / 2
+            known = share[np.isfinite(share)]
+            if len(known):
+                return float(known[-count:].mean())
+    return None
+
+
+def _correlation(table: dict[str, np.ndarray]) -> float | None:
+    form = next((form for form in PREDICTIONS if f"{form}.correlation" in table), None)
+    if form is None:
+        return None
+    correlation, since = table[f"{form}.correlation"], table[f"{form}.since_anchor"]
+    known = np.flatnonzero(np.isfinite(correlation))
+    if not len(known):
+        return None
+    full = known[since[known] == FULL_SPAN]
+    chosen = full[-1] if len(full) else known[np.argmax(since[known])]
+    return float(correlation[chosen])
+
+
+def words(summary: Summary) -> list[tuple[str, str]]:
+    """The summary as labelled text, for a table."""
+    return [(name.replace("_", " "), _shown(value)) for name, value in summary._asdict().items()]
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

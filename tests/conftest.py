@@ -1,0 +1,28 @@
+"""What the tests share: jax in float64, a place for runs that is not the user's, and a small smooth network."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path, monkeypatch):
+    """Runs and compiled code go to a folder of the test's own; nothing of the user's is read."""
+    monkeypatch.setenv("EOS_HOME", str(tmp_path / "eos-home"))
+    return tmp_path / "eos-home"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def shared_compile_cache(tmp_path_factory):
+    """Compiled code is kept from test to test: the child processes of the suite start in a fraction of the time."""
+    os.environ["EOS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def x64(shared_compile_cache):
+    """jax as an engine process has it: float64 where asked, exact products, correct sums."""
+    from engine.device import configure
+
+    configure()

@@ -1,0 +1,65 @@
+"""Small problems with dense answers, for tests of the engine."""
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from engine import spec as specs
+from engine.experiment import Experiment
+from engine.problem import Problem, build
+
+
+def chebyshev_spec(learning_rate: float = 0.1, **tracking) -> specs.RunSpec:
+    """A tanh network 1-8-8-1 on 12 points of T3, all in float64: p = 97, so iterative solvers and dense ones both serve."""
+    return specs.from_tree(
+        {
+            "name": "small",
+            "problem": {
+                "kind": "network", "criterion": "half_mse",
+                "data": {"name": "chebyshev", "examples": 12, "degree": 3, "standardize": "none"},
+                "model": {"kind": "mlp", "widths": [8, 8], "activation": "tanh"},
+            },
+            "optimizer": {"learning_rate": learning_rate},
+            "precision": {"approach": "float64", "edge": "float64", "curvature": "float64"},
+            "tracking": tracking,
+        },
+        "test",
+    )
+
+
+def toy_spec(learning_rate: float = 0.01, x0: float = 0.1, **tracking) -> specs.RunSpec:
+    """Appendix B in float64."""
+    return specs.from_tree(
+        {
+            "name": "toy", "problem": {"kind": "toy", "x0": x0}, "optimizer": {"learning_rate": learning_rate},
+            "precision": {"approach": "float64", "edge": "float64", "curvature": "float64"}, "tracking": tracking,
+        },
+        "test",
+    )
+
+
+@cache
+def chebyshev_problem() -> tuple[Problem, jax.Array]:
+    """The problem of `chebyshev_spec`, and a θ away from its start (so that no entry is zero)."""
+    problem, theta, _ = build(chebyshev_spec())
+    return problem, theta + 0.1 * jax.random.normal(jax.random.key(1), theta.shape, jnp.float64)
+
+
+def rows(experiment: Experiment, until: int) -> dict[str, np.ndarray]:
+    """The record of an experiment up to a step, by column."""
+    found = []
+    while experiment.clock.step < until:
+        progress = experiment.advance(until - experiment.clock.step)
+        found += progress.rows
+        if progress.outcome:
+            break
+    table = np.array(found)
+    return {name: table[:, k] for name, k in experiment.setup.places.items()}
+
+
+@jax.jit
+def dense_hessian(problem: Problem, theta: jax.Array) -> jax.Array:
+    """∇²L(θ), (p, p)."""
+    return jax.hessian(problem.loss)(theta)

@@ -1,0 +1,194 @@
+"""How an experiment goes from phase to phase, on problems small enough to take it through all of them."""
+
+import numpy as np
+import pytest
+
+from engine import control, theory
+from engine import spec as specs
+from engine.experiment import Experiment
+
+from small import chebyshev_spec, rows, toy_spec
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+
+def drive(experiment: Experiment, until: int, limit: int = 10_000):
+    """Rows, events and the outcome up to a step."""
+    found, events, outcome = [], [], None
+    while experiment.clock.step < until and outcome is None:
+        progress = experiment.advance(min(limit, until - experiment.clock.step))
+        found += progress.rows
+        events += progress.events
+        outcome = progress.outcome
+    return np.array(found), events, outcome
+
+
+def test_the_toy_begins_at_the_edge_and_goes_through_the_four_stages():
+    experiment = Experiment(toy_spec(0.01, flow=False))
+    _, events, _ = drive(experiment, 500)
+    assert isinstance(events[0], control.EdgeReached)
+    stages = [event.stage for event in events if isinstance(event, control.StageChanged)]
+    assert stages[-4:] == [1, 2, 3, 4] or stages[-4:] == [2, 3, 4, 1] or stages[-5:-1] == [1, 2, 3, 4]
+
+
+def test_the_approach_finds_the_edge_to_the_step_whatever_the_limits():
+    whole = Experiment(chebyshev_spec(0.2, flow=False))
+    cut = Experiment(chebyshev_spec(0.2, flow=False))
+    drive(whole, 330)
+    record, _, _ = drive(cut, 330, limit=7)
+    assert whole.edge_step == cut.edge_step == 318
+    np.testing.assert_array_equal(whole.state.theta, cut.state.theta)
+    np.testing.assert_array_equal(record[:, 0], np.arange(330))
+
+
+def test_the_midpoint_of_the_edge_step_is_the_first_beyond_the_threshold():
+    experiment = Experiment(chebyshev_spec(0.2, flow=False))
+    record, _, _ = drive(experiment, 319)
+    sharpness = record[:, experiment.setup.places["gd.midpoint_sharpness"]]
+    checked = sharpness[np.isfinite(sharpness)]
+    assert (checked < 10).all()
+    assert checked[-1] > 9.8
+
+
+def test_an_overshoot_goes_back_and_tests_every_step():
+    spec = specs.with_overrides(chebyshev_spec(0.2, flow=False), ["approach.check_times=[8, 8, 8]"])
+    experiment = Experiment(spec)
+    record, _, _ = drive(experiment, 320)
+    assert experiment.edge_step == 318
+    np.testing.assert_array_equal(record[:, 0], np.arange(320))
+
+
+def test_a_run_that_never_gets_there_says_how_far_it_came():
+    spec = specs.with_overrides(chebyshev_spec(0.02), ["budget.steps=60"])
+    experiment = Experiment(spec)
+    record, _, _ = drive(experiment, 60)
+    assert experiment.budget_left() == 0
+    outcome = experiment.budget_outcome()
+    assert outcome.kind == "edge_never_reached"
+    assert "edge never reached in 60 steps" in outcome.text
+    assert len(record) == 60
+
+
+def test_a_diverging_run_keeps_every_row_up_to_there():
+    experiment = Experiment(toy_spec(0.01, x0=300.0, flow=False))
+    record, _, outcome = drive(experiment, 500)
+    assert outcome.kind == "diverged"
+    assert outcome.step == len(record) > 1
+    assert np.isfinite(record[:, experiment.setup.places["gd.loss"]]).all()
+
+
+def test_changing_the_learning_rate_moves_the_threshold_and_restarts_there():
+    experiment = Experiment(chebyshev_spec(0.2, flow=False))
+    drive(experiment, 325)
+    events = experiment.set_learning_rate(control.SetLearningRate(learning_rate=0.15, id="ab"))
+    assert experiment.phase == "approach"
+    assert events[0].answers == "ab"
+    assert events[0].step == 325
+    record, more, _ = drive(experiment, 700)
+    assert experiment.phase == "edge"
+    assert record[0, experiment.setup.places["learning_rate"]] == 0.15
+    reached = next(event for event in more if isinstance(event, control.EdgeReached))
+    assert abs(reached.sharpness - 2 / 0.15) < 1e-3
+
+
+def test_an_anchor_sets_every_prediction_to_the_true_displacement():
+    experiment = Experiment(chebyshev_spec(0.2, flow=False))
+    drive(experiment, 420)
+    index = experiment.setup.places
+    before = drive(experiment, 421)[0][0]
+    assert before[index["transported.x"]] != before[index["gd.x"]]
+    events = experiment.anchor(control.Anchor(every=5))
+    assert events[0].step == 421
+    record, more, _ = drive(experiment, 433)
+    for form in ("generalized", "transported", "code"):
+        assert record[0, index[f"{form}.x"]] == record[0, index["gd.x"]]
+        np.testing.assert_array_equal(record[:, index[f"{form}.since_anchor"]], [0, 1, 2, 3, 4] * 2 + [0, 1])
+    assert [event.step for event in more if isinstance(event, control.Anchored)] == [426, 431]
+
+
+def test_a_snapshot_goes_on_as_if_never_interrupted():
+    first = Experiment(chebyshev_spec(0.2))
+    drive(first, 340)
+    leaves = first.snapshot()
+    second = Experiment(chebyshev_spec(0.2))
+    second.restore({name: np.array(leaf) for name, leaf in leaves.items()})
+    a, b = drive(first, 380)[0], drive(second, 380)[0]
+    np.testing.assert_array_equal(a, b)
+
+
+def test_a_snapshot_of_another_problem_is_refused():
+    leaves = Experiment(toy_spec()).snapshot()
+    with pytest.raises(ValueError, match="3 numbers, the problem 97"):
+        Experiment(chebyshev_spec()).restore(leaves)
+
+
+def test_tracking_ends_or_goes_on_when_the_second_eigenvalue_rises():
+    low = {"flow": False, "second_eigenvalue_limit": 1.0}
+    stopped = drive(Experiment(chebyshev_spec(0.2, **low)), 400)
+    assert stopped[2].kind == "second_eigenvalue"
+    alone = Experiment(chebyshev_spec(0.2, on_second_eigenvalue="gradient_descent", **low))
+    record, events, outcome = drive(alone, 400)
+    assert outcome is None
+    assert alone.phase == "gradient descent"
+    assert len(record) == 400
+    assert any(isinstance(event, control.TrackingEnded) for event in events)
+    assert np.isfinite(record[-1, alone.setup.places["gd.sharpness"]])
+    kept = Experiment(chebyshev_spec(0.2, on_second_eigenvalue="keep", **low))
+    _, events, outcome = drive(kept, 400)
+    assert kept.phase == "edge"
+    assert [e.assumption for e in events if isinstance(e, control.AssumptionFailed)] == [2]
+
+
+def test_a_lost_prediction_becomes_nan_and_says_so_once():
+    experiment = Experiment(chebyshev_spec(0.2, flow=False))
+    drive(experiment, 330)
+    index, state = experiment.setup.places, experiment.state
+    spoilt = state.predictions._replace(code=state.predictions.code * np.inf)
+    experiment.state = state._replace(predictions=spoilt)
+    record, events, outcome = drive(experiment, 335)
+    assert outcome is None
+    assert np.isnan(record[:, index["code.x"]]).all()
+    assert np.isfinite(record[:, index["generalized.x"]]).all()
+    assert [event.form for event in events if isinstance(event, control.PredictionLost)] == ["code"]
+
+
+def test_a_lost_prediction_is_anchored_again_when_asked():
+    experiment = Experiment(chebyshev_spec(0.2, flow=False, anchor_lost=True))
+    drive(experiment, 330)
+    index, state = experiment.setup.places, experiment.state
+    experiment.state = state._replace(predictions=state.predictions._replace(code=state.predictions.code * np.nan))
+    record, events, _ = drive(experiment, 335)
+    assert [(event.step, event.forms) for event in events if isinstance(event, control.Anchored)] == [(331, ("code",))]
+    assert record[1, index["code.x"]] == record[1, index["gd.x"]]
+    assert record[1, index["transported.since_anchor"]] == 331 - experiment.edge_step
+
+
+def test_a_phase_portrait_keeps_lemma_3_and_its_map_gains_energy():
+    spec = specs.from_tree(
+        {"name": "p", "problem": {"kind": "phase", "starts": [0.3, 0.9]}, "optimizer": {"learning_rate": 0.01},
+         "budget": {"steps": 1000}}, "test")
+    experiment = Experiment(spec)
+    record, _, _ = drive(experiment, 1000)
+    from engine.columns import columns_for
+
+    index = {column.name: k for k, column in enumerate(columns_for(spec))}
+    assert record.shape == (1000, len(index))
+    assert np.ptp(record[:, index["ode1.energy"]]) < 1e-8
+    growth = record[-1, index["map2.energy"]] / record[0, index["map2.energy"]]
+    eps = theory.epsilon(0.01, 1.0)
+    assert growth == pytest.approx((1 + 2 * eps**2) ** 999, rel=0.05)
+
+
+def test_a_portrait_does_not_depend_on_how_it_is_cut():
+    spec = specs.from_tree(
+        {"name": "p", "problem": {"kind": "phase"}, "optimizer": {"learning_rate": 0.01}}, "test")
+    whole, cut = Experiment(spec), Experiment(spec)
+    a, _, _ = drive(whole, 300)
+    b, _, _ = drive(cut, 300, limit=17)
+    np.testing.assert_allclose(a, b, rtol=1e-8)
+
+
+def test_rows_fill_every_column_they_should():
+    record = rows(Experiment(toy_spec(0.01)), 30)
+    empty = [name for name, values in record.items() if np.isnan(values).all()]
+    assert empty == ["gd.midpoint_sharpness", "generalized.horizon", "transported.horizon", "code.horizon", "cost.seconds"]

@@ -1,0 +1,103 @@
+"""Derivatives of the loss against dense ones, in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from engine import spec as specs
+from engine.errors import UserError
+from engine.problem import build, network, require_x64
+
+from small import chebyshev_problem, dense_hessian, toy_spec
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+
+def unit(seed: int, size: int) -> jax.Array:
+    v = jax.random.normal(jax.random.key(seed), (size,), jnp.float64)
+    return v / jnp.linalg.norm(v)
+
+
+def test_the_hvp_is_the_dense_hessian_times_the_vector():
+    problem, theta = chebyshev_problem()
+    hessian = dense_hessian(problem, theta)
+    v = unit(2, theta.size)
+    np.testing.assert_allclose(problem.hvp(theta, v), hessian @ v, atol=1e-13)
+
+
+def test_the_contracted_derivatives_are_those_of_dense_jacobians():
+    problem, theta = chebyshev_problem()
+    v, w, z = (unit(k, theta.size) for k in (2, 3, 4))
+    third = jax.jacfwd(jax.hessian(problem.loss))(theta)
+    np.testing.assert_allclose(problem.derivative(theta, 1), jax.grad(problem.loss)(theta), atol=0)
+    np.testing.assert_allclose(problem.derivative(theta, 2, v), problem.hvp(theta, v), atol=1e-14)
+    np.testing.assert_allclose(problem.derivative(theta, 3, v, w), third @ v @ w, atol=1e-12)
+    h = 1e-4  # the fourth derivative against central differences of the third: error h²/6 of the sixth
+    step = problem.derivative(theta + h * z, 3, v, w) - problem.derivative(theta - h * z, 3, v, w)
+    np.testing.assert_allclose(problem.derivative(theta, 4, v, w, z), step / (2 * h), atol=1e-6)
+
+
+def test_a_derivative_refuses_the_wrong_number_of_vectors():
+    problem, theta = chebyshev_problem()
+    with pytest.raises(ValueError, match="takes 2 vectors, given 1"):
+        problem.derivative(theta, 3, theta)
+
+
+def test_the_gradient_of_the_sharpness_is_that_of_central_differences():
+    problem, theta = chebyshev_problem()
+
+    def top(at):
+        values, vectors = jnp.linalg.eigh(dense_hessian(problem, at))
+        return values[-1], vectors[:, -1]
+
+    dS = problem.grad_sharpness(theta, top(theta)[1])
+    for seed in range(3):
+        v, h = unit(seed, theta.size), 1e-5
+        difference = (top(theta + h * v)[0] - top(theta - h * v)[0]) / (2 * h)
+        assert abs(difference - dS @ v) < 1e-7
+
+
+@pytest.mark.parametrize("size", [1, 5, 12, 100])
+def test_micro_batches_give_the_full_batch_to_rounding(size):
+    part = specs.Network(
+        data=specs.Data(name="digits", examples=40), model=specs.Mlp(widths=(6,), activation="tanh"), criterion="mse"
+    )
+    whole, theta, _ = network(part, seed=0)
+    batched, _, _ = network(specs.msgspec.structs.replace(part, micro_batch=size), seed=0)
+    u = unit(5, theta.size)
+    np.testing.assert_allclose(batched.loss(theta), whole.loss(theta), rtol=1e-14)
+    np.testing.assert_allclose(batched.gradient(theta), whole.gradient(theta), atol=1e-14)
+    np.testing.assert_allclose(batched.hvp(theta, u), whole.hvp(theta, u), atol=1e-13)
+    np.testing.assert_allclose(batched.grad_sharpness(theta, u), whole.grad_sharpness(theta, u), atol=1e-12)
+
+
+def test_number_formats_follow_theta():
+    problem, theta = chebyshev_problem()
+    low = theta.astype(jnp.float32)
+    assert problem.gradient(low).dtype == jnp.float32
+    assert problem.grad_sharpness(low, low).dtype == jnp.float32
+    assert problem.gradient(theta).dtype == jnp.float64
+
+
+def test_gradient_descent_on_the_toy_is_the_map():
+    from engine.theory import map_orbit
+
+    eta, alpha, beta = 0.01, 1.3, 0.7
+    spec = specs.with_overrides(toy_spec(eta, x0=0.2), [f"problem.alpha={alpha}", f"problem.beta={beta}"])
+    problem, theta, _ = build(spec)
+    orbit = map_orbit(0.2, 0.0, alpha, beta, eta, 400)
+    gradient = jax.jit(problem.gradient)
+    for x, y in orbit:
+        np.testing.assert_allclose(theta[0], x, atol=1e-12 * max(1, abs(x)))
+        np.testing.assert_allclose(np.sqrt(beta) * theta[1], y, atol=1e-12)
+        theta = theta - eta * gradient(theta)
+
+
+def test_a_problem_asks_for_float64():
+    jax.config.update("jax_enable_x64", False)
+    try:
+        with pytest.raises(UserError, match="jax_enable_x64"):
+            require_x64()
+    finally:
+        jax.config.update("jax_enable_x64", True)

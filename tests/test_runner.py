@@ -1,0 +1,176 @@
+"""The engine as a process: commands, checkpoints, sudden death, and a record that does not depend on them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from engine import control, launch, store
+from engine import spec as specs
+
+from small import chebyshev_spec, toy_spec
+
+
+def make(spec: specs.RunSpec, *overrides: str, name: str | None = None) -> store.Run:
+    return store.create(specs.with_overrides(spec, overrides), name)
+
+
+def work(run: store.Run) -> int:
+    return subprocess.run([sys.executable, "-m", "engine", "work", str(run.path)], timeout=120, check=False).returncode
+
+
+def wait_for(run: store.Run, test, what: str, seconds: float = 90.0):
+    """Poll the journal and the state until the test holds; the test's value."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = test()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"no {what} within {seconds} s: {run.state()} {launch.log_tail(run)}")
+
+
+def answer(run: store.Run, identifier: str):
+    """The event that answers a command."""
+    return wait_for(run, lambda: next((e for e in reversed(run.events()) if e.answers == identifier), None), "answer")
+
+
+def reproducible(run: store.Run) -> np.ndarray:
+    """The record without the clock's column."""
+    keep = [k for name, k in run.index.items() if name != "cost.seconds"]
+    return run.rows()[:, keep]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, shared_compile_cache):
+    """A run of 360 steps through the edge, never disturbed."""
+    run = store.create(specs.with_overrides(chebyshev_spec(0.2), ["budget.steps=360"]), "whole", tmp_path_factory.mktemp("runs"))
+    assert work(run) == 0
+    return run
+
+
+def test_a_run_ends_with_its_outcome_and_every_row(uninterrupted):
+    state = uninterrupted.state()
+    assert (state.status, state.step, state.outcome.kind) == ("finished", 360, "completed")
+    assert uninterrupted.liveness() == "finished"
+    np.testing.assert_array_equal(uninterrupted.rows()[:, 0], np.arange(360))
+    kinds = [type(event).__name__ for event in uninterrupted.events()]
+    assert kinds[0] == "Started"
+    assert kinds[-1] == "Finished"
+    assert "EdgeReached" in kinds
+    facts = uninterrupted.provenance()
+    assert facts["problem"]["parameters"] == 97
+    assert facts["versions"]["jax"]
+
+
+@pytest.mark.parametrize("at_step", [150, 335])
+def test_a_killed_run_resumed_equals_an_uninterrupted_one_bit_for_bit(uninterrupted, at_step):
+    run = make(chebyshev_spec(0.2), "budget.steps=360", "recording.checkpoint_seconds=0.05")
+    launch.start(run)
+    wait_for(run, lambda: run.row_count() >= at_step, f"step {at_step}")
+    os.kill(run.state().pid, signal.SIGKILL)
+    wait_for(run, lambda: run.liveness() == "crashed", "crash noticed")
+    with open(run.path / "metrics.f64", "ab") as handle:
+        handle.write(b"torn")
+    kept = run.row_count()
+    assert kept >= at_step
+    assert work(run) == 0
+    assert any("continued from the checkpoint" in event.text for event in run.events())
+    np.testing.assert_array_equal(reproducible(run), reproducible(uninterrupted))
+
+
+def test_commands_are_answered_at_the_step_they_took_effect():
+    run = make(toy_spec(0.01), "budget.steps=1000000", name="told")
+    launch.start(run)
+    wait_for(run, lambda: run.row_count() > 5, "rows")
+    paused = answer(run, control.send(run.path, control.Pause()))
+    assert isinstance(paused, control.Paused)
+    assert run.liveness() == "paused"
+    assert run.rows()[-1, 0] == paused.step - 1
+
+    control.send(run.path, advance := control.Advance(steps=17))
+    ended = wait_for(
+        run, lambda: next((e for e in run.events() if isinstance(e, control.Paused) and e.answers == advance.id), None), "end"
+    )
+    assert ended.step == paused.step + 17
+    assert run.rows()[-1, 0] == ended.step - 1
+
+    assert answer(run, control.send(run.path, control.Anchor())).step == ended.step
+    changed = answer(run, control.send(run.path, control.SetLearningRate(learning_rate=0.009)))
+    assert isinstance(changed, control.LearningRateChanged)
+    saved = answer(run, control.send(run.path, control.Checkpoint()))
+    assert f"step-{saved.step:09d}.npz" in saved.text
+    (run.path / "inbox" / "0-nonsense.json").write_text('{"command": "explode"}')
+    refused = wait_for(run, lambda: next((e for e in run.events() if isinstance(e, control.Refused)), None), "refusal")
+    assert "is no command" in refused.text
+    resumed = answer(run, control.send(run.path, control.Resume()))
+    assert resumed.step == ended.step
+    control.send(run.path, control.Stop())
+    wait_for(run, lambda: run.liveness() == "finished", "end")
+    assert run.state().outcome.kind == "stopped"
+    steps = run.rows()[:, 0]
+    np.testing.assert_array_equal(steps, np.arange(len(steps)))
+
+
+def test_a_terminated_engine_saves_its_state_and_can_be_resumed():
+    run = make(toy_spec(0.01), "budget.steps=2000000")
+    launch.start(run)
+    wait_for(run, lambda: run.row_count() > 5, "rows")
+    os.kill(run.state().pid, signal.SIGTERM)
+    wait_for(run, lambda: run.liveness() == "finished", "end")
+    assert run.state().outcome.kind == "stopped"
+    assert run.checkpoints()[-1].name == f"step-{run.state().step:09d}.npz"
+
+
+def test_two_engines_never_work_on_one_run():
+    run = make(toy_spec(0.01), "budget.steps=2000000")
+    launch.start(run)
+    wait_for(run, lambda: run.row_count() > 5, "rows")
+    second = subprocess.run(
+        [sys.executable, "-m", "engine", "work", str(run.path)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert second.returncode == 2
+    assert "another engine is at work" in second.stderr
+    assert "Traceback" not in second.stderr
+    control.send(run.path, control.Stop())
+    wait_for(run, lambda: run.liveness() == "finished", "end")
+
+
+def test_a_diverging_run_ends_badly_with_its_rows():
+    run = make(toy_spec(0.01, x0=300.0))
+    assert work(run) == 3
+    outcome = run.state().outcome
+    assert outcome.kind == "diverged"
+    assert run.row_count() == outcome.step
+
+
+def test_an_unusable_checkpoint_is_skipped_for_an_older_one():
+    run = make(toy_spec(0.01), "budget.steps=30", "recording.checkpoint_seconds=0.001")
+    assert work(run) == 0
+    newest = run.checkpoints()[-1]
+    newest.write_bytes(newest.read_bytes()[:100])
+    assert work(run) == 0
+    assert any("continued from the checkpoint" in event.text for event in run.events())
+    np.testing.assert_array_equal(run.rows()[:, 0], np.arange(30))
+
+
+def test_a_full_disk_ends_the_run_with_a_sentence(monkeypatch, x64):
+    from engine.runner import Runner
+
+    run = make(toy_spec(0.01), "budget.steps=50")
+    with store.Writer(run) as writer:
+        limited = writer.append
+        monkeypatch.setattr(writer, "append", lambda rows: limited(rows) if rows[-1, 0] < 20 else _no_space())
+        outcome = Runner(run, writer).work()
+    assert outcome.kind == "failed"
+    assert "No space left on device" in outcome.text
+    assert "eos resume" in outcome.text
+    assert run.row_count() == 20
+
+
+def _no_space():
+    raise OSError(28, os.strerror(28))

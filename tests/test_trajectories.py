@@ -1,0 +1,159 @@
+"""The constrained trajectory and the predicted dynamics against their definitions, in float64."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from engine import edge
+from engine import trajectories as tr
+from engine.experiment import Experiment
+
+from small import chebyshev_spec, dense_hessian, rows, toy_spec
+
+pytestmark = pytest.mark.usefixtures("x64")
+ETA = 0.2
+
+
+@pytest.fixture(scope="module")
+def at_the_edge(x64):
+    """A small network at the edge for sixty steps: the experiment's setup, its states one a step, and its record."""
+    tight = {"sharpness_tolerance": 1e-9, "gradient_tolerance": 1e-9, "eigen_tolerance": 1e-10, "flow": True, "anchor_every": 0}
+    experiment = Experiment(chebyshev_spec(ETA, **tight))
+    while experiment.edge_step is None:
+        experiment.advance(10_000)
+    states, record = [experiment.state], []
+    for _ in range(60):
+        record += experiment.advance(1).rows
+        states.append(experiment.state)
+    table = np.array(record)
+    return experiment.setup, states, {name: table[:, k] for name, k in experiment.setup.places.items()}
+
+
+def test_the_constrained_trajectory_stays_in_the_stable_set(at_the_edge):
+    setup, states, _ = at_the_edge
+    for state in states[::6]:
+        center = state.center
+        values, vectors = np.linalg.eigh(dense_hessian(setup.problem, center.theta))
+        assert values[-1] * ETA / 2 - 1 < 1e-8
+        gradient = setup.problem.gradient(center.theta)
+        assert abs(gradient @ vectors[:, -1]) / np.linalg.norm(gradient) < 1e-8
+        assert abs(center.top_eigenvector @ vectors[:, -1]) > 1 - 1e-8
+        np.testing.assert_allclose(center.eigen.values[1], values[-2], rtol=1e-3)
+
+
+def test_the_recorded_coefficients_are_their_formulas(at_the_edge):
+    setup, states, record = at_the_edge
+    for k in (0, 20, 59):
+        theta = states[k].center.theta
+        u = np.linalg.eigh(dense_hessian(setup.problem, theta))[1][:, -1]
+        gradient = setup.problem.gradient(theta)
+        dS = setup.problem.derivative(theta, 3, u, u)
+        perp = dS - u * (u @ dS)
+        v = states[k].theta - theta
+        alpha, beta = -gradient @ dS, perp @ perp
+        expected = {
+            "constrained.alpha": alpha, "constrained.beta": beta, "constrained.delta": np.sqrt(2 * alpha / beta),
+            "constrained.epsilon": ETA * np.sqrt(alpha), "gd.y": perp @ v, "gd.distance": np.linalg.norm(v),
+            "constrained.gamma": alpha / np.linalg.norm(gradient) / np.linalg.norm(perp),
+        }
+        for name, value in expected.items():
+            np.testing.assert_allclose(record[name][k], value, rtol=1e-6, atol=1e-9, err_msg=name)
+        np.testing.assert_allclose(abs(record["gd.x"][k]), abs(u @ v), rtol=1e-5, atol=1e-10)
+
+
+def test_lemma_13_predicts_the_step_to_second_order(at_the_edge):
+    """Projecting θ† − s∇L onto the same stable set differs from θ† − sP^⊥_{u,∇S}∇L by O(s²): halving s quarters it."""
+    setup, states, _ = at_the_edge
+    center = states[30].center
+    misses = []
+    for s in (ETA, ETA / 2, ETA / 4):
+        guess = tr.first_guess(center, s)
+        settled, *_ = edge._settle(setup, guess, center.eigen.vectors, center.top_eigenvector, center, ETA)
+        misses.append(float(jnp.linalg.norm(settled.theta - guess)))
+    assert misses[0] < 0.05 * ETA * float(jnp.linalg.norm(center.grad))
+    assert 3.5 < misses[0] / misses[1] < 4.5
+    assert 3.5 < misses[1] / misses[2] < 4.5
+
+
+def test_the_projection_removes_the_linearised_excess():
+    """On a loss whose S is linear in θ one projection is exact: the toy, displaced along y."""
+    from engine.curvature import measure, random_start
+    from engine.problem import build
+
+    problem, theta, _ = build(toy_spec(0.01))
+    moved = theta.at[0].set(0.0).at[1].set(3.0)  # S = 2/η + 3
+    point = measure(problem, moved, random_start(jax.random.key(0), 2, 3, "float64"), 1e-8, "float64")
+    landed = tr.project(point, jnp.array([0.0, 1.0, 0.0]), 0.01, False)
+    np.testing.assert_allclose(landed, [0, 0, 0], atol=1e-12)
+
+
+def test_prediction_is_real_on_the_toy():
+    record = rows(Experiment(toy_spec(0.01, sharpness_tolerance=1e-13, gradient_tolerance=1e-13)), 400)
+    for form in ("transported", "code", "generalized"):
+        np.testing.assert_allclose(record[f"{form}.x"], record["gd.x"], atol=1e-8)
+        np.testing.assert_allclose(record[f"{form}.y"], record["gd.y"], atol=1e-8)
+    assert record["gd.x"].max() > 3  # it went through a burst, so that is not the trivial agreement of small numbers
+
+
+def test_unrolling_definition_7_gives_equation_5(at_the_edge):
+    """y⋆_{t+1} = η Σ_s β_{s→t}(δ_s² − x⋆_s²)/2 when v_0 lies along u, with β_{s→t} from dense products."""
+    setup, states, _ = at_the_edge
+    centers = [state.center for state in states[:13]]
+    v = 0.02 * centers[0].top_eigenvector
+    predictions = tr.Predictions(v, v, v)
+    xs, ys = [], []
+    for now, after in itertools.pairwise(centers):
+        found = tr.displacement(predictions.transported, now)
+        xs.append(float(found.x))
+        ys.append(float(found.y))
+        advance = tr.predict(setup.problem, now, predictions, jnp.zeros(()), ETA, ("transported",), "float64")
+        predictions = tr.carry(advance, after.top_eigenvector)
+
+    def transport(t):
+        u = centers[t].top_eigenvector
+        hessian = dense_hessian(setup.problem, centers[t].theta)
+        size = len(u)
+        return (jnp.eye(size) - ETA * hessian) @ (jnp.eye(size) - jnp.outer(u, u))
+
+    for t in range(len(xs) - 1):
+        total = 0.0
+        for s in range(t + 1):
+            carried = centers[s].grad_sharpness_perp
+            for k in range(s + 1, t + 1):
+                carried = transport(k) @ carried
+            beta = centers[t + 1].grad_sharpness_perp @ carried
+            total += ETA * float(beta * (centers[s].delta_squared - xs[s] ** 2)) / 2
+        np.testing.assert_allclose(ys[t + 1], total, rtol=1e-6, atol=1e-12)
+        np.testing.assert_allclose(xs[t + 1], -(1 + ETA * ys[t]) * xs[t], rtol=1e-9)
+
+
+def test_flow_substeps_are_euler_steps_of_equal_size(at_the_edge):
+    setup, states, _ = at_the_edge
+    theta = states[0].center.theta
+    moved, loss = tr.flow_step(setup.problem, theta, ETA, 4)
+    expected = theta
+    for _ in range(4):
+        expected = expected - ETA / 4 * setup.problem.gradient(expected)
+    np.testing.assert_allclose(moved, expected, atol=1e-14)
+    np.testing.assert_allclose(loss, setup.problem.loss(theta), atol=1e-15)
+
+
+def test_the_flow_leaves_the_stable_set_and_the_constrained_trajectory_does_not(at_the_edge):
+    _, _, record = at_the_edge
+    assert (np.diff(record["flow.sharpness"]) > 0).all()
+    assert record["flow.sharpness"][-1] > 1.1 * 2 / ETA
+    np.testing.assert_allclose(record["constrained.sharpness"], 2 / ETA, rtol=1e-8)
+    assert (np.diff(record["flow.distance"]) > 0).all()
+
+
+def test_descent_does_not_depend_on_how_it_is_cut(at_the_edge):
+    setup, states, _ = at_the_edge
+    theta = states[0].theta.astype("float32")
+    whole = tr.descend(setup.problem, theta, ETA, 20)
+    first = tr.descend(setup.problem, theta, ETA, 7)
+    second = tr.descend(setup.problem, first.theta, ETA, 13)
+    assert (whole.theta == second.theta).all()
+    assert (whole.losses[7:20] == second.losses[:13]).all()
