@@ -104,19 +104,25 @@ def _davidson(problem: Problem, theta: Array, start: Array, tolerance: float, ma
 
     def grow(basis: _Basis) -> _Basis:
         v, w, t, filled = lax.cond(basis.size == BASIS, restart, lambda b: (b.v, b.w, b.t, b.size), basis)
-        new, left = _orthogonalise(basis.worst, v)
+        starting = basis.pairs.hvps < count  # the start goes the same way as what follows: one product to compile
+        new, left = _orthogonalise(jnp.where(starting, start[jnp.minimum(basis.pairs.hvps, count - 1)], basis.worst), v)
         image = product(new)
         v, w = v.at[filled].set(new), w.at[filled].set(image)
         row = v @ image
         t = t.at[filled].set(row).at[:, filled].set(row)
         grown = ritz(v, w, t, filled + 1, basis.pairs.hvps + 1)
-        return grown._replace(exhausted=left < 10 * jnp.finfo(theta.dtype).eps)  # nothing new to add: rounding
+        rounding = ~starting & (left < 10 * jnp.finfo(theta.dtype).eps)  # nothing new to add
+        return grown._replace(exhausted=rounding, converged=grown.converged & (grown.pairs.hvps >= count))
 
-    first = jnp.linalg.qr(start.T)[0].T  # orthonormal rows
-    v = jnp.zeros((BASIS, size), theta.dtype).at[:count].set(first)
-    w = jnp.zeros((BASIS, size), theta.dtype).at[:count].set(jax.vmap(product)(first))
-    begun = ritz(v, w, v @ w.T, jnp.array(count), jnp.array(count))
-    unfinished = lambda b: ~b.converged & ~b.exhausted & (b.pairs.hvps < max_hvps) & jnp.all(jnp.isfinite(b.pairs.values))  # noqa: E731
+    def unfinished(basis: _Basis) -> Array:
+        finite = jnp.all(jnp.isfinite(basis.pairs.values))
+        return ~basis.converged & ~basis.exhausted & (basis.pairs.hvps < max_hvps) & finite
+
+    blank = jnp.zeros((count,), theta.dtype)
+    nothing = Eigenpairs(blank, jnp.zeros((count, size), theta.dtype), blank + jnp.inf, jnp.array(0))
+    empty = jnp.zeros((BASIS, size), theta.dtype)
+    begun = _Basis(empty, empty, jnp.zeros((BASIS, BASIS), theta.dtype), jnp.array(0), nothing, empty[0],
+                   jnp.array(False), jnp.array(False))
     return lax.while_loop(unfinished, grow, begun).pairs
 
 

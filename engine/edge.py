@@ -61,6 +61,31 @@ def enter(
     return state, [control.EdgeReached(step=clock.step, text=text, sharpness=sharpness)]
 
 
+def rehearse(setup: Setup, theta: Array, basis: Array) -> None:
+    """Call every compiled function of a coupled step once, about any θ, so that the edge finds them compiled."""
+    spec, problem = setup.spec, setup.problem
+    dtype, eta = spec.precision.curvature, spec.optimizer.learning_rate
+    theta = theta.astype(spec.precision.edge)
+    point = measure(problem, theta, basis[:2], spec.tracking.eigen_tolerance, dtype)
+    if len(basis) != len(basis[:2]):
+        measure(problem, theta, basis, LOOSE_TOLERANCE, dtype)
+    dS = grad_sharpness(problem, theta, point.eigen.vectors[0], dtype)
+    center = taylor_center(point, dS, jnp.zeros_like(theta))
+    for on_boundary in (True, False):
+        tr.residuals(point, eta, on_boundary)
+        tr.project(point, dS, eta, on_boundary)
+    tr.first_guess(center, eta)
+    v = jnp.zeros_like(theta)
+    predictions = tr.Predictions(v, v, v)
+    if spec.tracking.predictions:
+        _, slope = tr.forecast(problem, center, predictions, eta, dtype)
+        advance = tr.predict(problem, center, predictions, slope, eta, spec.tracking.predictions, dtype)
+        tr.carry(advance, center.top_eigenvector)
+    if spec.tracking.flow:
+        sharpness_at(problem, theta.astype(dtype), point.eigen.vectors[:1], LOOSE_TOLERANCE, dtype)
+        tr.flow_step(problem, theta, eta, 2)
+
+
 def step(setup: Setup, state: EdgeState) -> tuple[EdgeState | DescentState, Progress]:
     """One coupled step. The next state is a `DescentState` when θ† is given up on the way."""
     spec, tracking, problem = setup.spec, setup.spec.tracking, setup.problem

@@ -71,6 +71,12 @@ class Experiment:
         self.state, events = edge.enter(self.setup, approached.theta, approached.clock, approached.basis, self.anchor_every)
         return Progress(progress.rows, [*progress.events, *events], progress.outcome)
 
+    def rehearse(self) -> None:
+        """Have the functions of the edge compiled, from a thread beside the approach."""
+        state = self.state
+        if isinstance(state, ApproachState):
+            edge.rehearse(self.setup, state.theta, state.basis)
+
     def budget_left(self) -> int:
         """Steps until a budget ends the run."""
         budget = self.spec.budget

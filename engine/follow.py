@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
+import numpy as np
+
 from engine import control, launch
 from engine.control import AnyEvent, EdgeReached
 from engine.narrative import sentence

@@ -65,6 +65,7 @@ class Runner:
         self._last_checkpoint = time.monotonic()
         self._state_lock = threading.Lock()
         self._ended = threading.Event()
+        self._rehearsal: threading.Thread | None = None
         self._seconds_at = run.index.get("cost.seconds")
 
     def ask(self, command: AnyCommand) -> None:
@@ -107,6 +108,8 @@ class Runner:
         finally:
             self._ended.set()
             beat.join()
+            if self._rehearsal is not None:
+                self._rehearsal.join()  # a process must not end in the middle of a compilation
             if self.outcome is not None:
                 self._finish(self.outcome)
 
@@ -145,6 +148,9 @@ class Runner:
         self._emit(progress.events)
         self.outcome = progress.outcome
         self._tick(experiment.clock.step)
+        if self._rehearsal is None:  # after the first rows: a curve should move first
+            self._rehearsal = threading.Thread(target=experiment.rehearse, daemon=True)
+            self._rehearsal.start()
         if self._pause_at is not None and experiment.clock.step >= self._pause_at and self.outcome is None:
             self._pause(self._advancing)
         if time.monotonic() - self._last_checkpoint > self.spec.recording.checkpoint_seconds:

@@ -9,7 +9,6 @@ about 1 + 2ε² a step, ε = η√α, so a long run of (3) spirals outward.
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import lambertw
 
 STAGES = {
     1: "progressive sharpening",
@@ -80,6 +79,8 @@ def _log_intensity(level, branch: int):
     """q = log(X²/δ²) with h(e^q) = level: below the fixed point (branch 0) or above it (branch −1). Lambert's W, made
     accurate near the fixed point, where W loses half the digits, by its series and two Newton steps on e^q − q − 1.
     """
+    from scipy.special import lambertw  # imported late, like the ODE solver: a viewer should open at once
+
     level = np.asarray(level, float)
     side = 1.0 if branch == -1 else -1.0
     p = side * np.sqrt(2 * level)

@@ -164,7 +164,7 @@ def test_a_full_disk_ends_the_run_with_a_sentence(monkeypatch, x64):
     run = make(toy_spec(0.01), "budget.steps=50")
     with store.Writer(run) as writer:
         limited = writer.append
-        monkeypatch.setattr(writer, "append", lambda rows: limited(rows) if rows[-1, 0] < 20 else _no_space())
+        monkeypatch.setattr(writer, "append", lambda rows: limited(rows) if (rows[:, 0] < 20).all() else _no_space())
         outcome = Runner(run, writer).work()
     assert outcome.kind == "failed"
     assert "No space left on device" in outcome.text

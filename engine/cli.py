@@ -1,0 +1,370 @@
+"""The headless command line: runs, and commands to running engines, without a view.
+
+stdout carries the data, stderr the story. Exit status: 0 done; 2 bad input, told in one sentence; 3 the run ended badly
+(diverged, failed, crashed); 130 interrupted with Ctrl-C, the engine stopped cleanly.
+"""
+
+import json
+import os
+import shutil
+import sys
+import textwrap
+import time
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
+
+import msgspec
+from cyclopts import App, CycloptsError, Parameter
+
+import engine
+from engine import control, launch, store
+from engine.control import AnyCommand, AnyEvent
+from engine.errors import UserError
+from engine.follow import follow, log_note
+from engine.spec import load_spec, preset_names
+from engine.store import EventTail, Run, resolve
+from engine.summary import Summary, summarize, words
+
+DEFAULT_PRESET = "fashion"
+BAD_INPUT, BAD_END, INTERRUPTED, BROKEN_PIPE = 2, 3, 130, 141
+ANSWER_SECONDS = 10.0
+"""Wait for an engine's answer to a command. It answers between two steps, and a step may take seconds."""
+LIVE = ("starting", "running", "paused")
+BAD_ENDS = ("diverged", "eigensolver_failed", "failed", "crashed", "silent", *LIVE)
+RESUMABLE = ("stopped", "failed", "eigensolver_failed")
+
+Overrides = Annotated[tuple[str, ...], Parameter("--set", negative=(), show_default=False)]
+Switch = Annotated[bool, Parameter(negative=(), show_default=False)]
+
+app = App(
+    name="python -m engine",
+    version=engine.__version__,
+    help="Gradient descent at the edge of stability, without a view.",
+    help_epilogue="Exit status: 0 done · 2 bad input · 3 the run ended badly · 130 interrupted, engine stopped cleanly.",
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `python -m engine` with these arguments and return its exit status."""
+    return run_command(app, argv)
+
+
+def run_command(commands: App, argv: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit status; whatever a user may cause is told in one sentence."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # η on a terminal that knows ASCII alone is no reason to fail
+    tokens = sys.argv[1:] if argv is None else list(argv)
+    try:
+        status = commands(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
+        return int(status or 0)
+    except (CycloptsError, UserError) as error:
+        return report_error(error)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at exit
+        return BROKEN_PIPE
+    except OSError as error:
+        return report_error(f"{error.filename or 'a file'}: {error.strerror}")
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def report_error(error: Exception | str) -> int:
+    """Tell an error in one line on stderr and return the exit status for bad input."""
+    print(f"eos: {' '.join(str(error).split())}", file=sys.stderr)
+    return BAD_INPUT
+
+
+def start_run(preset: str, overrides: Sequence[str] = (), name: str | None = None) -> tuple[Run, int]:
+    """A new run of a preset and the process id of its engine. Raises UserError before anything is written."""
+    run = store.create(load_spec(preset, tuple(overrides)), name)
+    return run, launch.start(run)
+
+
+def run_headless(preset: str, overrides: Sequence[str] = (), name: str | None = None, json: bool = False) -> int:
+    """Run a preset to its end with progress on stderr and a summary on stdout. Returns the exit status."""
+    run, pid = start_run(preset, overrides, name)
+    return _see_through(run, pid, json)
+
+
+@app.command
+def run(preset: str, *, overrides: Overrides = (), name: str | None = None, json: Switch = False) -> int:
+    """Run a preset to its end and print a summary. Ctrl-C stops it cleanly.
+
+    Args:
+        preset: A preset's name (`presets` lists them), or the path of a preset file.
+        overrides: `section.field=value`, as in `--set optimizer.learning_rate=0.05`; may be repeated.
+        name: The run's name; made from the preset and the time when not given.
+        json: Print the summary as one JSON object.
+    """
+    return run_headless(preset, overrides, name, json)
+
+
+@app.command
+def demo(*, overrides: Overrides = (), name: str | None = None, json: Switch = False) -> int:
+    """Run the default preset, T-shirts against shirts, and print a summary. Takes what `run` takes."""
+    return run_headless(DEFAULT_PRESET, overrides, name, json)
+
+
+@app.command
+def resume(name: str, *, json: Switch = False) -> int:
+    """Go on with a stopped, failed or crashed run from its last checkpoint, and follow it to its end.
+
+    Args:
+        name: A run's name (`ls` lists them), or the path of a run directory.
+        json: Print the summary as one JSON object.
+    """
+    found = resolve(name)
+    return _see_through(found, restart(found), json)
+
+
+def restart(run: Run) -> int:
+    """Start an engine on a run that has none; its process id. Raises UserError where there is nothing to go on with."""
+    liveness, outcome = run.liveness(), run.state().outcome
+    if liveness in LIVE:
+        raise UserError(f"run {run.name}: its engine is {liveness} already")
+    if liveness == "silent":
+        raise UserError(f"run {run.name}: its engine on {run.state().host} may still be at work; resume it there")
+    if outcome is not None and outcome.kind not in RESUMABLE:
+        raise UserError(f"run {run.name}: it has ended ({outcome.text}); start a new one with `run {run.spec.name}`")
+    return launch.start(run)
+
+
+@app.command
+def ls(*, json: Switch = False) -> int:
+    """List the runs with status, step, rate and outcome, oldest first.
+
+    Args:
+        json: Print one JSON array.
+    """
+    found = [_listed(run) for run in store.all_runs()]
+    if json:
+        _print_json(found)
+    elif not found:
+        print(f"no runs in {store.home()} yet; `demo` makes one", file=sys.stderr)
+    else:
+        _print_table(list(found[0]), [[_cell(value) for value in entry.values()] for entry in found])
+    return 0
+
+
+@app.command
+def show(name: str | None = None, *, json: Switch = False) -> int:
+    """Show where a run stands: its summary, what it ran on, and its latest events. Without a name, the latest run.
+
+    Args:
+        name: A run's name (`ls` lists them), or the path of a run directory.
+        json: Print one JSON object, with the specification.
+    """
+    found = resolve(name)
+    summary, facts, events = summarize(found), found.provenance(), found.events()
+    if json:
+        parts = {"summary": summary._asdict(), "state": found.state(), "provenance": facts, "spec": found.spec}
+        _print_json(parts | {"events": events[-20:]})
+        return 0
+    problem = facts.get("problem") or {}
+    told = [(name, str(facts[name])) for name in ("device", "precision", "started") if name in facts]
+    told += [(name, str(problem[name])) for name in ("parameters", "rule") if name in problem]
+    _print_pairs([*words(summary), ("preset", found.spec.name), ("directory", str(found.path)), *told])
+    for event in events[-10:]:
+        print(f"step {event.step}: {event.text}")
+    return 0
+
+
+@app.command
+def presets(*, json: Switch = False) -> int:
+    """List the presets that ship with eos: what each shows and how long it takes.
+
+    Args:
+        json: Print one JSON array.
+    """
+    specs = [load_spec(name) for name in preset_names()]
+    if json:
+        _print_json([{"name": spec.name, "title": spec.title, "shows": spec.shows, "takes": spec.takes} for spec in specs])
+        return 0
+    width = shutil.get_terminal_size().columns
+    for spec in specs:
+        margin = " " * 19
+        text = f"{spec.title}. {spec.shows} Takes {spec.takes}."
+        print(f"{spec.name:<19}{textwrap.fill(text, max(width, 60), initial_indent=margin, subsequent_indent=margin).lstrip()}")
+    return 0
+
+
+@app.command
+def pause(name: str) -> int:
+    """Pause a run at its next step.
+
+    Args:
+        name: A run's name, or the path of a run directory.
+    """
+    return _tell(name, control.Pause())
+
+
+@app.command
+def go(name: str) -> int:
+    """Let a paused run go on.
+
+    Args:
+        name: A run's name, or the path of a run directory.
+    """
+    return _tell(name, control.Resume())
+
+
+@app.command
+def advance(name: str, steps: int) -> int:
+    """Let a run take exactly this many steps, then pause.
+
+    Args:
+        name: A run's name, or the path of a run directory.
+        steps: How many.
+    """
+    return _tell(name, _checked(control.Advance, steps=steps))
+
+
+@app.command
+def checkpoint(name: str) -> int:
+    """Have a run write a checkpoint now.
+
+    Args:
+        name: A run's name, or the path of a run directory.
+    """
+    return _tell(name, control.Checkpoint())
+
+
+@app.command
+def stop(name: str) -> int:
+    """Stop a run: its engine writes a checkpoint and ends. `resume` goes on from there.
+
+    Args:
+        name: A run's name, or the path of a run directory.
+    """
+    return _tell(name, control.Stop())
+
+
+@app.command
+def anchor(name: str, *, every: int | None = None) -> int:
+    """Set every prediction to the true displacement now.
+
+    Args:
+        name: A run's name, or the path of a run directory.
+        every: Also every so many steps from here; 0 for no more by themselves.
+    """
+    return _tell(name, _checked(control.Anchor, every=every))
+
+
+@app.command
+def eta(name: str, learning_rate: float) -> int:
+    """Change the learning rate of a run; θ† and the predictions restart at the new threshold.
+
+    Args:
+        name: A run's name, or the path of a run directory.
+        learning_rate: The new η.
+    """
+    return _tell(name, _checked(control.SetLearningRate, learning_rate=learning_rate))
+
+
+@app.command
+def rm(name: str) -> int:
+    """Delete a run and everything it recorded.
+
+    Args:
+        name: A run's name, or the path of a run directory.
+    """
+    found = resolve(name)
+    store.remove(found)
+    print(f"run {found.name}: removed", file=sys.stderr)
+    return 0
+
+
+@app.command(show=False)
+def work(directory: str) -> int:
+    """Be the engine of a run directory. The other commands start this one."""
+    from engine import runner  # jax
+
+    return runner.work(directory)
+
+
+def _see_through(run: Run, pid: int, json: bool) -> int:
+    print(f"run {run.name} in {run.path}", file=sys.stderr)
+    interrupted = follow(run, pid)
+    summary, outcome = summarize(run), run.state().outcome
+    if outcome is None:  # the engine was killed, or never got as far as its loop
+        summary = summary._replace(outcome="crashed")
+        print(f"the engine is gone without a word; every row on disk is kept; {log_note(run)}", file=sys.stderr)
+    else:
+        print(outcome.text, file=sys.stderr)
+    if json:
+        _print_json(summary._asdict())
+    else:
+        _print_pairs(words(summary))
+    return INTERRUPTED if interrupted else _status(summary)
+
+
+def _status(summary: Summary) -> int:
+    return BAD_END if summary.outcome in BAD_ENDS else 0
+
+
+def _tell(name: str, command: AnyCommand) -> int:
+    """Leave a command for a run's engine, wait for its answer and print it. Returns the exit status."""
+    found = resolve(name)
+    liveness = found.liveness()
+    if liveness not in LIVE:
+        how = "has finished" if liveness == "finished" else f"is {liveness}"
+        raise UserError(f"run {found.name} {how}: no engine takes commands; `resume {found.name}` starts one")
+    journal = EventTail(found)
+    journal.poll()  # what happened before
+    control.send(found.path, command)
+    end = time.monotonic() + ANSWER_SECONDS
+    while time.monotonic() < end:
+        for event in journal.poll():
+            if _answers(event, command):
+                refused = isinstance(event, control.Refused)
+                print(event.text, file=sys.stderr if refused else sys.stdout)
+                return BAD_INPUT if refused else 0
+        time.sleep(0.05)
+    print(f"run {found.name}: not answered yet; the command waits for the end of the step", file=sys.stderr)
+    return 0
+
+
+def _answers(event: AnyEvent, command: AnyCommand) -> bool:
+    return event.answers == command.id or (isinstance(command, control.Stop) and isinstance(event, control.Finished))
+
+
+def _checked(kind: type, **fields: Any) -> AnyCommand:
+    """A command with its numbers checked against their limits, as the engine would."""
+    try:
+        return msgspec.convert({"command": kind.__struct_config__.tag, **fields}, kind)  # type: ignore[attr-defined]
+    except msgspec.ValidationError as error:
+        shown = ", ".join(f"{name} = {value}" for name, value in fields.items())
+        problem = str(error).partition(" - at ")[0]
+        raise UserError(f"{shown}: {problem[:1].lower()}{problem[1:]}") from None
+
+
+def _listed(run: Run) -> dict[str, Any]:
+    state = run.state()
+    outcome = state.outcome.text if state.outcome else None
+    rate = state.rate if run.liveness() == "running" else None
+    return {"run": run.name, "preset": run.spec.name, "status": run.liveness(), "step": state.step, "rate": rate, "outcome": outcome}
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3g}/s" if isinstance(value, float) else str(value)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(msgspec.to_builtins(value), ensure_ascii=False, indent=1, allow_nan=False))
+
+
+def _print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
+    rows = list(pairs)
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        print(f"{name:<{width}}  {value}")
+
+
+def _print_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
+    for row in (names, *rows):
+        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())

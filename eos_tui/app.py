@@ -1,0 +1,196 @@
+"""The app: one clock, two screens, and a way out that leaves the engine running."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import ClassVar
+
+from rich.console import RenderableType
+from textual import events
+from textual._compositor import ChopsUpdate, LayoutUpdate
+from textual.app import App
+from textual.binding import BindingType
+from textual.command import DiscoveryHit, Hit, Hits, Provider
+from textual.driver import Driver
+from textual.drivers.linux_driver import LinuxDriver
+from textual.screen import Screen
+from textual.theme import BUILTIN_THEMES
+
+from engine import store
+from engine.store import Run
+from eos_tui import keys, theme
+from eos_tui.diffdisplay import APPLIES, Difference, Screenful
+from eos_tui.pace import DEFAULT_FPS, Pace
+from eos_tui.screens.dashboard import Dashboard
+from eos_tui.screens.help import Help
+from eos_tui.screens.launcher import Launcher
+from eos_tui.terminal import TerminalDriver
+
+HANGUP_STATUS = 128 + signal.SIGHUP
+
+
+class KeyCommands(Provider):
+    """Every action of the table, in the palette."""
+
+    def _offered(self) -> Iterable[tuple[str, str, str]]:
+        for key in keys.offered(place_of(self.screen)):
+            if key.method != "command_palette":
+                yield f"{key.label} ({key.shown})", key.action, key.help
+
+    async def discover(self) -> Hits:
+        for text, action, help in self._offered():
+            yield DiscoveryHit(text, lambda action=action: self.app.run_action(action), help=help)
+
+    async def search(self, query: str) -> Hits:
+        matcher = self.matcher(query)
+        for text, action, help in self._offered():
+            if (score := max(matcher.match(text), 0.9 * matcher.match(help))) > 0:
+                yield Hit(score, matcher.highlight(text), lambda action=action: self.app.run_action(action), help=help)
+
+
+def place_of(screen: Screen) -> keys.Place:
+    """Where a screen is, as the table of keys says it."""
+    return "launcher" if isinstance(screen, Launcher) else "dashboard" if isinstance(screen, Dashboard) else "anywhere"
+
+
+class EosApp(App[int], inherit_bindings=False):
+    """Opens a run, or the launcher when there is none to open."""
+
+    TITLE = "eos"
+    BINDINGS: ClassVar[list[BindingType]] = [*keys.bindings("anywhere")]
+    COMMANDS: ClassVar = {KeyCommands}
+    COMMAND_PALETTE_BINDING = "ctrl+p"
+    ENABLE_COMMAND_PALETTE = True
+
+    CSS = """
+    Screen { background: $background; }
+    ModalScreen { align: center middle; background: $background 60%; }
+    .dialog { width: 64; max-width: 95%; height: auto; padding: 1 2; border: round $primary; background: $surface; }
+    .dialog Input { margin-top: 1; }
+    .dialog #error { color: $error; height: auto; }
+    .page { width: 108; max-width: 98%; height: auto; max-height: 96%; padding: 0 2; background: $surface; }
+    .page { border: round $primary; }
+    .ascii Drawing, .ascii .pane { border: ascii $border-blurred; }
+    .ascii Drawing:focus, .ascii .pane:focus-within, .ascii .dialog, .ascii .page { border: ascii $primary; }
+    .quiet { color: $text-muted; margin-top: 1; }
+    """
+
+    def __init__(self, run: Run | None = None, fps: float = DEFAULT_FPS, ascii: bool = False):
+        super().__init__()
+        self._first = run
+        self.pace = Pace(fps)
+        self.ascii = ascii
+        self._shown = Screenful()
+        self.seen: Run | None = None
+        """The run that was open last: what to say on leaving."""
+        self.set_class(ascii, "ascii")
+        for each in theme.THEMES:
+            self.register_theme(each)
+        self.theme = theme.DEFAULT if self._has_colors() else theme.ANSI
+
+    def _has_colors(self) -> bool:
+        """Whether the terminal mixes colours; without, or with NO_COLOR, its own sixteen serve better."""
+        return "NO_COLOR" not in os.environ and self.console.color_system in ("256", "truecolor", None)
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        """What Textual's own widgets want of a sixteen-colour theme beyond ours."""
+        return BUILTIN_THEMES["ansi-dark"].variables if self.current_theme.ansi else {}
+
+    async def on_mount(self) -> None:
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            with suppress(NotImplementedError, RuntimeError, ValueError):  # not the main thread: the signals are not ours
+                asyncio.get_running_loop().add_signal_handler(number, self.exit, 128 + number)
+        if self._first is None:
+            await self.push_screen(Launcher())
+        else:
+            self.seen = self._first
+            await self.push_screen(Dashboard(self._first, self.ascii))
+        self.run_worker(self.pace.run(self._draw, self._ask), name="pace")
+
+    def get_driver_class(self) -> type[Driver]:
+        found = super().get_driver_class()
+        return TerminalDriver if found is LinuxDriver else found
+
+    def lost_terminal(self) -> None:
+        """Leave: the terminal takes no more. Called from a thread, with or without a hang-up signal beside it."""
+        self.call_later(self.exit, HANGUP_STATUS)
+
+    # -- the clock
+
+    async def _draw(self) -> None:
+        """Draw the dashboard or the launcher, whichever is uppermost."""
+        for screen in reversed(self.screen_stack):
+            if isinstance(screen, Dashboard | Launcher):
+                if not screen.is_mounted:
+                    return
+                await screen.draw()
+                return
+
+    def _ask(self) -> bool:
+        """Put the question for the cursor's place behind the frame. A browser and a test have no terminal to ask."""
+        if self.is_headless or self.is_web or self._driver is None:
+            return False
+        return self.call_after_refresh(self._driver.write, "\x1b[6n")
+
+    def on_cursor_position(self, _: events.CursorPosition) -> None:
+        self.pace.answered()
+
+    def on_app_focus(self, _: events.AppFocus) -> None:
+        self.pace.focused = True
+
+    def on_app_blur(self, _: events.AppBlur) -> None:
+        self.pace.focused = False
+
+    def _display(self, screen: Screen, renderable: RenderableType | None) -> None:
+        """As Textual's, but of an update only the cells that changed are sent."""
+        if APPLIES and isinstance(renderable, LayoutUpdate | ChopsUpdate) and not self.is_inline:
+            renderable = Difference(renderable, self._shown, (self.size.width, self.size.height))  # type: ignore[assignment]
+        super()._display(screen, renderable)
+
+    # -- from screen to screen
+
+    def open_run(self, run: Run) -> None:
+        """Show a run."""
+        self.seen = run
+        self.switch_screen(Dashboard(run, self.ascii))
+
+    def open_launcher(self, origin: Run | None = None) -> None:
+        """Show presets and runs."""
+        self.switch_screen(Launcher(origin))
+
+    # -- keys that work anywhere
+
+    async def action_detach(self) -> None:
+        await self.pace.settle()
+        self.exit(0)
+
+    def action_redraw(self) -> None:
+        self._shown.forget()
+        self.screen.refresh()
+
+    def action_keys(self) -> None:
+        self.push_screen(Help(place_of(self.screen)))
+
+    def action_next_theme(self) -> None:
+        names = [each.name for each in theme.THEMES]
+        self.theme = names[(names.index(self.theme) + 1) % len(names)] if self.theme in names else names[0]
+        self.pace.hurry()
+
+    def action_screenshot_files(self) -> None:
+        """Save the screen as SVG and text, where one works, else beside the runs."""
+        run = self.seen.name if self.seen else "launcher"
+        name = f"eos-{run}-{time.strftime('%Y%m%d-%H%M%S')}"
+        folder = Path.cwd() if os.access(Path.cwd(), os.W_OK) else store.home() / "screenshots"
+        lines = [strip.text.rstrip() for strip in self.screen._compositor.render_strips()]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{name}.svg").write_text(self.export_screenshot(title=f"eos · {run}"), encoding="utf-8")
+            (folder / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        except OSError as error:
+            self.notify(f"{folder}: the screenshot could not be saved ({error.strerror})", severity="error", markup=False)
+        else:
+            self.notify(f"{folder / name}.svg and .txt", title="screenshot saved", markup=False)

@@ -1,0 +1,85 @@
+"""What a plot is asked to show: its curves, its window of steps, and how curves are told apart without colour."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from rich.cells import cell_len
+
+from eos_tui.series import History
+
+
+class Curve(NamedTuple):
+    """One column in a plot."""
+
+    column: str
+    label: str
+    role: str
+    dashed: bool = False
+
+
+class PlotSpec(NamedTuple):
+    """What a plot shows."""
+
+    id: str
+    title: str
+    unit: str
+    curves: tuple[Curve, ...]
+    threshold: bool = False
+    """Draw 2/η."""
+    log: bool = False
+    zero: bool = False
+    """Draw a line at 0."""
+
+
+class Window(NamedTuple):
+    """The steps in view, and the step under the cursor."""
+
+    start: float
+    stop: float
+    cursor: float | None = None
+
+
+class Pen(NamedTuple):
+    """How a curve is told from the others without colour."""
+
+    sample: str
+    """Its line in the legend."""
+    on: int
+    """Cells drawn, then cells left out."""
+    off: int
+    mark: str
+    """Its dots in ASCII."""
+
+
+SOLID = (Pen("━━", 1, 0, "*"), Pen("─╴", 3, 1, "o"), Pen("╶╴", 1, 1, "."), Pen("─·", 4, 2, "%"))
+DASHED = (Pen("╌╌", 2, 2, "+"), Pen("┄┄", 1, 2, "x"), Pen("┈┈", 1, 3, ":"), Pen("╴ ", 2, 4, "~"))
+THRESHOLD = Pen("╌╌", 1, 1, "-")
+
+
+def pens(curves: Sequence[Curve]) -> list[Pen]:
+    """A pen for each curve, in order: the solid ones and the dashed ones each get different strokes."""
+    solid, dashed = 0, 0
+    found = []
+    for curve in curves:
+        found.append(DASHED[dashed % len(DASHED)] if curve.dashed else SOLID[solid % len(SOLID)])
+        solid, dashed = solid + (not curve.dashed), dashed + curve.dashed
+    return found
+
+
+def symbols(history: History, curves: Sequence[Curve]) -> dict[str, str]:
+    """The symbol of each curve's column; its label where another curve has the same, or where a terminal would not show it
+    in as many cells as it has characters.
+    """
+    known = {column.name: column.symbol for column in history.columns}
+    recorded = [curve for curve in curves if curve.column in known]
+    found = [known[curve.column] for curve in recorded]
+    clear = [found.count(symbol) == 1 and _plain(symbol) for symbol in found]
+    return {
+        curve.column: symbol if is_clear else curve.label
+        for curve, symbol, is_clear in zip(recorded, found, clear, strict=True)
+    }
+
+
+def _plain(text: str) -> bool:
+    """Whether each character fills one cell."""
+    return all(cell_len(character) == 1 for character in text)

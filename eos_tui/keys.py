@@ -1,0 +1,135 @@
+"""Every key, once. Bindings, footer, `?` help, palette and the README's table are all made from `TABLE`.
+
+Ctrl-a, -b, -s, -q and -z are left alone: tmux, screen and flow control take them before a program sees them.
+"""
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from textual.binding import Binding
+
+Place = Literal["dashboard", "launcher", "anywhere"]
+PLACES: dict[Place, str] = {"dashboard": "on the dashboard", "launcher": "on the launcher", "anywhere": "anywhere"}
+
+
+class Key(NamedTuple):
+    """One thing that a key does."""
+
+    keys: str
+    """As Textual names them, separated by commas."""
+    shown: str
+    """As help and footer print them."""
+    action: str
+    """`app.` or `screen.` and the action's name."""
+    label: str
+    """One or two words, for footer and palette."""
+    help: str
+    """A sentence."""
+    place: Place
+    group: str
+    rank: int = 0
+    """Order in the footer, where room is scarce. 0 keeps it out of the footer."""
+
+    @property
+    def method(self) -> str:
+        """The action without its namespace and arguments."""
+        return self.action.partition(".")[2].partition("(")[0]
+
+
+ENGINE, PLOTS, TIME, RUNS, EOS = "Engine", "Plots", "Time axis and cursor", "Launcher", "eos"
+
+TABLE: tuple[Key, ...] = (
+    Key("space", "space", "screen.toggle_engine", "pause", "Pause the engine at the next step, or let it go on.",
+        "dashboard", ENGINE, 2),
+    Key(".", ".", "screen.step_once", "step", "Take exactly one step, then pause.", "dashboard", ENGINE, 3),
+    Key("S", "S", "screen.advance", "N steps", "Take exactly N steps, then pause.", "dashboard", ENGINE, 13),
+    Key("e", "e", "screen.learning_rate", "set η", "Change the learning rate: the line at 2/η moves, and the constrained "
+        "trajectory and the predictions restart from there.", "dashboard", ENGINE, 4),
+    Key("r", "r", "screen.anchor", "re-anchor", "Set every prediction to the true displacement, now.", "dashboard", ENGINE, 5),
+    Key("R", "R", "screen.anchor_every", "re-anchor every N", "Re-anchor every N steps from here; 0 ends it.",
+        "dashboard", ENGINE),
+    Key("k", "k", "screen.checkpoint", "checkpoint", "Write a checkpoint now.", "dashboard", ENGINE),
+    Key("x", "x", "screen.stop", "stop", "Checkpoint and end the run; asks first.", "dashboard", ENGINE, 14),
+    Key("tab", "tab", "screen.focus_plot(1)", "next plot", "Focus the next plot.", "dashboard", PLOTS),
+    Key("shift+tab", "shift+tab", "screen.focus_plot(-1)", "previous plot", "Focus the previous plot.", "dashboard", PLOTS),
+    Key("enter", "enter", "screen.zoom_plot", "zoom", "Show the focused plot alone, on the whole screen.",
+        "dashboard", PLOTS, 7),
+    Key("escape", "esc", "screen.back", "back", "Leave the zoomed plot, then the cursor.", "dashboard", PLOTS),
+    Key("n,pagedown", "n pgdn", "screen.page(1)", "next page", "Show the next plots, where they do not all fit.",
+        "dashboard", PLOTS, 6),
+    Key("b,pageup", "b pgup", "screen.page(-1)", "previous page", "Show the plots before.", "dashboard", PLOTS),
+    Key("p", "p", "screen.predictions", "predictions", "Choose which predictions are drawn: the generalized one, the cubic "
+        "ones with it, none.", "dashboard", PLOTS, 8),
+    Key("y", "y", "screen.log_axis", "log axis", "Logarithmic or linear axis on the focused plot.", "dashboard", PLOTS, 12),
+    Key("i", "i", "screen.formula", "formula", "What the focused plot shows: words, symbols, formulas, place in the paper.",
+        "dashboard", PLOTS, 9),
+    Key("v", "v", "screen.journal", "events", "Every event of the run, in sentences.", "dashboard", PLOTS, 15),
+    Key("f", "f", "screen.freeze", "freeze", "Freeze what is shown; the engine goes on.", "dashboard", PLOTS, 11),
+    Key("+,=", "+", "screen.zoom_time(0.5)", "zoom in", "Show half as many steps, about the cursor or up to the newest.",
+        "dashboard", TIME, 16),
+    Key("-", "-", "screen.zoom_time(2)", "zoom out", "Show twice as many steps.", "dashboard", TIME),
+    Key("[", "[", "screen.pan(-1)", "earlier", "Move a quarter of the axis back.", "dashboard", TIME),
+    Key("]", "]", "screen.pan(1)", "later", "Move a quarter of the axis on; at the end, follow the newest step again.",
+        "dashboard", TIME),
+    Key("0", "0", "screen.reset_time", "whole run", "Show the whole run and follow it. The cursor stays.",
+        "dashboard", TIME, 17),
+    Key("c", "c", "screen.cursor", "cursor", "A cursor on all plots, with the exact step and the stored values.",
+        "dashboard", TIME, 10),
+    Key("left", "←", "screen.move_cursor(-1)", "cursor left", "Move the cursor back by a hundredth of the axis.",
+        "dashboard", TIME),
+    Key("right", "→", "screen.move_cursor(1)", "cursor right", "Move the cursor on by a hundredth of the axis.",
+        "dashboard", TIME),
+    Key("shift+left", "shift+←", "screen.move_cursor(-1, True)", "one step left", "Move the cursor back by one step.",
+        "dashboard", TIME),
+    Key("shift+right", "shift+→", "screen.move_cursor(1, True)", "one step right", "Move the cursor on by one step.",
+        "dashboard", TIME),
+    Key("l", "l", "screen.launcher", "launcher", "Presets and past runs. The engine goes on.", "dashboard", EOS, 18),
+    Key("enter", "enter", "screen.open", "start or open", "Start the chosen preset, or open the chosen run.",
+        "launcher", RUNS, 2),
+    Key("tab", "tab", "screen.other_pane", "presets / runs", "Between presets and past runs.", "launcher", RUNS, 3),
+    Key("d", "d", "screen.remove", "remove run", "Delete the chosen run; asks first.", "launcher", RUNS, 4),
+    Key("escape", "esc", "screen.back", "back", "Return to the run that was open.", "launcher", RUNS, 5),
+    Key("w", "w", "app.screenshot_files", "screenshot", "Save the screen as SVG and as text, and say where.", "anywhere", EOS),
+    Key("t", "t", "app.next_theme", "theme", "The next colour theme: dark, light, sixteen colours.", "anywhere", EOS),
+    Key("ctrl+l", "ctrl+l", "app.redraw", "redraw", "Send the whole screen again, after something else wrote to the terminal.",
+        "anywhere", EOS),
+    Key("question_mark", "?", "app.keys", "help", "This list of keys.", "anywhere", EOS, 19),
+    Key("ctrl+p", "ctrl+p", "app.command_palette", "palette", "Every action, found by typing a part of its name.",
+        "anywhere", EOS, 20),
+    Key("q,ctrl+c", "q", "app.detach", "detach", "Leave. The engine goes on; `eos attach` returns.", "anywhere", EOS, 1),
+)
+
+
+def bindings(place: Place) -> list[Binding]:
+    """The Textual bindings of a place."""
+    return [
+        Binding(key.keys, key.action, key.label, key_display=key.shown, tooltip=key.help, show=key.rank > 0)
+        for key in TABLE
+        if key.place == place
+    ]
+
+
+def offered(place: Place) -> list[Key]:
+    """What works in a place: its own keys and those that work anywhere."""
+    return [key for key in TABLE if key.place in (place, "anywhere")]
+
+
+def footer(place: Place) -> list[Key]:
+    """The keys of a place's footer, the most needed first."""
+    return sorted((key for key in offered(place) if key.rank), key=lambda key: key.rank)
+
+
+def groups(keys: list[Key] | tuple[Key, ...] = TABLE) -> Iterator[tuple[str, list[Key]]]:
+    """Keys by group, in the order of the table."""
+    for group in dict.fromkeys(key.group for key in keys):
+        yield group, [key for key in keys if key.group == group]
+
+
+def markdown() -> str:
+    """The table of keys, as the README prints it."""
+    lines = ["| key | where | what it does |", "|---|---|---|"]
+    for _, keys in groups():
+        lines += [
+            f"| {' '.join(f'`{name}`' for name in key.shown.split())} | {PLACES[key.place]} | {key.help} |" for key in keys
+        ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,90 @@
+"""The only refresh clock: it decides when the screen is drawn, never the arrival of data.
+
+After each frame it asks the terminal where its cursor is (`ESC [6n`) and draws the next one only when the answer is here.
+The answer comes through the same pipe as the picture, so a slow link gets fewer frames instead of a queue of stale ones,
+and a key is answered after one frame at most. A terminal that does not answer is drawn once a second.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from time import monotonic
+
+DEFAULT_FPS = 4.0
+SLOWEST, FASTEST = 0.5, 10.0
+PATIENCE_SECONDS = 2.0
+"""Wait for an answer before the terminal counts as slow."""
+LOST_SECONDS = 10.0
+"""Wait for an answer from a terminal that has answered before; after that the answer is taken for lost."""
+UNFOCUSED_SECONDS = 0.5
+"""Least time between frames while the terminal has not got the focus."""
+
+
+class Pace:
+    """Draws at `fps`, at once after `hurry`, and never before the terminal has taken the frame before."""
+
+    def __init__(self, fps: float = DEFAULT_FPS):
+        self.interval = 1 / min(max(fps, SLOWEST), FASTEST)
+        self.frames = 0
+        self.focused = True
+        self.answers = 0
+        self.slow = False
+        """The terminal is behind, or does not answer."""
+        self._asked = 0
+        self._answered = asyncio.Event()
+        self._hurry = asyncio.Event()
+
+    def hurry(self) -> None:
+        """Draw as soon as the terminal can take it: a key was pressed."""
+        self._hurry.set()
+
+    def answered(self) -> None:
+        """The terminal has taken everything up to a question."""
+        self.answers += 1
+        if not self.waiting:
+            self._answered.set()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether an answer is outstanding."""
+        return self.answers < self._asked
+
+    async def run(self, draw: Callable[[], Awaitable[None]], ask: Callable[[], bool]) -> None:
+        """Draw for ever. `ask` puts the question behind the frame; False says that there is no terminal to ask."""
+        while True:
+            began = monotonic()
+            self._hurry.clear()
+            await draw()
+            self.frames += 1
+            self._answered.clear()
+            if ask():
+                self._asked += 1
+                await self._taken()
+            interval = max(self.interval, 1.0 if self.slow else 0.0, 0.0 if self.focused else UNFOCUSED_SECONDS)
+            await self._sleep(interval - (monotonic() - began))
+
+    async def settle(self, seconds: float = 0.3) -> None:
+        """Wait for an outstanding answer, so that it does not end up as typing in the user's shell."""
+        if self.waiting:
+            self._answered.clear()
+            await _within(self._answered, seconds)
+
+    async def _taken(self) -> None:
+        """Wait for the terminal, within reason."""
+        patience = PATIENCE_SECONDS if not self.answers else LOST_SECONDS
+        if self.slow and not self.answers:
+            patience = 0.0  # it never answers: the clock alone
+        self.slow = not await _within(self._answered, patience)
+        if self.slow and self.answers:
+            self.answers = self._asked
+
+    async def _sleep(self, seconds: float) -> None:
+        await _within(self._hurry, max(seconds, 0.01))
+
+
+async def _within(event: asyncio.Event, seconds: float) -> bool:
+    """Whether the event came within so many seconds."""
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return False
+    return True

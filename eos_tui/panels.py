@@ -1,0 +1,75 @@
+"""Which plots a run has: chosen by what it records, and by which predictions are asked for."""
+
+from collections.abc import Collection, Sequence
+
+from engine.columns import PREDICTION_WORDS, Column
+from engine.spec import PREDICTIONS
+from eos_tui.plots import Curve, PlotSpec
+
+CHOICES: tuple[tuple[str, ...], ...] = (
+    ("generalized",),
+    ("generalized", "transported"),
+    ("generalized", "transported", "code"),
+    (),
+)
+"""What the key for predictions goes through."""
+
+PORTRAIT = "portrait"
+_ORBIT_ROLES = ("gd", "generalized", "transported", "code", "flow", "constrained", "good", "warn")
+
+
+def described(choice: Sequence[str]) -> str:
+    """A choice of predictions, in words."""
+    return ", ".join(PREDICTION_WORDS[form][0] for form in choice) or "no prediction"
+
+
+def line_plots(columns: Sequence[Column], forms: Collection[str], log: Collection[str] = ()) -> tuple[PlotSpec, ...]:
+    """The line plots of a run with these columns, the chosen predictions drawn and those named in `log` logarithmic."""
+    recorded = {column.name for column in columns}
+    wanted = _phase_plots(recorded) if "ode1.x" in recorded else _training_plots(forms)
+    kept = [plot._replace(curves=tuple(c for c in plot.curves if c.column in recorded)) for plot in wanted]
+    return tuple(plot._replace(log=plot.id in log) for plot in kept if plot.curves)
+
+
+def _predicted(forms: Collection[str], quantity: str) -> tuple[Curve, ...]:
+    return tuple(Curve(f"{form}.{quantity}", form, form, dashed=True) for form in PREDICTIONS if form in forms)
+
+
+def _training_plots(forms: Collection[str]) -> tuple[PlotSpec, ...]:
+    descent, constrained, flow = "gradient descent", "constrained θ†", "gradient flow"
+    return (
+        PlotSpec("sharpness", "sharpness S", "1/η", (
+            Curve("gd.sharpness", descent, "gd"),
+            Curve("gd.midpoint_sharpness", "at midpoints", "muted"),
+            *_predicted(forms, "sharpness"),
+            Curve("gd.lambda2", "λ2", "muted"),
+            Curve("flow.sharpness", flow, "flow"),
+        ), threshold=True),
+        PlotSpec("loss", "training loss L", "", (
+            Curve("gd.loss", descent, "gd"),
+            Curve("constrained.loss", constrained, "constrained"),
+            *_predicted(forms, "loss"),
+            Curve("flow.loss", flow, "flow"),
+        )),
+        PlotSpec("x", "x = u·(θ−θ†)", "", (Curve("gd.x", descent, "gd"), *_predicted(forms, "x")), zero=True),
+        PlotSpec("y", "y = ∇S⊥·(θ−θ†)", "1/η", (Curve("gd.y", descent, "gd"), *_predicted(forms, "y")), zero=True),
+        PlotSpec("distance", "distance to θ†", "", (
+            Curve("gd.distance", descent, "gd"),
+            Curve("flow.distance", flow, "flow"),
+        )),
+    )
+
+
+def _phase_plots(recorded: Collection[str]) -> tuple[PlotSpec, ...]:
+    count = sum(f"ode{k}.x" in recorded for k in range(1, 9))
+
+    def orbits(family: str, quantity: str) -> tuple[Curve, ...]:
+        return tuple(Curve(f"{family}{k}.{quantity}", f"start {k}", _ORBIT_ROLES[k - 1]) for k in range(1, count + 1))
+
+    return (
+        PlotSpec("flow_x", "X of the flow (4)", "", orbits("ode", "x"), zero=True),
+        PlotSpec("flow_y", "Y of the flow (4)", "1/η", orbits("ode", "y"), zero=True),
+        PlotSpec("map_x", "x of the map (3)", "", orbits("map", "x"), zero=True),
+        PlotSpec("map_y", "y of the map (3)", "1/η", orbits("map", "y"), zero=True),
+        PlotSpec("energy", "g of the map (3)", "", orbits("map", "energy"), zero=True),
+    )

@@ -1,0 +1,1 @@
+"""Screens: the launcher, the dashboard, and what opens above them."""

@@ -1,0 +1,329 @@
+"""One run, live or finished: its plots, where it stands, and the keys that drive its engine."""
+
+import asyncio
+import math
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Grid
+from textual.widgets import Static
+
+from engine.spec import Phase
+from engine.store import Run
+from eos_tui import panels
+from eos_tui.keys import bindings
+from eos_tui.plots import Window
+from eos_tui.screens.driving import ACTIONS, Driving
+from eos_tui.screens.formula import Formula
+from eos_tui.screens.journal import Events
+from eos_tui.source import LIVE, News, Source
+from eos_tui.timeline import Timeline
+from eos_tui.widgets.footer import Footer
+from eos_tui.widgets.header import Header
+from eos_tui.widgets.journal import Journal
+from eos_tui.widgets.plot import LinePlot
+from eos_tui.widgets.portrait import PhasePortrait
+
+if TYPE_CHECKING:
+    from eos_tui.app import EosApp
+
+GRID_ORDER = ("sharpness", "loss", "distance", "x", "y", panels.PORTRAIT)
+PAGE_ORDER = ("sharpness", "loss", "x", "y", panels.PORTRAIT, "distance")
+"""Pages of two: what is read together stands together."""
+
+Panel = LinePlot | PhasePortrait
+
+
+WIDE, ROW_HEIGHT, SQUARE = 110, 9, 36
+"""Columns from which three plots stand side by side; rows that a plot wants at least; columns for a small square one."""
+SMALLEST = (40, 12)
+
+
+class Plan(NamedTuple):
+    """How a screen is shared out."""
+
+    header: int
+    journal: int
+    """Rows of each."""
+    columns: int
+    per_page: int
+
+
+def arranged(width: int, height: int, panels: int) -> Plan | None:
+    """Three columns of plots where they fit, else pages of what fits below one another; None where nothing does."""
+    if width < SMALLEST[0] or height < SMALLEST[1]:
+        return None
+    header = 2 if height < 16 else 4 if width < WIDE and height >= 24 else 3  # a sentence is longer than eighty columns
+    journal = 1 if height < 36 else 4
+    columns = 3 if width >= WIDE else 1
+    rows = max(1, (height - header - journal - 1) // ROW_HEIGHT)
+    return Plan(header, journal, columns, min(rows, -(-panels // columns)) * columns)
+
+
+class Dashboard(Driving):
+    """The plots of one run."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("dashboard")]
+    app: "EosApp"
+
+    DEFAULT_CSS = """
+    Dashboard { layout: vertical; overflow: hidden; }
+    Dashboard #grid { height: 1fr; grid-gutter: 0; keyline: none; }
+    Dashboard #small { display: none; height: 1fr; content-align: center middle; text-align: center; }
+    Dashboard.too-small > * { display: none; }
+    Dashboard.too-small > #small { display: block; }
+    Dashboard.zoomed Journal { display: none; }
+    """
+
+    def __init__(self, run: Run, ascii: bool = False):
+        super().__init__(Source(run))
+        self.timeline = Timeline()
+        self.choice = 0
+        """Index into `panels.CHOICES`: the predictions drawn."""
+        self.logarithmic: set[str] = set()
+        self.page = 0
+        self.zoomed = False
+        self._shown: tuple | None = None
+        """What the panels were last asked to show."""
+        self._plan: Plan | None = None
+        # Kept by name: a frame may still be on its way when the screen is taken down and finds nothing any more.
+        self.header, self.journal, self.footer = Header(ascii), Journal(), Footer("dashboard")
+        shown = {plot.id: plot for plot in self._specs()}
+        names = [*(n for n in GRID_ORDER if n in shown), *(n for n in shown if n not in GRID_ORDER)]
+        problem = run.spec.problem
+        alpha, beta = (problem.alpha, problem.beta) if isinstance(problem, Phase) else (None, None)
+        self.portrait = PhasePortrait(self._forms(), alpha, beta, id=panels.PORTRAIT, ascii=ascii)
+        self.plots: tuple[Panel, ...] = (*(LinePlot(shown[n], id=n, ascii=ascii) for n in names), self.portrait)
+
+    # -- what is on it
+
+    def compose(self) -> ComposeResult:
+        yield self.header
+        with Grid(id="grid"):
+            yield from self.plots
+        yield self.journal
+        yield self.footer
+        yield Static("", id="small", markup=False)
+
+    def on_mount(self) -> None:
+        self._arrange()
+        self.panel_order[0].focus()
+
+    def _forms(self) -> tuple[str, ...]:
+        return panels.CHOICES[self.choice]
+
+    def _specs(self):
+        return panels.line_plots(self.source.run.columns, self._forms(), self.logarithmic)
+
+    @property
+    def panel_order(self) -> list[Panel]:
+        """Every panel, in the order of pages and of the focus."""
+        found = {panel.id or "": panel for panel in self.plots}
+        return [found[name] for name in PAGE_ORDER if name in found] + [
+            panel for name, panel in found.items() if name not in PAGE_ORDER
+        ]
+
+    @property
+    def focused_panel(self) -> Panel:
+        """The focused plot, or the first one in view."""
+        return self.focused if isinstance(self.focused, Panel) else self._visible()[0]
+
+    # -- where things stand
+
+    def on_resize(self) -> None:
+        self._arrange()
+
+    def _arrange(self) -> None:
+        """Lay the panels out for the size of the screen."""
+        width, height = self.size
+        self._plan = plan = arranged(width, height, len(self.panel_order))
+        self.set_class(plan is None, "too-small")
+        if plan is None:
+            text = f"{width}×{height} is too small.\neos needs {SMALLEST[0]}×{SMALLEST[1]}."
+            self.query_one("#small", Static).update(text)
+            return
+        self.header.set_class(plan.header == 2, "short")
+        self.header.set_class(plan.header == 4, "tall")
+        self.journal.set_class(plan.journal == 1, "short")
+        self.set_class(self.zoomed, "zoomed")
+        self.page = min(self.page, self.pages - 1)
+        visible = self._visible()
+        columns = min(plan.columns, len(visible))
+        if len(visible) == 2 and width >= 2 * SQUARE and self.portrait in visible:
+            columns = 2  # a portrait wants to be square
+        grid = self.query_one("#grid", Grid)
+        grid.styles.grid_size_columns = columns
+        grid.styles.grid_size_rows = -(-len(visible) // columns)
+        for panel in self.panel_order:
+            panel.display = panel in visible
+        self.app.pace.hurry()
+
+    @property
+    def pages(self) -> int:
+        """How many pages the panels fill."""
+        return -(-len(self.panel_order) // self._per_page)
+
+    @property
+    def _per_page(self) -> int:
+        return self._plan.per_page if self._plan else 1
+
+    def _visible(self) -> list[Panel]:
+        if self.zoomed and isinstance(self.focused, Panel):
+            return [self.focused]
+        return self.panel_order[self.page * self._per_page : (self.page + 1) * self._per_page]
+
+    # -- drawing
+
+    async def draw(self) -> None:
+        """Read what is new and show it. Called by the clock alone."""
+        self.take(await asyncio.to_thread(self.source.read))
+        self.paint()
+
+    def take(self, news: News) -> None:
+        """Let what is new be known, and tell what answers a command of ours."""
+        self.source.take(news)
+        if not self.source.frozen:
+            last = self.source.history.column("step")[-1] if len(self.source.history) else 0.0
+            self.timeline.reach(float(last), final=self.source.condition not in LIVE)
+        self.report(news.events)
+
+    def paint(self) -> None:
+        """Draw what is known."""
+        if self.has_class("too-small"):
+            return
+        note = ""
+        if self.pages > 1 and not self.zoomed:
+            note = f"page {self.page + 1}/{self.pages}"
+        self.header.show(self.source, note, self._cursor_values())
+        self.journal.show(self.source.events)
+        idle = set() if self.pages > 1 else {"page"}
+        labels = {"toggle_engine": "resume" if self.source.state.status == "paused" else "pause",
+                  "freeze": "unfreeze" if self.source.frozen else "freeze",
+                  "zoom_plot": "unzoom" if self.zoomed else "zoom"}
+        if not self.source.live:
+            idle |= ACTIONS
+        self.footer.adapt(idle, labels)
+        window, visible = Window(*self.timeline.window(), self.timeline.cursor), self._visible()
+        shown = (len(self.source.history), window, tuple(visible), self.choice, frozenset(self.logarithmic))
+        if shown != self._shown:  # a run at rest costs nothing; a panel draws itself anew when its size or theme changes
+            self._shown = shown
+            for panel in visible:
+                panel.show(self.source.history, window)
+
+    def _cursor_values(self) -> str:
+        """The stored values of the focused plot under the cursor."""
+        at = self.timeline.cursor
+        history = self.source.history
+        if at is None or not len(history):
+            return ""
+        found = []
+        step = at
+        for column in self._columns_of(self.focused_panel):
+            step, value = history.at(column.name, at)
+            if not math.isnan(value):
+                found.append(f"{column.symbol} {value:.6g}")
+        return f"cursor at step {step:,.0f}:  " + "  ".join(found)
+
+    def _columns_of(self, panel: Panel):
+        """The recorded quantities that a panel shows."""
+        run = self.source.run
+        if isinstance(panel, LinePlot):
+            names = [curve.column for curve in panel.spec.curves]
+            if panel.spec.threshold:
+                names.append("learning_rate")
+        elif "ode1.x" in run.index:
+            names = [column.name for column in run.columns if column.name not in ("step", "time", "learning_rate")]
+        else:
+            names = ["gd.x", "gd.y", *(f"{form}.{axis}" for form in self._forms() for axis in "xy"),
+                     "constrained.alpha", "constrained.beta", "constrained.delta", "constrained.epsilon", "stage"]
+        return [run.columns[run.index[name]] for name in names if name in run.index]
+
+    # -- keys that change the view
+
+    def action_focus_plot(self, direction: int) -> None:
+        order = self.panel_order
+        place = (order.index(self.focused_panel) + direction) % len(order)
+        self.page = place // self._per_page
+        order[place].display = True
+        order[place].focus()
+        self._arrange()
+
+    def action_page(self, direction: int) -> None:
+        if self.zoomed:
+            self.action_focus_plot(direction)
+            return
+        self.page = (self.page + direction) % self.pages
+        panel = self.panel_order[self.page * self._per_page]
+        panel.display = True
+        panel.focus()
+        self._arrange()
+
+    def action_zoom_plot(self) -> None:
+        self.focused_panel.focus()
+        self.zoomed = not self.zoomed
+        self._arrange()
+
+    def action_back(self) -> None:
+        if self.zoomed:
+            self.zoomed = False
+            self._arrange()
+        elif self.timeline.cursor is not None:
+            self.timeline.cursor = None
+            self.app.pace.hurry()
+
+    def action_predictions(self) -> None:
+        self.choice = (self.choice + 1) % len(panels.CHOICES)
+        self._respecify()
+        self.portrait.forms = self._forms()
+        self.notify(f"drawn: {panels.described(self._forms())}", timeout=2)
+
+    def action_log_axis(self) -> None:
+        panel = self.focused_panel
+        if not isinstance(panel, LinePlot):
+            self.notify("The portrait has no logarithmic axis.", severity="warning", timeout=2)
+            return
+        self.logarithmic ^= {panel.spec.id}
+        self._respecify()
+
+    def _respecify(self) -> None:
+        specs = {spec.id: spec for spec in self._specs()}
+        for panel in self.plots:
+            if isinstance(panel, LinePlot):
+                panel.spec = specs[panel.spec.id]
+        self.app.pace.hurry()
+
+    def action_formula(self) -> None:
+        panel = self.focused_panel
+        title = panel.spec.title if isinstance(panel, LinePlot) else "phase portrait: the level sets of Lemma 3"
+        self.app.push_screen(Formula(title, self._columns_of(panel), self.source.row()))
+
+    def action_journal(self) -> None:
+        self.app.push_screen(Events(self.source.events))
+
+    def action_freeze(self) -> None:
+        self.source.frozen = not self.source.frozen
+        self.app.pace.hurry()
+
+    def action_zoom_time(self, factor: float) -> None:
+        self.timeline.zoom(factor)
+        self.app.pace.hurry()
+
+    def action_pan(self, quarters: int) -> None:
+        self.timeline.pan(quarters)
+        self.app.pace.hurry()
+
+    def action_reset_time(self) -> None:
+        self.timeline.reset()
+        self.app.pace.hurry()
+
+    def action_cursor(self) -> None:
+        self.timeline.toggle_cursor()
+        self.app.pace.hurry()
+
+    def action_move_cursor(self, direction: int, single: bool = False) -> None:
+        self.timeline.move_cursor(direction, single)
+        self.app.pace.hurry()
+
+    def action_launcher(self) -> None:
+        self.app.open_launcher(self.source.run)

@@ -1,0 +1,98 @@
+"""Keys that drive the engine: each leaves a command in the run's inbox, and the engine's answer is shown when it comes."""
+
+import math
+from collections.abc import Sequence
+from time import monotonic
+
+from textual.notifications import SeverityLevel
+from textual.screen import Screen
+
+from engine.control import Advance, Anchor, AnyCommand, AnyEvent, Checkpoint, Pause, Refused, Resume, SetLearningRate, Stop
+from engine.errors import UserError
+from eos_tui.screens.prompts import Ask, Confirm, a_count, a_learning_rate
+from eos_tui.source import Source
+
+PATIENCE_SECONDS = 8.0
+"""Wait for the engine's answer before saying that it has not come."""
+ACTIONS = {"toggle_engine", "step_once", "advance", "learning_rate", "anchor", "stop"}
+"""What the footer leaves out when there is no engine."""
+
+
+class Driving(Screen[None]):
+    """A screen with a run whose engine it can drive."""
+
+    def __init__(self, source: Source):
+        super().__init__()
+        self.source = source
+        self._pending: dict[str, tuple[str, float]] = {}
+        """Commands not answered yet: what was asked, and when."""
+
+    def tell(self, command: AnyCommand, what: str) -> None:
+        """Leave a command for the engine; its answer will be shown."""
+        try:
+            since = math.inf if isinstance(command, Advance) else monotonic()  # answered after its last step, however late
+            self._pending[self.source.tell(command)] = what, since
+        except UserError as error:
+            self.notify(str(error), severity="warning", markup=False)
+
+    def action_toggle_engine(self) -> None:
+        if self.source.state.status == "paused":
+            self.tell(Resume(), "resume")
+        else:
+            self.tell(Pause(), "pause")
+
+    def action_step_once(self) -> None:
+        self.tell(Advance(steps=1), "one step")
+
+    def action_checkpoint(self) -> None:
+        self.tell(Checkpoint(), "checkpoint")
+
+    def action_anchor(self) -> None:
+        self.tell(Anchor(), "re-anchor")
+
+    def action_advance(self) -> None:
+        def answer(steps: float | int | None) -> None:
+            if steps is not None:
+                self.tell(Advance(steps=int(steps)), f"{steps:,} steps")
+
+        self.app.push_screen(Ask("advance", "Steps to take, then pause.", a_count(1), "100"), answer)
+
+    def action_anchor_every(self) -> None:
+        def answer(every: float | int | None) -> None:
+            if every is not None:
+                self.tell(Anchor(every=int(every)), f"re-anchor every {every:,}")
+
+        hint = "Steps between re-anchorings of every prediction to the true displacement; 0 ends it."
+        self.app.push_screen(Ask("re-anchor every", hint, a_count(0), "100"), answer)
+
+    def action_learning_rate(self) -> None:
+        def answer(value: float | int | None) -> None:
+            if value is not None:
+                self.tell(SetLearningRate(learning_rate=float(value)), f"η = {value:.4g}")
+
+        now = self.source.state.learning_rate or self.source.run.spec.optimizer.learning_rate
+        hint = f"Now η = {now:.6g}, so 2/η = {2 / now:.6g}. A larger η lowers the line."
+        self.app.push_screen(Ask("learning rate η", hint, a_learning_rate, f"{now:.6g}"), answer)
+
+    def action_stop(self) -> None:
+        def answer(sure: bool | None) -> None:
+            if sure:
+                self.tell(Stop(), "stop")
+
+        question = (f"End run {self.source.run.name} at step {self.source.state.step:,}?\n"
+                    "It is checkpointed; `eos resume` continues it.")
+        self.app.push_screen(Confirm("stop the engine", question), answer)
+
+    def report(self, events: Sequence[AnyEvent]) -> None:
+        """Tell which of these events answer a command of ours, and which command waits for too long."""
+        for event in events:
+            if self._pending.pop(event.answers, None):
+                severity: SeverityLevel = "warning" if isinstance(event, Refused) else "information"
+                self.notify(event.text, title=f"step {event.step:,}", severity=severity, timeout=3, markup=False)
+        if not self.source.live:  # the header says how it ended; nothing more will be answered
+            self._pending.clear()
+        for ident, (what, since) in list(self._pending.items()):
+            if monotonic() - since > PATIENCE_SECONDS:
+                del self._pending[ident]
+                self.notify(f"No answer yet to “{what}”: the engine takes commands between two steps.",
+                            severity="warning", markup=False)

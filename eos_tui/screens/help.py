@@ -1,0 +1,44 @@
+"""The list of keys, made from the table of keys."""
+
+from typing import ClassVar
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+from eos_tui.keys import PLACES, Place, groups, offered
+
+
+def key_list(place: Place) -> Group:
+    """The keys that work in a place, by group."""
+    parts: list[RenderableType] = []
+    for title, keys in groups(offered(place)):
+        table = Table.grid(padding=(0, 2, 0, 0))
+        table.add_column(width=11, style="bold")
+        table.add_column(width=17)
+        table.add_column()
+        for key in keys:
+            table.add_row(Text(key.shown), Text(key.label), Text(key.help))
+        parts += [Text(title, "underline"), table, Text()]
+    return Group(*parts[:-1])
+
+
+class Help(ModalScreen[None]):
+    """Every key of the place it was opened from."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,question_mark,enter", "dismiss(None)", "close")]
+
+    def __init__(self, place: Place):
+        super().__init__()
+        self.place: Place = place
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll(classes="page") as page:
+            page.border_title = f"keys {PLACES[self.place]}"
+            page.border_subtitle = "esc closes"
+            yield Static(key_list(self.place))

@@ -1,0 +1,199 @@
+"""Where one begins: the presets, each with what it shows, and the runs there are."""
+
+import asyncio
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.screen import Screen
+from textual.widgets import OptionList, Static
+from textual.widgets.option_list import Option
+
+from engine import store
+from engine.errors import UserError
+from engine.spec import RunSpec, load_spec, preset_names
+from engine.store import Run, State
+from eos_tui.keys import bindings
+from eos_tui.screens.prompts import Confirm
+from eos_tui.source import LIVE, Condition, begin
+from eos_tui.theme import role_color
+from eos_tui.widgets.footer import Footer
+from eos_tui.widgets.header import SIGNS
+
+if TYPE_CHECKING:
+    from eos_tui.app import EosApp
+
+FIRST = "fashion"
+"""The preset chosen at first, and that of `eos demo`."""
+WIDE = 100
+READ_EVERY = 4
+"""Frames between looks at the folder of runs."""
+
+
+class Entry(NamedTuple):
+    """A run in the list."""
+
+    run: Run
+    state: State
+    condition: Condition
+
+
+def found_runs() -> list[Entry]:
+    """Every run, the newest first."""
+    return [Entry(run, run.state(), run.liveness()) for run in reversed(store.all_runs())]
+
+
+class Launcher(Screen[None]):
+    """Presets on one side, runs on the other."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("launcher")]
+    app: "EosApp"
+
+    DEFAULT_CSS = """
+    Launcher { layout: vertical; overflow: hidden; }
+    Launcher #title { height: 2; padding: 0 1; }
+    Launcher #panes { height: 1fr; layout: vertical; }
+    Launcher.wide #panes { layout: horizontal; }
+    Launcher .pane { height: 1fr; width: 1fr; border: round $border-blurred; border-title-color: $text-muted; }
+    Launcher .pane:focus-within { border: round $primary; border-title-color: $primary; }
+    Launcher OptionList { height: 1fr; border: none; padding: 0; background: transparent; scrollbar-size-vertical: 1;
+        text-wrap: nowrap; text-overflow: ellipsis; }
+    Launcher OptionList:focus { border: none; background-tint: transparent; }
+    Launcher #about { height: auto; max-height: 4; padding: 0 1; border-top: solid $border-blurred; }
+    Launcher.wide #about { max-height: 50%; }
+    Launcher.fresh #none { display: block; }
+    Launcher #none { height: auto; padding: 0 1; color: $text-muted; display: none; }
+    """
+
+    def __init__(self, origin: Run | None = None):
+        super().__init__()
+        self._origin = origin
+        """The run that was open before; `esc` returns to it."""
+        self._entries: list[Entry] = []
+        self._frame = 0
+        self._starting = False
+        self.specs: dict[str, RunSpec] = {name: load_spec(name) for name in preset_names()}
+        self.presets = OptionList(*(Option(self._preset_line(name), id=name) for name in self.specs), id="presets")
+        self.runs = OptionList(id="runs")
+
+    def compose(self) -> ComposeResult:
+        yield Static(
+            Content.assemble((" eos ", "bold $accent"), "gradient descent at the edge of stability\n",
+                             (" Choose a preset to start, or a run to open.", "$text-muted")),
+            id="title",
+        )
+        with Horizontal(id="panes"):
+            with Vertical(classes="pane") as presets:
+                presets.border_title = "presets"
+                yield self.presets
+                yield Static("", id="about")
+            with Vertical(classes="pane") as runs:
+                runs.border_title = "runs"
+                yield Static("None yet. Choose a preset and press enter.", id="none")
+                yield self.runs
+        yield Footer("launcher")
+
+    def _preset_line(self, name: str) -> Content:
+        return Content.assemble((f"{name:<18}", "bold"), self.specs[name].title)
+
+    def on_mount(self) -> None:
+        names = list(self.specs)
+        self.presets.highlighted = names.index(FIRST) if FIRST in names else 0
+        self.presets.focus()
+
+    def on_resize(self) -> None:
+        self.set_class(self.size.width >= WIDE, "wide")
+        self.query_one("#about").display = self.size.height >= 20
+        self.app.pace.hurry()
+
+    @on(OptionList.OptionHighlighted, "#presets")
+    def _describe(self, message: OptionList.OptionHighlighted) -> None:
+        spec = self.specs[message.option.id or ""]
+        self.query_one("#about", Static).update(Content.assemble(f"{spec.shows}\n", (f"Takes: {spec.takes}", "$text-muted")))
+
+    # -- the list of runs
+
+    async def draw(self) -> None:
+        """Look at the runs now and then, and show what changed. Called by the clock alone."""
+        self._frame += 1
+        if self._frame % READ_EVERY == 1:
+            self._show_runs(await asyncio.to_thread(found_runs))
+
+    def _show_runs(self, entries: list[Entry]) -> None:
+        runs = self.runs
+        before = [entry.run.name for entry in self._entries]
+        now = [entry.run.name for entry in entries]
+        old = {entry.run.name: entry for entry in self._entries}
+        self._entries = entries
+        self.set_class(not entries, "fresh")
+        if before != now:
+            chosen = before[runs.highlighted] if runs.highlighted is not None and before else None
+            runs.clear_options()
+            runs.add_options([Option(self._run_line(entry), id=entry.run.name) for entry in entries])
+            if entries:
+                runs.highlighted = now.index(chosen) if chosen in now else 0
+        else:
+            for entry in entries:
+                line = self._run_line(entry)
+                if line != self._run_line(old[entry.run.name]):
+                    runs.replace_option_prompt(entry.run.name, line)
+
+    def _run_line(self, entry: Entry) -> Content:
+        sign, plain, word, role = SIGNS[entry.condition]
+        state = entry.state
+        muted = role_color(self.app.theme, "muted")
+        rate = f"{state.rate:.3g} steps/s" if entry.condition in LIVE else ""
+        return Content.assemble(
+            (f"{plain if self.app.ascii else sign} ", role_color(self.app.theme, role)),
+            (entry.run.name, "bold"),
+            (f"  {word} · step {state.step:,}\n", role_color(self.app.theme, role)),
+            (f"  {state.outcome.text if state.outcome else rate}", muted),
+        )
+
+    # -- keys
+
+    @on(OptionList.OptionSelected)
+    def action_open(self) -> None:
+        """Start what is chosen among the presets, or open what is chosen among the runs."""
+        if self.runs.has_focus:
+            if (entry := self._chosen()) is not None:
+                self.app.open_run(entry.run)
+        elif self.presets.highlighted is not None and not self._starting:
+            self._starting = True  # a second press of enter starts no second engine
+            try:
+                self.app.open_run(begin(list(self.specs)[self.presets.highlighted]))
+            except UserError as error:
+                self._starting = False
+                self.notify(str(error), severity="error", markup=False)
+
+    def action_other_pane(self) -> None:
+        (self.presets if self.runs.has_focus else self.runs).focus()
+
+    def action_remove(self) -> None:
+        entry = self._chosen() if self.runs.has_focus else None
+        if entry is None:
+            self.notify("Choose a run first: tab goes to the runs.", timeout=3)
+            return
+        run = entry.run
+
+        def answer(sure: bool | None) -> None:
+            if sure:
+                try:
+                    store.remove(run)
+                except UserError as error:
+                    self.notify(str(error), severity="error", markup=False)
+                self._frame = 0
+                self.app.pace.hurry()
+
+        self.app.push_screen(Confirm("remove", f"Delete run {run.name} and everything it recorded?"), answer)
+
+    def action_back(self) -> None:
+        if self._origin is not None:
+            self.app.open_run(self._origin)
+
+    def _chosen(self) -> Entry | None:
+        at = self.runs.highlighted
+        return self._entries[at] if at is not None and at < len(self._entries) else None

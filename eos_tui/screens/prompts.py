@@ -1,0 +1,84 @@
+"""Two questions: one for a number, one for yes or no."""
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Input, Static
+
+from engine.errors import UserError
+
+
+class Ask(ModalScreen[float | int | None]):
+    """Asks for one number. `parse` turns the text into it, or raises UserError with what would do."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "cancel")]
+
+    def __init__(self, title: str, hint: str, parse: Callable[[str], float | int], value: str = ""):
+        super().__init__()
+        self._title, self._hint, self._parse, self._value = title, hint, parse, value
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog") as dialog:
+            dialog.border_title = self._title
+            yield Static(self._hint, id="hint", markup=False)
+            yield Input(self._value, select_on_focus=True)
+            yield Static("", id="error", markup=False)
+            yield Static("enter accepts · esc cancels", classes="quiet")
+
+    @on(Input.Changed)
+    def _forget(self) -> None:
+        self.query_one("#error", Static).update("")
+
+    @on(Input.Submitted)
+    def _accept(self, message: Input.Submitted) -> None:
+        try:
+            self.dismiss(self._parse(message.value.strip()))
+        except UserError as error:
+            self.query_one("#error", Static).update(str(error))
+
+
+class Confirm(ModalScreen[bool]):
+    """Asks yes or no; anything but `y` is no."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("y", "dismiss(True)", "yes"),
+        Binding("n,escape,enter,q", "dismiss(False)", "no"),
+    ]
+
+    def __init__(self, title: str, question: str):
+        super().__init__()
+        self._title, self._question = title, question
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog") as dialog:
+            dialog.border_title = self._title
+            yield Static(self._question, markup=False)
+            yield Static("y yes · n no", classes="quiet")
+
+
+def a_count(least: int) -> Callable[[str], int]:
+    """Reads a whole number of at least `least`."""
+
+    def parse(text: str) -> int:
+        plain = text.replace(",", "").replace("_", "")
+        if not plain.isascii() or not plain.isdigit() or not least <= int(plain) <= 10**9:
+            raise UserError(f"{text or 'nothing'}: expected a whole number from {least} to 1,000,000,000")
+        return int(plain)
+
+    return parse
+
+
+def a_learning_rate(text: str) -> float:
+    """Reads η > 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise UserError(f"{text or 'nothing'}: expected a number, as in 0.02") from None
+    if not 0 < value <= 1e12:
+        raise UserError(f"{text}: η must be greater than 0, and finite")
+    return value

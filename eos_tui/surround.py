@@ -1,0 +1,203 @@
+"""What stands around and upon the curves of a plot: axes, ticks, the legend, the cursor, badges and words."""
+
+import math
+import textwrap
+from typing import NamedTuple
+
+import numpy as np
+from rich.style import Style
+
+from eos_tui import axes
+from eos_tui.axes import Limits, Ticks
+from eos_tui.curves import THRESHOLD, PlotSpec, Window, pens, symbols
+from eos_tui.raster import Canvas, spans
+from eos_tui.series import Envelope, History
+from eos_tui.theme import role_style
+
+GUTTER = axes.LABEL + 1
+"""Cells left of the plot: a tick's label and the axis."""
+FROM_THE_START = ("gd.loss", "gd.gradient_norm", "gd.midpoint_sharpness", "gd.sharpness")
+"""Columns that have values before the edge."""
+
+
+class Box(NamedTuple):
+    """The plot's own cells on the canvas, and what surrounds them."""
+
+    top: int
+    """The first row below the legend."""
+    left: int
+    width: int
+    height: int
+    axis: bool
+    """Whether there is a row for the axis of steps,"""
+    steps: bool
+    """and one for its labels."""
+
+    @classmethod
+    def within(cls, canvas: Canvas, legend: int, right: int) -> "Box":
+        steps, axis = canvas.height >= 5, canvas.height >= 10
+        return cls(legend, GUTTER, canvas.width - GUTTER - right, canvas.height - legend - steps - axis, axis, steps)
+
+    def row(self, value: float, limits: Limits) -> int:
+        """The canvas row of a value."""
+        dot = math.floor((value - limits.lo) / limits.span * 4 * self.height)
+        return self.top + self.height - 1 - min(max(dot // 4, 0), self.height - 1)
+
+    def column(self, step: float, window: Window) -> int:
+        """The canvas column of a step."""
+        share = (step - window.start) / max(window.stop - window.start, 1e-300)
+        return self.left + min(max(math.floor(share * self.width), 0), self.width - 1)
+
+
+def frame(canvas: Canvas, box: Box, window: Window, limits: Limits, marks: Ticks, muted: Style) -> None:
+    """The axes, their ticks and labels."""
+    plain = canvas.ascii
+    canvas.rule(box.left - 1, box.top, box.height, "|" if plain else "│", muted)
+    for value, label in zip(marks.values, marks.labels, strict=True):
+        row = box.row(value, limits)
+        canvas.text(row, 0, label.rjust(axes.LABEL)[: axes.LABEL], muted)
+        canvas.text(row, box.left - 1, "+" if plain else "┤", muted)
+    if marks.exponent and box.top:
+        canvas.text(0, 0, axes.superscript(marks.exponent, plain).rjust(axes.LABEL), muted)
+    if not box.steps:
+        return
+    labels = axes.step_ticks(window.start, window.stop, max(2, box.width // 10))
+    foot = box.top + box.height + box.axis
+    if box.axis:
+        canvas.text(foot - 1, box.left - 1, "+" + "-" * box.width if plain else "└" + "─" * box.width, muted)
+    canvas.text(foot, 0, "step".rjust(axes.LABEL), muted)
+    free = box.left
+    for value, label in zip(labels.values, labels.labels, strict=True):
+        column = box.column(value, window)
+        at = min(max(column - (len(label) - 1) // 2, box.left), canvas.width - len(label))
+        if at >= free:
+            canvas.text(foot, at, label, muted)
+            free = at + len(label) + 1
+            if box.axis:
+                canvas.text(foot - 1, column, "+" if plain else "┬", muted)
+
+
+def threshold_line(canvas: Canvas, box: Box, threshold: Envelope, limits: Limits, style: Style, log: bool) -> None:
+    """2/η over the curves, every other cell, with its name and value at the right."""
+    level = (threshold.lo - limits.lo) * (4 * box.height / limits.span)
+    dots = spans(level, level, 4 * box.height)
+    dots &= np.arange(2 * box.width) // 2 % (THRESHOLD.on + THRESHOLD.off) < THRESHOLD.on
+    canvas.dots(dots, box.top, box.left, style, THRESHOLD.mark, merge=True)
+    if box.left + box.width >= canvas.width:
+        return
+    now = float(threshold.lo[-1])
+    row = box.row(now, limits)
+    beneath = row + 1 if row + 1 < box.top + box.height else row - 1
+    canvas.text(row, box.left + box.width, "2/η", style)
+    canvas.text(beneath, box.left + box.width, axes.number(10**now if log else now, 3), style)
+
+
+def cursor(canvas: Canvas, box: Box, window: Window, muted: Style) -> None:
+    """A line through every row at the cursor's step, behind the curves, and the step on the axis."""
+    assert window.cursor is not None
+    if not window.start <= window.cursor <= window.stop:
+        return
+    column = box.column(window.cursor, window)
+    style = muted + Style(bold=True)
+    canvas.rule(column, box.top, box.height, "|" if canvas.ascii else "│", style, under=True)
+    if box.steps:
+        label = f"{window.cursor:.0f}"
+        at = min(max(column - len(label) // 2, box.left), canvas.width - len(label))
+        canvas.text(box.top + box.height + box.axis, at - 1, f" {label} ", muted)
+        canvas.text(box.top + box.height + box.axis, at, label, style + Style(reverse=True))
+
+
+class Entry(NamedTuple):
+    """One curve in the legend."""
+
+    sample: str
+    name: str
+    role: str
+
+
+def legend_entries(spec: PlotSpec, history: History, traces: list[Envelope], width: int, ascii: bool) -> list[Entry]:
+    """Sample and name of each curve in view, and of 2/η: the curves' own words, or where those do not fit their symbols."""
+    drawn = [
+        (curve, pen)
+        for curve, pen, trace in zip(spec.curves, pens(spec.curves), traces, strict=True)
+        if not np.isnan(trace.lo).all()
+    ]
+    names = symbols(history, [curve for curve, _ in drawn])
+    entries = [Entry(pen.mark * 2 if ascii else pen.sample, curve.label, curve.role) for curve, pen in drawn]
+    if spec.threshold:
+        entries.insert(1, Entry(THRESHOLD.mark * 2 if ascii else THRESHOLD.sample, "2/η", "threshold"))
+    if sum(len(entry.name) + 5 for entry in entries) - 2 > width:
+        short = {curve.label: names[curve.column] for curve, _ in drawn}
+        entries = [entry._replace(name=short.get(entry.name, entry.name)) for entry in entries]
+    return entries
+
+
+def legend(canvas: Canvas, box: Box, entries: list[Entry], theme: str) -> None:
+    """The legend, on as many rows as it was given; names too long for the room left are left out, and an ellipsis says so."""
+    muted = role_style(theme, "muted")
+    row, column, end = 0, box.left, canvas.width
+    left_out = 0
+    for k, entry in enumerate(entries):
+        size = len(entry.name) + 3
+        if column + size > end and row + 1 < box.top:
+            row, column = row + 1, box.left
+        last_row = row + 1 >= box.top
+        if column + size > end - (2 if last_row and (left_out or k + 1 < len(entries)) else 0):
+            left_out += 1
+            continue
+        canvas.text(row, column, entry.sample, role_style(theme, entry.role))
+        canvas.text(row, column + 3, entry.name, muted)
+        column += size + 2
+    if left_out:
+        canvas.text(row, min(column, end - 1), "." if canvas.ascii else "…", muted)
+
+
+def badges(
+    canvas: Canvas, box: Box, spec: PlotSpec, history: History, window: Window, traces: list[Envelope], limits: Limits,
+    theme: str,
+) -> None:
+    """What the picture alone would hide: curves that ended, left the scale, or are not positive on a log axis."""
+    lines = []
+    names = symbols(history, spec.curves)
+    for curve, trace in zip(spec.curves, traces, strict=True):
+        if not history.has(curve.column):
+            continue
+        said = []
+        ending = history.ending(curve.column)
+        kin = [other for other in spec.curves if other.role == curve.role and history.has(other.column)]
+        if ending and ending.step <= window.stop and all(history.ending(other.column) for other in kin):
+            said.append(f"{'non-finite' if ending.infinite else 'no value'} from step {ending.step:.0f}")
+        known = trace.lo[~np.isnan(trace.lo)]
+        if len(known) and not ending and known[-1] > limits.hi:
+            said.append("off the scale")
+        if spec.log and history.last(curve.column) <= 0:
+            said.append("not positive: no log")
+        for what in said:
+            choices = (f" {curve.label}: {what} ", f" {names[curve.column]}: {what} ", f" {what} ")
+            lines.append((next((text for text in choices if len(text) <= box.width), what), curve.role))
+    for row, (line, role) in enumerate(lines[: max(box.height // 3, 1)]):
+        shown = line[: box.width]
+        at = box.left + box.width - len(shown)
+        canvas.text(box.top + row, at, shown, role_style(theme, "warn"))
+        name = shown.partition(":")[0]
+        if name != shown:
+            canvas.text(box.top + row, at, name, role_style(theme, role))
+
+
+def why_empty(spec: PlotSpec, history: History) -> str:
+    """Why a plot has no curve, in a few words."""
+    columns = [curve.column for curve in spec.curves]
+    if not any(history.has(column) for column in columns):
+        return "this run does not record it"
+    if any(history.has(column) and not math.isnan(history.last(column)) for column in columns):
+        return "nothing in view"
+    if not len(history):
+        return "no data yet: waiting for the first step"
+    return "no data yet" if any(column in FROM_THE_START for column in columns) else "no data yet: appears once at the edge"
+
+
+def centred(canvas: Canvas, box: Box, text: str, style: Style) -> None:
+    """Words in the middle of the plot."""
+    lines = textwrap.wrap(text, max(box.width - 2, 1))[: box.height]
+    for row, line in enumerate(lines, box.top + (box.height - len(lines)) // 2):
+        canvas.text(row, box.left + max((box.width - len(line)) // 2, 0), line, style)

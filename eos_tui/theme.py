@@ -1,0 +1,99 @@
+"""Colours as roles: every trajectory keeps its colour in every plot, legend and table.
+
+The hues begin from Okabe and Ito's palette for colour-blind readers, moved until any two trajectories stay apart under
+simulated protanopia, deuteranopia and tritanopia and all stand out from the ground. The `eos-ansi` theme names the terminal's
+own sixteen colours, for terminals without more and for NO_COLOR. Screens use the roles as `$gd`, `$threshold`, … in CSS and
+markup; plots take ready styles from `role_style`.
+"""
+
+from functools import lru_cache
+
+from rich.color import Color as RichColor
+from rich.style import Style
+from textual.color import Color
+from textual.theme import BUILTIN_THEMES, Theme
+
+DARK, LIGHT, ANSI = "eos-dark", "eos-light", "eos-ansi"
+DEFAULT = DARK
+
+ROLES: dict[str, str] = {
+    "gd": "gradient descent",
+    "constrained": "constrained trajectory θ†",
+    "flow": "gradient flow",
+    "generalized": "generalized prediction",
+    "transported": "cubic prediction, transported",
+    "code": "cubic prediction, authors' code form",
+    "threshold": "the stability threshold 2/η",
+    "muted": "axes, ticks, captions",
+    "good": "as the theory wants it",
+    "warn": "worth a look",
+    "bad": "broken or lost",
+}
+
+_PALETTES: dict[str, dict[str, str]] = {
+    DARK: {
+        "gd": "#5db2ee", "constrained": "#1fd890", "flow": "#b9779c", "generalized": "#f0dc32", "transported": "#e3e7ee",
+        "code": "#8463ea", "threshold": "#ee5a2f", "muted": "#7d8896", "good": "#4fc08d", "warn": "#e6a23c", "bad": "#f2545b",
+    },
+    LIGHT: {
+        "gd": "#0a84e8", "constrained": "#00704c", "flow": "#bd6aa2", "generalized": "#5f4400", "transported": "#2f3a48",
+        "code": "#3f2fd0", "threshold": "#e2440f", "muted": "#727b87", "good": "#17784f", "warn": "#96600a", "bad": "#c21f33",
+    },
+    ANSI: {  # the darker half where it can be, for grounds may be black or white
+        "gd": "ansi_cyan", "constrained": "ansi_green", "flow": "ansi_magenta", "generalized": "ansi_yellow",
+        "transported": "ansi_default", "code": "ansi_bright_blue", "threshold": "ansi_bright_red", "muted": "ansi_bright_black",
+        "good": "ansi_bright_green", "warn": "ansi_bright_yellow", "bad": "ansi_red",
+    },
+}
+
+THEMES: tuple[Theme, ...] = (
+    Theme(
+        name=DARK, dark=True, primary="#5db2ee", secondary="#1fd890", accent="#ee5a2f", warning="#e6a23c", error="#f2545b",
+        success="#4fc08d", foreground="#d7dce2", background="#12161c", surface="#171c24", panel="#1f2630",
+        variables={**_PALETTES[DARK], "footer-key-foreground": "#5db2ee", "border-blurred": "#333d4a"},
+    ),
+    Theme(
+        name=LIGHT, dark=False, primary="#0a84e8", secondary="#00704c", accent="#e2440f", warning="#96600a", error="#c21f33",
+        success="#17784f", foreground="#22272e", background="#f7f6f2", surface="#fdfcf9", panel="#ebe8e1",
+        variables={**_PALETTES[LIGHT], "footer-key-foreground": "#0a84e8", "border-blurred": "#cfcabf"},
+    ),
+    Theme(
+        name=ANSI, dark=True, ansi=True, primary="ansi_cyan", secondary="ansi_green", accent="ansi_bright_red",
+        warning="ansi_bright_yellow", error="ansi_red", success="ansi_bright_green", foreground="ansi_default",
+        background="ansi_default", surface="ansi_default", panel="ansi_default", boost="ansi_default",
+        variables={
+            **BUILTIN_THEMES["ansi-dark"].variables, **_PALETTES[ANSI], "border-blurred": "ansi_bright_black",
+            "footer-key-foreground": "ansi_cyan",
+        },
+    ),
+)
+
+_FADES = {0: 1.0, 1: 0.58, 2: 0.34}
+"""How much of a role's colour is left at each age, the rest being background."""
+
+
+def role_color(theme_name: str, role: str) -> str:
+    """The colour of a role in a theme, as Textual reads it. A theme of Textual's own gets our dark or light palette."""
+    return _PALETTES[_base(theme_name)][role]
+
+
+@lru_cache(maxsize=512)
+def role_style(theme_name: str, role: str, age: int = 0, bold: bool = False) -> Style:
+    """The style of a role for plots; `age` 1 and 2 fade it towards the background."""
+    base = _base(theme_name)
+    name = _PALETTES[base][role]
+    if base == ANSI:  # sixteen colours cannot be mixed: brightness is an attribute
+        return Style(color=name.removeprefix("ansi_"), bold=bold or None, dim=age > 0 or None)
+    ground = next(theme for theme in THEMES if theme.name == base).background
+    mixed = Color.parse(ground or name).blend(Color.parse(name), _FADES[age])
+    return Style(color=RichColor.from_rgb(*mixed.rgb), bold=bold or None)
+
+
+def _base(theme_name: str) -> str:
+    """Which of our palettes serves a theme."""
+    if theme_name in _PALETTES:
+        return theme_name
+    other = BUILTIN_THEMES.get(theme_name)
+    if other is None or (other.dark and not other.ansi):
+        return DARK
+    return ANSI if other.ansi else LIGHT

@@ -1,0 +1,90 @@
+"""Which steps the plots show: zoom, pan, follow and the cursor, apart from any widget.
+
+The whole run is shown with some room to its right, and the room is taken in strides: were the axis to grow with every
+step, each frame would redraw every cell.
+"""
+
+import math
+
+ROOM = 1.25
+"""Factor by which the axis outgrows the run when the run has reached its end."""
+SMALLEST_SPAN = 4.0
+
+
+class Timeline:
+    """The steps in view."""
+
+    def __init__(self) -> None:
+        self.last = 0.0
+        """The newest step there is."""
+        self.span: float | None = None
+        """Steps across; None shows the whole run."""
+        self.stop: float | None = None
+        """Right end of a zoomed view; None follows the newest step."""
+        self.cursor: float | None = None
+        self._limit = 40.0
+        self._final = False
+
+    def reach(self, last: float, final: bool = False) -> None:
+        """The run has come to this step; `final` when it will go no further, so that no room is left for more."""
+        self.last, self._final = last, final
+        if last > self._limit:
+            self._limit = _rounded_up(last * ROOM)
+
+    def window(self) -> tuple[float, float]:
+        """The first and the last step in view."""
+        if self.span is None:
+            return 0.0, max(self.last, SMALLEST_SPAN) if self._final else self._limit
+        stop = self.last if self.stop is None else self.stop
+        return max(0.0, stop - self.span), max(stop, self.span)
+
+    def zoom(self, factor: float) -> None:
+        """Show `factor` times as many steps, keeping the cursor where it stands, or else the right end."""
+        start, stop = self.window()
+        stop = min(stop, max(self.last, SMALLEST_SPAN))  # the room to the right is nothing to zoom into
+        span = max((stop - start) * factor, SMALLEST_SPAN)
+        if span >= max(self.last, SMALLEST_SPAN):
+            self.reset()
+        elif self.cursor is not None and start <= self.cursor <= stop:
+            share = (stop - self.cursor) / (stop - start)
+            self.span = span
+            self._end_at(self.cursor + share * span)
+        else:
+            self.span = span
+
+    def pan(self, quarters: float) -> None:
+        """Move by quarters of the span: negative towards the start. Reaching the newest step follows it again."""
+        start, stop = self.window()
+        if self.span is None:
+            self.span = max((min(stop, self.last) - start) / 2, SMALLEST_SPAN)
+            stop = self.last
+        self._end_at(stop + quarters * self.span / 4)
+
+    def reset(self) -> None:
+        """Show the whole run."""
+        self.span = self.stop = None
+
+    def toggle_cursor(self) -> None:
+        """Put the cursor on the newest step in view, or take it away."""
+        self.cursor = None if self.cursor is not None else min(self.window()[1], self.last)
+
+    def move_cursor(self, direction: int, single: bool = False) -> None:
+        """Move the cursor by a hundredth of the view, or by a single step, and the view with it where it would leave."""
+        start, stop = self.window()
+        if self.cursor is None:
+            self.cursor = min(stop, self.last)
+        by = 1.0 if single else max(1.0, math.floor((stop - start) / 100))
+        self.cursor = min(max(round(self.cursor) + direction * by, 0.0), self.last)
+        if self.span is not None and not start <= self.cursor <= stop:
+            self._end_at(self.cursor + (0 if self.cursor > stop else self.span))
+
+    def _end_at(self, stop: float) -> None:
+        assert self.span is not None
+        stop = max(stop, self.span)
+        self.stop = None if stop >= self.last else stop
+
+
+def _rounded_up(value: float) -> float:
+    """The next of 1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8 times a power of ten."""
+    power = 10.0 ** math.floor(math.log10(value))
+    return next((power * lead for lead in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if power * lead >= value), power * 10)

@@ -1,0 +1,153 @@
+"""The head of the dashboard: which run, how far, how fast, how near to the edge, and what is happening in plain words."""
+
+import math
+from collections.abc import Callable, Mapping
+
+from textual.app import ComposeResult
+from textual.content import Content
+from textual.widget import Widget
+
+from engine.narrative import sentence
+from engine.theory import STAGES
+from eos_tui.source import Condition, Source
+from eos_tui.theme import role_color
+from eos_tui.widgets.line import Line
+
+Color = Callable[[str], str]
+"""The colour of a role."""
+
+GAUGE_END = 1.2
+SIGNS: dict[str, tuple[str, str, str, str]] = {  # what the engine does -> sign, sign in ASCII, word, role
+    "starting": ("◌", "o", "starting", "warn"),
+    "running": ("●", "*", "live", "good"),
+    "paused": ("‖", "=", "paused", "warn"),
+    "finished": ("■", "#", "finished", "muted"),
+    "crashed": ("✗", "x", "crashed", "bad"),
+    "silent": ("?", "?", "silent", "bad"),
+    "removed": ("✗", "x", "removed", "bad"),
+}
+
+
+def condition(found: Condition, frozen: bool, color: Color, ascii: bool = False) -> Content:
+    """What the engine does, by sign, word and colour; and whether the view is frozen."""
+    sign, plain, word, role = SIGNS[found]
+    shown = Content.assemble((f"{plain if ascii else sign} {word}", f"bold {color(role)}"))
+    return shown + Content.assemble((" · view frozen", f"bold {color('warn')}")) if frozen else shown
+
+
+def gauge(value: float, cells: int, color: Color, ascii: bool = False) -> Content:
+    """ηS/2 from 0 to 1.2 as a bar of `cells` cells, with a mark at 1: the edge of stability."""
+    full, half, rest, mark, more = ("=", "-", ".", "|", ">") if ascii else ("━", "╸", "─", "┃", "▶")
+    at_edge = round(cells / GAUGE_END)
+    filled = 0.0 if math.isnan(value) else min(max(value, 0.0) / GAUGE_END, 1.0) * cells
+    over = value > 1
+    whole = int(filled)
+    bar = full * whole + (half if filled - whole >= 0.5 else "")
+    bar = bar.ljust(cells, rest)
+    if value > GAUGE_END:
+        bar = bar[:-1] + more
+    parts: list[tuple[str, str]] = []
+    for start, stop in ((0, at_edge), (at_edge + 1, cells)):
+        split = min(max(whole + (filled - whole >= 0.5), start), stop)
+        parts += [(bar[start:split], color("warn" if over and start else "gd")), (bar[split:stop], color("muted"))]
+    return Content.assemble(*parts[:2], (mark, f"bold {color('threshold')}"), *parts[2:])
+
+
+def identity(source: Source, color: Color, width: int, ascii: bool = False) -> Content:
+    """Preset, run, condition, step, rate, η, device."""
+    state, spec = source.state, source.run.spec
+    muted = color("muted")
+    parts: list[Content] = [Content.assemble((f" {spec.name}", "bold"))]
+    if width >= 100:
+        parts.append(Content.assemble((source.run.name, muted)))
+    parts.append(condition(source.condition, source.frozen, color, ascii))
+    parts.append(Content.assemble(("step ", muted), (f"{source.step:>7,}", "bold")))
+    if source.condition == "running":
+        parts.append(Content.assemble((f"{rate(state.rate):>7}", ""), ("/s", muted)))
+    if state.learning_rate > 0:
+        parts.append(Content.assemble(("η ", muted), (f"{state.learning_rate:.4g}", "")))
+    if state.device:
+        parts.append(Content.assemble((f"{state.device} {state.precision}".rstrip(), muted)))
+    return Content("  ").join(parts)
+
+
+def rate(steps_per_second: float) -> str:
+    """Steps a second, in three digits."""
+    return f"{steps_per_second:,.0f}" if steps_per_second >= 100 else f"{steps_per_second:.3g}"
+
+
+def position(source: Source, row: Mapping[str, float], color: Color, width: int, ascii: bool = False) -> Content:
+    """Where the run is: ηS/2 as a gauge, the phase, and the stage of the cycle."""
+    muted = color("muted")
+    sharpness, before = row.get("gd.sharpness", math.nan), row.get("gd.midpoint_sharpness", math.nan)
+    if source.state.phase == "approach" or math.isnan(sharpness):
+        sharpness = before
+    ratio = source.state.learning_rate * sharpness / 2
+    cells = 24 if width < 100 else 36
+    number = f"{ratio:6.3f}" if math.isfinite(ratio) else "     –"
+    parts = [Content.assemble((" ηS/2 ", muted), gauge(ratio, cells, color, ascii), (number, "bold"))]
+    if source.state.phase == "phase portrait":
+        parts = [Content(" ")]  # the simplified system has no sharpness, only y
+    stage = row.get("stage", math.nan)
+    if source.state.phase == "edge" and stage in STAGES:
+        parts.append(Content.assemble((f"stage {stage:.0f} of 4: ", muted), (STAGES[int(stage)], "bold")))
+    else:
+        parts.append(Content.assemble((source.state.phase, "bold")))
+    epsilon = row.get("constrained.epsilon", math.nan)
+    if math.isfinite(epsilon) and width >= 100:
+        parts.append(Content.assemble(("ε ", muted), (f"{epsilon:.3f}", "")))
+    return Content("   ").join(parts)
+
+
+def story(source: Source, row: dict[str, float], color: Color) -> Content:
+    """What is happening, in a sentence."""
+    state = source.state
+    if source.condition == "removed":
+        return Content.assemble(("The run directory is gone: it was removed.", color("bad")))
+    if source.condition == "crashed":
+        last = source.log.strip().splitlines()[-1:] or ["its log is empty"]
+        text = f"The engine is gone without a word; every row on disk is kept. Its log ends: {last[0]}"
+        return Content.assemble((text, color("bad")))
+    if source.condition == "silent":
+        text = f"Nothing heard from {state.host} for a while: its engine is gone, or the shared folder lags."
+        return Content.assemble((text, color("bad")))
+    if source.condition == "starting" and not len(source.history):
+        return Content("The engine is starting: it compiles its steps first, then the curves begin.")
+    return Content(sentence(state, row))
+
+
+class Header(Widget):
+    """Three rows: who, where, what; the last may take two."""
+
+    DEFAULT_CSS = """
+    Header { height: 3; layout: vertical; }
+    Header.short { height: 2; }
+    Header.short #story { display: none; }
+    Header.tall { height: 4; }
+    Header.tall #story { height: 2; padding-left: 1; }
+    #story { padding-left: 1; }
+    """
+
+    def __init__(self, ascii: bool = False):
+        super().__init__()
+        self.ascii = ascii
+        self.lines = Line("identity"), Line("position"), Line("story")
+
+    def compose(self) -> ComposeResult:
+        yield from self.lines
+
+    def show(self, source: Source, note: str = "", cursor: str = "") -> None:
+        """Show where this run stands; `note` at the right, and the values under the `cursor` in place of the sentence."""
+        width, row = self.size.width, source.row()
+
+        def color(role: str) -> str:
+            return role_color(self.app.theme, role)
+
+        who = identity(source, color, width - len(note) - 1, self.ascii)
+        if note:
+            who = who.truncate(width - len(note) - 2, ellipsis=True)
+            who += Content(" " * max(width - len(note) - 1 - who.cell_length, 1)) + Content.assemble((note, color("muted")))
+        what = Content.assemble((cursor, "bold")) if cursor else story(source, row, color)
+        shown = who, position(source, row, color, width, self.ascii), what
+        for line, content in zip(self.lines, shown, strict=True):
+            line.show(content)

@@ -1,0 +1,62 @@
+"""The latest events of a run, in sentences, below the plots."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from textual.app import ComposeResult
+from textual.content import Content
+from textual.widget import Widget
+
+from engine.control import AnyEvent
+from eos_tui.theme import role_color
+from eos_tui.widgets.line import Line
+
+EVENT_ROLES = {
+    "EdgeReached": "good",
+    "Finished": "good",
+    "AssumptionRestored": "good",
+    "AssumptionFailed": "warn",
+    "PredictionLost": "warn",
+    "EigenvectorsSwapped": "warn",
+    "EigenpairCorrected": "warn",
+    "ConstraintLost": "warn",
+    "TrackingEnded": "warn",
+    "Refused": "bad",
+}
+"""Events whose step is coloured; the sentence alone carries the meaning."""
+
+ROWS = 4
+
+
+def told(event: AnyEvent, color: Callable[[str], str], clock: bool = False) -> Content:
+    """One event: its step and its sentence, with the time of day when asked."""
+    role = EVENT_ROLES.get(type(event).__name__, "muted")
+    when = f"{datetime.fromtimestamp(event.at):%H:%M:%S} " if clock else ""
+    return Content.assemble((f" {when}", color("muted")), (f"{event.step:>7,} ", color(role)), event.text)
+
+
+class Journal(Widget):
+    """The last events, the newest at the bottom."""
+
+    DEFAULT_CSS = """
+    Journal { height: 4; layout: vertical; }
+    Journal.short { height: 1; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines = tuple(Line() for _ in range(ROWS))
+
+    def compose(self) -> ComposeResult:
+        yield from self.lines
+
+    def show(self, events: Sequence[AnyEvent]) -> None:
+        """Show the last of these events."""
+        room = min(max(self.size.height, 1), ROWS)
+        latest = list(events)[-room:]
+
+        def color(role: str) -> str:
+            return role_color(self.app.theme, role)
+
+        for line, event in zip(self.lines, [*latest, *[None] * (ROWS - len(latest))], strict=True):
+            line.show(Content("") if event is None else told(event, color))

@@ -1,0 +1,127 @@
+"""A line plot on the screen: it repaints the rows that changed, and keeps its axis as long as it serves."""
+
+from textual.content import Content
+from textual.geometry import Region
+from textual.strip import Strip
+from textual.widget import Widget
+
+from eos_tui import plots
+from eos_tui.axes import Limits
+from eos_tui.curves import PlotSpec, Window
+from eos_tui.series import History
+
+
+class Drawing(Widget, can_focus=True):
+    """A bordered widget whose content is rows of styled text, made anew at each frame and sent only where they differ."""
+
+    DEFAULT_CSS = """
+    Drawing {
+        border: round $border-blurred;
+        border-title-color: $foreground;
+        border-subtitle-color: $text-muted;
+        border-title-align: left;
+        border-subtitle-align: right;
+        &:focus { border: round $primary; border-title-style: bold; border-subtitle-color: $foreground; }
+    }
+    """
+
+    def __init__(self, *, id: str | None = None, classes: str | None = None, ascii: bool = False):
+        super().__init__(id=id, classes=classes)
+        self.ascii = ascii
+        self._strips: list[Strip] = []
+        self._drawn_for: tuple[int, int, str] | None = None
+        self._retitling = False
+
+    def content_strips(self, width: int, height: int, theme: str) -> list[Strip]:
+        """The rows to show at this size."""
+        raise NotImplementedError
+
+    def titles(self) -> tuple[str, str]:
+        """The words on the border's top and bottom."""
+        raise NotImplementedError
+
+    def update(self) -> None:
+        """Draw again, and refresh the rows that differ."""
+        if not self.is_attached or not self.size:
+            return
+        before, resized = self._strips, self._drawn_for != self._drawing_for()
+        self._redraw()
+        border = self._retitle()
+        if resized:
+            self.refresh()
+            return
+        changed = [y for y, (old, new) in enumerate(zip(before, self._strips, strict=True)) if old != new]
+        regions = [Region(0, y, self.size.width, 1) for y in changed] + border
+        if regions:
+            self.refresh(*regions)
+
+    def render_line(self, y: int) -> Strip:
+        if self._drawn_for != self._drawing_for():
+            self._redraw()
+        style = self.visual_style.rich_style
+        return self._strips[y].apply_style(style) if y < len(self._strips) else Strip.blank(self.size.width, style)
+
+    def refresh(self, *regions: Region, repaint: bool = True, layout: bool = False, recompose: bool = False):
+        """As any widget's; silent while the titles are set, which would otherwise repaint every row."""
+        if self._retitling:
+            return self
+        return super().refresh(*regions, repaint=repaint, layout=layout, recompose=recompose)
+
+    def on_resize(self) -> None:
+        if self._retitle():  # as many values as there is room for
+            self.refresh()
+
+    def _drawing_for(self) -> tuple[int, int, str]:
+        return self.size.width, self.size.height, self.app.theme
+
+    def _redraw(self) -> None:
+        width, height, theme = self._drawn_for = self._drawing_for()
+        self._strips = self.content_strips(width, height, theme)
+
+    def _retitle(self) -> list[Region]:
+        """Set the border's words, and say which rows of the border they changed."""
+        title, subtitle = (Content(text) for text in self.titles())
+        width, height = self.size
+        self._retitling = True
+        regions = []
+        if self._border_title != title:
+            self.border_title = title
+            regions.append(Region(0, -1, width, 1))
+        if self._border_subtitle != subtitle:
+            self.border_subtitle = subtitle
+            regions.append(Region(0, height, width, 1))
+        self._retitling = False
+        return regions
+
+
+class LinePlot(Drawing):
+    """Curves against the step."""
+
+    def __init__(self, spec: PlotSpec, *, id: str | None = None, classes: str | None = None, ascii: bool = False):
+        super().__init__(id=id, classes=classes, ascii=ascii)
+        self.spec = spec
+        """May be replaced; the next `show` draws it."""
+        self._logarithmic = spec.log
+        self._history = History(())
+        self._window = Window(0, 1)
+        self._limits: Limits | None = None
+
+    def show(self, history: History, window: Window) -> None:
+        """Show these steps of this history."""
+        if history is not self._history or self.spec.log != self._logarithmic:
+            self._limits, self._logarithmic = None, self.spec.log
+        self._history, self._window = history, window
+        self.update()
+
+    def content_strips(self, width: int, height: int, theme: str) -> list[Strip]:
+        if not self._history.columns:
+            return plots.message("no data yet", width, height, theme)
+        painted = plots.paint(
+            self.spec, self._history, self._window, width, height, ascii=self.ascii, theme=theme, limits=self._limits
+        )
+        self._limits = painted.limits
+        return painted.strips
+
+    def titles(self) -> tuple[str, str]:
+        room = max(self.size.width - 4, 0)
+        return plots.heading(self.spec), plots.values_line(self.spec, self._history, self._window, room)

@@ -1,0 +1,340 @@
+"""The phase portrait of self-stabilization: |x|/δ against y, as the predator–prey cycle it is.
+
+Under the orbits lie the level sets of Lemma 3 for the present α, the nullclines y = 0 and |x| = δ, and the fixed point. An
+orbit turns clockwise: y rises while |x| is small, |x| grows while y > 0, and |x| > δ drives y down again.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from rich.style import Style
+from textual.strip import Strip
+
+from engine import theory
+from eos_tui import axes, plots
+from eos_tui.axes import Limits
+from eos_tui.curves import DASHED, Pen, Window
+from eos_tui.raster import Canvas, strokes
+from eos_tui.series import History
+from eos_tui.surround import GUTTER
+from eos_tui.theme import role_style
+from eos_tui.widgets.plot import Drawing
+
+TRAIL = 150
+"""Rows of an orbit that are drawn: the newest third bright, the two before it fading."""
+LEVELS = (0.1, 0.5, 1.5, 3.5, 7.0)
+STALE = 0.10
+"""Relative change of α or of the orbit's g from which the level sets are drawn anew: they are a backdrop, and each move of
+theirs would repaint the whole plot."""
+FARTHEST = 12.0
+"""|x|/δ and |y|/√α that the axes go to at most: the cycle of an orbit that comes there began with |x| = δ·10⁻³¹."""
+COMPANION = 3.0
+"""Factor over the real orbit to which predictions may widen the axes."""
+REAL = Pen("━━", 1, 0, "*")
+
+
+class Orbit(NamedTuple):
+    """A path through the portrait, the newest point last; NaN where it has none."""
+
+    label: str
+    role: str
+    pen: Pen
+    x: np.ndarray
+    """|x|/δ."""
+    y: np.ndarray
+
+    @property
+    def now(self) -> tuple[float, float] | None:
+        """Its newest point, unless it has left."""
+        if not len(self.x) or not (np.isfinite(self.x[-1]) and np.isfinite(self.y[-1])):
+            return None
+        return float(self.x[-1]), float(self.y[-1])
+
+
+class PhasePortrait(Drawing):
+    """The real orbit and the predicted ones over the level sets of Lemma 3."""
+
+    def __init__(
+        self, forms: Sequence[str] = ("generalized",), alpha: float | None = None, beta: float | None = None, *,
+        id: str | None = None, classes: str | None = None, ascii: bool = False,
+    ):
+        super().__init__(id=id, classes=classes, ascii=ascii)
+        self.forms = tuple(forms)
+        """Predictions drawn; may be replaced, and the next `show` draws them."""
+        self.alpha, self.beta = alpha, beta
+        """α and β where the run does not record them (the phase presets)."""
+        self._history = History(())
+        self._window = Window(0, 1)
+        self._x_limits: Limits | None = None
+        self._y_limits: Limits | None = None
+        self._backdrop = (math.nan, math.nan)
+        """The α and g that the level sets are drawn for."""
+
+    def show(self, history: History, window: Window) -> None:
+        """Show the orbits up to the cursor, or else to the end of the window."""
+        if history is not self._history:
+            self._x_limits = self._y_limits = None
+        self._history, self._window = history, window
+        self.update()
+
+    def titles(self) -> tuple[str, str]:
+        title = "phase portrait" + (": y [1/η] against |x|/δ" if self.size.width >= 44 else "")
+        orbits = self._orbits() if self._setting() else []
+        if len(orbits) and orbits[0].now and not self._history.has("ode1.x"):
+            x, y = orbits[0].now
+            return title, f"|x|/δ {axes.number(x, 3)} · y {axes.number(y, 3)}"
+        return title, ""
+
+    def content_strips(self, width: int, height: int, theme: str) -> list[Strip]:
+        setting = self._setting()
+        if setting is None:
+            return plots.message(self._why_empty(), width, height, theme)
+        if not math.isfinite(setting.delta):
+            return plots.message(
+                f"δ = √(2α/β) is undefined here: α = {axes.number(setting.alpha)}, β = {axes.number(setting.beta)}. "
+                "Without progressive sharpening (α > 0, Assumption 1) there is no fixed point to turn around.",
+                width, height, theme,
+            )
+        canvas = Canvas(max(width, 0), max(height, 0), self.ascii)
+        orbits = self._orbits()
+        g = _level(orbits[0], setting.alpha)
+        caption = self._caption(setting, orbits[0], g, width)[: 2 if height >= 14 else 1] if height >= 7 else []
+        top, rows = int(height >= 4), height - int(height >= 4) - int(height >= 5) - len(caption)
+        columns = width - GUTTER
+        if columns < 4 or rows < 2:
+            return canvas.strips()
+        frame = _Frame(canvas, top, GUTTER, columns, rows, *self._settle(orbits, setting.alpha, g), theme)
+        frame.axes()
+        frame.nullclines()
+        frame.path(_level_sets(LEVELS, self._backdrop[0]), role_style(theme, "muted", 2))
+        if self._backdrop[1] > 0:
+            frame.path(_level_sets((self._backdrop[1],), self._backdrop[0]), role_style(theme, "muted", 1))
+        for orbit in reversed(orbits):
+            frame.trail(orbit)
+        frame.mark((1.0, 0.0), "o" if self.ascii else "◆", role_style(theme, "threshold"))
+        for orbit in reversed(orbits):
+            if orbit.now:
+                hollow = orbit.pen is not REAL
+                sign = ("@" if not hollow else "O") if self.ascii else ("●" if not hollow else "○")
+                frame.mark(orbit.now, sign, role_style(theme, orbit.role, bold=True))
+        if top:
+            self._legend(canvas, orbits, theme)
+        for k, line in enumerate(caption):
+            canvas.text(height - len(caption) + k, 0, line, role_style(theme, "muted"))
+        return canvas.strips()
+
+    def _last_row(self) -> int:
+        """The row that counts as now: at the cursor, or the last in view."""
+        history, window = self._history, self._window
+        if not len(history):
+            return -1
+        return history.row_near(window.stop if window.cursor is None else window.cursor)
+
+    def _setting(self) -> "_Setting | None":
+        """α, β, δ, ε as they stand at the row shown; None before there are any."""
+        history, row = self._history, self._last_row()
+        if row < 0:
+            return None
+        alpha, beta = self.alpha, self.beta
+        if history.has("constrained.alpha"):
+            found = _latest(history, "constrained.alpha", row), _latest(history, "constrained.beta", row)
+            if not math.isnan(found[0]):
+                alpha, beta = found
+        if alpha is None or beta is None:
+            return None
+        rate = float(history.column("learning_rate")[row]) if history.has("learning_rate") else math.nan
+        return _Setting(alpha, beta, theory.delta(alpha, beta), theory.epsilon(rate, alpha))
+
+    def _orbits(self) -> list[Orbit]:
+        """The real orbit first, then the predicted ones; or those of a phase run, map before flow."""
+        history, last = self._history, self._last_row()
+        rows = slice(max(last + 1 - TRAIL, 0), last + 1)
+        found = []
+        if history.has("ode1.x"):
+            delta = self._setting().delta  # type: ignore[union-attr]
+            starts = [k for k in range(1, 9) if history.has(f"ode{k}.x")]
+            for family, label, role, pen in (("map", "map (3)", "gd", REAL), ("ode", "flow (4)", "flow", DASHED[0])):
+                for k in starts:
+                    x, y = history.column(f"{family}{k}.x")[rows], history.column(f"{family}{k}.y")[rows]
+                    found.append(Orbit(label, role, pen, np.abs(x) / delta, y))
+            return found
+        delta_rows = history.column("constrained.delta")[rows]
+        families = [("gd", "real", REAL)] + [
+            (form, form, DASHED[k]) for k, form in enumerate(self.forms) if history.has(f"{form}.x")
+        ]
+        for family, label, pen in families:
+            x, y = history.column(f"{family}.x")[rows], history.column(f"{family}.y")[rows]
+            with np.errstate(invalid="ignore", over="ignore"):
+                found.append(Orbit(label, family, pen, np.abs(x) / delta_rows, y))
+        return found
+
+    def _settle(self, orbits: list[Orbit], alpha: float, g: float) -> tuple[Limits, Limits]:
+        """Choose the level sets and the axes, keeping those of the last frame while they serve."""
+        known_alpha, known_g = self._backdrop
+        if not abs(alpha - known_alpha) <= STALE * known_alpha:
+            known_alpha = alpha
+        if not abs(g - known_g) <= STALE * known_g:
+            known_g = g
+        self._backdrop = known_alpha, known_g
+        bounds = theory.bounds(max(0.5, known_g if known_g < 50 else 0.5), known_alpha, 2 * known_alpha)  # δ = 1
+        right, height = bounds.x_max, bounds.y_max
+        for orbit in sorted(orbits, key=lambda orbit: orbit.pen is not REAL):
+            most = (FARTHEST, FARTHEST * math.sqrt(alpha))
+            if orbit.pen is not REAL:
+                most = min(most[0], COMPANION * right), min(most[1], COMPANION * height)
+            x, y = orbit.x[np.isfinite(orbit.x)], np.abs(orbit.y[np.isfinite(orbit.y)])
+            right = max(right, min(float(x.max(initial=0)), most[0]))
+            height = max(height, min(float(y.max(initial=0)), most[1]))
+        self._x_limits = axes.settle(self._x_limits, 0.0, right)
+        self._y_limits = axes.settle(self._y_limits, -height, height)
+        return self._x_limits, self._y_limits
+
+    def _caption(self, setting: "_Setting", orbit: Orbit, g: float, width: int) -> list[str]:
+        """The period and height of the present cycle, and the constants: on one line where they fit."""
+        constants = "  ".join(
+            f"{name} {axes.number(value, 3)}"
+            for name, value in (("α", setting.alpha), ("β", setting.beta), ("δ", setting.delta), ("ε", setting.epsilon))
+        )
+        if orbit.now and not self._in_reach(orbit.now, setting.alpha):
+            return ["the orbit has left the plot", constants]
+        if not (g > 0 and setting.epsilon > 0):
+            return [constants]
+        period = _unit_period(float(f"{g:.3g}")) / setting.epsilon
+        height = theory.bounds(g, setting.alpha, setting.beta).y_max
+        cycle = f"period {period:.0f} steps  |y| ≤ {axes.number(height, 3)}"
+        return [f"{constants}  {cycle}"] if len(constants) + 2 + len(cycle) <= width else [cycle, constants]
+
+    def _why_empty(self) -> str:
+        history = self._history
+        if history.has("ode1.x") and len(history):
+            return "α and β of this run are not known"
+        if history.columns and not history.has("constrained.alpha"):
+            return "this run does not record it"
+        if history.columns and not math.isnan(history.last("constrained.alpha")) and self._window.cursor is None:
+            return "θ† is no longer followed"
+        return "no data yet: appears once at the edge"
+
+    def _in_reach(self, point: tuple[float, float], alpha: float) -> bool:
+        return point[0] <= FARTHEST and abs(point[1]) <= FARTHEST * math.sqrt(alpha)
+
+    def _legend(self, canvas: Canvas, orbits: list[Orbit], theme: str) -> None:
+        column, named = GUTTER, set()
+        for orbit in orbits:
+            if orbit.label in named or column + 3 + len(orbit.label) > canvas.width:
+                continue
+            named.add(orbit.label)
+            canvas.text(0, column, orbit.pen.mark * 2 if self.ascii else orbit.pen.sample, role_style(theme, orbit.role))
+            canvas.text(0, column + 3, orbit.label, role_style(theme, "muted"))
+            column += len(orbit.label) + 5
+
+
+class _Setting(NamedTuple):
+    """The constants of the simplified system."""
+
+    alpha: float
+    beta: float
+    delta: float
+    epsilon: float
+
+
+class _Frame(NamedTuple):
+    """Where the portrait lies on its canvas, and what its axes span."""
+
+    canvas: Canvas
+    top: int
+    left: int
+    columns: int
+    rows: int
+    x: Limits
+    y: Limits
+    theme: str
+
+    def axes(self) -> None:
+        """Ticks and labels."""
+        canvas, muted = self.canvas, role_style(self.theme, "muted")
+        canvas.rule(self.left - 1, self.top, self.rows, "|" if canvas.ascii else "│", muted)
+        marks = axes.ticks(self.y, min(max(self.rows // 3, 3), 7))
+        for value, label in zip(marks.values, marks.labels, strict=True):
+            row = self._cell((0.0, value))[0]
+            canvas.text(row, 0, label.rjust(axes.LABEL)[: axes.LABEL], muted)
+            canvas.text(row, self.left - 1, "+" if canvas.ascii else "┤", muted)
+        if marks.exponent and self.top:
+            canvas.text(0, 0, axes.superscript(marks.exponent, canvas.ascii).rjust(axes.LABEL), muted)
+        foot = self.top + self.rows
+        if foot >= canvas.height:
+            return
+        canvas.text(foot, 0, "|x|/δ".rjust(axes.LABEL), muted)
+        marks, free = axes.ticks(self.x, max(2, self.columns // 9)), self.left
+        for value, label in zip(marks.values, marks.labels, strict=True):
+            at = min(max(self._cell((value, self.y.lo))[1] - (len(label) - 1) // 2, self.left), canvas.width - len(label))
+            if at >= free:
+                canvas.text(foot, at, label, muted)
+                free = at + len(label) + 1
+
+    def nullclines(self) -> None:
+        """y = 0 and |x| = δ, across which the orbits turn."""
+        plain, style = self.canvas.ascii, role_style(self.theme, "muted", 1)
+        row, column = self._cell((1.0, 0.0))
+        self.canvas.text(row, self.left, ("-" if plain else "┈") * self.columns, style)
+        self.canvas.rule(column, self.top, self.rows, ":" if plain else "┊", style)
+
+    def path(self, points: np.ndarray, style: Style) -> None:
+        """A level set, under everything else."""
+        x, y = self._dots(points[:, 0], points[:, 1])
+        self.canvas.dots(strokes(x, y, 2 * self.columns, 4 * self.rows), self.top, self.left, style, ".", under=True)
+
+    def trail(self, orbit: Orbit) -> None:
+        """An orbit, its oldest third faintest."""
+        x, y = self._dots(orbit.x, orbit.y)
+        count = len(x)
+        for age in (2, 1, 0):
+            start, stop = max(count - (age + 1) * TRAIL // 3 - 1, 0), max(count - age * TRAIL // 3, 0)
+            dots = strokes(x[start:stop], y[start:stop], 2 * self.columns, 4 * self.rows)
+            self.canvas.dots(dots, self.top, self.left, role_style(self.theme, orbit.role, age), orbit.pen.mark)
+
+    def mark(self, point: tuple[float, float], sign: str, style: Style) -> None:
+        """A sign at a point, where it is in view."""
+        if self.x.lo <= point[0] <= self.x.hi and self.y.lo <= point[1] <= self.y.hi:
+            row, column = self._cell(point)
+            self.canvas.text(row, column, sign, style)
+
+    def _dots(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return (x - self.x.lo) / self.x.span * 2 * self.columns, (y - self.y.lo) / self.y.span * 4 * self.rows
+
+    def _cell(self, point: tuple[float, float]) -> tuple[int, int]:
+        column = math.floor((point[0] - self.x.lo) / self.x.span * self.columns)
+        row = math.floor((point[1] - self.y.lo) / self.y.span * self.rows)
+        return (
+            self.top + self.rows - 1 - min(max(row, 0), self.rows - 1),
+            self.left + min(max(column, 0), self.columns - 1),
+        )
+
+
+@lru_cache(maxsize=64)
+def _level_sets(levels: tuple[float, ...], alpha: float) -> np.ndarray:
+    """The level sets one after the other, NaN between them; in |x|/δ and y they do not depend on β."""
+    return np.concatenate([np.append(theory.level_set(g, alpha, 1.0), [[np.nan, np.nan]], axis=0) for g in levels])
+
+
+@lru_cache(maxsize=64)
+def _unit_period(g: float) -> float:
+    """The period on the level set g times ε: y goes with √α, so that nothing but g is left."""
+    return theory.period(g, 1.0, 1.0, 1.0)
+
+
+def _latest(history: History, name: str, row: int) -> float:
+    """The value at the row, or the last finite one within the trail before it."""
+    values = history.column(name)[max(row + 1 - TRAIL, 0) : row + 1]
+    known = values[np.isfinite(values)]
+    return float(known[-1]) if len(known) else math.nan
+
+
+def _level(orbit: Orbit, alpha: float) -> float:
+    """Lemma 3's g of the orbit: the median over its last rows, for each step of the map shifts it a little."""
+    with np.errstate(all="ignore"):
+        g = theory.conserved(orbit.x[-15:], orbit.y[-15:], alpha, 2 * alpha)  # δ = 1 in these coordinates
+    g = g[np.isfinite(g)]
+    return float(np.median(g)) if len(g) else math.nan

@@ -1,0 +1,324 @@
+"""Line plots: what is drawn is what was recorded, whatever was recorded, at any size."""
+
+import itertools
+import re
+import time
+
+import numpy as np
+import pytest
+from textual.app import App
+from textual.color import Color
+
+from engine.columns import Column
+from eos_tui import curves, plots, theme
+from eos_tui.plots import Curve, PlotSpec, Window
+from eos_tui.series import History
+from eos_tui.widgets.plot import LinePlot
+
+NAMES = {"step": "t", "learning_rate": "η", "gd.loss": "L(θ)", "gd.sharpness": "S(θ)", "generalized.sharpness": "S⋆",
+         "gd.x": "x", "flow.sharpness": "S(θ_GF)"}
+COLUMNS = tuple(Column(name, symbol, name, "", "", "") for name, symbol in NAMES.items())
+SHARPNESS = PlotSpec("sharpness", "sharpness S", "1/η", (
+    Curve("gd.sharpness", "gradient descent", "gd"),
+    Curve("generalized.sharpness", "generalized", "generalized", dashed=True),
+), threshold=True)
+LOSS = PlotSpec("loss", "training loss L", "", (Curve("gd.loss", "gradient descent", "gd"),))
+SWING = PlotSpec("x", "x", "", (Curve("gd.x", "gradient descent", "gd"),), zero=True)
+
+
+def history_of(count, **columns):
+    """A history of `count` steps; columns by name with "_" for ".", NaN where not given."""
+    rows = np.full((count, len(COLUMNS)), np.nan)
+    rows[:, 0], rows[:, 1] = np.arange(count), 0.02
+    for name, values in columns.items():
+        index = list(NAMES).index(name if name == "learning_rate" else name.replace("_", ".", 1))
+        rows[:, index] = values
+    history = History(COLUMNS)
+    history.extend(rows)
+    return history
+
+
+def oscillating(count):
+    t = np.arange(count)
+    return history_of(
+        count, gd_loss=np.exp(-t / count), gd_x=(-1.0) ** t, gd_sharpness=100 + (-1.0) ** t,
+        generalized_sharpness=100 + np.sin(t),
+    )
+
+
+def lines(spec, history, window, width=60, height=16, **options):
+    return [strip.text for strip in plots.draw(spec, history, window, width, height, **options)]
+
+
+def cells(rows, pattern="[⠁-⣿]"):
+    return sum(len(re.findall(pattern, row)) for row in rows)
+
+
+@pytest.mark.parametrize("width", [0, 1, 5, 9, 10, 38, 58, 118])
+@pytest.mark.parametrize("spec", [SHARPNESS, SWING, LOSS._replace(log=True)])
+def test_every_row_has_exactly_the_cells_asked_for(spec, width):
+    histories = (History(COLUMNS), oscillating(700))
+    for history, size in itertools.product(histories, [(width, height) for height in (0, 1, 3, 4, 5, 9, 12, 36)]):
+        strips = plots.draw(spec, history, Window(0, 900, 333), *size)
+        assert len(strips) == size[1]
+        assert all(strip.cell_length == size[0] == sum(s.cell_length for s in strip) for strip in strips)
+
+
+def test_the_threshold_is_in_sight_before_any_sharpness_is_and_far_above_it():
+    for history in (history_of(3), history_of(50, gd_sharpness=np.linspace(1, 2, 50))):
+        shown = lines(SHARPNESS, history, Window(0, 50))
+        row = next(row for row in shown[1:] if "2/η" in row)
+        assert cells([row]) >= 15
+        assert any("100" in row[-4:] for row in shown)
+
+
+def test_the_threshold_moves_where_the_learning_rate_does():
+    rate = np.where(np.arange(400) < 200, 0.02, 0.04)
+    shown = lines(SHARPNESS, history_of(400, learning_rate=rate, gd_sharpness=80.0), Window(0, 400))
+    marked = [row for row in shown[1:] if row.rstrip().endswith("2/η")]
+    assert len(marked) == 1
+    assert cells([marked[0][:30]]) == 0  # at 50 only in the second half
+    assert cells([marked[0][32:]]) >= 8
+
+
+def test_a_period_two_oscillation_shows_as_a_filled_band():
+    shown = lines(SWING, oscillating(5000), Window(0, 5000), height=20)
+    full = [row.count("⣿") for row in shown]
+    assert sum(count > 45 for count in full) >= 10
+
+
+def test_a_continuous_curve_is_connected():
+    t = np.arange(3000)
+    for count in (40, 3000):
+        history = history_of(count, gd_loss=np.sin(t[:count] * 9 / count))
+        dots = _dots(lines(LOSS, history, Window(0, count - 1)))
+        columns = [np.flatnonzero(column) for column in dots.T if column.any()]
+        assert len(columns) > 90
+        for one, other in itertools.pairwise(columns):
+            assert one.min() <= other.max() + 1
+            assert other.min() <= one.max() + 1
+
+
+def _dots(shown):
+    """The braille dots of a drawn plot, top row first."""
+    bits = {(0, 0): 1, (1, 0): 2, (2, 0): 4, (3, 0): 64, (0, 1): 8, (1, 1): 16, (2, 1): 32, (3, 1): 128}
+    codes = np.array([[max(ord(c) - 0x2800, 0) if 0x2800 <= ord(c) < 0x2900 else 0 for c in row] for row in shown])
+    dots = np.zeros((4 * codes.shape[0], 2 * codes.shape[1]), bool)
+    for (row, column), bit in bits.items():
+        dots[row::4, column::2] = codes & bit > 0
+    return dots
+
+
+def test_missing_values_make_a_gap():
+    values = np.ones(600)
+    values[200:400] = np.nan
+    for window in (Window(0, 600), Window(180, 420)):
+        shown = lines(LOSS, history_of(600, gd_loss=values), window)
+        assert any(re.search(r"[⠁-⣿] {8,}[⠁-⣿]", row) for row in shown)
+
+
+def test_values_measured_now_and_then_are_joined():
+    values = np.full(600, np.nan)
+    values[::7] = 1.0
+    for window in (Window(0, 600), Window(180, 220)):
+        shown = lines(LOSS, history_of(600, gd_loss=values), window)
+        assert not any(re.search(r"[⠁-⣿] +[⠁-⣿]", row) for row in shown)
+        assert cells(shown) > 40
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e308, -1e308, 0.0, -3.0])
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize("count", [30, 5000])
+def test_a_diverging_run_is_drawn_up_to_where_it_diverged(bad, log, count):
+    values = np.linspace(1, 2, count)
+    values[count * 2 // 3 :] = bad
+    shown = lines(LOSS._replace(log=log), history_of(count, gd_loss=values), Window(0, count))
+    assert cells(shown) >= 20
+    said = "\n".join(shown)
+    if np.isinf(bad):
+        assert f"non-finite from step {count * 2 // 3}" in said
+    if np.isnan(bad):
+        assert f"no value from step {count * 2 // 3}" in said
+    if log and bad <= 0 and np.isfinite(bad):
+        assert "not positive" in said
+
+
+def test_a_prediction_that_runs_away_does_not_flatten_what_it_predicts():
+    runaway = 100 + np.exp(np.arange(200) / 5.0)
+    history = history_of(200, gd_sharpness=100 + np.sin(np.arange(200)), generalized_sharpness=runaway)
+    shown = lines(SHARPNESS, history, Window(0, 200))
+    assert "off the scale" in "\n".join(shown)
+    drawn = _dots(lines(SHARPNESS._replace(curves=SHARPNESS.curves[:1]), history, Window(0, 200)))
+    assert np.flatnonzero(drawn.any(axis=1)).size > 15
+
+
+def test_an_empty_plot_says_when_it_will_not_be():
+    waiting = history_of(10, gd_loss=1.0)
+    assert "appears once at the edge" in " ".join(lines(SWING, waiting, Window(0, 10)))
+    assert "waiting for the first step" in " ".join(lines(LOSS, History(COLUMNS), Window(0, 10)))
+    assert "does not record" in " ".join(lines(LOSS, History(COLUMNS[:2]), Window(0, 10)))
+    assert "nothing in view" in " ".join(lines(LOSS, waiting, Window(100, 200)))
+
+
+def test_the_cursor_stands_at_its_step_and_reads_stored_values():
+    history = oscillating(500)
+    window = Window(0, 500, cursor=250)
+    shown = lines(SWING, history, window)
+    assert "250" in shown[-1]
+    assert plots.values_line(SWING, history, window) == "t 250 · x 1.000"
+    assert plots.values_line(SHARPNESS, history, Window(0, 500)).startswith("S(θ) 99.00 · S⋆ ")
+    assert plots.values_line(SHARPNESS, history, Window(0, 500), width=15) == "S(θ) 99.00"
+
+
+def test_curves_differ_by_more_than_colour():
+    many = [Curve(f"c{k}", str(k), "gd", dashed) for k, dashed in enumerate((False, False, False, True, True, True))]
+    pens = curves.pens(many)
+    assert len({(pen.on, pen.off) for pen in pens}) == 6
+    assert len({pen.sample for pen in pens}) == 6
+    assert len({pen.mark for pen in pens}) == 6
+    shown = lines(SHARPNESS, oscillating(500), Window(0, 500), width=70)
+    assert "━━ gradient descent  ╌╌ 2/η  ╌╌ generalized" in shown[0]
+
+
+def test_a_narrow_legend_uses_the_symbols_of_the_paper():
+    shown = lines(SHARPNESS, oscillating(500), Window(0, 500), width=38, height=9)
+    assert "━━ S(θ)  ╌╌ 2/η  ╌╌ S⋆" in shown[0]
+
+
+def test_ascii_output_draws_in_ascii():
+    drawn = lines(SWING, oscillating(500), Window(0, 500, 100), ascii=True)
+    assert all(row.isascii() for row in drawn)
+    assert sum(row.count("*") for row in drawn) > 100
+
+
+def test_an_axis_kept_from_the_frame_before_leaves_all_other_rows_unchanged():
+    rising, window = 1.0 + np.arange(910) / 1e3, Window(0, 1250)
+    before = plots.paint(LOSS, history_of(900, gd_loss=rising[:900]), window, 60, 16)
+    after = plots.paint(LOSS, history_of(910, gd_loss=rising), window, 60, 16, limits=before.limits)
+    changed = [y for y, (old, new) in enumerate(zip(before.strips, after.strips, strict=True)) if old != new]
+    assert 1 <= len(changed) <= 2
+
+
+def test_a_printed_frame_is_text_with_or_without_colours():
+    history = oscillating(300)
+    plain = plots.render_text(SHARPNESS, history, Window(0, 300), 60, 14, colour=False)
+    assert plain.startswith("sharpness S [1/η]")
+    assert len(plain.splitlines()) == 14
+    assert "\x1b" not in plain
+    colourful = plots.render_text(SHARPNESS, history, Window(0, 300), 60, 14, colour=True)
+    assert "\x1b[" in colourful
+    stripped = re.sub(r"\x1b\[[0-9;]*m", "", colourful).splitlines()
+    assert [row.rstrip() for row in stripped] == plain.splitlines()
+
+
+def test_drawing_does_not_depend_on_the_length_of_the_history():
+    def seconds(count):
+        history, taken = oscillating(count), []
+        for _ in range(15):
+            start = time.perf_counter()
+            plots.draw(SHARPNESS, history, Window(0, count), 100, 20)
+            taken.append(time.perf_counter() - start)
+        return min(taken)
+
+    assert seconds(1_000_000) < 2 * seconds(10_000)
+
+
+# -- colours
+
+
+@pytest.mark.parametrize("name", [theme.DARK, theme.LIGHT])
+@pytest.mark.parametrize("sight", ["full", "protanopia", "deuteranopia", "tritanopia"])
+def test_trajectories_can_be_told_apart_by_most_eyes(name, sight):
+    seen = {  # Machado, Oliveira and Fernandes (2009), severity 1
+        "full": np.eye(3),
+        "protanopia": np.array([[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]]),
+        "deuteranopia": np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]]),
+        "tritanopia": np.array([[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]]),
+    }[sight]
+    roles = ("gd", "constrained", "flow", "generalized", "transported", "code", "threshold")
+    colours = {role: _lab(seen @ _linear(theme.role_color(name, role))) for role in roles}
+    ground = _lab(_linear(next(each.background for each in theme.THEMES if each.name == name)))
+    assert all(abs(colour[0] - ground[0]) > 30 for colour in colours.values())
+    for one, other in itertools.combinations(roles, 2):
+        assert np.linalg.norm(colours[one] - colours[other]) > 12, (one, other)
+
+
+def _linear(colour):
+    srgb = np.array(Color.parse(colour).rgb) / 255
+    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+
+
+def _lab(rgb):
+    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ np.clip(rgb, 0, 1)
+    f = np.cbrt(np.maximum(xyz / [0.9505, 1.0, 1.089], 1e-6))
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+def test_every_theme_has_every_role():
+    for each in theme.THEMES:
+        for role in theme.ROLES:
+            assert role in each.variables
+            assert theme.role_style(each.name, role).color is not None
+    assert theme.role_color("textual-light", "gd") == theme.role_color(theme.LIGHT, "gd")
+    assert theme.role_color("ansi-light", "gd") == theme.role_color(theme.ANSI, "gd")
+    assert theme.role_color("nord", "gd") == theme.role_color(theme.DARK, "gd")
+
+
+# -- the widget
+
+
+class OnePlot(App):
+    CSS = "LinePlot { width: 60; height: 18; }"
+
+    def compose(self):
+        yield LinePlot(LOSS)
+
+    def on_mount(self):
+        for each in theme.THEMES:
+            self.register_theme(each)
+        self.theme = theme.DARK
+
+
+async def test_the_widget_repaints_only_the_rows_that_changed():
+    app = OnePlot()
+    async with app.run_test(size=(80, 24)) as pilot:
+        plot = app.query_one(LinePlot)
+        plot.show(history_of(900, gd_loss=1.0 + np.arange(900) / 1e3), Window(0, 1250))
+        await pilot.pause()
+        screen = [strip.text for strip in app.screen._compositor.render_strips()]
+        assert "training loss L" in screen[0]
+        assert "L(θ) 1.899" in screen[17]
+        asked = []
+        plain = plot.refresh
+        plot.refresh = lambda *regions, **options: (asked.append(regions), plain(*regions, **options))[1]
+        longer = history_of(910, gd_loss=1.0 + np.arange(910) / 1e3)
+        longer_limits = plot._limits
+        plot._history = longer  # the same run, grown
+        plot.show(longer, Window(0, 1250))
+        assert plot._limits is longer_limits
+        [regions] = [regions for regions in asked if regions]
+        assert 1 <= len(regions) <= 3  # a row or two of dots, and the values below
+        assert plot.border_subtitle == "L(θ) 1.909"
+        plot.show(longer, Window(0, 1250))
+        assert len([regions for regions in asked if regions]) == 1  # nothing new, nothing sent
+
+
+async def test_the_widget_draws_again_for_a_new_size_theme_and_axis():
+    app = OnePlot()
+    async with app.run_test(size=(80, 24)) as pilot:
+        plot = app.query_one(LinePlot)
+        history = history_of(900, gd_loss=10.0 ** -np.linspace(0, 4, 900))
+        plot.show(history, Window(0, 1000))
+        await pilot.pause()
+        first = plot.render_line(3)
+        assert first.cell_length == 58
+        app.theme = theme.LIGHT
+        await pilot.pause()
+        assert plot.render_line(3) != first
+        plot.spec = LOSS._replace(log=True)
+        plot.show(history, Window(0, 1000))
+        assert any("1e-3" in plot.render_line(y).text for y in range(plot.size.height))
+        assert "log" in plot.border_title
+        plot.styles.width = 40
+        await pilot.pause()
+        assert {plot.render_line(y).cell_length for y in range(plot.size.height)} == {38}

@@ -1,0 +1,240 @@
+"""The real program in a pseudo-terminal: what `run_test` cannot see, for it skips the display, the signals and the exit."""
+
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import time
+from pathlib import Path
+
+import pyte
+import pytest
+
+from engine import store
+
+from synthetic import FakeEngine, make_run
+
+COLS, ROWS = 120, 40
+PRIVATE = re.compile(rb"\x1b\[[<>=?][0-9;]*[a-zA-Z$]+")
+"""Queries and modes that pyte would print."""
+ANSWERS = {b"\x1b[?2026$p": b"\x1b[?2026;2$y", b"\x1b[6n": b"\x1b[1;1R"}
+LEAVE_SCREEN, SHOW_CURSOR = b"\x1b[?1049l", b"\x1b[?25h"
+OWN_TERMINAL = ("import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+                "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])")
+"""Makes its standard input the terminal that controls it, as a shell has it, and becomes the program."""
+ROOT = Path(__file__).parent.parent
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    """The environment of the program under test."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("TMUX", "NO_COLOR", "COLORTERM")}
+    fixed = {"TERM": "xterm-256color", "LANG": "C.UTF-8", "TEXTUAL_ANIMATIONS": "none", "PYTHONPATH": str(ROOT)}
+    return {**kept, **fixed, "EOS_HOME": str(home), **more}
+
+
+class Terminal:
+    """A terminal with the program in it. It answers what a terminal answers, and keeps what it was sent."""
+
+    def __init__(self, home: Path, *command: str, **env: str):
+        self.sent = b""
+        self.screen = pyte.Screen(COLS, ROWS)
+        self._stream = pyte.ByteStream(self.screen)
+        self.master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLS, 0, 0))
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", OWN_TERMINAL, *(command or ("-m", "eos_tui"))], stdin=slave, stdout=slave, stderr=slave,
+            cwd=home.parent, env=environment(home, **env), start_new_session=True,
+        )  # fmt: skip
+        os.close(slave)
+        self._open = True
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> "Terminal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self.close()
+
+    def close(self) -> None:
+        """Take the terminal away, as a lost connection does."""
+        if self._open:
+            self._open = False
+            self._reader.join(timeout=5)
+            os.close(self.master)
+
+    def _read(self) -> None:
+        while self._open:
+            if not select.select([self.master], [], [], 0.05)[0]:
+                continue
+            try:
+                data = os.read(self.master, 65536)
+            except OSError:  # the program has ended
+                return
+            self.sent += data
+            self._stream.feed(PRIVATE.sub(b"", data))
+            for query, answer in ANSWERS.items():
+                os.write(self.master, answer * data.count(query))
+
+    def press(self, keys: str) -> None:
+        """Type."""
+        os.write(self.master, keys.encode())
+
+    @property
+    def text(self) -> str:
+        """What is on the screen."""
+        return "\n".join(line.rstrip() for line in self.screen.display)
+
+    def wait_for(self, pattern: str, seconds: float = 30.0) -> re.Match[str]:
+        """Wait until this is on the screen."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if found := re.search(pattern, self.text):
+                return found
+            time.sleep(0.02)
+        raise AssertionError(f"{pattern!r} did not appear:\n{self.text}")
+
+    def wait_for_end(self, seconds: float = 10.0) -> int:
+        """Wait until the program has ended, and return its exit status."""
+        status = self.process.wait(seconds)
+        self._reader.join(timeout=1)
+        return status
+
+
+@pytest.fixture
+def runs(tmp_path) -> Path:
+    """A home for the runs of one test."""
+    home = tmp_path / "runs"
+    home.mkdir()
+    return home
+
+
+def test_a_run_is_started_paused_left_reopened_where_it_stands_and_stopped(runs):
+    start = ("-m", "eos_tui", "run", "toy", "--name", "live", "--set", "budget.steps=100000000")
+    with Terminal(runs, *start) as terminal:
+        terminal.wait_for(r"● live +step +[\d,]*[1-9]", seconds=60)
+        terminal.press(" ")
+        step = terminal.wait_for(r"‖ paused +step +([\d,]+)")[1]
+        terminal.press("q")
+        assert terminal.wait_for_end() == 0
+        assert "run live is paused at step" in terminal.text
+        assert "eos attach live reopens it" in terminal.text
+    run = store.resolve("live", runs)
+    try:
+        assert run.liveness() == "paused"
+        with Terminal(runs, "-m", "eos_tui", "attach") as terminal:
+            assert terminal.wait_for(r"‖ paused +step +([\d,]+)")[1] == step
+            terminal.press(".")
+            terminal.wait_for(rf"step +{int(step.replace(',', '')) + 1:,}\b")
+            terminal.press("xy")
+            terminal.wait_for("■ finished")
+            terminal.press("q")
+            assert terminal.wait_for_end() == 0
+    finally:
+        if run.liveness() != "finished":
+            os.kill(run.state().pid, signal.SIGTERM)
+
+
+def test_the_screen_appears_within_a_second_or_two_and_rest_costs_nothing(runs):
+    make_run(runs)
+    began = time.monotonic()
+    with Terminal(runs, "-m", "eos_tui", "attach") as terminal:
+        terminal.wait_for("399")
+        assert time.monotonic() - began < 5  # 0.8 s on two idle cores
+        time.sleep(1.0)
+        before = len(terminal.sent)
+        time.sleep(2.0)
+        assert len(terminal.sent) - before < 2 * 200  # the clock's question alone
+        terminal.press("q")
+        assert terminal.wait_for_end() == 0
+        assert "run made: completed 399 steps" in terminal.text
+
+
+def test_a_hang_up_ends_the_view_alone_and_restores_the_terminal(runs):
+    run = make_run(runs, finished=False)
+    with FakeEngine(run), Terminal(runs, "-m", "eos_tui", "attach") as terminal:
+        terminal.wait_for("● live")
+        began = time.monotonic()
+        terminal.process.send_signal(signal.SIGHUP)
+        assert terminal.wait_for_end() == 128 + signal.SIGHUP
+        assert time.monotonic() - began < 2  # 0.2 s on two idle cores
+        assert LEAVE_SCREEN in terminal.sent
+        assert SHOW_CURSOR in terminal.sent
+        assert run.liveness() == "running"
+
+
+def test_a_terminal_that_is_closed_ends_the_view(runs):
+    make_run(runs)
+    with Terminal(runs, "-m", "eos_tui", "attach") as terminal:
+        terminal.wait_for("399")
+        terminal.close()
+        terminal.process.wait(5)
+
+
+def test_an_error_in_the_view_restores_the_terminal_and_says_where_the_run_stands(runs):
+    make_run(runs)
+    broken = ("from eos_tui import cli\nfrom eos_tui.screens.dashboard import Dashboard\nimport sys\n"
+              "Dashboard.paint = lambda self: 1 / 0\nsys.exit(cli.main(['attach']))")
+    with Terminal(runs, "-c", broken) as terminal:
+        assert terminal.wait_for_end(20) == 1
+        assert LEAVE_SCREEN in terminal.sent
+        assert SHOW_CURSOR in terminal.sent
+        assert "ZeroDivisionError" in terminal.text
+        assert "run made: completed 399 steps" in terminal.text
+
+
+def test_no_answer_to_the_clock_is_left_in_the_shell(runs):
+    make_run(runs)
+    with Terminal(runs, "-m", "eos_tui", "attach") as terminal:
+        terminal.wait_for("399")
+        terminal.press("q")
+        terminal.wait_for_end()
+        assert "1;1R" not in terminal.text
+
+
+@pytest.mark.parametrize("command", [["attach"], ["demo"], ["run", "toy"], []])
+def test_without_a_terminal_one_line_points_to_headless(runs, command):
+    before = [make_run(runs).name] if command == ["attach"] else []
+    done = subprocess.run([sys.executable, "-m", "eos_tui", *command], check=False, capture_output=True, text=True,
+                          cwd=runs.parent, env=environment(runs), stdin=subprocess.DEVNULL, timeout=60)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "--headless" in done.stderr
+    assert [run.name for run in store.all_runs(runs)] == before
+
+
+@pytest.mark.parametrize("term", ["dumb", "unknown", ""])
+def test_a_terminal_that_cannot_draw_is_refused_by_name(runs, term):
+    make_run(runs)
+    with Terminal(runs, "-m", "eos_tui", "attach", TERM=term) as terminal:
+        assert terminal.wait_for_end() == 2
+        assert f'TERM = "{term}"' in terminal.text
+        assert LEAVE_SCREEN not in terminal.sent
+
+
+@pytest.mark.parametrize(("command", "said"), [
+    (["run", "fashon"], "did you mean"),
+    (["run", "toy", "--set", "optimizer.learning_rate=-1"], "learning_rate"),
+    (["run", "toy", "--fps", "nan"], "expected a number from 0.5 to 10"),
+    (["toy"], "`eos run toy` runs it"),
+    (["atach"], "did you mean `eos attach`"),
+    (["attach", "nothing"], "not found"),
+    (["attach", "../outside"], "neither a run"),
+])  # fmt: skip
+def test_bad_input_is_one_line_and_makes_nothing(runs, command, said):
+    with Terminal(runs, "-m", "eos_tui", *command) as terminal:
+        assert terminal.wait_for_end() == 2
+        assert said in terminal.text.replace("\n", "")
+        assert "Traceback" not in terminal.text
+    assert list(runs.iterdir()) == []
