@@ -32,7 +32,7 @@ CLOCK = (
 DESCENT = (
     Column("gd.loss", "L(θ)", "training loss of gradient descent", "", "L(θ_t)", "Section 1"),
     Column("gd.gradient_norm", "‖∇L‖", "gradient norm of gradient descent", "", "‖∇L(θ_t)‖", "Section 1"),
-    Column("gd.midpoint_sharpness", "S(θ̄)", "sharpness half way to the next step, on the approach", "1/η",
+    Column("gd.midpoint_sharpness", "S½", "sharpness half way to the next step, on the approach", "1/η",
            "S((θ_t+θ_{t+1})/2)", "Section 5"),
     Column("gd.sharpness", "S(θ)", "sharpness of gradient descent", "1/η", "λ1(∇²L(θ_t))", "Section 1"),
     Column("gd.eigen_residual", "r(θ)", "relative residual of the top eigenpair at θ", "", "‖Hu−Su‖/S", "eos"),

@@ -19,7 +19,7 @@ from engine.errors import UserError
 MAX_COMMAND_BYTES = 4096
 
 Text = Annotated[str, Meta(max_length=2000)]
-Identifier = Annotated[str, Meta(pattern=r"^[0-9a-f]{0,32}$")]
+Identifier = Annotated[str, Meta(pattern=r"^[0-9a-f]{0,32}\Z")]
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="command", forbid_unknown_fields=True):
@@ -179,7 +179,7 @@ def decode_event(line: bytes) -> AnyEvent | None:
     """The event on a line of the journal; None where the line is torn or of a kind this version does not know."""
     try:
         return _EVENT.decode(line)
-    except (msgspec.DecodeError, RecursionError):
+    except (ValueError, RecursionError):  # ValueError: msgspec's own errors, and text that is not UTF-8
         return None
 
 
@@ -223,7 +223,7 @@ def receive(run: Path) -> Received:
             continue
         try:
             commands.append(_COMMAND.decode(body))
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             why = str(error)[:120] if proper else "a link, or too large"
             refusals.append(f"{name[:60]!a} in the inbox is no command ({why}); it was removed")
     return Received(commands, refusals)

@@ -147,6 +147,14 @@ def step(setup: Setup, state: EdgeState) -> tuple[EdgeState | DescentState, Prog
         moved_center, count, spent, good = _settle(setup, guess, start, center.top_eigenvector, center, eta)
         moved_center, count, spent, audit_events = _audit(setup, moved, moved_center, count, spent)
         events += audit_events
+        residual = float(moved_center.eigen.residuals[0])
+        if residual > HOPELESS:
+            text = (
+                f"the eigen solver did not converge at step {moved.step}: relative residual {residual:.2g} after "
+                f"{int(moved_center.eigen.hvps)} products; try curvature = \"float64\" under [precision]"
+            )
+            outcome = Outcome(kind="eigensolver_failed", step=moved.step, text=text)
+            return state, Progress([_with_costs(setup, values, costs)], events, outcome)
         if not good:
             ended = f"the projection onto S ≤ 2/η no longer converges at step {moved.step}"
     row = _with_costs(setup, values, costs)

@@ -5,6 +5,7 @@ unknown key is refused by name, and every value is checked here, before anything
 """
 
 import difflib
+import reprlib
 import tomllib
 from importlib.resources import files
 from pathlib import Path
@@ -18,8 +19,8 @@ from engine.errors import UserError, one_of
 
 Positive = Annotated[float, Meta(gt=0, le=1e12)]
 NonNegative = Annotated[float, Meta(ge=0, le=1e12)]
-Count = Annotated[int, Meta(ge=1)]
-CountOrNever = Annotated[int, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=1, le=10**9)]
+CountOrNever = Annotated[int, Meta(ge=0, le=10**9)]
 Widths = Annotated[tuple[Count, ...], Meta(min_length=0, max_length=32)]
 Precision = Literal["float32", "float64"]
 Activation = Literal["tanh", "swish", "relu", "gelu", "elu"]
@@ -91,7 +92,7 @@ class Toy(Part, frozen=True, kw_only=True, tag_field="kind", tag="toy"):
 
     alpha: Positive = 1.0
     beta: Positive = 1.0
-    x0: float = 0.1
+    x0: Annotated[float, Meta(ge=-1e12, le=1e12)] = 0.1
 
 
 class Phase(Part, frozen=True, kw_only=True, tag_field="kind", tag="phase"):
@@ -181,7 +182,7 @@ class Recording(Part, frozen=True, kw_only=True):
 class RunSpec(Part, frozen=True, kw_only=True):
     """Everything that determines a run."""
 
-    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,47}$")]
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,47}\Z")]
     title: Annotated[str, Meta(max_length=80)] = ""
     shows: Annotated[str, Meta(max_length=600)] = ""
     """What to see in it, in a sentence or two."""
@@ -198,6 +199,11 @@ class RunSpec(Part, frozen=True, kw_only=True):
 
 
 MAX_SPEC_BYTES = 256 * 1024
+MAX_SHOWN = 120
+"""Characters of a refused value that an error repeats."""
+_brief = reprlib.Repr()  # looks no more than six levels deep into what it shows
+_brief.maxlist = _brief.maxdict = 8
+_brief.maxother = _brief.maxlong = MAX_SHOWN
 
 
 def preset_names() -> list[str]:
@@ -225,6 +231,7 @@ def load_spec_text(text: str, where: str) -> RunSpec:
 
 def from_tree(tree: dict[str, Any], where: str) -> RunSpec:
     """The specification in a tree of plain values, checked."""
+    _refuse_unwritable(tree, where)
     try:
         spec = msgspec.convert(tree, RunSpec)
     except msgspec.ValidationError as error:
@@ -250,29 +257,31 @@ def _preset_text(preset: str) -> tuple[str, str]:
     """Where the preset lies, in words, and its text."""
     path = Path(preset)
     if preset.endswith(".toml") or "/" in preset:
-        if not path.is_file():
-            raise UserError(f"{preset}: no such preset file; `eos presets` lists the presets by name")
-        if path.stat().st_size > MAX_SPEC_BYTES:
-            raise UserError(f"{preset}: larger than {MAX_SPEC_BYTES // 1024} kB, so not a preset")
         try:
+            if not path.is_file():
+                raise UserError(f"{preset}: no such preset file; `eos presets` lists the presets by name")
+            if path.stat().st_size > MAX_SPEC_BYTES:
+                raise UserError(f"{preset}: larger than {MAX_SPEC_BYTES // 1024} kB, so not a preset")
             return preset, path.read_text(encoding="utf-8")
         except UnicodeDecodeError:
             raise UserError(f"{preset}: not UTF-8 text; a preset is a TOML file") from None
         except OSError as error:
-            raise UserError(f"{preset}: cannot be read ({error.strerror})") from None
+            raise UserError(f"{_shortened(preset)}: cannot be read ({error.strerror})") from None
     names = preset_names()
     if preset not in names:
         near = difflib.get_close_matches(preset, names, n=1)
-        hint = f'; did you mean "{near[0]}"?' if near else ""
-        raise UserError(f'preset "{preset}": not known{hint} Presets: {", ".join(names)}; or the path of a .toml file')
+        hint = f'; did you mean "{near[0]}"?' if near else "."
+        raise UserError(f'preset "{_shortened(preset)}": not known{hint} Presets: {", ".join(names)}; or the path of a .toml file')
     return f"presets/{preset}.toml", (files("presets") / f"{preset}.toml").read_text(encoding="utf-8")
 
 
 def _parse_toml(text: str, where: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UserError(f"{where}: not valid TOML: {error or 'nested too deeply'}") from None
+    except ValueError as error:  # beside tomllib's own, Python's refusal to read an integer of thousands of digits
+        raise UserError(f"{where}: not valid TOML: {error}") from None
+    except RecursionError:
+        raise UserError(f"{where}: not valid TOML: nested too deeply") from None
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:
@@ -282,8 +291,9 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     if not separator or not all(keys):
         raise UserError(f'--set {override}: expected section.field=value, as in "optimizer.learning_rate=0.05"')
     try:
-        value = tomllib.loads(f"value = {raw}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
+        parsed = tomllib.loads(f"value = {raw}")
+        value = parsed["value"] if len(parsed) == 1 else raw.strip()  # a second line would set a second key
+    except (ValueError, RecursionError):
         value = raw.strip()
     branch = tree
     for depth, key in enumerate(keys[:-1]):
@@ -293,14 +303,30 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     branch[keys[-1]] = value
 
 
+def _refuse_unwritable(tree: dict[str, Any], where: str) -> None:
+    """Refuse what could not be written down again: text that is no UTF-8, integers of thousands of digits."""
+    pending: list[Any] = [tree]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            pending += [*value.keys(), *value.values()]
+        elif isinstance(value, (list, tuple)):
+            pending += value
+        elif isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise UserError(f"{where}: {_shortened(value)!a}: not UTF-8 text")
+        elif isinstance(value, int) and value.bit_length() > 1024:
+            raise UserError(f"{where}: an integer of {value.bit_length()} bits is too large for any field")
+
+
 def _explain(message: str, tree: dict[str, Any]) -> str:
     """A sentence from msgspec's message: the section and key, what was given, what would do."""
     problem, _, at = message.partition(" - at `$")
-    keys = [key for key in at.rstrip("`").replace("[...]", "").split(".") if key]
+    steps = [key for key in at.rstrip("`").replace("[", ".[").split(".") if key]  # `.problem.model.widths[2]`
+    keys = [step for step in steps if not step.startswith("[")]
     given: Any = tree
-    for key in keys:
-        given = given.get(key, given) if isinstance(given, dict) else given
-    section, field = ".".join(keys[:-1]), keys[-1] if keys else ""
+    for step in steps:
+        given = given.get(step) if isinstance(given, dict) else given[int(step.strip("[]"))]
+    section, field = ".".join(keys[:-1]), "".join(steps[max(len(keys) - 1, 0):])
     if problem.startswith("Object contains unknown field"):
         unknown = problem.split("`")[1]
         known = _fields_at(keys, tree)
@@ -309,8 +335,13 @@ def _explain(message: str, tree: dict[str, Any]) -> str:
         return f'[{".".join(keys) or "top level"}] {unknown}: unknown key{hint}'
     if problem.startswith("Object missing required field"):
         return f'[{".".join(keys) or "top level"}] {problem.split("`")[1]}: missing, and it has no default'
-    shown = f"{given!r}" if not isinstance(given, str) else f'"{given}"'
+    shown = _brief.repr(given) if not isinstance(given, str) else f'"{_shortened(given)}"'
     return f"[{section or 'top level'}] {field} = {shown}; {_expectation(problem, keys, tree)}"
+
+
+def _shortened(text: str) -> str:
+    """The text, cut and marked with … where it is too long for an error to repeat."""
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
 def _expectation(problem: str, keys: list[str], tree: dict[str, Any]) -> str:
@@ -319,6 +350,8 @@ def _expectation(problem: str, keys: list[str], tree: dict[str, Any]) -> str:
         choices = _choices_at(keys, tree)
         if choices:
             return f"expected one of {one_of(choices)}"
+    if "matching regex" in problem:
+        return 'expected up to 48 letters, digits, ".", "_" and "-", beginning with a letter or digit'
     return problem[0].lower() + problem[1:]
 
 
@@ -368,6 +401,9 @@ def _choices_at(keys: list[str], tree: dict[str, Any]) -> list[str]:
 
 def _check(spec: RunSpec, where: str) -> None:
     """What types alone cannot say."""
+    forms = spec.tracking.predictions
+    if len(set(forms)) < len(forms):
+        raise UserError(f"{where}: [tracking] predictions = {list(forms)}; each form once, as each has its own columns")
     problem = spec.problem
     if not isinstance(problem, Network):
         return

@@ -21,7 +21,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Literal
-from zipfile import BadZipFile
 
 import msgspec
 import numpy as np
@@ -32,10 +31,12 @@ from engine.control import AnyEvent, Event, decode_event, encode
 from engine.errors import UserError
 from engine.spec import RunSpec, load_spec_text, to_toml
 
-NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")
+NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}\Z")
 HEARTBEAT_SECONDS = 1.0
 SILENT_AFTER_SECONDS = 30.0
 MAX_STATE_BYTES = 64 * 1024
+MAX_PATH_BYTES = 4095
+"""Longer ones name nothing on Linux, and asking raises."""
 
 Status = Literal["starting", "running", "paused", "finished"]
 Liveness = Literal["starting", "running", "paused", "finished", "crashed", "silent"]
@@ -94,7 +95,7 @@ class Run:
         try:
             raw = (self.path / "state.json").read_bytes()[:MAX_STATE_BYTES]
             return msgspec.json.decode(raw, type=State)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, ValueError, RecursionError):  # ValueError: msgspec's own errors, and text that is not UTF-8
             return State()
 
     def liveness(self) -> Liveness:
@@ -146,9 +147,10 @@ class Run:
     def provenance(self) -> dict[str, Any]:
         """Versions, device, data and dtypes, as the engine wrote them at its start."""
         try:
-            return json.loads(_read_text(self.path / "provenance.json"))
-        except (OSError, ValueError):
+            facts = json.loads((self.path / "provenance.json").read_bytes())
+        except (OSError, ValueError, RecursionError):
             return {}
+        return facts if isinstance(facts, dict) else {}
 
     def checkpoints(self) -> list[Path]:
         """Checkpoint files, oldest first."""
@@ -228,9 +230,10 @@ def all_runs(where: Path | None = None) -> list[Run]:
     with suppress(FileNotFoundError):
         for entry in os.scandir(where or home()):
             if entry.is_dir(follow_symlinks=False) and NAME.match(entry.name):
-                with suppress(UserError, OSError):
-                    found.append(Run(entry.path))
-    return sorted(found, key=lambda run: ((run.path / "spec.toml").stat().st_mtime_ns, run.name))
+                with suppress(UserError, OSError):  # OSError: removed while we look
+                    run = Run(entry.path)
+                    found.append(((run.path / "spec.toml").stat().st_mtime_ns, run.name, run))
+    return [run for _, _, run in sorted(found, key=lambda made: made[:2])]
 
 
 def resolve(name: str | None = None, where: Path | None = None) -> Run:
@@ -246,7 +249,7 @@ def resolve(name: str | None = None, where: Path | None = None) -> Run:
             return Run(where / name)
         if not Path(name).is_dir():
             raise UserError(f"run {name}: not found in {where}; `eos ls` lists the runs")
-    if not Path(name).is_dir():
+    if len(os.fsencode(name)) > MAX_PATH_BYTES or not Path(name).is_dir():
         raise UserError(f"{name[:200]!a}: neither a run's name nor a run directory; `eos ls` lists the runs")
     return Run(name)
 
@@ -345,9 +348,10 @@ def load_checkpoint(run: Run) -> Iterator[tuple[Path, dict[str, np.ndarray] | No
     for path in reversed(run.checkpoints()):
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                yield path, {name: arrays[name] for name in arrays.files}
-        except (OSError, ValueError, EOFError, KeyError, BadZipFile):
-            yield path, None
+                found = {name: arrays[name] for name in arrays.files}
+        except Exception:  # zipfile, zlib, tokenize and numpy each have errors of their own for damaged bytes
+            found = None
+        yield path, found
 
 
 def _replace(path: Path, body: bytes) -> None:
@@ -370,6 +374,8 @@ def _read_columns(path: Path) -> tuple[Column, ...]:
         columns = tuple(Column(**entry) for entry in json.loads(_read_text(path)))
     except (ValueError, TypeError, RecursionError):
         raise UserError(f"{path}: not a list of columns, so not written by eos") from None
+    if not all(isinstance(field, str) for column in columns for field in column):
+        raise UserError(f"{path}: not a list of columns, so not written by eos")
     if not columns or columns[0].name != "step":
         raise UserError(f"{path}: its first column is not the step, so not written by eos")
     return columns

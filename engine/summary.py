@@ -12,6 +12,8 @@ SETTLED_ROWS = 100
 """Rows at the end over which the sharpness is averaged: at the edge it oscillates from step to step."""
 FULL_SPAN = 100
 """Steps after an anchor at which a prediction's correlation is read, if it lived that long."""
+SHORT_SPAN = 20
+"""Steps after an anchor before which a correlation says nothing."""
 
 
 class Summary(NamedTuple):
@@ -26,7 +28,7 @@ class Summary(NamedTuple):
     sharpness_over_threshold: float | None
     """S·η/2: the mean over the last rows at the edge, or its last value on the approach."""
     prediction_correlation: float | None
-    """corr(|x⋆|, |x|) of the first recorded form, over the latest stretch of 100 steps after an anchor, or the longest."""
+    """corr(|x⋆|, |x|) of the first recorded form, over the latest stretch of 100 steps after an anchor, or the longest of 20 or more."""
     seconds: float
     """Seconds the engine worked."""
 
@@ -57,7 +59,7 @@ def _correlation(table: dict[str, np.ndarray]) -> float | None:
     if form is None:
         return None
     correlation, since = table[f"{form}.correlation"], table[f"{form}.since_anchor"]
-    known = np.flatnonzero(np.isfinite(correlation))
+    known = np.flatnonzero(np.isfinite(correlation) & (since >= SHORT_SPAN))
     if not len(known):
         return None
     full = known[since[known] == FULL_SPAN]

@@ -29,6 +29,8 @@ class PlotSpec(NamedTuple):
     log: bool = False
     zero: bool = False
     """Draw a line at 0."""
+    from_edge: bool = False
+    """Nothing is recorded before the edge: a view of the whole run begins there."""
 
 
 class Window(NamedTuple):

@@ -51,12 +51,12 @@ def _training_plots(forms: Collection[str]) -> tuple[PlotSpec, ...]:
             *_predicted(forms, "loss"),
             Curve("flow.loss", flow, "flow"),
         )),
-        PlotSpec("x", "x = u·(θ−θ†)", "", (Curve("gd.x", descent, "gd"), *_predicted(forms, "x")), zero=True),
-        PlotSpec("y", "y = ∇S⊥·(θ−θ†)", "1/η", (Curve("gd.y", descent, "gd"), *_predicted(forms, "y")), zero=True),
+        PlotSpec("x", "x = u·(θ−θ†)", "", (Curve("gd.x", descent, "gd"), *_predicted(forms, "x")), zero=True, from_edge=True),
+        PlotSpec("y", "y = ∇S⊥·(θ−θ†)", "1/η", (Curve("gd.y", descent, "gd"), *_predicted(forms, "y")), zero=True, from_edge=True),
         PlotSpec("distance", "distance to θ†", "", (
             Curve("gd.distance", descent, "gd"),
             Curve("flow.distance", flow, "flow"),
-        )),
+        ), from_edge=True),
     )
 
 

@@ -22,7 +22,9 @@ class Timeline:
         self.stop: float | None = None
         """Right end of a zoomed view; None follows the newest step."""
         self.cursor: float | None = None
-        self._limit = 40.0
+        self.edge: float | None = None
+        """Step of the first edge, where there was one."""
+        self._limit = self._limit_past_edge = 40.0
         self._final = False
 
     def reach(self, last: float, final: bool = False) -> None:
@@ -30,9 +32,14 @@ class Timeline:
         self.last, self._final = last, final
         if last > self._limit:
             self._limit = _rounded_up(last * ROOM)
+        if self.edge is not None and last - self.edge > self._limit_past_edge:
+            self._limit_past_edge = _rounded_up((last - self.edge) * ROOM)
 
-    def window(self) -> tuple[float, float]:
-        """The first and the last step in view."""
+    def window(self, from_edge: bool = False) -> tuple[float, float]:
+        """The first and the last step in view; `from_edge` leaves the approach out of a view of the whole run."""
+        if self.span is None and from_edge and self.edge is not None:
+            past = max(self.last - self.edge, SMALLEST_SPAN) if self._final else self._limit_past_edge
+            return self.edge, self.edge + past
         if self.span is None:
             return 0.0, max(self.last, SMALLEST_SPAN) if self._final else self._limit
         stop = self.last if self.stop is None else self.stop

@@ -9,6 +9,7 @@ from textual.binding import BindingType
 from textual.containers import Grid
 from textual.widgets import Static
 
+from engine.control import EdgeReached
 from engine.spec import Phase
 from engine.store import Run
 from eos_tui import panels
@@ -185,6 +186,9 @@ class Dashboard(Driving):
         self.source.take(news)
         if not self.source.frozen:
             last = self.source.history.column("step")[-1] if len(self.source.history) else 0.0
+            if self.timeline.edge is None:
+                edges = (event.step for event in news.events if isinstance(event, EdgeReached))
+                self.timeline.edge = next(edges, None)
             self.timeline.reach(float(last), final=self.source.condition not in LIVE)
         self.report(news.events)
 
@@ -209,7 +213,9 @@ class Dashboard(Driving):
         if shown != self._shown:  # a run at rest costs nothing; a panel draws itself anew when its size or theme changes
             self._shown = shown
             for panel in visible:
-                panel.show(self.source.history, window)
+                from_edge = isinstance(panel, LinePlot) and panel.spec.from_edge
+                own = Window(*self.timeline.window(from_edge), self.timeline.cursor)
+                panel.show(self.source.history, own)
 
     def _cursor_values(self) -> str:
         """The stored values of the focused plot under the cursor."""

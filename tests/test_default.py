@@ -1,0 +1,70 @@
+"""The default preset, whole: what the README promises of it, on the real images."""
+
+import numpy as np
+import pytest
+
+from engine import spec as specs
+from engine.experiment import Experiment
+from small import rows
+
+pytestmark = pytest.mark.usefixtures("x64")
+ANCHOR = 130
+"""Steps after the edge at which the preset anchors the predictions: after the first burst."""
+
+
+@pytest.fixture(scope="module")
+def record(x64):
+    """The default run to 232 steps past its edge."""
+    spec = specs.with_overrides(specs.load_spec("fashion"), ["tracking.flow=false", 'tracking.predictions=["generalized"]'])
+    assert spec.tracking.anchor_every == ANCHOR
+    experiment = Experiment(spec)
+    approach = rows(experiment, 522)
+    while experiment.edge_step is None:
+        experiment.advance(1)
+    edge = experiment.edge_step
+    return edge, approach, rows(experiment, edge + ANCHOR + 102)
+
+
+def test_the_sharpness_rises_to_the_threshold(record):
+    edge, approach, _ = record
+    assert 450 < edge < 600
+    climb = approach["gd.midpoint_sharpness"]
+    climb = climb[np.isfinite(climb)]
+    assert climb[0] < 0.1 * 100
+    assert climb[-1] > 0.95 * 100
+
+
+def test_gradient_descent_hovers_at_the_threshold_after_its_first_burst(record):
+    _, _, at_edge = record
+    share = at_edge["gd.sharpness"] * 0.02 / 2
+    burst = int(np.argmax(np.abs(at_edge["gd.x"][:ANCHOR])))
+    assert np.abs(at_edge["gd.x"][burst]) > at_edge["constrained.delta"][burst]
+    settled = share[burst + 20 :]
+    assert settled.min() > 0.85
+    assert settled.max() < 1.3
+    assert abs(settled.mean() - 1) < 0.05
+
+
+def test_a_single_eigenvalue_is_unstable_and_no_pair_is_doubtful(record):
+    _, _, at_edge = record
+    assert at_edge["constrained.lambda2"].max() < 1.5 / 0.02
+    assert at_edge["constrained.eigen_residual"].max() < 1e-4
+    assert at_edge["constrained.overlap"].min() > 0.99
+
+
+def test_the_constrained_trajectory_keeps_both_constraints(record):
+    _, _, at_edge = record
+    assert (at_edge["constrained.sharpness_gap"] * 0.02 / 2).max() < 1e-5
+    assert (at_edge["constrained.gradient_along_u"] / at_edge["constrained.gradient_norm"]).max() < 1e-6
+    assert (np.diff(at_edge["constrained.loss"]) < 0).all()
+
+
+def test_the_generalized_prediction_holds_once_anchored(record):
+    _, _, at_edge = record
+    after = slice(ANCHOR, ANCHOR + 101)
+    assert at_edge["generalized.since_anchor"][ANCHOR] == 0
+    predicted, real = np.abs(at_edge["generalized.x"][after]), np.abs(at_edge["gd.x"][after])
+    assert np.corrcoef(predicted, real)[0, 1] > 0.95
+    np.testing.assert_allclose(at_edge["generalized.correlation"][ANCHOR + 100], np.corrcoef(predicted, real)[0, 1], rtol=1e-9)
+    error = at_edge["generalized.sharpness"][after] / at_edge["gd.sharpness"][after] - 1
+    assert np.sqrt(np.mean(error**2)) < 0.02

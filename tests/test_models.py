@@ -1,0 +1,135 @@
+"""The networks: derivatives of every order against differences, initial weights, and the number format of θ."""
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from engine import data, models
+from engine import spec as specs
+from engine.data.words import PAD
+from engine.problem import Problem, network
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+DIGITS = specs.Data(name="digits", examples=4, classes=(3, 8))
+SENTENCES = specs.Data(name="sentences", examples=4, classes=(0, 1), standardize="none")
+TRANSFORMER = specs.Transformer(layers=1, hidden=8)
+SMOOTH = ("tanh", "swish", "gelu", "elu")
+
+
+@cache
+def problem_of(model: specs.Mlp | specs.Cnn | specs.Transformer) -> tuple[Problem, jax.Array]:
+    """A tiny problem, and a θ away from its start: the transformer starts with a head of zeros, blind to all else."""
+    part = SENTENCES if isinstance(model, specs.Transformer) else DIGITS
+    problem, theta, _ = network(specs.Network(data=part, model=model, criterion="half_mse"), 0)
+    return problem, theta + 0.05 * jax.random.normal(jax.random.key(1), theta.shape, jnp.float64)
+
+
+def unit(theta: jax.Array) -> jax.Array:
+    direction = jax.random.normal(jax.random.key(2), theta.shape, theta.dtype)
+    return direction / jnp.linalg.norm(direction)
+
+
+@jax.jit
+def third_and_difference(problem: Problem, theta: jax.Array, u: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """∇³L(u,u), and (∇²L(θ+hu)u − ∇²L(θ−hu)u)/2h: off by h²/6 of a fifth derivative and by rounding of 1e-16/h."""
+    h = 1e-5
+    ends = jax.vmap(lambda t: problem.hvp(theta + t * u, u))(jnp.array([h, -h]))
+    return problem.derivative(theta, 3, u, u), (ends[0] - ends[1]) / (2 * h)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [*(specs.Mlp(widths=(6, 5), activation=name) for name in SMOOTH), specs.Cnn(widths=(3, 4)), TRANSFORMER],
+    ids=[*SMOOTH, "cnn", "transformer"],
+)
+def test_the_third_derivative_is_the_slope_of_the_second(model):
+    problem, theta = problem_of(model)
+    third, difference = third_and_difference(problem, theta, unit(theta))
+    assert jnp.linalg.norm(third) > 1e-3
+    assert jnp.linalg.norm(third - difference) < 1e-6 * jnp.linalg.norm(third)
+
+
+def test_a_relu_network_has_finite_second_derivatives():
+    problem, theta = problem_of(specs.Mlp(widths=(6, 5), activation="relu"))
+    product = jax.jit(Problem.hvp)(problem, theta, unit(theta))
+    assert jnp.isfinite(product).all()
+    assert jnp.linalg.norm(product) > 0
+
+
+@pytest.mark.parametrize("model", [specs.Mlp(widths=(6, 5), activation="tanh"), specs.Cnn(widths=(3, 4)), TRANSFORMER])
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_loss_and_derivatives_have_the_number_format_of_theta(model, precision):
+    problem, theta = problem_of(model)
+    theta = theta.astype(precision)
+    for function, arguments in ((Problem.loss, ()), (Problem.derivative, (3, unit(theta), unit(theta)))):
+        shape = jax.eval_shape(lambda theta, f=function, a=arguments: f(problem, theta, *a), theta)
+        assert shape.dtype == precision
+
+
+def leaves(model: specs.Mlp | specs.Cnn, part: specs.Data = DIGITS) -> dict[str, np.ndarray]:
+    """The initial parameters by path."""
+    tree = models.build(model, data.load(part)).init(jax.random.key(0))
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+@pytest.mark.parametrize("model", [specs.Mlp(widths=(60, 50), head_scale=0.1), specs.Cnn(widths=(16, 16), head_scale=0.1)])
+def test_weights_start_uniform_on_one_over_root_fan_in_and_biases_at_zero(model):
+    initial = leaves(model)
+    kernels = [leaf for name, leaf in initial.items() if "kernel" in name]
+    assert len(kernels) == 3
+    assert max(kernels, key=lambda kernel: kernel.shape[1] == 1).shape[1] == 1
+    for kernel in kernels:
+        bound = (model.head_scale if kernel.shape[1] == 1 else 1) / np.sqrt(kernel.shape[0])
+        assert 0.8 * bound < np.abs(kernel).max() <= bound * (1 + 1e-6)
+    assert all((leaf == 0).all() for name, leaf in initial.items() if "bias" in name)
+
+
+def test_head_scale_multiplies_the_last_layer_alone():
+    plain, scaled = (leaves(specs.Mlp(widths=(6, 5), head_scale=scale)) for scale in (1.0, 0.25))
+    for name, leaf in plain.items():
+        factor = 0.25 if leaf.shape == (5, 1) else 1
+        np.testing.assert_array_equal(scaled[name], factor * leaf)
+
+
+def test_padding_does_not_change_the_output_of_the_transformer():
+    dataset = data.load(SENTENCES)
+    model = models.build(TRANSFORMER, dataset)
+    parameters = jax.tree.map(lambda leaf: leaf + 0.1 * jnp.cos(jnp.arange(leaf.size, dtype=float)).reshape(leaf.shape),
+                              model.init(jax.random.key(0)))  # fmt: skip
+    row = min(dataset.inputs, key=lambda ids: (ids != PAD).sum())
+    short = row[row != PAD][None]
+    longer = np.pad(short, ((0, 0), (0, 7)), constant_values=PAD)
+    apply = jax.jit(model.apply)
+    alone, padded = apply(parameters, short), apply(parameters, longer)
+    assert abs(alone.item()) > 1e-3
+    np.testing.assert_allclose(padded, alone, rtol=1e-12)
+
+
+def test_the_transformer_starts_at_the_output_zero():
+    dataset = data.load(SENTENCES)
+    model = models.build(TRANSFORMER, dataset)
+    np.testing.assert_array_equal(jax.jit(model.apply)(model.init(jax.random.key(0)), dataset.inputs), 0)
+
+
+def test_a_convolution_is_that_of_lax():
+    maps = jax.random.normal(jax.random.key(0), (2, 5, 6, 3), jnp.float64)
+    layer = models.Conv(4)
+    parameters = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), layer.init(jax.random.key(1), maps))
+    kernel = parameters["params"]["Dense_0"]["kernel"].reshape(3, 3, 3, 4)
+    wanted = jax.lax.conv_general_dilated(maps, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    np.testing.assert_allclose(layer.apply(parameters, maps), wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_average_pool_leaves_out_an_odd_last_row():
+    maps = jnp.arange(15.0).reshape(1, 3, 5, 1)
+    np.testing.assert_array_equal(models.average_pool(maps)[0, :, :, 0], [[3.0, 5.0]])
+
+
+def test_the_default_network_has_88701_parameters():
+    part = specs.load_spec("fashion").problem
+    shapes = jax.eval_shape(models.build(part.model, data.load(part.data)).init, jax.random.key(0))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 88_701
