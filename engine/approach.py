@@ -100,7 +100,8 @@ def advance(setup: Setup, state: ApproachState, limit: int) -> tuple[ApproachSta
     if outcome is None and steps == limit:
         sharpness = float(check(setup, state).values[0])
         if sharpness >= 2 / state.clock.learning_rate:
-            state = _go_back(state)
+            exact = state.careful or state.clock.step - state.checked_clock.step <= 1
+            state = state._replace(next_check=state.clock.step) if exact else _go_back(state)
         else:
             state = state._replace(checked_clock=state.clock, checked_theta=state.theta, sharpness=sharpness)
             state, more = _release(state)

@@ -31,11 +31,12 @@ def test_the_toy_begins_at_the_edge_and_goes_through_the_four_stages():
     assert stages[-4:] == [1, 2, 3, 4] or stages[-4:] == [2, 3, 4, 1] or stages[-5:-1] == [1, 2, 3, 4]
 
 
-def test_the_approach_finds_the_edge_to_the_step_whatever_the_limits():
+@pytest.mark.parametrize("limit", [1, 7])
+def test_the_approach_finds_the_edge_to_the_step_whatever_the_limits(limit):
     whole = Experiment(chebyshev_spec(0.2, flow=False))
-    cut = Experiment(chebyshev_spec(0.2, flow=False))
+    cut = Experiment(specs.with_overrides(chebyshev_spec(0.2, flow=False), ["approach.check_times=[8, 8, 8]"]))
     drive(whole, 330)
-    record, _, _ = drive(cut, 330, limit=7)
+    record, _, _ = drive(cut, 330, limit=limit)
     assert whole.edge_step == cut.edge_step == 318
     np.testing.assert_array_equal(whole.state.theta, cut.state.theta)
     np.testing.assert_array_equal(record[:, 0], np.arange(330))
