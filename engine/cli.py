@@ -163,8 +163,10 @@ def show(name: str | None = None, *, json: Switch = False) -> int:
         _print_json(parts | {"events": events[-20:]})
         return 0
     problem = facts.get("problem") or {}
-    told = [(name, str(facts[name])) for name in ("device", "precision", "started") if name in facts]
-    told += [(name, str(problem[name])) for name in ("parameters", "rule") if name in problem]
+    sources: tuple[tuple[dict[str, Any], tuple[str, ...]], ...] = (
+        (facts, ("device", "precision", "started")), (problem, ("parameters", "rule"))
+    )
+    told = [(name, str(source[name])) for source, names in sources for name in names if name in source]
     _print_pairs([*words(summary), ("preset", found.spec.name), ("directory", str(found.path)), *told])
     for event in events[-10:]:
         print(f"step {event.step}: {event.text}")

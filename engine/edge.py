@@ -153,8 +153,8 @@ def step(setup: Setup, state: EdgeState) -> tuple[EdgeState | DescentState, Prog
                 f"the eigen solver did not converge at step {moved.step}: relative residual {residual:.2g} after "
                 f"{int(moved_center.eigen.hvps)} products; try curvature = \"float64\" under [precision]"
             )
-            outcome = Outcome(kind="eigensolver_failed", step=moved.step, text=text)
-            return state, Progress([_with_costs(setup, values, costs)], events, outcome)
+            failure = Outcome(kind="eigensolver_failed", step=moved.step, text=text)
+            return state, Progress([_with_costs(setup, values, costs)], events, failure)
         if not good:
             ended = f"the projection onto S ≤ 2/η no longer converges at step {moved.step}"
     row = _with_costs(setup, values, costs)

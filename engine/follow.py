@@ -137,8 +137,10 @@ def _bar(stack: ExitStack) -> tuple[Tell, Callable[[Followed, State], None]]:
     task = progress.add_task("", run="", total=None)
 
     def draw(followed: Followed, state: State) -> None:
-        known = {"total": followed.steps_in_all(), "completed": state.step} if state.step else {}
-        progress.update(task, run=followed.run.name, description=progress_line(followed, state), **known)
+        total = followed.steps_in_all() if state.step else None
+        progress.update(
+            task, total=total, completed=state.step, run=followed.run.name, description=progress_line(followed, state)
+        )
 
     return lambda text: console.print(text, markup=False), draw
 

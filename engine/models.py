@@ -128,14 +128,16 @@ def build(part: specs.Mlp | specs.Cnn | specs.Transformer, dataset: Dataset) -> 
     module: nn.Module
     if isinstance(part, specs.Transformer):
         module = Transformer(part, len(dataset.vocabulary), dataset.outputs)
+    elif isinstance(part, specs.Mlp):
+        module = Mlp(part, dataset.outputs)
     else:
-        module = (Mlp if isinstance(part, specs.Mlp) else Cnn)(part, dataset.outputs)
+        module = Cnn(part, dataset.outputs)
 
     @jax.jit  # a second instead of ten: one program, not one for each operation
     def init(key: Array) -> Any:
         return module.init(key, dataset.inputs[:1])["params"]
 
-    def apply(parameters: Any, inputs: Array) -> Array:
+    def apply(parameters: Any, inputs: Array) -> Any:
         return module.apply({"params": parameters}, inputs)
 
     return Model(init, apply)

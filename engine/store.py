@@ -193,7 +193,7 @@ class EventTail:
 def create(spec: RunSpec, name: str | None = None, where: Path | None = None) -> Run:
     """A new run directory for the specification. Raises UserError when the name is taken, not allowed or not writable."""
     where = where or home()
-    wanted = name or f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    wanted = name if name is not None else f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     if not NAME.match(wanted):
         raise UserError(f"run name {wanted[:100]!a}: use up to 80 letters, digits, '.', '_' and '-', beginning with a letter or digit")
     try:

@@ -8,6 +8,7 @@ import pytest
 
 import engine
 from engine.errors import UserError
+
 from small import toy_spec
 
 pytestmark = pytest.mark.usefixtures("x64")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 import readme_tables
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")

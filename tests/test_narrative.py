@@ -1,0 +1,74 @@
+"""The sentence on what is happening: true to the row it is made from, and short enough for the header."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.columns import columns_for
+from engine.narrative import LENGTH, STAGE_WORDS, sentence, shortened
+from engine.spec import load_spec
+from engine.store import Outcome, State
+
+ETA = 0.02
+COLUMNS = [column.name for column in columns_for(load_spec("fashion"))]
+AT_EDGE = {
+    "stage": 3.0, "gd.sharpness": 101.0, "gd.lambda2": 45.0, "constrained.alpha": 25.0, "constrained.lambda2": 45.0,
+    "constrained.epsilon": 0.1, "generalized.x": 0.3, "generalized.since_anchor": 60.0, "generalized.correlation": 0.99,
+}  # fmt: skip
+
+
+def told(phase: str = "edge", **changed: float) -> str:
+    row = dict.fromkeys(COLUMNS, math.nan) | AT_EDGE | {name.replace("__", "."): value for name, value in changed.items()}
+    return sentence(State(status="running", phase=phase, step=700, learning_rate=ETA), row)
+
+
+def test_the_approach_tells_how_far_the_sharpness_is():
+    assert told("approach", gd__midpoint_sharpness=63.0).startswith("Stable: the sharpness is at 63% of 2/η")
+    assert "not measured yet" in told("approach")
+    assert "the edge is here" in told("approach", gd__midpoint_sharpness=100.5)
+
+
+@pytest.mark.parametrize("stage", STAGE_WORDS)
+def test_each_stage_has_its_words(stage):
+    assert told(stage=stage).startswith(STAGE_WORDS[stage])
+
+
+def test_it_says_that_the_prediction_holds():
+    assert told().endswith("as predicted (ε = 0.1, correlation 0.99)")
+    assert told(generalized__since_anchor=3.0).endswith("the theory applies (ε = 0.1)")
+
+
+def test_it_says_which_condition_fails_the_gravest_first():
+    assert "α ≤ 0" in told(constrained__alpha=-1.0, constrained__lambda2=96.0)
+    assert "λ2 is at 96% of 2/η" in told(constrained__lambda2=96.0, constrained__epsilon=0.3)
+    assert "ε = 0.19 is large" in told(constrained__epsilon=0.19, generalized__x=math.nan)
+    assert "the prediction is lost" in told(generalized__x=math.nan)
+    assert "drifted off (correlation 0.35)" in told(generalized__correlation=0.35)
+
+
+def test_without_a_constrained_trajectory_the_eigenvalues_are_told():
+    assert told("gradient descent", gd__lambda2=98.0).endswith("the sharpness is at 101% of 2/η, λ2 at 98%")
+
+
+def test_an_ended_run_tells_its_outcome():
+    outcome = Outcome(kind="diverged", step=12, text="diverged at step 12: try a smaller learning rate")
+    assert sentence(State(status="finished", phase="edge", outcome=outcome), {}) == "Diverged at step 12: try a smaller learning rate"
+
+
+def test_a_long_text_is_cut_at_a_word():
+    assert shortened("one two three", 9) == "one two…"
+    assert shortened("one two", 7) == "one two"
+
+
+@given(
+    st.sampled_from(["starting", "approach", "edge", "gradient descent", "phase portrait", "unheard of"]),
+    st.dictionaries(st.sampled_from(sorted(AT_EDGE) + ["gd.midpoint_sharpness"]), st.floats(width=16)),
+    st.booleans(),
+)
+def test_whatever_the_row_the_sentence_is_one_short_line(phase, row, full):
+    text = sentence(State(phase=phase, learning_rate=ETA), (dict.fromkeys(COLUMNS, math.nan) | row) if full else row)
+    assert 0 < len(text) <= LENGTH
+    assert "\n" not in text
+    assert "nan" not in text
