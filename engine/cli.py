@@ -299,7 +299,7 @@ def _see_through(run: Run, pid: int, json: bool) -> int:
         _print_json(summary._asdict())
     else:
         _print_pairs(words(summary))
-    return INTERRUPTED if interrupted else _status(summary)
+    return INTERRUPTED if interrupted and summary.outcome in ("stopped", "crashed") else _status(summary)
 
 
 def _status(summary: Summary) -> int:

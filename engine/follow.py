@@ -64,27 +64,31 @@ class Followed:
 
 def follow(run: Run, pid: int) -> bool:
     """Show a run until its engine has ended. Returns whether the user interrupted it."""
-    followed, interruptions = Followed(run, pid), 0
-    previous = signal.signal(signal.SIGTERM, _interrupt)
+    followed, asked, heeded = Followed(run, pid), 0, 0
+
+    def ask(*_: object) -> None:  # only counts: an exception could come in the middle of anything
+        nonlocal asked
+        asked += 1
+
+    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with ExitStack() as stack:
             tell, draw = _display(stack)
             while True:
-                try:
-                    state, events = followed.poll()
-                    for event in events:
-                        if not isinstance(event, QUIET):
-                            tell(event.text)
-                    draw(followed, state)
-                    if followed.gone:
-                        break
-                    time.sleep(LOOK_SECONDS)
-                except KeyboardInterrupt:
-                    interruptions += 1
-                    tell(_stop(followed, interruptions))
+                state, events = followed.poll()
+                for event in events:
+                    if not isinstance(event, QUIET):
+                        tell(event.text)
+                draw(followed, state)
+                if followed.gone:
+                    return asked > 0
+                if asked > heeded:
+                    heeded += 1
+                    tell(_stop(followed, heeded))
+                time.sleep(LOOK_SECONDS)
     finally:
-        signal.signal(signal.SIGTERM, previous)
-    return interruptions > 0
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _stop(followed: Followed, times: int) -> str:
@@ -92,13 +96,8 @@ def _stop(followed: Followed, times: int) -> str:
     if times == 1:
         control.send(followed.run.path, control.Stop())
         return "stopping: the engine writes a checkpoint and ends at its next step; Ctrl-C again kills it"
-    if not followed.gone:
-        os.kill(followed.pid, signal.SIGKILL)
+    os.kill(followed.pid, signal.SIGKILL)  # a child that was not waited for keeps its number
     return f"killed; every row on disk is kept, and `resume {followed.run.name}` goes on from the last checkpoint"
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _has_ended(pid: int) -> bool:

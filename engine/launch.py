@@ -6,9 +6,6 @@ from pathlib import Path
 
 from engine.store import Run
 
-_children: list[subprocess.Popen[bytes]] = []
-"""Engines this process started. They outlive it on purpose; kept, so that Python does not take them for forgotten."""
-
 
 def start(run: Run) -> int:
     """Start the engine on this run and return its process id. What it prints goes to `engine.log`."""
@@ -21,7 +18,7 @@ def start(run: Run) -> int:
             start_new_session=True,
             cwd=Path.home(),  # the caller's folder may vanish, or hold a module of the same name
         )
-    _children.append(process)
+    process.returncode = 0  # it outlives this process on purpose: Python is not to warn of a child left running
     return process.pid
 
 

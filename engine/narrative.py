@@ -72,14 +72,15 @@ def _applicability(state: State, row: Mapping[str, float], alpha: float) -> str:
     epsilon = _value(row, "constrained.epsilon")
     if epsilon > LARGE_EPSILON:
         return f"ε = {epsilon:.2f} is large: predictions hold briefly"
+    applies = "the theory applies" if math.isnan(epsilon) else f"the theory applies (ε = {epsilon:.2g})"
     form = next((form for form in PREDICTIONS if f"{form}.since_anchor" in row), None)
     if form is None:
-        return f"the theory applies (ε = {epsilon:.2g})"
+        return applies
     since, correlation = _value(row, f"{form}.since_anchor"), _value(row, f"{form}.correlation")
     if since > 0 and math.isnan(_value(row, f"{form}.x")):
         return "the prediction is lost until its next anchor"
     if since < TELLING or math.isnan(correlation):
-        return f"the theory applies (ε = {epsilon:.2g})"
+        return applies
     if correlation < HELD:
         return f"the prediction drifted off (correlation {correlation:.2f})"
     return f"as predicted (ε = {epsilon:.2g}, correlation {correlation:.2f})"

@@ -56,6 +56,8 @@ class Runner:
         self.outcome: Outcome | None = None
         self.experiment: Experiment | None = None
         self._asked: deque[AnyCommand] = deque()
+        self._refused: set[str] = set()  # told once: a file that cannot be removed would be refused again at every step
+        self._refused: set[str] = set()  # told once: a file that cannot be removed is found again at every step
         self._pause_at: int | None = None
         self._advancing = ""  # id of the advance command in progress
         self._ticks: deque[tuple[float, int]] = deque()
@@ -169,7 +171,9 @@ class Runner:
     def _obey(self) -> None:
         received = control.receive(self.run.path)
         step = self._experiment().clock.step
-        self._emit([control.Refused(step=step, text=refusal) for refusal in received.refusals])
+        fresh = [refusal for refusal in received.refusals if refusal not in self._refused]
+        self._refused.update(fresh)
+        self._emit([control.Refused(step=step, text=refusal) for refusal in fresh])
         while self._asked:
             received.commands.append(self._asked.popleft())
         for command in received.commands:

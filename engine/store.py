@@ -35,8 +35,6 @@ NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}\Z")
 HEARTBEAT_SECONDS = 1.0
 SILENT_AFTER_SECONDS = 30.0
 MAX_STATE_BYTES = 64 * 1024
-MAX_PATH_BYTES = 4095
-"""Longer ones name nothing on Linux, and asking raises."""
 
 Status = Literal["starting", "running", "paused", "finished"]
 Liveness = Literal["starting", "running", "paused", "finished", "crashed", "silent"]
@@ -247,11 +245,18 @@ def resolve(name: str | None = None, where: Path | None = None) -> Run:
     if NAME.match(name):
         if not (where / name).is_symlink() and (where / name).is_dir():
             return Run(where / name)
-        if not Path(name).is_dir():
+        if not _is_folder(name):
             raise UserError(f"run {name}: not found in {where}; `eos ls` lists the runs")
-    if len(os.fsencode(name)) > MAX_PATH_BYTES or not Path(name).is_dir():
+    if not _is_folder(name):
         raise UserError(f"{name[:200]!a}: neither a run's name nor a run directory; `eos ls` lists the runs")
     return Run(name)
+
+
+def _is_folder(name: str) -> bool:
+    try:
+        return Path(name).is_dir()
+    except OSError:  # longer than a file's name may be
+        return False
 
 
 def remove(run: Run) -> None:

@@ -64,7 +64,7 @@ def test_a_long_text_is_cut_at_a_word():
 
 @given(
     st.sampled_from(["starting", "approach", "edge", "gradient descent", "phase portrait", "unheard of"]),
-    st.dictionaries(st.sampled_from(sorted(AT_EDGE) + ["gd.midpoint_sharpness"]), st.floats(width=16)),
+    st.dictionaries(st.sampled_from([*sorted(AT_EDGE), "gd.midpoint_sharpness"]), st.floats(width=16)),
     st.booleans(),
 )
 def test_whatever_the_row_the_sentence_is_one_short_line(phase, row, full):
