@@ -56,7 +56,6 @@ class Runner:
         self.outcome: Outcome | None = None
         self.experiment: Experiment | None = None
         self._asked: deque[AnyCommand] = deque()
-        self._refused: set[str] = set()  # told once: a file that cannot be removed would be refused again at every step
         self._refused: set[str] = set()  # told once: a file that cannot be removed is found again at every step
         self._pause_at: int | None = None
         self._advancing = ""  # id of the advance command in progress

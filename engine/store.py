@@ -352,7 +352,7 @@ def load_checkpoint(run: Run) -> Iterator[tuple[Path, dict[str, np.ndarray] | No
     """Checkpoints from the newest back: the path and its arrays, or None where the file cannot be read."""
     for path in reversed(run.checkpoints()):
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as arrays:  # np.load leaves a damaged file open
                 found = {name: arrays[name] for name in arrays.files}
         except Exception:  # zipfile, zlib, tokenize and numpy each have errors of their own for damaged bytes
             found = None

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from engine import launch, store
@@ -15,7 +16,7 @@ from engine.control import Advance, Anchor, SetLearningRate
 from engine.spec import load_spec, preset_names
 from engine.summary import Summary, summarize
 
-from synthetic import EDGE, FakeEngine, make_run, rows_of
+from synthetic import EDGE, FakeEngine, make_run
 
 ROOT = Path(__file__).parent.parent
 FIELDS = ["run", "outcome", "steps", "edge_step", "sharpness_over_threshold", "prediction_correlation", "seconds"]

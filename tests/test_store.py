@@ -1,13 +1,18 @@
 """A run directory: what is written is read, whatever happened in between."""
 
+import io
+import json
 import os
 import socket
 import stat
 import time
+import zipfile
 
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from engine import control, store
 from engine.errors import UserError
@@ -64,9 +69,34 @@ def test_rows_already_on_disk_are_not_written_twice(run):
     np.testing.assert_array_equal(run.rows()[:, 0], np.arange(7))
 
 
-def test_there_is_one_writer(run):
-    with store.Writer(run), pytest.raises(UserError, match="another engine is at work"):
-        store.Writer(run)
+def test_a_record_torn_at_any_byte_gives_its_whole_rows(run):
+    with store.Writer(run) as writer:
+        writer.append(block(run, 0, 3))
+    body = (run.path / "metrics.f64").read_bytes()
+    for size in range(0, len(body) + 1, 7):
+        (run.path / "metrics.f64").write_bytes(body[:size])
+        assert len(run.rows()) == run.row_count() == size // (8 * len(run.columns))
+    (run.path / "metrics.f64").unlink()
+    assert (run.row_count(), run.rows().shape) == (0, (0, len(run.columns)))
+
+
+def test_any_stretch_of_rows_can_be_read(run):
+    written = block(run, 0, 9)
+    with store.Writer(run) as writer:
+        writer.append(written)
+    for start, stop in ((0, 4), (3, 9), (8, 100), (9, 9), (7, 2)):
+        np.testing.assert_array_equal(run.rows(start, stop), written[start:stop])
+
+
+def test_there_is_one_writer_and_a_refused_second_leaves_the_first_its_record(run):
+    with store.Writer(run) as writer:
+        writer.append(block(run, 0, 2))
+        with pytest.raises(UserError, match="another engine is at work on it; `eos attach run` shows it"):
+            store.Writer(run)
+        writer.append(block(run, 2, 1))
+    assert run.row_count() == 3
+    with store.Writer(run) as writer:
+        assert writer.last_step == 2
 
 
 def test_an_event_being_written_waits_for_its_end(run):
@@ -87,8 +117,37 @@ def test_names_never_leave_the_folder(name):
         store.create(toy_spec(), name)
 
 
-def test_run_folders_are_private_and_never_overwritten(run):
-    assert stat.S_IMODE(run.path.stat().st_mode) == 0o700
+def test_runs_live_under_the_home_that_is_set(run, own_home, monkeypatch):
+    assert store.home() == own_home == run.path.parent
+    monkeypatch.setenv("EOS_HOME", "~/elsewhere")
+    assert store.home() == type(own_home).home() / "elsewhere"
+    monkeypatch.delenv("EOS_HOME")
+    assert store.home().name == "eos"
+
+
+def test_a_home_that_cannot_hold_runs_is_told(own_home):
+    own_home.write_text("a file")
+    with pytest.raises(UserError, match=r"a run cannot be created there \(File exists\); set EOS_HOME to a folder you can write"):
+        store.create(toy_spec(), "run")
+    with pytest.raises(UserError, match="not found"):
+        store.resolve("run")
+
+
+def test_unnamed_runs_of_the_same_second_are_numbered(monkeypatch):
+    monkeypatch.setattr(time, "strftime", lambda _: "20220930-120000")
+    names = [store.create(toy_spec()).name for _ in range(3)]
+    assert names == ["toy-20220930-120000", "toy-20220930-120000-2", "toy-20220930-120000-3"]
+
+
+def test_a_fresh_run_is_complete_and_silent(run):
+    assert run.spec == toy_spec()
+    assert (run.columns[0].name, run.state(), run.provenance(), run.events(), run.checkpoints()) == ("step", store.State(), {}, [], [])
+    assert run.liveness() == "starting"
+
+
+def test_run_folders_are_private_and_never_overwritten(run, own_home):
+    for folder in (own_home, run.path, run.path / "inbox", run.path / "checkpoints"):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     with pytest.raises(UserError, match="exists already"):
         store.create(toy_spec(), "run")
 
@@ -109,6 +168,24 @@ def test_runs_are_found_by_name_by_path_and_as_the_latest(run, own_home, tmp_pat
     assert [found.name for found in store.all_runs()] == ["run", "newer"]
 
 
+@pytest.mark.parametrize("name", ["a/b", "x\n", "\x1b[2J", "x" * 300, "x" * 5000, "é", "\0", "../nothing", ".hidden"])
+def test_what_names_no_run_is_refused_harmlessly(run, name):
+    with pytest.raises(UserError) as caught:
+        store.resolve(name)
+    assert str(caught.value) == f"{name[:200]!a}: neither a run's name nor a run directory; `eos ls` lists the runs"
+
+
+def test_a_folder_that_is_no_run_is_neither_listed_nor_the_latest(run, own_home):
+    (own_home / "empty").mkdir()
+    broken = own_home / "broken"
+    broken.mkdir()
+    (broken / "spec.toml").write_text("[")
+    (broken / "columns.json").write_text("[")
+    (own_home / "file").touch()
+    assert [found.name for found in store.all_runs()] == ["run"]
+    assert store.resolve().name == "run"
+
+
 def test_no_runs_at_all_is_told(own_home):
     with pytest.raises(UserError, match="no runs yet"):
         store.resolve()
@@ -125,6 +202,66 @@ def test_corrupt_files_are_told_or_passed_over(run):
     (run.path / "spec.toml").write_bytes(b"\xff")
     with pytest.raises(UserError, match=r"spec\.toml: not UTF-8"):
         store.Run(run.path)
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"\xff", "not UTF-8 text, so not written by eos"),
+        (b"{", "not a list of columns, so not written by eos"),
+        (b"5", "not a list of columns, so not written by eos"),
+        (b"[5]", "not a list of columns, so not written by eos"),
+        (b'[{"name": "step"}]', "not a list of columns, so not written by eos"),
+        (b"[" * 50_000, "not a list of columns, so not written by eos"),
+        (b"[]", "its first column is not the step, so not written by eos"),
+    ],
+)
+def test_broken_columns_are_told(run, body, told):
+    (run.path / "columns.json").write_bytes(body)
+    with pytest.raises(UserError) as caught:
+        store.Run(run.path)
+    assert str(caught.value) == f"{run.path / 'columns.json'}: {told}"
+
+
+def test_columns_are_text_and_begin_with_the_step(run):
+    path = run.path / "columns.json"
+    columns = json.loads(path.read_text())
+    path.write_text(json.dumps(columns[1:]))
+    with pytest.raises(UserError, match="its first column is not the step"):
+        store.Run(run.path)
+    columns[1]["name"] = ["time"]
+    path.write_text(json.dumps(columns))
+    with pytest.raises(UserError, match="not a list of columns"):
+        store.Run(run.path)
+
+
+def test_a_broken_specification_is_told_with_its_place(run):
+    path = run.path / "spec.toml"
+    path.write_text(path.read_text().replace("learning_rate = 0.01", "learning_rate = -1.0"))
+    with pytest.raises(UserError) as caught:
+        store.Run(run.path)
+    assert str(caught.value) == f"{path}: [optimizer] learning_rate = -1.0; expected `float` > 0.0"
+
+
+BYTES = st.binary(max_size=120) | st.text(alphabet='{}[]":,0123456789.eE+-truefalsnl \\udstaprgi', max_size=60).map(str.encode)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(BYTES)
+def test_no_bytes_of_state_or_provenance_raise(run, body):
+    (run.path / "state.json").write_bytes(body)
+    (run.path / "provenance.json").write_bytes(body)
+    assert isinstance(run.state(), store.State)
+    assert isinstance(run.provenance(), dict)
+    assert run.liveness() in ("starting", "running", "paused", "finished", "crashed", "silent")
+
+
+@pytest.mark.parametrize("body", [b'{"phase": "\xff"}', b'{"x": ' + b"[" * 60_000, b'{"step": ' + b"9" * 5000 + b"}"])
+def test_a_state_beyond_what_json_may_be_is_no_state(run, body):
+    (run.path / "state.json").write_bytes(body)
+    (run.path / "provenance.json").write_bytes(body)
+    assert run.state() == store.State()
+    assert run.provenance() == {}
 
 
 @pytest.mark.parametrize(
@@ -150,6 +287,18 @@ def test_a_live_run_is_not_deleted(run):
     assert not run.path.exists()
 
 
+def test_a_run_that_lives_elsewhere_is_not_deleted_but_a_crashed_one_is(run):
+    def say(**state):
+        (run.path / "state.json").write_bytes(msgspec.json.encode(store.State(pid=1, **state)))
+
+    say(status="paused", host="elsewhere", heartbeat=time.time())
+    with pytest.raises(UserError, match="run run: still paused; `eos stop run` first"):
+        store.remove(run)
+    say(status="running", host=socket.gethostname())
+    store.remove(run)
+    assert not run.path.exists()
+
+
 def test_checkpoints_are_kept_to_their_number_and_read_without_pickle(run):
     with store.Writer(run) as writer:
         for step in (1, 2, 3):
@@ -160,3 +309,35 @@ def test_checkpoints_are_kept_to_their_number_and_read_without_pickle(run):
     found = list(store.load_checkpoint(run))
     assert found[0][1] is None
     np.testing.assert_array_equal(found[1][1]["theta"], np.arange(3.0))
+
+
+def damaged(body: bytes) -> list[bytes]:
+    """An archive cut short, and with single bytes changed all over it."""
+    return [body[:size] for size in range(0, len(body), 31)] + [
+        body[:at] + bytes([body[at] ^ change]) + body[at + 1 :] for at in range(len(body)) for change in (1, 0xFF)
+    ]
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(run):
+    with store.Writer(run) as writer:
+        writer.checkpoint(1, {"theta": np.arange(3.0)}, keep=2)
+        newest = writer.checkpoint(2, {"theta": np.arange(4.0)}, keep=2)
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (999999999999,), }\n"
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("theta.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    plain = io.BytesIO()
+    np.save(plain, np.arange(3.0))
+    unreadable = 0
+    for body in [b"", plain.getvalue(), packed.getvalue(), *damaged(packed.getvalue()), *damaged(newest.read_bytes())]:
+        newest.write_bytes(body)
+        (path, first), (_, second) = store.load_checkpoint(run)
+        assert path == newest
+        np.testing.assert_array_equal(second["theta"], np.arange(3.0))
+        unreadable += first is None
+    assert unreadable > 300
+
+
+def test_a_checkpoint_being_written_is_not_seen(run):
+    (run.path / "checkpoints" / ".step-000000009.npz").write_bytes(b"half")
+    assert run.checkpoints() == []

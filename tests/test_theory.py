@@ -1,5 +1,7 @@
 """The simplified system against integration and closed forms."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -59,3 +61,71 @@ def test_without_progressive_sharpening_nothing_is_defined():
     assert np.isnan(theory.delta(-1.0, 1.0))
     assert np.isnan(theory.epsilon(0.1, -1.0))
     assert theory.stage(0.1, 0.1, float("nan")) == 0
+
+
+@pytest.mark.parametrize("eta", [0.05, 0.02, 0.005])
+def test_a_small_orbit_of_the_map_gains_two_epsilon_squared_every_step(eta):
+    epsilon = theory.epsilon(eta, ALPHA)
+    orbit = theory.map_orbit((1 + 1e-4) * DELTA, 0.0, ALPHA, BETA, eta, 60)
+    g = theory.conserved(orbit[:, 0], orbit[:, 1], ALPHA, BETA)
+    np.testing.assert_allclose(g[1:] / g[:-1], 1 + 2 * epsilon**2, rtol=0, atol=5e-4 * epsilon)
+
+
+def test_the_map_alternates_and_its_even_steps_follow_the_flow():
+    eta, steps = 1e-4, 2000
+    orbit = theory.map_orbit(0.5 * DELTA, 0.3, ALPHA, BETA, eta, steps)
+    assert (np.sign(orbit[:, 0]) == (-1.0) ** np.arange(steps + 1)).all()
+    flow = theory.flow_orbit(0.5 * DELTA, 0.3, ALPHA, BETA, eta * np.arange(steps + 1))
+    np.testing.assert_allclose(np.abs(orbit[:, 0]), flow[:, 0], atol=10 * eta)
+    np.testing.assert_allclose(orbit[:, 1], flow[:, 1], atol=10 * eta)
+
+
+def test_from_either_side_of_zero_the_orbits_are_mirror_images():
+    times = np.linspace(0, 8, 50)
+    right, left = (theory.flow_orbit(sign * 0.2 * DELTA, 0.1, ALPHA, BETA, times) for sign in (1, -1))
+    np.testing.assert_array_equal(right * [-1, 1], left)
+    right, left = (theory.map_orbit(sign * 0.2 * DELTA, 0.1, ALPHA, BETA, ETA, 50) for sign in (1, -1))
+    np.testing.assert_array_equal(right * [-1, 1], left)
+
+
+def test_without_oscillation_the_sharpness_rises_at_the_rate_alpha():
+    times = np.linspace(2, 5, 7)
+    np.testing.assert_allclose(theory.flow_orbit(0.0, 0.5, ALPHA, BETA, times), np.stack([0 * times, 0.5 + ALPHA * (times - 2)], 1))
+
+
+def test_the_fixed_point_stays():
+    np.testing.assert_allclose(theory.map_orbit(DELTA, 0.0, ALPHA, BETA, ETA, 9)[:, 1], 0, atol=1e-15)
+    np.testing.assert_allclose(theory.flow_orbit(DELTA, 0.0, ALPHA, BETA, np.linspace(0, 5, 9)), [[DELTA, 0]] * 9, atol=1e-12)
+    assert theory.h(1.0) == theory.conserved(DELTA, 0.0, ALPHA, BETA) == 0
+    assert theory.bounds(0.0, ALPHA, BETA) == pytest.approx((DELTA, DELTA, 0))
+    np.testing.assert_array_equal(theory.level_set(0.0, ALPHA, BETA, 5), [[1.0, 0.0]] * 5)
+    assert theory.period(0.0, ALPHA, BETA, ETA) == pytest.approx(2 * np.pi / np.sqrt(2) / theory.epsilon(ETA, ALPHA))
+
+
+def test_bounds_are_those_of_the_closed_form_of_lambert():
+    from scipy.special import lambertw
+
+    for g in (0.5, 3.0, 50.0):
+        low, high = (DELTA * np.sqrt(-lambertw(-np.exp(-1 - g), branch).real) for branch in (0, -1))
+        np.testing.assert_allclose(theory.bounds(g, ALPHA, BETA), [low, high, np.sqrt(ALPHA * g)], rtol=1e-9)
+
+
+def test_level_sets_close_and_touch_their_bounds():
+    for g in (1e-3, 1.0, 30.0, 2000.0):
+        orbit, bounds = theory.level_set(g, ALPHA, BETA, 401), theory.bounds(g, ALPHA, BETA)
+        np.testing.assert_allclose(orbit[0], orbit[-1], atol=1e-5 * bounds.y_max)
+        assert orbit[:, 0].max() * DELTA == pytest.approx(bounds.x_max, rel=1e-6)
+        assert np.abs(orbit[:, 1]).max() <= bounds.y_max * (1 + 1e-9)
+        assert np.isfinite(orbit).all()
+
+
+def test_at_the_borders_a_stage_begins():
+    assert [theory.stage(x, 0.0, 1.0) for x in (0.0, 0.2499, 0.25, -0.25, 0.9999, 1.0, -1.0)] == [1, 1, 2, 2, 2, 3, 3]
+    assert [theory.stage(x, -1e-9, 1.0) for x in (0.0, 0.5, 1.0)] == [4, 4, 3]
+
+
+def test_an_orbit_of_the_flow_goes_through_the_stages_in_order():
+    times = np.linspace(0, 1.99 * theory.period(4.0, ALPHA, BETA, 1.0), 4000)
+    start = theory.bounds(4.0, ALPHA, BETA).x_min
+    stages = [theory.stage(x, y, DELTA) for x, y in theory.flow_orbit(start, 0.0, ALPHA, BETA, times)]
+    assert [1, *(b for a, b in pairwise(stages) if a != b)] == [1, 2, 3, 4] * 2

@@ -1,0 +1,140 @@
+"""The data sets: which examples, in which order, with which targets; and what is refused, by name."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from engine import data
+from engine.data import embedded, words
+from engine.errors import UserError
+from engine.spec import Data
+
+SHIRTS = Data(name="fashion", classes=(0, 6), standardize="none")
+
+
+def test_the_default_problem_takes_the_first_five_hundred_of_each_class():
+    images, labels = embedded.fashion()
+    found = data.load(SHIRTS)
+    assert found.inputs.shape == (1000, 28, 28, 1)
+    for label, sign, half in ((0, -1, slice(0, 500)), (6, 1, slice(500, 1000))):
+        np.testing.assert_array_equal(found.inputs[half], images[labels == label][:500])
+        assert (found.targets[half] == sign).all()
+    assert (found.classes, found.outputs) == (2, 1)
+    assert found.rule.startswith("the first 500 of T-shirt (−1) and shirt (+1) in file order")
+
+
+def test_standardized_inputs_have_no_mean_image_and_unit_spread():
+    found = data.load(Data(name="fashion", classes=(0, 6)))
+    assert found.inputs.dtype == np.float32
+    assert np.abs(found.inputs.astype(float).mean(axis=0)).max() < 1e-6
+    assert found.inputs.astype(float).std() == pytest.approx(1, abs=1e-6)
+    plain = data.load(SHIRTS).inputs.astype(float)
+    centred = plain - plain.mean(axis=0)
+    np.testing.assert_allclose(found.inputs, centred / centred.std(), atol=1e-6)
+
+
+def test_a_global_standardization_removes_one_number():
+    found = data.load(Data(name="digits", examples=1000, standardize="global")).inputs.astype(float)
+    plain = data.load(Data(name="digits", examples=1000, standardize="none")).inputs.astype(float)
+    np.testing.assert_allclose(found, (plain - plain.mean()) / plain.std(), atol=1e-6)
+
+
+def test_more_than_two_classes_have_their_number_as_target():
+    found = data.load(Data(name="digits", examples=300, classes=(7, 1, 4)))
+    np.testing.assert_array_equal(found.targets, np.repeat([0, 1, 2], 100))
+    assert (found.targets.dtype, found.outputs) == (np.int32, 3)
+    assert data.load(Data(name="digits")).outputs == 10
+    assert data.load(Data(name="digits", standardize="none")).inputs.max() == 16
+
+
+def test_padding_puts_the_image_in_the_middle_of_zeros():
+    plain, padded = (data.load(Data(name="fashion", examples=10, pad_to=side, standardize="none")).inputs for side in (0, 32))
+    assert padded.shape == (10, 32, 32, 1)
+    np.testing.assert_array_equal(padded[:, 2:30, 2:30], plain)
+    assert padded.sum() == plain.sum()
+
+
+@pytest.mark.parametrize("degree", [1, 2, 4, 5])
+def test_chebyshev_targets_are_the_cosine_of_so_many_angles(degree):
+    found = data.load(Data(name="chebyshev", examples=20, degree=degree, standardize="none"))
+    x = np.linspace(-1, 1, 20)
+    np.testing.assert_allclose(found.inputs[:, 0], x, atol=1e-7)
+    np.testing.assert_allclose(found.targets[:, 0], np.cos(degree * np.arccos(x)), atol=1e-6)
+    assert (found.classes, found.outputs) == (0, 1)
+
+
+def test_words_are_sorted_by_count_then_spelling_and_rare_ones_are_unknown():
+    sentences = ["The film, the film!", "A film isn't the A.", "Odd"]
+    vocabulary = words.vocabulary(sentences)
+    assert vocabulary == ("[PAD]", "[UNK]", "[CLS]", "film", "the", "a")
+    np.testing.assert_array_equal(
+        words.tokens(sentences, vocabulary),
+        [[2, 4, 3, 1, 4, 3, 1], [2, 5, 3, 1, 4, 5, 1], [2, 1, 0, 0, 0, 0, 0]],
+    )
+
+
+def test_long_sentences_are_cut_to_sixty_four_tokens():
+    assert words.tokens(["word " * 100], ("[PAD]", "[UNK]", "[CLS]", "word")).shape == (1, 64)
+
+
+def test_sentences_become_tokens_of_their_own_vocabulary():
+    found = data.load(Data(name="sentences", examples=200, classes=(0, 1), standardize="none"))
+    sentences, labels = embedded.sentences()
+    places = np.concatenate([np.flatnonzero(labels == label)[:100] for label in (0, 1)])
+    kept = [sentences[k] for k in places]
+    assert found.inputs.dtype == np.int32
+    assert (found.inputs[:, 0] == words.START).all()
+    assert found.inputs.max() == len(found.vocabulary) - 1
+    np.testing.assert_array_equal(found.targets[:, 0], np.repeat([-1, 1], 100))
+    first = [found.vocabulary[k] for k in found.inputs[0] if k > words.START]
+    assert first == [word for word in words.split(kept[0]) if word in found.vocabulary]
+    counts = [sum(words.split(text).count(word) for text in kept) for word in found.vocabulary[3:]]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[-1] == words.MIN_COUNT
+
+
+def test_the_same_specification_gives_the_same_bytes():
+    part = Data(name="digits", examples=40, classes=(3, 8))
+    first, second = data.load(part), data.load(part)
+    assert first.sha256 == second.sha256 == hashlib.sha256(first.inputs.tobytes() + first.targets.tobytes()).hexdigest()
+    assert first.sha256 != data.load(Data(name="digits", examples=42, classes=(3, 8))).sha256
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ({"name": "fashion", "examples": 5010}, '"fashion" has 500 a class, so at most 5000 of 10 classes'),
+        ({"name": "digits", "examples": 1797}, "examples = 1797: 10 classes take equal shares; 1790 would do"),
+        ({"name": "digits", "examples": 1}, "examples = 1: 10 classes take equal shares; 10 would do"),
+        ({"name": "fashion", "classes": (0, 10)}, 'classes = [0, 10]: "fashion" has no class 10; its labels are 0 to 9'),
+        ({"name": "sentences", "classes": (0, 2), "standardize": "none"}, "its labels are 0 to 1"),
+        ({"name": "fashion", "classes": (3, 3)}, "classes = [3, 3]: expected two different labels or more"),
+        ({"name": "fashion", "classes": (3,)}, "expected two different labels or more"),
+        ({"name": "fashion", "pad_to": 20}, "pad_to = 20: the images are 28×28"),
+        ({"name": "chebyshev", "pad_to": 20}, 'pad_to = 20: "chebyshev" has no images'),
+        ({"name": "chebyshev", "classes": (0, 1)}, '"chebyshev" is a regression and has no classes'),
+        ({"name": "chebyshev", "examples": 1}, "all inputs are equal"),
+        ({"name": "sentences"}, 'standardize = "mean_image": the tokens of "sentences" are no quantities; use "none"'),
+    ],
+)
+def test_what_is_not_there_is_refused_by_name(part, said):
+    with pytest.raises(UserError) as refusal:
+        data.load(Data(**part))
+    assert said in str(refusal.value)
+
+
+def test_the_largest_subsets_are_there():
+    assert len(data.load(Data(name="fashion", examples=5000, standardize="none")).inputs) == 5000
+    assert len(data.load(Data(name="sentences", examples=2000, standardize="none")).inputs) == 2000
+
+
+@pytest.mark.parametrize("name", embedded.SHA256)
+def test_a_changed_or_missing_file_is_refused(name, tmp_path, monkeypatch):
+    reader = {"fashion_mnist_5k.npz": embedded.fashion, "digits.npz": embedded.digits}.get(name, embedded.sentences)
+    monkeypatch.setattr(embedded, "files", lambda _: tmp_path)
+    with pytest.raises(UserError, match="cannot be read"):
+        reader()
+    (tmp_path / name).write_bytes(b"something else")
+    with pytest.raises(UserError, match=r"its SHA-256 sum differs\); install eos-tui again"):
+        reader()

@@ -1,0 +1,125 @@
+"""A run in a few numbers, each of them checked against rows whose answer is known."""
+
+import msgspec
+import numpy as np
+import pytest
+
+from engine import control, store
+from engine.spec import load_spec_text, with_overrides
+from engine.store import Outcome, Run, State, Writer
+from engine.summary import FULL_SPAN, SETTLED_ROWS, Summary, summarize, words
+
+from synthetic import EDGE, LEARNING_RATE, SPEC, THRESHOLD, make_run
+
+
+def run_of(steps: int, *overrides: str, **columns) -> Run:
+    """A run that records these columns and nothing else: η at every step, NaN wherever no value is given."""
+    run = store.create(with_overrides(load_spec_text(SPEC, "a test"), overrides), "made")
+    table = np.full((steps, len(run.columns)), np.nan)
+    for name, values in ({"step": np.arange(steps), "learning_rate": LEARNING_RATE} | columns).items():
+        table[:, run.index[name.replace("__", ".")]] = values
+    with Writer(run) as writer:
+        writer.append(table)
+    return run
+
+
+def test_a_run_at_the_edge_is_summed_up(tmp_path):
+    run = make_run(tmp_path, steps=400)
+    summary = summarize(run)
+    table = run.table()
+    assert (summary.run, summary.outcome, summary.steps, summary.edge_step, summary.seconds) == ("made", "completed", 400, EDGE, 3.0)
+    assert summary.sharpness_over_threshold == pytest.approx(table["gd.sharpness"][-SETTLED_ROWS:].mean() / THRESHOLD)
+    assert summary.sharpness_over_threshold == pytest.approx(1, abs=0.01)
+
+
+def test_a_run_without_a_row_has_no_numbers():
+    summary = summarize(store.create(load_spec_text(SPEC, "a test"), "fresh"))
+    assert summary == Summary("fresh", "starting", 0, None, None, None, 0.0)
+
+
+def test_a_run_whose_engine_is_gone_is_called_crashed(tmp_path):
+    assert summarize(make_run(tmp_path, finished=False)).outcome == "crashed"
+
+
+def test_an_outcome_is_told_by_its_kind():
+    run = run_of(3)
+    outcome = Outcome(kind="diverged", step=3, text="diverged at step 3")
+    with Writer(run) as writer:
+        writer.state(State(status="finished", step=3, seconds=1.2345, outcome=outcome))
+    assert (summarize(run).outcome, summarize(run).seconds) == ("diverged", 1.23)
+
+
+def test_steps_are_those_taken_whichever_of_rows_and_state_came_last():
+    run = run_of(30)
+    assert summarize(run).steps == 30
+    with Writer(run) as writer:
+        writer.state(State(status="running", step=42))
+    assert summarize(run).steps == 42
+
+
+def test_the_edge_is_where_it_was_first_reached():
+    run = run_of(3)
+    with Writer(run) as writer:
+        for step in (111, 222):
+            writer.event(control.EdgeReached(step=step, text="2/η", sharpness=THRESHOLD))
+    assert summarize(run).edge_step == 111
+
+
+def test_on_the_approach_the_sharpness_is_the_latest_midpoint():
+    measured = np.where(np.arange(30) % 10 == 5, np.arange(30.0), np.nan)
+    assert summarize(run_of(30, gd__midpoint_sharpness=measured)).sharpness_over_threshold == pytest.approx(25 / THRESHOLD)
+
+
+def test_a_period_two_oscillation_averages_out():
+    sharpness = THRESHOLD + 7 * (-1.0) ** np.arange(300)
+    assert summarize(run_of(300, gd__sharpness=sharpness)).sharpness_over_threshold == pytest.approx(1)
+
+
+def test_the_sharpness_is_measured_by_the_learning_rate_of_its_own_row():
+    rate = np.repeat([0.02, 0.04], 100)
+    assert summarize(run_of(200, learning_rate=rate, gd__sharpness=2 / rate)).sharpness_over_threshold == pytest.approx(1)
+
+
+def test_the_correlation_is_read_a_hundred_steps_after_the_latest_anchor():
+    since = np.concatenate([np.arange(131), np.arange(131), np.arange(40)]).astype(float)
+    correlation = 1 - since / 1000
+    correlation[131:262] -= 0.5
+    found = summarize(run_of(len(since), generalized__since_anchor=since, generalized__correlation=correlation))
+    assert found.prediction_correlation == pytest.approx(1 - FULL_SPAN / 1000 - 0.5)
+
+
+def test_the_correlation_of_a_short_run_is_that_of_its_longest_stretch():
+    since = np.concatenate([np.arange(60), np.arange(20)]).astype(float)
+    correlation = np.where(since > 0, since / 100, np.nan)
+    found = summarize(run_of(80, generalized__since_anchor=since, generalized__correlation=correlation))
+    assert found.prediction_correlation == pytest.approx(0.59)
+
+
+def test_the_correlation_is_that_of_the_first_form_recorded():
+    since, correlation = np.arange(50.0), np.full(50, 0.7)
+    forms = "tracking.predictions=['transported', 'code']"
+    columns = {"transported__since_anchor": since, "transported__correlation": correlation, "code__correlation": 0.1}
+    assert summarize(run_of(50, forms, **columns)).prediction_correlation == pytest.approx(0.7)
+
+
+def test_without_predictions_there_is_no_correlation():
+    assert summarize(run_of(10, "tracking.predictions=[]")).prediction_correlation is None
+
+
+def test_a_phase_portrait_has_neither_sharpness_nor_correlation():
+    spec = load_spec_text('name = "p"\n[problem]\nkind = "phase"\n[optimizer]\nlearning_rate = 0.1\n', "a test")
+    summary = summarize(store.create(spec, "portrait"))
+    assert (summary.edge_step, summary.sharpness_over_threshold, summary.prediction_correlation) == (None, None, None)
+
+
+def test_the_words_say_every_number_and_a_dash_where_there_is_none():
+    summary = Summary("fashion-1", "running", 535, None, 1.00512, 0.98934, 4.0)
+    assert words(summary) == [
+        ("run", "fashion-1"), ("outcome", "running"), ("steps", "535"), ("edge step", "–"),
+        ("sharpness over threshold", "1.005"), ("prediction correlation", "0.9893"), ("seconds", "4"),
+    ]  # fmt: skip
+
+
+def test_a_summary_is_one_json_object_without_nan(tmp_path):
+    for made in (make_run(tmp_path), store.create(load_spec_text(SPEC, "a test"), "fresh")):
+        assert "nan" not in msgspec.json.encode(summarize(made)._asdict()).decode().lower()
