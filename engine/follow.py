@@ -38,6 +38,7 @@ class Followed:
         self.gone = False
         """The engine process has ended, however it did."""
         self._rows, self._journal = RowTail(run), EventTail(run)
+        self._note(self._journal.poll())  # of an earlier engine, not to be told again
 
     def poll(self) -> tuple[State, list[AnyEvent]]:
         """What is new: the state, and the events since the last call."""
@@ -48,11 +49,12 @@ class Followed:
             known = newest[np.isfinite(newest)] if column == "gd.midpoint_sharpness" else newest
             if len(known):
                 self.row[column] = float(known[-1])
-        events = self._journal.poll()
-        for event in events:
-            if isinstance(event, EdgeReached) and self.edge_step is None:
-                self.edge_step = event.step
-        return self.run.state(), events
+        return self.run.state(), self._note(self._journal.poll())
+
+    def _note(self, events: list[AnyEvent]) -> list[AnyEvent]:
+        edges = [event.step for event in events if isinstance(event, EdgeReached)]
+        self.edge_step = edges[-1] if edges else self.edge_step
+        return events
 
     def steps_in_all(self) -> int:
         """Steps after which a budget ends the run, as far as can be told now."""

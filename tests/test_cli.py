@@ -68,8 +68,8 @@ def test_an_engine_that_dies_is_told_with_the_end_of_its_log(capfd, monkeypatch)
     children[0].wait()
 
 
-def test_an_interrupt_stops_the_engine_and_says_so(own_home):
-    command = [sys.executable, "-m", "engine", "run", "toy", "--set", "budget.steps=1000000", "--name", "long", "--json"]
+def test_an_interrupt_stops_the_engine_cleanly_and_resume_goes_on(own_home, capfd):
+    command = [sys.executable, "-m", "engine", "run", "toy", "--set", "budget.steps=400", "--name", "long", "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     next(line for line in process.stderr if line.startswith("the edge"))
     process.send_signal(signal.SIGINT)
@@ -82,6 +82,12 @@ def test_an_interrupt_stops_the_engine_and_says_so(own_home):
     assert not run.is_locked()
     assert run.checkpoints()
     assert run.state().outcome.kind == "stopped"
+    assert main(["resume", "long"]) == 0
+    out, err = capfd.readouterr()
+    assert "continued from the checkpoint" in err
+    assert "the edge" not in err  # that was told before
+    assert run.state().outcome.kind == "completed"
+    np.testing.assert_array_equal(run.table()["step"], np.arange(400))
 
 
 BAD = [
