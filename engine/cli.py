@@ -289,7 +289,8 @@ def work(directory: str) -> int:
 def _see_through(run: Run, pid: int, json: bool) -> int:
     print(f"run {run.name} in {run.path}", file=sys.stderr)
     interrupted = follow(run, pid)
-    summary, outcome = summarize(run), run.state().outcome
+    summary, state = summarize(run), run.state()
+    outcome = state.outcome if state.pid == pid else None  # else the last word is that of an earlier engine
     if outcome is None:  # the engine was killed, or never got as far as its loop
         summary = summary._replace(outcome="crashed")
         print(f"the engine is gone without a word; every row on disk is kept; {log_note(run)}", file=sys.stderr)

@@ -45,10 +45,11 @@ class Followed:
         self.gone = self.gone or _has_ended(self.pid)  # before the rest is read: then that is all there is
         rows = self._rows.poll()
         for column, k in self.run.index.items():
-            newest = rows[:, k] if column == "gd.midpoint_sharpness" else rows[-1:, k]
-            known = newest[np.isfinite(newest)] if column == "gd.midpoint_sharpness" else newest
-            if len(known):
-                self.row[column] = float(known[-1])
+            values = rows[:, k]
+            if column == "gd.midpoint_sharpness":  # measured only now and then
+                values = values[np.isfinite(values)]
+            if len(values):
+                self.row[column] = float(values[-1])
         return self.run.state(), self._note(self._journal.poll())
 
     def _note(self, events: list[AnyEvent]) -> list[AnyEvent]:

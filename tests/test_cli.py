@@ -51,7 +51,7 @@ def test_a_run_that_diverges_ends_badly(capfd):
     assert "diverged at step" in err
 
 
-def test_an_engine_that_dies_is_told_with_the_end_of_its_log(capfd, monkeypatch):
+def test_an_engine_that_dies_is_told_with_the_end_of_its_log(capfd, monkeypatch, own_home):
     children = []
 
     def stillborn(run):
@@ -60,12 +60,16 @@ def test_an_engine_that_dies_is_told_with_the_end_of_its_log(capfd, monkeypatch)
         return children[-1].pid
 
     monkeypatch.setattr(launch, "start", stillborn)
-    assert main(["run", "toy", "--json"]) == BAD_END
-    out, err = capfd.readouterr()
-    assert json.loads(out)["outcome"] == "crashed"
-    assert "gone without a word" in err
-    assert err.endswith("no such device\n")
-    children[0].wait()
+    stopped = make_run(own_home, name="stopped")
+    text = (stopped.path / "state.json").read_text().replace('"kind":"completed"', '"kind":"stopped"')
+    (stopped.path / "state.json").write_text(text)
+    for argv in (["run", "toy", "--json"], ["resume", "stopped", "--json"]):
+        assert main(argv) == BAD_END
+        out, err = capfd.readouterr()
+        assert json.loads(out)["outcome"] == "crashed"
+        assert "gone without a word" in err
+        assert err.endswith("no such device\n")
+        children[-1].wait()
 
 
 def test_an_interrupt_stops_the_engine_cleanly_and_resume_goes_on(own_home, capfd):
