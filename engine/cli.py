@@ -21,11 +21,10 @@ from engine import control, launch, store
 from engine.control import AnyCommand, AnyEvent
 from engine.errors import UserError
 from engine.follow import follow, log_note
-from engine.spec import load_spec, preset_names
+from engine.spec import DEFAULT_PRESET, load_spec, preset_names
 from engine.store import EventTail, Run, resolve
 from engine.summary import Summary, summarize, words
 
-DEFAULT_PRESET = "fashion"
 BAD_INPUT, BAD_END, INTERRUPTED, BROKEN_PIPE = 2, 3, 130, 141
 ANSWER_SECONDS = 10.0
 """Wait for an engine's answer to a command. It answers between two steps, and a step may take seconds."""
@@ -76,15 +75,9 @@ def report_error(error: Exception | str) -> int:
     return BAD_INPUT
 
 
-def start_run(preset: str, overrides: Sequence[str] = (), name: str | None = None) -> tuple[Run, int]:
-    """A new run of a preset and the process id of its engine. Raises UserError before anything is written."""
-    run = store.create(load_spec(preset, tuple(overrides)), name)
-    return run, launch.start(run)
-
-
 def run_headless(preset: str, overrides: Sequence[str] = (), name: str | None = None, json: bool = False) -> int:
     """Run a preset to its end with progress on stderr and a summary on stdout. Returns the exit status."""
-    run, pid = start_run(preset, overrides, name)
+    run, pid = launch.begin(preset, overrides, name)
     return _see_through(run, pid, json)
 
 

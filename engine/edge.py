@@ -213,15 +213,16 @@ def _settle(
     Each projection uses the newest ∇S at hand: the previous centre's for the first, so that a step usually costs one ∇S. At
     the first centre ∇S is taken afresh each time. Returns the centre, the projections, the work, and whether it is usable.
     """
-    _spec, tracking, dtype = setup.spec, setup.spec.tracking, setup.spec.precision.curvature
+    tracking, dtype = setup.spec.tracking, setup.spec.precision.curvature
     costs, count = Costs(), 0
     dS = previous.grad_sharpness if previous is not None else None
     while True:
         point: Point = measure(setup.problem, theta, basis, tracking.eigen_tolerance, dtype)
         costs = costs.plus(hvps=point.eigen.hvps, gradients=1)
         basis = point.eigen.vectors
-        fresh = dS is None or count >= 2
-        if dS is None or fresh:
+        fresh = False
+        if dS is None or count >= 2:
+            fresh = True
             dS = grad_sharpness(setup.problem, theta, point.eigen.vectors[0], dtype)
             costs = costs.plus(grad_sharpness=1)
         pushed_out = bool(point.grad @ dS < 0)  # α > 0: the constraint is active, and θ† slides along S = 2/η
@@ -388,4 +389,3 @@ def _constraint_lost(setup: Setup, state: EdgeState, center: TaylorCenter, clock
 def _with_costs(setup: Setup, values: dict[str, float], costs: Costs) -> np.ndarray:
     spent = {"cost.hvps": costs.hvps, "cost.gradients": costs.gradients, "cost.grad_sharpness": costs.grad_sharpness}
     return setup.row(values | spent)
-

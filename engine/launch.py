@@ -2,9 +2,17 @@
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from engine.store import Run
+from engine.spec import load_spec
+from engine.store import Run, create
+
+
+def begin(preset: str, overrides: Sequence[str] = (), name: str | None = None) -> tuple[Run, int]:
+    """A new run of a preset and the process id of its engine. Raises UserError before anything is written."""
+    run = create(load_spec(preset, tuple(overrides)), name)
+    return run, start(run)
 
 
 def start(run: Run) -> int:

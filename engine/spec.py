@@ -198,6 +198,8 @@ class RunSpec(Part, frozen=True, kw_only=True):
     recording: Recording = Recording()
 
 
+DEFAULT_PRESET = "fashion"
+"""What `demo` runs."""
 MAX_SPEC_BYTES = 256 * 1024
 MAX_SHOWN = 120
 """Characters of a refused value that an error repeats."""

@@ -15,13 +15,12 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 import engine
+from engine import launch
 from engine.errors import UserError
-from engine.spec import preset_names
+from engine.spec import DEFAULT_PRESET, preset_names
 from engine.store import Run, resolve
 from eos_tui.pace import DEFAULT_FPS, FASTEST, SLOWEST
-from eos_tui.source import LIVE, begin
-
-DEFAULT_PRESET = "fashion"
+from eos_tui.source import LIVE
 
 
 def _switch(help: str) -> Parameter:
@@ -78,7 +77,7 @@ def run(preset: Preset, *, overrides: Overrides = (), name: NewName = None, head
     if headless or json:
         return _headless().run_headless(preset, overrides, name, json)
     need_terminal(fps)  # before anything is made
-    return view(begin(preset, overrides, name), fps, mouse, ascii)
+    return view(launch.begin(preset, overrides, name)[0], fps, mouse, ascii)
 
 
 @app.command

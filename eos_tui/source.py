@@ -4,16 +4,14 @@ Reading and taking are apart: `read` touches the disk and may run in a thread, `
 runs where the screen is drawn. A live run and a finished one go through the same two calls.
 """
 
-from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from engine import launch, store
+from engine import launch
 from engine.columns import COUPLED
 from engine.control import AnyCommand, AnyEvent, send
 from engine.errors import UserError
-from engine.spec import load_spec
 from engine.store import EventTail, Liveness, RowTail, Run, State
 from eos_tui.series import History
 
@@ -21,13 +19,6 @@ LIVE = ("starting", "running", "paused")
 _COUPLED = frozenset(column.name for column in COUPLED)
 
 Condition = Liveness | Literal["removed"]
-
-
-def begin(preset: str, overrides: Sequence[str] = (), name: str | None = None) -> Run:
-    """A new run of a preset, its engine started in a session of its own. Raises UserError before anything is written."""
-    run = store.create(load_spec(preset, tuple(overrides)), name)
-    launch.start(run)
-    return run
 
 
 class News(NamedTuple):

@@ -12,13 +12,13 @@ from textual.screen import Screen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
-from engine import store
+from engine import launch, store
 from engine.errors import UserError
 from engine.spec import RunSpec, load_spec, preset_names
 from engine.store import Run, State
 from eos_tui.keys import bindings
 from eos_tui.screens.prompts import Confirm
-from eos_tui.source import LIVE, Condition, begin
+from eos_tui.source import LIVE, Condition
 from eos_tui.theme import role_color
 from eos_tui.widgets.footer import Footer
 from eos_tui.widgets.header import SIGNS
@@ -164,7 +164,7 @@ class Launcher(Screen[None]):
         elif self.presets.highlighted is not None and not self._starting:
             self._starting = True  # a second press of enter starts no second engine
             try:
-                self.app.open_run(begin(list(self.specs)[self.presets.highlighted]))
+                self.app.open_run(launch.begin(list(self.specs)[self.presets.highlighted])[0])
             except UserError as error:
                 self._starting = False
                 self.notify(str(error), severity="error", markup=False)
