@@ -8,10 +8,13 @@ import difflib
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Annotated
 
+import msgspec
 from cyclopts import App, Parameter
 
 import engine
@@ -19,7 +22,9 @@ from engine import launch
 from engine.errors import UserError
 from engine.spec import DEFAULT_PRESET, preset_names
 from engine.store import Run, resolve
-from eos_tui.pace import DEFAULT_FPS, FASTEST, SLOWEST
+from eos_tui import config, keys
+from eos_tui.config import ThemeChoice, View
+from eos_tui.pace import FASTEST, SLOWEST
 from eos_tui.source import LIVE
 
 
@@ -36,11 +41,30 @@ Overrides = Annotated[tuple[str, ...], Parameter(
 )]  # fmt: skip
 Headless = Annotated[bool, _switch("Without a view: progress on stderr, and a summary at the end.")]
 Json = Annotated[bool, _switch("The same, with the summary as one JSON object.")]
-Fps = Annotated[float, Parameter(help="Frames a second, 0.5 to 10.")]
-Mouse = Annotated[bool, Parameter(help="Take clicks; `--no-mouse` leaves them to the terminal, for selecting text.")]
-Ascii = Annotated[bool, _switch("Draw with ASCII alone.")]
 
-app = App(name="eos", version=engine.__version__, help="Gradient descent at the edge of stability, live in the terminal.")
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Look:
+    """How the view is to look and behave; what is not given is as the settings say (`eos config show`)."""
+
+    fps: Annotated[float | None, Parameter(help="Frames a second, 0.5 to 10.")] = None
+    theme: Annotated[ThemeChoice | None, Parameter(help="Colours; `auto` looks at what the terminal can.")] = None
+    mouse: Annotated[bool | None, Parameter(help="Take clicks; `--no-mouse` leaves them to the terminal.")] = None
+    ascii: Annotated[bool | None, Parameter(help="Draw with ASCII alone.")] = None
+    low_bandwidth: Annotated[bool | None, Parameter(help="For slow links: a frame a second, sixteen colours, no mouse.")] = None
+
+
+AS_SET = Look()
+
+app = App(
+    name="eos",
+    version=engine.__version__,
+    help="Gradient descent at the edge of stability, live in the terminal.",
+    help_epilogue="Exit status: 0 done · 2 bad input · 3 the run ended badly · 129 the terminal hung up · 130 interrupted · "
+                  "143 terminated.",
+)
+app.register_install_completion_command(help="Install completion of commands and options for the shell in use.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,61 +89,104 @@ def _no_command(word: str) -> str:
 
 
 @app.default
-def launcher(*, fps: Fps = DEFAULT_FPS, mouse: Mouse = True, ascii: Ascii = False) -> int:
+def launcher(*, look: Look = AS_SET) -> int:
     """Open the launcher: presets to start, runs to open."""
-    return view(None, fps, mouse, ascii)
+    return view(None, look)
 
 
 @app.command
 def run(preset: Preset, *, overrides: Overrides = (), name: NewName = None, headless: Headless = False, json: Json = False,
-        fps: Fps = DEFAULT_FPS, mouse: Mouse = True, ascii: Ascii = False) -> int:
+        look: Look = AS_SET) -> int:
     """Start a run and watch it."""
     if headless or json:
         return _headless().run_headless(preset, overrides, name, json)
-    need_terminal(fps)  # before anything is made
-    return view(launch.begin(preset, overrides, name)[0], fps, mouse, ascii)
+    need_terminal(look)  # before anything is made
+    return view(launch.begin(preset, overrides, name)[0], look)
 
 
 @app.command
 def demo(*, overrides: Overrides = (), name: NewName = None, headless: Headless = False, json: Json = False,
-         fps: Fps = DEFAULT_FPS, mouse: Mouse = True, ascii: Ascii = False) -> int:
+         look: Look = AS_SET) -> int:
     """Start the default preset, T-shirts against shirts, and watch it. Takes what `run` takes."""
-    return run(DEFAULT_PRESET, overrides=overrides, name=name, headless=headless, json=json, fps=fps, mouse=mouse, ascii=ascii)
+    return run(DEFAULT_PRESET, overrides=overrides, name=name, headless=headless, json=json, look=look)
 
 
 @app.command
-def resume(name: Name, *, headless: Headless = False, json: Json = False, fps: Fps = DEFAULT_FPS, mouse: Mouse = True,
-           ascii: Ascii = False) -> int:
+def resume(name: Name, *, headless: Headless = False, json: Json = False, look: Look = AS_SET) -> int:
     """Go on with a stopped, failed or crashed run from its last checkpoint, and watch it."""
     if headless or json:
         return _headless().resume(name, json=json)
-    need_terminal(fps)
+    need_terminal(look)
     found = resolve(name)
     _headless().restart(found)
-    return view(found, fps, mouse, ascii)
+    return view(found, look)
 
 
 @app.command
-def attach(name: Name | None = None, *, fps: Fps = DEFAULT_FPS, mouse: Mouse = True, ascii: Ascii = False) -> int:
+def attach(name: Name | None = None, *, look: Look = AS_SET) -> int:
     """Open a run where it stands: the latest one, or that of this name or path."""
-    need_terminal(fps)
-    return view(resolve(name), fps, mouse, ascii)
+    need_terminal(look)
+    return view(resolve(name), look)
 
 
-def view(run: Run | None, fps: float, mouse: bool, ascii: bool) -> int:
-    """Show a run, or the launcher, until the user leaves; then say how to come back."""
-    need_terminal(fps)
+settings = App(name="config", help="The settings: where they lie, what they say, whether they are right.")
+app.command(settings)
+
+
+@settings.command(name="show")
+def show_settings() -> int:
+    """Print every setting and key in force, as a complete file; `eos config show > FILE` makes one to edit."""
+    print(config.to_toml(config.load().config), end="")
+    return 0
+
+
+@settings.command(name="path")
+def settings_path() -> int:
+    """Print where the file of settings is looked for; EOS_CONFIG names another."""
+    print(config.path())
+    return 0
+
+
+@settings.command
+def validate(file: Path | None = None) -> int:
+    """Check the file of settings, or another, and say what is wrong with it."""
+    found = config.load(file)
+    if file is not None and not found.exists:
+        raise UserError(f"{file}: no such file")
+    print(f"{found.path}: {'in order' if found.exists else 'not there; the defaults hold'}", file=sys.stderr)
+    return 0
+
+
+@app.command
+def doctor(*, json: Annotated[bool, _switch("Print one JSON array.")] = False) -> int:
+    """Tell what eos finds here: terminal, colours, devices, data, versions, folders; and what to do where it will not do.
+
+    Ends with status 1 where something must be mended.
+    """
+    from eos_tui import doctor as found
+
+    findings = found.examine()
+    if json:
+        print(msgspec.json.format(msgspec.json.encode([each._asdict() for each in findings])).decode())
+    else:
+        print(found.told(findings, ascii="utf" not in (sys.stdout.encoding or "").lower()))
+    return int(any(each.verdict == "bad" for each in findings))
+
+
+def view(run: Run | None, look: Look, tour: bool = False) -> int:
+    """Show a run, the tour or the launcher, until the user leaves; then say how to come back."""
+    settings = need_terminal(look)
     from eos_tui.app import HANGUP_STATUS, EosApp
 
     if "utf" not in (sys.stderr.encoding or "").lower():  # Textual writes there
-        ascii = True
+        settings = msgspec.structs.replace(settings, ascii=True)
         sys.stderr.reconfigure(errors="replace")  # type: ignore[union-attr]
-    shown = EosApp(run, fps, ascii)
-    status = shown.run(mouse=mouse)
+    shown = EosApp(run, settings.fps, settings.ascii, settings.theme, tour)
+    status = shown.run(mouse=settings.mouse)
     if status is None:
         status = shown.return_code or 0
     if shown.seen is not None and status != HANGUP_STATUS:  # after a hang-up there is nobody to tell
-        print(farewell(shown.seen))
+        print(farewell(shown.seen), file=sys.stderr if IN_BROWSER in os.environ else sys.stdout)
     return status
 
 
@@ -137,10 +204,23 @@ def farewell(run: Run) -> str:
     return f"run {run.name} is {condition} since step {state.step}; eos resume {run.name} goes on from its last checkpoint"
 
 
-def need_terminal(fps: float) -> None:
-    """Raise UserError where no view can be drawn, or not so often."""
-    if not SLOWEST <= fps <= FASTEST:
-        raise UserError(f"--fps {fps:g}: expected a number from {SLOWEST:g} to {FASTEST:g}")
+def need_terminal(look: Look) -> View:
+    """The settings in force. Raises UserError where they are wrong, or no view can be drawn."""
+    if look.fps is not None and not SLOWEST <= look.fps <= FASTEST:
+        raise UserError(f"--fps {look.fps:g}: expected a number from {SLOWEST:g} to {FASTEST:g}")
+    settings = config.load().config
+    keys.remap(config.key_changes(settings))
+    told = {name: value for name, value in asdict(look).items() if value is not None}
+    if IN_BROWSER not in os.environ:
+        _need_screen()
+    return msgspec.structs.replace(settings.view, **told).settled()
+
+
+IN_BROWSER = "TEXTUAL_DRIVER"
+"""Set where Textual draws into a browser: `eos serve` starts `eos` that way, with pipes for a terminal."""
+
+
+def _need_screen() -> None:
     if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
         raise UserError("this is not a terminal, so nothing can be shown here; `eos demo --headless` runs without one")
     kind = os.environ.get("TERM", "")

@@ -39,6 +39,13 @@ def sentences() -> tuple[list[str], np.ndarray]:
     return [text for text, _ in kept], np.array([label for _, label in kept])
 
 
+def check() -> tuple[str, ...]:
+    """The names of the embedded files, once each has been compared with its sum. Raises UserError at the first that differs."""
+    for name in SHA256:
+        _checked(name)
+    return tuple(SHA256)
+
+
 def _checked(name: str) -> bytes:
     """The bytes of an embedded file. Raises UserError when it is missing or not the file that was packed."""
     path = files("engine.data") / name
