@@ -5,8 +5,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from engine.errors import UserError
 from engine.spec import load_spec
 from engine.store import Run, create
+
+LIVE = ("starting", "running", "paused")
+"""Conditions with an engine at work."""
+RESUMABLE = ("stopped", "failed", "eigensolver_failed")
+"""Outcomes after which a run may go on."""
 
 
 def begin(preset: str, overrides: Sequence[str] = (), name: str | None = None) -> tuple[Run, int]:
@@ -28,6 +34,18 @@ def start(run: Run) -> int:
         )
     process.returncode = 0  # it outlives this process on purpose: Python is not to warn of a child left running
     return process.pid
+
+
+def restart(run: Run) -> int:
+    """Start an engine on a run that has none; its process id. Raises UserError where there is nothing to go on with."""
+    liveness, outcome = run.liveness(), run.state().outcome
+    if liveness in LIVE:
+        raise UserError(f"run {run.name}: its engine is {liveness} already")
+    if liveness == "silent":
+        raise UserError(f"run {run.name}: its engine on {run.state().host} may still be at work; resume it there")
+    if outcome is not None and outcome.kind not in RESUMABLE:
+        raise UserError(f"run {run.name}: it has ended ({outcome.text}); start a new one with `run {run.spec.name}`")
+    return start(run)
 
 
 def log_tail(run: Run, lines: int = 5) -> str:

@@ -22,6 +22,7 @@ from textual.screen import Screen
 from textual.theme import BUILTIN_THEMES
 
 from engine import store
+from engine.errors import UserError
 from engine.store import Run
 from eos_tui import clipboard, export, keys, theme
 from eos_tui.diffdisplay import APPLIES, Difference, Screenful
@@ -29,6 +30,7 @@ from eos_tui.pace import DEFAULT_FPS, Pace
 from eos_tui.screens.dashboard import Dashboard
 from eos_tui.screens.help import Help
 from eos_tui.screens.launcher import Launcher
+from eos_tui.screens.learn import Learn
 from eos_tui.terminal import TerminalDriver
 
 HANGUP_STATUS = 128 + signal.SIGHUP
@@ -55,7 +57,8 @@ class KeyCommands(Provider):
 
 def place_of(screen: Screen) -> keys.Place:
     """Where a screen is, as the table of keys says it."""
-    return "launcher" if isinstance(screen, Launcher) else "dashboard" if isinstance(screen, Dashboard) else "anywhere"
+    places: tuple[tuple[type[Screen], keys.Place], ...] = ((Launcher, "launcher"), (Dashboard, "dashboard"), (Learn, "tour"))
+    return next((place for kind, place in places if isinstance(screen, kind)), "anywhere")
 
 
 class EosApp(App[int], inherit_bindings=False):
@@ -106,7 +109,9 @@ class EosApp(App[int], inherit_bindings=False):
         for number in (signal.SIGHUP, signal.SIGTERM):
             with suppress(NotImplementedError, RuntimeError, ValueError):  # not the main thread: the signals are not ours
                 asyncio.get_running_loop().add_signal_handler(number, self.exit, 128 + number)
-        if self._first is None:
+        if self._tour:
+            await self.push_screen(Learn(self.ascii))
+        elif self._first is None:
             await self.push_screen(Launcher())
         else:
             self.seen = self._first
@@ -124,9 +129,9 @@ class EosApp(App[int], inherit_bindings=False):
     # -- the clock
 
     async def _draw(self) -> None:
-        """Draw the dashboard or the launcher, whichever is uppermost."""
+        """Draw the dashboard, the tour or the launcher, whichever is uppermost."""
         for screen in reversed(self.screen_stack):
-            if isinstance(screen, Dashboard | Launcher):
+            if isinstance(screen, Dashboard | Launcher | Learn):
                 if not screen.is_mounted:
                     return
                 await screen.draw()
@@ -164,6 +169,13 @@ class EosApp(App[int], inherit_bindings=False):
         """Show presets and runs."""
         self.switch_screen(Launcher(origin))
 
+    def action_tour(self) -> None:
+        """Begin the guided tour."""
+        try:
+            self.switch_screen(Learn(self.ascii))
+        except UserError as error:
+            self.notify(str(error), severity="error", markup=False)
+
     # -- keys that work anywhere
 
     async def action_detach(self) -> None:
@@ -184,7 +196,7 @@ class EosApp(App[int], inherit_bindings=False):
 
     def action_screenshot_files(self) -> None:
         """Save the screen as SVG, ANSI and text, where one works, else beside the runs."""
-        run = self.seen.name if self.seen else "launcher"
+        run = self.seen.name if self.seen else type(self.screen).__name__.lower()
         stem = f"eos-{run}-{time.strftime('%Y%m%d-%H%M%S')}"
         folder = Path.cwd() if os.access(Path.cwd(), os.W_OK) else store.home() / "screenshots"
         try:

@@ -118,7 +118,7 @@ def resume(name: Name, *, headless: Headless = False, json: Json = False, look: 
         return _headless().resume(name, json=json)
     need_terminal(look)
     found = resolve(name)
-    _headless().restart(found)
+    launch.restart(found)
     return view(found, look)
 
 
@@ -127,6 +127,12 @@ def attach(name: Name | None = None, *, look: Look = AS_SET) -> int:
     """Open a run where it stands: the latest one, or that of this name or path."""
     need_terminal(look)
     return view(resolve(name), look)
+
+
+@app.command
+def learn(*, look: Look = AS_SET) -> int:
+    """Take the guided tour of the paper: eleven steps on real runs, each waiting for what it tells of."""
+    return view(None, look, tour=True)
 
 
 settings = App(name="config", help="The settings: where they lie, what they say, whether they are right.")

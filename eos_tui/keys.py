@@ -14,8 +14,10 @@ from textual.keys import _normalize_key_list, format_key
 
 from engine.errors import UserError
 
-Place = Literal["dashboard", "launcher", "anywhere"]
-PLACES: dict[Place, str] = {"dashboard": "on the dashboard", "launcher": "on the launcher", "anywhere": "anywhere"}
+Place = Literal["dashboard", "tour", "launcher", "anywhere"]
+PLACES: dict[Place, str] = {
+    "dashboard": "on the dashboard", "tour": "on the tour", "launcher": "on the launcher", "anywhere": "anywhere",
+}
 
 
 class Key(NamedTuple):
@@ -52,7 +54,7 @@ class Key(NamedTuple):
         return f"{self.place}.{self.name}"
 
 
-ENGINE, PLOTS, TIME, RUNS, EOS = "Engine", "Plots", "Time axis and cursor", "Launcher", "eos"
+ENGINE, PLOTS, TIME, TOUR, RUNS, EOS = "Engine", "Plots", "Time axis and cursor", "Tour", "Launcher", "eos"
 
 TABLE: tuple[Key, ...] = (
     Key("space", "space", "screen.toggle_engine", "pause", "Pause the engine at the next step, or let it go on.",
@@ -100,11 +102,25 @@ TABLE: tuple[Key, ...] = (
     Key("shift+right", "shift+→", "screen.move_cursor(1, True)", "one step right", "Move the cursor on by one step.",
         "dashboard", TIME),
     Key("l", "l", "screen.launcher", "launcher", "Presets and past runs. The engine goes on.", "dashboard", EOS, 18),
+    Key("space,right", "space", "screen.next_step", "next", "The next step of the tour; its engine goes on from where it waits.",
+        "tour", TOUR, 2),
+    Key("b,left", "b", "screen.previous_step", "previous", "The step before.", "tour", TOUR, 3),
+    Key("a", "a", "screen.by_itself", "by itself", "Go on by itself when what the step waits for has happened, or by key alone.",
+        "tour", TOUR, 4),
+    Key("r", "r", "screen.anchor", "re-anchor", "Set every prediction to the true displacement, now.", "tour", TOUR, 7),
+    Key("i", "i", "screen.formula", "formula", "What the plots show: words, symbols, formulas, place in the paper.",
+        "tour", TOUR, 6),
+    Key("o", "o", "screen.open_dashboard", "open the run", "Leave the tour for the dashboard of the run it looks at.",
+        "tour", TOUR, 5),
+    Key("escape,l", "esc", "screen.leave", "leave", "Leave the tour for the launcher. Its engines stop, with a checkpoint.",
+        "tour", TOUR, 8),
     Key("enter", "enter", "screen.open", "start or open", "Start the chosen preset, or open the chosen run.",
         "launcher", RUNS, 2),
     Key("tab", "tab", "screen.other_pane", "presets / runs", "Between presets and past runs.", "launcher", RUNS, 3),
     Key("d", "d", "screen.remove", "remove run", "Delete the chosen run; asks first.", "launcher", RUNS, 4),
-    Key("escape", "esc", "screen.back", "back", "Return to the run that was open.", "launcher", RUNS, 5),
+    Key("r", "r", "screen.resume_run", "resume run", "Go on with the chosen run from its last checkpoint.", "launcher", RUNS, 5),
+    Key("g", "g", "app.tour", "guided tour", "The paper in eleven steps, on real runs.", "launcher", RUNS, 6),
+    Key("escape", "esc", "screen.back", "back", "Return to the run that was open.", "launcher", RUNS, 7),
     Key("w", "w", "app.screenshot_files", "screenshot", "Save the screen as SVG, ANSI and text, and say where.", "anywhere", EOS),
     Key("Y", "Y", "app.copy_values", "copy", "Copy the focused plot's values at the cursor, or the newest; elsewhere the screen's "
         "text. Saved to a file too.", "anywhere", EOS),
