@@ -37,6 +37,8 @@ class Step(NamedTuple):
     """A column to tell the present value of while waiting."""
     forms: tuple[str, ...] = ()
     """Predictions drawn."""
+    from_edge: bool = False
+    """Leave the approach out of view."""
     meanwhile: int = 0
     """Steps that its engine takes while the tour goes on to another run. 0 lets it wait."""
 
@@ -90,8 +92,8 @@ def _outside(table: Table) -> np.ndarray:
     return np.abs(column(table, "gd.x")) > column(table, "constrained.delta")
 
 
-def _settled_in(table: Table) -> np.ndarray:
-    return np.cumsum(_at_edge(table)) >= 20
+def _flow_left(table: Table) -> np.ndarray:
+    return column(table, "flow.distance") > 2 * column(table, "gd.distance")
 
 
 def _prediction_left(table: Table) -> np.ndarray:
@@ -164,22 +166,22 @@ STEPS: tuple[Step, ...] = (
         ("portrait", "x"), "the second burst: |x| > δ again", stages(3, 4, 1, 3), "gd.x",
     ),
     Step(
-        "The constrained trajectory", "fashion",
-        "Back to the network, now at the edge. If the oscillation keeps S near 2/η, where does it go on average? The "
-        "paper's answer: along θ†, descent on L under the constraint S ≤ 2/η, projected back at every step. eos computes θ† "
-        "beside the run. Its loss is the smooth curve under the flicker.",
-        "θ† ← proj_M(θ† − η∇L(θ†)),   M = {S ≤ 2/η, ∇L·u = 0}", "Section 3, equation (2); Definition 5",
-        "the loss of θ†, and the distances: gradient descent stays near θ†, gradient flow leaves",
-        ("loss", "distance"), "20 steps at the edge", _settled_in, "gd.distance",
-    ),
-    Step(
         "The same four stages, in 88,701 dimensions", "fashion",
-        "Now x = u·(θ−θ†) and y = ∇S⊥·(θ−θ†) are measured about θ†, with α, β and δ as they are there. "
-        "Sharpening, blowup, self-stabilization, return: the network does what the toy did, since near θ† everything but these "
-        "two directions is quiet.",
+        "Back to the network, now at the edge. x is its displacement along the unstable direction u, y that along ∇S, both "
+        "measured from a trajectory θ† that the next step explains. Sharpening, blowup, self-stabilization, return: the "
+        "network does what the toy did, for all other directions stay quiet.",
         "x = u·(θ−θ†),   y = ∇S⊥·(θ−θ†),   δ = √(2α/β)", "Section 5",
         "x and y: the first burst builds up after the edge",
-        ("x", "y"), "|x| exceeds δ", _outside, "gd.x",
+        ("x", "y"), "|x| exceeds δ", _outside, "gd.x", from_edge=True,
+    ),
+    Step(
+        "The constrained trajectory", "fashion",
+        "If the oscillation keeps S near 2/η, where does the network go on average? The paper's answer: along θ†, descent on "
+        "L under the constraint S ≤ 2/η, projected back at every step. eos computes θ† beside the run. Its loss is the "
+        "smooth curve under the flicker, and gradient descent returns to it after each burst.",
+        "θ† ← proj_M(θ† − η∇L(θ†)),   M = {S ≤ 2/η, ∇L·u = 0}", "Section 3, equation (2); Definition 5",
+        "the distance of gradient descent to θ† stays small; that of gradient flow grows and grows",
+        ("distance", "loss"), "gradient flow is twice as far from θ† as gradient descent", _flow_left, "flow.distance", from_edge=True,
     ),
     Step(
         "The prediction, and its limits", "fashion",
@@ -189,6 +191,7 @@ STEPS: tuple[Step, ...] = (
         "v⋆: equation (6);   S(θ) ≈ 2/η + y⋆ + (∇S·u)x⋆", "Section 5, Theorem 1; Appendix F",
         "the dashed curve against the solid one: same shape, another moment",
         ("x", "sharpness"), "the prediction leaves its tolerance", _prediction_left, "generalized.since_anchor", ("generalized",),
+        from_edge=True,
     ),
     Step(
         "Anchored again, it holds", "fashion",
@@ -198,6 +201,7 @@ STEPS: tuple[Step, ...] = (
         "x⋆ ← (1−ηy⋆)x⋆ − ηF′(x⋆),   F(x) = L(θ†+xu) − L(θ†)", "Appendix F",
         "dashed on solid, through each flip of the sign",
         ("x", "portrait"), "60 steps after an anchor, correlation ≥ 0.9", _prediction_holds, "generalized.correlation", ("generalized",),
+        from_edge=True,
     ),
     Step(
         "Where the theory ends", "chebyshev-several",

@@ -201,7 +201,7 @@ async def test_the_toy_shows_its_steps_in_a_real_run(runs, monkeypatch):
     """Steps 3 to 6 of the tour, with a larger ε so that two cycles take 200 steps."""
     monkeypatch.setattr(lessons, "STEPS", STEPS[2:6])
     monkeypatch.setattr(learn, "STEPS", STEPS[2:6])
-    faster = {"toy": ("optimizer.learning_rate=0.1", "budget.steps=400")}
+    faster = {"toy": ("optimizer.learning_rate=0.1", "budget.steps=400", "tracking.predictions=[]", "tracking.flow=false")}
     app = EosApp(None, fps=10)
     async with app.run_test(size=(80, 24)) as pilot:
         await app.push_screen(Learn(overrides=faster))

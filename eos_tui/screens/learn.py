@@ -202,7 +202,7 @@ class Learn(Driving):
         self.waiting.show(self._waiting())
         for panel in self._panels:
             if panel.display:
-                from_edge = isinstance(panel, LinePlot) and panel.spec.from_edge
+                from_edge = self.step.from_edge or (isinstance(panel, LinePlot) and panel.spec.from_edge)
                 panel.show(trip.source.history, Window(*trip.timeline.window(from_edge)))
 
     def _color(self, role: str) -> str:
