@@ -6,6 +6,7 @@ that both get ready at the same time, and jax never comes into this process unle
 
 import difflib
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -135,6 +136,41 @@ def learn(*, look: Look = AS_SET) -> int:
     return view(None, look, tour=True)
 
 
+Plots = Annotated[tuple[str, ...], Parameter(
+    "--plot", help="A plot of the dashboard: sharpness, loss, x, y, distance, …; may be repeated.", negative=(), show_default=False,
+)]  # fmt: skip
+Series = Annotated[tuple[str, ...], Parameter(
+    help="A recorded column to draw; may be repeated. `eos show --json` and the README list them.", negative=(), show_default=False,
+)]  # fmt: skip
+
+
+@app.command
+def plot(
+    name: Name | None = None, *, plots: Plots = (), series: Series = (),
+    against: Annotated[str, Parameter(help="A column for the horizontal axis, instead of the step.", show_default=False)] = "",
+    start: Annotated[float | None, Parameter("--from", help="The first step to show.")] = None,
+    stop: Annotated[float | None, Parameter("--to", help="The last step to show.")] = None,
+    log: Annotated[bool, _switch("Logarithmic values.")] = False,
+    columns: Annotated[int | None, Parameter(help="Width in cells; that of the terminal, or 80.")] = None,
+    rows: Annotated[int | None, Parameter(help="Height in cells; that of the terminal less the prompt, or 24.")] = None,
+    color: Annotated[bool | None, Parameter(help="In colour; by default where stdout is a terminal and NO_COLOR is not set.")] = None,
+    ascii: Annotated[bool, _switch("Draw with ASCII alone.")] = False,
+    theme: Annotated[ThemeChoice, Parameter(help="Colours of which theme.")] = "auto",
+    once: Annotated[bool, _switch("One frame; a running run is else drawn anew each second, on a terminal.")] = False,
+    svg: Annotated[Path | None, Parameter(help="Save the frame as SVG, too.")] = None,
+) -> int:
+    """Print a plot of a run, live or finished: the latest one, or that of this name or path. Works through pipes."""
+    from eos_tui import printing
+
+    size, on_terminal = shutil.get_terminal_size(), sys.stdout.isatty()
+    request = printing.Request(
+        plots, series, against, start, stop, log, columns or size.columns, rows or (size.lines - 1 if on_terminal else 24),
+        on_terminal and "NO_COLOR" not in os.environ if color is None else color,
+        ascii or "utf" not in (sys.stdout.encoding or "").lower(), theme_named(theme),
+    )
+    return printing.show(resolve(name), request, once or not on_terminal, svg)
+
+
 settings = App(name="config", help="The settings: where they lie, what they say, whether they are right.")
 app.command(settings)
 
@@ -194,6 +230,13 @@ def view(run: Run | None, look: Look, tour: bool = False) -> int:
     if shown.seen is not None and status != HANGUP_STATUS:  # after a hang-up there is nobody to tell
         print(farewell(shown.seen), file=sys.stderr if IN_BROWSER in os.environ else sys.stdout)
     return status
+
+
+def theme_named(choice: str) -> str:
+    """The theme for a choice, by what the environment tells of the terminal."""
+    from eos_tui.theme import chosen
+
+    return chosen(choice, "NO_COLOR" not in os.environ, os.environ)
 
 
 def farewell(run: Run) -> str:

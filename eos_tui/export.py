@@ -53,7 +53,7 @@ def _recorder(width: int, height: int) -> Console:
 
 
 def _pictures(console: Console, title: str) -> Pictures:
-    ansi = console.export_text(styles=True, clear=False)
+    ansi = re.sub(r"\x1b\[\d+;\d+H", "", console.export_text(styles=True, clear=False))  # lines alone, wherever they are shown
     plain = "\n".join(line.rstrip() for line in console.export_text(clear=False).splitlines())
     return Pictures(without_network(console.export_svg(title=title)), ansi, f"{plain}\n")
 
