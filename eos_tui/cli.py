@@ -171,6 +171,21 @@ def plot(
     return printing.show(resolve(name), request, once or not on_terminal, svg)
 
 
+@app.command
+def serve(
+    name: Name | None = None, *,
+    host: Annotated[str, Parameter(help="The address to listen at; this machine alone reaches the default.")] = "127.0.0.1",
+    port: Annotated[int, Parameter(help="The port to listen at.")] = 8000,
+    look: Look = AS_SET,
+) -> int:
+    """Open the app in a browser: a run, or the launcher. Prints an address that holds a key; needs the extra `web`."""
+    from eos_tui import browser
+
+    settings = need_view(look)
+    options = ["--fps", f"{settings.fps:g}", "--theme", settings.theme if settings.theme != "auto" else "dark"]
+    return browser.serve(str(resolve(name).path.resolve()) if name else None, host, port, options + ["--ascii"] * settings.ascii)
+
+
 settings = App(name="config", help="The settings: where they lie, what they say, whether they are right.")
 app.command(settings)
 
@@ -227,8 +242,8 @@ def view(run: Run | None, look: Look, tour: bool = False) -> int:
     status = shown.run(mouse=settings.mouse)
     if status is None:
         status = shown.return_code or 0
-    if shown.seen is not None and status != HANGUP_STATUS:  # after a hang-up there is nobody to tell
-        print(farewell(shown.seen), file=sys.stderr if IN_BROWSER in os.environ else sys.stdout)
+    if shown.seen is not None and status != HANGUP_STATUS and IN_BROWSER not in os.environ:  # else there is nobody to tell
+        print(farewell(shown.seen))
     return status
 
 
@@ -255,13 +270,19 @@ def farewell(run: Run) -> str:
 
 def need_terminal(look: Look) -> View:
     """The settings in force. Raises UserError where they are wrong, or no view can be drawn."""
+    settings = need_view(look)
+    if IN_BROWSER not in os.environ:
+        _need_screen()
+    return settings
+
+
+def need_view(look: Look) -> View:
+    """The settings in force: what the command line says, then the file. Raises UserError where they are wrong."""
     if look.fps is not None and not SLOWEST <= look.fps <= FASTEST:
         raise UserError(f"--fps {look.fps:g}: expected a number from {SLOWEST:g} to {FASTEST:g}")
     settings = config.load().config
     keys.remap(config.key_changes(settings))
     told = {name: value for name, value in asdict(look).items() if value is not None}
-    if IN_BROWSER not in os.environ:
-        _need_screen()
     return msgspec.structs.replace(settings.view, **told).settled()
 
 
