@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from engine import store
+from engine import launch
 from engine.columns import columns_for
 from engine.control import Advance, Pause, Resume, Stop
 from engine.spec import load_spec
@@ -92,7 +92,7 @@ def begun(runs, monkeypatch):
     """Presets begun by the tour, each a run with an engine that only answers."""
     engines = {}
 
-    def begin(preset, overrides=()):
+    def begin(preset):
         run = make_run(runs, 60, f"{preset}-run", finished=False)
         engines[preset] = FakeEngine(run).__enter__()
         return run, 0
@@ -188,7 +188,7 @@ async def test_every_size_shows_words_and_plots_or_says_that_it_is_too_small(beg
 
 
 async def test_a_run_that_ends_before_is_said_to_have(runs, monkeypatch):
-    monkeypatch.setattr(learn.launch, "begin", lambda preset, overrides=(): (make_run(runs, 10, preset), 0))
+    monkeypatch.setattr(learn.launch, "begin", lambda preset: (make_run(runs, 10, preset), 0))
     app = EosApp(None, fps=10, tour=True)
     async with app.run_test(size=(80, 24)):
         await until(lambda: touring(app) and "The run is finished before" in app.screen.waiting.content.plain)
@@ -201,15 +201,15 @@ async def test_the_toy_shows_its_steps_in_a_real_run(runs, monkeypatch):
     """Steps 3 to 6 of the tour, with a larger ε so that two cycles take 200 steps."""
     monkeypatch.setattr(lessons, "STEPS", STEPS[2:6])
     monkeypatch.setattr(learn, "STEPS", STEPS[2:6])
-    faster = {"toy": ("optimizer.learning_rate=0.1", "budget.steps=400", "tracking.predictions=[]", "tracking.flow=false")}
+    faster = ("optimizer.learning_rate=0.1", "budget.steps=400", "tracking.predictions=[]", "tracking.flow=false")
+    run, _ = launch.begin("toy", faster)
     app = EosApp(None, fps=10)
     async with app.run_test(size=(80, 24)) as pilot:
-        await app.push_screen(Learn(overrides=faster))
+        await app.push_screen(Learn(runs={"toy": run}))
         found = []
         for at in range(4):
             await until(lambda at=at: app.screen.at == at and app.screen.seen_at is not None, 60)
             found.append(int(app.screen.seen_at))
             await pilot.press("space")
         assert found == sorted(set(found))
-        run = app.screen.source.run
-    assert store.resolve(run.name).table()["stage"][found].tolist() == [3, 4, 1, 3]
+    assert run.table()["stage"][found].tolist() == [3, 4, 1, 3]

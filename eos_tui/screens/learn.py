@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, ClassVar
 
@@ -15,6 +15,7 @@ from textual.widgets import Static
 from engine import launch
 from engine.control import Advance, AnyCommand, EdgeReached, Pause, Resume, Stop, send
 from engine.errors import UserError
+from engine.store import Run
 from eos_tui import panels
 from eos_tui.keys import bindings
 from eos_tui.lessons import STEPS, Step, Table, happened
@@ -94,13 +95,13 @@ class Learn(Driving):
     Learn.wide #grid { width: 1fr; }
     """
 
-    def __init__(self, ascii: bool = False, overrides: dict[str, tuple[str, ...]] | None = None):
-        self.trips: dict[str, Trip] = {}
-        """Runs begun so far, by preset."""
-        self._overrides = overrides or {}
-        self.at = 0
-        super().__init__(self._trip(STEPS[0].preset).source)
-        self.by_itself = True
+    def __init__(self, ascii: bool = False, runs: Mapping[str, Run] | None = None, stay: bool = False, at: int = 0):
+        """`runs` are looked at in place of new ones, by preset; `stay` leaves going on to the key, `at` is the first step."""
+        self.trips = {preset: Trip(Source(run)) for preset, run in (runs or {}).items()}
+        """Runs so far, by preset."""
+        self.at = at
+        super().__init__(self._trip(STEPS[at].preset).source)
+        self.by_itself = not stay
         self.seen_at: int | None = None
         """The row where what this step waits for has happened."""
         self._since = self._seen_since = monotonic()
@@ -116,7 +117,7 @@ class Learn(Driving):
     def _trip(self, preset: str) -> Trip:
         """The run of a preset, begun when a step first needs it. Raises UserError where that cannot be."""
         if preset not in self.trips:
-            self.trips[preset] = Trip(Source(launch.begin(preset, self._overrides.get(preset, ()))[0]))
+            self.trips[preset] = Trip(Source(launch.begin(preset)[0]))
         return self.trips[preset]
 
     @property
