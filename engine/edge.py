@@ -7,7 +7,6 @@ prediction about the old θ†; move θ† last.
 import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -53,7 +52,7 @@ def enter(
     state = EdgeState(
         clock=clock, edge_step=clock.step, theta=theta, bases=jnp.stack([basis, basis]), center=center, projections=count,
         overlap=1.0, predictions=tr.Predictions(v, v, v), scores=scores.fresh(clock.step),
-        anchor_every=anchor_every, anchor_phase=clock.step, flow=flow, flow_basis=center.eigen.vectors[:1],
+        anchor_every=anchor_every, anchor_phase=clock.step, flow=flow, flow_basis=center.eigen.vectors,
         flow_sharpness=float(center.sharpness), costs=costs, stage=0, failed=0, constraint_lost=0,
     )
     sharpness = float(center.sharpness)
@@ -82,7 +81,6 @@ def rehearse(setup: Setup, theta: Array, basis: Array) -> None:
         advance = tr.predict(problem, center, predictions, slope, eta, spec.tracking.predictions, dtype)
         tr.carry(advance, center.top_eigenvector)
     if spec.tracking.flow:
-        sharpness_at(problem, theta.astype(dtype), point.eigen.vectors[:1], LOOSE_TOLERANCE, dtype)
         tr.flow_step(problem, theta, eta, 2)
 
 
@@ -245,8 +243,7 @@ def _audit(setup: Setup, clock: Clock, center: TaylorCenter, count: int, costs: 
     every, dtype = setup.spec.tracking.audit_every, setup.spec.precision.curvature
     if not every or clock.step % every:
         return center, count, costs, []
-    key = jax.random.fold_in(jax.random.key(setup.spec.seed), clock.step)
-    start = random_start(key, len(center.eigen.values), center.theta.size, dtype)
+    start = random_start(setup.spec.seed, clock.step, len(center.eigen.values), center.theta.size, dtype)
     found = sharpness_at(setup.problem, center.theta.astype(dtype), start, LOOSE_TOLERANCE, dtype)
     costs = costs.plus(hvps=found.hvps)
     if not found.values[0] > center.sharpness * (1 + AUDIT_MARGIN):

@@ -63,7 +63,7 @@ class EdgeState(NamedTuple):
     anchor_every: int  # 0: never
     anchor_phase: int  # step from which `anchor_every` counts
     flow: Array  # (p,); (0,) when not followed
-    flow_basis: Array  # (1, p)
+    flow_basis: Array  # (2, p): as many as at θ†, for the same compiled solver
     flow_sharpness: float
     costs: Costs
     stage: int
