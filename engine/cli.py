@@ -22,7 +22,7 @@ from engine.control import AnyCommand, AnyEvent
 from engine.errors import UserError
 from engine.follow import follow, log_note
 from engine.spec import DEFAULT_PRESET, load_spec, preset_names
-from engine.store import EventTail, Run, resolve
+from engine.store import EventTail, Run, Writer, resolve
 from engine.summary import Summary, summarize, words
 
 BAD_INPUT, BAD_END, INTERRUPTED, BROKEN_PIPE = 2, 3, 130, 141
@@ -259,14 +259,15 @@ def eta(name: str, learning_rate: float) -> int:
 
 
 @app.command
-def rm(name: str) -> int:
+def rm(name: str, *, force: Switch = False) -> int:
     """Delete a run and everything it recorded.
 
     Args:
         name: A run's name, or the path of a run directory.
+        force: Also a run whose engine on another host has fallen silent.
     """
     found = resolve(name)
-    store.remove(found)
+    store.remove(found, force)
     print(f"run {found.name}: removed", file=sys.stderr)
     return 0
 
@@ -274,9 +275,11 @@ def rm(name: str) -> int:
 @app.command(show=False)
 def work(directory: str) -> int:
     """Be the engine of a run directory. The other commands start this one."""
-    from engine import runner  # jax
+    run = Run(directory)
+    with Writer(run) as writer:  # the lock first: where importing jax takes long, a run without one would look crashed
+        from engine import runner
 
-    return runner.work(directory)
+        return runner.work(run, writer)
 
 
 def _see_through(run: Run, pid: int, json: bool) -> int:

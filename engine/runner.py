@@ -36,15 +36,13 @@ IDLE_SECONDS = 0.05
 BAD_OUTCOMES = ("diverged", "eigensolver_failed", "failed")
 
 
-def work(path: Path | str) -> int:
+def work(run: Run, writer: Writer) -> int:
     """Carry a run to its end, from its latest checkpoint if it has one. Returns the exit status: 0, or 3 for a bad end."""
     configure()
-    run = Run(path)
-    with Writer(run) as writer:
-        runner = Runner(run, writer)
-        signal.signal(signal.SIGTERM, lambda *_: runner.ask(control.Stop()))
-        signal.signal(signal.SIGINT, lambda *_: runner.ask(control.Stop()))
-        return 3 if runner.work().kind in BAD_OUTCOMES else 0
+    runner = Runner(run, writer)
+    signal.signal(signal.SIGTERM, lambda *_: runner.ask(control.Stop()))
+    signal.signal(signal.SIGINT, lambda *_: runner.ask(control.Stop()))
+    return 3 if runner.work().kind in BAD_OUTCOMES else 0
 
 
 class Runner:
@@ -56,6 +54,7 @@ class Runner:
         self.outcome: Outcome | None = None
         self.experiment: Experiment | None = None
         self._asked: deque[AnyCommand] = deque()
+        self._stop_id = ""
         self._refused: set[str] = set()  # told once: a file that cannot be removed is found again at every step
         self._pause_at: int | None = None
         self._advancing = ""  # id of the advance command in progress
@@ -194,6 +193,7 @@ class Runner:
             path = self._checkpoint()
             self._emit([control.Checkpointed(step=step, text=f"checkpoint at step {step}: {path.name}", answers=answers)])
         elif isinstance(command, control.Stop):
+            self._stop_id = answers
             self.outcome = Outcome(kind="stopped", step=step, text=f"stopped at step {step}; `eos resume {self.run.name}` goes on")
         elif isinstance(command, control.SetLearningRate):
             self._emit(experiment.set_learning_rate(command))
@@ -232,7 +232,7 @@ class Runner:
         self.status = "finished"
         try:
             self._write_state()
-            self._emit([control.Finished(step=outcome.step, text=outcome.text, outcome=outcome.kind)])
+            self._emit([control.Finished(step=outcome.step, text=outcome.text, outcome=outcome.kind, answers=self._stop_id)])
         except OSError as error:  # a full disk: the log is the last place to say it
             print(f"{self.run.path}: the outcome could not be written ({error.strerror}): {outcome.text}", file=sys.stderr)
 

@@ -5,6 +5,7 @@ unknown key is refused by name, and every value is checked here, before anything
 """
 
 import difflib
+import re
 import reprlib
 import tomllib
 from importlib.resources import files
@@ -220,7 +221,7 @@ def load_spec(preset: str, overrides: list[str] | tuple[str, ...] = ()) -> RunSp
     """
     where, text = _preset_text(preset)
     tree = _parse_toml(text, where)
-    tree.setdefault("name", Path(preset).stem)
+    tree.setdefault("name", _name_of(preset))
     for override in overrides:
         _apply(tree, override)
     return from_tree(tree, where if not overrides else f"{where} with --set")
@@ -275,6 +276,11 @@ def _preset_text(preset: str) -> tuple[str, str]:
         hint = f'; did you mean "{near[0]}"?' if near else "."
         raise UserError(f'preset "{_shortened(preset)}": not known{hint} Presets: {", ".join(names)}; or the path of a .toml file')
     return f"presets/{preset}.toml", (files("presets") / f"{preset}.toml").read_text(encoding="utf-8")
+
+
+def _name_of(preset: str) -> str:
+    """A name that a run may have, from that of a preset file."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(preset).stem).lstrip("._-")[:48] or "preset"
 
 
 def _parse_toml(text: str, where: str) -> dict[str, Any]:

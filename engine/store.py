@@ -259,10 +259,13 @@ def _is_folder(name: str) -> bool:
         return False
 
 
-def remove(run: Run) -> None:
-    """Delete a run directory. Raises UserError while an engine holds it."""
-    if run.liveness() in ("starting", "running", "paused"):
-        raise UserError(f"run {run.name}: still {run.liveness()}; `eos stop {run.name}` first")
+def remove(run: Run, force: bool = False) -> None:
+    """Delete a run directory. Raises UserError while an engine holds it, or may hold it: `force` deletes a silent one."""
+    liveness = run.liveness()
+    if liveness in ("starting", "running", "paused"):
+        raise UserError(f"run {run.name}: still {liveness}; `eos stop {run.name}` first")
+    if liveness == "silent" and not force:
+        raise UserError(f"run {run.name}: its engine on {run.state().host} is silent but may still be at work; `eos rm {run.name} --force`")
     shutil.rmtree(run.path)
 
 

@@ -63,6 +63,13 @@ def test_an_unknown_preset_is_refused_with_the_nearest_name_and_all_of_them(give
     assert refusal(load_spec, given_name) == f'preset "{given_name}": not known{hint} Presets: {NAMES}; or the path of a .toml file'
 
 
+@pytest.mark.parametrize(("file", "name"), [("my sweep (2).toml", "my-sweep-2-"), (".hidden.toml", "hidden"), ("ü.toml", "preset")])
+def test_a_preset_file_lends_its_name_as_far_as_a_run_may_have_it(tmp_path, file, name):
+    path = tmp_path / file
+    path.write_text('[problem]\nkind = "toy"\n[optimizer]\nlearning_rate = 0.1\n')
+    assert load_spec(str(path)).name == name
+
+
 @pytest.mark.parametrize("path", ["no/such", "absent.toml", "/", "nul\0.toml"])
 def test_a_path_that_is_no_file_is_refused(path):
     assert refusal(load_spec, path) == f"{path}: no such preset file; `eos presets` lists the presets by name"
