@@ -41,12 +41,17 @@ class Setup(NamedTuple):
         return row
 
 
+Curves = tuple[tuple[int, dict[str, np.ndarray]], ...]
+"""Sampled curves by the step they were sampled at."""
+
+
 class Progress(NamedTuple):
-    """What a stretch of work gave: rows, events, an outcome if it ended the run."""
+    """What a stretch of work gave: rows, events, an outcome if it ended the run, and curves by step."""
 
     rows: list[np.ndarray]
     events: list[AnyEvent]
     outcome: Outcome | None = None
+    curves: Curves = ()
 
 
 def setup(spec: RunSpec, problem: Problem) -> Setup:

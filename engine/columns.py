@@ -85,7 +85,33 @@ PREDICTION_WORDS = {
     "generalized": ("generalized prediction", "Appendix F"),
     "transported": ("cubic prediction, transported", "Definition 7"),
     "code": ("cubic prediction, authors' code form", "Section 5"),
+    "full_cubic": ("prediction with all of the cubic term", "eos"),
 }
+
+THEOREM = (
+    Column("theorem.loss", "ΔL", "loss left over by Theorem 1", "", "|L(θ) − L(θ†) − x⋆²/η|", "Theorem 1"),
+    Column("theorem.loss_order", "εδ²/η", "order that Theorem 1 states for the loss", "", "εδ²/η", "Theorem 1"),
+    Column("theorem.sharpness", "ΔS", "sharpness left over by Theorem 1", "1/η", "|S(θ) − S(θ†) − y⋆ − (∇S·u)x⋆|", "Theorem 1"),
+    Column("theorem.sharpness_order", "ε²/η", "order that Theorem 1 states for the sharpness", "1/η", "ε²/η", "Theorem 1"),
+    Column("theorem.deviation", "Δv", "displacement left over by Theorem 1", "", "‖θ − θ† − v⋆‖", "Theorem 1"),
+    Column("theorem.deviation_order", "εδ", "order that Theorem 1 states for the displacement", "", "εδ", "Theorem 1"),
+    Column("theorem.hypothesis", "|x⋆| ≥ cδ", "whether the hypothesis of Theorem 1 holds: 1 yes, 0 no", "", "|x⋆| ≥ cδ",
+           "Theorem 1"),
+)
+
+LANDSCAPE = (
+    Column("landscape.ratio", "ηF(δ)/δ²", "loss along u against the quadratic: under 1 sub-quadratic, over 1 super-quadratic", "",
+           "η(F(δ)+F(−δ))/2δ²", "Appendix F"),
+    Column("landscape.limit", "S∞", "sharpness at which the oscillation is predicted to settle", "1/η",
+           "2/η + F''(δ) − F'(δ)/δ, F its even part", "Appendix F"),
+)
+
+UNROLLED = (
+    Column("unrolled.x", "x⋆", "prediction summed from β: oscillation", "", "x⋆ ← −(1+ηy⋆)x⋆", "(5)"),
+    Column("unrolled.y", "y⋆", "prediction summed from β: change of sharpness", "1/η", "y⋆ = η Σ_s β_{s→t}(δ_s² − x⋆_s²)/2", "(5)"),
+    Column("unrolled.beta", "β_{s→t}", "memory of the newest start", "", "∇S⊥_{t+1}·[∏(I−η∇²L)P⊥]∇S⊥_s", "Section 5"),
+    Column("unrolled.beta_oldest", "β_{s→t}", "memory of the oldest start followed", "", "∇S⊥_{t+1}·[∏(I−η∇²L)P⊥]∇S⊥_s", "Section 5"),
+)
 
 
 def predicted(form: str) -> tuple[Column, ...]:
@@ -137,4 +163,10 @@ def columns_for(spec: RunSpec) -> tuple[Column, ...]:
     found = CLOCK + DESCENT + eigenvalues(tracking.eigenvalues) + COUPLED
     for form in tracking.predictions:
         found += predicted(form)
+    if "transported" in tracking.predictions:
+        found += THEOREM
+    if tracking.beta_every:
+        found += UNROLLED
+    if tracking.landscape_every:
+        found += LANDSCAPE
     return found + (FLOW if tracking.flow else ()) + COST

@@ -145,6 +145,8 @@ class Runner:
             left = min(left, self._pause_at - experiment.clock.step)
         progress = experiment.advance(left)
         block = self._record(progress.rows)
+        for step, arrays in progress.curves:
+            self.writer.curve(step, arrays)
         self._emit(progress.events)
         self.outcome = progress.outcome
         self._tick(experiment.clock.step)

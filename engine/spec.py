@@ -26,7 +26,7 @@ Widths = Annotated[tuple[Count, ...], Meta(min_length=0, max_length=32)]
 Precision = Literal["float32", "float64"]
 Activation = Literal["tanh", "swish", "relu", "gelu", "elu"]
 Criterion = Literal["mse", "half_mse", "cross_entropy", "logistic"]
-Prediction = Literal["generalized", "transported", "code"]
+Prediction = Literal["generalized", "transported", "code", "full_cubic"]
 
 PREDICTIONS: tuple[str, ...] = get_args(Prediction)
 
@@ -133,7 +133,7 @@ class Tracking(Part, frozen=True, kw_only=True):
     """What is followed beside gradient descent once at the edge."""
 
     predictions: tuple[Prediction, ...] = ("generalized", "transported", "code")
-    """Forms of the predicted dynamics to advance."""
+    """Forms of the predicted dynamics to advance. `full_cubic` costs a third derivative a step."""
     flow: bool = True
     """Follow gradient flow from the first θ†."""
     flow_sharpness_every: Count = 1
@@ -144,6 +144,14 @@ class Tracking(Part, frozen=True, kw_only=True):
     """Re-anchor a prediction when it has left validity (not finite, or far outside the orbit)."""
     horizon_tolerance: Positive = 0.25
     """A prediction's horizon ends when its |x⋆| is off by more than this fraction of δ, or of |x| where larger."""
+    hypothesis: Positive = 0.1
+    """The c of Theorem 1: it claims nothing where |x⋆| < cδ."""
+    landscape_every: CountOrNever = 50
+    """Steps between samples of the loss along u, F_t. 0 means never."""
+    beta_every: CountOrNever = 0
+    """Steps between the starts s of β_{s→t}, from which (5) is summed. 0 leaves (5) out."""
+    beta_window: Annotated[int, Meta(ge=1, le=1000)] = 20
+    """Starts followed at once; each costs a Hessian–vector product a step."""
     eigenvalues: Annotated[int, Meta(ge=2, le=16)] = 2
     """Top eigenvalues of gradient descent to record."""
     eigen_tolerance: Annotated[float, Meta(gt=0, le=0.1)] = 1e-4

@@ -13,6 +13,7 @@ from jax import Array
 from engine.curvature import TaylorCenter
 from engine.scores import Scores
 from engine.trajectories import Predictions
+from engine.unrolled import Unrolled
 
 
 class Clock(NamedTuple):
@@ -59,6 +60,7 @@ class EdgeState(NamedTuple):
     projections: int  # that the centre took
     overlap: float  # |u_t·u_{t−1}|
     predictions: Predictions
+    unrolled: Unrolled  # of no sources and no vectors when (5) is left out
     scores: Scores
     anchor_every: int  # 0: never
     anchor_phase: int  # step from which `anchor_every` counts

@@ -102,7 +102,7 @@ def test_unrolling_definition_7_gives_equation_5(at_the_edge):
     setup, states, _ = at_the_edge
     centers = [state.center for state in states[:13]]
     v = 0.02 * centers[0].top_eigenvector
-    predictions = tr.Predictions(v, v, v)
+    predictions = tr.Predictions(v, v, v, v)
     xs, ys = [], []
     for now, after in itertools.pairwise(centers):
         found = tr.displacement(predictions.transported, now)
