@@ -40,6 +40,8 @@ class Data(Part, frozen=True, kw_only=True):
     name: Literal["fashion", "digits", "sentences", "chebyshev"]
     examples: Count = 1000
     """Training examples: the first of each class in file order, the classes in equal shares."""
+    test_examples: CountOrNever = 0
+    """Examples held out to test on, chosen by the same rule. 0 means none."""
     classes: tuple[int, ...] = ()
     """Labels to keep. Two labels make a binary problem with targets −1 and +1. Empty keeps every class."""
     standardize: Literal["mean_image", "global", "none"] = "mean_image"

@@ -32,7 +32,7 @@ def tokens(sentences: list[str], words: tuple[str, ...]) -> np.ndarray:
     """[CLS] and the words of each sentence as ids, at most `MAX_TOKENS`, filled up with [PAD]: (n, longest), int32."""
     index = {word: k for k, word in enumerate(words)}
     rows = [[START, *(index.get(word, UNKNOWN) for word in split(sentence))][:MAX_TOKENS] for sentence in sentences]
-    filled = np.full((len(rows), max(map(len, rows))), PAD, np.int32)  # longer rows of [PAD] would change nothing
+    filled = np.full((len(rows), max(map(len, rows), default=0)), PAD, np.int32)  # longer rows of [PAD] would change nothing
     for k, row in enumerate(rows):
         filled[k, : len(row)] = row
     return filled
