@@ -1,17 +1,21 @@
 """Start an engine on a run directory: its own process in its own session, so that it outlives the terminal."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from engine.data.catalog import ready
 from engine.spec import load_spec
 from engine.store import Run, create
 
 
-def begin(preset: str, overrides: Sequence[str] = (), name: str | None = None) -> tuple[Run, int]:
+def begin(preset: str, overrides: Sequence[str] = (), name: str | None = None, data_dir: str | None = None) -> tuple[Run, int]:
     """A new run of a preset and the process id of its engine. Raises UserError before anything is written."""
-    run = create(load_spec(preset, tuple(overrides)), name)
+    if data_dir is not None:
+        overrides = [*overrides, f"problem.data.data_dir={json.dumps(data_dir, ensure_ascii=False)}"]
+    run = create(ready(load_spec(preset, tuple(overrides))), name)
     return run, start(run)
 
 

@@ -48,7 +48,7 @@ def test_where_there_is_no_test_set_the_images_after_the_training_ones_are_it():
     found = data.load(Data(name="digits", classes=(3, 8), examples=40, test_examples=10, standardize="none"))
     more = data.load(Data(name="digits", classes=(3, 8), examples=50, standardize="none"))
     np.testing.assert_array_equal(found.test_inputs, np.concatenate([more.inputs[20:25], more.inputs[45:]]))
-    assert "tested on the 5 a class after them" in found.rule
+    assert "tested on the first 5 a class after them" in found.rule
 
 
 def test_without_test_examples_there_are_none():
@@ -157,7 +157,7 @@ def test_the_same_specification_gives_the_same_bytes():
         ({"name": "digits", "examples": 1700, "test_examples": 50}, "test_examples = 50: \"digits\" has 4 a class left, so at most 40"),
         ({"name": "fashion", "examples": 10, "test_examples": 1010}, '"fashion" has 100 a class, so at most 1000'),
         ({"name": "fashion", "examples": 10, "test_examples": 5}, "test_examples = 5: 10 classes take equal shares; 10 would do"),
-        ({"name": "chebyshev", "test_examples": 5, "standardize": "none"}, '"chebyshev" has none to test on; use 0'),
+        ({"name": "chebyshev", "test_examples": 5, "standardize": "none"}, 'test_examples = 5: "chebyshev" has no such thing; use 0'),
         ({"name": "chebyshev", "pad_to": 20}, 'pad_to = 20: "chebyshev" has no images'),
         ({"name": "chebyshev", "classes": (0, 1)}, '"chebyshev" is a regression and has no classes'),
         ({"name": "chebyshev", "examples": 1}, "all inputs are equal"),
