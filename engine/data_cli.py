@@ -11,7 +11,7 @@ from engine.data.catalog import ENTRIES, Entry
 from engine.errors import UserError, one_of
 
 DataDir = Annotated[str | None, Parameter("--data-dir", show_default=False, help=(
-    "Folder of prepared data sets; $TFDS_DATA_DIR, else the platform's, when not given."))]  # fmt: skip
+    "Folder of the data sets that do not ship with eos; $TFDS_DATA_DIR, else the platform's, when not given."))]  # fmt: skip
 Switch = Annotated[bool, Parameter(negative=(), show_default=False)]
 
 app = App(name="data", help="List, prepare and verify data sets.")

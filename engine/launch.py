@@ -1,6 +1,5 @@
 """Start an engine on a run directory: its own process in its own session, so that it outlives the terminal."""
 
-import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,9 +12,7 @@ from engine.store import Run, create
 
 def begin(preset: str, overrides: Sequence[str] = (), name: str | None = None, data_dir: str | None = None) -> tuple[Run, int]:
     """A new run of a preset and the process id of its engine. Raises UserError before anything is written."""
-    if data_dir is not None:
-        overrides = [*overrides, f"problem.data.data_dir={json.dumps(data_dir, ensure_ascii=False)}"]
-    run = create(ready(load_spec(preset, tuple(overrides))), name)
+    run = create(ready(load_spec(preset, tuple(overrides)), data_dir or ""), name)
     return run, start(run)
 
 

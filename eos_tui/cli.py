@@ -37,7 +37,7 @@ Overrides = Annotated[tuple[str, ...], Parameter(
 Headless = Annotated[bool, _switch("Without a view: progress on stderr, and a summary at the end.")]
 Json = Annotated[bool, _switch("The same, with the summary as one JSON object.")]
 DataDir = Annotated[str | None, Parameter(
-    help="Folder of prepared data sets; $TFDS_DATA_DIR, else the platform's, when not given.", show_default=False,
+    help="Folder of the data sets that do not ship with eos; $TFDS_DATA_DIR, else the platform's, when not given.", show_default=False,
 )]  # fmt: skip
 Fps = Annotated[float, Parameter(help="Frames a second, 0.5 to 10.")]
 Mouse = Annotated[bool, Parameter(help="Take clicks; `--no-mouse` leaves them to the terminal, for selecting text.")]

@@ -107,22 +107,22 @@ def unavailable(entry: Entry, where: Path, why: str) -> DataUnavailable:
     )
 
 
-def ready(spec: RunSpec) -> RunSpec:
+def ready(spec: RunSpec, data_dir: str = "") -> RunSpec:
     """The specification with its paths made absolute, so that an engine in another folder, or a resume, finds the same files.
 
-    Raises UserError when a file or a data set is not there.
+    `data_dir` goes before the specification's own, where it needs one. Raises UserError when a file or data set is not there.
     """
     if not isinstance(spec.problem, Network):
         return spec
     data = spec.problem.data
-    placed = replace(data, data_dir=_data_dir(data), vocab_file=_vocab_file(data))
+    placed = replace(data, data_dir=_data_dir(data, data_dir), vocab_file=_vocab_file(data))
     return replace(spec, problem=replace(spec.problem, data=placed))
 
 
-def _data_dir(part: Data) -> str:
+def _data_dir(part: Data, chosen: str) -> str:
     if part.name not in ENTRIES:
-        return part.data_dir
-    where = folder(part.data_dir)
+        return ""  # it ships with eos
+    where = folder(chosen or part.data_dir)
     if not is_prepared(ENTRIES[part.name], where):
         raise unavailable(ENTRIES[part.name], where, f"not prepared in {where}")
     return str(where)

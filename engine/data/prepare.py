@@ -22,14 +22,11 @@ REACH_SECONDS = 8.0
 
 def prepare(entry: Entry, where: Path, progress: bool = False) -> str:
     """Have a data set ready in a data folder, and say what was done. Raises DataUnavailable without a network or archives."""
+    if _is_whole(entry, where):
+        return f"{entry.name}: ready in {where}"
     with _alone(entry, where):
         _clear_leftovers(entry, where)
-        try:
-            if compact.read(entry, where) is not None:
-                return f"{entry.name}: ready in {where}"
-        except UserError:
-            pass  # a damaged copy is written again
-        if not any((where / entry.source).glob("*/dataset_info.json")):
+        if not _has_records(entry, where):
             _write_records(entry, where, progress)
         from engine.data import upstream
 
@@ -40,10 +37,10 @@ def prepare(entry: Entry, where: Path, progress: bool = False) -> str:
 
 def verify(entry: Entry, where: Path) -> str:
     """Read everything there is of a data set and compare. Raises UserError at what is damaged, half there, or not there."""
+    has_records = _has_records(entry, where)
     if not catalog.is_prepared(entry, where):
         raise catalog.unavailable(entry, where, f"not prepared in {where}")
     copy = compact.read(entry, where)
-    has_records = any((where / entry.source).glob("*/dataset_info.json"))
     if copy is not None:
         _check_counts(entry, where, copy[0])
     if has_records:
@@ -57,6 +54,23 @@ def verify(entry: Entry, where: Path) -> str:
     leftovers = _leftovers(entry, where)
     left = f"; {len(leftovers)} leftovers of unfinished downloads, which the next prepare removes" if leftovers else ""
     return f"{entry.name}: whole in {where} ({read}){left}"
+
+
+def _is_whole(entry: Entry, where: Path) -> bool:
+    """Whether there is a compact copy that is not damaged; a damaged one is written again."""
+    try:
+        return compact.read(entry, where) is not None
+    except UserError:
+        return False
+
+
+def _has_records(entry: Entry, where: Path) -> bool:
+    """Whether tensorflow-datasets finished here. Raises UserError where a folder of records is without its dataset_info.json."""
+    versions = [path for path in (where / entry.source).glob("*") if path.is_dir() and "incomplete" not in path.name]
+    for path in versions:
+        if not (path / "dataset_info.json").is_file():
+            raise UserError(f"{path}: half prepared or half copied (no dataset_info.json); remove it, then `eos data prepare {entry.name}`")
+    return bool(versions)
 
 
 def _write_records(entry: Entry, where: Path, progress: bool) -> None:

@@ -11,14 +11,17 @@ import csv
 import functools
 import gzip
 import io
+import logging
+import sys
 import tarfile
 import zipfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import requests
 import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.core import registered
@@ -28,6 +31,7 @@ from tensorflow_datasets.core.hashing import Hasher
 from tensorflow_datasets.image_classification import cifar, mnist
 from tensorflow_datasets.text import glue
 
+from engine.data import catalog
 from engine.data.catalog import Archive, Entry, manual
 from engine.data.embedded import Pool
 from engine.errors import UserError
@@ -35,6 +39,8 @@ from engine.errors import UserError
 SILENT_SECONDS = (5, 30)
 """Wait for a connection, and for the next bytes. The downloader itself would wait for ever."""
 RETRIES = 2
+
+logging.getLogger("absl").setLevel(logging.ERROR)  # it would recommend OpenCV on every reading
 
 Example = tuple[int, dict[str, Any]]
 
@@ -127,7 +133,7 @@ def is_cached(archive: Archive, entry: Entry, where: Path) -> bool:
 
 
 def prepare(entry: Entry, where: Path, archives: list[Archive], progress: bool) -> None:
-    """Download what is not there yet and write the records. Raises UserError for wrong archives and failed downloads."""
+    """Download what is not there yet and write the records. Raises DataUnavailable for wrong or broken downloads."""
     if not progress:
         tfds.disable_progress_bar()
     built = builder(entry, where)
@@ -138,21 +144,20 @@ def prepare(entry: Entry, where: Path, archives: list[Archive], progress: bool) 
         download_mode=tfds.GenerateMode.REUSE_DATASET_IF_EXISTS,
     )  # fmt: skip
     try:
-        with _impatient():
+        with _impatient(), redirect_stdout(sys.stderr):  # upstream tells its story there
             built.download_and_prepare(download_dir=str(where / "downloads"), download_config=config, file_format="array_record")
-    except (tfds.download.DownloadError, NonMatchingChecksumError) as error:
-        said = str(error).partition("To debug")[0]
-        raise UserError(f"{entry.name}: {said.strip()}; nothing was kept") from None
-    except OSError as error:  # requests' own errors are OSErrors
-        raise UserError(f"{entry.name}: not prepared ({error}); nothing was kept; run the command again to try once more") from None
+    except NonMatchingChecksumError:
+        raise catalog.unavailable(entry, where, "what was downloaded is not the archive expected (its checksum differs)") from None
+    except (tfds.download.DownloadError, requests.RequestException) as error:
+        raise catalog.unavailable(entry, where, f"the download broke off ({type(error).__name__})") from None
+    except OSError as error:
+        raise UserError(f"{where}: {entry.name} cannot be prepared there ({error.strerror or error})") from None
 
 
 def read(entry: Entry, where: Path) -> tuple[Pool, str]:
     """The records of a data set in file order, and their origin in words. Takes half a minute for 60,000 images."""
     built = builder(entry, where)
     place = built.data_path
-    if not (place / "dataset_info.json").exists():
-        raise UserError(f"{place}: half prepared (no dataset_info.json); remove it, then `eos data prepare {entry.name}`")
     try:
         parts = [_split(built, entry, split, count) for split, count in zip(entry.splits, entry.examples, strict=True)]
     except NotImplementedError:
