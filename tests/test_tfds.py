@@ -21,6 +21,7 @@ from engine.errors import UserError
 from engine.runner import Runner
 from engine.spec import Data, load_spec
 from engine.store import Writer
+from eos_tui.cli import main as eos
 
 from tfds_archives import CIFAR_NAMES, COUNTS, MADE
 
@@ -75,6 +76,10 @@ def test_damaged_and_half_copied_records_are_told(seen):
     assert "damaged (" in seen["by_hand"]["torn_records"]
     assert "damaged (" in seen["by_hand"]["torn_info"]
     assert all("2.0.0: half prepared or half copied (no dataset_info.json); remove it" in told for told in seen["network"]["half"])
+
+
+def test_records_that_only_tensorflow_reads_are_told(seen):
+    assert "2.0.0: prepared as tfrecord, which only TensorFlow reads" in seen["by_hand"]["tensorflow_only"]
 
 
 def test_a_wrong_archive_is_told_by_its_sums_and_leftovers_are_cleared(seen):
@@ -164,6 +169,8 @@ def test_what_is_missing_is_refused_before_anything_is_written(small, own_home, 
     assert f"cifar10: not prepared in {small}" in told
     assert "cifar-10-binary.tar.gz (170,052,171 bytes, SHA-256 c4a38c50" in told
     assert told.count("\n") == 1
+    assert eos(["run", "fashion", "--set", "problem.data.name=cifar10", "--data-dir", str(small / "b"), "--headless"]) == BAD_INPUT
+    assert f"cifar10: not prepared in {small / 'b'}" in capsys.readouterr().err
     assert not own_home.exists()
     with pytest.raises(DataUnavailable):
         data.load(Data(name="sst2", standardize="none"))
