@@ -62,23 +62,31 @@ def verify(name: str | None = None, *, data_dir: DataDir = None, json: Switch = 
         name: A data set's name; `data list` lists them.
         json: Print one JSON array.
     """
-    from engine.cli import _print_json
-    from engine.data.prepare import verify as read_whole
+    from engine.cli import BAD_INPUT, _print_json, report_error
 
     where = catalog.folder(data_dir or "")
-    names = [name] if name else [*EMBEDDED, *(entry.name for entry in ENTRIES.values() if catalog.is_prepared(entry, where))]
+    names = [name] if name else [*EMBEDDED, *(entry.name for entry in ENTRIES.values() if catalog.is_begun(entry, where))]
     found: list[dict[str, Any]] = []
     for one in names:
-        if one in EMBEDDED:
-            said = f"{one}: whole ({len(EMBEDDED[one]().labels):,} examples ship with eos)"
-        else:
-            said = read_whole(_entry(one), where)
-        found.append({"data": one, "whole": True, "text": said})
-        if not json:
-            print(said)
+        try:
+            found.append({"data": one, "whole": True, "text": _read_whole(one, where)})
+        except UserError as error:
+            found.append({"data": one, "whole": False, "text": str(error)})
+        if not found[-1]["whole"]:
+            report_error(found[-1]["text"])
+        elif not json:
+            print(found[-1]["text"])
     if json:
         _print_json(found)
-    return 0
+    return 0 if all(row["whole"] for row in found) else BAD_INPUT
+
+
+def _read_whole(name: str, where: Path) -> str:
+    from engine.data.prepare import verify as read_whole
+
+    if name in EMBEDDED:
+        return f"{name}: whole ({len(EMBEDDED[name]().labels):,} examples ship with eos)"
+    return read_whole(_entry(name), where)
 
 
 def _tell(said: str, row: dict[str, Any], json: bool) -> int:

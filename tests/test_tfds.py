@@ -232,6 +232,19 @@ def test_the_commands_list_and_verify_what_is_there(small, capsys):
     assert 'mnist: no such data set; expected one of "fashion", "digits"' in capsys.readouterr().err
 
 
+def test_verifying_everything_tells_each_damage_and_goes_on(small, capsys):
+    compact.copy_path(catalog.ENTRIES["cifar10"], small).write_bytes(b"damaged")
+    (small / "fashion_mnist" / "3.0.1").mkdir(parents=True)
+    compact.note_path(catalog.ENTRIES["fashion_mnist"], small).unlink()
+    assert main(["data", "verify", "--json"]) == BAD_INPUT
+    out, err = capsys.readouterr()
+    assert {row["data"]: row["whole"] for row in json.loads(out)} == {
+        "fashion": True, "digits": True, "sentences": True, "fashion_mnist": False, "cifar10": False, "sst2": True,
+    }  # fmt: skip
+    assert "fashion_mnist/3.0.1: half prepared or half copied" in err
+    assert "cifar10.npz: damaged or half copied" in err
+
+
 def test_preparing_what_is_ready_or_where_nothing_can_be_written(small, capsys):
     assert main(["data", "prepare", "cifar10"]) == 0
     assert capsys.readouterr().out == f"cifar10: ready in {small}\n"

@@ -92,6 +92,11 @@ def is_prepared(entry: Entry, where: Path) -> bool:
     return note_path(entry, where).is_file() or any((where / entry.source).glob("*/dataset_info.json"))
 
 
+def is_begun(entry: Entry, where: Path) -> bool:
+    """Whether there is anything of a data set, be it half of it."""
+    return any((where / entry.source).glob("*")) or any((where / "eos").glob(f"{entry.name}.*"))
+
+
 def note_path(entry: Entry, where: Path) -> Path:
     """The note beside the compact copy: its SHA-256 sum and where it comes from."""
     return where / "eos" / f"{entry.name}.json"
