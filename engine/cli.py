@@ -17,8 +17,9 @@ import msgspec
 from cyclopts import App, CycloptsError, Parameter
 
 import engine
-from engine import control, launch, store
+from engine import control, data_cli, launch, store
 from engine.control import AnyCommand, AnyEvent
+from engine.data_cli import DataDir
 from engine.errors import UserError
 from engine.follow import follow, log_note
 from engine.spec import DEFAULT_PRESET, load_spec, preset_names
@@ -41,6 +42,7 @@ app = App(
     help="Gradient descent at the edge of stability, without a view.",
     help_epilogue="Exit status: 0 done · 2 bad input · 3 the run ended badly · 130 interrupted, engine stopped cleanly.",
 )
+app.command(data_cli.app)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,14 +77,15 @@ def report_error(error: Exception | str) -> int:
     return BAD_INPUT
 
 
-def run_headless(preset: str, overrides: Sequence[str] = (), name: str | None = None, json: bool = False) -> int:
+def run_headless(preset: str, overrides: Sequence[str] = (), name: str | None = None, json: bool = False,
+                 data_dir: str | None = None) -> int:
     """Run a preset to its end with progress on stderr and a summary on stdout. Returns the exit status."""
-    run, pid = launch.begin(preset, overrides, name)
+    run, pid = launch.begin(preset, overrides, name, data_dir)
     return _see_through(run, pid, json)
 
 
 @app.command
-def run(preset: str, *, overrides: Overrides = (), name: str | None = None, json: Switch = False) -> int:
+def run(preset: str, *, overrides: Overrides = (), name: str | None = None, json: Switch = False, data_dir: DataDir = None) -> int:
     """Run a preset to its end and print a summary. Ctrl-C stops it cleanly.
 
     Args:
@@ -91,7 +94,7 @@ def run(preset: str, *, overrides: Overrides = (), name: str | None = None, json
         name: The run's name; made from the preset and the time when not given.
         json: Print the summary as one JSON object.
     """
-    return run_headless(preset, overrides, name, json)
+    return run_headless(preset, overrides, name, json, data_dir)
 
 
 @app.command
@@ -157,7 +160,7 @@ def show(name: str | None = None, *, json: Switch = False) -> int:
         return 0
     problem = facts.get("problem") or {}
     sources: tuple[tuple[dict[str, Any], tuple[str, ...]], ...] = (
-        (facts, ("device", "precision", "started")), (problem, ("parameters", "rule"))
+        (facts, ("device", "precision", "started")), (problem, ("parameters", "data", "rule", "sha256", "origin", "vocabulary_sha256"))
     )
     told = [(name, str(source[name])) for source, names in sources for name in names if name in source]
     _print_pairs([*words(summary), ("preset", found.spec.name), ("directory", str(found.path)), *told])

@@ -6,13 +6,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from engine.data.catalog import ready
 from engine.spec import load_spec
 from engine.store import Run, create
 
 
-def begin(preset: str, overrides: Sequence[str] = (), name: str | None = None) -> tuple[Run, int]:
+def begin(preset: str, overrides: Sequence[str] = (), name: str | None = None, data_dir: str | None = None) -> tuple[Run, int]:
     """A new run of a preset and the process id of its engine. Raises UserError before anything is written."""
-    run = create(load_spec(preset, tuple(overrides)), name)
+    run = create(ready(load_spec(preset, tuple(overrides)), data_dir or ""), name)
     return run, start(run)
 
 

@@ -106,8 +106,7 @@ def network(part: specs.Network, seed: int) -> tuple[Problem, Array, dict[str, A
         inputs, targets, weights = batch
         return jnp.sum(weights.astype(theta.dtype) * per_example(model.apply(restore(theta), inputs), targets))
 
-    facts = {"data": dataset.name, "rule": dataset.rule, "sha256": dataset.sha256, "examples": len(dataset.inputs),
-             "parameters": theta.size}
+    facts = {**dataset.facts, "parameters": theta.size}
     batches = _batches(dataset.inputs, dataset.targets, part.micro_batch)
     return Problem(partial(_accumulated, batch_loss), batches, f"{part.model.__struct_config__.tag} on {dataset.name}"), theta, facts
 

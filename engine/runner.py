@@ -115,6 +115,9 @@ class Runner:
 
     def _begin(self) -> None:
         self.experiment = Experiment(self.spec)
+        began_with = (self.run.provenance().get("problem") or {}).get("sha256")
+        if began_with and began_with != self.experiment.facts.get("sha256"):
+            raise UserError(f"run {self.run.name}: its data are not those it began with (SHA-256 {began_with}); bring those back")
         resumed = self._restore(self.experiment)
         self.writer.provenance(provenance(self.spec, self.experiment.facts))
         self.status = "running"
@@ -293,7 +296,7 @@ def precision_words(spec: RunSpec) -> str:
 def provenance(spec: RunSpec, facts: dict[str, Any]) -> dict[str, Any]:
     """What a reader needs to trust or repeat a run."""
     return {
-        "versions": {name: _version(name) for name in ("eos-tui", "jax", "jaxlib", "flax", "numpy", "scipy")},
+        "versions": {name: _version(name) for name in ("eos-tui", "jax", "jaxlib", "flax", "numpy", "scipy", "tensorflow-datasets")},
         "python": platform.python_version(), "platform": platform.platform(), "device": device_words(),
         "precision": precision_words(spec), "matmul_precision": "highest", "seed": spec.seed, "problem": facts,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

@@ -29,6 +29,8 @@ Criterion = Literal["mse", "half_mse", "cross_entropy", "logistic"]
 Prediction = Literal["generalized", "transported", "code", "full_cubic"]
 
 PREDICTIONS: tuple[str, ...] = get_args(Prediction)
+TEXTS = ("sentences", "sst2")
+"""Data sets of sentences, which become rows of tokens."""
 
 
 class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -38,15 +40,27 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 class Data(Part, frozen=True, kw_only=True):
     """Which examples, and how they become inputs and targets."""
 
-    name: Literal["fashion", "digits", "sentences", "chebyshev"]
+    name: Literal["fashion", "digits", "sentences", "chebyshev", "fashion_mnist", "cifar10", "sst2"]
+    """The first four ship with eos; `eos data prepare` brings the others through tensorflow-datasets."""
     examples: Count = 1000
-    """Training examples: the first of each class in file order, the classes in equal shares."""
+    """Training examples, the first in the order below."""
+    order: Literal["by_class", "file"] = "by_class"
+    """`by_class`: equal shares, the first of each class, class by class. `file`: whatever comes first in the files."""
+    test_examples: CountOrNever = 0
+    """Examples held out to test on, chosen by the same rule. 0 means none."""
     classes: tuple[int, ...] = ()
     """Labels to keep. Two labels make a binary problem with targets −1 and +1. Empty keeps every class."""
-    standardize: Literal["mean_image", "global", "none"] = "mean_image"
-    """Inputs less their mean image, or their mean, then divided by the standard deviation of all of them."""
+    standardize: Literal["mean_image", "global", "channel", "none"] = "mean_image"
+    """Inputs less their mean image, or their mean, then divided by the standard deviation of all of them; or, channel by
+    channel, less its mean and divided by its standard deviation. Always those of the training examples."""
     pad_to: CountOrNever = 0
     """Side in pixels that images are padded to with zeros. 0 leaves them as they are."""
+    channels: CountOrNever = 0
+    """Channels of the images: one of grey is repeated so often. 0 leaves them as they are."""
+    vocab_file: str = ""
+    """WordPiece vocabulary, one piece a line, [PAD] first. Empty takes the words of the training examples."""
+    data_dir: str = ""
+    """Folder of prepared data sets. Empty means $TFDS_DATA_DIR, else the platform's; a run keeps the folder it began with."""
     degree: Count = 4
     """Degree of the Chebyshev polynomial (`chebyshev` only)."""
 
@@ -430,11 +444,11 @@ def _check(spec: RunSpec, where: str) -> None:
             f'{where}: [problem] criterion = "cross_entropy" needs three classes or more; with two use "logistic"'
         )
     if isinstance(problem.model, Transformer):
-        if problem.data.name != "sentences":
-            raise UserError(f'{where}: [problem.model] kind = "transformer" reads token sequences; use data name "sentences"')
+        if problem.data.name not in TEXTS:
+            raise UserError(f'{where}: [problem.model] kind = "transformer" reads token sequences; use data name {one_of(TEXTS)}')
         if problem.model.hidden % problem.model.heads:
             raise UserError(f"{where}: [problem.model] hidden = {problem.model.hidden} is no multiple of heads")
-    elif problem.data.name == "sentences":
-        raise UserError(f'{where}: [problem.data] name = "sentences" needs [problem.model] kind = "transformer"')
+    elif problem.data.name in TEXTS:
+        raise UserError(f'{where}: [problem.data] name = "{problem.data.name}" needs [problem.model] kind = "transformer"')
     if isinstance(problem.model, Cnn) and problem.data.name == "chebyshev":
         raise UserError(f'{where}: [problem.model] kind = "cnn" reads images; "chebyshev" has none')

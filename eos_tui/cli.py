@@ -36,6 +36,9 @@ Overrides = Annotated[tuple[str, ...], Parameter(
 )]  # fmt: skip
 Headless = Annotated[bool, _switch("Without a view: progress on stderr, and a summary at the end.")]
 Json = Annotated[bool, _switch("The same, with the summary as one JSON object.")]
+DataDir = Annotated[str | None, Parameter(
+    help="Folder of the data sets that do not ship with eos; $TFDS_DATA_DIR, else the platform's, when not given.", show_default=False,
+)]  # fmt: skip
 Fps = Annotated[float, Parameter(help="Frames a second, 0.5 to 10.")]
 Mouse = Annotated[bool, Parameter(help="Take clicks; `--no-mouse` leaves them to the terminal, for selecting text.")]
 Ascii = Annotated[bool, _switch("Draw with ASCII alone.")]
@@ -72,12 +75,12 @@ def launcher(*, fps: Fps = DEFAULT_FPS, mouse: Mouse = True, ascii: Ascii = Fals
 
 @app.command
 def run(preset: Preset, *, overrides: Overrides = (), name: NewName = None, headless: Headless = False, json: Json = False,
-        fps: Fps = DEFAULT_FPS, mouse: Mouse = True, ascii: Ascii = False) -> int:
+        data_dir: DataDir = None, fps: Fps = DEFAULT_FPS, mouse: Mouse = True, ascii: Ascii = False) -> int:
     """Start a run and watch it."""
     if headless or json:
-        return _headless().run_headless(preset, overrides, name, json)
+        return _headless().run_headless(preset, overrides, name, json, data_dir)
     need_terminal(fps)  # before anything is made
-    return view(launch.begin(preset, overrides, name)[0], fps, mouse, ascii)
+    return view(launch.begin(preset, overrides, name, data_dir)[0], fps, mouse, ascii)
 
 
 @app.command

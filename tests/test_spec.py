@@ -145,7 +145,8 @@ def test_a_bad_value_is_refused_by_its_name_and_what_would_do(override, sentence
     ("problem.model.kind=rnn", '[problem.model] kind = "rnn"; expected one of "mlp", "cnn", "transformer"'),
     ("problem.model.widths=[8, 'wide']", '[problem.model] widths[1] = "wide"; expected `int`, got `str`'),
     ("problem.model.widths=[8, 0]", "[problem.model] widths[1] = 0; expected `int` >= 1"),
-    ("problem.data.name=mnist", '[problem.data] name = "mnist"; expected one of "fashion", "digits", "sentences", "chebyshev"'),
+    ("problem.data.name=mnist", '[problem.data] name = "mnist"; expected one of "fashion", "digits", "sentences", "chebyshev", '
+        '"fashion_mnist", "cifar10", "sst2"'),
     ("problem.kind=toy", '[problem] criterion: unknown key; expected one of "alpha", "beta", "x0"'),
 ])
 def test_a_bad_value_deep_in_a_network_is_refused_the_same_way(override, sentence):
@@ -203,7 +204,7 @@ def test_overrides_on_a_specification_change_a_copy():
      '[problem] criterion = "cross_entropy" needs three classes or more; with two use "logistic"'),
     (network("chebyshev", criterion="cross_entropy", classes=[]),
      '[problem] criterion = "cross_entropy" needs three classes or more; with two use "logistic"'),
-    (network(model="transformer"), '[problem.model] kind = "transformer" reads token sequences; use data name "sentences"'),
+    (network(model="transformer"), '[problem.model] kind = "transformer" reads token sequences; use data name "sentences", "sst2"'),
     (network("sentences", classes=[0, 1]), '[problem.data] name = "sentences" needs [problem.model] kind = "transformer"'),
     (network("sentences", "transformer", classes=[0, 1], hidden=7), "[problem.model] hidden = 7 is no multiple of heads"),
     (network("chebyshev", "cnn", classes=[]), '[problem.model] kind = "cnn" reads images; "chebyshev" has none'),
