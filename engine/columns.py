@@ -66,6 +66,24 @@ COUPLED = (
            "Section 4.1"),
 )
 
+ASSUMPTIONS = (
+    Column("assumption.rho3", "ρ3", "size of the third derivative at θ†, from below", "",
+           "max ‖∇³L(v,v)‖ over ‖v‖ = 1, by power iteration from u", "Appendix E"),
+    Column("assumption.rho4", "ρ4", "size of the fourth derivative at θ†, from below", "",
+           "max ‖∇⁴L(v,v,v)‖ over ‖v‖ = 1, by power iteration from u", "Appendix E"),
+    Column("assumption.stabilization", "‖∇S⊥‖/ρ3", "strength of self-stabilization against the third derivative", "",
+           "‖∇S⊥‖/ρ3", "Appendix E"),
+    Column("assumption.quartic", "ρ4/(ηρ3²)", "fourth derivative against the third", "", "ρ4/(ηρ3²)", "Appendix E"),
+    Column("assumption.cubic_displacement", "ρ3(v⊥)", "third derivative along the displacement v = θ−θ† without its u part", "",
+           "‖∇³L(v⊥,v⊥)‖/(ρ3‖v⊥‖²)", "Appendix E"),
+    Column("assumption.cubic_gradient", "ρ3(g⊥)", "third derivative along the gradient g = ∇L(θ†) without its u part", "",
+           "‖∇³L(g⊥,g⊥)‖/(ρ3‖g⊥‖²)", "Appendix E"),
+    Column("assumption.quadratic_displacement", "ρ2(v⊥)", "curvature along the displacement v = θ−θ† without its u part", "",
+           "|∇²L(v⊥,v⊥)|/((2/η)‖v⊥‖²)", "Appendix E"),
+)
+
+FOURTHS = Column("cost.fourth_derivatives", "n_4", "fourth-derivative contractions since the last row", "", "count", "eos")
+
 FLOW = (
     Column("flow.loss", "L(θ_GF)", "training loss of gradient flow", "", "L of θ' = −∇L(θ)", "Section 5"),
     Column("flow.sharpness", "S(θ_GF)", "sharpness of gradient flow", "1/η", "λ1(∇²L) on the flow", "Section 5"),
@@ -132,7 +150,7 @@ def predicted(form: str) -> tuple[Column, ...]:
 
 
 def eigenvalues(count: int) -> tuple[Column, ...]:
-    """λ2 to λ_count of gradient descent."""
+    """λ2 to λ_count of gradient descent; NaN in a row that did not follow so many."""
     return tuple(
         Column(f"gd.lambda{k}", f"λ{k}", f"eigenvalue {k} of gradient descent", "1/η", f"λ{k}(∇²L(θ_t))", "Section 8.2")
         for k in range(2, count + 1)
@@ -160,7 +178,7 @@ def columns_for(spec: RunSpec) -> tuple[Column, ...]:
     if isinstance(spec.problem, Phase):
         return CLOCK + phase(len(spec.problem.starts))
     tracking = spec.tracking
-    found = CLOCK + DESCENT + eigenvalues(tracking.eigenvalues) + COUPLED
+    found = CLOCK + DESCENT + eigenvalues(tracking.eigenvalue_columns) + COUPLED
     for form in tracking.predictions:
         found += predicted(form)
     if "transported" in tracking.predictions:
@@ -169,4 +187,6 @@ def columns_for(spec: RunSpec) -> tuple[Column, ...]:
         found += UNROLLED
     if tracking.landscape_every:
         found += LANDSCAPE
+    if tracking.gauges_every:
+        found += (*ASSUMPTIONS, FOURTHS)
     return found + (FLOW if tracking.flow else ()) + COST

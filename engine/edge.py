@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from engine import control, landscape, scores, theorem, theory, unrolled
+from engine import assumptions, control, landscape, scores, spectrum, theorem, theory, unrolled
 from engine import trajectories as tr
 from engine.approach import Curves, Progress, Setup, diverged, loss_goal
 from engine.control import AnyEvent
@@ -45,7 +45,7 @@ def enter(
             f"the projection onto S ≤ 2/η did not converge at step {clock.step}: the sharpness is "
             f"{float(center.sharpness) * clock.learning_rate / 2:.3f} × 2/η there; gradient descent goes on"
         )
-        alone = DescentState(clock, clock.step, theta, jnp.stack([basis, basis]))
+        alone = DescentState(clock, clock.step, theta, jnp.stack([basis, basis]), 0)
         return alone, [control.ConstraintLost(step=clock.step, text=text)]
     flow = center.theta if spec.tracking.flow else jnp.zeros(0, theta.dtype)
     v = theta - center.theta
@@ -56,6 +56,7 @@ def enter(
         overlap=1.0, predictions=tr.Predictions(v, v, v, v), unrolled=total, scores=scores.fresh(clock.step),
         anchor_every=anchor_every, anchor_phase=clock.step, flow=flow, flow_basis=center.eigen.vectors,
         flow_sharpness=float(center.sharpness), costs=costs, stage=0, failed=0, constraint_lost=0,
+        unstable=0,
     )
     sharpness = float(center.sharpness)
     text = f"the edge: sharpness reached 2/η = {2 / clock.learning_rate:.4g} at step {clock.step}; θ† starts here"
@@ -84,6 +85,7 @@ def rehearse(setup: Setup, theta: Array, basis: Array) -> None:
         tr.carry(advance, center.top_eigenvector)
     if spec.tracking.flow:
         tr.flow_step(problem, theta, eta, 2)
+    assumptions.rehearse(setup, center)
 
 
 def step(setup: Setup, state: EdgeState) -> tuple[EdgeState | DescentState, Progress]:
@@ -96,7 +98,8 @@ def step(setup: Setup, state: EdgeState) -> tuple[EdgeState | DescentState, Prog
     # Measure about the old θ†.
     state, anchored = _anchor_if_due(setup, state)
     events += anchored
-    point = measure(problem, state.theta, state.bases[0], LOOSE_TOLERANCE, dtype)
+    state, (point, told_of_spectrum) = spectrum.read(setup, state, LOOSE_TOLERANCE)
+    events += told_of_spectrum
     costs = state.costs.plus(hvps=point.eigen.hvps, gradients=1)
     v = state.theta - center.theta
     x, y = (float(part) for part in tr.displacement(v, center))
@@ -126,6 +129,9 @@ def step(setup: Setup, state: EdgeState) -> tuple[EdgeState | DescentState, Prog
     if tracking.flow:
         costs = costs.plus(hvps=flowed.pop("hvps"), gradients=flowed.pop("gradients"))
         values |= flowed
+    gauged, spent_on_gauges = assumptions.gauges(setup, state, v)
+    values |= gauged
+    costs = costs.plus(**spent_on_gauges)
     failed, assumption_events = _assumptions(setup, state)
     events += assumption_events
 
@@ -168,7 +174,7 @@ def step(setup: Setup, state: EdgeState) -> tuple[EdgeState | DescentState, Prog
     if ended is not None:
         text = f"{ended}; θ† and the predictions end here, gradient descent goes on"
         events.append(control.TrackingEnded(step=moved.step, text=text))
-        return DescentState(moved, state.edge_step, theta, bases), Progress([row], events, outcome, curves)
+        return DescentState(moved, state.edge_step, theta, bases, state.unstable), Progress([row], events, outcome, curves)
 
     overlap = float(jnp.abs(moved_center.top_eigenvector @ center.top_eigenvector))
     if overlap < SWAP_OVERLAP:
@@ -189,17 +195,17 @@ def step(setup: Setup, state: EdgeState) -> tuple[EdgeState | DescentState, Prog
 
 def descend_past(setup: Setup, state: DescentState) -> tuple[DescentState, Progress]:
     """One step of gradient descent with its eigenvalues, when θ† is no longer followed."""
-    point = measure(setup.problem, state.theta, state.bases[0], LOOSE_TOLERANCE, setup.spec.precision.curvature)
+    state, (point, events) = spectrum.read(setup, state, LOOSE_TOLERANCE)
     values = _descent_values(state.clock, point)
     if not math.isfinite(values["gd.loss"] + values["gd.gradient_norm"]):
-        return state, Progress([], [], diverged(state.clock.step))
+        return state, Progress([], events, diverged(state.clock.step))
     clock, eta = state.clock, state.clock.learning_rate
     following = DescentState(
         Clock(clock.step + 1, clock.time + eta, eta), state.edge_step, state.theta - eta * point.grad,
-        jnp.stack([state.bases[1], point.eigen.vectors]),
+        jnp.stack([state.bases[1], point.eigen.vectors]), state.unstable,
     )
     row = _with_costs(setup, values, Costs(int(point.eigen.hvps), 1, 0))
-    return following, Progress([row], [], loss_goal(setup.spec, values["gd.loss"], clock.step))
+    return following, Progress([row], events, loss_goal(setup.spec, values["gd.loss"], clock.step))
 
 
 def anchor(state: EdgeState, forms: tuple[str, ...] = PREDICTIONS) -> EdgeState:

@@ -31,6 +31,8 @@ Prediction = Literal["generalized", "transported", "code", "full_cubic"]
 PREDICTIONS: tuple[str, ...] = get_args(Prediction)
 TEXTS = ("sentences", "sst2")
 """Data sets of sentences, which become rows of tokens."""
+FOLLOWED_FROM = 1.5
+"""λη from which every eigenvalue of gradient descent is followed."""
 
 
 class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -167,7 +169,9 @@ class Tracking(Part, frozen=True, kw_only=True):
     beta_window: Annotated[int, Meta(ge=1, le=1000)] = 20
     """Starts followed at once; each costs a Hessian–vector product a step."""
     eigenvalues: Annotated[int, Meta(ge=2, le=16)] = 2
-    """Top eigenvalues of gradient descent to record."""
+    """Top eigenvalues of gradient descent to record, to begin with."""
+    max_eigenvalues: Annotated[int, Meta(ge=2, le=16)] = 8
+    """Most eigenvalues to record: more are followed while the smallest is above 1.5/η. Up to `eigenvalues`, the number stays."""
     eigen_tolerance: Annotated[float, Meta(gt=0, le=0.1)] = 1e-4
     """Largest relative residual ‖Hu−Su‖/S of a top eigenpair at θ†."""
     audit_every: CountOrNever = 50
@@ -182,6 +186,15 @@ class Tracking(Part, frozen=True, kw_only=True):
     """λ2(θ†)·η from which Assumption 2 counts as failed."""
     on_second_eigenvalue: Literal["stop", "gradient_descent", "keep"] = "stop"
     """When it fails: end the run, go on with gradient descent and its eigenvalues alone, or keep tracking θ†."""
+    gauges_every: CountOrNever = 50
+    """Steps between measurements of the gauges of Appendix E that take third and fourth derivatives. 0 means never."""
+    rho_iterations: Annotated[int, Meta(ge=1, le=1000)] = 20
+    """Most power iterations for each of ρ3 and ρ4."""
+
+    @property
+    def eigenvalue_columns(self) -> int:
+        """Eigenvalues that a run has columns for."""
+        return max(self.eigenvalues, self.max_eigenvalues)
 
 
 class Precisions(Part, frozen=True, kw_only=True):

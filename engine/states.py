@@ -71,6 +71,7 @@ class EdgeState(NamedTuple):
     stage: int
     failed: int  # bit k: assumption k does not hold now
     constraint_lost: int
+    unstable: int  # eigenvalues that have been above 2/η
 
 
 class DescentState(NamedTuple):
@@ -80,6 +81,7 @@ class DescentState(NamedTuple):
     edge_step: int
     theta: Array
     bases: Array  # (2, k, p)
+    unstable: int
 
 
 def pack(state: Any, prefix: str = "") -> dict[str, np.ndarray]:
