@@ -22,6 +22,7 @@ from engine.control import AnyCommand, AnyEvent
 from engine.data_cli import DataDir
 from engine.errors import UserError
 from engine.follow import follow, log_note
+from engine.launch import LIVE
 from engine.spec import DEFAULT_PRESET, load_spec, preset_names
 from engine.store import EventTail, Run, Writer, resolve
 from engine.summary import Summary, summarize, words
@@ -29,9 +30,7 @@ from engine.summary import Summary, summarize, words
 BAD_INPUT, BAD_END, INTERRUPTED, BROKEN_PIPE = 2, 3, 130, 141
 ANSWER_SECONDS = 10.0
 """Wait for an engine's answer to a command. It answers between two steps, and a step may take seconds."""
-LIVE = ("starting", "running", "paused")
 BAD_ENDS = ("diverged", "eigensolver_failed", "failed", "crashed", "silent", *LIVE)
-RESUMABLE = ("stopped", "failed", "eigensolver_failed")
 
 Overrides = Annotated[tuple[str, ...], Parameter("--set", negative=(), show_default=False)]
 Switch = Annotated[bool, Parameter(negative=(), show_default=False)]
@@ -112,19 +111,7 @@ def resume(name: str, *, json: Switch = False) -> int:
         json: Print the summary as one JSON object.
     """
     found = resolve(name)
-    return _see_through(found, restart(found), json)
-
-
-def restart(run: Run) -> int:
-    """Start an engine on a run that has none; its process id. Raises UserError where there is nothing to go on with."""
-    liveness, outcome = run.liveness(), run.state().outcome
-    if liveness in LIVE:
-        raise UserError(f"run {run.name}: its engine is {liveness} already")
-    if liveness == "silent":
-        raise UserError(f"run {run.name}: its engine on {run.state().host} may still be at work; resume it there")
-    if outcome is not None and outcome.kind not in RESUMABLE:
-        raise UserError(f"run {run.name}: it has ended ({outcome.text}); start a new one with `run {run.spec.name}`")
-    return launch.start(run)
+    return _see_through(found, launch.restart(found), json)
 
 
 @app.command

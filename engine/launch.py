@@ -7,8 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.data.catalog import ready
+from engine.errors import UserError
 from engine.spec import load_spec
 from engine.store import Run, create
+
+LIVE = ("starting", "running", "paused")
+"""Conditions with an engine at work."""
+RESUMABLE = ("stopped", "failed", "eigensolver_failed")
+"""Outcomes after which a run may go on."""
 
 
 def begin(preset: str, overrides: Sequence[str] = (), name: str | None = None, data_dir: str | None = None) -> tuple[Run, int]:
@@ -38,6 +44,18 @@ def _import_path() -> list[str]:
     given = [str(Path(entry).absolute()) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
     root = Path(__file__).resolve().parents[1]
     return given if root.name in ("site-packages", "dist-packages") or str(root) in given else [*given, str(root)]
+
+
+def restart(run: Run) -> int:
+    """Start an engine on a run that has none; its process id. Raises UserError where there is nothing to go on with."""
+    liveness, outcome = run.liveness(), run.state().outcome
+    if liveness in LIVE:
+        raise UserError(f"run {run.name}: its engine is {liveness} already")
+    if liveness == "silent":
+        raise UserError(f"run {run.name}: its engine on {run.state().host} may still be at work; resume it there")
+    if outcome is not None and outcome.kind not in RESUMABLE:
+        raise UserError(f"run {run.name}: it has ended ({outcome.text}); start a new one with `run {run.spec.name}`")
+    return start(run)
 
 
 def log_tail(run: Run, lines: int = 5) -> str:

@@ -8,7 +8,6 @@ compiles the solver once; an event says so. Another event says when each eigenva
 
 from typing import NamedTuple, TypeVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -39,8 +38,7 @@ def read(setup: Setup, state: AnyDescent, tolerance: float) -> tuple[AnyDescent,
     point = measure(setup.problem, state.theta, state.bases[0], tolerance, dtype)
     hvps = point.eigen.hvps
     while (count := len(point.eigen.values)) < most and float(point.eigen.values[-1]) * eta > FOLLOWED_FROM:
-        key = jax.random.fold_in(jax.random.key(setup.spec.seed), step)
-        fresh = random_start(key, min(GROWTH, most - count), state.theta.size, dtype)
+        fresh = random_start(setup.spec.seed, step, min(GROWTH, most - count), state.theta.size, dtype)
         point = measure(setup.problem, state.theta, jnp.concatenate([point.eigen.vectors, fresh]), tolerance, dtype)
         hvps += point.eigen.hvps
     events: list[AnyEvent] = []

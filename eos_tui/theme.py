@@ -6,6 +6,7 @@ own sixteen colours, for terminals without more and for NO_COLOR. Screens use th
 markup; plots take ready styles from `role_style`.
 """
 
+from collections.abc import Mapping
 from functools import lru_cache
 
 from rich.color import Color as RichColor
@@ -67,6 +68,20 @@ THEMES: tuple[Theme, ...] = (
         },
     ),
 )
+
+CHOICES: dict[str, str] = {"dark": DARK, "light": LIGHT, "terminal": ANSI}
+"""What the settings call the themes."""
+
+
+def chosen(choice: str, colors: bool, environment: Mapping[str, str]) -> str:
+    """The theme for a choice of the settings. `auto` asks what the terminal can and, where it says so, its ground."""
+    if choice in CHOICES:
+        return CHOICES[choice]
+    if not colors or "NO_COLOR" in environment:
+        return ANSI
+    ground = environment.get("COLORFGBG", "").rpartition(";")[2]
+    return LIGHT if ground in ("7", "15") else DARK
+
 
 _FADES = {0: 1.0, 1: 0.58, 2: 0.34}
 """How much of a role's colour is left at each age, the rest being background."""

@@ -341,3 +341,13 @@ class Dashboard(Driving):
 
     def action_launcher(self) -> None:
         self.app.open_launcher(self.source.run)
+
+    def clipping(self) -> str:
+        """What `copy` copies: the focused plot's stored values at the cursor, or the newest, one a line, tabs between."""
+        history, at = self.source.history, self.timeline.cursor
+        if not len(history):
+            return f"run\t{self.source.run.name}\n"
+        step = history.at("step", self.source.step if at is None else at)[0]
+        values = [(column.name, history.at(column.name, step)[1]) for column in self._columns_of(self.focused_panel)]
+        lines = [("run", self.source.run.name), ("step", f"{step:.0f}"), *((name, repr(value)) for name, value in values)]
+        return "".join(f"{name}\t{value}\n" for name, value in lines)

@@ -190,6 +190,19 @@ class Launcher(Screen[None]):
 
         self.app.push_screen(Confirm("remove", f"Delete run {run.name} and everything it recorded?"), answer)
 
+    def action_resume_run(self) -> None:
+        """Start an engine on the chosen run, where it has none, and open it."""
+        entry = self._chosen() if self.runs.has_focus else None
+        if entry is None:
+            self.notify("Choose a run first: tab goes to the runs.", timeout=3)
+            return
+        try:
+            launch.restart(entry.run)
+        except UserError as error:
+            self.notify(str(error), severity="warning", markup=False)
+        else:
+            self.app.open_run(entry.run)
+
     def action_back(self) -> None:
         if self._origin is not None:
             self.app.open_run(self._origin)
