@@ -9,6 +9,7 @@ import re
 import reprlib
 import tomllib
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -74,6 +75,8 @@ class Mlp(Part, frozen=True, kw_only=True, tag_field="kind", tag="mlp"):
     activation: Activation = "swish"
     head_scale: Positive = 1.0
     """Factor on the initial weights of the last layer."""
+    normalized: bool = False
+    """Scale-invariant: LayerNorm without parameters after every hidden layer, and a head of unit norm, so that f(cθ) = f(θ)."""
 
 
 class Cnn(Part, frozen=True, kw_only=True, tag_field="kind", tag="cnn"):
@@ -82,6 +85,19 @@ class Cnn(Part, frozen=True, kw_only=True, tag_field="kind", tag="cnn"):
     widths: Widths = (32, 32)
     activation: Activation = "swish"
     head_scale: Positive = 1.0
+
+
+class ResNet(Part, frozen=True, kw_only=True, tag_field="kind", tag="resnet"):
+    """A residual network: a 3×3 stem, a stage of blocks for each width, mean pool, zero-initialised head. Two blocks in each of
+    four stages make ResNet18."""
+
+    widths: Annotated[tuple[Count, ...], Meta(min_length=1, max_length=8)] = (16, 32, 64, 128)
+    """Channels of each stage; every stage after the first halves the side of the maps."""
+    blocks: Annotated[int, Meta(ge=1, le=64)] = 2
+    """Blocks a stage, of two 3×3 convolutions each."""
+    groups: Count = 16
+    """Groups of GroupNorm; as many as there are channels where those are fewer."""
+    activation: Activation = "swish"
 
 
 class Transformer(Part, frozen=True, kw_only=True, tag_field="kind", tag="transformer"):
@@ -93,11 +109,14 @@ class Transformer(Part, frozen=True, kw_only=True, tag_field="kind", tag="transf
     activation: Activation = "gelu"
 
 
+Model = Mlp | Cnn | ResNet | Transformer
+
+
 class Network(Part, frozen=True, kw_only=True, tag_field="kind", tag="network"):
     """A flax model, a data set and a criterion: the full-batch training loss."""
 
     data: Data
-    model: Mlp | Cnn | Transformer
+    model: Model
     criterion: Criterion = "mse"
     """`mse` is ‖f−y‖² without ½ (the paper); `half_mse` has the ½ (Cohen et al.), so half the sharpness."""
     micro_batch: CountOrNever = 0
@@ -125,6 +144,12 @@ class Optimizer(Part, frozen=True, kw_only=True):
     """Full-batch gradient descent."""
 
     learning_rate: Positive
+    schedule: Literal["constant", "inverse_sharpness"] = "constant"
+    """`inverse_sharpness` sets η to 1/λ_max at every measurement; it needs `mode = "sharpness"` under [tracking]."""
+    raises: Annotated[tuple[tuple[Count, Positive], ...], Meta(max_length=256)] = ()
+    """[step, η] pairs: the learning rate becomes η at that step, in any phase."""
+    weight_decay: NonNegative = 0.0
+    """λ: adds (λ/2)‖θ‖² to the training loss."""
 
 
 class Budget(Part, frozen=True, kw_only=True):
@@ -146,8 +171,15 @@ class Approach(Part, frozen=True, kw_only=True):
 
 
 class Tracking(Part, frozen=True, kw_only=True):
-    """What is followed beside gradient descent once at the edge."""
+    """What is followed beside gradient descent: once at the edge, or from the start."""
 
+    mode: Literal["coupled", "sharpness"] = "coupled"
+    """`coupled` seeks the edge and follows θ†, the predictions and gradient flow from there; `sharpness` trains and reads the
+    sharpness now and then (Figure 6), and of this section uses the next two, `eigenvalues` and `eigen_tolerance` alone."""
+    sharpness_every: Count = 40
+    """Steps between readings of sharpness, accuracy and test loss (`sharpness` only)."""
+    sharpness_examples: CountOrNever = 0
+    """Training examples that the sharpness is read on: the first of them (`sharpness` only). 0 takes all."""
     predictions: tuple[Prediction, ...] = ("generalized", "transported", "code")
     """Forms of the predicted dynamics to advance. `full_cubic` costs a third derivative a step."""
     flow: bool = True
@@ -447,9 +479,15 @@ def _check(spec: RunSpec, where: str) -> None:
     forms = spec.tracking.predictions
     if len(set(forms)) < len(forms):
         raise UserError(f"{where}: [tracking] predictions = {list(forms)}; each form once, as each has its own columns")
+    _check_optimizer(spec, where)
     problem = spec.problem
     if not isinstance(problem, Network):
         return
+    if spec.tracking.sharpness_examples > problem.data.examples:
+        raise UserError(
+            f"{where}: [tracking] sharpness_examples = {spec.tracking.sharpness_examples}; [problem.data] has "
+            f"{problem.data.examples} examples, and 0 takes them all"
+        )
     if problem.criterion == "logistic" and len(problem.data.classes) != 2:
         raise UserError(f'{where}: [problem] criterion = "logistic" needs two labels in [problem.data] classes')
     if problem.criterion == "cross_entropy" and (len(problem.data.classes) == 2 or problem.data.name == "chebyshev"):
@@ -463,5 +501,33 @@ def _check(spec: RunSpec, where: str) -> None:
             raise UserError(f"{where}: [problem.model] hidden = {problem.model.hidden} is no multiple of heads")
     elif problem.data.name in TEXTS:
         raise UserError(f'{where}: [problem.data] name = "{problem.data.name}" needs [problem.model] kind = "transformer"')
-    if isinstance(problem.model, Cnn) and problem.data.name == "chebyshev":
-        raise UserError(f'{where}: [problem.model] kind = "cnn" reads images; "chebyshev" has none')
+    if isinstance(problem.model, Cnn | ResNet) and problem.data.name == "chebyshev":
+        kind = problem.model.__struct_config__.tag
+        raise UserError(f'{where}: [problem.model] kind = "{kind}" reads images; "chebyshev" has none')
+    if isinstance(problem.model, ResNet):
+        for k, width in enumerate(problem.model.widths):
+            if width % min(problem.model.groups, width):
+                raise UserError(
+                    f"{where}: [problem.model] groups = {problem.model.groups} do not divide the {width} channels of widths[{k}]"
+                )
+    if isinstance(problem.model, Mlp) and problem.model.normalized and min(problem.model.widths, default=2) < 2:
+        raise UserError(f"{where}: [problem.model] normalized = true needs widths of 2 or more: one number has no spread")
+
+
+def _check_optimizer(spec: RunSpec, where: str) -> None:
+    optimizer, sharpness_mode = spec.optimizer, spec.tracking.mode == "sharpness"
+    steps = [step for step, _ in optimizer.raises]
+    if any(later <= earlier for earlier, later in pairwise(steps)):
+        raise UserError(f"{where}: [optimizer] raises at steps {_brief.repr(steps)}; expected each later than the one before")
+    if optimizer.schedule == "inverse_sharpness":
+        if not sharpness_mode:
+            raise UserError(f'{where}: [optimizer] schedule = "inverse_sharpness" needs [tracking] mode = "sharpness"')
+        if optimizer.raises:
+            raise UserError(f'{where}: [optimizer] raises = …; with schedule = "inverse_sharpness" the learning rate is 1/λ_max, so use []')
+    if isinstance(spec.problem, Phase):
+        for given, name in (
+            (sharpness_mode, '[tracking] mode = "sharpness"'), (optimizer.raises, "[optimizer] raises"),
+            (optimizer.weight_decay, "[optimizer] weight_decay"),
+        ):
+            if given:
+                raise UserError(f"{where}: {name} needs a training problem; a phase portrait has none")

@@ -77,7 +77,7 @@ def server(command: str, host: str, port: int, key: str) -> Any:
             """The page, which asks no other server for anything and calls back where it was called: a tunnel has other ports."""
             self.public_url = f"{request.scheme}://{request.host}"
             page = cast(web.Response, await super().handle_index(request))
-            page.text = OUTSIDE_FONT.sub("", page.text)
+            page.text = OUTSIDE_FONT.sub("", page.text or "")
             return page
 
         async def handle_websocket(self, request: web.Request) -> web.WebSocketResponse:
