@@ -31,6 +31,7 @@ from eos_tui.screens.dashboard import Dashboard
 from eos_tui.screens.help import Help
 from eos_tui.screens.launcher import Launcher
 from eos_tui.screens.learn import Learn
+from eos_tui.screens.live import LivePage
 from eos_tui.terminal import TerminalDriver
 
 HANGUP_STATUS = 128 + signal.SIGHUP
@@ -140,6 +141,8 @@ class EosApp(App[int], inherit_bindings=False):
                 if not screen.is_mounted:
                     return
                 await screen.draw()
+                if isinstance(self.screen, LivePage):
+                    self.screen.paint()
                 return
 
     def _ask(self) -> bool:

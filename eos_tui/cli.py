@@ -42,6 +42,9 @@ Overrides = Annotated[tuple[str, ...], Parameter(
 )]  # fmt: skip
 Headless = Annotated[bool, _switch("Without a view: progress on stderr, and a summary at the end.")]
 Json = Annotated[bool, _switch("The same, with the summary as one JSON object.")]
+DataDir = Annotated[str | None, Parameter(
+    help="Folder of the data sets that do not ship with eos; $TFDS_DATA_DIR, else the platform's, when not given.", show_default=False,
+)]  # fmt: skip
 
 
 @Parameter(name="*")
@@ -97,12 +100,12 @@ def launcher(*, look: Look = AS_SET) -> int:
 
 @app.command
 def run(preset: Preset, *, overrides: Overrides = (), name: NewName = None, headless: Headless = False, json: Json = False,
-        look: Look = AS_SET) -> int:
+        data_dir: DataDir = None, look: Look = AS_SET) -> int:
     """Start a run and watch it."""
     if headless or json:
-        return _headless().run_headless(preset, overrides, name, json)
+        return _headless().run_headless(preset, overrides, name, json, data_dir)
     need_terminal(look)  # before anything is made
-    return view(launch.begin(preset, overrides, name)[0], look)
+    return view(launch.begin(preset, overrides, name, data_dir)[0], look)
 
 
 @app.command

@@ -1,5 +1,6 @@
 """How the app behaves in the terminal it is given: colours, ASCII, the mouse, a slow link, the launcher's keys, pictures of it all."""
 
+import asyncio
 import inspect
 import os
 import re
@@ -21,7 +22,6 @@ from eos_tui.screens.learn import Learn
 from eos_tui.widgets.footer import fitting
 
 from synthetic import make_run
-from test_app import notified, until
 from test_pty import Terminal
 
 SGR = re.compile(rb"\x1b\[([0-9;:]*)m")
@@ -36,6 +36,18 @@ def runs(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("EOS_CONFIG", str(tmp_path / "config.toml"))
     monkeypatch.chdir(tmp_path)
     return home
+
+
+async def until(holds, seconds: float = 10.0) -> None:
+    """Wait for something to become true."""
+    async with asyncio.timeout(seconds):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+def notified(app: EosApp) -> str:
+    """What the notifications on the screen say."""
+    return "\n".join(f"{each.title} {each.message}" for each in app._notifications)
 
 
 # -- colours

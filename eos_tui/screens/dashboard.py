@@ -15,9 +15,11 @@ from engine.store import Run
 from eos_tui import panels
 from eos_tui.keys import bindings
 from eos_tui.plots import Window
+from eos_tui.screens.assumptions import Assumptions
 from eos_tui.screens.driving import ACTIONS, Driving
 from eos_tui.screens.formula import Formula
 from eos_tui.screens.journal import Events
+from eos_tui.screens.spectrum import Spectrum
 from eos_tui.source import LIVE, News, Source
 from eos_tui.timeline import Timeline
 from eos_tui.widgets.footer import Footer
@@ -306,6 +308,12 @@ class Dashboard(Driving):
 
     def action_journal(self) -> None:
         self.app.push_screen(Events(self.source.events))
+
+    def action_assumptions(self) -> None:
+        self.app.push_screen(Assumptions(self.source, self.header.ascii))
+
+    def action_spectrum(self) -> None:
+        self.app.push_screen(Spectrum(self.source, lambda: Window(*self.timeline.window(True), self.timeline.cursor), self.header.ascii))
 
     def action_freeze(self) -> None:
         self.source.frozen = not self.source.frozen
