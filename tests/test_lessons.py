@@ -2,6 +2,9 @@
 
 import asyncio
 import math
+import random
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ from engine import launch
 from engine.columns import columns_for
 from engine.control import Advance, Pause, Resume, Stop
 from engine.spec import load_spec
-from eos_tui import lessons, panels
+from eos_tui import keys, lessons, panels
 from eos_tui.app import EosApp
 from eos_tui.lessons import STEPS, happened, stages
 from eos_tui.screens import learn
@@ -20,11 +23,13 @@ from eos_tui.screens.launcher import Launcher
 from eos_tui.screens.learn import Learn
 
 from synthetic import EDGE, FakeEngine, make_run
+from test_pty import Terminal
 
 
 @pytest.fixture(autouse=True)
 def runs(tmp_path, monkeypatch):
     monkeypatch.setenv("EOS_HOME", str(tmp_path / "runs"))
+    monkeypatch.setenv("EOS_CONFIG", str(tmp_path / "config.toml"))
     monkeypatch.chdir(tmp_path)
     return tmp_path / "runs"
 
@@ -192,6 +197,40 @@ async def test_a_run_that_ends_before_is_said_to_have(runs, monkeypatch):
     app = EosApp(None, fps=10, tour=True)
     async with app.run_test(size=(80, 24)):
         await until(lambda: touring(app) and "The run is finished before" in app.screen.waiting.content.plain)
+
+
+@pytest.mark.parametrize("leave", ["q", "hang-up"])
+def test_leaving_the_terminal_stops_the_engines_of_the_tour(runs, leave):
+    run = make_run(runs, 60, finished=False)
+    code = ("import sys\nfrom engine.store import resolve\nfrom eos_tui import cli\nfrom eos_tui.screens import learn\n"
+            "learn.launch.begin = lambda preset: (resolve('made'), 0)\nsys.exit(cli.main(['learn']))")
+    with FakeEngine(run) as engine, Terminal(runs, "-c", code) as terminal:
+        terminal.wait_for("Progressive sharpening")
+        terminal.wait_for("The engine waits")
+        if leave == "q":
+            terminal.press("q")
+        else:
+            terminal.process.send_signal(signal.SIGHUP)
+        assert terminal.wait_for_end() == (0 if leave == "q" else 129)
+        end = time.monotonic() + 5
+        while not isinstance(engine.commands[-1], Stop) and time.monotonic() < end:
+            time.sleep(0.02)
+        assert isinstance(engine.commands[-1], Stop)
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_no_keys_and_sizes_in_any_order_break_the_tour_or_the_launcher(begun, seed):
+    chance = random.Random(seed)
+    known = [one for place in ("tour", "launcher", "anywhere") for key in keys.offered(place) for one in key.keys.split(",")]
+    pressed = [key for key in known if key not in ("q", "ctrl+c", "w", "Y", "r")] + ["x", "5", "up", "down", "home"]
+    app = EosApp(None, fps=10, tour=True)
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        await until(lambda: touring(app))
+        for _ in range(40):
+            if chance.random() < 0.15:
+                await pilot.resize_terminal(*chance.choice([(20, 6), (60, 20), (80, 24), (120, 40), (250, 70)]))
+            await pilot.press(chance.choice(pressed))
+        assert app.is_running
 
 
 # -- on the real toy
