@@ -22,6 +22,7 @@ from eos_tui.screens.formula import Formula
 from eos_tui.screens.help import Help
 from eos_tui.screens.journal import Events
 from eos_tui.screens.launcher import Launcher
+from eos_tui.screens.learn import Learn
 from eos_tui.screens.prompts import Ask, Confirm, a_count, a_learning_rate
 from eos_tui.source import Source
 from eos_tui.timeline import Timeline
@@ -498,7 +499,7 @@ async def test_corrupt_runs_do_not_keep_the_launcher_from_opening(runs):
 
 
 def test_every_key_of_the_table_has_its_action():
-    owners = {"dashboard": Dashboard, "launcher": Launcher, "anywhere": EosApp}
+    owners = {"dashboard": Dashboard, "tour": Learn, "launcher": Launcher, "anywhere": EosApp}
     for key in keys.TABLE:
         assert hasattr(owners[key.place], f"action_{key.method}"), key
 
