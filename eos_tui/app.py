@@ -78,9 +78,14 @@ class EosApp(App[int], inherit_bindings=False):
     .dialog Input { margin-top: 1; }
     .dialog #error { color: $error; height: auto; }
     .page { width: 108; max-width: 98%; height: auto; max-height: 96%; padding: 0 2; background: $surface; }
-    .page { border: round $primary; }
+    .page { border: round $primary; scrollbar-size-vertical: 1; }
+    CommandPalette SearchIcon { display: none; }
+    CommandPalette CommandList { scrollbar-size-vertical: 1; }
     .ascii Drawing, .ascii .pane { border: ascii $border-blurred; }
     .ascii Drawing:focus, .ascii .pane:focus-within, .ascii .dialog, .ascii .page { border: ascii $primary; }
+    .ascii .page, .ascii OptionList, .ascii CommandList { scrollbar-size-vertical: 0; }
+    .ascii CommandPalette #--input, .ascii CommandPalette CommandList { border: none; }
+    .ascii #about { border-top: ascii $border-blurred; }
     .quiet { color: $text-muted; margin-top: 1; }
     """
 

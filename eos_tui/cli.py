@@ -189,6 +189,16 @@ def serve(
     return browser.serve(str(resolve(name).path.resolve()) if name else None, host, port, options + ["--ascii"] * settings.ascii)
 
 
+@app.command(show=False)
+def gallery(folder: Path, name: Name | None = None) -> int:
+    """Save pictures of every page as SVG: the latest run's, or that of this name or path, at three sizes, dark and light."""
+    from eos_tui import gallery as pictures
+
+    for picture in pictures.make(folder, resolve(name)):
+        print(folder / picture.file)
+    return 0
+
+
 settings = App(name="config", help="The settings: where they lie, what they say, whether they are right.")
 app.command(settings)
 
