@@ -18,7 +18,6 @@ from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.driver import Driver
 from textual.drivers.linux_driver import LinuxDriver
 from textual.screen import Screen
-from textual.theme import BUILTIN_THEMES
 
 from engine import store
 from engine.store import Run
@@ -97,8 +96,7 @@ class EosApp(App[int], inherit_bindings=False):
         return "NO_COLOR" not in os.environ and self.console.color_system in ("256", "truecolor", None)
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
-        """What Textual's own widgets want of a sixteen-colour theme beyond ours."""
-        return BUILTIN_THEMES["ansi-dark"].variables if self.current_theme.ansi else {}
+        return theme.needed_by_textual(self.current_theme)
 
     async def on_mount(self) -> None:
         for number in (signal.SIGHUP, signal.SIGTERM):

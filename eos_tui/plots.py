@@ -156,7 +156,7 @@ def _trace(history: History, name: str, window: Window, bins: int, log: bool) ->
                 lo = np.where(lo > 0, np.log10(lo), hi)
         return Envelope(lo, hi)
     around = slice(max(rows.start - 64, 0), rows.stop + 64)  # lines come in from outside, and sparse rows show their stride
-    values = history.column(name)[around]
+    values = history.values(name, around.start, around.stop)
     with np.errstate(divide="ignore", invalid="ignore"):
         values = np.log10(np.where(values > 0, values, np.nan)) if log else values
     known = np.flatnonzero(np.isfinite(values))
@@ -164,7 +164,7 @@ def _trace(history: History, name: str, window: Window, bins: int, log: bool) ->
         return nothing
     gaps = np.diff(known)
     joined = (gaps == 1) | (gaps <= 1.5 * beside(gaps))
-    x = (history.steps[around][known] - window.start) / (window.stop - window.start) * bins
+    x = (history.positions(around.start + known) - window.start) / (window.stop - window.start) * bins
     return Envelope(*polyline(x, values[known], joined, bins))
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from time import monotonic
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from textual.app import ComposeResult
@@ -39,6 +40,8 @@ Panel = LinePlot | PhasePortrait
 WIDE, ROW_HEIGHT, SQUARE = 110, 9, 36
 """Columns from which three plots stand side by side; rows that a plot wants at least; columns for a small square one."""
 SMALLEST = (40, 12)
+LOADING_SECONDS = 0.25
+"""How long rows are read before a frame shows those there are."""
 
 
 class Plan(NamedTuple):
@@ -95,6 +98,8 @@ class Dashboard(Driving):
         problem = run.spec.problem
         alpha, beta = (problem.alpha, problem.beta) if isinstance(problem, Phase) else (None, None)
         self.portrait = PhasePortrait(self._forms(), alpha, beta, id=panels.PORTRAIT, ascii=ascii)
+        drawn = [curve.column for plot in shown.values() for curve in plot.curves]
+        self.source.history.prepare([*drawn, "learning_rate", "stage"])
         self.plots: tuple[Panel, ...] = (*(LinePlot(shown[n], id=n, ascii=ascii) for n in names), self.portrait)
 
     # -- what is on it
@@ -115,7 +120,7 @@ class Dashboard(Driving):
         return panels.CHOICES[self.choice]
 
     def _specs(self):
-        return panels.line_plots(self.source.run.columns, self._forms(), self.logarithmic)
+        return panels.line_plots(self.source.columns, self._forms(), self.logarithmic)
 
     @property
     def panel_order(self) -> list[Panel]:
@@ -178,14 +183,22 @@ class Dashboard(Driving):
 
     async def draw(self) -> None:
         """Read what is new and show it. Called by the clock alone."""
-        self.take(await asyncio.to_thread(self.source.read))
+        began = monotonic()
+        while True:
+            news = await asyncio.to_thread(self.source.read)
+            self.take(news)
+            if not news.more:
+                break
+            if monotonic() - began > LOADING_SECONDS:
+                self.app.pace.hurry()
+                break
         self.paint()
 
     def take(self, news: News) -> None:
         """Let what is new be known, and tell what answers a command of ours."""
         self.source.take(news)
         if not self.source.frozen:
-            last = self.source.history.column("step")[-1] if len(self.source.history) else 0.0
+            last = self.source.history.last_step
             if self.timeline.edge is None:
                 edges = (event.step for event in news.events if isinstance(event, EdgeReached))
                 self.timeline.edge = next(edges, None)
@@ -243,7 +256,7 @@ class Dashboard(Driving):
         else:
             names = ["gd.x", "gd.y", *(f"{form}.{axis}" for form in self._forms() for axis in "xy"),
                      "constrained.alpha", "constrained.beta", "constrained.delta", "constrained.epsilon", "stage"]
-        return [run.columns[run.index[name]] for name in names if name in run.index]
+        return [self.source.columns[run.index[name]] for name in names if name in run.index]
 
     # -- keys that change the view
 

@@ -59,7 +59,7 @@ def identity(source: Source, color: Color, width: int, ascii: bool = False) -> C
     muted = color("muted")
     parts: list[Content] = [Content.assemble((f" {spec.name}", "bold"))]
     if width >= 100:
-        parts.append(Content.assemble((source.run.name, muted)))
+        parts.append(Content.assemble((source.name, muted)))
     parts.append(condition(source.condition, source.frozen, color, ascii))
     parts.append(Content.assemble(("step ", muted), (f"{source.step:>7,}", "bold")))
     if source.condition == "running":

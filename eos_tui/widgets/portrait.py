@@ -145,28 +145,28 @@ class PhasePortrait(Drawing):
                 alpha, beta = found
         if alpha is None or beta is None:
             return None
-        rate = float(history.column("learning_rate")[row]) if history.has("learning_rate") else math.nan
+        rate = history.value("learning_rate", row) if history.has("learning_rate") else math.nan
         return _Setting(alpha, beta, theory.delta(alpha, beta), theory.epsilon(rate, alpha))
 
     def _orbits(self) -> list[Orbit]:
         """The real orbit first, then the predicted ones; or those of a phase run, map before flow."""
         history, last = self._history, self._last_row()
-        rows = slice(max(last + 1 - TRAIL, 0), last + 1)
+        rows = max(last + 1 - TRAIL, 0), last + 1
         found = []
         if history.has("ode1.x"):
             delta = self._setting().delta  # type: ignore[union-attr]
             starts = [k for k in range(1, 9) if history.has(f"ode{k}.x")]
             for family, label, role, pen in (("map", "map (3)", "gd", REAL), ("ode", "flow (4)", "flow", DASHED[0])):
                 for k in starts:
-                    x, y = history.column(f"{family}{k}.x")[rows], history.column(f"{family}{k}.y")[rows]
+                    x, y = history.values(f"{family}{k}.x", *rows), history.values(f"{family}{k}.y", *rows)
                     found.append(Orbit(label, role, pen, np.abs(x) / delta, y))
             return found
-        delta_rows = history.column("constrained.delta")[rows]
+        delta_rows = history.values("constrained.delta", *rows)
         families = [("gd", "real", REAL)] + [
             (form, form, DASHED[k]) for k, form in enumerate(self.forms) if history.has(f"{form}.x")
         ]
         for family, label, pen in families:
-            x, y = history.column(f"{family}.x")[rows], history.column(f"{family}.y")[rows]
+            x, y = history.values(f"{family}.x", *rows), history.values(f"{family}.y", *rows)
             with np.errstate(invalid="ignore", over="ignore"):
                 found.append(Orbit(label, family, pen, np.abs(x) / delta_rows, y))
         return found
@@ -327,7 +327,7 @@ def _unit_period(g: float) -> float:
 
 def _latest(history: History, name: str, row: int) -> float:
     """The value at the row, or the last finite one within the trail before it."""
-    values = history.column(name)[max(row + 1 - TRAIL, 0) : row + 1]
+    values = history.values(name, row + 1 - TRAIL, row + 1)
     known = values[np.isfinite(values)]
     return float(known[-1]) if len(known) else math.nan
 
