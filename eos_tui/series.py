@@ -90,6 +90,10 @@ class History:
         """Every value of a column."""
         return self.values(name)
 
+    def gathered(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """The stored values in these rows."""
+        return self._rows.gather(self._index[name], rows)
+
     def value(self, name: str, row: int) -> float:
         """The stored value in a row."""
         return float(self._rows.gather(self._index[name], np.array([row]))[0])

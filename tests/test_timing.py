@@ -76,14 +76,14 @@ def test_a_zoomed_view_follows_until_it_is_moved_and_again_at_the_end():
     line.reach(1000)
     line.zoom(0.1)
     line.reach(1200)
-    assert line.window()[1] == 1200
+    assert 1200 <= line.window()[1] <= 1200 + 100 / 16  # in strides
     line.pan(-1)
     line.reach(1300)
     assert line.window()[1] < 1200
     for _ in range(20):
         line.pan(1)
     line.reach(1400)
-    assert line.window()[1] == 1400
+    assert 1400 <= line.window()[1] <= 1400 + 100 / 16
 
 
 def test_the_cursor_stays_on_the_run_and_in_view():
