@@ -4,6 +4,7 @@ The new directory holds everything its engine needs: the checkpoint, the rows an
 changed by the command that changes that of any run, left in the inbox before the engine starts.
 """
 
+import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from engine import control, store
 from engine.errors import UserError
@@ -66,13 +68,13 @@ def fork(run: Run, step: int, overrides: Sequence[str] = (), name: str | None = 
     made = store.create(spec, name)
     try:
         shutil.copyfile(path, made.path / "checkpoints" / path.name)
-        _copy_rows(run, made, at)
+        before = _copy_rows(run, made, at)
         with open(made.path / "events.jsonl", "ab") as journal:
             said = ", ".join(f"{field} = {value}" for field, value in changed.items()) or "nothing changed"
             forked = control.Forked(step=at, text=f"forked from run {run.name} at its checkpoint of step {at}; {said}", parent=run.name)
             for event in (*(each for each in run.events() if each.step <= at and not isinstance(each, PASSING)), forked):
                 journal.write(control.encode(event) + b"\n")
-        if rate is not None:
+        if rate is not None and rate != before:
             control.send(made.path, control.SetLearningRate(learning_rate=rate))
     except OSError as error:
         shutil.rmtree(made.path, ignore_errors=True)
@@ -84,18 +86,27 @@ def _anew(run: Run, field: str) -> str:
     return f"start anew with `eos run {run.spec.name} --set {field}=…`"
 
 
-def _copy_rows(run: Run, made: Run, step: int) -> None:
-    """The rows before a step: the checkpoint goes on with that of the step itself."""
+def _rows_before(run: Run, step: int) -> Iterator[np.ndarray]:
+    """The rows before a step, in pieces: the checkpoint goes on with that of the step itself."""
+    start = 0
+    while len(rows := run.rows(start, start + CHUNK)):
+        kept = rows[rows[:, 0] < step]
+        yield kept
+        if len(kept) < len(rows):
+            return
+        start += CHUNK
+
+
+def _copy_rows(run: Run, made: Run, step: int) -> float:
+    """Copy the rows before a step; the learning rate in the last of them, NaN where there is none."""
+    rate = math.nan
     with open(made.path / "metrics.f64", "ab") as record:
-        start = 0
-        while len(rows := run.rows(start, start + CHUNK)):
-            kept = rows[rows[:, 0] < step]
-            record.write(kept.astype("<f8").tobytes())
-            if len(kept) < len(rows):
-                break
-            start += CHUNK
+        for rows in _rows_before(run, step):
+            record.write(rows.astype("<f8").tobytes())
+            rate = float(rows[-1, run.index["learning_rate"]]) if len(rows) else rate
         record.flush()
         os.fsync(record.fileno())
+    return rate
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -132,7 +132,7 @@ def stages(canvas: Canvas, box: Box, span: Span, history: History, theme: str) -
     before = cells[np.clip(np.searchsorted(cells, empty) - 1, 0, None)]
     found[empty] = np.where((empty > cells[0]) & (empty < cells[-1]), found[before], 0)
     begins = np.flatnonzero(np.diff(found, prepend=0))
-    if len(begins) > box.width / 3:
+    if len(begins) > 0.6 * box.width:
         return
     for start, stop in pairwise([*begins.tolist(), box.width]):
         if stage := int(found[start]):

@@ -276,7 +276,7 @@ def test_an_even_mean_takes_the_oscillation_out_and_leaves_it_in_sight():
     assert sum(row.count("⣿") for row in rows) > 0.8 * sum(strip.text.count("⣿") for strip in plain)
     bright = {y for y, strip in enumerate(smooth) for text, style, _ in strip if style and style.bold and text.strip()}
     assert len(bright) == 1  # the mean is 0 everywhere
-    assert "mean of 50" in plots.heading(SWING._replace(smooth=50))
+    assert "mean 50" in plots.heading(SWING._replace(smooth=50))
 
 
 @pytest.mark.parametrize("count", [30, 3000])

@@ -4,14 +4,12 @@ import asyncio
 from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
-from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
 from textual.screen import ModalScreen
-from textual.widgets import SelectionList, Static
-from textual.widgets.selection_list import Selection
+from textual.widgets import Static
 
 from engine import store
 from engine.control import EdgeReached
@@ -20,6 +18,7 @@ from engine.store import Run
 from eos_tui.harmless import harmless
 from eos_tui.source import Condition
 from eos_tui.theme import role_color
+from eos_tui.widgets.checklist import Checklist
 from eos_tui.widgets.header import SIGNS
 
 
@@ -55,7 +54,7 @@ class Compare(ModalScreen[list[str] | None]):
     def __init__(self, run: Run, chosen: Sequence[str], most: int, ascii: bool = False):
         super().__init__()
         self._run, self._chosen, self._most, self._ascii = run, chosen, most, ascii
-        self._list: SelectionList[str] = SelectionList()
+        self._list = Checklist(most)
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="page") as page:
@@ -66,7 +65,7 @@ class Compare(ModalScreen[list[str] | None]):
 
     async def on_mount(self) -> None:
         found = await asyncio.to_thread(others, self._run)
-        self._list.add_options([Selection(self._line(told), told.name, told.name in self._chosen) for told in found])
+        self._list.offer(((told.name, self._line(told)) for told in found), self._chosen)
         self._list.display = bool(found)
         self.query_one("#none", Static).display = not found
         self.query_one("#none", Static).update("There is no other run.")
@@ -79,14 +78,11 @@ class Compare(ModalScreen[list[str] | None]):
         stands = f"  {plain if self._ascii else sign} {word} · step {told.step:,}{edge}\n"
         return Content.assemble(
             (told.name, "bold"), (stands, role_color(self.app.theme, role)),
-            (f"  differs: {differs}", role_color(self.app.theme, "muted")),
+            (f"    differs: {differs}", role_color(self.app.theme, "muted")),
         )
 
-    @on(SelectionList.SelectionToggled)
-    def _no_more(self, message: SelectionList.SelectionToggled[str]) -> None:
-        if len(self._list.selected) > self._most:
-            self._list.deselect(message.selection)
-            self.notify(f"{self._most} at most: more lines cannot be told apart.", timeout=3)
+    def on_checklist_full(self) -> None:
+        self.notify(f"{self._most} at most: more lines cannot be told apart.", timeout=3)
 
     def action_accept(self) -> None:
-        self.dismiss(list(self._list.selected))
+        self.dismiss(list(self._list.chosen))

@@ -8,13 +8,17 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
 from textual.screen import ModalScreen
-from textual.widgets import SelectionList, Static
-from textual.widgets.selection_list import Selection
+from textual.widgets import Static
 
 from engine.columns import Column
+from eos_tui.widgets.checklist import Checklist
 
 AXES = ("step", "time")
 """Columns that are axes, not curves."""
+
+
+def _line(column: Column) -> Content:
+    return Content.assemble((f"{column.symbol:<12}", "bold"), column.words)
 
 
 class Series(ModalScreen[list[str] | None]):
@@ -29,21 +33,22 @@ class Series(ModalScreen[list[str] | None]):
         super().__init__()
         self._title, self._columns = title, [column for column in columns if column.name not in AXES]
         self._own, self._drawn = own, drawn
+        self._list = Checklist()
 
     def compose(self) -> ComposeResult:
-        first = [column for column in self._columns if column.name in self._own]
-        rest = [column for column in self._columns if column.name not in self._own]
         with Vertical(classes="page") as page:
             page.border_title = f"curves of “{self._title}”"
-            yield SelectionList(*(self._selection(column) for column in (*first, *rest)))
+            yield self._list
             yield Static("space chooses · enter draws · esc cancels", classes="quiet")
 
-    def _selection(self, column: Column) -> Selection[str]:
-        prompt = Content.assemble((f"{column.symbol:<12}", "bold"), column.words)
-        return Selection(prompt, column.name, column.name in self._drawn)
+    def on_mount(self) -> None:
+        own = [column for column in self._columns if column.name in self._own]
+        others = [column for column in self._columns if column.name not in self._own]
+        self._list.offer(((column.name, _line(column)) for column in (*own, *others)), self._drawn)
+        self._list.focus()
 
     def action_accept(self) -> None:
-        chosen = set(self.query_one(SelectionList).selected)
+        chosen = set(self._list.chosen)
         if not chosen:
             self.notify("A plot draws one curve at least.", severity="warning", timeout=2)
             return
