@@ -18,6 +18,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 import engine
 from engine import control, data_cli, launch, store
+from engine import fork as forks
 from engine.control import AnyCommand, AnyEvent
 from engine.data_cli import DataDir
 from engine.errors import UserError
@@ -204,6 +205,23 @@ def advance(name: str, steps: int) -> int:
         steps: How many.
     """
     return _tell(name, _checked(control.Advance, steps=steps))
+
+
+@app.command
+def fork(name: str, *, step: int | None = None, overrides: Overrides = (), new_name: str | None = None) -> int:
+    """Go on from a checkpoint of a run as a new run, with another learning rate or other settings.
+
+    Args:
+        name: A run's name, or the path of a run directory.
+        step: Fork from the newest checkpoint at or before this step; without it, from the newest of all.
+        overrides: `section.field=value`, as in `--set optimizer.learning_rate=0.05`; may be repeated.
+        new_name: The new run's name; made from the preset and the time when not given.
+    """
+    found = resolve(name)
+    made = forks.fork(found, found.state().step if step is None else step, overrides, new_name)
+    launch.start(made)
+    print(f"run {made.name} goes on from {found.name}")
+    return 0
 
 
 @app.command

@@ -25,6 +25,7 @@ from engine.spec import DEFAULT_PRESET, preset_names
 from engine.store import Run, resolve
 from eos_tui import config, keys
 from eos_tui.config import ThemeChoice, View
+from eos_tui.harmless import harmless
 from eos_tui.pace import FASTEST, SLOWEST
 from eos_tui.source import LIVE
 
@@ -269,16 +270,17 @@ def theme_named(choice: str) -> str:
 
 def farewell(run: Run) -> str:
     """One line on where a run stands, and how to see it again."""
+    name = harmless(run.name)
     if not run.path.is_dir():
-        return f"run {run.name} was removed"
+        return f"run {name} was removed"
     state, condition = run.state(), run.liveness()
     if condition == "paused":
-        return f"run {run.name} is paused at step {state.step}; eos attach {run.name} reopens it"
+        return f"run {name} is paused at step {state.step}; eos attach {name} reopens it"
     if condition in LIVE:
-        return f"run {run.name} goes on; eos attach {run.name} reopens it"
+        return f"run {name} goes on; eos attach {name} reopens it"
     if state.outcome is not None:
-        return f"run {run.name}: {state.outcome.text}"
-    return f"run {run.name} is {condition} since step {state.step}; eos resume {run.name} goes on from its last checkpoint"
+        return f"run {name}: {harmless(state.outcome.text)}"
+    return f"run {name} is {condition} since step {state.step}; eos resume {name} goes on from its last checkpoint"
 
 
 def need_terminal(look: Look) -> View:

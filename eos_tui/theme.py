@@ -97,6 +97,11 @@ def chosen(choice: str, colors: bool, environment: Mapping[str, str]) -> str:
     return LIGHT if ground in ("7", "15") else DARK
 
 
+def needed_by_textual(theme: Theme) -> dict[str, str]:
+    """What Textual's own widgets want of a sixteen-colour theme beyond ours."""
+    return BUILTIN_THEMES["ansi-dark"].variables if theme.ansi else {}
+
+
 _FADES = {0: 1.0, 1: 0.58, 2: 0.34}
 """How much of a role's colour is left at each age, the rest being background."""
 

@@ -10,7 +10,10 @@ from engine import spec as specs
 from engine.errors import UserError
 from engine.spec import RunSpec, from_tree, load_spec, load_spec_text, preset_names, to_toml, with_overrides
 
-NAMES = "chebyshev, chebyshev-never, chebyshev-several, digits, fashion, fashion-10, fashion-cnn, phase, sentences, toy"
+NAMES = (
+    "catapult, chebyshev, chebyshev-never, chebyshev-several, digits, fashion, fashion-10, fashion-cnn, phase, sentences, spikes, toy, "
+    "warmup, warmup-too-large, weight-decay"
+)
 TOP = '"name", "title", "shows", "takes", "seed", "problem", "optimizer", "budget", "approach", "tracking", "precision", "recording"'
 
 
@@ -143,7 +146,7 @@ def test_a_bad_value_is_refused_by_its_name_and_what_would_do(override, sentence
 
 @pytest.mark.parametrize(("override", "sentence"), [
     ("problem.criterion=mae", '[problem] criterion = "mae"; expected one of "mse", "half_mse", "cross_entropy", "logistic"'),
-    ("problem.model.kind=rnn", '[problem.model] kind = "rnn"; expected one of "mlp", "cnn", "transformer"'),
+    ("problem.model.kind=rnn", '[problem.model] kind = "rnn"; expected one of "mlp", "cnn", "resnet", "transformer"'),
     ("problem.model.widths=[8, 'wide']", '[problem.model] widths[1] = "wide"; expected `int`, got `str`'),
     ("problem.model.widths=[8, 0]", "[problem.model] widths[1] = 0; expected `int` >= 1"),
     ("problem.data.name=mnist", '[problem.data] name = "mnist"; expected one of "fashion", "digits", "sentences", "chebyshev", '

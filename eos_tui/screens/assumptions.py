@@ -50,7 +50,7 @@ def sparkline(history: History, column: str, cells: int, ascii: bool = False) ->
     known = np.flatnonzero(np.isfinite(history.column(column))) if history.has(column) else np.empty(0)
     if not len(known) or cells < 1:
         return ""
-    steps = history.steps[known[[0, -1]]]
+    steps = history.column("step")[known[[0, -1]]]
     found = history.envelope(column, steps[0], max(steps[1], steps[0] + 1), cells)
     middle = (found.lo + found.hi) / 2
     filled = np.flatnonzero(~np.isnan(middle))

@@ -18,7 +18,7 @@ from engine.spec import RunSpec, load_spec, preset_names
 from engine.store import Run, State
 from eos_tui.keys import bindings
 from eos_tui.screens.prompts import Confirm
-from eos_tui.source import LIVE, Condition
+from eos_tui.source import LIVE, Condition, cleaned
 from eos_tui.theme import role_color
 from eos_tui.widgets.footer import Footer
 from eos_tui.widgets.header import SIGNS
@@ -43,7 +43,7 @@ class Entry(NamedTuple):
 
 def found_runs() -> list[Entry]:
     """Every run, the newest first."""
-    return [Entry(run, run.state(), run.liveness()) for run in reversed(store.all_runs())]
+    return [Entry(run, cleaned(run.state()), run.liveness()) for run in reversed(store.all_runs())]
 
 
 class Launcher(Screen[None]):
