@@ -139,8 +139,9 @@ class EosApp(App[int], inherit_bindings=False):
                 if not screen.is_mounted:
                     return
                 await screen.draw()
-                if isinstance(self.screen, LivePage):
-                    self.screen.paint()
+                top = self.screen_stack[-1:]  # empty when the app was left meanwhile
+                if top and isinstance(top[0], LivePage):
+                    top[0].paint()
                 return
 
     def _ask(self) -> bool:

@@ -110,7 +110,7 @@ TABLE: tuple[Key, ...] = (
     Key("v", "v", "screen.journal", "events", "Every event of the run, in sentences.", "dashboard", PLOTS, 15),
     Key("a", "a", "screen.assumptions", "assumptions", "The assumptions of the theory as gauges: value, history, and green, "
         "amber or red by a stated rule.", "dashboard", PLOTS),
-    Key("u", "u", "screen.spectrum", "spectrum", "Every eigenvalue that is followed, against 2/η and 1.5/η, and when each became "
+    Key("L", "L", "screen.spectrum", "spectrum", "Every eigenvalue that is followed, against 2/η and 1.5/η, and when each became "
         "unstable.", "dashboard", PLOTS),
     Key("f", "f", "screen.freeze", "freeze", "Freeze what is shown; the engine goes on.", "dashboard", PLOTS, 11),
     Key("+,=", "+", "screen.zoom_time(0.5)", "zoom in", "Show half as many steps, about the cursor or up to the newest.",

@@ -1,7 +1,6 @@
 """How the app behaves in the terminal it is given: colours, ASCII, the mouse, a slow link, the launcher's keys, pictures of it all."""
 
 import asyncio
-import inspect
 import os
 import re
 import subprocess
@@ -19,7 +18,6 @@ from eos_tui.app import EosApp
 from eos_tui.screens.dashboard import Dashboard
 from eos_tui.screens.launcher import Launcher
 from eos_tui.screens.learn import Learn
-from eos_tui.widgets.footer import fitting
 
 from synthetic import make_run
 from test_pty import Terminal
@@ -211,31 +209,6 @@ async def test_a_run_that_is_complete_is_not_resumed_and_the_launcher_says_why(r
         await pilot.pause()
         assert "it has ended (completed 399 steps)" in notified(app)
         assert isinstance(app.screen, Launcher)
-
-
-# -- the table of keys
-
-
-SCREENS = {"dashboard": Dashboard, "launcher": Launcher, "tour": Learn, "anywhere": EosApp}
-
-
-@pytest.mark.parametrize("key", keys.TABLE, ids=[key.id for key in keys.TABLE])
-def test_every_key_has_an_action_where_it_is_offered(key):
-    owner = EosApp if key.action.startswith("app.") else SCREENS[key.place]
-    action = getattr(owner, f"action_{key.method}")
-    given = key.action.partition("(")[2].rstrip(")")
-    inspect.signature(action).bind(None, *filter(None, given.split(",")))
-    assert key.help.endswith(".")
-    assert key.label
-
-
-@pytest.mark.parametrize("place", keys.PLACES)
-def test_no_key_means_two_things_in_a_place_and_none_belongs_to_tmux_or_the_terminal(place):
-    every = [one for key in keys.offered(place) for one in key.keys.split(",")]
-    assert len(set(every)) == len(every)
-    assert not {"ctrl+a", "ctrl+b", "ctrl+s", "ctrl+q", "ctrl+z"} & set(every)
-    shown = [key.shown for key in fitting(place, 80)]
-    assert {"q", "?"} <= set(shown)
 
 
 # -- pictures, completion, exit statuses
