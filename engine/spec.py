@@ -59,6 +59,8 @@ class Mlp(Part, frozen=True, kw_only=True, tag_field="kind", tag="mlp"):
     activation: Activation = "swish"
     head_scale: Positive = 1.0
     """Factor on the initial weights of the last layer."""
+    normalized: bool = False
+    """Scale-invariant: LayerNorm without parameters after every hidden layer, and a head of unit norm, so that f(cθ) = f(θ)."""
 
 
 class Cnn(Part, frozen=True, kw_only=True, tag_field="kind", tag="cnn"):
@@ -67,6 +69,19 @@ class Cnn(Part, frozen=True, kw_only=True, tag_field="kind", tag="cnn"):
     widths: Widths = (32, 32)
     activation: Activation = "swish"
     head_scale: Positive = 1.0
+
+
+class ResNet(Part, frozen=True, kw_only=True, tag_field="kind", tag="resnet"):
+    """A residual network: a 3×3 stem, a stage of blocks for each width, mean pool, zero-initialised head. Two blocks in each of
+    four stages make ResNet18."""
+
+    widths: Annotated[tuple[Count, ...], Meta(min_length=1, max_length=8)] = (16, 32, 64, 128)
+    """Channels of each stage; every stage after the first halves the side of the maps."""
+    blocks: Annotated[int, Meta(ge=1, le=64)] = 2
+    """Blocks a stage, of two 3×3 convolutions each."""
+    groups: Count = 16
+    """Groups of GroupNorm; as many as there are channels where those are fewer."""
+    activation: Activation = "swish"
 
 
 class Transformer(Part, frozen=True, kw_only=True, tag_field="kind", tag="transformer"):
@@ -78,11 +93,14 @@ class Transformer(Part, frozen=True, kw_only=True, tag_field="kind", tag="transf
     activation: Activation = "gelu"
 
 
+Model = Mlp | Cnn | ResNet | Transformer
+
+
 class Network(Part, frozen=True, kw_only=True, tag_field="kind", tag="network"):
     """A flax model, a data set and a criterion: the full-batch training loss."""
 
     data: Data
-    model: Mlp | Cnn | Transformer
+    model: Model
     criterion: Criterion = "mse"
     """`mse` is ‖f−y‖² without ½ (the paper); `half_mse` has the ½ (Cohen et al.), so half the sharpness."""
     micro_batch: CountOrNever = 0
@@ -424,5 +442,14 @@ def _check(spec: RunSpec, where: str) -> None:
             raise UserError(f"{where}: [problem.model] hidden = {problem.model.hidden} is no multiple of heads")
     elif problem.data.name == "sentences":
         raise UserError(f'{where}: [problem.data] name = "sentences" needs [problem.model] kind = "transformer"')
-    if isinstance(problem.model, Cnn) and problem.data.name == "chebyshev":
-        raise UserError(f'{where}: [problem.model] kind = "cnn" reads images; "chebyshev" has none')
+    if isinstance(problem.model, Cnn | ResNet) and problem.data.name == "chebyshev":
+        kind = problem.model.__struct_config__.tag
+        raise UserError(f'{where}: [problem.model] kind = "{kind}" reads images; "chebyshev" has none')
+    if isinstance(problem.model, ResNet):
+        for k, width in enumerate(problem.model.widths):
+            if width % min(problem.model.groups, width):
+                raise UserError(
+                    f"{where}: [problem.model] groups = {problem.model.groups} do not divide the {width} channels of widths[{k}]"
+                )
+    if isinstance(problem.model, Mlp) and problem.model.normalized and min(problem.model.widths, default=2) < 2:
+        raise UserError(f"{where}: [problem.model] normalized = true needs widths of 2 or more: one number has no spread")
