@@ -7,7 +7,7 @@ and one family for each form of the predicted dynamics.
 
 from typing import NamedTuple
 
-from engine.spec import Phase, RunSpec
+from engine.spec import Network, Phase, RunSpec
 
 
 class Column(NamedTuple):
@@ -44,6 +44,7 @@ COUPLED = (
     Column("gd.x", "x", "displacement along the top eigenvector: the oscillation", "", "x_t = u_t·(θ_t − θ†_t)", "Section 5"),
     Column("gd.y", "y", "displacement along ∇S⊥: the first-order change of sharpness", "1/η",
            "y_t = ∇S⊥_t·(θ_t − θ†_t)", "Section 5"),
+    Column("gd.spike", "x²/η", "predicted rise of the loss over that of θ†", "", "x_t²/η", "Theorem 1"),
     Column("constrained.loss", "L(θ†)", "training loss of the constrained trajectory", "", "L(θ†_t)", "Definition 5"),
     Column("constrained.sharpness", "S(θ†)", "sharpness of the constrained trajectory", "1/η", "λ1(∇²L(θ†_t))",
            "Definition 5"),
@@ -71,6 +72,25 @@ FLOW = (
     Column("flow.sharpness", "S(θ_GF)", "sharpness of gradient flow", "1/η", "λ1(∇²L) on the flow", "Section 5"),
     Column("flow.distance", "‖θ_GF−θ†‖", "distance of gradient flow to the constrained trajectory", "", "‖θ_GF − θ†_t‖",
            "Section 5"),
+)
+
+ACCURACY = (
+    Column("train.accuracy", "acc", "share of the training examples answered right", "", "mean of 1[answer = y]", "Figure 6"),
+)
+
+TEST = (
+    Column("test.loss", "L_test", "loss on the test examples, without weight decay", "", "mean of the criterion", "Figure 6"),
+    Column("test.accuracy", "acc_test", "share of the test examples answered right", "", "mean of 1[answer = y]", "Figure 6"),
+)
+
+NORM = (
+    Column("norm.squared", "‖θ‖²", "squared norm of the parameters", "", "‖θ_t‖²", "Appendix H"),
+    Column("norm.sharpness", "S̄", "normalised sharpness, that of θ/‖θ‖ without weight decay where f(cθ) = f(θ)", "",
+           "S̄ = (S − λ)‖θ‖²", "Appendix H; derived here"),
+    Column("norm.edge_squared", "‖θ‖²_edge", "squared norm at which S̄ is at the edge", "", "S̄/(2/η − λ)",
+           "Appendix H; derived here"),
+    Column("norm.balance_sharpness", "S̄_bal", "normalised sharpness at the edge where the gradient step grows ‖θ‖ as decay shrinks it",
+           "", "‖∇L‖‖θ‖√((2/η − λ)/λ), ∇L without decay", "Appendix H; derived here"),
 )
 
 COST = (
@@ -129,11 +149,21 @@ def phase(starts: int) -> tuple[Column, ...]:
     return tuple(found)
 
 
+def training(spec: RunSpec) -> tuple[Column, ...]:
+    """What training with sharpness readings records (`mode = "sharpness"`)."""
+    found = tuple(column for column in DESCENT if column.name != "gd.midpoint_sharpness") + eigenvalues(spec.tracking.eigenvalues)
+    if isinstance(spec.problem, Network) and spec.problem.data.name != "chebyshev":  # a regression has no right answers
+        found += ACCURACY + (TEST if spec.problem.data.test_examples else ())
+    return found + (NORM if spec.optimizer.weight_decay else ())
+
+
 def columns_for(spec: RunSpec) -> tuple[Column, ...]:
     """The columns a run of this specification records, in order; the first is the step."""
     if isinstance(spec.problem, Phase):
         return CLOCK + phase(len(spec.problem.starts))
     tracking = spec.tracking
+    if tracking.mode == "sharpness":
+        return CLOCK + training(spec) + COST
     found = CLOCK + DESCENT + eigenvalues(tracking.eigenvalues) + COUPLED
     for form in tracking.predictions:
         found += predicted(form)

@@ -107,6 +107,7 @@ def step(setup: Setup, state: EdgeState) -> tuple[EdgeState | DescentState, Prog
         return state, Progress([], events, diverged(clock.step))
     stage = theory.stage(x, y, values["constrained.delta"])
     values["stage"] = stage
+    values["gd.spike"] = x * x / eta
     events += _stage_change(state, stage, clock.step)
     forms = tracking.predictions
     slope = jnp.zeros(())

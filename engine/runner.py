@@ -285,6 +285,8 @@ def precision_words(spec: RunSpec) -> str:
         return "f64"
     short = {"float32": "f32", "float64": "f64"}
     chosen = spec.precision
+    if spec.tracking.mode == "sharpness":
+        return f"{short[chosen.approach]}, curvature {short[chosen.curvature]}"
     return f"{short[chosen.approach]} → {short[chosen.edge]}, curvature {short[chosen.curvature]}"
 
 

@@ -8,6 +8,7 @@ import difflib
 import reprlib
 import tomllib
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -128,6 +129,12 @@ class Optimizer(Part, frozen=True, kw_only=True):
     """Full-batch gradient descent."""
 
     learning_rate: Positive
+    schedule: Literal["constant", "inverse_sharpness"] = "constant"
+    """`inverse_sharpness` sets η to 1/λ_max at every measurement; it needs `mode = "sharpness"` under [tracking]."""
+    raises: Annotated[tuple[tuple[Count, Positive], ...], Meta(max_length=256)] = ()
+    """[step, η] pairs: the learning rate becomes η at that step, in any phase."""
+    weight_decay: NonNegative = 0.0
+    """λ: adds (λ/2)‖θ‖² to the training loss."""
 
 
 class Budget(Part, frozen=True, kw_only=True):
@@ -149,8 +156,15 @@ class Approach(Part, frozen=True, kw_only=True):
 
 
 class Tracking(Part, frozen=True, kw_only=True):
-    """What is followed beside gradient descent once at the edge."""
+    """What is followed beside gradient descent: once at the edge, or from the start."""
 
+    mode: Literal["coupled", "sharpness"] = "coupled"
+    """`coupled` seeks the edge and follows θ†, the predictions and gradient flow from there; `sharpness` trains and reads the
+    sharpness now and then (Figure 6), and of this section uses the next two and `eigenvalues` alone."""
+    sharpness_every: Count = 40
+    """Steps between readings of sharpness, accuracy and test loss (`sharpness` only)."""
+    sharpness_examples: CountOrNever = 0
+    """Training examples that the sharpness is read on: the first of them (`sharpness` only). 0 takes all."""
     predictions: tuple[Prediction, ...] = ("generalized", "transported", "code")
     """Forms of the predicted dynamics to advance."""
     flow: bool = True
@@ -426,9 +440,15 @@ def _check(spec: RunSpec, where: str) -> None:
     forms = spec.tracking.predictions
     if len(set(forms)) < len(forms):
         raise UserError(f"{where}: [tracking] predictions = {list(forms)}; each form once, as each has its own columns")
+    _check_optimizer(spec, where)
     problem = spec.problem
     if not isinstance(problem, Network):
         return
+    if spec.tracking.sharpness_examples > problem.data.examples:
+        raise UserError(
+            f"{where}: [tracking] sharpness_examples = {spec.tracking.sharpness_examples}; [problem.data] has "
+            f"{problem.data.examples} examples, and 0 takes them all"
+        )
     if problem.criterion == "logistic" and len(problem.data.classes) != 2:
         raise UserError(f'{where}: [problem] criterion = "logistic" needs two labels in [problem.data] classes')
     if problem.criterion == "cross_entropy" and (len(problem.data.classes) == 2 or problem.data.name == "chebyshev"):
@@ -453,3 +473,22 @@ def _check(spec: RunSpec, where: str) -> None:
                 )
     if isinstance(problem.model, Mlp) and problem.model.normalized and min(problem.model.widths, default=2) < 2:
         raise UserError(f"{where}: [problem.model] normalized = true needs widths of 2 or more: one number has no spread")
+
+
+def _check_optimizer(spec: RunSpec, where: str) -> None:
+    optimizer, sharpness_mode = spec.optimizer, spec.tracking.mode == "sharpness"
+    steps = [step for step, _ in optimizer.raises]
+    if any(later <= earlier for earlier, later in pairwise(steps)):
+        raise UserError(f"{where}: [optimizer] raises at steps {_brief.repr(steps)}; expected each later than the one before")
+    if optimizer.schedule == "inverse_sharpness":
+        if not sharpness_mode:
+            raise UserError(f'{where}: [optimizer] schedule = "inverse_sharpness" needs [tracking] mode = "sharpness"')
+        if optimizer.raises:
+            raise UserError(f'{where}: [optimizer] raises = …; with schedule = "inverse_sharpness" the learning rate is 1/λ_max, so use []')
+    if isinstance(spec.problem, Phase):
+        for given, name in (
+            (sharpness_mode, '[tracking] mode = "sharpness"'), (optimizer.raises, "[optimizer] raises"),
+            (optimizer.weight_decay, "[optimizer] weight_decay"),
+        ):
+            if given:
+                raise UserError(f"{where}: {name} needs a training problem; a phase portrait has none")

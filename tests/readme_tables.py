@@ -1,6 +1,6 @@
 """The README's generated tables: presets, keys and notation. `python tests/readme_tables.py` prints them to paste."""
 
-from engine.columns import COUPLED, DESCENT, predicted
+from engine.columns import ACCURACY, COUPLED, DESCENT, NORM, TEST, predicted
 from engine.spec import load_spec, preset_names
 from eos_tui.keys import markdown
 
@@ -18,7 +18,7 @@ def keys() -> str:
 
 def notation() -> str:
     """A row for each quantity of the paper that a run records."""
-    found = [column for column in (*DESCENT, *COUPLED, *predicted("generalized")[:2]) if column.source != "eos"]
+    found = [column for column in (*DESCENT, *COUPLED, *predicted("generalized")[:2], *ACCURACY, *TEST, *NORM) if column.source != "eos"]
     return "\n".join(f"| {column.symbol} | `{column.name}` | {column.formula.replace('|', chr(92) + '|')} |" for column in found)
 
 
