@@ -8,7 +8,8 @@ from engine.errors import UserError
 from engine.spec import Mlp, Network, from_tree, load_spec, load_spec_text, preset_names, to_toml
 
 NAMES = [
-    "chebyshev", "chebyshev-never", "chebyshev-several", "digits", "fashion", "fashion-10", "fashion-cnn", "phase", "sentences", "toy",
+    "catapult", "chebyshev", "chebyshev-never", "chebyshev-several", "digits", "fashion", "fashion-10", "fashion-cnn", "phase", "sentences",
+    "spikes", "toy", "warmup", "warmup-too-large", "weight-decay",
 ]  # fmt: skip
 
 
