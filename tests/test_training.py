@@ -115,6 +115,14 @@ def test_a_run_records_what_it_says_and_nothing_else():
     assert not any("accuracy" in column.name or "norm" in column.name.split(".")[0] for column in columns.columns_for(regression))
 
 
+def test_what_a_training_reads_has_its_plots():
+    from eos_tui.panels import line_plots
+
+    shown = line_plots(columns.columns_for(digits_spec(*INVARIANT)), ("generalized",))
+    assert [plot.id for plot in shown] == ["sharpness", "loss", "accuracy", "norm", "normalised"]
+    assert [curve.column for curve in shown[1].curves] == ["gd.loss", "test.loss"]
+
+
 @pytest.mark.parametrize("part", [
     specs.Data(name="digits", examples=40, classes=(3, 8)), specs.Data(name="digits", examples=40),
 ])
