@@ -9,7 +9,7 @@ import os
 import secrets
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -42,6 +42,12 @@ class Advance(Command, frozen=True, kw_only=True, tag="advance"):
     steps: Annotated[int, Meta(ge=1, le=10**9)]
 
 
+class AdvanceTo(Command, frozen=True, kw_only=True, tag="advance_to"):
+    """Go on until the next stage of the cycle, or the next event of any kind, then pause."""
+
+    what: Literal["stage", "event"]
+
+
 class Checkpoint(Command, frozen=True, kw_only=True, tag="checkpoint"):
     """Write a checkpoint now."""
 
@@ -62,7 +68,7 @@ class Anchor(Command, frozen=True, kw_only=True, tag="anchor"):
     every: Annotated[int, Meta(ge=0, le=10**9)] | None = None
 
 
-AnyCommand = Pause | Resume | Advance | Checkpoint | Stop | SetLearningRate | Anchor
+AnyCommand = Pause | Resume | Advance | AdvanceTo | Checkpoint | Stop | SetLearningRate | Anchor
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
@@ -78,6 +84,12 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
 
 class Started(Event, frozen=True, kw_only=True, tag="started"):
     """The engine took up the run, fresh or from a checkpoint."""
+
+
+class Forked(Event, frozen=True, kw_only=True, tag="forked"):
+    """The run goes on from a checkpoint of another."""
+
+    parent: str
 
 
 class EdgeReached(Event, frozen=True, kw_only=True, tag="edge_reached"):
@@ -114,6 +126,18 @@ class AssumptionRestored(Event, frozen=True, kw_only=True, tag="assumption_resto
     """An assumption of the theory holds again."""
 
     assumption: int
+
+
+class EigenvalueUnstable(Event, frozen=True, kw_only=True, tag="eigenvalue_unstable"):
+    """An eigenvalue of gradient descent is above 2/η for the first time."""
+
+    number: int
+
+
+class SpectrumGrown(Event, frozen=True, kw_only=True, tag="spectrum_grown"):
+    """More eigenvalues are followed: the smallest came near the edge."""
+
+    count: int
 
 
 class EigenvectorsSwapped(Event, frozen=True, kw_only=True, tag="eigenvectors_swapped"):
@@ -161,8 +185,8 @@ class Finished(Event, frozen=True, kw_only=True, tag="finished"):
 
 
 AnyEvent = (
-    Started | EdgeReached | StageChanged | Anchored | PredictionLost | AssumptionFailed | AssumptionRestored
-    | EigenvectorsSwapped | EigenpairCorrected | ConstraintLost | TrackingEnded | LearningRateChanged
+    Started | Forked | EdgeReached | StageChanged | Anchored | PredictionLost | AssumptionFailed | AssumptionRestored
+    | EigenvalueUnstable | SpectrumGrown | EigenvectorsSwapped | EigenpairCorrected | ConstraintLost | TrackingEnded | LearningRateChanged
     | Paused | Resumed | Checkpointed | Refused | Finished
 )
 

@@ -5,6 +5,7 @@ parameters. Initial parameters are drawn in float32, so that they do not depend 
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -214,7 +215,7 @@ def build(part: specs.Model, dataset: Dataset) -> Model:
     else:
         module = Cnn(part, dataset.outputs)
 
-    @jax.jit  # a second instead of ten: one program, not one for each operation
+    @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # used once: one program, quickly compiled
     def init(key: Array) -> Any:
         return module.init(key, dataset.inputs[:1])["params"]
 

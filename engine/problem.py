@@ -128,8 +128,7 @@ class Learning(NamedTuple):
     @property
     def facts(self) -> dict[str, Any]:
         """Which data and how many parameters, for the record."""
-        data = self.dataset
-        return {"data": data.name, "rule": data.rule, "sha256": data.sha256, "examples": len(data.inputs), "parameters": self.theta.size}
+        return {**self.dataset.facts, "parameters": self.theta.size}
 
     def batches(self, inputs: np.ndarray, targets: np.ndarray) -> "Batches":
         """Examples on the device, to take a mean over."""

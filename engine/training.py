@@ -85,7 +85,7 @@ def begin(training: Training, theta: Array) -> TrainingState:
     """The start of a training at θ."""
     spec = training.setup.spec
     count = min(spec.tracking.eigenvalues, theta.size)
-    basis = random_start(jax.random.key(spec.seed), count, theta.size, spec.precision.curvature)
+    basis = random_start(spec.seed, 0, count, theta.size, spec.precision.curvature)
     clock = Clock(0, 0.0, spec.optimizer.learning_rate)
     return TrainingState(clock, theta.astype(spec.precision.approach), jnp.stack([basis, basis]), below=0, edge_step=-1)
 

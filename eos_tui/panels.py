@@ -1,10 +1,12 @@
 """Which plots a run has: chosen by what it records, and by which predictions are asked for."""
 
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 from engine.columns import PREDICTION_WORDS, Column
 from engine.spec import PREDICTIONS
 from eos_tui.plots import Curve, PlotSpec
+from eos_tui.theme import ROLES
 
 CHOICES: tuple[tuple[str, ...], ...] = (
     ("generalized",),
@@ -29,6 +31,31 @@ def line_plots(columns: Sequence[Column], forms: Collection[str], log: Collectio
     wanted = _phase_plots(recorded) if "ode1.x" in recorded else _training_plots(forms)
     kept = [plot._replace(curves=tuple(c for c in plot.curves if c.column in recorded)) for plot in wanted]
     return tuple(plot._replace(log=plot.id in log) for plot in kept if plot.curves)
+
+
+class Look(NamedTuple):
+    """How a plot is drawn, where the user chose."""
+
+    log: bool = False
+    smooth: int = 0
+    strands: bool = False
+    hidden: frozenset[str] = frozenset()
+    """Columns left out,"""
+    added: tuple[str, ...] = ()
+    """and columns drawn beside its own."""
+
+
+def adapted(plot: PlotSpec, look: Look, columns: Sequence[Column]) -> PlotSpec:
+    """The plot as the user wants it."""
+    own = tuple(curve for curve in plot.curves if curve.column not in look.hidden)
+    added = tuple(_curve(column) for column in columns if column.name in look.added)
+    return plot._replace(log=look.log, smooth=look.smooth, strands=look.strands, curves=own + added or plot.curves)
+
+
+def _curve(column: Column) -> Curve:
+    """Any recorded quantity, in the colour of its family."""
+    family = column.name.partition(".")[0]
+    return Curve(column.name, column.symbol, family if family in ROLES else "muted", dashed=family in PREDICTIONS)
 
 
 def _predicted(forms: Collection[str], quantity: str) -> tuple[Curve, ...]:

@@ -6,6 +6,10 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import pytest
 
+from engine.device import correct_sums
+
+correct_sums()  # whichever test computes first
+
 
 @pytest.fixture(autouse=True)
 def own_home(tmp_path, monkeypatch):
@@ -26,3 +30,13 @@ def x64(shared_compile_cache):
     from engine.device import configure
 
     configure()
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """The folder of runs that the app opens, below the folder it works in."""
+    home = tmp_path / "runs"
+    home.mkdir()
+    monkeypatch.setenv("EOS_HOME", str(home))
+    monkeypatch.chdir(tmp_path)
+    return home

@@ -56,6 +56,13 @@ def sentences() -> Pool:
     return Pool(*part("train"), *part("test"))
 
 
+def check() -> tuple[str, ...]:
+    """The names of the embedded files, once each has been compared with its sum. Raises UserError at the first that differs."""
+    for name in SHA256:
+        _checked(name)
+    return tuple(SHA256)
+
+
 def _checked(name: str) -> bytes:
     """The bytes of an embedded file. Raises UserError when it is missing or not the file that was packed."""
     path = files("engine.data") / name

@@ -14,14 +14,15 @@ from textual.widgets import Static
 from engine.columns import Column
 
 
-def entry(column: Column, value: float) -> Content:
-    """One quantity."""
+def entry(column: Column, value: float, when: str = "") -> Content:
+    """One quantity: its present value in six digits, or that of another moment as it is stored."""
     unit = f" {column.unit}" if column.unit else ""
-    shown = f"{value:.6g}{unit}" if math.isfinite(value) else "no value yet"
+    shown = f"{value!r}{unit}" if when else f"{value:.6g}{unit}"
+    shown = shown if math.isfinite(value) else "no value" if when else "no value yet"
     return Content.assemble(
         (column.symbol, "bold $accent"), (f"  {column.words}\n", "bold"),
         f"    {column.formula}\n",
-        (f"    {column.source} · column {column.name} · now {shown}\n", "$text-muted"),
+        (f"    {column.source} · column {column.name} · {when or 'now'} {shown}\n", "$text-muted"),
     )
 
 
@@ -30,12 +31,12 @@ class Formula(ModalScreen[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,i,enter", "dismiss(None)", "close")]
 
-    def __init__(self, title: str, columns: Sequence[Column], row: Mapping[str, float]):
+    def __init__(self, title: str, columns: Sequence[Column], row: Mapping[str, float], when: str = ""):
         super().__init__()
-        self._title, self._columns, self._row = title, columns, row
+        self._title, self._columns, self._row, self._when = title, columns, row, when
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="page") as page:
             page.border_title = self._title
             page.border_subtitle = "esc closes"
-            yield Static(Content("\n").join(entry(c, self._row.get(c.name, math.nan)) for c in self._columns))
+            yield Static(Content("\n").join(entry(c, self._row.get(c.name, math.nan), self._when) for c in self._columns))

@@ -1,0 +1,64 @@
+"""One table of keys: bindings, footer, help and palette say the same."""
+
+
+import pytest
+
+from eos_tui import keys
+from eos_tui.app import EosApp
+from eos_tui.screens.dashboard import Dashboard
+from eos_tui.screens.help import Help
+from eos_tui.screens.launcher import Launcher
+from eos_tui.widgets.footer import fitting
+from eos_tui.widgets.plot import LinePlot
+
+from piloting import opened, text_of, until
+from synthetic import make_run
+
+
+async def test_help_names_every_key_of_its_place(runs):
+    async with opened(make_run(runs), (120, 110)) as (app, pilot):
+        await pilot.press("question_mark")
+        await pilot.pause()
+        assert isinstance(app.screen, Help)
+        shown = text_of(app)
+        for key in keys.offered("dashboard"):
+            assert key.label in shown
+        await pilot.press("escape")
+        assert isinstance(app.screen, Dashboard)
+
+
+async def test_the_palette_finds_an_action_by_a_part_of_its_name(runs):
+    async with opened(make_run(runs)) as (app, pilot):
+        await pilot.press("ctrl+p")
+        await pilot.press(*"log axis")
+        await pilot.pause(0.3)
+        await pilot.press("enter")
+        await until(lambda: isinstance(app.screen, Dashboard) and app.screen.query_one("#sharpness", LinePlot).spec.log)
+
+
+def test_every_key_of_the_table_has_its_action():
+    owners = {"dashboard": Dashboard, "launcher": Launcher, "anywhere": EosApp}
+    for key in keys.TABLE:
+        assert hasattr(owners[key.place], f"action_{key.method}"), key
+
+
+def test_no_key_does_two_things_in_one_place():
+    for place in ("dashboard", "launcher"):
+        names = [name for key in keys.offered(place) for name in key.keys.split(",")]
+        assert len(names) == len(set(names))
+
+
+def test_keys_that_a_multiplexer_takes_are_left_alone():
+    taken = {"ctrl+a", "ctrl+b", "ctrl+s", "ctrl+q", "ctrl+z"}
+    assert not taken & {name for key in keys.TABLE for name in key.keys.split(",")}
+
+
+def test_the_key_table_of_the_readme_has_every_key():
+    assert keys.markdown().count("\n") == len(keys.TABLE) + 2
+
+
+@pytest.mark.parametrize("width", [40, 80, 120, 250])
+def test_the_footer_fits_and_always_offers_help_and_the_way_out(width):
+    shown = fitting("dashboard", width)
+    assert {"detach", "keys"} <= {key.method for key in shown}
+    assert sum(len(f"{key.shown} {key.label}  ") for key in shown) <= width
