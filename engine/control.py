@@ -93,7 +93,7 @@ class Forked(Event, frozen=True, kw_only=True, tag="forked"):
 
 
 class EdgeReached(Event, frozen=True, kw_only=True, tag="edge_reached"):
-    """The sharpness at a midpoint reached 2/η; the constrained trajectory starts here."""
+    """The sharpness reached 2/η: at a midpoint, where the constrained trajectory starts, or at a reading while training."""
 
     sharpness: float
 

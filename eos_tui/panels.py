@@ -77,6 +77,7 @@ def _training_plots(forms: Collection[str]) -> tuple[PlotSpec, ...]:
             Curve("constrained.loss", constrained, "constrained"),
             *_predicted(forms, "loss"),
             Curve("flow.loss", flow, "flow"),
+            Curve("test.loss", "test examples", "flow"),
         )),
         PlotSpec("x", "x = u·(θ−θ†)", "", (Curve("gd.x", descent, "gd"), *_predicted(forms, "x")), zero=True, from_edge=True),
         PlotSpec("y", "y = ∇S⊥·(θ−θ†)", "1/η", (Curve("gd.y", descent, "gd"), *_predicted(forms, "y")), zero=True, from_edge=True),
@@ -84,6 +85,18 @@ def _training_plots(forms: Collection[str]) -> tuple[PlotSpec, ...]:
             Curve("gd.distance", descent, "gd"),
             Curve("flow.distance", flow, "flow"),
         ), from_edge=True),
+        PlotSpec("accuracy", "right answers", "", (
+            Curve("train.accuracy", "training examples", "gd"),
+            Curve("test.accuracy", "test examples", "flow"),
+        )),
+        PlotSpec("norm", "squared norm of θ", "", (
+            Curve("norm.squared", "‖θ‖²", "gd"),
+            Curve("norm.edge_squared", "at the edge S̄/(2/η−λ)", "constrained"),
+        )),
+        PlotSpec("normalised", "normalised sharpness S̄", "", (
+            Curve("norm.sharpness", "S̄", "gd"),
+            Curve("norm.balance_sharpness", "in balance", "constrained"),
+        )),
     )
 
 

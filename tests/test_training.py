@@ -7,18 +7,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from engine import columns, control, data, problem, training
+from engine import columns, control, curvature, data, problem, training
 from engine import spec as specs
 from engine.errors import UserError
 from engine.experiment import Experiment
 from engine.losses import mse
-from engine.problem import Learning, Problem, build, learning, network
+from engine.problem import Learning, Problem, build, network
 
 from small import chebyshev_spec, dense_hessian, rows, toy_spec
 
 pytestmark = pytest.mark.usefixtures("x64")
 
 ETA, DECAY = 0.05, 0.3
+
+
+@pytest.fixture(autouse=True, scope="module")
+def dense():
+    """Eigenvalues from the dense Hessian: exact, and sooner compiled. The same network is begun once for all tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(curvature, "DENSE_UP_TO", 256)
+        patch.setattr(problem, "learning", cache(problem.learning))
+        yield
 
 
 def digits_spec(*overrides: str) -> specs.RunSpec:
@@ -59,7 +68,7 @@ def afresh(*overrides: str) -> Experiment:
 @cache
 def plain() -> tuple[Learning, Problem]:
     """The network and its training loss, without decay."""
-    found = learning(digits_spec().problem, 0)
+    found = problem.learning(digits_spec().problem, 0)
     return found, found.mean(mse, found.batches(found.dataset.inputs, found.dataset.targets))
 
 
@@ -68,37 +77,37 @@ def invariant() -> tuple[dict[str, np.ndarray], Problem, list[np.ndarray]]:
     """The record of a scale-invariant network with weight decay, its loss without decay, and θ before each step."""
     spec = digits_spec(*INVARIANT)
     record = rows(Experiment(spec), 12)
-    problem, theta, _ = network(spec.problem, 0)
-    return record, problem, path_of(problem, theta, DECAY)
+    loss, theta, _ = network(spec.problem, 0)
+    return record, loss, path_of(loss, theta, DECAY)
 
 
-def path_of(problem: Problem, theta: jax.Array, decay: float = 0.0) -> list[np.ndarray]:
+def path_of(loss: Problem, theta: jax.Array, decay: float = 0.0) -> list[np.ndarray]:
     """θ before each of the first steps of gradient descent, written out."""
-    gradient, found = jax.jit(problem.gradient), []
+    gradient, found = jax.jit(loss.gradient), []
     for _ in range(10):
         found.append(np.asarray(theta))
         theta = theta - ETA * (gradient(theta) + decay * theta)
     return found
 
 
-def top(problem: Problem, theta) -> np.ndarray:
-    return np.linalg.eigvalsh(dense_hessian(problem, jnp.asarray(theta)))[::-1]
+def top(loss: Problem, theta) -> np.ndarray:
+    return np.linalg.eigvalsh(dense_hessian(loss, jnp.asarray(theta)))[::-1]
 
 
 def test_every_reading_is_that_of_gradient_descent_at_its_step():
     record = rows(afresh(), 10)
-    found, problem = plain()
-    path, dataset = path_of(problem, found.theta), found.dataset
+    found, loss = plain()
+    path, dataset = path_of(loss, found.theta), found.dataset
     read = np.isfinite(record["gd.sharpness"])
     np.testing.assert_array_equal(np.flatnonzero(read), [0, 4, 8])
     for name in ("gd.lambda2", "train.accuracy", "test.loss", "test.accuracy"):
         np.testing.assert_array_equal(np.isfinite(record[name]), read)
-    np.testing.assert_allclose(record["gd.loss"], [problem.loss(theta) for theta in path], rtol=1e-12)
+    np.testing.assert_allclose(record["gd.loss"], [loss.loss(theta) for theta in path], rtol=1e-12)
     for step in (0, 4, 8):
         theta = jnp.asarray(path[step])
-        values = top(problem, theta)
-        assert record["gd.sharpness"][step] == pytest.approx(values[0], rel=1e-5)
-        assert record["gd.lambda2"][step] == pytest.approx(values[1], rel=1e-2)
+        values = top(loss, theta)
+        assert record["gd.sharpness"][step] == pytest.approx(values[0], rel=1e-10)
+        assert record["gd.lambda2"][step] == pytest.approx(values[1], rel=1e-10)
         for name, inputs, targets in (("train", dataset.inputs, dataset.targets), ("test", dataset.test_inputs, dataset.test_targets)):
             outputs = np.asarray(found.outputs(theta, inputs))
             assert record[f"{name}.accuracy"][step] == pytest.approx(np.mean(np.sign(outputs) == targets))
@@ -113,6 +122,14 @@ def test_a_run_records_what_it_says_and_nothing_else():
     assert not any(name.startswith(("constrained", "flow", "generalized")) for name in record)
     regression = specs.with_overrides(chebyshev_spec(), ["tracking.mode=sharpness"])
     assert not any("accuracy" in column.name or "norm" in column.name.split(".")[0] for column in columns.columns_for(regression))
+
+
+def test_what_a_training_reads_has_its_plots():
+    from eos_tui.panels import line_plots
+
+    shown = line_plots(columns.columns_for(digits_spec(*INVARIANT)), ("generalized",))
+    assert [plot.id for plot in shown] == ["sharpness", "loss", "accuracy", "norm", "normalised"]
+    assert [curve.column for curve in shown[1].curves] == ["gd.loss", "test.loss"]
 
 
 @pytest.mark.parametrize("part", [
@@ -263,7 +280,8 @@ def test_a_raise_restarts_a_coupled_run_on_the_lower_threshold():
         progress = experiment.advance(40 - experiment.clock.step)
         found += progress.rows
         events += progress.events
-    told = [(type(event).__name__, event.step) for event in events if not isinstance(event, control.StageChanged)]
+    wanted = (control.EdgeReached, control.LearningRateChanged)
+    told = [(type(event).__name__, event.step) for event in events if isinstance(event, wanted)]
     assert told == [("EdgeReached", 0), ("LearningRateChanged", 30), ("EdgeReached", 30)]
     np.testing.assert_array_equal([row[0] for row in found], np.arange(40))
     places = experiment.setup.places
