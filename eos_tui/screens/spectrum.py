@@ -76,7 +76,7 @@ class Spectrum(LivePage):
         yield self._line
 
     def paint(self) -> None:
-        if not self.is_mounted:
+        if not self._line.is_attached:
             return
         source, seen = self.source.history, len(self._history)
         if len(source) > seen:
