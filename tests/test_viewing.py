@@ -215,6 +215,20 @@ async def test_a_replay_shows_the_run_as_it_stood(runs):
         assert "Completed" in text_of(app)
 
 
+async def test_the_axis_of_a_replay_stays_and_a_zoomed_one_follows_it(runs):
+    async with opened(make_run(runs)) as (app, pilot):
+        line = app.screen.timeline
+        await pilot.press("g", "space")
+        app.screen.source.replay.seek(150)
+        await frames(app, 2)
+        assert line.window() == (0, 399)
+        await pilot.press("+", "+")
+        assert 150 <= line.window()[1] <= 150 + 100 / 16
+        await pilot.press("g", "0")
+        await frames(app, 2)
+        assert line.window() == (0, 399)
+
+
 async def test_a_replay_sends_the_engine_nothing(runs):
     run = make_run(runs, finished=False)
     with FakeEngine(run) as engine:
