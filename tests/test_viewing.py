@@ -298,7 +298,8 @@ async def test_a_start_is_placed_moved_and_taken_away(runs):
         assert app.focused is portrait
         before = portrait.start
         assert before.learning_rate == LEARNING_RATE
-        assert "flow (4) from +" in text_of(app) or "start X" in text_of(app)
+        assert "start X" in text_of(app)
+        assert "|X| ≤" in text_of(app)
         await pilot.press("right", "up")
         assert portrait.start.x > before.x
         assert portrait.start.y > before.y
