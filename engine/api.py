@@ -15,6 +15,7 @@ import numpy as np
 
 from engine import store
 from engine.control import AnyEvent
+from engine.data.catalog import ready
 from engine.errors import UserError
 from engine.spec import RunSpec, load_spec, with_overrides
 from engine.store import Outcome, Run, Writer
@@ -82,7 +83,7 @@ class _Stepping:
         if not isinstance(preset, str | RunSpec):
             raise UserError(f"{preset!r}: expected a preset's name, the path of a preset file, or a RunSpec")
         spec = load_spec(preset, list(overrides)) if isinstance(preset, str) else with_overrides(preset, list(overrides))
-        self.run = store.create(spec, name)
+        self.run = store.create(ready(spec), name)
 
     def blocks(self) -> Iterator[np.ndarray]:
         from engine.device import configure

@@ -5,10 +5,8 @@ check finds it beyond 2/η, gradient descent goes back to the last check and tes
 the step. Rows are held back until a check has passed, so that none is ever taken back.
 """
 
-from functools import partial
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -43,12 +41,17 @@ class Setup(NamedTuple):
         return row
 
 
+Curves = tuple[tuple[int, dict[str, np.ndarray]], ...]
+"""Sampled curves by the step they were sampled at."""
+
+
 class Progress(NamedTuple):
-    """What a stretch of work gave: rows, events, an outcome if it ended the run."""
+    """What a stretch of work gave: rows, events, an outcome if it ended the run, and curves by step."""
 
     rows: list[np.ndarray]
     events: list[AnyEvent]
     outcome: Outcome | None = None
+    curves: Curves = ()
 
 
 def setup(spec: RunSpec, problem: Problem) -> Setup:
@@ -57,25 +60,19 @@ def setup(spec: RunSpec, problem: Problem) -> Setup:
 
 def begin(setup: Setup, theta: Array, clock: Clock) -> ApproachState:
     """The approach from θ, in θ's number format."""
-    key = jax.random.fold_in(jax.random.key(setup.spec.seed), clock.step)
-    basis = random_start(key, min(setup.spec.tracking.eigenvalues, theta.size), theta.size, setup.spec.precision.curvature)
+    count = min(setup.spec.tracking.eigenvalues, theta.size)
+    basis = random_start(setup.spec.seed, clock.step, count, theta.size, setup.spec.precision.curvature)
     return ApproachState(
         clock=clock, theta=theta, basis=basis, sharpness=float("nan"), next_check=clock.step, careful=0, checked_clock=clock,
         checked_theta=theta, pending=np.empty((0, len(setup.places))),
     )
 
 
-@partial(jax.jit, static_argnames=("dtype",))
-def midpoint(problem: Problem, theta: Array, learning_rate: float, dtype: str) -> Array:
-    """(θ_t + θ_{t+1})/2 for a step of gradient descent, rounded to `dtype`."""
-    return (theta - learning_rate / 2 * problem.gradient(theta)).astype(dtype)
-
-
 def check(setup: Setup, state: ApproachState) -> Eigenpairs:
-    """The top eigenpairs at the midpoint of the coming step."""
+    """The top eigenpairs at the midpoint of the coming step: half a step of gradient descent on."""
     dtype = setup.spec.precision.curvature
-    point = midpoint(setup.problem, state.theta, state.clock.learning_rate, dtype)
-    return sharpness_at(setup.problem, point, state.basis, CHECK_TOLERANCE, dtype)
+    point = descend(setup.problem, state.theta, state.clock.learning_rate / 2, 1).theta
+    return sharpness_at(setup.problem, point.astype(dtype), state.basis, CHECK_TOLERANCE, dtype)
 
 
 def advance(setup: Setup, state: ApproachState, limit: int) -> tuple[ApproachState, Progress, bool]:

@@ -17,21 +17,21 @@ import msgspec
 from cyclopts import App, CycloptsError, Parameter
 
 import engine
-from engine import control, launch, store
+from engine import control, data_cli, launch, store
 from engine import fork as forks
 from engine.control import AnyCommand, AnyEvent
+from engine.data_cli import DataDir
 from engine.errors import UserError
 from engine.follow import follow, log_note
+from engine.launch import LIVE
 from engine.spec import DEFAULT_PRESET, load_spec, preset_names
-from engine.store import EventTail, Run, resolve
+from engine.store import EventTail, Run, Writer, resolve
 from engine.summary import Summary, summarize, words
 
 BAD_INPUT, BAD_END, INTERRUPTED, BROKEN_PIPE = 2, 3, 130, 141
 ANSWER_SECONDS = 10.0
 """Wait for an engine's answer to a command. It answers between two steps, and a step may take seconds."""
-LIVE = ("starting", "running", "paused")
 BAD_ENDS = ("diverged", "eigensolver_failed", "failed", "crashed", "silent", *LIVE)
-RESUMABLE = ("stopped", "failed", "eigensolver_failed")
 
 Overrides = Annotated[tuple[str, ...], Parameter("--set", negative=(), show_default=False)]
 Switch = Annotated[bool, Parameter(negative=(), show_default=False)]
@@ -42,6 +42,7 @@ app = App(
     help="Gradient descent at the edge of stability, without a view.",
     help_epilogue="Exit status: 0 done · 2 bad input · 3 the run ended badly · 130 interrupted, engine stopped cleanly.",
 )
+app.command(data_cli.app)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,14 +77,15 @@ def report_error(error: Exception | str) -> int:
     return BAD_INPUT
 
 
-def run_headless(preset: str, overrides: Sequence[str] = (), name: str | None = None, json: bool = False) -> int:
+def run_headless(preset: str, overrides: Sequence[str] = (), name: str | None = None, json: bool = False,
+                 data_dir: str | None = None) -> int:
     """Run a preset to its end with progress on stderr and a summary on stdout. Returns the exit status."""
-    run, pid = launch.begin(preset, overrides, name)
+    run, pid = launch.begin(preset, overrides, name, data_dir)
     return _see_through(run, pid, json)
 
 
 @app.command
-def run(preset: str, *, overrides: Overrides = (), name: str | None = None, json: Switch = False) -> int:
+def run(preset: str, *, overrides: Overrides = (), name: str | None = None, json: Switch = False, data_dir: DataDir = None) -> int:
     """Run a preset to its end and print a summary. Ctrl-C stops it cleanly.
 
     Args:
@@ -92,7 +94,7 @@ def run(preset: str, *, overrides: Overrides = (), name: str | None = None, json
         name: The run's name; made from the preset and the time when not given.
         json: Print the summary as one JSON object.
     """
-    return run_headless(preset, overrides, name, json)
+    return run_headless(preset, overrides, name, json, data_dir)
 
 
 @app.command
@@ -110,19 +112,7 @@ def resume(name: str, *, json: Switch = False) -> int:
         json: Print the summary as one JSON object.
     """
     found = resolve(name)
-    return _see_through(found, restart(found), json)
-
-
-def restart(run: Run) -> int:
-    """Start an engine on a run that has none; its process id. Raises UserError where there is nothing to go on with."""
-    liveness, outcome = run.liveness(), run.state().outcome
-    if liveness in LIVE:
-        raise UserError(f"run {run.name}: its engine is {liveness} already")
-    if liveness == "silent":
-        raise UserError(f"run {run.name}: its engine on {run.state().host} may still be at work; resume it there")
-    if outcome is not None and outcome.kind not in RESUMABLE:
-        raise UserError(f"run {run.name}: it has ended ({outcome.text}); start a new one with `run {run.spec.name}`")
-    return launch.start(run)
+    return _see_through(found, launch.restart(found), json)
 
 
 @app.command
@@ -158,7 +148,7 @@ def show(name: str | None = None, *, json: Switch = False) -> int:
         return 0
     problem = facts.get("problem") or {}
     sources: tuple[tuple[dict[str, Any], tuple[str, ...]], ...] = (
-        (facts, ("device", "precision", "started")), (problem, ("parameters", "rule"))
+        (facts, ("device", "precision", "started")), (problem, ("parameters", "data", "rule", "sha256", "origin", "vocabulary_sha256"))
     )
     told = [(name, str(source[name])) for source, names in sources for name in names if name in source]
     _print_pairs([*words(summary), ("preset", found.spec.name), ("directory", str(found.path)), *told])
@@ -277,14 +267,15 @@ def eta(name: str, learning_rate: float) -> int:
 
 
 @app.command
-def rm(name: str) -> int:
+def rm(name: str, *, force: Switch = False) -> int:
     """Delete a run and everything it recorded.
 
     Args:
         name: A run's name, or the path of a run directory.
+        force: Also a run whose engine on another host has fallen silent.
     """
     found = resolve(name)
-    store.remove(found)
+    store.remove(found, force)
     print(f"run {found.name}: removed", file=sys.stderr)
     return 0
 
@@ -292,9 +283,11 @@ def rm(name: str) -> int:
 @app.command(show=False)
 def work(directory: str) -> int:
     """Be the engine of a run directory. The other commands start this one."""
-    from engine import runner  # jax
+    run = Run(directory)
+    with Writer(run) as writer:  # the lock first: where importing jax takes long, a run without one would look crashed
+        from engine import runner
 
-    return runner.work(directory)
+        return runner.work(run, writer)
 
 
 def _see_through(run: Run, pid: int, json: bool) -> int:

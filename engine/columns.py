@@ -7,7 +7,7 @@ and one family for each form of the predicted dynamics.
 
 from typing import NamedTuple
 
-from engine.spec import Phase, RunSpec
+from engine.spec import Network, Phase, RunSpec
 
 
 class Column(NamedTuple):
@@ -44,6 +44,7 @@ COUPLED = (
     Column("gd.x", "x", "displacement along the top eigenvector: the oscillation", "", "x_t = u_t·(θ_t − θ†_t)", "Section 5"),
     Column("gd.y", "y", "displacement along ∇S⊥: the first-order change of sharpness", "1/η",
            "y_t = ∇S⊥_t·(θ_t − θ†_t)", "Section 5"),
+    Column("gd.spike", "x²/η", "predicted rise of the loss over that of θ†", "", "x_t²/η", "Theorem 1"),
     Column("constrained.loss", "L(θ†)", "training loss of the constrained trajectory", "", "L(θ†_t)", "Definition 5"),
     Column("constrained.sharpness", "S(θ†)", "sharpness of the constrained trajectory", "1/η", "λ1(∇²L(θ†_t))",
            "Definition 5"),
@@ -66,11 +67,48 @@ COUPLED = (
            "Section 4.1"),
 )
 
+ASSUMPTIONS = (
+    Column("assumption.rho3", "ρ3", "size of the third derivative at θ†, from below", "",
+           "max ‖∇³L(v,v)‖ over ‖v‖ = 1, by power iteration from u", "Appendix E"),
+    Column("assumption.rho4", "ρ4", "size of the fourth derivative at θ†, from below", "",
+           "max ‖∇⁴L(v,v,v)‖ over ‖v‖ = 1, by power iteration from u", "Appendix E"),
+    Column("assumption.stabilization", "‖∇S⊥‖/ρ3", "strength of self-stabilization against the third derivative", "",
+           "‖∇S⊥‖/ρ3", "Appendix E"),
+    Column("assumption.quartic", "ρ4/(ηρ3²)", "fourth derivative against the third", "", "ρ4/(ηρ3²)", "Appendix E"),
+    Column("assumption.cubic_displacement", "ρ3(v⊥)", "third derivative along the displacement v = θ−θ† without its u part", "",
+           "‖∇³L(v⊥,v⊥)‖/(ρ3‖v⊥‖²)", "Appendix E"),
+    Column("assumption.cubic_gradient", "ρ3(g⊥)", "third derivative along the gradient g = ∇L(θ†) without its u part", "",
+           "‖∇³L(g⊥,g⊥)‖/(ρ3‖g⊥‖²)", "Appendix E"),
+    Column("assumption.quadratic_displacement", "ρ2(v⊥)", "curvature along the displacement v = θ−θ† without its u part", "",
+           "|∇²L(v⊥,v⊥)|/((2/η)‖v⊥‖²)", "Appendix E"),
+)
+
+FOURTHS = Column("cost.fourth_derivatives", "n_4", "fourth-derivative contractions since the last row", "", "count", "eos")
+
 FLOW = (
     Column("flow.loss", "L(θ_GF)", "training loss of gradient flow", "", "L of θ' = −∇L(θ)", "Section 5"),
     Column("flow.sharpness", "S(θ_GF)", "sharpness of gradient flow", "1/η", "λ1(∇²L) on the flow", "Section 5"),
     Column("flow.distance", "‖θ_GF−θ†‖", "distance of gradient flow to the constrained trajectory", "", "‖θ_GF − θ†_t‖",
            "Section 5"),
+)
+
+ACCURACY = (
+    Column("train.accuracy", "acc", "share of the training examples answered right", "", "mean of 1[answer = y]", "Figure 6"),
+)
+
+TEST = (
+    Column("test.loss", "L_test", "loss on the test examples, without weight decay", "", "mean of the criterion", "Figure 6"),
+    Column("test.accuracy", "acc_test", "share of the test examples answered right", "", "mean of 1[answer = y]", "Figure 6"),
+)
+
+NORM = (
+    Column("norm.squared", "‖θ‖²", "squared norm of the parameters", "", "‖θ_t‖²", "Appendix H"),
+    Column("norm.sharpness", "S̄", "normalised sharpness, that of θ/‖θ‖ without weight decay where f(cθ) = f(θ)", "",
+           "S̄ = (S − λ)‖θ‖²", "Appendix H; derived here"),
+    Column("norm.edge_squared", "‖θ‖²_edge", "squared norm at which S̄ is at the edge", "", "S̄/(2/η − λ)",
+           "Appendix H; derived here"),
+    Column("norm.balance_sharpness", "S̄_bal", "normalised sharpness at the edge where the gradient step grows ‖θ‖ as decay shrinks it",
+           "", "‖∇L‖‖θ‖√((2/η − λ)/λ), ∇L without decay", "Appendix H; derived here"),
 )
 
 COST = (
@@ -85,7 +123,33 @@ PREDICTION_WORDS = {
     "generalized": ("generalized prediction", "Appendix F"),
     "transported": ("cubic prediction, transported", "Definition 7"),
     "code": ("cubic prediction, authors' code form", "Section 5"),
+    "full_cubic": ("prediction with all of the cubic term", "eos"),
 }
+
+THEOREM = (
+    Column("theorem.loss", "ΔL", "loss left over by Theorem 1", "", "|L(θ) − L(θ†) − x⋆²/η|", "Theorem 1"),
+    Column("theorem.loss_order", "εδ²/η", "order that Theorem 1 states for the loss", "", "εδ²/η", "Theorem 1"),
+    Column("theorem.sharpness", "ΔS", "sharpness left over by Theorem 1", "1/η", "|S(θ) − S(θ†) − y⋆ − (∇S·u)x⋆|", "Theorem 1"),
+    Column("theorem.sharpness_order", "ε²/η", "order that Theorem 1 states for the sharpness", "1/η", "ε²/η", "Theorem 1"),
+    Column("theorem.deviation", "Δv", "displacement left over by Theorem 1", "", "‖θ − θ† − v⋆‖", "Theorem 1"),
+    Column("theorem.deviation_order", "εδ", "order that Theorem 1 states for the displacement", "", "εδ", "Theorem 1"),
+    Column("theorem.hypothesis", "|x⋆| ≥ cδ", "whether the hypothesis of Theorem 1 holds: 1 yes, 0 no", "", "|x⋆| ≥ cδ",
+           "Theorem 1"),
+)
+
+LANDSCAPE = (
+    Column("landscape.ratio", "ηF(δ)/δ²", "loss along u against the quadratic: under 1 sub-quadratic, over 1 super-quadratic", "",
+           "η(F(δ)+F(−δ))/2δ²", "Appendix F"),
+    Column("landscape.limit", "S∞", "sharpness at which the oscillation is predicted to settle", "1/η",
+           "2/η + F''(δ) − F'(δ)/δ, F its even part", "Appendix F"),
+)
+
+UNROLLED = (
+    Column("unrolled.x", "x⋆", "prediction summed from β: oscillation", "", "x⋆ ← −(1+ηy⋆)x⋆", "(5)"),
+    Column("unrolled.y", "y⋆", "prediction summed from β: change of sharpness", "1/η", "y⋆ = η Σ_s β_{s→t}(δ_s² − x⋆_s²)/2", "(5)"),
+    Column("unrolled.beta", "β_{s→t}", "memory of the newest start", "", "∇S⊥_{t+1}·[∏(I−η∇²L)P⊥]∇S⊥_s", "Section 5"),
+    Column("unrolled.beta_oldest", "β_{s→t}", "memory of the oldest start followed", "", "∇S⊥_{t+1}·[∏(I−η∇²L)P⊥]∇S⊥_s", "Section 5"),
+)
 
 
 def predicted(form: str) -> tuple[Column, ...]:
@@ -106,7 +170,7 @@ def predicted(form: str) -> tuple[Column, ...]:
 
 
 def eigenvalues(count: int) -> tuple[Column, ...]:
-    """λ2 to λ_count of gradient descent."""
+    """λ2 to λ_count of gradient descent; NaN in a row that did not follow so many."""
     return tuple(
         Column(f"gd.lambda{k}", f"λ{k}", f"eigenvalue {k} of gradient descent", "1/η", f"λ{k}(∇²L(θ_t))", "Section 8.2")
         for k in range(2, count + 1)
@@ -129,12 +193,30 @@ def phase(starts: int) -> tuple[Column, ...]:
     return tuple(found)
 
 
+def training(spec: RunSpec) -> tuple[Column, ...]:
+    """What training with sharpness readings records (`mode = "sharpness"`)."""
+    found = tuple(column for column in DESCENT if column.name != "gd.midpoint_sharpness") + eigenvalues(spec.tracking.eigenvalues)
+    if isinstance(spec.problem, Network) and spec.problem.data.name != "chebyshev":  # a regression has no right answers
+        found += ACCURACY + (TEST if spec.problem.data.test_examples else ())
+    return found + (NORM if spec.optimizer.weight_decay else ())
+
+
 def columns_for(spec: RunSpec) -> tuple[Column, ...]:
     """The columns a run of this specification records, in order; the first is the step."""
     if isinstance(spec.problem, Phase):
         return CLOCK + phase(len(spec.problem.starts))
     tracking = spec.tracking
-    found = CLOCK + DESCENT + eigenvalues(tracking.eigenvalues) + COUPLED
+    if tracking.mode == "sharpness":
+        return CLOCK + training(spec) + COST
+    found = CLOCK + DESCENT + eigenvalues(tracking.eigenvalue_columns) + COUPLED
     for form in tracking.predictions:
         found += predicted(form)
+    if "transported" in tracking.predictions:
+        found += THEOREM
+    if tracking.beta_every:
+        found += UNROLLED
+    if tracking.landscape_every:
+        found += LANDSCAPE
+    if tracking.gauges_every:
+        found += (*ASSUMPTIONS, FOURTHS)
     return found + (FLOW if tracking.flow else ()) + COST

@@ -128,6 +128,18 @@ class AssumptionRestored(Event, frozen=True, kw_only=True, tag="assumption_resto
     assumption: int
 
 
+class EigenvalueUnstable(Event, frozen=True, kw_only=True, tag="eigenvalue_unstable"):
+    """An eigenvalue of gradient descent is above 2/η for the first time."""
+
+    number: int
+
+
+class SpectrumGrown(Event, frozen=True, kw_only=True, tag="spectrum_grown"):
+    """More eigenvalues are followed: the smallest came near the edge."""
+
+    count: int
+
+
 class EigenvectorsSwapped(Event, frozen=True, kw_only=True, tag="eigenvectors_swapped"):
     """The top eigenvector turned more than a step can turn it: two eigenvalues crossed."""
 
@@ -174,7 +186,7 @@ class Finished(Event, frozen=True, kw_only=True, tag="finished"):
 
 AnyEvent = (
     Started | Forked | EdgeReached | StageChanged | Anchored | PredictionLost | AssumptionFailed | AssumptionRestored
-    | EigenvectorsSwapped | EigenpairCorrected | ConstraintLost | TrackingEnded | LearningRateChanged
+    | EigenvalueUnstable | SpectrumGrown | EigenvectorsSwapped | EigenpairCorrected | ConstraintLost | TrackingEnded | LearningRateChanged
     | Paused | Resumed | Checkpointed | Refused | Finished
 )
 

@@ -31,14 +31,19 @@ def keep_memory() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
-def configure() -> None:
-    """float64 where asked, exact products, correct sums, compiled code kept on disk. Before the first computation."""
-    if sys.platform == "linux":
-        keep_memory()
+def correct_sums() -> None:
+    """Switch the racing fusions off. Only before jax's first computation: it reads XLA_FLAGS once."""
     release = tuple(int(part) for part in version("jaxlib").split(".")[:2])
     flags = os.environ.get("XLA_FLAGS", "")
     if release < KNOWS_THE_FLAG and "xla_cpu_experimental_ynn_fusion_type" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {SAFE_FUSIONS}".strip()
+
+
+def configure() -> None:
+    """float64 where asked, exact products, correct sums, compiled code kept on disk. Before the first computation."""
+    if sys.platform == "linux":
+        keep_memory()
+    correct_sums()
 
     import jax  # after XLA_FLAGS: they are read once
 

@@ -7,14 +7,13 @@ prediction about the old θ†; move θ† last.
 import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from engine import control, scores, theory
+from engine import assumptions, control, landscape, scores, spectrum, theorem, theory, unrolled
 from engine import trajectories as tr
-from engine.approach import Progress, Setup, diverged, loss_goal
+from engine.approach import Curves, Progress, Setup, diverged, loss_goal
 from engine.control import AnyEvent
 from engine.curvature import Point, TaylorCenter, grad_sharpness, measure, random_start, sharpness_at, taylor_center
 from engine.spec import PREDICTIONS
@@ -46,15 +45,18 @@ def enter(
             f"the projection onto S ≤ 2/η did not converge at step {clock.step}: the sharpness is "
             f"{float(center.sharpness) * clock.learning_rate / 2:.3f} × 2/η there; gradient descent goes on"
         )
-        alone = DescentState(clock, clock.step, theta, jnp.stack([basis, basis]))
+        alone = DescentState(clock, clock.step, theta, jnp.stack([basis, basis]), 0)
         return alone, [control.ConstraintLost(step=clock.step, text=text)]
     flow = center.theta if spec.tracking.flow else jnp.zeros(0, theta.dtype)
     v = theta - center.theta
+    tracking = spec.tracking
+    total = unrolled.begin(center, v, tracking.beta_every, tracking.beta_window) if tracking.beta_every else unrolled.absent()
     state = EdgeState(
         clock=clock, edge_step=clock.step, theta=theta, bases=jnp.stack([basis, basis]), center=center, projections=count,
-        overlap=1.0, predictions=tr.Predictions(v, v, v), scores=scores.fresh(clock.step),
-        anchor_every=anchor_every, anchor_phase=clock.step, flow=flow, flow_basis=center.eigen.vectors[:1],
+        overlap=1.0, predictions=tr.Predictions(v, v, v, v), unrolled=total, scores=scores.fresh(clock.step),
+        anchor_every=anchor_every, anchor_phase=clock.step, flow=flow, flow_basis=center.eigen.vectors,
         flow_sharpness=float(center.sharpness), costs=costs, stage=0, failed=0, constraint_lost=0,
+        unstable=0,
     )
     sharpness = float(center.sharpness)
     text = f"the edge: sharpness reached 2/η = {2 / clock.learning_rate:.4g} at step {clock.step}; θ† starts here"
@@ -76,14 +78,14 @@ def rehearse(setup: Setup, theta: Array, basis: Array) -> None:
         tr.project(point, dS, eta, on_boundary)
     tr.first_guess(center, eta)
     v = jnp.zeros_like(theta)
-    predictions = tr.Predictions(v, v, v)
+    predictions = tr.Predictions(v, v, v, v)
     if spec.tracking.predictions:
         _, slope = tr.forecast(problem, center, predictions, eta, dtype)
         advance = tr.predict(problem, center, predictions, slope, eta, spec.tracking.predictions, dtype)
         tr.carry(advance, center.top_eigenvector)
     if spec.tracking.flow:
-        sharpness_at(problem, theta.astype(dtype), point.eigen.vectors[:1], LOOSE_TOLERANCE, dtype)
         tr.flow_step(problem, theta, eta, 2)
+    assumptions.rehearse(setup, center)
 
 
 def step(setup: Setup, state: EdgeState) -> tuple[EdgeState | DescentState, Progress]:
@@ -96,7 +98,8 @@ def step(setup: Setup, state: EdgeState) -> tuple[EdgeState | DescentState, Prog
     # Measure about the old θ†.
     state, anchored = _anchor_if_due(setup, state)
     events += anchored
-    point = measure(problem, state.theta, state.bases[0], LOOSE_TOLERANCE, dtype)
+    state, (point, told_of_spectrum) = spectrum.read(setup, state, LOOSE_TOLERANCE)
+    events += told_of_spectrum
     costs = state.costs.plus(hvps=point.eigen.hvps, gradients=1)
     v = state.theta - center.theta
     x, y = (float(part) for part in tr.displacement(v, center))
@@ -107,19 +110,29 @@ def step(setup: Setup, state: EdgeState) -> tuple[EdgeState | DescentState, Prog
         return state, Progress([], events, diverged(clock.step))
     stage = theory.stage(x, y, values["constrained.delta"])
     values["stage"] = stage
+    values["gd.spike"] = x * x / eta
     events += _stage_change(state, stage, clock.step)
     forms = tracking.predictions
     slope = jnp.zeros(())
     if forms:
         forecast, slope = tr.forecast(problem, center, state.predictions, eta, dtype)
         state, told, lost = _score(setup, state, forecast, x, values["constrained.delta"])
-        values |= told
+        values |= told | _theorem(setup, state, values | told, v)
         events += lost
         costs = costs.plus(gradients=1)
+    if tracking.beta_every:
+        values |= _memory(state)
+    curves: Curves = ()
+    if tracking.landscape_every and (clock.step - state.edge_step) % tracking.landscape_every == 0:
+        told, curves = _landscape(setup, state, values["constrained.delta"])
+        values |= told
     state, flowed = _flow(setup, state)
     if tracking.flow:
         costs = costs.plus(hvps=flowed.pop("hvps"), gradients=flowed.pop("gradients"))
         values |= flowed
+    gauged, spent_on_gauges = assumptions.gauges(setup, state, v)
+    values |= gauged
+    costs = costs.plus(**spent_on_gauges)
     failed, assumption_events = _assumptions(setup, state)
     events += assumption_events
 
@@ -128,7 +141,7 @@ def step(setup: Setup, state: EdgeState) -> tuple[EdgeState | DescentState, Prog
     advance = None
     if forms:
         advance = tr.predict(problem, center, state.predictions, slope, eta, forms, dtype)
-        costs = costs.plus(hvps=len(forms))
+        costs = costs.plus(hvps=len(forms), grad_sharpness="full_cubic" in forms)
     moved = Clock(clock.step + 1, clock.time + eta, eta)
     bases = jnp.stack([state.bases[1], point.eigen.vectors])
 
@@ -162,7 +175,7 @@ def step(setup: Setup, state: EdgeState) -> tuple[EdgeState | DescentState, Prog
     if ended is not None:
         text = f"{ended}; θ† and the predictions end here, gradient descent goes on"
         events.append(control.TrackingEnded(step=moved.step, text=text))
-        return DescentState(moved, state.edge_step, theta, bases), Progress([row], events, outcome)
+        return DescentState(moved, state.edge_step, theta, bases, state.unstable), Progress([row], events, outcome, curves)
 
     overlap = float(jnp.abs(moved_center.top_eigenvector @ center.top_eigenvector))
     if overlap < SWAP_OVERLAP:
@@ -170,26 +183,30 @@ def step(setup: Setup, state: EdgeState) -> tuple[EdgeState | DescentState, Prog
         events.append(control.EigenvectorsSwapped(step=moved.step, text=text))
     lost_now, lost_events = _constraint_lost(setup, state, moved_center, moved)
     predictions = tr.carry(advance, moved_center.top_eigenvector) if advance is not None else state.predictions
+    total = state.unrolled
+    if tracking.beta_every:
+        total = unrolled.advance(problem, total, clock.step, center, moved_center, eta, dtype)
+        spent = spent.plus(hvps=tracking.beta_window + 1)
     following = state._replace(
         clock=moved, theta=theta, bases=bases, center=moved_center, projections=count, overlap=overlap, predictions=predictions,
-        costs=spent, stage=stage, failed=failed, constraint_lost=lost_now,
+        unrolled=total, costs=spent, stage=stage, failed=failed, constraint_lost=lost_now,
     )
-    return following, Progress([row], events + lost_events, outcome)
+    return following, Progress([row], events + lost_events, outcome, curves)
 
 
 def descend_past(setup: Setup, state: DescentState) -> tuple[DescentState, Progress]:
     """One step of gradient descent with its eigenvalues, when θ† is no longer followed."""
-    point = measure(setup.problem, state.theta, state.bases[0], LOOSE_TOLERANCE, setup.spec.precision.curvature)
+    state, (point, events) = spectrum.read(setup, state, LOOSE_TOLERANCE)
     values = _descent_values(state.clock, point)
     if not math.isfinite(values["gd.loss"] + values["gd.gradient_norm"]):
-        return state, Progress([], [], diverged(state.clock.step))
+        return state, Progress([], events, diverged(state.clock.step))
     clock, eta = state.clock, state.clock.learning_rate
     following = DescentState(
         Clock(clock.step + 1, clock.time + eta, eta), state.edge_step, state.theta - eta * point.grad,
-        jnp.stack([state.bases[1], point.eigen.vectors]),
+        jnp.stack([state.bases[1], point.eigen.vectors]), state.unstable,
     )
     row = _with_costs(setup, values, Costs(int(point.eigen.hvps), 1, 0))
-    return following, Progress([row], [], loss_goal(setup.spec, values["gd.loss"], clock.step))
+    return following, Progress([row], events, loss_goal(setup.spec, values["gd.loss"], clock.step))
 
 
 def anchor(state: EdgeState, forms: tuple[str, ...] = PREDICTIONS) -> EdgeState:
@@ -202,7 +219,10 @@ def anchor(state: EdgeState, forms: tuple[str, ...] = PREDICTIONS) -> EdgeState:
         for fresh, old in zip(new, state.scores, strict=True)
     ))
     predictions = tr.Predictions(*(v if pick else old for pick, old in zip(chosen, state.predictions, strict=True)))
-    return state._replace(predictions=predictions, scores=merged)
+    total = state.unrolled
+    if len(total.recent) and "transported" in forms:  # (5) is another route to the transported form, and starts with it
+        total = unrolled.begin(state.center, v, len(total.recent), len(total.starts))
+    return state._replace(predictions=predictions, unrolled=total, scores=merged)
 
 
 def _settle(
@@ -245,8 +265,7 @@ def _audit(setup: Setup, clock: Clock, center: TaylorCenter, count: int, costs: 
     every, dtype = setup.spec.tracking.audit_every, setup.spec.precision.curvature
     if not every or clock.step % every:
         return center, count, costs, []
-    key = jax.random.fold_in(jax.random.key(setup.spec.seed), clock.step)
-    start = random_start(key, len(center.eigen.values), center.theta.size, dtype)
+    start = random_start(setup.spec.seed, clock.step, len(center.eigen.values), center.theta.size, dtype)
     found = sharpness_at(setup.problem, center.theta.astype(dtype), start, LOOSE_TOLERANCE, dtype)
     costs = costs.plus(hvps=found.hvps)
     if not found.values[0] > center.sharpness * (1 + AUDIT_MARGIN):
@@ -308,6 +327,41 @@ def _score(
             continue
         values |= {f"{form}.{name}": part[k] for name, part in told.items()}
     return state._replace(scores=seen), values, events
+
+
+def _theorem(setup: Setup, state: EdgeState, values: dict[str, float], v: Array) -> dict[str, float]:
+    """What Theorem 1 leaves over, for the form that it is about."""
+    if "transported" not in setup.spec.tracking.predictions:
+        return {}
+    nan = math.nan
+    x = values.get("transported.x", nan)
+    found = theorem.residuals(
+        values["gd.loss"], values["gd.sharpness"], float(jnp.linalg.norm(v - state.predictions.transported)) if math.isfinite(x) else nan,
+        values.get("transported.loss", nan), values.get("transported.sharpness", nan), x, values["constrained.delta"],
+        values["constrained.epsilon"], state.clock.learning_rate, setup.spec.tracking.hypothesis,
+    )
+    return {f"theorem.{name}": value for name, value in found.items()}
+
+
+def _memory(state: EdgeState) -> dict[str, float]:
+    """The prediction summed from β, and the newest and oldest β at hand."""
+    total = state.unrolled
+    followed = total.betas[np.isfinite(total.betas)]
+    newest, oldest = (followed[0], followed[-1]) if len(followed) else (math.nan, math.nan)
+    return {"unrolled.x": total.x, "unrolled.y": total.y, "unrolled.beta": newest, "unrolled.beta_oldest": oldest}
+
+
+def _landscape(setup: Setup, state: EdgeState, delta: float) -> tuple[dict[str, float], Curves]:
+    """The loss along u about this centre, as two numbers and as curves with the β at hand; nothing where δ is undefined."""
+    if not delta > 0:
+        return {}, ()
+    eta, step = state.clock.learning_rate, state.clock.step
+    found = landscape.sample(setup.problem, state.center, delta, eta)
+    curves = {
+        "x": found.x, "F": found.rise, "F_even": found.even, "quadratic": found.x**2 / eta, "delta": np.array(delta),
+        "beta_starts": state.unrolled.starts, "beta": state.unrolled.betas,
+    }
+    return {"landscape.ratio": found.ratio, "landscape.limit": found.limit}, ((step, curves),)
 
 
 def _anchor_if_due(setup: Setup, state: EdgeState) -> tuple[EdgeState, list[AnyEvent]]:

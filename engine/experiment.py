@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from engine import approach, control, edge, portrait
+from engine import approach, control, edge, portrait, training
 from engine.approach import Progress
 from engine.control import AnyEvent
 from engine.portrait import PortraitState
@@ -12,10 +12,12 @@ from engine.problem import build
 from engine.spec import Phase, RunSpec
 from engine.states import ApproachState, Clock, DescentState, EdgeState, pack, unpack
 from engine.store import Outcome
+from engine.training import TrainingState
 
-AnyState = ApproachState | EdgeState | DescentState | PortraitState
+AnyState = ApproachState | EdgeState | DescentState | TrainingState | PortraitState
 PHASES: dict[str, type] = {
-    "approach": ApproachState, "edge": EdgeState, "gradient descent": DescentState, "phase portrait": PortraitState,
+    "approach": ApproachState, "edge": EdgeState, "gradient descent": DescentState, "training": TrainingState,
+    "phase portrait": PortraitState,
 }
 
 
@@ -25,10 +27,17 @@ class Experiment:
     def __init__(self, spec: RunSpec):
         self.spec = spec
         self.anchor_every = spec.tracking.anchor_every
+        self.raised = 0
+        """Raises of the learning rate that have taken effect."""
         self.facts: dict[str, Any] = {}
         self.state: AnyState
         if isinstance(spec.problem, Phase):
             self.state = portrait.begin(spec)
+            return
+        if spec.tracking.mode == "sharpness":
+            self.training, theta, self.facts = training.build(spec)
+            self.setup = self.training.setup
+            self.state = training.begin(self.training, theta)
             return
         problem, theta, self.facts = build(spec)
         self.setup = approach.setup(spec, problem)
@@ -46,11 +55,26 @@ class Experiment:
     @property
     def edge_step(self) -> int | None:
         """The step of the last edge; None on the approach and in a phase portrait."""
+        if isinstance(self.state, TrainingState):
+            return self.state.edge_step if self.state.edge_step >= 0 else None
         return self.state.edge_step if isinstance(self.state, EdgeState | DescentState) else None
 
     def advance(self, limit: int) -> Progress:
         """Some steps, at most `limit`, as rows and events; the outcome when they end the run."""
+        raises, events = self.spec.optimizer.raises, []
+        while self.raised < len(raises) and raises[self.raised][0] <= self.clock.step:
+            events.append(self._change_learning_rate(raises[self.raised][1]))
+            self.raised += 1
+        if self.raised < len(raises):
+            limit = min(limit, raises[self.raised][0] - self.clock.step)
+        progress = self._advance(limit)
+        return progress._replace(events=[*events, *progress.events])
+
+    def _advance(self, limit: int) -> Progress:
         state = self.state
+        if isinstance(state, TrainingState):
+            self.state, progress = training.advance(self.training, state, limit)
+            return progress
         if isinstance(state, PortraitState):
             self.state, rows = portrait.advance(self.spec, state, limit)
             finite = np.isfinite(rows).all(axis=1)
@@ -96,18 +120,29 @@ class Experiment:
 
     def set_learning_rate(self, command: control.SetLearningRate) -> list[AnyEvent]:
         """Change η: gradient descent goes on from its θ, and approaches the new threshold."""
-        state, eta = self.state, command.learning_rate
-        step = self.clock.step
-        if isinstance(state, PortraitState):
+        text = ""
+        if isinstance(self.state, PortraitState):
             text = "the learning rate of a phase portrait is fixed; run it anew with --set optimizer.learning_rate=…"
-            return [control.Refused(step=step, text=text, answers=command.id)]
+        elif self.spec.optimizer.schedule == "inverse_sharpness":
+            text = "the learning rate of this run is 1/λ_max at every measurement; run it anew with --set optimizer.schedule=constant"
+        if text:
+            return [control.Refused(step=self.clock.step, text=text, answers=command.id)]
+        return [self._change_learning_rate(command.learning_rate, command.id)]
+
+    def _change_learning_rate(self, eta: float, answers: str = "") -> AnyEvent:
+        state, step = self.state, self.clock.step
+        assert not isinstance(state, PortraitState)
         clock = Clock(step, self.clock.time, eta)
+        text = f"η is {eta:g} from step {step}: the threshold 2/η moved to {2 / eta:.4g}"
+        if isinstance(state, TrainingState):
+            self.state = state._replace(clock=clock)
+            return control.LearningRateChanged(step=step, text=text, answers=answers, learning_rate=eta)
         begun = approach.begin(self.setup, state.theta, clock)
         bases = state.basis if isinstance(state, ApproachState) else state.bases[1]
         pending = state.pending if isinstance(state, ApproachState) else begun.pending
         self.state = begun._replace(basis=bases, pending=pending)
-        text = f"η is {eta:g} from step {step}: the threshold 2/η moved to {2 / eta:.4g}; θ† and the predictions restart there"
-        return [control.LearningRateChanged(step=step, text=text, answers=command.id, learning_rate=eta)]
+        text += "; θ† and the predictions restart there"
+        return control.LearningRateChanged(step=step, text=text, answers=answers, learning_rate=eta)
 
     def anchor(self, command: control.Anchor) -> list[AnyEvent]:
         """Set the predictions to the true displacement now; with `every`, also periodically from here."""
@@ -125,12 +160,13 @@ class Experiment:
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """Everything needed to go on, for a checkpoint."""
-        return {"phase": np.array(self.phase), "anchor_every": np.array(self.anchor_every)} | pack(self.state, "state.")
+        kept = {"phase": np.array(self.phase), "anchor_every": np.array(self.anchor_every), "raised": np.array(self.raised)}
+        return kept | pack(self.state, "state.")
 
     def restore(self, leaves: dict[str, np.ndarray]) -> None:
         """Go on from a snapshot. Raises KeyError or ValueError when it is not one of this specification."""
         kind = PHASES[str(leaves["phase"])]
-        self.anchor_every = int(leaves["anchor_every"])
+        self.anchor_every, self.raised = int(leaves["anchor_every"]), int(leaves["raised"])
         restored = unpack(kind, leaves, "state.")
         if not isinstance(restored, PortraitState) and restored.theta.shape != self.state.theta.shape:  # type: ignore[union-attr]
             raise ValueError(f"θ has {restored.theta.size} numbers, the problem {self.state.theta.size}")  # type: ignore[union-attr]

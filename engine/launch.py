@@ -1,17 +1,25 @@
 """Start an engine on a run directory: its own process in its own session, so that it outlives the terminal."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from engine.data.catalog import ready
+from engine.errors import UserError
 from engine.spec import load_spec
 from engine.store import Run, create
 
+LIVE = ("starting", "running", "paused")
+"""Conditions with an engine at work."""
+RESUMABLE = ("stopped", "failed", "eigensolver_failed")
+"""Outcomes after which a run may go on."""
 
-def begin(preset: str, overrides: Sequence[str] = (), name: str | None = None) -> tuple[Run, int]:
+
+def begin(preset: str, overrides: Sequence[str] = (), name: str | None = None, data_dir: str | None = None) -> tuple[Run, int]:
     """A new run of a preset and the process id of its engine. Raises UserError before anything is written."""
-    run = create(load_spec(preset, tuple(overrides)), name)
+    run = create(ready(load_spec(preset, tuple(overrides)), data_dir or ""), name)
     return run, start(run)
 
 
@@ -19,15 +27,35 @@ def start(run: Run) -> int:
     """Start the engine on this run and return its process id. What it prints goes to `engine.log`."""
     with open(run.path / "engine.log", "ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "engine", "work", str(run.path.resolve())],
+            [sys.executable, "-P", "-m", "engine", "work", str(run.path.resolve())],  # -P: nothing is imported from the home folder
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
-            cwd=Path.home(),  # the caller's folder may vanish, or hold a module of the same name
+            cwd=Path.home(),  # the caller's folder may vanish
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(_import_path())},
         )
     process.returncode = 0  # it outlives this process on purpose: Python is not to warn of a child left running
     return process.pid
+
+
+def _import_path() -> list[str]:
+    """PYTHONPATH for the engine: that of this process made absolute, and the folder of a clone that is not installed."""
+    given = [str(Path(entry).absolute()) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    root = Path(__file__).resolve().parents[1]
+    return given if root.name in ("site-packages", "dist-packages") or str(root) in given else [*given, str(root)]
+
+
+def restart(run: Run) -> int:
+    """Start an engine on a run that has none; its process id. Raises UserError where there is nothing to go on with."""
+    liveness, outcome = run.liveness(), run.state().outcome
+    if liveness in LIVE:
+        raise UserError(f"run {run.name}: its engine is {liveness} already")
+    if liveness == "silent":
+        raise UserError(f"run {run.name}: its engine on {run.state().host} may still be at work; resume it there")
+    if outcome is not None and outcome.kind not in RESUMABLE:
+        raise UserError(f"run {run.name}: it has ended ({outcome.text}); start a new one with `run {run.spec.name}`")
+    return start(run)
 
 
 def log_tail(run: Run, lines: int = 5) -> str:

@@ -32,6 +32,12 @@ def logistic(outputs: Array, targets: Array) -> Array:
     return -jax.nn.log_sigmoid(jnp.sum(outputs * targets.astype(outputs.dtype), axis=-1))
 
 
+def correct(outputs: Array, targets: Array) -> Array:
+    """1 where the answer is right: the sign of f for y = ±1, the largest output for a class label. No criterion, a reading."""
+    right = jnp.sum(outputs * targets, axis=-1) > 0 if targets.ndim == outputs.ndim else jnp.argmax(outputs, axis=-1) == targets
+    return right.astype(outputs.dtype)
+
+
 CRITERIA: dict[str, Callable[[Array, Array], Array]] = {
     "mse": mse,
     "half_mse": half_mse,

@@ -5,6 +5,7 @@ parameters. Initial parameters are drawn in float32, so that they do not depend 
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -45,27 +46,57 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: Array) -> Array:
-        activate = ACTIVATIONS[self.part.activation]
+        part, activate = self.part, ACTIVATIONS[self.part.activation]
         hidden = inputs.reshape(len(inputs), -1)  # (n, features)
-        for width in self.part.widths:
+        if part.normalized:
+            for width in part.widths:
+                # A random bias, not zero: an input of zeros would leave nothing to divide by.
+                hidden = normalized(nn.Dense(width, kernel_init=UNIFORM, bias_init=nn.initializers.normal(1.0))(hidden))
+                hidden = activate(hidden)
+            return UnitHead(self.outputs, part.head_scale)(hidden)
+        for width in part.widths:
             hidden = activate(nn.Dense(width, kernel_init=UNIFORM)(hidden))
-        return nn.Dense(self.outputs, kernel_init=scaled(self.part.head_scale))(hidden)
+        return nn.Dense(self.outputs, kernel_init=scaled(part.head_scale))(hidden)
+
+
+def normalized(features: Array) -> Array:
+    """Each row (n, k) less its mean, divided by its standard deviation. Nothing is added to that, so the scale drops out exactly."""
+    centred = features - features.mean(axis=-1, keepdims=True)
+    return centred / jnp.sqrt(jnp.mean(centred**2, axis=-1, keepdims=True))
+
+
+class UnitHead(nn.Module):
+    """A linear head g·hW/‖W‖ of fixed size: only the direction of W matters."""
+
+    outputs: int
+    size: float
+
+    @nn.compact
+    def __call__(self, hidden: Array) -> Array:
+        kernel = self.param("kernel", UNIFORM, (hidden.shape[-1], self.outputs))
+        return hidden @ (self.size * kernel / jnp.linalg.norm(kernel))
 
 
 class Conv(nn.Module):
-    """A 3×3 convolution with zero padding, written as one product with the nine shifted copies of its input.
+    """A square convolution with zero padding, written as one product with the shifted copies of its input.
 
     XLA's own convolutions lose a factor of ten on a CPU inside loops and in their second and third derivatives.
     """
 
     width: int
+    side: int = 3
+    stride: int = 1
+    bias: bool = True
+    kernel_init: nn.initializers.Initializer = UNIFORM
 
     @nn.compact
     def __call__(self, maps: Array) -> Array:
         height, width = maps.shape[1:3]
-        framed = jnp.pad(maps, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        shifted = [framed[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
-        return nn.Dense(self.width, kernel_init=UNIFORM)(jnp.concatenate(shifted, axis=-1))
+        edge = self.side // 2
+        framed = jnp.pad(maps, ((0, 0), (edge, edge), (edge, edge), (0, 0)))
+        places = range(self.side)
+        shifted = [framed[:, i : i + height : self.stride, j : j + width : self.stride] for i in places for j in places]
+        return nn.Dense(self.width, self.bias, kernel_init=self.kernel_init)(jnp.concatenate(shifted, axis=-1))
 
 
 def average_pool(maps: Array) -> Array:
@@ -88,6 +119,55 @@ class Cnn(nn.Module):
         for width in self.part.widths:
             maps = average_pool(activate(Conv(width)(maps)))
         return nn.Dense(self.outputs, kernel_init=scaled(self.part.head_scale))(maps.reshape(len(maps), -1))
+
+
+class Residual(nn.Module):
+    """A block of two 3×3 convolutions beside a shortcut, normalised after each convolution, activated after the sum.
+
+    The first convolution takes the stride. Where the shape changes the shortcut is a 1×1 convolution, normalised too.
+    """
+
+    width: int
+    stride: int
+    groups: int
+    activation: str
+
+    @nn.compact
+    def __call__(self, maps: Array) -> Array:
+        activate = ACTIVATIONS[self.activation]
+        inner = activate(group_norm(self.groups, self.width)(conv(self.width, 3, self.stride)(maps)))
+        inner = group_norm(self.groups, self.width)(conv(self.width)(inner))
+        if maps.shape[-1] != self.width or self.stride > 1:
+            maps = group_norm(self.groups, self.width)(conv(self.width, 1, self.stride)(maps))
+        return activate(maps + inner)
+
+
+def conv(width: int, side: int = 3, stride: int = 1) -> Conv:
+    """A convolution that a norm follows: without bias, and started at variance 1/fan_in."""
+    return Conv(width, side, stride, bias=False, kernel_init=nn.initializers.lecun_normal())
+
+
+def group_norm(groups: int, width: int) -> nn.GroupNorm:
+    """GroupNorm whose variance is the mean square of centred values: flax's quick difference of means is clipped at zero."""
+    return nn.GroupNorm(min(groups, width), use_fast_variance=False)
+
+
+class ResNet(nn.Module):
+    """3×3 stem of stride 1, stages of residual blocks, the mean over all places, zero-initialised head."""
+
+    part: specs.ResNet
+    outputs: int
+
+    @nn.compact
+    def __call__(self, inputs: Array) -> Array:
+        part = self.part
+        maps = conv(part.widths[0])(inputs)  # (n, height, width, channels)
+        maps = ACTIVATIONS[part.activation](group_norm(part.groups, part.widths[0])(maps))
+        for stage, width in enumerate(part.widths):
+            for block in range(part.blocks):
+                stride = 2 if stage and not block else 1
+                maps = Residual(width, stride, part.groups, part.activation)(maps)
+        return nn.Dense(self.outputs, kernel_init=nn.initializers.zeros)(maps.mean(axis=(1, 2)))
 
 
 class Transformer(nn.Module):
@@ -123,17 +203,19 @@ class Model(NamedTuple):
     """(parameters, inputs (n, …)) to outputs (n, k) in the parameters' number format."""
 
 
-def build(part: specs.Mlp | specs.Cnn | specs.Transformer, dataset: Dataset) -> Model:
+def build(part: specs.Model, dataset: Dataset) -> Model:
     """The network of a specification, sized for a data set."""
     module: nn.Module
     if isinstance(part, specs.Transformer):
         module = Transformer(part, len(dataset.vocabulary), dataset.outputs)
     elif isinstance(part, specs.Mlp):
         module = Mlp(part, dataset.outputs)
+    elif isinstance(part, specs.ResNet):
+        module = ResNet(part, dataset.outputs)
     else:
         module = Cnn(part, dataset.outputs)
 
-    @jax.jit  # a second instead of ten: one program, not one for each operation
+    @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # used once: one program, quickly compiled
     def init(key: Array) -> Any:
         return module.init(key, dataset.inputs[:1])["params"]
 

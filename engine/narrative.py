@@ -35,6 +35,8 @@ def sentence(state: State, row: Mapping[str, float]) -> str:
         return _edge(state, row)
     if state.phase == "gradient descent":
         return _descent(state, row)
+    if state.phase == "training":
+        return _training(state, row)
     if state.phase == "phase portrait":
         return "The flow (4) turns on its level sets for ever; the map (3) gains energy and spirals outward"
     return "The engine gets ready: it reads the data and compiles the derivatives"
@@ -92,6 +94,15 @@ def _descent(state: State, row: Mapping[str, float]) -> str:
     if not (math.isfinite(share) and math.isfinite(second)):
         return "Gradient descent goes on alone; θ† and its predictions have ended"
     return f"No single unstable direction, so no θ†: the sharpness is at {share:.0%} of 2/η, λ2 at {second:.0%}"
+
+
+def _training(state: State, row: Mapping[str, float]) -> str:
+    share = state.learning_rate * _value(row, "gd.sharpness") / 2
+    if not math.isfinite(share):
+        return "Training; the sharpness is not measured yet"
+    accuracy = row.get("test.accuracy", math.nan)
+    tested = f"; {accuracy:.1%} of the test examples are right" if math.isfinite(accuracy) else ""
+    return f"Training: the sharpness is at {share:.0%} of 2/η{tested}"
 
 
 def _value(row: Mapping[str, float], name: str) -> float:

@@ -6,9 +6,9 @@ sets are never baked into them. Number formats follow θ: a float32 θ gives flo
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,9 @@ from jax import Array, lax
 
 from engine import spec as specs
 from engine.errors import UserError
+
+if TYPE_CHECKING:
+    from engine.data import Dataset
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["data"], meta_fields=["loss_of", "label"])
@@ -74,10 +77,21 @@ def build(spec: specs.RunSpec) -> tuple[Problem, Array, dict[str, Any]]:
     """The problem of a specification, its initial θ in float64, and facts on its data for the record."""
     require_x64()
     if isinstance(spec.problem, specs.Toy):
-        return toy(spec.problem, spec.optimizer.learning_rate)
-    if isinstance(spec.problem, specs.Network):
-        return network(spec.problem, spec.seed)
-    raise UserError(f"{spec.name}: a phase portrait has no training problem")
+        problem, theta, facts = toy(spec.problem, spec.optimizer.learning_rate)
+    elif isinstance(spec.problem, specs.Network):
+        problem, theta, facts = network(spec.problem, spec.seed)
+    else:
+        raise UserError(f"{spec.name}: a phase portrait has no training problem")
+    return decayed(problem, spec.optimizer.weight_decay), theta, facts
+
+
+def decayed(problem: Problem, weight_decay: float) -> Problem:
+    """The problem with (λ/2)‖θ‖² added to its loss; the problem itself where λ = 0."""
+
+    def loss_of(theta: Array, data: Any) -> Array:
+        return problem.loss_of(theta, data) + weight_decay / 2 * theta @ theta
+
+    return replace(problem, loss_of=loss_of) if weight_decay else problem
 
 
 def toy(part: specs.Toy, learning_rate: float) -> tuple[Problem, Array, dict[str, Any]]:
@@ -94,25 +108,61 @@ def toy(part: specs.Toy, learning_rate: float) -> tuple[Problem, Array, dict[str
 
 def network(part: specs.Network, seed: int) -> tuple[Problem, Array, dict[str, Any]]:
     """A flax model on a data set: L(θ) = mean of the criterion over all examples."""
-    from engine import data, losses, models
+    from engine import losses
+
+    found = learning(part, seed)
+    batches = found.batches(found.dataset.inputs, found.dataset.targets)
+    return found.mean(losses.CRITERIA[part.criterion], batches), found.theta, found.facts
+
+
+class Learning(NamedTuple):
+    """A network and its data, from which means over examples are made: of a criterion, of the right answers."""
+
+    dataset: "Dataset"
+    theta: Array  # (p,) float64, initial
+    outputs: Callable[[Array, Array], Array]
+    """(θ, inputs (n, …)) to the network's outputs (n, k)."""
+    micro_batch: int
+    label: str
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Which data and how many parameters, for the record."""
+        return {**self.dataset.facts, "parameters": self.theta.size}
+
+    def batches(self, inputs: np.ndarray, targets: np.ndarray) -> "Batches":
+        """Examples on the device, to take a mean over."""
+        return _batches(inputs, targets, self.micro_batch)
+
+    def mean(self, per_example: Callable[[Array, Array], Array], batches: "Batches") -> Problem:
+        """The mean of `per_example` (outputs, targets) -> (n,) over batches as a function of θ."""
+
+        def batch_sum(theta: Array, batch: Batches) -> Array:
+            inputs, targets, weights = batch
+            return jnp.sum(weights.astype(theta.dtype) * per_example(self.outputs(theta, inputs), targets))
+
+        return Problem(partial(_accumulated, batch_sum), batches, self.label)
+
+
+def learning(part: specs.Network, seed: int) -> Learning:
+    """The network of a specification at its start, and its data."""
+    from engine import data, models
 
     dataset = data.load(part.data)
     model = models.build(part.model, dataset)
-    tree = model.init(jax.random.key(seed))
-    theta, restore = flatten(tree)
-    per_example = losses.CRITERIA[part.criterion]
+    theta, restore = flatten(model.init(jax.random.key(seed)))
 
-    def batch_loss(theta: Array, batch: tuple[Array, Array, Array]) -> Array:
-        inputs, targets, weights = batch
-        return jnp.sum(weights.astype(theta.dtype) * per_example(model.apply(restore(theta), inputs), targets))
+    def outputs(theta: Array, inputs: Array) -> Array:
+        return model.apply(restore(theta), inputs)
 
-    facts = {"data": dataset.name, "rule": dataset.rule, "sha256": dataset.sha256, "examples": len(dataset.inputs),
-             "parameters": theta.size}
-    batches = _batches(dataset.inputs, dataset.targets, part.micro_batch)
-    return Problem(partial(_accumulated, batch_loss), batches, f"{part.model.__struct_config__.tag} on {dataset.name}"), theta, facts
+    return Learning(dataset, theta, outputs, part.micro_batch, f"{part.model.__struct_config__.tag} on {dataset.name}")
 
 
-def _accumulated(batch_loss: Callable, theta: Array, batches: tuple[Array, Array, Array]) -> Array:
+Batches = tuple[Array, Array, Array]
+"""Inputs, targets and weights 1/n, each (batches, size, …)."""
+
+
+def _accumulated(batch_loss: Callable, theta: Array, batches: Batches) -> Array:
     """The sum of `batch_loss` over the leading axis of `batches`, one batch in memory at a time for every derivative."""
     if batches[2].shape[0] == 1:
         return batch_loss(theta, jax.tree.map(lambda leaf: leaf[0], batches))
@@ -120,8 +170,8 @@ def _accumulated(batch_loss: Callable, theta: Array, batches: tuple[Array, Array
     return lax.scan(body, jnp.zeros((), theta.dtype), batches)[0]
 
 
-def _batches(inputs: np.ndarray, targets: np.ndarray, size: int) -> tuple[Array, Array, Array]:
-    """Inputs, targets and weights 1/n, each (batches, size, …); the last batch is filled up with examples of weight 0."""
+def _batches(inputs: np.ndarray, targets: np.ndarray, size: int) -> Batches:
+    """Examples in batches of `size`, all in one for 0; the last batch is filled up with examples of weight 0."""
     count = len(inputs)
     size = size or count
     index = np.arange(-(-count // size) * size)

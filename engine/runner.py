@@ -36,15 +36,13 @@ IDLE_SECONDS = 0.05
 BAD_OUTCOMES = ("diverged", "eigensolver_failed", "failed")
 
 
-def work(path: Path | str) -> int:
+def work(run: Run, writer: Writer) -> int:
     """Carry a run to its end, from its latest checkpoint if it has one. Returns the exit status: 0, or 3 for a bad end."""
     configure()
-    run = Run(path)
-    with Writer(run) as writer:
-        runner = Runner(run, writer)
-        signal.signal(signal.SIGTERM, lambda *_: runner.ask(control.Stop()))
-        signal.signal(signal.SIGINT, lambda *_: runner.ask(control.Stop()))
-        return 3 if runner.work().kind in BAD_OUTCOMES else 0
+    runner = Runner(run, writer)
+    signal.signal(signal.SIGTERM, lambda *_: runner.ask(control.Stop()))
+    signal.signal(signal.SIGINT, lambda *_: runner.ask(control.Stop()))
+    return 3 if runner.work().kind in BAD_OUTCOMES else 0
 
 
 class Runner:
@@ -56,6 +54,7 @@ class Runner:
         self.outcome: Outcome | None = None
         self.experiment: Experiment | None = None
         self._asked: deque[AnyCommand] = deque()
+        self._stop_id = ""
         self._refused: set[str] = set()  # told once: a file that cannot be removed is found again at every step
         self._pause_at: int | None = None
         self._pause_on: type[control.Event] | None = None  # kinds of event to pause at
@@ -117,6 +116,9 @@ class Runner:
 
     def _begin(self) -> None:
         self.experiment = Experiment(self.spec)
+        began_with = (self.run.provenance().get("problem") or {}).get("sha256")
+        if began_with and began_with != self.experiment.facts.get("sha256"):
+            raise UserError(f"run {self.run.name}: its data are not those it began with (SHA-256 {began_with}); bring those back")
         resumed = self._restore(self.experiment)
         self.writer.provenance(provenance(self.spec, self.experiment.facts))
         self.status = "running"
@@ -147,6 +149,8 @@ class Runner:
             left = min(left, self._pause_at - experiment.clock.step)
         progress = experiment.advance(left)
         block = self._record(progress.rows)
+        for step, arrays in progress.curves:
+            self.writer.curve(step, arrays)
         self._emit(progress.events)
         self.outcome = progress.outcome
         self._tick(experiment.clock.step)
@@ -201,6 +205,7 @@ class Runner:
             path = self._checkpoint()
             self._emit([control.Checkpointed(step=step, text=f"checkpoint at step {step}: {path.name}", answers=answers)])
         elif isinstance(command, control.Stop):
+            self._stop_id = answers
             self.outcome = Outcome(kind="stopped", step=step, text=f"stopped at step {step}; `eos resume {self.run.name}` goes on")
         elif isinstance(command, control.SetLearningRate):
             self._emit(experiment.set_learning_rate(command))
@@ -239,7 +244,7 @@ class Runner:
         self.status = "finished"
         try:
             self._write_state()
-            self._emit([control.Finished(step=outcome.step, text=outcome.text, outcome=outcome.kind)])
+            self._emit([control.Finished(step=outcome.step, text=outcome.text, outcome=outcome.kind, answers=self._stop_id)])
         except OSError as error:  # a full disk: the log is the last place to say it
             print(f"{self.run.path}: the outcome could not be written ({error.strerror}): {outcome.text}", file=sys.stderr)
 
@@ -292,13 +297,15 @@ def precision_words(spec: RunSpec) -> str:
         return "f64"
     short = {"float32": "f32", "float64": "f64"}
     chosen = spec.precision
+    if spec.tracking.mode == "sharpness":
+        return f"{short[chosen.approach]}, curvature {short[chosen.curvature]}"
     return f"{short[chosen.approach]} → {short[chosen.edge]}, curvature {short[chosen.curvature]}"
 
 
 def provenance(spec: RunSpec, facts: dict[str, Any]) -> dict[str, Any]:
     """What a reader needs to trust or repeat a run."""
     return {
-        "versions": {name: _version(name) for name in ("eos-tui", "jax", "jaxlib", "flax", "numpy", "scipy")},
+        "versions": {name: _version(name) for name in ("eos-tui", "jax", "jaxlib", "flax", "numpy", "scipy", "tensorflow-datasets")},
         "python": platform.python_version(), "platform": platform.platform(), "device": device_words(),
         "precision": precision_words(spec), "matmul_precision": "highest", "seed": spec.seed, "problem": facts,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

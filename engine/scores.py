@@ -17,11 +17,11 @@ OUTSIDE = 20.0
 class Scores(NamedTuple):
     """Running sums since the last anchor, one entry a form, in the order of `PREDICTIONS`."""
 
-    anchored: np.ndarray  # (3,) step of the last anchor
-    sums: np.ndarray  # (3, 6) n, Σa, Σb, Σa², Σb², Σab with a = |x⋆|, b = |x|
-    largest: np.ndarray  # (3,) largest |x| since
-    horizon: np.ndarray  # (3,) steps; NaN while within the tolerance
-    lost: np.ndarray  # (3,) 1 when lost
+    anchored: np.ndarray  # (4,) step of the last anchor
+    sums: np.ndarray  # (4, 6) n, Σa, Σb, Σa², Σb², Σab with a = |x⋆|, b = |x|
+    largest: np.ndarray  # (4,) largest |x| since
+    horizon: np.ndarray  # (4,) steps; NaN while within the tolerance
+    lost: np.ndarray  # (4,) 1 when lost
 
 
 def fresh(step: int) -> Scores:
@@ -31,7 +31,7 @@ def fresh(step: int) -> Scores:
 
 
 def observe(scores: Scores, step: int, predicted: np.ndarray, x: float, delta: float, tolerance: float) -> Scores:
-    """The scores after comparing the predicted x⋆ (3,) with the measured x."""
+    """The scores after comparing the predicted x⋆ (4,) with the measured x."""
     a, b = np.abs(predicted), abs(x)
     size = np.fmax(delta, b)  # δ may be undefined
     largest = np.maximum(scores.largest, b)
@@ -45,7 +45,7 @@ def observe(scores: Scores, step: int, predicted: np.ndarray, x: float, delta: f
 
 
 def correlation(scores: Scores) -> np.ndarray:
-    """corr(|x⋆|, |x|) since the last anchor, (3,); NaN for fewer than three steps or where one of them is constant."""
+    """corr(|x⋆|, |x|) since the last anchor, (4,); NaN for fewer than three steps or where one of them is constant."""
     n, sa, sb, saa, sbb, sab = scores.sums.T
     with np.errstate(divide="ignore", invalid="ignore"):
         spread = np.sqrt((saa - sa**2 / n) * (sbb - sb**2 / n))

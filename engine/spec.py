@@ -5,9 +5,11 @@ unknown key is refused by name, and every value is checked here, before anything
 """
 
 import difflib
+import re
 import reprlib
 import tomllib
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -25,9 +27,13 @@ Widths = Annotated[tuple[Count, ...], Meta(min_length=0, max_length=32)]
 Precision = Literal["float32", "float64"]
 Activation = Literal["tanh", "swish", "relu", "gelu", "elu"]
 Criterion = Literal["mse", "half_mse", "cross_entropy", "logistic"]
-Prediction = Literal["generalized", "transported", "code"]
+Prediction = Literal["generalized", "transported", "code", "full_cubic"]
 
 PREDICTIONS: tuple[str, ...] = get_args(Prediction)
+TEXTS = ("sentences", "sst2")
+"""Data sets of sentences, which become rows of tokens."""
+FOLLOWED_FROM = 1.5
+"""λη from which every eigenvalue of gradient descent is followed."""
 
 
 class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -37,15 +43,27 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 class Data(Part, frozen=True, kw_only=True):
     """Which examples, and how they become inputs and targets."""
 
-    name: Literal["fashion", "digits", "sentences", "chebyshev"]
+    name: Literal["fashion", "digits", "sentences", "chebyshev", "fashion_mnist", "cifar10", "sst2"]
+    """The first four ship with eos; `eos data prepare` brings the others through tensorflow-datasets."""
     examples: Count = 1000
-    """Training examples: the first of each class in file order, the classes in equal shares."""
+    """Training examples, the first in the order below."""
+    order: Literal["by_class", "file"] = "by_class"
+    """`by_class`: equal shares, the first of each class, class by class. `file`: whatever comes first in the files."""
+    test_examples: CountOrNever = 0
+    """Examples held out to test on, chosen by the same rule. 0 means none."""
     classes: tuple[int, ...] = ()
     """Labels to keep. Two labels make a binary problem with targets −1 and +1. Empty keeps every class."""
-    standardize: Literal["mean_image", "global", "none"] = "mean_image"
-    """Inputs less their mean image, or their mean, then divided by the standard deviation of all of them."""
+    standardize: Literal["mean_image", "global", "channel", "none"] = "mean_image"
+    """Inputs less their mean image, or their mean, then divided by the standard deviation of all of them; or, channel by
+    channel, less its mean and divided by its standard deviation. Always those of the training examples."""
     pad_to: CountOrNever = 0
     """Side in pixels that images are padded to with zeros. 0 leaves them as they are."""
+    channels: CountOrNever = 0
+    """Channels of the images: one of grey is repeated so often. 0 leaves them as they are."""
+    vocab_file: str = ""
+    """WordPiece vocabulary, one piece a line, [PAD] first. Empty takes the words of the training examples."""
+    data_dir: str = ""
+    """Folder of prepared data sets. Empty means $TFDS_DATA_DIR, else the platform's; a run keeps the folder it began with."""
     degree: Count = 4
     """Degree of the Chebyshev polynomial (`chebyshev` only)."""
 
@@ -57,6 +75,8 @@ class Mlp(Part, frozen=True, kw_only=True, tag_field="kind", tag="mlp"):
     activation: Activation = "swish"
     head_scale: Positive = 1.0
     """Factor on the initial weights of the last layer."""
+    normalized: bool = False
+    """Scale-invariant: LayerNorm without parameters after every hidden layer, and a head of unit norm, so that f(cθ) = f(θ)."""
 
 
 class Cnn(Part, frozen=True, kw_only=True, tag_field="kind", tag="cnn"):
@@ -65,6 +85,19 @@ class Cnn(Part, frozen=True, kw_only=True, tag_field="kind", tag="cnn"):
     widths: Widths = (32, 32)
     activation: Activation = "swish"
     head_scale: Positive = 1.0
+
+
+class ResNet(Part, frozen=True, kw_only=True, tag_field="kind", tag="resnet"):
+    """A residual network: a 3×3 stem, a stage of blocks for each width, mean pool, zero-initialised head. Two blocks in each of
+    four stages make ResNet18."""
+
+    widths: Annotated[tuple[Count, ...], Meta(min_length=1, max_length=8)] = (16, 32, 64, 128)
+    """Channels of each stage; every stage after the first halves the side of the maps."""
+    blocks: Annotated[int, Meta(ge=1, le=64)] = 2
+    """Blocks a stage, of two 3×3 convolutions each."""
+    groups: Count = 16
+    """Groups of GroupNorm; as many as there are channels where those are fewer."""
+    activation: Activation = "swish"
 
 
 class Transformer(Part, frozen=True, kw_only=True, tag_field="kind", tag="transformer"):
@@ -76,11 +109,14 @@ class Transformer(Part, frozen=True, kw_only=True, tag_field="kind", tag="transf
     activation: Activation = "gelu"
 
 
+Model = Mlp | Cnn | ResNet | Transformer
+
+
 class Network(Part, frozen=True, kw_only=True, tag_field="kind", tag="network"):
     """A flax model, a data set and a criterion: the full-batch training loss."""
 
     data: Data
-    model: Mlp | Cnn | Transformer
+    model: Model
     criterion: Criterion = "mse"
     """`mse` is ‖f−y‖² without ½ (the paper); `half_mse` has the ½ (Cohen et al.), so half the sharpness."""
     micro_batch: CountOrNever = 0
@@ -108,6 +144,12 @@ class Optimizer(Part, frozen=True, kw_only=True):
     """Full-batch gradient descent."""
 
     learning_rate: Positive
+    schedule: Literal["constant", "inverse_sharpness"] = "constant"
+    """`inverse_sharpness` sets η to 1/λ_max at every measurement; it needs `mode = "sharpness"` under [tracking]."""
+    raises: Annotated[tuple[tuple[Count, Positive], ...], Meta(max_length=256)] = ()
+    """[step, η] pairs: the learning rate becomes η at that step, in any phase."""
+    weight_decay: NonNegative = 0.0
+    """λ: adds (λ/2)‖θ‖² to the training loss."""
 
 
 class Budget(Part, frozen=True, kw_only=True):
@@ -129,10 +171,17 @@ class Approach(Part, frozen=True, kw_only=True):
 
 
 class Tracking(Part, frozen=True, kw_only=True):
-    """What is followed beside gradient descent once at the edge."""
+    """What is followed beside gradient descent: once at the edge, or from the start."""
 
+    mode: Literal["coupled", "sharpness"] = "coupled"
+    """`coupled` seeks the edge and follows θ†, the predictions and gradient flow from there; `sharpness` trains and reads the
+    sharpness now and then (Figure 6), and of this section uses the next two and `eigenvalues` alone."""
+    sharpness_every: Count = 40
+    """Steps between readings of sharpness, accuracy and test loss (`sharpness` only)."""
+    sharpness_examples: CountOrNever = 0
+    """Training examples that the sharpness is read on: the first of them (`sharpness` only). 0 takes all."""
     predictions: tuple[Prediction, ...] = ("generalized", "transported", "code")
-    """Forms of the predicted dynamics to advance."""
+    """Forms of the predicted dynamics to advance. `full_cubic` costs a third derivative a step."""
     flow: bool = True
     """Follow gradient flow from the first θ†."""
     flow_sharpness_every: Count = 1
@@ -143,8 +192,18 @@ class Tracking(Part, frozen=True, kw_only=True):
     """Re-anchor a prediction when it has left validity (not finite, or far outside the orbit)."""
     horizon_tolerance: Positive = 0.25
     """A prediction's horizon ends when its |x⋆| is off by more than this fraction of δ, or of |x| where larger."""
+    hypothesis: Positive = 0.1
+    """The c of Theorem 1: it claims nothing where |x⋆| < cδ."""
+    landscape_every: CountOrNever = 50
+    """Steps between samples of the loss along u, F_t. 0 means never."""
+    beta_every: CountOrNever = 0
+    """Steps between the starts s of β_{s→t}, from which (5) is summed. 0 leaves (5) out."""
+    beta_window: Annotated[int, Meta(ge=1, le=1000)] = 20
+    """Starts followed at once; each costs a Hessian–vector product a step."""
     eigenvalues: Annotated[int, Meta(ge=2, le=16)] = 2
-    """Top eigenvalues of gradient descent to record."""
+    """Top eigenvalues of gradient descent to record, to begin with."""
+    max_eigenvalues: Annotated[int, Meta(ge=2, le=16)] = 8
+    """Most eigenvalues to record: more are followed while the smallest is above 1.5/η. Up to `eigenvalues`, the number stays."""
     eigen_tolerance: Annotated[float, Meta(gt=0, le=0.1)] = 1e-4
     """Largest relative residual ‖Hu−Su‖/S of a top eigenpair at θ†."""
     audit_every: CountOrNever = 50
@@ -159,6 +218,15 @@ class Tracking(Part, frozen=True, kw_only=True):
     """λ2(θ†)·η from which Assumption 2 counts as failed."""
     on_second_eigenvalue: Literal["stop", "gradient_descent", "keep"] = "stop"
     """When it fails: end the run, go on with gradient descent and its eigenvalues alone, or keep tracking θ†."""
+    gauges_every: CountOrNever = 50
+    """Steps between measurements of the gauges of Appendix E that take third and fourth derivatives. 0 means never."""
+    rho_iterations: Annotated[int, Meta(ge=1, le=1000)] = 20
+    """Most power iterations for each of ρ3 and ρ4."""
+
+    @property
+    def eigenvalue_columns(self) -> int:
+        """Eigenvalues that a run has columns for."""
+        return max(self.eigenvalues, self.max_eigenvalues)
 
 
 class Precisions(Part, frozen=True, kw_only=True):
@@ -220,7 +288,7 @@ def load_spec(preset: str, overrides: list[str] | tuple[str, ...] = ()) -> RunSp
     """
     where, text = _preset_text(preset)
     tree = _parse_toml(text, where)
-    tree.setdefault("name", Path(preset).stem)
+    tree.setdefault("name", _name_of(preset))
     for override in overrides:
         _apply(tree, override)
     return from_tree(tree, where if not overrides else f"{where} with --set")
@@ -275,6 +343,11 @@ def _preset_text(preset: str) -> tuple[str, str]:
         hint = f'; did you mean "{near[0]}"?' if near else "."
         raise UserError(f'preset "{_shortened(preset)}": not known{hint} Presets: {", ".join(names)}; or the path of a .toml file')
     return f"presets/{preset}.toml", (files("presets") / f"{preset}.toml").read_text(encoding="utf-8")
+
+
+def _name_of(preset: str) -> str:
+    """A name that a run may have, from that of a preset file."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(preset).stem).lstrip("._-")[:48] or "preset"
 
 
 def _parse_toml(text: str, where: str) -> dict[str, Any]:
@@ -406,9 +479,15 @@ def _check(spec: RunSpec, where: str) -> None:
     forms = spec.tracking.predictions
     if len(set(forms)) < len(forms):
         raise UserError(f"{where}: [tracking] predictions = {list(forms)}; each form once, as each has its own columns")
+    _check_optimizer(spec, where)
     problem = spec.problem
     if not isinstance(problem, Network):
         return
+    if spec.tracking.sharpness_examples > problem.data.examples:
+        raise UserError(
+            f"{where}: [tracking] sharpness_examples = {spec.tracking.sharpness_examples}; [problem.data] has "
+            f"{problem.data.examples} examples, and 0 takes them all"
+        )
     if problem.criterion == "logistic" and len(problem.data.classes) != 2:
         raise UserError(f'{where}: [problem] criterion = "logistic" needs two labels in [problem.data] classes')
     if problem.criterion == "cross_entropy" and (len(problem.data.classes) == 2 or problem.data.name == "chebyshev"):
@@ -416,11 +495,39 @@ def _check(spec: RunSpec, where: str) -> None:
             f'{where}: [problem] criterion = "cross_entropy" needs three classes or more; with two use "logistic"'
         )
     if isinstance(problem.model, Transformer):
-        if problem.data.name != "sentences":
-            raise UserError(f'{where}: [problem.model] kind = "transformer" reads token sequences; use data name "sentences"')
+        if problem.data.name not in TEXTS:
+            raise UserError(f'{where}: [problem.model] kind = "transformer" reads token sequences; use data name {one_of(TEXTS)}')
         if problem.model.hidden % problem.model.heads:
             raise UserError(f"{where}: [problem.model] hidden = {problem.model.hidden} is no multiple of heads")
-    elif problem.data.name == "sentences":
-        raise UserError(f'{where}: [problem.data] name = "sentences" needs [problem.model] kind = "transformer"')
-    if isinstance(problem.model, Cnn) and problem.data.name == "chebyshev":
-        raise UserError(f'{where}: [problem.model] kind = "cnn" reads images; "chebyshev" has none')
+    elif problem.data.name in TEXTS:
+        raise UserError(f'{where}: [problem.data] name = "{problem.data.name}" needs [problem.model] kind = "transformer"')
+    if isinstance(problem.model, Cnn | ResNet) and problem.data.name == "chebyshev":
+        kind = problem.model.__struct_config__.tag
+        raise UserError(f'{where}: [problem.model] kind = "{kind}" reads images; "chebyshev" has none')
+    if isinstance(problem.model, ResNet):
+        for k, width in enumerate(problem.model.widths):
+            if width % min(problem.model.groups, width):
+                raise UserError(
+                    f"{where}: [problem.model] groups = {problem.model.groups} do not divide the {width} channels of widths[{k}]"
+                )
+    if isinstance(problem.model, Mlp) and problem.model.normalized and min(problem.model.widths, default=2) < 2:
+        raise UserError(f"{where}: [problem.model] normalized = true needs widths of 2 or more: one number has no spread")
+
+
+def _check_optimizer(spec: RunSpec, where: str) -> None:
+    optimizer, sharpness_mode = spec.optimizer, spec.tracking.mode == "sharpness"
+    steps = [step for step, _ in optimizer.raises]
+    if any(later <= earlier for earlier, later in pairwise(steps)):
+        raise UserError(f"{where}: [optimizer] raises at steps {_brief.repr(steps)}; expected each later than the one before")
+    if optimizer.schedule == "inverse_sharpness":
+        if not sharpness_mode:
+            raise UserError(f'{where}: [optimizer] schedule = "inverse_sharpness" needs [tracking] mode = "sharpness"')
+        if optimizer.raises:
+            raise UserError(f'{where}: [optimizer] raises = …; with schedule = "inverse_sharpness" the learning rate is 1/λ_max, so use []')
+    if isinstance(spec.problem, Phase):
+        for given, name in (
+            (sharpness_mode, '[tracking] mode = "sharpness"'), (optimizer.raises, "[optimizer] raises"),
+            (optimizer.weight_decay, "[optimizer] weight_decay"),
+        ):
+            if given:
+                raise UserError(f"{where}: {name} needs a training problem; a phase portrait has none")

@@ -13,6 +13,7 @@ from jax import Array
 from engine.curvature import TaylorCenter
 from engine.scores import Scores
 from engine.trajectories import Predictions
+from engine.unrolled import Unrolled
 
 
 class Clock(NamedTuple):
@@ -59,16 +60,18 @@ class EdgeState(NamedTuple):
     projections: int  # that the centre took
     overlap: float  # |u_t·u_{t−1}|
     predictions: Predictions
+    unrolled: Unrolled  # of no sources and no vectors when (5) is left out
     scores: Scores
     anchor_every: int  # 0: never
     anchor_phase: int  # step from which `anchor_every` counts
     flow: Array  # (p,); (0,) when not followed
-    flow_basis: Array  # (1, p)
+    flow_basis: Array  # (2, p): as many as at θ†, for the same compiled solver
     flow_sharpness: float
     costs: Costs
     stage: int
     failed: int  # bit k: assumption k does not hold now
     constraint_lost: int
+    unstable: int  # eigenvalues that have been above 2/η
 
 
 class DescentState(NamedTuple):
@@ -78,6 +81,7 @@ class DescentState(NamedTuple):
     edge_step: int
     theta: Array
     bases: Array  # (2, k, p)
+    unstable: int
 
 
 def pack(state: Any, prefix: str = "") -> dict[str, np.ndarray]:

@@ -3,7 +3,7 @@
     RUN/ spec.toml  provenance.json  columns.json
          metrics.f64   append-only float64 rows; column 0 is the step, strictly increasing; NaN where there is no value
          events.jsonl  one event a line        state.json  status, step, rate, heartbeat
-         inbox/        one command a file      checkpoints/*.npz      engine.log      lock
+         inbox/        one command a file      checkpoints/*.npz      curves/*.npz    engine.log      lock
 
 `Run` reads, `Writer` writes; there is one writer at a time, and it holds the lock. A torn last row is ignored by readers
 and cut by the next writer. Rows a resumed run computes again are not written twice.
@@ -155,6 +155,20 @@ class Run:
         return sorted((self.path / "checkpoints").glob("step-*.npz"))
 
 
+    def curves(self) -> list[Path]:
+        """Files of sampled curves, oldest first."""
+        return sorted((self.path / "curves").glob("step-*.npz"))
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
+    """The arrays of an npz file of a run; None where it cannot be read."""
+    try:
+        with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as arrays:  # np.load leaves a damaged file open
+            return {name: arrays[name] for name in arrays.files}
+    except Exception:  # zipfile, zlib, tokenize and numpy each have errors of their own for damaged bytes
+        return None
+
+
 class RowTail:
     """Rows as they arrive."""
 
@@ -259,10 +273,13 @@ def _is_folder(name: str) -> bool:
         return False
 
 
-def remove(run: Run) -> None:
-    """Delete a run directory. Raises UserError while an engine holds it."""
-    if run.liveness() in ("starting", "running", "paused"):
-        raise UserError(f"run {run.name}: still {run.liveness()}; `eos stop {run.name}` first")
+def remove(run: Run, force: bool = False) -> None:
+    """Delete a run directory. Raises UserError while an engine holds it, or may hold it: `force` deletes a silent one."""
+    liveness = run.liveness()
+    if liveness in ("starting", "running", "paused"):
+        raise UserError(f"run {run.name}: still {liveness}; `eos stop {run.name}` first")
+    if liveness == "silent" and not force:
+        raise UserError(f"run {run.name}: its engine on {run.state().host} is silent but may still be at work; `eos rm {run.name} --force`")
     shutil.rmtree(run.path)
 
 
@@ -316,17 +333,14 @@ class Writer:
         The rows go to the disk first: a checkpoint never stands beyond the record it continues.
         """
         os.fsync(self._metrics.fileno())
-        folder = self.run.path / "checkpoints"
-        final = folder / f"step-{step:09d}.npz"
-        draft = folder / f".{final.name}"
-        with open(draft, "wb") as handle:
-            np.savez(handle, **arrays)  # type: ignore[arg-type]
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(draft, final)
+        final = _save(self.run.path / "checkpoints", step, arrays)
         for old in self.run.checkpoints()[:-keep]:
             old.unlink(missing_ok=True)
         return final
+
+    def curve(self, step: int, arrays: dict[str, np.ndarray]) -> None:
+        """Write the curves sampled at this step."""
+        _save(self.run.path / "curves", step, arrays)
 
     def _acquire(self) -> IO[bytes]:
         handle = open(self.run.path / "lock", "ab")
@@ -351,12 +365,20 @@ class Writer:
 def load_checkpoint(run: Run) -> Iterator[tuple[Path, dict[str, np.ndarray] | None]]:
     """Checkpoints from the newest back: the path and its arrays, or None where the file cannot be read."""
     for path in reversed(run.checkpoints()):
-        try:
-            with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as arrays:  # np.load leaves a damaged file open
-                found = {name: arrays[name] for name in arrays.files}
-        except Exception:  # zipfile, zlib, tokenize and numpy each have errors of their own for damaged bytes
-            found = None
-        yield path, found
+        yield path, read_arrays(path)
+
+
+def _save(folder: Path, step: int, arrays: dict[str, np.ndarray]) -> Path:
+    """The arrays as `step-N.npz` in the folder: whole and on the disk, or not there."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    final = folder / f"step-{step:09d}.npz"
+    draft = folder / f".{final.name}"
+    with open(draft, "wb") as handle:
+        np.savez(handle, **arrays)  # type: ignore[arg-type]
+        handle.flush()
+        os.fsync(handle.fileno())
+    os.replace(draft, final)
+    return final
 
 
 def _replace(path: Path, body: bytes) -> None:

@@ -110,10 +110,11 @@ class Predictions(NamedTuple):
     generalized: Array
     transported: Array
     code: Array
+    full_cubic: Array
 
 
 class Forecast(NamedTuple):
-    """What the predictions say at a step, each field (3,) in the order of `Predictions`."""
+    """What the predictions say at a step, each field (4,) in the order of `Predictions`."""
 
     x: Array
     y: Array
@@ -132,7 +133,7 @@ def forecast(problem: Problem, center: TaylorCenter, v: Predictions, learning_ra
     inner = x[0]
     raised, slope = jax.value_and_grad(lambda s: problem.loss((center.theta + s * u).astype(dtype)))(inner)
     rise = raised - problem.loss(center.theta.astype(dtype))
-    loss = center.loss + jnp.stack([rise.astype(x.dtype), x[1] ** 2 / learning_rate, x[2] ** 2 / learning_rate])
+    loss = center.loss + (x**2 / learning_rate).at[0].set(rise.astype(x.dtype))
     sharpness = center.sharpness + y + center.skew * x
     return Forecast(x, y, loss, sharpness), slope.astype(x.dtype)
 
@@ -143,6 +144,7 @@ class Advance(NamedTuple):
     across: Array  # (2, p) generalized and transported: the part orthogonal to u
     along: Array  # (2,) their next x⋆
     code: Array  # (p,)
+    full_cubic: Array  # (p,)
 
 
 @partial(jax.jit, static_argnames=("forms", "dtype"))
@@ -155,6 +157,7 @@ def predict(
     Transported, Definition 7 (6):  P⊥(I − η∇²L)P⊥v + η∇S⊥(δ² − x²)/2 across u, and −(1 + ηy)x along the next u.
     Generalized, Appendix F:  the same across u, and (1 − ηy)x − ηF'(x) along it.
     Code form:  v − η[½(x² − δ²)∇S⊥ + ∇²L v + xy·u], never re-projected.
+    Full cubic:  v − η[½∇³L(v,v) − ½δ²∇S⊥ + ∇²L v], the code form with all of the cubic term instead of its part along u.
     """
     eta, u, dS_perp = learning_rate, center.top_eigenvector, center.grad_sharpness_perp
 
@@ -162,7 +165,7 @@ def predict(
         return w - u * (u @ w)
 
     x, y = (jnp.stack(parts) for parts in zip(*(displacement(w, center) for w in v), strict=True))
-    tangents = jnp.stack([orthogonal(v.generalized), orthogonal(v.transported), v.code])
+    tangents = jnp.stack([orthogonal(v.generalized), orthogonal(v.transported), v.code, v.full_cubic])
     wanted = jnp.array([k for k, form in enumerate(Predictions._fields) if form in forms])
     _, product = jax.linearize(problem.gradient, center.theta.astype(dtype))
     images = jnp.zeros_like(tangents).at[wanted].set(lax.map(product, tangents[wanted].astype(dtype)).astype(u.dtype))
@@ -171,11 +174,16 @@ def predict(
     across = jnp.stack([tangents[k] - eta * orthogonal(images[k]) + eta * pull[k] * dS_perp for k in (0, 1)])
     along = jnp.stack([(1 - eta * y[0]) * x[0] - eta * slope, -(1 + eta * y[1]) * x[1]])
     code = v.code - eta * (images[2] - pull[2] * dS_perp + x[2] * y[2] * u)
-    return Advance(across, along, code)
+    full_cubic = v.full_cubic
+    if "full_cubic" in forms:
+        inner = v.full_cubic.astype(dtype)
+        cubic = problem.derivative(center.theta.astype(dtype), 3, inner, inner).astype(u.dtype)
+        full_cubic = v.full_cubic - eta * (images[3] + cubic / 2 - center.delta_squared / 2 * dS_perp)
+    return Advance(across, along, code, full_cubic)
 
 
 @jax.jit
 def carry(advance: Advance, next_u: Array) -> Predictions:
     """The advanced predictions about the next centre, whose top eigenvector is `next_u` (its sign kept)."""
     moved = [w - next_u * (next_u @ w) + x * next_u for w, x in zip(advance.across, advance.along, strict=True)]
-    return Predictions(moved[0], moved[1], advance.code)
+    return Predictions(moved[0], moved[1], advance.code, advance.full_cubic)

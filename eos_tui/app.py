@@ -17,16 +17,20 @@ from textual.binding import BindingType
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.driver import Driver
 from textual.drivers.linux_driver import LinuxDriver
+from textual.filter import Monochrome, NoColor
 from textual.screen import Screen
 
 from engine import store
+from engine.errors import UserError
 from engine.store import Run
-from eos_tui import keys, theme
+from eos_tui import clipboard, export, keys, theme
 from eos_tui.diffdisplay import APPLIES, Difference, Screenful
 from eos_tui.pace import DEFAULT_FPS, Pace
 from eos_tui.screens.dashboard import Dashboard
 from eos_tui.screens.help import Help
 from eos_tui.screens.launcher import Launcher
+from eos_tui.screens.learn import Learn
+from eos_tui.screens.live import LivePage
 from eos_tui.terminal import TerminalDriver
 
 HANGUP_STATUS = 128 + signal.SIGHUP
@@ -53,7 +57,8 @@ class KeyCommands(Provider):
 
 def place_of(screen: Screen) -> keys.Place:
     """Where a screen is, as the table of keys says it."""
-    return "launcher" if isinstance(screen, Launcher) else "dashboard" if isinstance(screen, Dashboard) else "anywhere"
+    places: tuple[tuple[type[Screen], keys.Place], ...] = ((Launcher, "launcher"), (Dashboard, "dashboard"), (Learn, "tour"))
+    return next((place for kind, place in places if isinstance(screen, kind)), "anywhere")
 
 
 class EosApp(App[int], inherit_bindings=False):
@@ -72,15 +77,22 @@ class EosApp(App[int], inherit_bindings=False):
     .dialog Input { margin-top: 1; }
     .dialog #error { color: $error; height: auto; }
     .page { width: 108; max-width: 98%; height: auto; max-height: 96%; padding: 0 2; background: $surface; }
-    .page { border: round $primary; }
+    .page { border: round $primary; scrollbar-size-vertical: 1; }
+    CommandPalette SearchIcon { display: none; }
+    CommandPalette CommandList { scrollbar-size-vertical: 1; }
     .ascii Drawing, .ascii .pane { border: ascii $border-blurred; }
     .ascii Drawing:focus, .ascii .pane:focus-within, .ascii .dialog, .ascii .page { border: ascii $primary; }
+    .ascii .page, .ascii OptionList, .ascii CommandList { scrollbar-size-vertical: 0; }
+    .ascii CommandPalette #--input, .ascii CommandPalette CommandList { border: none; }
+    .ascii #about { border-top: ascii $border-blurred; }
     .quiet { color: $text-muted; margin-top: 1; }
     """
 
-    def __init__(self, run: Run | None = None, fps: float = DEFAULT_FPS, ascii: bool = False):
+    def __init__(self, run: Run | None = None, fps: float = DEFAULT_FPS, ascii: bool = False, theme_choice: str = "auto",
+                 tour: bool = False):
         super().__init__()
         self._first = run
+        self._tour = tour
         self.pace = Pace(fps)
         self.ascii = ascii
         self._shown = Screenful()
@@ -89,11 +101,10 @@ class EosApp(App[int], inherit_bindings=False):
         self.set_class(ascii, "ascii")
         for each in theme.THEMES:
             self.register_theme(each)
-        self.theme = theme.DEFAULT if self._has_colors() else theme.ANSI
-
-    def _has_colors(self) -> bool:
-        """Whether the terminal mixes colours; without, or with NO_COLOR, its own sixteen serve better."""
-        return "NO_COLOR" not in os.environ and self.console.color_system in ("256", "truecolor", None)
+        self.theme = theme.chosen(theme_choice, self.console.color_system in ("256", "truecolor", None), os.environ)
+        # With NO_COLOR Textual mixes greys unless its theme at birth was of sixteen colours; none at all is what was asked for.
+        self._filters = [NoColor() if isinstance(each, Monochrome) else each for each in self._filters]
+        self.set_keymap(keys.remapped())
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         return theme.needed_by_textual(self.current_theme)
@@ -102,7 +113,9 @@ class EosApp(App[int], inherit_bindings=False):
         for number in (signal.SIGHUP, signal.SIGTERM):
             with suppress(NotImplementedError, RuntimeError, ValueError):  # not the main thread: the signals are not ours
                 asyncio.get_running_loop().add_signal_handler(number, self.exit, 128 + number)
-        if self._first is None:
+        if self._tour:
+            await self.push_screen(Learn(self.ascii))
+        elif self._first is None:
             await self.push_screen(Launcher())
         else:
             self.seen = self._first
@@ -120,12 +133,15 @@ class EosApp(App[int], inherit_bindings=False):
     # -- the clock
 
     async def _draw(self) -> None:
-        """Draw the dashboard or the launcher, whichever is uppermost."""
+        """Draw the dashboard, the tour or the launcher, whichever is uppermost."""
         for screen in reversed(self.screen_stack):
-            if isinstance(screen, Dashboard | Launcher):
+            if isinstance(screen, Dashboard | Launcher | Learn):
                 if not screen.is_mounted:
                     return
                 await screen.draw()
+                top = self.screen_stack[-1:]  # empty when the app was left meanwhile
+                if top and isinstance(top[0], LivePage):
+                    top[0].paint()
                 return
 
     def _ask(self) -> bool:
@@ -160,6 +176,13 @@ class EosApp(App[int], inherit_bindings=False):
         """Show presets and runs."""
         self.switch_screen(Launcher(origin))
 
+    def action_tour(self) -> None:
+        """Begin the guided tour."""
+        try:
+            self.switch_screen(Learn(self.ascii))
+        except UserError as error:
+            self.notify(str(error), severity="error", markup=False)
+
     # -- keys that work anywhere
 
     async def action_detach(self) -> None:
@@ -179,16 +202,22 @@ class EosApp(App[int], inherit_bindings=False):
         self.pace.hurry()
 
     def action_screenshot_files(self) -> None:
-        """Save the screen as SVG and text, where one works, else beside the runs."""
-        run = self.seen.name if self.seen else "launcher"
-        name = f"eos-{run}-{time.strftime('%Y%m%d-%H%M%S')}"
+        """Save the screen as SVG, ANSI and text, where one works, else beside the runs."""
+        run = self.seen.name if self.seen else type(self.screen).__name__.lower()
+        stem = f"eos-{run}-{time.strftime('%Y%m%d-%H%M%S')}"
         folder = Path.cwd() if os.access(Path.cwd(), os.W_OK) else store.home() / "screenshots"
-        lines = [strip.text.rstrip() for strip in self.screen._compositor.render_strips()]
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{name}.svg").write_text(self.export_screenshot(title=f"eos · {run}"), encoding="utf-8")
-            (folder / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+            files = export.screen(self, f"eos · {run}").save(folder / stem)
         except OSError as error:
             self.notify(f"{folder}: the screenshot could not be saved ({error.strerror})", severity="error", markup=False)
         else:
-            self.notify(f"{folder / name}.svg and .txt", title="screenshot saved", markup=False)
+            self.notify(export.names(files), title="screenshot saved", markup=False)
+
+    def action_copy_values(self) -> None:
+        """Copy what the screen offers to copy, else its text."""
+        offered = getattr(self.screen, "clipping", None)
+        text = offered() if offered else export.screen(self, "eos").txt
+        try:
+            self.notify(clipboard.copy(text, self.copy_to_clipboard), title="copied", markup=False)
+        except OSError as error:
+            self.notify(f"{error.filename}: could not be written ({error.strerror})", severity="error", markup=False)

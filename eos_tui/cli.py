@@ -6,12 +6,16 @@ that both get ready at the same time, and jax never comes into this process unle
 
 import difflib
 import os
+import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Annotated
 
+import msgspec
 from cyclopts import App, Parameter
 
 import engine
@@ -19,8 +23,10 @@ from engine import launch
 from engine.errors import UserError
 from engine.spec import DEFAULT_PRESET, preset_names
 from engine.store import Run, resolve
+from eos_tui import config, keys
+from eos_tui.config import ThemeChoice, View
 from eos_tui.harmless import harmless
-from eos_tui.pace import DEFAULT_FPS, FASTEST, SLOWEST
+from eos_tui.pace import FASTEST, SLOWEST
 from eos_tui.source import LIVE
 
 
@@ -37,11 +43,33 @@ Overrides = Annotated[tuple[str, ...], Parameter(
 )]  # fmt: skip
 Headless = Annotated[bool, _switch("Without a view: progress on stderr, and a summary at the end.")]
 Json = Annotated[bool, _switch("The same, with the summary as one JSON object.")]
-Fps = Annotated[float, Parameter(help="Frames a second, 0.5 to 10.")]
-Mouse = Annotated[bool, Parameter(help="Take clicks; `--no-mouse` leaves them to the terminal, for selecting text.")]
-Ascii = Annotated[bool, _switch("Draw with ASCII alone.")]
+DataDir = Annotated[str | None, Parameter(
+    help="Folder of the data sets that do not ship with eos; $TFDS_DATA_DIR, else the platform's, when not given.", show_default=False,
+)]  # fmt: skip
 
-app = App(name="eos", version=engine.__version__, help="Gradient descent at the edge of stability, live in the terminal.")
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Look:
+    """How the view is to look and behave; what is not given is as the settings say (`eos config show`)."""
+
+    fps: Annotated[float | None, Parameter(help="Frames a second, 0.5 to 10.")] = None
+    theme: Annotated[ThemeChoice | None, Parameter(help="Colours; `auto` looks at what the terminal can.")] = None
+    mouse: Annotated[bool | None, Parameter(help="Take clicks; `--no-mouse` leaves them to the terminal.")] = None
+    ascii: Annotated[bool | None, Parameter(help="Draw with ASCII alone.")] = None
+    low_bandwidth: Annotated[bool | None, Parameter(help="For slow links: a frame a second, sixteen colours, no mouse.")] = None
+
+
+AS_SET = Look()
+
+app = App(
+    name="eos",
+    version=engine.__version__,
+    help="Gradient descent at the edge of stability, live in the terminal.",
+    help_epilogue="Exit status: 0 done · 2 bad input · 3 the run ended badly · 129 the terminal hung up · 130 interrupted · "
+                  "143 terminated.",
+)
+app.register_install_completion_command(help="Install completion of commands and options for the shell in use.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,62 +94,178 @@ def _no_command(word: str) -> str:
 
 
 @app.default
-def launcher(*, fps: Fps = DEFAULT_FPS, mouse: Mouse = True, ascii: Ascii = False) -> int:
+def launcher(*, look: Look = AS_SET) -> int:
     """Open the launcher: presets to start, runs to open."""
-    return view(None, fps, mouse, ascii)
+    return view(None, look)
 
 
 @app.command
 def run(preset: Preset, *, overrides: Overrides = (), name: NewName = None, headless: Headless = False, json: Json = False,
-        fps: Fps = DEFAULT_FPS, mouse: Mouse = True, ascii: Ascii = False) -> int:
+        data_dir: DataDir = None, look: Look = AS_SET) -> int:
     """Start a run and watch it."""
     if headless or json:
-        return _headless().run_headless(preset, overrides, name, json)
-    need_terminal(fps)  # before anything is made
-    return view(launch.begin(preset, overrides, name)[0], fps, mouse, ascii)
+        return _headless().run_headless(preset, overrides, name, json, data_dir)
+    need_terminal(look)  # before anything is made
+    return view(launch.begin(preset, overrides, name, data_dir)[0], look)
 
 
 @app.command
 def demo(*, overrides: Overrides = (), name: NewName = None, headless: Headless = False, json: Json = False,
-         fps: Fps = DEFAULT_FPS, mouse: Mouse = True, ascii: Ascii = False) -> int:
+         look: Look = AS_SET) -> int:
     """Start the default preset, T-shirts against shirts, and watch it. Takes what `run` takes."""
-    return run(DEFAULT_PRESET, overrides=overrides, name=name, headless=headless, json=json, fps=fps, mouse=mouse, ascii=ascii)
+    return run(DEFAULT_PRESET, overrides=overrides, name=name, headless=headless, json=json, look=look)
 
 
 @app.command
-def resume(name: Name, *, headless: Headless = False, json: Json = False, fps: Fps = DEFAULT_FPS, mouse: Mouse = True,
-           ascii: Ascii = False) -> int:
+def resume(name: Name, *, headless: Headless = False, json: Json = False, look: Look = AS_SET) -> int:
     """Go on with a stopped, failed or crashed run from its last checkpoint, and watch it."""
     if headless or json:
         return _headless().resume(name, json=json)
-    need_terminal(fps)
+    need_terminal(look)
     found = resolve(name)
-    _headless().restart(found)
-    return view(found, fps, mouse, ascii)
+    launch.restart(found)
+    return view(found, look)
 
 
 @app.command
-def attach(name: Name | None = None, *, fps: Fps = DEFAULT_FPS, mouse: Mouse = True, ascii: Ascii = False) -> int:
+def attach(name: Name | None = None, *, look: Look = AS_SET) -> int:
     """Open a run where it stands: the latest one, or that of this name or path."""
-    need_terminal(fps)
-    return view(resolve(name), fps, mouse, ascii)
+    need_terminal(look)
+    return view(resolve(name), look)
 
 
-def view(run: Run | None, fps: float, mouse: bool, ascii: bool) -> int:
-    """Show a run, or the launcher, until the user leaves; then say how to come back."""
-    need_terminal(fps)
+@app.command
+def learn(*, look: Look = AS_SET) -> int:
+    """Take the guided tour of the paper: eleven steps on real runs, each waiting for what it tells of."""
+    return view(None, look, tour=True)
+
+
+Plots = Annotated[tuple[str, ...], Parameter(
+    "--plot", help="A plot of the dashboard: sharpness, loss, x, y, distance, …; may be repeated.", negative=(), show_default=False,
+)]  # fmt: skip
+Series = Annotated[tuple[str, ...], Parameter(
+    help="A recorded column to draw; may be repeated. `eos show --json` and the README list them.", negative=(), show_default=False,
+)]  # fmt: skip
+
+
+@app.command
+def plot(
+    name: Name | None = None, *, plots: Plots = (), series: Series = (),
+    against: Annotated[str, Parameter(help="A column for the horizontal axis, instead of the step.", show_default=False)] = "",
+    start: Annotated[float | None, Parameter("--from", help="The first step to show.")] = None,
+    stop: Annotated[float | None, Parameter("--to", help="The last step to show.")] = None,
+    log: Annotated[bool, _switch("Logarithmic values.")] = False,
+    columns: Annotated[int | None, Parameter(help="Width in cells; that of the terminal, or 80.")] = None,
+    rows: Annotated[int | None, Parameter(help="Height in cells; that of the terminal less the prompt, or 24.")] = None,
+    color: Annotated[bool | None, Parameter(help="In colour; by default where stdout is a terminal and NO_COLOR is not set.")] = None,
+    ascii: Annotated[bool, _switch("Draw with ASCII alone.")] = False,
+    theme: Annotated[ThemeChoice, Parameter(help="Colours of which theme.")] = "auto",
+    once: Annotated[bool, _switch("One frame; a running run is else drawn anew each second, on a terminal.")] = False,
+    svg: Annotated[Path | None, Parameter(help="Save the frame as SVG, too.")] = None,
+) -> int:
+    """Print a plot of a run, live or finished: the latest one, or that of this name or path. Works through pipes."""
+    from eos_tui import printing
+
+    size, on_terminal = shutil.get_terminal_size(), sys.stdout.isatty()
+    request = printing.Request(
+        plots, series, against, start, stop, log, columns or size.columns, rows or (size.lines - 1 if on_terminal else 24),
+        on_terminal and "NO_COLOR" not in os.environ if color is None else color,
+        ascii or "utf" not in (sys.stdout.encoding or "").lower(), theme_named(theme),
+    )
+    return printing.show(resolve(name), request, once or not on_terminal, svg)
+
+
+@app.command
+def serve(
+    name: Name | None = None, *,
+    host: Annotated[str, Parameter(help="The address to listen at; this machine alone reaches the default.")] = "127.0.0.1",
+    port: Annotated[int, Parameter(help="The port to listen at.")] = 8000,
+    look: Look = AS_SET,
+) -> int:
+    """Open the app in a browser: a run, or the launcher. Prints an address that holds a key; needs the extra `web`."""
+    from eos_tui import browser
+
+    settings = need_view(look)
+    options = ["--fps", f"{settings.fps:g}", "--theme", settings.theme if settings.theme != "auto" else "dark"]
+    return browser.serve(str(resolve(name).path.resolve()) if name else None, host, port, options + ["--ascii"] * settings.ascii)
+
+
+@app.command(show=False)
+def gallery(folder: Path, name: Name | None = None) -> int:
+    """Save pictures of every page as SVG: the latest run's, or that of this name or path, at three sizes, dark and light."""
+    from eos_tui import gallery as pictures
+
+    for picture in pictures.make(folder, resolve(name)):
+        print(folder / picture.file)
+    return 0
+
+
+settings = App(name="config", help="The settings: where they lie, what they say, whether they are right.")
+app.command(settings)
+
+
+@settings.command(name="show")
+def show_settings() -> int:
+    """Print every setting and key in force, as a complete file; `eos config show > FILE` makes one to edit."""
+    print(config.to_toml(config.load().config), end="")
+    return 0
+
+
+@settings.command(name="path")
+def settings_path() -> int:
+    """Print where the file of settings is looked for; EOS_CONFIG names another."""
+    print(config.path())
+    return 0
+
+
+@settings.command
+def validate(file: Path | None = None) -> int:
+    """Check the file of settings, or another, and say what is wrong with it."""
+    found = config.load(file)
+    if file is not None and not found.exists:
+        raise UserError(f"{file}: no such file")
+    print(f"{found.path}: {'in order' if found.exists else 'not there; the defaults hold'}", file=sys.stderr)
+    return 0
+
+
+@app.command
+def doctor(*, json: Annotated[bool, _switch("Print one JSON array.")] = False) -> int:
+    """Tell what eos finds here: terminal, colours, devices, data, versions, folders; and what to do where it will not do.
+
+    Ends with status 1 where something must be mended.
+    """
+    from eos_tui import doctor as found
+
+    findings = found.examine()
+    if json:
+        print(msgspec.json.format(msgspec.json.encode([each._asdict() for each in findings])).decode())
+    else:
+        print(found.told(findings, ascii="utf" not in (sys.stdout.encoding or "").lower()))
+    return int(any(each.verdict == "bad" for each in findings))
+
+
+def view(run: Run | None, look: Look, tour: bool = False) -> int:
+    """Show a run, the tour or the launcher, until the user leaves; then say how to come back."""
+    settings = need_terminal(look)
     from eos_tui.app import HANGUP_STATUS, EosApp
 
     if "utf" not in (sys.stderr.encoding or "").lower():  # Textual writes there
-        ascii = True
+        settings = msgspec.structs.replace(settings, ascii=True)
         sys.stderr.reconfigure(errors="replace")  # type: ignore[union-attr]
-    shown = EosApp(run, fps, ascii)
-    status = shown.run(mouse=mouse)
+    shown = EosApp(run, settings.fps, settings.ascii, settings.theme, tour)
+    status = shown.run(mouse=settings.mouse)
     if status is None:
         status = shown.return_code or 0
-    if shown.seen is not None and status != HANGUP_STATUS:  # after a hang-up there is nobody to tell
+    if shown.seen is not None and status != HANGUP_STATUS and IN_BROWSER not in os.environ:  # else there is nobody to tell
         print(farewell(shown.seen))
     return status
+
+
+def theme_named(choice: str) -> str:
+    """The theme for a choice, by what the environment tells of the terminal."""
+    from eos_tui.theme import chosen
+
+    return chosen(choice, "NO_COLOR" not in os.environ, os.environ)
 
 
 def farewell(run: Run) -> str:
@@ -139,10 +283,29 @@ def farewell(run: Run) -> str:
     return f"run {name} is {condition} since step {state.step}; eos resume {name} goes on from its last checkpoint"
 
 
-def need_terminal(fps: float) -> None:
-    """Raise UserError where no view can be drawn, or not so often."""
-    if not SLOWEST <= fps <= FASTEST:
-        raise UserError(f"--fps {fps:g}: expected a number from {SLOWEST:g} to {FASTEST:g}")
+def need_terminal(look: Look) -> View:
+    """The settings in force. Raises UserError where they are wrong, or no view can be drawn."""
+    settings = need_view(look)
+    if IN_BROWSER not in os.environ:
+        _need_screen()
+    return settings
+
+
+def need_view(look: Look) -> View:
+    """The settings in force: what the command line says, then the file. Raises UserError where they are wrong."""
+    if look.fps is not None and not SLOWEST <= look.fps <= FASTEST:
+        raise UserError(f"--fps {look.fps:g}: expected a number from {SLOWEST:g} to {FASTEST:g}")
+    settings = config.load().config
+    keys.remap(config.key_changes(settings))
+    told = {name: value for name, value in asdict(look).items() if value is not None}
+    return msgspec.structs.replace(settings.view, **told).settled()
+
+
+IN_BROWSER = "TEXTUAL_DRIVER"
+"""Set where Textual draws into a browser: `eos serve` starts `eos` that way, with pipes for a terminal."""
+
+
+def _need_screen() -> None:
     if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
         raise UserError("this is not a terminal, so nothing can be shown here; `eos demo --headless` runs without one")
     kind = os.environ.get("TERM", "")

@@ -1,15 +1,23 @@
 """Every key, once. Bindings, footer, `?` help, palette and the README's table are all made from `TABLE`.
 
+The settings may give an action other keys (`remap`): bindings follow by id, and whatever prints keys asks `table()`.
+
 Ctrl-a, -b, -s, -q and -z are left alone: tmux, screen and flow control take them before a program sees them.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple
 
 from textual.binding import Binding
+from textual.keys import _normalize_key_list, format_key
 
-Place = Literal["dashboard", "launcher", "anywhere"]
-PLACES: dict[Place, str] = {"dashboard": "on the dashboard", "launcher": "on the launcher", "anywhere": "anywhere"}
+from engine.errors import UserError
+
+Place = Literal["dashboard", "tour", "launcher", "anywhere"]
+PLACES: dict[Place, str] = {
+    "dashboard": "on the dashboard", "tour": "on the tour", "launcher": "on the launcher", "anywhere": "anywhere",
+}
 
 
 class Key(NamedTuple):
@@ -35,8 +43,18 @@ class Key(NamedTuple):
         """The action without its namespace and arguments."""
         return self.action.partition(".")[2].partition("(")[0]
 
+    @property
+    def name(self) -> str:
+        """What the settings call it: its label in plain letters, as `zoom_in`."""
+        return "_".join(re.findall("[a-z0-9]+", self.label.replace("η", "eta").lower()))
 
-ENGINE, PLOTS, TIME, RUNS, EOS = "Engine", "Plots", "Time axis and cursor", "Launcher", "eos"
+    @property
+    def id(self) -> str:
+        """Place and name: no other key has it."""
+        return f"{self.place}.{self.name}"
+
+
+ENGINE, PLOTS, TIME, TOUR, RUNS, EOS = "Engine", "Plots", "Time axis and cursor", "Tour", "Launcher", "eos"
 
 TABLE: tuple[Key, ...] = (
     Key("space", "space", "screen.toggle_engine", "pause", "Pause the engine at the next step, or let it go on; so too a replay.",
@@ -90,6 +108,10 @@ TABLE: tuple[Key, ...] = (
     Key("i", "i", "screen.formula", "formula", "What the focused plot shows: words, symbols, formulas, place in the paper.",
         "dashboard", PLOTS, 9),
     Key("v", "v", "screen.journal", "events", "Every event of the run, in sentences.", "dashboard", PLOTS, 15),
+    Key("a", "a", "screen.assumptions", "assumptions", "The assumptions of the theory as gauges: value, history, and green, "
+        "amber or red by a stated rule.", "dashboard", PLOTS),
+    Key("L", "L", "screen.spectrum", "spectrum", "Every eigenvalue that is followed, against 2/η and 1.5/η, and when each became "
+        "unstable.", "dashboard", PLOTS),
     Key("f", "f", "screen.freeze", "freeze", "Freeze what is shown; the engine goes on.", "dashboard", PLOTS, 11),
     Key("+,=", "+", "screen.zoom_time(0.5)", "zoom in", "Show half as many steps, about the cursor or up to the newest.",
         "dashboard", TIME, 16),
@@ -115,13 +137,29 @@ TABLE: tuple[Key, ...] = (
     Key("<", "<", "screen.speed(0.5)", "slower", "Play the replay at half the speed.", "dashboard", TIME),
     Key(">", ">", "screen.speed(2)", "faster", "Play the replay at twice the speed.", "dashboard", TIME),
     Key("l", "l", "screen.launcher", "launcher", "Presets and past runs. The engine goes on.", "dashboard", EOS, 18),
+    Key("space,right", "space", "screen.next_step", "next", "The next step of the tour; its engine goes on from where it waits.",
+        "tour", TOUR, 2),
+    Key("b,left", "b", "screen.previous_step", "previous", "The step before.", "tour", TOUR, 3),
+    Key("a", "a", "screen.by_itself", "by itself", "Go on by itself when what the step waits for has happened, or by key alone.",
+        "tour", TOUR, 4),
+    Key("r", "r", "screen.anchor", "re-anchor", "Set every prediction to the true displacement, now.", "tour", TOUR, 7),
+    Key("i", "i", "screen.formula", "formula", "What the plots show: words, symbols, formulas, place in the paper.",
+        "tour", TOUR, 6),
+    Key("o", "o", "screen.open_dashboard", "open the run", "Leave the tour for the dashboard of the run it looks at.",
+        "tour", TOUR, 5),
+    Key("escape,l", "esc", "screen.leave", "leave", "Leave the tour for the launcher. Its engines stop, with a checkpoint.",
+        "tour", TOUR, 8),
     Key("enter", "enter", "screen.open", "start or open", "Start the chosen preset, or open the chosen run.",
         "launcher", RUNS, 2),
     Key("tab", "tab", "screen.other_pane", "presets / runs", "Between presets and past runs.", "launcher", RUNS, 3),
-    Key("d", "d", "screen.remove", "remove run", "Delete the chosen run; asks first.", "launcher", RUNS, 4),
-    Key("escape", "esc", "screen.back", "back", "Return to the run that was open.", "launcher", RUNS, 5),
-    Key("w", "w", "app.screenshot_files", "screenshot", "Save the screen as SVG and as text, and say where.", "anywhere", EOS),
-    Key("t", "t", "app.next_theme", "theme", "The next colour theme: dark, light, sixteen colours.", "anywhere", EOS),
+    Key("d", "d", "screen.remove", "remove run", "Delete the chosen run; asks first.", "launcher", RUNS, 6),
+    Key("r", "r", "screen.resume_run", "resume run", "Go on with the chosen run from its last checkpoint.", "launcher", RUNS, 5),
+    Key("g", "g", "app.tour", "guided tour", "The paper in eleven steps, on real runs.", "launcher", RUNS, 4),
+    Key("escape", "esc", "screen.back", "back", "Return to the run that was open.", "launcher", RUNS, 7),
+    Key("w", "w", "app.screenshot_files", "screenshot", "Save the screen as SVG, ANSI and text, and say where.", "anywhere", EOS),
+    Key("Y", "Y", "app.copy_values", "copy", "Copy the focused plot's values at the cursor, or the newest; elsewhere the screen's "
+        "text. Saved to a file too.", "anywhere", EOS),
+    Key("t", "t", "app.next_theme", "theme", "The next colour theme: dark, light, the terminal's own.", "anywhere", EOS),
     Key("ctrl+l", "ctrl+l", "app.redraw", "redraw", "Send the whole screen again, after something else wrote to the terminal.",
         "anywhere", EOS),
     Key("question_mark", "?", "app.keys", "help", "This list of keys.", "anywhere", EOS, 19),
@@ -129,6 +167,44 @@ TABLE: tuple[Key, ...] = (
         "anywhere", EOS, 20),
     Key("q,ctrl+c", "q", "app.detach", "detach", "Leave. The engine goes on; `eos attach` returns.", "anywhere", EOS, 1),
 )
+
+
+_remapped: dict[str, str] = {}
+"""Keys that the settings give to an action, by its id."""
+
+
+def remap(changes: Mapping[str, str]) -> None:
+    """Give actions other keys, by id; all others have those of the table. Raises UserError where two would share a key."""
+    _remapped.clear()
+    _remapped.update({ident: _normalize_key_list(keys) for ident, keys in changes.items()})
+    for place in PLACES:
+        owner: dict[str, Key] = {}
+        for key in offered(place):
+            for one in _normalize_key_list(key.keys).split(","):
+                if one in owner and {key.id, owner[one].id} & _remapped.keys():
+                    _remapped.clear()
+                    raise UserError(f'the key "{_shown(one)}" would be both {owner[one].id} and {key.id}; give one of them another')
+                owner[one] = key
+
+
+def remapped() -> dict[str, str]:
+    """The keys that differ from the table's, by id, as Textual wants them."""
+    return dict(_remapped)
+
+
+def table() -> tuple[Key, ...]:
+    """The table with the keys in force."""
+    return tuple(
+        key._replace(keys=_remapped[key.id], shown=" ".join(map(_shown, _remapped[key.id].split(","))))
+        if key.id in _remapped else key
+        for key in TABLE
+    )
+
+
+def _shown(key: str) -> str:
+    """A key as help prints it: Textual's own sign for the last part, `ctrl+` and `shift+` before it."""
+    *modifiers, last = key.split("+") if key != "+" else [key]
+    return "+".join([*modifiers, last if last == "enter" else format_key(last)])
 
 
 MOUSE: tuple[tuple[str, str], ...] = (
@@ -143,7 +219,7 @@ MOUSE: tuple[tuple[str, str], ...] = (
 def bindings(place: Place) -> list[Binding]:
     """The Textual bindings of a place."""
     return [
-        Binding(key.keys, key.action, key.label, key_display=key.shown, tooltip=key.help, show=key.rank > 0)
+        Binding(key.keys, key.action, key.label, key_display=key.shown, tooltip=key.help, show=key.rank > 0, id=key.id)
         for key in TABLE
         if key.place == place
     ]
@@ -151,7 +227,7 @@ def bindings(place: Place) -> list[Binding]:
 
 def offered(place: Place) -> list[Key]:
     """What works in a place: its own keys and those that work anywhere."""
-    return [key for key in TABLE if key.place in (place, "anywhere")]
+    return [key for key in table() if key.place in (place, "anywhere")]
 
 
 def footer(place: Place) -> list[Key]:

@@ -6,6 +6,10 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import pytest
 
+from engine.device import correct_sums
+
+correct_sums()  # whichever test computes first
+
 
 @pytest.fixture(autouse=True)
 def own_home(tmp_path, monkeypatch):

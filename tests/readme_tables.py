@@ -1,6 +1,8 @@
-"""The README's generated tables: presets, keys and notation. `python tests/readme_tables.py` prints them to paste."""
+"""The README's generated tables: presets, keys and notation. `PYTHONPATH=. python tests/readme_tables.py` writes them anew."""
 
-from engine.columns import COUPLED, DESCENT, predicted
+from pathlib import Path
+
+from engine.columns import ACCURACY, ASSUMPTIONS, COUPLED, DESCENT, LANDSCAPE, NORM, TEST, THEOREM, UNROLLED, predicted
 from engine.spec import load_spec, preset_names
 from eos_tui.keys import markdown
 
@@ -18,9 +20,26 @@ def keys() -> str:
 
 def notation() -> str:
     """A row for each quantity of the paper that a run records."""
-    found = [column for column in (*DESCENT, *COUPLED, *predicted("generalized")[:2]) if column.source != "eos"]
+    recorded = (*DESCENT, *COUPLED, *ASSUMPTIONS, *predicted("generalized")[:2], *THEOREM, *UNROLLED, *LANDSCAPE, *ACCURACY, *TEST, *NORM)
+    found = [column for column in recorded if column.source != "eos"]
     return "\n".join(f"| {column.symbol} | `{column.name}` | {column.formula.replace('|', chr(92) + '|')} |" for column in found)
 
 
+README = Path(__file__).parent.parent / "README.md"
+TABLES = {"| preset |": presets, "| key |": keys, "| symbol |": notation}
+"""What makes each table, by how its head begins."""
+
+
+def rewrite() -> None:
+    """Replace the rows of each table in the README."""
+    blocks = README.read_text(encoding="utf-8").split("\n\n")
+    for at, block in enumerate(blocks):
+        for head, rows in TABLES.items():
+            if block.startswith(head):
+                fresh = rows()
+                blocks[at] = fresh if fresh.startswith(head) else "\n".join([*block.splitlines()[:2], fresh])
+    README.write_text("\n\n".join(blocks), encoding="utf-8")
+
+
 if __name__ == "__main__":
-    print(presets(), keys(), notation(), sep="\n\n")
+    rewrite()

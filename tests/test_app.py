@@ -15,7 +15,9 @@ async def test_a_screenshot_is_saved_and_its_place_is_said(runs):
     async with opened(make_run(runs)) as (app, pilot):
         await pilot.press("w")
         await pilot.pause()
-        svg, text = sorted(Path.cwd().glob("eos-made-*"))
+        ansi, svg, text = sorted(Path.cwd().glob("eos-made-*"))
+        assert "\x1b[" in ansi.read_text()
+        assert "http" not in svg.read_text().replace("http://www.w3.org", "").replace("https://www.textualize.io", "")
         assert svg.read_text().startswith("<svg")
         assert "ηS/2" in text.read_text()
         assert svg.stem in notified(app).replace("\n", "")

@@ -56,7 +56,7 @@ def test_the_engine_process_itself_loads_no_textual(monkeypatch, own_home):
     code = (
         "from engine import store, spec, runner\n"
         "run = store.create(spec.load_spec('toy', ['budget.steps=3', 'tracking.flow=false']), 'mine')\n"
-        "assert runner.work(run.path) == 0"
+        "assert runner.work(run, store.Writer(run)) == 0"
     )
     assert loaded_by(code, DRAWING) == []
     assert (own_home / "mine" / "metrics.f64").stat().st_size > 0

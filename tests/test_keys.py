@@ -1,5 +1,6 @@
 """One table of keys: bindings, footer, help and palette say the same."""
 
+import inspect
 
 import pytest
 
@@ -8,6 +9,7 @@ from eos_tui.app import EosApp
 from eos_tui.screens.dashboard import Dashboard
 from eos_tui.screens.help import Help
 from eos_tui.screens.launcher import Launcher
+from eos_tui.screens.learn import Learn
 from eos_tui.widgets.footer import fitting
 from eos_tui.widgets.plot import LinePlot
 
@@ -36,21 +38,26 @@ async def test_the_palette_finds_an_action_by_a_part_of_its_name(runs):
         await until(lambda: isinstance(app.screen, Dashboard) and app.screen.query_one("#sharpness", LinePlot).spec.log)
 
 
-def test_every_key_of_the_table_has_its_action():
-    owners = {"dashboard": Dashboard, "launcher": Launcher, "anywhere": EosApp}
-    for key in keys.TABLE:
-        assert hasattr(owners[key.place], f"action_{key.method}"), key
+SCREENS = {"dashboard": Dashboard, "launcher": Launcher, "tour": Learn, "anywhere": EosApp}
 
 
-def test_no_key_does_two_things_in_one_place():
-    for place in ("dashboard", "launcher"):
-        names = [name for key in keys.offered(place) for name in key.keys.split(",")]
-        assert len(names) == len(set(names))
+@pytest.mark.parametrize("key", keys.TABLE, ids=[key.id for key in keys.TABLE])
+def test_every_key_has_an_action_where_it_is_offered(key):
+    owner = EosApp if key.action.startswith("app.") else SCREENS[key.place]
+    action = getattr(owner, f"action_{key.method}")
+    given = key.action.partition("(")[2].rstrip(")")
+    inspect.signature(action).bind(None, *filter(None, given.split(",")))
+    assert key.help.endswith(".")
+    assert key.label
 
 
-def test_keys_that_a_multiplexer_takes_are_left_alone():
-    taken = {"ctrl+a", "ctrl+b", "ctrl+s", "ctrl+q", "ctrl+z"}
-    assert not taken & {name for key in keys.TABLE for name in key.keys.split(",")}
+@pytest.mark.parametrize("place", keys.PLACES)
+def test_no_key_means_two_things_in_a_place_and_none_belongs_to_tmux_or_the_terminal(place):
+    every = [one for key in keys.offered(place) for one in key.keys.split(",")]
+    assert sorted(set(every)) == sorted(every)
+    assert not {"ctrl+a", "ctrl+b", "ctrl+s", "ctrl+q", "ctrl+z"} & set(every)
+    shown = [key.shown for key in fitting(place, 80)]
+    assert {"q", "?"} <= set(shown)
 
 
 def test_the_key_table_of_the_readme_has_every_key():

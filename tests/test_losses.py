@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from engine.losses import CRITERIA
+from engine.losses import CRITERIA, correct
 from engine.spec import Criterion
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -27,6 +27,23 @@ def softmax(outputs: np.ndarray) -> np.ndarray:
 def gradient(name: str, outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """The derivative of the summed losses by the outputs, (n, k)."""
     return jax.grad(lambda f: jnp.sum(CRITERIA[name](f, targets)))(jnp.asarray(outputs))
+
+
+V = RANDOM.normal(size=(6, 4))
+"""Directions, one an example."""
+
+
+def higher(name: str, outputs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """∇²(v) and ∇³(v,v) of the summed losses by the outputs, (n, k) each: examples do not mix."""
+    v = jnp.asarray(V[:, : outputs.shape[1]])
+
+    def slope(f):
+        return jax.grad(lambda g: jnp.sum(CRITERIA[name](g, targets)))(f)
+
+    def curvature(f):
+        return jax.jvp(slope, (f,), (v,))[1]
+
+    return jax.jvp(curvature, (jnp.asarray(outputs),), (v,))
 
 
 def test_every_criterion_of_the_specification_exists():
@@ -60,6 +77,35 @@ def test_gradients_have_their_closed_forms():
     np.testing.assert_allclose(gradient("mse", SINGLE, SIGNS), 2 * (SINGLE - SIGNS), **EXACT)
     np.testing.assert_allclose(gradient("cross_entropy", OUTPUTS, LABELS), softmax(OUTPUTS) - ONE_HOT, **EXACT)
     np.testing.assert_allclose(gradient("logistic", SINGLE, SIGNS), -SIGNS / (1 + np.exp(SINGLE * SIGNS)), **EXACT)
+
+
+@pytest.mark.parametrize(("name", "outputs", "targets"), [("mse", SINGLE, SIGNS), ("mse", OUTPUTS, LABELS), ("half_mse", OUTPUTS, LABELS)])
+def test_a_square_has_a_constant_second_derivative_and_no_third(name, outputs, targets):
+    second, third = higher(name, outputs, targets)
+    np.testing.assert_allclose(second, (2 if name == "mse" else 1) * V[:, : outputs.shape[1]], **EXACT)
+    np.testing.assert_array_equal(third, 0)
+
+
+def test_cross_entropy_has_the_moments_of_the_softmax_as_derivatives():
+    p = softmax(OUTPUTS)[0]
+    v = V[0]
+    mean = p @ v
+    second, third = higher("cross_entropy", OUTPUTS, LABELS)
+    np.testing.assert_allclose(second[0], p * (v - mean), **EXACT)  # the covariance times v
+    np.testing.assert_allclose(third[0], p * ((v - mean) ** 2 - p @ (v - mean) ** 2), **EXACT)
+
+
+def test_logistic_has_the_derivatives_of_the_sigmoid():
+    sigma = 1 / (1 + np.exp(-SINGLE))
+    second, third = higher("logistic", SINGLE, SIGNS)
+    v = V[:, :1]
+    np.testing.assert_allclose(second, sigma * (1 - sigma) * v, **EXACT)  # even in the target
+    np.testing.assert_allclose(third, sigma * (1 - sigma) * (1 - 2 * sigma) * v**2, **EXACT)
+
+
+def test_the_right_answers_are_those_of_sign_and_of_the_largest_output():
+    np.testing.assert_array_equal(correct(jnp.array([[0.1], [-3.0], [2.0]]), np.array([[1.0], [1.0], [-1.0]])), [1, 0, 0])
+    np.testing.assert_array_equal(correct(jnp.array([[0.1, 0.2], [3.0, -1.0]]), np.array([1, 1])), [1, 0])
 
 
 def test_extreme_outputs_give_finite_losses_and_gradients():

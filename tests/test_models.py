@@ -4,6 +4,7 @@ from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
+import msgspec
 import numpy as np
 import pytest
 
@@ -17,11 +18,15 @@ pytestmark = pytest.mark.usefixtures("x64")
 DIGITS = specs.Data(name="digits", examples=4, classes=(3, 8))
 SENTENCES = specs.Data(name="sentences", examples=4, classes=(0, 1), standardize="none")
 TRANSFORMER = specs.Transformer(layers=1, hidden=8)
+RESNET = specs.ResNet(widths=(2, 4), blocks=1, groups=2)
+INVARIANT = specs.Mlp(widths=(6, 5), activation="tanh", normalized=True)
 SMOOTH = ("tanh", "swish", "gelu", "elu")
+HASTE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True, "xla_cpu_use_fusion_emitters": False}
+"""Compile a function that runs three times in a quarter of the time."""
 
 
 @cache
-def problem_of(model: specs.Mlp | specs.Cnn | specs.Transformer) -> tuple[Problem, jax.Array]:
+def problem_of(model: specs.Model) -> tuple[Problem, jax.Array]:
     """A tiny problem, and a θ away from its start: the transformer starts with a head of zeros, blind to all else."""
     part = SENTENCES if isinstance(model, specs.Transformer) else DIGITS
     problem, theta, _ = network(specs.Network(data=part, model=model, criterion="half_mse"), 0)
@@ -33,16 +38,16 @@ def unit(theta: jax.Array) -> jax.Array:
     return jnp.asarray(direction / np.linalg.norm(direction), theta.dtype)
 
 
-@partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True})
+@partial(jax.jit, compiler_options=HASTE)
 def second_and_third(problem: Problem, theta: jax.Array, u: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """∇²L(θ)u and ∇³L(u,u), compiled in a hurry: it runs three times."""
+    """∇²L(θ)u and ∇³L(u,u)."""
     return problem.hvp(theta, u), problem.derivative(theta, 3, u, u)
 
 
 @pytest.mark.parametrize(
     "model",
-    [*(specs.Mlp(widths=(6, 5), activation=name) for name in SMOOTH), specs.Cnn(widths=(3, 4)), TRANSFORMER],
-    ids=[*SMOOTH, "cnn", "transformer"],
+    [*(specs.Mlp(widths=(6, 5), activation=name) for name in SMOOTH), INVARIANT, specs.Cnn(widths=(3, 4)), RESNET, TRANSFORMER],
+    ids=[*SMOOTH, "normalized", "cnn", "resnet", "transformer"],
 )
 def test_the_third_derivative_is_the_slope_of_the_second(model):
     problem, theta = problem_of(model)
@@ -61,7 +66,7 @@ def test_a_relu_network_has_finite_second_derivatives():
     assert np.linalg.norm(product) > 0
 
 
-@pytest.mark.parametrize("model", [specs.Mlp(widths=(6, 5), activation="tanh"), specs.Cnn(widths=(3, 4)), TRANSFORMER])
+@pytest.mark.parametrize("model", [specs.Mlp(widths=(6, 5), activation="tanh"), INVARIANT, specs.Cnn(widths=(3, 4)), RESNET, TRANSFORMER])
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_loss_and_derivatives_have_the_number_format_of_theta(model, precision):
     problem, theta = problem_of(model)
@@ -71,7 +76,7 @@ def test_loss_and_derivatives_have_the_number_format_of_theta(model, precision):
         assert shape.dtype == precision
 
 
-def leaves(model: specs.Mlp | specs.Cnn, part: specs.Data = DIGITS) -> dict[str, np.ndarray]:
+def leaves(model: specs.Model, part: specs.Data = DIGITS) -> dict[str, np.ndarray]:
     """The initial parameters by path."""
     tree = models.build(model, data.load(part)).init(jax.random.key(0))
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
@@ -124,6 +129,96 @@ def test_a_convolution_is_that_of_lax():
     found = jax.jit(models.Conv(4).apply)(parameters, maps)
     wanted = jax.lax.conv_general_dilated(maps, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
     np.testing.assert_allclose(found, wanted + bias, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("side", "stride"), [(3, 2), (1, 2), (3, 1)])
+@pytest.mark.parametrize("shape", [(4, 6), (5, 7)])
+def test_a_strided_convolution_is_that_of_lax(side, stride, shape):
+    random = np.random.default_rng(0)
+    maps, kernel = random.normal(size=(2, *shape, 3)), random.normal(size=(side, side, 3, 4))
+    parameters = {"params": {"Dense_0": {"kernel": kernel.reshape(-1, 4)}}}
+    found = models.Conv(4, side, stride, bias=False).apply(parameters, maps)
+    edge = (side // 2, side // 2)
+    wanted = jax.lax.conv_general_dilated(maps, kernel, (stride, stride), (edge, edge), dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_a_group_norm_leaves_each_group_with_mean_zero_and_variance_one():
+    maps = 3 + 2 * np.random.default_rng(0).normal(size=(2, 4, 5, 6))
+    norm = models.group_norm(2, 6)
+    normed = np.asarray(norm.apply(norm.init(jax.random.key(0), maps), maps)).reshape(2, 20, 2, 3)
+    np.testing.assert_allclose(normed.mean(axis=(1, 3)), 0, atol=1e-12)
+    np.testing.assert_allclose(normed.var(axis=(1, 3)), 1, atol=1e-5)  # the norm adds 1e-6 to the variance
+    assert models.group_norm(16, 6).num_groups == 6
+
+
+def test_a_convolution_before_a_norm_starts_at_variance_one_over_fan_in():
+    initial = leaves(specs.ResNet(widths=(16,), blocks=1))
+    kernels = [leaf for name, leaf in initial.items() if "kernel" in name and leaf.shape[0] == 9 * 16]
+    assert len(kernels) == 2
+    for kernel in kernels:
+        assert kernel.std() == pytest.approx(1 / np.sqrt(9 * 16), rel=0.05)
+    assert not any("bias" in name for name in initial if "Conv" in name)
+
+
+def shapes(model: specs.Model, part: specs.Data) -> list[tuple[str, tuple[int, ...]]]:
+    """The parameters by path and their shapes, none of them drawn."""
+    tree = jax.eval_shape(models.build(model, data.load(part)).init, jax.random.key(0))
+    return [(jax.tree_util.keystr(path), leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def test_the_default_residual_network_is_resnet18_at_a_quarter_of_its_width():
+    found = shapes(specs.ResNet(), specs.Data(name="fashion", examples=10, pad_to=32))
+    kernels = [shape for name, shape in found if "kernel" in name]
+    shortcuts = [shape for shape in kernels if shape in ((16, 32), (32, 64), (64, 128))]
+    assert len(shortcuts) == 3
+    assert len(kernels) - len(shortcuts) == 18
+    assert kernels.count((9 * 128, 128)) == 3  # and one from 64 channels
+    assert sum(int(np.prod(shape)) for _, shape in found) == 701_178
+
+
+def test_depth_and_width_of_the_residual_network_are_those_asked_for():
+    found = shapes(specs.ResNet(widths=(4, 6, 8), blocks=3, groups=2), DIGITS)
+    kernels = [shape for name, shape in found if "kernel" in name]
+    assert len(kernels) == 1 + 3 * 3 * 2 + 2 + 1  # stem, blocks, shortcuts, head
+    assert kernels.count((9 * 8, 8)) == 5
+
+
+@pytest.mark.parametrize("activation", models.ACTIVATIONS)
+def test_every_model_takes_every_activation(activation):
+    for model in (specs.Mlp(widths=(3,)), specs.Cnn(widths=(3,)), RESNET, TRANSFORMER):
+        chosen = msgspec.structs.replace(model, activation=activation)
+        part = SENTENCES if isinstance(model, specs.Transformer) else DIGITS
+        dataset = data.load(part)
+        built = models.build(chosen, dataset)
+        assert jax.eval_shape(built.apply, jax.eval_shape(built.init, jax.random.key(0)), dataset.inputs).shape == (4, 1)
+
+
+def test_the_residual_network_starts_at_the_output_zero():
+    dataset = data.load(DIGITS)
+    model = models.build(RESNET, dataset)
+    np.testing.assert_array_equal(jax.jit(model.apply)(model.init(jax.random.key(0)), dataset.inputs), 0)
+
+
+def test_a_normalized_network_depends_on_the_direction_of_its_parameters_alone():
+    problem, theta = problem_of(INVARIANT)
+    c = 3.7
+    loss, gradient = jax.jit(jax.value_and_grad(problem.loss))(theta)
+    scaled_loss, scaled_gradient = jax.jit(jax.value_and_grad(problem.loss))(c * theta)
+    assert abs(scaled_loss - loss) < 1e-12
+    assert abs(theta @ gradient) < 1e-12 * np.linalg.norm(theta) * np.linalg.norm(gradient) + 1e-13
+    np.testing.assert_allclose(c * scaled_gradient, gradient, atol=1e-12)
+    v = unit(theta)
+    product = jax.jit(Problem.hvp)
+    np.testing.assert_allclose(c**2 * product(problem, c * theta, v), product(problem, theta, v), atol=1e-11)
+    np.testing.assert_allclose(product(problem, theta, theta), -gradient, atol=1e-11)  # Euler: ∇L is of degree −1
+
+
+def test_a_normalized_network_reads_an_input_of_zeros():
+    dataset = data.load(DIGITS)
+    model = models.build(INVARIANT, dataset)
+    found = jax.jit(model.apply)(model.init(jax.random.key(0)), np.zeros_like(dataset.inputs))
+    assert np.isfinite(found).all()
 
 
 def test_average_pool_leaves_out_an_odd_last_row():

@@ -1,14 +1,17 @@
 """The presets: every one is complete, says what it shows, and asks for data and models that exist."""
 
+import jax
 import pytest
 
 from engine import data
 from engine.columns import columns_for
 from engine.errors import UserError
-from engine.spec import Mlp, Network, from_tree, load_spec, load_spec_text, preset_names, to_toml
+from engine.problem import build
+from engine.spec import Mlp, Network, Phase, from_tree, load_spec, load_spec_text, preset_names, to_toml
 
 NAMES = [
-    "chebyshev", "chebyshev-never", "chebyshev-several", "digits", "fashion", "fashion-10", "fashion-cnn", "phase", "sentences", "toy",
+    "catapult", "chebyshev", "chebyshev-never", "chebyshev-several", "digits", "fashion", "fashion-10", "fashion-cnn", "phase", "sentences",
+    "spikes", "toy", "warmup", "warmup-too-large", "weight-decay",
 ]  # fmt: skip
 
 
@@ -34,6 +37,14 @@ def test_the_data_of_a_preset_are_there(name):
     if isinstance(problem, Network):
         dataset = data.load(problem.data)
         assert len(dataset.inputs) == len(dataset.targets) == problem.data.examples
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_problem_of_a_preset_can_be_built(name, x64):
+    spec = load_spec(name)
+    if not isinstance(spec.problem, Phase):
+        problem, theta, facts = build(spec)
+        assert jax.eval_shape(problem.gradient, theta).shape == theta.shape == (facts["parameters"],)
 
 
 def test_the_default_is_the_problem_measured_in_the_documentation():

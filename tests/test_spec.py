@@ -10,7 +10,10 @@ from engine import spec as specs
 from engine.errors import UserError
 from engine.spec import RunSpec, from_tree, load_spec, load_spec_text, preset_names, to_toml, with_overrides
 
-NAMES = "chebyshev, chebyshev-never, chebyshev-several, digits, fashion, fashion-10, fashion-cnn, phase, sentences, toy"
+NAMES = (
+    "catapult, chebyshev, chebyshev-never, chebyshev-several, digits, fashion, fashion-10, fashion-cnn, phase, sentences, spikes, toy, "
+    "warmup, warmup-too-large, weight-decay"
+)
 TOP = '"name", "title", "shows", "takes", "seed", "problem", "optimizer", "budget", "approach", "tracking", "precision", "recording"'
 
 
@@ -61,6 +64,13 @@ def test_a_preset_of_the_users_works_by_path_and_is_named_after_its_file(tmp_pat
 ])
 def test_an_unknown_preset_is_refused_with_the_nearest_name_and_all_of_them(given_name, hint):
     assert refusal(load_spec, given_name) == f'preset "{given_name}": not known{hint} Presets: {NAMES}; or the path of a .toml file'
+
+
+@pytest.mark.parametrize(("file", "name"), [("my sweep (2).toml", "my-sweep-2-"), (".hidden.toml", "hidden"), ("ü.toml", "preset")])
+def test_a_preset_file_lends_its_name_as_far_as_a_run_may_have_it(tmp_path, file, name):
+    path = tmp_path / file
+    path.write_text('[problem]\nkind = "toy"\n[optimizer]\nlearning_rate = 0.1\n')
+    assert load_spec(str(path)).name == name
 
 
 @pytest.mark.parametrize("path", ["no/such", "absent.toml", "/", "nul\0.toml"])
@@ -121,7 +131,8 @@ def test_an_integer_of_thousands_of_digits_is_refused():
     # outside a closed set
     ("precision.edge=float16", '[precision] edge = "float16"; expected one of "float32", "float64"'),
     ("problem.kind=resnet", '[problem] kind = "resnet"; expected one of "network", "toy", "phase"'),
-    ("tracking.predictions=['code', 'cubic']", '[tracking] predictions[1] = "cubic"; expected one of "generalized", "transported", "code"'),
+    ("tracking.predictions=['code', 'cubic']",
+     '[tracking] predictions[1] = "cubic"; expected one of "generalized", "transported", "code", "full_cubic"'),
     ("tracking.predictions=['code', 'code']",
      "[tracking] predictions = ['code', 'code']; each form once, as each has its own columns"),
     # unknown
@@ -135,10 +146,11 @@ def test_a_bad_value_is_refused_by_its_name_and_what_would_do(override, sentence
 
 @pytest.mark.parametrize(("override", "sentence"), [
     ("problem.criterion=mae", '[problem] criterion = "mae"; expected one of "mse", "half_mse", "cross_entropy", "logistic"'),
-    ("problem.model.kind=rnn", '[problem.model] kind = "rnn"; expected one of "mlp", "cnn", "transformer"'),
+    ("problem.model.kind=rnn", '[problem.model] kind = "rnn"; expected one of "mlp", "cnn", "resnet", "transformer"'),
     ("problem.model.widths=[8, 'wide']", '[problem.model] widths[1] = "wide"; expected `int`, got `str`'),
     ("problem.model.widths=[8, 0]", "[problem.model] widths[1] = 0; expected `int` >= 1"),
-    ("problem.data.name=mnist", '[problem.data] name = "mnist"; expected one of "fashion", "digits", "sentences", "chebyshev"'),
+    ("problem.data.name=mnist", '[problem.data] name = "mnist"; expected one of "fashion", "digits", "sentences", "chebyshev", '
+        '"fashion_mnist", "cifar10", "sst2"'),
     ("problem.kind=toy", '[problem] criterion: unknown key; expected one of "alpha", "beta", "x0"'),
 ])
 def test_a_bad_value_deep_in_a_network_is_refused_the_same_way(override, sentence):
@@ -196,7 +208,7 @@ def test_overrides_on_a_specification_change_a_copy():
      '[problem] criterion = "cross_entropy" needs three classes or more; with two use "logistic"'),
     (network("chebyshev", criterion="cross_entropy", classes=[]),
      '[problem] criterion = "cross_entropy" needs three classes or more; with two use "logistic"'),
-    (network(model="transformer"), '[problem.model] kind = "transformer" reads token sequences; use data name "sentences"'),
+    (network(model="transformer"), '[problem.model] kind = "transformer" reads token sequences; use data name "sentences", "sst2"'),
     (network("sentences", classes=[0, 1]), '[problem.data] name = "sentences" needs [problem.model] kind = "transformer"'),
     (network("sentences", "transformer", classes=[0, 1], hidden=7), "[problem.model] hidden = 7 is no multiple of heads"),
     (network("chebyshev", "cnn", classes=[]), '[problem.model] kind = "cnn" reads images; "chebyshev" has none'),

@@ -287,12 +287,15 @@ def test_a_live_run_is_not_deleted(run):
     assert not run.path.exists()
 
 
-def test_a_run_that_lives_elsewhere_is_not_deleted_but_a_crashed_one_is(run):
+def test_a_run_that_may_live_elsewhere_is_not_deleted_but_a_crashed_one_is(run):
     def say(**state):
         (run.path / "state.json").write_bytes(msgspec.json.encode(store.State(pid=1, **state)))
 
     say(status="paused", host="elsewhere", heartbeat=time.time())
     with pytest.raises(UserError, match="run run: still paused; `eos stop run` first"):
+        store.remove(run)
+    say(status="running", host="elsewhere", heartbeat=time.time() - 60)
+    with pytest.raises(UserError, match="its engine on elsewhere is silent but may still be at work; `eos rm run --force`"):
         store.remove(run)
     say(status="running", host=socket.gethostname())
     store.remove(run)

@@ -1,18 +1,22 @@
 """Training data as arrays: which examples of which data set, and how they became inputs and targets.
 
-Full-batch gradient descent sees one fixed subset: the first examples of each class in file order, in equal shares, class by
-class. `Dataset.rule` says in a sentence what was done, and `Dataset.sha256` identifies the result.
+Full-batch gradient descent sees one fixed subset, the first examples in the order the specification asks for. `Dataset.rule`
+says in a sentence what was done, and `Dataset.sha256` identifies the result.
 """
 
 import hashlib
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.polynomial import Chebyshev
 
-from engine.data import embedded, words
+import engine
+from engine.data import catalog, compact, embedded, images, words
+from engine.data.embedded import Pool
+from engine.data.subset import CLASS_NAMES, choose
 from engine.errors import UserError, one_of
-from engine.spec import Data
+from engine.spec import TEXTS, Data
 
 
 class Dataset(NamedTuple):
@@ -29,6 +33,11 @@ class Dataset(NamedTuple):
     """How the examples were chosen and prepared, in a sentence."""
     vocabulary: tuple[str, ...] = ()
     """The word of each token id; empty unless the inputs are tokens."""
+    test_inputs: np.ndarray | None = None
+    """Inputs to test on, (m, …), prepared with the statistics of the training inputs; None where none were asked for."""
+    test_targets: np.ndarray | None = None
+    origin: str = "ships with eos"
+    """Where the examples come from, with versions and folder."""
 
     @property
     def outputs(self) -> int:
@@ -37,115 +46,105 @@ class Dataset(NamedTuple):
 
     @property
     def sha256(self) -> str:
-        """The SHA-256 sum of the bytes of inputs and targets."""
+        """The SHA-256 sum of the bytes of the training inputs and targets."""
         return hashlib.sha256(self.inputs.tobytes() + self.targets.tobytes()).hexdigest()
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a run's provenance says of its data."""
+        facts: dict[str, Any] = {
+            "data": self.name, "rule": self.rule, "sha256": self.sha256, "origin": self.origin, "examples": len(self.inputs),
+        }  # fmt: skip
+        if self.test_inputs is not None:
+            facts["test_examples"] = len(self.test_inputs)
+        if self.vocabulary:
+            listed = hashlib.sha256("\n".join(self.vocabulary).encode()).hexdigest()
+            facts |= {"vocabulary": len(self.vocabulary), "vocabulary_sha256": listed}
+        return facts
 
-CLASS_NAMES = {
-    "fashion": ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"),
-    "digits": tuple("0123456789"),
-    "sentences": ("against", "for"),
-}
+
+EMBEDDED = {"fashion": embedded.fashion, "digits": embedded.digits, "sentences": embedded.sentences}
+IMAGES = [name for name in CLASS_NAMES if name not in TEXTS]
 
 
 def load(part: Data) -> Dataset:
     """The data set of a specification. Raises UserError when it asks for what is not there."""
     if part.name == "chebyshev":
         return _chebyshev(part)
-    if part.name == "sentences":
-        return _sentences(part)
-    return _images(part)
+    pool, origin = _pool(part)
+    found = _sentences(part, pool) if part.name in TEXTS else _images(part, pool)
+    return found._replace(origin=origin)
 
 
-def _images(part: Data) -> Dataset:
-    images, labels = embedded.fashion() if part.name == "fashion" else embedded.digits()
-    chosen, targets, rule = _choose(part, labels)
-    padded = _padded(images[chosen].astype(float), part.pad_to)
-    inputs, how = _standardized(padded, part.standardize)
+def _pool(part: Data) -> tuple[Pool, str]:
+    """All examples of a data set, and where they come from."""
+    if part.name in EMBEDDED:
+        return EMBEDDED[part.name](), f"ships with eos {engine.__version__}"
+    entry, where = catalog.ENTRIES[part.name], catalog.folder(part.data_dir)
+    if not catalog.is_prepared(entry, where):
+        raise catalog.unavailable(entry, where, f"not prepared in {where}")
+    found = compact.read(entry, where)
+    if found is None:
+        from engine.data import upstream  # imports tensorflow-datasets: seconds
+
+        found = upstream.read(entry, where)
+    return found[0], f"{found[1]}, in {where}"
+
+
+def _images(part: Data, pool: Pool) -> Dataset:
+    if part.vocab_file:
+        raise UserError(f'[problem.data] vocab_file = "{part.vocab_file}": "{part.name}" has no words; use ""')
+    train, test, rule = choose(part, pool)
+    coloured = (images.coloured(chosen.inputs, part.channels) for chosen in (train, test))
+    pixels, test_pixels = (images.padded(chosen.astype(float), part.pad_to) for chosen in coloured)
+    (inputs, test_inputs), how = images.standardized(part.standardize, pixels, test_pixels)
     size = f"padded to {part.pad_to}×{part.pad_to}, " if part.pad_to else ""
-    return Dataset(part.name, inputs, targets, len(part.classes) or 10, f"{rule}; {size}{how}")
+    colour = f"grey repeated in {part.channels} channels, " if part.channels > train.inputs.shape[-1] else ""
+    return _dataset(part, f"{rule}; {size}{colour}{how}", inputs, train.targets, test_inputs, test.targets)
 
 
-def _sentences(part: Data) -> Dataset:
+def _sentences(part: Data, pool: Pool) -> Dataset:
     _refuse_images(part)
     if part.standardize != "none":
         raise UserError(
-            f'[problem.data] standardize = "{part.standardize}": the tokens of "sentences" are no quantities; use "none"'
+            f'[problem.data] standardize = "{part.standardize}": the tokens of "{part.name}" are no quantities; use "none"'
         )
-    sentences, labels = embedded.sentences()
-    chosen, targets, rule = _choose(part, labels)
-    kept = [sentences[k] for k in chosen]
-    vocabulary = words.vocabulary(kept)
-    how = f"{len(vocabulary)} words that occur twice or more, at most {words.MAX_TOKENS} tokens"
-    return Dataset(part.name, words.tokens(kept, vocabulary), targets, 2, f"{rule}; {how}", vocabulary)
+    train, test, rule = choose(part, pool)
+    if part.vocab_file:
+        vocabulary = words.read_pieces(part.vocab_file)
+        how = f"{len(vocabulary)} word pieces of {Path(part.vocab_file).name}"
+    else:
+        vocabulary = words.vocabulary(train.inputs)
+        how = f"{len(vocabulary)} words that occur twice or more"
+    tokens = words.piece_tokens if part.vocab_file else words.tokens
+    inputs, test_inputs = (tokens(chosen.inputs, vocabulary) for chosen in (train, test))
+    rule = f"{rule}; {how}, at most {words.MAX_TOKENS} tokens"
+    return _dataset(part, rule, inputs, train.targets, test_inputs, test.targets)._replace(vocabulary=vocabulary)
+
+
+def _dataset(part: Data, rule: str, inputs: np.ndarray, targets: np.ndarray, *test: np.ndarray) -> Dataset:
+    classes = len(part.classes) or len(CLASS_NAMES[part.name])
+    found = Dataset(part.name, inputs, targets, classes, rule)
+    return found._replace(test_inputs=test[0], test_targets=test[1]) if part.test_examples else found
 
 
 def _chebyshev(part: Data) -> Dataset:
     _refuse_images(part)
     if part.classes:
         raise UserError(f'[problem.data] classes = {list(part.classes)}: "chebyshev" is a regression and has no classes; use []')
+    for field, given, use in (("test_examples", part.test_examples, "0"), ("vocab_file", part.vocab_file, '""')):
+        if given:
+            raise UserError(f'[problem.data] {field} = {given}: "chebyshev" has no such thing; use {use}')
+    if part.order == "file":
+        raise UserError('[problem.data] order = "file": "chebyshev" comes from no file; use "by_class"')
     points = np.linspace(-1, 1, part.examples)[:, None]
     targets = Chebyshev.basis(part.degree)(points).astype(np.float32)
-    inputs, how = _standardized(points, part.standardize)
+    (inputs,), how = images.standardized(part.standardize, points)
     rule = f"{part.examples} evenly spaced points on [−1, 1], targets T{part.degree}; {how}"
-    return Dataset(part.name, inputs, targets, 0, rule)
-
-
-def _choose(part: Data, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
-    """Indices of the chosen examples, their targets, and the rule in words."""
-    names = CLASS_NAMES[part.name]
-    classes = part.classes or tuple(range(len(names)))
-    given = f"[problem.data] classes = {list(part.classes)}"
-    for label in classes:
-        if not 0 <= label < len(names):
-            raise UserError(f'{given}: "{part.name}" has no class {label}; its labels are 0 to {len(names) - 1}')
-    if len(set(classes)) < max(2, len(classes)):
-        raise UserError(f"{given}: expected two different labels or more, or [] for all of them")
-    share, rest = divmod(part.examples, len(classes))
-    if rest or not share:
-        better = max(1, share) * len(classes)
-        raise UserError(
-            f"[problem.data] examples = {part.examples}: {len(classes)} classes take equal shares; {better} would do"
-        )
-    places = [np.flatnonzero(labels == label) for label in classes]
-    fewest = min(map(len, places))
-    if share > fewest:
-        raise UserError(
-            f'[problem.data] examples = {part.examples}: "{part.name}" has {fewest} a class, so at most '
-            f"{fewest * len(classes)} of {len(classes)} classes"
-        )
-    chosen = np.concatenate([place[:share] for place in places])
-    index = np.repeat(np.arange(len(classes), dtype=np.int32), share)
-    if len(part.classes) == 2:
-        signs = f"{names[classes[0]]} (−1) and {names[classes[1]]} (+1)"
-        return chosen, (2 * index - 1).astype(np.float32)[:, None], f"the first {share} of {signs} in file order"
-    return chosen, index, f"the first {share} of each of {len(classes)} classes in file order"
-
-
-def _padded(images: np.ndarray, side: int) -> np.ndarray:
-    """Images (n, h, w, c) in the middle of zeros, (n, side, side, c); a side of 0 leaves them as they are."""
-    if not side:
-        return images
-    height, width = images.shape[1:3]
-    if side < max(height, width):
-        raise UserError(f"[problem.data] pad_to = {side}: the images are {height}×{width}; use 0 or a larger side")
-    above, left = (side - height) // 2, (side - width) // 2
-    return np.pad(images, ((0, 0), (above, side - height - above), (left, side - width - left), (0, 0)))
-
-
-def _standardized(inputs: np.ndarray, how: str) -> tuple[np.ndarray, str]:
-    """Inputs in float32, less a mean and divided by the standard deviation of all of them; and how, in words."""
-    if how == "none":
-        return inputs.astype(np.float32), "not standardized"
-    mean = inputs.mean(axis=0) if how == "mean_image" else inputs.mean()
-    spread = (inputs - mean).std()
-    if spread == 0:
-        raise UserError(f'[problem.data] standardize = "{how}": all inputs are equal; use more examples, or "none"')
-    removed = "mean image" if how == "mean_image" else "mean"
-    return ((inputs - mean) / spread).astype(np.float32), f"{removed} removed, divided by the standard deviation"
+    return Dataset(part.name, inputs, targets, 0, rule, origin="computed")
 
 
 def _refuse_images(part: Data) -> None:
-    if part.pad_to:
-        with_images = one_of(["fashion", "digits"])
-        raise UserError(f'[problem.data] pad_to = {part.pad_to}: "{part.name}" has no images; use 0, or one of {with_images}')
+    for field, value in (("pad_to", part.pad_to), ("channels", part.channels)):
+        if value:
+            raise UserError(f'[problem.data] {field} = {value}: "{part.name}" has no images; use 0, or one of {one_of(IMAGES)}')

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import io
 from importlib.resources import files
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,24 +20,47 @@ SHA256 = {
 }
 
 
-def fashion() -> tuple[np.ndarray, np.ndarray]:
-    """Fashion-MNIST: images (5000, 28, 28, 1) of 0 to 255 and labels (5000,), 500 a class, in file order."""
+class Pool(NamedTuple):
+    """The examples that subsets are taken from, in file order."""
+
+    inputs: np.ndarray | list[str]
+    """Images (n, height, width, channels), uint8; or n sentences."""
+    labels: np.ndarray
+    """Class labels (n,) from 0."""
+    test_inputs: np.ndarray | list[str] | None = None
+    """The same for the test examples; None where the data set has none of its own."""
+    test_labels: np.ndarray | None = None
+
+
+def fashion() -> Pool:
+    """Fashion-MNIST: images (5000, 28, 28, 1) of 0 to 255, 500 a class, and 100 a class to test on."""
     arrays = np.load(io.BytesIO(_checked("fashion_mnist_5k.npz")), allow_pickle=False)
-    return arrays["x_train"][..., None], arrays["y_train"]
+    return Pool(arrays["x_train"][..., None], arrays["y_train"], arrays["x_test"][..., None], arrays["y_test"])
 
 
-def digits() -> tuple[np.ndarray, np.ndarray]:
-    """Handwritten digits: images (1797, 8, 8, 1) of 0 to 16 and labels (1797,), in file order."""
+def digits() -> Pool:
+    """Handwritten digits: images (1797, 8, 8, 1) of 0 to 16; no test examples of their own."""
     arrays = np.load(io.BytesIO(_checked("digits.npz")), allow_pickle=False)
-    return arrays["x"][..., None], arrays["y"]
+    return Pool(arrays["x"][..., None], arrays["y"])
 
 
-def sentences() -> tuple[list[str], np.ndarray]:
-    """Sentences on films and whether each is for (1) or against (0): 2,000, balanced, in file order."""
+def sentences() -> Pool:
+    """Sentences on films and whether each is for (1) or against (0): 2,000, and 400 to test on; balanced."""
     lines = gzip.decompress(_checked("movie_sentences.tsv.gz")).decode("utf-8").splitlines()
     rows = [line.split("\t") for line in lines[1:]]  # the first line names the columns
-    kept = [(text, int(label)) for split, label, text in rows if split == "train"]
-    return [text for text, _ in kept], np.array([label for _, label in kept])
+
+    def part(name: str) -> tuple[list[str], np.ndarray]:
+        kept = [(text, int(label)) for split, label, text in rows if split == name]
+        return [text for text, _ in kept], np.array([label for _, label in kept])
+
+    return Pool(*part("train"), *part("test"))
+
+
+def check() -> tuple[str, ...]:
+    """The names of the embedded files, once each has been compared with its sum. Raises UserError at the first that differs."""
+    for name in SHA256:
+        _checked(name)
+    return tuple(SHA256)
 
 
 def _checked(name: str) -> bytes:

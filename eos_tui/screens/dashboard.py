@@ -15,9 +15,11 @@ from engine.store import Run
 from eos_tui import axes, panels
 from eos_tui.keys import bindings
 from eos_tui.plots import Window
+from eos_tui.screens.assumptions import Assumptions
 from eos_tui.screens.driving import ACTIONS
 from eos_tui.screens.formula import Formula
 from eos_tui.screens.journal import Events
+from eos_tui.screens.spectrum import Spectrum
 from eos_tui.screens.viewing import Panel, Viewing, first_edge
 from eos_tui.source import LIVE, News, Source
 from eos_tui.widgets.footer import Footer
@@ -309,5 +311,21 @@ class Dashboard(Viewing):
     def action_journal(self) -> None:
         self.app.push_screen(Events(self.source.events))
 
+    def action_assumptions(self) -> None:
+        self.app.push_screen(Assumptions(self.source, self.header.ascii))
+
+    def action_spectrum(self) -> None:
+        self.app.push_screen(Spectrum(self.source, lambda: Window(*self.timeline.window(True), self.timeline.cursor), self.header.ascii))
+
     def action_launcher(self) -> None:
         self.app.open_launcher(self.source.run)
+
+    def clipping(self) -> str:
+        """What `copy` copies: the focused plot's stored values at the cursor, or the newest, one a line, tabs between."""
+        history, at = self.source.history, self.timeline.cursor
+        if not len(history):
+            return f"run\t{self.source.run.name}\n"
+        step = history.at("step", self.source.step if at is None else at)[0]
+        values = [(column.name, history.at(column.name, step)[1]) for column in self._columns_of(self.focused_panel)]
+        lines = [("run", self.source.run.name), ("step", f"{step:.0f}"), *((name, repr(value)) for name, value in values)]
+        return "".join(f"{name}\t{value}\n" for name, value in lines)

@@ -17,6 +17,7 @@ EVENT_ROLES = {
     "AssumptionRestored": "good",
     "AssumptionFailed": "warn",
     "PredictionLost": "warn",
+    "EigenvalueUnstable": "warn",
     "EigenvectorsSwapped": "warn",
     "EigenpairCorrected": "warn",
     "ConstraintLost": "warn",

@@ -1,0 +1,138 @@
+"""The gauges of Appendix E, measured: how large the third and fourth derivatives of the loss are at θ†, and how much of them
+the directions that matter feel.
+
+ρ3 and ρ4 are the operator norms of ∇³L and ∇⁴L at θ†: the largest ‖T(v,…,v)‖ over unit vectors v. They are looked for by
+power iteration from the top eigenvector u. Every value met on the way is attained, hence a lower bound on ρ, and the largest
+one is kept; no more is guaranteed, since power iteration on a symmetric tensor climbs to a local maximum. From u the plain
+iteration of the authors need not even do that: T(u,u) is nearly ∇S⊥, T(∇S⊥,∇S⊥) is small, and on the default problem ‖T(v,v)‖
+jumps between 45 and 530 for the first ten iterations. A shift by a quarter of the best value so far makes it climb; the
+shifted power method of Kolda and Mayo (2011), which is provably monotone, shifts by more and is slower for it.
+
+⊥ means with the component along u removed. v is the displacement θ − θ† of gradient descent, g is ∇L(θ†).
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from engine.approach import Setup
+from engine.curvature import TaylorCenter, grad_sharpness
+from engine.problem import Problem
+from engine.states import EdgeState
+
+SHIFT = 0.25
+"""Shift of the power iteration, in units of the largest norm met so far."""
+SETTLED = 1e-3
+"""Relative change of the norm from one iteration to the next that ends them: a gauge is read to two digits."""
+
+
+class Norm(NamedTuple):
+    """A lower bound on the operator norm of a symmetric tensor, and the contractions it took."""
+
+    value: float
+    contractions: int
+
+
+def tensor_norm(contract: Callable[[Array], Array], start: Array, iterations: int) -> Norm:
+    """The largest ‖T(v,…,v)‖ met by shifted power iteration on v ↦ T(v,…,v) = `contract(v)` from `start` (p,).
+
+    At most `iterations` contractions, fewer once the norm has settled. Where the form T(v,…,v)·v is negative, −T is followed.
+    """
+    v = start / jnp.linalg.norm(start)
+    best = last = 0.0
+    for taken in range(1, iterations + 1):
+        image = contract(v)
+        norm = float(jnp.linalg.norm(image))
+        if not norm > 0:  # T vanishes here, or is not finite
+            return Norm(best if norm == 0 else norm, taken)
+        best = max(best, norm)
+        if abs(norm - last) <= SETTLED * norm:
+            return Norm(best, taken)
+        last = norm
+        v = jnp.where(image @ v < 0, -image, image) + SHIFT * best * v
+        v = v / jnp.linalg.norm(v)
+    return Norm(best, iterations)
+
+
+class Derivatives(NamedTuple):
+    """The derivatives of the loss along a direction w, each (p,)."""
+
+    second: Array  # ∇²L w
+    third: Array  # ∇³L(w,w)
+    fourth: Array  # ∇⁴L(w,w,w)
+
+
+@partial(jax.jit, static_argnames=("dtype",))
+def along(problem: Problem, theta: Array, w: Array, dtype: str) -> Derivatives:
+    """The derivatives at θ along w, computed in `dtype`, in θ's number format. The lower ones come free with the fourth."""
+
+    def derived(function: Callable) -> Callable:
+        return lambda at: jax.jvp(function, (at,), (w.astype(dtype),))
+
+    ((_, second), _), (_, (third, fourth)) = derived(derived(derived(problem.gradient)))(theta.astype(dtype))
+    return Derivatives(*(part.astype(theta.dtype) for part in (second, third, fourth)))
+
+
+class Readings(NamedTuple):
+    """What the gauges need of one θ†."""
+
+    rho3: Norm
+    rho4: Norm
+    cubic_displacement: float  # ‖∇³L(v⊥,v⊥)‖/(ρ3‖v⊥‖²); NaN where v⊥ = 0
+    cubic_gradient: float  # ‖∇³L(g⊥,g⊥)‖/(ρ3‖g⊥‖²)
+    quadratic_displacement: float  # |∇²L(v⊥,v⊥)|/((2/η)‖v⊥‖²)
+
+
+def measure(problem: Problem, center: TaylorCenter, v: Array, learning_rate: float, iterations: int, dtype: str) -> Readings:
+    """The readings at a centre, for gradient descent displaced by v (p,) from it; derivatives in `dtype`."""
+    theta, u = center.theta, center.top_eigenvector
+
+    def third(w: Array) -> Array:
+        return grad_sharpness(problem, theta, w, dtype)  # ∇³L(w,w) for any w, compiled for ∇S already
+
+    def across(w: Array) -> Array:
+        left = w - u * (u @ w)
+        return left / jnp.linalg.norm(left)
+
+    rho3 = tensor_norm(third, u, iterations)
+    rho4 = tensor_norm(lambda w: along(problem, theta, w, dtype).fourth, u, iterations)
+    displaced = across(v)
+    felt = along(problem, theta, displaced, dtype)
+    scale = rho3.value or math.nan
+    return Readings(
+        rho3, rho4,
+        float(jnp.linalg.norm(felt.third)) / scale,
+        float(jnp.linalg.norm(third(across(center.grad)))) / scale,
+        abs(float(displaced @ felt.second)) * learning_rate / 2,
+    )
+
+
+def gauges(setup: Setup, state: EdgeState, v: Array) -> tuple[dict[str, float], dict[str, int]]:
+    """The gauges' columns at this step, where it is one of those that measure them, and the work they took."""
+    tracking, clock, center = setup.spec.tracking, state.clock, state.center
+    if not tracking.gauges_every:
+        return {}, {}
+    if (clock.step - state.edge_step) % tracking.gauges_every:
+        return {"cost.fourth_derivatives": 0}, {}
+    eta, dtype = clock.learning_rate, setup.spec.precision.curvature
+    found = measure(setup.problem, center, v, eta, tracking.rho_iterations, dtype)
+    rho3, rho4 = found.rho3.value, found.rho4.value
+    values = {
+        "rho3": rho3, "rho4": rho4, "stabilization": math.sqrt(float(center.beta)) / (rho3 or math.nan),
+        "quartic": rho4 / (eta * rho3**2 or math.nan), "cubic_displacement": found.cubic_displacement,
+        "cubic_gradient": found.cubic_gradient, "quadratic_displacement": found.quadratic_displacement,
+    }
+    told = {f"assumption.{name}": value for name, value in values.items()}
+    told["cost.fourth_derivatives"] = found.rho4.contractions + 1
+    return told, {"grad_sharpness": found.rho3.contractions + 1}
+
+
+def rehearse(setup: Setup, center: TaylorCenter) -> None:
+    """Have the fourth derivative compiled; the third is that of ∇S."""
+    if setup.spec.tracking.gauges_every:
+        along(setup.problem, center.theta, center.grad, setup.spec.precision.curvature)

@@ -1,0 +1,25 @@
+"""Theorem 1 as numbers: how far gradient descent is from what the predicted dynamics say, next to the orders it states.
+
+For t ≤ O(1/ε) and |x⋆| ≥ cδ:  L(θ) = L(θ†) + x⋆²/η + O(εδ²/η),  S(θ) = 2/η + y⋆ + (∇S·u)x⋆ + O(ε²/η),  θ = θ† + v⋆ + O(εδ).
+"""
+
+import math
+
+COLUMNS = ("loss", "loss_order", "sharpness", "sharpness_order", "deviation", "deviation_order", "hypothesis")
+
+
+def residuals(
+    loss: float, sharpness: float, deviation: float, predicted_loss: float, predicted_sharpness: float, x: float, delta: float,
+    epsilon: float, learning_rate: float, least: float,
+) -> dict[str, float]:
+    """The residuals of Theorem 1 and their orders, by the names in `COLUMNS`.
+
+    `loss` and `sharpness` are those of gradient descent, `deviation` is ‖θ − θ† − v⋆‖, and `x` is x⋆. `hypothesis` is 1 where
+    |x⋆| ≥ `least`·δ, else 0: there the theorem claims nothing. NaN where the prediction is lost or δ undefined.
+    """
+    holds = math.nan if math.isnan(x) or math.isnan(delta) else float(abs(x) >= least * delta)
+    return {
+        "loss": abs(loss - predicted_loss), "loss_order": epsilon * delta**2 / learning_rate,
+        "sharpness": abs(sharpness - predicted_sharpness), "sharpness_order": epsilon**2 / learning_rate,
+        "deviation": deviation, "deviation_order": epsilon * delta, "hypothesis": holds,
+    }

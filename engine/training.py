@@ -1,0 +1,167 @@
+"""Training with readings of the sharpness at a cadence, and no constrained trajectory: Figure 6.
+
+Every step records loss and gradient norm. At every `sharpness_every`-th step, before it is taken, the top eigenvalues, the
+accuracies and the test loss are read at θ, and with `schedule = "inverse_sharpness"` the learning rate becomes 1/λ_max.
+
+Weight decay on a scale-invariant loss (Appendix H). Let f(cθ) = f(θ) and T = L + (λ/2)‖θ‖². Then θ·∇L = 0, ∇L(cθ) = ∇L(θ)/c and
+S_L(cθ) = S_L(θ)/c², so that S̄ = S_L‖θ‖² depends on the direction of θ alone, and:
+- At the edge S_L + λ = 2/η, so ‖θ‖² = S̄/(2/η − λ).
+- A step has ‖θ_{t+1}‖² = (1−ηλ)²‖θ_t‖² + η²‖∇L‖² exactly. It keeps ‖θ‖ where ‖∇L‖² = λ(2/η − λ)‖θ‖².
+- Both together, with ‖∇̄L‖ = ‖∇L‖‖θ‖ the gradient norm on the unit sphere: S̄ = ‖∇̄L‖√((2/η − λ)/λ).
+The last is self-stabilization in disguise. With ∇L ≈ S_L·x·u the balance says x² = λ‖θ‖²/S_L. By degree −2, θ·∇S_L = −2S_L; with
+decay as the only push, α = 2λS_L, and where ∇S_L is radial, β = (2S_L/‖θ‖)²: then δ² = 2α/β is this x².
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from engine import approach, losses, problem
+from engine import spec as specs
+from engine.approach import CHECK_TOLERANCE, Progress, Setup, diverged, loss_goal
+from engine.control import AnyEvent, EdgeReached
+from engine.curvature import Eigenpairs, random_start, sharpness_at
+from engine.problem import Problem
+from engine.states import Clock
+from engine.trajectories import DESCENT_CHUNK, descend
+
+
+class Training(NamedTuple):
+    """What does not change during a run."""
+
+    setup: Setup
+    probe: Problem
+    """The loss whose sharpness is read: on the first examples, or all."""
+    readings: dict[str, Problem]
+    """Column -> the mean that it is, as a function of θ."""
+
+
+class TrainingState(NamedTuple):
+    """Gradient descent between two readings of the sharpness."""
+
+    clock: Clock
+    theta: Array  # (p,)
+    bases: Array  # (2, k, p) top eigenvectors at the last reading but one, and at the last
+    below: int  # 1 when the last reading was below 2/η
+    edge_step: int  # of the first reading at or above 2/η after one below; −1 before
+
+
+def build(spec: specs.RunSpec) -> tuple[Training, Array, dict[str, Any]]:
+    """The training of a specification, its initial θ in float64, and facts on its data for the record."""
+    part, decay, wanted = spec.problem, spec.optimizer.weight_decay, spec.tracking.sharpness_examples
+    if not isinstance(part, specs.Network):
+        total, theta, facts = problem.build(spec)
+        return Training(approach.setup(spec, total), total, {}), theta, facts
+    problem.require_x64()
+    found = problem.learning(part, spec.seed)
+    data, criterion = found.dataset, losses.CRITERIA[part.criterion]
+    examples = found.batches(data.inputs, data.targets)
+    total = probe = problem.decayed(found.mean(criterion, examples), decay)
+    if 0 < wanted < len(data.inputs):
+        first = first_examples(data.targets, wanted, data.classes)
+        probe = problem.decayed(found.mean(criterion, found.batches(data.inputs[first], data.targets[first])), decay)
+    readings = {"train.accuracy": found.mean(losses.correct, examples)} if data.classes else {}
+    if data.test_inputs is not None and data.test_targets is not None:
+        tests = found.batches(data.test_inputs, data.test_targets)
+        readings |= {"test.loss": found.mean(criterion, tests), "test.accuracy": found.mean(losses.correct, tests)}
+    return Training(approach.setup(spec, total), probe, readings), found.theta, found.facts
+
+
+def first_examples(targets: np.ndarray, count: int, classes: int) -> np.ndarray:
+    """Indices of the first `count` examples; where the classes follow one another, the first of each class in turn."""
+    flat = targets.reshape(len(targets), -1)[:, 0]
+    if not classes or (np.diff(flat) < 0).any():
+        return np.arange(count)
+    _, starts, sizes = np.unique(flat, return_index=True, return_counts=True)
+    rank = np.arange(len(flat)) - np.repeat(starts, sizes)
+    return np.sort(np.argsort(rank, kind="stable")[:count])
+
+
+def begin(training: Training, theta: Array) -> TrainingState:
+    """The start of a training at θ."""
+    spec = training.setup.spec
+    count = min(spec.tracking.eigenvalues, theta.size)
+    basis = random_start(spec.seed, 0, count, theta.size, spec.precision.curvature)
+    clock = Clock(0, 0.0, spec.optimizer.learning_rate)
+    return TrainingState(clock, theta.astype(spec.precision.approach), jnp.stack([basis, basis]), below=0, edge_step=-1)
+
+
+def advance(training: Training, state: TrainingState, limit: int) -> tuple[TrainingState, Progress]:
+    """At most `limit` steps, and no further than the next reading, as rows and events; the outcome when they end the run."""
+    setup, every = training.setup, training.setup.spec.tracking.sharpness_every
+    read: dict[str, float] = {}
+    events: list[AnyEvent] = []
+    if state.clock.step % every == 0:
+        state, read, events = _read(training, state)
+    # One call takes no more than a step where a step takes many micro-batches: commands wait for its end.
+    chunk = DESCENT_CHUNK if len(jax.tree.leaves(setup.problem.data)[-1]) == 1 else 1
+    clock, time = state.clock, state.clock.time
+    steps = min(every - clock.step % every, limit, chunk)
+    descent = descend(setup.problem, state.theta, clock.learning_rate, steps)
+    rows: list[np.ndarray] = []
+    for k, (loss, norm) in enumerate(zip(np.asarray(descent.losses)[:steps], np.asarray(descent.gradient_norms)[:steps], strict=True)):
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            return state, Progress(rows, events, diverged(clock.step + k))
+        values = {
+            "step": clock.step + k, "time": time, "learning_rate": clock.learning_rate, "gd.loss": loss, "gd.gradient_norm": norm,
+            "cost.gradients": 1, "cost.hvps": 0, "cost.grad_sharpness": 0,
+        }
+        if k == 0:
+            values |= read
+            if "norm.squared" in read:
+                values |= balance(norm, read["norm.squared"], clock.learning_rate, setup.spec.optimizer.weight_decay)
+        rows.append(setup.row(values))
+        time += clock.learning_rate
+        outcome = loss_goal(setup.spec, loss, clock.step + k)
+        if outcome is not None:
+            return state, Progress(rows, events, outcome)
+    moved = Clock(clock.step + steps, time, clock.learning_rate)
+    return state._replace(clock=moved, theta=descent.theta), Progress(rows, events)
+
+
+def _read(training: Training, state: TrainingState) -> tuple[TrainingState, dict[str, float], list[AnyEvent]]:
+    """What there is to read at θ; the learning rate follows where the schedule says so."""
+    spec, clock = training.setup.spec, state.clock
+    # At the edge gradient descent alternates: where readings do too, the last but one is nearer.
+    start = state.bases[0 if spec.tracking.sharpness_every % 2 else 1]
+    pairs = sharpness_at(training.probe, state.theta, start, CHECK_TOLERANCE, spec.precision.curvature)
+    sharpness = float(pairs.values[0])
+    if spec.optimizer.schedule == "inverse_sharpness" and 0 < sharpness < math.inf:
+        clock = clock._replace(learning_rate=1 / sharpness)
+    values = _eigenvalues(pairs) | {name: float(_mean(mean, state.theta)) for name, mean in training.readings.items()}
+    if spec.optimizer.weight_decay:
+        values |= norms(sharpness, float(state.theta @ state.theta), clock.learning_rate, spec.optimizer.weight_decay)
+    threshold, events = 2 / clock.learning_rate, list[AnyEvent]()
+    if state.below and sharpness >= threshold and state.edge_step < 0:
+        text = f"the edge: the sharpness, {sharpness:.4g}, is above 2/η = {threshold:.4g} at step {clock.step}"
+        events.append(EdgeReached(step=clock.step, text=text, sharpness=sharpness))
+        state = state._replace(edge_step=clock.step)
+    bases = jnp.stack([state.bases[1], pairs.vectors])
+    return state._replace(clock=clock, bases=bases, below=int(sharpness < threshold)), values, events
+
+
+_mean = jax.jit(Problem.loss)
+
+
+def _eigenvalues(pairs: Eigenpairs) -> dict[str, float]:
+    values = np.asarray(pairs.values, float)
+    named = {f"gd.lambda{k}": value for k, value in enumerate(values, start=1) if k > 1}
+    return named | {"gd.sharpness": values[0], "gd.eigen_residual": float(pairs.residuals[0]), "cost.hvps": int(pairs.hvps)}
+
+
+def norms(sharpness: float, squared: float, learning_rate: float, weight_decay: float) -> dict[str, float]:
+    """‖θ‖², S̄, and the ‖θ‖² that would put this S̄ at the edge; NaN where decay alone is beyond it. S is that of T."""
+    normalised, room = (sharpness - weight_decay) * squared, 2 / learning_rate - weight_decay
+    at_edge = normalised / room if room > 0 else math.nan
+    return {"norm.squared": squared, "norm.sharpness": normalised, "norm.edge_squared": at_edge}
+
+
+def balance(gradient_norm: float, squared: float, learning_rate: float, weight_decay: float) -> dict[str, float]:
+    """S̄ from the balance at the edge. ‖∇T‖ is given, and ‖∇L‖² = ‖∇T‖² − λ²‖θ‖² since θ·∇L = 0."""
+    room, bare = 2 / learning_rate - weight_decay, gradient_norm**2 - weight_decay**2 * squared
+    known = bare > 0 and room > 0
+    return {"norm.balance_sharpness": math.sqrt(bare * squared * room / weight_decay) if known else math.nan}

@@ -1,0 +1,183 @@
+"""The user's settings: a TOML file in the platform's folder for them, checked by type, unknown keys refused by name.
+
+What the command line says goes before the file, and the file before the defaults below.
+"""
+
+import difflib
+import json
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import msgspec
+import platformdirs
+from textual.keys import Keys, key_to_character
+
+from engine.errors import UserError, one_of
+from eos_tui import keys
+from eos_tui.pace import DEFAULT_FPS, FASTEST, SLOWEST
+
+MAX_BYTES = 64 * 1024
+ThemeChoice = Literal["auto", "dark", "light", "terminal"]
+THEMES: tuple[str, ...] = ("auto", "dark", "light", "terminal")
+LOW_BANDWIDTH_FPS = 1.0
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the view looks and behaves."""
+
+    fps: Annotated[float, msgspec.Meta(ge=SLOWEST, le=FASTEST)] = DEFAULT_FPS
+    """Frames a second, 0.5 to 10."""
+    theme: ThemeChoice = "auto"
+    """Colours: dark, light, or the terminal's own sixteen; auto looks at what the terminal can."""
+    mouse: bool = True
+    """Take clicks; false leaves them to the terminal, for selecting text."""
+    ascii: bool = False
+    """Draw with ASCII alone."""
+    low_bandwidth: bool = False
+    """For slow links: one frame a second at most, sixteen colours, no mouse reports."""
+
+    def settled(self) -> "View":
+        """The same with what `low_bandwidth` stands for put in its place."""
+        if not self.low_bandwidth:
+            return self
+        theme = "terminal" if self.theme == "auto" else self.theme
+        return msgspec.structs.replace(self, fps=min(self.fps, LOW_BANDWIDTH_FPS), theme=theme, mouse=False)
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything the file may hold."""
+
+    view: View = View()
+    keys: dict[str, dict[str, str]] = {}
+    """Other keys for actions, by place and name: `[keys.dashboard] zoom_in = "z"`; several are separated by commas."""
+
+
+class Loaded(NamedTuple):
+    """Settings, and where they come from."""
+
+    config: Config
+    path: Path
+    exists: bool
+
+
+def path() -> Path:
+    """The file of settings: `$EOS_CONFIG`, else in the platform's folder for settings."""
+    chosen = os.environ.get("EOS_CONFIG")
+    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_config_dir("eos")) / "config.toml"
+
+
+def load(where: Path | None = None) -> Loaded:
+    """The settings in force; the defaults where there is no file. Raises UserError with what is wrong in it."""
+    found = where or path()
+    try:
+        with open(found, "rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        return Loaded(Config(), found, False)
+    except OSError as error:
+        raise UserError(f"{found}: cannot be read ({error.strerror})") from None
+    if len(raw) > MAX_BYTES:
+        raise UserError(f"{found}: larger than {MAX_BYTES // 1024} kB, so not a file of settings")
+    return Loaded(parse(raw, str(found)), found, True)
+
+
+def parse(raw: bytes, where: str) -> Config:
+    """Settings from the bytes of a file. Raises UserError: where, what was given, what would do."""
+    try:
+        tree = tomllib.loads(raw.decode())
+    except UnicodeDecodeError:
+        raise UserError(f"{where}: not UTF-8 text; settings are a TOML file") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not valid TOML: {error}") from None
+    try:
+        config = msgspec.convert(tree, Config)
+    except (msgspec.ValidationError, OverflowError) as error:
+        raise UserError(f"{where}: {_explain(str(error), tree)}") from None
+    before = keys.remapped()
+    changes = key_changes(config, where)
+    try:
+        keys.remap(changes)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    finally:
+        keys.remap(before)
+    return config
+
+
+def to_toml(config: Config) -> str:
+    """The settings as a complete file: every setting and every key, each with its words."""
+    lines = ["[view]"]
+    for field in msgspec.structs.fields(View):
+        value = getattr(config.view, field.name)
+        lines.append(f"{field.name} = {json.dumps(value)}")
+    changes = key_changes(config)
+    for place in keys.PLACES:
+        lines += ["", f"[keys.{place}]"]
+        for key in keys.TABLE:
+            if key.place == place:
+                given = changes.get(key.id, key.keys)
+                lines.append(f"{key.name} = {json.dumps(given, ensure_ascii=False)}".ljust(36) + f"  # {key.help}")
+    return "\n".join(lines) + "\n"
+
+
+def key_changes(config: Config, where: str = "settings") -> dict[str, str]:
+    """The keys that differ from the table's, by the action's id. Raises UserError for what is no place, action or key."""
+    changes = {}
+    for place, names in config.keys.items():
+        known = {key.name: key for key in keys.TABLE if key.place == place}
+        if place not in keys.PLACES:
+            raise UserError(f"{where}: [keys.{place}]: no such place; expected one of {one_of(keys.PLACES)}")
+        for name, text in names.items():
+            if name not in known:
+                raise UserError(f"{where}: [keys.{place}] {name}: no such action{_nearest(name, list(known))}")
+            wrong = [key for key in _listed(text) if not is_key(key)]
+            if wrong:
+                raise UserError(f'{where}: [keys.{place}] {name} = "{text[:40]}": expected keys as in "z", "f5", "ctrl+k" or '
+                                f'"shift+left", separated by commas')
+            if (listed := ",".join(_listed(text))) != known[name].keys:
+                changes[known[name].id] = listed
+    return changes
+
+
+def _listed(text: str) -> list[str]:
+    """The keys in a text; the comma itself is called `comma`."""
+    return [part.strip() for part in text.split(",")]
+
+
+def is_key(name: str) -> bool:
+    """Whether Textual knows a key of this name."""
+    *modifiers, last = name.split("+") if name != "+" else [name]
+    if any(modifier not in ("ctrl", "shift", "alt") for modifier in modifiers):
+        return False
+    if len(last) == 1:
+        return last.isprintable()
+    return last in {key.value for key in Keys} or key_to_character(last) is not None
+
+
+def _explain(message: str, tree: dict[str, Any]) -> str:
+    """A sentence from msgspec's: the section and key, what was given, what would do."""
+    problem, _, at = message.partition(" - at `$")
+    steps = [step for step in re.sub(r"\[.*?\]", "", at.rstrip("`")).split(".") if step]
+    if problem.startswith("Object contains unknown field"):
+        unknown = problem.split("`")[1]
+        known = msgspec.structs.fields(View if steps == ["view"] else Config)
+        return f"{_section(steps)}{unknown}: unknown key{_nearest(unknown, [field.name for field in known])}"
+    given: Any = tree
+    for step in steps:
+        given = given.get(step, "…") if isinstance(given, dict) else "…"
+    if "enum value" in problem:
+        problem = f"expected one of {one_of(THEMES)}"
+    shown = json.dumps(given, ensure_ascii=False, default=str)[:60]
+    return f"{_section(steps[:-1])}{steps[-1] if steps else ''} = {shown}: {problem[:1].lower()}{problem[1:]}"
+
+
+def _section(steps: list[str]) -> str:
+    return f"[{'.'.join(steps)}] " if steps else ""
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f'; did you mean "{near[0]}"?' if near else f"; expected one of {one_of(known)}"

@@ -1,0 +1,160 @@
+"""Plots on stdout: the dashboard's own for what runs along the step, plotext for one quantity against another.
+
+Nothing here needs a terminal: width, height and colour are given, and the text goes wherever stdout does.
+"""
+
+import difflib
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import plotext
+
+from engine.columns import Column
+from engine.errors import UserError, one_of
+from engine.launch import LIVE
+from engine.store import RowTail, Run
+from eos_tui import export, panels, theme
+from eos_tui.curves import Curve, PlotSpec, Window
+from eos_tui.plots import render_text
+from eos_tui.series import History
+
+ROLES = ("gd", "constrained", "generalized", "flow", "transported", "code", "good", "warn")
+"""Colours of chosen series, in their order."""
+MOST_POINTS = 5000
+"""Of one quantity against another: plotext takes its time a point."""
+NARROWEST, SHORTEST = 20, 6
+SECONDS = 1.0
+"""Between frames of a run that goes on."""
+
+
+class Request(NamedTuple):
+    """What to print of a run, and how."""
+
+    plots: tuple[str, ...] = ()
+    """Plots of the dashboard by name; the first there is, when neither these nor series are given."""
+    series: tuple[str, ...] = ()
+    """Columns to draw together in one plot."""
+    against: str = ""
+    """A column for the horizontal axis, instead of the step."""
+    start: float | None = None
+    stop: float | None = None
+    """Steps to show; the whole run by default."""
+    log: bool = False
+    width: int = 80
+    height: int = 24
+    color: bool = False
+    ascii: bool = False
+    theme: str = theme.DARK
+
+
+def frame(run: Run, history: History, request: Request) -> str:
+    """One frame as text. Raises UserError for a plot or column that the run does not have."""
+    if request.width < NARROWEST or request.height < SHORTEST:
+        raise UserError(f"{request.width}×{request.height} cells: a plot wants {NARROWEST}×{SHORTEST} at least")
+    if request.against:
+        return against(history, request)
+    chosen = specs(run, request)
+    height = request.height // len(chosen)
+    if height < SHORTEST:
+        raise UserError(f"{len(chosen)} plots in {request.height} rows: each wants {SHORTEST}; `--rows` gives more")
+    last = float(history.column("step")[-1]) if len(history) else 1.0
+    window = Window(request.start or 0.0, max(last if request.stop is None else request.stop, (request.start or 0.0) + 1))
+    return "\n".join(
+        render_text(spec, history, window, request.width, height, request.color, ascii=request.ascii, theme=request.theme)
+        for spec in chosen
+    )
+
+
+def show(run: Run, request: Request, once: bool, svg: Path | None = None) -> int:
+    """Print one frame, or a frame a second in place while the run goes on. Raises UserError; returns the exit status."""
+    tail, history = RowTail(run), History(run.columns)
+    while True:
+        live = run.liveness() in LIVE  # before the rows: what ends meanwhile is read once more
+        history.extend(tail.poll())
+        text = frame(run, history, request)
+        print(text, flush=True)
+        if once or not live:
+            break
+        time.sleep(SECONDS)
+        print(f"\x1b[{text.count(chr(10)) + 1}F", end="")
+    if svg is not None:
+        colored = text if request.color else frame(run, history, request._replace(color=True))
+        try:
+            svg.write_text(export.printed(colored, request.width, f"eos · {run.name}"), encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{svg}: cannot be written ({error.strerror})") from None
+        print(f"saved to {svg}", file=sys.stderr)
+    return 0
+
+
+def specs(run: Run, request: Request) -> list[PlotSpec]:
+    """The plots asked for."""
+    known = {spec.id: spec for spec in panels.line_plots(run.columns, panels.CHOICES[0])}
+    found = []
+    for name in request.plots:
+        if name not in known:
+            raise UserError(f"plot {name}: not in run {run.name}; {_nearest(name, list(known))}")
+        found.append(known[name])
+    if request.series:
+        columns = [column_of(run, name) for name in request.series]
+        curves = tuple(Curve(c.name, c.name, ROLES[k % len(ROLES)]) for k, c in enumerate(columns))
+        units = {column.unit for column in columns}
+        sharp = units == {"1/η"} and all("sharpness" in c.name or "lambda" in c.name for c in columns)
+        found.append(PlotSpec("series", ", ".join(request.series), units.pop() if len(units) == 1 else "", curves, threshold=sharp))
+    return [spec._replace(log=request.log) for spec in found or list(known.values())[:1]]
+
+
+def column_of(run: Run, name: str) -> Column:
+    """A column by name. Raises UserError where the run does not record it."""
+    if name not in run.index:
+        raise UserError(f"series {name}: run {run.name} does not record it; {_nearest(name, list(run.index))}")
+    return run.columns[run.index[name]]
+
+
+def against(history: History, request: Request) -> str:
+    """The chosen series against another column, a point a row that has both."""
+    columns = {column.name: column for column in history.columns}
+    names = request.series or ("gd.y",)
+    for name in (request.against, *names):
+        if name not in columns:
+            raise UserError(f"series {name}: not recorded; {_nearest(name, list(columns))}")
+    rows = history.rows_between(request.start or 0.0, np.inf if request.stop is None else request.stop)
+    across = history.column(request.against)[rows]
+    figure = plotext.figure
+    figure.clear()
+    figure.theme("simple" if request.color else "colorless")
+    figure.plot_size(request.width, request.height)
+    drawn = 0
+    for name in names:
+        up = history.column(name)[rows]
+        known = np.isfinite(across) & np.isfinite(up) & ((up > 0) | (not request.log))
+        kept = np.flatnonzero(known)[-MOST_POINTS:]
+        if len(kept):
+            signal = figure.signal(across[kept].tolist(), up[kept].tolist(), marker="*" if request.ascii else "braille")
+            figure.draw(signal.label(name) if len(names) > 1 else signal)
+            drawn += 1
+    if not drawn:
+        raise UserError(f"{', '.join(names)} against {request.against}: no row has both")
+    if request.log:
+        figure.ruler("y").scale("log")
+    figure.title(f"{', '.join(names)} against {request.against}")
+    figure.label(request.against, axis="x")
+    text = figure.build().string(colorless=not request.color)
+    return _plain(text) if request.ascii else text.rstrip("\n")
+
+
+BOX = str.maketrans("┌┐└┘├┤┬┴┼─│", "+++++++++-|")
+
+
+def _plain(text: str) -> str:
+    """Without signs beyond ASCII."""
+    return text.translate(BOX).encode("ascii", "replace").decode().rstrip("\n")
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f'did you mean "{near[0]}"?' if near else f"it has {one_of(known)}"

@@ -1,0 +1,116 @@
+"""The assumptions of the theory as gauges: formula, value, history, and green, amber or red by a stated rule."""
+
+import math
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+from rich.cells import cell_len
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.widgets import Static
+
+from engine.gauges import GAUGES, RULES, Gauge, Verdict, reading, verdict
+from eos_tui.axes import number
+from eos_tui.screens.live import LivePage
+from eos_tui.series import History
+
+SIGNS: dict[Verdict, tuple[str, str, str]] = {  # verdict -> sign, sign in ASCII, role
+    "green": ("●", "o", "good"), "amber": ("▲", "!", "warn"), "red": ("✗", "x", "bad"), "none": ("·", "-", "muted"),
+}
+BARS, ASCII_BARS = "▁▂▃▄▅▆▇█", "_.-~=+*#"
+FORMULA, VALUE, WORD = 29, 11, 8
+"""Cells of these columns; the history gets the rest."""
+
+
+class Latest(NamedTuple):
+    """The newest measurement of a gauge."""
+
+    value: float
+    epsilon: float
+    """At the same step."""
+    step: float
+
+
+def latest(gauge: Gauge, history: History) -> Latest | None:
+    """The newest measurement; None where there is none."""
+    if not history.has(gauge.column):
+        return None
+    known = np.flatnonzero(np.isfinite(history.column(gauge.column)))
+    if not len(known):
+        return None
+    row = {name: float(history.column(name)[known[-1]]) for name in (gauge.column, "learning_rate", "constrained.epsilon", "step")}
+    return Latest(reading(gauge, row), row["constrained.epsilon"], row["step"])
+
+
+def sparkline(history: History, column: str, cells: int, ascii: bool = False) -> str:
+    """A column from its first value to its last, in this many cells between its extremes; blank where it has no value."""
+    bars = ASCII_BARS if ascii else BARS
+    known = np.flatnonzero(np.isfinite(history.column(column))) if history.has(column) else np.empty(0)
+    if not len(known) or cells < 1:
+        return ""
+    steps = history.column("step")[known[[0, -1]]]
+    found = history.envelope(column, steps[0], max(steps[1], steps[0] + 1), cells)
+    middle = (found.lo + found.hi) / 2
+    filled = np.flatnonzero(~np.isnan(middle))
+    held = middle[filled[np.searchsorted(filled, np.arange(cells), "right") - 1]]  # measured now and then: held in between
+    span = float(held.max() - held.min())
+    height = np.full(cells, len(bars) // 2) if span == 0 else np.round((held - held.min()) / span * (len(bars) - 1)).astype(int)
+    return "".join(bars[k] for k in height)
+
+
+class Assumptions(LivePage):
+    """The eight gauges of Appendix E and Assumption 2."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,a,enter", "dismiss(None)", "close")]
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll(classes="page") as page:
+            page.border_title = "assumptions at θ†, as gauges"
+            page.border_subtitle = "⊥: without its u part · v = θ−θ† · g = ∇L · esc closes"
+            yield Static("", id="gauges", markup=False)
+
+    def paint(self) -> None:
+        if self.is_mounted:
+            shown = self.query_one("#gauges", Static)
+            width = shown.size.width or self.size.width - 8
+            shown.update(self.content(width, roomy=self.size.height >= 32))
+
+    def content(self, width: int, roomy: bool) -> Content:
+        """Every gauge on two lines; with the reason of its rule on a third where there is room."""
+        history, limit = self.source.history, self.source.run.spec.tracking.second_eigenvalue_limit
+        lines = [Content.assemble((self._standing(), self.color("muted")))]
+        for gauge in GAUGES:
+            now = latest(gauge, history)
+            told = verdict(gauge, now.value, now.epsilon, limit) if now else "none"
+            sign, plain, role = SIGNS[told]
+            value = number(now.value, 3) if now else "–"
+            cells = min(max(width - 3 - FORMULA - VALUE - WORD - 2, 0), 40)
+            lines.append(Content.assemble(
+                (f"{gauge.label:<3}", "bold"), _padded(gauge.formula, FORMULA), (value.rjust(VALUE - 2) + "  ", "bold"),
+                (f"{plain if self.ascii else sign} {told}".ljust(WORD) + "  ", f"bold {self.color(role)}"),
+                (sparkline(history, gauge.column, cells, self.ascii), self.color("constrained")),
+            ).truncate(width))
+            rule = RULES[gauge.rule]
+            words = f"   {gauge.claim}: {rule.words} · {gauge.source}"
+            lines.append(Content.assemble((words, self.color("muted"))).truncate(width, ellipsis=True))
+            if roomy:
+                lines.append(Content.assemble((f"   {rule.reason}", f"italic {self.color('muted')}")).truncate(width, ellipsis=True))
+        return Content("\n").join(lines)
+
+    def _standing(self) -> str:
+        """Whether the gauges are live, and how often the dear ones are read."""
+        history, every = self.source.history, self.source.run.spec.tracking.gauges_every
+        alpha = GAUGES[0]
+        now = latest(alpha, history)
+        if now is None:
+            return "no values yet: θ† begins at the edge" if history.has(alpha.column) else "this run has no θ†"
+        cadence = f"4 to 8 every {every} steps" if every else "4 to 8 never (gauges_every = 0)"
+        if math.isnan(history.column(alpha.column)[-1]):
+            return f"θ† is no longer followed: the last values, of step {now.step:,.0f}; {cadence}"
+        return f"step {now.step:,.0f}: 1 to 3 and A2 every step, {cadence}"
+
+
+def _padded(text: str, cells: int) -> str:
+    return text + " " * max(cells - cell_len(text), 0)

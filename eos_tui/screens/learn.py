@@ -1,0 +1,318 @@
+"""The guided tour: a few words, the plots they speak of, and a real engine that waits where something is to be seen."""
+
+import asyncio
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Grid, Vertical
+from textual.content import Content
+from textual.widgets import Static
+
+from engine import launch
+from engine.control import Advance, AnyCommand, EdgeReached, Pause, Resume, Stop, send
+from engine.errors import UserError
+from engine.store import Run
+from eos_tui import panels
+from eos_tui.keys import bindings
+from eos_tui.lessons import STEPS, Step, Table, happened
+from eos_tui.plots import PlotSpec, Window
+from eos_tui.screens.driving import Driving
+from eos_tui.screens.formula import Formula
+from eos_tui.series import History
+from eos_tui.source import LIVE, News, Source
+from eos_tui.theme import role_color
+from eos_tui.timeline import Timeline
+from eos_tui.widgets.footer import Footer
+from eos_tui.widgets.header import SIGNS, gauge
+from eos_tui.widgets.line import Line
+from eos_tui.widgets.plot import LinePlot
+from eos_tui.widgets.portrait import PhasePortrait
+
+if TYPE_CHECKING:
+    from eos_tui.app import EosApp
+
+WIDE = 110
+READING_SECONDS = 12.0
+"""Least time a step stays on the screen when the tour goes on by itself."""
+PAUSE_SECONDS = 5.0
+"""Time to look at what has happened, before it does."""
+SMALLEST = (60, 20)
+
+
+class Columns(Mapping[str, np.ndarray]):
+    """The columns of a history by name, each read when it is asked for."""
+
+    def __init__(self, history: History):
+        self._history = history
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if not self._history.has(name):
+            raise KeyError(name)
+        return self._history.column(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return (column.name for column in self._history.columns)
+
+    def __len__(self) -> int:
+        return len(self._history.columns)
+
+
+class Trip:
+    """One run of the tour: followed, and held where a step has seen what it waited for."""
+
+    def __init__(self, source: Source):
+        self.source, self.timeline = source, Timeline()
+
+    def specs(self, forms: Sequence[str] = ()) -> dict[str, PlotSpec]:
+        """The line plots of the run, with these predictions drawn."""
+        return {plot.id: plot for plot in panels.line_plots(self.source.run.columns, forms)}
+
+    def take(self, news: News) -> None:
+        """Let what is new be known."""
+        self.source.take(news)
+        if self.timeline.edge is None:
+            self.timeline.edge = next((event.step for event in news.events if isinstance(event, EdgeReached)), None)
+        if len(self.source.history):
+            self.timeline.reach(float(self.source.history.column("step")[-1]), final=self.source.condition == "finished")
+
+    @property
+    def table(self) -> Table:
+        """The columns so far."""
+        return Columns(self.source.history)
+
+    def tell(self, command: AnyCommand) -> None:
+        """Leave a command, where there is an engine to take it."""
+        if self.source.run.liveness() in LIVE:
+            send(self.source.run.path, command)
+
+
+class Learn(Driving):
+    """The tour."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("tour")]
+    app: "EosApp"
+
+    DEFAULT_CSS = """
+    Learn { layout: vertical; overflow: hidden; }
+    Learn #where { height: 1; }
+    Learn #body { height: 1fr; layout: vertical; }
+    Learn.wide #body { layout: horizontal; }
+    Learn #words { height: auto; padding: 0 1; }
+    Learn #left { height: auto; }
+    Learn.wide #left { width: 48; height: 1fr; padding: 1 1; }
+    Learn.wide #waiting { height: 4; margin-top: 1; }
+    Learn #small { display: none; height: 1fr; content-align: center middle; text-align: center; }
+    Learn.too-small > * { display: none; }
+    Learn.too-small > #small { display: block; }
+    Learn #waiting { height: 2; padding: 0 1; }
+    Learn #grid { height: 1fr; grid-gutter: 0; keyline: none; }
+    Learn.wide #grid { width: 1fr; }
+    """
+
+    def __init__(self, ascii: bool = False, runs: Mapping[str, Run] | None = None, stay: bool = False, at: int = 0):
+        """`runs` are looked at in place of new ones, by preset; `stay` leaves going on to the key, `at` is the first step."""
+        self.trips = {preset: Trip(Source(run)) for preset, run in (runs or {}).items()}
+        """Runs so far, by preset."""
+        self.at = at
+        super().__init__(self._trip(STEPS[at].preset).source)
+        self.by_itself = not stay
+        self.seen_at: int | None = None
+        """The row where what this step waits for has happened."""
+        self._since = self._seen_since = monotonic()
+        self.where, self.words, self.waiting = Line("where"), Static("", id="words"), Line("waiting")
+        self.footer = Footer("tour")
+        self.ascii = ascii
+        self._panels: list[LinePlot | PhasePortrait] = []
+        self._kept: Trip | None = None
+        """The run whose dashboard is opened instead of the tour: it goes on."""
+
+    # -- the runs
+
+    def _trip(self, preset: str) -> Trip:
+        """The run of a preset, begun when a step first needs it. Raises UserError where that cannot be."""
+        if preset not in self.trips:
+            self.trips[preset] = Trip(Source(launch.begin(preset)[0]))
+        return self.trips[preset]
+
+    @property
+    def step(self) -> Step:
+        """The step shown."""
+        return STEPS[self.at]
+
+    @property
+    def trip(self) -> Trip:
+        """The run shown."""
+        return self.trips[self.step.preset]
+
+    # -- what is on it
+
+    def compose(self) -> ComposeResult:
+        yield self.where
+        with Vertical(id="body"):
+            with Vertical(id="left"):
+                yield self.words
+                yield self.waiting
+            yield Grid(id="grid")
+        yield self.footer
+        yield Static(f"Too small for the tour.\nIt needs {SMALLEST[0]}×{SMALLEST[1]}.", id="small")
+
+    async def on_mount(self) -> None:
+        await self._show_step()
+
+    async def _show_step(self) -> None:
+        """Put up the words and plots of this step, and let its engine go on."""
+        self.trip.tell(Resume())
+        self.source = self.trip.source
+        self.seen_at, self._since = None, monotonic()
+        self.words.update(self._words())
+        grid = self.query_one("#grid", Grid)
+        await grid.remove_children()
+        specs = self.trip.specs(self.step.forms)
+        self._panels = [
+            PhasePortrait(self.step.forms, ascii=self.ascii) if name == panels.PORTRAIT else LinePlot(specs[name], ascii=self.ascii)
+            for name in self.step.plots
+        ]
+        await grid.mount(*self._panels)
+        self._arrange()
+
+    def _words(self) -> Content:
+        step = self.step
+        return Content.assemble(
+            (f"{self.at + 1} · {step.title}\n", "bold $primary"), f"{step.text}\n",
+            (f"{step.formula}\n", "bold"), (f"{step.source}\n", "$muted"),
+            ("Watch: ", "bold"), f"{step.watch}.",
+        )
+
+    def on_resize(self) -> None:
+        self._arrange()
+
+    def _arrange(self) -> None:
+        width, height = self.size
+        self.set_class(width >= WIDE, "wide")
+        self.set_class(width < SMALLEST[0] or height < SMALLEST[1], "too-small")
+        room = 2 if width >= WIDE or height >= 36 else 1
+        for k, panel in enumerate(self._panels):
+            panel.display = k < room
+        grid = self.query_one("#grid", Grid)
+        grid.styles.grid_size_columns = 1
+        grid.styles.grid_size_rows = min(room, len(self._panels)) or 1
+        self.app.pace.hurry()
+
+    # -- drawing
+
+    async def draw(self) -> None:
+        """Read what is new of the run shown, look whether its moment has come, and draw. Called by the clock alone."""
+        trip = self.trip
+        trip.take(news := await asyncio.to_thread(trip.source.read))
+        if trip is not self.trip:
+            return
+        self.report(news.events)
+        if self.seen_at is None and (row := happened(self.step, trip.table)) is not None:
+            self.seen_at, self._seen_since = row, monotonic()
+            trip.tell(Pause())
+        if self.by_itself and self.seen_at is not None and self._seconds_left() <= 0 and self.at + 1 < len(STEPS):
+            await self._go(self.at + 1)
+            return
+        self.where.show(self._where())
+        self.waiting.show(self._waiting())
+        for panel in self._panels:
+            if panel.display:
+                from_edge = self.step.from_edge or (isinstance(panel, LinePlot) and panel.spec.from_edge)
+                panel.show(trip.source.history, Window(*trip.timeline.window(from_edge)))
+
+    def _color(self, role: str) -> str:
+        return role_color(self.app.theme, role)
+
+    def _where(self) -> Content:
+        source, width = self.source, self.size.width
+        sharpness = source.row().get("gd.sharpness", math.nan)
+        if math.isnan(sharpness):
+            sharpness = source.row().get("gd.midpoint_sharpness", math.nan)
+        share = (source.state.learning_rate or source.run.spec.optimizer.learning_rate) * sharpness / 2
+        muted = self._color("muted")
+        sign, plain, word, role = SIGNS[source.condition]
+        parts = [
+            Content.assemble((f" tour {self.at + 1}/{len(STEPS)}", "bold"), (f"  {source.run.spec.name}", muted)),
+            Content.assemble((f"{plain if self.ascii else sign} {word}", f"bold {self._color(role)}")),
+            Content.assemble(("step ", muted), (f"{source.step:,}", "bold")),
+            Content.assemble(("ηS/2 ", muted), gauge(share, 12 if width < WIDE else 24, self._color, self.ascii),
+                             (f" {share:.3f}" if math.isfinite(share) else "     –", "bold")),
+        ]
+        return Content("   ").join(parts)
+
+    def _waiting(self) -> Content:
+        """What the step waits for and how it stands; once it has happened, where, and what comes next."""
+        step, source = self.step, self.source
+        last = self.at + 1 == len(STEPS)
+        if self.seen_at is None:
+            if source.condition not in LIVE:
+                why = f"The run is {source.condition} before: {step.waits_for}. Space goes on."
+                return Content.assemble((why, self._color("warn")))
+            value = source.history.last(step.gauge) if step.gauge and source.history.has(step.gauge) else math.nan
+            symbol = {each.name: each.symbol for each in source.run.columns}.get(step.gauge, "")
+            now = f" (now {symbol} = {value:.4g})" if math.isfinite(value) else ""
+            return Content.assemble(("… " if not self.ascii else "... "), ("Waiting until ", ""), (step.waits_for, "bold"), f"{now}.")
+        at = source.history.column("step")[self.seen_at]
+        done = Content.assemble((f"{'+' if self.ascii else '✓'} At step {at:,.0f}: {step.waits_for}. ", f"bold {self._color('good')}"))
+        if last:
+            return done + Content("That was the tour: o opens this run, esc the launcher.")
+        if self.by_itself:
+            return done + Content(f"The engine waits. On in {max(self._seconds_left(), 0):.0f} s; space now, a holds.")
+        return done + Content("The engine waits. Space goes on.")
+
+    def _seconds_left(self) -> float:
+        """Until the tour goes on by itself."""
+        return max(self._since + READING_SECONDS, self._seen_since + PAUSE_SECONDS) - monotonic()
+
+    # -- keys
+
+    async def _go(self, at: int) -> None:
+        try:
+            self._trip(STEPS[at].preset)
+        except UserError as error:
+            self.by_itself = False
+            self.notify(str(error), severity="error", markup=False)
+            return
+        if STEPS[at].preset != self.step.preset:
+            ahead = self.step.meanwhile if at > self.at else 0
+            self.trip.tell(Advance(steps=ahead) if ahead else Pause())
+        self.at = at
+        await self._show_step()
+
+    async def action_next_step(self) -> None:
+        if self.at + 1 < len(STEPS):
+            await self._go(self.at + 1)
+
+    async def action_previous_step(self) -> None:
+        if self.at:
+            await self._go(self.at - 1)
+
+    def action_by_itself(self) -> None:
+        self.by_itself = not self.by_itself
+        self.notify("The tour goes on by itself." if self.by_itself else "The tour goes on by key alone: space.", timeout=2)
+        self.app.pace.hurry()
+
+    def action_formula(self) -> None:
+        specs = self.trip.specs(self.step.forms)
+        names = {curve.column for name in self.step.plots if name in specs for curve in specs[name].curves}
+        shown = [column for column in self.source.run.columns if column.name in names]
+        self.app.push_screen(Formula(self.step.title, shown, self.source.row()))
+
+    def action_open_dashboard(self) -> None:
+        self._kept = self.trip
+        self._kept.tell(Resume())
+        self.app.open_run(self.source.run)
+
+    def action_leave(self) -> None:
+        self.app.open_launcher()
+
+    def on_unmount(self) -> None:
+        """Stop the engines of the tour, which would wait for ever where nobody looks; they write a checkpoint first."""
+        for trip in self.trips.values():
+            if trip is not self._kept:
+                trip.tell(Stop())

@@ -1,0 +1,98 @@
+"""The top of gradient descent's spectrum: every eigenvalue that is followed, with 2/η, and 1.5/η from where all of them are."""
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+import numpy as np
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.content import Content
+
+from engine.columns import Column
+from engine.control import AnyEvent, EigenvalueUnstable, LearningRateChanged
+from engine.spec import FOLLOWED_FROM
+from eos_tui.curves import Curve, PlotSpec, Window
+from eos_tui.screens.live import LivePage
+from eos_tui.series import History
+from eos_tui.source import Source
+from eos_tui.widgets.line import Line
+from eos_tui.widgets.plot import LinePlot
+
+LEVEL = Column(
+    "followed_from", f"{FOLLOWED_FROM:g}/η", "level from which every eigenvalue is followed", "1/η", f"{FOLLOWED_FROM:g}/η", "eos"
+)
+
+
+def recorded(history: History) -> list[str]:
+    """The columns of λ1, λ2, … that a run has."""
+    return ["gd.sharpness", *(f"gd.lambda{k}" for k in range(2, 17))] if history.has("gd.lambda2") else []
+
+
+def unstable_since(events: Sequence[AnyEvent]) -> dict[int, int]:
+    """The step at which each eigenvalue first exceeded 2/η, since η last changed."""
+    since: dict[int, int] = {}
+    for event in events:
+        if isinstance(event, LearningRateChanged):
+            since = {}
+        elif isinstance(event, EigenvalueUnstable):
+            since.setdefault(event.number, event.step)
+    return since
+
+
+class Spectrum(LivePage):
+    """The eigenvalues against the step."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,u,enter", "dismiss(None)", "close")]
+
+    DEFAULT_CSS = """
+    Spectrum { background: $background; }
+    Spectrum LinePlot { height: 1fr; }
+    Spectrum Line { padding-left: 1; }
+    """
+
+    def __init__(self, source: Source, window: Callable[[], Window], ascii: bool = False):
+        super().__init__(source, ascii)
+        self._window = window
+        history = source.history
+        self._names = [name for name in recorded(history) if history.has(name)]
+        kept = [column for column in history.columns if column.name in ("step", "learning_rate", *self._names)]
+        # λ2, … are what this page is about, so they go by names that no plot treats as companions.
+        self._renamed = {name: f"spectrum.{k}" for k, name in enumerate(self._names, 1)}
+        self._columns = [column.name for column in kept]
+        self._history = History([*(c._replace(name=self._renamed.get(c.name, c.name)) for c in kept), LEVEL])
+        self._plot = LinePlot(self._spec(1), ascii=ascii)
+        self._line = Line()
+
+    def _spec(self, count: int) -> PlotSpec:
+        """The first `count` eigenvalues. They never cross, so two inks in turn tell neighbours apart."""
+        curves = [
+            Curve(self._renamed[name], f"λ{k}", "gd" if k % 2 else "transported") for k, name in enumerate(self._names[:count], 1)
+        ]
+        level = Curve(LEVEL.name, LEVEL.symbol, "muted", dashed=True)
+        return PlotSpec("spectrum", "spectrum of gradient descent", "1/η", (*curves, level), threshold=True, from_edge=True)
+
+    def compose(self) -> ComposeResult:
+        yield self._plot
+        yield self._line
+
+    def paint(self) -> None:
+        if not self.is_mounted:
+            return
+        source, seen = self.source.history, len(self._history)
+        if len(source) > seen:
+            rows = [source.column(name)[seen:] for name in self._columns]
+            self._history.extend(np.column_stack([*rows, FOLLOWED_FROM / source.column("learning_rate")[seen:]]))
+        followed = sum(not np.isnan(self._history.last(name)) for name in self._renamed.values())
+        self._plot.spec = self._spec(max(followed, 1))
+        self._plot.show(self._history, self._window())
+        self._line.show(Content(self.summary(followed)))
+
+    def summary(self, followed: int) -> str:
+        """How many there are, and since when each has been unstable."""
+        if not self._names:
+            return "This run has no Hessian. esc closes"
+        if not followed:
+            return "The eigenvalues are followed from the edge on. esc closes"
+        since = unstable_since(self.source.events)
+        told = " · ".join(f"λ{k} from step {step:,}" for k, step in sorted(since.items())) or "none yet"
+        return f"{followed} followed; first above 2/η: {told} · esc closes"

@@ -1,0 +1,217 @@
+"""Pictures of the screen, printed plots, and the clipboard: what leaves eos for elsewhere."""
+
+import base64
+import re
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import pytest
+from rich.text import Text
+
+from engine.store import Writer
+from eos_tui import cli, clipboard, export, printing
+from eos_tui.app import EosApp
+
+from synthetic import EDGE, make_run, rows_of
+
+ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@pytest.fixture(autouse=True)
+def runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("EOS_HOME", str(tmp_path / "runs"))
+    monkeypatch.setenv("EOS_CONFIG", str(tmp_path / "config.toml"))
+    monkeypatch.delenv("TMUX", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "runs"
+
+
+# -- the screen
+
+
+async def test_the_three_pictures_show_the_same_screen(runs):
+    app = EosApp(make_run(runs), fps=10)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        await pilot.press("question_mark")
+        await pilot.pause()
+        pictures = export.screen(app, "eos")
+    lines = pictures.txt.splitlines()
+    assert len(lines) == 24
+    assert [line.rstrip() for line in ESCAPE.sub("", pictures.ansi).splitlines()] == lines
+    assert "\x1b[" in pictures.ansi
+    drawn = "".join(ElementTree.fromstring(pictures.svg).itertext()).replace("\xa0", " ")
+    for word in ("keys on the dashboard", "Pause the engine"):
+        assert word in drawn
+        assert word in pictures.txt
+
+
+async def test_a_picture_asks_no_server_for_anything(runs):
+    app = EosApp(None)
+    async with app.run_test(size=(80, 24)):
+        svg = export.screen(app, "eos").svg
+    assert "@font-face" not in svg
+    assert "url(http" not in svg
+    assert set(re.findall(r"https?://[^\s\"]*", svg)) <= {"http://www.w3.org/2000/svg", "https://www.textualize.io"}  # names alone
+
+
+# -- eos plot
+
+
+def printed(capsys, *argv: str) -> list[str]:
+    assert cli.main(["plot", *argv]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("width", [20, 33, 80, 250])
+def test_a_printed_plot_has_the_size_asked_for_whatever_its_width(runs, capsys, width):
+    make_run(runs)
+    lines = printed(capsys, "--columns", str(width), "--rows", "15")
+    assert len(lines) == 15
+    assert max(map(len, lines)) <= width
+    assert lines[0].startswith("sharpness S")
+    assert any(sign >= "⠉" for line in lines for sign in line)
+
+
+def test_a_pipe_gets_plain_text_and_color_on_demand(runs, capsys):
+    make_run(runs)
+    plain = printed(capsys)
+    assert not any("\x1b" in line for line in plain)
+    colored = printed(capsys, "--color")
+    assert [ESCAPE.sub("", line).rstrip() for line in colored] == plain
+
+
+def test_ascii_draws_curves_without_braille(runs, capsys):
+    make_run(runs)
+    assert not any("⠀" < sign <= "⣿" for line in printed(capsys, "--ascii", "--plot", "loss") for sign in line)
+
+
+def test_series_plots_and_steps_are_chosen(runs, capsys):
+    make_run(runs)
+    lines = printed(capsys, "--plot", "loss", "--series", "gd.x", "--series", "generalized.x", "--from", "200", "--to", "300")
+    assert len(lines) == 24
+    assert lines[0] == "training loss L"
+    assert lines[12] == "gd.x, generalized.x"
+    assert "200" in lines[11]
+
+
+def test_one_quantity_against_another_is_drawn_by_plotext(runs, capsys):
+    make_run(runs)
+    lines = printed(capsys, "--series", "gd.y", "--against", "gd.x", "--columns", "60", "--rows", "15")
+    assert len(lines) == 15
+    assert "gd.y against gd.x" in lines[0]
+    assert "┌" in lines[1]
+    plain = printed(capsys, "--series", "gd.y", "--against", "gd.x", "--ascii")
+    assert all(line.isascii() for line in plain)
+    assert sum("*" in line for line in plain) > 5
+
+
+def test_values_that_no_axis_can_show_are_left_out(runs, capsys):
+    run = make_run(runs, 120, finished=True)
+    rows = rows_of(run, 120, 124)
+    rows[:, run.index["gd.loss"]] = [float("inf"), float("nan"), 0.0, -1.0]
+    with Writer(run) as writer:
+        writer.append(rows)
+    assert printed(capsys, "--series", "gd.loss", "--against", "gd.x", "--log")
+    assert printed(capsys, "--series", "gd.x", "--against", "gd.loss")
+    assert printed(capsys, "--series", "gd.loss", "--log")
+
+
+REFUSED = [
+    (["--plot", "sharpnes"], 'plot sharpnes: not in run made; did you mean "sharpness"?'),
+    (["--series", "gd.los"], 'series gd.los: run made does not record it; did you mean "gd.loss"?'),
+    (["--against", "gd.los"], 'series gd.los: not recorded; did you mean "gd.loss"?'),
+    (["--columns", "5"], "a plot wants 20×6 at least"),
+    (["--plot", "loss", "--plot", "x", "--rows", "8"], "2 plots in 8 rows"),
+    (["--against", "gd.x", "--series", "gd.midpoint_sharpness"], "no row has both"),
+    (["--svg", "/nowhere/at/all.svg"], "cannot be written"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("argv", "said"), REFUSED, ids=[" ".join(argv) for argv, _ in REFUSED])
+def test_what_cannot_be_printed_is_told_in_one_line(runs, capsys, argv, said):
+    make_run(runs)
+    assert cli.main(["plot", *argv]) == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert len(told.splitlines()) == 1
+
+
+def test_the_svg_of_a_plot_shows_what_is_printed(runs, capsys, tmp_path):
+    make_run(runs)
+    printed(capsys, "--svg", "plot.svg")
+    drawn = "".join(ElementTree.parse(tmp_path / "plot.svg").getroot().itertext())
+    assert "2/η" in drawn
+    assert "sharpness" in drawn
+
+
+def test_a_run_that_goes_on_is_printed_again_until_it_ends(runs, monkeypatch, capsys):
+    run = make_run(runs, 150)
+    states = iter(["running", "running", "finished"])
+    monkeypatch.setattr(type(run), "liveness", lambda self: next(states))
+    monkeypatch.setattr(printing, "SECONDS", 0.01)
+    printing.show(run, printing.Request(height=12), once=False)
+    out = capsys.readouterr().out
+    assert out.count("sharpness S") == 3
+    assert out.count("\x1b[12F") == 2
+
+
+def test_printing_works_where_there_is_no_terminal_at_all(runs, tmp_path):
+    make_run(runs)
+    done = subprocess.run([sys.executable, "-m", "eos_tui", "plot", "--once"], capture_output=True, text=True, check=False,
+                          stdin=subprocess.DEVNULL, env={"EOS_HOME": str(runs), "PYTHONPATH": ":".join(sys.path), "LANG": "C.UTF-8"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert Text(done.stdout.splitlines()[0]).plain == "sharpness S [1/η]"
+
+
+# -- the clipboard
+
+
+async def test_the_values_under_the_cursor_are_copied_as_stored(runs, capsys):
+    run = make_run(runs)
+    app = EosApp(run, fps=10)
+    sent: list[str] = []
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        await pilot.pause()
+        app.copy_to_clipboard = sent.append
+        await pilot.press("c", "shift+left", "Y")
+        await pilot.pause()
+    rows = dict(line.split("\t") for line in sent[0].splitlines())
+    at = int(rows["step"])
+    assert at > EDGE
+    assert rows["run"] == "made"
+    assert float(rows["gd.sharpness"]) == run.table()["gd.sharpness"][at]
+    assert (runs / "copied.txt").read_text() == sent[0]
+
+
+async def test_osc_52_carries_the_text(runs):
+    app = EosApp(None)
+    async with app.run_test():
+        written: list[str] = []
+        app._driver.write = written.append
+        clipboard.copy("η = 0.02", app.copy_to_clipboard)
+    assert written == [f"\x1b]52;c;{base64.b64encode('η = 0.02'.encode()).decode()}\a"]
+
+
+def test_inside_tmux_its_buffer_is_loaded(runs, monkeypatch):
+    calls = []
+
+    def tmux(command, input, **_):
+        calls.append((command, input))
+        return subprocess.CompletedProcess(command, 1 if "-w" in command else 0)
+
+    monkeypatch.setenv("TMUX", "/tmp/tmux,1,0")
+    monkeypatch.setattr(subprocess, "run", tmux)
+    said = clipboard.copy("text", pytest.fail)
+    assert [command for command, _ in calls] == [["tmux", "load-buffer", "-w", "-"], ["tmux", "load-buffer", "-"]]
+    assert calls[0][1] == b"text"
+    assert "copied.txt" in said
+
+
+def test_without_a_tmux_to_ask_the_terminal_is(runs, monkeypatch):
+    monkeypatch.setenv("TMUX", "gone")
+    monkeypatch.setenv("PATH", "")
+    sent: list[str] = []
+    assert "OSC 52" in clipboard.copy("text", sent.append)
+    assert sent == ["text"]

@@ -1,0 +1,107 @@
+"""Several unstable eigenvalues: the recorded spectrum against `eigh`, and the events that tell it."""
+
+import numpy as np
+import pytest
+
+from engine import control
+from engine.columns import columns_for
+from engine.experiment import Experiment
+
+from small import chebyshev_spec, dense_hessian
+
+pytestmark = pytest.mark.usefixtures("x64")
+ETA = 0.5
+LEAN = {"flow": False, "predictions": [], "gauges_every": 0}
+
+
+def drive(experiment: Experiment, steps: int) -> tuple[np.ndarray, list, dict]:
+    """Rows and events until so many steps past the edge, and θ at each of these steps."""
+    table, events, thetas = [], [], {}
+    while experiment.edge_step is None or experiment.clock.step < experiment.edge_step + steps:
+        if experiment.edge_step is not None:
+            thetas[experiment.clock.step] = experiment.state.theta
+        progress = experiment.advance(1000 if experiment.edge_step is None else 1)
+        table += progress.rows
+        events += progress.events
+    return np.array(table), events, thetas
+
+
+def spectrum(experiment: Experiment, table: np.ndarray) -> np.ndarray:
+    """λ1, λ2, … as recorded, (rows, columns)."""
+    places = experiment.setup.places
+    return table[:, [places["gd.sharpness"], *(place for name, place in places.items() if name.startswith("gd.lambda"))]]
+
+
+@pytest.fixture(scope="module")
+def several(x64):
+    """Gradient descent of the small network 80 steps past the edge, where four eigenvalues come above 1.5/η."""
+    experiment = Experiment(chebyshev_spec(ETA, on_second_eigenvalue="gradient_descent", **LEAN))
+    table, events, thetas = drive(experiment, 80)
+    return experiment, table, events, thetas
+
+
+def test_the_recorded_spectrum_is_that_of_eigh(several):
+    experiment, table, _, thetas = several
+    recorded = spectrum(experiment, table)
+    assert experiment.phase == "gradient descent"
+    for step in sorted(thetas)[::4]:
+        dense = np.linalg.eigvalsh(dense_hessian(experiment.setup.problem, thetas[step]))[::-1]
+        row = recorded[step]
+        count = int(np.isfinite(row).sum())
+        assert np.isnan(row[count:]).all()
+        np.testing.assert_allclose(row[:count], dense[:count], atol=2e-2 * dense[0])  # LOOSE, and twice that for a near pair
+        large = dense[:count] * ETA > 1
+        np.testing.assert_allclose(row[:count][large], dense[:count][large], rtol=2e-3)
+
+
+def test_every_eigenvalue_above_one_and_a_half_is_followed(several):
+    experiment, table, _, thetas = several
+    recorded = spectrum(experiment, table)
+    for step, theta in thetas.items():
+        above = int((np.linalg.eigvalsh(dense_hessian(experiment.setup.problem, theta)) * ETA > 1.5).sum())
+        assert (recorded[step] * ETA > 1.5).sum() == above
+        assert np.isfinite(recorded[step]).sum() > above  # the first one below is seen too
+
+
+def test_the_number_grows_only_as_needed_and_says_so(several):
+    experiment, table, events, _ = several
+    counts = np.isfinite(spectrum(experiment, table)[experiment.edge_step:]).sum(axis=1)
+    assert (np.diff(counts) >= 0).all()
+    grown = [event for event in events if isinstance(event, control.SpectrumGrown)]
+    assert [event.count for event in grown] == [4, 6]
+    for event in grown:
+        assert counts[event.step - experiment.edge_step] == event.count
+        assert f"from step {event.step}" in event.text
+    assert counts[-1] == 6
+
+
+def test_an_event_names_the_step_at_which_each_eigenvalue_becomes_unstable(several):
+    experiment, table, events, _ = several
+    recorded = spectrum(experiment, table) * ETA > 2
+    told = {event.number: event.step for event in events if isinstance(event, control.EigenvalueUnstable)}
+    assert len(told) >= 2
+    assert told == {k + 1: int(np.argmax(recorded[:, k])) for k in range(recorded.shape[1]) if recorded[:, k].any()}
+
+
+def test_a_snapshot_with_more_eigenvalues_goes_on_as_if_never_interrupted(several):
+    experiment = several[0]
+    leaves = {name: np.array(leaf) for name, leaf in experiment.snapshot().items()}
+    resumed = Experiment(experiment.spec)
+    resumed.restore(leaves)
+    assert resumed.state.bases.shape[1] == 6
+    rows = [np.array([each.advance(1).rows[0] for _ in range(3)]) for each in (experiment, resumed)]
+    np.testing.assert_array_equal(*rows)
+
+
+def test_theta_dagger_keeps_its_two_pairs_while_more_are_followed():
+    experiment = Experiment(chebyshev_spec(ETA, on_second_eigenvalue="keep", max_eigenvalues=3, **LEAN))
+    table, events, _ = drive(experiment, 5)
+    assert experiment.phase == "edge"
+    assert experiment.state.center.eigen.vectors.shape[0] == 2
+    assert np.isfinite(spectrum(experiment, table)[experiment.edge_step:]).all()
+    assert [event.count for event in events if isinstance(event, control.SpectrumGrown)] == [3]  # no more than have a column
+
+
+def test_the_number_stays_where_no_more_columns_are_allotted():
+    names = [column.name for column in columns_for(chebyshev_spec(eigenvalues=4, max_eigenvalues=2))]
+    assert [name for name in names if "lambda" in name and name.startswith("gd.")] == ["gd.lambda2", "gd.lambda3", "gd.lambda4"]

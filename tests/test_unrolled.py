@@ -1,0 +1,137 @@
+"""Equation (5) summed from β_{s→t}, the loss along u, and what Theorem 1 leaves over, in float64."""
+
+import itertools
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from engine import landscape, theorem, unrolled
+from engine import trajectories as tr
+from engine.experiment import Experiment
+
+from small import chebyshev_spec, dense_hessian, rows, toy_spec
+
+pytestmark = pytest.mark.usefixtures("x64")
+ETA = 0.2
+FORMS = ("transported", "full_cubic")
+
+
+@pytest.fixture(scope="module")
+def followed(x64):
+    """Forty steps at the edge of a small network: setup, states, record and curves; the sum with starts every step and a short window."""
+    experiment = Experiment(chebyshev_spec(ETA, flow=False, predictions=FORMS, beta_every=1, beta_window=6, landscape_every=10))
+    while experiment.edge_step is None:
+        experiment.advance(10_000)
+    states, record, curves = [experiment.state], [], []
+    for _ in range(40):
+        progress = experiment.advance(1)
+        record += progress.rows
+        curves += progress.curves
+        states.append(experiment.state)
+    table = np.array(record)
+    return experiment.setup, states, {name: table[:, k] for name, k in experiment.setup.places.items()}, curves
+
+
+def test_the_sum_over_beta_is_definition_7(followed):
+    """Though the window forgets single starts after six steps: what leaves it is carried on as a sum."""
+    _, _, record, _ = followed
+    for part in ("x", "y"):
+        expected = record[f"transported.{part}"]
+        np.testing.assert_allclose(record[f"unrolled.{part}"], expected, rtol=1e-8, atol=1e-9 * np.max(np.abs(expected)))
+
+
+def test_beta_is_its_formula(followed):
+    setup, states, record, _ = followed
+    start, end = 10, 14  # β_{s→t} with t = s + 4
+    carried = states[start].center.grad_sharpness_perp
+    for state in states[start + 1 : end + 1]:
+        u = state.center.top_eigenvector
+        across = carried - u * (u @ carried)
+        carried = across - ETA * dense_hessian(setup.problem, state.center.theta) @ across
+    following = states[end + 1]
+    place = list(following.unrolled.starts).index(following.clock.step - 1 - (end - start))
+    np.testing.assert_allclose(following.unrolled.betas[place], following.center.grad_sharpness_perp @ carried, rtol=1e-9)
+    newest = following.center.grad_sharpness_perp @ states[end].center.grad_sharpness_perp  # β_{t→t}
+    np.testing.assert_allclose(record["unrolled.beta"][end + 1], newest, rtol=1e-9)
+
+
+def test_starts_every_few_steps_cost_less_and_stay_near(followed):
+    setup, states, record, _ = followed
+    v = states[0].predictions.transported
+    total = unrolled.begin(states[0].center, v, every=4, window=5)
+    found = []
+    for now, then in itertools.pairwise(states):
+        found.append(total.y)
+        total = unrolled.advance(setup.problem, total, now.clock.step, now.center, then.center, ETA, "float64")
+    exact = record["transported.y"]
+    assert len(total.starts) == 5
+    assert np.max(np.abs(np.array(found) - exact)) < 0.03 * np.max(np.abs(exact))
+
+
+def test_all_of_the_cubic_term_predicts_gradient_descent_to_third_order(followed):
+    """From θ† + s·w, gradient descent and the full cubic form differ by the quartic term: an eighth at half the s."""
+    setup, states, _, _ = followed
+    center, problem = states[20].center, setup.problem
+    direction = jnp.sin(jnp.arange(1.0, center.theta.size + 1))
+    direction = direction / jnp.linalg.norm(direction)
+    guess = tr.first_guess(center, ETA)
+    left_along_u = center.top_eigenvector * (center.top_eigenvector @ center.grad)  # first_guess projects it out
+    errors = []
+    for size in (0.1, 0.05):
+        v = size * direction
+        moved = center.theta + v - ETA * (problem.gradient(center.theta + v) - left_along_u)
+        predictions = tr.Predictions(v, v, v, v)
+        advance = tr.predict(problem, center, predictions, jnp.zeros(()), ETA, ("full_cubic",), "float64")
+        errors.append(float(jnp.linalg.norm(moved - guess - advance.full_cubic)))
+    assert errors[0] / errors[1] == pytest.approx(8, rel=0.1)
+
+
+def test_the_landscape_is_the_loss_along_u(followed):
+    setup, states, record, curves = followed
+    step, curve = curves[2]
+    state = next(state for state in states if state.clock.step == step)
+    center, problem, delta = state.center, setup.problem, float(curve["delta"])
+    assert curve["x"][30] == pytest.approx(delta)
+    rise = [float(problem.loss(center.theta + s * center.top_eigenvector) - center.loss) for s in curve["x"]]
+    np.testing.assert_allclose(curve["F"], rise, atol=1e-14)
+
+    def even(s):
+        return sum(float(problem.loss(center.theta + sign * s * center.top_eigenvector)) for sign in (1, -1)) / 2
+
+    h = 1e-3 * delta
+    slope = (even(delta + h) - even(delta - h)) / (2 * h)
+    bend = (even(delta + h) - 2 * even(delta) + even(delta - h)) / h**2
+    limit = record["landscape.limit"][record["step"] == step][0]
+    assert limit == pytest.approx(2 / ETA + bend - slope / delta, rel=1e-4)
+    assert np.isfinite(record["landscape.ratio"]).sum() == 4  # every ten steps of forty
+
+
+def test_the_toy_is_quadratic_along_u():
+    record = rows(Experiment(toy_spec(flow=False, landscape_every=1)), until=40)
+    np.testing.assert_allclose(record["landscape.ratio"], 1, rtol=1e-9)
+    np.testing.assert_allclose(record["landscape.limit"], record["constrained.sharpness"], rtol=1e-9)
+
+
+def test_theorem_1_leaves_nothing_over_on_the_toy_and_marks_where_it_claims_nothing():
+    record = rows(Experiment(toy_spec(x0=0.01, flow=False, hypothesis=0.5)), until=120)
+    assert np.max(record["theorem.deviation"]) < 1e-10
+    second_order = record["gd.x"] ** 2 / record["gd.sharpness"]  # βx²/S: the eigenvalue's shift by the off-diagonal √β·x
+    np.testing.assert_allclose(record["theorem.sharpness"], second_order, rtol=1e-3)
+    small = np.abs(record["transported.x"]) < 0.5 * record["constrained.delta"]
+    assert small[0]
+    np.testing.assert_array_equal(record["theorem.hypothesis"], np.where(small, 0, 1))
+
+
+def test_a_lost_prediction_has_no_residual():
+    nan = math.nan
+    found = theorem.residuals(1.0, 2.0, nan, nan, nan, nan, 0.5, 0.1, 0.1, 0.1)
+    assert all(math.isnan(found[name]) for name in ("loss", "sharpness", "deviation", "hypothesis"))
+    assert found["loss_order"] == pytest.approx(0.25)
+
+
+def test_the_samples_hold_delta_itself():
+    x = np.linspace(-landscape.REACH, landscape.REACH, 2 * landscape.REACH * landscape.PER_DELTA + 1)
+    assert x[(landscape.REACH + 1) * landscape.PER_DELTA] == pytest.approx(1)
+    assert x[(landscape.REACH - 1) * landscape.PER_DELTA] == pytest.approx(-1)
