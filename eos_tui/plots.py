@@ -184,8 +184,8 @@ def heading(spec: PlotSpec) -> str:
     """The plot's title with its unit, and how it is drawn."""
     said = [spec.title + (f" [{spec.unit}]" if spec.unit else "")]
     said += ["log"] if spec.log else []
-    said += ["odd faint"] if spec.strands else []
     said += [f"mean {spec.smooth}"] if spec.smooth else []
+    said += ["odd faint"] if spec.strands else []
     return " · ".join(said)
 
 

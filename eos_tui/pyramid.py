@@ -27,7 +27,7 @@ class _Level:
     def add(self, entries: np.ndarray) -> None:
         total = self.count + entries.shape[1]
         if total > self._store.shape[1]:
-            larger = np.empty((2, max(64, total + total // 4)))
+            larger = np.empty((2, max(64, total + total // 8)))
             larger[:, : self.count] = self.entries
             self._store = larger
         self._store[:, self.count : total] = entries

@@ -53,6 +53,7 @@ class History:
         """The row of the last finite value of each column, and of the one before."""
         self._last_value = np.full(len(self.columns), np.nan)
         self._edges: dict[tuple, np.ndarray] = {}
+        """The rows of the windows drawn last: the curves of a plot ask for the same."""
 
     # -- rows
 
@@ -174,9 +175,8 @@ class History:
 
     def rows_between(self, start: float, stop: float, along: str = "step") -> slice:
         """The rows that lie in [start, stop] on the axis."""
-        ruler = self._ruler(along)
-        first, last = int(ruler.search(start)), int(ruler.search(stop, "right"))
-        return slice(min(first, len(self)), min(last, len(self)))
+        first, last = self.edges(start, stop, 1, along).tolist()
+        return slice(first, last)
 
     def edges(self, start: float, stop: float, bins: int, along: str = "step") -> np.ndarray:
         """The first row of each part of [start, stop], and the row after the last; found once for all curves of a plot."""

@@ -55,11 +55,12 @@ class Start(NamedTuple):
         """The flow and the map from the start, each (steps, 2) of |X|/δ and Y; NaN where the map has overflowed."""
         return _orbits(self.x, self.y, self.alpha, self.beta, self.learning_rate, min(math.ceil(TURNS * self.period()), MOST))
 
-    def words(self) -> str:
-        """Where it is, the period and the amplitude of its orbit."""
+    def words(self) -> tuple[str, str]:
+        """Where it is, and the period and the amplitude of its orbit."""
         bounds = theory.bounds(self.energy(), self.alpha, self.beta)
-        return (f"start X {self.x:.3g}δ Y {self.y:.3g}: period {self.period():.0f} steps  "
-                f"|X| ≤ {bounds.x_max / theory.delta(self.alpha, self.beta):.3g}δ  |Y| ≤ {bounds.y_max:.3g}")
+        most = bounds.x_max / theory.delta(self.alpha, self.beta)
+        return (f"start X {self.x:.3g}δ  Y {self.y:.3g}",
+                f"period {self.period():.0f}  |X| ≤ {most:.2f}δ  |Y| ≤ {bounds.y_max:.3g}")
 
 
 @lru_cache(maxsize=8)

@@ -23,6 +23,8 @@ class Timeline:
         """Steps across; None shows the whole run."""
         self.stop: float | None = None
         """Right end of a zoomed view; None follows the newest step."""
+        self.head: float | None = None
+        """The step a replay has come to: what a zoomed view then follows."""
         self.cursor: float | None = None
         self.edge: float | None = None
         """Step of the first edge, where there was one."""
@@ -95,8 +97,10 @@ class Timeline:
     def _followed(self) -> float:
         """The end of a zoomed view that follows: it moves in strides, for each move redraws every cell."""
         assert self.span is not None
+        if self._final and self.head is None:
+            return self.last
         stride = max(math.floor(self.span / STRIDES), 1)
-        return self.last if self._final else stride * math.ceil(self.last / stride)
+        return stride * math.ceil((self.last if self.head is None else self.head) / stride)
 
     def _end_at(self, stop: float) -> None:
         assert self.span is not None

@@ -190,8 +190,9 @@ class Dashboard(Viewing):
         if not self.source.frozen:
             if self.timeline.edge is None:
                 self.timeline.edge = first_edge(news.events)
-            over = self.source.condition not in LIVE and self.source.replay is None
-            self.timeline.reach(self.source.history.last_step, final=over)
+            replay, over = self.source.replay, self.source.condition not in LIVE
+            self.timeline.head = replay.step if replay else None
+            self.timeline.reach(replay.last if replay else self.source.history.last_step, final=over)
         self.report(news.events)
 
     def paint(self) -> None:

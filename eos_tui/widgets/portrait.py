@@ -265,14 +265,15 @@ class PhasePortrait(Drawing):
             for name, value in (("α", setting.alpha), ("β", setting.beta), ("δ", setting.delta), ("ε", setting.epsilon))
         )
         if self.start is not None:
-            return [self.start.words(), constants]
+            where, turn = self.start.words()
+            return [f"{where}  {turn}", constants] if len(where) + 2 + len(turn) <= width else [where, turn]
         if orbit.now and not self._in_reach(orbit.now, setting.alpha):
             return ["the orbit has left the plot", constants]
         if not (g > 0 and setting.epsilon > 0):
             return [constants]
         period = _unit_period(float(f"{g:.3g}")) / setting.epsilon
         extremes = theory.bounds(g, setting.alpha, setting.beta)
-        cycle = f"period {period:.0f} steps  |x| ≤ {extremes.x_max / setting.delta:.2f}δ  |y| ≤ {axes.number(extremes.y_max, 3)}"
+        cycle = f"period {period:.0f}  |x| ≤ {extremes.x_max / setting.delta:.2f}δ  |y| ≤ {axes.number(extremes.y_max, 3)}"
         return [f"{constants}  {cycle}"] if len(constants) + 2 + len(cycle) <= width else [cycle, constants]
 
     def _why_empty(self) -> str:
