@@ -53,7 +53,8 @@ def enter(
     total = unrolled.begin(center, v, tracking.beta_every, tracking.beta_window) if tracking.beta_every else unrolled.absent()
     state = EdgeState(
         clock=clock, edge_step=clock.step, theta=theta, bases=jnp.stack([basis, basis]), center=center, projections=count,
-        correction=jnp.zeros_like(theta), remainder=tr.remainder(center, clock.learning_rate), overlap=1.0, predictions=tr.Predictions(v, v, v, v), unrolled=total, scores=scores.fresh(clock.step),
+        correction=jnp.zeros_like(theta), remainder=tr.remainder(center, clock.learning_rate), overlap=1.0,
+        predictions=tr.Predictions(v, v, v, v), unrolled=total, scores=scores.fresh(clock.step),
         anchor_every=anchor_every, anchor_phase=clock.step, flow=flow, flow_basis=center.eigen.vectors,
         flow_sharpness=float(center.sharpness), costs=costs, stage=0, failed=0, constraint_lost=0,
         unstable=0,
@@ -192,7 +193,8 @@ def step(setup: Setup, state: EdgeState) -> tuple[EdgeState | DescentState, Prog
         spent = spent.plus(hvps=tracking.beta_window + 1)
     following = state._replace(
         clock=moved, theta=theta, bases=bases, center=moved_center, projections=count,
-        correction=correction, remainder=remainder, overlap=overlap, predictions=predictions, unrolled=total, costs=spent, stage=stage, failed=failed, constraint_lost=lost_now,
+        correction=correction, remainder=remainder, overlap=overlap, predictions=predictions,
+        unrolled=total, costs=spent, stage=stage, failed=failed, constraint_lost=lost_now,
     )
     return following, Progress([row], events + lost_events, outcome, curves)
 
