@@ -302,11 +302,11 @@ class Dashboard(Viewing):
         title = panel.spec.title if isinstance(panel, LinePlot) else "phase portrait: the level sets of Lemma 3"
         at, history = self.timeline.cursor, self.source.history
         if at is None or not len(history):
-            self.app.push_screen(Formula(title, self._columns_of(panel), self.source.row()))
+            self.app.push_screen(Formula(title, self._columns_of(panel), self.source.row(), data=self.source.data))
             return
         row = history.row_near(at)
         stored = {column.name: history.value(column.name, row) for column in self.source.columns}
-        self.app.push_screen(Formula(title, self._columns_of(panel), stored, f"at step {stored['step']:,.0f}"))
+        self.app.push_screen(Formula(title, self._columns_of(panel), stored, f"at step {stored['step']:,.0f}", self.source.data))
 
     def action_journal(self) -> None:
         self.app.push_screen(Events(self.source.events))
