@@ -4,6 +4,7 @@ stdout carries the data, stderr the story. Exit status: 0 done; 2 bad input, tol
 (diverged, failed, crashed); 130 interrupted with Ctrl-C, the engine stopped cleanly.
 """
 
+import importlib
 import json
 import os
 import shutil
@@ -11,17 +12,19 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 from cyclopts import App, CycloptsError, Parameter
+from cyclopts.validators import Number
 
 import engine
 from engine import control, data_cli, launch, store
 from engine import fork as forks
 from engine.control import AnyCommand, AnyEvent
 from engine.data_cli import DataDir
-from engine.errors import UserError
+from engine.errors import UserError, one_of
 from engine.follow import follow, log_note
 from engine.launch import LIVE
 from engine.spec import DEFAULT_PRESET, load_spec, preset_names
@@ -278,6 +281,31 @@ def rm(name: str, *, force: Switch = False) -> int:
     store.remove(found, force)
     print(f"run {found.name}: removed", file=sys.stderr)
     return 0
+
+
+@app.command
+def bench(
+    problems: tuple[str, ...] = (), /, *, rounds: Annotated[int, Parameter(validator=Number(gte=1))] = 5, json: Switch = False
+) -> int:
+    """Time a tracked step against the published procedure and against its floor, in the same run.
+
+    Args:
+        problems: digits, fashion-1000, fashion-5000, fashion-cnn, transformer; all when none is named.
+        rounds: Interleaved rounds; medians are told.
+        json: Print a JSON array, an object a problem.
+    """
+    folder = Path(__file__).parents[1] / "tests" / "bench"
+    if not (folder / "tracked.py").is_file():
+        raise UserError(f"{folder}: the benchmark is not installed with eos; run `python -m engine bench` in a clone of its sources")
+    sys.path.insert(0, str(folder))
+    from engine.device import configure
+
+    configure()
+    tracked = importlib.import_module("tracked")
+    unknown = [name for name in problems if name not in tracked.PROBLEMS]
+    if unknown:
+        raise UserError(f'bench problem "{unknown[0]}": not known; expected one of {one_of(tracked.PROBLEMS)}')
+    return tracked.main(problems, rounds, json)
 
 
 @app.command(show=False)
