@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 SHARED = ("spec", "columns", "control", "store", "theory", "narrative", "summary", "follow", "launch", "cli", "errors")
 """Modules of the engine that a viewer uses."""
-HEAVY = ("jax", "jaxlib", "flax", "tensorflow_datasets")
+HEAVY = ("jax", "jaxlib", "flax", "tensorflow_datasets", "matplotlib")
 DRAWING = ("textual", "plotext", "eos_tui")
 
 

@@ -6,6 +6,7 @@ Colours are those of Okabe and Ito, told apart by colour-blind eyes, and no mean
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -26,7 +27,7 @@ RATES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 """Colours of runs at different η."""
 DESCENT, CONSTRAINED, PREDICTED, FLOW = BLUE, BLACK, VERMILION, GREEN
 STAGES = {1: SKY, 2: YELLOW, 3: VERMILION, 4: GREEN}
-STYLE = {
+STYLE: dict[Any, Any] = {  # its keys are literals to mypy
     "font.size": 10, "axes.titlesize": 10, "axes.labelsize": 10, "legend.fontsize": 8.5, "xtick.labelsize": 9, "ytick.labelsize": 9,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#dddddd", "grid.linewidth": 0.6,
     "lines.linewidth": 1.1, "legend.frameon": False, "figure.constrained_layout.use": True, "svg.hashsalt": "eos",
@@ -88,16 +89,16 @@ def stages(results: Sequence[Result]) -> Pages:
     below.plot(step, 2 / eta + y, color=DESCENT)
     below.axhline(2 / eta, color=BLACK, linestyle=":")
     below.set(ylabel="sharpness S", xlabel="gradient-descent step t", title="sharpness, 2/η dotted")
-    for kind in STAGES:
-        inside = stage == kind
-        plane.plot(np.abs(x[inside]) / delta, y[inside], ".", color=STAGES[kind], markersize=5, markeredgecolor="#555555", markeredgewidth=0.3,
+    for kind, color in STAGES.items():
+        at = stage == kind
+        plane.plot(np.abs(x[at]) / delta, y[at], ".", color=color, markersize=5, markeredgecolor="#555555", markeredgewidth=0.3,
                    label=f"{kind} {theory.STAGES[kind]}")
     alpha, beta = (float(np.nanmedian(result.column(f"constrained.{name}"))) for name in ("alpha", "beta"))
     orbit = theory.level_set(float(theory.conserved(x[0], y[0], alpha, beta)), alpha, beta)
     plane.plot(orbit[:, 0], orbit[:, 1], color=BLACK, linestyle="--", linewidth=0.9, zorder=0, label="level set of Lemma 3")
     plane.plot(1, 0, "+", color=BLACK, markersize=9)
     plane.set(xlabel="|x| / δ", ylabel="y = change of sharpness", title="the orbit, turning clockwise about (1, 0)")
-    plane.legend(loc="upper right")
+    plane.legend(loc="center", bbox_to_anchor=(0.5, 0.36))  # inside the orbit, under the fixed point
     return {"": canvas}
 
 
@@ -113,8 +114,7 @@ def portraits(results: Sequence[Result]) -> Pages:
             axes.plot(x, y, color=color, label=f"X(0) = {start:g} δ")
             turn = int(np.argmax(x > delta))
             axes.annotate("", (x[turn + 5], y[turn + 5]), (x[turn], y[turn]), arrowprops={"arrowstyle": "-|>", "color": color})
-        axes.plot(delta, 0, "+", color=BLACK, markersize=9)
-        axes.annotate("(δ, 0)", (delta, 0), (5, 5), textcoords="offset points", fontsize=8.5)
+        axes.plot(delta, 0, "+", color=BLACK, markersize=9, linestyle="", label="fixed point (δ, 0)")
         axes.set(xlabel="oscillation X", title=f"{result.wanted.label}: δ = {delta:.3g}")
     panels[0].set_ylabel("change of sharpness Y")
     panels[-1].legend(loc="upper right")
@@ -202,7 +202,7 @@ def gauges(results: Sequence[Result]) -> Pages:
 
 
 def generalized(results: Sequence[Result]) -> Pages:
-    """Appendix G: loss, sharpness and oscillation against the generalized prediction, and F_t against x²/η; a page a setting."""
+    """Appendix G: loss and sharpness against the generalized prediction, and F_t against x²/η; a page for each setting."""
     pages: Pages = {}
     for preset, shown in _by_preset(results).items():
         canvas, panels = _canvas(3, len(shown), 4.6 * len(shown), 8, squeeze=False)
@@ -210,7 +210,7 @@ def generalized(results: Sequence[Result]) -> Pages:
             _compared(loss, sharpness, result)
             loss.set_title(result.wanted.label)
             sampled = [(step, arrays) for step, arrays in curves(result) if float(arrays["delta"]) > 0]
-            shades = matplotlib.colormaps["viridis"](np.linspace(0.1, 0.85, max(len(sampled), 1)))
+            shades = matplotlib.colormaps["viridis"](np.linspace(0.1, 0.85, len(sampled)))
             for shade, (step, arrays) in zip(shades, sampled, strict=True):
                 delta, eta = float(arrays["delta"]), result.learning_rate
                 since = step - (result.edge_step or 0)
@@ -229,7 +229,8 @@ def _compared(loss: Axes, sharpness: Axes, result: Result) -> None:
     """Loss and sharpness of gradient descent, flow and θ†, and what the generalized prediction says, from the edge on."""
     for quantity, axes in (("loss", loss), ("sharpness", sharpness)):
         for family, color, line, width in (
-            ("gd", DESCENT, "-", 1.0), ("flow", FLOW, "-", 1.3), ("generalized", PREDICTED, "--", 0.9), ("constrained", CONSTRAINED, "-", 1.3),
+            ("gd", DESCENT, "-", 1.0), ("flow", FLOW, "-", 1.3), ("generalized", PREDICTED, "--", 0.9),
+            ("constrained", CONSTRAINED, "-", 1.3),
         ):  # fmt: skip
             if (family, quantity) != ("constrained", "sharpness"):  # there it lies on 2/η
                 _at_edge(axes, result, f"{family}.{quantity}", color, linestyle=line, linewidth=width)
@@ -283,7 +284,7 @@ def _labels(axes: Axes, y: str, log: bool = False, x: str = "gradient-descent st
         axes.set_yscale("log")
 
 
-def _style_legend(axes: Axes, entries: Sequence[tuple[str, str]]) -> None:
+def _style_legend(axes: Axes, entries: Sequence[tuple[str, Literal["-", ":"]]]) -> None:
     axes.legend(handles=[Line2D([], [], color="#555555", linestyle=line, label=words) for words, line in entries])
 
 

@@ -83,7 +83,8 @@ class Progress:
         from rich.progress import Progress as Bars
 
         console = Console(stderr=True, highlight=False)
-        columns = (TextColumn("{task.fields[title]}"), BarColumn(24), TextColumn("{task.percentage:>3.0f}%"), TextColumn("{task.description}"))
+        share_done, told = TextColumn("{task.percentage:>3.0f}%"), TextColumn("{task.description}")
+        columns = (TextColumn("{task.fields[title]}"), BarColumn(24), share_done, told)
         bars = stack.enter_context(Bars(*columns, console=console, transient=True, refresh_per_second=4))
         whole = bars.add_task("", title="all runs", total=1.0)
         current = bars.add_task("", title=title, total=1.0)
