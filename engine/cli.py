@@ -180,6 +180,36 @@ def presets(*, json: Switch = False) -> int:
 
 
 @app.command
+def reproduce(
+    figure: str, *, small: Switch = False, out: Path = Path("figures"), overrides: Overrides = (), json: Switch = False,
+    data_dir: DataDir = None,
+) -> int:
+    """Make a figure of the paper anew: its runs, then SVG, PNG, CSV and a manifest. Needs the extra `figures`.
+
+    Runs that have ended are kept and those cut short go on, so the same command again goes on after an interruption.
+
+    Args:
+        figure: fig1 to fig6, appendix-e or appendix-g.
+        small: The small twins, on data that ship with eos: minutes on a laptop.
+        out: The folder that the files are written to.
+        overrides: `section.field=value` for every run of the figure; may be repeated.
+        json: Print the manifest as one JSON object.
+    """
+    from engine.figures.reproduce import reproduce as make
+
+    manifest = make(figure, small, out, overrides, data_dir)
+    if manifest is None:
+        print("interrupted; the same command goes on from there", file=sys.stderr)
+        return INTERRUPTED
+    if json:
+        _print_json(manifest)
+    else:
+        for name in manifest["files"]:
+            print(out / name)
+    return 0
+
+
+@app.command
 def pause(name: str) -> int:
     """Pause a run at its next step.
 

@@ -26,6 +26,9 @@ QUIET = (control.StageChanged, control.Checkpointed, control.Anchored, control.F
 """Events that come too often to be told one by one, and the one that the caller tells."""
 
 Tell = Callable[[str], None]
+Draw = Callable[["Followed", State], None]
+Display = tuple[Tell, Draw]
+"""How to tell an event, and how to show progress."""
 
 
 class Followed:
@@ -66,8 +69,8 @@ class Followed:
         return budget.steps
 
 
-def follow(run: Run, pid: int) -> bool:
-    """Show a run until its engine has ended. Returns whether the user interrupted it."""
+def follow(run: Run, pid: int, display: Callable[[ExitStack], Display] | None = None) -> bool:
+    """Show a run until its engine has ended, as `display` says, else by a bar or lines. Returns whether the user interrupted it."""
     followed, asked, heeded = Followed(run, pid), 0, 0
 
     def ask(*_: object) -> None:  # only counts: an exception could come in the middle of anything
@@ -77,7 +80,7 @@ def follow(run: Run, pid: int) -> bool:
     previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with ExitStack() as stack:
-            tell, draw = _display(stack)
+            tell, draw = (display or _display)(stack)
             while True:
                 state, events = followed.poll()
                 for event in events:
@@ -112,9 +115,9 @@ def _has_ended(pid: int) -> bool:
         return True
 
 
-def _display(stack: ExitStack) -> tuple[Tell, Callable[[Followed, State], None]]:
+def _display(stack: ExitStack) -> Display:
     """How to tell an event and how to show progress: a bar that is redrawn on a terminal, else a line now and then."""
-    if sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb":
+    if redraws():
         return _bar(stack)
     last = time.monotonic()
 
@@ -130,7 +133,12 @@ def _display(stack: ExitStack) -> tuple[Tell, Callable[[Followed, State], None]]
     return tell, draw
 
 
-def _bar(stack: ExitStack) -> tuple[Tell, Callable[[Followed, State], None]]:
+def redraws() -> bool:
+    """Whether stderr is a terminal on which a line can be drawn again."""
+    return sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def _bar(stack: ExitStack) -> Display:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
