@@ -35,6 +35,10 @@ class PlotSpec(NamedTuple):
     """Draw even and odd rows as two lines, the odd ones fainter."""
     from_edge: bool = False
     """Nothing is recorded before the edge: a view of the whole run begins there."""
+    veil: str = ""
+    """A column that is 0 where nothing is claimed of the curves: there the ground is dotted."""
+    marks: tuple[tuple[float, str], ...] = ()
+    """Places on the horizontal axis where a line stands, each with its name."""
 
 
 class Axis(NamedTuple):

@@ -96,6 +96,8 @@ def paint(
     if spec.zero and not spec.log and limits.lo < 0 < limits.hi:
         row = box.row(0, limits)
         canvas.text(row, box.left, ("-" if ascii else "┈") * box.width, role_style(theme, "muted", 1), under=True)
+    for at, name in spec.marks:
+        surround.mark(canvas, box, span, at, name, role_style(theme, "muted"))
     scale = 4 * box.height / limits.span
     for layer in (*others, *layers):
         lo, hi = connect((layer.trace.lo - limits.lo) * scale, (layer.trace.hi - limits.lo) * scale)
@@ -107,6 +109,8 @@ def paint(
         canvas.dots(dots, box.top, box.left, layer.style, layer.pen.mark)
     if threshold is not None:
         surround.threshold_line(canvas, box, threshold, limits, role_style(theme, "threshold"), spec.log)
+    if spec.veil:
+        surround.veil(canvas, box, span, history, spec.veil, role_style(theme, "muted", 2))
     if span.cursor is not None:
         surround.cursor(canvas, box, span, role_style(theme, "muted"))
     if all(np.isnan(layer.trace.lo).all() for layer in layers):

@@ -4,14 +4,14 @@ Reading and taking are apart: `read` touches the disk and may run in a thread, `
 runs where the screen is drawn. A live run, a finished one and one that is played again go through the same two calls.
 """
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
 
 from engine import launch
-from engine.columns import COUPLED, Column, predicted
+from engine.columns import COUPLED, THEOREM, UNROLLED, Column, predicted
 from engine.control import AnyCommand, AnyEvent, send
 from engine.errors import UserError
 from engine.spec import PREDICTIONS
@@ -23,7 +23,9 @@ from eos_tui.series import History
 LIVE = ("starting", "running", "paused")
 BLOCK = 16384
 """Rows read at a time."""
-_ABOUT_CENTER = frozenset(column.name for column in (*COUPLED, *(c for form in PREDICTIONS for c in predicted(form))))
+_ABOUT_CENTER = frozenset(
+    column.name for column in (*COUPLED, *THEOREM, *UNROLLED, *(c for form in PREDICTIONS for c in predicted(form)))
+)
 """Columns that belong to θ† and to the predictions about it: a gap in them says that there is nothing to follow."""
 
 Condition = Liveness | Literal["removed"]
@@ -41,6 +43,32 @@ class News(NamedTuple):
     """The end of the engine's log, where it crashed."""
     more: bool = False
     """Whether rows are left to read."""
+    provenance: Mapping[str, Any] | None = None
+    """As the engine wrote it at its start; read once."""
+
+
+class DataFacts(NamedTuple):
+    """Which data a run trains on, as the engine recorded at its start."""
+
+    name: str
+    sha256: str
+    """Of the prepared training inputs and targets; empty where the run has none recorded."""
+    rule: str
+    """How the examples were chosen and prepared."""
+    origin: str
+
+    @property
+    def label(self) -> str:
+        """Name and the first eight characters of the sum."""
+        return f"{self.name} {self.sha256[:8]}".rstrip()
+
+    @classmethod
+    def of(cls, provenance: Mapping[str, Any]) -> "DataFacts | None":
+        """The facts in a run's provenance; None where it names no data."""
+        facts = provenance.get("problem")
+        if not isinstance(facts, dict) or not isinstance(facts.get("data"), str):
+            return None
+        return cls(*(harmless(str(facts.get(name, ""))) for name in ("data", "sha256", "rule", "origin")))
 
 
 class Source:
@@ -60,6 +88,8 @@ class Source:
         self.frozen = False
         """Rows wait on disk while the view is frozen; events and state come on."""
         self.replay: Replay | None = None
+        self.data: DataFacts | None = None
+        self._identified = False
         self._rows, self._events = RowTail(run), EventTail(run)
 
     def read(self) -> News:
@@ -69,14 +99,17 @@ class Source:
             return News(nothing, [], self.engine, "removed", "")
         state, condition = self.run.state(), self.run.liveness()  # before the rows: "finished" then means all of them
         rows = nothing if self.frozen else self._rows.poll(BLOCK)
+        provenance = None if self._identified else self.run.provenance()
         log = launch.log_tail(self.run) if condition == "crashed" else ""
-        return News(rows, [_told(event) for event in self._events.poll()], cleaned(state), condition, log, len(rows) == BLOCK)
+        return News(rows, [_told(event) for event in self._events.poll()], cleaned(state), condition, log, len(rows) == BLOCK, provenance)
 
     def take(self, news: News) -> None:
         """Make it what is known, and move on what is played again."""
         self.history.extend(news.rows)
         self.journal += news.events
         self.engine, self.condition, self.log = news.state, news.condition, news.log
+        if news.provenance:
+            self.data, self._identified = DataFacts.of(news.provenance), True
         self.history.limit = None
         if self.replay is not None:
             self.replay.tick(self.history.last_step)

@@ -111,6 +111,26 @@ def cursor(canvas: Canvas, box: Box, span: Span, muted: Style) -> None:
         canvas.text(box.top + box.height + box.axis, at, label, style + Style(reverse=True))
 
 
+def mark(canvas: Canvas, box: Box, span: Span, at: float, name: str, muted: Style) -> None:
+    """A line through every row at a place on the axis, behind the curves, its name beside its top."""
+    if span.start <= at <= span.stop:
+        column = box.column(at, span)
+        canvas.rule(column, box.top, box.height, ":" if canvas.ascii else "┊", muted, under=True)
+        canvas.text(box.top, column + 1, name, muted, under=True)
+
+
+def veil(canvas: Canvas, box: Box, span: Span, history: History, column: str, style: Style) -> None:
+    """Dots behind the curves in each cell of the axis where the column is 0 in any row, dense where it is so in all of them."""
+    if not history.has(column) or not len(history) or not span.stop > span.start:
+        return
+    found = history.envelope(column, span.start, span.stop, box.width, span.axis.along)
+    some, dense = ASCII_VEIL if canvas.ascii else VEIL
+    for at in np.flatnonzero(found.lo == 0).tolist():
+        canvas.rule(box.left + at, box.top, box.height, dense if found.hi[at] == 0 else some, style, under=True)
+
+
+VEIL, ASCII_VEIL = ("·", "░"), (".", ":")
+"""Where some rows are veiled, and where all are."""
 STAGE_ROLES = ("muted", "gd", "warn", "threshold", "good")
 """Of no stage, and of stages 1 to 4."""
 

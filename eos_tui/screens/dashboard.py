@@ -19,7 +19,9 @@ from eos_tui.screens.assumptions import Assumptions
 from eos_tui.screens.driving import ACTIONS
 from eos_tui.screens.formula import Formula
 from eos_tui.screens.journal import Events
+from eos_tui.screens.landscape import Landscape
 from eos_tui.screens.spectrum import Spectrum
+from eos_tui.screens.theorem import Theorem
 from eos_tui.screens.viewing import Panel, Viewing, first_edge
 from eos_tui.source import LIVE, News, Source
 from eos_tui.widgets.footer import Footer
@@ -306,11 +308,11 @@ class Dashboard(Viewing):
         title = panel.spec.title if isinstance(panel, LinePlot) else "phase portrait: the level sets of Lemma 3"
         at, history = self.timeline.cursor, self.source.history
         if at is None or not len(history):
-            self.app.push_screen(Formula(title, self._columns_of(panel), self.source.row()))
+            self.app.push_screen(Formula(title, self._columns_of(panel), self.source.row(), data=self.source.data))
             return
         row = history.row_near(at)
         stored = {column.name: history.value(column.name, row) for column in self.source.columns}
-        self.app.push_screen(Formula(title, self._columns_of(panel), stored, f"at step {stored['step']:,.0f}"))
+        self.app.push_screen(Formula(title, self._columns_of(panel), stored, f"at step {stored['step']:,.0f}", self.source.data))
 
     def action_journal(self) -> None:
         self.app.push_screen(Events(self.source.events))
@@ -318,8 +320,18 @@ class Dashboard(Viewing):
     def action_assumptions(self) -> None:
         self.app.push_screen(Assumptions(self.source, self.header.ascii))
 
+    def _since_edge(self) -> Window:
+        """The steps in view; of the whole run, those from the edge on."""
+        return Window(*self.timeline.window(True), self.timeline.cursor)
+
     def action_spectrum(self) -> None:
-        self.app.push_screen(Spectrum(self.source, lambda: Window(*self.timeline.window(True), self.timeline.cursor), self.header.ascii))
+        self.app.push_screen(Spectrum(self.source, self._since_edge, self.header.ascii))
+
+    def action_landscape(self) -> None:
+        self.app.push_screen(Landscape(self.source, self.header.ascii))
+
+    def action_theorem(self) -> None:
+        self.app.push_screen(Theorem(self.source, self._since_edge, self.header.ascii))
 
     def action_launcher(self) -> None:
         self.app.open_launcher(self.source.run)

@@ -12,6 +12,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from engine.columns import Column
+from eos_tui.source import DataFacts
 
 
 def entry(column: Column, value: float, when: str = "") -> Content:
@@ -26,17 +27,28 @@ def entry(column: Column, value: float, when: str = "") -> Content:
     )
 
 
+def origin(data: DataFacts) -> Content:
+    """Where the data of a run come from."""
+    said = [f"    {text}\n" for text in (data.rule, data.origin) if text]
+    return Content.assemble(
+        ("data", "bold $accent"), (f"  {data.name}\n", "bold"), *said,
+        (f"    SHA-256 of the prepared examples {data.sha256 or 'not recorded'}\n", "$text-muted"),
+    )
+
+
 class Formula(ModalScreen[None]):
-    """The quantities of one plot."""
+    """The quantities of one plot, and where the run's data come from."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,i,enter", "dismiss(None)", "close")]
 
-    def __init__(self, title: str, columns: Sequence[Column], row: Mapping[str, float], when: str = ""):
+    def __init__(self, title: str, columns: Sequence[Column], row: Mapping[str, float], when: str = "",
+                 data: DataFacts | None = None):
         super().__init__()
-        self._title, self._columns, self._row, self._when = title, columns, row, when
+        self._title, self._columns, self._row, self._when, self._data = title, columns, row, when, data
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="page") as page:
             page.border_title = self._title
             page.border_subtitle = "esc closes"
-            yield Static(Content("\n").join(entry(c, self._row.get(c.name, math.nan), self._when) for c in self._columns))
+            told = [entry(c, self._row.get(c.name, math.nan), self._when) for c in self._columns]
+            yield Static(Content("\n").join(told + ([origin(self._data)] if self._data else [])))

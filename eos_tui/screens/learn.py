@@ -301,7 +301,7 @@ class Learn(Driving):
         specs = self.trip.specs(self.step.forms)
         names = {curve.column for name in self.step.plots if name in specs for curve in specs[name].curves}
         shown = [column for column in self.source.run.columns if column.name in names]
-        self.app.push_screen(Formula(self.step.title, shown, self.source.row()))
+        self.app.push_screen(Formula(self.step.title, shown, self.source.row(), data=self.source.data))
 
     def action_open_dashboard(self) -> None:
         self._kept = self.trip

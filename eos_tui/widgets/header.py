@@ -109,6 +109,10 @@ def position(source: Source, row: Mapping[str, float], color: Color, width: int,
     epsilon = row.get("constrained.epsilon", math.nan)
     if math.isfinite(epsilon) and width >= 100:
         parts.append(Content.assemble(("ε ", muted), (f"{epsilon:.3f}", "")))
+    if source.data is not None:
+        data = Content.assemble(("data ", muted), source.data.label)
+        if Content("   ").join([*parts, data]).cell_length <= width:  # last, where there is room
+            parts.append(data)
     return Content("   ").join(parts)
 
 
