@@ -122,7 +122,7 @@ class Theorem(LivePage):
 
     def _claims(self, window: Window) -> list[Content]:
         """Where the hypothesis fails in view, and whether it holds now."""
-        least, sign = self.source.run.spec.tracking.hypothesis, (ASCII_VEIL if self.ascii else VEIL)[-1]
+        least, sign = self.source.run.spec.tracking.hypothesis, "".join(ASCII_VEIL if self.ascii else VEIL)
         history, now = self.source.history, self.source.row().get(HYPOTHESIS, math.nan)
         void, known = unclaimed(history, window.start, window.stop)
         if not known:
@@ -130,7 +130,7 @@ class Theorem(LivePage):
         word, role = ("holds", "good") if now == 1 else ("fails", "warn") if now == 0 else ("is not known", "muted")
         return [
             Content.assemble(f"|x⋆| ≥ {least:g}δ ", (f"{word} now", f"bold {self.color(role)}")),
-            Content.assemble((sign * 2, self.color("muted")), f" claims nothing at {void / known:.0%} of steps"),
+            Content.assemble((sign, self.color("muted")), f" claims nothing at {void / known:.0%} of steps"),
         ]
 
     def _absent(self) -> str:
