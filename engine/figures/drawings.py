@@ -192,10 +192,9 @@ def gauges(results: Sequence[Result]) -> Pages:
                 _plot(axes, _since(result), values, color, label=result.wanted.label)
                 if gauge.rule == "order epsilon":
                     _plot(axes, _since(result), result.column("constrained.epsilon"), color, linestyle=":")
-            bound = " (ε dotted)" if gauge.rule == "order epsilon" else ""
-            axes.set_title(f"{gauge.label}: {gauge.formula} {gauge.claim}{bound}" if gauge.claim else gauge.formula, fontsize=9)
+            axes.set_title(f"{gauge.label}: {gauge.formula}, {gauge.claim}", fontsize=9)
             _labels(axes, "", log=gauge.rule != "positive", x="steps since the edge")
-        canvas.suptitle(_setting(shown[0]))
+        canvas.suptitle(f"{_setting(shown[0])}; dotted: ε")
         panels[0, 0].legend()
         pages[f"-{_short(preset)}"] = canvas
     return pages
