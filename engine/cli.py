@@ -4,6 +4,7 @@ stdout carries the data, stderr the story. Exit status: 0 done; 2 bad input, tol
 (diverged, failed, crashed); 130 interrupted with Ctrl-C, the engine stopped cleanly.
 """
 
+import importlib
 import json
 import os
 import shutil
@@ -16,12 +17,14 @@ from typing import Annotated, Any
 
 import msgspec
 from cyclopts import App, CycloptsError, Parameter
+from cyclopts.validators import Number
 
 import engine
 from engine import control, data_cli, launch, store
+from engine import fork as forks
 from engine.control import AnyCommand, AnyEvent
 from engine.data_cli import DataDir
-from engine.errors import UserError
+from engine.errors import UserError, one_of
 from engine.follow import follow, log_note
 from engine.launch import LIVE
 from engine.spec import DEFAULT_PRESET, load_spec, preset_names
@@ -238,6 +241,23 @@ def advance(name: str, steps: int) -> int:
 
 
 @app.command
+def fork(name: str, *, step: int | None = None, overrides: Overrides = (), new_name: str | None = None) -> int:
+    """Go on from a checkpoint of a run as a new run, with another learning rate or other settings.
+
+    Args:
+        name: A run's name, or the path of a run directory.
+        step: Fork from the newest checkpoint at or before this step; without it, from the newest of all.
+        overrides: `section.field=value`, as in `--set optimizer.learning_rate=0.05`; may be repeated.
+        new_name: The new run's name; made from the preset and the time when not given.
+    """
+    found = resolve(name)
+    made = forks.fork(found, found.state().step if step is None else step, overrides, new_name)
+    launch.start(made)
+    print(f"run {made.name} goes on from {found.name}")
+    return 0
+
+
+@app.command
 def checkpoint(name: str) -> int:
     """Have a run write a checkpoint now.
 
@@ -291,6 +311,31 @@ def rm(name: str, *, force: Switch = False) -> int:
     store.remove(found, force)
     print(f"run {found.name}: removed", file=sys.stderr)
     return 0
+
+
+@app.command
+def bench(
+    problems: tuple[str, ...] = (), /, *, rounds: Annotated[int, Parameter(validator=Number(gte=1))] = 5, json: Switch = False
+) -> int:
+    """Time a tracked step against the published procedure and against its floor, in the same run.
+
+    Args:
+        problems: digits, fashion-1000, fashion-5000, fashion-cnn, transformer; all when none is named.
+        rounds: Interleaved rounds; medians are told.
+        json: Print a JSON array, an object a problem.
+    """
+    folder = Path(__file__).parents[1] / "tests" / "bench"
+    if not (folder / "tracked.py").is_file():
+        raise UserError(f"{folder}: the benchmark is not installed with eos; run `python -m engine bench` in a clone of its sources")
+    sys.path.insert(0, str(folder))
+    from engine.device import configure
+
+    configure()
+    tracked = importlib.import_module("tracked")
+    unknown = [name for name in problems if name not in tracked.PROBLEMS]
+    if unknown:
+        raise UserError(f'bench problem "{unknown[0]}": not known; expected one of {one_of(tracked.PROBLEMS)}')
+    return tracked.main(problems, rounds, json)
 
 
 @app.command(show=False)

@@ -9,7 +9,7 @@ import os
 import secrets
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -42,6 +42,12 @@ class Advance(Command, frozen=True, kw_only=True, tag="advance"):
     steps: Annotated[int, Meta(ge=1, le=10**9)]
 
 
+class AdvanceTo(Command, frozen=True, kw_only=True, tag="advance_to"):
+    """Go on until the next stage of the cycle, or the next event of any kind, then pause."""
+
+    what: Literal["stage", "event"]
+
+
 class Checkpoint(Command, frozen=True, kw_only=True, tag="checkpoint"):
     """Write a checkpoint now."""
 
@@ -62,7 +68,7 @@ class Anchor(Command, frozen=True, kw_only=True, tag="anchor"):
     every: Annotated[int, Meta(ge=0, le=10**9)] | None = None
 
 
-AnyCommand = Pause | Resume | Advance | Checkpoint | Stop | SetLearningRate | Anchor
+AnyCommand = Pause | Resume | Advance | AdvanceTo | Checkpoint | Stop | SetLearningRate | Anchor
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
@@ -80,8 +86,14 @@ class Started(Event, frozen=True, kw_only=True, tag="started"):
     """The engine took up the run, fresh or from a checkpoint."""
 
 
+class Forked(Event, frozen=True, kw_only=True, tag="forked"):
+    """The run goes on from a checkpoint of another."""
+
+    parent: str
+
+
 class EdgeReached(Event, frozen=True, kw_only=True, tag="edge_reached"):
-    """The sharpness at a midpoint reached 2/η; the constrained trajectory starts here."""
+    """The sharpness reached 2/η: at a midpoint, where the constrained trajectory starts, or at a reading while training."""
 
     sharpness: float
 
@@ -173,7 +185,7 @@ class Finished(Event, frozen=True, kw_only=True, tag="finished"):
 
 
 AnyEvent = (
-    Started | EdgeReached | StageChanged | Anchored | PredictionLost | AssumptionFailed | AssumptionRestored
+    Started | Forked | EdgeReached | StageChanged | Anchored | PredictionLost | AssumptionFailed | AssumptionRestored
     | EigenvalueUnstable | SpectrumGrown | EigenvectorsSwapped | EigenpairCorrected | ConstraintLost | TrackingEnded | LearningRateChanged
     | Paused | Resumed | Checkpointed | Refused | Finished
 )

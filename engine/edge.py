@@ -53,7 +53,8 @@ def enter(
     total = unrolled.begin(center, v, tracking.beta_every, tracking.beta_window) if tracking.beta_every else unrolled.absent()
     state = EdgeState(
         clock=clock, edge_step=clock.step, theta=theta, bases=jnp.stack([basis, basis]), center=center, projections=count,
-        overlap=1.0, predictions=tr.Predictions(v, v, v, v), unrolled=total, scores=scores.fresh(clock.step),
+        correction=jnp.zeros_like(theta), remainder=tr.remainder(center, clock.learning_rate), overlap=1.0,
+        predictions=tr.Predictions(v, v, v, v), unrolled=total, scores=scores.fresh(clock.step),
         anchor_every=anchor_every, anchor_phase=clock.step, flow=flow, flow_basis=center.eigen.vectors,
         flow_sharpness=float(center.sharpness), costs=costs, stage=0, failed=0, constraint_lost=0,
         unstable=0,
@@ -156,8 +157,9 @@ def step(setup: Setup, state: EdgeState) -> tuple[EdgeState | DescentState, Prog
     # Move θ† last.
     if ended is None:
         guess = tr.first_guess(center, eta)
+        expected = guess + state.remainder + state.correction  # what Lemma 13 leaves out changes little from step to step
         start = center.eigen.vectors
-        moved_center, count, spent, good = _settle(setup, guess, start, center.top_eigenvector, center, eta)
+        moved_center, count, spent, good = _settle(setup, expected, start, center.top_eigenvector, center, eta)
         moved_center, count, spent, audit_events = _audit(setup, moved, moved_center, count, spent)
         events += audit_events
         residual = float(moved_center.eigen.residuals[0])
@@ -183,12 +185,15 @@ def step(setup: Setup, state: EdgeState) -> tuple[EdgeState | DescentState, Prog
         events.append(control.EigenvectorsSwapped(step=moved.step, text=text))
     lost_now, lost_events = _constraint_lost(setup, state, moved_center, moved)
     predictions = tr.carry(advance, moved_center.top_eigenvector) if advance is not None else state.predictions
+    remainder = tr.remainder(moved_center, eta)
+    correction = moved_center.theta + remainder - guess - state.remainder
     total = state.unrolled
     if tracking.beta_every:
         total = unrolled.advance(problem, total, clock.step, center, moved_center, eta, dtype)
         spent = spent.plus(hvps=tracking.beta_window + 1)
     following = state._replace(
-        clock=moved, theta=theta, bases=bases, center=moved_center, projections=count, overlap=overlap, predictions=predictions,
+        clock=moved, theta=theta, bases=bases, center=moved_center, projections=count,
+        correction=correction, remainder=remainder, overlap=overlap, predictions=predictions,
         unrolled=total, costs=spent, stage=stage, failed=failed, constraint_lost=lost_now,
     )
     return following, Progress([row], events + lost_events, outcome, curves)

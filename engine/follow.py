@@ -40,6 +40,7 @@ class Followed:
         self.edge_step: int | None = None
         self.gone = False
         """The engine process has ended, however it did."""
+        self._readings = run.spec.tracking.mode == "sharpness"
         self._rows, self._journal = RowTail(run), EventTail(run)
         self._note(self._journal.poll())  # of an earlier engine, not to be told again
 
@@ -49,7 +50,7 @@ class Followed:
         rows = self._rows.poll()
         for column, k in self.run.index.items():
             values = rows[:, k]
-            if column == "gd.midpoint_sharpness":  # measured only now and then
+            if column == "gd.midpoint_sharpness" or self._readings:  # measured only now and then
                 values = values[np.isfinite(values)]
             if len(values):
                 self.row[column] = float(values[-1])

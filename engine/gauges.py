@@ -45,17 +45,17 @@ def _gap(value: float, _: float, limit: float) -> Verdict:
 
 RULES: dict[str, Rule] = {
     "positive": Rule(
-        "green above 0, else red", "the sign alone matters: at α ≤ 0 nothing drives the sharpness to the edge, and δ and ε do not exist",
+        "green above 0, else red", "at α ≤ 0 nothing drives the sharpness to the edge, and δ and ε do not exist",
         lambda value, _, __: "green" if value > 0 else "red",
     ),
     "small": Rule(
         f"green to {LARGE_EPSILON:g}, amber to {LOST_EPSILON:g}, red beyond",
-        "on the default problem predictions hold 100 steps at ε = 0.1 and 40 at 0.19; at 0.3 a burst, 1/ε steps, is no longer many steps",
+        "the default problem's predictions hold 100 steps at ε = 0.1, 40 at 0.19; at 0.3, 1/ε is 3 steps",
         lambda value, _, __: _banded(value, LARGE_EPSILON, LOST_EPSILON),
     ),
     "order one": Rule(
         f"green from {1 / NEAR_ONE:g}, amber from {1 / FAR_FROM_ONE:g}, red below",
-        "neither can exceed 1; within a decade is Θ(1), beyond two it is no more than a random direction gives among 10,000 parameters",
+        "neither exceeds 1; within a decade is Θ(1); γ of a random direction is 1/√p, at p = 10⁴ that is 0.01",
         lambda value, _, __: "red" if value <= 0 else _banded(1 / value, NEAR_ONE, FAR_FROM_ONE),
     ),
     "bounded": Rule(
@@ -64,12 +64,12 @@ RULES: dict[str, Rule] = {
     ),
     "order epsilon": Rule(
         f"green to {NEAR_EPSILON:g}ε, amber to {FAR_FROM_EPSILON:g}ε, red beyond or above {NO_LONGER_SMALL:g}",
-        "O(ε) with a constant of half a decade, and doubtful within one; 1 is the worst case, and half of it is not small at any ε",
+        "O(ε) with a constant up to 3, doubtful to 10; 1 is the worst case, and half of it is never small",
         _order_epsilon,
     ),
     "gap": Rule(
-        f"green to {CLOSE_SECOND:g}, amber below the limit of the run (1.9), red from there",
-        "a second direction is unstable at 2; the authors stop at 1.9",
+        f"green to {CLOSE_SECOND:g}, red at the limit, else amber",
+        "a second direction is unstable at 2; the authors stop at 1.9, the limit unless the run sets another",
         _gap,
     ),
 }

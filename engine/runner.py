@@ -57,6 +57,7 @@ class Runner:
         self._stop_id = ""
         self._refused: set[str] = set()  # told once: a file that cannot be removed is found again at every step
         self._pause_at: int | None = None
+        self._pause_on: type[control.Event] | None = None  # kinds of event to pause at
         self._advancing = ""  # id of the advance command in progress
         self._ticks: deque[tuple[float, int]] = deque()
         self._worked = run.state().seconds
@@ -156,7 +157,9 @@ class Runner:
         if self._rehearsal is None:  # after the first rows: a curve should move first
             self._rehearsal = threading.Thread(target=experiment.rehearse, daemon=True)
             self._rehearsal.start()
-        if self._pause_at is not None and experiment.clock.step >= self._pause_at and self.outcome is None:
+        arrived = self._pause_at is not None and experiment.clock.step >= self._pause_at
+        met = self._pause_on is not None and any(isinstance(event, self._pause_on) for event in progress.events)
+        if (arrived or met) and self.outcome is None:
             self._pause(self._advancing)
         if time.monotonic() - self._last_checkpoint > self.spec.recording.checkpoint_seconds:
             self._checkpoint()
@@ -194,6 +197,10 @@ class Runner:
             self._go(step + command.steps, answers)
             text = f"advancing {command.steps} steps from step {step}"
             self._emit([control.Resumed(step=step, text=text, answers=answers)])
+        elif isinstance(command, control.AdvanceTo):
+            self._go(None, answers, control.StageChanged if command.what == "stage" else control.Event)
+            text = f"going on from step {step} to the next {command.what}"
+            self._emit([control.Resumed(step=step, text=text, answers=answers)])
         elif isinstance(command, control.Checkpoint):
             path = self._checkpoint()
             self._emit([control.Checkpointed(step=step, text=f"checkpoint at step {step}: {path.name}", answers=answers)])
@@ -209,14 +216,14 @@ class Runner:
 
     def _pause(self, answers: str) -> None:
         step = self._experiment().clock.step
-        self.status, self._pause_at, self._advancing = "paused", None, ""
+        self.status, self._pause_at, self._pause_on, self._advancing = "paused", None, None, ""
         self._worked += time.monotonic() - self._since
         self._since = time.monotonic()
         self._write_state()
         self._emit([control.Paused(step=step, text=f"paused at step {step}", answers=answers)])
 
-    def _go(self, pause_at: int | None, answers: str) -> None:
-        self._pause_at, self._advancing = pause_at, answers
+    def _go(self, pause_at: int | None, answers: str, pause_on: type[control.Event] | None = None) -> None:
+        self._pause_at, self._pause_on, self._advancing = pause_at, pause_on, answers
         if self.status == "paused":
             self._since = self._last_row = time.monotonic()
             self._ticks.clear()

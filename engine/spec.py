@@ -177,7 +177,7 @@ class Tracking(Part, frozen=True, kw_only=True):
 
     mode: Literal["coupled", "sharpness"] = "coupled"
     """`coupled` seeks the edge and follows θ†, the predictions and gradient flow from there; `sharpness` trains and reads the
-    sharpness now and then (Figure 6), and of this section uses the next two, `eigenvalues` and `eigen_tolerance` alone."""
+    sharpness now and then (Figure 6), and of this section uses the next two and `eigenvalues` alone."""
     sharpness_every: Count = 40
     """Steps between readings of sharpness, accuracy and test loss (`sharpness` only)."""
     sharpness_examples: CountOrNever = 0

@@ -58,6 +58,8 @@ class EdgeState(NamedTuple):
     bases: Array  # (2, k, p) its top eigenvectors two steps ago and one step ago: it alternates
     center: TaylorCenter
     projections: int  # that the centre took
+    correction: Array  # (p,) what the first guess left out
+    remainder: Array  # (p,) what the tolerances left: one more projection would move the centre so
     overlap: float  # |u_t·u_{t−1}|
     predictions: Predictions
     unrolled: Unrolled  # of no sources and no vectors when (5) is left out

@@ -175,9 +175,9 @@ class RowTail:
     def __init__(self, run: Run, start: int = 0):
         self.run, self.next = run, start
 
-    def poll(self) -> np.ndarray:
-        """The rows that came since the last call, (rows, columns)."""
-        rows = self.run.rows(self.next)
+    def poll(self, most: int | None = None) -> np.ndarray:
+        """The rows that came since the last call, (rows, columns), the oldest `most` of them."""
+        rows = self.run.rows(self.next, None if most is None else self.next + most)
         self.next += len(rows)
         return rows
 

@@ -49,8 +49,10 @@ def _sharpness(table: dict[str, np.ndarray]) -> float | None:
         if name in table:
             share = table[name] * table["learning_rate"] / 2
             known = share[np.isfinite(share)]
+            last = share[-count:]  # the sharpness may be read now and then only: the mean is over rows, not readings
+            recent = last[np.isfinite(last)]
             if len(known):
-                return float(known[-count:].mean())
+                return float((recent if len(recent) else known[-count:]).mean())
     return None
 
 

@@ -84,6 +84,14 @@ def project(point: Point, dS: Array, learning_rate: float, on_boundary: bool) ->
 
 
 @jax.jit
+def remainder(center: TaylorCenter, learning_rate: float) -> Array:
+    """How one more linearised projection would move a centre, (p,): what the tolerances of the constraints left."""
+    u, gap = center.top_eigenvector, center.sharpness.astype(center.theta.dtype) - 2 / learning_rate
+    gap = jnp.where(center.alpha > 0, gap, jnp.maximum(gap, 0))
+    return -gap / center.beta * center.grad_sharpness_perp - u * (u @ center.grad) / center.sharpness.astype(u.dtype)
+
+
+@jax.jit
 def first_guess(center: TaylorCenter, learning_rate: float) -> Array:
     """Lemma 13: θ†_{t+1} ≈ θ†_t − ηP^⊥_{u,∇S}∇L, up to O(ε²). Where α ≤ 0 the constraint lets go: only u is projected out."""
     u, dS_perp = center.top_eigenvector, center.grad_sharpness_perp

@@ -21,6 +21,9 @@ from engine.curvature import TaylorCenter
 from engine.problem import Problem
 from engine.trajectories import displacement
 
+FARTHEST = 1e150
+"""The |x⋆| from which the sum counts as lost."""
+
 
 class Unrolled(NamedTuple):
     """The sum of (5) at a step: its prediction, and the sources it is made of."""
@@ -52,7 +55,8 @@ def advance(
 ) -> Unrolled:
     """One step on, from the centre at `step` to the `following` one. Products in `dtype`, one for each vector."""
     every, window = len(state.recent), len(state.starts)
-    strength = (float(center.delta_squared) - state.x**2) / 2
+    x = state.x if abs(state.x) < FARTHEST else np.nan  # a prediction that ran off is lost; its square would overflow
+    strength = (float(center.delta_squared) - x**2) / 2
     vectors = carried(problem, center, state.vectors, learning_rate, dtype)
     starts, weights, recent = state.starts.copy(), state.weights.copy(), state.recent.copy()
     since = step - starts[0] if starts[0] >= 0 else every

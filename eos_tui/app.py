@@ -19,7 +19,6 @@ from textual.driver import Driver
 from textual.drivers.linux_driver import LinuxDriver
 from textual.filter import Monochrome, NoColor
 from textual.screen import Screen
-from textual.theme import BUILTIN_THEMES
 
 from engine import store
 from engine.errors import UserError
@@ -78,9 +77,14 @@ class EosApp(App[int], inherit_bindings=False):
     .dialog Input { margin-top: 1; }
     .dialog #error { color: $error; height: auto; }
     .page { width: 108; max-width: 98%; height: auto; max-height: 96%; padding: 0 2; background: $surface; }
-    .page { border: round $primary; }
+    .page { border: round $primary; scrollbar-size-vertical: 1; }
+    CommandPalette SearchIcon { display: none; }
+    CommandPalette CommandList { scrollbar-size-vertical: 1; }
     .ascii Drawing, .ascii .pane { border: ascii $border-blurred; }
     .ascii Drawing:focus, .ascii .pane:focus-within, .ascii .dialog, .ascii .page { border: ascii $primary; }
+    .ascii .page, .ascii OptionList, .ascii CommandList { scrollbar-size-vertical: 0; }
+    .ascii CommandPalette #--input, .ascii CommandPalette CommandList { border: none; }
+    .ascii #about { border-top: ascii $border-blurred; }
     .quiet { color: $text-muted; margin-top: 1; }
     """
 
@@ -103,8 +107,7 @@ class EosApp(App[int], inherit_bindings=False):
         self.set_keymap(keys.remapped())
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
-        """What Textual's own widgets want of a sixteen-colour theme beyond ours."""
-        return BUILTIN_THEMES["ansi-dark"].variables if self.current_theme.ansi else {}
+        return theme.needed_by_textual(self.current_theme)
 
     async def on_mount(self) -> None:
         for number in (signal.SIGHUP, signal.SIGTERM):
@@ -136,8 +139,9 @@ class EosApp(App[int], inherit_bindings=False):
                 if not screen.is_mounted:
                     return
                 await screen.draw()
-                if isinstance(self.screen, LivePage):
-                    self.screen.paint()
+                top = self.screen_stack[-1:]  # empty when the app was left meanwhile
+                if top and isinstance(top[0], LivePage):
+                    top[0].paint()
                 return
 
     def _ask(self) -> bool:

@@ -13,6 +13,8 @@ USED = 0.40
 """Fraction of the axis that the data must fill for it to be kept."""
 FLATTEST = 4e-3
 """Smallest range of an axis relative to its values: below it, six cells cannot tell the ticks apart."""
+EXACT = 17
+"""Digits that stand for as many as it takes to read the stored number again."""
 LABEL = 6
 """Cells a tick label may take."""
 _SI = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -99,9 +101,11 @@ def short_step(value: float) -> str:
 
 
 def number(value: float, digits: int = 4) -> str:
-    """A value with this many significant digits, trailing zeros kept: 40.00, 0.06713, 1.234e-5."""
+    """A value with this many significant digits, trailing zeros kept: 40.00, 0.06713, 1.234e-5; EXACT ones drop them."""
     if not math.isfinite(value):
         return "–" if math.isnan(value) else ("∞" if value > 0 else "−∞")
+    if digits == EXACT:
+        return repr(float(value))
     if value == 0:
         return f"{0:.{digits - 1}f}"
     exponent = int(f"{value:.{digits - 1}e}".split("e")[1])

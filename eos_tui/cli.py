@@ -25,6 +25,7 @@ from engine.spec import DEFAULT_PRESET, preset_names
 from engine.store import Run, resolve
 from eos_tui import config, keys
 from eos_tui.config import ThemeChoice, View
+from eos_tui.harmless import harmless
 from eos_tui.pace import FASTEST, SLOWEST
 from eos_tui.source import LIVE
 
@@ -189,6 +190,16 @@ def serve(
     return browser.serve(str(resolve(name).path.resolve()) if name else None, host, port, options + ["--ascii"] * settings.ascii)
 
 
+@app.command(show=False)
+def gallery(folder: Path, name: Name | None = None) -> int:
+    """Save pictures of every page as SVG: the latest run's, or that of this name or path, at three sizes, dark and light."""
+    from eos_tui import gallery as pictures
+
+    for picture in pictures.make(folder, resolve(name)):
+        print(folder / picture.file)
+    return 0
+
+
 settings = App(name="config", help="The settings: where they lie, what they say, whether they are right.")
 app.command(settings)
 
@@ -259,16 +270,17 @@ def theme_named(choice: str) -> str:
 
 def farewell(run: Run) -> str:
     """One line on where a run stands, and how to see it again."""
+    name = harmless(run.name)
     if not run.path.is_dir():
-        return f"run {run.name} was removed"
+        return f"run {name} was removed"
     state, condition = run.state(), run.liveness()
     if condition == "paused":
-        return f"run {run.name} is paused at step {state.step}; eos attach {run.name} reopens it"
+        return f"run {name} is paused at step {state.step}; eos attach {name} reopens it"
     if condition in LIVE:
-        return f"run {run.name} goes on; eos attach {run.name} reopens it"
+        return f"run {name} goes on; eos attach {name} reopens it"
     if state.outcome is not None:
-        return f"run {run.name}: {state.outcome.text}"
-    return f"run {run.name} is {condition} since step {state.step}; eos resume {run.name} goes on from its last checkpoint"
+        return f"run {name}: {harmless(state.outcome.text)}"
+    return f"run {name} is {condition} since step {state.step}; eos resume {name} goes on from its last checkpoint"
 
 
 def need_terminal(look: Look) -> View:

@@ -29,8 +29,29 @@ class PlotSpec(NamedTuple):
     log: bool = False
     zero: bool = False
     """Draw a line at 0."""
+    smooth: int = 0
+    """Rows of the running mean drawn over the faded curve. 0 draws the curve alone."""
+    strands: bool = False
+    """Draw even and odd rows as two lines, the odd ones fainter."""
     from_edge: bool = False
     """Nothing is recorded before the edge: a view of the whole run begins there."""
+    veil: str = ""
+    """A column that is 0 where nothing is claimed of the curves: there the ground is dotted."""
+    marks: tuple[tuple[float, str], ...] = ()
+    """Places on the horizontal axis where a line stands, each with its name."""
+
+
+class Axis(NamedTuple):
+    """What the horizontal axis counts."""
+
+    along: str = "step"
+    """The column, which grows with the steps."""
+    origin: float = 0.0
+    """Its value at the zero of the axis."""
+    label: str = "step"
+
+
+STEPS = Axis()
 
 
 class Window(NamedTuple):
@@ -39,6 +60,40 @@ class Window(NamedTuple):
     start: float
     stop: float
     cursor: float | None = None
+    axis: Axis = STEPS
+
+
+class Span(NamedTuple):
+    """A window in the units of its axis."""
+
+    start: float
+    stop: float
+    cursor: float | None
+    axis: Axis
+
+    @classmethod
+    def of(cls, history: History, window: Window) -> "Span":
+        """Where the window's steps stand on its axis."""
+        start, stop = (history.position(step, window.axis.along) for step in window[:2])
+        cursor = None if window.cursor is None else history.position(window.cursor, window.axis.along)
+        return cls(start, stop, cursor, window.axis)
+
+    def shifted(self, by: float) -> "Span":
+        """The same stretch of another run, whose axis is this much ahead."""
+        return self._replace(start=self.start + by, stop=self.stop + by)
+
+
+class Overlay(NamedTuple):
+    """Another run drawn into a plot, its edge laid on this one's."""
+
+    history: History
+    label: str
+    role: str
+    pen: "Pen"
+    edge: float = 0.0
+    """The step of that run that stands"""
+    at: float = 0.0
+    """at this step of the run it is laid over."""
 
 
 class Pen(NamedTuple):
@@ -55,6 +110,8 @@ class Pen(NamedTuple):
 
 SOLID = (Pen("━━", 1, 0, "*"), Pen("─╴", 3, 1, "o"), Pen("╶╴", 1, 1, "."), Pen("─·", 4, 2, "%"))
 DASHED = (Pen("╌╌", 2, 2, "+"), Pen("┄┄", 1, 2, "x"), Pen("┈┈", 1, 3, ":"), Pen("╴ ", 2, 4, "~"))
+OTHERS = (Pen("╍╍", 3, 1, "1"), Pen("╌╶", 2, 1, "2"), Pen("·╌", 1, 2, "3"))
+"""Pens of other runs."""
 THRESHOLD = Pen("╌╌", 1, 1, "-")
 
 

@@ -5,6 +5,7 @@ columns costs a few kilobytes a frame that way, a few hundred bytes this way. Th
 only in the versions it was tested with; in others the changed rows are sent.
 """
 
+import unicodedata
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -95,11 +96,13 @@ class Screenful:
             if control:
                 continue
             look, blank = self._look(style, False, console), self._look(style, True, console)
-            if text.isascii():
+            if text.isascii() and text.isprintable():
                 cells += [(character, blank if character == " " else look) for character in text]
                 continue
             for character in text:
                 width = cell_len(character)
+                if unicodedata.category(character) == "Cc":  # the last of the guards: nothing drawn may steer the terminal
+                    continue
                 if width == 0 and cells:  # belongs to the character before it
                     cells[-1] = (cells[-1][0] + character, cells[-1][1])
                 elif width:

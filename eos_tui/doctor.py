@@ -162,8 +162,8 @@ def data() -> Finding:
     except UserError as error:
         return Finding("data", str(error), "bad",
                        "`pip install --force-reinstall eos-tui` brings them anew")
-    return Finding("data", f"embedded: {', '.join(name.partition('.')[0] for name in held)}; others through "
-                           "tensorflow-datasets, downloaded when first used")
+    return Finding("data", f"embedded: {', '.join(name.partition('.')[0] for name in held)}; "
+                           "`eos data list` tells of the others")
 
 
 def home() -> Finding:

@@ -57,12 +57,22 @@ class Key(NamedTuple):
 ENGINE, PLOTS, TIME, TOUR, RUNS, EOS = "Engine", "Plots", "Time axis and cursor", "Tour", "Launcher", "eos"
 
 TABLE: tuple[Key, ...] = (
-    Key("space", "space", "screen.toggle_engine", "pause", "Pause the engine at the next step, or let it go on.",
+    Key("space", "space", "screen.toggle_engine", "pause", "Pause the engine at the next step, or let it go on; so too a replay.",
         "dashboard", ENGINE, 2),
-    Key(".", ".", "screen.step_once", "step", "Take exactly one step, then pause.", "dashboard", ENGINE, 3),
+    Key(".", ".", "screen.step_once", "step", "Take exactly one step, then pause; so too a replay.", "dashboard", ENGINE, 3),
     Key("S", "S", "screen.advance", "N steps", "Take exactly N steps, then pause.", "dashboard", ENGINE, 13),
     Key("e", "e", "screen.learning_rate", "set η", "Change the learning rate: the line at 2/η moves, and the constrained "
         "trajectory and the predictions restart from there.", "dashboard", ENGINE, 4),
+    Key("}", "}", "screen.learning_rate(1)", "η larger", "The prompt for η with a tenth more in it; enter sets it.",
+        "dashboard", ENGINE),
+    Key("{", "{", "screen.learning_rate(-1)", "η smaller", "The prompt for η with a tenth less in it; enter sets it.",
+        "dashboard", ENGINE),
+    Key("N", "N", "screen.advance_to('stage')", "next stage", "Go on to the next stage of the cycle, then pause.",
+        "dashboard", ENGINE, 26),
+    Key("E", "E", "screen.advance_to('event')", "next event", "Go on to the next event of any kind, then pause.",
+        "dashboard", ENGINE, 27),
+    Key("F", "F", "screen.fork", "fork", "A new run from the newest checkpoint up to the cursor's step, with another learning rate "
+        "or other settings.", "dashboard", ENGINE, 28),
     Key("r", "r", "screen.anchor", "re-anchor", "Set every prediction to the true displacement, now.", "dashboard", ENGINE, 5),
     Key("R", "R", "screen.anchor_every", "re-anchor every N", "Re-anchor every N steps from here; 0 ends it.",
         "dashboard", ENGINE),
@@ -72,20 +82,40 @@ TABLE: tuple[Key, ...] = (
     Key("shift+tab", "shift+tab", "screen.focus_plot(-1)", "previous plot", "Focus the previous plot.", "dashboard", PLOTS),
     Key("enter", "enter", "screen.zoom_plot", "zoom", "Show the focused plot alone, on the whole screen.",
         "dashboard", PLOTS, 7),
-    Key("escape", "esc", "screen.back", "back", "Leave the zoomed plot, then the cursor.", "dashboard", PLOTS),
+    Key("escape", "esc", "screen.back", "back", "Leave the zoomed plot, then the replay, then the cursor.", "dashboard", PLOTS),
     Key("n,pagedown", "n pgdn", "screen.page(1)", "next page", "Show the next plots, where they do not all fit.",
         "dashboard", PLOTS, 6),
     Key("b,pageup", "b pgup", "screen.page(-1)", "previous page", "Show the plots before.", "dashboard", PLOTS),
     Key("p", "p", "screen.predictions", "predictions", "Choose which predictions are drawn: the generalized one, the cubic "
         "ones with it, none.", "dashboard", PLOTS, 8),
     Key("y", "y", "screen.log_axis", "log axis", "Logarithmic or linear axis on the focused plot.", "dashboard", PLOTS, 12),
+    Key("s", "s", "screen.smooth", "smoothing", "A running mean over 10, 50, 250 rows on the focused plot, or none; the curve "
+        "itself stays, fainter.", "dashboard", PLOTS, 23),
+    Key("o", "o", "screen.strands", "odd and even", "Odd and even steps of the focused plot as two lines, or the band between "
+        "them.", "dashboard", PLOTS, 24),
+    Key("h", "h", "screen.series", "curves", "Choose what the focused plot draws: its own curves and any other recorded quantity.",
+        "dashboard", PLOTS, 22),
+    Key("m", "m", "screen.compare", "compare", "Other runs: where they stand and what they differ in; up to three are laid "
+        "over this one, edge on edge.", "dashboard", PLOTS, 21),
+    Key("d", "d", "screen.start", "place a start", "Place a start (X, Y) in the phase portrait and watch the flow (4) and the map (3) "
+        "from there; the arrows move it, a click places it too.", "dashboard", PLOTS),
+    Key("up", "↑", "screen.nudge(1)", "start up", "Move the start of the portrait up.", "dashboard", PLOTS),
+    Key("down", "↓", "screen.nudge(-1)", "start down", "Move the start of the portrait down.", "dashboard", PLOTS),
+    Key("shift+up", "shift+↑", "screen.nudge(1, True)", "finely up", "Move the start of the portrait up a little.",
+        "dashboard", PLOTS),
+    Key("shift+down", "shift+↓", "screen.nudge(-1, True)", "finely down", "Move the start of the portrait down a little.",
+        "dashboard", PLOTS),
     Key("i", "i", "screen.formula", "formula", "What the focused plot shows: words, symbols, formulas, place in the paper.",
         "dashboard", PLOTS, 9),
     Key("v", "v", "screen.journal", "events", "Every event of the run, in sentences.", "dashboard", PLOTS, 15),
     Key("a", "a", "screen.assumptions", "assumptions", "The assumptions of the theory as gauges: value, history, and green, "
         "amber or red by a stated rule.", "dashboard", PLOTS),
-    Key("u", "u", "screen.spectrum", "spectrum", "Every eigenvalue that is followed, against 2/η and 1.5/η, and when each became "
+    Key("L", "L", "screen.spectrum", "spectrum", "Every eigenvalue that is followed, against 2/η and 1.5/η, and when each became "
         "unstable.", "dashboard", PLOTS),
+    Key("U", "U", "screen.landscape", "landscape", "The loss along u at θ† against x²/η, sub- or super-quadratic, and the sharpness it "
+        "predicts beside the measured one; the arrows step through the samples.", "dashboard", PLOTS),
+    Key("T", "T", "screen.theorem", "theorem", "What Theorem 1 leaves over against the orders it states, where it claims nothing, and "
+        "how long each prediction held.", "dashboard", PLOTS),
     Key("f", "f", "screen.freeze", "freeze", "Freeze what is shown; the engine goes on.", "dashboard", PLOTS, 11),
     Key("+,=", "+", "screen.zoom_time(0.5)", "zoom in", "Show half as many steps, about the cursor or up to the newest.",
         "dashboard", TIME, 16),
@@ -97,14 +127,19 @@ TABLE: tuple[Key, ...] = (
         "dashboard", TIME, 17),
     Key("c", "c", "screen.cursor", "cursor", "A cursor on all plots, with the exact step and the stored values.",
         "dashboard", TIME, 10),
-    Key("left", "←", "screen.move_cursor(-1)", "cursor left", "Move the cursor back by a hundredth of the axis.",
+    Key("left", "←", "screen.move_cursor(-1)", "cursor left", "Move the cursor, or a replay, back by a hundredth of the axis.",
         "dashboard", TIME),
-    Key("right", "→", "screen.move_cursor(1)", "cursor right", "Move the cursor on by a hundredth of the axis.",
+    Key("right", "→", "screen.move_cursor(1)", "cursor right", "Move the cursor, or a replay, on by a hundredth of the axis.",
         "dashboard", TIME),
-    Key("shift+left", "shift+←", "screen.move_cursor(-1, True)", "one step left", "Move the cursor back by one step.",
+    Key("shift+left", "shift+←", "screen.move_cursor(-1, True)", "one step left", "Move the cursor, or a replay, back by one step.",
         "dashboard", TIME),
-    Key("shift+right", "shift+→", "screen.move_cursor(1, True)", "one step right", "Move the cursor on by one step.",
+    Key("shift+right", "shift+→", "screen.move_cursor(1, True)", "one step right", "Move the cursor, or a replay, on by one step.",
         "dashboard", TIME),
+    Key("u", "u", "screen.axis", "axis", "What the axis counts: steps, the time ηt, steps since the edge.", "dashboard", TIME, 25),
+    Key("g", "g", "screen.replay", "replay", "Play the run again from the cursor, or from its first step; again returns to the "
+        "newest step.", "dashboard", TIME, 12),
+    Key("<", "<", "screen.speed(0.5)", "slower", "Play the replay at half the speed.", "dashboard", TIME),
+    Key(">", ">", "screen.speed(2)", "faster", "Play the replay at twice the speed.", "dashboard", TIME),
     Key("l", "l", "screen.launcher", "launcher", "Presets and past runs. The engine goes on.", "dashboard", EOS, 18),
     Key("space,right", "space", "screen.next_step", "next", "The next step of the tour; its engine goes on from where it waits.",
         "tour", TOUR, 2),
@@ -121,9 +156,9 @@ TABLE: tuple[Key, ...] = (
     Key("enter", "enter", "screen.open", "start or open", "Start the chosen preset, or open the chosen run.",
         "launcher", RUNS, 2),
     Key("tab", "tab", "screen.other_pane", "presets / runs", "Between presets and past runs.", "launcher", RUNS, 3),
-    Key("d", "d", "screen.remove", "remove run", "Delete the chosen run; asks first.", "launcher", RUNS, 4),
+    Key("d", "d", "screen.remove", "remove run", "Delete the chosen run; asks first.", "launcher", RUNS, 6),
     Key("r", "r", "screen.resume_run", "resume run", "Go on with the chosen run from its last checkpoint.", "launcher", RUNS, 5),
-    Key("g", "g", "app.tour", "guided tour", "The paper in eleven steps, on real runs.", "launcher", RUNS, 6),
+    Key("g", "g", "app.tour", "guided tour", "The paper in eleven steps, on real runs.", "launcher", RUNS, 4),
     Key("escape", "esc", "screen.back", "back", "Return to the run that was open.", "launcher", RUNS, 7),
     Key("w", "w", "app.screenshot_files", "screenshot", "Save the screen as SVG, ANSI and text, and say where.", "anywhere", EOS),
     Key("Y", "Y", "app.copy_values", "copy", "Copy the focused plot's values at the cursor, or the newest; elsewhere the screen's "
@@ -174,6 +209,15 @@ def _shown(key: str) -> str:
     """A key as help prints it: Textual's own sign for the last part, `ctrl+` and `shift+` before it."""
     *modifiers, last = key.split("+") if key != "+" else [key]
     return "+".join([*modifiers, last if last == "enter" else format_key(last)])
+
+
+MOUSE: tuple[tuple[str, str], ...] = (
+    ("click", "Focus a plot and put the cursor on that step; on the portrait, place a start there."),
+    ("wheel", "Show fewer or more steps about the one under the mouse."),
+    ("shift + wheel", "Move along the time axis; ctrl or alt do too, where the terminal keeps shift to itself."),
+    ("footer", "A click on a key's name presses it."),
+)
+"""What the mouse does on the dashboard."""
 
 
 def bindings(place: Place) -> list[Binding]:

@@ -1,10 +1,12 @@
 """Which plots a run has: chosen by what it records, and by which predictions are asked for."""
 
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 from engine.columns import PREDICTION_WORDS, Column
 from engine.spec import PREDICTIONS
 from eos_tui.plots import Curve, PlotSpec
+from eos_tui.theme import ROLES
 
 CHOICES: tuple[tuple[str, ...], ...] = (
     ("generalized",),
@@ -31,6 +33,31 @@ def line_plots(columns: Sequence[Column], forms: Collection[str], log: Collectio
     return tuple(plot._replace(log=plot.id in log) for plot in kept if plot.curves)
 
 
+class Look(NamedTuple):
+    """How a plot is drawn, where the user chose."""
+
+    log: bool = False
+    smooth: int = 0
+    strands: bool = False
+    hidden: frozenset[str] = frozenset()
+    """Columns left out,"""
+    added: tuple[str, ...] = ()
+    """and columns drawn beside its own."""
+
+
+def adapted(plot: PlotSpec, look: Look, columns: Sequence[Column]) -> PlotSpec:
+    """The plot as the user wants it."""
+    own = tuple(curve for curve in plot.curves if curve.column not in look.hidden)
+    added = tuple(_curve(column) for column in columns if column.name in look.added)
+    return plot._replace(log=look.log, smooth=look.smooth, strands=look.strands, curves=own + added or plot.curves)
+
+
+def _curve(column: Column) -> Curve:
+    """Any recorded quantity, in the colour of its family."""
+    family = column.name.partition(".")[0]
+    return Curve(column.name, column.symbol, family if family in ROLES else "muted", dashed=family in PREDICTIONS)
+
+
 def _predicted(forms: Collection[str], quantity: str) -> tuple[Curve, ...]:
     return tuple(Curve(f"{form}.{quantity}", form, form, dashed=True) for form in PREDICTIONS if form in forms)
 
@@ -50,6 +77,7 @@ def _training_plots(forms: Collection[str]) -> tuple[PlotSpec, ...]:
             Curve("constrained.loss", constrained, "constrained"),
             *_predicted(forms, "loss"),
             Curve("flow.loss", flow, "flow"),
+            Curve("test.loss", "test examples", "flow"),
         )),
         PlotSpec("x", "x = u·(θ−θ†)", "", (Curve("gd.x", descent, "gd"), *_predicted(forms, "x")), zero=True, from_edge=True),
         PlotSpec("y", "y = ∇S⊥·(θ−θ†)", "1/η", (Curve("gd.y", descent, "gd"), *_predicted(forms, "y")), zero=True, from_edge=True),
@@ -57,6 +85,18 @@ def _training_plots(forms: Collection[str]) -> tuple[PlotSpec, ...]:
             Curve("gd.distance", descent, "gd"),
             Curve("flow.distance", flow, "flow"),
         ), from_edge=True),
+        PlotSpec("accuracy", "right answers", "", (
+            Curve("train.accuracy", "training examples", "gd"),
+            Curve("test.accuracy", "test examples", "flow"),
+        )),
+        PlotSpec("norm", "squared norm of θ", "", (
+            Curve("norm.squared", "‖θ‖²", "gd"),
+            Curve("norm.edge_squared", "at the edge S̄/(2/η−λ)", "constrained"),
+        )),
+        PlotSpec("normalised", "normalised sharpness S̄", "", (
+            Curve("norm.sharpness", "S̄", "gd"),
+            Curve("norm.balance_sharpness", "in balance", "constrained"),
+        )),
     )
 
 

@@ -6,9 +6,9 @@ share a column; few rows are drawn as the line through them. Of a dashed curve's
 prediction can be compared with the filled band of what it predicts.
 """
 
-
 import math
 import textwrap
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,12 +17,12 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
 
-from eos_tui import axes, surround
-from eos_tui.axes import Limits
-from eos_tui.curves import Curve, PlotSpec, Window, pens, symbols
-from eos_tui.raster import Canvas, beside, connect, outline, polyline, spans
+from eos_tui import axes, surround, traces
+from eos_tui.axes import EXACT, Limits
+from eos_tui.curves import Curve, Overlay, Pen, PlotSpec, Span, Window, pens, symbols
+from eos_tui.raster import Canvas, connect, outline, spans
 from eos_tui.series import Envelope, History
-from eos_tui.surround import GUTTER, Box
+from eos_tui.surround import GUTTER, Box, Entry
 from eos_tui.theme import DEFAULT, role_style
 
 __all__ = ["Curve", "Painted", "PlotSpec", "Window", "draw", "heading", "message", "paint", "render_text", "values_line"]
@@ -40,6 +40,24 @@ class Painted(NamedTuple):
 
     strips: list[Strip]
     limits: Limits | None
+    box: Box
+    span: Span
+
+    def step_at(self, column: int, history: History) -> float | None:
+        """The step at the middle of a cell; None beside the plot."""
+        if not self.box.left <= column < self.box.left + self.box.width:
+            return None
+        share = (column - self.box.left + 0.5) / self.box.width
+        return history.step_at(self.span.start + share * (self.span.stop - self.span.start), self.span.axis.along)
+
+
+class _Layer(NamedTuple):
+    """One thing painted of a curve."""
+
+    curve: Curve
+    pen: Pen
+    style: Style
+    trace: Envelope
 
 
 def draw(
@@ -51,47 +69,82 @@ def draw(
 
 def paint(
     spec: PlotSpec, history: History, window: Window, width: int, height: int, *, ascii: bool = False, theme: str = DEFAULT,
-    limits: Limits | None = None,
+    limits: Limits | None = None, overlays: Sequence[Overlay] = (),
 ) -> Painted:
-    """As `draw`; keeps to `limits`, those of the frame before, as long as they serve."""
+    """As `draw`; keeps to `limits`, those of the frame before, as long as they serve, and draws other runs too."""
     canvas = Canvas(max(width, 0), max(height, 0), ascii)
     right = _threshold_label_width(history) if spec.threshold and width >= 30 else 0
-    box = Box.within(canvas, int(height >= 4), right)
+    box, span = Box.within(canvas, int(height >= 4), right), Span.of(history, window)
     if box.width < 2 or box.height < 1:
-        return Painted(canvas.strips(), limits)
-    muted = role_style(theme, "muted")
-    traces = [_trace(history, curve.column, window, 2 * box.width, spec.log) for curve in spec.curves]
-    threshold = _threshold(history, window, 2 * box.width, spec.log) if spec.threshold else None
-    extent = _extent(spec, traces, threshold)
+        return Painted(canvas.strips(), limits, box, span)
+    bins = 2 * box.width
+    layers = _layers(spec, history, span, bins, theme)
+    others = _others(spec, history, span, bins, theme, overlays)
+    threshold = traces.threshold(history, span, bins, spec.log) if spec.threshold else None
+    extent = _extent(spec, layers, others, threshold)
     if extent is None:
-        return Painted(message(surround.why_empty(spec, history), canvas.width, canvas.height, theme), None)
-    entries = surround.legend_entries(spec, history, traces, canvas.width - GUTTER, ascii)
+        return Painted(message(surround.why_empty(spec, history), canvas.width, canvas.height, theme), None, box, span)
+    shown = [surround.longest([layer.trace for layer in layers if layer.curve == curve]) for curve in spec.curves]
+    entries = surround.legend_entries(spec, history, shown, canvas.width - GUTTER, ascii)
+    entries += [Entry(other.pen.mark * 2 if ascii else other.pen.sample, other.label, other.role) for other in overlays]
     if height >= 14 and sum(len(entry.name) + 5 for entry in entries) - 2 > canvas.width - GUTTER:
         box = Box.within(canvas, 2, right)
     limits = axes.settle(limits, *extent, log=spec.log)
-    marks = (axes.log_ticks if spec.log else axes.ticks)(limits, min(max(box.height // 2, 3), 8))
-    scale = 4 * box.height / limits.span
-    strokes = [connect((trace.lo - limits.lo) * scale, (trace.hi - limits.lo) * scale) for trace in traces]
-    surround.frame(canvas, box, window, limits, marks, muted)
+    surround.frame(canvas, box, span, limits, (axes.log_ticks if spec.log else axes.ticks)(
+        limits, min(max(box.height // 2, 3), 8)), role_style(theme, "muted"))
+    surround.stages(canvas, box, span, history, theme)
     if spec.zero and not spec.log and limits.lo < 0 < limits.hi:
         row = box.row(0, limits)
         canvas.text(row, box.left, ("-" if ascii else "┈") * box.width, role_style(theme, "muted", 1), under=True)
-    for curve, pen, (lo, hi) in zip(spec.curves, pens(spec.curves), strokes, strict=True):
+    for at, name in spec.marks:
+        surround.mark(canvas, box, span, at, name, role_style(theme, "muted"))
+    scale = 4 * box.height / limits.span
+    for layer in (*others, *layers):
+        lo, hi = connect((layer.trace.lo - limits.lo) * scale, (layer.trace.hi - limits.lo) * scale)
         dots = spans(lo, hi, 4 * box.height)
-        if curve.dashed:
+        if layer.curve.dashed:
             dots = outline(dots)
-        if pen.off:
-            dots &= np.arange(2 * box.width) // 2 % (pen.on + pen.off) < pen.on
-        canvas.dots(dots, box.top, box.left, role_style(theme, curve.role), pen.mark)
+        if layer.pen.off:
+            dots &= np.arange(bins) // 2 % (layer.pen.on + layer.pen.off) < layer.pen.on
+        canvas.dots(dots, box.top, box.left, layer.style, layer.pen.mark)
     if threshold is not None:
         surround.threshold_line(canvas, box, threshold, limits, role_style(theme, "threshold"), spec.log)
-    if window.cursor is not None:
-        surround.cursor(canvas, box, window, muted)
-    if all(np.isnan(trace.lo).all() for trace in traces):
-        surround.centred(canvas, box, surround.why_empty(spec, history), muted)
+    if spec.veil:
+        surround.veil(canvas, box, span, history, spec.veil, role_style(theme, "muted", 2))
+    if span.cursor is not None:
+        surround.cursor(canvas, box, span, role_style(theme, "muted"))
+    if all(np.isnan(layer.trace.lo).all() for layer in layers):
+        surround.centred(canvas, box, surround.why_empty(spec, history), role_style(theme, "muted"))
     surround.legend(canvas, box, entries, theme)
-    surround.badges(canvas, box, spec, history, window, traces, limits, theme)
-    return Painted(canvas.strips(), limits)
+    surround.badges(canvas, box, spec, history, window, shown, limits, theme)
+    return Painted(canvas.strips(), limits, box, span)
+
+
+def _layers(spec: PlotSpec, history: History, span: Span, bins: int, theme: str) -> list[_Layer]:
+    """What is painted of the run's own curves, in this order: strands or the whole, and over them their means."""
+    found, means = [], []
+    for curve, pen in zip(spec.curves, pens(spec.curves), strict=True):
+        age = 1 if spec.smooth else 0
+        for strand in (1, 0) if spec.strands else (None,):
+            drawn = traces.trace(history, curve.column, span, bins, spec.log, strand)
+            found.append(_Layer(curve, pen, role_style(theme, curve.role, min(age + (strand == 1), 2)), drawn))
+        if spec.smooth:
+            drawn = traces.mean(history, curve.column, span, bins, spec.log, spec.smooth)
+            means.append(_Layer(curve, pen, role_style(theme, curve.role, bold=True), drawn))
+    return found + means
+
+
+def _others(
+    spec: PlotSpec, history: History, span: Span, bins: int, theme: str, overlays: Sequence[Overlay]
+) -> list[_Layer]:
+    """What is painted of other runs: their first curve."""
+    found = []
+    for other in overlays:
+        along = span.axis.along
+        ahead = other.history.position(other.edge, along) - history.position(other.at, along)
+        drawn = traces.trace(other.history, spec.curves[0].column, span.shifted(ahead), bins, spec.log)
+        found.append(_Layer(spec.curves[0]._replace(dashed=True), other.pen, role_style(theme, other.role), drawn))
+    return found
 
 
 def message(text: str, width: int, height: int, theme: str = DEFAULT) -> list[Strip]:
@@ -104,17 +157,26 @@ def message(text: str, width: int, height: int, theme: str = DEFAULT) -> list[St
 
 
 def values_line(spec: PlotSpec, history: History, window: Window, width: int = 10**6) -> str:
-    """The curves' values at the cursor, as stored, or else the latest ones; those that do not fit are left out."""
-    parts = []
-    if window.cursor is not None and len(history):
-        parts.append(f"t {history.at(history.columns[0].name, window.cursor)[0]:.0f}")
-    names = symbols(history, spec.curves)
-    for curve in spec.curves:
-        if history.has(curve.column):
-            value = history.last(curve.column) if window.cursor is None else history.at(curve.column, window.cursor)[1]
-            if not math.isnan(value) and (window.cursor is not None or not history.ending(curve.column)):
-                parts.append(f"{names[curve.column]} {axes.number(value)}")
-    line = ""
+    """The curves' values at the cursor, as exact as there is room for, or else the latest ones; those that do not fit are
+    left out.
+    """
+    named = symbols(history, spec.curves)
+    curves = [curve for curve in spec.curves if history.has(curve.column)]
+    if window.cursor is None:
+        known = [(named[curve.column], history.last(curve.column)) for curve in curves if not history.ending(curve.column)]
+        return _fitted("", known, width, (4,))
+    step = history.at("step", window.cursor)[0] if len(history) else math.nan
+    known = [(named[curve.column], history.at(curve.column, window.cursor)[1]) for curve in curves]
+    return _fitted(f"t {step:.0f}" if len(history) else "", known, width, (EXACT, 9, 6, 4))
+
+
+def _fitted(head: str, known: list[tuple[str, float]], width: int, choices: Sequence[int]) -> str:
+    """Names and values in one line: with the most digits that let all of them in."""
+    for digits in choices:
+        parts = [f"{name} {axes.number(value, digits)}" for name, value in known if not math.isnan(value)]
+        if len(" · ".join([head, *parts])) + (0 if head else -3) <= width:
+            break
+    line = head
     for part in parts:
         if len(line) + len(part) + 3 > width:
             break
@@ -123,8 +185,12 @@ def values_line(spec: PlotSpec, history: History, window: Window, width: int = 1
 
 
 def heading(spec: PlotSpec) -> str:
-    """The plot's title with its unit."""
-    return spec.title + (f" [{spec.unit}]" if spec.unit else "") + (" · log" if spec.log else "")
+    """The plot's title with its unit, and how it is drawn."""
+    said = [spec.title + (f" [{spec.unit}]" if spec.unit else "")]
+    said += ["log"] if spec.log else []
+    said += [f"mean {spec.smooth}"] if spec.smooth else []
+    said += ["odd faint"] if spec.strands else []
+    return " · ".join(said)
 
 
 def render_text(
@@ -142,32 +208,6 @@ def render_text(
     )
 
 
-def _trace(history: History, name: str, window: Window, bins: int, log: bool) -> Envelope:
-    """What to paint of a column, before joining: a line through the rows where they are few, else their extremes."""
-    nothing = Envelope(np.full(bins, np.nan), np.full(bins, np.nan))
-    if not history.has(name) or not len(history) or not window.stop > window.start:
-        return nothing
-    rows = history.rows_between(window.start, window.stop)
-    if rows.stop - rows.start > 2 * bins:
-        lo, hi = history.envelope(name, window.start, window.stop, bins)
-        if log:
-            with np.errstate(divide="ignore", invalid="ignore"):
-                hi = np.log10(np.where(hi > 0, hi, np.nan))
-                lo = np.where(lo > 0, np.log10(lo), hi)
-        return Envelope(lo, hi)
-    around = slice(max(rows.start - 64, 0), rows.stop + 64)  # lines come in from outside, and sparse rows show their stride
-    values = history.column(name)[around]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        values = np.log10(np.where(values > 0, values, np.nan)) if log else values
-    known = np.flatnonzero(np.isfinite(values))
-    if not len(known):
-        return nothing
-    gaps = np.diff(known)
-    joined = (gaps == 1) | (gaps <= 1.5 * beside(gaps))
-    x = (history.steps[around][known] - window.start) / (window.stop - window.start) * bins
-    return Envelope(*polyline(x, values[known], joined, bins))
-
-
 def _threshold_label_width(history: History) -> int:
     """Cells right of the plot for the name and value of 2/η."""
     if not history.has("learning_rate") or not history.last("learning_rate") > 0:
@@ -175,29 +215,14 @@ def _threshold_label_width(history: History) -> int:
     return max(3, len(axes.number(2 / history.last("learning_rate"), 3)))
 
 
-def _threshold(history: History, window: Window, bins: int, log: bool) -> Envelope | None:
-    """2/η in each column of pixels; where no row has come yet, that of the last row before."""
-    if not history.has("learning_rate") or not history.last("learning_rate") > 0:
-        return None
-    stop = max(window.stop, window.start + 1e-9)
-    rates = history.envelope("learning_rate", window.start, stop, 1)
-    if rates.lo[0] == rates.hi[0]:  # one rate throughout, as almost always
-        level = np.full(bins, np.log10(2 / rates.lo[0]) if log else 2 / rates.lo[0])
-        return Envelope(level, level)
-    rates = history.envelope("learning_rate", window.start, stop, bins)
-    rate = (rates.lo + rates.hi) / 2
-    known = np.flatnonzero(~np.isnan(rate))
-    held = rate[known[np.clip(np.searchsorted(known, np.arange(bins), "right") - 1, 0, None)]] if len(known) else np.full(
-        bins, history.last("learning_rate"))
-    level = np.log10(2 / held) if log else 2 / held
-    return Envelope(level, level)
-
-
-def _extent(spec: PlotSpec, traces: list[Envelope], threshold: Envelope | None) -> tuple[float, float] | None:
+def _extent(
+    spec: PlotSpec, layers: list[_Layer], others: list[_Layer], threshold: Envelope | None
+) -> tuple[float, float] | None:
     """The range the axis must hold; None where there is nothing at all."""
-    minor = [curve.role in COMPANIONS or ".lambda" in curve.column for curve in spec.curves]
-    leading = [trace for trace, is_minor in zip(traces, minor, strict=True) if not is_minor]
-    companions = [trace for trace, is_minor in zip(traces, minor, strict=True) if is_minor]
+    minor = [layer.curve.role in COMPANIONS or ".lambda" in layer.curve.column for layer in layers]
+    leading = [layer.trace for layer, is_minor in zip(layers, minor, strict=True) if not is_minor]
+    companions = [layer.trace for layer, is_minor in zip(layers, minor, strict=True) if is_minor]
+    companions += [layer.trace for layer in others]
     fixed = ([threshold] if threshold else []) + ([Envelope(np.zeros(1), np.zeros(1))] if spec.zero and not spec.log else [])
     core, outer = _range(leading), _range(companions)
     if core is None and outer is None and not threshold:

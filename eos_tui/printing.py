@@ -61,7 +61,7 @@ def frame(run: Run, history: History, request: Request) -> str:
     height = request.height // len(chosen)
     if height < SHORTEST:
         raise UserError(f"{len(chosen)} plots in {request.height} rows: each wants {SHORTEST}; `--rows` gives more")
-    last = float(history.steps[-1]) if len(history) else 1.0
+    last = float(history.column("step")[-1]) if len(history) else 1.0
     window = Window(request.start or 0.0, max(last if request.stop is None else request.stop, (request.start or 0.0) + 1))
     return "\n".join(
         render_text(spec, history, window, request.width, height, request.color, ascii=request.ascii, theme=request.theme)
@@ -122,7 +122,7 @@ def against(history: History, request: Request) -> str:
     for name in (request.against, *names):
         if name not in columns:
             raise UserError(f"series {name}: not recorded; {_nearest(name, list(columns))}")
-    rows = history.rows_between(request.start or 0.0, np.inf if request.stop is None else request.stop)
+    rows = history.rows_between(request.start or 0.0, history.last_step if request.stop is None else request.stop)
     across = history.column(request.against)[rows]
     figure = plotext.figure
     figure.clear()

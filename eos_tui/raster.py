@@ -4,6 +4,7 @@ Everything is an array operation over the dots of the plot; nothing depends on h
 to the layer painted last into it, dots and colour: a thin curve thus stays readable across a filled one.
 """
 
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -19,6 +20,12 @@ _BITS = {
 }
 """The bit of each dot of a cell, by row and column."""
 _BLANK = ord(" ")
+
+
+@lru_cache(maxsize=1024)
+def _codes(text: str) -> np.ndarray:
+    """The characters of a text that fill one cell."""
+    return np.frombuffer("".join(each for each in text if cell_len(each) == 1).encode("utf-32-le"), "<u4")
 
 
 def polyline(x: np.ndarray, y: np.ndarray, joined: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
@@ -147,11 +154,9 @@ class Canvas:
         """
         if not 0 <= row < self.height:
             return
-        if not text.isascii():
-            text = "".join(character for character in text if cell_len(character) == 1)
-        text = text[max(0, -column) : max(0, self.width - column)]
+        codes = _codes(text)[max(0, -column) : max(0, self.width - column)]
         column = max(0, column)
-        self._put(np.frombuffer(text.encode("utf-32-le"), "<u4"), (row, slice(column, column + len(text))), style, under)
+        self._put(codes, (row, slice(column, column + len(codes))), style, under)
 
     def rule(self, column: int, top: int, height: int, character: str, style: Style, under: bool = False) -> None:
         """A vertical line of one character."""

@@ -1,18 +1,24 @@
-"""The rows of one run in memory, and what a plot needs of them at a cost that does not grow with their number.
+"""The rows of one run, and what a plot needs of them at a cost that does not grow with their number.
 
-Each column that is drawn gets a min–max pyramid: blocks of 16 rows, of 16 blocks, and so on. The extremes of any range of
-rows are then those of at most 32 entries a level, so that an envelope of one column a pixel is exact (every minimum and
-maximum is in it) whether the run has a thousand rows or a million. NaN and ±inf count as no value.
+Each column that is drawn gets a pyramid, so that an envelope of one column a pixel is exact (every minimum and maximum is in
+it) whether the run has a thousand rows or a million. NaN and ±inf count as no value.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from engine.columns import Column
+from eos_tui.pyramid import Extremes, Pyramid, Sums
+from eos_tui.rows import InMemory, OnDisk, Rows
+from eos_tui.ruler import Ruler
 
-FACTOR = 16
+CHUNK = 8192
+"""Rows looked at in one go when columns are caught up with."""
+RECENT = 256
+"""Rows in which the last value of a column without a pyramid is looked for, before all that came with it are."""
 
 
 class Envelope(NamedTuple):
@@ -32,15 +38,24 @@ class Ending(NamedTuple):
 
 
 class History:
-    """A run's rows, columnar and growing."""
+    """A run's rows, growing. With `file`, the run's own record, only the newest are kept in memory."""
 
-    def __init__(self, columns: Sequence[Column]):
+    def __init__(self, columns: Sequence[Column], file: Path | None = None):
         self.columns = tuple(columns)
+        self.limit: int | None = None
+        """Rows shown, where not all are: a replay moves it."""
         self._index = {column.name: k for k, column in enumerate(self.columns)}
-        self._store = np.empty((len(self.columns), 0))
-        self._rows = 0
-        self._tracks: dict[str, _Track] = {}
-        self._edges: tuple[tuple[int, float, float, int], np.ndarray] | None = None
+        self._rows: Rows = InMemory(len(self.columns)) if file is None else OnDisk(file, len(self.columns))
+        self._steps = Ruler(0)
+        self._kept: dict[tuple, Pyramid | Ruler] = {("ruler", 0): self._steps}
+        self._last_row = np.full(len(self.columns), -1)
+        self._row_before = np.full(len(self.columns), -1)
+        """The row of the last finite value of each column, and of the one before."""
+        self._last_value = np.full(len(self.columns), np.nan)
+        self._edges: dict[tuple, np.ndarray] = {}
+        """The rows of the windows drawn last: the curves of a plot ask for the same."""
+
+    # -- rows
 
     def extend(self, rows: np.ndarray) -> None:
         """Append rows (rows, columns), steps increasing."""
@@ -49,185 +64,234 @@ class History:
             return
         if rows.shape[1] != len(self.columns):
             raise ValueError(f"rows of {rows.shape[1]} values; this run records {len(self.columns)} columns")
-        total = self._rows + len(rows)
-        if total > self._store.shape[1]:
-            larger = np.empty((len(self.columns), max(1024, total, 2 * self._store.shape[1])))
-            larger[:, : self._rows] = self._store[:, : self._rows]
-            self._store = larger
-        self._store[:, self._rows : total] = rows.T
-        self._rows = total
+        self._note_last(rows)
+        self._rows.append(rows)
+        self._catch_up(self._kept.values())
+        self._rows.trim()
+
+    def prepare(self, names: Iterable[str]) -> None:
+        """Look at these columns together: one after the other would read a long record as many times."""
+        self._catch_up([self._extremes(name) for name in names if self.has(name)])
 
     def __len__(self) -> int:
-        return self._rows
+        return self._rows.count if self.limit is None else min(self.limit, self._rows.count)
 
     def has(self, name: str) -> bool:
         """Whether the run records this column."""
         return name in self._index
 
+    def values(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """The values of a column in rows start to stop. Raises KeyError when the run does not record it."""
+        stop = len(self) if stop is None else min(stop, len(self))
+        found = self._rows.read([self._index[name]], max(start, 0), max(stop, start, 0))[0]
+        found.flags.writeable = False
+        return found
+
     def column(self, name: str) -> np.ndarray:
-        """Every value of a column, read-only. Raises KeyError when the run does not record it."""
-        view = self._store[self._index[name], : self._rows]
-        view.flags.writeable = False
-        return view
+        """Every value of a column."""
+        return self.values(name)
+
+    def gathered(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """The stored values in these rows."""
+        return self._rows.gather(self._index[name], rows)
+
+    def value(self, name: str, row: int) -> float:
+        """The stored value in a row."""
+        return float(self._rows.gather(self._index[name], np.array([row]))[0])
 
     @property
-    def steps(self) -> np.ndarray:
-        """The steps recorded, increasing."""
-        return self.column(self.columns[0].name)
+    def last_step(self) -> float:
+        """The newest step; 0 while there are no rows."""
+        return float(self._steps.at(len(self) - 1)) if len(self) else 0.0
 
     def last(self, name: str) -> float:
         """The last finite value of a column; NaN when there is none."""
-        track = self._track(name)
-        return float(self.column(name)[track.last_row]) if track.last_row >= 0 else float("nan")
+        column = self._index[name]
+        row = self._last(column)
+        return float(self._last_value[column]) if row == self._last_row[column] else self.value(name, row)
 
-    def at(self, name: str, step: float) -> tuple[float, float]:
-        """The exact step and stored value of the row nearest to `step`; NaN, NaN while there are no rows."""
-        if not self._rows:
-            return float("nan"), float("nan")
-        row = self.row_near(step)
-        return float(self.steps[row]), float(self.column(name)[row])
+    def latest(self) -> dict[str, float]:
+        """The last finite value of every column; NaN when there is none. In a replay, of the last rows alone."""
+        found = self._last_value
+        if self.limit is not None:
+            part = self._rows.read([*range(len(self.columns))], max(len(self) - RECENT, 0), len(self)).T
+            rows = _last_true(np.isfinite(part))
+            found = np.where(rows >= 0, part[rows, np.arange(len(rows))], np.nan) if len(part) else np.full(len(rows), np.nan)
+        return dict(zip(self._index, found.tolist(), strict=True))
 
-    def row_near(self, step: float) -> int:
-        """The row nearest to `step`; −1 while there are no rows."""
-        steps = self.steps
-        after = min(int(np.searchsorted(steps, step)), self._rows - 1)
-        return after - 1 if after > 0 and step - steps[after - 1] <= steps[after] - step else after
-
-    def rows_between(self, start: float, stop: float) -> slice:
-        """The rows whose steps lie in [start, stop]."""
-        steps = self.steps
-        return slice(int(np.searchsorted(steps, start)), int(np.searchsorted(steps, stop, "right")))
-
-    def envelope(self, name: str, start: float, stop: float, bins: int) -> Envelope:
-        """The extremes of a column in each of `bins` equal parts of [start, stop]; a shared edge counts to the right."""
-        rows = self._row_edges(start, stop, bins)
-        return self._track(name).envelope(self.column(name), rows[:-1], rows[1:], (start, stop, bins))
+    def newest(self) -> dict[str, float]:
+        """The values of the last row, as stored; NaN while there is none."""
+        if not len(self):
+            return dict.fromkeys(self._index, float("nan"))
+        row = self._rows.read([*range(len(self.columns))], len(self) - 1, len(self))[:, 0]
+        return dict(zip(self._index, row.tolist(), strict=True))
 
     def ending(self, name: str) -> Ending | None:
         """Where the column stopped having values, or None while it still has them (or never had any).
 
         A column measured every k steps has ended once it has missed more than its usual distance.
         """
-        track = self._track(name)
-        if track.last_row < 0 or self._rows - track.last_row <= max(track.spacing, 1):
+        column = self._index[name]
+        last = self._last(column)
+        if last < 0:
             return None
-        first = track.last_row + 1
-        return Ending(float(self.steps[first]), bool(np.isinf(self.column(name)[first])))
+        before = self._last(column, last)
+        if len(self) - last <= max(last - before if before >= 0 else 1, 1):
+            return None
+        return Ending(float(self._steps.at(last + 1)), bool(np.isinf(self.value(name, last + 1))))
 
-    def _row_edges(self, start: float, stop: float, bins: int) -> np.ndarray:
+    # -- the axis
+
+    def position(self, step: float, along: str = "step") -> float:
+        """Where a step stands on the axis `along` a column that grows with the steps; on a line beyond the ends."""
+        ruler = self._ruler(along)
+        if ruler is self._steps or not self._rows.count:
+            return step
+        return _on_line(step, self._steps, ruler, self._rows.count)
+
+    def step_at(self, position: float, along: str = "step") -> float:
+        """The step at a position on the axis."""
+        ruler = self._ruler(along)
+        if ruler is self._steps or not self._rows.count:
+            return position
+        return _on_line(position, ruler, self._steps, self._rows.count)
+
+    def positions(self, rows: np.ndarray, along: str = "step") -> np.ndarray:
+        """Where rows stand on the axis."""
+        return self._ruler(along).at(rows)
+
+    def at(self, name: str, step: float) -> tuple[float, float]:
+        """The exact step and stored value of the row nearest to `step`; NaN, NaN while there are no rows."""
+        row = self.row_near(step)
+        return (float(self._steps.at(row)), self.value(name, row)) if row >= 0 else (float("nan"), float("nan"))
+
+    def row_near(self, step: float) -> int:
+        """The row nearest to `step`; −1 while there are no rows."""
+        if not len(self):
+            return -1
+        after = min(int(self._steps.search(step)), len(self) - 1)
+        before, beyond = self._steps.at(np.array([max(after - 1, 0), after]))
+        return after - 1 if after > 0 and step - before <= beyond - step else after
+
+    def rows_between(self, start: float, stop: float, along: str = "step") -> slice:
+        """The rows that lie in [start, stop] on the axis."""
+        first, last = self.edges(start, stop, 1, along).tolist()
+        return slice(first, last)
+
+    def edges(self, start: float, stop: float, bins: int, along: str = "step") -> np.ndarray:
         """The first row of each part of [start, stop], and the row after the last; found once for all curves of a plot."""
-        key = (self._rows, start, stop, bins)
-        if self._edges is None or self._edges[0] != key:
-            rows = np.searchsorted(self.steps, np.linspace(start, stop, bins + 1))
-            rows[-1] = np.searchsorted(self.steps, stop, "right")
-            self._edges = key, rows
-        return self._edges[1]
+        key = (len(self), start, stop, bins, along)
+        if key not in self._edges:
+            ruler = self._ruler(along)
+            rows = ruler.search(np.linspace(start, stop, bins + 1))
+            rows[-1] = ruler.search(stop, "right")
+            if len(self._edges) >= 8:
+                self._edges.clear()
+            self._edges[key] = np.minimum(rows, len(self))
+        return self._edges[key]
 
-    def _track(self, name: str) -> "_Track":
-        values = self.column(name)
-        track = self._tracks.setdefault(name, _Track())
-        track.update(values)
-        return track
+    # -- pictures
 
+    def envelope(
+        self, name: str, start: float, stop: float, bins: int, along: str = "step", strand: int | None = None
+    ) -> Envelope:
+        """The extremes of a column in each of `bins` equal parts of [start, stop]; a shared edge counts to the right.
 
-class _Track:
-    """What is kept of one column beside its values: the pyramid, and where its last values lie."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.last_row = -1
-        self.spacing = 0
-        """Rows between the last two finite values."""
-        self._levels: list[_Level] = []
-        self._kept: tuple[tuple[float, float, int], int, Envelope] | None = None
-
-    def update(self, values: np.ndarray) -> None:
-        """Take in the values added since the last call."""
-        if len(values) == self.count:
-            return
-        fresh = np.flatnonzero(np.isfinite(values[self.count :]))
-        if len(fresh):
-            fresh += self.count
-            before = fresh[-2] if len(fresh) > 1 else self.last_row
-            self.spacing = int(fresh[-1] - before) if before >= 0 else 1
-            self.last_row = int(fresh[-1])
-        self.count = len(values)
-        whole, depth = len(values) // FACTOR, 0
-        while whole:
-            if depth == len(self._levels):
-                self._levels.append(_Level())
-            level = self._levels[depth]
-            part = slice(level.count * FACTOR, whole * FACTOR)
-            level.add(_signed(values[part]) if depth == 0 else self._levels[depth - 1].entries[:, part])
-            whole, depth = level.count // FACTOR, depth + 1
-
-    def envelope(self, values: np.ndarray, first: np.ndarray, last: np.ndarray, window: tuple[float, float, int]) -> Envelope:
-        """The extremes of values[first:last]. While the window stays, only ranges that new rows reached are looked at."""
-        whole = 0
-        if self._kept is not None and self._kept[0] == window:
-            whole = int(np.searchsorted(last, self._kept[1], "right"))
-        found = self.extremes(values, first[whole:], last[whole:])
-        if whole and self._kept is not None:
-            before = self._kept[2]
-            found = Envelope(np.append(before.lo[:whole], found.lo), np.append(before.hi[:whole], found.hi))
-        self._kept = window, len(values), found
-        return found
-
-    def extremes(self, values: np.ndarray, first: np.ndarray, last: np.ndarray) -> Envelope:
-        """The exact extremes of values[first:last] for arrays of ranges.
-
-        At each level the ragged ends of a range, at most 16 entries a side, are looked up, and its whole blocks are left to
-        the next. A lookup is clipped to its range rather than masked: seeing an entry twice changes no extreme.
+        A `strand` takes the even rows (0) or the odd ones (1) alone.
         """
-        found = np.full((2, len(first)), -np.inf)
-        which, a, b = np.arange(len(first)), first, last
-        reach = np.arange(FACTOR)[:, None]
-        level = -1
-        while True:
-            left = a < b
-            if not left.all():
-                which, a, b = which[left], a[left], b[left]
-            if not len(which):
-                break
-            rows = np.minimum(a + reach, b - 1)
-            if (b - a).max() > FACTOR:
-                rows = np.concatenate([rows, np.maximum(b - 1 - reach, a)])
-            most = _extremes(values.take(rows)) if level < 0 else self._levels[level].entries.take(rows, axis=1).max(axis=1)
-            if len(which) == len(first):
-                np.maximum(found, most, out=found)
-            else:
-                found[:, which] = np.maximum(found[:, which], most)
-            a, b = -(-a // FACTOR), b // FACTOR
-            level += 1
-        found[:, found[1] == -np.inf] = np.nan
-        return Envelope(-found[0], found[1])
+        rows = self.edges(start, stop, bins, along)
+        track = self._extremes(name, strand)
+        self._catch_up([track])
+        lo, hi = track.ranges(self._gather(name), rows[:-1], rows[1:], (start, stop, bins, along))
+        none = hi == -np.inf
+        return Envelope(np.where(none, np.nan, -lo), np.where(none, np.nan, hi))
+
+    def means(self, name: str, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+        """The mean of a column over the rows first[k] to last[k] − 1; NaN where they hold no value."""
+        key = ("sums", self._index[name])
+        track = self._kept.setdefault(key, Sums(self._index[name]))
+        assert isinstance(track, Sums)
+        self._catch_up([track])
+        total, count = track.ranges(self._gather(name), first, last)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return total / np.where(count > 0, count, np.nan)
+
+    # -- what is kept of columns
+
+    def _extremes(self, name: str, strand: int | None = None) -> Extremes:
+        column = self._index[name]
+        made = Extremes(column) if strand is None else Extremes(column, 2, strand)
+        return self._kept.setdefault(("extremes", column, strand), made)  # type: ignore[return-value]
+
+    def _ruler(self, along: str) -> Ruler:
+        column = self._index.get(along, 0)
+        ruler = self._kept.setdefault(("ruler", column), Ruler(column))
+        assert isinstance(ruler, Ruler)
+        self._catch_up([ruler])
+        return ruler
+
+    def _gather(self, name: str):
+        column, rows = self._index[name], self._rows
+        return lambda where: rows.gather(column, where)
+
+    def _catch_up(self, kept: Iterable[Pyramid | Ruler]) -> None:
+        """Let these take in the rows they have not seen, all from one reading."""
+        total = self._rows.count
+        behind = [each for each in kept if each.wants(total)]
+        while behind:
+            start = min(each.next_row for each in behind)
+            stop = min(start + CHUNK, total)
+            columns = sorted({each.column for each in behind})
+            block = self._rows.read(columns, start, stop)
+            for each in behind:
+                each.feed(block[columns.index(each.column)], start)
+            behind = [each for each in behind if stop < total]
+
+    def _note_last(self, rows: np.ndarray) -> None:
+        """Where the columns have their last two values, of the rows about to be appended."""
+        columns = np.arange(rows.shape[1])
+        for part in (rows[-RECENT:], rows):  # a column that has no two values of late is looked at from its beginning
+            first = self._rows.count + len(rows) - len(part)
+            known = np.isfinite(part[:, columns])
+            newest = _last_true(known)
+            found = np.flatnonzero(newest >= 0)
+            known[newest[found], found] = False
+            before = _last_true(known)
+            done = np.flatnonzero(before >= 0) if len(part) < len(rows) else found
+            to, at, earlier = columns[done], newest[done], before[done]
+            self._row_before[to] = np.where(earlier >= 0, first + earlier, self._last_row[to])
+            self._last_row[to], self._last_value[to] = first + at, part[at, to]
+            columns = np.delete(columns, done)
+            if not len(columns) or len(part) == len(rows):
+                return
+
+    def _last(self, column: int, stop: int | None = None) -> int:
+        """The last row with a finite value, before row `stop` or the end of what is shown."""
+        stop = len(self) if stop is None else stop
+        for row in (self._last_row[column], self._row_before[column]):
+            if row < stop:
+                return int(row)
+        name = self.columns[column].name
+        track = self._extremes(name)
+        self._catch_up([track])
+        return track.last_before(self._gather(name), stop)
 
 
-class _Level:
-    """One level of a pyramid: the largest −v and the largest v of each block, so that one operation serves both."""
-
-    def __init__(self) -> None:
-        self.entries, self.count = np.empty((2, 0)), 0
-
-    def add(self, below: np.ndarray) -> None:
-        """Add the blocks made of these entries of the level below, (2, 16 × blocks)."""
-        total = self.count + below.shape[1] // FACTOR
-        if total > self.entries.shape[1]:
-            larger = np.empty((2, max(64, 2 * total)))
-            larger[:, : self.count] = self.entries[:, : self.count]
-            self.entries = larger
-        self.entries[:, self.count : total] = below.reshape(2, -1, FACTOR).max(axis=2)
-        self.count = total
+def _last_true(known: np.ndarray) -> np.ndarray:
+    """The last row that is true in each column; −1 where none is."""
+    if not len(known):
+        return np.full(known.shape[1], -1)
+    return np.where(known.any(axis=0), len(known) - 1 - known[::-1].argmax(axis=0), -1)
 
 
-def _signed(values: np.ndarray) -> np.ndarray:
-    """(−v, v) stacked in front, −inf where v is not finite: maxima then pass over it, faster than they would over NaN."""
-    signed = np.stack([-values, values])
-    signed[:, ~np.isfinite(values)] = -np.inf
-    return signed
-
-
-def _extremes(values: np.ndarray) -> np.ndarray:
-    """(−min, max) down the columns, over what is finite."""
-    found = np.stack([-values.min(axis=0), values.max(axis=0)])
-    return found if np.isfinite(found).all() else _signed(values).max(axis=1)
+def _on_line(value: float, known: Ruler, wanted: Ruler, count: int) -> float:
+    """`wanted` where `known` has this value; beyond either end, on the line through the two rows there."""
+    first, last = known.at(np.array([0, count - 1]))
+    if first <= value <= last:
+        row = known.row_of(value)
+        return float(wanted.at(row))
+    ends = np.array([0, 1]) if value < first else np.array([count - 2, count - 1])
+    x, y = known.at(np.maximum(ends, 0)), wanted.at(np.maximum(ends, 0))
+    slope = (y[1] - y[0]) / (x[1] - x[0]) if x[1] > x[0] else 0.0
+    nearest = 0 if value < first else 1
+    return float(y[nearest] + slope * (value - x[nearest]))

@@ -1,24 +1,35 @@
 """One run, followed: its rows, its journal and its engine's last word, read from the run directory alone.
 
 Reading and taking are apart: `read` touches the disk and may run in a thread, `take` changes what the screen shows and
-runs where the screen is drawn. A live run and a finished one go through the same two calls.
+runs where the screen is drawn. A live run, a finished one and one that is played again go through the same two calls.
 """
 
-from typing import Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
+import msgspec
 import numpy as np
 
 from engine import launch
-from engine.columns import COUPLED
+from engine.columns import COUPLED, THEOREM, UNROLLED, Column, predicted
 from engine.control import AnyCommand, AnyEvent, send
 from engine.errors import UserError
+from engine.spec import PREDICTIONS
 from engine.store import EventTail, Liveness, RowTail, Run, State
+from eos_tui.harmless import harmless
+from eos_tui.replay import Replay, as_it_stood
 from eos_tui.series import History
 
 LIVE = ("starting", "running", "paused")
-_COUPLED = frozenset(column.name for column in COUPLED)
+BLOCK = 16384
+"""Rows read at a time."""
+_ABOUT_CENTER = frozenset(
+    column.name for column in (*COUPLED, *THEOREM, *UNROLLED, *(c for form in PREDICTIONS for c in predicted(form)))
+)
+"""Columns that belong to θ† and to the predictions about it: a gap in them says that there is nothing to follow."""
 
 Condition = Liveness | Literal["removed"]
+View = Literal["live", "frozen", "replay"]
 
 
 class News(NamedTuple):
@@ -30,6 +41,34 @@ class News(NamedTuple):
     condition: Condition
     log: str
     """The end of the engine's log, where it crashed."""
+    more: bool = False
+    """Whether rows are left to read."""
+    provenance: Mapping[str, Any] | None = None
+    """As the engine wrote it at its start; read once."""
+
+
+class DataFacts(NamedTuple):
+    """Which data a run trains on, as the engine recorded at its start."""
+
+    name: str
+    sha256: str
+    """Of the prepared training inputs and targets; empty where the run has none recorded."""
+    rule: str
+    """How the examples were chosen and prepared."""
+    origin: str
+
+    @property
+    def label(self) -> str:
+        """Name and the first eight characters of the sum."""
+        return f"{self.name} {self.sha256[:8]}".rstrip()
+
+    @classmethod
+    def of(cls, provenance: Mapping[str, Any]) -> "DataFacts | None":
+        """The facts in a run's provenance; None where it names no data."""
+        facts = provenance.get("problem")
+        if not isinstance(facts, dict) or not isinstance(facts.get("data"), str):
+            return None
+        return cls(*(harmless(str(facts.get(name, ""))) for name in ("data", "sha256", "rule", "origin")))
 
 
 class Source:
@@ -37,29 +76,51 @@ class Source:
 
     def __init__(self, run: Run):
         self.run = run
-        self.history = History(run.columns)
-        self.events: list[AnyEvent] = []
-        self.state = State()
+        self.name = harmless(run.name)
+        self.columns: tuple[Column, ...] = tuple(Column(*map(harmless, column)) for column in run.columns)
+        record = run.path / "metrics.f64"
+        self.history = History(self.columns, record if record.is_file() else None)
+        self.journal: list[AnyEvent] = []
+        self.engine = State()
+        """The engine's last word."""
         self.condition: Condition = "starting"
         self.log = ""
         self.frozen = False
         """Rows wait on disk while the view is frozen; events and state come on."""
-        self._rows, self._journal = RowTail(run), EventTail(run)
+        self.replay: Replay | None = None
+        self.data: DataFacts | None = None
+        self._identified = False
+        self._rows, self._events = RowTail(run), EventTail(run)
 
     def read(self) -> News:
         """Look for what is new."""
-        nothing = np.empty((0, len(self.run.columns)))
+        nothing = np.empty((0, len(self.columns)))
         if not self.run.path.is_dir():
-            return News(nothing, [], self.state, "removed", "")
+            return News(nothing, [], self.engine, "removed", "")
         state, condition = self.run.state(), self.run.liveness()  # before the rows: "finished" then means all of them
-        rows = nothing if self.frozen else self._rows.poll()
-        return News(rows, self._journal.poll(), state, condition, launch.log_tail(self.run) if condition == "crashed" else "")
+        rows = nothing if self.frozen else self._rows.poll(BLOCK)
+        provenance = None if self._identified else self.run.provenance()
+        log = launch.log_tail(self.run) if condition == "crashed" else ""
+        return News(rows, [_told(event) for event in self._events.poll()], cleaned(state), condition, log, len(rows) == BLOCK, provenance)
 
     def take(self, news: News) -> None:
-        """Make it what is known."""
+        """Make it what is known, and move on what is played again."""
         self.history.extend(news.rows)
-        self.events += news.events
-        self.state, self.condition, self.log = news.state, news.condition, news.log
+        self.journal += news.events
+        self.engine, self.condition, self.log = news.state, news.condition, news.log
+        if news.provenance:
+            self.data, self._identified = DataFacts.of(news.provenance), True
+        self.history.limit = None
+        if self.replay is not None:
+            self.replay.tick(self.history.last_step)
+            self.history.limit = self.history.row_near(self.replay.step) + 1
+
+    # -- as it is shown
+
+    @property
+    def view(self) -> View:
+        """What is shown: the newest rows, those of the moment it was frozen, or past ones."""
+        return "replay" if self.replay is not None else "frozen" if self.frozen else "live"
 
     @property
     def live(self) -> bool:
@@ -68,26 +129,50 @@ class Source:
 
     @property
     def step(self) -> int:
-        """The newest step: that of the last row, or the one the engine is about to take; of the rows while frozen."""
-        last = int(self.history.column("step")[-1]) if len(self.history) else 0
-        return last if self.frozen else max(last, self.state.step)
+        """The newest step: that of the last row, or the one the engine is about to take; of the rows in any other view."""
+        last = int(self.history.last_step)
+        return max(last, self.engine.step) if self.view == "live" else last
+
+    @property
+    def events(self) -> Sequence[AnyEvent]:
+        """The journal, in a replay up to its step."""
+        return self.journal if self.replay is None else [event for event in self.journal if event.step <= self.step]
+
+    @property
+    def state(self) -> State:
+        """The engine's last word, in a replay as it was at its step."""
+        if self.replay is None or (self.replay.over and self.engine.outcome is not None):
+            return self.engine
+        row = len(self.history) - 1
+        known = row >= 0 and self.history.has("learning_rate")
+        rate = self.history.value("learning_rate", row) if known else self.engine.learning_rate
+        return as_it_stood(self.engine, self.events, self.step, rate, self.replay.speed)
 
     def row(self) -> dict[str, float]:
-        """The present value of every column: of the newest row for what belongs to θ†, where a gap means that θ† is not
+        """The present value of every column: of the newest row for what belongs to θ†, where a gap means that nothing is
         followed; else the newest there is, for the sharpness is measured only now and then on the approach.
         """
-        if not len(self.history):
-            return {column.name: float("nan") for column in self.run.columns}
-        return {
-            column.name: float(self.history.column(column.name)[-1])
-            if column.name in _COUPLED
-            else self.history.last(column.name)
-            for column in self.run.columns
+        return self.history.latest() | {
+            name: value for name, value in self.history.newest().items() if name in _ABOUT_CENTER
         }
 
     def tell(self, command: AnyCommand) -> str:
         """Leave a command for the engine and return its id. Raises UserError when no engine is there to take it."""
         if not self.live:
             how = "has finished" if self.condition == "finished" else f"is {self.condition}"
-            raise UserError(f"run {self.run.name} {how}: no engine takes commands; `eos resume {self.run.name}` starts one")
+            raise UserError(f"run {self.name} {how}: no engine takes commands; `eos resume {self.name}` starts one")
         return send(self.run.path, command)
+
+
+def cleaned(state: State) -> State:
+    """The state with its words made harmless: whoever can write a run directory is not to steer the viewer's terminal."""
+    outcome = state.outcome and msgspec.structs.replace(state.outcome, text=harmless(state.outcome.text))
+    return msgspec.structs.replace(
+        state, phase=harmless(state.phase), device=harmless(state.device), precision=harmless(state.precision),
+        host=harmless(state.host), outcome=outcome,
+    )
+
+
+def _told(event: AnyEvent) -> AnyEvent:
+    """The event with a harmless sentence."""
+    return event if harmless(event.text) == event.text else msgspec.structs.replace(event, text=harmless(event.text))

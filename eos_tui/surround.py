@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +10,7 @@ from rich.style import Style
 
 from eos_tui import axes
 from eos_tui.axes import Limits, Ticks
-from eos_tui.curves import THRESHOLD, PlotSpec, Window, pens, symbols
+from eos_tui.curves import THRESHOLD, PlotSpec, Span, Window, pens, symbols
 from eos_tui.raster import Canvas, spans
 from eos_tui.series import Envelope, History
 from eos_tui.theme import role_style
@@ -43,13 +44,13 @@ class Box(NamedTuple):
         dot = math.floor((value - limits.lo) / limits.span * 4 * self.height)
         return self.top + self.height - 1 - min(max(dot // 4, 0), self.height - 1)
 
-    def column(self, step: float, window: Window) -> int:
-        """The canvas column of a step."""
-        share = (step - window.start) / max(window.stop - window.start, 1e-300)
+    def column(self, at: float, span: Span) -> int:
+        """The canvas column of a place on the axis."""
+        share = (at - span.start) / max(span.stop - span.start, 1e-300)
         return self.left + min(max(math.floor(share * self.width), 0), self.width - 1)
 
 
-def frame(canvas: Canvas, box: Box, window: Window, limits: Limits, marks: Ticks, muted: Style) -> None:
+def frame(canvas: Canvas, box: Box, span: Span, limits: Limits, marks: Ticks, muted: Style) -> None:
     """The axes, their ticks and labels."""
     plain = canvas.ascii
     canvas.rule(box.left - 1, box.top, box.height, "|" if plain else "│", muted)
@@ -61,14 +62,16 @@ def frame(canvas: Canvas, box: Box, window: Window, limits: Limits, marks: Ticks
         canvas.text(0, 0, axes.superscript(marks.exponent, plain).rjust(axes.LABEL), muted)
     if not box.steps:
         return
-    labels = axes.step_ticks(window.start, window.stop, max(2, box.width // 10))
+    origin, count = span.axis.origin, max(2, box.width // 10)
+    labels = axes.step_ticks(span.start - origin, span.stop - origin, count) if span.axis.along == "step" else axes.ticks(
+        Limits(span.start - origin, span.stop - origin), count)
     foot = box.top + box.height + box.axis
     if box.axis:
         canvas.text(foot - 1, box.left - 1, "+" + "-" * box.width if plain else "└" + "─" * box.width, muted)
-    canvas.text(foot, 0, "step".rjust(axes.LABEL), muted)
+    canvas.text(foot, 0, (span.axis.label + (axes.superscript(labels.exponent, plain) if labels.exponent else "")).rjust(axes.LABEL), muted)
     free = box.left
     for value, label in zip(labels.values, labels.labels, strict=True):
-        column = box.column(value, window)
+        column = box.column(value + origin, span)
         at = min(max(column - (len(label) - 1) // 2, box.left), canvas.width - len(label))
         if at >= free:
             canvas.text(foot, at, label, muted)
@@ -92,19 +95,74 @@ def threshold_line(canvas: Canvas, box: Box, threshold: Envelope, limits: Limits
     canvas.text(beneath, box.left + box.width, axes.number(10**now if log else now, 3), style)
 
 
-def cursor(canvas: Canvas, box: Box, window: Window, muted: Style) -> None:
-    """A line through every row at the cursor's step, behind the curves, and the step on the axis."""
-    assert window.cursor is not None
-    if not window.start <= window.cursor <= window.stop:
+def cursor(canvas: Canvas, box: Box, span: Span, muted: Style) -> None:
+    """A line through every row at the cursor, behind the curves, and its place on the axis."""
+    assert span.cursor is not None
+    if not span.start <= span.cursor <= span.stop:
         return
-    column = box.column(window.cursor, window)
+    column = box.column(span.cursor, span)
     style = muted + Style(bold=True)
     canvas.rule(column, box.top, box.height, "|" if canvas.ascii else "│", style, under=True)
     if box.steps:
-        label = f"{window.cursor:.0f}"
+        value = span.cursor - span.axis.origin
+        label = f"{value:.0f}" if span.axis.along == "step" else axes.number(value, 5)
         at = min(max(column - len(label) // 2, box.left), canvas.width - len(label))
         canvas.text(box.top + box.height + box.axis, at - 1, f" {label} ", muted)
         canvas.text(box.top + box.height + box.axis, at, label, style + Style(reverse=True))
+
+
+def mark(canvas: Canvas, box: Box, span: Span, at: float, name: str, muted: Style) -> None:
+    """A line through every row at a place on the axis, behind the curves, its name beside its top."""
+    if span.start <= at <= span.stop:
+        column = box.column(at, span)
+        canvas.rule(column, box.top, box.height, ":" if canvas.ascii else "┊", muted, under=True)
+        canvas.text(box.top, column + 1, name, muted, under=True)
+
+
+def veil(canvas: Canvas, box: Box, span: Span, history: History, column: str, style: Style) -> None:
+    """Dots behind the curves in each cell of the axis where the column is 0 in any row, dense where it is so in all of them."""
+    if not history.has(column) or not len(history) or not span.stop > span.start:
+        return
+    found = history.envelope(column, span.start, span.stop, box.width, span.axis.along)
+    some, dense = ASCII_VEIL if canvas.ascii else VEIL
+    for at in np.flatnonzero(found.lo == 0).tolist():
+        canvas.rule(box.left + at, box.top, box.height, dense if found.hi[at] == 0 else some, style, under=True)
+
+
+VEIL, ASCII_VEIL = ("·", "░"), (".", ":")
+"""Where some rows are veiled, and where all are."""
+STAGE_ROLES = ("muted", "gd", "warn", "threshold", "good")
+"""Of no stage, and of stages 1 to 4."""
+
+
+def stages(canvas: Canvas, box: Box, span: Span, history: History, theme: str) -> None:
+    """The stages of Section 4.1 along the axis, each by its number where it begins and its colour; none where they change
+    faster than cells.
+    """
+    if not box.axis or not history.has("stage") or not len(history):
+        return
+    edges = history.edges(span.start, span.stop, box.width, span.axis.along)
+    cells = np.flatnonzero(edges[1:] > edges[:-1])
+    if not len(cells):
+        return
+    found = np.zeros(box.width, int)
+    known = history.gathered("stage", edges[1:][cells] - 1)
+    found[cells] = np.where(np.isin(known, (1, 2, 3, 4)), known, 0)
+    empty = np.flatnonzero(edges[1:] == edges[:-1])  # between two rows a stage lasts
+    before = cells[np.clip(np.searchsorted(cells, empty) - 1, 0, None)]
+    found[empty] = np.where((empty > cells[0]) & (empty < cells[-1]), found[before], 0)
+    begins = np.flatnonzero(np.diff(found, prepend=0))
+    if len(begins) > 0.6 * box.width:
+        return
+    for start, stop in pairwise([*begins.tolist(), box.width]):
+        if stage := int(found[start]):
+            line = str(stage) + ("-" if canvas.ascii else "━") * (stop - start - 1)
+            canvas.text(box.top + box.height, box.left + start, line, role_style(theme, STAGE_ROLES[stage]))
+
+
+def longest(traces: list[Envelope]) -> Envelope:
+    """The one that says most of where a curve is: its strands and its mean have the same ends."""
+    return max(traces, key=lambda trace: int(np.count_nonzero(~np.isnan(trace.lo))))
 
 
 class Entry(NamedTuple):

@@ -47,24 +47,38 @@ _PALETTES: dict[str, dict[str, str]] = {
     },
 }
 
+
+
+def _scrollbar(bar: str, moved: str, ground: str) -> dict[str, str]:
+    """The variables of scroll bars, quiet until they are moved."""
+    grounds = dict.fromkeys(("scrollbar-background", "scrollbar-background-hover", "scrollbar-background-active"), ground)
+    return {"scrollbar": bar, "scrollbar-hover": moved, "scrollbar-active": moved, "scrollbar-corner-color": ground, **grounds}
+
+
 THEMES: tuple[Theme, ...] = (
     Theme(
         name=DARK, dark=True, primary="#5db2ee", secondary="#1fd890", accent="#ee5a2f", warning="#e6a23c", error="#f2545b",
         success="#4fc08d", foreground="#d7dce2", background="#12161c", surface="#171c24", panel="#1f2630",
-        variables={**_PALETTES[DARK], "footer-key-foreground": "#5db2ee", "border-blurred": "#333d4a"},
+        variables={
+            **_PALETTES[DARK], "text-muted": "#7d8896", "footer-key-foreground": "#5db2ee", "border-blurred": "#333d4a",
+            **_scrollbar("#333d4a", "#5db2ee", "#171c24"),
+        },
     ),
     Theme(
         name=LIGHT, dark=False, primary="#0a84e8", secondary="#00704c", accent="#e2440f", warning="#96600a", error="#c21f33",
         success="#17784f", foreground="#22272e", background="#f7f6f2", surface="#fdfcf9", panel="#ebe8e1",
-        variables={**_PALETTES[LIGHT], "footer-key-foreground": "#0a84e8", "border-blurred": "#cfcabf"},
+        variables={
+            **_PALETTES[LIGHT], "text-muted": "#727b87", "footer-key-foreground": "#0a84e8", "border-blurred": "#cfcabf",
+            **_scrollbar("#cfcabf", "#0a84e8", "#fdfcf9"),
+        },
     ),
     Theme(
         name=ANSI, dark=True, ansi=True, primary="ansi_cyan", secondary="ansi_green", accent="ansi_bright_red",
         warning="ansi_bright_yellow", error="ansi_red", success="ansi_bright_green", foreground="ansi_default",
         background="ansi_default", surface="ansi_default", panel="ansi_default", boost="ansi_default",
         variables={
-            **BUILTIN_THEMES["ansi-dark"].variables, **_PALETTES[ANSI], "border-blurred": "ansi_bright_black",
-            "footer-key-foreground": "ansi_cyan",
+            **BUILTIN_THEMES["ansi-dark"].variables, **_PALETTES[ANSI], "text-muted": "ansi_bright_black",
+            "border-blurred": "ansi_bright_black", "footer-key-foreground": "ansi_cyan",
         },
     ),
 )
@@ -81,6 +95,11 @@ def chosen(choice: str, colors: bool, environment: Mapping[str, str]) -> str:
         return ANSI
     ground = environment.get("COLORFGBG", "").rpartition(";")[2]
     return LIGHT if ground in ("7", "15") else DARK
+
+
+def needed_by_textual(theme: Theme) -> dict[str, str]:
+    """What Textual's own widgets want of a sixteen-colour theme beyond ours."""
+    return BUILTIN_THEMES["ansi-dark"].variables if theme.ansi else {}
 
 
 _FADES = {0: 1.0, 1: 0.58, 2: 0.34}

@@ -9,6 +9,8 @@ import math
 ROOM = 1.25
 """Factor by which the axis outgrows the run when the run has reached its end."""
 SMALLEST_SPAN = 4.0
+STRIDES = 16
+"""Moves in which a view that follows the newest step passes its own width."""
 
 
 class Timeline:
@@ -21,6 +23,8 @@ class Timeline:
         """Steps across; None shows the whole run."""
         self.stop: float | None = None
         """Right end of a zoomed view; None follows the newest step."""
+        self.head: float | None = None
+        """The step a replay has come to: what a zoomed view then follows."""
         self.cursor: float | None = None
         self.edge: float | None = None
         """Step of the first edge, where there was one."""
@@ -42,20 +46,21 @@ class Timeline:
             return self.edge, self.edge + past
         if self.span is None:
             return 0.0, max(self.last, SMALLEST_SPAN) if self._final else self._limit
-        stop = self.last if self.stop is None else self.stop
+        stop = self._followed() if self.stop is None else self.stop
         return max(0.0, stop - self.span), max(stop, self.span)
 
-    def zoom(self, factor: float) -> None:
-        """Show `factor` times as many steps, keeping the cursor where it stands, or else the right end."""
+    def zoom(self, factor: float, about: float | None = None) -> None:
+        """Show `factor` times as many steps, keeping the step `about` or the cursor where it stands, or else the right end."""
         start, stop = self.window()
         stop = min(stop, max(self.last, SMALLEST_SPAN))  # the room to the right is nothing to zoom into
         span = max((stop - start) * factor, SMALLEST_SPAN)
+        about = self.cursor if about is None else about
         if span >= max(self.last, SMALLEST_SPAN):
             self.reset()
-        elif self.cursor is not None and start <= self.cursor <= stop:
-            share = (stop - self.cursor) / (stop - start)
+        elif about is not None and start <= about <= stop:
+            share = (stop - about) / (stop - start)
             self.span = span
-            self._end_at(self.cursor + share * span)
+            self._end_at(about + share * span)
         else:
             self.span = span
 
@@ -84,6 +89,18 @@ class Timeline:
         self.cursor = min(max(round(self.cursor) + direction * by, 0.0), self.last)
         if self.span is not None and not start <= self.cursor <= stop:
             self._end_at(self.cursor + (0 if self.cursor > stop else self.span))
+
+    def point(self, step: float) -> None:
+        """Put the cursor on the nearest step of the run."""
+        self.cursor = min(max(float(round(step)), 0.0), self.last)
+
+    def _followed(self) -> float:
+        """The end of a zoomed view that follows: it moves in strides, for each move redraws every cell."""
+        assert self.span is not None
+        if self._final and self.head is None:
+            return self.last
+        stride = max(math.floor(self.span / STRIDES), 1)
+        return stride * math.ceil((self.last if self.head is None else self.head) / stride)
 
     def _end_at(self, stop: float) -> None:
         assert self.span is not None

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from engine.columns import ASSUMPTIONS, COUPLED, DESCENT, predicted
+from engine.columns import ACCURACY, ASSUMPTIONS, COUPLED, DESCENT, LANDSCAPE, NORM, TEST, THEOREM, UNROLLED, predicted
 from engine.spec import load_spec, preset_names
 from eos_tui.keys import markdown
 
@@ -20,8 +20,10 @@ def keys() -> str:
 
 def notation() -> str:
     """A row for each quantity of the paper that a run records."""
-    found = [column for column in (*DESCENT, *COUPLED, *ASSUMPTIONS, *predicted("generalized")[:2]) if column.source != "eos"]
-    return "\n".join(f"| {column.symbol} | `{column.name}` | {column.formula.replace('|', chr(92) + '|')} |" for column in found)
+    recorded = (*DESCENT, *COUPLED, *ASSUMPTIONS, *predicted("generalized")[:2], *THEOREM, *UNROLLED, *LANDSCAPE, *ACCURACY, *TEST, *NORM)
+    found = [column for column in recorded if column.source != "eos"]
+    rows = ((column.symbol, f"`{column.name}`", column.formula) for column in found)
+    return "\n".join("| " + " | ".join(cell.replace("|", chr(92) + "|") for cell in row) + " |" for row in rows)
 
 
 README = Path(__file__).parent.parent / "README.md"

@@ -133,6 +133,9 @@ class FakeEngine(threading.Thread):
                 self._writer.append(rows_of(self.run_directory, at + 1, at + 1 + steps))
                 self._status = "paused"
                 event = control.Paused(step=at + steps, text=f"took {steps} steps, paused at step {at + steps}", **told)
+            case control.AdvanceTo(what=what):
+                self._status = "paused"
+                event = control.Paused(step=at, text=f"paused at the next {what}", **told)
             case control.SetLearningRate(learning_rate=value):
                 self._learning_rate = value
                 event = control.LearningRateChanged(step=at, text=f"η is now {value:g}", learning_rate=value, **told)

@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-SHARED = ("spec", "columns", "control", "store", "theory", "narrative", "summary", "follow", "launch", "cli", "errors")
+SHARED = (
+    "spec", "columns", "control", "store", "theory", "narrative", "gauges", "summary", "follow", "launch", "cli", "errors", "fork",
+)
 """Modules of the engine that a viewer uses."""
 HEAVY = ("jax", "jaxlib", "flax", "tensorflow_datasets", "matplotlib")
 DRAWING = ("textual", "plotext", "eos_tui")

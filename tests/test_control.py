@@ -19,8 +19,8 @@ def inbox():
     return store.create(toy_spec(), "run").path
 
 
-COMMANDS = [control.Pause(), control.Resume(), control.Advance(steps=3), control.Checkpoint(), control.Stop(),
-            control.SetLearningRate(learning_rate=0.5), control.Anchor(), control.Anchor(every=7)]
+COMMANDS = [control.Pause(), control.Resume(), control.Advance(steps=3), control.AdvanceTo(what="stage"),
+            control.Checkpoint(), control.Stop(), control.SetLearningRate(learning_rate=0.5), control.Anchor(), control.Anchor(every=7)]
 
 
 def test_commands_arrive_once_and_in_order(inbox):
@@ -56,7 +56,8 @@ def test_a_run_without_an_inbox_is_told_nothing(tmp_path):
 
 
 def test_every_event_survives_its_line():
-    samples = {"sharpness": 1.5, "stage": 2, "forms": ("code",), "form": "code", "assumption": 1, "learning_rate": 0.1, "outcome": "x"}
+    samples = {"sharpness": 1.5, "stage": 2, "forms": ("code",), "form": "code", "assumption": 1,
+               "learning_rate": 0.1, "outcome": "x", "parent": "y", "number": 2, "count": 4}
     for kind in typing.get_args(control.AnyEvent):
         extra = {name: samples[name] for name in kind.__struct_fields__ if name in samples}
         event = kind(step=3, text="θ† starts here", **extra)

@@ -91,3 +91,13 @@ def test_a_resize_sends_everything(console):
 
 def test_the_installed_textual_is_one_that_was_tested():
     assert APPLIES
+
+
+def test_what_would_steer_the_terminal_is_never_sent(console):
+    nasty = Strip([Segment("a\x1b[2Jb\x07\x9bc".ljust(WIDTH + 3), STYLES[1])])
+    shown = Screenful()
+    shown.resize(WIDTH, HEIGHT)
+    sent = "".join(shown.put(0, 0, nasty, console))
+    assert "\x1b[2J" not in sent
+    assert "\x07" not in sent
+    assert "\x9b" not in sent

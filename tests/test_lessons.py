@@ -2,15 +2,18 @@
 
 import asyncio
 import math
+import random
+import signal
+import time
 
 import numpy as np
 import pytest
 
-from engine import store
+from engine import launch
 from engine.columns import columns_for
 from engine.control import Advance, Pause, Resume, Stop
 from engine.spec import load_spec
-from eos_tui import lessons, panels
+from eos_tui import keys, lessons, panels
 from eos_tui.app import EosApp
 from eos_tui.lessons import STEPS, happened, stages
 from eos_tui.screens import learn
@@ -20,11 +23,13 @@ from eos_tui.screens.launcher import Launcher
 from eos_tui.screens.learn import Learn
 
 from synthetic import EDGE, FakeEngine, make_run
+from test_pty import Terminal
 
 
 @pytest.fixture(autouse=True)
 def runs(tmp_path, monkeypatch):
     monkeypatch.setenv("EOS_HOME", str(tmp_path / "runs"))
+    monkeypatch.setenv("EOS_CONFIG", str(tmp_path / "config.toml"))
     monkeypatch.chdir(tmp_path)
     return tmp_path / "runs"
 
@@ -92,7 +97,7 @@ def begun(runs, monkeypatch):
     """Presets begun by the tour, each a run with an engine that only answers."""
     engines = {}
 
-    def begin(preset, overrides=()):
+    def begin(preset):
         run = make_run(runs, 60, f"{preset}-run", finished=False)
         engines[preset] = FakeEngine(run).__enter__()
         return run, 0
@@ -188,10 +193,44 @@ async def test_every_size_shows_words_and_plots_or_says_that_it_is_too_small(beg
 
 
 async def test_a_run_that_ends_before_is_said_to_have(runs, monkeypatch):
-    monkeypatch.setattr(learn.launch, "begin", lambda preset, overrides=(): (make_run(runs, 10, preset), 0))
+    monkeypatch.setattr(learn.launch, "begin", lambda preset: (make_run(runs, 10, preset), 0))
     app = EosApp(None, fps=10, tour=True)
     async with app.run_test(size=(80, 24)):
         await until(lambda: touring(app) and "The run is finished before" in app.screen.waiting.content.plain)
+
+
+@pytest.mark.parametrize("leave", ["q", "hang-up"])
+def test_leaving_the_terminal_stops_the_engines_of_the_tour(runs, leave):
+    run = make_run(runs, 60, finished=False)
+    code = ("import sys\nfrom engine.store import resolve\nfrom eos_tui import cli\nfrom eos_tui.screens import learn\n"
+            "learn.launch.begin = lambda preset: (resolve('made'), 0)\nsys.exit(cli.main(['learn']))")
+    with FakeEngine(run) as engine, Terminal(runs, "-c", code) as terminal:
+        terminal.wait_for("Progressive sharpening")
+        terminal.wait_for("The engine waits")
+        if leave == "q":
+            terminal.press("q")
+        else:
+            terminal.process.send_signal(signal.SIGHUP)
+        assert terminal.wait_for_end() == (0 if leave == "q" else 129)
+        end = time.monotonic() + 5
+        while not isinstance(engine.commands[-1], Stop) and time.monotonic() < end:
+            time.sleep(0.02)
+        assert isinstance(engine.commands[-1], Stop)
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_no_keys_and_sizes_in_any_order_break_the_tour_or_the_launcher(begun, seed):
+    chance = random.Random(seed)
+    known = [one for place in ("tour", "launcher", "anywhere") for key in keys.offered(place) for one in key.keys.split(",")]
+    pressed = [key for key in known if key not in ("q", "ctrl+c", "w", "Y", "r")] + ["x", "5", "up", "down", "home"]
+    app = EosApp(None, fps=10, tour=True)
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        await until(lambda: touring(app))
+        for _ in range(40):
+            if chance.random() < 0.15:
+                await pilot.resize_terminal(*chance.choice([(20, 6), (60, 20), (80, 24), (120, 40), (250, 70)]))
+            await pilot.press(chance.choice(pressed))
+        assert app.is_running
 
 
 # -- on the real toy
@@ -201,15 +240,15 @@ async def test_the_toy_shows_its_steps_in_a_real_run(runs, monkeypatch):
     """Steps 3 to 6 of the tour, with a larger ε so that two cycles take 200 steps."""
     monkeypatch.setattr(lessons, "STEPS", STEPS[2:6])
     monkeypatch.setattr(learn, "STEPS", STEPS[2:6])
-    faster = {"toy": ("optimizer.learning_rate=0.1", "budget.steps=400", "tracking.predictions=[]", "tracking.flow=false")}
+    faster = ("optimizer.learning_rate=0.1", "budget.steps=400", "tracking.predictions=[]", "tracking.flow=false")
+    run, _ = launch.begin("toy", faster)
     app = EosApp(None, fps=10)
     async with app.run_test(size=(80, 24)) as pilot:
-        await app.push_screen(Learn(overrides=faster))
+        await app.push_screen(Learn(runs={"toy": run}))
         found = []
         for at in range(4):
             await until(lambda at=at: app.screen.at == at and app.screen.seen_at is not None, 60)
             found.append(int(app.screen.seen_at))
             await pilot.press("space")
         assert found == sorted(set(found))
-        run = app.screen.source.run
-    assert store.resolve(run.name).table()["stage"][found].tolist() == [3, 4, 1, 3]
+    assert run.table()["stage"][found].tolist() == [3, 4, 1, 3]

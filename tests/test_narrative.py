@@ -52,6 +52,12 @@ def test_without_a_constrained_trajectory_the_eigenvalues_are_told():
     assert told("gradient descent", gd__lambda2=98.0).endswith("the sharpness is at 101% of 2/η, λ2 at 98%")
 
 
+def test_a_training_tells_its_sharpness_and_what_it_gets_right():
+    assert told("training", test__accuracy=0.713) == "Training: the sharpness is at 101% of 2/η; 71.3% of the test examples are right"
+    assert told("training") == "Training: the sharpness is at 101% of 2/η"
+    assert "not measured yet" in told("training", gd__sharpness=math.nan)
+
+
 def test_an_ended_run_tells_its_outcome():
     outcome = Outcome(kind="diverged", step=12, text="diverged at step 12: try a smaller learning rate")
     assert sentence(State(status="finished", phase="edge", outcome=outcome), {}) == "Diverged at step 12: try a smaller learning rate"
@@ -63,8 +69,8 @@ def test_a_long_text_is_cut_at_a_word():
 
 
 @given(
-    st.sampled_from(["starting", "approach", "edge", "gradient descent", "phase portrait", "unheard of"]),
-    st.dictionaries(st.sampled_from([*sorted(AT_EDGE), "gd.midpoint_sharpness"]), st.floats(width=16)),
+    st.sampled_from(["starting", "approach", "edge", "gradient descent", "training", "phase portrait", "unheard of"]),
+    st.dictionaries(st.sampled_from([*sorted(AT_EDGE), "gd.midpoint_sharpness", "test.accuracy"]), st.floats(width=16)),
     st.booleans(),
 )
 def test_whatever_the_row_the_sentence_is_one_short_line(phase, row, full):

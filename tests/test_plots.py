@@ -10,7 +10,8 @@ from textual.app import App
 from textual.color import Color
 
 from engine.columns import Column
-from eos_tui import curves, plots, theme
+from eos_tui import curves, plots, theme, traces
+from eos_tui.curves import Axis, Overlay, Span
 from eos_tui.plots import Curve, PlotSpec, Window
 from eos_tui.series import History
 from eos_tui.widgets.plot import LinePlot
@@ -165,7 +166,7 @@ def test_the_cursor_stands_at_its_step_and_reads_stored_values():
     window = Window(0, 500, cursor=250)
     shown = lines(SWING, history, window)
     assert "250" in shown[-1]
-    assert plots.values_line(SWING, history, window) == "t 250 · x 1.000"
+    assert plots.values_line(SWING, history, window) == "t 250 · x 1.0"
     assert plots.values_line(SHARPNESS, history, Window(0, 500)).startswith("S(θ) 99.00 · S⋆ ")
     assert plots.values_line(SHARPNESS, history, Window(0, 500), width=15) == "S(θ) 99.00"
 
@@ -221,6 +222,98 @@ def test_drawing_does_not_depend_on_the_length_of_the_history():
         return min(taken)
 
     assert seconds(1_000_000) < 2 * seconds(10_000)
+
+
+# -- what can be chosen of a plot
+
+
+def test_under_the_cursor_stands_the_stored_number_where_there_is_room():
+    history = history_of(100, gd_loss=np.linspace(0.1, 0.2, 100) / 3)
+    window = Window(0, 100, cursor=41)
+    stored = history.at("gd.loss", 41)[1]
+    exact = plots.values_line(LOSS, history, window)
+    assert float(exact.split("L(θ) ")[1]) == stored
+    for width, digits in ((24, 9), (21, 6), (19, 4)):
+        shown = plots.values_line(LOSS, history, window, width)
+        assert len(shown) <= width
+        assert shown.split("L(θ) ")[1] == f"{stored:#.{digits}g}"
+
+
+def test_the_axis_counts_time_or_steps_since_the_edge():
+    rows = np.stack([np.arange(500.0), np.arange(500) * 0.02, np.ones(500)], axis=1)
+    history = History((COLUMNS[0], Column("time", "τ", "", "", "", ""), COLUMNS[2]))
+    history.extend(rows)
+    timed = lines(LOSS, history, Window(0, 500, 250, Axis("time", 0.0, "ηt")))
+    assert timed[-1].split() == ["ηt", "0", "2", "4", "5.0000", "6", "8", "10"]
+    since = lines(LOSS, history, Window(0, 500, 250, Axis("step", 100.0, "t−edge")))
+    assert since[-1].split()[:3] == ["t−edge", "-100", "0"]
+    assert "150" in since[-1].split()  # the cursor
+
+
+def test_a_changed_learning_rate_stretches_the_axis_of_time():
+    t = np.arange(1000)
+    time = np.cumsum(np.where(t < 500, 0.01, 0.03))
+    history = History((COLUMNS[0], Column("time", "τ", "", "", "", ""), COLUMNS[2]))
+    history.extend(np.stack([t, time, np.where(t < 500, 1.0, 2.0)], axis=1))
+    dots = _dots(lines(LOSS, history, Window(0, 999, None, Axis("time", 0.0, "ηt")), width=67))
+    low = np.flatnonzero(dots[dots.shape[0] * 2 // 3 :].any(axis=0))
+    assert np.ptp(low) / np.ptp(np.flatnonzero(dots.any(axis=0))) == pytest.approx(0.25, abs=0.03)
+
+
+@pytest.mark.parametrize("count", [60, 5000])
+def test_strands_are_two_lines_and_the_band_between_them_is_empty(count):
+    shown = lines(SWING._replace(strands=True), oscillating(count), Window(0, count), height=20)
+    assert not any("⣿" in row for row in shown)
+    ends = [row for row in shown[1:] if cells([row]) > 40]
+    assert len(ends) == 2
+
+
+def test_an_even_mean_takes_the_oscillation_out_and_leaves_it_in_sight():
+    history = oscillating(5000)
+    plain = plots.draw(SWING, history, Window(0, 5000), 60, 20)
+    smooth = plots.draw(SWING._replace(smooth=50), history, Window(0, 5000), 60, 20)
+    rows = [strip.text for strip in smooth]
+    assert sum(row.count("⣿") for row in rows) > 0.8 * sum(strip.text.count("⣿") for strip in plain)
+    bright = {y for y, strip in enumerate(smooth) for text, style, _ in strip if style and style.bold and text.strip()}
+    assert len(bright) == 1  # the mean is 0 everywhere
+    assert "mean 50" in plots.heading(SWING._replace(smooth=50))
+
+
+@pytest.mark.parametrize("count", [30, 3000])
+def test_a_mean_lies_within_the_curve_and_ends_where_it_ends(count):
+    history = history_of(count, gd_loss=np.sin(np.arange(count) * 6 / count))
+    window = Window(0, count * 1.5)
+    mean = traces.mean(history, "gd.loss", Span.of(history, window), 100, False, 10)
+    known = np.flatnonzero(~np.isnan(mean.lo))
+    assert known[0] <= 1
+    assert known[-1] == pytest.approx(66, abs=2)
+    assert np.nanmax(mean.hi) <= 1
+    centre = (known + 0.5) / 100 * count * 1.5
+    np.testing.assert_allclose(mean.lo[known][3:-3], np.sin(centre * 6 / count)[3:-3], atol=0.25 if count == 30 else 0.02)
+
+
+def test_the_stages_stand_along_the_axis_by_number():
+    history = History((COLUMNS[0], COLUMNS[2], Column("stage", "", "", "", "", "")))
+    stage = np.repeat([np.nan, 1, 2, 3, 4, 1], 100)
+    history.extend(np.stack([np.arange(600), np.ones(600), stage], axis=1))
+    shown = lines(LOSS, history, Window(0, 600), width=67)
+    assert re.fullmatch(r" {6}└─+(┬─*)*1━+2━+3━+4━+1━+", shown[-2].replace("┬", "─"))
+    fast = History(history.columns)
+    fast.extend(np.stack([np.arange(600), np.ones(600), np.arange(600) % 4 + 1], axis=1))
+    assert "1" not in lines(LOSS, fast, Window(0, 600), width=67)[-2]
+
+
+def test_another_run_is_laid_over_with_its_edge_on_this_ones():
+    jump = history_of(400, gd_loss=np.where(np.arange(400) < 100, 1.0, 2.0))
+    later = history_of(600, gd_loss=np.where(np.arange(600) < 250, 1.1, 1.9))
+    other = Overlay(later, "later", "warn", curves.OTHERS[0], edge=250, at=100)
+    drawn = plots.paint(LOSS, jump, Window(0, 400), 67, 16, overlays=[other])
+    rows = [strip.text for strip in drawn.strips]
+    assert "╍╍ later" in rows[0]
+    amber = theme.role_style(theme.DARK, "warn").color
+    seen = [sum(segment.cell_length for segment in row[:k]) for row in (list(strip) for strip in drawn.strips[1:])
+            for k, segment in enumerate(row) if segment.style and segment.style.color == amber]
+    assert set(seen) & {21, 22, 23}  # its jump at its step 250 stands at 100 of 400
 
 
 # -- colours

@@ -1,8 +1,11 @@
 """The README says what the code says."""
 
+import re
 from pathlib import Path
 
 import pytest
+
+from eos_tui import cli
 
 import readme_tables
 
@@ -19,5 +22,13 @@ def test_the_first_block_holds_the_two_commands():
     assert first == ["pip install -e . && eos demo", "pip install -e '.[test]' && pytest"]
 
 
-def test_the_picture_is_there():
-    assert (Path(__file__).parent.parent / ".github" / "dashboard.png").stat().st_size > 10_000
+def test_every_picture_is_there():
+    shown = re.findall(r"!\[.+?\]\((.+?)\)", README)
+    assert len(shown) >= 4
+    assert all((Path(__file__).parent.parent / picture).stat().st_size > 10_000 for picture in shown)
+
+
+def test_every_command_is_told_of():
+    cli.main(["--version"])  # the engine's commands join the view's
+    words = {word for code in re.findall(r"`([^`\n]+)`", README) for word in re.findall(r"[a-z]+", code)}
+    assert {name for name in cli.app if not name.startswith("-")} - {"work"} <= words

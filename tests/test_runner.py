@@ -11,6 +11,7 @@ import pytest
 
 from engine import control, launch, store
 from engine import spec as specs
+from engine.fork import fork
 
 from small import chebyshev_spec, toy_spec
 
@@ -83,6 +84,18 @@ def test_a_killed_run_resumed_equals_an_uninterrupted_one_bit_for_bit(uninterrup
     np.testing.assert_array_equal(reproducible(run), reproducible(uninterrupted))
 
 
+def test_a_fork_goes_on_from_the_checkpoint_with_another_learning_rate(uninterrupted):
+    made = fork(uninterrupted, 1000, ["optimizer.learning_rate=0.21", "budget.steps=364"], "forked")
+    assert work(made) == 0
+    mine, theirs = reproducible(made), reproducible(uninterrupted)
+    np.testing.assert_array_equal(mine[:360], theirs)
+    np.testing.assert_array_equal(made.rows()[360:, :1], np.arange(360.0, 364)[:, None])
+    assert (made.rows()[360:, made.index["learning_rate"]] == 0.21).all()
+    kinds = [type(event).__name__ for event in made.events()]
+    assert kinds[:2] == ["Started", "EdgeReached"]
+    assert kinds[kinds.index("Forked") :][:3] == ["Forked", "Started", "LearningRateChanged"]
+
+
 def test_commands_are_answered_at_the_step_they_took_effect():
     run = make(toy_spec(0.01), "budget.steps=1000000", name="told")
     launch.start(run)
@@ -98,6 +111,14 @@ def test_commands_are_answered_at_the_step_they_took_effect():
     )
     assert ended.step == paused.step + 17
     assert run.rows()[-1, 0] == ended.step - 1
+
+    control.send(run.path, onward := control.AdvanceTo(what="stage"))
+    ended = wait_for(
+        run, lambda: next((e for e in run.events() if isinstance(e, control.Paused) and e.answers == onward.id), None), "stage"
+    )
+    turned = [event.step for event in run.events() if isinstance(event, control.StageChanged)]
+    assert turned[-1] == ended.step - 1
+    assert len([step for step in turned if step >= paused.step + 17]) == 1
 
     assert answer(run, control.send(run.path, control.Anchor())).step == ended.step
     changed = answer(run, control.send(run.path, control.SetLearningRate(learning_rate=0.009)))

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.columns import Column
+from eos_tui.ruler import Ruler
 from eos_tui.series import History
 
 COLUMNS = tuple(Column(name, name, name, "", "", "") for name in ("step", "dense", "sparse"))
@@ -151,3 +152,125 @@ def test_an_envelope_of_a_million_rows_costs_hardly_more_than_one_of_ten_thousan
         return min(taken)
 
     assert seconds(1_000_000) < 6 * seconds(10_000)  # one level more of the pyramid; 100 times if it read every row
+
+
+# -- rows on disk, strands, means, a replay's limit, other axes
+
+
+def recorded(path, rows, chunks):
+    """The rows in a file, and a history that keeps only the newest of them."""
+    path.write_bytes(b"")
+    history = History(COLUMNS, path)
+    for part in np.array_split(rows, chunks):
+        with open(path, "ab") as handle:
+            handle.write(part.astype("<f8").tobytes())
+        history.extend(part)
+    return history
+
+
+@pytest.mark.parametrize(("count", "chunks"), [(1, 1), (900, 3), (5000, 1), (5000, 17), (40_000, 5)])
+def test_rows_left_on_disk_make_the_same_picture(tmp_path, count, chunks):
+    rows = noise(count)
+    held, left = history_of(rows, chunks), recorded(tmp_path / "rows", rows, chunks)
+    end = rows[-1, 0]
+    for window in ((0, end, 150), (end / 3, end / 2, 40), (end * 0.9, end * 1.1, 7)):
+        for name in ("dense", "sparse"):
+            for strand in (None, 0, 1):
+                one, other = held.envelope(name, *window, strand=strand), left.envelope(name, *window, strand=strand)
+                np.testing.assert_array_equal(np.stack(one), np.stack(other))
+    for name in ("dense", "sparse"):
+        np.testing.assert_array_equal(held.column(name), left.column(name))
+        assert held.last(name) == left.last(name) or np.isnan(held.last(name))
+        assert held.ending(name) == left.ending(name)
+    assert [held.at("dense", step) for step in (0, end / 7, end)] == [left.at("dense", step) for step in (0, end / 7, end)]
+
+
+def test_memory_stays_while_a_million_rows_stream_by(tmp_path):
+    step = 20_000
+    (tmp_path / "rows").write_bytes(b"")
+    history = History(COLUMNS, tmp_path / "rows")
+    history.prepare(["dense", "sparse"])
+    for start in range(0, 400_000, step):
+        rows = noise(step)
+        rows[:, 0] = np.arange(start, start + step)
+        with open(tmp_path / "rows", "ab") as handle:
+            handle.write(rows.tobytes())
+        history.extend(rows)
+    kept = sum(array.nbytes for array in (history._rows._tail, history._rows._fresh))
+    pyramids = sum(level._store.nbytes for track in history._kept.values() for level in getattr(track, "_levels", []))
+    assert kept + pyramids < 0.06 * 400_000 * 3 * 8
+    assert history.envelope("dense", 0, 400_000, 100).lo.max() < -2
+
+
+def test_a_record_that_vanishes_leaves_gaps_and_raises_nothing(tmp_path):
+    history = recorded(tmp_path / "rows", noise(20_000), 4)
+    (tmp_path / "rows").write_bytes(b"")
+    assert np.isnan(history.value("dense", 5))
+    assert len(history.envelope("dense", 0, 40_000, 100).lo) == 100
+
+
+def test_strands_are_the_even_and_the_odd_rows():
+    t = np.arange(3000.0)
+    history = history_of(np.stack([t, (-1) ** t * (1 + t), t], axis=1), chunks=4)
+    even, odd = (history.envelope("dense", 0, 3000, 50, strand=strand) for strand in (0, 1))
+    assert (even.lo > 0).all()
+    assert (odd.hi < 0).all()
+    assert even.hi[-1] == 2999
+    assert odd.lo[-1] == -3000
+
+
+@settings(max_examples=30, deadline=None)
+@given(count=st.integers(1, 5000), width=st.integers(1, 900))
+def test_means_are_those_of_the_finite_values(count, width):
+    rows = noise(count)
+    history = history_of(rows, 3)
+    first = np.arange(0, count, max(count // 20, 1))
+    last = np.minimum(first + width, count)
+    for name, values in (("dense", rows[:, 1]), ("sparse", rows[:, 2])):
+        for mean, a, b in zip(history.means(name, first, last), first, last, strict=True):
+            known = values[a:b][np.isfinite(values[a:b])]
+            assert np.isnan(mean) if not len(known) else mean == pytest.approx(known.mean(), abs=1e-12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(count=st.integers(2, 3000), limits=st.lists(st.integers(0, 3000), min_size=1, max_size=6), chunks=st.integers(1, 4))
+def test_with_a_limit_only_the_rows_before_it_are_seen(count, limits, chunks):
+    rows = noise(count)
+    rows[count // 2 :, 2] = np.nan
+    whole = history_of(rows, chunks)
+    for limit in limits:
+        whole.limit = limit
+        short = history_of(rows[:limit])
+        assert len(whole) == len(short)
+        for name in ("dense", "sparse"):
+            assert whole.last(name) == short.last(name) or np.isnan(short.last(name))
+            assert whole.ending(name) == short.ending(name)
+            np.testing.assert_array_equal(
+                np.stack(whole.envelope(name, 0, 4000, 60)), np.stack(short.envelope(name, 0, 4000, 60))
+            )
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    steps=st.lists(st.integers(1, 4), min_size=1, max_size=400), chunks=st.integers(1, 6),
+    asked=st.lists(st.one_of(st.integers(-5, 1700), st.floats(-5, 1700)), max_size=20),
+)
+def test_a_ruler_finds_rows_as_a_search_through_all_of_them(steps, chunks, asked):
+    values = np.cumsum(np.array(steps, float)) - 1
+    ruler, row = Ruler(0), 0
+    for part in np.array_split(values, chunks):
+        ruler.feed(part, row)
+        row += len(part)
+    np.testing.assert_array_equal(ruler.at(np.arange(len(values))), values)
+    for side in ("left", "right"):
+        np.testing.assert_array_equal(ruler.search(np.array(asked, float), side), np.searchsorted(values, asked, side))
+
+
+def test_the_axis_of_time_runs_at_the_learning_rate_and_beyond_the_last_row():
+    t = np.arange(600.0)
+    time_of = np.cumsum(np.where(t < 300, 0.02, 0.05)) - 0.02
+    history = history_of(np.stack([t, time_of, t], axis=1), 5)
+    for step in (0, 10.5, 300, 599, 700):
+        expected = np.interp(step, t, time_of) if step < 600 else time_of[-1] + 0.05 * (step - 599)
+        assert history.position(step, "dense") == pytest.approx(expected, abs=1e-9)
+        assert history.step_at(expected, "dense") == pytest.approx(step, abs=1e-6)

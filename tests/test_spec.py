@@ -143,7 +143,7 @@ def test_a_bad_value_is_refused_by_its_name_and_what_would_do(override, sentence
 
 @pytest.mark.parametrize(("override", "sentence"), [
     ("problem.criterion=mae", '[problem] criterion = "mae"; expected one of "mse", "half_mse", "cross_entropy", "logistic"'),
-    ("problem.model.kind=rnn", '[problem.model] kind = "rnn"; expected one of "mlp", "cnn", "transformer"'),
+    ("problem.model.kind=rnn", '[problem.model] kind = "rnn"; expected one of "mlp", "cnn", "resnet", "transformer"'),
     ("problem.model.widths=[8, 'wide']", '[problem.model] widths[1] = "wide"; expected `int`, got `str`'),
     ("problem.model.widths=[8, 0]", "[problem.model] widths[1] = 0; expected `int` >= 1"),
     ("problem.data.name=mnist", '[problem.data] name = "mnist"; expected one of "fashion", "digits", "sentences", "chebyshev", '

@@ -1,9 +1,11 @@
 """Several unstable eigenvalues: the recorded spectrum against `eigh`, and the events that tell it."""
 
+from copy import copy
+
 import numpy as np
 import pytest
 
-from engine import control
+from engine import approach, control
 from engine.columns import columns_for
 from engine.experiment import Experiment
 
@@ -36,8 +38,22 @@ def spectrum(experiment: Experiment, table: np.ndarray) -> np.ndarray:
 def several(x64):
     """Gradient descent of the small network 80 steps past the edge, where four eigenvalues come above 1.5/η."""
     experiment = Experiment(chebyshev_spec(ETA, on_second_eigenvalue="gradient_descent", **LEAN))
+    approached, _, _ = drive(experiment, 0)
+    EDGE.update(experiment.snapshot())
     table, events, thetas = drive(experiment, 80)
-    return experiment, table, events, thetas
+    return experiment, np.concatenate([approached, table]), events, thetas
+
+
+EDGE: dict[str, np.ndarray] = {}
+"""The experiment as it reached the edge."""
+
+
+def at_the_edge(several, **tracking) -> Experiment:
+    """The same experiment at the edge, under another specification: nothing is compiled anew."""
+    experiment = copy(several[0])
+    experiment.setup = approach.setup(chebyshev_spec(ETA, **LEAN, **tracking), experiment.setup.problem)
+    experiment.restore({name: np.array(leaf) for name, leaf in EDGE.items()})
+    return experiment
 
 
 def test_the_recorded_spectrum_is_that_of_eigh(several):
@@ -93,13 +109,41 @@ def test_a_snapshot_with_more_eigenvalues_goes_on_as_if_never_interrupted(severa
     np.testing.assert_array_equal(*rows)
 
 
-def test_theta_dagger_keeps_its_two_pairs_while_more_are_followed():
-    experiment = Experiment(chebyshev_spec(ETA, on_second_eigenvalue="keep", max_eigenvalues=3, **LEAN))
+def test_theta_dagger_keeps_its_two_pairs_while_more_are_followed(several):
+    experiment = at_the_edge(several, on_second_eigenvalue="keep", max_eigenvalues=3)
     table, events, _ = drive(experiment, 5)
     assert experiment.phase == "edge"
     assert experiment.state.center.eigen.vectors.shape[0] == 2
-    assert np.isfinite(spectrum(experiment, table)[experiment.edge_step:]).all()
+    assert np.isfinite(spectrum(experiment, table)).all()
     assert [event.count for event in events if isinstance(event, control.SpectrumGrown)] == [3]  # no more than have a column
+
+
+def test_assumption_2_is_read_on_every_step_and_ends_the_run_or_not_as_asked(several):
+    """At η = 0.5 the second eigenvalue of the small network is at 1.9/η as the edge is reached."""
+    experiment = at_the_edge(several, on_second_eigenvalue="stop")
+    lambda2 = experiment.setup.places["constrained.lambda2"]
+    center = experiment.state.center
+    progress = experiment.advance(1)
+    dense = np.linalg.eigvalsh(dense_hessian(experiment.setup.problem, center.theta))
+    assert dense[-2] * ETA >= 1.9
+    assert progress.outcome.kind == "second_eigenvalue"
+    assert progress.outcome.step == experiment.edge_step
+    assert progress.rows[0][lambda2] == pytest.approx(dense[-2], rel=1e-3)
+
+    kept = at_the_edge(several, on_second_eigenvalue="keep")
+    events, table = [], []
+    for _ in range(6):
+        progress = kept.advance(1)
+        assert progress.outcome is None
+        events, table = events + progress.events, table + progress.rows
+    assert kept.phase == "edge"
+    failed = [event for event in events if isinstance(event, control.AssumptionFailed)]
+    assert [(event.step, event.assumption) for event in failed] == [(kept.edge_step, 2)]
+    assert (np.array(table)[:, lambda2] * ETA >= 1.9).all()
+
+    later = at_the_edge(several, on_second_eigenvalue="stop", second_eigenvalue_limit=1.95)
+    center, progress = later.state.center, later.advance(1)
+    assert (progress.outcome is None) == (float(center.eigen.values[1]) * ETA < 1.95)
 
 
 def test_the_number_stays_where_no_more_columns_are_allotted():

@@ -70,6 +70,11 @@ def test_on_the_approach_the_sharpness_is_the_latest_midpoint():
     assert summarize(run_of(30, gd__midpoint_sharpness=measured)).sharpness_over_threshold == pytest.approx(25 / THRESHOLD)
 
 
+def test_readings_now_and_then_are_averaged_over_the_last_rows_alone():
+    sharpness = np.where(np.arange(300) % 40 == 0, THRESHOLD * (np.arange(300) >= 200), np.nan)
+    assert summarize(run_of(300, gd__sharpness=sharpness)).sharpness_over_threshold == pytest.approx(1)
+
+
 def test_a_period_two_oscillation_averages_out():
     sharpness = THRESHOLD + 7 * (-1.0) ** np.arange(300)
     assert summarize(run_of(300, gd__sharpness=sharpness)).sharpness_over_threshold == pytest.approx(1)

@@ -1,22 +1,33 @@
 """Training with readings of the sharpness: what is read and when, the learning rate that follows it, weight decay, raises."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
-import msgspec
 import numpy as np
 import pytest
 
-from engine import columns, control, data, training
+from engine import columns, control, curvature, data, problem, training
 from engine import spec as specs
 from engine.errors import UserError
 from engine.experiment import Experiment
-from engine.problem import build, learning, network
+from engine.losses import mse
+from engine.problem import Learning, Problem, build, network
 
 from small import chebyshev_spec, dense_hessian, rows, toy_spec
 
 pytestmark = pytest.mark.usefixtures("x64")
 
 ETA, DECAY = 0.05, 0.3
+
+
+@pytest.fixture(autouse=True, scope="module")
+def dense():
+    """Eigenvalues from the dense Hessian: exact, and sooner compiled. The same network is begun once for all tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(curvature, "DENSE_UP_TO", 256)
+        patch.setattr(problem, "learning", cache(problem.learning))
+        yield
 
 
 def digits_spec(*overrides: str) -> specs.RunSpec:
@@ -37,39 +48,66 @@ def digits_spec(*overrides: str) -> specs.RunSpec:
     return specs.with_overrides(spec, overrides)
 
 
+FOLLOWING = "optimizer.schedule=inverse_sharpness"
 INVARIANT = ("problem.model.normalized=true", f"optimizer.weight_decay={DECAY}", "tracking.sharpness_every=1")
 
 
-def thetas(spec: specs.RunSpec, steps: int) -> list[np.ndarray]:
-    """θ before each of the first steps of plain gradient descent, written out."""
-    problem, theta, _ = build(spec)
-    gradient, found = jax.jit(problem.gradient), []
-    for _ in range(steps):
+@cache
+def experiment_of(*overrides: str) -> Experiment:
+    """One experiment for all tests of these overrides: its functions are compiled once. `afresh` starts it."""
+    return Experiment(digits_spec(*overrides))
+
+
+def afresh(*overrides: str) -> Experiment:
+    """The experiment at its start."""
+    experiment = experiment_of(*overrides)
+    experiment.state, experiment.raised = training.begin(experiment.training, plain()[0].theta), 0
+    return experiment
+
+
+@cache
+def plain() -> tuple[Learning, Problem]:
+    """The network and its training loss, without decay."""
+    found = problem.learning(digits_spec().problem, 0)
+    return found, found.mean(mse, found.batches(found.dataset.inputs, found.dataset.targets))
+
+
+@cache
+def invariant() -> tuple[dict[str, np.ndarray], Problem, list[np.ndarray]]:
+    """The record of a scale-invariant network with weight decay, its loss without decay, and θ before each step."""
+    spec = digits_spec(*INVARIANT)
+    record = rows(Experiment(spec), 12)
+    loss, theta, _ = network(spec.problem, 0)
+    return record, loss, path_of(loss, theta, DECAY)
+
+
+def path_of(loss: Problem, theta: jax.Array, decay: float = 0.0) -> list[np.ndarray]:
+    """θ before each of the first steps of gradient descent, written out."""
+    gradient, found = jax.jit(loss.gradient), []
+    for _ in range(10):
         found.append(np.asarray(theta))
-        theta = theta - spec.optimizer.learning_rate * gradient(theta)
+        theta = theta - ETA * (gradient(theta) + decay * theta)
     return found
 
 
-def top(problem, theta) -> np.ndarray:
-    return np.linalg.eigvalsh(dense_hessian(problem, jnp.asarray(theta)))[::-1]
+def top(loss: Problem, theta) -> np.ndarray:
+    return np.linalg.eigvalsh(dense_hessian(loss, jnp.asarray(theta)))[::-1]
 
 
 def test_every_reading_is_that_of_gradient_descent_at_its_step():
-    spec = digits_spec()
-    record, path = rows(Experiment(spec), 10), thetas(spec, 10)
-    problem, _, _ = build(spec)
-    found = learning(spec.problem, 0)
-    dataset = found.dataset
+    record = rows(afresh(), 10)
+    found, loss = plain()
+    path, dataset = path_of(loss, found.theta), found.dataset
     read = np.isfinite(record["gd.sharpness"])
     np.testing.assert_array_equal(np.flatnonzero(read), [0, 4, 8])
     for name in ("gd.lambda2", "train.accuracy", "test.loss", "test.accuracy"):
         np.testing.assert_array_equal(np.isfinite(record[name]), read)
-    np.testing.assert_allclose(record["gd.loss"], [problem.loss(theta) for theta in path], rtol=1e-12)
+    np.testing.assert_allclose(record["gd.loss"], [loss.loss(theta) for theta in path], rtol=1e-12)
     for step in (0, 4, 8):
         theta = jnp.asarray(path[step])
-        values = top(problem, theta)
-        assert record["gd.sharpness"][step] == pytest.approx(values[0], rel=1e-5)
-        assert record["gd.lambda2"][step] == pytest.approx(values[1], rel=1e-2)
+        values = top(loss, theta)
+        assert record["gd.sharpness"][step] == pytest.approx(values[0], rel=1e-10)
+        assert record["gd.lambda2"][step] == pytest.approx(values[1], rel=1e-10)
         for name, inputs, targets in (("train", dataset.inputs, dataset.targets), ("test", dataset.test_inputs, dataset.test_targets)):
             outputs = np.asarray(found.outputs(theta, inputs))
             assert record[f"{name}.accuracy"][step] == pytest.approx(np.mean(np.sign(outputs) == targets))
@@ -78,12 +116,20 @@ def test_every_reading_is_that_of_gradient_descent_at_its_step():
 
 def test_a_run_records_what_it_says_and_nothing_else():
     spec = digits_spec(*INVARIANT)
-    record = rows(Experiment(spec), 3)
+    record = invariant()[0]
     assert list(record) == [column.name for column in columns.columns_for(spec)]
     assert [name for name, values in record.items() if np.isnan(values).any()] == ["cost.seconds"]
     assert not any(name.startswith(("constrained", "flow", "generalized")) for name in record)
     regression = specs.with_overrides(chebyshev_spec(), ["tracking.mode=sharpness"])
     assert not any("accuracy" in column.name or "norm" in column.name.split(".")[0] for column in columns.columns_for(regression))
+
+
+def test_what_a_training_reads_has_its_plots():
+    from eos_tui.panels import line_plots
+
+    shown = line_plots(columns.columns_for(digits_spec(*INVARIANT)), ("generalized",))
+    assert [plot.id for plot in shown] == ["sharpness", "loss", "accuracy", "norm", "normalised"]
+    assert [curve.column for curve in shown[1].curves] == ["gd.loss", "test.loss"]
 
 
 @pytest.mark.parametrize("part", [
@@ -103,22 +149,17 @@ def test_the_first_examples_of_mixed_classes_and_of_a_regression_are_the_first()
 
 
 def test_the_sharpness_is_read_on_the_first_examples_and_the_gradient_on_all():
-    spec = digits_spec("tracking.sharpness_examples=8")
-    record = rows(Experiment(spec), 1)
-    found = learning(spec.problem, 0)
-    chosen = [0, 1, 2, 3, 12, 13, 14, 15]
-    few = msgspec.structs.replace(spec.problem, data=spec.problem.data)
-    from engine.losses import mse
-
+    record = rows(Experiment(digits_spec("tracking.sharpness_examples=8")), 1)
+    (found, whole), chosen = plain(), [0, 1, 2, 3, 12, 13, 14, 15]
+    theta = found.theta
     probe = found.mean(mse, found.batches(found.dataset.inputs[chosen], found.dataset.targets[chosen]))
-    whole, theta, _ = network(few, 0)
     assert record["gd.sharpness"][0] == pytest.approx(top(probe, theta)[0], rel=1e-5)
     assert record["gd.gradient_norm"][0] == pytest.approx(float(jnp.linalg.norm(whole.gradient(theta))), rel=1e-12)
     assert abs(top(whole, theta)[0] / top(probe, theta)[0] - 1) > 1e-3
 
 
 def test_micro_batches_train_as_the_full_batch_to_rounding():
-    whole = rows(Experiment(digits_spec()), 9)
+    whole = rows(afresh(), 9)
     batched = rows(Experiment(digits_spec("problem.micro_batch=7")), 9)  # 24 = 3·7 + 3: the last is filled up
     for name in ("gd.loss", "gd.gradient_norm", "train.accuracy", "test.loss", "test.accuracy"):
         np.testing.assert_allclose(batched[name], whole[name], rtol=1e-11)
@@ -126,7 +167,7 @@ def test_micro_batches_train_as_the_full_batch_to_rounding():
 
 
 def test_the_learning_rate_is_one_over_the_sharpness_from_each_reading_on():
-    record = rows(Experiment(digits_spec("optimizer.schedule=inverse_sharpness")), 11)
+    record = rows(afresh(FOLLOWING), 11)
     expected = np.repeat(1 / record["gd.sharpness"][::4], 4)[:11]
     np.testing.assert_array_equal(record["learning_rate"], expected)
     np.testing.assert_allclose(record["time"], np.concatenate([[0], np.cumsum(expected)[:-1]]), rtol=1e-14)
@@ -134,30 +175,30 @@ def test_the_learning_rate_is_one_over_the_sharpness_from_each_reading_on():
 
 @pytest.mark.parametrize("limit", [1, 3])
 def test_the_record_does_not_depend_on_where_it_is_cut_or_resumed(limit):
-    spec = digits_spec("optimizer.schedule=inverse_sharpness")
-    whole = rows(Experiment(spec), 14)
-    first, found = Experiment(spec), []
-    while first.clock.step < 6:
-        found += first.advance(min(limit, 6 - first.clock.step)).rows
-    second = Experiment(spec)
-    second.restore({name: np.array(leaf) for name, leaf in first.snapshot().items()})
-    while second.clock.step < 14:
-        found += second.advance(min(limit, 14 - second.clock.step)).rows
+    whole = rows(afresh(FOLLOWING), 14)
+    experiment, found = afresh(FOLLOWING), []
+    while experiment.clock.step < 6:
+        found += experiment.advance(min(limit, 6 - experiment.clock.step)).rows
+    kept = {name: np.array(leaf) for name, leaf in experiment.snapshot().items()}
+    experiment = afresh(FOLLOWING)
+    experiment.restore(kept)
+    while experiment.clock.step < 14:
+        found += experiment.advance(min(limit, 14 - experiment.clock.step)).rows
     for name, column in zip(whole, np.transpose(found), strict=True):
         np.testing.assert_array_equal(column, whole[name], err_msg=name)
 
 
 def test_the_edge_is_told_once_where_a_reading_first_passes_the_threshold():
-    spec = specs.with_overrides(chebyshev_spec(0.2), ["tracking.mode=sharpness", "tracking.sharpness_every=20", "budget.edge_steps=100"])
-    experiment, events, found = Experiment(spec), [], []
-    while experiment.budget_left():
-        progress = experiment.advance(experiment.budget_left())
-        events += [event for event in progress.events if isinstance(event, control.EdgeReached)]
-        found += progress.rows
-    assert [event.step for event in events] == [320]  # the step itself is 318
-    assert experiment.edge_step == 320
-    assert (len(found), experiment.budget_outcome().kind) == (420, "completed")
-    assert events[0].sharpness >= 10
+    experiment, events = afresh(), []
+    sharpness = afresh().advance(1).rows[0][experiment.setup.places["gd.sharpness"]]
+    experiment.state = training.begin(experiment.training, plain()[0].theta)
+    for _ in range(4):
+        events += experiment.advance(4).events
+        experiment.set_learning_rate(control.SetLearningRate(learning_rate=float(4 / sharpness)))  # S near 2 × 2/η
+    [event] = [event for event in events if isinstance(event, control.EdgeReached)]
+    assert event.step == experiment.edge_step == 4
+    assert event.sharpness >= sharpness / 2
+    assert experiment.budget_outcome().kind == "completed"
 
 
 def test_a_start_beyond_the_threshold_is_no_edge():
@@ -180,23 +221,22 @@ def test_a_diverging_training_keeps_every_row_up_to_there():
 
 
 def test_a_training_ends_at_its_loss_goal():
-    experiment = Experiment(digits_spec("budget.loss_goal=0.5"))
-    outcome = None
+    experiment, outcome = Experiment(specs.with_overrides(toy_spec(0.01), ["tracking.mode=sharpness", "budget.loss_goal=1e-6"])), None
     while outcome is None:
         progress = experiment.advance(1000)
         outcome, last = progress.outcome, progress.rows[-1]
     assert outcome.kind == "loss_goal"
-    assert last[experiment.setup.places["gd.loss"]] < 0.5
+    assert last[experiment.setup.places["gd.loss"]] < 1e-6
     assert last[0] == outcome.step
 
 
 def test_a_change_of_the_learning_rate_takes_effect_at_once_unless_it_follows_the_sharpness():
-    experiment = Experiment(digits_spec())
+    experiment = afresh()
     experiment.advance(2)
     [event] = experiment.set_learning_rate(control.SetLearningRate(learning_rate=0.01, id="ab"))
     assert (event.step, event.answers, event.learning_rate) == (2, "ab", 0.01)
     assert experiment.advance(1).rows[0][2] == 0.01
-    following = Experiment(digits_spec("optimizer.schedule=inverse_sharpness"))
+    following = afresh(FOLLOWING)
     [event] = following.set_learning_rate(control.SetLearningRate(learning_rate=0.01, id="cd"))
     assert isinstance(event, control.Refused)
     assert "1/λ_max" in event.text
@@ -210,7 +250,7 @@ RAISES = "optimizer.raises=[[3, 0.06], [4, 0.07], [9, 0.02]]"
 
 
 def test_raises_take_effect_at_their_steps_with_an_event_each():
-    experiment, found, events = Experiment(digits_spec(RAISES)), [], []
+    experiment, found, events = afresh(RAISES), [], []
     while experiment.clock.step < 12:
         progress = experiment.advance(12 - experiment.clock.step)
         found += progress.rows
@@ -220,13 +260,13 @@ def test_raises_take_effect_at_their_steps_with_an_event_each():
 
 
 def test_raises_survive_a_resume_and_give_way_to_a_command():
-    experiment = Experiment(digits_spec(RAISES))
+    experiment = afresh(RAISES)
     while experiment.clock.step < 3:
         experiment.advance(3 - experiment.clock.step)
     experiment.advance(1)
     experiment.set_learning_rate(control.SetLearningRate(learning_rate=0.011))
-    resumed = Experiment(digits_spec(RAISES))
-    resumed.restore({name: np.array(leaf) for name, leaf in experiment.snapshot().items()})
+    kept, resumed = {name: np.array(leaf) for name, leaf in experiment.snapshot().items()}, afresh(RAISES)
+    resumed.restore(kept)
     found = []
     while resumed.clock.step < 10:
         found += resumed.advance(10 - resumed.clock.step).rows
@@ -234,46 +274,47 @@ def test_raises_survive_a_resume_and_give_way_to_a_command():
 
 
 def test_a_raise_restarts_a_coupled_run_on_the_lower_threshold():
-    spec = specs.with_overrides(chebyshev_spec(0.2, flow=False, predictions=[]), ["optimizer.raises=[[330, 0.201]]"])
+    spec = specs.with_overrides(toy_spec(0.01, flow=False), ["optimizer.raises=[[30, 0.0101]]"])
     experiment, found, events = Experiment(spec), [], []
-    while experiment.clock.step < 340:
-        progress = experiment.advance(340 - experiment.clock.step)
+    while experiment.clock.step < 40:
+        progress = experiment.advance(40 - experiment.clock.step)
         found += progress.rows
         events += progress.events
-    told = [(type(event).__name__, event.step) for event in events if not isinstance(event, control.StageChanged)]
-    assert told == [("EdgeReached", 318), ("LearningRateChanged", 330), ("EdgeReached", 330)]
-    np.testing.assert_array_equal([row[0] for row in found], np.arange(340))
+    wanted = (control.EdgeReached, control.LearningRateChanged)
+    told = [(type(event).__name__, event.step) for event in events if isinstance(event, wanted)]
+    assert told == [("EdgeReached", 0), ("LearningRateChanged", 30), ("EdgeReached", 30)]
+    np.testing.assert_array_equal([row[0] for row in found], np.arange(40))
     places = experiment.setup.places
-    assert found[-1][places["constrained.sharpness"]] == pytest.approx(2 / 0.201, rel=1e-4)
-    assert found[-1][places["gd.spike"]] == pytest.approx(found[-1][places["gd.x"]] ** 2 / 0.201)
+    assert found[-1][places["constrained.sharpness"]] == pytest.approx(2 / 0.0101, rel=1e-5)
+    assert found[-1][places["gd.spike"]] == pytest.approx(found[-1][places["gd.x"]] ** 2 / 0.0101)
 
 
 # -- weight decay
 
 
 def test_weight_decay_adds_its_square_its_slope_and_its_curvature():
-    plain, theta, _ = build(digits_spec())
-    decayed, _, _ = build(digits_spec(f"optimizer.weight_decay={DECAY}"))
-    v = jnp.asarray(np.random.default_rng(0).normal(size=theta.shape))
-    np.testing.assert_allclose(decayed.loss(theta), plain.loss(theta) + DECAY / 2 * theta @ theta, rtol=1e-14)
-    np.testing.assert_allclose(decayed.gradient(theta), plain.gradient(theta) + DECAY * theta, atol=1e-14)
-    np.testing.assert_allclose(decayed.hvp(theta, v), plain.hvp(theta, v) + DECAY * v, atol=1e-13)
+    bare, theta, _ = build(toy_spec())
+    decayed, _, _ = build(specs.with_overrides(toy_spec(), [f"optimizer.weight_decay={DECAY}"]))
+    theta, v = theta + 0.3, jnp.array([0.2, -0.5, 1.1])
+    np.testing.assert_allclose(decayed.loss(theta), bare.loss(theta) + DECAY / 2 * theta @ theta, rtol=1e-14)
+    np.testing.assert_allclose(decayed.gradient(theta), bare.gradient(theta) + DECAY * theta, atol=1e-13)
+    np.testing.assert_allclose(decayed.hvp(theta, v), bare.hvp(theta, v) + DECAY * v, atol=1e-12)
+    assert problem.decayed(bare, 0.0) is bare
 
 
 def test_the_squared_norm_of_a_scale_invariant_network_keeps_its_balance_to_the_step():
     """‖θ_{t+1}‖² = (1−ηλ)²‖θ_t‖² + η²‖∇L‖², with ‖∇L‖² = ‖∇T‖² − λ²‖θ‖²."""
-    record = rows(Experiment(digits_spec(*INVARIANT)), 12)
+    record, _, _ = invariant()
     squared, bare = record["norm.squared"], record["gd.gradient_norm"] ** 2 - DECAY**2 * record["norm.squared"]
     np.testing.assert_allclose(squared[1:], (1 - ETA * DECAY) ** 2 * squared[:-1] + ETA**2 * bare[:-1], rtol=1e-12)
 
 
 def test_the_normalised_sharpness_is_that_of_the_loss_on_the_unit_sphere():
-    spec = digits_spec(*INVARIANT)
-    record = rows(Experiment(spec), 3)
-    plain, _, _ = network(spec.problem, 0)
-    for step, theta in enumerate(thetas(spec, 3)):
+    record, loss, path = invariant()
+    for step in (0, 9):
+        theta = path[step]
         assert record["norm.squared"][step] == pytest.approx(theta @ theta, rel=1e-12)
-        assert record["norm.sharpness"][step] == pytest.approx(top(plain, theta / np.linalg.norm(theta))[0], rel=1e-5)
+        assert record["norm.sharpness"][step] == pytest.approx(top(loss, theta / np.linalg.norm(theta))[0], rel=1e-5)
 
 
 def test_at_the_edge_the_squared_norm_is_the_predicted_one():

@@ -135,3 +135,12 @@ def test_the_samples_hold_delta_itself():
     x = np.linspace(-landscape.REACH, landscape.REACH, 2 * landscape.REACH * landscape.PER_DELTA + 1)
     assert x[(landscape.REACH + 1) * landscape.PER_DELTA] == pytest.approx(1)
     assert x[(landscape.REACH - 1) * landscape.PER_DELTA] == pytest.approx(-1)
+
+
+def test_a_sum_that_ran_off_is_lost_and_does_not_raise(followed):
+    setup, states, _, _ = followed
+    gone = states[0].unrolled._replace(x=1e200)
+    for before, after in itertools.pairwise(states[:4]):
+        gone = unrolled.advance(setup.problem, gone, before.clock.step, before.center, after.center, ETA, "float64")
+    assert math.isnan(gone.x)
+    assert math.isnan(gone.y)

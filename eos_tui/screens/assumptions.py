@@ -15,6 +15,7 @@ from engine.gauges import GAUGES, RULES, Gauge, Verdict, reading, verdict
 from eos_tui.axes import number
 from eos_tui.screens.live import LivePage
 from eos_tui.series import History
+from eos_tui.source import Source
 
 SIGNS: dict[Verdict, tuple[str, str, str]] = {  # verdict -> sign, sign in ASCII, role
     "green": ("●", "o", "good"), "amber": ("▲", "!", "warn"), "red": ("✗", "x", "bad"), "none": ("·", "-", "muted"),
@@ -50,7 +51,7 @@ def sparkline(history: History, column: str, cells: int, ascii: bool = False) ->
     known = np.flatnonzero(np.isfinite(history.column(column))) if history.has(column) else np.empty(0)
     if not len(known) or cells < 1:
         return ""
-    steps = history.steps[known[[0, -1]]]
+    steps = history.column("step")[known[[0, -1]]]
     found = history.envelope(column, steps[0], max(steps[1], steps[0] + 1), cells)
     middle = (found.lo + found.hi) / 2
     filled = np.flatnonzero(~np.isnan(middle))
@@ -65,17 +66,25 @@ class Assumptions(LivePage):
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,a,enter", "dismiss(None)", "close")]
 
+    def __init__(self, source: Source, ascii: bool = False):
+        super().__init__(source, ascii)
+        # Kept by name: a frame may still be on its way when the page is taken down and finds nothing any more.
+        self._gauges = Static("", markup=False)
+        self._shown: Content | None = None
+
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="page") as page:
             page.border_title = "assumptions at θ†, as gauges"
             page.border_subtitle = "⊥: without its u part · v = θ−θ† · g = ∇L · esc closes"
-            yield Static("", id="gauges", markup=False)
+            yield self._gauges
 
     def paint(self) -> None:
-        if self.is_mounted:
-            shown = self.query_one("#gauges", Static)
-            width = shown.size.width or self.size.width - 8
-            shown.update(self.content(width, roomy=self.size.height >= 32))
+        if not self._gauges.is_attached or not self._gauges.size:
+            return
+        shown = self.content(self._gauges.size.width, roomy=self.size.height >= 32)
+        if self._shown is None or shown != self._shown or shown.spans != self._shown.spans:
+            self._shown = shown
+            self._gauges.update(shown)
 
     def content(self, width: int, roomy: bool) -> Content:
         """Every gauge on two lines; with the reason of its rule on a third where there is room."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from time import monotonic
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from textual.app import ComposeResult
@@ -9,19 +10,20 @@ from textual.binding import BindingType
 from textual.containers import Grid
 from textual.widgets import Static
 
-from engine.control import EdgeReached
 from engine.spec import Phase
 from engine.store import Run
-from eos_tui import panels
+from eos_tui import axes, panels
 from eos_tui.keys import bindings
 from eos_tui.plots import Window
 from eos_tui.screens.assumptions import Assumptions
-from eos_tui.screens.driving import ACTIONS, Driving
+from eos_tui.screens.driving import ACTIONS
 from eos_tui.screens.formula import Formula
 from eos_tui.screens.journal import Events
+from eos_tui.screens.landscape import Landscape
 from eos_tui.screens.spectrum import Spectrum
+from eos_tui.screens.theorem import Theorem
+from eos_tui.screens.viewing import Panel, Viewing, first_edge
 from eos_tui.source import LIVE, News, Source
-from eos_tui.timeline import Timeline
 from eos_tui.widgets.footer import Footer
 from eos_tui.widgets.header import Header
 from eos_tui.widgets.journal import Journal
@@ -35,12 +37,11 @@ GRID_ORDER = ("sharpness", "loss", "distance", "x", "y", panels.PORTRAIT)
 PAGE_ORDER = ("sharpness", "loss", "x", "y", panels.PORTRAIT, "distance")
 """Pages of two: what is read together stands together."""
 
-Panel = LinePlot | PhasePortrait
-
-
 WIDE, ROW_HEIGHT, SQUARE = 110, 9, 36
 """Columns from which three plots stand side by side; rows that a plot wants at least; columns for a small square one."""
 SMALLEST = (40, 12)
+LOADING_SECONDS = 0.25
+"""How long rows are read before a frame shows those there are."""
 
 
 class Plan(NamedTuple):
@@ -64,7 +65,7 @@ def arranged(width: int, height: int, panels: int) -> Plan | None:
     return Plan(header, journal, columns, min(rows, -(-panels // columns)) * columns)
 
 
-class Dashboard(Driving):
+class Dashboard(Viewing):
     """The plots of one run."""
 
     BINDINGS: ClassVar[list[BindingType]] = [*bindings("dashboard")]
@@ -81,22 +82,21 @@ class Dashboard(Driving):
 
     def __init__(self, run: Run, ascii: bool = False):
         super().__init__(Source(run))
-        self.timeline = Timeline()
-        self.choice = 0
-        """Index into `panels.CHOICES`: the predictions drawn."""
-        self.logarithmic: set[str] = set()
         self.page = 0
         self.zoomed = False
         self._shown: tuple | None = None
         """What the panels were last asked to show."""
         self._plan: Plan | None = None
+        self._laid_out: tuple[int, int, list[Panel]] | None = None
         # Kept by name: a frame may still be on its way when the screen is taken down and finds nothing any more.
         self.header, self.journal, self.footer = Header(ascii), Journal(), Footer("dashboard")
-        shown = {plot.id: plot for plot in self._specs()}
+        shown = {plot.id: plot for plot in self.specs()}
         names = [*(n for n in GRID_ORDER if n in shown), *(n for n in shown if n not in GRID_ORDER)]
         problem = run.spec.problem
         alpha, beta = (problem.alpha, problem.beta) if isinstance(problem, Phase) else (None, None)
-        self.portrait = PhasePortrait(self._forms(), alpha, beta, id=panels.PORTRAIT, ascii=ascii)
+        self.portrait = PhasePortrait(self.forms(), alpha, beta, id=panels.PORTRAIT, ascii=ascii)
+        drawn = [curve.column for plot in shown.values() for curve in plot.curves]
+        self.source.history.prepare([*drawn, "learning_rate", "stage"])
         self.plots: tuple[Panel, ...] = (*(LinePlot(shown[n], id=n, ascii=ascii) for n in names), self.portrait)
 
     # -- what is on it
@@ -112,12 +112,6 @@ class Dashboard(Driving):
     def on_mount(self) -> None:
         self._arrange()
         self.panel_order[0].focus()
-
-    def _forms(self) -> tuple[str, ...]:
-        return panels.CHOICES[self.choice]
-
-    def _specs(self):
-        return panels.line_plots(self.source.run.columns, self._forms(), self.logarithmic)
 
     @property
     def panel_order(self) -> list[Panel]:
@@ -152,6 +146,10 @@ class Dashboard(Driving):
         self.set_class(self.zoomed, "zoomed")
         self.page = min(self.page, self.pages - 1)
         visible = self._visible()
+        self.app.pace.hurry()
+        if self._laid_out == (width, height, visible):
+            return  # setting a style, even to what it is, lays out and paints the whole screen again
+        self._laid_out = width, height, visible
         columns = min(plan.columns, len(visible))
         if len(visible) == 2 and width >= 2 * SQUARE and self.portrait in visible:
             columns = 2  # a portrait wants to be square
@@ -160,7 +158,6 @@ class Dashboard(Driving):
         grid.styles.grid_size_rows = -(-len(visible) // columns)
         for panel in self.panel_order:
             panel.display = panel in visible
-        self.app.pace.hurry()
 
     @property
     def pages(self) -> int:
@@ -180,18 +177,28 @@ class Dashboard(Driving):
 
     async def draw(self) -> None:
         """Read what is new and show it. Called by the clock alone."""
-        self.take(await asyncio.to_thread(self.source.read))
+        for other, _ in self.compared:
+            other.take(await asyncio.to_thread(other.read))
+        began = monotonic()
+        while True:
+            news = await asyncio.to_thread(self.source.read)
+            self.take(news)
+            if not news.more:
+                break
+            if monotonic() - began > LOADING_SECONDS:
+                self.app.pace.hurry()
+                break
         self.paint()
 
     def take(self, news: News) -> None:
         """Let what is new be known, and tell what answers a command of ours."""
         self.source.take(news)
         if not self.source.frozen:
-            last = self.source.history.column("step")[-1] if len(self.source.history) else 0.0
             if self.timeline.edge is None:
-                edges = (event.step for event in news.events if isinstance(event, EdgeReached))
-                self.timeline.edge = next(edges, None)
-            self.timeline.reach(float(last), final=self.source.condition not in LIVE)
+                self.timeline.edge = first_edge(news.events)
+            replay, over = self.source.replay, self.source.condition not in LIVE
+            self.timeline.head = replay.step if replay else None
+            self.timeline.reach(replay.last if replay else self.source.history.last_step, final=over)
         self.report(news.events)
 
     def paint(self) -> None:
@@ -204,34 +211,48 @@ class Dashboard(Driving):
         self.header.show(self.source, note, self._cursor_values())
         self.journal.show(self.source.events)
         idle = set() if self.pages > 1 else {"page"}
-        labels = {"toggle_engine": "resume" if self.source.state.status == "paused" else "pause",
-                  "freeze": "unfreeze" if self.source.frozen else "freeze",
+        replay = self.source.replay
+        stands = self.source.engine.status == "paused" if replay is None else not replay.playing
+        labels = {"toggle_engine": "pause" if not stands else "play" if replay else "resume",
+                  "freeze": "unfreeze" if self.source.frozen else "freeze", "replay": "live" if replay else "replay",
                   "zoom_plot": "unzoom" if self.zoomed else "zoom"}
-        if not self.source.live:
+        if replay is not None:
+            idle |= ACTIONS - {"toggle_engine", "step_once"}
+        elif not self.source.live:
             idle |= ACTIONS
         self.footer.adapt(idle, labels)
         window, visible = Window(*self.timeline.window(), self.timeline.cursor), self._visible()
-        shown = (len(self.source.history), window, tuple(visible), self.choice, frozenset(self.logarithmic))
+        overlays, specs = self.overlays(), tuple(panel.spec for panel in visible if isinstance(panel, LinePlot))
+        others = tuple((overlay.label, len(overlay.history), overlay.edge) for overlay in overlays)
+        self.portrait.tick()
+        shown = len(self.source.history), window, self.axis, tuple(visible), specs, self.forms(), others, self.portrait.start
         if shown != self._shown:  # a run at rest costs nothing; a panel draws itself anew when its size or theme changes
             self._shown = shown
+            self.source.history.prepare(curve.column for spec in specs for curve in spec.curves)
             for panel in visible:
-                from_edge = isinstance(panel, LinePlot) and panel.spec.from_edge
-                own = Window(*self.timeline.window(from_edge), self.timeline.cursor)
-                panel.show(self.source.history, own)
+                if isinstance(panel, LinePlot):
+                    own = Window(*self.timeline.window(panel.spec.from_edge), self.timeline.cursor, self.axis)
+                    panel.show(self.source.history, own, overlays)
+                else:
+                    panel.show(self.source.history, window)
 
     def _cursor_values(self) -> str:
-        """The stored values of the focused plot under the cursor."""
-        at = self.timeline.cursor
-        history = self.source.history
+        """The stored values of the focused plot under the cursor, as exact as the header has room for."""
+        at, history = self.timeline.cursor, self.source.history
         if at is None or not len(history):
             return ""
-        found = []
-        step = at
-        for column in self._columns_of(self.focused_panel):
-            step, value = history.at(column.name, at)
-            if not math.isnan(value):
-                found.append(f"{column.symbol} {value:.6g}")
-        return f"cursor at step {step:,.0f}:  " + "  ".join(found)
+        room = self.size.width * (2 if self.header.has_class("tall") else 1) - 2
+        row = history.row_near(at)
+        where = f"cursor at step {history.at('step', at)[0]:,.0f}"
+        if history.has("time"):
+            where += f", ηt {axes.number(history.value('time', row), 6)}"
+        known = [(column.symbol, history.value(column.name, row)) for column in self._columns_of(self.focused_panel)]
+        for digits in (axes.EXACT, 9, 6, 4):
+            said = f"{where}:  " + "  ".join(
+                f"{symbol} {axes.number(value, digits)}" for symbol, value in known if not math.isnan(value))
+            if len(said) <= room:
+                break
+        return said
 
     def _columns_of(self, panel: Panel):
         """The recorded quantities that a panel shows."""
@@ -243,9 +264,9 @@ class Dashboard(Driving):
         elif "ode1.x" in run.index:
             names = [column.name for column in run.columns if column.name not in ("step", "time", "learning_rate")]
         else:
-            names = ["gd.x", "gd.y", *(f"{form}.{axis}" for form in self._forms() for axis in "xy"),
+            names = ["gd.x", "gd.y", *(f"{form}.{axis}" for form in self.forms() for axis in "xy"),
                      "constrained.alpha", "constrained.beta", "constrained.delta", "constrained.epsilon", "stage"]
-        return [run.columns[run.index[name]] for name in names if name in run.index]
+        return [self.source.columns[run.index[name]] for name in names if name in run.index]
 
     # -- keys that change the view
 
@@ -254,7 +275,7 @@ class Dashboard(Driving):
         place = (order.index(self.focused_panel) + direction) % len(order)
         self.page = place // self._per_page
         order[place].display = True
-        order[place].focus()
+        self.set_focus(order[place])
         self._arrange()
 
     def action_page(self, direction: int) -> None:
@@ -264,11 +285,11 @@ class Dashboard(Driving):
         self.page = (self.page + direction) % self.pages
         panel = self.panel_order[self.page * self._per_page]
         panel.display = True
-        panel.focus()
+        self.set_focus(panel)
         self._arrange()
 
     def action_zoom_plot(self) -> None:
-        self.focused_panel.focus()
+        self.set_focus(self.focused_panel)
         self.zoomed = not self.zoomed
         self._arrange()
 
@@ -276,35 +297,22 @@ class Dashboard(Driving):
         if self.zoomed:
             self.zoomed = False
             self._arrange()
+        elif self.source.replay is not None:
+            self.action_replay()
         elif self.timeline.cursor is not None:
             self.timeline.cursor = None
             self.app.pace.hurry()
 
-    def action_predictions(self) -> None:
-        self.choice = (self.choice + 1) % len(panels.CHOICES)
-        self._respecify()
-        self.portrait.forms = self._forms()
-        self.notify(f"drawn: {panels.described(self._forms())}", timeout=2)
-
-    def action_log_axis(self) -> None:
-        panel = self.focused_panel
-        if not isinstance(panel, LinePlot):
-            self.notify("The portrait has no logarithmic axis.", severity="warning", timeout=2)
-            return
-        self.logarithmic ^= {panel.spec.id}
-        self._respecify()
-
-    def _respecify(self) -> None:
-        specs = {spec.id: spec for spec in self._specs()}
-        for panel in self.plots:
-            if isinstance(panel, LinePlot):
-                panel.spec = specs[panel.spec.id]
-        self.app.pace.hurry()
-
     def action_formula(self) -> None:
         panel = self.focused_panel
         title = panel.spec.title if isinstance(panel, LinePlot) else "phase portrait: the level sets of Lemma 3"
-        self.app.push_screen(Formula(title, self._columns_of(panel), self.source.row()))
+        at, history = self.timeline.cursor, self.source.history
+        if at is None or not len(history):
+            self.app.push_screen(Formula(title, self._columns_of(panel), self.source.row(), data=self.source.data))
+            return
+        row = history.row_near(at)
+        stored = {column.name: history.value(column.name, row) for column in self.source.columns}
+        self.app.push_screen(Formula(title, self._columns_of(panel), stored, f"at step {stored['step']:,.0f}", self.source.data))
 
     def action_journal(self) -> None:
         self.app.push_screen(Events(self.source.events))
@@ -312,32 +320,18 @@ class Dashboard(Driving):
     def action_assumptions(self) -> None:
         self.app.push_screen(Assumptions(self.source, self.header.ascii))
 
+    def _since_edge(self) -> Window:
+        """The steps in view; of the whole run, those from the edge on."""
+        return Window(*self.timeline.window(True), self.timeline.cursor)
+
     def action_spectrum(self) -> None:
-        self.app.push_screen(Spectrum(self.source, lambda: Window(*self.timeline.window(True), self.timeline.cursor), self.header.ascii))
+        self.app.push_screen(Spectrum(self.source, self._since_edge, self.header.ascii))
 
-    def action_freeze(self) -> None:
-        self.source.frozen = not self.source.frozen
-        self.app.pace.hurry()
+    def action_landscape(self) -> None:
+        self.app.push_screen(Landscape(self.source, self.header.ascii))
 
-    def action_zoom_time(self, factor: float) -> None:
-        self.timeline.zoom(factor)
-        self.app.pace.hurry()
-
-    def action_pan(self, quarters: int) -> None:
-        self.timeline.pan(quarters)
-        self.app.pace.hurry()
-
-    def action_reset_time(self) -> None:
-        self.timeline.reset()
-        self.app.pace.hurry()
-
-    def action_cursor(self) -> None:
-        self.timeline.toggle_cursor()
-        self.app.pace.hurry()
-
-    def action_move_cursor(self, direction: int, single: bool = False) -> None:
-        self.timeline.move_cursor(direction, single)
-        self.app.pace.hurry()
+    def action_theorem(self) -> None:
+        self.app.push_screen(Theorem(self.source, self._since_edge, self.header.ascii))
 
     def action_launcher(self) -> None:
         self.app.open_launcher(self.source.run)

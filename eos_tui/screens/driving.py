@@ -3,23 +3,44 @@
 import math
 from collections.abc import Sequence
 from time import monotonic
+from typing import TYPE_CHECKING, Literal
 
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
-from engine.control import Advance, Anchor, AnyCommand, AnyEvent, Checkpoint, Pause, Refused, Resume, SetLearningRate, Stop
+from engine import launch
+from engine.control import (
+    Advance,
+    AdvanceTo,
+    Anchor,
+    AnyCommand,
+    AnyEvent,
+    Checkpoint,
+    Pause,
+    Refused,
+    Resume,
+    SetLearningRate,
+    Stop,
+)
 from engine.errors import UserError
-from eos_tui.screens.prompts import Ask, Confirm, a_count, a_learning_rate
+from engine.fork import LEARNING_RATE, checkpoint_at, fork
+from engine.store import Run
+from eos_tui.screens.prompts import Ask, AskLearningRate, Confirm, a_count
 from eos_tui.source import Source
+
+if TYPE_CHECKING:
+    from eos_tui.app import EosApp
 
 PATIENCE_SECONDS = 8.0
 """Wait for the engine's answer before saying that it has not come."""
-ACTIONS = {"toggle_engine", "step_once", "advance", "learning_rate", "anchor", "stop"}
+ACTIONS = {"toggle_engine", "step_once", "advance", "learning_rate", "anchor", "stop", "advance_to"}
 """What the footer leaves out when there is no engine."""
 
 
 class Driving(Screen[None]):
     """A screen with a run whose engine it can drive."""
+
+    app: "EosApp"
 
     def __init__(self, source: Source):
         super().__init__()
@@ -28,15 +49,18 @@ class Driving(Screen[None]):
         """Commands not answered yet: what was asked, and when."""
 
     def tell(self, command: AnyCommand, what: str) -> None:
-        """Leave a command for the engine; its answer will be shown."""
+        """Leave a command for the engine; its answer will be shown. A replay is no place to tell the engine from."""
+        if self.source.replay is not None:
+            self.notify("This is a replay: g returns to the newest step, where the engine takes commands.", timeout=4)
+            return
         try:
-            since = math.inf if isinstance(command, Advance) else monotonic()  # answered after its last step, however late
+            since = math.inf if isinstance(command, Advance | AdvanceTo) else monotonic()  # answered after its last step, however late
             self._pending[self.source.tell(command)] = what, since
         except UserError as error:
             self.notify(str(error), severity="warning", markup=False)
 
     def action_toggle_engine(self) -> None:
-        if self.source.state.status == "paused":
+        if self.source.engine.status == "paused":
             self.tell(Resume(), "resume")
         else:
             self.tell(Pause(), "pause")
@@ -57,6 +81,9 @@ class Driving(Screen[None]):
 
         self.app.push_screen(Ask("advance", "Steps to take, then pause.", a_count(1), "100"), answer)
 
+    def action_advance_to(self, what: Literal["stage", "event"]) -> None:
+        self.tell(AdvanceTo(what=what), f"the next {what}")
+
     def action_anchor_every(self) -> None:
         def answer(every: float | int | None) -> None:
             if every is not None:
@@ -65,21 +92,44 @@ class Driving(Screen[None]):
         hint = "Steps between re-anchorings of every prediction to the true displacement; 0 ends it."
         self.app.push_screen(Ask("re-anchor every", hint, a_count(0), "100"), answer)
 
-    def action_learning_rate(self) -> None:
-        def answer(value: float | int | None) -> None:
+    def action_learning_rate(self, steps: int = 0) -> None:
+        def answer(value: float | None) -> None:
             if value is not None:
-                self.tell(SetLearningRate(learning_rate=float(value)), f"η = {value:.4g}")
+                self.tell(SetLearningRate(learning_rate=value), f"η = {value:.4g}")
 
-        now = self.source.state.learning_rate or self.source.run.spec.optimizer.learning_rate
-        hint = f"Now η = {now:.6g}, so 2/η = {2 / now:.6g}. A larger η lowers the line."
-        self.app.push_screen(Ask("learning rate η", hint, a_learning_rate, f"{now:.6g}"), answer)
+        now = self.source.engine.learning_rate or self.source.run.spec.optimizer.learning_rate
+        self.app.push_screen(AskLearningRate(now, steps), answer)
+
+    def action_fork(self) -> None:
+        """Ask what is to be different, and go on from the checkpoint as a new run."""
+        run, step = self.source.run, self.fork_step
+
+        def answer(made: Run | None) -> None:
+            if made is not None:
+                launch.start(made)
+                self.app.open_run(made)
+
+        try:
+            at = checkpoint_at(run, step)[1]
+        except UserError as error:
+            self.notify(str(error), severity="warning", markup=False)
+            return
+        hint = (f"A new run goes on from the checkpoint at step {at:,}, the newest up to step {step:,}; this one stays as it is. "
+                "What is to be different? section.field=value, several apart by blanks; empty changes nothing.")
+        rate = self.source.engine.learning_rate or run.spec.optimizer.learning_rate
+        self.app.push_screen(Ask("fork", hint, lambda text: fork(run, step, text.split()), f"{LEARNING_RATE}={rate:.6g}"), answer)
+
+    @property
+    def fork_step(self) -> int:
+        """The step to fork from."""
+        return self.source.step
 
     def action_stop(self) -> None:
         def answer(sure: bool | None) -> None:
             if sure:
                 self.tell(Stop(), "stop")
 
-        question = (f"End run {self.source.run.name} at step {self.source.state.step:,}?\n"
+        question = (f"End run {self.source.run.name} at step {self.source.engine.step:,}?\n"
                     "It is checkpointed; `eos resume` continues it.")
         self.app.push_screen(Confirm("stop the engine", question), answer)
 

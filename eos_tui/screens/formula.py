@@ -12,30 +12,43 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from engine.columns import Column
+from eos_tui.source import DataFacts
 
 
-def entry(column: Column, value: float) -> Content:
-    """One quantity."""
+def entry(column: Column, value: float, when: str = "") -> Content:
+    """One quantity: its present value in six digits, or that of another moment as it is stored."""
     unit = f" {column.unit}" if column.unit else ""
-    shown = f"{value:.6g}{unit}" if math.isfinite(value) else "no value yet"
+    shown = f"{value!r}{unit}" if when else f"{value:.6g}{unit}"
+    shown = shown if math.isfinite(value) else "no value" if when else "no value yet"
     return Content.assemble(
         (column.symbol, "bold $accent"), (f"  {column.words}\n", "bold"),
         f"    {column.formula}\n",
-        (f"    {column.source} · column {column.name} · now {shown}\n", "$text-muted"),
+        (f"    {column.source} · column {column.name} · {when or 'now'} {shown}\n", "$text-muted"),
+    )
+
+
+def origin(data: DataFacts) -> Content:
+    """Where the data of a run come from."""
+    said = [f"    {text}\n" for text in (data.rule, data.origin) if text]
+    return Content.assemble(
+        ("data", "bold $accent"), (f"  {data.name}\n", "bold"), *said,
+        (f"    SHA-256 of the prepared examples {data.sha256 or 'not recorded'}\n", "$text-muted"),
     )
 
 
 class Formula(ModalScreen[None]):
-    """The quantities of one plot."""
+    """The quantities of one plot, and where the run's data come from."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,i,enter", "dismiss(None)", "close")]
 
-    def __init__(self, title: str, columns: Sequence[Column], row: Mapping[str, float]):
+    def __init__(self, title: str, columns: Sequence[Column], row: Mapping[str, float], when: str = "",
+                 data: DataFacts | None = None):
         super().__init__()
-        self._title, self._columns, self._row = title, columns, row
+        self._title, self._columns, self._row, self._when, self._data = title, columns, row, when, data
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="page") as page:
             page.border_title = self._title
             page.border_subtitle = "esc closes"
-            yield Static(Content("\n").join(entry(c, self._row.get(c.name, math.nan)) for c in self._columns))
+            told = [entry(c, self._row.get(c.name, math.nan), self._when) for c in self._columns]
+            yield Static(Content("\n").join(told + ([origin(self._data)] if self._data else [])))

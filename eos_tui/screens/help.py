@@ -11,7 +11,7 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from eos_tui.keys import PLACES, Place, groups, offered
+from eos_tui.keys import MOUSE, PLACES, Place, groups, offered
 
 
 def key_list(place: Place) -> Group:
@@ -25,6 +25,13 @@ def key_list(place: Place) -> Group:
         for key in keys:
             table.add_row(Text(key.shown), Text(key.label), Text(key.help))
         parts += [Text(title, "underline"), table, Text()]
+    if place == "dashboard":
+        table = Table.grid(padding=(0, 2, 0, 0))
+        table.add_column(width=13, style="bold")
+        table.add_column()
+        for shown, told in MOUSE:
+            table.add_row(Text(shown), Text(told))
+        parts += [Text("Mouse", "underline"), table, Text()]
     return Group(*parts[:-1])
 
 

@@ -18,7 +18,7 @@ from engine.spec import RunSpec, load_spec, preset_names
 from engine.store import Run, State
 from eos_tui.keys import bindings
 from eos_tui.screens.prompts import Confirm
-from eos_tui.source import LIVE, Condition
+from eos_tui.source import LIVE, Condition, cleaned
 from eos_tui.theme import role_color
 from eos_tui.widgets.footer import Footer
 from eos_tui.widgets.header import SIGNS
@@ -43,7 +43,7 @@ class Entry(NamedTuple):
 
 def found_runs() -> list[Entry]:
     """Every run, the newest first."""
-    return [Entry(run, run.state(), run.liveness()) for run in reversed(store.all_runs())]
+    return [Entry(run, cleaned(run.state()), run.liveness()) for run in reversed(store.all_runs())]
 
 
 class Launcher(Screen[None]):
@@ -62,7 +62,10 @@ class Launcher(Screen[None]):
     Launcher OptionList { height: 1fr; border: none; padding: 0; background: transparent; scrollbar-size-vertical: 1;
         text-wrap: nowrap; text-overflow: ellipsis; }
     Launcher OptionList:focus { border: none; background-tint: transparent; }
-    Launcher #about { height: auto; max-height: 4; padding: 0 1; border-top: solid $border-blurred; }
+    Launcher #first { height: 3fr; }
+    Launcher #second { height: 2fr; }
+    Launcher.wide #first, Launcher.wide #second { height: 1fr; }
+    Launcher #about { height: auto; max-height: 5; padding: 0 1; border-top: solid $border-blurred; }
     Launcher.wide #about { max-height: 50%; }
     Launcher.fresh #none { display: block; }
     Launcher #none { height: auto; padding: 0 1; color: $text-muted; display: none; }
@@ -78,6 +81,8 @@ class Launcher(Screen[None]):
         self.specs: dict[str, RunSpec] = {name: load_spec(name) for name in preset_names()}
         self.presets = OptionList(*(Option(self._preset_line(name), id=name) for name in self.specs), id="presets")
         self.runs = OptionList(id="runs")
+        self.footer = Footer("launcher")
+        self.footer.adapt(set() if origin else {"back"})
 
     def compose(self) -> ComposeResult:
         yield Static(
@@ -86,15 +91,15 @@ class Launcher(Screen[None]):
             id="title",
         )
         with Horizontal(id="panes"):
-            with Vertical(classes="pane") as presets:
+            with Vertical(classes="pane", id="first") as presets:
                 presets.border_title = "presets"
                 yield self.presets
                 yield Static("", id="about")
-            with Vertical(classes="pane") as runs:
+            with Vertical(classes="pane", id="second") as runs:
                 runs.border_title = "runs"
                 yield Static("None yet. Choose a preset and press enter.", id="none")
                 yield self.runs
-        yield Footer("launcher")
+        yield self.footer
 
     def _preset_line(self, name: str) -> Content:
         return Content.assemble((f"{name:<18}", "bold"), self.specs[name].title)
@@ -112,7 +117,7 @@ class Launcher(Screen[None]):
     @on(OptionList.OptionHighlighted, "#presets")
     def _describe(self, message: OptionList.OptionHighlighted) -> None:
         spec = self.specs[message.option.id or ""]
-        self.query_one("#about", Static).update(Content.assemble(f"{spec.shows}\n", (f"Takes: {spec.takes}", "$text-muted")))
+        self.query_one("#about", Static).update(Content.assemble((f"Takes: {spec.takes}\n", "$text-muted"), spec.shows))
 
     # -- the list of runs
 

@@ -2,10 +2,11 @@
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Grid, Vertical
@@ -15,12 +16,14 @@ from textual.widgets import Static
 from engine import launch
 from engine.control import Advance, AnyCommand, EdgeReached, Pause, Resume, Stop, send
 from engine.errors import UserError
+from engine.store import Run
 from eos_tui import panels
 from eos_tui.keys import bindings
 from eos_tui.lessons import STEPS, Step, Table, happened
 from eos_tui.plots import PlotSpec, Window
 from eos_tui.screens.driving import Driving
 from eos_tui.screens.formula import Formula
+from eos_tui.series import History
 from eos_tui.source import LIVE, News, Source
 from eos_tui.theme import role_color
 from eos_tui.timeline import Timeline
@@ -41,6 +44,24 @@ PAUSE_SECONDS = 5.0
 SMALLEST = (60, 20)
 
 
+class Columns(Mapping[str, np.ndarray]):
+    """The columns of a history by name, each read when it is asked for."""
+
+    def __init__(self, history: History):
+        self._history = history
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if not self._history.has(name):
+            raise KeyError(name)
+        return self._history.column(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return (column.name for column in self._history.columns)
+
+    def __len__(self) -> int:
+        return len(self._history.columns)
+
+
 class Trip:
     """One run of the tour: followed, and held where a step has seen what it waited for."""
 
@@ -57,13 +78,12 @@ class Trip:
         if self.timeline.edge is None:
             self.timeline.edge = next((event.step for event in news.events if isinstance(event, EdgeReached)), None)
         if len(self.source.history):
-            self.timeline.reach(float(self.source.history.steps[-1]), final=self.source.condition == "finished")
+            self.timeline.reach(float(self.source.history.column("step")[-1]), final=self.source.condition == "finished")
 
     @property
     def table(self) -> Table:
         """The columns so far."""
-        history = self.source.history
-        return {column.name: history.column(column.name) for column in history.columns}
+        return Columns(self.source.history)
 
     def tell(self, command: AnyCommand) -> None:
         """Leave a command, where there is an engine to take it."""
@@ -94,13 +114,13 @@ class Learn(Driving):
     Learn.wide #grid { width: 1fr; }
     """
 
-    def __init__(self, ascii: bool = False, overrides: dict[str, tuple[str, ...]] | None = None):
-        self.trips: dict[str, Trip] = {}
-        """Runs begun so far, by preset."""
-        self._overrides = overrides or {}
-        self.at = 0
-        super().__init__(self._trip(STEPS[0].preset).source)
-        self.by_itself = True
+    def __init__(self, ascii: bool = False, runs: Mapping[str, Run] | None = None, stay: bool = False, at: int = 0):
+        """`runs` are looked at in place of new ones, by preset; `stay` leaves going on to the key, `at` is the first step."""
+        self.trips = {preset: Trip(Source(run)) for preset, run in (runs or {}).items()}
+        """Runs so far, by preset."""
+        self.at = at
+        super().__init__(self._trip(STEPS[at].preset).source)
+        self.by_itself = not stay
         self.seen_at: int | None = None
         """The row where what this step waits for has happened."""
         self._since = self._seen_since = monotonic()
@@ -116,7 +136,7 @@ class Learn(Driving):
     def _trip(self, preset: str) -> Trip:
         """The run of a preset, begun when a step first needs it. Raises UserError where that cannot be."""
         if preset not in self.trips:
-            self.trips[preset] = Trip(Source(launch.begin(preset, self._overrides.get(preset, ()))[0]))
+            self.trips[preset] = Trip(Source(launch.begin(preset)[0]))
         return self.trips[preset]
 
     @property
@@ -237,7 +257,7 @@ class Learn(Driving):
             symbol = {each.name: each.symbol for each in source.run.columns}.get(step.gauge, "")
             now = f" (now {symbol} = {value:.4g})" if math.isfinite(value) else ""
             return Content.assemble(("… " if not self.ascii else "... "), ("Waiting until ", ""), (step.waits_for, "bold"), f"{now}.")
-        at = source.history.steps[self.seen_at]
+        at = source.history.column("step")[self.seen_at]
         done = Content.assemble((f"{'+' if self.ascii else '✓'} At step {at:,.0f}: {step.waits_for}. ", f"bold {self._color('good')}"))
         if last:
             return done + Content("That was the tour: o opens this run, esc the launcher.")
@@ -281,7 +301,7 @@ class Learn(Driving):
         specs = self.trip.specs(self.step.forms)
         names = {curve.column for name in self.step.plots if name in specs for curve in specs[name].curves}
         shown = [column for column in self.source.run.columns if column.name in names]
-        self.app.push_screen(Formula(self.step.title, shown, self.source.row()))
+        self.app.push_screen(Formula(self.step.title, shown, self.source.row(), data=self.source.data))
 
     def action_open_dashboard(self) -> None:
         self._kept = self.trip

@@ -1,7 +1,7 @@
 """Two questions: one for a number, one for yes or no."""
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from textual import on
 from textual.app import ComposeResult
@@ -12,13 +12,18 @@ from textual.widgets import Input, Static
 
 from engine.errors import UserError
 
+TENTH = 1.1
+"""Factor of one step of η."""
 
-class Ask(ModalScreen[float | int | None]):
-    """Asks for one number. `parse` turns the text into it, or raises UserError with what would do."""
+
+class Ask(ModalScreen[Any]):
+    """Asks for a line of text. `parse` turns it into the answer, or raises UserError with what would do."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "cancel")]
 
-    def __init__(self, title: str, hint: str, parse: Callable[[str], float | int], value: str = ""):
+    FOOT = "enter accepts · esc cancels"
+
+    def __init__(self, title: str, hint: str, parse: Callable[[str], Any], value: str = ""):
         super().__init__()
         self._title, self._hint, self._parse, self._value = title, hint, parse, value
 
@@ -28,7 +33,7 @@ class Ask(ModalScreen[float | int | None]):
             yield Static(self._hint, id="hint", markup=False)
             yield Input(self._value, select_on_focus=True)
             yield Static("", id="error", markup=False)
-            yield Static("enter accepts · esc cancels", classes="quiet")
+            yield Static(self.FOOT, classes="quiet")
 
     @on(Input.Changed)
     def _forget(self) -> None:
@@ -38,6 +43,36 @@ class Ask(ModalScreen[float | int | None]):
     def _accept(self, message: Input.Submitted) -> None:
         try:
             self.dismiss(self._parse(message.value.strip()))
+        except UserError as error:
+            self.query_one("#error", Static).update(str(error))
+
+
+class AskLearningRate(Ask):
+    """Asks for η; the arrows make it larger and smaller, and 2/η is shown as it changes."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,right_curly_bracket", "scale(1)", "larger", priority=True),
+        Binding("down,left_curly_bracket", "scale(-1)", "smaller", priority=True),
+    ]
+    FOOT = "↑ ↓ a tenth more, a tenth less · enter sets it · esc cancels"
+
+    def __init__(self, now: float, steps: int = 0):
+        super().__init__("learning rate η", "", a_learning_rate, f"{now * TENTH**steps:.6g}" if steps else f"{now:.6g}")
+        self._now = now
+
+    @on(Input.Changed)
+    def _tell(self, message: Input.Changed) -> None:
+        try:
+            then = f"{2 / a_learning_rate(message.value.strip()):.6g}"
+        except UserError:
+            then = "–"
+        hint = f"Now η = {self._now:.6g} and 2/η = {2 / self._now:.6g}; with this η it is {then}."
+        self.query_one("#hint", Static).update(hint)
+
+    def action_scale(self, steps: int) -> None:
+        entry = self.query_one(Input)
+        try:
+            entry.value = f"{a_learning_rate(entry.value.strip()) * TENTH**steps:.6g}"
         except UserError as error:
             self.query_one("#error", Static).update(str(error))
 

@@ -42,7 +42,7 @@ def unstable_since(events: Sequence[AnyEvent]) -> dict[int, int]:
 class Spectrum(LivePage):
     """The eigenvalues against the step."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,u,enter", "dismiss(None)", "close")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,L,enter", "dismiss(None)", "close")]
 
     DEFAULT_CSS = """
     Spectrum { background: $background; }
@@ -76,7 +76,7 @@ class Spectrum(LivePage):
         yield self._line
 
     def paint(self) -> None:
-        if not self.is_mounted:
+        if not self._line.is_attached:
             return
         source, seen = self.source.history, len(self._history)
         if len(source) > seen:

@@ -28,11 +28,19 @@ SIGNS: dict[str, tuple[str, str, str, str]] = {  # what the engine does -> sign,
 }
 
 
-def condition(found: Condition, frozen: bool, color: Color, ascii: bool = False) -> Content:
-    """What the engine does, by sign, word and colour; and whether the view is frozen."""
+def condition(found: Condition, color: Color, ascii: bool = False) -> Content:
+    """What the engine does, by sign, word and colour."""
     sign, plain, word, role = SIGNS[found]
-    shown = Content.assemble((f"{plain if ascii else sign} {word}", f"bold {color(role)}"))
-    return shown + Content.assemble((" · view frozen", f"bold {color('warn')}")) if frozen else shown
+    return Content.assemble((f"{plain if ascii else sign} {word}", f"bold {color(role)}"))
+
+
+def view(source: Source, color: Color, ascii: bool = False) -> Content:
+    """What the screen shows where that is not the newest step: a frozen picture, or a replay and its speed."""
+    if source.replay is None:
+        return Content.assemble((" view frozen ", f"bold reverse {color('warn')}"))
+    replay = source.replay
+    sign = (">" if ascii else "▶") if replay.playing else ("=" if ascii else "‖")
+    return Content.assemble((f" {sign} replay {replay.speed:g}/s ", f"bold reverse {color('warn')}"))
 
 
 def gauge(value: float, cells: int, color: Color, ascii: bool = False) -> Content:
@@ -59,10 +67,15 @@ def identity(source: Source, color: Color, width: int, ascii: bool = False) -> C
     muted = color("muted")
     parts: list[Content] = [Content.assemble((f" {spec.name}", "bold"))]
     if width >= 100:
-        parts.append(Content.assemble((source.run.name, muted)))
-    parts.append(condition(source.condition, source.frozen, color, ascii))
+        parts.append(Content.assemble((source.name, muted)))
+    if source.view != "live":
+        parts.insert(0, view(source, color, ascii))
+    if source.replay is None:
+        parts.append(condition(source.condition, color, ascii))
     parts.append(Content.assemble(("step ", muted), (f"{source.step:>7,}", "bold")))
-    if source.condition == "running":
+    if source.replay is not None:
+        parts.append(Content.assemble((f"of {source.replay.last:,.0f}", muted)))
+    elif source.condition == "running":
         parts.append(Content.assemble((f"{rate(state.rate):>7}", ""), ("/s", muted)))
     if state.learning_rate > 0:
         parts.append(Content.assemble(("η ", muted), (f"{state.learning_rate:.4g}", "")))
@@ -78,30 +91,36 @@ def rate(steps_per_second: float) -> str:
 
 def position(source: Source, row: Mapping[str, float], color: Color, width: int, ascii: bool = False) -> Content:
     """Where the run is: ηS/2 as a gauge, the phase, and the stage of the cycle."""
-    muted = color("muted")
+    muted, state = color("muted"), source.state
     sharpness, before = row.get("gd.sharpness", math.nan), row.get("gd.midpoint_sharpness", math.nan)
-    if source.state.phase == "approach" or math.isnan(sharpness):
+    if state.phase == "approach" or math.isnan(sharpness):
         sharpness = before
-    ratio = source.state.learning_rate * sharpness / 2
+    ratio = state.learning_rate * sharpness / 2
     cells = 24 if width < 100 else 36
     number = f"{ratio:6.3f}" if math.isfinite(ratio) else "     –"
     parts = [Content.assemble((" ηS/2 ", muted), gauge(ratio, cells, color, ascii), (number, "bold"))]
-    if source.state.phase == "phase portrait":
+    if state.phase == "phase portrait":
         parts = [Content(" ")]  # the simplified system has no sharpness, only y
     stage = row.get("stage", math.nan)
-    if source.state.phase == "edge" and stage in STAGES:
+    if state.phase == "edge" and stage in STAGES:
         parts.append(Content.assemble((f"stage {stage:.0f} of 4: ", muted), (STAGES[int(stage)], "bold")))
     else:
-        parts.append(Content.assemble((source.state.phase, "bold")))
+        parts.append(Content.assemble((state.phase, "bold")))
     epsilon = row.get("constrained.epsilon", math.nan)
     if math.isfinite(epsilon) and width >= 100:
         parts.append(Content.assemble(("ε ", muted), (f"{epsilon:.3f}", "")))
+    if source.data is not None:
+        data = Content.assemble(("data ", muted), source.data.label)
+        if Content("   ").join([*parts, data]).cell_length <= width:  # last, where there is room
+            parts.append(data)
     return Content("   ").join(parts)
 
 
 def story(source: Source, row: dict[str, float], color: Color) -> Content:
     """What is happening, in a sentence."""
     state = source.state
+    if source.replay is not None and not source.replay.over:
+        return Content(sentence(state, row))
     if source.condition == "removed":
         return Content.assemble(("The run directory is gone: it was removed.", color("bad")))
     if source.condition == "crashed":

@@ -1,13 +1,18 @@
 """A line plot on the screen: it repaints the rows that changed, and keeps its axis as long as it serves."""
 
+from collections.abc import Sequence
+from typing import Literal
+
 from textual.content import Content
+from textual.events import Click, MouseEvent, MouseScrollDown, MouseScrollUp
 from textual.geometry import Region
+from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
 from eos_tui import plots
 from eos_tui.axes import Limits
-from eos_tui.curves import PlotSpec, Window
+from eos_tui.curves import Overlay, PlotSpec, Window
 from eos_tui.series import History
 
 
@@ -94,6 +99,14 @@ class Drawing(Widget, can_focus=True):
         return regions
 
 
+class Pointed(Message):
+    """The mouse did something at a step of a plot."""
+
+    def __init__(self, deed: Literal["cursor", "zoom", "pan"], step: float, amount: float = 0.0):
+        super().__init__()
+        self.deed, self.step, self.amount = deed, step, amount
+
+
 class LinePlot(Drawing):
     """Curves against the step."""
 
@@ -104,22 +117,48 @@ class LinePlot(Drawing):
         self._logarithmic = spec.log
         self._history = History(())
         self._window = Window(0, 1)
+        self._overlays: Sequence[Overlay] = ()
         self._limits: Limits | None = None
+        self._painted: plots.Painted | None = None
 
-    def show(self, history: History, window: Window) -> None:
-        """Show these steps of this history."""
+    def show(self, history: History, window: Window, overlays: Sequence[Overlay] = ()) -> None:
+        """Show these steps of this history, with other runs laid over it."""
         if history is not self._history or self.spec.log != self._logarithmic:
             self._limits, self._logarithmic = None, self.spec.log
-        self._history, self._window = history, window
+        self._history, self._window, self._overlays = history, window, overlays
         self.update()
+
+    def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
+        self._wheel(event, -1)
+
+    def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
+        self._wheel(event, 1)
+
+    def on_click(self, event: Click) -> None:
+        self._point(event, "cursor")
+
+    def _wheel(self, event: MouseEvent, direction: int) -> None:
+        """The wheel alone zooms; with shift, ctrl or alt held it pans."""
+        if event.shift or event.ctrl or event.meta:
+            self._point(event, "pan", -direction)
+        else:
+            self._point(event, "zoom", 2.0**direction)
+
+    def _point(self, event: MouseEvent, deed: Literal["cursor", "zoom", "pan"], amount: float = 0.0) -> None:
+        event.stop()
+        at = event.get_content_offset(self)
+        step = self._painted.step_at(at.x, self._history) if at is not None and self._painted is not None else None
+        if step is not None:
+            self.post_message(Pointed(deed, step, amount))
 
     def content_strips(self, width: int, height: int, theme: str) -> list[Strip]:
         if not self._history.columns:
             return plots.message("no data yet", width, height, theme)
         painted = plots.paint(
-            self.spec, self._history, self._window, width, height, ascii=self.ascii, theme=theme, limits=self._limits
+            self.spec, self._history, self._window, width, height, ascii=self.ascii, theme=theme, limits=self._limits,
+            overlays=self._overlays,
         )
-        self._limits = painted.limits
+        self._limits, self._painted = painted.limits, painted
         return painted.strips
 
     def titles(self) -> tuple[str, str]:

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 from rich.style import Style
+from textual.events import Click
+from textual.message import Message
 from textual.strip import Strip
 
 from engine import theory
@@ -19,6 +21,7 @@ from eos_tui.axes import Limits
 from eos_tui.curves import DASHED, Pen, Window
 from eos_tui.raster import Canvas, strokes
 from eos_tui.series import History
+from eos_tui.start import Start
 from eos_tui.surround import GUTTER
 from eos_tui.theme import role_style
 from eos_tui.widgets.plot import Drawing
@@ -34,6 +37,8 @@ FARTHEST = 12.0
 COMPANION = 3.0
 """Factor over the real orbit to which predictions may widen the axes."""
 REAL = Pen("━━", 1, 0, "*")
+NUDGE = 0.02
+"""How far an arrow key moves a start, as a fraction of the axis; finely, a tenth of it."""
 
 
 class Orbit(NamedTuple):
@@ -54,6 +59,10 @@ class Orbit(NamedTuple):
         return float(self.x[-1]), float(self.y[-1])
 
 
+class Placed(Message):
+    """A start was placed by the mouse."""
+
+
 class PhasePortrait(Drawing):
     """The real orbit and the predicted ones over the level sets of Lemma 3."""
 
@@ -72,6 +81,9 @@ class PhasePortrait(Drawing):
         self._y_limits: Limits | None = None
         self._backdrop = (math.nan, math.nan)
         """The α and g that the level sets are drawn for."""
+        self.start: Start | None = None
+        """The start whose orbits are drawn beside the recorded ones."""
+        self._frame: _Frame | None = None
 
     def show(self, history: History, window: Window) -> None:
         """Show the orbits up to the cursor, or else to the end of the window."""
@@ -79,6 +91,49 @@ class PhasePortrait(Drawing):
             self._x_limits = self._y_limits = None
         self._history, self._window = history, window
         self.update()
+
+    # -- a start of one's own
+
+    @property
+    def present(self) -> tuple[float, float] | None:
+        """Where the real orbit is now, as |x|/δ and y; None where there is none."""
+        setting = self._setting()
+        orbits = self._orbits() if setting is not None and math.isfinite(setting.delta) else []
+        return orbits[0].now if orbits else None
+
+    def place(self, point: tuple[float, float] | None) -> bool:
+        """Put a start at |X|/δ and Y, or take it away; False where the system has no constants to go on from there."""
+        setting = self._setting()
+        if point is None:
+            self.start = None
+        elif setting is not None and math.isfinite(setting.delta) and setting.learning_rate > 0:
+            bare = Start(0.0, 0.0, setting.alpha, setting.beta, setting.learning_rate)
+            self.start = bare.moved(*point)
+        else:
+            return False
+        return True
+
+    def nudge(self, right: int, up: int, fine: bool = False) -> None:
+        """Move the start, if there is one."""
+        if self.start is None or self._x_limits is None or self._y_limits is None:
+            return
+        by = NUDGE / 10 if fine else NUDGE
+        self.start = self.start.moved(
+            self.start.x + right * by * self._x_limits.span, self.start.y + up * by * self._y_limits.span)
+
+    def tick(self) -> None:
+        """A frame later: the orbits of the start go on."""
+        if self.start is not None:
+            self.start = self.start.older()
+
+    def on_click(self, event: Click) -> None:
+        event.stop()
+        at = event.get_content_offset(self)
+        point = self._frame.point(at.y, at.x) if at is not None and self._frame is not None else None
+        if point is not None and self.place(point):
+            self.post_message(Placed())
+
+    # -- drawing
 
     def titles(self) -> tuple[str, str]:
         title = "phase portrait" + (": y [1/η] against |x|/δ" if self.size.width >= 44 else "")
@@ -90,6 +145,7 @@ class PhasePortrait(Drawing):
 
     def content_strips(self, width: int, height: int, theme: str) -> list[Strip]:
         setting = self._setting()
+        self._frame = None
         if setting is None:
             return plots.message(self._why_empty(), width, height, theme)
         if not math.isfinite(setting.delta):
@@ -106,22 +162,25 @@ class PhasePortrait(Drawing):
         columns = width - GUTTER
         if columns < 4 or rows < 2:
             return canvas.strips()
-        frame = _Frame(canvas, top, GUTTER, columns, rows, *self._settle(orbits, setting.alpha, g), theme)
+        frame = self._frame = _Frame(canvas, top, GUTTER, columns, rows, *self._settle(orbits, setting.alpha, g), theme)
         frame.axes()
         frame.nullclines()
         frame.path(_level_sets(LEVELS, self._backdrop[0]), role_style(theme, "muted", 2))
         if self._backdrop[1] > 0:
             frame.path(_level_sets((self._backdrop[1],), self._backdrop[0]), role_style(theme, "muted", 1))
-        for orbit in reversed(orbits):
+        own = self._own_orbits()
+        for orbit in (*reversed(orbits), *own):
             frame.trail(orbit)
         frame.mark((1.0, 0.0), "o" if self.ascii else "◆", role_style(theme, "threshold"))
-        for orbit in reversed(orbits):
+        if self.start is not None:
+            frame.mark((self.start.x, self.start.y), "+", role_style(theme, "good", bold=True))
+        for orbit in (*reversed(orbits), *own):
             if orbit.now:
                 hollow = orbit.pen is not REAL
                 sign = ("@" if not hollow else "O") if self.ascii else ("●" if not hollow else "○")
                 frame.mark(orbit.now, sign, role_style(theme, orbit.role, bold=True))
         if top:
-            self._legend(canvas, orbits, theme)
+            self._legend(canvas, [*orbits, *own], theme)
         for k, line in enumerate(caption):
             canvas.text(height - len(caption) + k, 0, line, role_style(theme, "muted"))
         return canvas.strips()
@@ -145,31 +204,38 @@ class PhasePortrait(Drawing):
                 alpha, beta = found
         if alpha is None or beta is None:
             return None
-        rate = float(history.column("learning_rate")[row]) if history.has("learning_rate") else math.nan
-        return _Setting(alpha, beta, theory.delta(alpha, beta), theory.epsilon(rate, alpha))
+        rate = history.value("learning_rate", row) if history.has("learning_rate") else math.nan
+        return _Setting(alpha, beta, theory.delta(alpha, beta), theory.epsilon(rate, alpha), rate)
 
     def _orbits(self) -> list[Orbit]:
         """The real orbit first, then the predicted ones; or those of a phase run, map before flow."""
         history, last = self._history, self._last_row()
-        rows = slice(max(last + 1 - TRAIL, 0), last + 1)
+        rows = max(last + 1 - TRAIL, 0), last + 1
         found = []
         if history.has("ode1.x"):
             delta = self._setting().delta  # type: ignore[union-attr]
             starts = [k for k in range(1, 9) if history.has(f"ode{k}.x")]
             for family, label, role, pen in (("map", "map (3)", "gd", REAL), ("ode", "flow (4)", "flow", DASHED[0])):
                 for k in starts:
-                    x, y = history.column(f"{family}{k}.x")[rows], history.column(f"{family}{k}.y")[rows]
+                    x, y = history.values(f"{family}{k}.x", *rows), history.values(f"{family}{k}.y", *rows)
                     found.append(Orbit(label, role, pen, np.abs(x) / delta, y))
             return found
-        delta_rows = history.column("constrained.delta")[rows]
+        delta_rows = history.values("constrained.delta", *rows)
         families = [("gd", "real", REAL)] + [
             (form, form, DASHED[k]) for k, form in enumerate(self.forms) if history.has(f"{form}.x")
         ]
         for family, label, pen in families:
-            x, y = history.column(f"{family}.x")[rows], history.column(f"{family}.y")[rows]
-            with np.errstate(invalid="ignore", over="ignore"):
+            x, y = history.values(f"{family}.x", *rows), history.values(f"{family}.y", *rows)
+            with np.errstate(all="ignore"):
                 found.append(Orbit(label, family, pen, np.abs(x) / delta_rows, y))
         return found
+
+    def _own_orbits(self) -> list[Orbit]:
+        """The flow and the map from the start that was placed, as far as they are drawn."""
+        if self.start is None:
+            return []
+        flow, mapped = (orbit[max(self.start.age + 1 - TRAIL, 0) : self.start.age + 1] for orbit in self.start.orbits())
+        return [Orbit("flow (4) from +", "good", DASHED[0], *flow.T), Orbit("map (3) from +", "warn", DASHED[1], *mapped.T)]
 
     def _settle(self, orbits: list[Orbit], alpha: float, g: float) -> tuple[Limits, Limits]:
         """Choose the level sets and the axes, keeping those of the last frame while they serve."""
@@ -198,13 +264,16 @@ class PhasePortrait(Drawing):
             f"{name} {axes.number(value, 3)}"
             for name, value in (("α", setting.alpha), ("β", setting.beta), ("δ", setting.delta), ("ε", setting.epsilon))
         )
+        if self.start is not None:
+            where, turn = self.start.words()
+            return [f"{where}  {turn}", constants] if len(where) + 2 + len(turn) <= width else [where, turn]
         if orbit.now and not self._in_reach(orbit.now, setting.alpha):
             return ["the orbit has left the plot", constants]
         if not (g > 0 and setting.epsilon > 0):
             return [constants]
         period = _unit_period(float(f"{g:.3g}")) / setting.epsilon
-        height = theory.bounds(g, setting.alpha, setting.beta).y_max
-        cycle = f"period {period:.0f} steps  |y| ≤ {axes.number(height, 3)}"
+        extremes = theory.bounds(g, setting.alpha, setting.beta)
+        cycle = f"period {period:.0f}  |x| ≤ {extremes.x_max / setting.delta:.2f}δ  |y| ≤ {axes.number(extremes.y_max, 3)}"
         return [f"{constants}  {cycle}"] if len(constants) + 2 + len(cycle) <= width else [cycle, constants]
 
     def _why_empty(self) -> str:
@@ -238,6 +307,7 @@ class _Setting(NamedTuple):
     beta: float
     delta: float
     epsilon: float
+    learning_rate: float
 
 
 class _Frame(NamedTuple):
@@ -301,6 +371,13 @@ class _Frame(NamedTuple):
             row, column = self._cell(point)
             self.canvas.text(row, column, sign, style)
 
+    def point(self, row: int, column: int) -> tuple[float, float] | None:
+        """The |x|/δ and y in the middle of a cell of the canvas; None outside."""
+        right, up = column - self.left, self.top + self.rows - 1 - row
+        if not (0 <= right < self.columns and 0 <= up < self.rows):
+            return None
+        return self.x.lo + (right + 0.5) / self.columns * self.x.span, self.y.lo + (up + 0.5) / self.rows * self.y.span
+
     def _dots(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return (x - self.x.lo) / self.x.span * 2 * self.columns, (y - self.y.lo) / self.y.span * 4 * self.rows
 
@@ -327,7 +404,7 @@ def _unit_period(g: float) -> float:
 
 def _latest(history: History, name: str, row: int) -> float:
     """The value at the row, or the last finite one within the trail before it."""
-    values = history.column(name)[max(row + 1 - TRAIL, 0) : row + 1]
+    values = history.values(name, row + 1 - TRAIL, row + 1)
     known = values[np.isfinite(values)]
     return float(known[-1]) if len(known) else math.nan
 

@@ -1,0 +1,117 @@
+"""A fork: a new run that goes on from a checkpoint of another, with another learning rate or other settings. Without jax.
+
+The new directory holds everything its engine needs: the checkpoint, the rows and the events up to it. A learning rate is
+changed by the command that changes that of any run, left in the inbox before the engine starts.
+"""
+
+import math
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from engine import control, store
+from engine.errors import UserError
+from engine.spec import Phase, RunSpec, with_overrides
+from engine.store import Run
+
+LEARNING_RATE = "optimizer.learning_rate"
+FREE = (
+    LEARNING_RATE, "budget.", "approach.", "recording.", "tracking.anchor_lost", "tracking.horizon_tolerance",
+    "tracking.eigen_tolerance", "tracking.audit_every", "tracking.max_projections", "tracking.sharpness_tolerance",
+    "tracking.gradient_tolerance", "tracking.second_eigenvalue_limit", "tracking.on_second_eigenvalue",
+    "tracking.flow_sharpness_every",
+)
+"""Fields that a checkpoint does not depend on, and sections of such."""
+WORDS = ("name", "title", "shows", "takes")
+"""Fields that say nothing of what is computed."""
+PASSING = (control.Finished, control.Paused, control.Resumed, control.Refused)
+"""Events of the other run's engine, not of what it computed."""
+CHUNK = 4096
+
+
+def differences(spec: RunSpec, other: RunSpec) -> dict[str, Any]:
+    """`section.field` and the other's value, wherever it computes something else; None where it has no such field."""
+    mine, theirs = (dict(_flat(msgspec.to_builtins(each))) for each in (spec, other))
+    return {name: theirs.get(name) for name in {**mine, **theirs} if name not in WORDS and mine.get(name) != theirs.get(name)}
+
+
+def checkpoint_at(run: Run, step: int) -> tuple[Path, int]:
+    """The newest checkpoint at or before a step, and its step. Raises UserError when there is none."""
+    found = [(int(path.stem.removeprefix("step-")), path) for path in run.checkpoints()]
+    before = [(at, path) for at, path in found if at <= step]
+    if not before:
+        oldest = f"the oldest is at step {found[0][0]}" if found else "it has none yet"
+        raise UserError(f"run {run.name}: no checkpoint at or before step {step} ({oldest}); `eos checkpoint {run.name}` writes one")
+    at, path = max(before)
+    return path, at
+
+
+def fork(run: Run, step: int, overrides: Sequence[str] = (), name: str | None = None) -> Run:
+    """A new run directory that goes on from the newest checkpoint at or before `step`, with `section.field=value` changed.
+
+    Raises UserError for a field that the checkpoint depends on. No engine is started.
+    """
+    path, at = checkpoint_at(run, step)
+    spec = with_overrides(run.spec, tuple(overrides))
+    changed = differences(run.spec, spec)
+    for field in changed:
+        if not field.startswith(FREE):
+            raise UserError(f"{field}: the checkpoint at step {at} depends on it; {_anew(run, field)}")
+    rate = spec.optimizer.learning_rate if any(item.partition("=")[0].strip() == LEARNING_RATE for item in overrides) else None
+    if rate is not None and isinstance(spec.problem, Phase):
+        raise UserError(f"{LEARNING_RATE}: that of a phase portrait is fixed; {_anew(run, LEARNING_RATE)}")
+    made = store.create(spec, name)
+    try:
+        shutil.copyfile(path, made.path / "checkpoints" / path.name)
+        before = _copy_rows(run, made, at)
+        with open(made.path / "events.jsonl", "ab") as journal:
+            said = ", ".join(f"{field} = {value}" for field, value in changed.items()) or "nothing changed"
+            forked = control.Forked(step=at, text=f"forked from run {run.name} at its checkpoint of step {at}; {said}", parent=run.name)
+            for event in (*(each for each in run.events() if each.step <= at and not isinstance(each, PASSING)), forked):
+                journal.write(control.encode(event) + b"\n")
+        if rate is not None and rate != before:
+            control.send(made.path, control.SetLearningRate(learning_rate=rate))
+    except OSError as error:
+        shutil.rmtree(made.path, ignore_errors=True)
+        raise UserError(f"{made.path}: the fork cannot be written ({error.strerror})") from None
+    return made
+
+
+def _anew(run: Run, field: str) -> str:
+    return f"start anew with `eos run {run.spec.name} --set {field}=…`"
+
+
+def _rows_before(run: Run, step: int) -> Iterator[np.ndarray]:
+    """The rows before a step, in pieces: the checkpoint goes on with that of the step itself."""
+    start = 0
+    while len(rows := run.rows(start, start + CHUNK)):
+        kept = rows[rows[:, 0] < step]
+        yield kept
+        if len(kept) < len(rows):
+            return
+        start += CHUNK
+
+
+def _copy_rows(run: Run, made: Run, step: int) -> float:
+    """Copy the rows before a step; the learning rate in the last of them, NaN where there is none."""
+    rate = math.nan
+    with open(made.path / "metrics.f64", "ab") as record:
+        for rows in _rows_before(run, step):
+            record.write(rows.astype("<f8").tobytes())
+            rate = float(rows[-1, run.index["learning_rate"]]) if len(rows) else rate
+        record.flush()
+        os.fsync(record.fileno())
+    return rate
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

@@ -1,0 +1,106 @@
+"""Pictures of every page of the app, at every size and on every ground: to look at before a release, and for the README."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from html import escape
+from pathlib import Path
+from typing import NamedTuple
+
+from engine.errors import UserError
+from engine.store import Run
+from eos_tui import export
+from eos_tui.app import EosApp
+from eos_tui.lessons import STEPS
+from eos_tui.screens.learn import Learn
+
+SIZES = ((80, 24), (120, 40), (200, 50))
+GROUNDS = ("dark", "light")
+FRAMES = 3
+"""Frames to wait for before a picture: what keys asked for is drawn by then."""
+
+
+class Page(NamedTuple):
+    """One page: where it begins, and the keys that lead to it."""
+
+    name: str
+    begins: str = "run"
+    """`run`, `launcher`, or `tour` for a step of the tour that looks at such a run."""
+    keys: tuple[str, ...] = ()
+
+
+PAGES: tuple[Page, ...] = (
+    Page("launcher", "launcher"),
+    Page("dashboard"),
+    Page("plot", keys=("enter",)),
+    Page("phase", keys=("shift+tab", "shift+tab", "enter")),
+    Page("cursor", keys=("c", *["left"] * 9)),
+    Page("assumptions", keys=("a",)),
+    Page("spectrum", keys=("L",)),
+    Page("landscape", keys=("U",)),
+    Page("theorem", keys=("T",)),
+    Page("formula", keys=("i",)),
+    Page("events", keys=("v",)),
+    Page("keys", keys=("question_mark",)),
+    Page("palette", keys=("ctrl+p",)),
+    Page("tour", "tour"),
+)
+
+
+class Picture(NamedTuple):
+    """One file of the gallery."""
+
+    page: str
+    size: tuple[int, int]
+    ground: str
+
+    @property
+    def file(self) -> str:
+        """Its name."""
+        return f"{self.page}-{self.size[0]}x{self.size[1]}-{self.ground}.svg"
+
+
+def make(folder: Path, run: Run, pages: Sequence[Page] = PAGES, sizes: Sequence[tuple[int, int]] = SIZES,
+         grounds: Sequence[str] = GROUNDS) -> Iterator[Picture]:
+    """Draw every page of this run and save it as SVG, one after the other; an index.html shows them all."""
+    made = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for page in pages:
+            if page.begins == "tour" and not tour_steps(run):
+                continue
+            for size in sizes:
+                for ground in grounds:
+                    picture = Picture(page.name, size, ground)
+                    svg = asyncio.run(_drawn(run, page, size, ground))
+                    (folder / picture.file).write_text(svg, encoding="utf-8")
+                    made.append(picture)
+                    yield picture
+        (folder / "index.html").write_text(_index(made), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{folder}: pictures cannot be written there ({error.strerror})") from None
+
+
+async def _drawn(run: Run, page: Page, size: tuple[int, int], ground: str) -> str:
+    """One page as SVG."""
+    app = EosApp(run if page.begins == "run" else None, fps=10, theme_choice=ground)
+    async with app.run_test(size=size) as pilot:
+        if page.begins == "tour":
+            await app.push_screen(Learn(runs={run.spec.name: run}, stay=True, at=tour_steps(run)[-1]))
+        for key in page.keys:
+            await pilot.press(key)
+        goal = app.pace.frames + FRAMES
+        while app.pace.frames < goal:
+            await asyncio.sleep(0.02)
+        await pilot.pause()
+        return export.screen(app, f"eos · {page.name}").svg
+
+
+def tour_steps(run: Run) -> list[int]:
+    """The steps of the tour that look at a run of this preset."""
+    return [k for k, step in enumerate(STEPS) if step.preset == run.spec.name]
+
+
+def _index(pictures: Sequence[Picture]) -> str:
+    """A page with every picture on it."""
+    shown = "\n".join(f'<h2>{escape(each.file)}</h2>\n<img src="{escape(each.file)}" width="{10 * each.size[0]}">' for each in pictures)
+    return f'<!doctype html>\n<meta charset="utf-8">\n<title>eos</title>\n{shown}\n'

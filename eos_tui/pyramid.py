@@ -1,0 +1,168 @@
+"""Extremes and sums of any range of rows, at a cost that does not grow with the range.
+
+A pyramid keeps one entry for each block of 64 rows, one for 16 of those, and so on. A range is then its ragged ends, looked
+up, and its whole blocks, left to the next level. NaN and ±inf count as no value.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+BLOCK, FACTOR = 64, 16
+"""Rows in an entry of the lowest level, and entries in one of a higher level."""
+Gather = Callable[[np.ndarray], np.ndarray]
+"""Reads the values at these rows."""
+
+
+class _Level:
+    """The entries of one level, (2, entries), in a store that grows."""
+
+    def __init__(self) -> None:
+        self._store, self.count = np.empty((2, 0)), 0
+
+    @property
+    def entries(self) -> np.ndarray:
+        return self._store[:, : self.count]
+
+    def add(self, entries: np.ndarray) -> None:
+        total = self.count + entries.shape[1]
+        if total > self._store.shape[1]:
+            larger = np.empty((2, max(64, total + total // 8)))
+            larger[:, : self.count] = self.entries
+            self._store = larger
+        self._store[:, self.count : total] = entries
+        self.count = total
+
+
+class Pyramid:
+    """What is kept of one column, or of every other row of it (`stride` 2): a pair of numbers for each block."""
+
+    fold: np.ufunc
+    """Joins entries."""
+    nothing: float
+    """The entry of no value."""
+
+    def __init__(self, column: int, stride: int = 1, offset: int = 0):
+        self.column, self.stride, self.offset = column, stride, offset
+        self._levels: list[_Level] = []
+        self._kept: tuple[object, int, np.ndarray] | None = None
+
+    def prepared(self, values: np.ndarray) -> np.ndarray:
+        """The pair of each value, stacked in front."""
+        raise NotImplementedError
+
+    @property
+    def next_row(self) -> int:
+        """The first row that is in no block yet."""
+        return (self._levels[0].count * BLOCK if self._levels else 0) * self.stride + self.offset
+
+    def wants(self, count: int) -> bool:
+        """Whether so many rows fill a block that is not here yet."""
+        return count - self.next_row > (BLOCK - 1) * self.stride
+
+    def feed(self, values: np.ndarray, row: int) -> None:
+        """Take in the values of rows `row` and on, which must reach back to `next_row`."""
+        mine = values[self.next_row - row :: self.stride]
+        if len(mine) < BLOCK:
+            return
+        entries = self.prepared(mine[: len(mine) // BLOCK * BLOCK])
+        size, depth = BLOCK, 0
+        while entries.shape[1] >= size:
+            whole = entries.shape[1] // size * size
+            if depth == len(self._levels):
+                self._levels.append(_Level())
+            level = self._levels[depth]
+            level.add(self.fold.reduce(entries[:, :whole].reshape(2, -1, size), axis=2))
+            depth, size = depth + 1, FACTOR
+            above = self._levels[depth].count if depth < len(self._levels) else 0
+            entries = level.entries[:, above * FACTOR :]
+
+    def ranges(self, gather: Gather, first: np.ndarray, last: np.ndarray, key: object = None) -> np.ndarray:
+        """The pairs (2, ranges) of rows first[k] to last[k] − 1. With the `key` of the call before, only those are looked at
+        anew that end beyond the rows there were then; its ranges must begin where they began and be sorted.
+        """
+        first, last = (-(-(rows - self.offset) // self.stride) for rows in (first, last))
+        reached = int(last.max(initial=0))
+        whole = 0
+        if key is not None and self._kept is not None and self._kept[0] == key and self._kept[1] <= reached:
+            whole = int(np.searchsorted(last, self._kept[1], "right"))
+        found = self._folded(gather, first[whole:], last[whole:])
+        if whole and self._kept is not None:
+            found = np.append(self._kept[2][:, :whole], found, axis=1)
+        if key is not None:
+            self._kept = key, reached, found
+        return found
+
+    def last_before(self, gather: Gather, stop: int) -> int:
+        """The last row before `stop` that has a value; −1 where none has."""
+        stop, depth, size = -(-(stop - self.offset) // self.stride), -1, BLOCK
+        while stop > 0:
+            start = (stop - 1) // size * size if depth + 1 < len(self._levels) else 0
+            there = np.flatnonzero(self._holds(gather, depth, start, stop))
+            if len(there):
+                return self._descend(gather, depth, start + int(there[-1]))
+            stop, depth, size = start // size, depth + 1, FACTOR
+        return -1
+
+    def _descend(self, gather: Gather, depth: int, entry: int) -> int:
+        """The last row with a value below an entry that has one."""
+        while depth >= 0:
+            size = FACTOR if depth else BLOCK
+            depth -= 1
+            entry = entry * size + int(np.flatnonzero(self._holds(gather, depth, entry * size, (entry + 1) * size))[-1])
+        return entry * self.stride + self.offset
+
+    def _holds(self, gather: Gather, depth: int, start: int, stop: int) -> np.ndarray:
+        """Which entries of a level, or which rows at −1, have a value."""
+        if depth < 0:
+            return np.isfinite(gather(np.arange(start, stop) * self.stride + self.offset))
+        return self._levels[depth].entries[1, start:stop] != self.nothing
+
+    def _folded(self, gather: Gather, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+        found = np.full((2, len(first)), self.nothing)
+        which, a, b = np.arange(len(first)), first, last
+        depth, size = -1, BLOCK
+        while True:
+            left = a < b
+            if not left.all():
+                which, a, b = which[left], a[left], b[left]
+            if not len(which):
+                return found
+            up, down = -(-a // size) * size, b // size * size
+            head = np.minimum(up, b)  # the ragged ends are [a, head) and [tail, b)
+            tail = np.maximum(down, head)
+            reach = np.arange(max(int((head - a).max()), int((b - tail).max()), 1))[:, None]
+            rows = np.concatenate([np.minimum(a + reach, np.maximum(head - 1, a)), np.maximum(b - 1 - reach, np.minimum(tail, b - 1))])
+            pairs = self.prepared(gather(rows * self.stride + self.offset)) if depth < 0 else self._levels[depth].entries.take(rows, axis=1)
+            if self.fold is not np.maximum:  # a maximum may see an entry twice, a sum may not
+                pairs = pairs * np.concatenate([a + reach < head, b - 1 - reach >= tail])
+            folded = self.fold.reduce(pairs, axis=1)
+            if len(which) == found.shape[1]:
+                found = self.fold(found, folded)
+            else:
+                found[:, which] = self.fold(found[:, which], folded)
+            a, b = up // size, down // size
+            depth, size = depth + 1, FACTOR
+
+
+class Extremes(Pyramid):
+    """The largest −v and the largest v, so that one operation serves both; −inf where there is no value."""
+
+    fold, nothing = np.maximum, -np.inf
+
+    def prepared(self, values: np.ndarray) -> np.ndarray:
+        pairs = np.stack([-values, values])
+        known = np.isfinite(values)
+        if not known.all():
+            pairs[:, ~known] = -np.inf
+        return pairs
+
+
+class Sums(Pyramid):
+    """The sum of the values and their number."""
+
+    fold, nothing = np.add, 0.0
+
+    def prepared(self, values: np.ndarray) -> np.ndarray:
+        known = np.isfinite(values)
+        return np.stack([np.where(known, values, 0.0), known.astype(float)])

@@ -1,0 +1,88 @@
+"""The other runs: where each stands, by what it differs from the one shown, and which are laid over it."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+from engine import store
+from engine.control import EdgeReached
+from engine.fork import differences
+from engine.store import Run
+from eos_tui.harmless import harmless
+from eos_tui.source import Condition
+from eos_tui.theme import role_color
+from eos_tui.widgets.checklist import Checklist
+from eos_tui.widgets.header import SIGNS
+
+
+class Told(NamedTuple):
+    """A run in the list."""
+
+    name: str
+    condition: Condition
+    step: int
+    edge: int | None
+    differs: tuple[str, ...]
+
+
+def others(run: Run) -> list[Told]:
+    """Every other run, the newest first."""
+    found = []
+    for each in reversed(store.all_runs()):
+        if each.path.resolve() != run.path.resolve():
+            edge = next((event.step for event in each.events() if isinstance(event, EdgeReached)), None)
+            differs = tuple(f"{name} = {value}" for name, value in differences(run.spec, each.spec).items())
+            found.append(Told(each.name, each.liveness(), each.state().step, edge, differs))
+    return found
+
+
+class Compare(ModalScreen[list[str] | None]):
+    """Asks for runs to lay over the one shown; answers with their names."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "accept", "draw", priority=True),
+        Binding("escape,q", "dismiss(None)", "cancel"),
+    ]
+
+    def __init__(self, run: Run, chosen: Sequence[str], most: int, ascii: bool = False):
+        super().__init__()
+        self._run, self._chosen, self._most, self._ascii = run, chosen, most, ascii
+        self._list = Checklist(most)
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="page") as page:
+            page.border_title = f"runs beside {harmless(self._run.name)}"
+            yield Static("reading the runs …", id="none")
+            yield self._list
+            yield Static(f"space chooses up to {self._most} · enter lays them over, edge on edge · esc cancels", classes="quiet")
+
+    async def on_mount(self) -> None:
+        found = await asyncio.to_thread(others, self._run)
+        self._list.offer(((told.name, self._line(told)) for told in found), self._chosen)
+        self._list.display = bool(found)
+        self.query_one("#none", Static).display = not found
+        self.query_one("#none", Static).update("There is no other run.")
+        self._list.focus()
+
+    def _line(self, told: Told) -> Content:
+        sign, plain, word, role = SIGNS[told.condition]
+        edge = f" · edge at step {told.edge:,}" if told.edge is not None else ""
+        differs = harmless(", ".join(told.differs)) or "nothing: the same run again"
+        stands = f"  {plain if self._ascii else sign} {word} · step {told.step:,}{edge}\n"
+        return Content.assemble(
+            (told.name, "bold"), (stands, role_color(self.app.theme, role)),
+            (f"    differs: {differs}", role_color(self.app.theme, "muted")),
+        )
+
+    def on_checklist_full(self) -> None:
+        self.notify(f"{self._most} at most: more lines cannot be told apart.", timeout=3)
+
+    def action_accept(self) -> None:
+        self.dismiss(list(self._list.chosen))

@@ -1,0 +1,227 @@
+"""The loss along the top eigenvector at θ† against the quadratic, sample by sample, and the sharpness it predicts."""
+
+import math
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.content import Content
+from textual.strip import Strip
+
+from engine.columns import Column
+from engine.spec import Phase, RunSpec
+from engine.store import read_arrays
+from eos_tui import plots
+from eos_tui.axes import number
+from eos_tui.curves import Axis, Curve, PlotSpec, Window
+from eos_tui.screens.formula import Formula
+from eos_tui.screens.live import LivePage
+from eos_tui.series import History
+from eos_tui.source import Source
+from eos_tui.widgets.line import Line
+from eos_tui.widgets.plot import LinePlot
+
+MEAN_OVER = 100
+"""Most steps that the measured sharpness is a mean of. An even number takes the period-2 oscillation out."""
+SHOWN = ("landscape.ratio", "landscape.limit", "gd.sharpness", "constrained.sharpness", "constrained.delta", "learning_rate")
+"""Columns whose formulas the page tells."""
+ALONG = (
+    Column("x", "x/δ", "distance from θ† along u", "δ", "x/δ", "Appendix F"),
+    Column("F_even", "F", "rise of the loss along u, its even part", "", "(F(x)+F(−x))/2, F(x) = L(θ†+xu) − L(θ†)", "Appendix F"),
+    Column("quadratic", "x²/η", "rise of the loss if it were quadratic with sharpness 2/η", "", "x²/η", "Appendix F"),
+)
+"""A sample as a history whose steps are x/δ: it is drawn as any curve is."""
+SPEC = PlotSpec("landscape", "", "", (
+    Curve("F_even", "F along u, even part", "constrained"), Curve("quadratic", "x²/η", "transported", dashed=True),
+), zero=True, marks=((-1.0, "−δ"), (1.0, "δ")))
+
+
+class Verdict(NamedTuple):
+    """What a sample says, and what gradient descent's sharpness was then."""
+
+    ratio: float
+    limit: float
+    threshold: float
+    """2/η in force."""
+    measured: float
+    """Mean sharpness of gradient descent over"""
+    steps: int
+    """so many steps up to the sample: since the edge, at the same learning rate."""
+
+    @property
+    def word(self) -> str:
+        """The shape, by the ratio."""
+        return "sub-quadratic" if self.ratio < 1 else "super-quadratic" if self.ratio > 1 else "quadratic"
+
+
+def verdict(history: History, step: int) -> Verdict:
+    """The row of a sample's step, and the sharpness of the rows up to it."""
+    row = history.row_near(step)
+    ratio, limit, eta = (history.value(name, row) for name in ("landscape.ratio", "landscape.limit", "learning_rate"))
+    start = max(row + 1 - MEAN_OVER, 0)
+    sharpness, center, rate = (
+        history.values(name, start, row + 1) for name in ("gd.sharpness", "constrained.sharpness", "learning_rate"))
+    found = sharpness[np.isfinite(sharpness) & np.isfinite(center) & (rate == eta)]
+    return Verdict(ratio, limit, 2 / eta if eta > 0 else math.nan, float(found.mean()) if len(found) else math.nan, len(found))
+
+
+def drawn(path: Path) -> History | None:
+    """A sample in units of its δ; None where the file cannot be read as one."""
+    arrays = read_arrays(path) or {}
+    try:
+        rows = np.column_stack([arrays["x"] / float(arrays["delta"]), arrays["F_even"], arrays["quadratic"]]).astype(float)
+    except (KeyError, ValueError, TypeError):
+        return None
+    if not len(rows) or not (np.diff(rows[:, 0], prepend=-math.inf) > 0).all():
+        return None
+    found = History(ALONG)
+    found.extend(rows)
+    return found
+
+
+def absent(spec: RunSpec) -> str:
+    """Why a run never has samples; empty where it may."""
+    if isinstance(spec.problem, Phase):
+        return "A phase portrait has no loss, so there is nothing to sample along u."
+    if spec.tracking.mode == "sharpness":
+        return 'This run follows no θ† ([tracking] mode = "sharpness"), so there is no u to sample the loss along.'
+    if not spec.tracking.landscape_every:
+        return "This run does not sample the loss along u: [tracking] landscape_every is 0. A fork with, say, 50 does."
+    return ""
+
+
+class Along(LinePlot):
+    """One sample, or the words for why there is none."""
+
+    title, subtitle, words = "", "", ""
+
+    def content_strips(self, width: int, height: int, theme: str) -> list[Strip]:
+        return plots.message(self.words, width, height, theme) if self.words else super().content_strips(width, height, theme)
+
+    def titles(self) -> tuple[str, str]:
+        return self.title, self.subtitle
+
+
+class Landscape(LivePage):
+    """F_t along u, newest or earlier, with what it predicts beside what is measured."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,q,U,enter", "dismiss(None)", "close"),
+        Binding("left", "move(-1)", "earlier sample"), Binding("right", "move(1)", "later sample"),
+        Binding("home", "move(-1000000000)", "first sample"), Binding("end", "move(1000000000)", "newest sample"),
+        Binding("i", "formula", "formula"),
+    ]
+
+    DEFAULT_CSS = """
+    Landscape { background: $background; }
+    Landscape LinePlot { height: 1fr; }
+    Landscape Line { padding-left: 1; }
+    """
+
+    def __init__(self, source: Source, ascii: bool = False):
+        super().__init__(source, ascii)
+        self._plot = Along(SPEC, ascii=ascii)
+        self._lines = Line(), Line(), Line()
+        self._absent = absent(source.run.spec)
+        self._files: dict[int, Path] = {}
+        self._listed = -1
+        """When the folder of samples last changed, as the file system says."""
+        self._chosen: int | None = None
+        """The step of the sample shown; None follows the newest."""
+        self._drawn: tuple[int, History | None] = -1, None
+
+    def compose(self) -> ComposeResult:
+        yield self._plot
+        yield from self._lines
+
+    # -- which sample
+
+    def _samples(self) -> list[int]:
+        """The steps of the samples, up to the last row shown."""
+        try:
+            changed = (self.source.run.path / "curves").stat().st_mtime_ns
+        except OSError:
+            return []
+        if changed != self._listed:
+            self._listed = changed
+            named = {path.stem.removeprefix("step-"): path for path in self.source.run.curves()}
+            self._files = {int(name): path for name, path in named.items() if name.isdecimal()}
+        last = self.source.history.last_step
+        return [step for step in self._files if step <= last]
+
+    def _place(self, steps: list[int]) -> int:
+        """Where the sample shown stands among these."""
+        return len(steps) - 1 if self._chosen not in steps else steps.index(self._chosen)
+
+    def action_move(self, by: int) -> None:
+        steps = self._samples()
+        if steps:
+            to = min(max(self._place(steps) + by, 0), len(steps) - 1)
+            self._chosen = None if to == len(steps) - 1 else steps[to]
+            self.paint()
+
+    def action_formula(self) -> None:
+        history, steps = self.source.history, self._samples()
+        known = [column for column in self.source.columns if column.name in SHOWN]
+        row = history.row_near(steps[self._place(steps)]) if steps else -1
+        stored = {column.name: history.value(column.name, row) for column in known} if row >= 0 else {}
+        when = f"at step {steps[self._place(steps)]:,}" if steps else ""
+        self.app.push_screen(Formula("the loss along u", [*ALONG[1:], *known], stored, when))
+
+    # -- drawing
+
+    def paint(self) -> None:
+        if not self._plot.is_attached:
+            return
+        steps = [] if self._absent else self._samples()
+        if not steps:
+            self._show("loss along u at θ†", "esc closes", self._absent or self._waiting(), None)
+            return
+        place = self._place(steps)
+        step = steps[place]
+        if self._drawn[0] != step:
+            self._drawn = step, drawn(self._files[step])
+        arrows = "< > other samples" if self.ascii else "← → other samples"
+        newest = ", the newest" if place == len(steps) - 1 else ""
+        title = f"loss along u at θ†, step {step:,}: sample {place + 1} of {len(steps)}{newest}"
+        words = "" if self._drawn[1] is not None else f"The sample of step {step:,} cannot be read: its file is damaged."
+        self._show(title, f"{arrows} · i formula · esc closes", words, verdict(self.source.history, step))
+
+    def _show(self, title: str, subtitle: str, words: str, found: Verdict | None) -> None:
+        self._plot.title, self._plot.subtitle, self._plot.words = title, subtitle, words
+        history = self._drawn[1] or History(ALONG)
+        self._plot.show(history, Window(-5.0, 5.0, None, Axis("step", 0.0, "x/δ")))
+        for line, content in zip(self._lines, self._told(found) if found else [Content("")] * 3, strict=True):
+            line.show(content)
+
+    def _waiting(self) -> str:
+        """Why there is no sample yet."""
+        every, halt = self.source.run.spec.tracking.landscape_every, self._undefined()
+        return halt or f"No sample yet: the loss is sampled along u at θ†, from the edge on, every {every} steps."
+
+    def _undefined(self) -> str:
+        """That δ is undefined now, where it is."""
+        alpha = self.source.row().get("constrained.alpha", math.nan)
+        return f"δ = √(2α/β) is undefined while α ≤ 0, and α = {number(alpha, 3)} now: no sample is taken." if alpha <= 0 else ""
+
+    def _told(self, found: Verdict) -> list[Content]:
+        """The verdict, the prediction and the measurement, each with its multiple of 2/η."""
+        muted = self.color("muted")
+
+        def multiple(value: float) -> str:
+            return f"{number(value)} = {number(value / found.threshold)} × 2/η"
+
+        means = "under" if found.ratio < 1 else "over" if found.ratio > 1 else "exactly"
+        lines = [Content.assemble(
+            (found.word, f"bold {self.color('constrained')}"), f": ηF(δ)/δ² = {number(found.ratio)}, {means} 1",
+        ), Content.assemble(
+            ("predicted limit  ", muted), ("S∞   ", "bold"), multiple(found.limit), ("  2/η + F''(δ) − F'(δ)/δ", muted),
+        ), Content.assemble(
+            ("measured         ", muted), ("S(θ) ", "bold"), multiple(found.measured),
+            (f"  mean of the {found.steps} steps up to it", muted),
+        )]
+        if halt := self._undefined():
+            lines[0] = Content.assemble(lines[0], (f"  {halt}", self.color("warn")))
+        return lines

@@ -1,0 +1,245 @@
+"""The dashboard by pilot: what it shows of a run, and the keys that change the view."""
+
+import math
+import re
+
+import pytest
+
+from engine import store
+from engine.store import State
+from eos_tui import panels
+from eos_tui.screens.dashboard import Dashboard
+from eos_tui.screens.formula import Formula
+from eos_tui.screens.journal import Events
+from eos_tui.widgets.header import gauge
+from eos_tui.widgets.plot import LinePlot
+from eos_tui.widgets.portrait import PhasePortrait
+
+from piloting import SIZES, frames, opened, text_of, until
+from synthetic import LEARNING_RATE, FakeEngine, make_run, rows_of
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_every_size_shows_the_run_or_says_that_it_is_too_small(runs, size):
+    async with opened(make_run(runs), size) as (app, _):
+        shown = text_of(app)
+        if size < (40, 12):
+            assert "too small" in shown
+        else:
+            assert "399" in shown
+            assert "ηS/2" in shown
+            assert "sharpness" in shown
+
+
+async def test_wide_screens_show_six_plots_and_narrow_ones_turn_pages_of_two(runs):
+    run = make_run(runs)
+    async with opened(run, (120, 40)) as (app, _):
+        assert len(app.screen._visible()) == 6
+    async with opened(run, (80, 24)) as (app, pilot):
+        assert [panel.id for panel in app.screen._visible()] == ["sharpness", "loss"]
+        assert "page 1/3" in text_of(app)
+        await pilot.press("n")
+        await frames(app)
+        assert [panel.id for panel in app.screen._visible()] == ["x", "y"]
+        await pilot.press("pagedown", "pagedown", "b")
+        await frames(app)
+        assert "page 3/3" in text_of(app)
+
+
+async def test_a_resize_while_running_lays_out_anew(runs):
+    async with opened(make_run(runs), (120, 40)) as (app, pilot):
+        for size in [*SIZES, (120, 40)]:
+            await pilot.resize_terminal(*size)
+            await pilot.pause()
+            await frames(app)
+        assert len(app.screen._visible()) == 6
+
+
+async def test_the_header_tells_condition_stage_and_device(runs):
+    run = make_run(runs, finished=False)
+    with FakeEngine(run):
+        async with opened(run) as (app, _):
+            shown = text_of(app)
+    assert "● live" in shown
+    assert re.search(r"stage [1-4] of 4", shown)
+    assert "cpu float64" in shown
+    assert "synthetic" in shown
+
+
+async def test_an_engine_that_died_is_told_from_one_that_finished(runs):
+    run = make_run(runs, finished=False)
+    (run.path / "engine.log").write_text("MemoryError: out of memory\n")
+    async with opened(run) as (app, _):
+        assert "crashed" in text_of(app)
+        assert "MemoryError: out of memory" in text_of(app)
+
+
+async def test_a_run_removed_while_open_is_said_to_be_gone(runs):
+    run = make_run(runs)
+    async with opened(run) as (app, _):
+        store.remove(run)
+        await frames(app, 2)
+        assert "removed" in text_of(app)
+
+
+async def test_a_diverged_run_stays_drawable(runs):
+    run = make_run(runs, finished=False)
+    rows = rows_of(run, 400, 440)
+    for name in ("gd.loss", "gd.sharpness", "gd.x", "generalized.x", "generalized.y"):
+        rows[20:, run.index[name]] = math.inf
+    rows[30:, 3:] = math.nan
+    with store.Writer(run) as writer:
+        writer.append(rows)
+        outcome = store.Outcome(kind="diverged", step=420, text="diverged at step 420")
+        writer.state(State(status="finished", phase="edge", step=439, learning_rate=LEARNING_RATE, outcome=outcome))
+    async with opened(run) as (app, pilot):
+        assert "Diverged at step 420" in text_of(app)
+        for _ in range(7):
+            await pilot.press("tab", "y", "c", "+", "p")
+            await frames(app)
+
+
+async def test_a_run_without_rows_says_that_the_engine_is_starting(runs):
+    run = store.create(make_run(runs).spec, "fresh")
+    async with opened(run) as (app, pilot):
+        assert "engine is starting" in text_of(app)
+        for key in ("c", "left", "+", "-", "[", "]", "0", "y", "p", "i"):
+            await pilot.press(key)
+        await frames(app, 2)
+        assert isinstance(app.screen, Formula)
+
+
+async def test_freezing_holds_the_picture_while_the_engine_goes_on(runs):
+    run = make_run(runs, finished=False)
+    with FakeEngine(run):
+        async with opened(run) as (app, pilot):
+            await until(lambda: app.screen.source.live)
+            await pilot.press("f", ".")
+            await until(lambda: app.screen.source.state.step == 400)
+            assert len(app.screen.source.history) == 400
+            assert "view frozen" in text_of(app)
+            await pilot.press("f")
+            await until(lambda: len(app.screen.source.history) == 401)
+
+
+async def test_enter_shows_one_plot_alone_and_escape_returns(runs):
+    async with opened(make_run(runs)) as (app, pilot):
+        await pilot.press("tab", "enter")
+        await frames(app)
+        assert [panel.id for panel in app.screen._visible()] == ["loss"]
+        await pilot.press("tab")
+        await frames(app)
+        assert [panel.id for panel in app.screen._visible()] == ["x"]
+        assert [panel.id for panel in app.screen.plots if panel.display] == ["x"]
+        await pilot.press("escape")
+        await frames(app)
+        assert len(app.screen._visible()) == 6
+
+
+async def test_tab_visits_every_plot_once_and_turns_pages(runs):
+    async with opened(make_run(runs), (80, 24)) as (app, pilot):
+        visited = []
+        for _ in range(6):
+            visited.append(app.focused.id)
+            await pilot.press("tab")
+        assert sorted(visited) == sorted(["sharpness", "loss", "x", "y", "distance", "portrait"])
+        assert app.focused.id == "sharpness"
+        await pilot.press("shift+tab")
+        assert app.focused.id == "distance"
+        assert app.screen.page == 2
+
+
+async def test_predictions_are_drawn_by_choice(runs):
+    def drawn(app):
+        return {curve.column for curve in app.screen.query_one("#x", LinePlot).spec.curves}
+
+    async with opened(make_run(runs)) as (app, pilot):
+        assert drawn(app) == {"gd.x", "generalized.x"}
+        await pilot.press("p")
+        assert drawn(app) == {"gd.x", "generalized.x", "transported.x"}
+        await pilot.press("p")
+        assert drawn(app) == {"gd.x", "generalized.x", "transported.x", "code.x"}
+        await pilot.press("p")
+        assert drawn(app) == {"gd.x"}
+        await pilot.press("p")
+        assert drawn(app) == {"gd.x", "generalized.x"}
+
+
+async def test_y_makes_the_focused_axis_logarithmic(runs):
+    async with opened(make_run(runs)) as (app, pilot):
+        await pilot.press("tab", "y")
+        assert app.screen.query_one("#loss", LinePlot).spec.log
+        assert not app.screen.query_one("#sharpness", LinePlot).spec.log
+        await pilot.press("y")
+        assert not app.screen.query_one("#loss", LinePlot).spec.log
+
+
+async def test_the_cursor_shows_the_stored_values_of_its_step(runs):
+    run = make_run(runs)
+    async with opened(run) as (app, pilot):
+        await pilot.press("c", "shift+left", "shift+left", "left")
+        await frames(app, 2)
+        at = int(app.screen.timeline.cursor)
+        assert at == 399 - 2 - 3
+        sharpness = run.rows(at, at + 1)[0, run.index["gd.sharpness"]]
+        assert f"cursor at step {at}" in text_of(app)
+        assert f"{sharpness:.6g}" in text_of(app)
+        await pilot.press("escape")
+        assert app.screen.timeline.cursor is None
+
+
+async def test_zoom_pan_and_reset_change_the_steps_in_view(runs):
+    async with opened(make_run(runs)) as (app, pilot):
+        line = app.screen.timeline
+        assert line.window() == (0, 399)
+        await pilot.press("+")
+        assert line.window() == (399 - 199.5, 399)
+        await pilot.press("[")
+        assert line.window()[1] < 399
+        await pilot.press("]", "-", "0")
+        assert line.window() == (0, 399)
+
+
+async def test_formula_shows_words_symbol_formula_and_place(runs):
+    async with opened(make_run(runs)) as (app, pilot):
+        await pilot.press("i")
+        await pilot.pause()
+        shown = text_of(app)
+        assert "sharpness of gradient descent" in shown
+        assert "λ1(∇²L(θ_t))" in shown
+        assert "Section 1" in shown
+        await pilot.press("escape")
+        assert isinstance(app.screen, Dashboard)
+
+
+async def test_the_journal_lists_every_event(runs):
+    async with opened(make_run(runs)) as (app, pilot):
+        await pilot.press("v")
+        await pilot.pause()
+        assert isinstance(app.screen, Events)
+        for event in app.screen._events:
+            assert event.text in text_of(app)
+        await pilot.press("escape")
+
+
+@pytest.mark.parametrize("value", [-1.0, 0.0, 0.5, 0.999, 1.0, 1.1, 1.2, 7.0, math.nan, math.inf])
+@pytest.mark.parametrize("cells", [12, 24, 36])
+def test_the_gauge_keeps_its_width_and_its_mark(value, cells):
+    shown = gauge(value, cells, lambda role: "red").plain
+    assert len(shown) == cells
+    assert shown[round(cells / 1.2)] == "┃"
+    assert len(gauge(value, cells, lambda role: "red", ascii=True).plain.encode()) == cells
+
+
+def test_plots_show_only_what_the_run_records(runs):
+    run = make_run(runs)
+    kept = [column for column in run.columns if not column.name.startswith(("flow.", "transported.", "code."))]
+    names = {column.name for column in kept}
+    for plot in panels.line_plots(kept, panels.CHOICES[2]):
+        assert {curve.column for curve in plot.curves} <= names
+
+
+async def test_the_portrait_follows_the_choice_of_predictions(runs):
+    async with opened(make_run(runs)) as (app, pilot):
+        await pilot.press("p", "p", "p")
+        assert tuple(app.screen.query_one(PhasePortrait).forms) == ()

@@ -1,0 +1,113 @@
+"""The keys that drive the engine, by pilot, on an engine that only answers."""
+
+
+import pytest
+
+from engine import control, store
+from engine.errors import UserError
+from eos_tui.screens.dashboard import Dashboard
+from eos_tui.screens.prompts import Ask, a_count, a_learning_rate
+
+from piloting import frames, notified, opened, text_of, until
+from synthetic import FakeEngine, make_run
+
+
+@pytest.mark.parametrize(("pressed", "command"), [
+    (["space"], control.Pause()),
+    (["."], control.Advance(steps=1)),
+    (["S", *"25", "enter"], control.Advance(steps=25)),
+    (["e", *"0.05", "enter"], control.SetLearningRate(learning_rate=0.05)),
+    (["}", "up", "down", "enter"], control.SetLearningRate(learning_rate=0.022)),
+    (["{", "enter"], control.SetLearningRate(learning_rate=0.0181818)),
+    (["N"], control.AdvanceTo(what="stage")),
+    (["E"], control.AdvanceTo(what="event")),
+    (["r"], control.Anchor()),
+    (["R", *"40", "enter"], control.Anchor(every=40)),
+    (["k"], control.Checkpoint()),
+    (["x", "y"], control.Stop()),
+])  # fmt: skip
+async def test_a_key_becomes_a_command_and_its_answer_is_shown(runs, pressed, command):
+    run = make_run(runs, finished=False)
+    with FakeEngine(run) as engine:
+        async with opened(run) as (app, pilot):
+            await until(lambda: app.screen.source.live)
+            await pilot.press(*pressed)
+            await until(lambda: engine.commands)
+            told = engine.commands[0]
+            assert type(told) is type(command)
+            for field in command.__struct_fields__:
+                if field != "id":
+                    assert getattr(told, field) == getattr(command, field)
+            await until(lambda: any(event.answers == told.id for event in app.screen.source.events))
+            await until(lambda: notified(app))
+            assert "step" in notified(app)
+
+
+async def test_space_resumes_what_it_paused(runs):
+    run = make_run(runs, finished=False)
+    with FakeEngine(run) as engine:
+        async with opened(run) as (app, pilot):
+            await until(lambda: app.screen.source.live)
+            await pilot.press("space")
+            await until(lambda: app.screen.source.condition == "paused")
+            await frames(app)
+            assert "paused" in text_of(app)
+            await pilot.press("space")
+            await until(lambda: len(engine.commands) == 2)
+            assert isinstance(engine.commands[1], control.Resume)
+
+
+async def test_advancing_shows_exactly_the_new_steps(runs):
+    run = make_run(runs, finished=False)
+    with FakeEngine(run):
+        async with opened(run) as (app, pilot):
+            await until(lambda: app.screen.source.live)
+            await pilot.press("S", *"25", "enter")
+            await until(lambda: app.screen.source.step == 424)
+            assert len(app.screen.source.history) == 425
+
+
+async def test_a_prompt_refuses_nonsense_and_escape_sends_nothing(runs):
+    run = make_run(runs, finished=False)
+    with FakeEngine(run) as engine:
+        async with opened(run) as (app, pilot):
+            await until(lambda: app.screen.source.live)
+            for text in ("-1", "abc"):
+                await pilot.press("e", *(["minus" if c == "-" else c for c in text]), "enter")
+                assert isinstance(app.screen, Ask)
+                await pilot.press("escape")
+            await pilot.press("x", "n", "x", "escape")
+            await frames(app, 3)
+            assert isinstance(app.screen, Dashboard)
+            assert engine.commands == []
+
+
+async def test_a_finished_run_takes_no_commands_and_says_why(runs):
+    run = make_run(runs)
+    async with opened(run) as (app, pilot):
+        await pilot.press("space")
+        await pilot.pause()
+        assert "has finished" in notified(app)
+        assert list((run.path / "inbox").iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["", "-3", "0", "1.5", "x", "9" * 30, "٣"])
+def test_a_count_is_a_whole_number_from_one(text):
+    with pytest.raises(UserError):
+        a_count(1)(text)
+
+
+@pytest.mark.parametrize("text", ["", "0", "-0.1", "nan", "inf", "1e13", "η"])
+def test_a_learning_rate_is_positive_and_finite(text):
+    with pytest.raises(UserError):
+        a_learning_rate(text)
+
+
+async def test_a_command_that_is_not_answered_is_said_to_wait(runs, monkeypatch):
+    monkeypatch.setattr("eos_tui.screens.driving.PATIENCE_SECONDS", 0.1)
+    run = make_run(runs, finished=False)
+    with store.Writer(run):  # an engine in the middle of a long step
+        async with opened(run) as (app, pilot):
+            await until(lambda: app.screen.source.live)
+            await pilot.press("k")
+            await until(lambda: "No answer yet" in notified(app))

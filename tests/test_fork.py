@@ -1,0 +1,59 @@
+"""A fork holds what its engine needs and nothing of the other run's engine; what a checkpoint depends on is refused."""
+
+import numpy as np
+import pytest
+
+from engine import control, store
+from engine.errors import UserError
+from engine.fork import checkpoint_at, differences, fork
+from engine.spec import with_overrides
+
+from synthetic import EDGE, make_run
+
+
+@pytest.fixture
+def run(own_home):
+    """A finished run of 400 steps with checkpoints at 90, 200 and 400."""
+    made = make_run(own_home)
+    with store.Writer(made) as writer:
+        for step in (90, 200, 400):
+            writer.checkpoint(step, {"state": np.array(step)}, keep=3)
+    return made
+
+
+def test_it_goes_on_from_the_newest_checkpoint_at_or_before_the_step(run):
+    for step, at in ((90, 90), (199, 90), (200, 200), (10_000, 400)):
+        assert checkpoint_at(run, step)[1] == at
+    with pytest.raises(UserError, match="the oldest is at step 90"):
+        fork(run, 89)
+
+
+def test_it_holds_the_rows_and_events_up_to_there_and_one_checkpoint(run):
+    made = fork(run, 250, ["budget.steps=900", "optimizer.learning_rate=0.03"], "other")
+    np.testing.assert_array_equal(made.rows(), run.rows(0, 200))
+    assert [path.name for path in made.checkpoints()] == ["step-000000200.npz"]
+    [started, edge, forked] = made.events()
+    assert isinstance(started, control.Started)
+    assert edge.step == EDGE
+    assert (forked.parent, forked.step) == ("made", 200)
+    assert "budget.steps = 900" in forked.text
+    assert control.receive(made.path).commands[0].learning_rate == 0.03
+    assert made.spec.budget.steps == 900
+    assert run.row_count() == 400
+
+
+def test_nothing_changed_leaves_no_command(run):
+    assert control.receive(fork(run, 200).path).commands == []
+
+
+@pytest.mark.parametrize("override", ["seed=7", "tracking.eigenvalues=4", "precision.edge=float32", 'tracking.predictions=["code"]'])
+def test_what_the_checkpoint_depends_on_is_refused_by_name_and_makes_nothing(run, override):
+    before = [each.name for each in store.all_runs()]
+    with pytest.raises(UserError, match=override.partition("=")[0]):
+        fork(run, 200, [override])
+    assert [each.name for each in store.all_runs()] == before
+
+
+def test_differences_name_every_field_that_computes_something_else(run):
+    other = with_overrides(run.spec, ["optimizer.learning_rate=0.5", "budget.steps=7", "title=x"])
+    assert differences(run.spec, other) == {"optimizer.learning_rate": 0.5, "budget.steps": 7}

@@ -1,0 +1,101 @@
+"""The clock that draws, and the time axis, apart from any widget."""
+
+import asyncio
+
+import pytest
+
+from eos_tui.pace import Pace
+from eos_tui.timeline import Timeline
+
+from piloting import until
+
+
+async def test_the_clock_waits_for_the_terminal_and_goes_on_without_one():
+    drawn, questions = [], []
+    pace = Pace(fps=10)
+
+    async def draw() -> None:
+        drawn.append(len(questions))
+
+    def ask() -> bool:
+        questions.append(True)
+        return True
+
+    task = asyncio.create_task(pace.run(draw, ask))
+    await asyncio.sleep(0.35)
+    assert len(drawn) == 1  # no answer: the next frame waits
+    pace.answered()
+    await until(lambda: len(drawn) == 2)
+    pace.answered()
+    await until(lambda: len(drawn) == 3)
+    task.cancel()
+    free = Pace(fps=10)
+    task = asyncio.create_task(free.run(draw, lambda: False))
+    await until(lambda: free.frames >= 3, seconds=2)
+    task.cancel()
+
+
+async def test_a_terminal_that_never_answers_is_drawn_once_a_second(monkeypatch):
+    monkeypatch.setattr("eos_tui.pace.PATIENCE_SECONDS", 0.05)
+    pace = Pace(fps=10)
+
+    async def draw() -> None:
+        pass
+
+    task = asyncio.create_task(pace.run(draw, lambda: True))
+    await until(lambda: pace.slow)
+    before = pace.frames
+    await asyncio.sleep(0.5)
+    assert pace.frames - before <= 1
+    pace.hurry()  # a key is answered at once all the same
+    await until(lambda: pace.frames > before, seconds=0.5)
+    task.cancel()
+
+
+def test_the_axis_grows_in_strides():
+    line, limits = Timeline(), set()
+    for step in range(5000):
+        line.reach(step)
+        limits.add(line.window()[1])
+        assert line.window()[1] >= step
+    assert len(limits) < 25
+
+
+def test_zooming_about_the_cursor_keeps_it_where_it_stands():
+    line = Timeline()
+    line.reach(1000, final=True)
+    line.cursor = 250
+    line.zoom(0.5)
+    start, stop = line.window()
+    assert stop - start == pytest.approx(500)
+    assert (250 - start) / (stop - start) == pytest.approx(0.25)
+
+
+def test_a_zoomed_view_follows_until_it_is_moved_and_again_at_the_end():
+    line = Timeline()
+    line.reach(1000)
+    line.zoom(0.1)
+    line.reach(1200)
+    assert 1200 <= line.window()[1] <= 1200 + 100 / 16  # in strides
+    line.pan(-1)
+    line.reach(1300)
+    assert line.window()[1] < 1200
+    for _ in range(20):
+        line.pan(1)
+    line.reach(1400)
+    assert 1400 <= line.window()[1] <= 1400 + 100 / 16
+
+
+def test_the_cursor_stays_on_the_run_and_in_view():
+    line = Timeline()
+    line.reach(100, final=True)
+    line.toggle_cursor()
+    for _ in range(300):
+        line.move_cursor(1)
+    assert line.cursor == 100
+    line.zoom(0.1)
+    for _ in range(300):
+        line.move_cursor(-1, single=True)
+        start, stop = line.window()
+        assert start <= line.cursor <= stop
+    assert line.cursor == 0

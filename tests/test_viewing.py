@@ -1,0 +1,347 @@
+"""What is shown of a run, by pilot: time axis, cursor, curves, other runs, a replay, a start in the portrait, the mouse."""
+
+import asyncio
+
+import numpy as np
+import pytest
+from textual.events import MouseScrollDown, MouseScrollUp
+
+from engine import control, store
+from eos_tui import panels
+from eos_tui.replay import Replay
+from eos_tui.screens.compare import Compare, others
+from eos_tui.screens.formula import Formula
+from eos_tui.screens.prompts import Ask
+from eos_tui.screens.series import Series
+from eos_tui.start import Start
+from eos_tui.widgets.plot import LinePlot
+from eos_tui.widgets.portrait import PhasePortrait
+
+from piloting import frames, notified, opened, text_of, until
+from synthetic import EDGE, LEARNING_RATE, FakeEngine, make_run, rows_of
+
+
+def spec_of(app, name="sharpness"):
+    return app.screen.query_one(f"#{name}", LinePlot).spec
+
+
+# -- how a plot is drawn
+
+
+async def test_s_smooths_and_o_splits_the_focused_plot_alone(runs):
+    async with opened(make_run(runs)) as (app, pilot):
+        await pilot.press("s", "s", "o")
+        await frames(app, 2)
+        assert (spec_of(app).smooth, spec_of(app).strands) == (50, True)
+        assert (spec_of(app, "loss").smooth, spec_of(app, "loss").strands) == (0, False)
+        assert "mean 50" in text_of(app)
+        await pilot.press("s", "s", "o")
+        assert (spec_of(app).smooth, spec_of(app).strands) == (0, False)
+
+
+async def test_curves_are_chosen_from_everything_recorded(runs):
+    async with opened(make_run(runs)) as (app, pilot):
+        await pilot.press("tab", "h")
+        assert isinstance(app.screen, Series)
+        shown = app.screen._list
+        await until(lambda: shown.chosen)
+        assert "[x]" in text_of(app)
+        first = shown.get_option_at_index(0).id
+        await pilot.press("space", *["down"] * shown.get_option_index("constrained.alpha"), "space", "enter")
+        await frames(app, 2)
+        drawn = [curve.column for curve in spec_of(app, "loss").curves]
+        assert first not in drawn
+        assert "constrained.alpha" in drawn
+        await pilot.press("h", "escape")
+        assert [curve.column for curve in spec_of(app, "loss").curves] == drawn
+
+
+async def test_a_plot_without_any_curve_is_refused(runs):
+    async with opened(make_run(runs)) as (app, pilot):
+        await pilot.press("h")
+        shown = app.screen._list
+        await until(lambda: shown.chosen)
+        shown.chosen.clear()
+        await pilot.press("enter")
+        assert isinstance(app.screen, Series)
+        assert "one curve at least" in notified(app)
+
+
+async def test_the_portrait_says_what_it_has_not(runs):
+    async with opened(make_run(runs)) as (app, pilot):
+        app.screen.portrait.focus()
+        await pilot.press("y", "s", "o", "h")
+        await pilot.pause()
+        assert notified(app).count("The portrait has no") == 4
+
+
+def test_an_adapted_plot_keeps_a_curve_when_all_are_hidden(runs):
+    run = make_run(runs)
+    plot = panels.line_plots(run.columns, ())[0]
+    hidden = panels.Look(hidden=frozenset(curve.column for curve in plot.curves))
+    assert panels.adapted(plot, hidden, run.columns).curves == plot.curves
+
+
+# -- the axis and the cursor
+
+
+async def test_u_counts_steps_then_time_then_steps_since_the_edge(runs):
+    async with opened(make_run(runs)) as (app, pilot):
+        for label, end in (("ηt", "5"), ("t−edge", "200"), ("step", "200")):
+            await pilot.press("u")
+            await frames(app, 2)
+            foot = next(line for line in text_of(app).splitlines() if f"{label} " in line and "step   " not in line)
+            assert end in foot.split("││")[0], foot
+
+
+async def test_the_cursor_stands_on_all_plots_and_i_tells_the_stored_numbers(runs):
+    run = make_run(runs)
+    async with opened(run) as (app, pilot):
+        await pilot.press("c", "shift+left")
+        await frames(app, 2)
+        assert text_of(app).count("t 398") == 5
+        await pilot.press("i")
+        assert isinstance(app.screen, Formula)
+        await pilot.pause()
+        stored = float(run.rows(398, 399)[0, run.index["gd.sharpness"]])
+        assert f"at step 398 {stored!r}" in text_of(app)
+
+
+async def test_the_wheel_zooms_about_the_step_under_it_and_a_click_puts_the_cursor_there(runs):
+    async with opened(make_run(runs)) as (app, pilot):
+        plot, line = app.screen.query_one("#sharpness", LinePlot), app.screen.timeline
+        column = 20
+        step = plot._painted.step_at(column - 1, app.screen.source.history)
+        await pilot._post_mouse_events([MouseScrollUp], plot, offset=(column, 6))
+        await pilot.pause()
+        start, stop = line.window()
+        assert stop - start == pytest.approx(399 / 2)
+        assert (step - start) / (stop - start) == pytest.approx(step / 399, abs=0.02)
+        await pilot._post_mouse_events([MouseScrollDown], plot, offset=(column, 6), shift=True)
+        await pilot.pause()
+        assert line.window()[0] < start
+        await pilot.press("0")
+        await pilot.click(plot, offset=(column, 6))
+        await pilot.pause()
+        assert line.cursor == pytest.approx(step, abs=399 / 28)
+        assert app.focused is plot
+
+
+# -- other runs
+
+
+async def test_another_run_is_chosen_and_laid_over_edge_on_edge(runs):
+    run = make_run(runs)
+    other = make_run(runs, steps=300, name="other")
+    with open(other.path / "events.jsonl", "wb") as journal:
+        journal.write(control.encode(control.EdgeReached(step=150, text="edge", sharpness=100.0)) + b"\n")
+    async with opened(run) as (app, pilot):
+        await pilot.press("m")
+        assert isinstance(app.screen, Compare)
+        await until(lambda: app.screen._list.option_count)
+        await pilot.pause()
+        assert "edge at step 150" in text_of(app)
+        assert "nothing: the same run again" in text_of(app)
+        await pilot.press("space", "enter")
+        await frames(app, 3)
+        [overlay] = app.screen.overlays()
+        assert (overlay.label, overlay.edge, overlay.at) == ("other", 150, EDGE)
+        assert len(overlay.history) == 300
+        assert "other" in text_of(app)
+        await pilot.press("m")
+        await until(lambda: app.screen._list.option_count)
+        await pilot.press("space", "enter")
+        await frames(app, 2)
+        assert app.screen.overlays() == ()
+
+
+def test_runs_are_told_by_what_they_differ_in(runs):
+    run = make_run(runs)
+    store.create(run.spec, "same")
+    assert [told.differs for told in others(run)] == [()]
+
+
+# -- a replay
+
+
+def test_a_replay_moves_by_the_clock_and_stops_at_the_newest_step():
+    now = [0.0]
+    replay = Replay(0, 3000, clock=lambda: now[0])
+    assert replay.speed == 128
+    now[0] += 2
+    replay.tick(3000)
+    assert replay.step == 256
+    replay.change_speed(2)
+    replay.toggle()
+    now[0] += 5
+    replay.tick(3000)
+    assert replay.step == 256
+    replay.seek(2999)
+    replay.toggle()
+    now[0] += 1
+    replay.tick(3000)
+    assert (replay.step, replay.playing, replay.over) == (3000, False, True)
+    replay.toggle()
+    assert (replay.step, replay.playing) == (0, True)
+
+
+async def test_a_replay_shows_the_run_as_it_stood(runs):
+    run = make_run(runs)
+    async with opened(run) as (app, pilot):
+        await pilot.press("g", "space")
+        source = app.screen.source
+        for step, phase in ((EDGE - 10, "approach"), (EDGE + 50, "edge")):
+            source.replay.seek(step)
+            await frames(app, 2)
+            assert len(source.history) == step + 1
+            assert source.state.phase == phase
+            assert source.state.outcome is None
+            assert all(event.step <= step for event in source.events)
+            shown = text_of(app)
+            assert "‖ replay" in shown.splitlines()[0]
+            assert f"{step} " in shown.splitlines()[0]
+            stored = run.rows(step, step + 1)[0]
+            assert source.row()["gd.sharpness"] == stored[run.index["gd.sharpness"]]
+            np.testing.assert_equal(source.row()["gd.x"], stored[run.index["gd.x"]])
+        await pilot.press(".", "shift+right", "shift+left")
+        await frames(app, 2)
+        assert source.step == EDGE + 51
+        await pilot.press(">", ">")
+        assert source.replay.speed == 64
+        await pilot.press("escape")
+        await frames(app, 2)
+        assert source.replay is None
+        assert len(source.history) == 400
+        assert "Completed" in text_of(app)
+
+
+async def test_the_axis_of_a_replay_stays_and_a_zoomed_one_follows_it(runs):
+    async with opened(make_run(runs)) as (app, pilot):
+        line = app.screen.timeline
+        await pilot.press("g", "space")
+        app.screen.source.replay.seek(150)
+        await frames(app, 2)
+        assert line.window() == (0, 399)
+        await pilot.press("+", "+")
+        assert 150 <= line.window()[1] <= 150 + 100 / 16
+        await pilot.press("g", "0")
+        await frames(app, 2)
+        assert line.window() == (0, 399)
+
+
+async def test_a_replay_sends_the_engine_nothing(runs):
+    run = make_run(runs, finished=False)
+    with FakeEngine(run) as engine:
+        async with opened(run) as (app, pilot):
+            await until(lambda: app.screen.source.live)
+            await pilot.press("g", "space", ".", "r", "k", "N")
+            await frames(app, 2)
+            assert engine.commands == []
+            assert "This is a replay" in notified(app)
+            await pilot.press("g", ".")
+            await until(lambda: engine.commands)
+
+
+async def test_a_replay_plays_by_itself(runs):
+    async with opened(make_run(runs)) as (app, pilot):
+        await pilot.press("g")
+        source = app.screen.source
+        source.replay.change_speed(32)
+        seen = []
+        while not source.replay.over:
+            seen.append(len(source.history))
+            await asyncio.sleep(0.05)
+        assert len(set(seen)) > 3
+        assert seen == sorted(seen)
+
+
+# -- a fork
+
+
+async def test_a_fork_goes_on_from_the_cursor_and_is_opened(runs, monkeypatch):
+    started = []
+    monkeypatch.setattr("engine.launch.start", lambda run: started.append(run) or 1)
+    run = make_run(runs)
+    with store.Writer(run) as writer:
+        writer.checkpoint(200, {"state": np.array(1)}, keep=3)
+    async with opened(run) as (app, pilot):
+        await pilot.press("c")
+        app.screen.timeline.point(250)
+        await pilot.press("F")
+        assert isinstance(app.screen, Ask)
+        app.screen.query_one("Input").value = "seed=4"
+        await pilot.press("enter")
+        assert "depends on it" in str(app.screen.query_one("#error").render())
+        app.screen.query_one("Input").value = "optimizer.learning_rate=0.03"
+        await pilot.press("enter")
+        await until(lambda: started)
+        [made] = started
+        assert made.row_count() == 200
+        await until(lambda: getattr(app.screen, "source", None) and app.screen.source.run.name == made.name)
+
+
+async def test_without_a_checkpoint_a_fork_says_so(runs):
+    async with opened(make_run(runs)) as (app, pilot):
+        await pilot.press("F")
+        await pilot.pause()
+        assert "no checkpoint at or before step 399" in notified(app)
+
+
+# -- a start in the portrait
+
+
+async def test_a_start_is_placed_moved_and_taken_away(runs):
+    async with opened(make_run(runs)) as (app, pilot):
+        portrait = app.screen.query_one(PhasePortrait)
+        await pilot.press("d")
+        await frames(app, 2)
+        assert app.focused is portrait
+        before = portrait.start
+        assert before.learning_rate == LEARNING_RATE
+        assert "start X" in text_of(app)
+        assert "|X| ≤" in text_of(app)
+        await pilot.press("right", "up")
+        assert portrait.start.x > before.x
+        assert portrait.start.y > before.y
+        await pilot.press("d")
+        assert portrait.start is None
+        await pilot.click(portrait, offset=(20, 6))
+        await pilot.pause()
+        assert portrait.start is not None
+
+
+async def test_before_the_edge_there_is_nothing_to_start_from(runs):
+    async with opened(make_run(runs, steps=EDGE - 5)) as (app, pilot):
+        await pilot.press("d")
+        await pilot.pause()
+        assert "no constants yet" in notified(app)
+
+
+def test_the_flow_from_a_start_closes_and_the_map_spirals_out():
+    start = Start(0.3, 0.0, 4.0, 60.0, 0.01)
+    flow, mapped = start.orbits()
+    turn = round(start.period())
+    assert flow[0] == pytest.approx((0.3, 0.0))
+    assert flow[turn] == pytest.approx((0.3, 0.0), abs=0.02)
+    assert mapped[:, 0].max() > flow[:, 0].max()
+    aged = start
+    while aged.older() != aged:
+        aged = aged.older()
+    assert aged.age == len(flow) - 1
+    assert start.moved(-1, 1e9).x > 0
+
+
+def test_rows_that_arrive_while_frozen_or_replayed_are_not_lost(runs):
+    from eos_tui.source import Source
+
+    run = make_run(runs, finished=False)
+    source = Source(run)
+    source.take(source.read())
+    source.frozen = True
+    with store.Writer(run) as writer:
+        writer.append(rows_of(run, 400, 420))
+    source.take(source.read())
+    assert len(source.history) == 400
+    source.frozen = False
+    source.take(source.read())
+    assert len(source.history) == 420
