@@ -133,8 +133,8 @@ def trajectories(results: Sequence[Result]) -> Pages:
             _at_edge(distance, result, "gd.distance", DESCENT)
             _at_edge(distance, result, "flow.distance", FLOW)
             loss.set_title(f"{_setting(result)}, {result.wanted.label}")
-            _labels(distance, "distance to θ†", log=True, x="steps since the edge")
-        canvas.legend(handles=_roles(), loc="outside lower center", ncols=5)
+            _labels(distance, "distance to θ†", x="steps since the edge")
+        canvas.legend(handles=_roles(), loc="outside lower center", ncols=min(5, 2 * len(shown)))
         pages["" if rank == 0 else f"-{rank + 1}"] = canvas
     return pages
 
@@ -192,10 +192,9 @@ def gauges(results: Sequence[Result]) -> Pages:
                 _plot(axes, _since(result), values, color, label=result.wanted.label)
                 if gauge.rule == "order epsilon":
                     _plot(axes, _since(result), result.column("constrained.epsilon"), color, linestyle=":")
-            bound = " (ε dotted)" if gauge.rule == "order epsilon" else ""
-            axes.set_title(f"{gauge.label}: {gauge.formula} {gauge.claim}{bound}" if gauge.claim else gauge.formula, fontsize=9)
+            axes.set_title(f"{gauge.label}: {gauge.formula}, {gauge.claim}", fontsize=9)
             _labels(axes, "", log=gauge.rule != "positive", x="steps since the edge")
-        canvas.suptitle(_setting(shown[0]))
+        canvas.suptitle(f"{_setting(shown[0])}; dotted: ε")
         panels[0, 0].legend()
         pages[f"-{_short(preset)}"] = canvas
     return pages
@@ -220,7 +219,7 @@ def generalized(results: Sequence[Result]) -> Pages:
             _labels(shape, "ηF(x) / δ²", x=PER_DELTA)
             shape.legend()
         canvas.suptitle(_setting(shown[0]))
-        canvas.legend(handles=_roles(), loc="outside lower center", ncols=5)
+        canvas.legend(handles=_roles(), loc="outside lower center", ncols=min(5, 2 * len(shown)))
         pages[f"-{_short(preset)}"] = canvas
     return pages
 
