@@ -17,6 +17,7 @@ import numpy as np
 from engine import control, launch
 from engine.control import AnyEvent, EdgeReached
 from engine.narrative import sentence
+from engine.printed import harmless
 from engine.store import EventTail, RowTail, Run, State
 
 LOOK_SECONDS = 0.2
@@ -122,7 +123,7 @@ def _display(stack: ExitStack) -> Display:
     last = time.monotonic()
 
     def tell(text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        print(harmless(text), file=sys.stderr, flush=True)
 
     def draw(followed: Followed, state: State) -> None:
         nonlocal last
@@ -153,7 +154,7 @@ def _bar(stack: ExitStack) -> Display:
             task, total=total, completed=state.step, run=followed.run.name, description=progress_line(followed, state)
         )
 
-    return lambda text: console.print(text, markup=False), draw
+    return lambda text: console.print(harmless(text), markup=False), draw
 
 
 def progress_line(followed: Followed, state: State) -> str:
