@@ -203,7 +203,7 @@ def reproduce(
         print("interrupted; the same command goes on from there", file=sys.stderr)
         return INTERRUPTED
     if json:
-        _print_json(manifest)
+        print_json(manifest)
     else:
         for name in manifest["files"]:
             print(out / name)
