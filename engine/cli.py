@@ -4,26 +4,29 @@ stdout carries the data, stderr the story. Exit status: 0 done; 2 bad input, tol
 (diverged, failed, crashed); 130 interrupted with Ctrl-C, the engine stopped cleanly.
 """
 
-import json
+import importlib
 import os
 import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 from cyclopts import App, CycloptsError, Parameter
+from cyclopts.validators import Number
 
 import engine
-from engine import control, data_cli, launch, store
+from engine import control, data_cli, launch, records_cli, store
 from engine import fork as forks
 from engine.control import AnyCommand, AnyEvent
 from engine.data_cli import DataDir
-from engine.errors import UserError
+from engine.errors import UserError, one_of
 from engine.follow import follow, log_note
 from engine.launch import LIVE
+from engine.printed import harmless, print_json, print_line, print_pairs, print_table
 from engine.spec import DEFAULT_PRESET, load_spec, preset_names
 from engine.store import EventTail, Run, Writer, resolve
 from engine.summary import Summary, summarize, words
@@ -43,6 +46,7 @@ app = App(
     help_epilogue="Exit status: 0 done · 2 bad input · 3 the run ended badly · 130 interrupted, engine stopped cleanly.",
 )
 app.command(data_cli.app)
+records_cli.add_to(app)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,14 +70,14 @@ def run_command(commands: App, argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at exit
         return BROKEN_PIPE
     except OSError as error:
-        return report_error(f"{error.filename or 'a file'}: {error.strerror}")
+        return report_error(f"{error.filename or 'a file'}: {error.strerror or error}")
     except KeyboardInterrupt:
         return INTERRUPTED
 
 
 def report_error(error: Exception | str) -> int:
     """Tell an error in one line on stderr and return the exit status for bad input."""
-    print(f"eos: {' '.join(str(error).split())}", file=sys.stderr)
+    print_line(f"eos: {' '.join(str(error).split())}", error=True)
     return BAD_INPUT
 
 
@@ -124,11 +128,11 @@ def ls(*, json: Switch = False) -> int:
     """
     found = [_listed(run) for run in store.all_runs()]
     if json:
-        _print_json(found)
+        print_json(found)
     elif not found:
-        print(f"no runs in {store.home()} yet; `demo` makes one", file=sys.stderr)
+        print_line(f"no runs in {store.home()} yet; `demo` makes one", error=True)
     else:
-        _print_table(list(found[0]), [[_cell(value) for value in entry.values()] for entry in found])
+        print_table(list(found[0]), [[_cell(value) for value in entry.values()] for entry in found])
     return 0
 
 
@@ -144,16 +148,16 @@ def show(name: str | None = None, *, json: Switch = False) -> int:
     summary, facts, events = summarize(found), found.provenance(), found.events()
     if json:
         parts = {"summary": summary._asdict(), "state": found.state(), "provenance": facts, "spec": found.spec}
-        _print_json(parts | {"events": events[-20:]})
+        print_json(parts | {"events": events[-20:]})
         return 0
-    problem = facts.get("problem") or {}
+    problem = facts.get("problem", {})
     sources: tuple[tuple[dict[str, Any], tuple[str, ...]], ...] = (
         (facts, ("device", "precision", "started")), (problem, ("parameters", "data", "rule", "sha256", "origin", "vocabulary_sha256"))
     )
     told = [(name, str(source[name])) for source, names in sources for name in names if name in source]
-    _print_pairs([*words(summary), ("preset", found.spec.name), ("directory", str(found.path)), *told])
+    print_pairs([*words(summary), ("preset", found.spec.name), ("directory", str(found.path)), *told])
     for event in events[-10:]:
-        print(f"step {event.step}: {event.text}")
+        print_line(f"step {event.step}: {event.text}")
     return 0
 
 
@@ -166,13 +170,43 @@ def presets(*, json: Switch = False) -> int:
     """
     specs = [load_spec(name) for name in preset_names()]
     if json:
-        _print_json([{"name": spec.name, "title": spec.title, "shows": spec.shows, "takes": spec.takes} for spec in specs])
+        print_json([{"name": spec.name, "title": spec.title, "shows": spec.shows, "takes": spec.takes} for spec in specs])
         return 0
     width = shutil.get_terminal_size().columns
     for spec in specs:
         margin = " " * 19
         text = f"{spec.title}. {spec.shows} Takes {spec.takes}."
         print(f"{spec.name:<19}{textwrap.fill(text, max(width, 60), initial_indent=margin, subsequent_indent=margin).lstrip()}")
+    return 0
+
+
+@app.command
+def reproduce(
+    figure: str, *, small: Switch = False, out: Path = Path("figures"), overrides: Overrides = (), json: Switch = False,
+    data_dir: DataDir = None,
+) -> int:
+    """Make a figure of the paper anew: its runs, then SVG, PNG, CSV and a manifest. Needs the extra `figures`.
+
+    Runs that have ended are kept and those cut short go on, so the same command again goes on after an interruption.
+
+    Args:
+        figure: fig1 to fig6, appendix-e or appendix-g.
+        small: The small twins, on data that ship with eos: minutes on a laptop.
+        out: The folder that the files are written to.
+        overrides: `section.field=value` for every run of the figure; may be repeated.
+        json: Print the manifest as one JSON object.
+    """
+    from engine.figures.reproduce import reproduce as make
+
+    manifest = make(figure, small, out, overrides, data_dir)
+    if manifest is None:
+        print("interrupted; the same command goes on from there", file=sys.stderr)
+        return INTERRUPTED
+    if json:
+        print_json(manifest)
+    else:
+        for name in manifest["files"]:
+            print(out / name)
     return 0
 
 
@@ -220,7 +254,7 @@ def fork(name: str, *, step: int | None = None, overrides: Overrides = (), new_n
     found = resolve(name)
     made = forks.fork(found, found.state().step if step is None else step, overrides, new_name)
     launch.start(made)
-    print(f"run {made.name} goes on from {found.name}")
+    print_line(f"run {made.name} goes on from {found.name}")
     return 0
 
 
@@ -276,8 +310,33 @@ def rm(name: str, *, force: Switch = False) -> int:
     """
     found = resolve(name)
     store.remove(found, force)
-    print(f"run {found.name}: removed", file=sys.stderr)
+    print_line(f"run {found.name}: removed", error=True)
     return 0
+
+
+@app.command
+def bench(
+    problems: tuple[str, ...] = (), /, *, rounds: Annotated[int, Parameter(validator=Number(gte=1))] = 5, json: Switch = False
+) -> int:
+    """Time a tracked step against the published procedure and against its floor, in the same run.
+
+    Args:
+        problems: digits, fashion-1000, fashion-5000, fashion-cnn, transformer; all when none is named.
+        rounds: Interleaved rounds; medians are told.
+        json: Print a JSON array, an object a problem.
+    """
+    folder = Path(__file__).parents[1] / "tests" / "bench"
+    if not (folder / "tracked.py").is_file():
+        raise UserError(f"{folder}: the benchmark is not installed with eos; run `python -m engine bench` in a clone of its sources")
+    sys.path.insert(0, str(folder))
+    from engine.device import configure
+
+    configure()
+    tracked = importlib.import_module("tracked")
+    unknown = [name for name in problems if name not in tracked.PROBLEMS]
+    if unknown:
+        raise UserError(f'bench problem "{unknown[0]}": not known; expected one of {one_of(tracked.PROBLEMS)}')
+    return tracked.main(problems, rounds, json)
 
 
 @app.command(show=False)
@@ -291,19 +350,19 @@ def work(directory: str) -> int:
 
 
 def _see_through(run: Run, pid: int, json: bool) -> int:
-    print(f"run {run.name} in {run.path}", file=sys.stderr)
+    print_line(f"run {run.name} in {run.path}", error=True)
     interrupted = follow(run, pid)
     summary, state = summarize(run), run.state()
     outcome = state.outcome if state.pid == pid else None  # else the last word is that of an earlier engine
     if outcome is None:  # the engine was killed, or never got as far as its loop
         summary = summary._replace(outcome="crashed")
-        print(f"the engine is gone without a word; every row on disk is kept; {log_note(run)}", file=sys.stderr)
+        print(harmless(f"the engine is gone without a word; every row on disk is kept; {log_note(run)}", lines=True), file=sys.stderr)
     else:
-        print(outcome.text, file=sys.stderr)
+        print_line(outcome.text, error=True)
     if json:
-        _print_json(summary._asdict())
+        print_json(summary._asdict())
     else:
-        _print_pairs(words(summary))
+        print_pairs(words(summary))
     return INTERRUPTED if interrupted and summary.outcome in ("stopped", "crashed") else _status(summary)
 
 
@@ -326,10 +385,10 @@ def _tell(name: str, command: AnyCommand) -> int:
         for event in journal.poll():
             if _answers(event, command):
                 refused = isinstance(event, control.Refused)
-                print(event.text, file=sys.stderr if refused else sys.stdout)
+                print_line(event.text, error=refused)
                 return BAD_INPUT if refused else 0
         time.sleep(0.05)
-    print(f"run {found.name}: not answered yet; the command waits for the end of the step", file=sys.stderr)
+    print_line(f"run {found.name}: not answered yet; the command waits for the end of the step", error=True)
     return 0
 
 
@@ -358,20 +417,3 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     return f"{value:.3g}/s" if isinstance(value, float) else str(value)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(msgspec.to_builtins(value), ensure_ascii=False, indent=1, allow_nan=False))
-
-
-def _print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
-    rows = list(pairs)
-    width = max(len(name) for name, _ in rows)
-    for name, value in rows:
-        print(f"{name:<{width}}  {value}")
-
-
-def _print_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
-    for row in (names, *rows):
-        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -9,15 +9,17 @@ import os
 import secrets
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
 
 from engine.errors import UserError
+from engine.printed import harmless
 
 MAX_COMMAND_BYTES = 4096
 
+Message = TypeVar("Message", bound=msgspec.Struct)
 Text = Annotated[str, Meta(max_length=2000)]
 Identifier = Annotated[str, Meta(pattern=r"^[0-9a-f]{0,32}\Z")]
 
@@ -202,14 +204,23 @@ def encode(message: Command | Event) -> bytes:
 def decode_event(line: bytes) -> AnyEvent | None:
     """The event on a line of the journal; None where the line is torn or of a kind this version does not know."""
     try:
-        return _EVENT.decode(line)
+        return shown_harmless(_EVENT.decode(line))
     except (ValueError, RecursionError):  # ValueError: msgspec's own errors, and text that is not UTF-8
         return None
+
+
+def shown_harmless(message: Message) -> Message:
+    """The message with every character in its texts that a terminal would obey shown as its escape."""
+    texts = {name: value for name in message.__struct_fields__ if isinstance(value := getattr(message, name), str)}
+    shown = {name: harmless(value) for name, value in texts.items()}
+    return message if shown == texts else msgspec.structs.replace(message, **shown)
 
 
 def send(run: Path, command: AnyCommand) -> str:
     """Put a command into the run's inbox and return its id. Raises UserError when the inbox cannot be written."""
     inbox = run / "inbox"
+    if inbox.is_symlink():
+        raise UserError(f"{inbox}: a link, so no inbox of eos; the command was not left there")
     name = f"{time.time_ns():020d}-{command.id}"
     draft, final = inbox / f".{name}", inbox / f"{name}.json"
     try:

@@ -24,8 +24,9 @@ from engine.problem import Problem
 
 DENSE_UP_TO = 64
 """Parameters up to which the Hessian is formed and diagonalised."""
-BASIS = 24
-"""Largest basis of the iterative solver; a restart keeps a third of it."""
+BASIS = 12
+"""Largest basis of the iterative solver for up to four pairs; a restart keeps a third of it. Small on purpose: every product
+passes over the whole basis several times, and at 24 that took as long as the product."""
 LOOSE = 1e-2
 """Relative residual (in units of the top eigenvalue) asked of all pairs but the first."""
 
@@ -69,9 +70,9 @@ def _dense(problem: Problem, theta: Array, count: int) -> Eigenpairs:
 
 
 class _Basis(NamedTuple):
-    v: Array  # (BASIS, p) orthonormal rows, zero beyond `size`
-    w: Array  # (BASIS, p) their images under the Hessian
-    t: Array  # (BASIS, BASIS) V W^T
+    v: Array  # (most, p) orthonormal rows, zero beyond `size`
+    w: Array  # (most, p) their images under the Hessian
+    t: Array  # (most, most) V W^T
     size: Array
     pairs: Eigenpairs
     worst: Array  # (p,) residual of the first pair that has not converged
@@ -81,13 +82,14 @@ class _Basis(NamedTuple):
 
 def _davidson(problem: Problem, theta: Array, start: Array, tolerance: float, max_hvps: int) -> Eigenpairs:
     count, size = start.shape
-    keep = max(BASIS // 3, count + 2)
+    most = max(BASIS, 2 * count + 4)
+    keep = max(most // 3, count + 2)
     _, product = jax.linearize(problem.gradient, theta)
     tolerances = jnp.where(jnp.arange(count) == 0, tolerance, jnp.maximum(tolerance, LOOSE)).astype(theta.dtype)
 
     def ritz(v: Array, w: Array, t: Array, size: Array, hvps: Array) -> _Basis:
         """Rayleigh–Ritz on the first `size` rows; rows beyond get a value below every Ritz value and drop out."""
-        inside = jnp.arange(BASIS) < size
+        inside = jnp.arange(most) < size
         below = -1.5 * jnp.linalg.norm(t) - 1
         values, coefficients = _eigh(t + jnp.diag(jnp.where(inside, 0, below)))
         vectors = coefficients[:count] @ v
@@ -100,11 +102,11 @@ def _davidson(problem: Problem, theta: Array, start: Array, tolerance: float, ma
     def restart(basis: _Basis) -> tuple[Array, Array, Array, Array]:
         """The `keep` best Ritz vectors as a new basis; costs no product."""
         _, coefficients = _eigh(basis.t)
-        mix = jnp.where(jnp.arange(BASIS)[:, None] < keep, coefficients, 0)
+        mix = jnp.where(jnp.arange(most)[:, None] < keep, coefficients, 0)
         return mix @ basis.v, mix @ basis.w, mix @ basis.t @ mix.T, jnp.array(keep)
 
     def grow(basis: _Basis) -> _Basis:
-        v, w, t, filled = lax.cond(basis.size == BASIS, restart, lambda b: (b.v, b.w, b.t, b.size), basis)
+        v, w, t, filled = lax.cond(basis.size == most, restart, lambda b: (b.v, b.w, b.t, b.size), basis)
         starting = basis.pairs.hvps < count  # the start goes the same way as what follows: one product to compile
         new, left = _orthogonalise(jnp.where(starting, start[jnp.minimum(basis.pairs.hvps, count - 1)], basis.worst), v)
         image = product(new)
@@ -121,8 +123,8 @@ def _davidson(problem: Problem, theta: Array, start: Array, tolerance: float, ma
 
     blank = jnp.zeros((count,), theta.dtype)
     nothing = Eigenpairs(blank, jnp.zeros((count, size), theta.dtype), blank + jnp.inf, jnp.array(0))
-    empty = jnp.zeros((BASIS, size), theta.dtype)
-    begun = _Basis(empty, empty, jnp.zeros((BASIS, BASIS), theta.dtype), jnp.array(0), nothing, empty[0],
+    empty = jnp.zeros((most, size), theta.dtype)
+    begun = _Basis(empty, empty, jnp.zeros((most, most), theta.dtype), jnp.array(0), nothing, empty[0],
                    jnp.array(False), jnp.array(False))
     return lax.while_loop(unfinished, grow, begun).pairs
 
@@ -136,15 +138,15 @@ def _eigh(matrix: Array) -> tuple[Array, Array]:
 def _orthogonalise(vector: Array, basis: Array) -> tuple[Array, Array]:
     """The unit vector along what the orthonormal rows of `basis` leave of `vector`, and the fraction they leave.
 
-    Three passes of classical Gram–Schmidt: the residual is small against the cancellation when pairs are nearly converged.
+    Classical Gram–Schmidt, twice: the residual of a nearly converged pair is small against the rounding in it.
     """
-    norm = jnp.linalg.norm(vector)
-    rest = vector / jnp.maximum(norm, jnp.finfo(vector.dtype).tiny)
-    for _ in range(3):
-        rest = rest - (basis @ rest) @ basis
-        rest = rest / jnp.maximum(jnp.linalg.norm(rest), jnp.finfo(vector.dtype).tiny)
-    once = vector / jnp.maximum(norm, jnp.finfo(vector.dtype).tiny)
-    return rest, jnp.linalg.norm(once - (basis @ once) @ basis)
+    tiny = jnp.finfo(vector.dtype).tiny
+    rest = vector / jnp.maximum(jnp.linalg.norm(vector), tiny)
+    rest = rest - (basis @ rest) @ basis
+    left = jnp.linalg.norm(rest)
+    rest = rest / jnp.maximum(left, tiny)
+    rest = rest - (basis @ rest) @ basis
+    return rest / jnp.maximum(jnp.linalg.norm(rest), tiny), left
 
 
 class Point(NamedTuple):

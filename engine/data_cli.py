@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 from engine.data import EMBEDDED, catalog
 from engine.data.catalog import ENTRIES, Entry
 from engine.errors import UserError, one_of
+from engine.printed import print_json, print_table
 
 DataDir = Annotated[str | None, Parameter("--data-dir", show_default=False, help=(
     "Folder of the data sets that do not ship with eos; $TFDS_DATA_DIR, else the platform's, when not given."))]  # fmt: skip
@@ -24,15 +25,13 @@ def list_data(*, data_dir: DataDir = None, json: Switch = False) -> int:
     Args:
         json: Print one JSON array, with the archives to bring by hand.
     """
-    from engine.cli import _print_json, _print_table
-
     where = catalog.folder(data_dir or "")
     found = [_embedded(name) for name in EMBEDDED] + [_prepared(entry, where) for entry in ENTRIES.values()]
     if json:
-        _print_json(found)
+        print_json(found)
         return 0
     rows = [[str(one["data"]), f"{one['examples']:,}", f"{one['test_examples']:,}", one["state"], one["stand_in"]] for one in found]
-    _print_table(["data", "examples", "to test on", "state", "stand-in"], rows)
+    print_table(["data", "examples", "to test on", "state", "stand-in"], rows)
     print(f"data folder: {where}", file=sys.stderr)
     return 0
 
@@ -62,7 +61,7 @@ def verify(name: str | None = None, *, data_dir: DataDir = None, json: Switch = 
         name: A data set's name; `data list` lists them.
         json: Print one JSON array.
     """
-    from engine.cli import BAD_INPUT, _print_json, report_error
+    from engine.cli import BAD_INPUT, report_error
 
     where = catalog.folder(data_dir or "")
     names = [name] if name else [*EMBEDDED, *(entry.name for entry in ENTRIES.values() if catalog.is_begun(entry, where))]
@@ -77,7 +76,7 @@ def verify(name: str | None = None, *, data_dir: DataDir = None, json: Switch = 
         elif not json:
             print(found[-1]["text"])
     if json:
-        _print_json(found)
+        print_json(found)
     return 0 if all(row["whole"] for row in found) else BAD_INPUT
 
 
@@ -90,11 +89,9 @@ def _read_whole(name: str, where: Path) -> str:
 
 
 def _tell(said: str, row: dict[str, Any], json: bool) -> int:
-    from engine.cli import _print_json
-
     print(said, file=sys.stderr if json else sys.stdout)
     if json:
-        _print_json(row)
+        print_json(row)
     return 0
 
 

@@ -31,11 +31,15 @@ def keep_memory() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
+def jaxlib_release() -> tuple[int, ...]:
+    """jaxlib's version, as (major, minor)."""
+    return tuple(int(part) for part in version("jaxlib").split(".")[:2])
+
+
 def correct_sums() -> None:
     """Switch the racing fusions off. Only before jax's first computation: it reads XLA_FLAGS once."""
-    release = tuple(int(part) for part in version("jaxlib").split(".")[:2])
     flags = os.environ.get("XLA_FLAGS", "")
-    if release < KNOWS_THE_FLAG and "xla_cpu_experimental_ynn_fusion_type" not in flags:
+    if jaxlib_release() < KNOWS_THE_FLAG and "xla_cpu_experimental_ynn_fusion_type" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {SAFE_FUSIONS}".strip()
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from engine import control, launch
 from engine.control import AnyEvent, EdgeReached
 from engine.narrative import sentence
+from engine.printed import harmless
 from engine.store import EventTail, RowTail, Run, State
 
 LOOK_SECONDS = 0.2
@@ -26,6 +27,9 @@ QUIET = (control.StageChanged, control.Checkpointed, control.Anchored, control.F
 """Events that come too often to be told one by one, and the one that the caller tells."""
 
 Tell = Callable[[str], None]
+Draw = Callable[["Followed", State], None]
+Display = tuple[Tell, Draw]
+"""How to tell an event, and how to show progress."""
 
 
 class Followed:
@@ -66,8 +70,8 @@ class Followed:
         return budget.steps
 
 
-def follow(run: Run, pid: int) -> bool:
-    """Show a run until its engine has ended. Returns whether the user interrupted it."""
+def follow(run: Run, pid: int, display: Callable[[ExitStack], Display] | None = None) -> bool:
+    """Show a run until its engine has ended, as `display` says, else by a bar or lines. Returns whether the user interrupted it."""
     followed, asked, heeded = Followed(run, pid), 0, 0
 
     def ask(*_: object) -> None:  # only counts: an exception could come in the middle of anything
@@ -77,7 +81,7 @@ def follow(run: Run, pid: int) -> bool:
     previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with ExitStack() as stack:
-            tell, draw = _display(stack)
+            tell, draw = (display or _display)(stack)
             while True:
                 state, events = followed.poll()
                 for event in events:
@@ -112,14 +116,14 @@ def _has_ended(pid: int) -> bool:
         return True
 
 
-def _display(stack: ExitStack) -> tuple[Tell, Callable[[Followed, State], None]]:
+def _display(stack: ExitStack) -> Display:
     """How to tell an event and how to show progress: a bar that is redrawn on a terminal, else a line now and then."""
-    if sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb":
+    if redraws():
         return _bar(stack)
     last = time.monotonic()
 
     def tell(text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        print(harmless(text), file=sys.stderr, flush=True)
 
     def draw(followed: Followed, state: State) -> None:
         nonlocal last
@@ -130,7 +134,12 @@ def _display(stack: ExitStack) -> tuple[Tell, Callable[[Followed, State], None]]
     return tell, draw
 
 
-def _bar(stack: ExitStack) -> tuple[Tell, Callable[[Followed, State], None]]:
+def redraws() -> bool:
+    """Whether stderr is a terminal on which a line can be drawn again."""
+    return sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def _bar(stack: ExitStack) -> Display:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
@@ -145,7 +154,7 @@ def _bar(stack: ExitStack) -> tuple[Tell, Callable[[Followed, State], None]]:
             task, total=total, completed=state.step, run=followed.run.name, description=progress_line(followed, state)
         )
 
-    return lambda text: console.print(text, markup=False), draw
+    return lambda text: console.print(harmless(text), markup=False), draw
 
 
 def progress_line(followed: Followed, state: State) -> str:

@@ -9,12 +9,14 @@ from pathlib import Path
 from engine.data.catalog import ready
 from engine.errors import UserError
 from engine.spec import load_spec
-from engine.store import Run, create
+from engine.store import Run, create, open_plain, refuse_links
 
 LIVE = ("starting", "running", "paused")
 """Conditions with an engine at work."""
 RESUMABLE = ("stopped", "failed", "eigensolver_failed")
 """Outcomes after which a run may go on."""
+
+LOG_TAIL_BYTES = 16 * 1024
 
 
 def begin(preset: str, overrides: Sequence[str] = (), name: str | None = None, data_dir: str | None = None) -> tuple[Run, int]:
@@ -25,6 +27,7 @@ def begin(preset: str, overrides: Sequence[str] = (), name: str | None = None, d
 
 def start(run: Run) -> int:
     """Start the engine on this run and return its process id. What it prints goes to `engine.log`."""
+    refuse_links(run)
     with open(run.path / "engine.log", "ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "engine", "work", str(run.path.resolve())],  # -P: nothing is imported from the home folder
@@ -61,6 +64,8 @@ def restart(run: Run) -> int:
 def log_tail(run: Run, lines: int = 5) -> str:
     """The last lines of the engine's log."""
     try:
-        return "\n".join((run.path / "engine.log").read_text(errors="replace").splitlines()[-lines:])
+        with open_plain(run.path / "engine.log") as handle:
+            handle.seek(max(0, handle.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
+            return "\n".join(handle.read().decode(errors="replace").splitlines()[-lines:])
     except OSError:
         return ""

@@ -8,8 +8,9 @@ import difflib
 import re
 import reprlib
 import tomllib
+from collections.abc import Iterator
 from importlib.resources import files
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -18,6 +19,7 @@ import tomli_w
 from msgspec import Meta
 
 from engine.errors import UserError, one_of
+from engine.printed import is_harmless
 
 Positive = Annotated[float, Meta(gt=0, le=1e12)]
 NonNegative = Annotated[float, Meta(ge=0, le=1e12)]
@@ -144,6 +146,8 @@ class Optimizer(Part, frozen=True, kw_only=True):
     """Full-batch gradient descent."""
 
     learning_rate: Positive
+    learning_rates: Annotated[tuple[Positive, ...], Meta(max_length=16)] = ()
+    """Every η that the experiment is shown at; `eos reproduce` runs each of them. Empty means the one above."""
     schedule: Literal["constant", "inverse_sharpness"] = "constant"
     """`inverse_sharpness` sets η to 1/λ_max at every measurement; it needs `mode = "sharpness"` under [tracking]."""
     raises: Annotated[tuple[tuple[Count, Positive], ...], Meta(max_length=256)] = ()
@@ -306,8 +310,21 @@ def from_tree(tree: dict[str, Any], where: str) -> RunSpec:
         spec = msgspec.convert(tree, RunSpec)
     except msgspec.ValidationError as error:
         raise UserError(f"{where}: {_explain(str(error), tree)}") from None
+    for value in _texts(msgspec.to_builtins(spec)):
+        if not is_harmless(value):
+            raise UserError(f"{where}: {_shortened(value)!a}: control characters, which a terminal would obey")
     _check(spec, where)
     return spec
+
+
+def _texts(tree: Any) -> Iterator[str]:
+    """Every text in a tree of plain values, keys too."""
+    if isinstance(tree, str):
+        yield tree
+    elif isinstance(tree, dict):
+        yield from chain.from_iterable(map(_texts, (*tree, *tree.values())))
+    elif isinstance(tree, list | tuple):
+        yield from chain.from_iterable(map(_texts, tree))
 
 
 def to_toml(spec: RunSpec) -> str:
@@ -516,6 +533,8 @@ def _check(spec: RunSpec, where: str) -> None:
 
 def _check_optimizer(spec: RunSpec, where: str) -> None:
     optimizer, sharpness_mode = spec.optimizer, spec.tracking.mode == "sharpness"
+    if len(set(optimizer.learning_rates)) < len(optimizer.learning_rates):
+        raise UserError(f"{where}: [optimizer] learning_rates = {_brief.repr(list(optimizer.learning_rates))}; expected each once")
     steps = [step for step, _ in optimizer.raises]
     if any(later <= earlier for earlier, later in pairwise(steps)):
         raise UserError(f"{where}: [optimizer] raises at steps {_brief.repr(steps)}; expected each later than the one before")

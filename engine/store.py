@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -27,14 +28,18 @@ import numpy as np
 import platformdirs
 
 from engine.columns import Column, columns_for
-from engine.control import AnyEvent, Event, decode_event, encode
+from engine.control import AnyEvent, Event, decode_event, encode, shown_harmless
 from engine.errors import UserError
-from engine.spec import RunSpec, load_spec_text, to_toml
+from engine.printed import is_harmless
+from engine.spec import MAX_SPEC_BYTES, RunSpec, load_spec_text, to_toml
 
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}\Z")
 HEARTBEAT_SECONDS = 1.0
 SILENT_AFTER_SECONDS = 30.0
 MAX_STATE_BYTES = 64 * 1024
+MAX_FACTS_BYTES = 1024 * 1024
+"""Of provenance.json and columns.json."""
+COLUMN_NAME = re.compile(r"^[A-Za-z0-9_.]{1,64}\Z")
 
 Status = Literal["starting", "running", "paused", "finished"]
 Liveness = Literal["starting", "running", "paused", "finished", "crashed", "silent"]
@@ -91,8 +96,9 @@ class Run:
     def state(self) -> State:
         """The engine's last word; a fresh `State` where it has said nothing yet."""
         try:
-            raw = (self.path / "state.json").read_bytes()[:MAX_STATE_BYTES]
-            return msgspec.json.decode(raw, type=State)
+            state = msgspec.json.decode(read_plain(self.path / "state.json", MAX_STATE_BYTES), type=State)
+            outcome = None if state.outcome is None else shown_harmless(state.outcome)
+            return msgspec.structs.replace(shown_harmless(state), outcome=outcome)
         except (OSError, ValueError, RecursionError):  # ValueError: msgspec's own errors, and text that is not UTF-8
             return State()
 
@@ -130,7 +136,8 @@ class Run:
         stop = self.row_count() if stop is None else min(stop, self.row_count())
         if stop <= start:
             return np.empty((0, width))
-        flat = np.fromfile(self.path / "metrics.f64", "<f8", (stop - start) * width, offset=8 * width * start)
+        with open_plain(self.path / "metrics.f64") as handle:
+            flat = np.fromfile(handle, "<f8", (stop - start) * width, offset=8 * width * start)
         return flat[: len(flat) // width * width].reshape(-1, width)
 
     def table(self) -> dict[str, np.ndarray]:
@@ -145,10 +152,10 @@ class Run:
     def provenance(self) -> dict[str, Any]:
         """Versions, device, data and dtypes, as the engine wrote them at its start."""
         try:
-            facts = json.loads((self.path / "provenance.json").read_bytes())
+            facts = json.loads(read_plain(self.path / "provenance.json", MAX_FACTS_BYTES))
         except (OSError, ValueError, RecursionError):
             return {}
-        return facts if isinstance(facts, dict) else {}
+        return facts if isinstance(facts, dict) and isinstance(facts.get("problem", {}), dict) else {}
 
     def checkpoints(self) -> list[Path]:
         """Checkpoint files, oldest first."""
@@ -191,10 +198,10 @@ class EventTail:
     def poll(self) -> list[AnyEvent]:
         """The events that came since the last call; a line still being written waits for the next."""
         try:
-            with open(self.path, "rb") as handle:
+            with open_plain(self.path) as handle:
                 handle.seek(self.offset)
                 body = handle.read()
-        except FileNotFoundError:
+        except OSError:
             return []
         whole = body.rfind(b"\n") + 1
         self.offset += whole
@@ -287,12 +294,16 @@ class Writer:
     """The one process that writes a run. Use as a context manager: it holds the lock."""
 
     def __init__(self, run: Run):
+        refuse_links(run)
         self.run = run
         self.width = len(run.columns)
         self._lock = self._acquire()
         self._cut_torn_tail()
         count = run.row_count()
-        self.last_step = int(run.rows(count - 1)[0, 0]) if count else -1
+        last = float(run.rows(count - 1)[0, 0]) if count else -1.0
+        if not (last.is_integer() and -1 <= last < 2**53):
+            raise UserError(f"{run.path / 'metrics.f64'}: its last row is at step {last}, so not written by eos; the run cannot go on")
+        self.last_step = int(last)
         self._metrics: IO[bytes] = open(run.path / "metrics.f64", "ab", buffering=0)
         self._events: IO[bytes] = open(run.path / "events.jsonl", "ab", buffering=0)
 
@@ -387,9 +398,38 @@ def _replace(path: Path, body: bytes) -> None:
     os.replace(draft, path)
 
 
+def open_plain(path: Path) -> IO[bytes]:
+    """A file open for reading. Raises OSError for what is no plain file: a pipe would keep the reader waiting for ever."""
+    handle = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
+        handle.close()
+        raise OSError(errno.EINVAL, "not a plain file", str(path))
+    return handle
+
+
+def read_plain(path: Path, limit: int) -> bytes:
+    """The bytes of a plain file. Raises OSError for any other, and for one larger than `limit`."""
+    with open_plain(path) as handle:
+        body = handle.read(limit + 1)
+    if len(body) > limit:
+        raise OSError(errno.EFBIG, f"larger than {limit // 1024} kB", str(path))
+    return body
+
+
+def refuse_links(run: Run) -> None:
+    """Raise UserError where something in a run directory is a link: what an engine writes would end up elsewhere."""
+    folders = [run.path, *(run.path / name for name in ("inbox", "checkpoints", "curves"))]
+    for folder in folders:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            for entry in os.scandir(folder):
+                if entry.is_symlink():
+                    raise UserError(f"{entry.path}: a link; an engine writes into a run directory of plain files alone. Copy the run instead")
+
+
 def _read_text(path: Path) -> str:
+    limit = MAX_SPEC_BYTES if path.suffix == ".toml" else MAX_FACTS_BYTES
     try:
-        return path.read_text(encoding="utf-8")
+        return read_plain(path, limit).decode("utf-8")
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8 text, so not written by eos") from None
     except OSError as error:
@@ -405,4 +445,9 @@ def _read_columns(path: Path) -> tuple[Column, ...]:
         raise UserError(f"{path}: not a list of columns, so not written by eos")
     if not columns or columns[0].name != "step":
         raise UserError(f"{path}: its first column is not the step, so not written by eos")
+    names = [column.name for column in columns]
+    if len(set(names)) < len(names) or not all(map(COLUMN_NAME.match, names)):
+        raise UserError(f"{path}: its columns are not named apart in letters, digits, '_' and '.', so not written by eos")
+    if not all(is_harmless(field) for column in columns for field in column):
+        raise UserError(f"{path}: control characters in it, so not written by eos")
     return columns

@@ -38,7 +38,8 @@ def summarize(run: Run) -> Summary:
     state, table = run.state(), run.table()
     edge = next((event.step for event in run.events() if isinstance(event, EdgeReached)), None)
     outcome = state.outcome.kind if state.outcome else run.liveness()
-    steps = int(table["step"][-1]) + 1 if len(table["step"]) else 0
+    last = table["step"][-1:]
+    steps = int(last[0]) + 1 if len(last) and 0 <= last[0] < 2**53 else 0
     return Summary(
         run.name, outcome, max(steps, state.step), edge, _sharpness(table), _correlation(table), round(state.seconds, 2)
     )
@@ -46,7 +47,7 @@ def summarize(run: Run) -> Summary:
 
 def _sharpness(table: dict[str, np.ndarray]) -> float | None:
     for name, count in (("gd.sharpness", SETTLED_ROWS), ("gd.midpoint_sharpness", 1)):
-        if name in table:
+        if name in table and "learning_rate" in table:
             share = table[name] * table["learning_rate"] / 2
             known = share[np.isfinite(share)]
             last = share[-count:]  # the sharpness may be read now and then only: the mean is over rows, not readings
@@ -57,7 +58,7 @@ def _sharpness(table: dict[str, np.ndarray]) -> float | None:
 
 
 def _correlation(table: dict[str, np.ndarray]) -> float | None:
-    form = next((form for form in PREDICTIONS if f"{form}.correlation" in table), None)
+    form = next((form for form in PREDICTIONS if {f"{form}.correlation", f"{form}.since_anchor"} <= table.keys()), None)
     if form is None:
         return None
     correlation, since = table[f"{form}.correlation"], table[f"{form}.since_anchor"]

@@ -122,7 +122,7 @@ def against(history: History, request: Request) -> str:
     for name in (request.against, *names):
         if name not in columns:
             raise UserError(f"series {name}: not recorded; {_nearest(name, list(columns))}")
-    rows = history.rows_between(request.start or 0.0, np.inf if request.stop is None else request.stop)
+    rows = history.rows_between(request.start or 0.0, history.last_step if request.stop is None else request.stop)
     across = history.column(request.against)[rows]
     figure = plotext.figure
     figure.clear()

@@ -22,7 +22,8 @@ def notation() -> str:
     """A row for each quantity of the paper that a run records."""
     recorded = (*DESCENT, *COUPLED, *ASSUMPTIONS, *predicted("generalized")[:2], *THEOREM, *UNROLLED, *LANDSCAPE, *ACCURACY, *TEST, *NORM)
     found = [column for column in recorded if column.source != "eos"]
-    return "\n".join(f"| {column.symbol} | `{column.name}` | {column.formula.replace('|', chr(92) + '|')} |" for column in found)
+    rows = ((column.symbol, f"`{column.name}`", column.formula) for column in found)
+    return "\n".join("| " + " | ".join(cell.replace("|", chr(92) + "|") for cell in row) + " |" for row in rows)
 
 
 README = Path(__file__).parent.parent / "README.md"

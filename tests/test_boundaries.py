@@ -10,7 +10,7 @@ SHARED = (
     "spec", "columns", "control", "store", "theory", "narrative", "gauges", "summary", "follow", "launch", "cli", "errors", "fork",
 )
 """Modules of the engine that a viewer uses."""
-HEAVY = ("jax", "jaxlib", "flax", "tensorflow_datasets")
+HEAVY = ("jax", "jaxlib", "flax", "tensorflow_datasets", "matplotlib")
 DRAWING = ("textual", "plotext", "eos_tui")
 
 

@@ -130,6 +130,7 @@ async def test_enter_shows_one_plot_alone_and_escape_returns(runs):
         await pilot.press("tab")
         await frames(app)
         assert [panel.id for panel in app.screen._visible()] == ["x"]
+        assert [panel.id for panel in app.screen.plots if panel.display] == ["x"]
         await pilot.press("escape")
         await frames(app)
         assert len(app.screen._visible()) == 6

@@ -21,7 +21,7 @@ TRANSFORMER = specs.Transformer(layers=1, hidden=8)
 RESNET = specs.ResNet(widths=(2, 4), blocks=1, groups=2)
 INVARIANT = specs.Mlp(widths=(6, 5), activation="tanh", normalized=True)
 SMOOTH = ("tanh", "swish", "gelu", "elu")
-HASTE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True, "xla_cpu_use_fusion_emitters": False}
+HASTE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 """Compile a function that runs three times in a quarter of the time."""
 
 

@@ -166,3 +166,10 @@ async def test_level_sets_stay_put_while_alpha_hardly_moves():
 @pytest.mark.parametrize("size", [(4, 3), (12, 6), (38, 11), (120, 40)])
 async def test_the_portrait_fits_any_size(size):
     await shown(training(), Window(0, 200), size=size)
+
+
+async def test_a_row_with_a_delta_of_zero_raises_nothing():
+    history = training()
+    row = np.array([[160, ETA, 0.1, 0.2, 0.1, 0.2, ALPHA, BETA, 0.0]])
+    history.extend(row)
+    await shown(history, Window(0, 200))

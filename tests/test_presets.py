@@ -10,8 +10,8 @@ from engine.problem import build
 from engine.spec import Mlp, Network, Phase, from_tree, load_spec, load_spec_text, preset_names, to_toml
 
 NAMES = [
-    "catapult", "chebyshev", "chebyshev-never", "chebyshev-several", "digits", "fashion", "fashion-10", "fashion-cnn", "phase", "sentences",
-    "spikes", "toy", "warmup", "warmup-too-large", "weight-decay",
+    "catapult", "chebyshev", "chebyshev-never", "chebyshev-several", "digits", "fashion", "fashion-10", "fashion-cnn", "fig1-small", "fig2",
+    "fig3", "fig4-mlp-small", "phase", "sentences", "spikes", "toy", "warmup", "warmup-too-large", "weight-decay",
 ]  # fmt: skip
 
 

@@ -10,10 +10,7 @@ from engine import spec as specs
 from engine.errors import UserError
 from engine.spec import RunSpec, from_tree, load_spec, load_spec_text, preset_names, to_toml, with_overrides
 
-NAMES = (
-    "catapult, chebyshev, chebyshev-never, chebyshev-several, digits, fashion, fashion-10, fashion-cnn, phase, sentences, spikes, toy, "
-    "warmup, warmup-too-large, weight-decay"
-)
+NAMES = ", ".join(preset_names())
 TOP = '"name", "title", "shows", "takes", "seed", "problem", "optimizer", "budget", "approach", "tracking", "precision", "recording"'
 
 
@@ -236,7 +233,7 @@ def test_any_title_survives_being_written_and_read_or_is_refused(title):
     try:
         spec = from_tree(toy(title=title), "f")
     except UserError as error:
-        assert "not UTF-8 text" in str(error)
+        assert "not UTF-8 text" in str(error) or "control characters" in str(error)
         return
     assert load_spec_text(to_toml(spec), "again") == spec
 

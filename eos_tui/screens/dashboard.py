@@ -87,6 +87,7 @@ class Dashboard(Viewing):
         self._shown: tuple | None = None
         """What the panels were last asked to show."""
         self._plan: Plan | None = None
+        self._laid_out: tuple[int, int, list[Panel]] | None = None
         # Kept by name: a frame may still be on its way when the screen is taken down and finds nothing any more.
         self.header, self.journal, self.footer = Header(ascii), Journal(), Footer("dashboard")
         shown = {plot.id: plot for plot in self.specs()}
@@ -145,6 +146,10 @@ class Dashboard(Viewing):
         self.set_class(self.zoomed, "zoomed")
         self.page = min(self.page, self.pages - 1)
         visible = self._visible()
+        self.app.pace.hurry()
+        if self._laid_out == (width, height, visible):
+            return  # setting a style, even to what it is, lays out and paints the whole screen again
+        self._laid_out = width, height, visible
         columns = min(plan.columns, len(visible))
         if len(visible) == 2 and width >= 2 * SQUARE and self.portrait in visible:
             columns = 2  # a portrait wants to be square
@@ -153,7 +158,6 @@ class Dashboard(Viewing):
         grid.styles.grid_size_rows = -(-len(visible) // columns)
         for panel in self.panel_order:
             panel.display = panel in visible
-        self.app.pace.hurry()
 
     @property
     def pages(self) -> int:
@@ -271,7 +275,7 @@ class Dashboard(Viewing):
         place = (order.index(self.focused_panel) + direction) % len(order)
         self.page = place // self._per_page
         order[place].display = True
-        order[place].focus()
+        self.set_focus(order[place])
         self._arrange()
 
     def action_page(self, direction: int) -> None:
@@ -281,11 +285,11 @@ class Dashboard(Viewing):
         self.page = (self.page + direction) % self.pages
         panel = self.panel_order[self.page * self._per_page]
         panel.display = True
-        panel.focus()
+        self.set_focus(panel)
         self._arrange()
 
     def action_zoom_plot(self) -> None:
-        self.focused_panel.focus()
+        self.set_focus(self.focused_panel)
         self.zoomed = not self.zoomed
         self._arrange()
 

@@ -226,7 +226,7 @@ class PhasePortrait(Drawing):
         ]
         for family, label, pen in families:
             x, y = history.values(f"{family}.x", *rows), history.values(f"{family}.y", *rows)
-            with np.errstate(invalid="ignore", over="ignore"):
+            with np.errstate(all="ignore"):
                 found.append(Orbit(label, family, pen, np.abs(x) / delta_rows, y))
         return found
 

@@ -1,0 +1,310 @@
+"""How each figure is drawn, by matplotlib: measured curves solid, predicted ones dashed, the threshold 2/η always in sight.
+
+Colours are those of Okabe and Ito, told apart by colour-blind eyes, and no meaning rests on colour alone.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.lines import Line2D
+
+from engine import theory
+from engine.figures.catalog import Figure
+from engine.figures.runs import Result, curves
+from engine.gauges import GAUGES, reading
+from engine.spec import Phase, load_spec
+
+BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
+    "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
+)  # fmt: skip
+RATES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
+"""Colours of runs at different η."""
+DESCENT, CONSTRAINED, PREDICTED, FLOW = BLUE, BLACK, VERMILION, GREEN
+STAGES = {1: SKY, 2: YELLOW, 3: VERMILION, 4: GREEN}
+STYLE: dict[Any, Any] = {  # its keys are literals to mypy
+    "font.size": 10, "axes.titlesize": 10, "axes.labelsize": 10, "legend.fontsize": 8.5, "xtick.labelsize": 9, "ytick.labelsize": 9,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#dddddd", "grid.linewidth": 0.6,
+    "lines.linewidth": 1.1, "legend.frameon": False, "figure.constrained_layout.use": True, "svg.hashsalt": "eos",
+    "axes.titlelocation": "left", "axes.axisbelow": True,
+}  # fmt: skip
+DOTS_PER_INCH = 110
+PER_DELTA = "x / δ"
+
+Pages = dict[str, Canvas]
+"""Canvases by what their file name adds to the figure's."""
+
+
+def save(figure: Figure, results: Sequence[Result], out: Path, stem: str) -> list[str]:
+    """Draw the figure and write each of its pages as SVG and PNG; their names."""
+    files = []
+    with matplotlib.rc_context(STYLE):
+        for suffix, canvas in DRAWINGS[figure.name](results).items():
+            for ending in ("svg", "png"):
+                name = f"{stem}{suffix}.{ending}"
+                plain = {"Date": None} if ending == "svg" else {"Software": None}
+                canvas.savefig(out / name, dpi=DOTS_PER_INCH, metadata=plain)
+                files.append(name)
+    return files
+
+
+def edge(results: Sequence[Result]) -> Pages:
+    """Figure 1: loss and sharpness at several η."""
+    canvas, (above, below) = _canvas(1, 2, 9, 3.4)
+    for color, result in zip(RATES, results, strict=False):
+        _series(above, result, "gd.loss", color, label=result.wanted.label)
+        _series(below, result, "gd.sharpness", color)
+        _threshold(below, result, color)
+    _labels(above, "training loss L(θ)", log=True)
+    _labels(below, "sharpness S(θ)")
+    above.legend()
+    _style_legend(below, [("gradient descent", "-"), ("2/η", ":")])
+    return {"": canvas}
+
+
+def stages(results: Sequence[Result]) -> Pages:
+    """Figure 2: the oscillation and the sharpness on the toy, shaded by stage, and the orbit about the fixed point."""
+    result = results[0]
+    step, x, y, stage = (result.column(name) for name in ("step", "gd.x", "gd.y", "stage"))
+    delta, eta = float(np.nanmedian(result.column("constrained.delta"))), result.learning_rate
+    canvas = Canvas(figsize=(10, 4.6))
+    grid = canvas.add_gridspec(2, 2, width_ratios=(1.25, 1))
+    above = canvas.add_subplot(grid[0, 0])
+    below, plane = canvas.add_subplot(grid[1, 0], sharex=above), canvas.add_subplot(grid[:, 1])
+    for axes in (above, below):
+        axes.grid(False)
+        for kind, run in groupby(range(len(step)), key=lambda k: stage[k]):
+            inside = list(run)
+            if kind in STAGES:
+                axes.axvspan(step[inside[0]] - 0.5, step[inside[-1]] + 0.5, color=STAGES[int(kind)], alpha=0.3, linewidth=0)
+    above.plot(step, x, color=DESCENT, linewidth=0.7)
+    for side in (-delta, delta):
+        above.axhline(side, color=BLACK, linestyle="--", linewidth=0.9)
+    above.set(ylabel="oscillation x", title="x along the top eigenvector, ±δ dashed")
+    below.plot(step, 2 / eta + y, color=DESCENT)
+    below.axhline(2 / eta, color=BLACK, linestyle=":")
+    below.set(ylabel="sharpness S", xlabel="gradient-descent step t", title="sharpness, 2/η dotted")
+    for kind, color in STAGES.items():
+        at = stage == kind
+        plane.plot(np.abs(x[at]) / delta, y[at], ".", color=color, markersize=5, markeredgecolor="#555555", markeredgewidth=0.3,
+                   label=f"{kind} {theory.STAGES[kind]}")
+    alpha, beta = (float(np.nanmedian(result.column(f"constrained.{name}"))) for name in ("alpha", "beta"))
+    orbit = theory.level_set(float(theory.conserved(x[0], y[0], alpha, beta)), alpha, beta)
+    plane.plot(orbit[:, 0], orbit[:, 1], color=BLACK, linestyle="--", linewidth=0.9, zorder=0, label="level set of Lemma 3")
+    plane.plot(1, 0, "+", color=BLACK, markersize=9)
+    plane.set(xlabel="|x| / δ", ylabel="y = change of sharpness", title="the orbit, turning clockwise about (1, 0)")
+    plane.legend(loc="center", bbox_to_anchor=(0.5, 0.36))  # inside the orbit, under the fixed point
+    return {"": canvas}
+
+
+def portraits(results: Sequence[Result]) -> Pages:
+    """Figure 3: orbits of (4) for several X(0), one panel for each pair of α and β."""
+    canvas, panels = _canvas(1, len(results), 3.4 * len(results), 3.6, sharex=True, sharey=True)
+    for axes, result in zip(panels, results, strict=True):
+        part = result.wanted.spec.problem
+        assert isinstance(part, Phase)
+        delta = theory.delta(part.alpha, part.beta)
+        for k, (start, color) in enumerate(zip(part.starts, RATES, strict=False), start=1):
+            x, y = result.column(f"ode{k}.x"), result.column(f"ode{k}.y")
+            axes.plot(x, y, color=color, label=f"X(0) = {start:g} δ")
+            turn = int(np.argmax(x > delta))
+            axes.annotate("", (x[turn + 5], y[turn + 5]), (x[turn], y[turn]), arrowprops={"arrowstyle": "-|>", "color": color})
+        axes.plot(delta, 0, "+", color=BLACK, markersize=9, linestyle="", label="fixed point (δ, 0)")
+        axes.set(xlabel="oscillation X", title=f"{result.wanted.label}: δ = {delta:.3g}")
+    panels[0].set_ylabel("change of sharpness Y")
+    panels[-1].legend(loc="upper right")
+    return {"": canvas}
+
+
+def trajectories(results: Sequence[Result]) -> Pages:
+    """Figure 4: a column for each setting, a page for each place in its list of η."""
+    settings = _by_preset(results)
+    pages: Pages = {}
+    for rank in range(max(map(len, settings.values()))):
+        shown = [runs[rank] for runs in settings.values() if rank < len(runs)]
+        canvas, panels = _canvas(3, len(shown), 3.9 * len(shown), 7.2, squeeze=False)
+        for (loss, sharpness, distance), result in zip(panels.T, shown, strict=True):
+            _compared(loss, sharpness, result)
+            _at_edge(distance, result, "gd.distance", DESCENT)
+            _at_edge(distance, result, "flow.distance", FLOW)
+            loss.set_title(f"{_setting(result)}, {result.wanted.label}")
+            _labels(distance, "distance to θ†", x="steps since the edge")
+        canvas.legend(handles=_roles(), loc="outside lower center", ncols=min(5, 2 * len(shown)))
+        pages["" if rank == 0 else f"-{rank + 1}"] = canvas
+    return pages
+
+
+def spectra(results: Sequence[Result]) -> Pages:
+    """Figure 5: loss and every followed eigenvalue, and where each became unstable."""
+    canvas, panels = _canvas(2, len(results), 4.6 * len(results), 5.4, squeeze=False, sharex="col")
+    for (above, below), result in zip(panels.T, results, strict=True):
+        _series(above, result, "gd.loss", DESCENT)
+        names = ["gd.sharpness", *(f"gd.lambda{k}" for k in range(2, 17))]
+        for k, name in enumerate(names, start=1):
+            if not np.isfinite(result.column(name)).any():
+                continue
+            color = RATES[(k - 1) % len(RATES)]
+            _series(below, result, name, color, label=f"λ{k}", linewidth=0.9)
+            if k in result.unstable:
+                below.plot(result.unstable[k], 2 / result.learning_rate, "v", color=color, markersize=7, markeredgecolor=BLACK)
+        _threshold(below, result, BLACK)
+        above.set_title(result.wanted.label)
+        _labels(above, "training loss L(θ)", log=True, x="")
+        _labels(below, "eigenvalues of ∇²L")
+        handles, names = below.get_legend_handles_labels()
+        mark = Line2D([], [], color=BLACK, marker="v", linestyle="", label="first above 2/η")
+        below.legend([*handles, mark, Line2D([], [], color=BLACK, linestyle=":")], [*names, "first above 2/η", "2/η"], ncols=2)
+    return {"": canvas}
+
+
+def training(results: Sequence[Result]) -> Pages:
+    """Figure 6: training loss, sharpness and test accuracy at several η and at η = 1/λ_max."""
+    canvas, (loss, sharpness, accuracy) = _canvas(1, 3, 12, 3.5)
+    for color, result in zip(RATES, results, strict=False):
+        scheduled = result.wanted.spec.optimizer.schedule == "inverse_sharpness"
+        line = "-." if scheduled else "-"
+        _series(loss, result, "gd.loss", color, label=result.wanted.label, linestyle=line)
+        _series(sharpness, result, "gd.sharpness", color, linestyle=line)
+        if not scheduled:  # there 2/η = 2S by definition
+            _threshold(sharpness, result, color)
+        share = result.column("test.accuracy") * 100
+        _plot(accuracy, result.table["step"], share, color, linestyle=line)
+    _labels(loss, "training loss L(θ)", log=True)
+    _labels(sharpness, "sharpness S(θ), 2/η dotted", log=True)
+    _labels(accuracy, "test accuracy (%)")
+    loss.legend()
+    return {"": canvas}
+
+
+def gauges(results: Sequence[Result]) -> Pages:
+    """Appendix E: the eight gauges, a page for each setting."""
+    pages: Pages = {}
+    for preset, shown in _by_preset(results).items():
+        canvas, panels = _canvas(2, 4, 13, 5.6)
+        for axes, gauge in zip(panels.flat, GAUGES[:8], strict=True):
+            for color, result in zip(RATES, shown, strict=False):
+                values = np.array([reading(gauge, {gauge.column: value}) for value in result.column(gauge.column)])
+                _plot(axes, _since(result), values, color, label=result.wanted.label)
+                if gauge.rule == "order epsilon":
+                    _plot(axes, _since(result), result.column("constrained.epsilon"), color, linestyle=":")
+            axes.set_title(f"{gauge.label}: {gauge.formula}, {gauge.claim}", fontsize=9)
+            _labels(axes, "", log=gauge.rule != "positive", x="steps since the edge")
+        canvas.suptitle(f"{_setting(shown[0])}; dotted: ε")
+        panels[0, 0].legend()
+        pages[f"-{_short(preset)}"] = canvas
+    return pages
+
+
+def generalized(results: Sequence[Result]) -> Pages:
+    """Appendix G: loss and sharpness against the generalized prediction, and F_t against x²/η; a page for each setting."""
+    pages: Pages = {}
+    for preset, shown in _by_preset(results).items():
+        canvas, panels = _canvas(3, len(shown), 4.6 * len(shown), 8, squeeze=False)
+        for (loss, sharpness, shape), result in zip(panels.T, shown, strict=True):
+            _compared(loss, sharpness, result)
+            loss.set_title(result.wanted.label)
+            sampled = [(step, arrays) for step, arrays in curves(result) if float(arrays["delta"]) > 0]
+            shades = matplotlib.colormaps["viridis"](np.linspace(0.1, 0.85, len(sampled)))
+            for shade, (step, arrays) in zip(shades, sampled, strict=True):
+                delta, eta = float(arrays["delta"]), result.learning_rate
+                since = step - (result.edge_step or 0)
+                shape.plot(arrays["x"] / delta, arrays["F"] * eta / delta**2, color=shade, label=f"F, step +{since}")
+            reach = np.linspace(-5, 5, 101)
+            shape.plot(reach, reach**2, color=BLACK, linestyle="--", label="x²/η")
+            _labels(shape, "ηF(x) / δ²", x=PER_DELTA)
+            shape.legend()
+        canvas.suptitle(_setting(shown[0]))
+        canvas.legend(handles=_roles(), loc="outside lower center", ncols=min(5, 2 * len(shown)))
+        pages[f"-{_short(preset)}"] = canvas
+    return pages
+
+
+def _compared(loss: Axes, sharpness: Axes, result: Result) -> None:
+    """Loss and sharpness of gradient descent, flow and θ†, and what the generalized prediction says, from the edge on."""
+    for quantity, axes in (("loss", loss), ("sharpness", sharpness)):
+        for family, color, line, width in (
+            ("gd", DESCENT, "-", 1.0), ("flow", FLOW, "-", 1.3), ("generalized", PREDICTED, "--", 0.9),
+            ("constrained", CONSTRAINED, "-", 1.3),
+        ):  # fmt: skip
+            if (family, quantity) != ("constrained", "sharpness"):  # there it lies on 2/η
+                _at_edge(axes, result, f"{family}.{quantity}", color, linestyle=line, linewidth=width)
+    _threshold(sharpness, result, BLACK)
+    measured = result.column("gd.sharpness") * result.learning_rate / 2
+    low, high = np.nanmin(measured), np.nanmax(measured)
+    sharpness.set_ylim((min(low, 0.95) - 0.05) * 2 / result.learning_rate, (max(high, 1.05) + 0.12) * 2 / result.learning_rate)
+    _labels(loss, "training loss", log=True, x="")
+    _labels(sharpness, "sharpness", x="")
+
+
+def _roles() -> list[Line2D]:
+    return [
+        Line2D([], [], color=DESCENT, label="gradient descent"), Line2D([], [], color=CONSTRAINED, label="constrained trajectory θ†"),
+        Line2D([], [], color=PREDICTED, linestyle="--", label="generalized prediction"), Line2D([], [], color=FLOW, label="gradient flow"),
+        Line2D([], [], color=BLACK, linestyle=":", label="2/η"),
+    ]  # fmt: skip
+
+
+def _canvas(rows: int, columns: int, width: float, height: float, **options):
+    canvas = Canvas(figsize=(width, height))
+    return canvas, canvas.subplots(rows, columns, **options)
+
+
+def _plot(axes: Axes, x: np.ndarray, values: np.ndarray, color: str, **options) -> None:
+    """A curve through the values there are: what is read now and then is joined, not broken."""
+    known = np.isfinite(values)
+    axes.plot(x[known], values[known], color=color, **options)
+
+
+def _series(axes: Axes, result: Result, name: str, color: str, **options) -> None:
+    _plot(axes, result.table["step"], result.column(name), color, **options)
+
+
+def _at_edge(axes: Axes, result: Result, name: str, color: str, **options) -> None:
+    values = np.where(_since(result) >= 0, result.column(name), np.nan)
+    _plot(axes, _since(result), values, color, **options)
+
+
+def _since(result: Result) -> np.ndarray:
+    return result.table["step"] - (result.edge_step or 0)
+
+
+def _threshold(axes: Axes, result: Result, color: str) -> None:
+    axes.axhline(2 / result.learning_rate, color=color, linestyle=":", linewidth=1.2)
+
+
+def _labels(axes: Axes, y: str, log: bool = False, x: str = "gradient-descent step t") -> None:
+    axes.set(xlabel=x, ylabel=y)
+    if log and any((np.asarray(line.get_ydata(), float) > 0).any() for line in axes.lines):
+        axes.set_yscale("log")
+
+
+def _style_legend(axes: Axes, entries: Sequence[tuple[str, Literal["-", ":"]]]) -> None:
+    axes.legend(handles=[Line2D([], [], color="#555555", linestyle=line, label=words) for words, line in entries])
+
+
+def _by_preset(results: Sequence[Result]) -> dict[str, list[Result]]:
+    found: dict[str, list[Result]] = {}
+    for result in results:
+        found.setdefault(result.wanted.preset, []).append(result)
+    return found
+
+
+def _setting(result: Result) -> str:
+    """`MLP, squared loss`: what follows the colon of the preset's title."""
+    title = load_spec(result.wanted.preset).title
+    return title.partition(": ")[2] or title
+
+
+def _short(preset: str) -> str:
+    return preset.removeprefix("fig4-").removeprefix("appendix-").removesuffix("-small")
+
+
+DRAWINGS: dict[str, Callable[[Sequence[Result]], Pages]] = {
+    "fig1": edge, "fig2": stages, "fig3": portraits, "fig4": trajectories, "fig5": spectra, "fig6": training,
+    "appendix-e": gauges, "appendix-g": generalized,
+}  # fmt: skip

@@ -1,0 +1,99 @@
+"""Runs side by side: what became of each in a row of numbers, for `compare` and `sweep`. Without jax."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from engine.spec import PREDICTIONS
+from engine.store import Run
+from engine.summary import FULL_SPAN, summarize
+
+HEADINGS = {
+    "learning_rate": "η", "edge_step": "edge", "sharpness_over_threshold": "S·η/2", "delta": "mean δ", "epsilon": "mean ε",
+    "prediction_error": "error", "horizon": "horizon", "test_accuracy": "acc_test", "seconds": "s",
+}
+"""Short headings of a printed table."""
+
+
+class Outcomes(NamedTuple):
+    """What became of a run. None where a quantity does not exist."""
+
+    run: str
+    outcome: str
+    """An outcome's kind; or `running`, `paused`, `crashed`, … while there is none."""
+    learning_rate: float
+    """The η it began with."""
+    steps: int
+    edge_step: int | None
+    """Step at which the sharpness first reached 2/η."""
+    sharpness_over_threshold: float | None
+    """S·η/2: the mean over the last rows at the edge, or its last value on the approach."""
+    delta: float | None
+    """δ = √(2α/β), mean over the rows at the edge."""
+    epsilon: float | None
+    """ε = η√α, mean over the rows at the edge."""
+    prediction_error: float | None
+    """||x⋆|−|x||/max(δ, |x|) of the first recorded form, median over the first 100 steps after each anchor."""
+    horizon: float | None
+    """Steps that form kept to its tolerance after an anchor, median over the anchors; a lower bound where one still does."""
+    test_accuracy: float | None
+    """The last reading of the share of test examples answered right."""
+    seconds: float
+    """Seconds the engine worked."""
+
+
+def outcomes(run: Run) -> Outcomes:
+    """What became of a run, as it stands."""
+    summary, table = summarize(run), run.table()
+    form = next((form for form in PREDICTIONS if f"{form}.x" in table), None)
+    return Outcomes(
+        run.name, summary.outcome, run.spec.optimizer.learning_rate, summary.steps, summary.edge_step, summary.sharpness_over_threshold,
+        _mean(table, "constrained.delta"), _mean(table, "constrained.epsilon"), prediction_error(table, form), horizon(table, form),
+        _last(table, "test.accuracy"), summary.seconds,
+    )
+
+
+def prediction_error(table: dict[str, np.ndarray], form: str | None) -> float | None:
+    """The median of ||x⋆|−|x||/max(δ, |x|) over the first 100 steps after each anchor, the anchors themselves left out."""
+    needed = [f"{form}.x", f"{form}.since_anchor", "gd.x", "constrained.delta"]
+    if form is None or not set(needed) <= table.keys():
+        return None
+    predicted, since, x, delta = (table[name] for name in needed)
+    early = (since > 0) & (since <= FULL_SPAN)
+    size = np.fmax(delta, np.abs(x))  # δ may be undefined
+    error = np.abs(np.abs(predicted) - np.abs(x))[early] / size[early]
+    known = error[np.isfinite(error)]
+    return float(np.median(known)) if len(known) else None
+
+
+def horizon(table: dict[str, np.ndarray], form: str | None) -> float | None:
+    """The median over the anchors of the steps until the prediction first left its tolerance, or that it has held so far."""
+    if form is None or not {f"{form}.horizon", f"{form}.since_anchor"} <= table.keys():
+        return None
+    left, since = table[f"{form}.horizon"], table[f"{form}.since_anchor"]
+    measured = np.isfinite(since)
+    left, since = left[measured], since[measured]
+    ends = np.flatnonzero(np.append(np.diff(since) < 0, True)) if len(since) else []  # the last row of each anchor
+    held = [left[end] if math.isfinite(left[end]) else since[end] for end in ends]
+    return float(np.median(held)) if held else None
+
+
+def rows_of(found: list[Outcomes]) -> tuple[list[str], list[list[object]]]:
+    """Short headings and rows for a printed table; a column that no run has a value in is left out."""
+    columns = list(zip(*found, strict=True))
+    kept = [k for k, column in enumerate(columns) if any(value is not None for value in column)]
+    names = [HEADINGS.get(name, name) for name in Outcomes._fields]
+    return [names[k] for k in kept], [[row[k] for k in kept] for row in found]
+
+
+def _mean(table: dict[str, np.ndarray], name: str) -> float | None:
+    values = table.get(name, np.empty(0))
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else None
+
+
+def _last(table: dict[str, np.ndarray], name: str) -> float | None:
+    values = table.get(name, np.empty(0))
+    known = values[np.isfinite(values)]
+    return float(known[-1]) if len(known) else None

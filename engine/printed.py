@@ -1,0 +1,78 @@
+"""What a headless command prints: JSON, pairs and tables on stdout, harmless to any terminal whatever they quote.
+
+Names, titles, events and outcomes may come from a run directory of unknown origin. A character that a terminal would obey
+(escape sequences, C1 controls, reversed writing) is shown as its escape, `\\x1b`, and never sent.
+"""
+
+import json
+import math
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+OBEYED = "\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff"
+_OBEYED = re.compile(f"[{OBEYED}]")
+_OBEYED_IN_LINE = re.compile(f"[{OBEYED}\n\t]")
+
+
+def harmless(text: str, lines: bool = False) -> str:
+    """The text with every character that a terminal would obey shown as its escape; with `lines`, newlines and tabs stay."""
+    return (_OBEYED if lines else _OBEYED_IN_LINE).sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def is_harmless(text: str) -> bool:
+    """Whether the text holds nothing that a terminal would obey; newlines and tabs do no harm."""
+    return _OBEYED.search(text) is None
+
+
+def print_line(text: str, error: bool = False) -> None:
+    """One line on stdout, or on stderr."""
+    print(harmless(text), file=sys.stderr if error else sys.stdout)
+
+
+def to_json(value: Any, indent: int | None = 1) -> str:
+    """Structs and plain values as JSON. NaN and infinities, which JSON lacks, become null."""
+    try:
+        text = json.dumps(_finite(msgspec.to_builtins(value)), ensure_ascii=False, indent=indent, allow_nan=False)
+    except RecursionError:
+        text = json.dumps("nested too deeply to be shown")
+    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON."""
+    print(to_json(value))
+
+
+def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
+    """Print labelled text in two columns."""
+    rows = [(harmless(name), harmless(value)) for name, value in pairs]
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        print(f"{name:<{width}}  {value}")
+
+
+def print_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows of text under the names of their columns."""
+    shown = [[harmless(cell) for cell in row] for row in (names, *rows)]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    for row in shown:
+        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def cell(value: Any) -> str:
+    """A value as text for a table; empty where there is none."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite(entry) for name, entry in value.items()}
+    return [_finite(entry) for entry in value] if isinstance(value, list | tuple) else value

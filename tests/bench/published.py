@@ -1,0 +1,133 @@
+"""A tracked step as published, for comparison: every quantity afresh, from its own compiled call.
+
+Our own code, after the description in the paper and its appendix: the solver is jax's `lobpcg_standard` at tol 1e-9 on float32
+products, started from the last eigenvector; θ† takes one eigen solve and one ∇S at its gradient step and again after each of
+three linearised projections; gradient descent, the prediction and gradient flow take an eigen solve each; and each step has
+two normalised third derivatives of the real and two of the predicted displacement.
+"""
+
+import math
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.experimental.sparse.linalg import lobpcg_standard
+
+from engine.problem import Problem
+from engine.states import EdgeState
+
+PROJECTIONS = 3
+TOLERANCE = 1e-9
+
+
+class Published(NamedTuple):
+    """Gradient descent, the constrained trajectory, the generalized prediction and gradient flow, as published."""
+
+    theta: Array
+    center: Array
+    u: Array  # of the centre
+    v: Array  # the predicted displacement
+    flow: Array
+    warm: tuple[Array, Array, Array]  # eigenvectors of gradient descent, the prediction and the flow
+    hvps: int
+    residual: float  # ‖Hu − Su‖/S at the centre
+    constraint: float  # |S − 2/η|·η/2
+    along: float  # |∇L·u|/‖∇L‖
+
+
+def begin(state: EdgeState) -> Published:
+    """The same place as a state of the engine."""
+    u = state.center.top_eigenvector
+    return Published(state.theta, state.center.theta, u, state.predictions.generalized, state.flow, (u, u, u), 0, 0.0, 0.0, 0.0)
+
+
+@jax.jit
+def gradient(problem: Problem, theta: Array) -> Array:
+    """∇L, in θ's format."""
+    return problem.gradient(theta)
+
+
+@jax.jit
+def loss(problem: Problem, theta: Array) -> Array:
+    """L, in θ's format."""
+    return problem.loss(theta)
+
+
+@jax.jit
+def solve(problem: Problem, theta: Array, start: Array) -> tuple[Array, Array, Array]:
+    """The top eigenpair and the iterations it took, on float32 products."""
+    point = theta.astype(jnp.float32)
+
+    def products(block: Array) -> Array:
+        return jax.vmap(partial(problem.hvp, point), in_axes=1, out_axes=1)(block)
+
+    values, vectors, iterations = lobpcg_standard(products, start.astype(jnp.float32)[:, None], m=100, tol=TOLERANCE)
+    return values[0], vectors[:, 0].astype(theta.dtype), iterations
+
+
+@jax.jit
+def third(problem: Problem, theta: Array, v: Array, w: Array) -> Array:
+    """∇³L(v, w), on float32."""
+    point = theta.astype(jnp.float32)
+    return problem.derivative(point, 3, v.astype(jnp.float32), w.astype(jnp.float32)).astype(theta.dtype)
+
+
+@jax.jit
+def product(problem: Problem, theta: Array, v: Array) -> Array:
+    """∇²L v, on float32."""
+    return problem.hvp(theta.astype(jnp.float32), v.astype(jnp.float32)).astype(theta.dtype)
+
+
+def step(problem: Problem, state: Published, eta: float) -> Published:
+    """One tracked step."""
+    center, u = state.center, state.u
+    hvps = 0
+
+    # Statistics about the old centre.
+    g = gradient(problem, center)
+    dS = third(problem, center, u, u)
+    perp = dS - u * (u @ dS)
+    for v in (state.theta - center, state.v):
+        across = v - u * (u @ v)
+        for w in (across, across - perp * (perp @ across) / (perp @ perp)):
+            third(problem, center, w, w)
+    warm = []
+    for place, start in zip((state.theta, center + state.v, state.flow), state.warm, strict=True):
+        _, vector, iterations = solve(problem, place, start)
+        warm.append(vector)
+        hvps += 4 * int(iterations)
+        loss(problem, place)
+
+    # Gradient descent, the prediction and the flow.
+    theta = state.theta - eta * gradient(problem, state.theta)
+    x, y = u @ state.v, perp @ state.v
+    across = state.v - x * u
+    slope = u @ gradient(problem, center + x * u)
+    delta_squared = -2 * (g @ dS) / (perp @ perp)
+    pull = (x**2 - delta_squared) / 2 * perp
+    v = state.v - eta * (pull + product(problem, center, across) + u * slope + x * y * u)
+    flow = state.flow
+    substeps = max(1, math.ceil(eta * float(warm[2] @ product(problem, flow, warm[2]))))
+    for _ in range(substeps):
+        flow = flow - eta / substeps * gradient(problem, flow)
+
+    # The constrained trajectory.
+    moved = center - eta * g
+    for projection in range(PROJECTIONS + 1):
+        sharpness, vector, iterations = solve(problem, moved, u)
+        hvps += 4 * int(iterations)
+        u = jnp.where(vector @ u < 0, -vector, vector)
+        g = gradient(problem, moved)
+        dS = third(problem, moved, u, u)
+        if projection == PROJECTIONS:
+            break
+        perp = dS - u * (u @ dS)
+        moved = moved - jnp.maximum(0, sharpness - 2 / eta) * perp / (perp @ perp) - u * (u @ g) / sharpness
+    residual = float(jnp.linalg.norm(product(problem, moved, u) - sharpness * u) / sharpness)
+    jax.block_until_ready((theta, moved, v, flow))
+    return Published(
+        theta, moved, u, v, flow, tuple(warm), hvps, residual, abs(float(sharpness) * eta / 2 - 1),
+        float(jnp.abs(g @ u) / jnp.linalg.norm(g)),
+    )

@@ -1,0 +1,232 @@
+"""The tracked step against the published procedure and against its floor, and the rates of plain gradient descent.
+
+    python -m engine bench [PROBLEM …] [--rounds N] [--json]
+
+Each problem is trained until its sharpness has risen, η is chosen so that 2/η is that sharpness, and gradient descent is set off
+by δ along u: the coupled step is then timed in a bursting edge of stability, in interleaved rounds, medians told. The floor is
+the work that no method avoids: two float64 gradients (gradient descent, θ†), one ∇S, one Hessian–vector product for the
+prediction and one to verify each eigenpair (two at θ†, two at θ, one on the flow).
+"""
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import published
+
+from engine import approach, edge
+from engine import spec as specs
+from engine import trajectories as tr
+from engine.curvature import sharpness_at
+from engine.device import device_words
+from engine.problem import Problem, build
+from engine.states import Clock, DescentState, EdgeState
+
+MLP = {"kind": "mlp", "widths": [200, 200], "activation": "tanh"}
+PROBLEMS: dict[str, dict[str, Any]] = {
+    "digits": {"data": {"name": "digits", "examples": 1797, "order": "file"}, "model": MLP, "criterion": "mse"},
+    "fashion-1000": {"data": {"name": "fashion", "examples": 1000}, "model": MLP, "criterion": "mse"},
+    "fashion-5000": {"data": {"name": "fashion", "examples": 5000}, "model": MLP, "criterion": "mse"},
+    "fashion-cnn": {
+        "data": {"name": "fashion", "examples": 500}, "criterion": "mse",
+        "model": {"kind": "cnn", "widths": [16, 16], "activation": "tanh"},
+    },
+    "transformer": {
+        "data": {"name": "sentences", "classes": [0, 1], "examples": 200, "standardize": "none"}, "criterion": "mse",
+        "model": {"kind": "transformer", "hidden": 32},
+    },
+}
+WARM_UP = 8
+"""Coupled steps before the first that is timed."""
+
+
+class Measured(NamedTuple):
+    """One problem's figures; times in seconds, rates in steps a second."""
+
+    problem: str
+    parameters: int
+    baseline_s: float
+    ours_s: float
+    floor_s: float
+    speedup: float
+    over_floor: float
+    hvps_per_step: float
+    baseline_hvps_per_step: float
+    grad_sharpness_per_step: float
+    eigen_residual: float
+    baseline_eigen_residual: float
+    constraint_residual: float
+    baseline_constraint_residual: float
+    gradient_residual: float
+    baseline_gradient_residual: float
+    descent_rate: float
+    sharpness_rate: float
+    scan_rate: float
+
+
+def main(names: tuple[str, ...] = (), rounds: int = 5, as_json: bool = False) -> int:
+    """Measure the named problems, or all, and print a table or JSON."""
+    found = []
+    for name in names or tuple(PROBLEMS):
+        print(f"{name} …", file=sys.stderr, flush=True)
+        found.append(measure(name, rounds))
+    if as_json:
+        print(json.dumps([entry._asdict() | {"device": device_words()} for entry in found], indent=1))
+        return 0
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    for title, columns in TABLES.items():
+        table = Table(title=f"{title} ({device_words()})")
+        table.add_column("problem")
+        for heading in columns:
+            table.add_column(heading, justify="right")
+        for entry in found:
+            table.add_row(entry.problem, *(form.format(**entry._asdict()) for form in columns.values()))
+        console.print(table)
+    return 0
+
+
+TABLES = {
+    "A tracked step": {
+        "p": "{parameters:,}", "published s": "{baseline_s:.3f}", "eos s": "{ours_s:.3f}", "floor s": "{floor_s:.3f}",
+        "faster": "{speedup:.1f}×", "over floor": "{over_floor:.2f}×", "HVPs": "{hvps_per_step:.0f} / {baseline_hvps_per_step:.0f}",
+        "∇S": "{grad_sharpness_per_step:.1f}", "eigen residual": "{eigen_residual:.1e} / {baseline_eigen_residual:.1e}",
+        "|S−2/η|η/2": "{constraint_residual:.1e} / {baseline_constraint_residual:.1e}",
+        "|∇L·u|/‖∇L‖": "{gradient_residual:.1e} / {baseline_gradient_residual:.1e}",
+    },
+    "Steps a second": {
+        "gradient descent": "{descent_rate:.1f}", "bare scan": "{scan_rate:.1f}", "with sharpness every step": "{sharpness_rate:.1f}",
+    },
+}
+
+
+def measure(name: str, rounds: int) -> Measured:
+    """One problem's figures."""
+    setup, state = at_the_edge(name)
+    problem, eta = setup.problem, state.clock.learning_rate
+    rival = published.begin(state)
+    for _ in range(2):
+        rival = published.step(problem, rival, eta)
+    floor = floor_of(problem, state)
+    floor()
+    ours, theirs, least, rows, rivals = [], [], [], [], []
+    for _ in range(rounds):
+        for _ in range(3):
+            began = time.perf_counter()
+            following, progress = edge.step(setup, state)
+            jax.block_until_ready(jax.tree.leaves(following))
+            ours.append(time.perf_counter() - began)
+            if not isinstance(following, EdgeState):
+                raise SystemExit(f"{name}: θ† was lost at step {state.clock.step}: {progress.events}")
+            state = following
+            rows.append(dict(zip(setup.places, progress.rows[0], strict=True)))
+        began = time.perf_counter()
+        rival = published.step(problem, rival, eta)
+        theirs.append(time.perf_counter() - began)
+        rivals.append(rival)
+        began = time.perf_counter()
+        floor()
+        least.append(time.perf_counter() - began)
+    table = {column: np.array([row[column] for row in rows]) for column in setup.places}
+    rates = plain_rates(setup, state, rounds)
+    middle = statistics.median
+    return Measured(
+        name, state.theta.size, middle(theirs), middle(ours), middle(least), middle(theirs) / middle(ours), middle(ours) / middle(least),
+        float(np.median(table["cost.hvps"])), middle(entry.hvps for entry in rivals),
+        float(np.median(table["cost.grad_sharpness"])),
+        float(np.max(table["constrained.eigen_residual"])), max(rival.residual for rival in rivals),
+        float(np.max(table["constrained.sharpness_gap"])) * eta / 2, max(rival.constraint for rival in rivals),
+        float(np.max(table["constrained.gradient_along_u"] / table["constrained.gradient_norm"])), max(rival.along for rival in rivals),
+        *rates,
+    )
+
+
+def at_the_edge(name: str) -> tuple[approach.Setup, EdgeState]:
+    """The coupled state at an edge where the sharpness has risen to, after some steps there."""
+    tree = {
+        "name": name, "problem": {"kind": "network", **PROBLEMS[name]}, "optimizer": {"learning_rate": 0.01},
+        "tracking": {"predictions": ["generalized"], "gauges_every": 0, "landscape_every": 0, "max_eigenvalues": 2,
+                     "on_second_eigenvalue": "keep"},
+    }
+    spec = specs.from_tree(tree, "bench")
+    problem, theta, _ = build(spec)
+    theta = theta.astype("float32")
+    setup = approach.setup(spec, problem)
+    basis = approach.begin(setup, theta, Clock(0, 0.0, 0.01)).basis
+    eta, first = 0.01, None
+    for _ in range(12):  # gradient descent at a third of the threshold, until the sharpness has doubled
+        pairs = sharpness_at(problem, theta, basis, 1e-3, "float32")
+        basis, sharpness = pairs.vectors, float(pairs.values[0])
+        first = first or sharpness
+        if sharpness > 2 * first:
+            break
+        eta = 0.67 / sharpness
+        theta = tr.descend(problem, theta, eta, tr.DESCENT_CHUNK).theta
+    eta = 2 / sharpness
+    spec = specs.with_overrides(spec, [f"optimizer.learning_rate={eta!r}"])
+    setup = approach.setup(spec, problem)
+    state, events = edge.enter(setup, theta, Clock(0, 0.0, eta), basis, 0)
+    if not isinstance(state, EdgeState):
+        raise SystemExit(f"{name}: {events[0].text}")
+    delta = float(jnp.sqrt(jnp.maximum(state.center.delta_squared, 0)))
+    state = edge.anchor(state._replace(theta=state.center.theta + 0.5 * delta * state.center.top_eigenvector))
+    for _ in range(WARM_UP):
+        following, _ = edge.step(setup, state)
+        if not isinstance(following, EdgeState):
+            raise SystemExit(f"{name}: θ† was lost at step {state.clock.step}")
+        state = following
+    return setup, state
+
+
+def floor_of(problem: Problem, state: EdgeState) -> Callable[[], None]:
+    """A call that does the unavoidable work of a step, each part compiled by itself."""
+    u = state.center.top_eigenvector
+
+    def work() -> None:
+        jax.block_until_ready([
+            published.gradient(problem, state.theta), published.gradient(problem, state.center.theta),
+            published.third(problem, state.center.theta, u, u),
+            *(published.product(problem, state.center.theta, u) for _ in range(3)),
+            *(published.product(problem, state.theta, u) for _ in range(2)), published.product(problem, state.flow, u),
+        ])
+
+    return work
+
+
+def plain_rates(setup: approach.Setup, state: EdgeState, rounds: int) -> tuple[float, float, float]:
+    """Steps a second of plain gradient descent, of it with the sharpness at every step, and of a bare scan of the gradient."""
+    problem, eta = setup.problem, state.clock.learning_rate / 4
+    start, chunk = state.center.theta.astype("float32"), tr.DESCENT_CHUNK
+
+    @jax.jit
+    def scan(problem, theta):
+        return lax.scan(lambda th, _: (th - jnp.float32(eta) * problem.gradient(th), None), theta, length=chunk)[0]
+
+    alone = DescentState(Clock(0, 0.0, eta), 0, start, state.bases, 0)
+    alone, _ = edge.descend_past(setup, alone)
+    jax.block_until_ready([tr.descend(problem, start, eta, chunk).theta, scan(problem, start)])
+    plain, bare, sharp = [], [], []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        jax.block_until_ready(tr.descend(problem, start, eta, chunk).theta)
+        plain.append((time.perf_counter() - began) / chunk)
+        began = time.perf_counter()
+        jax.block_until_ready(scan(problem, start))
+        bare.append((time.perf_counter() - began) / chunk)
+        for _ in range(3):
+            began = time.perf_counter()
+            alone, _ = edge.descend_past(setup, alone)
+            sharp.append(time.perf_counter() - began)
+    return 1 / statistics.median(plain), 1 / statistics.median(sharp), 1 / statistics.median(bare)

@@ -1,0 +1,161 @@
+"""`reproduce`: the runs a figure needs are found again, cut ones go on, and what is written can be trusted."""
+
+import csv
+import json
+from contextlib import ExitStack
+
+import pytest
+
+from engine import launch, store
+from engine.cli import main
+from engine.errors import UserError
+from engine.figures import catalog, progress, reproduce, runs
+from engine.follow import Followed
+from engine.spec import load_spec
+
+from synthetic import make_run
+
+TINY = ("budget.steps=12", "problem.starts=[0.5]")
+
+
+def drawn(tmp_path, *more: str) -> int:
+    return main(["reproduce", "fig3", "--out", str(tmp_path / "out"), *(part for one in TINY for part in ("--set", one)), *more])
+
+
+def test_a_figure_is_written_with_its_data_and_a_manifest_and_its_runs_are_kept(tmp_path, own_home, capfd):
+    pytest.importorskip("matplotlib")
+    assert drawn(tmp_path) == 0
+    out = tmp_path / "out"
+    assert capfd.readouterr().out.split() == [str(out / f"fig3.{ending}") for ending in ("svg", "png", "csv", "json")]
+    assert (out / "fig3.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (out / "fig3.svg").read_text(encoding="utf-8")
+
+    rows = list(csv.DictReader((out / "fig3.csv").read_text(encoding="utf-8").splitlines()))
+    assert len(rows) == 3 * 12
+    assert rows[0]["run"] != rows[12]["run"]
+    first = store.resolve(rows[0]["run"]).table()
+    assert [float(row["ode1.x"]) for row in rows[:12]] == pytest.approx(first["ode1.x"], rel=1e-9)
+
+    manifest = json.loads((out / "fig3.json").read_text(encoding="utf-8"))
+    assert [run["label"] for run in manifest["runs"]] == ["α = 1, β = 1", "α = 4, β = 1", "α = 1, β = 4"]
+    assert manifest["runs"][1]["spec"]["problem"]["alpha"] == 4.0
+    assert {"versions", "device", "seed", "edge_step", "eigen_residuals", "seconds"} <= manifest["runs"][0].keys()
+
+    made = {path.name: path.stat().st_mtime_ns for path in own_home.glob("*/metrics.f64")}
+    image = (out / "fig3.png").read_bytes()
+    assert drawn(tmp_path, "--json") == 0
+    shown, told = capfd.readouterr()
+    assert "3 of 3 runs are there already" in told
+    assert json.loads(shown)["runs"] == manifest["runs"]
+    assert {path.name: path.stat().st_mtime_ns for path in own_home.glob("*/metrics.f64")} == made
+    assert (out / "fig3.png").read_bytes() == image
+
+
+def test_a_run_cut_short_goes_on_from_its_checkpoint(own_home):
+    want = runs.wanted(catalog.named("fig3"), False, ("budget.steps=1000",))[0]
+    run = store.create(want.spec, want.name)
+    from engine.runner import Runner
+
+    with store.Writer(run) as writer:
+        stepping = Runner(run, writer).blocks()
+        next(stepping)
+        stepping.close()  # as Ctrl-C does: a checkpoint, and the outcome "stopped"
+    before = run.row_count()
+    assert 0 < before < 1000
+    assert runs.read(want) is None
+    quiet = progress.Progress([want], 0)
+    assert runs.carry_out([want], quiet.display)
+    found = runs.read(want)
+    assert found is not None
+    assert list(found.table["step"]) == list(range(1000))
+    assert any("continued from the checkpoint" in event.text for event in run.events())
+
+
+def test_a_run_that_another_engine_is_at_work_on_is_left_alone(own_home):
+    want = runs.wanted(catalog.named("fig3"), False, TINY)[0]
+    run = store.create(want.spec, want.name)
+    with store.Writer(run), pytest.raises(UserError, match="already"):
+        runs.carry_out([want], progress.Progress([want], 0).display)
+
+
+def test_a_run_that_ends_badly_is_told_and_nothing_is_drawn(own_home, monkeypatch):
+    want = runs.wanted(catalog.named("fig3"), False, TINY)[0]
+    monkeypatch.setattr(launch, "start", lambda run: 2**22 + 1)  # no such child: an engine that never came up
+    with pytest.raises(UserError, match="gone without a word"):
+        runs.carry_out([want], lambda stack, k: (print, lambda followed, state: None))
+
+
+def test_without_matplotlib_a_sentence_comes_before_any_run(own_home, monkeypatch, tmp_path, capfd):
+    monkeypatch.setattr(reproduce, "find_spec", lambda name: None)
+    assert drawn(tmp_path) == 2
+    told = capfd.readouterr().err
+    assert told == "eos: figures are drawn by matplotlib, which is not installed; pip install 'eos-tui[figures]' brings it\n"
+    assert not own_home.exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_figure_is_refused_with_what_there_is(capfd):
+    assert main(["reproduce", "fig44"]) == 2
+    assert capfd.readouterr().err.startswith('eos: figure "fig44": not known; did you mean "fig4"?; expected one of "fig1", "fig2"')
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_any_run(own_home, tmp_path, capfd):
+    (tmp_path / "out").write_text("in the way", encoding="utf-8")
+    pytest.importorskip("matplotlib")
+    assert drawn(tmp_path) == 2
+    assert "give another folder with --out" in capfd.readouterr().err
+    assert not own_home.exists()
+
+
+def test_a_figure_is_run_at_every_learning_rate_of_its_preset():
+    found = runs.wanted(catalog.named("fig1"), True)
+    assert [want.spec.optimizer.learning_rate for want in found] == list(load_spec("fig1-small").optimizer.learning_rates)
+    assert [want.label for want in found] == [f"η = {want.spec.optimizer.learning_rate:g}" for want in found]
+    assert len({want.name for want in found}) == len(found)
+
+
+def test_a_run_is_named_after_what_it_computes_not_after_its_words():
+    name = runs.wanted(catalog.named("fig1"), True)[0].name
+    assert runs.wanted(catalog.named("fig1"), True, ("takes=longer",))[0].name == name
+    assert runs.wanted(catalog.named("fig1"), True, ("seed=1",))[0].name != name
+
+
+def test_figures_that_are_small_by_themselves_have_no_twin():
+    assert catalog.presets(catalog.named("fig2"), small=True) == ("fig2",)
+    assert catalog.presets(catalog.named("fig4"), small=True) == ("fig4-mlp-small", "fig4-cnn-small", "fig4-transformer-small")
+
+
+@pytest.mark.parametrize("name", ["fig1", "fig4", "fig5", "fig6", "appendix-e", "appendix-g"])
+def test_every_drawing_holds_its_curves_and_the_threshold(name, own_home):
+    drawings = pytest.importorskip("engine.figures.drawings")
+    run = make_run(own_home, steps=200)
+    want = runs.Wanted("fig1-small", run.spec, "η = 0.02")
+    pages = drawings.DRAWINGS[name]([runs.Result(want, run, run.table(), 100, {1: 100})])
+    lines = [line for page in pages.values() for axes in page.axes for line in axes.lines]
+    assert lines
+    if name not in ("appendix-e",):
+        flat = [line for line in lines if len({float(y) for y in line.get_ydata()}) == 1]
+        assert any(float(line.get_ydata()[0]) == pytest.approx(2 / want.spec.optimizer.learning_rate) for line in flat)
+
+
+def test_the_time_left_is_the_pace_so_far(monkeypatch):
+    clock = iter([0.0, 10.0, 30.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    estimate = progress.Estimate(runs=4, kept=1)
+    assert estimate.update(1, 0.5) == pytest.approx(10 * 5)  # an eighth in ten seconds, five eighths to go
+    assert estimate.update(3, 0.0) == pytest.approx(15)
+    assert progress.time_left(None) == "time left not known yet"
+    assert [progress.time_left(seconds) for seconds in (0.2, 80, 200, 8000)] == [
+        "about 1 s left", "about 80 s left", "about 3 min left", "about 2 h left",
+    ]  # fmt: skip
+
+
+def test_the_share_of_a_coupled_run_counts_the_approach_for_a_fifth(own_home):
+    run = make_run(own_home, steps=150)
+    followed = Followed(run, 2**22 + 1)
+    followed.poll()
+    whole = progress.share(followed, run.state())
+    assert 0 < whole <= 1
+    with ExitStack() as stack:
+        _, draw = progress.Progress([runs.Wanted("fig1-small", run.spec, "")], 0).display(stack, 0)
+        draw(followed, run.state())
