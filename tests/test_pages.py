@@ -291,6 +291,13 @@ def test_a_sample_is_drawn_in_units_of_its_delta(tmp_path):
     assert LEARNING_RATE * history.value("quadratic", at_delta) / DELTA**2 == pytest.approx(1)
 
 
+@pytest.mark.parametrize("delta", [0.0, -1.0, math.nan, math.inf])
+def test_a_sample_without_a_delta_is_no_sample(tmp_path, delta):
+    path = tmp_path / "step-000000001.npz"
+    np.savez(path, x=np.arange(3.0), F_even=np.zeros(3), quadratic=np.zeros(3), delta=np.array(delta))
+    assert drawn(path) is None
+
+
 def test_the_measured_sharpness_is_of_the_steps_since_the_edge_at_one_learning_rate(tmp_path):
     run = sampled(tmp_path, 400)
     early = verdict(history_of(run), EDGE + 50)

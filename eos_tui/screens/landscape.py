@@ -64,14 +64,16 @@ def verdict(history: History, step: int) -> Verdict:
     sharpness, center, rate = (
         history.values(name, start, row + 1) for name in ("gd.sharpness", "constrained.sharpness", "learning_rate"))
     found = sharpness[np.isfinite(sharpness) & np.isfinite(center) & (rate == eta)]
-    return Verdict(ratio, limit, 2 / eta if eta > 0 else math.nan, float(found.mean()) if len(found) else math.nan, len(found))
+    return Verdict(ratio, limit, 2 / eta if 0 < eta < math.inf else math.nan, float(found.mean()) if len(found) else math.nan, len(found))
 
 
 def drawn(path: Path) -> History | None:
     """A sample in units of its δ; None where the file cannot be read as one."""
     arrays = read_arrays(path) or {}
     try:
-        rows = np.column_stack([arrays["x"] / float(arrays["delta"]), arrays["F_even"], arrays["quadratic"]]).astype(float)
+        if not 0 < (delta := float(arrays["delta"])) < math.inf:
+            return None
+        rows = np.column_stack([arrays["x"] / delta, arrays["F_even"], arrays["quadratic"]]).astype(float)
     except (KeyError, ValueError, TypeError):
         return None
     if not len(rows) or not (np.diff(rows[:, 0], prepend=-math.inf) > 0).all():
