@@ -144,6 +144,8 @@ class Optimizer(Part, frozen=True, kw_only=True):
     """Full-batch gradient descent."""
 
     learning_rate: Positive
+    learning_rates: Annotated[tuple[Positive, ...], Meta(max_length=16)] = ()
+    """Every η that the experiment is shown at; `eos reproduce` runs each of them. Empty means the one above."""
     schedule: Literal["constant", "inverse_sharpness"] = "constant"
     """`inverse_sharpness` sets η to 1/λ_max at every measurement; it needs `mode = "sharpness"` under [tracking]."""
     raises: Annotated[tuple[tuple[Count, Positive], ...], Meta(max_length=256)] = ()
@@ -516,6 +518,8 @@ def _check(spec: RunSpec, where: str) -> None:
 
 def _check_optimizer(spec: RunSpec, where: str) -> None:
     optimizer, sharpness_mode = spec.optimizer, spec.tracking.mode == "sharpness"
+    if len(set(optimizer.learning_rates)) < len(optimizer.learning_rates):
+        raise UserError(f"{where}: [optimizer] learning_rates = {_brief.repr(list(optimizer.learning_rates))}; expected each once")
     steps = [step for step, _ in optimizer.raises]
     if any(later <= earlier for earlier, later in pairwise(steps)):
         raise UserError(f"{where}: [optimizer] raises at steps {_brief.repr(steps)}; expected each later than the one before")
