@@ -11,8 +11,10 @@ from engine.errors import UserError
 from engine.spec import RunSpec, from_tree, load_spec, load_spec_text, preset_names, to_toml, with_overrides
 
 NAMES = (
-    "catapult, chebyshev, chebyshev-never, chebyshev-several, digits, fashion, fashion-10, fashion-cnn, phase, sentences, spikes, toy, "
-    "warmup, warmup-too-large, weight-decay"
+    "appendix-cnn-logistic, appendix-cnn-logistic-small, appendix-resnet, appendix-resnet-small, appendix-transformer-logistic, "
+    "appendix-transformer-logistic-small, catapult, chebyshev, chebyshev-never, chebyshev-several, digits, fashion, fashion-10, "
+    "fashion-cnn, fig1, fig4-cnn, fig4-cnn-small, fig4-mlp, fig4-transformer, fig4-transformer-small, fig5, fig5-small, fig6, "
+    "fig6-small, phase, sentences, spikes, toy, warmup, warmup-too-large, weight-decay"
 )
 TOP = '"name", "title", "shows", "takes", "seed", "problem", "optimizer", "budget", "approach", "tracking", "precision", "recording"'
 
