@@ -156,9 +156,12 @@ def spectra(results: Sequence[Result]) -> Pages:
         above.set_title(result.wanted.label)
         _labels(above, "training loss L(θ)", log=True, x="")
         _labels(below, "eigenvalues of ∇²L")
-        handles, names = below.get_legend_handles_labels()
-        mark = Line2D([], [], color=BLACK, marker="v", linestyle="", label="first above 2/η")
-        below.legend([*handles, mark, Line2D([], [], color=BLACK, linestyle=":")], [*names, "first above 2/η", "2/η"], ncols=2)
+    handles, names = max((axes.get_legend_handles_labels() for axes in panels[1]), key=lambda legend: len(legend[0]))
+    mark = Line2D([], [], color=BLACK, marker="v", linestyle="")
+    canvas.legend(
+        [*handles, mark, Line2D([], [], color=BLACK, linestyle=":")], [*names, "first above 2/η", "2/η"], loc="outside lower center",
+        ncols=len(names) + 2,
+    )
     return {"": canvas}
 
 
