@@ -6,13 +6,26 @@ those that a viewer shares with the engine (`spec`, `columns`, `store`, `control
 
 __version__ = "0.1.0"
 
-_API = {"run": "engine.api", "load": "engine.api", "stream": "engine.api", "Record": "engine.api"}
+_API = {
+    "run": "engine.api", "stream": "engine.api", "load": "engine.api", "Record": "engine.api", "UserError": "engine.errors",
+    "configure": "engine.device", "Problem": "engine.problem", "from_loss": "engine.own", "from_flax": "engine.own",
+    "complaints": "engine.own", "top_eigenpairs": "engine.curvature", "random_start": "engine.curvature", "center_at": "engine.steps",
+    "stable_point": "engine.steps", "constrained_step": "engine.steps", "predicted_step": "engine.steps",
+    "displacement": "engine.trajectories",
+}  # fmt: skip
+"""What scripts use, by the module it lies in."""
 
 
 def __getattr__(name: str):
-    """The scripting interface, imported when first asked for."""
-    if name in _API:
-        from importlib import import_module
+    """The scripting interface, imported when first asked for; `theory` is a module."""
+    from importlib import import_module
 
+    if name in _API:
         return getattr(import_module(_API[name]), name)
+    if name == "theory":
+        return import_module("engine.theory")
     raise AttributeError(f"module 'engine' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_API, "theory"])

@@ -1,24 +1,33 @@
 """The engine for scripts: run a preset or a specification, step through it, load what is on disk.
 
     import engine
-    record = engine.run("fashion", overrides=["optimizer.learning_rate=0.05", "budget.edge_steps=200"])
+    record = engine.run("fashion", learning_rate=0.05, edge_steps=200)
     record["gd.sharpness"]            # float64, one value a step, NaN where there is none
     for row in engine.stream("toy"):  # as it happens
         row["gd.x"]
-    engine.load("fashion-20260101-120000").outcome
+    engine.load("fashion-20260101-120000").to_pandas()
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
+import tomli_w
 
 from engine import store
 from engine.control import AnyEvent
 from engine.data.catalog import ready
-from engine.errors import UserError
+from engine.errors import UserError, one_of
 from engine.spec import RunSpec, load_spec, with_overrides
 from engine.store import Outcome, Run, Writer
+
+if TYPE_CHECKING:
+    import pandas
+    import polars
+    import xarray
 
 
 class Record(Mapping[str, np.ndarray]):
@@ -30,6 +39,8 @@ class Record(Mapping[str, np.ndarray]):
     def __init__(self, run: Run):
         self.run, self.name, self.path, self.spec = run, run.name, run.path, run.spec
         self.events: list[AnyEvent] = run.events()
+        self.provenance: dict[str, Any] = run.provenance()
+        """Versions, device, number formats, data rule and hash, as the engine wrote them at its start."""
         self.outcome: Outcome | None = run.state().outcome
         """None while the run goes on."""
         self._table = run.table()
@@ -45,26 +56,45 @@ class Record(Mapping[str, np.ndarray]):
     def __len__(self) -> int:
         return len(self._table)
 
+    def to_pandas(self) -> "pandas.DataFrame":
+        """A data frame with a row a step, indexed by the step. Needs pandas."""
+        frame = _needed("pandas").DataFrame({name: values for name, values in self.items() if name != "step"})
+        return frame.set_axis(self["step"].astype(np.int64), axis=0).rename_axis("step")
+
+    def to_polars(self) -> "polars.DataFrame":
+        """A data frame with a row a step; null where a column has no value. Needs polars."""
+        return _needed("polars").DataFrame(dict(self), nan_to_null=True)
+
+    def to_xarray(self) -> "xarray.Dataset":
+        """A dataset over `step`, with the words, symbol and unit of each variable. Needs xarray."""
+        columns = {column.name: column for column in self.run.columns}
+        variables = {
+            name: ("step", values, {"long_name": columns[name].words, "symbol": columns[name].symbol, "units": columns[name].unit or "1"})
+            for name, values in self.items() if name != "step"
+        }  # fmt: skip
+        return _needed("xarray").Dataset(variables, {"step": self["step"].astype(np.int64)}, {"run": self.name})
+
     def __repr__(self) -> str:
         ended = self.outcome.text if self.outcome else self.run.liveness()
         return f"<Record {self.name}: {self.run.row_count()} rows, {ended}>"
 
 
-def run(preset: str | RunSpec, *, overrides: Sequence[str] = (), name: str | None = None) -> Record:
+def run(preset: str | RunSpec, *, overrides: Sequence[str] = (), name: str | None = None, **fields: Any) -> Record:
     """Run to the end in this process, and return the record. The run directory is under `$EOS_HOME`, as for the app.
 
-    `preset` is a preset's name, the path of a preset file, or a specification; `overrides` are "section.field=value".
+    `preset` is a preset's name, the path of a preset file, or a specification; `overrides` are "section.field=value", and
+    `fields` the same by the field's own name, `learning_rate=0.05`, where no other section has one of that name.
     Raises UserError for bad input; a bad end (diverged, failed) is an outcome of the record, not an exception.
     """
-    stepping = _Stepping(preset, overrides, name)
+    stepping = _Stepping(preset, overrides, name, fields)
     for _ in stepping.blocks():
         pass
     return Record(stepping.run)
 
 
-def stream(preset: str | RunSpec, *, overrides: Sequence[str] = (), name: str | None = None) -> Iterator[dict[str, float]]:
+def stream(preset: str | RunSpec, *, overrides: Sequence[str] = (), name: str | None = None, **fields: Any) -> Iterator[dict[str, float]]:
     """Run in this process, and give each row as it is recorded, by column name. Closing the iterator stops the run."""
-    stepping = _Stepping(preset, overrides, name)
+    stepping = _Stepping(preset, overrides, name, fields)
     names = [column.name for column in stepping.run.columns]
     for block in stepping.blocks():
         for row in block:
@@ -79,11 +109,11 @@ def load(run: str | Path | None = None) -> Record:
 class _Stepping:
     """A run carried out in this process."""
 
-    def __init__(self, preset: str | RunSpec, overrides: Sequence[str], name: str | None):
+    def __init__(self, preset: str | RunSpec, overrides: Sequence[str], name: str | None, fields: Mapping[str, Any]):
         if not isinstance(preset, str | RunSpec):
             raise UserError(f"{preset!r}: expected a preset's name, the path of a preset file, or a RunSpec")
         spec = load_spec(preset, list(overrides)) if isinstance(preset, str) else with_overrides(preset, list(overrides))
-        self.run = store.create(ready(spec), name)
+        self.run = store.create(ready(with_overrides(spec, [_override(spec, *field) for field in fields.items()])), name)
 
     def blocks(self) -> Iterator[np.ndarray]:
         from engine.device import configure
@@ -92,3 +122,31 @@ class _Stepping:
         configure()
         with Writer(self.run) as writer:
             yield from Runner(self.run, writer).blocks()
+
+
+def _override(spec: RunSpec, name: str, value: Any) -> str:
+    """The override that sets the one field of this name. Raises UserError where there is none, or more than one."""
+    found = list(_paths(msgspec.to_builtins(spec), name))
+    if len(found) != 1:
+        named = f"is one of {one_of(found)}; say which in overrides" if found else "no field of this specification"
+        raise UserError(f"{name}: {named}")
+    plain = value.item() if isinstance(value, np.generic) else value
+    try:
+        return f"{found[0]}={tomli_w.dumps({'value': plain}).removeprefix('value =').strip()}"
+    except (TypeError, ValueError):
+        raise UserError(f"{name} = {value!r}: expected a number, a text, or a list of such") from None
+
+
+def _paths(tree: Mapping[str, Any], name: str, prefix: str = "") -> Iterator[str]:
+    for key, value in tree.items():
+        if key == name and prefix + key not in ("name", "title", "shows", "takes"):
+            yield prefix + key
+        elif isinstance(value, dict):
+            yield from _paths(value, name, f"{prefix}{key}.")
+
+
+def _needed(library: str) -> Any:
+    try:
+        return import_module(library)
+    except ModuleNotFoundError:
+        raise UserError(f"{library}: not installed; pip install {library}") from None

@@ -19,9 +19,10 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
 
 import engine
-from engine import control, data_cli, launch, records_cli, store
+from engine import control, data_cli, launch, records_cli, store, sweep_cli
 from engine import fork as forks
 from engine.control import AnyCommand, AnyEvent
+from engine.data.catalog import ready
 from engine.data_cli import DataDir
 from engine.errors import UserError, one_of
 from engine.follow import follow, log_note
@@ -47,6 +48,7 @@ app = App(
 )
 app.command(data_cli.app)
 records_cli.add_to(app)
+sweep_cli.add_to(app)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,6 +71,8 @@ def run_command(commands: App, argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at exit
         return BROKEN_PIPE
+    except MemoryError:
+        return report_error("not enough memory for that many rows; choose fewer --columns, or read metrics.f64 in pieces")
     except OSError as error:
         return report_error(f"{error.filename or 'a file'}: {error.strerror or error}")
     except KeyboardInterrupt:
@@ -211,38 +215,44 @@ def reproduce(
 
 
 @app.command
-def pause(name: str) -> int:
+def pause(name: str, *, json: Switch = False) -> int:
     """Pause a run at its next step.
 
     Args:
         name: A run's name, or the path of a run directory.
+        json: Print the answering event as one JSON object.
     """
-    return _tell(name, control.Pause())
+    return _tell(name, control.Pause(), json)
 
 
 @app.command
-def go(name: str) -> int:
+def go(name: str, *, json: Switch = False) -> int:
     """Let a paused run go on.
 
     Args:
         name: A run's name, or the path of a run directory.
+        json: Print the answering event as one JSON object.
     """
-    return _tell(name, control.Resume())
+    return _tell(name, control.Resume(), json)
 
 
 @app.command
-def advance(name: str, steps: int) -> int:
+def advance(name: str, steps: int, *, json: Switch = False) -> int:
     """Let a run take exactly this many steps, then pause.
 
     Args:
         name: A run's name, or the path of a run directory.
         steps: How many.
+        json: Print the answering event as one JSON object.
     """
-    return _tell(name, _checked(control.Advance, steps=steps))
+    return _tell(name, _checked(control.Advance, steps=steps), json)
 
 
 @app.command
-def fork(name: str, *, step: int | None = None, overrides: Overrides = (), new_name: str | None = None) -> int:
+def fork(
+    name: str, *, step: Annotated[int | None, Parameter(("--step", "--at"))] = None, overrides: Overrides = (),
+    new_name: str | None = None, json: Switch = False,
+) -> int:
     """Go on from a checkpoint of a run as a new run, with another learning rate or other settings.
 
     Args:
@@ -250,54 +260,62 @@ def fork(name: str, *, step: int | None = None, overrides: Overrides = (), new_n
         step: Fork from the newest checkpoint at or before this step; without it, from the newest of all.
         overrides: `section.field=value`, as in `--set optimizer.learning_rate=0.05`; may be repeated.
         new_name: The new run's name; made from the preset and the time when not given.
+        json: Print one JSON object: both names, and the step.
     """
     found = resolve(name)
     made = forks.fork(found, found.state().step if step is None else step, overrides, new_name)
     launch.start(made)
-    print_line(f"run {made.name} goes on from {found.name}")
+    if json:
+        print_json({"run": made.name, "from": found.name, "step": made.events()[-1].step})
+    else:
+        print_line(f"run {made.name} goes on from {found.name}")
     return 0
 
 
 @app.command
-def checkpoint(name: str) -> int:
+def checkpoint(name: str, *, json: Switch = False) -> int:
     """Have a run write a checkpoint now.
 
     Args:
         name: A run's name, or the path of a run directory.
+        json: Print the answering event as one JSON object.
     """
-    return _tell(name, control.Checkpoint())
+    return _tell(name, control.Checkpoint(), json)
 
 
 @app.command
-def stop(name: str) -> int:
+def stop(name: str, *, json: Switch = False) -> int:
     """Stop a run: its engine writes a checkpoint and ends. `resume` goes on from there.
 
     Args:
         name: A run's name, or the path of a run directory.
+        json: Print the answering event as one JSON object.
     """
-    return _tell(name, control.Stop())
+    return _tell(name, control.Stop(), json)
 
 
 @app.command
-def anchor(name: str, *, every: int | None = None) -> int:
+def anchor(name: str, *, every: int | None = None, json: Switch = False) -> int:
     """Set every prediction to the true displacement now.
 
     Args:
         name: A run's name, or the path of a run directory.
         every: Also every so many steps from here; 0 for no more by themselves.
+        json: Print the answering event as one JSON object.
     """
-    return _tell(name, _checked(control.Anchor, every=every))
+    return _tell(name, _checked(control.Anchor, every=every), json)
 
 
 @app.command
-def eta(name: str, learning_rate: float) -> int:
+def eta(name: str, learning_rate: float, *, json: Switch = False) -> int:
     """Change the learning rate of a run; θ† and the predictions restart at the new threshold.
 
     Args:
         name: A run's name, or the path of a run directory.
         learning_rate: The new η.
+        json: Print the answering event as one JSON object.
     """
-    return _tell(name, _checked(control.SetLearningRate, learning_rate=learning_rate))
+    return _tell(name, _checked(control.SetLearningRate, learning_rate=learning_rate), json)
 
 
 @app.command
@@ -311,6 +329,29 @@ def rm(name: str, *, force: Switch = False) -> int:
     found = resolve(name)
     store.remove(found, force)
     print_line(f"run {found.name}: removed", error=True)
+    return 0
+
+
+@app.command
+def check(preset: str, *, overrides: Overrides = (), json: Switch = False, data_dir: DataDir = None) -> int:
+    """Build a preset's problem and test it, without running it: its format, determinism, and three derivatives.
+
+    Args:
+        preset: A preset's name (`presets` lists them), or the path of a preset file.
+        overrides: `section.field=value`, as in `--set optimizer.learning_rate=0.05`; may be repeated.
+        json: Print one JSON object.
+    """
+    spec = ready(load_spec(preset, overrides), data_dir or "")
+    engine.configure()
+    problem, theta, facts = importlib.import_module("engine.problem").build(spec)
+    wrong = engine.complaints(problem, theta)
+    if wrong:
+        raise UserError(f"{spec.name}: {'; '.join(wrong)}")
+    found = {"preset": spec.name, **facts, "loss": float(problem.loss(theta))}
+    if json:
+        print_json(found)
+    else:
+        print_pairs([(name, str(value)) for name, value in found.items()])
     return 0
 
 
@@ -370,7 +411,7 @@ def _status(summary: Summary) -> int:
     return BAD_END if summary.outcome in BAD_ENDS else 0
 
 
-def _tell(name: str, command: AnyCommand) -> int:
+def _tell(name: str, command: AnyCommand, json: bool) -> int:
     """Leave a command for a run's engine, wait for its answer and print it. Returns the exit status."""
     found = resolve(name)
     liveness = found.liveness()
@@ -385,7 +426,10 @@ def _tell(name: str, command: AnyCommand) -> int:
         for event in journal.poll():
             if _answers(event, command):
                 refused = isinstance(event, control.Refused)
-                print_line(event.text, error=refused)
+                if json:
+                    print_json(event)
+                else:
+                    print_line(event.text, error=refused)
                 return BAD_INPUT if refused else 0
         time.sleep(0.05)
     print_line(f"run {found.name}: not answered yet; the command waits for the end of the step", error=True)

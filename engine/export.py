@@ -5,6 +5,7 @@ An empty cell, a null, or NaN in NPZ stands where a column has no value at a ste
 
 import csv
 import io
+import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -90,7 +91,7 @@ def blocks(run: Run, columns: Sequence[Column]) -> Iterator[np.ndarray]:
 
 def shown(value: float) -> str:
     """The shortest text that reads back as the same number; empty for none."""
-    if value != value:
+    if math.isnan(value):
         return ""
     return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
 

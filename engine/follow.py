@@ -47,7 +47,7 @@ class Followed:
 
     def poll(self) -> tuple[State, list[AnyEvent]]:
         """What is new: the state, and the events since the last call."""
-        self.gone = self.gone or _has_ended(self.pid)  # before the rest is read: then that is all there is
+        self.gone = self.gone or has_ended(self.pid)  # before the rest is read: then that is all there is
         rows = self._rows.poll()
         for column, k in self.run.index.items():
             values = rows[:, k]
@@ -108,7 +108,7 @@ def _stop(followed: Followed, times: int) -> str:
     return f"killed; every row on disk is kept, and `resume {followed.run.name}` goes on from the last checkpoint"
 
 
-def _has_ended(pid: int) -> bool:
+def has_ended(pid: int) -> bool:
     """Whether a child has ended. It is reaped here."""
     try:
         return os.waitpid(pid, os.WNOHANG)[0] == pid

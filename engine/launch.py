@@ -30,16 +30,26 @@ def start(run: Run) -> int:
     refuse_links(run)
     with open(run.path / "engine.log", "ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "engine", "work", str(run.path.resolve())],  # -P: nothing is imported from the home folder
+            command(run),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
             cwd=Path.home(),  # the caller's folder may vanish
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(_import_path())},
+            env=environment(),
         )
     process.returncode = 0  # it outlives this process on purpose: Python is not to warn of a child left running
     return process.pid
+
+
+def command(run: Run) -> list[str]:
+    """What to execute to be the engine of a run."""
+    return [sys.executable, "-P", "-m", "engine", "work", str(run.path.resolve())]  # -P: nothing is imported from the home folder
+
+
+def environment() -> dict[str, str]:
+    """The environment of an engine: this one's, and where eos lies."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join(_import_path())}
 
 
 def _import_path() -> list[str]:

@@ -43,6 +43,7 @@ class Outcomes(NamedTuple):
     """Seconds the engine worked."""
 
 
+@np.errstate(all="ignore")  # rows of unknown origin may hold anything
 def outcomes(run: Run) -> Outcomes:
     """What became of a run, as it stands."""
     summary, table = summarize(run), run.table()
@@ -74,9 +75,11 @@ def horizon(table: dict[str, np.ndarray], form: str | None) -> float | None:
     left, since = table[f"{form}.horizon"], table[f"{form}.since_anchor"]
     measured = np.isfinite(since)
     left, since = left[measured], since[measured]
-    ends = np.flatnonzero(np.append(np.diff(since) < 0, True)) if len(since) else []  # the last row of each anchor
+    if not len(since):
+        return None
+    ends = np.flatnonzero(np.append(np.diff(since) < 0, True))  # the last row of each anchor
     held = [left[end] if math.isfinite(left[end]) else since[end] for end in ends]
-    return float(np.median(held)) if held else None
+    return float(np.median(held))
 
 
 def rows_of(found: list[Outcomes]) -> tuple[list[str], list[list[object]]]:

@@ -80,6 +80,10 @@ def build(spec: specs.RunSpec) -> tuple[Problem, Array, dict[str, Any]]:
         problem, theta, facts = toy(spec.problem, spec.optimizer.learning_rate)
     elif isinstance(spec.problem, specs.Network):
         problem, theta, facts = network(spec.problem, spec.seed)
+    elif isinstance(spec.problem, specs.Own):
+        from engine import own
+
+        problem, theta, facts = own.build(spec.problem, spec.seed)
     else:
         raise UserError(f"{spec.name}: a phase portrait has no training problem")
     return decayed(problem, spec.optimizer.weight_decay), theta, facts

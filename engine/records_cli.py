@@ -16,7 +16,7 @@ from engine.export import FORMATS, chosen_columns, chosen_format, shown
 from engine.export import export as write
 from engine.launch import LIVE
 from engine.outcomes import Outcomes, outcomes, rows_of
-from engine.printed import cell, print_json, print_line, print_table, to_json
+from engine.printed import cell, harmless, print_json, print_line, print_table, to_json
 from engine.store import EventTail, RowTail, Run, resolve
 
 Columns = Annotated[tuple[str, ...], Parameter("--columns", negative=(), show_default=False)]
@@ -101,7 +101,8 @@ def print_outcomes(found: Sequence[Outcomes], csv: bool = False, json: bool = Fa
         sys.stdout.write(as_csv(found, before))
     elif found:
         names, rows = rows_of(list(found))
-        print_table([*before[0], *names], [[cell(value) for value in (*given.values(), *row)] for given, row in zip(before, rows, strict=True)])
+        whole = [[*values.values(), *row] for values, row in zip(before, rows, strict=True)]
+        print_table([*before[0], *names], [[cell(value) for value in row] for row in whole])
 
 
 def as_csv(found: Sequence[Outcomes], grid: Sequence[dict[str, Any]]) -> str:
@@ -113,7 +114,8 @@ def as_csv(found: Sequence[Outcomes], grid: Sequence[dict[str, Any]]) -> str:
     writer = csv.writer(body, lineterminator="\n")
     writer.writerow([*(grid[0] if grid else ()), *Outcomes._fields])
     for values, row in zip(grid, found, strict=True):
-        writer.writerow(["" if value is None else value for value in (*values.values(), *row)])
+        whole = ["" if value is None else value for value in (*values.values(), *row)]
+        writer.writerow([harmless(value) if isinstance(value, str) else value for value in whole])
     return body.getvalue()
 
 

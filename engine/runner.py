@@ -19,6 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from engine import control
@@ -27,7 +28,7 @@ from engine.device import configure, device_words
 from engine.errors import UserError
 from engine.experiment import Experiment
 from engine.spec import Phase, RunSpec
-from engine.store import HEARTBEAT_SECONDS, Outcome, Run, State, Status, Writer, load_checkpoint
+from engine.store import HEARTBEAT_SECONDS, LAST_STEP, Outcome, Run, State, Status, Writer, load_checkpoint
 
 RATE_SECONDS = 3.0
 """Window over which the step rate is measured."""
@@ -59,6 +60,7 @@ class Runner:
         self._pause_at: int | None = None
         self._pause_on: type[control.Event] | None = None  # kinds of event to pause at
         self._advancing = ""  # id of the advance command in progress
+        self._told: set[AnyEvent] = set()  # of steps that a killed engine took and this one takes again
         self._ticks: deque[tuple[float, int]] = deque()
         self._worked = run.state().seconds
         self._since = time.monotonic()
@@ -82,10 +84,10 @@ class Runner:
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Run to the end, giving the rows as they are recorded, (rows, columns). Closing the iterator stops the run."""
-        self._write_state()
         beat = threading.Thread(target=self._heartbeat, daemon=True)
         beat.start()
         try:
+            self._write_state()
             self._begin()
             while self.outcome is None:
                 self._obey()
@@ -98,9 +100,9 @@ class Runner:
             self._carry_out(control.Stop())
             self._checkpoint()
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-                raise
-            self._fail(f"{self.run.path}: {error.strerror}; every row up to here is kept. Make room, then `eos resume {self.run.name}`")
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            text = f"{error.filename or self.run.path}: {error.strerror or error}; every row up to here is kept."
+            self._fail(f"{text} {'Make room' if full else 'Mend that'}, then `eos resume {self.run.name}`")
         except UserError as error:
             self._fail(str(error))
         except Exception as error:
@@ -116,13 +118,14 @@ class Runner:
 
     def _begin(self) -> None:
         self.experiment = Experiment(self.spec)
-        began_with = (self.run.provenance().get("problem") or {}).get("sha256")
+        began_with = self.run.provenance().get("problem", {}).get("sha256")
         if began_with and began_with != self.experiment.facts.get("sha256"):
             raise UserError(f"run {self.run.name}: its data are not those it began with (SHA-256 {began_with}); bring those back")
         resumed = self._restore(self.experiment)
         self.writer.provenance(provenance(self.spec, self.experiment.facts))
         self.status = "running"
         step = self.experiment.clock.step
+        self._told = {_timeless(event) for event in self.run.events() if event.step >= step}
         text = f"continued from the checkpoint at step {step}" if resumed else "started"
         self._emit([control.Started(step=step, text=f"{text} on {device_words()}")])
         self._last_row = time.monotonic()
@@ -132,6 +135,8 @@ class Runner:
             try:
                 if leaves is None:
                     raise ValueError("not a readable npz file")
+                if int(leaves.get(LAST_STEP, -1)) > self.writer.last_step:  # as in a copy made of a live run
+                    raise ValueError(f"it is ahead of the record, which ends at step {self.writer.last_step}")
                 experiment.restore(leaves)
                 return True
             except (KeyError, ValueError) as error:
@@ -151,7 +156,7 @@ class Runner:
         block = self._record(progress.rows)
         for step, arrays in progress.curves:
             self.writer.curve(step, arrays)
-        self._emit(progress.events)
+        self._emit([event for event in progress.events if _timeless(event) not in self._told])
         self.outcome = progress.outcome
         self._tick(experiment.clock.step)
         if self._rehearsal is None:  # after the first rows: a curve should move first
@@ -310,6 +315,11 @@ def provenance(spec: RunSpec, facts: dict[str, Any]) -> dict[str, Any]:
         "precision": precision_words(spec), "matmul_precision": "highest", "seed": spec.seed, "problem": facts,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+def _timeless(event: AnyEvent) -> AnyEvent:
+    """The event without its time, as a repeated step gives it again."""
+    return msgspec.structs.replace(event, at=0.0)
 
 
 def _version(name: str) -> str:

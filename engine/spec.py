@@ -142,6 +142,20 @@ class Phase(Part, frozen=True, kw_only=True, tag_field="kind", tag="phase"):
     """X(0) of each orbit, in units of δ."""
 
 
+class Own(Part, frozen=True, kw_only=True, tag_field="kind", tag="own"):
+    """A loss of your own: what a Python function returns (`engine.from_loss`, `engine.from_flax`). `problem = "module:name"` is short
+    for it. The engine that runs it imports the module, and nothing else does."""
+
+    function: Annotated[str, Meta(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*\Z", max_length=200)]
+    """`module:name` of the function to call."""
+    folder: str = ""
+    """Folder of the module, looked at after Python's own path. Empty means where the command is given; a run keeps it."""
+    arguments: dict[Annotated[str, Meta(pattern=r"^[A-Za-z_]\w*\Z")], bool | int | float | str | tuple[bool | int | float | str, ...]] = {}
+    """What to call it with; the run's `seed` is added where it takes one."""
+    self_test: bool = True
+    """Test the loss before the run: its format, determinism, and three derivatives against differences. A kink fails it."""
+
+
 class Optimizer(Part, frozen=True, kw_only=True):
     """Full-batch gradient descent."""
 
@@ -261,7 +275,7 @@ class RunSpec(Part, frozen=True, kw_only=True):
     takes: Annotated[str, Meta(max_length=120)] = ""
     """How long it takes, and on what."""
     seed: Annotated[int, Meta(ge=0, lt=2**32)] = 0
-    problem: Network | Toy | Phase
+    problem: Network | Toy | Phase | Own
     optimizer: Optimizer
     budget: Budget = Budget()
     approach: Approach = Approach()
@@ -306,6 +320,8 @@ def load_spec_text(text: str, where: str) -> RunSpec:
 def from_tree(tree: dict[str, Any], where: str) -> RunSpec:
     """The specification in a tree of plain values, checked."""
     _refuse_unwritable(tree, where)
+    if isinstance(tree.get("problem"), str):
+        tree = tree | {"problem": {"kind": "own", "function": tree["problem"]}}
     try:
         spec = msgspec.convert(tree, RunSpec)
     except msgspec.ValidationError as error:
@@ -442,6 +458,8 @@ def _expectation(problem: str, keys: list[str], tree: dict[str, Any]) -> str:
         choices = _choices_at(keys, tree)
         if choices:
             return f"expected one of {one_of(choices)}"
+    if keys[-1:] == ["function"] and "matching regex" in problem:
+        return 'expected "module:name" of a Python function'
     if "matching regex" in problem:
         return 'expected up to 48 letters, digits, ".", "_" and "-", beginning with a letter or digit'
     return problem[0].lower() + problem[1:]

@@ -39,6 +39,10 @@ SILENT_AFTER_SECONDS = 30.0
 MAX_STATE_BYTES = 64 * 1024
 MAX_FACTS_BYTES = 1024 * 1024
 """Of provenance.json and columns.json."""
+MAX_JOURNAL_BYTES = 64 * 1024 * 1024
+"""Of events.jsonl, read at once."""
+LAST_STEP = "record.last_step"
+"""In a checkpoint: the last step of the record that it continues."""
 COLUMN_NAME = re.compile(r"^[A-Za-z0-9_.]{1,64}\Z")
 
 Status = Literal["starting", "running", "paused", "finished"]
@@ -200,7 +204,7 @@ class EventTail:
         try:
             with open_plain(self.path) as handle:
                 handle.seek(self.offset)
-                body = handle.read()
+                body = handle.read(MAX_JOURNAL_BYTES)
         except OSError:
             return []
         whole = body.rfind(b"\n") + 1
@@ -298,12 +302,12 @@ class Writer:
         self.run = run
         self.width = len(run.columns)
         self._lock = self._acquire()
-        self._cut_torn_tail()
-        count = run.row_count()
-        last = float(run.rows(count - 1)[0, 0]) if count else -1.0
-        if not (last.is_integer() and -1 <= last < 2**53):
-            raise UserError(f"{run.path / 'metrics.f64'}: its last row is at step {last}, so not written by eos; the run cannot go on")
-        self.last_step = int(last)
+        try:
+            self._cut_torn_tail()
+            self.last_step = self._last_step()
+        except BaseException:
+            self._lock.close()
+            raise
         self._metrics: IO[bytes] = open(run.path / "metrics.f64", "ab", buffering=0)
         self._events: IO[bytes] = open(run.path / "events.jsonl", "ab", buffering=0)
 
@@ -344,7 +348,7 @@ class Writer:
         The rows go to the disk first: a checkpoint never stands beyond the record it continues.
         """
         os.fsync(self._metrics.fileno())
-        final = _save(self.run.path / "checkpoints", step, arrays)
+        final = _save(self.run.path / "checkpoints", step, arrays | {LAST_STEP: np.array(self.last_step)})
         for old in self.run.checkpoints()[:-keep]:
             old.unlink(missing_ok=True)
         return final
@@ -365,6 +369,14 @@ class Writer:
                 time.sleep(0.05)
         handle.close()
         raise UserError(f"run {self.run.name}: another engine is at work on it; `eos attach {self.run.name}` shows it")
+
+    def _last_step(self) -> int:
+        count = self.run.row_count()
+        last = float(self.run.rows(count - 1)[0, 0]) if count else -1.0
+        if not (last.is_integer() and -1 <= last < 2**53):
+            path = self.run.path / "metrics.f64"
+            raise UserError(f"{path}: its last row is at step {last}, so not written by eos; the run cannot go on")
+        return int(last)
 
     def _cut_torn_tail(self) -> None:
         os.truncate(self.run.path / "metrics.f64", self.run.row_count() * 8 * self.width)
@@ -421,9 +433,10 @@ def refuse_links(run: Run) -> None:
     folders = [run.path, *(run.path / name for name in ("inbox", "checkpoints", "curves"))]
     for folder in folders:
         with suppress(FileNotFoundError, NotADirectoryError):
-            for entry in os.scandir(folder):
-                if entry.is_symlink():
-                    raise UserError(f"{entry.path}: a link; an engine writes into a run directory of plain files alone. Copy the run instead")
+            with os.scandir(folder) as entries:
+                links = [entry.path for entry in entries if entry.is_symlink()]
+            if links:
+                raise UserError(f"{links[0]}: a link, which an engine would follow out of the run; copy the run instead")
 
 
 def _read_text(path: Path) -> str:

@@ -33,6 +33,7 @@ class Summary(NamedTuple):
     """Seconds the engine worked."""
 
 
+@np.errstate(all="ignore")  # rows of unknown origin may hold anything
 def summarize(run: Run) -> Summary:
     """The summary of a run as it stands."""
     state, table = run.state(), run.table()

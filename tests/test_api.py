@@ -46,3 +46,50 @@ def test_importing_the_engine_is_cheap():
     code = "import sys, engine, engine.store, engine.control, engine.theory; print('jax' in sys.modules, 'flax' in sys.modules)"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.split() == ["False", "False"]
+
+
+def test_a_field_is_set_by_its_own_name_where_there_is_one(own_home):
+    record = engine.run("phase", learning_rate=np.float64(0.03), steps=7, starts=[0.2, 0.5], name="short")
+    assert (record.spec.optimizer.learning_rate, record.spec.budget.steps, record.spec.problem.starts) == (0.03, 7, (0.2, 0.5))
+    assert record.provenance["precision"] == "f64"
+    for fields, said in (
+        ({"momentum": 0.9}, "momentum: no field of this specification"),
+        ({"steps": object()}, "steps = <object object at .*: expected a number, a text, or a list"),
+        ({"steps": 0}, r"\[budget\] steps = 0"),
+    ):
+        with pytest.raises(UserError, match=said):
+            engine.run("phase", **fields)
+    with pytest.raises(UserError, match=r'kind: is one of "problem\.model\.kind", "problem\.kind"|"problem\.kind"'):
+        engine.run("fashion", kind="toy")
+
+
+def test_a_record_becomes_frames_and_datasets(own_home):
+    from synthetic import make_run
+
+    make_run(own_home, steps=150)
+    record = engine.load("made")
+    pandas = pytest.importorskip("pandas")
+    frame = record.to_pandas()
+    assert isinstance(frame, pandas.DataFrame)
+    assert list(frame.index[:2]) == [0, 1]
+    np.testing.assert_array_equal(frame["gd.x"], record["gd.x"])
+
+
+def test_a_record_becomes_a_polars_frame_with_nulls(own_home):
+    pytest.importorskip("polars")
+    from synthetic import EDGE, make_run
+
+    make_run(own_home, steps=150)
+    frame = engine.load("made").to_polars()
+    assert frame["gd.x"].null_count() == EDGE
+    assert frame["step"].to_list() == list(range(150))
+
+
+def test_a_record_becomes_a_dataset_with_units(own_home):
+    pytest.importorskip("xarray")
+    from synthetic import make_run
+
+    make_run(own_home, steps=150)
+    found = engine.load("made").to_xarray()
+    assert found["gd.y"].attrs["units"] == "1/η"
+    np.testing.assert_array_equal(found["gd.x"].sel(step=120), engine.load("made")["gd.x"][120])

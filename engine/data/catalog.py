@@ -13,7 +13,7 @@ import platformdirs
 from msgspec.structs import replace
 
 from engine.errors import UserError
-from engine.spec import Data, Network, RunSpec
+from engine.spec import Data, Network, Own, RunSpec
 
 
 class Entry(NamedTuple):
@@ -117,6 +117,8 @@ def ready(spec: RunSpec, data_dir: str = "") -> RunSpec:
 
     `data_dir` goes before the specification's own, where it needs one. Raises UserError when a file or data set is not there.
     """
+    if isinstance(spec.problem, Own):
+        return replace(spec, problem=replace(spec.problem, folder=str(Path(spec.problem.folder or ".").expanduser().absolute())))
     if not isinstance(spec.problem, Network):
         return spec
     data = spec.problem.data

@@ -1,0 +1,92 @@
+"""The paper's steps for a script: each a function of a `Problem` and arrays, with nothing of a run about it.
+
+    problem, theta = engine.from_loss(loss, params)
+    center = engine.stable_point(problem, theta, learning_rate)            # θ†_0
+    following = engine.constrained_step(problem, center, learning_rate)    # θ†_1
+    v = engine.predicted_step(problem, center, following, theta - center.theta, learning_rate)
+
+Products are taken in θ's number format; float64 is what the tolerances are made for. The recorded runs go the same way with
+warm starts, fewer ∇S and products in `precision.curvature` (`engine.edge`).
+"""
+
+from typing import Literal
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from engine import trajectories as tr
+from engine.curvature import TaylorCenter, grad_sharpness, measure, random_start, taylor_center
+from engine.errors import UserError
+from engine.problem import Problem, require_x64
+
+Form = Literal["generalized", "transported", "code", "full_cubic"]
+
+
+def center_at(problem: Problem, theta: Array, start: Array | None = None, tolerance: float = 1e-6) -> TaylorCenter:
+    """The expansion of the loss about any θ (p,): L, ∇L, the top two eigenpairs, ∇S, α, β.
+
+    `start` (2, p) are vectors to start the eigensolver from, random ones when not given. Raises UserError when the top pair's
+    relative residual ‖Hu−Su‖/S stays above `tolerance`.
+    """
+    require_x64()
+    theta = jnp.asarray(theta)
+    if theta.ndim != 1 or not jnp.issubdtype(theta.dtype, jnp.floating):
+        raise UserError(f"θ: an array of shape {theta.shape} and format {theta.dtype}; expected a flat one (p,) of floats")
+    dtype = str(theta.dtype)
+    if start is None:
+        start = random_start(0, 0, min(2, theta.size), theta.size, dtype)
+    point = measure(problem, theta, start, tolerance, dtype)
+    residual = float(point.eigen.residuals[0])
+    if not residual <= tolerance:
+        spent = int(point.eigen.hvps)
+        raise UserError(f"the top eigenpair has a residual of {residual:.1e} after {spent} products; asked for {tolerance:.1e}")
+    u = point.eigen.vectors[0]
+    return taylor_center(point, grad_sharpness(problem, theta, u, dtype), u)
+
+
+def stable_point(
+    problem: Problem, theta: Array, learning_rate: float, tolerance: float = 1e-6, most: int = 20, previous: TaylorCenter | None = None
+) -> TaylorCenter:
+    """The point θ† of the stable set M (Definition 4) that linearised projections lead to from θ (p,), with its expansion.
+
+    M holds S ≤ 2/η (S = 2/η where α > 0) and ∇L·u = 0: both residuals, |S−2/η|·η/2 and |∇L·u|/‖∇L‖, are within `tolerance`.
+    `previous` gives the sign of u. Raises UserError after `most` projections.
+    """
+    vectors = None if previous is None else previous.eigen.vectors
+    for _ in range(most + 1):
+        center = center_at(problem, theta, vectors, tolerance)
+        point = tr.Point(center.theta, center.loss, center.grad, center.eigen)
+        active = bool(center.alpha > 0)  # the constraint pushes: θ† slides along S = 2/η
+        left = tr.residuals(point, learning_rate, active)
+        if max(float(left.sharpness), float(left.gradient)) <= tolerance:
+            return center if previous is None else taylor_center(point, center.grad_sharpness, previous.top_eigenvector)
+        theta, vectors = tr.project(point, center.grad_sharpness, learning_rate, active), center.eigen.vectors
+    raise UserError(
+        f"no point of the stable set within {tolerance:.1e} after {most} projections: |S−2/η|·η/2 = {float(left.sharpness):.1e}, "
+        f"|∇L·u|/‖∇L‖ = {float(left.gradient):.1e}; is S near 2/η = {2 / learning_rate:.4g}?"
+    )
+
+
+def constrained_step(problem: Problem, center: TaylorCenter, learning_rate: float, tolerance: float = 1e-6, most: int = 20) -> TaylorCenter:
+    """θ†_{t+1} from θ†_t: a step of gradient descent projected onto the stable set (Definition 5).
+
+    It begins at Lemma 13's first guess and projects until both residuals are within `tolerance`; `most` as in `stable_point`.
+    """
+    return stable_point(problem, tr.first_guess(center, learning_rate), learning_rate, tolerance, most, center)
+
+
+def predicted_step(
+    problem: Problem, center: TaylorCenter, following: TaylorCenter, v: Array, learning_rate: float, form: Form = "transported"
+) -> Array:
+    """v⋆_{t+1} (p,) from v⋆_t (p,), the predicted displacement from θ†: x⋆ = u·v⋆ and y⋆ = ∇S⊥·v⋆ (`displacement`).
+
+    `transported` is Definition 7, `generalized` Appendix F, `code` the authors' form, `full_cubic` has all of the cubic term.
+    `center` is θ†_t and `following` θ†_{t+1}, whose u the prediction is carried to.
+    """
+    if form not in tr.Predictions._fields:
+        raise UserError(f'form "{form}": not known; expected one of {", ".join(tr.Predictions._fields)}')
+    dtype, every = str(np.dtype(center.theta.dtype)), tr.Predictions(v, v, v, v)
+    slope = tr.forecast(problem, center, every, learning_rate, dtype)[1]
+    advance = tr.predict(problem, center, every, slope, learning_rate, (form,), dtype)
+    return getattr(tr.carry(advance, following.top_eigenvector), form)

@@ -1,0 +1,98 @@
+"""The command `sweep`: a grid of runs, here or on a cluster, and the table of what became of them."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from cyclopts import App, Parameter
+from cyclopts.validators import Number
+
+from engine import store
+from engine import sweep as sweeps
+from engine.cluster import Cluster, hand_in
+from engine.data_cli import DataDir
+from engine.errors import UserError
+from engine.outcomes import outcomes
+from engine.printed import print_line
+from engine.records_cli import print_outcomes
+from engine.store import Run
+
+Repeated = Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)]
+Overrides = Annotated[tuple[str, ...], Parameter("--set", negative=(), show_default=False)]
+Switch = Annotated[bool, Parameter(negative=(), show_default=False)]
+
+
+def sweep(
+    preset: str, *, grid: Repeated = (), overrides: Overrides = (), name: str | None = None,
+    workers: Annotated[int, Parameter(validator=Number(gte=1, lte=1024))] = 1, table: Switch = False, csv: Switch = False,
+    json: Switch = False, plot: Path | None = None, cluster: Cluster | None = None, submit: Repeated = (), wait: Switch = False,
+    data_dir: DataDir = None,
+) -> int:
+    """Run a preset over a grid of settings and print a table of what became of each. The same command goes on where it was left.
+
+    Args:
+        preset: A preset's name (`presets` lists them), or the path of a preset file.
+        grid: `section.field=a,b,c`, or `=0..4`; may be repeated, and every combination is run.
+        overrides: `section.field=value` for every run; may be repeated.
+        name: What the names of the runs begin with; that of the preset and `-sweep` when not given.
+        workers: Engines at work at once.
+        table: Start nothing; print the table as it stands.
+        csv: Print the table as comma-separated values, every digit.
+        json: Print the table as one JSON array.
+        plot: Save a figure of the table, too: .svg, .png or .pdf; needs the extra `figures`.
+        cluster: Hand the runs in through submitit, and return; needs the extra `slurm`. `local` and `debug` are its stand-ins.
+        submit: `key=value` for the jobs, as in `--submit timeout_min=240 --submit slurm_partition=gpu`; may be repeated.
+        wait: Wait for the jobs of the cluster.
+    """
+    from engine.cli import BAD_END, BAD_ENDS, INTERRUPTED
+
+    if not grid:
+        raise UserError("--grid: missing; expected section.field=value,value,…, as in optimizer.learning_rate=0.02,0.04")
+    points = sweeps.points(preset, [sweeps.axis(text) for text in grid], overrides, name, data_dir or "")
+    interrupted = False
+    if table:
+        runs = [sweeps.run_of(point) for point in points]
+    elif cluster is not None:
+        runs = list(_on_cluster(points, cluster, submit, wait))
+    else:
+        runs, interrupted = sweeps.sweep(points, workers)
+    begun = [(point.values, run) for point, run in zip(points, runs, strict=True) if run is not None]
+    found = [outcomes(run) for _, run in begun]
+    if len(begun) < len(points):
+        print_line(f"{len(points) - len(begun)} of {len(points)} points have not begun", error=True)
+    print_outcomes(found, csv, json, [values for values, _ in begun])
+    if plot is not None and found:
+        from engine.sweep_plot import save
+
+        save([values for values, _ in begun], found, plot)
+    if interrupted:
+        return INTERRUPTED
+    return BAD_END if not (table or cluster) and any(row.outcome in BAD_ENDS for row in found) else 0
+
+
+def _on_cluster(points: list[sweeps.Point], cluster: Cluster, submit: tuple[str, ...], wait: bool) -> list[Run]:
+    parameters = dict(map(_parameter, submit))
+    runs = [sweeps.run_of(point) or store.create(point.spec, point.name) for point in points]
+    open_runs = [run for run in runs if not sweeps.is_over(run) and not run.is_locked()]
+    jobs = hand_in(open_runs, cluster, parameters, store.home() / ".submitit")
+    for run, job in zip(open_runs, jobs, strict=True):
+        print_line(f"{run.name}: job {job.job_id}", error=True)
+    if wait or cluster == "debug":  # that one works only while it is waited for
+        for job in jobs:
+            job.wait()
+    return runs
+
+
+def _parameter(text: str) -> tuple[str, Any]:
+    key, separator, raw = text.partition("=")
+    if not separator or not key.isidentifier():
+        raise UserError(f"--submit {text[:100]}: expected key=value, as in timeout_min=240")
+    try:
+        return key, msgspec.json.decode(raw)
+    except msgspec.DecodeError:
+        return key, raw
+
+
+def add_to(app: App) -> None:
+    """Add the command of this module to a command line."""
+    app.command(sweep)

@@ -1,0 +1,146 @@
+"""Problems of one's own: a plain loss and flax modules give the losses they say, and what is wrong is told before a run."""
+
+import subprocess
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen, nnx
+
+import engine
+from engine import own, store
+from engine.cli import BAD_INPUT, main
+from engine.errors import UserError
+from engine.problem import build
+from engine.spec import from_tree, load_spec_text, to_toml
+
+pytestmark = pytest.mark.usefixtures("x64")
+HERE = Path(__file__).parent
+
+
+def own_spec(function: str, **fields):
+    problem = {"kind": "own", "function": f"own_problems:{function}", "folder": str(HERE), **fields}
+    return from_tree({"name": "mine", "problem": problem, "optimizer": {"learning_rate": 0.1}}, "test")
+
+
+def test_a_plain_loss_is_its_problem_on_any_tree():
+    tree = {"a": jnp.array([1.0, 2.0]), "b": [jnp.array(3.0)]}
+    data = np.array([2.0, 5.0])
+    problem, theta = engine.from_loss(lambda p, d: jnp.sum(p["a"] ** 3 * d.astype(p["a"].dtype)) + p["b"][0] ** 2, tree, data)
+    np.testing.assert_array_equal(theta, [1, 2, 3])
+    assert problem.loss(theta) == 1 * 2 + 8 * 5 + 9
+    np.testing.assert_allclose(problem.gradient(theta), [6, 60, 6])
+    np.testing.assert_allclose(problem.derivative(theta, 3, jnp.ones(3), jnp.ones(3)), [12, 30, 0])
+    assert engine.complaints(problem, theta) == []
+
+
+def test_linen_and_nnx_modules_are_means_over_their_examples():
+    inputs, targets = np.random.default_rng(0).normal(size=(5, 3)), np.random.default_rng(1).normal(size=(5, 2))
+    module = linen.Dense(2)
+    problem, theta = engine.from_flax(module, inputs, targets, "half_mse", seed=4)
+    params = module.init(jax.random.key(4), inputs[:1])["params"]
+    expected = np.mean(np.sum((inputs @ np.asarray(params["kernel"], float) - targets) ** 2, axis=1)) / 2
+    np.testing.assert_allclose(problem.loss(theta), expected, rtol=1e-12)
+    dense = nnx.Linear(3, 2, rngs=nnx.Rngs(1))
+    problem, theta = engine.from_flax(dense, inputs, targets, lambda f, y: jnp.sum(jnp.abs(f - y) ** 3, axis=1))
+    outputs = inputs @ np.asarray(dense.kernel[...], float)
+    np.testing.assert_allclose(problem.loss(theta), np.mean(np.sum(np.abs(outputs - targets) ** 3, axis=1)), rtol=1e-12)
+    assert (theta.shape, theta.dtype) == ((8,), jnp.float64)
+    assert engine.complaints(problem, theta) == []
+
+
+def test_modules_with_state_and_unknown_criteria_are_refused():
+    class Normed(linen.Module):
+        @linen.compact
+        def __call__(self, inputs):
+            return linen.BatchNorm(use_running_average=True)(inputs)
+
+    data = np.ones((4, 2)), np.ones((4, 2))
+    with pytest.raises(UserError, match='has "batch_stats" beside its parameters'):
+        engine.from_flax(Normed(), *data)
+    with pytest.raises(UserError, match="has state beside its parameters"):
+        engine.from_flax(nnx.BatchNorm(2, rngs=nnx.Rngs(0)), *data)
+    with pytest.raises(UserError, match="criterion 'mae': not known; expected a function or one of"):
+        engine.from_flax(linen.Dense(2), *data, "mae")
+    with pytest.raises(UserError, match="dict: expected a flax module"):
+        engine.from_flax({}, *data)
+    with pytest.raises(UserError, match=r"parameters of formats \['int64'\]"):
+        engine.from_loss(jnp.sum, jnp.arange(3))
+
+
+WRONG = {
+    "fixed_format": "the loss is float32 where θ is float64",
+    "raised_format": "the loss is float64 where θ is float32; a float64 constant raises it",
+    "vector": r"the loss has shape \(3,\); expected a single number",
+    "chance": ".* at the same θ; expected a function of its parameters alone",
+    "root": "the gradient is not finite where it starts",
+    "endless": "the loss is inf where it starts",
+    "stopped": "the gradient is off from differences of the one below",
+    "failing": "the loss fails: TypeError",
+    "two_dimensional": r"θ has shape \(2, 2\)",
+    "nothing": "returned a NoneType; expected that of engine.from_loss or engine.from_flax",
+    "absent": "module own_problems has no absent",
+}
+
+
+@pytest.mark.parametrize("function", WRONG)
+def test_what_is_wrong_with_a_loss_is_said(function):
+    with pytest.raises(UserError, match=f"own_problems:{function}: {WRONG[function]}"):
+        build(own_spec(function))
+
+
+def test_arguments_and_the_seed_reach_the_function_and_others_are_refused():
+    problem, theta, facts = build(own_spec("good", arguments={"scale": 2.0}))
+    base = own.from_loss(lambda w: jnp.sum(jnp.tanh(w) ** 2 * (1 + jnp.arange(3))), theta).problem
+    np.testing.assert_allclose(problem.loss(theta), 2 * base.loss(theta))
+    assert (facts["parameters"], facts["data"]) == (3, "own_problems:good")
+    assert build(own_spec("tuple_of_two", self_test=False))[1].shape == (3,)
+    with pytest.raises(UserError, match=r"does not take \[problem.arguments\] size"):
+        build(own_spec("good", arguments={"size": 2}))
+    with pytest.raises(UserError, match=r"no module nowhere_to_be_found in /.* or Python's path; \[problem\] folder says where it lies"):
+        build(from_tree({"name": "x", "problem": {"kind": "own", "function": "nowhere_to_be_found:f", "folder": "/"},
+                         "optimizer": {"learning_rate": 1}}, "test"))
+
+
+def test_a_preset_names_a_function_in_one_line_and_survives_being_written():
+    spec = load_spec_text('name = "mine"\nproblem = "own_problems:good"\n[optimizer]\nlearning_rate = 0.1', "f")
+    assert (spec.problem.function, spec.problem.self_test) == ("own_problems:good", True)
+    assert load_spec_text(to_toml(spec), "again") == spec
+    for wrong in ("own_problems", "a:b:c", "os;x:f", "../x:f"):
+        with pytest.raises(UserError, match=r'\[problem\] function = ".*"; expected "module:name" of a Python function'):
+            load_spec_text(f'name = "mine"\nproblem = "{wrong}"\n[optimizer]\nlearning_rate = 0.1', "f")
+
+
+def test_the_module_is_imported_by_the_engine_alone(tmp_path, own_home, capfd, monkeypatch):
+    """Listing, showing and starting a run never import what its specification names."""
+    mark = tmp_path / "imported"
+    (tmp_path / "marked.py").write_text(f"open({str(mark)!r}, 'w').close()\nfrom own_problems import good\n")
+    preset = tmp_path / "mine.toml"
+    preset.write_text('problem = "marked:good"\n[optimizer]\nlearning_rate = 0.1\n[budget]\nsteps = 30\n')
+    monkeypatch.chdir(tmp_path)
+    from engine import launch
+    from engine.data.catalog import ready
+    from engine.spec import load_spec
+
+    run = store.create(ready(load_spec(str(preset))), "mine")
+    for argv in (["ls"], ["show", "mine"], ["compare", "mine"], ["export", "mine"], ["tail", "mine"]):
+        assert main(argv) == 0
+    assert not mark.exists()
+    monkeypatch.setenv("PYTHONPATH", f"{HERE.parent}:{HERE}")
+    assert subprocess.run(launch.command(run), cwd="/", env=launch.environment(), check=False).returncode == 0
+    assert mark.exists()
+    assert run.state().outcome.kind in ("completed", "edge_never_reached")
+    assert run.provenance()["problem"]["data"] == "marked:good"
+    capfd.readouterr()
+
+
+def test_check_tells_of_a_preset_without_running_it(tmp_path, capfd, own_home):
+    preset = tmp_path / "mine.toml"
+    preset.write_text(f'[problem]\nkind = "own"\nfunction = "own_problems:good"\nfolder = "{HERE}"\n[optimizer]\nlearning_rate = 0.1\n')
+    assert main(["check", str(preset), "--json"]) == 0
+    assert '"parameters": 3' in capfd.readouterr().out
+    assert main(["check", str(preset), "--set", "problem.function=own_problems:stopped"]) == BAD_INPUT
+    assert "own_problems:stopped: the gradient is off" in capfd.readouterr().err
+    assert not own_home.exists()
