@@ -334,7 +334,7 @@ def rm(name: str, *, force: Switch = False) -> int:
 
 @app.command
 def check(preset: str, *, overrides: Overrides = (), json: Switch = False, data_dir: DataDir = None) -> int:
-    """Build a preset's problem and test it, without running it: its format, determinism, and three derivatives.
+    """Build a preset's problem and test it, without running it: its format, determinism, three derivatives, and memory.
 
     Args:
         preset: A preset's name (`presets` lists them), or the path of a preset file.
@@ -347,11 +347,13 @@ def check(preset: str, *, overrides: Overrides = (), json: Switch = False, data_
     wrong = engine.complaints(problem, theta)
     if wrong:
         raise UserError(f"{spec.name}: {'; '.join(wrong)}")
+    memory = importlib.import_module("engine.memory")
+    needed = memory.estimate(problem, theta, spec.precision.edge, spec.precision.curvature)
     found = {"preset": spec.name, **facts, "loss": float(problem.loss(theta))}
     if json:
-        print_json(found)
+        print_json(found | {"memory": {**needed._asdict(), "total": needed.total}})
     else:
-        print_pairs([(name, str(value)) for name, value in found.items()])
+        print_pairs([*((name, str(value)) for name, value in found.items()), ("memory", f"about {memory.words(needed.total)}")])
     return 0
 
 

@@ -70,10 +70,11 @@ def from_flax(module: Any, inputs: np.ndarray, targets: np.ndarray, criterion: A
             raise UserError(f"{type(module).__name__}: has {one_of(others)} beside its parameters; expected a module of parameters alone")
         params = variables["params"]
 
-        def apply(params: Any, inputs: Array) -> Array:
+        def apply(params: Any, inputs: Array) -> Any:
             return module.apply({"params": params}, inputs)
     elif isinstance(module, nnx.Module):
-        graph, params, rest = nnx.split(module, nnx.Param, ...)
+        parts: tuple[Any, ...] = nnx.split(module, nnx.Param, ...)
+        graph, params, rest = parts
         if jax.tree.leaves(rest):
             raise UserError(f"{type(module).__name__}: has state beside its parameters; expected a module of parameters alone")
 

@@ -127,6 +127,7 @@ class Learning(NamedTuple):
     outputs: Callable[[Array, Array], Array]
     """(θ, inputs (n, …)) to the network's outputs (n, k)."""
     micro_batch: int
+    devices: int
     label: str
 
     @property
@@ -136,7 +137,7 @@ class Learning(NamedTuple):
 
     def batches(self, inputs: np.ndarray, targets: np.ndarray) -> "Batches":
         """Examples on the device, to take a mean over."""
-        return _batches(inputs, targets, self.micro_batch)
+        return _batches(inputs, targets, self.micro_batch, self.devices)
 
     def mean(self, per_example: Callable[[Array, Array], Array], batches: "Batches") -> Problem:
         """The mean of `per_example` (outputs, targets) -> (n,) over batches as a function of θ."""
@@ -159,7 +160,8 @@ def learning(part: specs.Network, seed: int) -> Learning:
     def outputs(theta: Array, inputs: Array) -> Array:
         return model.apply(restore(theta), inputs)
 
-    return Learning(dataset, theta, outputs, part.micro_batch, f"{part.model.__struct_config__.tag} on {dataset.name}")
+    label = f"{part.model.__struct_config__.tag} on {dataset.name}"
+    return Learning(dataset, theta, outputs, part.micro_batch, _devices(part.devices), label)
 
 
 Batches = tuple[Array, Array, Array]
@@ -174,16 +176,33 @@ def _accumulated(batch_loss: Callable, theta: Array, batches: Batches) -> Array:
     return lax.scan(body, jnp.zeros((), theta.dtype), batches)[0]
 
 
-def _batches(inputs: np.ndarray, targets: np.ndarray, size: int) -> Batches:
-    """Examples in batches of `size`, all in one for 0; the last batch is filled up with examples of weight 0."""
+def _devices(wanted: int) -> int:
+    """How many devices share out the examples; all for 0. Raises UserError where there are fewer."""
+    there = jax.local_device_count()
+    if wanted > there:
+        raise UserError(f"[problem] devices = {wanted}: this machine has {there} for jax; expected up to {there}, or 0 for all")
+    return wanted or there
+
+
+def _batches(inputs: np.ndarray, targets: np.ndarray, size: int, devices: int = 1) -> Batches:
+    """Examples in batches of `size`, all in one for 0; the last batch is filled up with examples of weight 0.
+
+    Several devices take equal shares of each batch. XLA then computes every mean on all of them and adds up the parts: θ, and
+    whatever else is no example, is on each.
+    """
     count = len(inputs)
-    size = size or count
+    size = -(-(size or count) // devices) * devices
     index = np.arange(-(-count // size) * size)
     weights = np.where(index < count, 1 / count, 0.0)
     index = np.minimum(index, count - 1)
+    shares = None
+    if devices > 1:
+        mesh = jax.sharding.Mesh(np.array(jax.local_devices()[:devices]), ("examples",))
+        shares = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, "examples"))
 
     def shaped(array: np.ndarray) -> Array:
-        return jnp.asarray(array.reshape(-1, size, *array.shape[1:]))
+        batches = array.reshape(-1, size, *array.shape[1:])
+        return jnp.asarray(batches) if shares is None else jax.device_put(batches, shares)
 
     return shaped(inputs[index]), shaped(targets[index]), shaped(weights)
 

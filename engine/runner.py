@@ -27,7 +27,7 @@ from engine.control import AnyCommand, AnyEvent
 from engine.device import configure, device_words
 from engine.errors import UserError
 from engine.experiment import Experiment
-from engine.spec import Phase, RunSpec
+from engine.spec import Network, Phase, RunSpec
 from engine.store import HEARTBEAT_SECONDS, LAST_STEP, Outcome, Run, State, Status, Writer, load_checkpoint
 
 RATE_SECONDS = 3.0
@@ -107,6 +107,9 @@ class Runner:
             self._fail(str(error))
         except Exception as error:
             traceback.print_exc()  # into engine.log, for whoever mends it
+            if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+                self._fail(self._out_of_memory())
+                return
             self._fail(f"the engine failed: {_first_line(error)}; see {self.run.path / 'engine.log'}, then `eos resume {self.run.name}`")
         finally:
             self._ended.set()
@@ -244,6 +247,17 @@ class Runner:
     def _fail(self, text: str) -> None:
         step = self.experiment.clock.step if self.experiment else 0
         self.outcome = Outcome(kind="failed", step=step, text=text)
+
+    def _out_of_memory(self) -> str:
+        kept = self.run.checkpoints()
+        stands = f"the last checkpoint, {kept[-1].name}, stands" if kept else "there is no checkpoint yet"
+        if not isinstance(self.spec.problem, Network):
+            return f"{device_words()} has not enough memory for this problem; {stands}"
+        again = f"eos fork {self.run.name}" if kept else f"eos run {self.spec.name}"
+        return (
+            f"{device_words()} has not enough memory; {stands}. `{again} --set problem.micro_batch=N` goes on with N examples a pass, "
+            f"and `eos check {self.spec.name} --set problem.micro_batch=N` says what that needs"
+        )
 
     def _finish(self, outcome: Outcome) -> None:
         self.status = "finished"

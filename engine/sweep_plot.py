@@ -21,7 +21,7 @@ def save(grid: Sequence[dict[str, Any]], found: Sequence[Outcomes], file: Path) 
     kept = [name for name in SHOWN if any(getattr(row, name) is not None for row in found)]
     field, *others = grid[0]
     figure = Figure(figsize=(8, 2 * len(kept) + 1), layout="constrained")
-    axes = figure.subplots(len(kept), 1, sharex=True, squeeze=False)[:, 0] if kept else []
+    axes: Any = figure.subplots(len(kept), 1, sharex=True, squeeze=False)[:, 0] if kept else []
     for axis, name in zip(axes, kept, strict=True):
         lines: dict[str, list[tuple[Any, Any]]] = {}
         for values, row in zip(grid, found, strict=True):

@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted((ROOT / "tests" / "examples").glob("*.py"))
 TOLD = {
-    "own_loss": "S = 40.0000, 2/η = 40.0000",
-    "own_model": "η = 0.4: S·η/2 = ",
+    "own_loss": "S = 40.0022, 2/η = 40.0000",
+    "own_model": "η = 0.3: S·η/2 = ",
     "read_a_run": "completed 300 steps in",
 }
 

@@ -1,0 +1,109 @@
+"""Memory told before a run and when it has run out, and examples shared out to several devices."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from engine import problem, store
+from engine.errors import UserError
+from engine.memory import estimate, words
+from engine.runner import Runner
+from engine.spec import with_overrides
+
+from small import chebyshev_problem, chebyshev_spec, toy_spec
+
+pytestmark = pytest.mark.usefixtures("x64")
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_estimate_counts_the_data_and_falls_with_the_micro_batch():
+    spec = with_overrides(chebyshev_spec(), ["problem.data.examples=4096", "problem.model.widths=[64, 64]"])
+    whole, theta, _ = problem.build(spec)
+    parts = problem.build(with_overrides(spec, ["problem.micro_batch=64"]))[0]
+    at_once, in_parts = estimate(whole, theta), estimate(parts, theta)
+    assert at_once.examples == in_parts.examples == sum(np.asarray(leaf).nbytes for leaf in whole.data)
+    assert at_once.hvp > 4096 * 64 * 4  # one layer's outputs at least
+    for name in ("gradient", "hvp", "third_derivative"):
+        assert getattr(in_parts, name) < getattr(at_once, name) / 4, name
+    assert words(at_once.total).endswith(" MB")
+    assert [words(count) for count in (12, 1234, 5_600_000_000)] == ["12 B", "1.23 kB", "5.6 GB"]
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes")])
+def test_a_device_without_memory_ends_the_run_with_advice_and_the_checkpoint_stands(error, monkeypatch):
+    run = store.create(with_overrides(toy_spec(0.05), ["recording.checkpoint_seconds=1e-9"]), "small")
+    with store.Writer(run) as writer:
+        engine = Runner(run, writer)
+        blocks = engine.blocks()
+        next(blocks), next(blocks)
+        monkeypatch.setattr(engine.experiment, "advance", lambda _: (_ for _ in ()).throw(error))
+        assert list(blocks) == []
+    assert run.state().outcome.kind == "failed"
+    assert "has not enough memory for this problem; the last checkpoint, step-" in run.state().outcome.text
+    assert run.row_count() == int(run.checkpoints()[-1].stem.removeprefix("step-"))
+    engine.spec = chebyshev_spec()
+    assert "`eos fork small --set problem.micro_batch=N` goes on with N examples a pass" in engine._out_of_memory()
+
+
+def test_more_devices_than_there_are_is_told():
+    with pytest.raises(UserError, match=r"\[problem\] devices = 64: this machine has \d+ for jax; expected up to"):
+        problem.build(with_overrides(chebyshev_spec(), ["problem.devices=64"]))
+
+
+ON_EIGHT = """
+import json, sys
+import numpy as np
+import jax
+import engine
+engine.configure()
+from engine.experiment import Experiment
+from engine.problem import build
+from engine.spec import with_overrides
+from small import chebyshev_spec, rows
+assert jax.local_device_count() == 8
+found = {}
+for devices in (1, 8):
+    # 12 examples: the last of eight equal shares are filled up
+    spec = with_overrides(chebyshev_spec(0.2, flow=False, landscape_every=0, gauges_every=0, predictions=["transported"]),
+                          [f"problem.devices={devices}", "problem.micro_batch=%d"])
+    problem, theta, _ = build(spec)
+    assert len(problem.data[0].sharding.device_set) == devices
+    v = jax.numpy.sin(jax.numpy.arange(theta.size))
+    parts = jax.jit(lambda p, t, v: (p.loss(t), p.gradient(t), p.hvp(t, v), p.derivative(t, 3, v, v)))(problem, theta, v)
+    run = {}
+    if %d:
+        experiment = Experiment(spec)
+        run = {name: values.tolist() for name, values in rows(experiment, 330).items() if name != "cost.seconds"}
+        assert experiment.edge_step is not None
+    found[devices] = {"parts": [np.asarray(part).tolist() for part in parts], "run": run}
+json.dump(found, sys.stdout)
+"""
+
+
+@pytest.mark.parametrize(("micro_batch", "run"), [(0, True), (5, False)])
+def test_eight_devices_give_what_one_gives(micro_batch, run):
+    """Loss, ∇L, HVP and ∇³L(v,v) to rounding, and a run through the edge to 1e-6 of each column's size: sums go in another order."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    command = [sys.executable, "-c", ON_EIGHT % (micro_batch, run)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=500)
+    assert done.returncode == 0, done.stderr
+    one, eight = json.loads(done.stdout).values()
+    for a, b in zip(one["parts"], eight["parts"], strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-10, atol=1e-13)
+    for name in one["run"]:
+        values, others = (np.array(found["run"][name], float) for found in (one, eight))
+        if not name.startswith("cost.") and "residual" not in name and np.isfinite(values).any():
+            np.testing.assert_allclose(others, values, rtol=1e-6, atol=1e-6 * np.nanmax(np.abs(values)), err_msg=name)
+
+
+def test_one_device_is_as_before():
+    built, theta = chebyshev_problem()
+    assert len(built.data[0].sharding.device_set) == 1
+    assert jnp.isfinite(built.loss(theta))
