@@ -1,7 +1,7 @@
 """The headless command line: runs, and commands to running engines, without a view.
 
 stdout carries the data, stderr the story. Exit status: 0 done; 2 bad input, told in one sentence; 3 the run ended badly
-(diverged, failed, crashed); 130 interrupted with Ctrl-C, the engine stopped cleanly.
+(diverged, failed, crashed); 130 interrupted with Ctrl-C, the engine stopped cleanly; 141 nobody reads stdout any more.
 """
 
 import importlib
@@ -28,7 +28,7 @@ from engine.errors import UserError, one_of
 from engine.follow import follow, log_note
 from engine.launch import LIVE
 from engine.printed import harmless, print_json, print_line, print_pairs, print_table
-from engine.spec import DEFAULT_PRESET, load_spec, preset_names
+from engine.spec import DEFAULT_PRESET, Own, load_spec, preset_names
 from engine.store import EventTail, Run, Writer, resolve
 from engine.summary import Summary, summarize, words
 
@@ -44,7 +44,8 @@ app = App(
     name="python -m engine",
     version=engine.__version__,
     help="Gradient descent at the edge of stability, without a view.",
-    help_epilogue="Exit status: 0 done · 2 bad input · 3 the run ended badly · 130 interrupted, engine stopped cleanly.",
+    help_epilogue="Exit status: 0 done · 2 bad input · 3 the run ended badly · 130 interrupted, engine stopped cleanly · "
+                  "141 nobody reads stdout.",
 )
 app.command(data_cli.app)
 records_cli.add_to(app)
@@ -394,6 +395,8 @@ def work(directory: str) -> int:
 
 def _see_through(run: Run, pid: int, json: bool) -> int:
     print_line(f"run {run.name} in {run.path}", error=True)
+    if isinstance(run.spec.problem, Own):
+        print_line(f"its engine imports {run.spec.problem.function}, from Python's path or {run.spec.problem.folder}", error=True)
     interrupted = follow(run, pid)
     summary, state = summarize(run), run.state()
     outcome = state.outcome if state.pid == pid else None  # else the last word is that of an earlier engine

@@ -33,12 +33,15 @@ class Memory(NamedTuple):
 
 
 def estimate(problem: Problem, theta: Array, edge: str = "float64", curvature: str = "float32") -> Memory:
-    """The memory for a run of this problem, θ of shape (p,), with parameters and curvature in these formats."""
+    """The memory for a run of this problem, θ of shape (p,), with parameters and curvature in these formats.
+
+    Three compilations. Temporaries count as 0 on a device whose compiler does not tell of them.
+    """
 
     def temporaries(function, format: str, vectors: int) -> int:
         given = [jax.ShapeDtypeStruct(theta.shape, format)] * (1 + vectors)
         needed = jax.jit(function).lower(problem, *given).compile().memory_analysis()
-        return int(needed.temp_size_in_bytes + needed.output_size_in_bytes) if needed is not None else 0  # some backends do not tell
+        return 0 if needed is None else int(needed.temp_size_in_bytes + needed.output_size_in_bytes)
 
     size, format = theta.size, jnp.dtype(curvature)
     return Memory(

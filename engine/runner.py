@@ -15,6 +15,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,7 @@ class Runner:
                 experiment.restore(leaves)
                 return True
             except (KeyError, ValueError) as error:
-                print(f"{path}: checkpoint skipped ({error})", file=sys.stderr)
+                _log(f"{path}: checkpoint skipped ({error})")
         return False
 
     def _advance(self) -> np.ndarray:
@@ -261,11 +262,12 @@ class Runner:
 
     def _finish(self, outcome: Outcome) -> None:
         self.status = "finished"
+        self.writer.make_room()
         try:
             self._write_state()
             self._emit([control.Finished(step=outcome.step, text=outcome.text, outcome=outcome.kind, answers=self._stop_id)])
         except OSError as error:  # a full disk: the log is the last place to say it
-            print(f"{self.run.path}: the outcome could not be written ({error.strerror}): {outcome.text}", file=sys.stderr)
+            _log(f"{self.run.path}: the outcome could not be written ({error.strerror}): {outcome.text}")
 
     def _emit(self, events: list[AnyEvent]) -> None:
         for event in events:
@@ -292,7 +294,7 @@ class Runner:
             try:
                 self._write_state()
             except OSError as error:
-                print(f"{self.run.path}: state.json could not be written ({error.strerror})", file=sys.stderr)
+                _log(f"{self.run.path}: state.json could not be written ({error.strerror})")
 
     def _write_state(self) -> None:
         with self._state_lock:
@@ -329,6 +331,12 @@ def provenance(spec: RunSpec, facts: dict[str, Any]) -> dict[str, Any]:
         "precision": precision_words(spec), "matmul_precision": "highest", "seed": spec.seed, "problem": facts,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+def _log(text: str) -> None:
+    """A line in engine.log, where there is room for it."""
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def _timeless(event: AnyEvent) -> AnyEvent:

@@ -41,6 +41,8 @@ MAX_FACTS_BYTES = 1024 * 1024
 """Of provenance.json and columns.json."""
 MAX_JOURNAL_BYTES = 64 * 1024 * 1024
 """Of events.jsonl, read at once."""
+RESERVE_BYTES = 32 * 1024
+"""Held for the last words of an engine on a disk that is full: its state, an event, a line in its log."""
 LAST_STEP = "record.last_step"
 """In a checkpoint: the last step of the record that it continues."""
 COLUMN_NAME = re.compile(r"^[A-Za-z0-9_.]{1,64}\Z")
@@ -308,6 +310,9 @@ class Writer:
         except BaseException:
             self._lock.close()
             raise
+        self._reserve = run.path / ".reserve"
+        with suppress(OSError):  # then its last words are lost on a full disk, and nothing else
+            self._reserve.write_bytes(b"\0" * RESERVE_BYTES)
         self._metrics: IO[bytes] = open(run.path / "metrics.f64", "ab", buffering=0)
         self._events: IO[bytes] = open(run.path / "events.jsonl", "ab", buffering=0)
 
@@ -315,9 +320,15 @@ class Writer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.make_room()
         self._metrics.close()
         self._events.close()
         self._lock.close()
+
+    def make_room(self) -> None:
+        """Give back what was held on the disk for the last words."""
+        with suppress(OSError):
+            self._reserve.unlink(missing_ok=True)
 
     def append(self, rows: np.ndarray) -> None:
         """Append rows (rows, columns); those at steps already on disk are skipped. Raises OSError when there is no space."""

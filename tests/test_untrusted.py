@@ -225,7 +225,7 @@ def test_nothing_in_a_run_directory_makes_a_command_fail(files, pristine, own_ho
 
 
 @pytest.mark.slow
-@fuzz(4000)
+@fuzz(2000)
 @given(files=damages())
 def test_nothing_in_thousands_of_run_directories_makes_a_command_fail(files, pristine, own_home, capfd):
     """Rare combinations of fields, of which sixty examples meet few."""
