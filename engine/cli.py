@@ -32,6 +32,7 @@ from engine.spec import DEFAULT_PRESET, Own, load_spec, preset_names
 from engine.store import EventTail, Run, Writer, resolve
 from engine.summary import Summary, summarize, words
 
+MARGIN = "    "
 BAD_INPUT, BAD_END, INTERRUPTED, BROKEN_PIPE = 2, 3, 130, 141
 ANSWER_SECONDS = 10.0
 """Wait for an engine's answer to a command. It answers between two steps, and a step may take seconds."""
@@ -179,9 +180,8 @@ def presets(*, json: Switch = False) -> int:
         return 0
     width = shutil.get_terminal_size().columns
     for spec in specs:
-        margin = " " * 19
         text = f"{spec.title}. {spec.shows} Takes {spec.takes}."
-        print(f"{spec.name:<19}{textwrap.fill(text, max(width, 60), initial_indent=margin, subsequent_indent=margin).lstrip()}")
+        print(f"{spec.name}\n{textwrap.fill(text, max(width, 60), initial_indent=MARGIN, subsequent_indent=MARGIN)}")
     return 0
 
 

@@ -127,7 +127,7 @@ def test_an_integer_of_thousands_of_digits_is_refused():
                           "beginning with a letter or digit"),
     # outside a closed set
     ("precision.edge=float16", '[precision] edge = "float16"; expected one of "float32", "float64"'),
-    ("problem.kind=resnet", '[problem] kind = "resnet"; expected one of "network", "toy", "phase"'),
+    ("problem.kind=resnet", '[problem] kind = "resnet"; expected one of "network", "toy", "phase", "own"'),
     ("tracking.predictions=['code', 'cubic']",
      '[tracking] predictions[1] = "cubic"; expected one of "generalized", "transported", "code", "full_cubic"'),
     ("tracking.predictions=['code', 'code']",

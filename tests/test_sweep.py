@@ -128,14 +128,20 @@ def test_the_outcomes_are_drawn(own_home, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_submitit_carries_runs_out_and_leaves_ended_ones_alone(own_home, capfd, monkeypatch):
+def test_submitit_carries_runs_out_and_leaves_ended_ones_alone(own_home):
     pytest.importorskip("submitit")
-    grid = [*PHASE, "--grid", "seed=0,1"]
-    assert main([*grid, "--cluster", "local", "--wait", "--submit", "timeout_min=2", "--json"]) == 0
-    out, err = capfd.readouterr()
+
+    def swept(*argv):  # a process of its own: submitit keeps hold of the streams it finds
+        command = [sys.executable, "-m", "engine", *PHASE, "--grid", "seed=0,1", *argv]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    status, out, err = swept("--cluster", "local", "--wait", "--submit", "timeout_min=2", "--json")
+    assert status == 0
     assert [row["outcome"] for row in json.loads(out)] == ["completed", "completed"]
     assert err.count(": job ") == 2
-    assert main([*grid, "--cluster", "debug", "--json"]) == 0
-    assert capfd.readouterr().err == ""
-    assert main([*grid, "--cluster", "local", "--submit", "nonsense=2", "--set", "budget.steps=21"]) == BAD_INPUT
-    assert "submitit says" in capfd.readouterr().err
+    status, _, err = swept("--cluster", "debug", "--json")
+    assert (status, err) == (0, "")
+    status, _, err = swept("--cluster", "local", "--submit", "nonsense=2", "--set", "budget.steps=21")
+    assert status == BAD_INPUT
+    assert "submitit says" in err

@@ -46,6 +46,11 @@ def found_runs() -> list[Entry]:
     return [Entry(run, cleaned(run.state()), run.liveness()) for run in reversed(store.all_runs())]
 
 
+def _rank(name: str) -> tuple[bool, bool, str]:
+    """The default first, then what is eos's own, then the paper's figures."""
+    return name != FIRST, name.startswith(("fig", "appendix")), name
+
+
 class Launcher(Screen[None]):
     """Presets on one side, runs on the other."""
 
@@ -78,7 +83,7 @@ class Launcher(Screen[None]):
         self._entries: list[Entry] = []
         self._frame = 0
         self._starting = False
-        self.specs: dict[str, RunSpec] = {name: load_spec(name) for name in preset_names()}
+        self.specs: dict[str, RunSpec] = {name: load_spec(name) for name in sorted(preset_names(), key=_rank)}
         self.presets = OptionList(*(Option(self._preset_line(name), id=name) for name in self.specs), id="presets")
         self.runs = OptionList(id="runs")
         self.footer = Footer("launcher")
@@ -102,7 +107,7 @@ class Launcher(Screen[None]):
         yield self.footer
 
     def _preset_line(self, name: str) -> Content:
-        return Content.assemble((f"{name:<18}", "bold"), self.specs[name].title)
+        return Content.assemble((f"{name:<18} ", "bold"), self.specs[name].title)
 
     def on_mount(self) -> None:
         names = list(self.specs)
