@@ -6,7 +6,7 @@ those that a viewer shares with the engine (`spec`, `columns`, `store`, `control
 
 __version__ = "0.1.0"
 
-_API = {
+SCRIPTING = {
     "run": "engine.api", "stream": "engine.api", "load": "engine.api", "Record": "engine.api", "UserError": "engine.errors",
     "configure": "engine.device", "Problem": "engine.problem", "from_loss": "engine.own", "from_flax": "engine.own",
     "complaints": "engine.own", "top_eigenpairs": "engine.curvature", "random_start": "engine.curvature", "center_at": "engine.steps",
@@ -20,12 +20,12 @@ def __getattr__(name: str):
     """The scripting interface, imported when first asked for; `theory` is a module."""
     from importlib import import_module
 
-    if name in _API:
-        return getattr(import_module(_API[name]), name)
+    if name in SCRIPTING:
+        return getattr(import_module(SCRIPTING[name]), name)
     if name == "theory":
         return import_module("engine.theory")
     raise AttributeError(f"module 'engine' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_API, "theory"])
+    return sorted([*globals(), *SCRIPTING, "theory"])

@@ -359,6 +359,13 @@ def check(preset: str, *, overrides: Overrides = (), json: Switch = False, data_
 
 
 @app.command
+def reference() -> int:
+    """Print the reference of `import engine` as Markdown, from its signatures and docstrings."""
+    print(importlib.import_module("engine.reference").markdown(), end="")
+    return 0
+
+
+@app.command
 def bench(
     problems: tuple[str, ...] = (), /, *, rounds: Annotated[int, Parameter(validator=Number(gte=1))] = 5, json: Switch = False
 ) -> int:

@@ -183,24 +183,25 @@ def complaints(problem: Problem, theta: Array, seed: int = 0) -> list[str]:
 
 
 def _traced_anew(problem: Problem, theta: Array) -> np.ndarray:
-    """L(θ) by a trace of its own: jax knows the problem's bound methods again."""
+    """L(θ) by a trace of its own: a function that jax has not seen. The data are no constants of it, which XLA would fold."""
 
-    def loss(theta: Array) -> Array:
+    def loss(problem: Problem, theta: Array) -> Array:
         return problem.loss(theta)
 
-    return np.asarray(jax.jit(loss)(theta))
+    return np.asarray(jax.jit(loss)(problem, theta))
+
+
+@jax.jit
+def _along(problem: Problem, theta: Array, v: Array) -> tuple[Array, Array, Array, Array]:
+    """L, ∇L, ∇²Lv and ∇³L(v,v) at θ."""
+    return problem.loss(theta), problem.gradient(theta), problem.hvp(theta, v), problem.derivative(theta, 3, v, v)
 
 
 def _derivatives(problem: Problem, theta: Array, direction: Array) -> list[str]:
     """Complaints on ∇L, ∇²L and ∇³L along a direction (p,), against central differences."""
     step = DIFFERENCE * (1 + float(jnp.sqrt(jnp.mean(theta**2))))
 
-    @jax.jit
-    def along(theta: Array) -> tuple[Array, Array, Array, Array]:
-        v = direction
-        return problem.loss(theta), problem.gradient(theta), problem.hvp(theta, v), problem.derivative(theta, 3, v, v)
-
-    here, ahead, behind = (along(theta + offset * step * direction) for offset in (0, 1, -1))
+    here, ahead, behind = (_along(problem, theta + offset * step * direction, direction) for offset in (0, 1, -1))
     names = ("gradient", "Hessian–vector product", "third derivative ∇³L(v,v)")
     for order, name in enumerate(names, start=1):
         if not bool(jnp.all(jnp.isfinite(here[order]))):

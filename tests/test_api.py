@@ -93,3 +93,22 @@ def test_a_record_becomes_a_dataset_with_units(own_home):
     found = engine.load("made").to_xarray()
     assert found["gd.y"].attrs["units"] == "1/η"
     np.testing.assert_array_equal(found["gd.x"].sel(step=120), engine.load("made")["gd.x"][120])
+
+
+def test_the_reference_tells_everything_and_its_links_lead_somewhere(capfd):
+    import re
+
+    from engine.cli import main
+
+    assert main(["reference"]) == 0
+    text = capfd.readouterr().out
+    headings = re.findall(r"^## `engine\.(\w+)`$", text, re.MULTILINE)
+    assert headings == [*engine.SCRIPTING, "theory"]
+    anchors = {f"#engine{name.lower()}" for name in headings}
+    links = re.findall(r"\]\((#[^)]*)\)", text)
+    assert set(links) == anchors
+    assert len(links) > len(headings)  # beside the contents, from one to another
+    for name in headings:
+        body = text.split(f"## `engine.{name}`\n", 1)[1].split("\n## ", 1)[0]
+        assert len(body.split()) > 12, name
+    assert "(problem: Problem, center: TaylorCenter, learning_rate: float" in text

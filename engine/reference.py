@@ -1,0 +1,70 @@
+"""The reference of the scripting interface, as Markdown, from the signatures and docstrings of what `import engine` offers."""
+
+import inspect
+import re
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import engine
+
+NAME = re.compile(r"`(?:engine\.)?([A-Za-z_]+)`")
+
+
+def markdown() -> str:
+    """Every name of the interface with a list of contents; a name in backticks leads to its own section."""
+    entries = {name: getattr(engine, name) for name in (*engine.SCRIPTING, "theory")}
+    parts = [
+        "# `import engine`", inspect.getdoc(engine) or "", "\n".join(f"- [`{name}`](#{anchor(name)})" for name in entries),
+        *(section(name, value, set(entries)) for name, value in entries.items()),
+    ]  # fmt: skip
+    return "\n\n".join(parts) + "\n"
+
+
+def anchor(name: str) -> str:
+    """The anchor that a heading `engine.name` has."""
+    return f"engine{name.lower()}"
+
+
+def section(name: str, value: Any, known: set[str]) -> str:
+    """A heading, a signature, the docstring, and the public members of a class or module."""
+    where = value.__name__ if isinstance(value, ModuleType) else value.__module__
+    parts = [f"## `engine.{name}`", f"From `{where}`."]
+    if not isinstance(value, ModuleType):
+        parts.append(f"```python\n{name}{signature(value)}\n```")
+    parts.append(linked(inspect.getdoc(value) or "", known - {name}))
+    members = [f"- `{member}{signature(found)}`: {linked(first_line(found), known)}" for member, found in public(value)]
+    return "\n\n".join([*parts, *(["\n".join(members)] if members else [])])
+
+
+def public(value: Any) -> Iterator[tuple[str, Any]]:
+    """The documented members of a class, or functions of a module, that are its own."""
+    if inspect.isclass(value):
+        yield from ((name, found) for name, found in vars(value).items() if not name.startswith("_") and first_line(found))
+    elif isinstance(value, ModuleType):
+        own = (pair for pair in vars(value).items() if getattr(pair[1], "__module__", "") == value.__name__)
+        yield from ((name, found) for name, found in own if not name.startswith("_") and callable(found) and first_line(found))
+
+
+def signature(value: Any) -> str:
+    """`(a, b=1) -> c`, modules of types left out; nothing for what cannot be called."""
+    try:
+        text = re.sub(r"\b(?:[a-z_]+\.)+(?=[A-Za-z])", "", str(inspect.signature(value)))
+        return re.sub(r"(?<=-> )'([^']*)'", r"\1", text)
+    except (TypeError, ValueError):
+        return ""
+
+
+def first_line(value: Any) -> str:
+    """The first line of a docstring that is a value's own."""
+    return (getattr(value, "__doc__", None) or "").strip().partition("\n")[0] if not isinstance(value, str | int | float | dict) else ""
+
+
+def linked(text: str, known: set[str]) -> str:
+    """The text with the names of the interface as links to their sections; code blocks stay as they are."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(
+        paragraph if paragraph.startswith("    ")
+        else NAME.sub(lambda found: f"[`{found[1]}`](#{anchor(found[1])})" if found[1] in known else found[0], paragraph)
+        for paragraph in paragraphs
+    )
