@@ -26,6 +26,7 @@ PHASE = ["sweep", "phase", "--set", "budget.steps=20"]
 def importable(monkeypatch):
     """Engine processes find this tree, installed or not."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # as a sweep sets it, and gone after the test
 
 
 def test_a_grid_is_every_combination_the_last_field_fastest():
