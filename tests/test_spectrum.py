@@ -84,11 +84,11 @@ def test_the_number_grows_only_as_needed_and_says_so(several):
     counts = np.isfinite(spectrum(experiment, table)[experiment.edge_step:]).sum(axis=1)
     assert (np.diff(counts) >= 0).all()
     grown = [event for event in events if isinstance(event, control.SpectrumGrown)]
-    assert [event.count for event in grown] == [4, 6]
+    assert grown  # how far it grows is the trajectory's: six with jaxlib 0.10, four with 0.12
+    assert [event.count for event in grown] == list(range(4, counts[-1] + 1, 2))
     for event in grown:
         assert counts[event.step - experiment.edge_step] == event.count
         assert f"from step {event.step}" in event.text
-    assert counts[-1] == 6
 
 
 def test_an_event_names_the_step_at_which_each_eigenvalue_becomes_unstable(several):
@@ -104,7 +104,7 @@ def test_a_snapshot_with_more_eigenvalues_goes_on_as_if_never_interrupted(severa
     leaves = {name: np.array(leaf) for name, leaf in experiment.snapshot().items()}
     resumed = Experiment(experiment.spec)
     resumed.restore(leaves)
-    assert resumed.state.bases.shape[1] == 6
+    assert resumed.state.bases.shape[1] == experiment.state.bases.shape[1] > 2
     rows = [np.array([each.advance(1).rows[0] for _ in range(3)]) for each in (experiment, resumed)]
     np.testing.assert_array_equal(*rows)
 
