@@ -74,7 +74,8 @@ def _applicability(state: State, row: Mapping[str, float], alpha: float) -> str:
     epsilon = _value(row, "constrained.epsilon")
     if epsilon > LARGE_EPSILON:
         return f"ε = {epsilon:.2f} is large: predictions hold briefly"
-    applies = "the theory applies" if math.isnan(epsilon) else f"the theory applies (ε = {epsilon:.2g})"
+    size = "" if math.isnan(epsilon) else f"ε = {epsilon:.2g}"
+    applies = f"the theory applies ({size})" if size else "the theory applies"
     form = next((form for form in PREDICTIONS if f"{form}.since_anchor" in row), None)
     if form is None:
         return applies
@@ -85,7 +86,7 @@ def _applicability(state: State, row: Mapping[str, float], alpha: float) -> str:
         return applies
     if correlation < HELD:
         return f"the prediction drifted off (correlation {correlation:.2f})"
-    return f"as predicted (ε = {epsilon:.2g}, correlation {correlation:.2f})"
+    return f"as predicted ({', '.join(filter(None, (size, f'correlation {correlation:.2f}')))})"
 
 
 def _descent(state: State, row: Mapping[str, float]) -> str:

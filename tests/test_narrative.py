@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from engine.columns import columns_for
@@ -68,6 +68,7 @@ def test_a_long_text_is_cut_at_a_word():
     assert shortened("one two", 7) == "one two"
 
 
+@example("edge", {"constrained.lambda2": 0.0, "generalized.correlation": 1.0, "constrained.alpha": 1.0}, True)
 @given(
     st.sampled_from(["starting", "approach", "edge", "gradient descent", "training", "phase portrait", "unheard of"]),
     st.dictionaries(st.sampled_from([*sorted(AT_EDGE), "gd.midpoint_sharpness", "test.accuracy"]), st.floats(width=16)),
