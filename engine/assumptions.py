@@ -130,9 +130,3 @@ def gauges(setup: Setup, state: EdgeState, v: Array) -> tuple[dict[str, float], 
     told = {f"assumption.{name}": value for name, value in values.items()}
     told["cost.fourth_derivatives"] = found.rho4.contractions + 1
     return told, {"grad_sharpness": found.rho3.contractions + 1}
-
-
-def rehearse(setup: Setup, center: TaylorCenter) -> None:
-    """Have the fourth derivative compiled; the third is that of ∇S."""
-    if setup.spec.tracking.gauges_every:
-        along(setup.problem, center.theta, center.grad, setup.spec.precision.curvature)

@@ -158,13 +158,13 @@ class Point(NamedTuple):
     eigen: Eigenpairs
 
 
-def measure(problem: Problem, theta: Array, start: Array, tolerance: float, curvature_dtype: str, max_hvps: int = 400) -> Point:
+def measure(problem: Problem, theta: Array, start: Array, tolerance: float, curvature_dtype: str) -> Point:
     """Loss and gradient at θ, and the top eigenpairs from `start` (k, p) with products in `curvature_dtype`.
 
     Two compiled functions rather than one: the solver is then compiled once for the approach and the edge.
     """
     loss, grad = loss_and_gradient(problem, theta)
-    return Point(theta, loss, grad, sharpness_at(problem, theta.astype(curvature_dtype), start, tolerance, curvature_dtype, max_hvps))
+    return Point(theta, loss, grad, sharpness_at(problem, theta.astype(curvature_dtype), start, tolerance, curvature_dtype))
 
 
 @jax.jit
@@ -179,10 +179,14 @@ def sharpness_at(problem: Problem, theta: Array, start: Array, tolerance: float,
     return top_eigenpairs(problem, theta.astype(curvature_dtype), start, tolerance, max_hvps)
 
 
-@partial(jax.jit, static_argnames=("curvature_dtype",))
 def grad_sharpness(problem: Problem, theta: Array, u: Array, curvature_dtype: str) -> Array:
-    """∇S = ∇³L(u,u) at θ, in θ's number format, computed in `curvature_dtype`."""
-    return problem.grad_sharpness(theta.astype(curvature_dtype), u.astype(curvature_dtype)).astype(theta.dtype)
+    """∇S = ∇³L(u,u) at θ, in θ's number format, computed in `curvature_dtype`; compiled once for every format of u."""
+    return _grad_sharpness(problem, theta, u.astype(curvature_dtype), curvature_dtype)
+
+
+@partial(jax.jit, static_argnames=("curvature_dtype",))
+def _grad_sharpness(problem: Problem, theta: Array, u: Array, curvature_dtype: str) -> Array:
+    return problem.grad_sharpness(theta.astype(curvature_dtype), u).astype(theta.dtype)
 
 
 class TaylorCenter(NamedTuple):
@@ -198,6 +202,11 @@ class TaylorCenter(NamedTuple):
     alpha: Array  # −∇L·∇S
     beta: Array  # ‖∇S⊥‖²
     skew: Array  # ∇S·u
+
+    @property
+    def point(self) -> Point:
+        """What was measured here, without the expansion."""
+        return Point(self.theta, self.loss, self.grad, self.eigen)
 
     @property
     def sharpness(self) -> Array:

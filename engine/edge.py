@@ -5,11 +5,13 @@ prediction about the old θ†; move θ† last.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from msgspec.structs import replace
 
 from engine import assumptions, control, landscape, scores, spectrum, theorem, theory, unrolled
 from engine import trajectories as tr
@@ -53,7 +55,7 @@ def enter(
     total = unrolled.begin(center, v, tracking.beta_every, tracking.beta_window) if tracking.beta_every else unrolled.absent()
     state = EdgeState(
         clock=clock, edge_step=clock.step, theta=theta, bases=jnp.stack([basis, basis]), center=center, projections=count,
-        correction=jnp.zeros_like(theta), remainder=tr.remainder(center, clock.learning_rate), overlap=1.0,
+        correction=jnp.zeros_like(theta), remainder=_one_more(center, clock.learning_rate).theta - center.theta, overlap=1.0,
         predictions=tr.Predictions(v, v, v, v), unrolled=total, scores=scores.fresh(clock.step),
         anchor_every=anchor_every, anchor_phase=clock.step, flow=flow, flow_basis=center.eigen.vectors,
         flow_sharpness=float(center.sharpness), costs=costs, stage=0, failed=0, constraint_lost=0,
@@ -64,29 +66,25 @@ def enter(
     return state, [control.EdgeReached(step=clock.step, text=text, sharpness=sharpness)]
 
 
-def rehearse(setup: Setup, theta: Array, basis: Array) -> None:
-    """Call every compiled function of a coupled step once, about any θ, so that the edge finds them compiled."""
-    spec, problem = setup.spec, setup.problem
-    dtype, eta = spec.precision.curvature, spec.optimizer.learning_rate
-    theta = theta.astype(spec.precision.edge)
-    point = measure(problem, theta, basis[:2], spec.tracking.eigen_tolerance, dtype)
-    if len(basis) != len(basis[:2]):
-        measure(problem, theta, basis, LOOSE_TOLERANCE, dtype)
-    dS = grad_sharpness(problem, theta, point.eigen.vectors[0], dtype)
-    center = taylor_center(point, dS, jnp.zeros_like(theta))
-    for on_boundary in (True, False):
-        tr.residuals(point, eta, on_boundary)
-        tr.project(point, dS, eta, on_boundary)
-    tr.first_guess(center, eta)
-    v = jnp.zeros_like(theta)
-    predictions = tr.Predictions(v, v, v, v)
-    if spec.tracking.predictions:
-        _, slope = tr.forecast(problem, center, predictions, eta, dtype)
-        advance = tr.predict(problem, center, predictions, slope, eta, spec.tracking.predictions, dtype)
-        tr.carry(advance, center.top_eigenvector)
-    if spec.tracking.flow:
-        tr.flow_step(problem, theta, eta, 2)
-    assumptions.rehearse(setup, center)
+def rehearse(setup: Setup, theta: Array, basis: Array, sharpness: float, soon: Callable[[], bool]) -> None:
+    """Enter the edge at any θ of the approach, of about that sharpness, and take steps there: the edge finds all compiled.
+
+    First what every step needs; what is read off now and then only if the edge does not come `soon`: it would come later for it.
+    """
+    tracking = setup.spec.tracking
+    roughly = replace(
+        tracking, eigen_tolerance=HOPELESS, sharpness_tolerance=HOPELESS, gradient_tolerance=HOPELESS,
+        max_eigenvalues=tracking.eigenvalues, on_second_eigenvalue="keep", rho_iterations=1,
+    )
+    seldom = replace(roughly, gauges_every=0, landscape_every=0)
+    clock = Clock(0, 0.0, 2 / sharpness if sharpness > 0 else setup.spec.optimizer.learning_rate)
+    state: EdgeState | DescentState | None = None
+    for part in (seldom, roughly):
+        rough = setup._replace(spec=replace(setup.spec, tracking=part))
+        if state is None:
+            state, _ = enter(rough, theta, clock, basis, 0)
+        if isinstance(state, EdgeState) and not (part is roughly and soon()):
+            state, _ = step(rough, state._replace(edge_step=state.clock.step))
 
 
 def step(setup: Setup, state: EdgeState) -> tuple[EdgeState | DescentState, Progress]:
@@ -103,9 +101,10 @@ def step(setup: Setup, state: EdgeState) -> tuple[EdgeState | DescentState, Prog
     events += told_of_spectrum
     costs = state.costs.plus(hvps=point.eigen.hvps, gradients=1)
     v = state.theta - center.theta
-    x, y = (float(part) for part in tr.displacement(v, center))
+    found = tr.places(center, v, state.predictions)
+    x, y = float(found.x[0]), float(found.y[0])
     values = _descent_values(clock, point) | _center_values(clock, center, state) | {
-        "gd.distance": float(jnp.linalg.norm(v)), "gd.x": x, "gd.y": y,
+        "gd.distance": float(found.distance[0]), "gd.x": x, "gd.y": y,
     }
     if not math.isfinite(values["gd.loss"] + values["gd.gradient_norm"]):
         return state, Progress([], events, diverged(clock.step))
@@ -116,7 +115,7 @@ def step(setup: Setup, state: EdgeState) -> tuple[EdgeState | DescentState, Prog
     forms = tracking.predictions
     slope = jnp.zeros(())
     if forms:
-        forecast, slope = tr.forecast(problem, center, state.predictions, eta, dtype)
+        forecast, slope = tr.forecast(problem, center, found, eta)
         state, told, lost = _score(setup, state, forecast, x, values["constrained.delta"])
         values |= told | _theorem(setup, state, values | told, v)
         events += lost
@@ -183,10 +182,11 @@ def step(setup: Setup, state: EdgeState) -> tuple[EdgeState | DescentState, Prog
     if overlap < SWAP_OVERLAP:
         text = f"the top eigenvector turned at step {moved.step} (|u·u′| = {overlap:.2f}): two eigenvalues crossed; x and y changed meaning"
         events.append(control.EigenvectorsSwapped(step=moved.step, text=text))
-    lost_now, lost_events = _constraint_lost(setup, state, moved_center, moved)
+    onward = _one_more(moved_center, eta)
+    lost_now, lost_events = _constraint_lost(setup, state, onward.residuals, moved)
     predictions = tr.carry(advance, moved_center.top_eigenvector) if advance is not None else state.predictions
-    remainder = tr.remainder(moved_center, eta)
-    correction = moved_center.theta + remainder - guess - state.remainder
+    remainder = onward.theta - moved_center.theta
+    correction = onward.theta - guess - state.remainder
     total = state.unrolled
     if tracking.beta_every:
         total = unrolled.advance(problem, total, clock.step, center, moved_center, eta, dtype)
@@ -250,13 +250,12 @@ def _settle(
             fresh = True
             dS = grad_sharpness(setup.problem, theta, point.eigen.vectors[0], dtype)
             costs = costs.plus(grad_sharpness=1)
-        pushed_out = bool(point.grad @ dS < 0)  # α > 0: the constraint is active, and θ† slides along S = 2/η
-        left = tr.residuals(point, eta, pushed_out)
-        gap, along = float(left.sharpness), float(left.gradient)
+        projected = tr.project(point, dS, eta)
+        gap, along = (float(left) for left in projected.residuals)
         within = gap <= tracking.sharpness_tolerance and along <= tracking.gradient_tolerance
         if within or count == tracking.max_projections or not math.isfinite(gap + along):
             break
-        theta = tr.project(point, dS, eta, pushed_out)
+        theta = projected.theta
         count += 1
     if not fresh:
         dS = grad_sharpness(setup.problem, theta, point.eigen.vectors[0], dtype)
@@ -430,10 +429,13 @@ def _assumptions(setup: Setup, state: EdgeState) -> tuple[int, list[AnyEvent]]:
     return failed, events
 
 
-def _constraint_lost(setup: Setup, state: EdgeState, center: TaylorCenter, clock: Clock) -> tuple[int, list[AnyEvent]]:
+def _one_more(center: TaylorCenter, eta: float) -> tr.Projection:
+    """One more projection from a centre: its residuals, and what the tolerances left of the way."""
+    return tr.project(center.point, center.grad_sharpness, eta)
+
+
+def _constraint_lost(setup: Setup, state: EdgeState, left: tr.Residuals, clock: Clock) -> tuple[int, list[AnyEvent]]:
     """Whether θ† misses its tolerances, and an event when that begins."""
-    point = Point(center.theta, center.loss, center.grad, center.eigen)
-    left = tr.residuals(point, clock.learning_rate, bool(center.alpha > 0))
     tracking = setup.spec.tracking
     missed = int(float(left.sharpness) > tracking.sharpness_tolerance or float(left.gradient) > tracking.gradient_tolerance)
     if not missed or state.constraint_lost:

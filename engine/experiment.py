@@ -1,5 +1,7 @@
 """An experiment: which phase a run is in, and how one phase leads to the next. The runner drives it; it touches no files."""
 
+import threading
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,8 @@ class Experiment:
         self.raised = 0
         """Raises of the learning rate that have taken effect."""
         self.facts: dict[str, Any] = {}
+        self.rehearsal: threading.Thread | None = None
+        """Has the functions of the edge compiled beside the approach, once it is begun."""
         self.state: AnyState
         if isinstance(spec.problem, Phase):
             self.state = portrait.begin(spec)
@@ -92,14 +96,26 @@ class Experiment:
         self.state = approached
         if not at_edge:
             return progress
+        if self.rehearsal is not None:
+            self.rehearsal.join()  # two threads that need one function compile it twice
         self.state, events = edge.enter(self.setup, approached.theta, approached.clock, approached.basis, self.anchor_every)
         return Progress(progress.rows, [*progress.events, *events], progress.outcome)
 
     def rehearse(self) -> None:
-        """Have the functions of the edge compiled, from a thread beside the approach."""
+        """Have the functions of the edge compiled beside the approach; what goes wrong there shows again at the edge."""
         state = self.state
-        if isinstance(state, ApproachState):
-            edge.rehearse(self.setup, state.theta, state.basis)
+
+        def work() -> None:
+            if isinstance(state, ApproachState):
+                with suppress(Exception):
+                    edge.rehearse(self.setup, state.theta, state.basis, state.sharpness, self._close)
+
+        self.rehearsal = threading.Thread(target=work, daemon=True)
+        self.rehearsal.start()
+
+    def _close(self) -> bool:
+        """Whether the edge is here or soon: the sharpness is half way to 2/η."""
+        return not isinstance(self.state, ApproachState) or self.state.sharpness * self.clock.learning_rate > 1
 
     def budget_left(self) -> int:
         """Steps until a budget ends the run."""

@@ -218,4 +218,4 @@ def flatten(tree: Any) -> tuple[Array, Callable[[Array], Any]]:
         parts = zip(starts, ends, shapes, strict=True)
         return jax.tree.unflatten(structure, [theta[start:end].reshape(shape) for start, end, shape in parts])
 
-    return jnp.concatenate([jnp.ravel(leaf).astype(jnp.float64) for leaf in leaves]), restore
+    return jnp.asarray(np.concatenate([np.ravel(leaf) for leaf in leaves], dtype=np.float64)), restore

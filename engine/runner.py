@@ -69,7 +69,6 @@ class Runner:
         self._last_checkpoint = time.monotonic()
         self._state_lock = threading.Lock()
         self._ended = threading.Event()
-        self._rehearsal: threading.Thread | None = None
         self._seconds_at = run.index.get("cost.seconds")
 
     def ask(self, command: AnyCommand) -> None:
@@ -115,8 +114,8 @@ class Runner:
         finally:
             self._ended.set()
             beat.join()
-            if self._rehearsal is not None:
-                self._rehearsal.join()  # a process must not end in the middle of a compilation
+            if self.experiment is not None and self.experiment.rehearsal is not None:
+                self.experiment.rehearsal.join()  # a process must not end in the middle of a compilation
             if self.outcome is not None:
                 self._finish(self.outcome)
 
@@ -156,16 +155,15 @@ class Runner:
             return np.empty((0, len(self.run.columns)))
         if self._pause_at is not None:
             left = min(left, self._pause_at - experiment.clock.step)
-        progress = experiment.advance(left)
+        progress = experiment.advance(left if experiment.rehearsal else 1)  # the first row soon
         block = self._record(progress.rows)
         for step, arrays in progress.curves:
             self.writer.curve(step, arrays)
         self._emit([event for event in progress.events if _timeless(event) not in self._told])
         self.outcome = progress.outcome
         self._tick(experiment.clock.step)
-        if self._rehearsal is None:  # after the first rows: a curve should move first
-            self._rehearsal = threading.Thread(target=experiment.rehearse, daemon=True)
-            self._rehearsal.start()
+        if experiment.rehearsal is None:
+            experiment.rehearse()
         arrived = self._pause_at is not None and experiment.clock.step >= self._pause_at
         met = self._pause_on is not None and any(isinstance(event, self._pause_on) for event in progress.events)
         if (arrived or met) and self.outcome is None:

@@ -9,8 +9,6 @@ Products are taken in θ's number format; float64 is what the tolerances are mad
 warm starts, fewer ∇S and products in `precision.curvature` (`engine.edge`).
 """
 
-from typing import Literal
-
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -19,8 +17,7 @@ from engine import trajectories as tr
 from engine.curvature import TaylorCenter, grad_sharpness, measure, random_start, taylor_center
 from engine.errors import UserError
 from engine.problem import Problem, require_x64
-
-Form = Literal["generalized", "transported", "code", "full_cubic"]
+from engine.spec import Prediction
 
 
 def center_at(problem: Problem, theta: Array, start: Array | None = None, tolerance: float = 1e-6) -> TaylorCenter:
@@ -56,12 +53,10 @@ def stable_point(
     vectors = None if previous is None else previous.eigen.vectors
     for _ in range(most + 1):
         center = center_at(problem, theta, vectors, tolerance)
-        point = tr.Point(center.theta, center.loss, center.grad, center.eigen)
-        active = bool(center.alpha > 0)  # the constraint pushes: θ† slides along S = 2/η
-        left = tr.residuals(point, learning_rate, active)
+        theta, left, _ = tr.project(center.point, center.grad_sharpness, learning_rate)
         if max(float(left.sharpness), float(left.gradient)) <= tolerance:
-            return center if previous is None else taylor_center(point, center.grad_sharpness, previous.top_eigenvector)
-        theta, vectors = tr.project(point, center.grad_sharpness, learning_rate, active), center.eigen.vectors
+            return center if previous is None else taylor_center(center.point, center.grad_sharpness, previous.top_eigenvector)
+        vectors = center.eigen.vectors
     raise UserError(
         f"no point of the stable set within {tolerance:.1e} after {most} projections: |S−2/η|·η/2 = {float(left.sharpness):.1e}, "
         f"|∇L·u|/‖∇L‖ = {float(left.gradient):.1e}; is S near 2/η = {2 / learning_rate:.4g}?"
@@ -77,7 +72,7 @@ def constrained_step(problem: Problem, center: TaylorCenter, learning_rate: floa
 
 
 def predicted_step(
-    problem: Problem, center: TaylorCenter, following: TaylorCenter, v: Array, learning_rate: float, form: Form = "transported"
+    problem: Problem, center: TaylorCenter, following: TaylorCenter, v: Array, learning_rate: float, form: Prediction = "transported"
 ) -> Array:
     """v⋆_{t+1} (p,) from v⋆_t (p,), the predicted displacement from θ†: x⋆ = u·v⋆ and y⋆ = ∇S⊥·v⋆ (`displacement`).
 
@@ -87,6 +82,6 @@ def predicted_step(
     if form not in tr.Predictions._fields:
         raise UserError(f'form "{form}": not known; expected one of {", ".join(tr.Predictions._fields)}')
     dtype, every = str(np.dtype(center.theta.dtype)), tr.Predictions(v, v, v, v)
-    slope = tr.forecast(problem, center, every, learning_rate, dtype)[1]
+    slope = tr.forecast(problem, center, tr.places(center, v, every), learning_rate)[1]
     advance = tr.predict(problem, center, every, slope, learning_rate, (form,), dtype)
     return getattr(tr.carry(advance, following.top_eigenvector), form)

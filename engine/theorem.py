@@ -5,14 +5,12 @@ For t ≤ O(1/ε) and |x⋆| ≥ cδ:  L(θ) = L(θ†) + x⋆²/η + O(εδ²/�
 
 import math
 
-COLUMNS = ("loss", "loss_order", "sharpness", "sharpness_order", "deviation", "deviation_order", "hypothesis")
-
 
 def residuals(
     loss: float, sharpness: float, deviation: float, predicted_loss: float, predicted_sharpness: float, x: float, delta: float,
     epsilon: float, learning_rate: float, least: float,
 ) -> dict[str, float]:
-    """The residuals of Theorem 1 and their orders, by the names in `COLUMNS`.
+    """The residuals of Theorem 1 and their orders, by name.
 
     `loss` and `sharpness` are those of gradient descent, `deviation` is ‖θ − θ† − v⋆‖, and `x` is x⋆. `hypothesis` is 1 where
     |x⋆| ≥ `least`·δ, else 0: there the theorem claims nothing. NaN where the prediction is lost or δ undefined.

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from engine.curvature import Point, TaylorCenter
+from engine.curvature import Point, TaylorCenter, loss_and_gradient
 from engine.problem import Problem
 
 DESCENT_CHUNK = 64
@@ -43,52 +43,43 @@ def descend(problem: Problem, theta: Array, learning_rate: float, steps: int) ->
     return lax.fori_loop(0, steps, step, Descent(theta, blank, blank))
 
 
-@jax.jit
 def flow_step(problem: Problem, theta: Array, learning_rate: float, substeps: int) -> tuple[Array, Array]:
     """Gradient flow over time η by `substeps` equal Euler steps (the paper takes ⌈ηS⌉), and the loss at its start."""
-    loss, grad = jax.value_and_grad(problem.loss)(theta)
-    size = jnp.asarray(learning_rate / substeps, theta.dtype)
-    moved = lax.fori_loop(1, substeps, lambda _, th: th - size * problem.gradient(th), theta - size * grad)
-    return moved, loss
+    loss, grad = loss_and_gradient(problem, theta)
+    theta = theta - learning_rate / substeps * grad
+    for _ in range(substeps - 1):
+        theta = theta - learning_rate / substeps * loss_and_gradient(problem, theta)[1]
+    return theta, loss
 
 
 class Residuals(NamedTuple):
     """How far a point is from the stable set M: both vanish on it."""
 
-    sharpness: Array  # (S − 2/η)·η/2, where positive or on the boundary
+    sharpness: Array  # |S − 2/η|·η/2; 0 below 2/η where the constraint does not push
     gradient: Array  # |∇L·u|/‖∇L‖
 
 
-@partial(jax.jit, static_argnames=("on_boundary",))
-def residuals(point: Point, learning_rate: float, on_boundary: bool) -> Residuals:
-    """The constraint residuals of a measured point; `on_boundary` asks for S = 2/η, else for S ≤ 2/η."""
-    gap = point.eigen.sharpness.astype(point.theta.dtype) * learning_rate / 2 - 1
-    along = point.grad @ point.eigen.vectors[0].astype(point.theta.dtype)
-    norm = jnp.linalg.norm(point.grad)
-    return Residuals(jnp.abs(gap) if on_boundary else jnp.maximum(gap, 0), jnp.abs(along) / jnp.where(norm == 0, 1, norm))
+class Projection(NamedTuple):
+    """One linearised projection onto the stable set M, from a point that it is measured at."""
 
-
-@partial(jax.jit, static_argnames=("on_boundary",))
-def project(point: Point, dS: Array, learning_rate: float, on_boundary: bool) -> Array:
-    """One linearised projection onto M: θ − max(0, S−2/η)·∇S⊥/‖∇S⊥‖² − u(u·∇L)/S.
-
-    With `on_boundary` the gap also counts when negative: a trajectory that slides along S = 2/η stays on it.
-    """
-    dtype = point.theta.dtype
-    u = point.eigen.vectors[0].astype(dtype)
-    sharpness = point.eigen.sharpness.astype(dtype)
-    gap = sharpness - 2 / learning_rate
-    dS_perp = dS - u * (u @ dS)
-    correction = jnp.where(on_boundary, gap, jnp.maximum(gap, 0)) / (dS_perp @ dS_perp)
-    return point.theta - correction * dS_perp - u * (u @ point.grad) / sharpness
+    theta: Array  # (p,) where it leads
+    residuals: Residuals  # of the point
+    active: Array  # () whether α > 0 there: the constraint pushes, and a trajectory slides along S = 2/η
 
 
 @jax.jit
-def remainder(center: TaylorCenter, learning_rate: float) -> Array:
-    """How one more linearised projection would move a centre, (p,): what the tolerances of the constraints left."""
-    u, gap = center.top_eigenvector, center.sharpness.astype(center.theta.dtype) - 2 / learning_rate
-    gap = jnp.where(center.alpha > 0, gap, jnp.maximum(gap, 0))
-    return -gap / center.beta * center.grad_sharpness_perp - u * (u @ center.grad) / center.sharpness.astype(u.dtype)
+def project(point: Point, dS: Array, learning_rate: float) -> Projection:
+    """θ − max(0, S−2/η)·∇S⊥/‖∇S⊥‖² − u(u·∇L)/S, the gap counted when negative too where α = −∇L·∇S > 0."""
+    dtype, norm = point.theta.dtype, jnp.linalg.norm(point.grad)
+    u, sharpness = point.eigen.vectors[0].astype(dtype), point.eigen.sharpness.astype(dtype)
+    u = u / jnp.linalg.norm(u)
+    active = point.grad @ dS < 0
+    gap = sharpness - 2 / learning_rate
+    gap = jnp.where(active, gap, jnp.maximum(gap, 0))
+    along = u @ point.grad
+    dS_perp = dS - u * (u @ dS)
+    landed = point.theta - gap / (dS_perp @ dS_perp) * dS_perp - u * along / sharpness
+    return Projection(landed, Residuals(jnp.abs(gap) * learning_rate / 2, jnp.abs(along) / jnp.where(norm == 0, 1, norm)), active)
 
 
 @jax.jit
@@ -130,20 +121,37 @@ class Forecast(NamedTuple):
     sharpness: Array
 
 
-@partial(jax.jit, static_argnames=("dtype",))
-def forecast(problem: Problem, center: TaylorCenter, v: Predictions, learning_rate: float, dtype: str) -> tuple[Forecast, Array]:
-    """Theorem 1 read off each prediction, and F'(x⋆) of the generalized one, () in θ's format.
+class Places(NamedTuple):
+    """Where displacements from θ† are, each field (m,), and the point that the generalized prediction reads the loss at."""
 
-    Loss L(θ†) + x²/η (the generalized form: L(θ†) + F(x)), sharpness S(θ†) + y + (∇S·u)x. Gradients in `dtype`.
+    distance: Array  # ‖v‖
+    x: Array
+    y: Array
+    along: Array  # (p,) θ† + x·u for the generalized x
+
+
+@jax.jit
+def places(center: TaylorCenter, v: Array, predictions: Predictions) -> Places:
+    """The true displacement v (p,) first, then the predictions in their order: m = 5."""
+    every = jnp.stack([v, *predictions])
+    x, y = every @ center.top_eigenvector, every @ center.grad_sharpness_perp
+    return Places(jnp.linalg.norm(every, axis=1), x, y, center.theta + x[1] * center.top_eigenvector)
+
+
+def forecast(problem: Problem, center: TaylorCenter, found: Places, learning_rate: float) -> tuple[Forecast, Array]:
+    """Theorem 1 read off each prediction, and F'(x⋆) of the generalized one, (), from a gradient at its place along u.
+
+    Loss L(θ†) + x²/η (the generalized form: L(θ†) + F(x)), sharpness S(θ†) + y + (∇S·u)x.
     """
-    x, y = (jnp.stack(parts) for parts in zip(*(displacement(w, center) for w in v), strict=True))
-    u = center.top_eigenvector
-    inner = x[0]
-    raised, slope = jax.value_and_grad(lambda s: problem.loss((center.theta + s * u).astype(dtype)))(inner)
-    rise = raised - problem.loss(center.theta.astype(dtype))
-    loss = center.loss + (x**2 / learning_rate).at[0].set(rise.astype(x.dtype))
-    sharpness = center.sharpness + y + center.skew * x
-    return Forecast(x, y, loss, sharpness), slope.astype(x.dtype)
+    loss, grad = loss_and_gradient(problem, found.along)
+    return _forecast(center, found, loss, grad, learning_rate)
+
+
+@jax.jit
+def _forecast(center: TaylorCenter, found: Places, loss: Array, grad: Array, learning_rate: float) -> tuple[Forecast, Array]:
+    x, y = found.x[1:], found.y[1:]
+    losses = (center.loss + x**2 / learning_rate).at[0].set(loss)
+    return Forecast(x, y, losses, center.sharpness + y + center.skew * x), grad @ center.top_eigenvector
 
 
 class Advance(NamedTuple):

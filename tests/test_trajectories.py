@@ -85,8 +85,9 @@ def test_the_projection_removes_the_linearised_excess():
     problem, theta, _ = build(toy_spec(0.01))
     moved = theta.at[0].set(0.0).at[1].set(3.0)  # S = 2/η + 3
     point = measure(problem, moved, random_start(0, 0, 2, 3, "float64"), 1e-8, "float64")
-    landed = tr.project(point, jnp.array([0.0, 1.0, 0.0]), 0.01, False)
-    np.testing.assert_allclose(landed, [0, 0, 0], atol=1e-12)
+    landed = tr.project(point, jnp.array([0.0, 1.0, 0.0]), 0.01)
+    np.testing.assert_allclose(landed.theta, [0, 0, 0], atol=1e-12)
+    np.testing.assert_allclose(landed.residuals.sharpness, 3 * 0.01 / 2, rtol=1e-12)
 
 
 def test_prediction_is_real_on_the_toy():
