@@ -23,10 +23,10 @@ from engine import control, data_cli, launch, records_cli, store, sweep_cli
 from engine import fork as forks
 from engine.control import AnyCommand, AnyEvent
 from engine.data.catalog import ready
-from engine.data_cli import DataDir
 from engine.errors import UserError, one_of
 from engine.follow import follow, log_note
 from engine.launch import LIVE
+from engine.options import DataDir, Overrides, Switch
 from engine.printed import harmless, print_json, print_line, print_pairs, print_table
 from engine.spec import DEFAULT_PRESET, Own, load_spec, preset_names
 from engine.store import EventTail, Run, Writer, resolve
@@ -38,8 +38,6 @@ ANSWER_SECONDS = 10.0
 """Wait for an engine's answer to a command. It answers between two steps, and a step may take seconds."""
 BAD_ENDS = ("diverged", "eigensolver_failed", "failed", "crashed", "silent", *LIVE)
 
-Overrides = Annotated[tuple[str, ...], Parameter("--set", negative=(), show_default=False)]
-Switch = Annotated[bool, Parameter(negative=(), show_default=False)]
 
 app = App(
     name="python -m engine",

@@ -14,6 +14,7 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
+from engine.drafts import replaced
 from engine.errors import UserError
 from engine.printed import harmless
 
@@ -222,10 +223,9 @@ def send(run: Path, command: AnyCommand) -> str:
     if inbox.is_symlink():
         raise UserError(f"{inbox}: a link, so no inbox of eos; the command was not left there")
     name = f"{time.time_ns():020d}-{command.id}"
-    draft, final = inbox / f".{name}", inbox / f"{name}.json"
     try:
-        draft.write_bytes(encode(command))
-        os.replace(draft, final)
+        with replaced(inbox / f"{name}.json") as draft:
+            draft.write_bytes(encode(command))
     except OSError as error:
         raise UserError(f"{inbox}: the command could not be left there ({error.strerror})") from None
     return command.id

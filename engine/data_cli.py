@@ -2,18 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
 from engine.data import EMBEDDED, catalog
 from engine.data.catalog import ENTRIES, Entry
 from engine.errors import UserError, one_of
+from engine.options import DataDir, Switch
 from engine.printed import print_json, print_table
-
-DataDir = Annotated[str | None, Parameter("--data-dir", show_default=False, help=(
-    "Folder of the data sets that do not ship with eos; $TFDS_DATA_DIR, else the platform's, when not given."))]  # fmt: skip
-Switch = Annotated[bool, Parameter(negative=(), show_default=False)]
 
 app = App(name="data", help="List, prepare and verify data sets.")
 

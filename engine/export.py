@@ -9,7 +9,6 @@ import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
 
@@ -17,6 +16,7 @@ import msgspec
 import numpy as np
 
 from engine.columns import Column
+from engine.drafts import replaced
 from engine.errors import UserError, one_of
 from engine.printed import to_json
 from engine.spec import to_toml
@@ -60,26 +60,15 @@ def export(run: Run, format: str, columns: Sequence[Column], out: Path | None) -
             raise UserError(f"--{format}: not for a terminal; give --out FILE, or send it down a pipe")
         _binary(run, format, columns, sys.stdout.buffer)
         return
-    with _replaced(out) as draft:
+    if out.is_dir():
+        raise UserError(f"{out}: a folder; expected a file")
+    with replaced(out, f".{os.getpid()}") as draft:
         if format in BINARY:
             with open(draft, "wb") as handle:
                 _binary(run, format, columns, handle)
         else:
             with open(draft, "w", encoding="utf-8", newline="") as handle:
                 _text(run, format, columns, handle)
-
-
-@contextmanager
-def _replaced(out: Path) -> Iterator[Path]:
-    """A draft beside the file that takes its place once it is whole."""
-    if out.is_dir():
-        raise UserError(f"{out}: a folder; expected a file")
-    draft = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        yield draft
-        os.replace(draft, out)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def blocks(run: Run, columns: Sequence[Column]) -> Iterator[np.ndarray]:

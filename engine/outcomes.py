@@ -48,10 +48,13 @@ def outcomes(run: Run) -> Outcomes:
     """What became of a run, as it stands."""
     summary, table = summarize(run), run.table()
     form = next((form for form in PREDICTIONS if f"{form}.x" in table), None)
+    delta, epsilon, accuracy = (
+        _known(table.get(name, np.empty(0))) for name in ("constrained.delta", "constrained.epsilon", "test.accuracy")
+    )
     return Outcomes(
         run.name, summary.outcome, run.spec.optimizer.learning_rate, summary.steps, summary.edge_step, summary.sharpness_over_threshold,
-        _mean(table, "constrained.delta"), _mean(table, "constrained.epsilon"), prediction_error(table, form), horizon(table, form),
-        _last(table, "test.accuracy"), summary.seconds,
+        float(delta.mean()) if len(delta) else None, float(epsilon.mean()) if len(epsilon) else None,
+        prediction_error(table, form), horizon(table, form), float(accuracy[-1]) if len(accuracy) else None, summary.seconds,
     )
 
 
@@ -63,8 +66,7 @@ def prediction_error(table: dict[str, np.ndarray], form: str | None) -> float | 
     predicted, since, x, delta = (table[name] for name in needed)
     early = (since > 0) & (since <= FULL_SPAN)
     size = np.fmax(delta, np.abs(x))  # δ may be undefined
-    error = np.abs(np.abs(predicted) - np.abs(x))[early] / size[early]
-    known = error[np.isfinite(error)]
+    known = _known(np.abs(np.abs(predicted) - np.abs(x))[early] / size[early])
     return float(np.median(known)) if len(known) else None
 
 
@@ -90,13 +92,5 @@ def rows_of(found: list[Outcomes]) -> tuple[list[str], list[list[object]]]:
     return [names[k] for k in kept], [[row[k] for k in kept] for row in found]
 
 
-def _mean(table: dict[str, np.ndarray], name: str) -> float | None:
-    values = table.get(name, np.empty(0))
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if len(known) else None
-
-
-def _last(table: dict[str, np.ndarray], name: str) -> float | None:
-    values = table.get(name, np.empty(0))
-    known = values[np.isfinite(values)]
-    return float(known[-1]) if len(known) else None
+def _known(values: np.ndarray) -> np.ndarray:
+    return values[np.isfinite(values)]

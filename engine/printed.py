@@ -1,31 +1,32 @@
-"""What a headless command prints: JSON, pairs and tables on stdout, harmless to any terminal whatever they quote.
+"""What is printed: JSON, pairs and tables on stdout, and words that are harmless to any terminal, the app's too, whatever they quote.
 
 Names, titles, events and outcomes may come from a run directory of unknown origin. A character that a terminal would obey
-(escape sequences, C1 controls, reversed writing) is shown as its escape, `\\x1b`, and never sent.
+(escape sequences, C1 controls, reversed writing) or would not show is shown as its escape, `\\x1b`, and never sent.
 """
 
 import json
 import math
-import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
-OBEYED = "\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff"
-_OBEYED = re.compile(f"[{OBEYED}]")
-_OBEYED_IN_LINE = re.compile(f"[{OBEYED}\n\t]")
+_KEPT = "\n\t"
+"""White space that moves the cursor, as it is meant to where text has lines."""
 
 
 def harmless(text: str, lines: bool = False) -> str:
-    """The text with every character that a terminal would obey shown as its escape; with `lines`, newlines and tabs stay."""
-    return (_OBEYED if lines else _OBEYED_IN_LINE).sub(lambda found: ascii(found[0])[1:-1], text)
+    """The text with every character that is not seen shown as its escape; with `lines`, newlines and tabs stay."""
+    if text.isprintable():
+        return text
+    kept = _KEPT if lines else ""
+    return "".join(one if one.isprintable() or one in kept else ascii(one)[1:-1] for one in text)
 
 
 def is_harmless(text: str) -> bool:
-    """Whether the text holds nothing that a terminal would obey; newlines and tabs do no harm."""
-    return _OBEYED.search(text) is None
+    """Whether the text holds nothing that a terminal would obey or hide; newlines and tabs do no harm."""
+    return all(one.isprintable() or one in _KEPT for one in text)
 
 
 def print_line(text: str, error: bool = False) -> None:
@@ -39,7 +40,9 @@ def to_json(value: Any, indent: int | None = 1) -> str:
         text = json.dumps(_finite(msgspec.to_builtins(value)), ensure_ascii=False, indent=indent, allow_nan=False)
     except RecursionError:
         text = json.dumps("nested too deeply to be shown")
-    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    if is_harmless(text):
+        return text
+    return "".join(one if is_harmless(one) else json.dumps(one)[1:-1] for one in text)
 
 
 def print_json(value: Any) -> None:

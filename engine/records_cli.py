@@ -15,12 +15,12 @@ from engine.errors import UserError
 from engine.export import FORMATS, chosen_columns, chosen_format, shown
 from engine.export import export as write
 from engine.launch import LIVE
+from engine.options import Switch
 from engine.outcomes import Outcomes, outcomes, rows_of
 from engine.printed import cell, harmless, print_json, print_line, print_table, to_json
 from engine.store import EventTail, RowTail, Run, resolve
 
 Columns = Annotated[tuple[str, ...], Parameter("--columns", negative=(), show_default=False)]
-Switch = Annotated[bool, Parameter(negative=(), show_default=False)]
 
 LOOK_SECONDS = 0.2
 USUAL = (

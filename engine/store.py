@@ -29,6 +29,7 @@ import platformdirs
 
 from engine.columns import Column, columns_for
 from engine.control import AnyEvent, Event, decode_event, encode, shown_harmless
+from engine.drafts import replaced
 from engine.errors import UserError
 from engine.printed import is_harmless
 from engine.spec import MAX_SPEC_BYTES, RunSpec, load_spec_text, to_toml
@@ -167,7 +168,6 @@ class Run:
         """Checkpoint files, oldest first."""
         return sorted((self.path / "checkpoints").glob("step-*.npz"))
 
-
     def curves(self) -> list[Path]:
         """Files of sampled curves, oldest first."""
         return sorted((self.path / "curves").glob("step-*.npz"))
@@ -176,7 +176,7 @@ class Run:
 def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
     """The arrays of an npz file of a run; None where it cannot be read."""
     try:
-        with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as arrays:  # np.load leaves a damaged file open
+        with open_plain(path) as handle, np.load(handle, allow_pickle=False) as arrays:  # np.load leaves a damaged file open
             return {name: arrays[name] for name in arrays.files}
     except Exception:  # zipfile, zlib, tokenize and numpy each have errors of their own for damaged bytes
         return None
@@ -406,19 +406,16 @@ def _save(folder: Path, step: int, arrays: dict[str, np.ndarray]) -> Path:
     """The arrays as `step-N.npz` in the folder: whole and on the disk, or not there."""
     folder.mkdir(mode=0o700, exist_ok=True)
     final = folder / f"step-{step:09d}.npz"
-    draft = folder / f".{final.name}"
-    with open(draft, "wb") as handle:
+    with replaced(final) as draft, open(draft, "wb") as handle:
         np.savez(handle, **arrays)  # type: ignore[arg-type]
         handle.flush()
         os.fsync(handle.fileno())
-    os.replace(draft, final)
     return final
 
 
 def _replace(path: Path, body: bytes) -> None:
-    draft = path.with_name(f".{path.name}")
-    draft.write_bytes(body)
-    os.replace(draft, path)
+    with replaced(path) as draft:
+        draft.write_bytes(body)
 
 
 def open_plain(path: Path) -> IO[bytes]:

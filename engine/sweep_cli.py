@@ -10,16 +10,14 @@ from cyclopts.validators import Number
 from engine import store
 from engine import sweep as sweeps
 from engine.cluster import Cluster, hand_in
-from engine.data_cli import DataDir
 from engine.errors import UserError
+from engine.options import DataDir, Overrides, Switch
 from engine.outcomes import outcomes
 from engine.printed import print_line
 from engine.records_cli import print_outcomes
 from engine.store import Run
 
 Repeated = Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)]
-Overrides = Annotated[tuple[str, ...], Parameter("--set", negative=(), show_default=False)]
-Switch = Annotated[bool, Parameter(negative=(), show_default=False)]
 
 
 def sweep(

@@ -21,11 +21,12 @@ from cyclopts import App, Parameter
 import engine
 from engine import launch
 from engine.errors import UserError
+from engine.options import DataDir
+from engine.printed import harmless
 from engine.spec import DEFAULT_PRESET, preset_names
 from engine.store import Run, resolve
 from eos_tui import config, keys
 from eos_tui.config import ThemeChoice, View
-from eos_tui.harmless import harmless
 from eos_tui.pace import FASTEST, SLOWEST
 from eos_tui.source import LIVE
 
@@ -43,9 +44,6 @@ Overrides = Annotated[tuple[str, ...], Parameter(
 )]  # fmt: skip
 Headless = Annotated[bool, _switch("Without a view: progress on stderr, and a summary at the end.")]
 Json = Annotated[bool, _switch("The same, with the summary as one JSON object.")]
-DataDir = Annotated[str | None, Parameter(
-    help="Folder of the data sets that do not ship with eos; $TFDS_DATA_DIR, else the platform's, when not given.", show_default=False,
-)]  # fmt: skip
 
 
 @Parameter(name="*")

@@ -14,9 +14,9 @@ from engine import launch
 from engine.columns import COUPLED, THEOREM, UNROLLED, Column, predicted
 from engine.control import AnyCommand, AnyEvent, send
 from engine.errors import UserError
+from engine.printed import harmless
 from engine.spec import PREDICTIONS
 from engine.store import EventTail, Liveness, RowTail, Run, State
-from eos_tui.harmless import harmless
 from eos_tui.replay import Replay, as_it_stood
 from eos_tui.series import History
 

@@ -9,7 +9,6 @@ that package, and without writing anything.
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 
 from engine.data.catalog import Entry, note_path
 from engine.data.embedded import Pool
+from engine.drafts import replaced
 from engine.errors import UserError
 
 
@@ -36,14 +36,12 @@ def write(entry: Entry, where: Path, pool: Pool, origin: str) -> None:
     path, note = copy_path(entry, where), note_path(entry, where)
     path.parent.mkdir(parents=True, exist_ok=True)
     note.unlink(missing_ok=True)
-    draft = path.with_name(f".{path.name}")
-    with open(draft, "wb") as handle:
-        np.savez(handle, **arrays)  # type: ignore[arg-type]
-    facts = {"name": entry.name, "origin": origin, "bytes": draft.stat().st_size, "sha256": _sum(draft)}
-    os.replace(draft, path)
-    draft = note.with_name(f".{note.name}")
-    draft.write_text(json.dumps(facts, indent=1), encoding="utf-8")
-    os.replace(draft, note)
+    with replaced(path) as draft:
+        with open(draft, "wb") as handle:
+            np.savez(handle, **arrays)  # type: ignore[arg-type]
+        facts = {"name": entry.name, "origin": origin, "bytes": draft.stat().st_size, "sha256": _sum(draft)}
+    with replaced(note) as draft:
+        draft.write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
 
 def read(entry: Entry, where: Path) -> tuple[Pool, str] | None:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from engine.drafts import replaced
 from engine.errors import UserError
 from engine.figures import catalog, runs
 from engine.figures.catalog import Figure
@@ -96,18 +97,15 @@ def _cell(value: float) -> str:
 
 
 def _write_csv(path: Path, head: list[str], rows) -> None:
-    draft = path.with_name(f".{path.name}")
-    with open(draft, "w", newline="", encoding="utf-8") as handle:
+    with replaced(path) as draft, open(draft, "w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle, lineterminator="\n")
         writer.writerow(head)
         writer.writerows(rows)
-    os.replace(draft, path)
 
 
 def _write(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
+    with replaced(path) as draft:
+        draft.write_text(text, encoding="utf-8")
 
 
 def _make_folder(out: Path) -> None:

@@ -14,8 +14,8 @@ from textual.widgets import Static
 from engine import store
 from engine.control import EdgeReached
 from engine.fork import differences
+from engine.printed import harmless
 from engine.store import Run
-from eos_tui.harmless import harmless
 from eos_tui.source import Condition
 from eos_tui.theme import role_color
 from eos_tui.widgets.checklist import Checklist
