@@ -155,7 +155,9 @@ class Runner:
             return np.empty((0, len(self.run.columns)))
         if self._pause_at is not None:
             left = min(left, self._pause_at - experiment.clock.step)
-        progress = experiment.advance(left if experiment.rehearsal else 1)  # the first row soon
+        if experiment.phase == "approach" and experiment.clock.step == 0:
+            left = 1  # the first row soon
+        progress = experiment.advance(left)
         block = self._record(progress.rows)
         for step, arrays in progress.curves:
             self.writer.curve(step, arrays)

@@ -9,8 +9,19 @@ import pytest
 from engine.device import correct_sums, jaxlib_release
 
 correct_sums()  # whichever test computes first
+ROUGH = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
+"""The problems of the tests are small: they take longer to compile than to compute."""
 if jaxlib_release() < (0, 11):  # 0.12 does not know the flag, and ends the process
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()  # compiles a quarter faster
+    ROUGH.append("--xla_cpu_use_fusion_emitters=false")
+os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *ROUGH]).strip()
+
+
+LONGEST = ("test_default", "test_runner", "test_problem", "test_experiment", "test_examples", "test_cli", "test_lessons", "test_faults")
+"""Files that take longest, longest first: begun last, they would keep one worker busy while the others have nothing left."""
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(autouse=True)

@@ -1,29 +1,31 @@
 """The default preset, whole: what the README promises of it, on the real images."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
-from engine import spec as specs
-from engine.experiment import Experiment
+import engine
+from engine.summary import summarize
 
-from small import rows
-
-pytestmark = pytest.mark.usefixtures("x64")
 ANCHOR = 130
 """Steps after the edge at which the preset anchors the predictions: after the first burst."""
 
 
 @pytest.fixture(scope="module")
-def record(x64):
-    """The default run to 232 steps past its edge."""
-    spec = specs.with_overrides(specs.load_spec("fashion"), ["tracking.flow=false", 'tracking.predictions=["generalized"]'])
-    assert spec.tracking.anchor_every == ANCHOR
-    experiment = Experiment(spec)
-    approach = rows(experiment, 522)
-    while experiment.edge_step is None:
-        experiment.advance(1)
-    edge = experiment.edge_step
-    return edge, approach, rows(experiment, edge + ANCHOR + 102)
+def record(tmp_path_factory):
+    """The default run to 232 steps past its edge, by an engine that is compiled as users have it: its columns before and from there."""
+    home = tmp_path_factory.mktemp("default")
+    left_out = ["flow=false", 'predictions=["generalized"]', "gauges_every=0", "landscape_every=0"]
+    settings = [f"--set=tracking.{setting}" for setting in left_out] + [f"--set=budget.edge_steps={ANCHOR + 102}"]
+    command = [sys.executable, "-m", "engine", "run", "fashion", *settings, "--name=whole"]
+    subprocess.run(command, env=os.environ | {"EOS_HOME": str(home), "XLA_FLAGS": ""}, check=True, capture_output=True, timeout=500)
+    run = engine.load(home / "whole")
+    assert run.spec.tracking.anchor_every == ANCHOR
+    edge = summarize(run.run).edge_step
+    return edge, {name: run[name][:edge] for name in run}, {name: run[name][edge:] for name in run}
 
 
 def test_the_sharpness_rises_to_the_threshold(record):
