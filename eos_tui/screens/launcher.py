@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 FIRST = "fashion"
 """The preset chosen at first, and that of `eos demo`."""
+NAMES = 18
+"""Least columns for the names of presets."""
 WIDE = 100
 READ_EVERY = 4
 """Frames between looks at the folder of runs."""
@@ -84,6 +86,7 @@ class Launcher(Screen[None]):
         self._frame = 0
         self._starting = False
         self.specs: dict[str, RunSpec] = {name: load_spec(name) for name in sorted(preset_names(), key=_rank)}
+        self._names = NAMES
         self.presets = OptionList(*(Option(self._preset_line(name), id=name) for name in self.specs), id="presets")
         self.runs = OptionList(id="runs")
         self.footer = Footer("launcher")
@@ -107,7 +110,16 @@ class Launcher(Screen[None]):
         yield self.footer
 
     def _preset_line(self, name: str) -> Content:
-        return Content.assemble((f"{name:<18} ", "bold"), self.specs[name].title)
+        return Content.assemble((f"{name:<{self._names}} ", "bold"), self.specs[name].title)
+
+    def _align(self) -> None:
+        """Titles begin in one column where the longest name and the longest title fit side by side; else most of them do."""
+        titles = max(len(spec.title) for spec in self.specs.values())
+        names = min(max(map(len, self.specs)), max(NAMES, self.presets.scrollable_content_region.width - titles - 2))
+        if names != self._names:
+            self._names = names
+            for name in self.specs:
+                self.presets.replace_option_prompt(name, self._preset_line(name))
 
     def on_mount(self) -> None:
         names = list(self.specs)
@@ -117,6 +129,7 @@ class Launcher(Screen[None]):
     def on_resize(self) -> None:
         self.set_class(self.size.width >= WIDE, "wide")
         self.query_one("#about").display = self.size.height >= 20
+        self.call_after_refresh(self._align)
         self.app.pace.hurry()
 
     @on(OptionList.OptionHighlighted, "#presets")
