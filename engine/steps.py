@@ -53,7 +53,7 @@ def stable_point(
     vectors = None if previous is None else previous.eigen.vectors
     for _ in range(most + 1):
         center = center_at(problem, theta, vectors, tolerance)
-        theta, left, _ = tr.project(center.point, center.grad_sharpness, learning_rate)
+        theta, left = tr.project(center.point, center.grad_sharpness, learning_rate)
         if max(float(left.sharpness), float(left.gradient)) <= tolerance:
             return center if previous is None else taylor_center(center.point, center.grad_sharpness, previous.top_eigenvector)
         vectors = center.eigen.vectors

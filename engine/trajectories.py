@@ -64,22 +64,23 @@ class Projection(NamedTuple):
 
     theta: Array  # (p,) where it leads
     residuals: Residuals  # of the point
-    active: Array  # () whether α > 0 there: the constraint pushes, and a trajectory slides along S = 2/η
 
 
 @jax.jit
 def project(point: Point, dS: Array, learning_rate: float) -> Projection:
-    """θ − max(0, S−2/η)·∇S⊥/‖∇S⊥‖² − u(u·∇L)/S, the gap counted when negative too where α = −∇L·∇S > 0."""
+    """θ − max(0, S−2/η)·∇S⊥/‖∇S⊥‖² − u(u·∇L)/S; the gap counts when negative too where α = −∇L·∇S > 0.
+
+    There the constraint pushes, and a trajectory slides along S = 2/η.
+    """
     dtype, norm = point.theta.dtype, jnp.linalg.norm(point.grad)
     u, sharpness = point.eigen.vectors[0].astype(dtype), point.eigen.sharpness.astype(dtype)
     u = u / jnp.linalg.norm(u)
-    active = point.grad @ dS < 0
     gap = sharpness - 2 / learning_rate
-    gap = jnp.where(active, gap, jnp.maximum(gap, 0))
+    gap = jnp.where(point.grad @ dS < 0, gap, jnp.maximum(gap, 0))
     along = u @ point.grad
     dS_perp = dS - u * (u @ dS)
     landed = point.theta - gap / (dS_perp @ dS_perp) * dS_perp - u * along / sharpness
-    return Projection(landed, Residuals(jnp.abs(gap) * learning_rate / 2, jnp.abs(along) / jnp.where(norm == 0, 1, norm)), active)
+    return Projection(landed, Residuals(jnp.abs(gap) * learning_rate / 2, jnp.abs(along) / jnp.where(norm == 0, 1, norm)))
 
 
 @jax.jit

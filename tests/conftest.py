@@ -20,6 +20,7 @@ LONGEST = ("test_default", "test_runner", "test_problem", "test_experiment", "te
 """Files that take longest, longest first: begun last, they would keep one worker busy while the others have nothing left."""
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config):
     """One more than there are cores: several tests wait for processes of their own. More than four would crowd each other."""
     return min((os.cpu_count() or 1) + 1, 4)

@@ -1,13 +1,16 @@
 """The README says what the code says."""
 
 import re
+import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from eos_tui import cli
 
 import readme_tables
+from synthetic import make_run
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -32,3 +35,30 @@ def test_every_command_is_told_of():
     cli.main(["--version"])  # the engine's commands join the view's
     words = {word for code in re.findall(r"`([^`\n]+)`", README) for word in re.findall(r"[a-z]+", code)}
     assert {name for name in cli.app if not name.startswith("-")} - {"work"} <= words
+
+
+COMMAND_LINES = [
+    line.split("#")[0].replace("`", "").strip()
+    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+    if re.match(r"(eos|srun .*python -m engine|python -m engine) ", line)
+]
+
+
+@pytest.mark.parametrize("line", COMMAND_LINES)
+def test_a_command_line_of_the_guides_is_understood(line):
+    """Its command and options exist and its values are of their types; nothing is carried out."""
+    cli.main(["--version"])
+    tokens = shlex.split(line.split(" > ")[0])
+    start = tokens.index("engine") + 1 if "engine" in tokens else 1
+    cli.app.parse_args(tokens[start:], exit_on_error=False, print_error=False)
+
+
+def test_a_run_is_read_in_numpy_as_the_guide_does(tmp_path, monkeypatch):
+    run = make_run(tmp_path)
+    monkeypatch.chdir(run.path)
+    code = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "columns.json" in block)
+    found: dict = {}
+    exec(code, found)
+    np.testing.assert_array_equal(found["table"], run.rows())
+    np.testing.assert_array_equal(found["sharpness"], run.table()["gd.sharpness"])
