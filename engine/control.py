@@ -244,7 +244,7 @@ def receive(run: Path) -> Received:
     commands: list[AnyCommand] = []
     refusals: list[str] = []
     try:
-        names = sorted(entry.name for entry in os.scandir(run / "inbox") if entry.name.endswith(".json"))
+        names = sorted(entry.name for entry in os.scandir(run / "inbox") if entry.name.endswith(".json") and entry.name[0] != ".")
     except OSError:
         return Received(commands, refusals)
     for name in names:

@@ -44,11 +44,19 @@ def test_a_command_is_one_small_line_and_its_id_is_returned(inbox, command):
     assert path.stat().st_size < control.MAX_COMMAND_BYTES
 
 
-def test_a_command_half_written_waits(inbox):
-    draft = inbox / "inbox" / ".00000000000000000001-ab"
-    draft.write_bytes(b"half")
-    assert control.receive(inbox) == control.Received([], [])
-    assert draft.exists()
+def test_a_command_half_written_waits(inbox, monkeypatch):
+    """Whoever looks just before the draft takes its place finds nothing, and takes nothing away."""
+    looked = []
+
+    def move(draft, final):
+        looked.append(control.receive(inbox))
+        draft.rename(final)
+
+    monkeypatch.setattr("engine.drafts.os.replace", move)
+    command = control.Stop()
+    control.send(inbox, command)
+    assert looked == [control.Received([], [])]
+    assert control.receive(inbox).commands == [command]
 
 
 def test_a_run_without_an_inbox_is_told_nothing(tmp_path):
