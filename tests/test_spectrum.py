@@ -37,11 +37,13 @@ def spectrum(experiment: Experiment, table: np.ndarray) -> np.ndarray:
 @pytest.fixture(scope="module")
 def several(x64):
     """Gradient descent of the small network 80 steps past the edge, where four eigenvalues come above 1.5/η."""
-    experiment = Experiment(chebyshev_spec(ETA, on_second_eigenvalue="gradient_descent", **LEAN))
-    approached, _, _ = drive(experiment, 0)
-    EDGE.update(experiment.snapshot())
-    table, events, thetas = drive(experiment, 80)
-    return experiment, np.concatenate([approached, table]), events, thetas
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("engine.curvature.LOOSE", 1e-3)  # at 1e-2 a pair that another is about to cross may be 1 % off
+        experiment = Experiment(chebyshev_spec(ETA, on_second_eigenvalue="gradient_descent", **LEAN))
+        approached, _, _ = drive(experiment, 0)
+        EDGE.update(experiment.snapshot())
+        table, events, thetas = drive(experiment, 80)
+        yield experiment, np.concatenate([approached, table]), events, thetas
 
 
 EDGE: dict[str, np.ndarray] = {}
@@ -67,7 +69,7 @@ def test_the_recorded_spectrum_is_that_of_eigh(several):
         assert np.isnan(row[count:]).all()
         np.testing.assert_allclose(row[:count], dense[:count], atol=2e-2 * dense[0])  # LOOSE, and twice that for a near pair
         large = dense[:count] * ETA > 1
-        np.testing.assert_allclose(row[:count][large], dense[:count][large], rtol=2e-2)  # one that another crosses is as loose
+        np.testing.assert_allclose(row[:count][large], dense[:count][large], rtol=2e-3)
 
 
 def test_every_eigenvalue_above_one_and_a_half_is_followed(several):
