@@ -78,13 +78,12 @@ def rehearse(setup: Setup, theta: Array, basis: Array, sharpness: float, soon: C
     )
     seldom = replace(roughly, gauges_every=0, landscape_every=0)
     clock = Clock(0, 0.0, 2 / sharpness if sharpness > 0 else setup.spec.optimizer.learning_rate)
-    state: EdgeState | DescentState | None = None
-    for part in (seldom, roughly):
-        rough = setup._replace(spec=replace(setup.spec, tracking=part))
-        if state is None:
-            state, _ = enter(rough, theta, clock, basis, 0)
-        if isinstance(state, EdgeState) and not (part is roughly and soon()):
-            state, _ = step(rough, state._replace(edge_step=state.clock.step))
+    common, whole = (setup._replace(spec=replace(setup.spec, tracking=part)) for part in (seldom, roughly))
+    state, _ = enter(common, theta, clock, basis, 0)
+    if isinstance(state, EdgeState):
+        state, _ = step(common, state)
+    if isinstance(state, EdgeState) and not soon():
+        step(whole, state._replace(edge_step=state.clock.step))  # gauges and landscape are due at the edge's step
 
 
 def step(setup: Setup, state: EdgeState) -> tuple[EdgeState | DescentState, Progress]:
