@@ -59,3 +59,18 @@ def runs(tmp_path, monkeypatch):
     monkeypatch.setenv("EOS_HOME", str(home))
     monkeypatch.chdir(tmp_path)
     return home
+
+
+@pytest.fixture
+def rows_looked_at(monkeypatch):
+    """How many rows each look of a pyramid of extremes reads, in order."""
+    from eos_tui.pyramid import Extremes
+
+    looked, prepared = [], Extremes.prepared
+
+    def counting(self, values):
+        looked.append(values.size)
+        return prepared(self, values)
+
+    monkeypatch.setattr(Extremes, "prepared", counting)
+    return looked

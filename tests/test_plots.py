@@ -12,7 +12,7 @@ from engine.columns import Column
 from eos_tui import curves, plots, theme, traces
 from eos_tui.curves import Axis, Overlay, Span
 from eos_tui.plots import Curve, PlotSpec, Window
-from eos_tui.pyramid import BLOCK, Extremes
+from eos_tui.pyramid import BLOCK
 from eos_tui.series import History
 from eos_tui.widgets.plot import LinePlot
 
@@ -212,14 +212,13 @@ def test_a_printed_frame_is_text_with_or_without_colours():
     assert [row.rstrip() for row in stripped] == plain.splitlines()
 
 
-def test_drawing_does_not_depend_on_the_length_of_the_history(monkeypatch):
+def test_drawing_does_not_depend_on_the_length_of_the_history(rows_looked_at):
     """Of a million rows it looks at the ragged ends of the pixel columns alone: at most two blocks a column and curve."""
     history, width = oscillating(1_000_000), 100
     plots.draw(SHARPNESS, history, Window(0, 1_000_000), width, 20)
-    looked, prepared = [], Extremes.prepared
-    monkeypatch.setattr(Extremes, "prepared", lambda self, values: (looked.append(values.size), prepared(self, values))[1])
+    rows_looked_at.clear()
     plots.draw(SHARPNESS, history, Window(1, 999_999), width, 20)
-    assert 0 < sum(looked) <= 2 * BLOCK * 2 * width * len(SHARPNESS.curves)  # two pixels a cell
+    assert 0 < sum(rows_looked_at) <= 2 * BLOCK * 2 * width * len(SHARPNESS.curves)  # two pixels a cell
 
 
 # -- what can be chosen of a plot
