@@ -1,0 +1,28 @@
+"""The comparison of two runs that the README's table of devices is made with."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+import engine
+
+sys.path.insert(0, str(Path(__file__).parent / "bench"))
+
+from agreement import QUANTITIES, compare
+
+
+def short(name, *overrides):
+    return engine.run("toy", overrides=["budget.steps=40", "tracking.flow=false", *overrides], name=name)
+
+
+def test_a_run_agrees_with_itself_and_another_start_is_told_from_it(x64):
+    one, other = short("one"), short("other", "problem.x0=0.303")
+    alike = compare(one, one, 1e-15)
+    assert alike["loss_before_edge"] == 0
+    assert all(alike[label] == {"largest_first_20": 0, "steps_within": None} for label in QUANTITIES)
+    found = compare(one, other, 1e-3)
+    assert found["edge"][0] == found["edge"][1]
+    assert found["|x|"]["steps_within"] == 0
+    assert found["|x|"]["largest_first_20"] == pytest.approx(0.003 / 2**0.5, rel=0.2)  # |x| is small against δ = √2
+    assert found["S(θ†)"]["steps_within"] is None
