@@ -76,20 +76,16 @@ def conserved(x, y, alpha: float, beta: float):
 
 
 def _log_intensity(level, branch: int):
-    """q = log(X²/δ²) with h(e^q) = level: below the fixed point (branch 0) or above it (branch −1). Lambert's W, made
-    accurate near the fixed point, where W loses half the digits, by its series and two Newton steps on e^q − q − 1.
-    """
-    from scipy.special import lambertw  # imported late, like the ODE solver: a viewer should open at once
+    """q = log(X²/δ²) with h(e^q) = level: below the fixed point (branch 0) or above it (branch −1).
 
+    This is q = −1 − g − W(−e^{−1−g}) with Lambert's W, but W loses half its digits near the fixed point, and importing scipy for it
+    takes as long as everything else that opens a picture. Newton steps on the convex e^q − q − 1 = g come in from a side
+    that they do not leave: from log(1 + g + √(2g)) above, and below from the series at q = 0 or from −1 − g.
+    """
     level = np.asarray(level, float)
-    side = 1.0 if branch == -1 else -1.0
-    p = side * np.sqrt(2 * level)
-    near = p - p**2 / 6 + p**3 / 36
-    with np.errstate(divide="ignore"):
-        far = np.log(-lambertw(-np.exp(-1 - level), branch).real)
-    far = np.where(np.isfinite(far), far, -1 - level)  # e^{−1−g} underflowed: |X| is smaller than a float can say
-    q = np.where(level < 0.01, near, far)
-    for _ in range(2):
+    p = np.sqrt(2 * level)
+    q = np.log1p(level + p) if branch == -1 else np.where(level < 1, -p - p**2 / 6 - p**3 / 36, -1 - level)
+    for _ in range(4):
         slope = np.expm1(q)
         q = q - np.where(slope == 0, 0, (slope - q - level) / np.where(slope == 0, 1, slope))
     return q
