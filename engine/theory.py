@@ -78,9 +78,9 @@ def conserved(x, y, alpha: float, beta: float):
 def _log_intensity(level, branch: int):
     """q = log(X²/δ²) with h(e^q) = level: below the fixed point (branch 0) or above it (branch −1).
 
-    This is q = −1 − g − W(−e^{−1−g}) with Lambert's W, but W loses half its digits near the fixed point, and importing scipy for it
-    takes as long as everything else that opens a picture. Newton steps on the convex e^q − q − 1 = g come in from a side
-    that they do not leave: from log(1 + g + √(2g)) above, and below from the series at q = 0 or from −1 − g.
+    This is q = −1 − g − W(−e^{−1−g}) with Lambert's W; but W loses half its digits near the fixed point, and scipy takes
+    longer to import than a picture to draw. Newton's steps on the convex e^q − q − 1 = g begin at log(1 + g + √(2g)) above,
+    and below at the series about q = 0 or, for large g, at −1 − g.
     """
     level = np.asarray(level, float)
     p = np.sqrt(2 * level)

@@ -51,6 +51,10 @@ class Pyramid:
         """The pair of each value, stacked in front."""
         raise NotImplementedError
 
+    def folded(self, blocks: np.ndarray) -> np.ndarray:
+        """The pair of each block of values, (blocks, BLOCK)."""
+        return self.fold.reduce(self.prepared(blocks), axis=2)
+
     @property
     def next_row(self) -> int:
         """The first row that is in no block yet."""
@@ -65,17 +69,16 @@ class Pyramid:
         mine = values[self.next_row - row :: self.stride]
         if len(mine) < BLOCK:
             return
-        entries = self.prepared(mine[: len(mine) // BLOCK * BLOCK])
-        size, depth = BLOCK, 0
-        while entries.shape[1] >= size:
-            whole = entries.shape[1] // size * size
+        entries, depth = self.folded(mine[: len(mine) // BLOCK * BLOCK].reshape(-1, BLOCK)), 0
+        while entries.shape[1]:
             if depth == len(self._levels):
                 self._levels.append(_Level())
             level = self._levels[depth]
-            level.add(self.fold.reduce(entries[:, :whole].reshape(2, -1, size), axis=2))
-            depth, size = depth + 1, FACTOR
+            level.add(entries)
+            depth += 1
             above = self._levels[depth].count if depth < len(self._levels) else 0
-            entries = level.entries[:, above * FACTOR :]
+            whole = level.count // FACTOR - above
+            entries = self.fold.reduce(level.entries[:, above * FACTOR : (above + whole) * FACTOR].reshape(2, -1, FACTOR), axis=2)
 
     def ranges(self, gather: Gather, first: np.ndarray, last: np.ndarray, key: object = None) -> np.ndarray:
         """The pairs (2, ranges) of rows first[k] to last[k] − 1. With the `key` of the call before, only those are looked at
@@ -155,6 +158,13 @@ class Extremes(Pyramid):
         known = np.isfinite(values)
         if not known.all():
             pairs[:, ~known] = -np.inf
+        return pairs
+
+    def folded(self, blocks: np.ndarray) -> np.ndarray:
+        pairs = np.stack([-blocks.min(axis=1), blocks.max(axis=1)])
+        if not np.isfinite(pairs).all():  # a block with NaN or ±inf in it has them for its extremes
+            broken = np.flatnonzero(~np.isfinite(pairs).all(axis=0))
+            pairs[:, broken] = super().folded(blocks[broken])
         return pairs
 
 

@@ -17,8 +17,10 @@ from eos_tui.ruler import Ruler
 
 CHUNK = 8192
 """Rows looked at in one go when columns are caught up with."""
+PIECE = 512
+"""Rows looked at together for last values: few enough to stay in the processor's cache."""
 RECENT = 256
-"""Rows in which the last value of a column without a pyramid is looked for, before all that came with it are."""
+"""Rows before the end of a replay in which the last value of a column is looked for."""
 
 
 class Envelope(NamedTuple):
@@ -248,22 +250,25 @@ class History:
             behind = [each for each in behind if stop < total]
 
     def _note_last(self, rows: np.ndarray) -> None:
-        """Where the columns have their last two values, of the rows about to be appended."""
-        columns = np.arange(rows.shape[1])
-        for part in (rows[-RECENT:], rows):  # a column that has no two values of late is looked at from its beginning
-            first = self._rows.count + len(rows) - len(part)
-            known = np.isfinite(part[:, columns])
-            newest = _last_true(known)
-            found = np.flatnonzero(newest >= 0)
-            known[newest[found], found] = False
-            before = _last_true(known)
-            done = np.flatnonzero(before >= 0) if len(part) < len(rows) else found
-            to, at, earlier = columns[done], newest[done], before[done]
-            self._row_before[to] = np.where(earlier >= 0, first + earlier, self._last_row[to])
-            self._last_row[to], self._last_value[to] = first + at, part[at, to]
-            columns = np.delete(columns, done)
-            if not len(columns) or len(part) == len(rows):
-                return
+        """Where the columns have their last two values, of the rows about to be appended: looked for from the end."""
+        newest, before = np.full(rows.shape[1], -1), np.full(rows.shape[1], -1)
+        for stop in range(len(rows), 0, -PIECE):
+            start = max(stop - PIECE, 0)
+            known = np.isfinite(rows[start:stop])
+            held = np.flatnonzero(known.any(axis=0) & (before < 0))
+            known = known[:, held]
+            first = np.flatnonzero(newest[held] < 0)
+            last = _last_true(known[:, first])
+            newest[held[first]] = start + last
+            known[last, first] = False
+            last = _last_true(known)
+            before[held] = np.where(last >= 0, start + last, -1)
+            if (before >= 0).all():
+                break
+        found = np.flatnonzero(newest >= 0)
+        earlier, count = before[found], self._rows.count
+        self._row_before[found] = np.where(earlier >= 0, count + earlier, self._last_row[found])
+        self._last_row[found], self._last_value[found] = count + newest[found], rows[newest[found], found]
 
     def _last(self, column: int, stop: int | None = None) -> int:
         """The last row with a finite value, before row `stop` or the end of what is shown."""

@@ -96,6 +96,23 @@ def test_last_is_the_last_finite_value():
     assert history_of(rows, chunks=7).last("dense") == rows[199, 1]
 
 
+@settings(max_examples=60, deadline=None)
+@given(count=st.integers(1, 4000), chunks=st.integers(1, 9), known=st.lists(st.integers(0, 3999), max_size=4))
+def test_last_values_and_endings_do_not_depend_on_how_the_rows_came(count, chunks, known):
+    rows = noise(count)
+    rows[:, 2] = np.nan
+    held = sorted({row for row in known if row < count})
+    rows[held, 2] = held
+    history = History(COLUMNS)
+    for part in np.array_split(rows, chunks):
+        history.extend(part)
+    np.testing.assert_equal(history.latest()["sparse"], held[-1] if held else np.nan)
+    missed = count - held[-1] if held else 0
+    ended = missed > (held[-1] - held[-2] if len(held) > 1 else 1)
+    ending = history.ending("sparse")
+    assert (ending.step if ending else None) == (rows[held[-1] + 1, 0] if ended else None)
+
+
 def test_without_rows_everything_is_nan_and_nothing_raises():
     history = History(COLUMNS)
     assert len(history) == 0
