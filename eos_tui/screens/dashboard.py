@@ -179,13 +179,17 @@ class Dashboard(Viewing):
         """Read what is new and show it. Called by the clock alone."""
         for other, _ in self.compared:
             other.take(await asyncio.to_thread(other.read))
-        began = monotonic()
+        began, threads = monotonic(), asyncio.get_running_loop()
+        reading = threads.run_in_executor(None, self.source.read)
         while True:
-            news = await asyncio.to_thread(self.source.read)
+            news = await reading
+            late = monotonic() - began > LOADING_SECONDS
+            if news.more and not late:  # the next rows are read while these are taken
+                reading = threads.run_in_executor(None, self.source.read)
             self.take(news)
             if not news.more:
                 break
-            if monotonic() - began > LOADING_SECONDS:
+            if late:
                 self.app.pace.hurry()
                 break
         self.paint()
