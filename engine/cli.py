@@ -19,14 +19,15 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
 
 import engine
-from engine import control, data_cli, launch, records_cli, store, sweep_cli
+from engine import control, data_cli, hosts, launch, records_cli, store, sweep_cli
 from engine import fork as forks
 from engine.control import AnyCommand, AnyEvent
 from engine.data.catalog import ready
 from engine.errors import UserError, one_of
 from engine.follow import follow, log_note
+from engine.hosts import Group
 from engine.launch import LIVE
-from engine.options import DataDir, Overrides, Switch
+from engine.options import Coordinator, DataDir, Overrides, Process, Processes, Switch
 from engine.printed import harmless, print_json, print_line, print_pairs, print_table
 from engine.spec import DEFAULT_PRESET, Own, load_spec, preset_names
 from engine.store import EventTail, Run, Writer, resolve
@@ -86,15 +87,33 @@ def report_error(error: Exception | str) -> int:
 
 
 def run_headless(preset: str, overrides: Sequence[str] = (), name: str | None = None, json: bool = False,
-                 data_dir: str | None = None) -> int:
-    """Run a preset to its end with progress on stderr and a summary on stdout. Returns the exit status."""
-    run, pid = launch.begin(preset, overrides, name, data_dir)
+                 data_dir: str | None = None, group: Group | None = None) -> int:
+    """Run a preset to its end with progress on stderr and a summary on stdout. Returns the exit status.
+
+    The group is that of the environment where none is given. A process that follows in one leaves nothing on disk or stdout.
+    """
+    group = group or hosts.asked()
+    if group is not None and group.process:
+        ready(load_spec(preset, tuple(overrides)), data_dir or "")  # what is wrong with it is told by all
+        return _help(group)
+    run, pid = launch.begin(preset, overrides, name, data_dir, group)
     return _see_through(run, pid, json)
 
 
+def _help(group: Group) -> int:
+    """Be a process that follows in a group; the exit status."""
+    engine.configure()
+    return importlib.import_module("engine.together").follow(group)
+
+
 @app.command
-def run(preset: str, *, overrides: Overrides = (), name: str | None = None, json: Switch = False, data_dir: DataDir = None) -> int:
+def run(
+    preset: str, *, overrides: Overrides = (), name: str | None = None, json: Switch = False, data_dir: DataDir = None,
+    coordinator: Coordinator = None, processes: Processes = None, process: Process = None,
+) -> int:
     """Run a preset to its end and print a summary. Ctrl-C stops it cleanly.
+
+    Several processes, on one host or many, run it together where each is given --coordinator, and process 0 alone writes the run.
 
     Args:
         preset: A preset's name (`presets` lists them), or the path of a preset file.
@@ -102,7 +121,7 @@ def run(preset: str, *, overrides: Overrides = (), name: str | None = None, json
         name: The run's name; made from the preset and the time when not given.
         json: Print the summary as one JSON object.
     """
-    return run_headless(preset, overrides, name, json, data_dir)
+    return run_headless(preset, overrides, name, json, data_dir, hosts.asked(coordinator, processes, process))
 
 
 @app.command
@@ -112,15 +131,22 @@ def demo(*, overrides: Overrides = (), name: str | None = None, json: Switch = F
 
 
 @app.command
-def resume(name: str, *, json: Switch = False) -> int:
+def resume(
+    name: str, *, json: Switch = False, coordinator: Coordinator = None, processes: Processes = None, process: Process = None
+) -> int:
     """Go on with a stopped, failed or crashed run from its last checkpoint, and follow it to its end.
+
+    As many processes may share it out as --coordinator says, however many there were before.
 
     Args:
         name: A run's name (`ls` lists them), or the path of a run directory.
         json: Print the summary as one JSON object.
     """
+    group = hosts.asked(coordinator, processes, process)
+    if group is not None and group.process:
+        return _help(group)
     found = resolve(name)
-    return _see_through(found, launch.restart(found), json)
+    return _see_through(found, launch.restart(found, group), json)
 
 
 @app.command
@@ -389,13 +415,14 @@ def bench(
 
 
 @app.command(show=False)
-def work(directory: str) -> int:
+def work(directory: str, *, coordinator: Coordinator = None, processes: Processes = None, process: Process = None) -> int:
     """Be the engine of a run directory. The other commands start this one."""
-    run = Run(directory)
+    # Options alone: engines that a sweep starts inherit the environment, and each is at a run of its own.
+    run, group = Run(directory), hosts.asked(coordinator, processes, process, environment={})
     with Writer(run) as writer:  # the lock first: where importing jax takes long, a run without one would look crashed
         from engine import runner
 
-        return runner.work(run, writer)
+        return runner.work(run, writer, group)
 
 
 def _see_through(run: Run, pid: int, json: bool) -> int:

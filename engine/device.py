@@ -64,9 +64,9 @@ def configure() -> None:
 
 
 def device_words() -> str:
-    """The device in words: `CPU ×1`, `NVIDIA H100 ×1`."""
+    """The device in words: `CPU ×1`, `NVIDIA H100 ×1`, `NVIDIA H100 ×8 in 2 processes`."""
     import jax
 
-    devices = jax.local_devices()
+    devices, processes = jax.devices(), jax.process_count()
     kind = devices[0].device_kind
-    return f"{kind.upper() if kind == 'cpu' else kind} ×{len(devices)}"
+    return f"{kind.upper() if kind == 'cpu' else kind} ×{len(devices)}{f' in {processes} processes' if processes > 1 else ''}"

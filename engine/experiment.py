@@ -34,6 +34,8 @@ class Experiment:
         self.facts: dict[str, Any] = {}
         self.rehearsal: threading.Thread | None = None
         """Has the functions of the edge compiled beside the approach, once it is begun."""
+        self.engaged = False
+        """In the middle of what several processes do together; see `together.Leading`."""
         self.state: AnyState
         if isinstance(spec.problem, Phase):
             self.state = portrait.begin(spec)
@@ -112,6 +114,12 @@ class Experiment:
 
         self.rehearsal = threading.Thread(target=work, daemon=True)
         self.rehearsal.start()
+
+    def hold(self) -> None:
+        """Called now and then while the run is paused."""
+
+    def end(self) -> None:
+        """Called when the run has ended."""
 
     def _close(self) -> bool:
         """Whether the edge is here or soon: the sharpness is half way to 2/η."""

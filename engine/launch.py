@@ -8,6 +8,7 @@ from pathlib import Path
 
 from engine.data.catalog import ready
 from engine.errors import UserError
+from engine.hosts import Group
 from engine.spec import load_spec
 from engine.store import Run, create, open_plain, refuse_links
 
@@ -19,18 +20,29 @@ RESUMABLE = ("stopped", "failed", "eigensolver_failed")
 LOG_TAIL_BYTES = 16 * 1024
 
 
-def begin(preset: str, overrides: Sequence[str] = (), name: str | None = None, data_dir: str | None = None) -> tuple[Run, int]:
+def begin(
+    preset: str, overrides: Sequence[str] = (), name: str | None = None, data_dir: str | None = None, group: Group | None = None
+) -> tuple[Run, int]:
     """A new run of a preset and the process id of its engine. Raises UserError before anything is written."""
     run = create(ready(load_spec(preset, tuple(overrides)), data_dir or ""), name)
-    return run, start(run)
+    return run, start(run) if group is None else lead(run, group)
 
 
 def start(run: Run) -> int:
     """Start the engine on this run and return its process id. What it prints goes to `engine.log`."""
+    return _start(run, command(run))
+
+
+def lead(run: Run, group: Group) -> int:
+    """Start the engine on this run as the leader of a group, told in options: the environment is inherited by much else."""
+    return _start(run, [*command(run), *group.options()])
+
+
+def _start(run: Run, words: list[str]) -> int:
     refuse_links(run)
     with open(run.path / "engine.log", "ab") as log:
         process = subprocess.Popen(
-            command(run),
+            words,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -59,7 +71,7 @@ def _import_path() -> list[str]:
     return given if root.name in ("site-packages", "dist-packages") or str(root) in given else [*given, str(root)]
 
 
-def restart(run: Run) -> int:
+def restart(run: Run, group: Group | None = None) -> int:
     """Start an engine on a run that has none; its process id. Raises UserError where there is nothing to go on with."""
     liveness, outcome = run.liveness(), run.state().outcome
     if liveness in LIVE:
@@ -68,7 +80,7 @@ def restart(run: Run) -> int:
         raise UserError(f"run {run.name}: its engine on {run.state().host} may still be at work; resume it there")
     if outcome is not None and outcome.kind not in RESUMABLE:
         raise UserError(f"run {run.name}: it has ended ({outcome.text}); start a new one with `run {run.spec.name}`")
-    return start(run)
+    return start(run) if group is None else lead(run, group)
 
 
 def log_tail(run: Run, lines: int = 5) -> str:

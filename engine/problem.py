@@ -127,7 +127,7 @@ class Learning(NamedTuple):
     outputs: Callable[[Array, Array], Array]
     """(θ, inputs (n, …)) to the network's outputs (n, k)."""
     micro_batch: int
-    devices: int
+    devices: tuple[jax.Device, ...]
     label: str
 
     @property
@@ -176,33 +176,33 @@ def _accumulated(batch_loss: Callable, theta: Array, batches: Batches) -> Array:
     return lax.scan(body, jnp.zeros((), theta.dtype), batches)[0]
 
 
-def _devices(wanted: int) -> int:
-    """How many devices share out the examples; all for 0. Raises UserError where there are fewer."""
+def _devices(wanted: int) -> tuple[jax.Device, ...]:
+    """The devices that share out the examples, so many of each process; all for 0. Raises UserError where there are fewer."""
     there = jax.local_device_count()
     if wanted > there:
         raise UserError(f"[problem] devices = {wanted}: this machine has {there} for jax; expected up to {there}, or 0 for all")
-    return wanted or there
+    return tuple(device for process in range(jax.process_count()) for device in jax.local_devices(process)[: wanted or there])
 
 
-def _batches(inputs: np.ndarray, targets: np.ndarray, size: int, devices: int = 1) -> Batches:
+def _batches(inputs: np.ndarray, targets: np.ndarray, size: int, devices: tuple[jax.Device, ...]) -> Batches:
     """Examples in batches of `size`, all in one for 0; the last batch is filled up with examples of weight 0.
 
-    Several devices take equal shares of each batch. XLA then computes every mean on all of them and adds up the parts: θ, and
-    whatever else is no example, is on each.
+    Several devices take equal shares of each batch, and a process puts on its own what they take. XLA then computes every mean on
+    all of them and adds up the parts: θ, and whatever else is no example, is on each.
     """
     count = len(inputs)
-    size = -(-(size or count) // devices) * devices
+    size = -(-(size or count) // len(devices)) * len(devices)
     index = np.arange(-(-count // size) * size)
     weights = np.where(index < count, 1 / count, 0.0)
     index = np.minimum(index, count - 1)
     shares = None
-    if devices > 1:
-        mesh = jax.sharding.Mesh(np.array(jax.local_devices()[:devices]), ("examples",))
+    if len(devices) > 1:
+        mesh = jax.sharding.Mesh(np.array(devices), ("examples",))
         shares = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, "examples"))
 
     def shaped(array: np.ndarray) -> Array:
         batches = array.reshape(-1, size, *array.shape[1:])
-        return jnp.asarray(batches) if shares is None else jax.device_put(batches, shares)
+        return jnp.asarray(batches) if shares is None else jax.make_array_from_callback(batches.shape, shares, lambda at: batches[at])
 
     return shaped(inputs[index]), shaped(targets[index]), shaped(weights)
 

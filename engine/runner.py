@@ -1,4 +1,5 @@
-"""The host loop of a run: commands in, rows and events out, checkpoints, and an outcome. One process, one run directory.
+"""The host loop of a run: commands in, rows and events out, checkpoints, and an outcome. One process, one run directory; where
+several processes take the steps, this is the one that leads (`together`).
 
 Commands take effect at step boundaries. After a command that changes what comes next (η, an anchor) the state is saved at
 once, so that a killed engine, resumed, repeats no step under other conditions than before.
@@ -28,6 +29,7 @@ from engine.control import AnyCommand, AnyEvent
 from engine.device import configure, device_words
 from engine.errors import UserError
 from engine.experiment import Experiment
+from engine.hosts import Group
 from engine.spec import Network, Phase, RunSpec
 from engine.store import HEARTBEAT_SECONDS, LAST_STEP, Outcome, Run, State, Status, Writer, load_checkpoint
 
@@ -38,23 +40,29 @@ IDLE_SECONDS = 0.05
 BAD_OUTCOMES = ("diverged", "eigensolver_failed", "failed")
 
 
-def work(run: Run, writer: Writer) -> int:
+def work(run: Run, writer: Writer, group: Group | None = None) -> int:
     """Carry a run to its end, from its latest checkpoint if it has one. Returns the exit status: 0, or 3 for a bad end."""
     configure()
-    runner = Runner(run, writer)
+    runner = Runner(run, writer, group)
     signal.signal(signal.SIGTERM, lambda *_: runner.ask(control.Stop()))
     signal.signal(signal.SIGINT, lambda *_: runner.ask(control.Stop()))
-    return 3 if runner.work().kind in BAD_OUTCOMES else 0
+    status = 3 if runner.work().kind in BAD_OUTCOMES else 0
+    if runner.deserted:
+        os._exit(status)  # jax would wait for the others; the run directory is as it should be
+    return status
 
 
 class Runner:
     """One engine at work on one run."""
 
-    def __init__(self, run: Run, writer: Writer):
-        self.run, self.writer, self.spec = run, writer, run.spec
+    def __init__(self, run: Run, writer: Writer, group: Group | None = None):
+        self.run, self.writer, self.spec, self.group = run, writer, run.spec, group
+        self.deserted = False
+        """The other processes of the group are gone, or do not listen any more."""
         self.status: Status = "starting"
         self.outcome: Outcome | None = None
         self.experiment: Experiment | None = None
+        self._device = ""
         self._asked: deque[AnyCommand] = deque()
         self._stop_id = ""
         self._refused: set[str] = set()  # told once: a file that cannot be removed is found again at every step
@@ -85,14 +93,18 @@ class Runner:
     def blocks(self) -> Iterator[np.ndarray]:
         """Run to the end, giving the rows as they are recorded, (rows, columns). Closing the iterator stops the run."""
         beat = threading.Thread(target=self._heartbeat, daemon=True)
-        beat.start()
         try:
+            if self.group is not None:
+                self._join(self.group)
+            self._device = device_words()
+            beat.start()
             self._write_state()
             self._begin()
             while self.outcome is None:
                 self._obey()
                 if self.status == "paused":
                     time.sleep(IDLE_SECONDS)
+                    self._experiment().hold()
                 elif self.outcome is None:
                     yield self._advance()
             self._checkpoint()
@@ -107,20 +119,57 @@ class Runner:
             self._fail(str(error))
         except Exception as error:
             traceback.print_exc()  # into engine.log, for whoever mends it
+            if self.group is not None and self._is_lost(error):
+                return
             if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
                 self._fail(self._out_of_memory())
                 return
             self._fail(f"the engine failed: {_first_line(error)}; see {self.run.path / 'engine.log'}, then `eos resume {self.run.name}`")
         finally:
             self._ended.set()
-            beat.join()
+            if beat.is_alive():
+                beat.join()
             if self.experiment is not None and self.experiment.rehearsal is not None:
                 self.experiment.rehearsal.join()  # a process must not end in the middle of a compilation
             if self.outcome is not None:
                 self._finish(self.outcome)
+            if self.experiment is not None:
+                self._dismiss(self.experiment)
+
+    def _join(self, group: Group) -> None:
+        """Meet the other processes of the run; a run that they do not come to fails."""
+        from engine import together
+
+        def give_up(text: str) -> None:
+            self._fail(f"{text}; `eos resume {self.run.name}` goes on in one process")
+            assert self.outcome is not None
+            self._finish(self.outcome)
+            os._exit(3)
+
+        together.join(group, give_up)
+
+    def _is_lost(self, error: Exception) -> bool:
+        """Whether another process is gone: then that is the outcome."""
+        from engine import together
+
+        self.deserted = together.is_lost(error)
+        if self.deserted:
+            kept = self.run.checkpoints()
+            stands = f"the last checkpoint, {kept[-1].name}, stands" if kept else "there is no checkpoint yet"
+            self._fail(f"another process of the run is gone; {stands}. `eos resume {self.run.name}` goes on in one process")
+        return self.deserted
+
+    def _dismiss(self, experiment: Experiment) -> None:
+        """Have the other processes end."""
+        try:
+            experiment.end()
+        except Exception as error:
+            _log(f"the other processes could not be told of the end ({_first_line(error)})")
+            self.deserted = True
+        self.deserted = self.deserted or experiment.engaged
 
     def _begin(self) -> None:
-        self.experiment = Experiment(self.spec)
+        self.experiment = self._build()
         began_with = self.run.provenance().get("problem", {}).get("sha256")
         if began_with and began_with != self.experiment.facts.get("sha256"):
             raise UserError(f"run {self.run.name}: its data are not those it began with (SHA-256 {began_with}); bring those back")
@@ -132,6 +181,13 @@ class Runner:
         text = f"continued from the checkpoint at step {step}" if resumed else "started"
         self._emit([control.Started(step=step, text=f"{text} on {device_words()}")])
         self._last_row = time.monotonic()
+
+    def _build(self) -> Experiment:
+        if self.group is None:
+            return Experiment(self.spec)
+        from engine.together import Leading
+
+        return Leading(self.spec, lambda: self.ask(control.Stop()))
 
     def _restore(self, experiment: Experiment) -> bool:
         for path, leaves in load_checkpoint(self.run):
@@ -307,7 +363,7 @@ class Runner:
             status=self.status, phase=experiment.phase if experiment else "starting",
             step=experiment.clock.step if experiment else 0, rate=self._rate(),
             learning_rate=experiment.clock.learning_rate if experiment else self.spec.optimizer.learning_rate,
-            device=device_words(), precision=precision_words(self.spec), pid=os.getpid(), host=socket.gethostname(),
+            device=self._device, precision=precision_words(self.spec), pid=os.getpid(), host=socket.gethostname(),
             heartbeat=time.time(), seconds=self._worked + working, outcome=self.outcome,
         )
 

@@ -124,7 +124,7 @@ class Network(Part, frozen=True, kw_only=True, tag_field="kind", tag="network"):
     micro_batch: CountOrNever = 0
     """Examples a device pass; the full-batch result is accumulated. 0 takes them all at once."""
     devices: CountOrNever = 1
-    """Devices of this machine that share out the examples of a pass. 0 takes all there are."""
+    """Devices that share out the examples of a pass: of this machine, or of each process where several run. 0 takes all there are."""
 
 
 class Toy(Part, frozen=True, kw_only=True, tag_field="kind", tag="toy"):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine import cli as headless
 from eos_tui import cli
 
 import readme_tables
@@ -50,8 +51,8 @@ def test_a_command_line_of_the_guides_is_understood(line):
     """Its command and options exist and its values are of their types; nothing is carried out."""
     cli.main(["--version"])
     tokens = shlex.split(line.split(" > ")[0])
-    start = tokens.index("engine") + 1 if "engine" in tokens else 1
-    cli.app.parse_args(tokens[start:], exit_on_error=False, print_error=False)
+    app, start = (headless.app, tokens.index("engine") + 1) if "engine" in tokens else (cli.app, 1)
+    app.parse_args(tokens[start:], exit_on_error=False, print_error=False)
 
 
 def test_a_run_is_read_in_numpy_as_the_guide_does(tmp_path, monkeypatch):

@@ -1,0 +1,280 @@
+"""Several processes at one run: process 0 leads, the others follow its orders and take the same steps.
+
+The problem is shared out, an equal part of the examples to every device of every process (`problem`); θ and whatever else is no
+example is on all of them, computed alike. All must therefore call the same compiled functions in the same order, and one that took
+another turn would leave the others waiting for ever. So nothing is decided twice: process 0 reads the inbox, the clock and the disk,
+and before its state changes it sends what changes it, as the command that a user would give. The others only obey.
+
+Before each order all compare their steps and their θ, bit by bit. Where one differs (after a resume, or in rounding, on hosts of
+different kinds) all go on from the state of process 0.
+"""
+
+import io
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import msgspec
+import numpy as np
+from jax import Array
+from jax.experimental import multihost_utils
+
+from engine import control
+from engine.approach import Progress
+from engine.control import AnyCommand, AnyEvent
+from engine.errors import UserError
+from engine.experiment import Experiment
+from engine.hosts import SLURM, Group
+from engine.portrait import PortraitState
+from engine.spec import Network, RunSpec, load_spec_text, to_toml
+
+WAIT_SECONDS = 300.0
+"""For all processes to come. A scheduler may start them minutes apart."""
+HEARTBEAT_SECONDS = 30
+"""Silence after which jax counts a process as dead, and ends the others."""
+LEAVE_SECONDS = 30
+"""For all processes to end together."""
+PIECE = 1 << 26
+"""Most bytes sent at once: as many again, for each process, are needed on the device."""
+ORDER = 256
+"""Bytes of an order."""
+SAID = 600
+"""Bytes of what went wrong."""
+LOST = ("Gloo", "NCCL", "ncclCommAbort", "coordination service", "CoordinationService")
+"""What an error speaks of when another process is gone."""
+_COMMAND = msgspec.json.Decoder(AnyCommand)
+
+
+def join(group: Group, give_up: Callable[[str], None]) -> None:
+    """Meet the other processes, before jax's first computation. Where they do not all come, `give_up` is told why, and is to end this
+    process: jax would do so without a word. Raises UserError where they cannot work together.
+    """
+    awaited = f"process 0 at {group.coordinator}" if group.process else f"{group.processes - 1} more of {group.processes} processes"
+    watch = threading.Timer(WAIT_SECONDS, give_up, [f"waited {WAIT_SECONDS:.0f} s for {awaited}; not all came"])
+    watch.daemon = True
+    watch.start()
+    within: dict[str, Any] = {
+        "initialization_timeout": int(WAIT_SECONDS) + 60, "heartbeat_timeout_seconds": HEARTBEAT_SECONDS,
+        "shutdown_timeout_seconds": LEAVE_SECONDS,
+    }
+    if group.coordinator == SLURM:
+        jax.distributed.initialize(cluster_detection_method="slurm", **within)
+    else:
+        # On one machine nobody else is to reach the port; over several, jax listens on every address of the host.
+        alone = group.coordinator.rpartition(":")[0] in ("127.0.0.1", "localhost")
+        jax.distributed.initialize(
+            group.coordinator, group.processes, group.process, cluster_detection_method="deactivate",
+            coordinator_bind_address=group.coordinator if alone else None, **within,
+        )
+    counts = {len(jax.local_devices(process)) for process in range(group.processes)}
+    watch.cancel()
+    if len(counts) > 1:
+        raise UserError(f"the processes have different numbers of devices, {sorted(counts)}; expected the same of each")
+
+
+def share(body: bytes = b"") -> bytes:
+    """The bytes that process 0 gives, in all processes."""
+    size = int(multihost_utils.broadcast_one_to_all(np.array(len(body))))
+    given = np.frombuffer(body, np.uint8) if jax.process_index() == 0 else np.zeros(size, np.uint8)
+    pieces = [multihost_utils.broadcast_one_to_all(given[at : at + PIECE]) for at in range(0, size, PIECE)]
+    return b"".join(np.asarray(piece, np.uint8).tobytes() for piece in pieces)
+
+
+def everyone(text: str) -> list[str]:
+    """What each process says, in their order."""
+    said = np.frombuffer(text.encode()[:SAID].ljust(SAID, b"\0"), np.uint8)
+    return [bytes(row).rstrip(b"\0").decode(errors="replace") for row in multihost_utils.process_allgather(said)]
+
+
+def is_lost(error: Exception) -> bool:
+    """Whether an error says that another process is gone."""
+    return any(word in str(error) for word in LOST)
+
+
+class Member:
+    """An experiment that is carried out by several processes, as each of them has it."""
+
+    def __init__(self, experiment: Experiment):
+        self.experiment = experiment
+        self.asked_to_stop = False
+        """By a signal to this process."""
+        self.apart = False
+        """Has a state that the others do not have, whatever θ says."""
+
+    def agree(self) -> tuple[bool, bool]:
+        """Have all processes at the state of process 0. Returns whether one was asked to stop, and whether one had drifted off."""
+        mine = np.array([self.experiment.clock.step, fingerprint(self.experiment), self.apart, self.asked_to_stop], np.int64)
+        found = multihost_utils.process_allgather(mine)
+        drifted, anew = bool((found[:, :2] != found[0, :2]).any()), bool(found[:, 2].any())
+        if drifted or anew:
+            # All of them anew from the same bytes: arrays that lie elsewhere would be compiled for anew, in one process alone.
+            given = share(_packed(self.experiment.snapshot()) if jax.process_index() == 0 else b"")
+            Experiment.restore(self.experiment, _unpacked(given))
+            self.apart = False
+        return bool(found[:, 3].any()), drifted and not anew
+
+
+def fingerprint(experiment: Experiment) -> int:
+    """A sum over the bits of this process's own θ."""
+    assert not isinstance(experiment.state, PortraitState)
+    return int(_bits(experiment.state.theta.addressable_data(0)))
+
+
+@jax.jit
+def _bits(theta: Array) -> Array:
+    return jnp.sum(jax.lax.bitcast_convert_type(theta, jnp.uint32), dtype=jnp.uint32)
+
+
+def _packed(leaves: dict[str, np.ndarray]) -> bytes:
+    body = io.BytesIO()
+    np.savez(body, **leaves)  # type: ignore[arg-type]
+    return body.getvalue()
+
+
+def _unpacked(body: bytes) -> dict[str, np.ndarray]:
+    with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def begin_alike(begin: Callable[[], Experiment | None], experiment: Callable[[], Experiment]) -> None:
+    """Have every process build its experiment. Raises UserError in all of them where one could not, or has other data."""
+    problem = ""
+    try:
+        begin()
+    except UserError as error:
+        problem = str(error)
+    except Exception as error:
+        problem = f"{type(error).__name__}: {error}"
+    said = everyone(problem)
+    first = next((f"process {process}: {text}" for process, text in enumerate(said) if text), "")
+    if first:
+        raise UserError(first)
+    hashes = everyone(str(experiment().facts.get("sha256", "")))
+    other = next((process for process, found in enumerate(hashes) if found != hashes[0]), 0)
+    if other:
+        raise UserError(f"process {other}: its data (SHA-256 {hashes[other]}) are not those of process 0 ({hashes[0]})")
+
+
+def refuse_unshared(spec: RunSpec) -> None:
+    """Raise UserError where there are no examples to share out."""
+    if not isinstance(spec.problem, Network):
+        kind = spec.problem.__struct_config__.tag
+        raise UserError(f'{spec.name}: [problem] kind = "{kind}" has no examples to share out to several processes; run it in one')
+
+
+class Leading(Experiment):
+    """The experiment of process 0: what changes its state is done by all."""
+
+    def __init__(self, spec: RunSpec, ask_to_stop: Callable[[], None]):
+        self.member = Member(self)
+        self.ask_to_stop = ask_to_stop
+
+        def begin() -> None:
+            refuse_unshared(spec)
+            Experiment.__init__(self, spec)
+
+        share(to_toml(spec).encode())
+        begin_alike(begin, lambda: self)
+
+    def advance(self, limit: int) -> Progress:
+        """At most `limit` steps, in every process."""
+        self._order(control.Advance(steps=limit))
+        progress = super().advance(limit)
+        self.engaged = False
+        return progress
+
+    def set_learning_rate(self, command: control.SetLearningRate) -> list[AnyEvent]:
+        """Change η in every process."""
+        self._order(command)
+        events = super().set_learning_rate(command)
+        self.engaged = False
+        return events
+
+    def anchor(self, command: control.Anchor) -> list[AnyEvent]:
+        """Set the predictions to the true displacement in every process."""
+        self._order(command)
+        events = super().anchor(command)
+        self.engaged = False
+        return events
+
+    def restore(self, leaves: dict[str, np.ndarray]) -> None:
+        """Go on from a snapshot; the others are given it with the next order."""
+        super().restore(leaves)
+        self.member.apart = True
+
+    def rehearse(self) -> None:
+        """Nothing: what a second thread computes with the others would come in another order in each process."""
+
+    def hold(self) -> None:
+        """Have the others wait, and see whether they are there."""
+        self._order(control.Pause())
+        self.engaged = False
+
+    def end(self) -> None:
+        """Have the others end; nothing where they would not hear it."""
+        if not self.engaged:
+            self._order(control.Stop())
+            self.engaged = False
+
+    def _order(self, command: AnyCommand) -> None:
+        """Have the others do this, which the caller does next and then is no longer `engaged`."""
+        self.engaged = True
+        asked, drifted = self.member.agree()
+        if drifted:
+            print(f"step {self.clock.step}: one process had drifted off; all go on from process 0's state", file=sys.stderr, flush=True)
+        if asked:
+            self.ask_to_stop()
+        body = np.frombuffer(control.encode(command).ljust(ORDER), np.uint8)
+        multihost_utils.broadcast_one_to_all(body)
+
+
+def follow(group: Group) -> int:
+    """Be a process that follows, to the end of the run. Returns the exit status; ends the process where another one is gone."""
+
+    def ended(text: str) -> None:
+        print(f"eos: process {group.process}: {text}", file=sys.stderr, flush=True)
+        os._exit(3)  # jax would wait for the others, who wait for this one
+
+    os.dup2(2, 1)  # Gloo greets on stdout, which carries data
+    try:
+        join(group, ended)
+        spec = load_spec_text(share().decode(), "process 0")
+        made: list[Experiment] = []
+
+        def begin() -> None:
+            refuse_unshared(spec)
+            made.append(Experiment(spec))
+
+        begin_alike(begin, lambda: made[0])
+        member = Member(made[0])
+        for kind in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(kind, lambda *_: setattr(member, "asked_to_stop", True))
+        while True:
+            member.agree()
+            order = multihost_utils.broadcast_one_to_all(np.zeros(ORDER, np.uint8))
+            command = _COMMAND.decode(np.asarray(order, np.uint8).tobytes().strip())
+            if isinstance(command, control.Stop):
+                return 0
+            obey(member.experiment, command)
+    except UserError as error:
+        print(f"eos: {error}", file=sys.stderr, flush=True)
+        return 3
+    except Exception as error:
+        text = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+        ended(f"another process is gone ({text})" if is_lost(error) else f"{type(error).__name__}: {text}")
+        raise
+
+
+def obey(experiment: Experiment, order: AnyCommand) -> None:
+    """Do what process 0 does now."""
+    if isinstance(order, control.Advance):
+        experiment.advance(order.steps)
+    elif isinstance(order, control.SetLearningRate):
+        experiment.set_learning_rate(order)
+    elif isinstance(order, control.Anchor):
+        experiment.anchor(order)

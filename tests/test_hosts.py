@@ -1,0 +1,233 @@
+"""One run shared out to two processes on this machine: the same numbers as one, one writer, the same decisions, no hanging."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from engine import control, hosts, store
+from engine.errors import UserError
+from engine.experiment import Experiment
+from engine.hosts import Group
+from engine.problem import build
+from engine.runner import Runner
+from engine.spec import with_overrides
+
+from small import chebyshev_spec, rows, toy_spec
+
+pytestmark = pytest.mark.usefixtures("x64")
+ROOT = Path(__file__).parent.parent
+LEAN = {"flow": False, "landscape_every": 0, "gauges_every": 0, "predictions": ["transported"]}
+SPEC = chebyshev_spec(0.2, **LEAN)
+
+
+def test_several_processes_join_only_where_they_are_told_to():
+    allocation = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "2", "SLURM_LOCALID": "0", "SLURM_STEP_NODELIST": "n[1-4]"}
+    assert hosts.asked(environment=allocation) is None
+    assert hosts.asked("slurm", environment=allocation) == Group("slurm", 4, 2)
+    assert hosts.asked(environment=allocation | {"EOS_COORDINATOR": "slurm"}) == Group("slurm", 4, 2)
+    assert hosts.asked("slurm", environment={"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}) is None
+    told = {"EOS_COORDINATOR": "n1:4000", "EOS_PROCESSES": "2", "EOS_PROCESS": "1"}
+    assert hosts.asked(environment=told) == Group("n1:4000", 2, 1)
+    assert hosts.asked("n2:4001", 3, 0, environment=told) == Group("n2:4001", 3, 0)
+    group = Group("n1:4000", 2, 1)
+    assert group.options() == ["--coordinator", "n1:4000", "--processes", "2", "--process", "1"]
+
+
+@pytest.mark.parametrize(("given", "words"), [
+    ((None, 2, None), "need --coordinator, the HOST:PORT of process 0, or slurm"),
+    (("n1", 2, 0), "--coordinator n1: expected HOST:PORT"),
+    (("n1:70000", 2, 0), "expected HOST:PORT"),
+    (("n1:4000", None, 0), "EOS_PROCESSES is not set; expected a number there, or --processes"),
+    (("slurm", None, None), "SLURM_NTASKS is not set"),
+    (("n1:4000", 2, 2), "--process 2: expected one of 0 to 1, as there are 2 processes"),
+])  # fmt: skip
+def test_what_a_group_lacks_is_told(given, words):
+    with pytest.raises(UserError) as error:
+        hosts.asked(*given, environment={})
+    assert words in str(error.value)
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]
+
+
+def start(arguments: list[str], process: int, port: int, **environment: str) -> subprocess.Popen:
+    """One of two processes that meet at a port of this machine, with its output at hand."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=1"
+    around = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "XLA_FLAGS": flags} | environment
+    options = Group(f"127.0.0.1:{port}", 2, process).options()
+    return subprocess.Popen([sys.executable, *arguments, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=around)
+
+
+def two_at(run: store.Run) -> tuple[subprocess.Popen, subprocess.Popen]:
+    """The engine of a run, and a process that follows it: all that this one is told is where to meet."""
+    port = free_port()
+    return start(["-m", "engine", "work", str(run.path)], 0, port), start(["-m", "engine", "resume", "it"], 1, port)
+
+
+def end_of(*processes: subprocess.Popen) -> list[tuple[str, str]]:
+    """What each wrote to stdout and stderr; all have ended well."""
+    told = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), told
+    return told
+
+
+def wait_until(run: store.Run, test) -> None:
+    deadline = time.monotonic() + 90
+    while not test():
+        assert time.monotonic() < deadline, (run.state(), run.events())
+        time.sleep(0.05)
+
+
+def carried_out(run: store.Run, command: control.AnyCommand) -> control.AnyEvent:
+    """The event that answers a command which is sent now."""
+    identifier = control.send(run.path, command)
+    found: list[control.AnyEvent] = []
+
+    def answered() -> bool:
+        found[:] = [event for event in run.events() if event.answers == identifier]
+        return bool(found)
+
+    wait_until(run, answered)
+    return found[-1]
+
+
+DERIVATIVES = """
+import json, sys
+import jax, numpy as np
+import engine
+engine.configure()
+from engine.hosts import asked
+from engine.together import join
+options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+join(asked(options["--coordinator"], int(options["--processes"]), int(options["--process"])), sys.exit)
+from engine.problem import Problem, build
+from engine.spec import with_overrides
+from small import chebyshev_spec
+found = []
+for size in (0, 5):
+    problem, theta, _ = build(with_overrides(chebyshev_spec(), [f"problem.micro_batch={size}"]))
+    inputs = problem.data[0]
+    assert [shard.data.shape[1] for shard in inputs.addressable_shards] == [inputs.shape[1] // 2]  # its share, and no more
+    v = jax.numpy.sin(jax.numpy.arange(theta.size))
+    of = jax.jit(lambda p, t, v: (p.loss(t), p.gradient(t), p.hvp(t, v), p.grad_sharpness(t, v)))
+    found.append([np.asarray(part).tolist() for part in of(problem, theta, v)])
+from engine.experiment import Experiment
+from engine.together import Member
+member = Member(Experiment(chebyshev_spec()))
+drift = 1e-15 * jax.process_index()
+member.experiment.state = member.experiment.state._replace(theta=member.experiment.state.theta * (1 + drift))
+found.append([member.agree(), member.agree(), np.asarray(member.experiment.state.theta).tolist()])
+print(json.dumps(found))
+"""
+
+
+def test_two_processes_give_the_derivatives_of_one_to_rounding_and_one_that_drifts_is_brought_back():
+    problem, theta, _ = build(chebyshev_spec())
+    v = jnp.sin(jnp.arange(theta.size))
+    alone = [problem.loss(theta), problem.gradient(theta), problem.hvp(theta, v), problem.grad_sharpness(theta, v)]
+    port = free_port()
+    both = [start(["-c", DERIVATIVES], process, port) for process in (0, 1)]
+    first, second = (json.loads(out.splitlines()[-1]) for out, _ in end_of(*both))
+    assert first == second
+    *derivatives, (before, after, brought_back) = first
+    assert (before, after) == ([False, True], [False, False])  # that nobody was asked to stop, and whether one had drifted off
+    assert brought_back == theta.tolist()
+    for found in derivatives:
+        for one, two in zip(alone, found, strict=True):
+            np.testing.assert_allclose(two, one, rtol=1e-10, atol=1e-13)
+
+
+def test_a_run_of_two_processes_with_commands_is_that_of_one():
+    """Begun alone, gone on with by two: η is raised at step 60, the prediction anchored at the edge. 1e-6 of each column."""
+    spec = with_overrides(SPEC, ["budget.steps=330"])
+    alone = Experiment(spec)
+    expected = [rows(alone, 60)]
+    alone.set_learning_rate(control.SetLearningRate(learning_rate=0.21))
+    expected.append(rows(alone, 315))
+    assert alone.edge_step is not None
+    alone.anchor(control.Anchor())
+    expected.append(rows(alone, 330))
+
+    run = store.create(spec, "two")
+    with store.Writer(run) as writer:
+        engine = Runner(run, writer)
+        engine.ask(control.Advance(steps=40))
+        for _ in engine.blocks():
+            if engine.status == "paused":
+                engine.ask(control.Stop())
+    assert run.row_count() == 40
+    control.send(run.path, control.Advance(steps=20))
+    both = two_at(run)
+    wait_until(run, lambda: run.state().status == "paused" and run.state().step == 60)
+    assert carried_out(run, control.SetLearningRate(learning_rate=0.21)).step == 60
+    assert isinstance(carried_out(run, control.Anchor()), control.Refused)
+    carried_out(run, control.Advance(steps=255))
+    wait_until(run, lambda: run.state().status == "paused" and run.state().step == 315)
+    assert isinstance(carried_out(run, control.Anchor()), control.Anchored)
+    control.send(run.path, control.Resume())
+    told = end_of(*both)
+    assert told[1][0] == ""  # stdout carries data
+    assert run.state().outcome.kind == "completed"
+    assert run.state().device == "CPU ×2 in 2 processes"
+    assert "drifted" not in str(told)
+
+    table = run.table()
+    np.testing.assert_array_equal(table["step"], np.arange(330))
+    names = ["gd.loss", "gd.gradient_norm", "gd.sharpness", "transported.sharpness"]
+    for name in [*names, *(f"constrained.{name}" for name in ("loss", "sharpness", "lambda2", "alpha", "beta", "delta", "epsilon"))]:
+        whole = np.concatenate([part[name] for part in expected])
+        np.testing.assert_allclose(table[name], whole, rtol=1e-6, err_msg=name)
+
+
+def test_where_one_process_dies_the_run_fails_with_its_checkpoint_and_goes_on_alone():
+    run = store.create(with_overrides(SPEC, ["budget.steps=120"]), "left")
+    control.send(run.path, control.Advance(steps=50))
+    leading, following = two_at(run)
+    wait_until(run, lambda: run.state().status == "paused")
+    carried_out(run, control.Checkpoint())
+    following.kill()
+    assert leading.wait(60) == 3
+    following.communicate()
+    assert "Traceback" in leading.communicate()[1]
+    outcome = run.state().outcome
+    assert outcome.kind == "failed"
+    assert outcome.text.startswith("another process of the run is gone; the last checkpoint, step-000000050.npz, stands.")
+    with store.Writer(run) as writer:
+        assert Runner(run, writer).work().kind == "edge_never_reached"
+    np.testing.assert_allclose(run.table()["gd.loss"], rows(Experiment(run.spec), 120)["gd.loss"], rtol=1e-9)
+
+
+def test_what_cannot_be_shared_out_is_told_by_both_processes_which_slurm_brought_together():
+    run = store.create(toy_spec(), "nothing-to-share")
+    step = {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "2", "SLURM_STEP_NODELIST": "127.0.0.1", "JAX_COORDINATOR_PORT": str(free_port())}
+    around = [os.environ | step | {"SLURM_PROCID": place, "SLURM_LOCALID": place, "PYTHONPATH": str(ROOT)} for place in "01"]
+    commands = [["work", str(run.path), "--processes", "2", "--process", "0"], ["run", "toy"]]
+    leading, following = (
+        subprocess.Popen([sys.executable, "-m", "engine", *command, "--coordinator", "slurm"], stderr=subprocess.PIPE, text=True, env=env)
+        for command, env in zip(commands, around, strict=True)
+    )
+    (_, _), (_, told) = (process.communicate(timeout=120) for process in (leading, following))
+    assert (leading.returncode, following.returncode) == (3, 3)
+    assert 'kind = "toy" has no examples to share out' in told
+    assert 'kind = "toy" has no examples to share out' in run.state().outcome.text
+
+
+def test_a_process_that_waits_in_vain_says_for_what():
+    code = "import engine.together as it, engine.hosts as hosts; it.WAIT_SECONDS = 2.0; it.follow(hosts.Group('127.0.0.1:%d', 2, 1))"
+    around = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code % free_port()], capture_output=True, text=True, check=False, timeout=60, env=around
+    )
+    assert done.returncode == 3
+    assert "eos: process 1: waited 2 s for process 0 at 127.0.0.1:" in done.stderr
