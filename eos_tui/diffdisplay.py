@@ -44,6 +44,8 @@ class Screenful:
     def __init__(self) -> None:
         self._rows: list[list[Cell]] = []
         self._looks: dict[tuple[Style | None, bool], Look] = {}
+        self._known: dict[tuple[str, Style | None], tuple[str, list[Cell]]] = {}
+        """The cells of pieces of text drawn before: most come again in the next frame."""
         self._pen = PLAIN
 
     def forget(self) -> None:
@@ -61,7 +63,10 @@ class Screenful:
             return
         row, cells = self._rows[y], self._cells(strip, console)
         del cells[max(len(row) - x, 0) :]
-        for start, stop in _changed(row[x : x + len(cells)], cells):
+        old = row[x : x + len(cells)]
+        if old == cells:
+            return
+        for start, stop in _changed(old, cells):
             yield f"\x1b[{y + 1};{x + start + 1}H"
             for character, look in cells[start:stop]:
                 if look != self._pen:
@@ -95,19 +100,33 @@ class Screenful:
         for text, style, control in strip:
             if control:
                 continue
-            look, blank = self._look(style, False, console), self._look(style, True, console)
-            if text.isascii() and text.isprintable():
-                cells += [(character, blank if character == " " else look) for character in text]
-                continue
-            for character in text:
-                width = cell_len(character)
-                if unicodedata.category(character) == "Cc":  # the last of the guards: nothing drawn may steer the terminal
-                    continue
-                if width == 0 and cells:  # belongs to the character before it
-                    cells[-1] = (cells[-1][0] + character, cells[-1][1])
-                elif width:
-                    cells += [(character, blank if character == " " else look), *[(HOLE, look)] * (width - 1)]
+            if (known := self._known.get((text, style))) is None:
+                if len(self._known) > 4096:
+                    self._known.clear()
+                known = self._known[text, style] = self._cells_of(text, style, console)
+            joined, own = known
+            if joined and cells:
+                cells[-1] = (cells[-1][0] + joined, cells[-1][1])
+            cells += own
         return cells
+
+    def _cells_of(self, text: str, style: Style | None, console: Console) -> tuple[str, list[Cell]]:
+        """The cells of a piece of text, and before them the characters that belong to the cell to the left."""
+        look, blank = self._look(style, False, console), self._look(style, True, console)
+        if text.isascii() and text.isprintable():
+            return "", [(character, blank if character == " " else look) for character in text]
+        joined, cells = "", list[Cell]()
+        for character in text:
+            width = cell_len(character)
+            if unicodedata.category(character) == "Cc":  # the last of the guards: nothing drawn may steer the terminal
+                continue
+            if width:
+                cells += [(character, blank if character == " " else look), *[(HOLE, look)] * (width - 1)]
+            elif cells:
+                cells[-1] = (cells[-1][0] + character, cells[-1][1])
+            else:
+                joined += character
+        return joined, cells
 
     def _look(self, style: Style | None, blank: bool, console: Console) -> Look:
         """How a style looks; a blank has no use for a foreground."""
