@@ -121,6 +121,13 @@ def strokes(x: np.ndarray, y: np.ndarray, width: int, height: int) -> np.ndarray
     return dots
 
 
+@lru_cache(maxsize=512)
+def _strip(text: str, starts: tuple[int, ...], styles: tuple[Style | None, ...]) -> Strip:
+    """A row of text whose styles begin at these cells. Most rows of a plot are those of the frame before."""
+    pieces = [Segment(text[a:b], style) for (a, b), style in zip(pairwise([*starts, len(text)]), styles, strict=True)]
+    return Strip(pieces, len(text))
+
+
 class Canvas:
     """Cells of a plot: a character and a style each."""
 
@@ -180,13 +187,12 @@ class Canvas:
         inked = np.where(self.inks > 0, np.arange(self.width), 0)
         inks = np.take_along_axis(self.inks, np.maximum.accumulate(inked, axis=1), axis=1)
         rows, cuts = np.nonzero(np.diff(inks, axis=1, prepend=-1))
-        starts = rows * self.width + cuts
-        pieces = [
-            Segment(text[a:b], self._styles[ink])
-            for a, b, ink in zip(starts.tolist(), [*starts[1:].tolist(), len(text)], inks[rows, cuts].tolist(), strict=True)
+        styles = [self._styles[ink] for ink in inks[rows, cuts].tolist()]
+        first, starts = np.searchsorted(rows, np.arange(self.height + 1)).tolist(), cuts.tolist()
+        return [
+            _strip(text[y * self.width : (y + 1) * self.width], tuple(starts[a:b]), tuple(styles[a:b]))
+            for y, (a, b) in enumerate(pairwise(first))
         ]
-        first = [*np.searchsorted(rows, np.arange(self.height)).tolist(), len(pieces)]
-        return [Strip(pieces[a:b], self.width) for a, b in pairwise(first)]
 
     def _ink(self, style: Style) -> int:
         if style not in self._known:

@@ -77,7 +77,8 @@ class Drawing(Widget, can_focus=True):
             self.refresh()
 
     def _drawing_for(self) -> tuple[int, int, str]:
-        return self.size.width, self.size.height, self.app.theme
+        width, height = self.size
+        return width, height, self.app.theme
 
     def _redraw(self) -> None:
         width, height, theme = self._drawn_for = self._drawing_for()
