@@ -35,6 +35,7 @@ class Drawing(Widget, can_focus=True):
         self.ascii = ascii
         self._strips: list[Strip] = []
         self._drawn_for: tuple[int, int, str] | None = None
+        self._titles = "", ""
         self._retitling = False
 
     def content_strips(self, width: int, height: int, theme: str) -> list[Strip]:
@@ -86,15 +87,15 @@ class Drawing(Widget, can_focus=True):
 
     def _retitle(self) -> list[Region]:
         """Set the border's words, and say which rows of the border they changed."""
-        title, subtitle = (Content(text) for text in self.titles())
+        before, self._titles = self._titles, self.titles()
         width, height = self.size
         self._retitling = True
         regions = []
-        if self._border_title != title:
-            self.border_title = title
+        if before[0] != self._titles[0]:
+            self.border_title = Content(self._titles[0])
             regions.append(Region(0, -1, width, 1))
-        if self._border_subtitle != subtitle:
-            self.border_subtitle = subtitle
+        if before[1] != self._titles[1]:
+            self.border_subtitle = Content(self._titles[1])
             regions.append(Region(0, height, width, 1))
         self._retitling = False
         return regions

@@ -84,6 +84,8 @@ class PhasePortrait(Drawing):
         self.start: Start | None = None
         """The start whose orbits are drawn beside the recorded ones."""
         self._frame: _Frame | None = None
+        self._now: tuple[float, float] | None = None
+        """Where the real orbit was drawn to be."""
 
     def show(self, history: History, window: Window) -> None:
         """Show the orbits up to the cursor, or else to the end of the window."""
@@ -137,15 +139,14 @@ class PhasePortrait(Drawing):
 
     def titles(self) -> tuple[str, str]:
         title = "phase portrait" + (": y [1/η] against |x|/δ" if self.size.width >= 44 else "")
-        orbits = self._orbits() if self._setting() else []
-        if len(orbits) and orbits[0].now and not self._history.has("ode1.x"):
-            x, y = orbits[0].now
+        if self._now is not None and not self._history.has("ode1.x"):
+            x, y = self._now
             return title, f"|x|/δ {axes.number(x, 3)} · y {axes.number(y, 3)}"
         return title, ""
 
     def content_strips(self, width: int, height: int, theme: str) -> list[Strip]:
         setting = self._setting()
-        self._frame = None
+        self._frame = self._now = None
         if setting is None:
             return plots.message(self._why_empty(), width, height, theme)
         if not math.isfinite(setting.delta):
@@ -156,6 +157,7 @@ class PhasePortrait(Drawing):
             )
         canvas = Canvas(max(width, 0), max(height, 0), self.ascii)
         orbits = self._orbits()
+        self._now = orbits[0].now
         g = _level(orbits[0], setting.alpha)
         caption = self._caption(setting, orbits[0], g, width)[: 2 if height >= 14 else 1] if height >= 7 else []
         top, rows = int(height >= 4), height - int(height >= 4) - int(height >= 5) - len(caption)
@@ -165,9 +167,9 @@ class PhasePortrait(Drawing):
         frame = self._frame = _Frame(canvas, top, GUTTER, columns, rows, *self._settle(orbits, setting.alpha, g), theme)
         frame.axes()
         frame.nullclines()
-        frame.path(_level_sets(LEVELS, self._backdrop[0]), role_style(theme, "muted", 2))
+        frame.levels(LEVELS, self._backdrop[0], role_style(theme, "muted", 2))
         if self._backdrop[1] > 0:
-            frame.path(_level_sets((self._backdrop[1],), self._backdrop[0]), role_style(theme, "muted", 1))
+            frame.levels((self._backdrop[1],), self._backdrop[0], role_style(theme, "muted", 1))
         own = self._own_orbits()
         for orbit in (*reversed(orbits), *own):
             frame.trail(orbit)
@@ -351,14 +353,14 @@ class _Frame(NamedTuple):
         self.canvas.text(row, self.left, ("-" if plain else "┈") * self.columns, style)
         self.canvas.rule(column, self.top, self.rows, ":" if plain else "┊", style)
 
-    def path(self, points: np.ndarray, style: Style) -> None:
-        """A level set, under everything else."""
-        x, y = self._dots(points[:, 0], points[:, 1])
-        self.canvas.dots(strokes(x, y, 2 * self.columns, 4 * self.rows), self.top, self.left, style, ".", under=True)
+    def levels(self, levels: tuple[float, ...], alpha: float, style: Style) -> None:
+        """Level sets, under everything else."""
+        dots = _level_dots(levels, alpha, self.x, self.y, self.columns, self.rows)
+        self.canvas.dots(dots, self.top, self.left, style, ".", under=True)
 
     def trail(self, orbit: Orbit) -> None:
         """An orbit, its oldest third faintest."""
-        x, y = self._dots(orbit.x, orbit.y)
+        x, y = _in_dots(orbit.x, orbit.y, self.x, self.y, self.columns, self.rows)
         count = len(x)
         for age in (2, 1, 0):
             start, stop = max(count - (age + 1) * TRAIL // 3 - 1, 0), max(count - age * TRAIL // 3, 0)
@@ -378,9 +380,6 @@ class _Frame(NamedTuple):
             return None
         return self.x.lo + (right + 0.5) / self.columns * self.x.span, self.y.lo + (up + 0.5) / self.rows * self.y.span
 
-    def _dots(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return (x - self.x.lo) / self.x.span * 2 * self.columns, (y - self.y.lo) / self.y.span * 4 * self.rows
-
     def _cell(self, point: tuple[float, float]) -> tuple[int, int]:
         column = math.floor((point[0] - self.x.lo) / self.x.span * self.columns)
         row = math.floor((point[1] - self.y.lo) / self.y.span * self.rows)
@@ -390,10 +389,18 @@ class _Frame(NamedTuple):
         )
 
 
-@lru_cache(maxsize=64)
-def _level_sets(levels: tuple[float, ...], alpha: float) -> np.ndarray:
-    """The level sets one after the other, NaN between them; in |x|/δ and y they do not depend on β."""
-    return np.concatenate([np.append(theory.level_set(g, alpha, 1.0), [[np.nan, np.nan]], axis=0) for g in levels])
+@lru_cache(maxsize=8)
+def _level_dots(levels: tuple[float, ...], alpha: float, x: Limits, y: Limits, columns: int, rows: int) -> np.ndarray:
+    """The dots of level sets, which stay where they are from frame to frame; in |x|/δ and y they do not depend on β."""
+    points = np.concatenate([np.append(theory.level_set(g, alpha, 1.0), [[np.nan, np.nan]], axis=0) for g in levels])
+    return strokes(*_in_dots(points[:, 0], points[:, 1], x, y, columns, rows), 2 * columns, 4 * rows)
+
+
+def _in_dots(
+    x: np.ndarray, y: np.ndarray, x_limits: Limits, y_limits: Limits, columns: int, rows: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points in the dots of a frame, from its lower left corner."""
+    return (x - x_limits.lo) / x_limits.span * 2 * columns, (y - y_limits.lo) / y_limits.span * 4 * rows
 
 
 @lru_cache(maxsize=64)
