@@ -119,7 +119,7 @@ class _Stepping:
         from engine.device import configure
         from engine.runner import Runner
 
-        configure()
+        configure(self.run.spec.rematerializes)
         with Writer(self.run) as writer:
             yield from Runner(self.run, writer).blocks()
 

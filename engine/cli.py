@@ -102,7 +102,7 @@ def run_headless(preset: str, overrides: Sequence[str] = (), name: str | None = 
 
 def _help(group: Group) -> int:
     """Be a process that follows in a group; the exit status."""
-    engine.configure()
+    engine.configure(sparing=True)
     return importlib.import_module("engine.together").follow(group)
 
 
@@ -367,7 +367,7 @@ def check(preset: str, *, overrides: Overrides = (), json: Switch = False, data_
         json: Print one JSON object.
     """
     spec = ready(load_spec(preset, overrides), data_dir or "")
-    engine.configure()
+    engine.configure(spec.rematerializes)
     problem, theta, facts = importlib.import_module("engine.problem").build(spec)
     wrong = engine.complaints(problem, theta)
     if wrong:

@@ -14,6 +14,9 @@ SAFE_FUSIONS = "--xla_cpu_experimental_ynn_fusion_type="
 KNOWS_THE_FLAG = (0, 13)
 """jaxlib from which the flag may be gone; an unknown flag would end the process."""
 
+MEMORY_FIRST = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
+"""On CPUs, XLA orders what it computes for concurrency: what is computed again is then computed early, and kept after all."""
+
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's mallopt."""
@@ -43,11 +46,23 @@ def correct_sums() -> None:
         os.environ["XLA_FLAGS"] = f"{flags} {SAFE_FUSIONS}".strip()
 
 
-def configure() -> None:
-    """float64 where asked, exact products, correct sums, compiled code kept on disk. Before the first computation."""
+def spare_memory() -> None:
+    """Have XLA order what it computes for memory first. Only before jax's first computation."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if jaxlib_release() < KNOWS_THE_FLAG and "xla_cpu_enable_concurrency_optimized_scheduler" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {MEMORY_FIRST}".strip()
+
+
+def configure(sparing: bool = False) -> None:
+    """float64 where asked, exact products, correct sums, compiled code kept on disk. Before the first computation.
+
+    `sparing` puts memory first; a run that rematerializes wants it, and the processes of a group, which all are to compute alike.
+    """
     if sys.platform == "linux":
         keep_memory()
     correct_sums()
+    if sparing:
+        spare_memory()
 
     import jax  # after XLA_FLAGS: they are read once
 

@@ -1,5 +1,6 @@
 """The memory that a problem needs, told before a run by the compiler: nothing is computed."""
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -45,9 +46,14 @@ def estimate(problem: Problem, theta: Array, edge: str = "float64", curvature: s
 
     size, format = theta.size, jnp.dtype(curvature)
     return Memory(
-        sum(leaf.nbytes for leaf in jax.tree.leaves(problem.data)), size * (VECTORS * 8 + 2 * BASIS * format.itemsize),
+        sum(_share(leaf) for leaf in jax.tree.leaves(problem.data)), size * (VECTORS * 8 + 2 * BASIS * format.itemsize),
         temporaries(Problem.gradient, edge, 0), temporaries(Problem.hvp, curvature, 1), temporaries(Problem.grad_sharpness, curvature, 1),
     )
+
+
+def _share(leaf: Array) -> int:
+    """Bytes of an array on each device that holds a part of it."""
+    return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
 
 
 def words(count: int) -> str:

@@ -4,6 +4,7 @@ They are smooth in their parameters (relu aside), so derivatives of every order 
 parameters. Initial parameters are drawn in float32, so that they do not depend on jax's global setting.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -38,24 +39,45 @@ def scaled(factor: float) -> nn.initializers.Initializer:
     return draw
 
 
+Section = Callable[[nn.Module, Array], Array]
+"""A part of a network as a function of the module that holds its parameters, and of what enters it."""
+
+
+def sectioned(section: Section, rematerialize: bool) -> Section:
+    """The section, or one whose inside is computed again where a derivative needs it: what enters it is all that is kept.
+
+    The names of its parameters, and so the order of θ and its start, stay.
+    """
+    return nn.remat(section) if rematerialize else section
+
+
 class Mlp(nn.Module):
-    """Flatten, then (dense, activation) for each width, then a dense head."""
+    """Flatten, then (dense, activation) for each width, then a dense head. √depth layers make a section."""
 
     part: specs.Mlp
     outputs: int
+    rematerialize: bool = False
 
     @nn.compact
     def __call__(self, inputs: Array) -> Array:
         part, activate = self.part, ACTIVATIONS[self.part.activation]
         hidden = inputs.reshape(len(inputs), -1)  # (n, features)
-        if part.normalized:
-            for width in part.widths:
-                # A random bias, not zero: an input of zeros would leave nothing to divide by.
-                hidden = normalized(nn.Dense(width, kernel_init=UNIFORM, bias_init=nn.initializers.normal(1.0))(hidden))
+
+        def layers(_: nn.Module, hidden: Array, widths: tuple[int, ...]) -> Array:
+            for width in widths:
+                if part.normalized:
+                    # A random bias, not zero: an input of zeros would leave nothing to divide by.
+                    hidden = normalized(nn.Dense(width, kernel_init=UNIFORM, bias_init=nn.initializers.normal(1.0))(hidden))
+                else:
+                    hidden = nn.Dense(width, kernel_init=UNIFORM)(hidden)
                 hidden = activate(hidden)
+            return hidden
+
+        many = math.isqrt(max(len(part.widths) - 1, 0)) + 1
+        for at in range(0, len(part.widths), many):
+            hidden = sectioned(partial(layers, widths=part.widths[at : at + many]), self.rematerialize)(self, hidden)
+        if part.normalized:
             return UnitHead(self.outputs, part.head_scale)(hidden)
-        for width in part.widths:
-            hidden = activate(nn.Dense(width, kernel_init=UNIFORM)(hidden))
         return nn.Dense(self.outputs, kernel_init=scaled(part.head_scale))(hidden)
 
 
@@ -107,17 +129,22 @@ def average_pool(maps: Array) -> Array:
 
 
 class Cnn(nn.Module):
-    """(3×3 convolution, activation, 2×2 average pool) for each width, then a dense head on the flattened maps."""
+    """(3×3 convolution, activation, 2×2 average pool) for each width, a section each, then a dense head on the flattened maps."""
 
     part: specs.Cnn
     outputs: int
+    rematerialize: bool = False
 
     @nn.compact
     def __call__(self, inputs: Array) -> Array:
         activate = ACTIVATIONS[self.part.activation]
         maps = inputs  # (n, height, width, channels)
+
+        def layer(_: nn.Module, maps: Array, width: int) -> Array:
+            return average_pool(activate(Conv(width)(maps)))
+
         for width in self.part.widths:
-            maps = average_pool(activate(Conv(width)(maps)))
+            maps = sectioned(partial(layer, width=width), self.rematerialize)(self, maps)
         return nn.Dense(self.outputs, kernel_init=scaled(self.part.head_scale))(maps.reshape(len(maps), -1))
 
 
@@ -153,29 +180,35 @@ def group_norm(groups: int, width: int) -> nn.GroupNorm:
 
 
 class ResNet(nn.Module):
-    """3×3 stem of stride 1, stages of residual blocks, the mean over all places, zero-initialised head."""
+    """3×3 stem of stride 1, stages of residual blocks, a section each, the mean over all places, zero-initialised head."""
 
     part: specs.ResNet
     outputs: int
+    rematerialize: bool = False
 
     @nn.compact
     def __call__(self, inputs: Array) -> Array:
         part = self.part
         maps = conv(part.widths[0])(inputs)  # (n, height, width, channels)
         maps = ACTIVATIONS[part.activation](group_norm(part.groups, part.widths[0])(maps))
+
+        def block_of(_: nn.Module, maps: Array, width: int, stride: int) -> Array:
+            return Residual(width, stride, part.groups, part.activation)(maps)
+
         for stage, width in enumerate(part.widths):
             for block in range(part.blocks):
                 stride = 2 if stage and not block else 1
-                maps = Residual(width, stride, part.groups, part.activation)(maps)
+                maps = sectioned(partial(block_of, width=width, stride=stride), self.rematerialize)(self, maps)
         return nn.Dense(self.outputs, kernel_init=nn.initializers.zeros)(maps.mean(axis=(1, 2)))
 
 
 class Transformer(nn.Module):
-    """Post-LayerNorm encoder on token ids: learned positions, mean over the words, zero-initialised head."""
+    """Post-LayerNorm encoder on token ids: learned positions, layers, a section each, mean over the words, zero-initialised head."""
 
     part: specs.Transformer
     vocabulary: int
     outputs: int
+    rematerialize: bool = False
 
     @nn.compact
     def __call__(self, inputs: Array) -> Array:
@@ -185,10 +218,14 @@ class Transformer(nn.Module):
         places = nn.Embed(MAX_TOKENS, part.hidden, name="positions")(jnp.arange(length))
         hidden = nn.LayerNorm()(nn.Embed(self.vocabulary, part.hidden, name="words")(inputs) + places)  # (n, length, hidden)
         mask = present[:, None, None, :]  # no word looks at [PAD]
-        for _ in range(part.layers):
+
+        def layer(_: nn.Module, hidden: Array) -> Array:
             hidden = nn.LayerNorm()(hidden + nn.MultiHeadDotProductAttention(part.heads)(hidden, mask=mask))
             inner = activate(nn.Dense(4 * part.hidden)(hidden))
-            hidden = nn.LayerNorm()(hidden + nn.Dense(part.hidden)(inner))
+            return nn.LayerNorm()(hidden + nn.Dense(part.hidden)(inner))
+
+        for _ in range(part.layers):
+            hidden = sectioned(layer, self.rematerialize)(self, hidden)
         weights = present[..., None].astype(hidden.dtype)
         pooled = jnp.sum(hidden * weights, axis=1) / jnp.sum(weights, axis=1)  # (n, hidden)
         return nn.Dense(self.outputs, kernel_init=nn.initializers.zeros)(pooled)
@@ -203,17 +240,17 @@ class Model(NamedTuple):
     """(parameters, inputs (n, …)) to outputs (n, k) in the parameters' number format."""
 
 
-def build(part: specs.Model, dataset: Dataset) -> Model:
+def build(part: specs.Model, dataset: Dataset, rematerialize: bool = False) -> Model:
     """The network of a specification, sized for a data set."""
     module: nn.Module
     if isinstance(part, specs.Transformer):
-        module = Transformer(part, len(dataset.vocabulary), dataset.outputs)
+        module = Transformer(part, len(dataset.vocabulary), dataset.outputs, rematerialize)
     elif isinstance(part, specs.Mlp):
-        module = Mlp(part, dataset.outputs)
+        module = Mlp(part, dataset.outputs, rematerialize)
     elif isinstance(part, specs.ResNet):
-        module = ResNet(part, dataset.outputs)
+        module = ResNet(part, dataset.outputs, rematerialize)
     else:
-        module = Cnn(part, dataset.outputs)
+        module = Cnn(part, dataset.outputs, rematerialize)
 
     @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # used once: one program, quickly compiled
     def init(key: Array) -> Any:

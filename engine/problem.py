@@ -154,7 +154,7 @@ def learning(part: specs.Network, seed: int) -> Learning:
     from engine import data, models
 
     dataset = data.load(part.data)
-    model = models.build(part.model, dataset)
+    model = models.build(part.model, dataset, part.rematerialize)
     theta, restore = flatten(model.init(jax.random.key(seed)))
 
     def outputs(theta: Array, inputs: Array) -> Array:

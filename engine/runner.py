@@ -42,7 +42,7 @@ BAD_OUTCOMES = ("diverged", "eigensolver_failed", "failed")
 
 def work(run: Run, writer: Writer, group: Group | None = None) -> int:
     """Carry a run to its end, from its latest checkpoint if it has one. Returns the exit status: 0, or 3 for a bad end."""
-    configure()
+    configure(sparing=run.spec.rematerializes or group is not None)
     runner = Runner(run, writer, group)
     signal.signal(signal.SIGTERM, lambda *_: runner.ask(control.Stop()))
     signal.signal(signal.SIGINT, lambda *_: runner.ask(control.Stop()))

@@ -123,6 +123,8 @@ class Network(Part, frozen=True, kw_only=True, tag_field="kind", tag="network"):
     """`mse` is ‖f−y‖² without ½ (the paper); `half_mse` has the ½ (Cohen et al.), so half the sharpness."""
     micro_batch: CountOrNever = 0
     """Examples a device pass; the full-batch result is accumulated. 0 takes them all at once."""
+    rematerialize: bool = False
+    """Keep only what enters a layer or block, and compute what is inside again where a derivative needs it: less memory, more time."""
     devices: CountOrNever = 1
     """Devices that share out the examples of a pass: of this machine, or of each process where several run. 0 takes all there are."""
 
@@ -284,6 +286,11 @@ class RunSpec(Part, frozen=True, kw_only=True):
     tracking: Tracking = Tracking()
     precision: Precisions = Precisions()
     recording: Recording = Recording()
+
+    @property
+    def rematerializes(self) -> bool:
+        """Whether memory goes before time."""
+        return isinstance(self.problem, Network) and self.problem.rematerialize
 
 
 DEFAULT_PRESET = "fashion"

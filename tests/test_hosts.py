@@ -106,7 +106,7 @@ DERIVATIVES = """
 import json, sys
 import jax, numpy as np
 import engine
-engine.configure()
+engine.configure(sparing=True)
 from engine.hosts import asked
 from engine.together import join
 options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
