@@ -112,7 +112,7 @@ SOLID = (Pen("━━", 1, 0, "*"), Pen("─╴", 3, 1, "o"), Pen("╶╴", 1, 1,
 DASHED = (Pen("╌╌", 2, 2, "+"), Pen("┄┄", 1, 2, "x"), Pen("┈┈", 1, 3, ":"), Pen("╴ ", 2, 4, "~"))
 OTHERS = (Pen("╍╍", 3, 1, "1"), Pen("╌╶", 2, 1, "2"), Pen("·╌", 1, 2, "3"))
 """Pens of other runs."""
-THRESHOLD = Pen("╌╌", 1, 1, "-")
+THRESHOLD = Pen("╴╴", 1, 1, "-")
 
 
 def pens(curves: Sequence[Curve]) -> list[Pen]:

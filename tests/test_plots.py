@@ -178,12 +178,12 @@ def test_curves_differ_by_more_than_colour():
     assert len({pen.sample for pen in pens}) == 6
     assert len({pen.mark for pen in pens}) == 6
     shown = lines(SHARPNESS, oscillating(500), Window(0, 500), width=70)
-    assert "━━ gradient descent  ╌╌ 2/η  ╌╌ generalized" in shown[0]
+    assert "━━ gradient descent  ╴╴ 2/η  ╌╌ generalized" in shown[0]
 
 
 def test_a_narrow_legend_uses_the_symbols_of_the_paper():
     shown = lines(SHARPNESS, oscillating(500), Window(0, 500), width=38, height=9)
-    assert "━━ S(θ)  ╌╌ 2/η  ╌╌ S⋆" in shown[0]
+    assert "━━ S(θ)  ╴╴ 2/η  ╌╌ S⋆" in shown[0]
 
 
 def test_ascii_output_draws_in_ascii():
@@ -412,3 +412,8 @@ async def test_the_widget_draws_again_for_a_new_size_theme_and_axis():
         plot.styles.width = 40
         await pilot.pause()
         assert {plot.render_line(y).cell_length for y in range(plot.size.height)} == {38}
+
+
+def test_no_two_pens_have_the_same_sample():
+    pens = (*curves.SOLID, *curves.DASHED, *curves.OTHERS, curves.THRESHOLD)
+    assert len({pen.sample for pen in pens}) == len(pens)
