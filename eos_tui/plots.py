@@ -87,8 +87,8 @@ def paint(
     shown = [surround.longest([layer.trace for layer in layers if layer.curve == curve]) for curve in spec.curves]
     entries = surround.legend_entries(spec, history, shown, canvas.width - GUTTER, ascii)
     entries += [Entry(other.pen.mark * 2 if ascii else other.pen.sample, other.label, other.role) for other in overlays]
-    if height >= 14 and sum(len(entry.name) + 5 for entry in entries) - 2 > canvas.width - GUTTER:
-        box = Box.within(canvas, 2, right)
+    if height >= 14:
+        box = Box.within(canvas, min(surround.legend_rows(entries, canvas.width - GUTTER), 3), right)
     limits = axes.settle(limits, *extent, log=spec.log)
     surround.frame(canvas, box, span, limits, (axes.log_ticks if spec.log else axes.ticks)(
         limits, min(max(box.height // 2, 3), 8)), role_style(theme, "muted"))

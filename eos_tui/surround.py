@@ -190,6 +190,17 @@ def legend_entries(spec: PlotSpec, history: History, traces: list[Envelope], wid
     return entries
 
 
+def legend_rows(entries: list[Entry], width: int) -> int:
+    """Rows that a legend takes in so many cells."""
+    rows, column = 1, 0
+    for entry in entries:
+        size = len(entry.name) + 3
+        if column and column + size > width:
+            rows, column = rows + 1, 0
+        column += size + 2
+    return rows
+
+
 def legend(canvas: Canvas, box: Box, entries: list[Entry], theme: str) -> None:
     """The legend, on as many rows as it was given; names too long for the room left are left out, and an ellipsis says so."""
     muted = role_style(theme, "muted")

@@ -151,6 +151,15 @@ async def test_without_unicode_the_portrait_is_drawn_in_ascii_dots():
     assert not any("⠀" <= character <= "⣿" for character in text)
 
 
+async def test_the_legend_of_a_narrow_portrait_names_every_orbit_on_as_many_rows_as_it_takes():
+    portrait = PhasePortrait()
+    await shown(training(), Window(0, 200), portrait, (42, 20))
+    assert portrait.place((0.5, 0.0))
+    rows, _ = await shown(training(), Window(0, 200), portrait, (42, 20))
+    legend = "\n".join(rows[:3])
+    assert all(name in legend for name in ("real", "generalized", "flow (4) from +", "map (3) from +"))
+
+
 async def test_level_sets_stay_put_while_alpha_hardly_moves():
     portrait = PhasePortrait()
     app = OnePortrait(portrait)

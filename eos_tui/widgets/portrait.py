@@ -22,7 +22,7 @@ from eos_tui.curves import DASHED, Pen, Window
 from eos_tui.raster import Canvas, strokes
 from eos_tui.series import History
 from eos_tui.start import Start
-from eos_tui.surround import GUTTER
+from eos_tui.surround import GUTTER, Box, Entry, legend, legend_rows
 from eos_tui.theme import role_style
 from eos_tui.widgets.plot import Drawing
 
@@ -160,7 +160,10 @@ class PhasePortrait(Drawing):
         self._now = orbits[0].now
         g = _level(orbits[0], setting.alpha)
         caption = self._caption(setting, orbits[0], g, width)[: 2 if height >= 14 else 1] if height >= 7 else []
-        top, rows = int(height >= 4), height - int(height >= 4) - int(height >= 5) - len(caption)
+        own = self._own_orbits()
+        entries = self._legend([*orbits, *own])
+        top = min(legend_rows(entries, width - GUTTER), 3 if height >= 14 else 1) if height >= 4 else 0
+        rows = height - top - int(height >= 5) - len(caption)
         columns = width - GUTTER
         if columns < 4 or rows < 2:
             return canvas.strips()
@@ -170,7 +173,6 @@ class PhasePortrait(Drawing):
         frame.levels(LEVELS, self._backdrop[0], role_style(theme, "muted", 2))
         if self._backdrop[1] > 0:
             frame.levels((self._backdrop[1],), self._backdrop[0], role_style(theme, "muted", 1))
-        own = self._own_orbits()
         for orbit in (*reversed(orbits), *own):
             frame.trail(orbit)
         frame.mark((1.0, 0.0), "o" if self.ascii else "◆", role_style(theme, "threshold"))
@@ -182,7 +184,7 @@ class PhasePortrait(Drawing):
                 sign = ("@" if not hollow else "O") if self.ascii else ("●" if not hollow else "○")
                 frame.mark(orbit.now, sign, role_style(theme, orbit.role, bold=True))
         if top:
-            self._legend(canvas, [*orbits, *own], theme)
+            legend(canvas, Box(top, GUTTER, columns, rows, False, height >= 5), entries, theme)
         for k, line in enumerate(caption):
             canvas.text(height - len(caption) + k, 0, line, role_style(theme, "muted"))
         return canvas.strips()
@@ -291,15 +293,10 @@ class PhasePortrait(Drawing):
     def _in_reach(self, point: tuple[float, float], alpha: float) -> bool:
         return point[0] <= FARTHEST and abs(point[1]) <= FARTHEST * math.sqrt(alpha)
 
-    def _legend(self, canvas: Canvas, orbits: list[Orbit], theme: str) -> None:
-        column, named = GUTTER, set()
-        for orbit in orbits:
-            if orbit.label in named or column + 3 + len(orbit.label) > canvas.width:
-                continue
-            named.add(orbit.label)
-            canvas.text(0, column, orbit.pen.mark * 2 if self.ascii else orbit.pen.sample, role_style(theme, orbit.role))
-            canvas.text(0, column + 3, orbit.label, role_style(theme, "muted"))
-            column += len(orbit.label) + 5
+    def _legend(self, orbits: list[Orbit]) -> list[Entry]:
+        """Each kind of orbit once."""
+        samples = {orbit.label: Entry(orbit.pen.mark * 2 if self.ascii else orbit.pen.sample, orbit.label, orbit.role) for orbit in orbits}
+        return list(samples.values())
 
 
 class _Setting(NamedTuple):
