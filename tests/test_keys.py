@@ -65,7 +65,8 @@ def test_the_key_table_of_the_readme_has_every_key():
 
 
 @pytest.mark.parametrize("width", [40, 80, 120, 250])
-def test_the_footer_fits_and_always_offers_help_and_the_way_out(width):
-    shown = fitting("dashboard", width)
+@pytest.mark.parametrize("labels", [{}, {"zoom_plot": "unzoom", "freeze": "unfreeze", "toggle_engine": "resume"}])
+def test_the_footer_fits_and_always_offers_help_and_the_way_out(width, labels):
+    shown = fitting("dashboard", width, labels=labels)
     assert {"detach", "keys"} <= {key.method for key in shown}
-    assert sum(len(f"{key.shown} {key.label}  ") for key in shown) <= width
+    assert sum(len(f"{key.shown} {labels.get(key.method, key.label)}  ") for key in shown) <= width

@@ -12,20 +12,19 @@ from eos_tui.keys import Key, Place, footer
 GAP = "  "
 
 
-def fitting(place: Place, width: int, idle: Collection[str] = ()) -> list[Key]:
-    """The keys of this place that fit, by their rank; help and detach always do, those that are idle never."""
+def fitting(place: Place, width: int, idle: Collection[str] = (), labels: Mapping[str, str] | None = None) -> list[Key]:
+    """The keys of this place that fit, by their rank; help and detach always do, those that are idle never. Some of them may
+    have other `labels` now.
+    """
     keys = [key for key in footer(place) if key.method not in idle]
+    widths = {key: cell_len(f"{key.shown} {(labels or {}).get(key.method, key.label)}{GAP}") for key in keys}
     kept = [key for key in keys if key.method in ("detach", "keys")]
-    room = width - 1 - sum(_width(key) for key in kept)
+    room = width - 1 - sum(widths[key] for key in kept)
     for key in keys:
-        if key not in kept and room >= _width(key):
+        if key not in kept and room >= widths[key]:
             kept.append(key)
-            room -= _width(key)
+            room -= widths[key]
     return [key for key in keys if key in kept]
-
-
-def _width(key: Key) -> int:
-    return cell_len(f"{key.shown} {key.label}{GAP}")
 
 
 class Footer(Widget):
@@ -48,7 +47,7 @@ class Footer(Widget):
 
     def render(self) -> Content:
         parts, self._hits, at = [], [], 1
-        for key in fitting(self.place, self.size.width, self._idle):
+        for key in fitting(self.place, self.size.width, self._idle, self._labels):
             part = Content.assemble((key.shown.split()[0], "bold $primary"), f" {self._labels.get(key.method, key.label)}")
             self._hits.append((range(at, at + part.cell_length), key.action))
             at += part.cell_length + len(GAP)
