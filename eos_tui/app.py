@@ -78,6 +78,8 @@ class EosApp(App[int], inherit_bindings=False):
     .dialog #error { color: $error; height: auto; }
     .page { width: 108; max-width: 98%; height: auto; max-height: 96%; padding: 0 2; background: $surface; }
     .page { border: round $primary; scrollbar-size-vertical: 1; }
+    OptionList:nocolor:focus > .option-list--option-highlighted { text-style: bold underline; }
+    CommandPalette CommandList:nocolor > .option-list--option-highlighted { text-style: bold underline; }
     CommandPalette SearchIcon { display: none; }
     CommandPalette CommandList { scrollbar-size-vertical: 1; }
     .ascii Drawing, .ascii .pane { border: ascii $border-blurred; }

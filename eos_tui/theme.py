@@ -48,6 +48,11 @@ _PALETTES: dict[str, dict[str, str]] = {
 }
 
 
+def _highlight(ground: str, blurred: str, text: str) -> dict[str, str]:
+    """The variables of the highlighted line of a list: a ground on which the roles' colours can be read, too."""
+    return {"block-cursor-background": ground, "block-cursor-foreground": text, "block-cursor-blurred-background": blurred,
+            "block-cursor-blurred-foreground": text}
+
 
 def _scrollbar(bar: str, moved: str, ground: str) -> dict[str, str]:
     """The variables of scroll bars, quiet until they are moved."""
@@ -61,6 +66,7 @@ THEMES: tuple[Theme, ...] = (
         success="#4fc08d", foreground="#d7dce2", background="#12161c", surface="#171c24", panel="#1f2630",
         variables={
             **_PALETTES[DARK], "text-muted": "#7d8896", "footer-key-foreground": "#5db2ee", "border-blurred": "#333d4a",
+            **_highlight("#1f4060", "#1b2838", "#f2f5f8"),
             **_scrollbar("#333d4a", "#5db2ee", "#171c24"),
         },
     ),
@@ -69,6 +75,7 @@ THEMES: tuple[Theme, ...] = (
         success="#17784f", foreground="#22272e", background="#f7f6f2", surface="#fdfcf9", panel="#ebe8e1",
         variables={
             **_PALETTES[LIGHT], "text-muted": "#727b87", "footer-key-foreground": "#0a84e8", "border-blurred": "#cfcabf",
+            **_highlight("#bcdcf7", "#e3e9ed", "#0c1116"),
             **_scrollbar("#cfcabf", "#0a84e8", "#fdfcf9"),
         },
     ),
