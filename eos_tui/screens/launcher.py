@@ -1,6 +1,7 @@
 """Where one begins: the presets, each with what it shows, and the runs there are."""
 
 import asyncio
+import textwrap
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from textual import on
@@ -31,6 +32,8 @@ FIRST = "fashion"
 NAMES = 18
 """Least columns for the names of presets."""
 WIDE = 100
+ABOUT = 4
+"""Rows of what a preset takes and shows, where the runs are below it."""
 READ_EVERY = 4
 """Frames between looks at the folder of runs."""
 
@@ -65,13 +68,14 @@ class Launcher(Screen[None]):
     Launcher #panes { height: 1fr; layout: vertical; }
     Launcher.wide #panes { layout: horizontal; }
     Launcher .pane { height: 1fr; width: 1fr; border: round $border-blurred; border-title-color: $text-muted; }
-    Launcher .pane:focus-within { border: round $primary; border-title-color: $primary; }
+    Launcher .pane:focus-within { border: round $primary; border-title-color: $primary; border-title-style: bold; }
     Launcher OptionList { height: 1fr; border: none; padding: 0; background: transparent; scrollbar-size-vertical: 1;
         text-wrap: nowrap; text-overflow: ellipsis; }
     Launcher OptionList:focus { border: none; background-tint: transparent; }
     Launcher #first { height: 3fr; }
     Launcher #second { height: 2fr; }
-    Launcher.wide #first, Launcher.wide #second { height: 1fr; }
+    Launcher.wide #first { height: 1fr; width: 3fr; }
+    Launcher.wide #second { height: 1fr; width: 2fr; }
     Launcher #about { height: auto; max-height: 5; padding: 0 1; border-top: solid $border-blurred; }
     Launcher.wide #about { max-height: 50%; }
     Launcher.fresh #none { display: block; }
@@ -130,12 +134,18 @@ class Launcher(Screen[None]):
         self.set_class(self.size.width >= WIDE, "wide")
         self.query_one("#about").display = self.size.height >= 20
         self.call_after_refresh(self._align)
+        self.call_after_refresh(self._describe)
         self.app.pace.hurry()
 
     @on(OptionList.OptionHighlighted, "#presets")
-    def _describe(self, message: OptionList.OptionHighlighted) -> None:
-        spec = self.specs[message.option.id or ""]
-        self.query_one("#about", Static).update(Content.assemble((f"Takes: {spec.takes}\n", "$text-muted"), spec.shows))
+    def _describe(self) -> None:
+        """What the chosen preset takes and shows, as much of it as there is room for."""
+        spec = list(self.specs.values())[self.presets.highlighted or 0]
+        width, room = max(self.presets.size.width - 2, 20), self.size.height // 2 - 4 if self.has_class("wide") else ABOUT
+        takes, shows = (textwrap.wrap(text, width) for text in (f"Takes: {spec.takes}", spec.shows))
+        if len(takes) + len(shows) > room:
+            shows = textwrap.wrap(spec.shows, width, max_lines=max(room - len(takes), 1), placeholder=" …")
+        self.query_one("#about", Static).update(Content.assemble(("\n".join([*takes, ""]), "$text-muted"), "\n".join(shows)))
 
     # -- the list of runs
 
