@@ -6,12 +6,14 @@ import re
 import pytest
 
 from engine import store
+from engine.control import Anchored
 from engine.store import State
 from eos_tui import panels
 from eos_tui.screens.dashboard import Dashboard
 from eos_tui.screens.formula import Formula
 from eos_tui.screens.journal import Events
 from eos_tui.widgets.header import gauge
+from eos_tui.widgets.journal import retold
 from eos_tui.widgets.plot import LinePlot
 from eos_tui.widgets.portrait import PhasePortrait
 
@@ -210,6 +212,14 @@ async def test_formula_shows_words_symbol_formula_and_place(runs):
         assert "Section 1" in shown
         await pilot.press("escape")
         assert isinstance(app.screen, Dashboard)
+
+
+def test_a_long_event_goes_on_below_its_own_words():
+    event = Anchored(step=652, text="generalized, transported, code: set to the true displacement at step 652", forms=("code",))
+    lines = retold(event, lambda role: "", 60).plain.splitlines()
+    assert len(lines) == 2
+    assert len(max(lines, key=len)) <= 60
+    assert lines[0].index("generalized") == len(lines[1]) - len(lines[1].lstrip())
 
 
 async def test_the_journal_lists_every_event(runs):

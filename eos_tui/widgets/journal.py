@@ -1,5 +1,6 @@
 """The latest events of a run, in sentences, below the plots."""
 
+import textwrap
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
@@ -29,11 +30,20 @@ EVENT_ROLES = {
 ROWS = 4
 
 
-def told(event: AnyEvent, color: Callable[[str], str], clock: bool = False) -> Content:
-    """One event: its step and its sentence, with the time of day when asked."""
+def told(event: AnyEvent, color: Callable[[str], str]) -> Content:
+    """One event: its step and its sentence."""
     role = EVENT_ROLES.get(type(event).__name__, "muted")
-    when = f"{datetime.fromtimestamp(event.at):%H:%M:%S} " if clock else ""
-    return Content.assemble((f" {when}", color("muted")), (f"{event.step:>7,} ", color(role)), event.text)
+    return Content.assemble((f" {event.step:>7,} ", color(role)), event.text)
+
+
+def retold(event: AnyEvent, color: Callable[[str], str], width: int) -> Content:
+    """One event with its time of day, its sentence on as many lines as it takes."""
+    head = told(event, color)
+    start = head.cell_length - len(event.text)
+    when = f" {datetime.fromtimestamp(event.at):%H:%M:%S}"
+    first, *others = textwrap.wrap(event.text, max(width - len(when) - start, 16)) or [""]
+    margin = "\n" + " " * (len(when) + start)
+    return Content.assemble((when, color("muted")), head[:start], first, *(margin + line for line in others))
 
 
 class Journal(Widget):
