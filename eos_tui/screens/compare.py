@@ -59,9 +59,9 @@ class Compare(ModalScreen[list[str] | None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="page") as page:
             page.border_title = f"runs beside {harmless(self._run.name)}"
+            page.border_subtitle = f"space chooses up to {self._most} · enter lays them over, edge on edge · esc cancels"
             yield Static("reading the runs …", id="none")
             yield self._list
-            yield Static(f"space chooses up to {self._most} · enter lays them over, edge on edge · esc cancels", classes="quiet")
 
     async def on_mount(self) -> None:
         found = await asyncio.to_thread(others, self._run)

@@ -8,7 +8,6 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
 from textual.screen import ModalScreen
-from textual.widgets import Static
 
 from engine.columns import Column
 from eos_tui.widgets.checklist import Checklist
@@ -38,8 +37,8 @@ class Series(ModalScreen[list[str] | None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="page") as page:
             page.border_title = f"curves of “{self._title}”"
+            page.border_subtitle = "space chooses · enter draws · esc cancels"
             yield self._list
-            yield Static("space chooses · enter draws · esc cancels", classes="quiet")
 
     def on_mount(self) -> None:
         own = [column for column in self._columns if column.name in self._own]
