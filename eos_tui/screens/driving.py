@@ -6,7 +6,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, Literal
 
 from textual.notifications import SeverityLevel
+from textual.reactive import Reactive
 from textual.screen import Screen
+from textual.widget import Widget
 
 from engine import launch
 from engine.control import (
@@ -41,6 +43,7 @@ class Driving(Screen[None]):
     """A screen with a run whose engine it can drive."""
 
     app: "EosApp"
+    focused: Reactive[Widget | None] = Reactive(None, repaint=False)  # what gains and loses it repaint themselves, not everything
 
     def __init__(self, source: Source):
         super().__init__()
