@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 SHARED = (
     "spec", "columns", "control", "store", "theory", "narrative", "gauges", "summary", "follow", "launch", "cli", "errors", "fork",
@@ -31,6 +33,18 @@ def modules(package: str) -> list[str]:
 def test_the_view_never_loads_jax():
     assert "eos_tui.app" in modules("eos_tui")
     assert loaded_by("\n".join(f"import {name}" for name in modules("eos_tui")), HEAVY) == []
+
+
+def test_a_portrait_is_drawn_without_scipy():
+    code = "from eos_tui.widgets import portrait\nfrom engine import theory\nassert theory.period(1.0, 1.0, 1.0, 0.1) > 0"
+    assert loaded_by(code, ("scipy",)) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads by /proc")
+def test_the_view_starts_no_threads_of_linear_algebra_and_tells_nobody_else_not_to(monkeypatch):
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    code = "import eos_tui.app, os\nassert 'OPENBLAS_NUM_THREADS' not in os.environ\nassert len(os.listdir('/proc/self/task')) == 1"
+    assert loaded_by(code, ()) == []
 
 
 def test_the_engine_never_loads_the_view():
