@@ -40,7 +40,7 @@ PAGE_ORDER = ("sharpness", "loss", "x", "y", panels.PORTRAIT, "distance")
 WIDE, ROW_HEIGHT, SQUARE = 110, 9, 36
 """Columns from which three plots stand side by side; rows that a plot wants at least; columns for a small square one."""
 SMALLEST = (40, 12)
-LOADING_SECONDS = 0.25
+LOADING_SECONDS = 0.4
 """How long rows are read before a frame shows those there are."""
 
 
