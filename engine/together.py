@@ -5,7 +5,7 @@ example is on all of them, computed alike. All must therefore call the same comp
 another turn would leave the others waiting for ever. So nothing is decided twice: process 0 reads the inbox, the clock and the disk,
 and before its state changes it sends what changes it, as the command that a user would give. The others only obey.
 
-Before each order all compare their steps and their θ, bit by bit. Where one differs (after a resume, or in rounding, on hosts of
+Before each order all compare their steps and the bits of their states. Where one differs (after a resume, or in rounding, on hosts of
 different kinds) all go on from the state of process 0.
 """
 
@@ -30,7 +30,6 @@ from engine.control import AnyCommand, AnyEvent
 from engine.errors import UserError
 from engine.experiment import Experiment
 from engine.hosts import SLURM, Group
-from engine.portrait import PortraitState
 from engine.spec import Network, RunSpec, load_spec_text, to_toml
 
 WAIT_SECONDS = 300.0
@@ -104,7 +103,7 @@ class Member:
         self.asked_to_stop = False
         """By a signal to this process."""
         self.apart = False
-        """Has a state that the others do not have, whatever θ says."""
+        """Has a state that the others do not have, whatever its bits say."""
 
     def agree(self) -> tuple[bool, bool]:
         """Have all processes at the state of process 0. Returns whether one was asked to stop, and whether one had drifted off."""
@@ -120,14 +119,14 @@ class Member:
 
 
 def fingerprint(experiment: Experiment) -> int:
-    """A sum over the bits of this process's own θ."""
-    assert not isinstance(experiment.state, PortraitState)
-    return int(_bits(experiment.state.theta.addressable_data(0)))
+    """A sum over the bits of this process's own state on the device: θ, θ†, the predictions, every eigenvector."""
+    leaves = [leaf for leaf in jax.tree.leaves(experiment.state) if isinstance(leaf, Array)]
+    return int(_bits([leaf.addressable_data(0) for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)]))
 
 
 @jax.jit
-def _bits(theta: Array) -> Array:
-    return jnp.sum(jax.lax.bitcast_convert_type(theta, jnp.uint32), dtype=jnp.uint32)
+def _bits(leaves: list[Array]) -> Array:
+    return sum((jnp.sum(jax.lax.bitcast_convert_type(leaf, jnp.uint32), dtype=jnp.uint32) for leaf in leaves), jnp.uint32(0))
 
 
 def _packed(leaves: dict[str, np.ndarray]) -> bytes:
