@@ -141,6 +141,32 @@ def test_a_deep_network_needs_less_memory_where_its_layers_are_computed_again():
         assert again[name] < 0.85 * kept[name], (name, again, kept)
 
 
+def test_scaling_is_told_against_one_device_in_the_same_rounds(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tests" / "bench")
+    import scaling
+
+    def took(strong: float, weak: float) -> scaling.Times:
+        return {law: dict.fromkeys(scaling.WORK, seconds) for law, seconds in (("strong", strong), ("weak", weak))}
+
+    strong, weak = scaling.scaled("processes", 4, [took(1.0, 1.0)] * 3, [took(0.5, 1.25), took(0.5, 1.25), took(9.0, 9.0)])
+    assert (strong.law, strong.count, strong.examples, strong.gradient_s) == ("strong", 4, scaling.EXAMPLES, 0.5)
+    assert (strong.gradient_efficiency, weak.hvp_efficiency) == (0.5, 0.8)
+    assert weak.examples == 4 * scaling.EXAMPLES
+
+
+@pytest.mark.slow
+def test_the_scaling_benchmark_measures_devices_and_processes():
+    """Only this starts all its workers: over a core to each it takes a minute where the machine has sixteen."""
+    command = [sys.executable, "-m", "engine", "bench", "scaling", "--rounds", "1", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "Barrier" not in done.stderr
+    found = json.loads(done.stdout)
+    expected = {"devices", "processes"} if len(os.sched_getaffinity(0)) > 1 else set()
+    assert {entry["what"] for entry in found if entry["count"] > 1} == expected
+    assert all(entry["gradient_s"] > 0 and "says nothing of a network" in entry["note"] for entry in found)
+
+
 def test_one_device_is_as_before():
     built, theta = chebyshev_problem()
     assert len(built.data[0].sharding.device_set) == 1
