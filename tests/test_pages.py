@@ -146,6 +146,20 @@ async def test_the_spectrum_draws_every_eigenvalue_and_says_since_when_it_is_uns
         assert isinstance(app.screen, Dashboard)
 
 
+async def test_the_spectrum_of_a_run_without_events_says_since_when_by_its_rows(tmp_path):
+    run = store.create(load_spec_text(SPEC + '[tracking]\nmode = "sharpness"', "a test"), "trained", tmp_path)
+    rows = np.full((50, len(run.columns)), np.nan)
+    step = np.arange(50)
+    values = {"step": step, "learning_rate": LEARNING_RATE, "gd.sharpness": THRESHOLD * step / 30, "gd.lambda2": THRESHOLD * step / 60}
+    for name, value in values.items():
+        rows[:, run.index[name]] = value
+    with store.Writer(run) as writer:
+        writer.append(rows)
+    async with opened(run, (80, 24)) as (app, pilot):
+        await pilot.press("L")
+        await until(lambda: "first above 2/η: λ1 from step 31 ·" in text_of(app))
+
+
 def test_a_new_learning_rate_forgets_what_was_unstable_before():
     events = [
         control.EigenvalueUnstable(step=5, text="", number=1), control.LearningRateChanged(step=9, text="", learning_rate=0.01),

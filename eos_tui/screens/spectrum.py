@@ -60,6 +60,8 @@ class Spectrum(LivePage):
         self._renamed = {name: f"spectrum.{k}" for k, name in enumerate(self._names, 1)}
         self._columns = [column.name for column in kept]
         self._history = History([*(c._replace(name=self._renamed.get(c.name, c.name)) for c in kept), LEVEL])
+        self._above: dict[int, int] = {}
+        """The first recorded step of each eigenvalue above 2/η: a run that follows no θ† has no event that says so."""
         self._plot = LinePlot(self._spec(1), ascii=ascii)
         self._line = Line()
 
@@ -80,8 +82,11 @@ class Spectrum(LivePage):
             return
         source, seen = self.source.history, len(self._history)
         if len(source) > seen:
-            rows = [source.column(name)[seen:] for name in self._columns]
-            self._history.extend(np.column_stack([*rows, FOLLOWED_FROM / source.column("learning_rate")[seen:]]))
+            rows = {name: source.column(name)[seen:] for name in self._columns}
+            self._history.extend(np.column_stack([*rows.values(), FOLLOWED_FROM / rows["learning_rate"]]))
+            for k, name in enumerate(self._names, 1):
+                if len(above := np.flatnonzero(rows[name] * rows["learning_rate"] > 2)):
+                    self._above.setdefault(k, int(rows["step"][above[0]]))
         followed = sum(not np.isnan(self._history.last(name)) for name in self._renamed.values())
         self._plot.spec = self._spec(max(followed, 1))
         self._plot.show(self._history, self._window())
@@ -93,6 +98,7 @@ class Spectrum(LivePage):
             return "This run has no Hessian. esc closes"
         if not followed:
             return "The eigenvalues are followed from the edge on. esc closes"
-        since = unstable_since(self.source.events)
+        without_events = self.source.run.spec.tracking.mode == "sharpness"
+        since = self._above if without_events else unstable_since(self.source.events)
         told = " · ".join(f"λ{k} from step {step:,}" for k, step in sorted(since.items())) or "none yet"
         return f"{followed} followed; first above 2/η: {told} · esc closes"
