@@ -72,7 +72,7 @@ def identity(source: Source, color: Color, width: int, ascii: bool = False) -> C
         parts.insert(0, view(source, color, ascii))
     if source.replay is None:
         parts.append(condition(source.condition, color, ascii))
-    parts.append(Content.assemble(("step ", muted), (f"{source.step:>7,}", "bold")))
+    parts.append(Content.assemble(("step ", muted), (f"{source.step:>7,}" if width >= 56 else f"{source.step:,}", "bold")))
     if source.replay is not None:
         parts.append(Content.assemble((f"of {source.replay.last:,.0f}", muted)))
     elif source.condition == "running":

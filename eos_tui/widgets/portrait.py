@@ -285,7 +285,7 @@ class PhasePortrait(Drawing):
         if history.has("ode1.x") and len(history):
             return "α and β of this run are not known"
         if history.columns and not history.has("constrained.alpha"):
-            return "this run does not record it"
+            return "this run follows no θ†: there is no displacement x from it, and no δ"
         if history.columns and not math.isnan(history.last("constrained.alpha")) and self._window.cursor is None:
             return "θ† is no longer followed"
         return "no data yet: appears once at the edge"
