@@ -86,7 +86,10 @@ def paint(
         return Painted(message(surround.why_empty(spec, history), canvas.width, canvas.height, theme), None, box, span)
     shown = [surround.longest([layer.trace for layer in layers if layer.curve == curve]) for curve in spec.curves]
     entries = surround.legend_entries(spec, history, shown, canvas.width - GUTTER, ascii)
-    entries += [Entry(other.pen.mark * 2 if ascii else other.pen.sample, other.label, other.role) for other in overlays]
+    entries += [
+        Entry(other.pen.mark * 2 if ascii else other.pen.sample, other.label, other.role)
+        for other, layer in zip(overlays, others, strict=True) if not np.isnan(layer.trace.lo).all()
+    ]
     if height >= 14:
         box = Box.within(canvas, min(surround.legend_rows(entries, canvas.width - GUTTER), 3), right)
     limits = axes.settle(limits, *extent, log=spec.log)
