@@ -21,6 +21,8 @@ TESTED = ("8.2.",)
 APPLIES = textual.__version__.startswith(TESTED)
 GAP = 4
 """Unchanged cells between two changed runs that are sent again: moving the cursor costs more."""
+PIECES = 1024
+"""Pieces of text whose cells are kept: those of two or three frames, in about 3 MB."""
 HOLE = ""
 """The second cell of a wide character."""
 
@@ -101,7 +103,7 @@ class Screenful:
             if control:
                 continue
             if (known := self._known.get((text, style))) is None:
-                if len(self._known) > 4096:
+                if len(self._known) > PIECES:
                     self._known.clear()
                 known = self._known[text, style] = self._cells_of(text, style, console)
             joined, own = known
