@@ -26,3 +26,10 @@ def test_a_run_agrees_with_itself_and_another_start_is_told_from_it(x64):
     assert found["|x|"]["steps_within"] == 0
     assert found["|x|"]["largest_first_20"] == pytest.approx(0.003 / 2**0.5, rel=0.2)  # |x| is small against δ = √2
     assert found["S(θ†)"]["steps_within"] is None
+
+
+def test_runs_without_an_edge_are_not_compared(x64):
+    run = short("run")
+    never = {**run, "constrained.loss": run["constrained.loss"] * float("nan")}
+    with pytest.raises(SystemExit, match="share no step"):
+        compare(never, run, 1e-2)

@@ -9,6 +9,7 @@ relative to themselves (the sharpness of θ† is held at 2/η, its loss is not)
 
 import argparse
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,15 +19,18 @@ import engine
 QUANTITIES = {"L(θ)": "gd.loss", "S(θ)": "gd.sharpness", "|x|": "gd.x", "L(θ†)": "constrained.loss", "S(θ†)": "constrained.sharpness"}
 
 
-def compare(first: engine.Record, second: engine.Record, tolerance: float) -> dict[str, Any]:
-    """The agreement of two records; raises SystemExit where they do not share an edge."""
+def compare(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray], tolerance: float) -> dict[str, Any]:
+    """The agreement of two records. Raises SystemExit where one has no edge, or they share no step past it."""
     steps = np.intersect1d(first["step"], second["step"])
     rows = [np.searchsorted(record["step"], steps) for record in (first, second)]
 
     def both(column: str) -> tuple[np.ndarray, np.ndarray]:
         return first[column][rows[0]], second[column][rows[1]]
 
-    edges = [int(record["step"][np.argmax(np.isfinite(record["constrained.loss"]))]) for record in (first, second)]
+    tracked = [record["step"][np.isfinite(record["constrained.loss"])] for record in (first, second)]
+    if not len(np.intersect1d(*tracked)):
+        raise SystemExit("the runs share no step at which both follow θ†; compare two that reached their edge")
+    edges = [int(steps_there[0]) for steps_there in tracked]
     a, b = both("gd.loss")
     before = steps < min(edges)
     found: dict[str, Any] = {"edge": edges, "loss_before_edge": float(np.max(np.abs(a - b)[before] / np.abs(a)[before], initial=0))}
