@@ -12,7 +12,7 @@ import platformdirs
 # the third digit, some by 30 orders of magnitude. Without those fusions 4,000 of 4,000 were the same to the bit.
 SAFE_FUSIONS = "--xla_cpu_experimental_ynn_fusion_type="
 KNOWS_THE_FLAG = (0, 13)
-"""jaxlib from which the flag may be gone; an unknown flag would end the process."""
+"""jaxlib from which a flag may be gone; an unknown flag would end the process."""
 
 MEMORY_FIRST = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
 """On CPUs, XLA orders what it computes for concurrency: what is computed again is then computed early, and kept after all."""
@@ -40,17 +40,20 @@ def jaxlib_release() -> tuple[int, ...]:
 
 
 def correct_sums() -> None:
-    """Switch the racing fusions off. Only before jax's first computation: it reads XLA_FLAGS once."""
-    flags = os.environ.get("XLA_FLAGS", "")
-    if jaxlib_release() < KNOWS_THE_FLAG and "xla_cpu_experimental_ynn_fusion_type" not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} {SAFE_FUSIONS}".strip()
+    """Switch the racing fusions off. Only before jax's first computation."""
+    _set_unless_given(SAFE_FUSIONS)
 
 
 def spare_memory() -> None:
     """Have XLA order what it computes for memory first. Only before jax's first computation."""
+    _set_unless_given(MEMORY_FIRST)
+
+
+def _set_unless_given(setting: str) -> None:
+    """Add `--flag=value` to XLA_FLAGS, which jax reads once, where this jaxlib knows the flag and it is not set there."""
     flags = os.environ.get("XLA_FLAGS", "")
-    if jaxlib_release() < KNOWS_THE_FLAG and "xla_cpu_enable_concurrency_optimized_scheduler" not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} {MEMORY_FIRST}".strip()
+    if jaxlib_release() < KNOWS_THE_FLAG and setting.strip("-").partition("=")[0] not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {setting}".strip()
 
 
 def configure(sparing: bool = False) -> None:

@@ -5,6 +5,12 @@ class UserError(Exception):
     """Bad input, told in one sentence. Commands print it without a traceback and exit with status 2."""
 
 
+def first_line(error: Exception) -> str:
+    """`ValueError: what it says`, at most the first line of it."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+
+
 def one_of(names) -> str:
     """`"a", "b", "c"`: the choices, as an error lists them."""
     return ", ".join(f'"{name}"' for name in names)

@@ -25,24 +25,18 @@ def begin(
 ) -> tuple[Run, int]:
     """A new run of a preset and the process id of its engine. Raises UserError before anything is written."""
     run = create(ready(load_spec(preset, tuple(overrides)), data_dir or ""), name)
-    return run, start(run) if group is None else lead(run, group)
+    return run, start(run, group)
 
 
-def start(run: Run) -> int:
-    """Start the engine on this run and return its process id. What it prints goes to `engine.log`."""
-    return _start(run, command(run))
+def start(run: Run, group: Group | None = None) -> int:
+    """Start the engine on this run and return its process id. What it prints goes to `engine.log`.
 
-
-def lead(run: Run, group: Group) -> int:
-    """Start the engine on this run as the leader of a group, told in options: the environment is inherited by much else."""
-    return _start(run, [*command(run), *group.options()])
-
-
-def _start(run: Run, words: list[str]) -> int:
+    The leader of a group is told so in options: the environment is inherited by much else.
+    """
     refuse_links(run)
     with open(run.path / "engine.log", "ab") as log:
         process = subprocess.Popen(
-            words,
+            [*command(run), *(group.options() if group is not None else ())],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -80,7 +74,7 @@ def restart(run: Run, group: Group | None = None) -> int:
         raise UserError(f"run {run.name}: its engine on {run.state().host} may still be at work; resume it there")
     if outcome is not None and outcome.kind not in RESUMABLE:
         raise UserError(f"run {run.name}: it has ended ({outcome.text}); start a new one with `run {run.spec.name}`")
-    return start(run) if group is None else lead(run, group)
+    return start(run, group)
 
 
 def log_tail(run: Run, lines: int = 5) -> str:

@@ -27,7 +27,7 @@ import numpy as np
 from engine import control
 from engine.control import AnyCommand, AnyEvent
 from engine.device import configure, device_words
-from engine.errors import UserError
+from engine.errors import UserError, first_line
 from engine.experiment import Experiment
 from engine.hosts import Group
 from engine.spec import Network, Phase, RunSpec
@@ -124,7 +124,7 @@ class Runner:
             if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
                 self._fail(self._out_of_memory())
                 return
-            self._fail(f"the engine failed: {_first_line(error)}; see {self.run.path / 'engine.log'}, then `eos resume {self.run.name}`")
+            self._fail(f"the engine failed: {first_line(error)}; see {self.run.path / 'engine.log'}, then `eos resume {self.run.name}`")
         finally:
             self._ended.set()
             if beat.is_alive():
@@ -154,9 +154,7 @@ class Runner:
 
         self.deserted = together.is_lost(error)
         if self.deserted:
-            kept = self.run.checkpoints()
-            stands = f"the last checkpoint, {kept[-1].name}, stands" if kept else "there is no checkpoint yet"
-            self._fail(f"another process of the run is gone; {stands}. `eos resume {self.run.name}` goes on in one process")
+            self._fail(f"another process of the run is gone; {self._what_stands()}. `eos resume {self.run.name}` goes on in one process")
         return self.deserted
 
     def _dismiss(self, experiment: Experiment) -> None:
@@ -164,7 +162,7 @@ class Runner:
         try:
             experiment.end()
         except Exception as error:
-            _log(f"the other processes could not be told of the end ({_first_line(error)})")
+            _log(f"the other processes could not be told of the end ({first_line(error)})")
             self.deserted = True
         self.deserted = self.deserted or experiment.engaged
 
@@ -306,15 +304,19 @@ class Runner:
         self.outcome = Outcome(kind="failed", step=step, text=text)
 
     def _out_of_memory(self) -> str:
-        kept = self.run.checkpoints()
-        stands = f"the last checkpoint, {kept[-1].name}, stands" if kept else "there is no checkpoint yet"
+        stands = self._what_stands()
         if not isinstance(self.spec.problem, Network):
             return f"{device_words()} has not enough memory for this problem; {stands}"
-        again = f"eos fork {self.run.name}" if kept else f"eos run {self.spec.name}"
+        again = f"eos fork {self.run.name}" if self.run.checkpoints() else f"eos run {self.spec.name}"
         return (
             f"{device_words()} has not enough memory; {stands}. `{again} --set problem.micro_batch=N` goes on with N examples a pass, "
             f"and `eos check {self.spec.name} --set problem.micro_batch=N` says what that needs"
         )
+
+    def _what_stands(self) -> str:
+        """What there is to go on from, in words."""
+        kept = self.run.checkpoints()
+        return f"the last checkpoint, {kept[-1].name}, stands" if kept else "there is no checkpoint yet"
 
     def _finish(self, outcome: Outcome) -> None:
         self.status = "finished"
@@ -405,8 +407,3 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "not installed"
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

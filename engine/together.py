@@ -14,7 +14,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -27,7 +28,7 @@ from jax.experimental import multihost_utils
 from engine import control
 from engine.approach import Progress
 from engine.control import AnyCommand, AnyEvent
-from engine.errors import UserError
+from engine.errors import UserError, first_line
 from engine.experiment import Experiment
 from engine.hosts import SLURM, Group
 from engine.spec import Network, RunSpec, load_spec_text, to_toml
@@ -140,11 +141,14 @@ def _unpacked(body: bytes) -> dict[str, np.ndarray]:
         return {name: arrays[name] for name in arrays.files}
 
 
-def begin_alike(begin: Callable[[], Experiment | None], experiment: Callable[[], Experiment]) -> None:
-    """Have every process build its experiment. Raises UserError in all of them where one could not, or has other data."""
-    problem = ""
+def begin_alike(spec: RunSpec, begin: Callable[[], Experiment]) -> Experiment:
+    """The experiment of this process, as every process builds its own. Raises UserError in all of them where one could not, or has
+    other data.
+    """
+    problem, begun = "", None
     try:
-        begin()
+        refuse_unshared(spec)
+        begun = begin()
     except UserError as error:
         problem = str(error)
     except Exception as error:
@@ -153,10 +157,12 @@ def begin_alike(begin: Callable[[], Experiment | None], experiment: Callable[[],
     first = next((f"process {process}: {text}" for process, text in enumerate(said) if text), "")
     if first:
         raise UserError(first)
-    hashes = everyone(str(experiment().facts.get("sha256", "")))
+    assert begun is not None
+    hashes = everyone(str(begun.facts.get("sha256", "")))
     other = next((process for process, found in enumerate(hashes) if found != hashes[0]), 0)
     if other:
         raise UserError(f"process {other}: its data (SHA-256 {hashes[other]}) are not those of process 0 ({hashes[0]})")
+    return begun
 
 
 def refuse_unshared(spec: RunSpec) -> None:
@@ -173,33 +179,27 @@ class Leading(Experiment):
         self.member = Member(self)
         self.ask_to_stop = ask_to_stop
 
-        def begin() -> None:
-            refuse_unshared(spec)
+        def begin() -> Experiment:
             Experiment.__init__(self, spec)
+            return self
 
         share(to_toml(spec).encode())
-        begin_alike(begin, lambda: self)
+        begin_alike(spec, begin)
 
     def advance(self, limit: int) -> Progress:
         """At most `limit` steps, in every process."""
-        self._order(control.Advance(steps=limit))
-        progress = super().advance(limit)
-        self.engaged = False
-        return progress
+        with self._together(control.Advance(steps=limit)):
+            return super().advance(limit)
 
     def set_learning_rate(self, command: control.SetLearningRate) -> list[AnyEvent]:
         """Change η in every process."""
-        self._order(command)
-        events = super().set_learning_rate(command)
-        self.engaged = False
-        return events
+        with self._together(command):
+            return super().set_learning_rate(command)
 
     def anchor(self, command: control.Anchor) -> list[AnyEvent]:
         """Set the predictions to the true displacement in every process."""
-        self._order(command)
-        events = super().anchor(command)
-        self.engaged = False
-        return events
+        with self._together(command):
+            return super().anchor(command)
 
     def restore(self, leaves: dict[str, np.ndarray]) -> None:
         """Go on from a snapshot; the others are given it with the next order."""
@@ -211,17 +211,18 @@ class Leading(Experiment):
 
     def hold(self) -> None:
         """Have the others wait, and see whether they are there."""
-        self._order(control.Pause())
-        self.engaged = False
+        with self._together(control.Pause()):
+            pass
 
     def end(self) -> None:
         """Have the others end; nothing where they would not hear it."""
         if not self.engaged:
-            self._order(control.Stop())
-            self.engaged = False
+            with self._together(control.Stop()):
+                pass
 
-    def _order(self, command: AnyCommand) -> None:
-        """Have the others do this, which the caller does next and then is no longer `engaged`."""
+    @contextmanager
+    def _together(self, command: AnyCommand) -> Iterator[None]:
+        """Have the others do this, which the caller does inside; after an error there `engaged` stays, for they may be stuck in it."""
         self.engaged = True
         asked, drifted = self.member.agree()
         if drifted:
@@ -230,6 +231,8 @@ class Leading(Experiment):
             self.ask_to_stop()
         body = np.frombuffer(control.encode(command).ljust(ORDER), np.uint8)
         multihost_utils.broadcast_one_to_all(body)
+        yield
+        self.engaged = False
 
 
 def follow(group: Group) -> int:
@@ -243,14 +246,7 @@ def follow(group: Group) -> int:
     try:
         join(group, ended)
         spec = load_spec_text(share().decode(), "process 0")
-        made: list[Experiment] = []
-
-        def begin() -> None:
-            refuse_unshared(spec)
-            made.append(Experiment(spec))
-
-        begin_alike(begin, lambda: made[0])
-        member = Member(made[0])
+        member = Member(begin_alike(spec, lambda: Experiment(spec)))
         for kind in (signal.SIGTERM, signal.SIGINT):
             signal.signal(kind, lambda *_: setattr(member, "asked_to_stop", True))
         while True:
@@ -264,8 +260,7 @@ def follow(group: Group) -> int:
         print(f"eos: {error}", file=sys.stderr, flush=True)
         return 3
     except Exception as error:
-        text = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
-        ended(f"another process is gone ({text})" if is_lost(error) else f"{type(error).__name__}: {text}")
+        ended(f"another process is gone ({first_line(error)})" if is_lost(error) else first_line(error))
         raise
 
 

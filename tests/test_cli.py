@@ -54,7 +54,7 @@ def test_a_run_that_diverges_ends_badly(capfd):
 def test_an_engine_that_dies_is_told_with_the_end_of_its_log(capfd, monkeypatch, own_home):
     children = []
 
-    def stillborn(run):
+    def stillborn(run, group=None):
         with open(run.path / "engine.log", "wb") as log:
             children.append(subprocess.Popen([sys.executable, "-c", "print('no such device'); exit(1)"], stdout=log))
         return children[-1].pid

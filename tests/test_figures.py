@@ -80,7 +80,7 @@ def test_a_run_that_another_engine_is_at_work_on_is_left_alone(own_home):
 
 def test_a_run_that_ends_badly_is_told_and_nothing_is_drawn(own_home, monkeypatch):
     want = runs.wanted(catalog.named("fig3"), False, TINY)[0]
-    monkeypatch.setattr(launch, "start", lambda run: 2**22 + 1)  # no such child: an engine that never came up
+    monkeypatch.setattr(launch, "start", lambda run, group=None: 2**22 + 1)  # no such child: an engine that never came up
     with pytest.raises(UserError, match="gone without a word"):
         runs.carry_out([want], lambda stack, k: (print, lambda followed, state: None))
 

@@ -33,7 +33,7 @@ async def test_the_launcher_describes_presets_and_lists_runs(runs):
 
 async def test_the_launcher_starts_a_preset(runs, monkeypatch):
     started = []
-    monkeypatch.setattr("engine.launch.start", lambda run: started.append(run.spec.name) or 1)
+    monkeypatch.setattr("engine.launch.start", lambda run, group=None: started.append(run.spec.name) or 1)
     async with opened() as (app, pilot):
         await pilot.press("enter")
         await until(lambda: isinstance(app.screen, Dashboard))

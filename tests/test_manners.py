@@ -190,7 +190,7 @@ async def test_a_stopped_run_is_resumed_from_the_launcher(runs, monkeypatch):
     state = msgspec.structs.replace(run.state(), outcome=stopped)
     monkeypatch.setattr(type(run), "state", lambda self: state)
     started = []
-    monkeypatch.setattr(launch, "start", lambda run: started.append(run.name) or 0)
+    monkeypatch.setattr(launch, "start", lambda run, group=None: started.append(run.name) or 0)
     app = EosApp(None, fps=10)
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
         await until(lambda: isinstance(app.screen, Launcher) and len(app.screen._entries) == 1)

@@ -191,7 +191,7 @@ def test_a_run_keeps_the_data_folder_it_began_with(small, monkeypatch):
 
 def test_a_relative_data_folder_reaches_the_engine_as_an_absolute_one(small, monkeypatch):
     monkeypatch.chdir(small.parent)
-    monkeypatch.setattr(launch, "start", lambda run: 0)
+    monkeypatch.setattr(launch, "start", lambda run, group=None: 0)
     run, _ = launch.begin("fashion", ["problem.data.name=fashion_mnist"], "mine", "data")
     assert store.resolve("mine").spec.problem.data.data_dir == str(small) == run.spec.problem.data.data_dir
 

@@ -38,7 +38,7 @@ def pristine(tmp_path_factory):
 def no_engines(monkeypatch):
     """No process is started on what a test made up, and nobody waits for its answer."""
 
-    def start(run):
+    def start(run, group=None):
         raise UserError("here an engine would start")
 
     monkeypatch.setattr(launch, "start", start)

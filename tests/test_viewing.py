@@ -260,7 +260,7 @@ async def test_a_replay_plays_by_itself(runs):
 
 async def test_a_fork_goes_on_from_the_cursor_and_is_opened(runs, monkeypatch):
     started = []
-    monkeypatch.setattr("engine.launch.start", lambda run: started.append(run) or 1)
+    monkeypatch.setattr("engine.launch.start", lambda run, group=None: started.append(run) or 1)
     run = make_run(runs)
     with store.Writer(run) as writer:
         writer.checkpoint(200, {"state": np.array(1)}, keep=3)
