@@ -112,15 +112,15 @@ def measure(problem: Problem, center: TaylorCenter, v: Array, learning_rate: flo
     )
 
 
-def gauges(setup: Setup, state: EdgeState, v: Array) -> tuple[dict[str, float], dict[str, int]]:
-    """The gauges' columns at this step, where it is one of those that measure them, and the work they took."""
+def gauges(setup: Setup, state: EdgeState) -> dict[str, float]:
+    """The gauges' columns at this step and the work they took, where it is one of those that measure them."""
     tracking, clock, center = setup.spec.tracking, state.clock, state.center
     if not tracking.gauges_every:
-        return {}, {}
+        return {}
     if (clock.step - state.edge_step) % tracking.gauges_every:
-        return {"cost.fourth_derivatives": 0}, {}
+        return {"cost.fourth_derivatives": 0}
     eta, dtype = clock.learning_rate, setup.spec.precision.curvature
-    found = measure(setup.problem, center, v, eta, tracking.rho_iterations, dtype)
+    found = measure(setup.problem, center, state.theta - center.theta, eta, tracking.rho_iterations, dtype)
     rho3, rho4 = found.rho3.value, found.rho4.value
     values = {
         "rho3": rho3, "rho4": rho4, "stabilization": math.sqrt(float(center.beta)) / (rho3 or math.nan),
@@ -128,5 +128,4 @@ def gauges(setup: Setup, state: EdgeState, v: Array) -> tuple[dict[str, float], 
         "cubic_gradient": found.cubic_gradient, "quadratic_displacement": found.quadratic_displacement,
     }
     told = {f"assumption.{name}": value for name, value in values.items()}
-    told["cost.fourth_derivatives"] = found.rho4.contractions + 1
-    return told, {"grad_sharpness": found.rho3.contractions + 1}
+    return told | {"cost.fourth_derivatives": found.rho4.contractions + 1, "cost.grad_sharpness": found.rho3.contractions + 1}

@@ -55,18 +55,29 @@ def top_eigenpairs(problem: Problem, theta: Array, start: Array, tolerance: floa
     Products are taken in θ's number format. Residuals beyond `tolerance` mean that `max_hvps` were not enough, or that the
     format cannot do better; the caller must look.
     """
+    return solve(problem, theta, start, tolerance, max_hvps)[0]
+
+
+def solve(
+    problem: Problem, theta: Array, start: Array, tolerance: float, max_hvps: int = 400, wanted: int | Array | None = None
+) -> tuple[Eigenpairs, Array]:
+    """`top_eigenpairs`, and what the first pair leaves over: Hu − Su, (p,), orthogonal to u.
+
+    Where fewer pairs than `start` has rows are `wanted`, the others are neither started from nor waited for, nor of any meaning.
+    """
     if theta.size <= DENSE_UP_TO:
         return _dense(problem, theta, start.shape[0])
-    return _davidson(problem, theta, start.astype(theta.dtype), tolerance, max_hvps)
+    return _davidson(problem, theta, start.astype(theta.dtype), tolerance, max_hvps, start.shape[0] if wanted is None else wanted)
 
 
-def _dense(problem: Problem, theta: Array, count: int) -> Eigenpairs:
+def _dense(problem: Problem, theta: Array, count: int) -> tuple[Eigenpairs, Array]:
     hessian = jax.jacfwd(problem.gradient)(theta)
     values, vectors = jnp.linalg.eigh(hessian)
     count = min(count, theta.size)
     values, vectors = values[::-1][:count], vectors.T[::-1][:count]
-    residuals = jnp.linalg.norm(vectors @ hessian - values[:, None] * vectors, axis=1) / jnp.abs(values[0])
-    return Eigenpairs(values, vectors, residuals, jnp.array(theta.size))
+    remainders = vectors @ hessian - values[:, None] * vectors
+    residuals = jnp.linalg.norm(remainders, axis=1) / jnp.abs(values[0])
+    return Eigenpairs(values, vectors, residuals, jnp.array(theta.size)), remainders[0]
 
 
 class _Basis(NamedTuple):
@@ -76,16 +87,20 @@ class _Basis(NamedTuple):
     size: Array
     pairs: Eigenpairs
     worst: Array  # (p,) residual of the first pair that has not converged
+    first: Array  # (p,) residual of the first pair
     converged: Array
     exhausted: Array
 
 
-def _davidson(problem: Problem, theta: Array, start: Array, tolerance: float, max_hvps: int) -> Eigenpairs:
+def _davidson(
+    problem: Problem, theta: Array, start: Array, tolerance: float, max_hvps: int, wanted: int | Array
+) -> tuple[Eigenpairs, Array]:
     count, size = start.shape
     most = max(BASIS, 2 * count + 4)
     keep = max(most // 3, count + 2)
     _, product = jax.linearize(problem.gradient, theta)
-    tolerances = jnp.where(jnp.arange(count) == 0, tolerance, jnp.maximum(tolerance, LOOSE)).astype(theta.dtype)
+    asked = jnp.where(jnp.arange(count) == 0, tolerance, jnp.maximum(tolerance, LOOSE))
+    tolerances = jnp.where(jnp.arange(count) < wanted, asked, jnp.inf).astype(theta.dtype)
 
     def ritz(v: Array, w: Array, t: Array, size: Array, hvps: Array) -> _Basis:
         """Rayleigh–Ritz on the first `size` rows; rows beyond get a value below every Ritz value and drop out."""
@@ -97,7 +112,8 @@ def _davidson(problem: Problem, theta: Array, start: Array, tolerance: float, ma
         residuals = jnp.linalg.norm(remainders, axis=1) / jnp.abs(values[0])
         missing = residuals > tolerances
         pairs = Eigenpairs(values[:count], vectors, residuals, hvps)
-        return _Basis(v, w, t, size, pairs, remainders[jnp.argmax(missing)], ~jnp.any(missing), jnp.array(False))
+        worst = remainders[jnp.argmax(missing)]
+        return _Basis(v, w, t, size, pairs, worst, remainders[0], ~jnp.any(missing), jnp.array(False))
 
     def restart(basis: _Basis) -> tuple[Array, Array, Array, Array]:
         """The `keep` best Ritz vectors as a new basis; costs no product."""
@@ -107,7 +123,7 @@ def _davidson(problem: Problem, theta: Array, start: Array, tolerance: float, ma
 
     def grow(basis: _Basis) -> _Basis:
         v, w, t, filled = lax.cond(basis.size == most, restart, lambda b: (b.v, b.w, b.t, b.size), basis)
-        starting = basis.pairs.hvps < count  # the start goes the same way as what follows: one product to compile
+        starting = basis.pairs.hvps < wanted  # the start goes the same way as what follows: one product to compile
         new, left = _orthogonalise(jnp.where(starting, start[jnp.minimum(basis.pairs.hvps, count - 1)], basis.worst), v)
         image = product(new)
         v, w = v.at[filled].set(new), w.at[filled].set(image)
@@ -115,7 +131,7 @@ def _davidson(problem: Problem, theta: Array, start: Array, tolerance: float, ma
         t = t.at[filled].set(row).at[:, filled].set(row)
         grown = ritz(v, w, t, filled + 1, basis.pairs.hvps + 1)
         rounding = ~starting & (left < 10 * jnp.finfo(theta.dtype).eps)  # nothing new to add
-        return grown._replace(exhausted=rounding, converged=grown.converged & (grown.pairs.hvps >= count))
+        return grown._replace(exhausted=rounding, converged=grown.converged & (grown.pairs.hvps >= wanted))
 
     def unfinished(basis: _Basis) -> Array:
         finite = jnp.all(jnp.isfinite(basis.pairs.values))
@@ -125,8 +141,9 @@ def _davidson(problem: Problem, theta: Array, start: Array, tolerance: float, ma
     nothing = Eigenpairs(blank, jnp.zeros((count, size), theta.dtype), blank + jnp.inf, jnp.array(0))
     empty = jnp.zeros((most, size), theta.dtype)
     begun = _Basis(empty, empty, jnp.zeros((most, most), theta.dtype), jnp.array(0), nothing, empty[0],
-                   jnp.array(False), jnp.array(False))
-    return lax.while_loop(unfinished, grow, begun).pairs
+                   empty[0], jnp.array(False), jnp.array(False))
+    ended = lax.while_loop(unfinished, grow, begun)
+    return ended.pairs, ended.first
 
 
 def _eigh(matrix: Array) -> tuple[Array, Array]:
@@ -159,12 +176,18 @@ class Point(NamedTuple):
 
 
 def measure(problem: Problem, theta: Array, start: Array, tolerance: float, curvature_dtype: str) -> Point:
-    """Loss and gradient at θ, and the top eigenpairs from `start` (k, p) with products in `curvature_dtype`.
+    """Loss and gradient at θ, and the top eigenpairs from `start` (k, p) with products in `curvature_dtype`."""
+    return measure_all(problem, theta, start, tolerance, curvature_dtype)[0]
+
+
+def measure_all(problem: Problem, theta: Array, start: Array, tolerance: float, curvature_dtype: str) -> tuple[Point, Array]:
+    """`measure`, and what the first pair leaves over, Hu − Su (p,).
 
     Two compiled functions rather than one: the solver is then compiled once for the approach and the edge.
     """
     loss, grad = loss_and_gradient(problem, theta)
-    return Point(theta, loss, grad, sharpness_at(problem, theta.astype(curvature_dtype), start, tolerance, curvature_dtype))
+    pairs, left = solve_at(problem, theta, start, tolerance, curvature_dtype)
+    return Point(theta, loss, grad, pairs), left
 
 
 @jax.jit
@@ -173,10 +196,22 @@ def loss_and_gradient(problem: Problem, theta: Array) -> tuple[Array, Array]:
     return jax.value_and_grad(problem.loss)(theta)
 
 
-@partial(jax.jit, static_argnames=("curvature_dtype", "max_hvps"))
-def sharpness_at(problem: Problem, theta: Array, start: Array, tolerance: float, curvature_dtype: str, max_hvps: int = 400) -> Eigenpairs:
+def sharpness_at(problem: Problem, theta: Array, start: Array, tolerance: float, curvature_dtype: str) -> Eigenpairs:
     """The top eigenpairs at θ alone."""
-    return top_eigenpairs(problem, theta.astype(curvature_dtype), start, tolerance, max_hvps)
+    return solve_at(problem, theta, start, tolerance, curvature_dtype)[0]
+
+
+def solve_at(
+    problem: Problem, theta: Array, start: Array, tolerance: float, curvature_dtype: str, wanted: int | None = None
+) -> tuple[Eigenpairs, Array]:
+    """`solve` in `curvature_dtype`, compiled once for each number of pairs."""
+    count = start.shape[0] if wanted is None else wanted
+    return _solve_at(problem, theta.astype(curvature_dtype), start.astype(curvature_dtype), tolerance, count)
+
+
+@jax.jit
+def _solve_at(problem: Problem, theta: Array, start: Array, tolerance: float, wanted: int) -> tuple[Eigenpairs, Array]:
+    return solve(problem, theta, start, tolerance, wanted=wanted)
 
 
 def grad_sharpness(problem: Problem, theta: Array, u: Array, curvature_dtype: str) -> Array:

@@ -89,7 +89,7 @@ class Experiment:
                 return Progress([*rows[:first]], [], approach.diverged(int(rows[first, 0])))
             return Progress([*rows], [])
         if isinstance(state, EdgeState):
-            self.state, progress = edge.step(self.setup, state)
+            self.state, progress = edge.advance(self.setup, state, limit)
             return progress
         if isinstance(state, DescentState):
             self.state, progress = edge.descend_past(self.setup, state)
@@ -162,7 +162,7 @@ class Experiment:
             self.state = state._replace(clock=clock)
             return control.LearningRateChanged(step=step, text=text, answers=answers, learning_rate=eta)
         begun = approach.begin(self.setup, state.theta, clock)
-        bases = state.basis if isinstance(state, ApproachState) else state.bases[1]
+        bases = state.basis if isinstance(state, ApproachState) else edge.newest(state)
         pending = state.pending if isinstance(state, ApproachState) else begun.pending
         self.state = begun._replace(basis=bases, pending=pending)
         text += "; θ† and the predictions restart there"

@@ -35,6 +35,8 @@ from engine.store import HEARTBEAT_SECONDS, LAST_STEP, Outcome, Run, State, Stat
 
 RATE_SECONDS = 3.0
 """Window over which the step rate is measured."""
+CALL_SECONDS = 0.1
+"""For the steps that one call takes at the edge, where one takes many: what a command waits for at most."""
 IDLE_SECONDS = 0.05
 """Sleep between looks into the inbox while paused."""
 BAD_OUTCOMES = ("diverged", "eigensolver_failed", "failed")
@@ -68,6 +70,7 @@ class Runner:
         self._refused: set[str] = set()  # told once: a file that cannot be removed is found again at every step
         self._pause_at: int | None = None
         self._pause_on: type[control.Event] | None = None  # kinds of event to pause at
+        self._at_once = 1  # steps that a call may take at the edge
         self._advancing = ""  # id of the advance command in progress
         self._told: set[AnyEvent] = set()  # of steps that a killed engine took and this one takes again
         self._ticks: deque[tuple[float, int]] = deque()
@@ -211,7 +214,11 @@ class Runner:
             left = min(left, self._pause_at - experiment.clock.step)
         if experiment.phase == "approach" and experiment.clock.step == 0:
             left = 1  # the first row soon
+        if experiment.phase == "edge":  # to the step, where it is to pause at an event
+            left = min(left, 1 if self._pause_on else self._at_once)
+        began, step = time.monotonic(), experiment.clock.step
         progress = experiment.advance(left)
+        self._at_once = max(1, int(CALL_SECONDS * (experiment.clock.step - step) / max(time.monotonic() - began, 1e-6)))
         block = self._record(progress.rows)
         for step, arrays in progress.curves:
             self.writer.curve(step, arrays)

@@ -6,7 +6,9 @@ steps until ||x⋆|−|x|| first exceeds `tolerance`·max(δ, |x|). A prediction
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from engine.spec import PREDICTIONS
 
@@ -17,37 +19,37 @@ OUTSIDE = 20.0
 class Scores(NamedTuple):
     """Running sums since the last anchor, one entry a form, in the order of `PREDICTIONS`."""
 
-    anchored: np.ndarray  # (4,) step of the last anchor
-    sums: np.ndarray  # (4, 6) n, Σa, Σb, Σa², Σb², Σab with a = |x⋆|, b = |x|
-    largest: np.ndarray  # (4,) largest |x| since
-    horizon: np.ndarray  # (4,) steps; NaN while within the tolerance
-    lost: np.ndarray  # (4,) 1 when lost
+    anchored: Array  # (4,) step of the last anchor
+    sums: Array  # (4, 6) n, Σa, Σb, Σa², Σb², Σab with a = |x⋆|, b = |x|
+    largest: Array  # (4,) largest |x| since
+    horizon: Array  # (4,) steps; NaN while within the tolerance
+    lost: Array  # (4,) 1 when lost
 
 
 def fresh(step: int) -> Scores:
     """Scores of predictions anchored at this step."""
     count = len(PREDICTIONS)
-    return Scores(np.full(count, step), np.zeros((count, 6)), np.zeros(count), np.full(count, np.nan), np.zeros(count, int))
+    begun = np.full(count, step), np.zeros((count, 6)), np.zeros(count), np.full(count, np.nan), np.zeros(count, int)
+    return Scores(*map(jnp.asarray, begun))
 
 
-def observe(scores: Scores, step: int, predicted: np.ndarray, x: float, delta: float, tolerance: float) -> Scores:
+def observe(scores: Scores, step: Array, predicted: Array, x: Array, delta: Array, tolerance: float) -> Scores:
     """The scores after comparing the predicted x⋆ (4,) with the measured x."""
-    a, b = np.abs(predicted), abs(x)
-    size = np.fmax(delta, b)  # δ may be undefined
-    largest = np.maximum(scores.largest, b)
-    lost = scores.lost | ~(a <= OUTSIDE * np.fmax(delta, largest))
+    a, b = jnp.abs(predicted), abs(x)
+    size = jnp.fmax(delta, b)  # δ may be undefined
+    largest = jnp.maximum(scores.largest, b)
+    lost = scores.lost | ~(a <= OUTSIDE * jnp.fmax(delta, largest))
     held = lost == 0
-    a = np.where(held, a, 0.0)
-    terms = np.stack([np.ones_like(a), a, np.full_like(a, b), a * a, np.full_like(a, b * b), a * b], axis=1)
-    off = ~(np.abs(a - b) <= tolerance * size) | ~held
-    horizon = np.where(np.isnan(scores.horizon) & off, step - scores.anchored, scores.horizon)
-    return Scores(scores.anchored, scores.sums + np.where(held[:, None], terms, 0), largest, horizon, lost.astype(int))
+    a = jnp.where(held, a, 0.0)
+    terms = jnp.stack([jnp.ones_like(a), a, jnp.full_like(a, b), a * a, jnp.full_like(a, b * b), a * b], axis=1)
+    off = ~(jnp.abs(a - b) <= tolerance * size) | ~held
+    horizon = jnp.where(jnp.isnan(scores.horizon) & off, step - scores.anchored, scores.horizon)
+    return Scores(scores.anchored, scores.sums + jnp.where(held[:, None], terms, 0), largest, horizon, lost.astype(int))
 
 
-def correlation(scores: Scores) -> np.ndarray:
+def correlation(scores: Scores) -> Array:
     """corr(|x⋆|, |x|) since the last anchor, (4,); NaN for fewer than three steps or where one of them is constant."""
     n, sa, sb, saa, sbb, sab = scores.sums.T
-    with np.errstate(divide="ignore", invalid="ignore"):
-        spread = np.sqrt((saa - sa**2 / n) * (sbb - sb**2 / n))
-        found = (sab - sa * sb / n) / spread
-    return np.where((n >= 3) & (spread > 0), found, np.nan)
+    spread = jnp.sqrt((saa - sa**2 / n) * (sbb - sb**2 / n))
+    found = (sab - sa * sb / n) / spread
+    return jnp.where((n >= 3) & (spread > 0), found, jnp.nan)

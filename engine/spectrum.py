@@ -6,50 +6,67 @@ vectors beside the pairs it has, so that every row covers what it should, up to 
 compiles the solver once; an event says so. Another event says when each eigenvalue is first above 2/η.
 """
 
-from typing import NamedTuple, TypeVar
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from engine import control
 from engine.approach import Setup
 from engine.control import AnyEvent
+from engine.coupled import LOOSE_TOLERANCE, ahead
 from engine.curvature import Point, measure, random_start
 from engine.spec import FOLLOWED_FROM
-from engine.states import DescentState, EdgeState
+from engine.states import Clock
 
 GROWTH = 2
 """Eigenvalues added at once: each addition compiles the solver anew."""
 
-AnyDescent = TypeVar("AnyDescent", EdgeState, DescentState)
-
 
 class Spectrum(NamedTuple):
-    """What is measured at gradient descent's θ, and what happened to its eigenvalues."""
+    """What is measured at gradient descent's θ, as many vectors at its last steps as there are pairs, and what is to be told."""
 
     point: Point
+    bases: Array  # (4, k, p)
     events: list[AnyEvent]
 
 
-def read(setup: Setup, state: AnyDescent, tolerance: float) -> tuple[AnyDescent, Spectrum]:
-    """Loss, gradient and eigenpairs at the state's θ, from its warm start; the state with as many vectors as there are pairs."""
-    tracking, dtype, step, eta = setup.spec.tracking, setup.spec.precision.curvature, state.clock.step, state.clock.learning_rate
-    begun, most = state.bases.shape[1], min(tracking.eigenvalue_columns, state.theta.size)
-    point = measure(setup.problem, state.theta, state.bases[0], tolerance, dtype)
+def read(setup: Setup, theta: Array, bases: Array, clock: Clock) -> Spectrum:
+    """Loss, gradient and eigenpairs at θ, started from those of the last four steps."""
+    dtype, (step, _, eta) = setup.spec.precision.curvature, clock
+    begun, most = bases.shape[1], most_followed(setup, theta.size)
+    point = measure(setup.problem, theta, ahead(bases), LOOSE_TOLERANCE, dtype)
     hvps = point.eigen.hvps
     while (count := len(point.eigen.values)) < most and float(point.eigen.values[-1]) * eta > FOLLOWED_FROM:
-        fresh = random_start(setup.spec.seed, step, min(GROWTH, most - count), state.theta.size, dtype)
-        point = measure(setup.problem, state.theta, jnp.concatenate([point.eigen.vectors, fresh]), tolerance, dtype)
+        fresh = random_start(setup.spec.seed, step, min(GROWTH, most - count), theta.size, dtype)
+        point = measure(setup.problem, theta, jnp.concatenate([point.eigen.vectors, fresh]), LOOSE_TOLERANCE, dtype)
         hvps += point.eigen.hvps
     events: list[AnyEvent] = []
     if count > begun:
         point = point._replace(eigen=point.eigen._replace(hvps=hvps))
-        more = jnp.stack([point.eigen.vectors[begun:]] * 2)
-        state = state._replace(bases=jnp.concatenate([state.bases, more], axis=1))
+        more = jnp.stack([point.eigen.vectors[begun:]] * 4)
+        bases = jnp.concatenate([bases, more], axis=1)
         text = f"{count} eigenvalues are followed from step {step}: λ{begun} is above {FOLLOWED_FROM:g}/η = {FOLLOWED_FROM / eta:.4g}"
         events.append(control.SpectrumGrown(step=step, text=text, count=count))
-    unstable = int(np.sum(np.asarray(point.eigen.values) * eta > 2))
-    for k in range(state.unstable + 1, unstable + 1):
-        text = f"λ{k} is above 2/η = {2 / eta:.4g} for the first time at step {step}"
-        events.append(control.EigenvalueUnstable(step=step, text=text, number=k))
-    return state._replace(unstable=max(state.unstable, unstable)), Spectrum(point, events)
+    return Spectrum(point, bases, events)
+
+
+def most_followed(setup: Setup, size: int) -> int:
+    """The most eigenvalues that a run follows."""
+    return min(setup.spec.tracking.eigenvalue_columns, size)
+
+
+def unstable(table: Mapping[str, np.ndarray], known: int) -> tuple[int, list[AnyEvent]]:
+    """The most eigenvalues above 2/η up to the last row of a table, `known` before the first; an event for each new one."""
+    names = ["gd.sharpness", *(f"gd.lambda{k}" for k in range(2, len(table)) if f"gd.lambda{k}" in table)]
+    above = np.sum(np.stack([table[name] for name in names]) * table["learning_rate"] > 2, axis=0)
+    events: list[AnyEvent] = []
+    while len(above) and known < above.max():
+        known += 1
+        row = int(np.argmax(above >= known))
+        step, eta = int(table["step"][row]), table["learning_rate"][row]
+        text = f"λ{known} is above 2/η = {2 / eta:.4g} for the first time at step {step}"
+        events.append(control.EigenvalueUnstable(step=step, text=text, number=known))
+    return known, events

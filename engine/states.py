@@ -10,9 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from engine.coupled import Moving
 from engine.curvature import TaylorCenter
-from engine.scores import Scores
-from engine.trajectories import Predictions
 from engine.unrolled import Unrolled
 
 
@@ -38,42 +37,29 @@ class ApproachState(NamedTuple):
     pending: np.ndarray  # (rows, columns) passed since then, not yet certain
 
 
-class Costs(NamedTuple):
-    """Work since the last row."""
-
-    hvps: int = 0
-    gradients: int = 0
-    grad_sharpness: int = 0
-
-    def plus(self, hvps: Any = 0, gradients: Any = 0, grad_sharpness: Any = 0) -> "Costs":
-        return Costs(self.hvps + int(hvps), self.gradients + int(gradients), self.grad_sharpness + int(grad_sharpness))
-
-
 class EdgeState(NamedTuple):
     """Gradient descent at the edge with everything that is coupled to it, about the centre θ†_t."""
 
     clock: Clock
     edge_step: int
-    theta: Array  # (p,) gradient descent
-    bases: Array  # (2, k, p) its top eigenvectors two steps ago and one step ago: it alternates
-    center: TaylorCenter
-    projections: int  # that the centre took
-    correction: Array  # (p,) what the first guess left out
-    remainder: Array  # (p,) what the tolerances left: one more projection would move the centre so
-    overlap: float  # |u_t·u_{t−1}|
-    predictions: Predictions
+    moving: Moving
     unrolled: Unrolled  # of no sources and no vectors when (5) is left out
-    scores: Scores
     anchor_every: int  # 0: never
     anchor_phase: int  # step from which `anchor_every` counts
-    flow: Array  # (p,); (0,) when not followed
-    flow_basis: Array  # (2, p): as many as at θ†, for the same compiled solver
-    flow_sharpness: float
-    costs: Costs
     stage: int
     failed: int  # bit k: assumption k does not hold now
     constraint_lost: int
     unstable: int  # eigenvalues that have been above 2/η
+
+    @property
+    def theta(self) -> Array:
+        """θ of gradient descent, (p,)."""
+        return self.moving.theta
+
+    @property
+    def center(self) -> TaylorCenter:
+        """θ† and the expansion about it."""
+        return self.moving.center
 
 
 class DescentState(NamedTuple):

@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array
 
 from engine import trajectories as tr
-from engine.curvature import TaylorCenter, grad_sharpness, measure, random_start, taylor_center
+from engine.curvature import TaylorCenter, grad_sharpness, loss_and_gradient, measure, random_start, taylor_center
 from engine.errors import UserError
 from engine.problem import Problem, require_x64
 from engine.spec import Prediction
@@ -82,6 +82,7 @@ def predicted_step(
     if form not in tr.Predictions._fields:
         raise UserError(f'form "{form}": not known; expected one of {", ".join(tr.Predictions._fields)}')
     dtype, every = str(np.dtype(center.theta.dtype)), tr.Predictions(v, v, v, v)
-    slope = tr.forecast(problem, center, tr.places(center, v, every), learning_rate)[1]
+    found = tr.places(center, v, every)
+    slope = tr.forecast(center, found, loss_and_gradient(problem, found.along), learning_rate)[1]
     advance = tr.predict(problem, center, every, slope, learning_rate, (form,), dtype)
     return getattr(tr.carry(advance, following.top_eigenvector), form)

@@ -3,19 +3,18 @@
 For t ≤ O(1/ε) and |x⋆| ≥ cδ:  L(θ) = L(θ†) + x⋆²/η + O(εδ²/η),  S(θ) = 2/η + y⋆ + (∇S·u)x⋆ + O(ε²/η),  θ = θ† + v⋆ + O(εδ).
 """
 
-import math
+import numpy as np
 
 
 def residuals(
-    loss: float, sharpness: float, deviation: float, predicted_loss: float, predicted_sharpness: float, x: float, delta: float,
-    epsilon: float, learning_rate: float, least: float,
-) -> dict[str, float]:
-    """The residuals of Theorem 1 and their orders, by name.
+    loss, sharpness, deviation, predicted_loss, predicted_sharpness, x, delta, epsilon, learning_rate: float, least: float
+) -> dict[str, np.ndarray]:
+    """The residuals of Theorem 1 and their orders, by name. Scalars or arrays, one entry a step.
 
     `loss` and `sharpness` are those of gradient descent, `deviation` is ‖θ − θ† − v⋆‖, and `x` is x⋆. `hypothesis` is 1 where
     |x⋆| ≥ `least`·δ, else 0: there the theorem claims nothing. NaN where the prediction is lost or δ undefined.
     """
-    holds = math.nan if math.isnan(x) or math.isnan(delta) else float(abs(x) >= least * delta)
+    holds = np.where(np.isnan(x) | np.isnan(delta), np.nan, np.abs(x) >= least * np.asarray(delta))
     return {
         "loss": abs(loss - predicted_loss), "loss_order": epsilon * delta**2 / learning_rate,
         "sharpness": abs(sharpness - predicted_sharpness), "sharpness_order": epsilon**2 / learning_rate,

@@ -136,16 +136,12 @@ def period(g: float, alpha: float, beta: float, learning_rate: float) -> float:
     return float(total / learning_rate)
 
 
-def stage(x: float, y: float, delta: float) -> int:
-    """The stage of Section 4.1, by this rule; 0 where δ or the displacement is undefined.
+def stage(x, y, delta):
+    """The stage of Section 4.1, by this rule; 0 where δ or the displacement is undefined. Scalars or arrays.
 
     3 self-stabilization while |x| ≥ δ; else 4 return to stability while y < 0; else 1 progressive sharpening while
     |x| < δ/4, and 2 blowup from there on.
     """
-    if not (np.isfinite(delta) and np.isfinite(x) and np.isfinite(y)):
-        return 0
-    if abs(x) >= delta:
-        return 3
-    if y < 0:
-        return 4
-    return 1 if abs(x) < SMALL * delta else 2
+    size = np.abs(x)
+    undefined = ~(np.isfinite(delta) & np.isfinite(x) & np.isfinite(y))
+    return np.select([undefined, size >= delta, np.less(y, 0), size < SMALL * np.asarray(delta)], [0, 3, 4, 1], 2)

@@ -43,13 +43,17 @@ def descend(problem: Problem, theta: Array, learning_rate: float, steps: int) ->
     return lax.fori_loop(0, steps, step, Descent(theta, blank, blank))
 
 
-def flow_step(problem: Problem, theta: Array, learning_rate: float, substeps: int) -> tuple[Array, Array]:
-    """Gradient flow over time η by `substeps` equal Euler steps (the paper takes ⌈ηS⌉), and the loss at its start."""
-    loss, grad = loss_and_gradient(problem, theta)
-    theta = theta - learning_rate / substeps * grad
-    for _ in range(substeps - 1):
-        theta = theta - learning_rate / substeps * loss_and_gradient(problem, theta)[1]
-    return theta, loss
+def flow_step(problem: Problem, theta: Array, learning_rate: float, substeps: Array, dtype: str) -> tuple[Array, Array]:
+    """Gradient flow over time η by `substeps` equal Euler steps (the paper takes ⌈ηS⌉), and the loss at its start.
+
+    Gradients in `dtype`, added up in θ's own format.
+    """
+    def descend(k: Array, carried: tuple[Array, Array]) -> tuple[Array, Array]:
+        at, first = carried
+        loss, grad = loss_and_gradient(problem, at.astype(dtype))
+        return at - learning_rate / substeps * grad.astype(at.dtype), jnp.where(k == 0, loss.astype(at.dtype), first)
+
+    return lax.fori_loop(0, substeps, descend, (theta, jnp.zeros((), theta.dtype)))
 
 
 class Residuals(NamedTuple):
@@ -81,6 +85,32 @@ def project(point: Point, dS: Array, learning_rate: float) -> Projection:
     dS_perp = dS - u * (u @ dS)
     landed = point.theta - gap / (dS_perp @ dS_perp) * dS_perp - u * along / sharpness
     return Projection(landed, Residuals(jnp.abs(gap) * learning_rate / 2, jnp.abs(along) / jnp.where(norm == 0, 1, norm)))
+
+
+def slide(point: Point, remainder: Array, dS: Array) -> tuple[Point, Array]:
+    """The point moved along u to where ∇L·u = 0, and how far u turns over that way d: |d|‖∇S⊥‖/S.
+
+    What is known there moves by Taylor's formula and costs nothing: with Hu = Su + r and r = `remainder` (p,), ∇L gains
+    d(Su + r) + ½d²∇S, S gains d∇S·u, and the eigenpair leaves r + d∇S⊥ over. What is left out is of order d³, but u itself
+    stays: only a short way is one.
+    """
+    dtype = point.theta.dtype
+    u, sharpness = point.eigen.vectors[0].astype(dtype), point.eigen.sharpness.astype(dtype)
+    size = jnp.linalg.norm(u)
+    u, r = u / size, remainder.astype(dtype) / size
+    along, skew = u @ point.grad, dS @ u
+    d = -along / sharpness
+    d = -(along + d**2 / 2 * skew) / sharpness
+    eigen = point.eigen
+    values = eigen.values.at[0].add((d * skew).astype(eigen.values.dtype))
+    dS_perp = dS - skew * u
+    left = jnp.linalg.norm(r + d * dS_perp) / jnp.abs(sharpness)
+    moved = Point(
+        point.theta + d * u, point.loss + along * d + sharpness * d**2 / 2 + skew * d**3 / 6,
+        point.grad + d * (sharpness * u + r) + d**2 / 2 * dS,
+        eigen._replace(values=values, residuals=eigen.residuals.at[0].set(left.astype(eigen.residuals.dtype))),
+    )
+    return moved, jnp.abs(d / sharpness) * jnp.linalg.norm(dS_perp)
 
 
 @jax.jit
@@ -139,18 +169,13 @@ def places(center: TaylorCenter, v: Array, predictions: Predictions) -> Places:
     return Places(jnp.linalg.norm(every, axis=1), x, y, center.theta + x[1] * center.top_eigenvector)
 
 
-def forecast(problem: Problem, center: TaylorCenter, found: Places, learning_rate: float) -> tuple[Forecast, Array]:
-    """Theorem 1 read off each prediction, and F'(x⋆) of the generalized one, (), from a gradient at its place along u.
+@jax.jit
+def forecast(center: TaylorCenter, found: Places, along: tuple[Array, Array], learning_rate: float) -> tuple[Forecast, Array]:
+    """Theorem 1 read off each prediction, and F'(x⋆) of the generalized one, (); `along` has loss and gradient at its place along u.
 
     Loss L(θ†) + x²/η (the generalized form: L(θ†) + F(x)), sharpness S(θ†) + y + (∇S·u)x.
     """
-    loss, grad = loss_and_gradient(problem, found.along)
-    return _forecast(center, found, loss, grad, learning_rate)
-
-
-@jax.jit
-def _forecast(center: TaylorCenter, found: Places, loss: Array, grad: Array, learning_rate: float) -> tuple[Forecast, Array]:
-    x, y = found.x[1:], found.y[1:]
+    (loss, grad), x, y = along, found.x[1:], found.y[1:]
     losses = (center.loss + x**2 / learning_rate).at[0].set(loss)
     return Forecast(x, y, losses, center.sharpness + y + center.skew * x), grad @ center.top_eigenvector
 
@@ -204,3 +229,12 @@ def carry(advance: Advance, next_u: Array) -> Predictions:
     """The advanced predictions about the next centre, whose top eigenvector is `next_u` (its sign kept)."""
     moved = [w - next_u * (next_u @ w) + x * next_u for w, x in zip(advance.across, advance.along, strict=True)]
     return Predictions(moved[0], moved[1], advance.code, advance.full_cubic)
+
+
+@jax.jit
+def turned(v: Predictions, old_u: Array, new_u: Array) -> Predictions:
+    """The predictions about the same centre, whose top eigenvector turned out to be another one."""
+    forms = (v.generalized, v.transported)
+    along = jnp.stack([old_u @ form for form in forms])
+    across = jnp.stack([form - x * old_u for form, x in zip(forms, along, strict=True)])
+    return carry(Advance(across, along, v.code, v.full_cubic), new_u)

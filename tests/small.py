@@ -30,11 +30,12 @@ def chebyshev_spec(learning_rate: float = 0.1, **tracking) -> specs.RunSpec:
 
 
 def toy_spec(learning_rate: float = 0.01, x0: float = 0.1, **tracking) -> specs.RunSpec:
-    """Appendix B in float64."""
+    """Appendix B in float64, θ† to rounding."""
     return specs.from_tree(
         {
             "name": "toy", "problem": {"kind": "toy", "x0": x0}, "optimizer": {"learning_rate": learning_rate},
-            "precision": {"approach": "float64", "edge": "float64", "curvature": "float64"}, "tracking": tracking,
+            "precision": {"approach": "float64", "edge": "float64", "curvature": "float64"},
+            "tracking": {"sharpness_tolerance": 1e-12, "gradient_tolerance": 1e-12} | tracking,
         },
         "test",
     )

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from engine.curvature import BASIS, Point, measure, random_start, sharpness_at, taylor_center
+from engine.curvature import BASIS, Point, measure, random_start, sharpness_at, taylor_center, top_eigenpairs
 from engine.problem import Problem
 
 from small import chebyshev_problem, dense_hessian
@@ -40,7 +40,7 @@ def test_eigenpairs_are_those_of_eigh(dtype, tolerance):
 def test_a_large_basis_is_restarted_and_still_converges():
     values = np.concatenate([[1.0, 0.999, 0.998], np.linspace(-0.5, 0.99, 297)])  # a small gap: many more products than BASIS
     problem, theta, basis = quadratic(values)
-    found = sharpness_at(problem, theta, random_start(3, 0, 2, 300, "float64"), 1e-6, "float64", max_hvps=2000)
+    found = top_eigenpairs(problem, theta, random_start(3, 0, 2, 300, "float64"), 1e-6, max_hvps=2000)
     assert int(found.hvps) > 2 * BASIS
     assert float(found.residuals[0]) <= 1e-6
     assert abs(float(found.values[0]) - 1) < 1e-9
@@ -68,7 +68,7 @@ def test_a_start_without_the_top_eigenvector_still_finds_it():
 def test_products_run_out_with_an_honest_residual():
     values = np.linspace(0, 1, 200)
     problem, theta, _ = quadratic(values)
-    found = sharpness_at(problem, theta, random_start(3, 0, 2, 200, "float64"), 1e-8, "float64", max_hvps=10)
+    found = top_eigenpairs(problem, theta, random_start(3, 0, 2, 200, "float64"), 1e-8, max_hvps=10)
     assert int(found.hvps) == 10
     assert float(found.residuals[0]) > 1e-8
 

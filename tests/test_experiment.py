@@ -140,12 +140,17 @@ def test_tracking_ends_or_goes_on_when_the_second_eigenvalue_rises():
     assert [e.assumption for e in events if isinstance(e, control.AssumptionFailed)] == [2]
 
 
+def spoilt(state, factor):
+    """The state with the code form of the predictions multiplied by `factor`."""
+    predictions = state.moving.predictions
+    return state._replace(moving=state.moving._replace(predictions=predictions._replace(code=predictions.code * factor)))
+
+
 def test_a_lost_prediction_becomes_nan_and_says_so_once():
     experiment = Experiment(chebyshev_spec(0.2, flow=False))
     drive(experiment, 330)
     index, state = experiment.setup.places, experiment.state
-    spoilt = state.predictions._replace(code=state.predictions.code * np.inf)
-    experiment.state = state._replace(predictions=spoilt)
+    experiment.state = spoilt(state, np.inf)
     record, events, outcome = drive(experiment, 335)
     assert outcome is None
     assert np.isnan(record[:, index["code.x"]]).all()
@@ -157,7 +162,7 @@ def test_a_lost_prediction_is_anchored_again_when_asked():
     experiment = Experiment(chebyshev_spec(0.2, flow=False, anchor_lost=True))
     drive(experiment, 330)
     index, state = experiment.setup.places, experiment.state
-    experiment.state = state._replace(predictions=state.predictions._replace(code=state.predictions.code * np.nan))
+    experiment.state = spoilt(state, np.nan)
     record, events, _ = drive(experiment, 335)
     assert [(event.step, event.forms) for event in events if isinstance(event, control.Anchored)] == [(331, ("code",))]
     assert record[1, index["code.x"]] == record[1, index["gd.x"]]

@@ -185,13 +185,15 @@ def test_a_full_disk_ends_the_run_with_a_sentence(monkeypatch, x64):
     run = make(toy_spec(0.01), "budget.steps=50")
     with store.Writer(run) as writer:
         limited = writer.append
-        monkeypatch.setattr(writer, "append", lambda rows: limited(rows) if (rows[:, 0] < 20).all() else _no_space())
+
+        def append(rows):
+            limited(rows[rows[:, 0] < 20])
+            if len(rows) and rows[-1, 0] >= 20:
+                raise OSError(28, os.strerror(28))
+
+        monkeypatch.setattr(writer, "append", append)
         outcome = Runner(run, writer).work()
     assert outcome.kind == "failed"
     assert "No space left on device" in outcome.text
     assert "eos resume" in outcome.text
     assert run.row_count() == 20
-
-
-def _no_space():
-    raise OSError(28, os.strerror(28))

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from engine import edge
+from engine import coupled, edge
 from engine import trajectories as tr
+from engine.curvature import Eigenpairs, Point, grad_sharpness
 from engine.experiment import Experiment
 
 from small import chebyshev_spec, dense_hessian, rows, toy_spec
@@ -70,11 +71,37 @@ def test_lemma_13_predicts_the_step_to_second_order(at_the_edge):
     misses = []
     for s in (ETA, ETA / 2, ETA / 4):
         guess = tr.first_guess(center, s)
-        settled, *_ = edge._settle(setup, guess, center.eigen.vectors, center.top_eigenvector, center, ETA)
+        rules = edge._rules(setup, ETA, 0)
+        tried = coupled.aimed(guess, center.eigen.vectors, center.point, center.grad_sharpness)
+        settled = coupled.settle(setup.problem, rules, tried, "float64").point
         misses.append(float(jnp.linalg.norm(settled.theta - guess)))
     assert misses[0] < 0.05 * ETA * float(jnp.linalg.norm(center.grad))
     assert 3.5 < misses[0] / misses[1] < 4.5
     assert 3.5 < misses[1] / misses[2] < 4.5
+
+
+def test_what_is_known_at_a_point_slides_with_it_to_third_order(at_the_edge):
+    """Loss, gradient, S and the pair's residual after a slide are those measured there: an eighth of the way off at half the way."""
+    setup, states, _ = at_the_edge
+    problem, center = setup.problem, states[20].center
+    u = center.top_eigenvector
+    errors = []
+    for size in (2e-3, 1e-3):
+        theta = center.theta + size * u
+        values, vectors = np.linalg.eigh(dense_hessian(problem, theta))
+        pairs = Eigenpairs(jnp.asarray(values[::-1][:2]), jnp.asarray(vectors.T[::-1][:2]), jnp.zeros(2), jnp.array(0))
+        point = Point(theta, problem.loss(theta), problem.gradient(theta), pairs)
+        slid, turn = tr.slide(point, jnp.zeros_like(theta), grad_sharpness(problem, theta, pairs.vectors[0], "float64"))
+        there, first = dense_hessian(problem, slid.theta), pairs.vectors[0]
+        residual = np.linalg.norm(there @ first - (first @ there @ first) * first)
+        assert abs(first @ problem.gradient(slid.theta)) < 1e-7
+        np.testing.assert_allclose(turn, float(slid.eigen.residuals[0]), rtol=1e-6)
+        np.testing.assert_allclose(float(slid.eigen.residuals[0]), residual / float(slid.eigen.values[0]), rtol=2e-2)
+        errors.append([
+            abs(slid.loss - problem.loss(slid.theta)), np.linalg.norm(slid.grad - problem.gradient(slid.theta)),
+            abs(slid.eigen.values[0] - first @ there @ first),
+        ])
+    assert np.all(errors[0] / np.array(errors[1]) > [14, 7, 3.5]), errors
 
 
 def test_the_projection_removes_the_linearised_excess():
@@ -133,7 +160,7 @@ def test_unrolling_definition_7_gives_equation_5(at_the_edge):
 def test_flow_substeps_are_euler_steps_of_equal_size(at_the_edge):
     setup, states, _ = at_the_edge
     theta = states[0].center.theta
-    moved, loss = tr.flow_step(setup.problem, theta, ETA, 4)
+    moved, loss = tr.flow_step(setup.problem, theta, ETA, jnp.array(4), "float64")
     expected = theta
     for _ in range(4):
         expected = expected - ETA / 4 * setup.problem.gradient(expected)

@@ -59,7 +59,7 @@ def test_beta_is_its_formula(followed):
 
 def test_starts_every_few_steps_cost_less_and_stay_near(followed):
     setup, states, record, _ = followed
-    v = states[0].predictions.transported
+    v = states[0].moving.predictions.transported
     total = unrolled.begin(states[0].center, v, every=4, window=5)
     found = []
     for now, then in itertools.pairwise(states):

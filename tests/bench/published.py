@@ -40,7 +40,8 @@ class Published(NamedTuple):
 def begin(state: EdgeState) -> Published:
     """The same place as a state of the engine."""
     u = state.center.top_eigenvector
-    return Published(state.theta, state.center.theta, u, state.predictions.generalized, state.flow, (u, u, u), 0, 0.0, 0.0, 0.0)
+    moving = state.moving
+    return Published(state.theta, state.center.theta, u, moving.predictions.generalized, moving.flow, (u, u, u), 0, 0.0, 0.0, 0.0)
 
 
 @jax.jit

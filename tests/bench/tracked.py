@@ -125,7 +125,7 @@ def measure(name: str, rounds: int) -> Measured:
     for _ in range(rounds):
         for _ in range(3):
             began = time.perf_counter()
-            following, progress = edge.step(setup, state)
+            following, progress = edge.advance(setup, state, 1)
             jax.block_until_ready(jax.tree.leaves(following))
             ours.append(time.perf_counter() - began)
             if not isinstance(following, EdgeState):
@@ -181,9 +181,9 @@ def at_the_edge(name: str) -> tuple[approach.Setup, EdgeState]:
     if not isinstance(state, EdgeState):
         raise SystemExit(f"{name}: {events[0].text}")
     delta = float(jnp.sqrt(jnp.maximum(state.center.delta_squared, 0)))
-    state = edge.anchor(state._replace(theta=state.center.theta + 0.5 * delta * state.center.top_eigenvector))
+    state = edge.anchor(state._replace(moving=state.moving._replace(theta=state.center.theta + 0.5 * delta * state.center.top_eigenvector)))
     for _ in range(WARM_UP):
-        following, _ = edge.step(setup, state)
+        following, _ = edge.advance(setup, state, 1)
         if not isinstance(following, EdgeState):
             raise SystemExit(f"{name}: θ† was lost at step {state.clock.step}")
         state = following
@@ -199,7 +199,7 @@ def floor_of(problem: Problem, state: EdgeState) -> Callable[[], None]:
             published.gradient(problem, state.theta), published.gradient(problem, state.center.theta),
             published.third(problem, state.center.theta, u, u),
             *(published.product(problem, state.center.theta, u) for _ in range(3)),
-            *(published.product(problem, state.theta, u) for _ in range(2)), published.product(problem, state.flow, u),
+            *(published.product(problem, state.theta, u) for _ in range(2)), published.product(problem, state.moving.flow, u),
         ])
 
     return work
@@ -214,7 +214,7 @@ def plain_rates(setup: approach.Setup, state: EdgeState, rounds: int) -> tuple[f
     def scan(problem, theta):
         return lax.scan(lambda th, _: (th - jnp.float32(eta) * problem.gradient(th), None), theta, length=chunk)[0]
 
-    alone = DescentState(Clock(0, 0.0, eta), 0, start, state.bases, 0)
+    alone = DescentState(Clock(0, 0.0, eta), 0, start, state.moving.bases, 0)
     alone, _ = edge.descend_past(setup, alone)
     jax.block_until_ready([tr.descend(problem, start, eta, chunk).theta, scan(problem, start)])
     plain, bare, sharp = [], [], []

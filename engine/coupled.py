@@ -1,0 +1,411 @@
+"""One coupled step as one compiled function: gradient descent, its constrained trajectory, its predictions and gradient flow.
+
+Order inside a step: measure everything about the old θ†; advance gradient descent, the flow and every prediction about the old
+θ†; move θ† last. `advance` takes many such steps in one call, up to the first that the host has to look at; how many makes no
+difference to what they give.
+
+Eigenvectors are extrapolated: that of θ†, which moves smoothly, from its last two, that of gradient descent, which alternates,
+from two and four steps ago. At θ† a start is then within the tolerance as it is, and each pair costs one product.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from engine import scores
+from engine import trajectories as tr
+from engine.curvature import (
+    Eigenpairs,
+    Point,
+    TaylorCenter,
+    grad_sharpness,
+    loss_and_gradient,
+    measure_all,
+    solve,
+    solve_at,
+    taylor_center,
+)
+from engine.problem import Problem
+from engine.scores import Scores
+from engine.spec import FOLLOWED_FROM, PREDICTIONS
+
+CHUNK = 512
+"""Most steps in one compiled call."""
+LOOSE_TOLERANCE = 1e-3
+"""Relative eigen residual asked of gradient descent and gradient flow: their eigenvalue is read, their eigenvector is not."""
+HOPELESS = 0.05
+"""Constraint residual from which θ† is no longer the constrained trajectory, and eigen residual from which no pair was found."""
+ON, HOST, ENDED, GROW, DIVERGED, UNSOLVED = range(6)
+"""What a step came to: go on; go on after the host has looked; θ† cannot be followed further; more eigenvalues are to be followed
+before this step is taken; the loss is no number; no eigenpair was found at the next θ†. The last three leave the state as it was,
+and GROW and DIVERGED give no row."""
+
+
+class Costs(NamedTuple):
+    """Work since the last row: how many of each."""
+
+    hvps: Array
+    gradients: Array
+    grad_sharpness: Array
+
+    def plus(self, hvps: Any = 0, gradients: Any = 0, grad_sharpness: Any = 0) -> "Costs":
+        """With more of each."""
+        return Costs(self.hvps + hvps, self.gradients + gradients, self.grad_sharpness + grad_sharpness)
+
+
+class Moving(NamedTuple):
+    """What a coupled step moves: all that it reads but the settings."""
+
+    step: Array  # ()
+    theta: Array  # (p,) gradient descent
+    bases: Array  # (4, k, p) its top eigenvectors, four steps ago first: it alternates
+    center: TaylorCenter
+    basis_before: Array  # (2, p) the top eigenvectors at the centre before
+    projections: Array  # () that the centre took
+    correction: Array  # (p,) what the first guess left out
+    remainder: Array  # (p,) what the tolerances left: one more projection would move the centre so
+    overlap: Array  # () |u_t·u_{t−1}|
+    predictions: tr.Predictions
+    scores: Scores
+    flow: Array  # (p,); (0,) when not followed
+    flow_bases: Array  # (2, 2, p) its top eigenvector at the last reading but one, and at the last, and one that is not used
+    flow_sharpness: Array  # ()
+    costs: Costs  # of making the centre
+
+
+class Plan(NamedTuple):
+    """What is compiled in."""
+
+    forms: tuple[str, ...]  # of the predictions
+    curvature: str  # number format
+    most_eigenvalues: int
+    gradient_descent_alone: bool  # leave θ† where it is: it ends here
+
+
+class Rules(NamedTuple):
+    """Numbers of the specification that a step reads."""
+
+    learning_rate: float
+    eigen_tolerance: float
+    sharpness_tolerance: float
+    gradient_tolerance: float
+    max_projections: int
+    horizon_tolerance: float
+    edge_step: int
+    flow_sharpness_every: int
+    loss_goal: float
+    second_limit: float  # λ2·η from which the host looks
+    host_at_loss: bool  # of a prediction
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["values", "count"], meta_fields=["names"])
+class Readings:
+    """Rows (CHUNK, names) of which the first `count` () are filled."""
+
+    def __init__(self, values: Array, count: Array, names: tuple[str, ...]):
+        self.values, self.count, self.names = values, count, names
+
+
+@partial(jax.jit, static_argnames=("plan",))
+def advance(problem: Problem, plan: Plan, rules: Rules, state: Moving, limit: Array) -> tuple[Moving, Readings, Array]:
+    """At most `limit` ≤ CHUNK steps as one compiled function: where they lead, what they read, and what the last came to."""
+    names: tuple[str, ...] = ()
+
+    def whole(state: Moving) -> tuple[Moving, Array, Array]:
+        nonlocal names
+        moved, read, verdict = _step(problem, plan, rules, state)
+        names = read.names
+        return moved, read.values[0], verdict
+
+    def body(carried: tuple[Moving, Array, Array, Array]) -> tuple[Moving, Array, Array, Array]:
+        state, rows, count, _ = carried
+        moved, row, verdict = whole(state)
+        stays = verdict >= GROW
+        state = jax.tree.map(lambda old, new: jnp.where(stays, old, new), state, moved)
+        told = (verdict != GROW) & (verdict != DIVERGED)
+        return state, rows.at[count].set(row), count + told, verdict
+
+    def more(carried: tuple[Moving, Array, Array, Array]) -> Array:
+        return (carried[2] < limit) & (carried[3] == ON)
+
+    width = jax.eval_shape(whole, state)[1].size
+    begun = (state, jnp.full((CHUNK, width), jnp.nan), jnp.array(0), jnp.array(ON))
+    state, rows, count, verdict = lax.while_loop(more, body, begun)
+    return state, Readings(rows, count, names), verdict
+
+
+def _step(problem: Problem, plan: Plan, rules: Rules, state: Moving) -> tuple[Moving, Readings, Array]:
+    """One step to be compiled whole: `one` with its parts in jax's own loops."""
+    dtype = plan.curvature
+
+    def measured(theta: Array, start: Array, tolerance: float) -> tuple[Point, Array]:
+        loss, grad = loss_and_gradient(problem, theta)
+        pairs, left = solve(problem, theta.astype(dtype), start, tolerance)
+        return Point(theta, loss, grad, pairs), left
+
+    def attempt(tried: Tried) -> Tried:
+        point, left = measured(tried.aim, tried.start, rules.eigen_tolerance)
+        afresh = tried.taken >= CHORDS
+        dS = lax.cond(afresh, lambda: grad_sharpness(problem, tried.aim, point.eigen.vectors[0], dtype), lambda: tried.dS)
+        return judge(rules, tried, point, left, dS, afresh)
+
+    point, _ = measured(state.theta, ahead(state.bases), LOOSE_TOLERANCE)
+    flow_pairs = point.eigen
+    if state.flow.size:
+        flow_pairs, _ = solve(problem, state.flow.astype(dtype), _ahead(*state.flow_bases), LOOSE_TOLERANCE)
+    passed = leave(problem, plan, rules, state, point, flow_pairs, loss_and_gradient(problem, _places(state).along))
+    if plan.gradient_descent_alone:
+        return stay(passed, state)
+    tried = lax.while_loop(lambda tried: ~tried.done, attempt, attempt(aim(rules, state)))
+    u = tried.point.eigen.vectors[0]
+    dS = lax.cond(tried.afresh, lambda: tried.dS, lambda: grad_sharpness(problem, tried.point.theta, u, dtype))
+    moved, read, verdict = arrive(plan, rules, state, passed, tried, dS)
+    above = point.eigen.values[-1] * rules.learning_rate > FOLLOWED_FROM
+    grow = above & (state.bases.shape[1] < plan.most_eigenvalues) & (verdict != DIVERGED)
+    return moved, read, jnp.where(grow, GROW, verdict)
+
+
+def one(problem: Problem, plan: Plan, rules: Rules, state: Moving, point: Point) -> tuple[Moving, Readings, Array]:
+    """One step from the `point` measured at gradient descent's θ, out of functions that are compiled each for itself.
+
+    So they are shared with the approach, and compiled in a fraction of the time. The host waits once or twice, for a projection.
+    """
+    dtype = plan.curvature
+    flow_pairs = point.eigen
+    if state.flow.size and (int(state.step) - rules.edge_step) % rules.flow_sharpness_every == 0:
+        flow_pairs, _ = solve_at(problem, state.flow, _ahead_of_flow(state.flow_bases), LOOSE_TOLERANCE, dtype, wanted=1)
+    passed = leave(problem, plan, rules, state, point, flow_pairs, loss_and_gradient(problem, _places(state).along))
+    if plan.gradient_descent_alone:
+        return stay(passed, state)
+    tried = settle(problem, rules, aim(rules, state), dtype)
+    return arrive(plan, rules, state, passed, tried, _newest(problem, tried, dtype))
+
+
+def settle(problem: Problem, rules: Rules, tried: "Tried", dtype: str, afresh: bool = False) -> "Tried":
+    """Linearised projections until one is done, each from the newest ∇S at hand: that of the last centre for the first two, so that
+    a step usually costs one ∇S, or one taken `afresh` each time."""
+    while not tried.done:
+        point, left = measure_all(problem, tried.aim, tried.start, rules.eigen_tolerance, dtype)
+        again = afresh or int(tried.taken) >= CHORDS
+        dS = grad_sharpness(problem, tried.aim, point.eigen.vectors[0], dtype) if again else tried.dS
+        tried = judge(rules, tried, point, left, dS, again)
+    return tried
+
+
+def center_of(problem: Problem, tried: "Tried", previous_u: Array, dtype: str) -> TaylorCenter:
+    """The expansion where projections ended."""
+    return taylor_center(tried.point, _newest(problem, tried, dtype), previous_u)
+
+
+def _newest(problem: Problem, tried: "Tried", dtype: str) -> Array:
+    return tried.dS if tried.afresh else grad_sharpness(problem, tried.point.theta, tried.point.eigen.vectors[0], dtype)
+
+
+class Passed(NamedTuple):
+    """A step but for the move of θ†."""
+
+    moved: Moving  # the centre and what hangs on it as before
+    advanced: tr.Advance | None
+    read: dict[str, Array]
+    look: Array  # whether the host has to
+    diverged: Array
+
+
+@partial(jax.jit, static_argnames=("plan",))
+def leave(
+    problem: Problem, plan: Plan, rules: Rules, state: Moving, point: Point, flow_pairs: Eigenpairs, along: tuple[Array, Array]
+) -> Passed:
+    """Read all there is about the old θ†, and advance gradient descent, the flow and the predictions.
+
+    `point` is measured at gradient descent's θ, `flow_pairs` on the flow where they are due, and `along`, loss and gradient, where
+    the generalized prediction lies on the line along u.
+    """
+    center, eta, dtype = state.center, rules.learning_rate, plan.curvature
+    v, found = state.theta - center.theta, _places(state)
+    read = {
+        "step": state.step, "gd.loss": point.loss, "gd.gradient_norm": jnp.linalg.norm(point.grad),
+        "gd.sharpness": point.eigen.sharpness, "gd.eigen_residual": point.eigen.residuals[0],
+        "gd.distance": found.distance[0], "gd.x": found.x[0], "gd.y": found.y[0],
+    } | {f"gd.lambda{k + 1}": point.eigen.values[k] for k in range(1, state.bases.shape[1])} | _about_center(center, state, eta)
+    spent, scored, advanced = state.costs.plus(point.eigen.hvps, 1), state.scores, None
+    look = (point.loss < rules.loss_goal) & (rules.loss_goal > 0)
+    if plan.forms:
+        forecast, slope = tr.forecast(center, found, along, eta)
+        scored = scores.observe(state.scores, state.step, forecast.x, found.x[0], _delta(center), rules.horizon_tolerance)
+        read |= _forecast(plan.forms, forecast, state.scores, scored, state.step)
+        read["deviation"] = jnp.linalg.norm(v - state.predictions.transported)
+        look |= rules.host_at_loss & jnp.any(scored.lost > state.scores.lost)
+        advanced = tr.predict(problem, center, state.predictions, slope, eta, plan.forms, dtype)
+        spent = spent.plus(len(plan.forms), 1, int("full_cubic" in plan.forms))
+    moved = state._replace(
+        step=state.step + 1, theta=state.theta - eta * point.grad, bases=followed_by(state.bases, point.eigen.vectors), scores=scored
+    )
+    if state.flow.size:
+        moved, told, spent = _flow(problem, rules, moved, flow_pairs, spent, dtype)
+        read |= told | {"flow.distance": jnp.linalg.norm(state.flow - center.theta)}
+    read |= {"cost.hvps": spent.hvps, "cost.gradients": spent.gradients, "cost.grad_sharpness": spent.grad_sharpness}
+    return Passed(moved, advanced, read, look, ~jnp.isfinite(point.loss + read["gd.gradient_norm"]))
+
+
+@jax.jit
+def stay(passed: Passed, state: Moving) -> tuple[Moving, Readings, Array]:
+    """The step when θ† stays where it is, since it ends here."""
+    return passed.moved, _readings(passed.read, passed.diverged), jnp.where(passed.diverged, DIVERGED, HOST)
+
+
+class Tried(NamedTuple):
+    """Where linearised projections have come to."""
+
+    aim: Array  # (p,) where to measure next
+    start: Array  # (2, p) for the eigensolver there
+    point: Point  # the last one measured, slid along u
+    dS: Array  # (p,) ∇S, the newest
+    afresh: Array  # whether it was taken at that point
+    taken: Array  # projections
+    costs: Costs
+    usable: Array
+    done: Array
+
+
+@jax.jit
+def aim(rules: Rules, state: Moving) -> Tried:
+    """Where to look for the next θ† first: Lemma 13's guess with what it left out last time."""
+    center = state.center
+    guess = tr.first_guess(center, rules.learning_rate) + state.remainder + state.correction  # what it leaves out changes little
+    return aimed(guess, _ahead(state.basis_before, center.eigen.vectors), center.point, center.grad_sharpness)
+
+
+def aimed(theta: Array, start: Array, point: Point, dS: Array) -> Tried:
+    """Projections to begin at θ (p,)."""
+    no, zero = jnp.array(False), jnp.zeros((), int)
+    return Tried(theta, start, point, dS, no, zero, Costs(zero, zero, zero), no, no)
+
+
+@jax.jit
+def judge(rules: Rules, tried: Tried, point: Point, left: Array, dS: Array, afresh: Array) -> Tried:
+    """Whether the `point` measured at the aim, with Hu − Su = `left`, is in the stable set, and where to look next if not.
+
+    What is left along u alone needs no projection: the point slides there (`trajectories.slide`).
+    """
+    eta = rules.learning_rate
+    slid, turn = tr.slide(point, left, dS)
+    kept = jax.tree.map(lambda a, b: jnp.where(turn <= SLIDES, a, b), slid, point)
+    gap, along = tr.project(kept, dS, eta).residuals
+    within = (gap <= rules.sharpness_tolerance) & (turn <= rules.gradient_tolerance)
+    done = within | (tried.taken >= rules.max_projections) | ~jnp.isfinite(gap)
+    costs = tried.costs.plus(point.eigen.hvps, 1, jnp.asarray(afresh, int))
+    usable = (gap <= HOPELESS) & (along <= HOPELESS)  # False for NaN
+    return Tried(
+        tr.project(point, dS, eta).theta, point.eigen.vectors, kept, dS, jnp.asarray(afresh), tried.taken + ~done, costs, usable, done
+    )
+
+
+@partial(jax.jit, static_argnames=("plan",))
+def arrive(plan: Plan, rules: Rules, state: Moving, passed: Passed, tried: Tried, dS: Array) -> tuple[Moving, Readings, Array]:
+    """The step once θ† has moved to where projections ended, with ∇S there."""
+    eta, u = rules.learning_rate, state.center.top_eigenvector
+    center = taylor_center(tried.point, dS, u)
+    next_u, guess, onward = center.top_eigenvector, tr.first_guess(state.center, eta), tr.project(center.point, dS, eta)
+    overlap = jnp.abs(next_u @ u)
+    moved = passed.moved._replace(
+        center=center, basis_before=state.center.eigen.vectors, projections=tried.taken,
+        correction=onward.theta - guess - state.remainder, remainder=onward.theta - center.theta, overlap=overlap,
+        costs=tried.costs.plus(grad_sharpness=jnp.asarray(~tried.afresh, int)),
+        predictions=state.predictions if passed.advanced is None else tr.carry(passed.advanced, next_u),
+    )
+    read = passed.read | {
+        "next.sharpness_residual": onward.residuals.sharpness, "next.gradient_residual": onward.residuals.gradient,
+        "next.eigen_residual": center.eigen.residuals[0], "next.hvps": center.eigen.hvps, "next.overlap": overlap,
+    }
+    look = passed.look | (center.eigen.values[1] * eta >= rules.second_limit)
+    unsolved = center.eigen.residuals[0] > HOPELESS
+    verdict = jnp.where(unsolved, UNSOLVED, jnp.where(~tried.usable, ENDED, jnp.where(look, HOST, ON)))
+    return moved, _readings(read, passed.diverged), jnp.where(passed.diverged, DIVERGED, verdict)
+
+
+def _places(state: Moving) -> tr.Places:
+    return tr.places(state.center, state.theta - state.center.theta, state.predictions)
+
+
+def _readings(read: dict[str, Array], diverged: Array) -> Readings:
+    row = jnp.stack([jnp.asarray(value, jnp.float64) for value in read.values()])
+    return Readings(row[None], jnp.where(diverged, 0, 1), tuple(read))
+
+
+CHORDS = 2
+"""Projections along the last centre's ∇S before one takes its own."""
+SLIDES = 1e-3
+"""How far u may turn on a slide of a point that misses its tolerances: farther, the point stays where it was measured."""
+
+
+@jax.jit
+def ahead(bases: Array) -> Array:
+    """A start for the eigensolver at gradient descent's θ, (k, p), from its last four bases (4, k, p)."""
+    return _ahead(bases[0], bases[2])
+
+
+@jax.jit
+def followed_by(bases: Array, vectors: Array) -> Array:
+    """The last four bases when the newest is `vectors` (k, p)."""
+    return jnp.concatenate([bases[1:], vectors[None]])
+
+
+def _ahead(before: Array, last: Array) -> Array:
+    """The rows a lag on, from those a lag and two lags ago: the first extrapolated, the others, whose noise is larger, as they are."""
+    return last.at[0].set(2 * last[0] - jnp.where(before[0] @ last[0] < 0, -before[0], before[0]))
+
+
+def _delta(center: TaylorCenter) -> Array:
+    positive = (center.alpha > 0) & (center.beta > 0)
+    return jnp.where(positive, jnp.sqrt(jnp.abs(center.delta_squared)), jnp.nan)
+
+
+def _about_center(center: TaylorCenter, state: Moving, eta: float) -> dict[str, Array]:
+    return {
+        "constrained.loss": center.loss, "constrained.sharpness": center.sharpness, "constrained.lambda2": center.eigen.values[1],
+        "constrained.alpha": center.alpha, "constrained.beta": center.beta, "constrained.gradient_norm": jnp.linalg.norm(center.grad),
+        "constrained.skew": center.skew, "constrained.sharpness_gap": jnp.abs(center.sharpness - 2 / eta),
+        "constrained.gradient_along_u": jnp.abs(center.grad @ center.top_eigenvector),
+        "constrained.eigen_residual": center.eigen.residuals[0], "constrained.projections": state.projections,
+        "constrained.overlap": state.overlap,
+    }
+
+
+def _forecast(forms: tuple[str, ...], forecast: tr.Forecast, before: Scores, scored: Scores, step: Array) -> dict[str, Array]:
+    """What each form says, and how well it has held; NaN in what a lost one says."""
+    correlation, told = scores.correlation(scored), dict[str, Array]()
+    for k, form in enumerate(PREDICTIONS):
+        if form in forms:
+            told |= {
+                f"{form}.since_anchor": step - scored.anchored[k], f"{form}.correlation": correlation[k],
+                f"{form}.horizon": scored.horizon[k], f"{form}.newly_lost": scored.lost[k] - before.lost[k],
+            }
+            told |= {
+                f"{form}.{name}": jnp.where(scored.lost[k] > 0, jnp.nan, part[k])
+                for name, part in zip(forecast._fields, forecast, strict=True)
+            }
+    return told
+
+
+def _flow(
+    problem: Problem, rules: Rules, moved: Moving, pairs: Eigenpairs, spent: Costs, dtype: str
+) -> tuple[Moving, dict[str, Array], Costs]:
+    """Gradient flow one step of time η on by ⌈ηS⌉ Euler steps, as in the paper, and what it reads here: `moved` is a step on in all
+    else. Gradients in the format of the curvature, added up in θ's own."""
+    eta, flow = rules.learning_rate, moved.flow
+    due = (moved.step - 1 - rules.edge_step) % rules.flow_sharpness_every == 0
+    sharpness = jnp.where(due, pairs.sharpness.astype(flow.dtype), moved.flow_sharpness)
+    bases = jnp.stack([moved.flow_bases[1], moved.flow_bases[1].at[0].set(pairs.vectors[0])])
+    substeps = jnp.where(jnp.isfinite(sharpness), jnp.maximum(1, jnp.ceil(eta * sharpness)), 1).astype(int)
+    flow, loss = tr.flow_step(problem, flow, eta, substeps, dtype)
+    moved = moved._replace(flow=flow, flow_bases=jnp.where(due, bases, moved.flow_bases), flow_sharpness=sharpness)
+    told = {"flow.loss": loss, "flow.sharpness": jnp.where(due, sharpness, jnp.nan)}
+    return moved, told, spent.plus(jnp.where(due, pairs.hvps, 0), substeps)
+
+
+@jax.jit
+def _ahead_of_flow(bases: Array) -> Array:
+    return _ahead(bases[0], bases[1])
