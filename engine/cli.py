@@ -27,7 +27,7 @@ from engine.errors import UserError, one_of
 from engine.follow import follow, log_note
 from engine.hosts import Group
 from engine.launch import LIVE
-from engine.options import Coordinator, DataDir, Overrides, Process, Processes, Switch
+from engine.options import AS_TOLD, DataDir, Meeting, Overrides, Switch
 from engine.printed import harmless, print_json, print_line, print_pairs, print_table
 from engine.spec import DEFAULT_PRESET, Own, load_spec, preset_names
 from engine.store import EventTail, Run, Writer, resolve
@@ -109,7 +109,7 @@ def _help(group: Group) -> int:
 @app.command
 def run(
     preset: str, *, overrides: Overrides = (), name: str | None = None, json: Switch = False, data_dir: DataDir = None,
-    coordinator: Coordinator = None, processes: Processes = None, process: Process = None,
+    meeting: Meeting = AS_TOLD,
 ) -> int:
     """Run a preset to its end and print a summary. Ctrl-C stops it cleanly.
 
@@ -121,7 +121,7 @@ def run(
         name: The run's name; made from the preset and the time when not given.
         json: Print the summary as one JSON object.
     """
-    return run_headless(preset, overrides, name, json, data_dir, hosts.asked(coordinator, processes, process))
+    return run_headless(preset, overrides, name, json, data_dir, meeting.group())
 
 
 @app.command
@@ -131,9 +131,7 @@ def demo(*, overrides: Overrides = (), name: str | None = None, json: Switch = F
 
 
 @app.command
-def resume(
-    name: str, *, json: Switch = False, coordinator: Coordinator = None, processes: Processes = None, process: Process = None
-) -> int:
+def resume(name: str, *, json: Switch = False, meeting: Meeting = AS_TOLD) -> int:
     """Go on with a stopped, failed or crashed run from its last checkpoint, and follow it to its end.
 
     As many processes may share it out as --coordinator says, however many there were before.
@@ -142,7 +140,7 @@ def resume(
         name: A run's name (`ls` lists them), or the path of a run directory.
         json: Print the summary as one JSON object.
     """
-    group = hosts.asked(coordinator, processes, process)
+    group = meeting.group()
     if group is not None and group.process:
         return _help(group)
     found = resolve(name)
@@ -419,10 +417,10 @@ def bench(
 
 
 @app.command(show=False)
-def work(directory: str, *, coordinator: Coordinator = None, processes: Processes = None, process: Process = None) -> int:
+def work(directory: str, *, meeting: Meeting = AS_TOLD) -> int:
     """Be the engine of a run directory. The other commands start this one."""
     # Options alone: engines that a sweep starts inherit the environment, and each is at a run of its own.
-    run, group = Run(directory), hosts.asked(coordinator, processes, process, environment={})
+    run, group = Run(directory), meeting.group(environment={})
     with Writer(run) as writer:  # the lock first: where importing jax takes long, a run without one would look crashed
         from engine import runner
 

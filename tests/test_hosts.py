@@ -19,6 +19,7 @@ from engine.hosts import Group
 from engine.problem import build
 from engine.runner import Runner
 from engine.spec import with_overrides
+from eos_tui import cli as view
 
 from small import chebyshev_spec, rows, toy_spec
 
@@ -53,6 +54,21 @@ def test_what_a_group_lacks_is_told(given, words):
     with pytest.raises(UserError) as error:
         hosts.asked(*given, environment={})
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize("words", ["run chebyshev", "resume begun"])
+def test_the_commands_with_a_view_take_the_options_and_process_0_alone_shows_the_run(words, monkeypatch):
+    store.create(SPEC, "begun")
+    done: list = []
+    monkeypatch.setattr("engine.launch.start", lambda run, group=None: done.append(group) or 1)
+    monkeypatch.setattr("engine.cli._help", lambda group: done.append(group) or 0)
+    monkeypatch.setattr("eos_tui.cli.need_terminal", lambda look: None)
+    monkeypatch.setattr("eos_tui.cli.view", lambda run, look: done.append("view") or 0)
+    monkeypatch.setattr(store.Run, "liveness", lambda run: "crashed")
+    groups = [Group("n1:4000", 2, process) for process in (0, 1)]
+    for group in groups:
+        assert view.main([*words.split(), *group.options()]) == 0
+    assert done == [groups[0], "view", groups[1]]
 
 
 def free_port() -> int:
