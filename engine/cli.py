@@ -29,7 +29,7 @@ from engine.hosts import Group
 from engine.launch import LIVE
 from engine.options import AS_TOLD, DataDir, Meeting, Overrides, Switch
 from engine.printed import harmless, print_json, print_line, print_pairs, print_table
-from engine.spec import DEFAULT_PRESET, Own, load_spec, preset_names
+from engine.spec import DEFAULT_PRESET, Own, RunSpec, load_spec, preset_names
 from engine.store import EventTail, Run, Writer, resolve
 from engine.summary import Summary, summarize, words
 
@@ -94,16 +94,15 @@ def run_headless(preset: str, overrides: Sequence[str] = (), name: str | None = 
     """
     group = group or hosts.asked()
     if group is not None and group.process:
-        ready(load_spec(preset, tuple(overrides)), data_dir or "")  # what is wrong with it is told by all
-        return _help(group)
+        return _help(group, ready(load_spec(preset, tuple(overrides)), data_dir or ""))
     run, pid = launch.begin(preset, overrides, name, data_dir, group)
     return _see_through(run, pid, json)
 
 
-def _help(group: Group) -> int:
-    """Be a process that follows in a group; the exit status."""
+def _help(group: Group, asked: RunSpec | None = None) -> int:
+    """Be a process that follows in a group, asked for this run or for whichever process 0 leads; the exit status."""
     engine.configure(sparing=True)
-    return importlib.import_module("engine.together").follow(group)
+    return importlib.import_module("engine.together").follow(group, asked)
 
 
 @app.command

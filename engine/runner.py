@@ -17,7 +17,6 @@ import traceback
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ import numpy as np
 
 from engine import control
 from engine.control import AnyCommand, AnyEvent
-from engine.device import configure, device_words
+from engine.device import configure, device_words, version_of
 from engine.errors import UserError, first_line
 from engine.experiment import Experiment
 from engine.hosts import Group
@@ -138,7 +137,7 @@ class Runner:
 
     def _join(self, group: Group) -> None:
         """Meet the other processes of the run; a run that they do not come to fails."""
-        from engine import together
+        from engine.meeting import join
 
         def give_up(text: str) -> None:
             self._fail(f"{text}; `eos resume {self.run.name}` goes on in one process")
@@ -146,7 +145,7 @@ class Runner:
             self._finish(self.outcome)
             os._exit(3)
 
-        together.join(group, give_up)
+        join(group, give_up)
 
     def _is_lost(self, error: Exception) -> bool:
         """Whether another process is gone: then that is the outcome."""
@@ -384,7 +383,7 @@ def precision_words(spec: RunSpec) -> str:
 def provenance(spec: RunSpec, facts: dict[str, Any]) -> dict[str, Any]:
     """What a reader needs to trust or repeat a run."""
     return {
-        "versions": {name: _version(name) for name in ("eos-tui", "jax", "jaxlib", "flax", "numpy", "scipy", "tensorflow-datasets")},
+        "versions": {name: version_of(name) for name in ("eos-tui", "jax", "jaxlib", "flax", "numpy", "scipy", "tensorflow-datasets")},
         "python": platform.python_version(), "platform": platform.platform(), "device": device_words(),
         "precision": precision_words(spec), "matmul_precision": "highest", "seed": spec.seed, "problem": facts,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -400,10 +399,3 @@ def _log(text: str) -> None:
 def _timeless(event: AnyEvent) -> AnyEvent:
     """The event without its time, as a repeated step gives it again."""
     return msgspec.structs.replace(event, at=0.0)
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"

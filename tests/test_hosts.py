@@ -61,7 +61,7 @@ def test_the_commands_with_a_view_take_the_options_and_process_0_alone_shows_the
     store.create(SPEC, "begun")
     done: list = []
     monkeypatch.setattr("engine.launch.start", lambda run, group=None: done.append(group) or 1)
-    monkeypatch.setattr("engine.cli._help", lambda group: done.append(group) or 0)
+    monkeypatch.setattr("engine.cli._help", lambda group, asked=None: done.append(group) or 0)
     monkeypatch.setattr("eos_tui.cli.need_terminal", lambda look: None)
     monkeypatch.setattr("eos_tui.cli.view", lambda run, look: done.append("view") or 0)
     monkeypatch.setattr(store.Run, "liveness", lambda run: "crashed")
@@ -124,7 +124,7 @@ import jax, numpy as np
 import engine
 engine.configure(sparing=True)
 from engine.hosts import asked
-from engine.together import join
+from engine.meeting import join
 options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 join(asked(options["--coordinator"], int(options["--processes"]), int(options["--process"])), sys.exit)
 from engine.problem import Problem, build
@@ -224,6 +224,25 @@ def test_where_one_process_dies_the_run_fails_with_its_checkpoint_and_goes_on_al
     np.testing.assert_allclose(run.table()["gd.loss"], rows(Experiment(run.spec), 120)["gd.loss"], rtol=1e-9)
 
 
+UNLIKE = "import sys; from engine import cli, meeting as it; own = it.{0}; it.{0} = lambda: own() | {1}; sys.exit(cli.main())"
+
+
+@pytest.mark.parametrize(("other", "words"), [
+    (["-c", UNLIKE.format("devices", {"device": "Abacus"}), "resume", "it"], "process 1 has device Abacus, process 0 has "),
+    (["-c", UNLIKE.format("versions", {"jaxlib": "0.1"}), "resume", "it"], "process 1 has jaxlib 0.1, process 0 has "),
+    (["-m", "engine", "run", "chebyshev"], "process 1: asked for seed = 5, and process 0 for 0; give all the same preset and --set"),
+])  # fmt: skip
+def test_processes_that_would_not_compute_alike_are_refused_at_the_meeting(other, words):
+    run = store.create(SPEC, "unlike")
+    port = free_port()
+    both = start(["-m", "engine", "work", str(run.path)], 0, port), start(other, 1, port)
+    told = [process.communicate(timeout=120)[1] for process in both]
+    assert [process.returncode for process in both] == [3, 3], told
+    assert words in told[1]
+    assert (run.state().outcome.kind, words in run.state().outcome.text) == ("failed", True)
+    assert run.row_count() == 0
+
+
 def test_what_cannot_be_shared_out_is_told_by_both_processes_which_slurm_brought_together():
     run = store.create(toy_spec(), "nothing-to-share")
     step = {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "2", "SLURM_STEP_NODELIST": "127.0.0.1", "JAX_COORDINATOR_PORT": str(free_port())}
@@ -240,7 +259,7 @@ def test_what_cannot_be_shared_out_is_told_by_both_processes_which_slurm_brought
 
 
 def test_a_process_that_waits_in_vain_says_for_what():
-    code = "import engine.together as it, engine.hosts as hosts; it.WAIT_SECONDS = 2.0; it.follow(hosts.Group('127.0.0.1:%d', 2, 1))"
+    code = "from engine import hosts, meeting, together; meeting.WAIT_SECONDS = 2.0; together.follow(hosts.Group('127.0.0.1:%d', 2, 1))"
     around = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", code % free_port()], capture_output=True, text=True, check=False, timeout=60, env=around
