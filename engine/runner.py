@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -31,6 +31,9 @@ from engine.experiment import Experiment
 from engine.hosts import Group
 from engine.spec import Network, Phase, RunSpec
 from engine.store import HEARTBEAT_SECONDS, LAST_STEP, Outcome, Run, State, Status, Writer, load_checkpoint
+
+if TYPE_CHECKING:
+    from engine.meeting import Pulse
 
 RATE_SECONDS = 3.0
 """Window over which the step rate is measured."""
@@ -45,10 +48,15 @@ def work(run: Run, writer: Writer, group: Group | None = None) -> int:
     runner = Runner(run, writer, group)
     signal.signal(signal.SIGTERM, lambda *_: runner.ask(control.Stop()))
     signal.signal(signal.SIGINT, lambda *_: runner.ask(control.Stop()))
-    status = 3 if runner.work().kind in BAD_OUTCOMES else 0
+    status = exit_status(runner.work())
     if runner.deserted:
         os._exit(status)  # jax would wait for the others; the run directory is as it should be
     return status
+
+
+def exit_status(outcome: Outcome) -> int:
+    """Of an engine whose run ended so."""
+    return 3 if outcome.kind in BAD_OUTCOMES else 0
 
 
 class Runner:
@@ -61,6 +69,7 @@ class Runner:
         self.status: Status = "starting"
         self.outcome: Outcome | None = None
         self.experiment: Experiment | None = None
+        self._pulse: Pulse | None = None
         self._device = ""
         self._asked: deque[AnyCommand] = deque()
         self._stop_id = ""
@@ -74,7 +83,7 @@ class Runner:
         self._since = time.monotonic()
         self._last_row = time.monotonic()
         self._last_checkpoint = time.monotonic()
-        self._state_lock = threading.Lock()
+        self._state_lock, self._finishing = threading.Lock(), threading.Lock()
         self._ended = threading.Event()
         self._seconds_at = run.index.get("cost.seconds")
 
@@ -134,18 +143,21 @@ class Runner:
                 self._finish(self.outcome)
             if self.experiment is not None:
                 self._dismiss(self.experiment)
+            if self._pulse is not None:
+                self._pulse.stop()
 
     def _join(self, group: Group) -> None:
-        """Meet the other processes of the run; a run that they do not come to fails."""
+        """Meet the other processes of the run. Where they do not come, or one falls silent, this process ends with the run's outcome."""
         from engine.meeting import join
 
         def give_up(text: str) -> None:
-            self._fail(f"{text}; `eos resume {self.run.name}` goes on in one process")
+            if self.outcome is None:
+                self._fail_alone(text)
             assert self.outcome is not None
             self._finish(self.outcome)
-            os._exit(3)
+            os._exit(exit_status(self.outcome))
 
-        join(group, give_up)
+        self._pulse = join(group, give_up)
 
     def _is_lost(self, error: Exception) -> bool:
         """Whether another process is gone: then that is the outcome."""
@@ -153,8 +165,12 @@ class Runner:
 
         self.deserted = together.is_lost(error)
         if self.deserted:
-            self._fail(f"another process of the run is gone; {self._what_stands()}. `eos resume {self.run.name}` goes on in one process")
+            self._fail_alone("another process of the run is gone")
         return self.deserted
+
+    def _fail_alone(self, text: str) -> None:
+        """Fail for want of another process."""
+        self._fail(f"{text}; {self._what_stands()}. `eos resume {self.run.name}` goes on in one process")
 
     def _dismiss(self, experiment: Experiment) -> None:
         """Have the other processes end."""
@@ -318,13 +334,17 @@ class Runner:
         return f"the last checkpoint, {kept[-1].name}, stands" if kept else "there is no checkpoint yet"
 
     def _finish(self, outcome: Outcome) -> None:
-        self.status = "finished"
-        self.writer.make_room()
-        try:
-            self._write_state()
-            self._emit([control.Finished(step=outcome.step, text=outcome.text, outcome=outcome.kind, answers=self._stop_id)])
-        except OSError as error:  # a full disk: the log is the last place to say it
-            _log(f"{self.run.path}: the outcome could not be written ({error.strerror}): {outcome.text}")
+        """Write how the run ended; once, whichever thread comes to it."""
+        with self._finishing:
+            if self.status == "finished":
+                return
+            self.status = "finished"
+            self.writer.make_room()
+            try:
+                self._write_state()
+                self._emit([control.Finished(step=outcome.step, text=outcome.text, outcome=outcome.kind, answers=self._stop_id)])
+            except OSError as error:  # a full disk: the log is the last place to say it
+                _log(f"{self.run.path}: the outcome could not be written ({error.strerror}): {outcome.text}")
 
     def _emit(self, events: list[AnyEvent]) -> None:
         for event in events:

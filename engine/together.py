@@ -30,7 +30,7 @@ from engine.errors import UserError, first_line
 from engine.experiment import Experiment
 from engine.fork import differences
 from engine.hosts import Group
-from engine.meeting import join
+from engine.meeting import Pulse, join
 from engine.spec import Network, RunSpec, load_spec_text, to_toml
 
 PIECE = 1 << 26
@@ -217,6 +217,7 @@ def follow(group: Group, asked: RunSpec | None = None) -> int:
 
     The specification comes from process 0; where this process was asked for one, it is to be the same.
     """
+    pulse: Pulse | None = None
 
     def ended(text: str) -> None:
         print(f"eos: process {group.process}: {text}", file=sys.stderr, flush=True)
@@ -224,7 +225,7 @@ def follow(group: Group, asked: RunSpec | None = None) -> int:
 
     os.dup2(2, 1)  # Gloo greets on stdout, which carries data
     try:
-        join(group, ended)
+        pulse = join(group, ended)
         spec = load_spec_text(share().decode(), "process 0")
 
         def begin() -> Experiment:
@@ -247,6 +248,9 @@ def follow(group: Group, asked: RunSpec | None = None) -> int:
     except Exception as error:
         ended(f"another process is gone ({first_line(error)})" if is_lost(error) else first_line(error))
         raise
+    finally:
+        if pulse is not None:
+            pulse.stop()
 
 
 def obey(experiment: Experiment, order: AnyCommand) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -222,6 +223,31 @@ def test_where_one_process_dies_the_run_fails_with_its_checkpoint_and_goes_on_al
     with store.Writer(run) as writer:
         assert Runner(run, writer).work().kind == "edge_never_reached"
     np.testing.assert_allclose(run.table()["gd.loss"], rows(Experiment(run.spec), 120)["gd.loss"], rtol=1e-9)
+
+
+def test_where_one_process_is_frozen_the_run_fails_and_says_which():
+    """Silence of 3 s, not 20. The one that wakes too late ends, too."""
+    run = store.create(with_overrides(SPEC, ["budget.steps=120"]), "frozen")
+    control.send(run.path, control.Advance(steps=50))
+    port, impatient = free_port(), "import sys; from engine import cli, meeting; meeting.SILENT_SECONDS = 3.0; sys.exit(cli.main())"
+    leading = start(["-c", impatient, "work", str(run.path)], 0, port)
+    following = start(["-m", "engine", "resume", "it"], 1, port)
+    wait_until(run, lambda: run.state().status == "paused")
+    carried_out(run, control.Checkpoint())
+    following.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    assert leading.wait(60) == 3
+    assert time.monotonic() - began < 15
+    outcome = run.state().outcome
+    assert (outcome.kind, run.liveness()) == ("failed", "finished")
+    assert outcome.text == (
+        "process 1 has not answered for 3 s; the last checkpoint, step-000000050.npz, stands. `eos resume frozen` goes on in one process"
+    )
+    assert [event.outcome for event in run.events() if isinstance(event, control.Finished)] == ["failed"]
+    following.send_signal(signal.SIGCONT)
+    assert following.wait(60) != 0
+    for process in (leading, following):
+        process.communicate()
 
 
 UNLIKE = "import sys; from engine import cli, meeting as it; own = it.{0}; it.{0} = lambda: own() | {1}; sys.exit(cli.main())"
