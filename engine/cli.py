@@ -275,7 +275,7 @@ def fork(
     name: str, *, step: Annotated[int | None, Parameter(("--step", "--at"))] = None, overrides: Overrides = (),
     new_name: str | None = None, json: Switch = False,
 ) -> int:
-    """Go on from a checkpoint of a run as a new run, with another learning rate or other settings.
+    """Go on from a checkpoint of a run as a new run, with another learning rate or other settings. One process takes its steps.
 
     Args:
         name: A run's name, or the path of a run directory.
@@ -287,6 +287,8 @@ def fork(
     found = resolve(name)
     made = forks.fork(found, found.state().step if step is None else step, overrides, new_name)
     launch.start(made)
+    if several := forks.shared_out(found):
+        print_line(f"{several}; `stop {made.name}` and `resume {made.name} --coordinator …` give it to several", error=True)
     if json:
         print_json({"run": made.name, "from": found.name, "step": made.events()[-1].step})
     else:

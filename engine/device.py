@@ -89,6 +89,13 @@ def configure(sparing: bool = False) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
+def process_count() -> int:
+    """How many processes share the run out."""
+    import jax
+
+    return jax.process_count()
+
+
 def device_words() -> str:
     """The device in words: `CPU ×1`, `NVIDIA H100 ×1`, `NVIDIA H100 ×8 in 2 processes`."""
     import jax

@@ -25,7 +25,7 @@ import numpy as np
 
 from engine import control
 from engine.control import AnyCommand, AnyEvent
-from engine.device import configure, device_words, version_of
+from engine.device import configure, device_words, process_count, version_of
 from engine.errors import UserError, first_line
 from engine.experiment import Experiment
 from engine.hosts import Group
@@ -405,8 +405,8 @@ def provenance(spec: RunSpec, facts: dict[str, Any]) -> dict[str, Any]:
     return {
         "versions": {name: version_of(name) for name in ("eos-tui", "jax", "jaxlib", "flax", "numpy", "scipy", "tensorflow-datasets")},
         "python": platform.python_version(), "platform": platform.platform(), "device": device_words(),
-        "precision": precision_words(spec), "matmul_precision": "highest", "seed": spec.seed, "problem": facts,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "processes": process_count(), "precision": precision_words(spec), "matmul_precision": "highest", "seed": spec.seed,
+        "problem": facts, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
 
 

@@ -197,6 +197,7 @@ def test_a_run_of_two_processes_with_commands_is_that_of_one():
     assert told[1][0] == ""  # stdout carries data
     assert run.state().outcome.kind == "completed"
     assert run.state().device == "CPU ×2 in 2 processes"
+    assert run.provenance()["processes"] == 2
     assert "drifted" not in str(told)
 
     table = run.table()
