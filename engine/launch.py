@@ -16,6 +16,8 @@ LIVE = ("starting", "running", "paused")
 """Conditions with an engine at work."""
 RESUMABLE = ("stopped", "failed", "eigensolver_failed")
 """Outcomes after which a run may go on."""
+BAD_ENDS = ("diverged", "eigensolver_failed", "failed", "crashed", "silent", *LIVE)
+"""Ends, and conditions at the end, with which a command says that a run ended badly."""
 
 LOG_TAIL_BYTES = 16 * 1024
 

@@ -26,9 +26,10 @@ import numpy as np
 from engine import control
 from engine.control import AnyCommand, AnyEvent
 from engine.device import configure, device_words, process_count, version_of
-from engine.errors import UserError, first_line
+from engine.errors import BAD_END, UserError, first_line
 from engine.experiment import Experiment
 from engine.hosts import Group
+from engine.launch import BAD_ENDS
 from engine.spec import Network, Phase, RunSpec
 from engine.store import HEARTBEAT_SECONDS, LAST_STEP, Outcome, Run, State, Status, Writer, load_checkpoint
 
@@ -39,7 +40,6 @@ RATE_SECONDS = 3.0
 """Window over which the step rate is measured."""
 IDLE_SECONDS = 0.05
 """Sleep between looks into the inbox while paused."""
-BAD_OUTCOMES = ("diverged", "eigensolver_failed", "failed")
 
 
 def work(run: Run, writer: Writer, group: Group | None = None) -> int:
@@ -56,7 +56,7 @@ def work(run: Run, writer: Writer, group: Group | None = None) -> int:
 
 def exit_status(outcome: Outcome) -> int:
     """Of an engine whose run ended so."""
-    return 3 if outcome.kind in BAD_OUTCOMES else 0
+    return BAD_END if outcome.kind in BAD_ENDS else 0
 
 
 class Runner:
