@@ -1,4 +1,4 @@
-"""The headless command line: runs, and commands to running engines, without a view.
+"""The headless command line: runs without a view.
 
 stdout carries the data, stderr the story. Exit status: 0 done; 2 bad input, told in one sentence; 3 the run ended badly
 (diverged, failed, crashed); 130 interrupted with Ctrl-C, the engine stopped cleanly; 141 nobody reads stdout any more.
@@ -9,36 +9,28 @@ import os
 import shutil
 import sys
 import textwrap
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
 
 import engine
-from engine import control, data_cli, hosts, launch, records_cli, store, sweep_cli
+from engine import control_cli, data_cli, hosts, launch, records_cli, store, sweep_cli
 from engine import fork as forks
-from engine.control import AnyCommand, AnyEvent
 from engine.data.catalog import ready
-from engine.errors import UserError, one_of
+from engine.errors import BAD_END, BAD_INPUT, BROKEN_PIPE, INTERRUPTED, UserError, one_of
 from engine.follow import follow, log_note
 from engine.hosts import Group
-from engine.launch import LIVE
-from engine.options import Coordinator, DataDir, Overrides, Process, Processes, Switch
+from engine.launch import BAD_ENDS
+from engine.options import AS_TOLD, DataDir, Meeting, Overrides, Switch
 from engine.printed import harmless, print_json, print_line, print_pairs, print_table
-from engine.spec import DEFAULT_PRESET, Own, load_spec, preset_names
-from engine.store import EventTail, Run, Writer, resolve
+from engine.spec import DEFAULT_PRESET, Own, RunSpec, load_spec, preset_names
+from engine.store import Run, Writer, resolve
 from engine.summary import Summary, summarize, words
 
 MARGIN = "    "
-BAD_INPUT, BAD_END, INTERRUPTED, BROKEN_PIPE = 2, 3, 130, 141
-ANSWER_SECONDS = 10.0
-"""Wait for an engine's answer to a command. It answers between two steps, and a step may take seconds."""
-BAD_ENDS = ("diverged", "eigensolver_failed", "failed", "crashed", "silent", *LIVE)
-
 
 app = App(
     name="python -m engine",
@@ -48,6 +40,7 @@ app = App(
                   "141 nobody reads stdout.",
 )
 app.command(data_cli.app)
+control_cli.add_to(app)
 records_cli.add_to(app)
 sweep_cli.add_to(app)
 
@@ -94,22 +87,21 @@ def run_headless(preset: str, overrides: Sequence[str] = (), name: str | None = 
     """
     group = group or hosts.asked()
     if group is not None and group.process:
-        ready(load_spec(preset, tuple(overrides)), data_dir or "")  # what is wrong with it is told by all
-        return _help(group)
+        return _help(group, ready(load_spec(preset, tuple(overrides)), data_dir or ""))
     run, pid = launch.begin(preset, overrides, name, data_dir, group)
     return _see_through(run, pid, json)
 
 
-def _help(group: Group) -> int:
-    """Be a process that follows in a group; the exit status."""
+def _help(group: Group, asked: RunSpec | None = None) -> int:
+    """Be a process that follows in a group, asked for this run or for whichever process 0 leads; the exit status."""
     engine.configure(sparing=True)
-    return importlib.import_module("engine.together").follow(group)
+    return importlib.import_module("engine.together").follow(group, asked)
 
 
 @app.command
 def run(
     preset: str, *, overrides: Overrides = (), name: str | None = None, json: Switch = False, data_dir: DataDir = None,
-    coordinator: Coordinator = None, processes: Processes = None, process: Process = None,
+    meeting: Meeting = AS_TOLD,
 ) -> int:
     """Run a preset to its end and print a summary. Ctrl-C stops it cleanly.
 
@@ -121,7 +113,7 @@ def run(
         name: The run's name; made from the preset and the time when not given.
         json: Print the summary as one JSON object.
     """
-    return run_headless(preset, overrides, name, json, data_dir, hosts.asked(coordinator, processes, process))
+    return run_headless(preset, overrides, name, json, data_dir, meeting.group())
 
 
 @app.command
@@ -131,9 +123,7 @@ def demo(*, overrides: Overrides = (), name: str | None = None, json: Switch = F
 
 
 @app.command
-def resume(
-    name: str, *, json: Switch = False, coordinator: Coordinator = None, processes: Processes = None, process: Process = None
-) -> int:
+def resume(name: str, *, json: Switch = False, meeting: Meeting = AS_TOLD) -> int:
     """Go on with a stopped, failed or crashed run from its last checkpoint, and follow it to its end.
 
     As many processes may share it out as --coordinator says, however many there were before.
@@ -142,7 +132,7 @@ def resume(
         name: A run's name (`ls` lists them), or the path of a run directory.
         json: Print the summary as one JSON object.
     """
-    group = hosts.asked(coordinator, processes, process)
+    group = meeting.group()
     if group is not None and group.process:
         return _help(group)
     found = resolve(name)
@@ -240,45 +230,11 @@ def reproduce(
 
 
 @app.command
-def pause(name: str, *, json: Switch = False) -> int:
-    """Pause a run at its next step.
-
-    Args:
-        name: A run's name, or the path of a run directory.
-        json: Print the answering event as one JSON object.
-    """
-    return _tell(name, control.Pause(), json)
-
-
-@app.command
-def go(name: str, *, json: Switch = False) -> int:
-    """Let a paused run go on.
-
-    Args:
-        name: A run's name, or the path of a run directory.
-        json: Print the answering event as one JSON object.
-    """
-    return _tell(name, control.Resume(), json)
-
-
-@app.command
-def advance(name: str, steps: int, *, json: Switch = False) -> int:
-    """Let a run take exactly this many steps, then pause.
-
-    Args:
-        name: A run's name, or the path of a run directory.
-        steps: How many.
-        json: Print the answering event as one JSON object.
-    """
-    return _tell(name, _checked(control.Advance, steps=steps), json)
-
-
-@app.command
 def fork(
     name: str, *, step: Annotated[int | None, Parameter(("--step", "--at"))] = None, overrides: Overrides = (),
     new_name: str | None = None, json: Switch = False,
 ) -> int:
-    """Go on from a checkpoint of a run as a new run, with another learning rate or other settings.
+    """Go on from a checkpoint of a run as a new run, with another learning rate or other settings. One process takes its steps.
 
     Args:
         name: A run's name, or the path of a run directory.
@@ -290,57 +246,13 @@ def fork(
     found = resolve(name)
     made = forks.fork(found, found.state().step if step is None else step, overrides, new_name)
     launch.start(made)
+    if several := forks.shared_out(found):
+        print_line(f"{several}; `stop {made.name}` and `resume {made.name} --coordinator …` give it to several", error=True)
     if json:
         print_json({"run": made.name, "from": found.name, "step": made.events()[-1].step})
     else:
         print_line(f"run {made.name} goes on from {found.name}")
     return 0
-
-
-@app.command
-def checkpoint(name: str, *, json: Switch = False) -> int:
-    """Have a run write a checkpoint now.
-
-    Args:
-        name: A run's name, or the path of a run directory.
-        json: Print the answering event as one JSON object.
-    """
-    return _tell(name, control.Checkpoint(), json)
-
-
-@app.command
-def stop(name: str, *, json: Switch = False) -> int:
-    """Stop a run: its engine writes a checkpoint and ends. `resume` goes on from there.
-
-    Args:
-        name: A run's name, or the path of a run directory.
-        json: Print the answering event as one JSON object.
-    """
-    return _tell(name, control.Stop(), json)
-
-
-@app.command
-def anchor(name: str, *, every: int | None = None, json: Switch = False) -> int:
-    """Set every prediction to the true displacement now.
-
-    Args:
-        name: A run's name, or the path of a run directory.
-        every: Also every so many steps from here; 0 for no more by themselves.
-        json: Print the answering event as one JSON object.
-    """
-    return _tell(name, _checked(control.Anchor, every=every), json)
-
-
-@app.command
-def eta(name: str, learning_rate: float, *, json: Switch = False) -> int:
-    """Change the learning rate of a run; θ† and the predictions restart at the new threshold.
-
-    Args:
-        name: A run's name, or the path of a run directory.
-        learning_rate: The new η.
-        json: Print the answering event as one JSON object.
-    """
-    return _tell(name, _checked(control.SetLearningRate, learning_rate=learning_rate), json)
 
 
 @app.command
@@ -419,10 +331,10 @@ def bench(
 
 
 @app.command(show=False)
-def work(directory: str, *, coordinator: Coordinator = None, processes: Processes = None, process: Process = None) -> int:
+def work(directory: str, *, meeting: Meeting = AS_TOLD) -> int:
     """Be the engine of a run directory. The other commands start this one."""
     # Options alone: engines that a sweep starts inherit the environment, and each is at a run of its own.
-    run, group = Run(directory), hosts.asked(coordinator, processes, process, environment={})
+    run, group = Run(directory), meeting.group(environment={})
     with Writer(run) as writer:  # the lock first: where importing jax takes long, a run without one would look crashed
         from engine import runner
 
@@ -450,45 +362,6 @@ def _see_through(run: Run, pid: int, json: bool) -> int:
 
 def _status(summary: Summary) -> int:
     return BAD_END if summary.outcome in BAD_ENDS else 0
-
-
-def _tell(name: str, command: AnyCommand, json: bool) -> int:
-    """Leave a command for a run's engine, wait for its answer and print it. Returns the exit status."""
-    found = resolve(name)
-    liveness = found.liveness()
-    if liveness not in LIVE:
-        how = "has finished" if liveness == "finished" else f"is {liveness}"
-        raise UserError(f"run {found.name} {how}: no engine takes commands; `resume {found.name}` starts one")
-    journal = EventTail(found)
-    journal.poll()  # what happened before
-    control.send(found.path, command)
-    end = time.monotonic() + ANSWER_SECONDS
-    while time.monotonic() < end:
-        for event in journal.poll():
-            if _answers(event, command):
-                refused = isinstance(event, control.Refused)
-                if json:
-                    print_json(event)
-                else:
-                    print_line(event.text, error=refused)
-                return BAD_INPUT if refused else 0
-        time.sleep(0.05)
-    print_line(f"run {found.name}: not answered yet; the command waits for the end of the step", error=True)
-    return 0
-
-
-def _answers(event: AnyEvent, command: AnyCommand) -> bool:
-    return event.answers == command.id or (isinstance(command, control.Stop) and isinstance(event, control.Finished))
-
-
-def _checked(kind: type, **fields: Any) -> AnyCommand:
-    """A command with its numbers checked against their limits, as the engine would."""
-    try:
-        return msgspec.convert({"command": kind.__struct_config__.tag, **fields}, kind)  # type: ignore[attr-defined]
-    except msgspec.ValidationError as error:
-        shown = ", ".join(f"{name} = {value}" for name, value in fields.items())
-        problem = str(error).partition(" - at ")[0]
-        raise UserError(f"{shown}: {problem[:1].lower()}{problem[1:]}") from None
 
 
 def _listed(run: Run) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from cyclopts import App
 
 from engine.data import EMBEDDED, catalog
 from engine.data.catalog import ENTRIES, Entry
-from engine.errors import UserError, one_of
+from engine.errors import BAD_INPUT, UserError, one_of
 from engine.options import DataDir, Switch
 from engine.printed import print_json, print_table
 
@@ -58,7 +58,7 @@ def verify(name: str | None = None, *, data_dir: DataDir = None, json: Switch = 
         name: A data set's name; `data list` lists them.
         json: Print one JSON array.
     """
-    from engine.cli import BAD_INPUT, report_error
+    from engine.cli import report_error
 
     where = catalog.folder(data_dir or "")
     names = [name] if name else [*EMBEDDED, *(entry.name for entry in ENTRIES.values() if catalog.is_begun(entry, where))]

@@ -3,7 +3,7 @@
 import ctypes
 import os
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import platformdirs
@@ -37,6 +37,14 @@ def keep_memory() -> None:
 def jaxlib_release() -> tuple[int, ...]:
     """jaxlib's version, as (major, minor)."""
     return tuple(int(part) for part in version("jaxlib").split(".")[:2])
+
+
+def version_of(package: str) -> str:
+    """The version of an installed package, else `not installed`."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def correct_sums() -> None:
@@ -79,6 +87,13 @@ def configure(sparing: bool = False) -> None:
         return
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def process_count() -> int:
+    """How many processes share the run out."""
+    import jax
+
+    return jax.process_count()
 
 
 def device_words() -> str:

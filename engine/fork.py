@@ -51,6 +51,15 @@ def checkpoint_at(run: Run, step: int) -> tuple[Path, int]:
     return path, at
 
 
+def shared_out(run: Run) -> str:
+    """What to know of a fork where several processes took the steps of the run: one takes those of the fork. Empty where it was one."""
+    count = run.provenance().get("processes", 1)
+    if not isinstance(count, int) or count < 2:
+        return ""
+    same = "the same to rounding, in float64 to 1e-6 of each column, until the bursts magnify it"
+    return f"{count} processes took the steps up to there and one takes those from there, {same}"
+
+
 def fork(run: Run, step: int, overrides: Sequence[str] = (), name: str | None = None) -> Run:
     """A new run directory that goes on from the newest checkpoint at or before `step`, with `section.field=value` changed.
 
@@ -70,8 +79,9 @@ def fork(run: Run, step: int, overrides: Sequence[str] = (), name: str | None = 
         shutil.copyfile(path, made.path / "checkpoints" / path.name)
         before = _copy_rows(run, made, at)
         with open(made.path / "events.jsonl", "ab") as journal:
-            said = ", ".join(f"{field} = {value}" for field, value in changed.items()) or "nothing changed"
-            forked = control.Forked(step=at, text=f"forked from run {run.name} at its checkpoint of step {at}; {said}", parent=run.name)
+            said = [", ".join(f"{field} = {value}" for field, value in changed.items()) or "nothing changed", shared_out(run)]
+            text = "; ".join(filter(None, [f"forked from run {run.name} at its checkpoint of step {at}", *said]))
+            forked = control.Forked(step=at, text=text, parent=run.name)
             for event in (*(each for each in run.events() if each.step <= at and not isinstance(each, PASSING)), forked):
                 journal.write(control.encode(event) + b"\n")
         if rate is not None and rate != before:

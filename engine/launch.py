@@ -10,12 +10,15 @@ from engine.data.catalog import ready
 from engine.errors import UserError
 from engine.hosts import Group
 from engine.spec import load_spec
-from engine.store import Run, create, open_plain, refuse_links
+from engine.store import Run, create
+from engine.untrusted import open_plain, refuse_links
 
 LIVE = ("starting", "running", "paused")
 """Conditions with an engine at work."""
 RESUMABLE = ("stopped", "failed", "eigensolver_failed")
 """Outcomes after which a run may go on."""
+BAD_ENDS = ("diverged", "eigensolver_failed", "failed", "crashed", "silent", *LIVE)
+"""Ends, and conditions at the end, with which a command says that a run ended badly."""
 
 LOG_TAIL_BYTES = 16 * 1024
 
@@ -33,7 +36,7 @@ def start(run: Run, group: Group | None = None) -> int:
 
     The leader of a group is told so in options: the environment is inherited by much else.
     """
-    refuse_links(run)
+    refuse_links(run.path)
     with open(run.path / "engine.log", "ab") as log:
         process = subprocess.Popen(
             [*command(run), *(group.options() if group is not None else ())],

@@ -17,21 +17,24 @@ import traceback
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
 from engine import control
 from engine.control import AnyCommand, AnyEvent
-from engine.device import configure, device_words
-from engine.errors import UserError, first_line
+from engine.device import configure, device_words, process_count, version_of
+from engine.errors import BAD_END, UserError, first_line
 from engine.experiment import Experiment
 from engine.hosts import Group
+from engine.launch import BAD_ENDS
 from engine.spec import Network, Phase, RunSpec
 from engine.store import HEARTBEAT_SECONDS, LAST_STEP, Outcome, Run, State, Status, Writer, load_checkpoint
+
+if TYPE_CHECKING:
+    from engine.meeting import Pulse
 
 RATE_SECONDS = 3.0
 """Window over which the step rate is measured."""
@@ -39,7 +42,6 @@ CALL_SECONDS = 0.1
 """For the steps that one call takes at the edge, where one takes many: what a command waits for at most."""
 IDLE_SECONDS = 0.05
 """Sleep between looks into the inbox while paused."""
-BAD_OUTCOMES = ("diverged", "eigensolver_failed", "failed")
 
 
 def work(run: Run, writer: Writer, group: Group | None = None) -> int:
@@ -48,10 +50,15 @@ def work(run: Run, writer: Writer, group: Group | None = None) -> int:
     runner = Runner(run, writer, group)
     signal.signal(signal.SIGTERM, lambda *_: runner.ask(control.Stop()))
     signal.signal(signal.SIGINT, lambda *_: runner.ask(control.Stop()))
-    status = 3 if runner.work().kind in BAD_OUTCOMES else 0
+    status = exit_status(runner.work())
     if runner.deserted:
         os._exit(status)  # jax would wait for the others; the run directory is as it should be
     return status
+
+
+def exit_status(outcome: Outcome) -> int:
+    """Of an engine whose run ended so."""
+    return BAD_END if outcome.kind in BAD_ENDS else 0
 
 
 class Runner:
@@ -64,6 +71,7 @@ class Runner:
         self.status: Status = "starting"
         self.outcome: Outcome | None = None
         self.experiment: Experiment | None = None
+        self._pulse: Pulse | None = None
         self._device = ""
         self._asked: deque[AnyCommand] = deque()
         self._stop_id = ""
@@ -78,7 +86,7 @@ class Runner:
         self._since = time.monotonic()
         self._last_row = time.monotonic()
         self._last_checkpoint = time.monotonic()
-        self._state_lock = threading.Lock()
+        self._state_lock, self._finishing = threading.Lock(), threading.Lock()
         self._ended = threading.Event()
         self._seconds_at = run.index.get("cost.seconds")
 
@@ -138,18 +146,21 @@ class Runner:
                 self._finish(self.outcome)
             if self.experiment is not None:
                 self._dismiss(self.experiment)
+            if self._pulse is not None:
+                self._pulse.stop()
 
     def _join(self, group: Group) -> None:
-        """Meet the other processes of the run; a run that they do not come to fails."""
-        from engine import together
+        """Meet the other processes of the run. Where they do not come, or one falls silent, this process ends with the run's outcome."""
+        from engine.meeting import join
 
         def give_up(text: str) -> None:
-            self._fail(f"{text}; `eos resume {self.run.name}` goes on in one process")
+            if self.outcome is None:
+                self._fail_alone(text)
             assert self.outcome is not None
             self._finish(self.outcome)
-            os._exit(3)
+            os._exit(exit_status(self.outcome))
 
-        together.join(group, give_up)
+        self._pulse = join(group, give_up)
 
     def _is_lost(self, error: Exception) -> bool:
         """Whether another process is gone: then that is the outcome."""
@@ -157,8 +168,12 @@ class Runner:
 
         self.deserted = together.is_lost(error)
         if self.deserted:
-            self._fail(f"another process of the run is gone; {self._what_stands()}. `eos resume {self.run.name}` goes on in one process")
+            self._fail_alone("another process of the run is gone")
         return self.deserted
+
+    def _fail_alone(self, text: str) -> None:
+        """Fail for want of another process."""
+        self._fail(f"{text}; {self._what_stands()}. `eos resume {self.run.name}` goes on in one process")
 
     def _dismiss(self, experiment: Experiment) -> None:
         """Have the other processes end."""
@@ -326,13 +341,17 @@ class Runner:
         return f"the last checkpoint, {kept[-1].name}, stands" if kept else "there is no checkpoint yet"
 
     def _finish(self, outcome: Outcome) -> None:
-        self.status = "finished"
-        self.writer.make_room()
-        try:
-            self._write_state()
-            self._emit([control.Finished(step=outcome.step, text=outcome.text, outcome=outcome.kind, answers=self._stop_id)])
-        except OSError as error:  # a full disk: the log is the last place to say it
-            _log(f"{self.run.path}: the outcome could not be written ({error.strerror}): {outcome.text}")
+        """Write how the run ended; once, whichever thread comes to it."""
+        with self._finishing:
+            if self.status == "finished":
+                return
+            self.status = "finished"
+            self.writer.make_room()
+            try:
+                self._write_state()
+                self._emit([control.Finished(step=outcome.step, text=outcome.text, outcome=outcome.kind, answers=self._stop_id)])
+            except OSError as error:  # a full disk: the log is the last place to say it
+                _log(f"{self.run.path}: the outcome could not be written ({error.strerror}): {outcome.text}")
 
     def _emit(self, events: list[AnyEvent]) -> None:
         for event in events:
@@ -391,10 +410,10 @@ def precision_words(spec: RunSpec) -> str:
 def provenance(spec: RunSpec, facts: dict[str, Any]) -> dict[str, Any]:
     """What a reader needs to trust or repeat a run."""
     return {
-        "versions": {name: _version(name) for name in ("eos-tui", "jax", "jaxlib", "flax", "numpy", "scipy", "tensorflow-datasets")},
+        "versions": {name: version_of(name) for name in ("eos-tui", "jax", "jaxlib", "flax", "numpy", "scipy", "tensorflow-datasets")},
         "python": platform.python_version(), "platform": platform.platform(), "device": device_words(),
-        "precision": precision_words(spec), "matmul_precision": "highest", "seed": spec.seed, "problem": facts,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "processes": process_count(), "precision": precision_words(spec), "matmul_precision": "highest", "seed": spec.seed,
+        "problem": facts, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
 
 
@@ -407,10 +426,3 @@ def _log(text: str) -> None:
 def _timeless(event: AnyEvent) -> AnyEvent:
     """The event without its time, as a repeated step gives it again."""
     return msgspec.structs.replace(event, at=0.0)
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"

@@ -16,7 +16,6 @@ import os
 import re
 import shutil
 import socket
-import stat
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -31,8 +30,8 @@ from engine.columns import Column, columns_for
 from engine.control import AnyEvent, Event, decode_event, encode, shown_harmless
 from engine.drafts import replaced
 from engine.errors import UserError
-from engine.printed import is_harmless
 from engine.spec import MAX_SPEC_BYTES, RunSpec, load_spec_text, to_toml
+from engine.untrusted import open_plain, read_arrays, read_columns, read_plain, read_text, refuse_links
 
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}\Z")
 HEARTBEAT_SECONDS = 1.0
@@ -46,7 +45,6 @@ RESERVE_BYTES = 32 * 1024
 """Held for the last words of an engine on a disk that is full: its state, an event, a line in its log."""
 LAST_STEP = "record.last_step"
 """In a checkpoint: the last step of the record that it continues."""
-COLUMN_NAME = re.compile(r"^[A-Za-z0-9_.]{1,64}\Z")
 
 Status = Literal["starting", "running", "paused", "finished"]
 Liveness = Literal["starting", "running", "paused", "finished", "crashed", "silent"]
@@ -96,8 +94,8 @@ class Run:
         if not (self.path / "spec.toml").is_file() or not (self.path / "columns.json").is_file():
             raise UserError(f"{self.path}: not a run directory (no spec.toml and columns.json); `eos ls` lists the runs")
         self.name = self.path.name
-        self.spec: RunSpec = load_spec_text(_read_text(self.path / "spec.toml"), str(self.path / "spec.toml"))
-        self.columns: tuple[Column, ...] = _read_columns(self.path / "columns.json")
+        self.spec: RunSpec = load_spec_text(read_text(self.path / "spec.toml", MAX_SPEC_BYTES), str(self.path / "spec.toml"))
+        self.columns: tuple[Column, ...] = read_columns(self.path / "columns.json", MAX_FACTS_BYTES)
         self.index = {column.name: k for k, column in enumerate(self.columns)}
 
     def state(self) -> State:
@@ -171,15 +169,6 @@ class Run:
     def curves(self) -> list[Path]:
         """Files of sampled curves, oldest first."""
         return sorted((self.path / "curves").glob("step-*.npz"))
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
-    """The arrays of an npz file of a run; None where it cannot be read."""
-    try:
-        with open_plain(path) as handle, np.load(handle, allow_pickle=False) as arrays:  # np.load leaves a damaged file open
-            return {name: arrays[name] for name in arrays.files}
-    except Exception:  # zipfile, zlib, tokenize and numpy each have errors of their own for damaged bytes
-        return None
 
 
 class RowTail:
@@ -300,7 +289,7 @@ class Writer:
     """The one process that writes a run. Use as a context manager: it holds the lock."""
 
     def __init__(self, run: Run):
-        refuse_links(run)
+        refuse_links(run.path)
         self.run = run
         self.width = len(run.columns)
         self._lock = self._acquire()
@@ -416,59 +405,3 @@ def _save(folder: Path, step: int, arrays: dict[str, np.ndarray]) -> Path:
 def _replace(path: Path, body: bytes) -> None:
     with replaced(path) as draft:
         draft.write_bytes(body)
-
-
-def open_plain(path: Path) -> IO[bytes]:
-    """A file open for reading. Raises OSError for what is no plain file: a pipe would keep the reader waiting for ever."""
-    handle = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
-    if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
-        handle.close()
-        raise OSError(errno.EINVAL, "not a plain file", str(path))
-    return handle
-
-
-def read_plain(path: Path, limit: int) -> bytes:
-    """The bytes of a plain file. Raises OSError for any other, and for one larger than `limit`."""
-    with open_plain(path) as handle:
-        body = handle.read(limit + 1)
-    if len(body) > limit:
-        raise OSError(errno.EFBIG, f"larger than {limit // 1024} kB", str(path))
-    return body
-
-
-def refuse_links(run: Run) -> None:
-    """Raise UserError where something in a run directory is a link: what an engine writes would end up elsewhere."""
-    folders = [run.path, *(run.path / name for name in ("inbox", "checkpoints", "curves"))]
-    for folder in folders:
-        with suppress(FileNotFoundError, NotADirectoryError):
-            with os.scandir(folder) as entries:
-                links = [entry.path for entry in entries if entry.is_symlink()]
-            if links:
-                raise UserError(f"{links[0]}: a link, which an engine would follow out of the run; copy the run instead")
-
-
-def _read_text(path: Path) -> str:
-    limit = MAX_SPEC_BYTES if path.suffix == ".toml" else MAX_FACTS_BYTES
-    try:
-        return read_plain(path, limit).decode("utf-8")
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not UTF-8 text, so not written by eos") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-
-
-def _read_columns(path: Path) -> tuple[Column, ...]:
-    try:
-        columns = tuple(Column(**entry) for entry in json.loads(_read_text(path)))
-    except (ValueError, TypeError, RecursionError):
-        raise UserError(f"{path}: not a list of columns, so not written by eos") from None
-    if not all(isinstance(field, str) for column in columns for field in column):
-        raise UserError(f"{path}: not a list of columns, so not written by eos")
-    if not columns or columns[0].name != "step":
-        raise UserError(f"{path}: its first column is not the step, so not written by eos")
-    names = [column.name for column in columns]
-    if len(set(names)) < len(names) or not all(map(COLUMN_NAME.match, names)):
-        raise UserError(f"{path}: its columns are not named apart in letters, digits, '_' and '.', so not written by eos")
-    if not all(is_harmless(field) for column in columns for field in column):
-        raise UserError(f"{path}: control characters in it, so not written by eos")
-    return columns

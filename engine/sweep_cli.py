@@ -10,7 +10,8 @@ from cyclopts.validators import Number
 from engine import store
 from engine import sweep as sweeps
 from engine.cluster import Cluster, hand_in
-from engine.errors import UserError
+from engine.errors import BAD_END, INTERRUPTED, UserError
+from engine.launch import BAD_ENDS
 from engine.options import DataDir, Overrides, Switch
 from engine.outcomes import outcomes
 from engine.printed import print_line
@@ -42,8 +43,6 @@ def sweep(
         submit: `key=value` for the jobs, as in `--submit timeout_min=240 --submit slurm_partition=gpu`; may be repeated.
         wait: Wait for the jobs of the cluster.
     """
-    from engine.cli import BAD_END, BAD_ENDS, INTERRUPTED
-
     if not grid:
         raise UserError("--grid: missing; expected section.field=value,value,…, as in optimizer.learning_rate=0.02,0.04")
     points = sweeps.points(preset, [sweeps.axis(text) for text in grid], overrides, name, data_dir or "")

@@ -5,18 +5,16 @@ example is on all of them, computed alike. All must therefore call the same comp
 another turn would leave the others waiting for ever. So nothing is decided twice: process 0 reads the inbox, the clock and the disk,
 and before its state changes it sends what changes it, as the command that a user would give. The others only obey.
 
-Before each order all compare their steps and the bits of their states. Where one differs (after a resume, or in rounding, on hosts of
-different kinds) all go on from the state of process 0.
+Before each order all compare their steps and the bits of their states. Where one differs (after a resume, or in rounding) all go on from
+the state of process 0.
 """
 
 import io
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,15 +28,11 @@ from engine.approach import Progress
 from engine.control import AnyCommand, AnyEvent
 from engine.errors import UserError, first_line
 from engine.experiment import Experiment
-from engine.hosts import SLURM, Group
+from engine.fork import differences
+from engine.hosts import Group
+from engine.meeting import Pulse, join
 from engine.spec import Network, RunSpec, load_spec_text, to_toml
 
-WAIT_SECONDS = 300.0
-"""For all processes to come. A scheduler may start them minutes apart."""
-HEARTBEAT_SECONDS = 30
-"""Silence after which jax counts a process as dead, and ends the others."""
-LEAVE_SECONDS = 30
-"""For all processes to end together."""
 PIECE = 1 << 26
 """Most bytes sent at once: as many again, for each process, are needed on the device."""
 ORDER = 256
@@ -47,34 +41,9 @@ SAID = 600
 """Bytes of what went wrong."""
 LOST = ("Gloo", "NCCL", "ncclCommAbort", "coordination service", "CoordinationService")
 """What an error speaks of when another process is gone."""
+PLACES = ("problem.data.data_dir", "problem.data.vocab_file", "problem.folder")
+"""Fields that each host may have its own way."""
 _COMMAND = msgspec.json.Decoder(AnyCommand)
-
-
-def join(group: Group, give_up: Callable[[str], None]) -> None:
-    """Meet the other processes, before jax's first computation. Where they do not all come, `give_up` is told why, and is to end this
-    process: jax would do so without a word. Raises UserError where they cannot work together.
-    """
-    awaited = f"process 0 at {group.coordinator}" if group.process else f"{group.processes - 1} more of {group.processes} processes"
-    watch = threading.Timer(WAIT_SECONDS, give_up, [f"waited {WAIT_SECONDS:.0f} s for {awaited}; not all came"])
-    watch.daemon = True
-    watch.start()
-    within: dict[str, Any] = {
-        "initialization_timeout": int(WAIT_SECONDS) + 60, "heartbeat_timeout_seconds": HEARTBEAT_SECONDS,
-        "shutdown_timeout_seconds": LEAVE_SECONDS,
-    }
-    if group.coordinator == SLURM:
-        jax.distributed.initialize(cluster_detection_method="slurm", **within)
-    else:
-        # On one machine nobody else is to reach the port; over several, jax listens on every address of the host.
-        alone = group.coordinator.rpartition(":")[0] in ("127.0.0.1", "localhost")
-        jax.distributed.initialize(
-            group.coordinator, group.processes, group.process, cluster_detection_method="deactivate",
-            coordinator_bind_address=group.coordinator if alone else None, **within,
-        )
-    counts = {len(jax.local_devices(process)) for process in range(group.processes)}
-    watch.cancel()
-    if len(counts) > 1:
-        raise UserError(f"the processes have different numbers of devices, {sorted(counts)}; expected the same of each")
 
 
 def share(body: bytes = b"") -> bytes:
@@ -172,6 +141,14 @@ def refuse_unshared(spec: RunSpec) -> None:
         raise UserError(f'{spec.name}: [problem] kind = "{kind}" has no examples to share out to several processes; run it in one')
 
 
+def refuse_other(spec: RunSpec, asked: RunSpec | None) -> None:
+    """Raise UserError where this process was asked for another run than that of process 0."""
+    mine, theirs = ({}, {}) if asked is None else (differences(spec, asked), differences(asked, spec))
+    other = next((field for field in mine if field not in PLACES), None)
+    if other is not None:
+        raise UserError(f"asked for {other} = {mine[other]}, and process 0 for {theirs.get(other)}; give all the same preset and --set")
+
+
 class Leading(Experiment):
     """The experiment of process 0: what changes its state is done by all."""
 
@@ -235,8 +212,12 @@ class Leading(Experiment):
         self.engaged = False
 
 
-def follow(group: Group) -> int:
-    """Be a process that follows, to the end of the run. Returns the exit status; ends the process where another one is gone."""
+def follow(group: Group, asked: RunSpec | None = None) -> int:
+    """Be a process that follows, to the end of the run. Returns the exit status; ends the process where another one is gone.
+
+    The specification comes from process 0; where this process was asked for one, it is to be the same.
+    """
+    pulse: Pulse | None = None
 
     def ended(text: str) -> None:
         print(f"eos: process {group.process}: {text}", file=sys.stderr, flush=True)
@@ -244,9 +225,14 @@ def follow(group: Group) -> int:
 
     os.dup2(2, 1)  # Gloo greets on stdout, which carries data
     try:
-        join(group, ended)
+        pulse = join(group, ended)
         spec = load_spec_text(share().decode(), "process 0")
-        member = Member(begin_alike(spec, lambda: Experiment(spec)))
+
+        def begin() -> Experiment:
+            refuse_other(spec, asked)
+            return Experiment(spec)
+
+        member = Member(begin_alike(spec, begin))
         for kind in (signal.SIGTERM, signal.SIGINT):
             signal.signal(kind, lambda *_: setattr(member, "asked_to_stop", True))
         while True:
@@ -262,6 +248,9 @@ def follow(group: Group) -> int:
     except Exception as error:
         ended(f"another process is gone ({first_line(error)})" if is_lost(error) else first_line(error))
         raise
+    finally:
+        if pulse is not None:
+            pulse.stop()
 
 
 def obey(experiment: Experiment, order: AnyCommand) -> None:

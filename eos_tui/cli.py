@@ -21,7 +21,7 @@ from cyclopts import App, Parameter
 import engine
 from engine import launch
 from engine.errors import UserError
-from engine.options import DataDir
+from engine.options import AS_TOLD, DataDir, Meeting
 from engine.printed import harmless
 from engine.spec import DEFAULT_PRESET, preset_names
 from engine.store import Run, resolve
@@ -99,12 +99,16 @@ def launcher(*, look: Look = AS_SET) -> int:
 
 @app.command
 def run(preset: Preset, *, overrides: Overrides = (), name: NewName = None, headless: Headless = False, json: Json = False,
-        data_dir: DataDir = None, look: Look = AS_SET) -> int:
-    """Start a run and watch it."""
-    if headless or json:
-        return _headless().run_headless(preset, overrides, name, json, data_dir)
+        data_dir: DataDir = None, meeting: Meeting = AS_TOLD, look: Look = AS_SET) -> int:
+    """Start a run and watch it.
+
+    Several processes, on one host or many, run it together where each is given --coordinator. Process 0 alone writes and shows it.
+    """
+    group = meeting.group()
+    if headless or json or (group is not None and group.process):
+        return _headless().run_headless(preset, overrides, name, json, data_dir, group)
     need_terminal(look)  # before anything is made
-    return view(launch.begin(preset, overrides, name, data_dir)[0], look)
+    return view(launch.begin(preset, overrides, name, data_dir, group)[0], look)
 
 
 @app.command
@@ -115,13 +119,17 @@ def demo(*, overrides: Overrides = (), name: NewName = None, headless: Headless 
 
 
 @app.command
-def resume(name: Name, *, headless: Headless = False, json: Json = False, look: Look = AS_SET) -> int:
-    """Go on with a stopped, failed or crashed run from its last checkpoint, and watch it."""
-    if headless or json:
-        return _headless().resume(name, json=json)
+def resume(name: Name, *, headless: Headless = False, json: Json = False, meeting: Meeting = AS_TOLD, look: Look = AS_SET) -> int:
+    """Go on with a stopped, failed or crashed run from its last checkpoint, and watch it.
+
+    As many processes may share it out as --coordinator says, however many there were before. Process 0 alone shows it.
+    """
+    group = meeting.group()
+    if headless or json or (group is not None and group.process):
+        return _headless().resume(name, json=json, meeting=meeting)
     need_terminal(look)
     found = resolve(name)
-    launch.restart(found)
+    launch.restart(found, group)
     return view(found, look)
 
 

@@ -1,9 +1,11 @@
 """A fork holds what its engine needs and nothing of the other run's engine; what a checkpoint depends on is refused."""
 
+import json
+
 import numpy as np
 import pytest
 
-from engine import control, store
+from engine import cli, control, store
 from engine.errors import UserError
 from engine.fork import checkpoint_at, differences, fork
 from engine.spec import with_overrides
@@ -40,6 +42,21 @@ def test_it_holds_the_rows_and_events_up_to_there_and_one_checkpoint(run):
     assert control.receive(made.path).commands[0].learning_rate == 0.03
     assert made.spec.budget.steps == 900
     assert run.row_count() == 400
+
+
+def test_a_fork_of_what_several_processes_computed_says_that_one_goes_on(run, monkeypatch, capfd):
+    monkeypatch.setattr("engine.launch.start", lambda run, group=None: 1)
+    assert cli.main(["fork", "made", "--step", "200", "--new-name", "alone"]) == 0
+    assert capfd.readouterr() == ("run alone goes on from made\n", "")
+    with store.Writer(run) as writer:
+        writer.provenance(run.provenance() | {"processes": 2})
+    assert cli.main(["fork", "made", "--step", "200", "--new-name", "one", "--json"]) == 0
+    out, told = capfd.readouterr()
+    assert json.loads(out) == {"run": "one", "from": "made", "step": 200}
+    text = store.resolve("one").events()[-1].text
+    assert text.startswith("forked from run made at its checkpoint of step 200; nothing changed; 2 processes took the steps up to there")
+    assert told.startswith("2 processes took the steps up to there and one takes those from there, the same to rounding")
+    assert "`stop one` and `resume one --coordinator …` give it to several" in told
 
 
 def test_nothing_changed_leaves_no_command(run):

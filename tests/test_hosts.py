@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from engine.hosts import Group
 from engine.problem import build
 from engine.runner import Runner
 from engine.spec import with_overrides
+from eos_tui import cli as view
 
 from small import chebyshev_spec, rows, toy_spec
 
@@ -53,6 +55,21 @@ def test_what_a_group_lacks_is_told(given, words):
     with pytest.raises(UserError) as error:
         hosts.asked(*given, environment={})
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize("words", ["run chebyshev", "resume begun"])
+def test_the_commands_with_a_view_take_the_options_and_process_0_alone_shows_the_run(words, monkeypatch):
+    store.create(SPEC, "begun")
+    done: list = []
+    monkeypatch.setattr("engine.launch.start", lambda run, group=None: done.append(group) or 1)
+    monkeypatch.setattr("engine.cli._help", lambda group, asked=None: done.append(group) or 0)
+    monkeypatch.setattr("eos_tui.cli.need_terminal", lambda look: None)
+    monkeypatch.setattr("eos_tui.cli.view", lambda run, look: done.append("view") or 0)
+    monkeypatch.setattr(store.Run, "liveness", lambda run: "crashed")
+    groups = [Group("n1:4000", 2, process) for process in (0, 1)]
+    for group in groups:
+        assert view.main([*words.split(), *group.options()]) == 0
+    assert done == [groups[0], "view", groups[1]]
 
 
 def free_port() -> int:
@@ -108,7 +125,7 @@ import jax, numpy as np
 import engine
 engine.configure(sparing=True)
 from engine.hosts import asked
-from engine.together import join
+from engine.meeting import join
 options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 join(asked(options["--coordinator"], int(options["--processes"]), int(options["--process"])), sys.exit)
 from engine.problem import Problem, build
@@ -180,6 +197,7 @@ def test_a_run_of_two_processes_with_commands_is_that_of_one():
     assert told[1][0] == ""  # stdout carries data
     assert run.state().outcome.kind == "completed"
     assert run.state().device == "CPU ×2 in 2 processes"
+    assert run.provenance()["processes"] == 2
     assert "drifted" not in str(told)
 
     table = run.table()
@@ -208,6 +226,50 @@ def test_where_one_process_dies_the_run_fails_with_its_checkpoint_and_goes_on_al
     np.testing.assert_allclose(run.table()["gd.loss"], rows(Experiment(run.spec), 120)["gd.loss"], rtol=1e-9)
 
 
+def test_where_one_process_is_frozen_the_run_fails_and_says_which():
+    """Silence of 3 s, not 20. The one that wakes too late ends, too."""
+    run = store.create(with_overrides(SPEC, ["budget.steps=120"]), "frozen")
+    control.send(run.path, control.Advance(steps=50))
+    port, impatient = free_port(), "import sys; from engine import cli, meeting; meeting.SILENT_SECONDS = 3.0; sys.exit(cli.main())"
+    leading = start(["-c", impatient, "work", str(run.path)], 0, port)
+    following = start(["-m", "engine", "resume", "it"], 1, port)
+    wait_until(run, lambda: run.state().status == "paused")
+    carried_out(run, control.Checkpoint())
+    following.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    assert leading.wait(60) == 3
+    assert time.monotonic() - began < 15
+    outcome = run.state().outcome
+    assert (outcome.kind, run.liveness()) == ("failed", "finished")
+    assert outcome.text == (
+        "process 1 has not answered for 3 s; the last checkpoint, step-000000050.npz, stands. `eos resume frozen` goes on in one process"
+    )
+    assert [event.outcome for event in run.events() if isinstance(event, control.Finished)] == ["failed"]
+    following.send_signal(signal.SIGCONT)
+    assert following.wait(60) != 0
+    for process in (leading, following):
+        process.communicate()
+
+
+UNLIKE = "import sys; from engine import cli, meeting as it; own = it.{0}; it.{0} = lambda: own() | {1}; sys.exit(cli.main())"
+
+
+@pytest.mark.parametrize(("other", "words"), [
+    (["-c", UNLIKE.format("devices", {"device": "Abacus"}), "resume", "it"], "process 1 has device Abacus, process 0 has "),
+    (["-c", UNLIKE.format("versions", {"jaxlib": "0.1"}), "resume", "it"], "process 1 has jaxlib 0.1, process 0 has "),
+    (["-m", "engine", "run", "chebyshev"], "process 1: asked for seed = 5, and process 0 for 0; give all the same preset and --set"),
+])  # fmt: skip
+def test_processes_that_would_not_compute_alike_are_refused_at_the_meeting(other, words):
+    run = store.create(SPEC, "unlike")
+    port = free_port()
+    both = start(["-m", "engine", "work", str(run.path)], 0, port), start(other, 1, port)
+    told = [process.communicate(timeout=120)[1] for process in both]
+    assert [process.returncode for process in both] == [3, 3], told
+    assert words in told[1]
+    assert (run.state().outcome.kind, words in run.state().outcome.text) == ("failed", True)
+    assert run.row_count() == 0
+
+
 def test_what_cannot_be_shared_out_is_told_by_both_processes_which_slurm_brought_together():
     run = store.create(toy_spec(), "nothing-to-share")
     step = {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "2", "SLURM_STEP_NODELIST": "127.0.0.1", "JAX_COORDINATOR_PORT": str(free_port())}
@@ -224,7 +286,7 @@ def test_what_cannot_be_shared_out_is_told_by_both_processes_which_slurm_brought
 
 
 def test_a_process_that_waits_in_vain_says_for_what():
-    code = "import engine.together as it, engine.hosts as hosts; it.WAIT_SECONDS = 2.0; it.follow(hosts.Group('127.0.0.1:%d', 2, 1))"
+    code = "from engine import hosts, meeting, together; meeting.WAIT_SECONDS = 2.0; together.follow(hosts.Group('127.0.0.1:%d', 2, 1))"
     around = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", code % free_port()], capture_output=True, text=True, check=False, timeout=60, env=around

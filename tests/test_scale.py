@@ -107,6 +107,45 @@ def test_eight_devices_give_the_derivatives_of_one_to_rounding():
             np.testing.assert_allclose(b, a, rtol=1e-10, atol=1e-13)
 
 
+NEEDED = """
+from engine import memory
+from engine.problem import Problem
+deep = with_overrides(base, ["problem.data.examples=4096", "problem.model.widths=[64, 64]"])
+found = []
+for count in (1, 8):
+    problem, theta, _ = build(with_overrides(deep, [f"problem.devices={count}"]))
+    devices = jax.devices()[:count]
+    replicated = jax.sharding.NamedSharding(jax.sharding.Mesh(devices, ("examples",)), jax.sharding.PartitionSpec())
+    theta = jax.device_put(theta, replicated)
+    shards = [shard for leaf in (*problem.data, theta) for shard in leaf.addressable_shards]
+    told = {}
+    for name, call, given in (
+        ("gradient", Problem.gradient, [theta]), ("hvp", Problem.hvp, [theta] * 2),
+        ("third_derivative", Problem.grad_sharpness, [theta] * 2),
+    ):
+        analysis = jax.jit(call).lower(problem, *given).compile().memory_analysis()
+        arguments = analysis.argument_size_in_bytes - len(given) * theta.nbytes
+        told[name] = [arguments, analysis.temp_size_in_bytes + analysis.output_size_in_bytes]
+    lies = [sum(shard.data.nbytes for shard in shards if shard.device == device) - theta.nbytes for device in devices]
+    found.append([memory.estimate(problem, theta, "float64", "float64")._asdict(), told, lies])
+json.dump(found, sys.stdout)
+"""
+
+
+def test_the_estimate_is_of_one_device_which_has_its_share_of_the_examples_and_all_of_the_parameters():
+    """Against what lies on each of eight devices, and what the compiler counts for θ as a run has it: on all of them."""
+    one, eight = on_eight_devices(NEEDED)
+    for needed, told, lies in (one, eight):
+        for name in ("gradient", "hvp", "third_derivative"):
+            assert told[name] == [needed["examples"], needed[name]], name
+        assert set(lies) == {needed["examples"]}
+    assert (len(one[2]), len(eight[2])) == (1, 8)
+    assert eight[0]["examples"] * 8 == one[0]["examples"]
+    assert eight[0]["parameters"] == one[0]["parameters"]
+    for name in ("gradient", "hvp", "third_derivative"):
+        assert eight[0][name] < one[0][name] / 7, name  # what vectors of p numbers need stays
+
+
 @pytest.mark.slow
 def test_a_run_on_eight_devices_is_that_on_one():
     """Through the edge, to 1e-6 of each column: sums go in another order. Compiling for eight devices takes most of a minute."""

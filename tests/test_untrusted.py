@@ -42,7 +42,7 @@ def no_engines(monkeypatch):
         raise UserError("here an engine would start")
 
     monkeypatch.setattr(launch, "start", start)
-    monkeypatch.setattr("engine.cli.ANSWER_SECONDS", 0.01)
+    monkeypatch.setattr("engine.control_cli.ANSWER_SECONDS", 0.01)
 
 
 def run_of(where: Path, files: dict[str, bytes]) -> Path:

@@ -19,7 +19,8 @@ from engine.data.catalog import ready
 from engine.errors import UserError
 from engine.figures.catalog import Figure, presets
 from engine.spec import Phase, RunSpec, load_spec, to_toml, with_overrides
-from engine.store import Run, read_arrays
+from engine.store import Run
+from engine.untrusted import read_arrays
 
 KEPT = ("completed", "edge_never_reached", "second_eigenvalue", "loss_goal", "diverged")
 """Outcomes that are a result."""

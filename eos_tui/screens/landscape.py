@@ -12,7 +12,7 @@ from textual.strip import Strip
 
 from engine.columns import Column
 from engine.spec import Phase, RunSpec
-from engine.store import read_arrays
+from engine.untrusted import read_arrays
 from eos_tui import plots
 from eos_tui.axes import number
 from eos_tui.curves import Axis, Curve, PlotSpec, Window

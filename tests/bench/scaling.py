@@ -167,7 +167,7 @@ def work(processes: int, place: int, devices: int, port: int) -> None:
     configure(sparing=True)  # as the processes of a run are
     if processes > 1:
         from engine.hosts import Group
-        from engine.together import join
+        from engine.meeting import join
 
         join(Group(f"127.0.0.1:{port}", processes, place), sys.exit)
 
