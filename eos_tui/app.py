@@ -134,17 +134,17 @@ class EosApp(App[int], inherit_bindings=False):
 
     # -- the clock
 
-    async def _draw(self) -> None:
-        """Draw the dashboard, the tour or the launcher, whichever is uppermost."""
+    async def _draw(self) -> bool:
+        """Draw the dashboard, the tour or the launcher, whichever is uppermost, and say whether it had anything to show."""
         for screen in reversed(self.screen_stack):
             if isinstance(screen, Dashboard | Launcher | Learn):
-                if not screen.is_mounted:
-                    return
-                await screen.draw()
+                if not screen.is_mounted or not await screen.draw():
+                    return False
                 top = self.screen_stack[-1:]  # empty when the app was left meanwhile
                 if top and isinstance(top[0], LivePage):
                     top[0].paint()
-                return
+                return True
+        return False
 
     def _ask(self) -> bool:
         """Put the question for the cursor's place behind the frame. A browser and a test have no terminal to ask."""

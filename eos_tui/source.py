@@ -47,6 +47,11 @@ class News(NamedTuple):
     """As the engine wrote it at its start; read once."""
 
 
+    def tells_more(self, state: State, condition: Condition) -> bool:
+        """Whether anything in it was not known, given the engine's last word and condition."""
+        return bool(len(self.rows) or self.events or self.provenance) or (self.state, self.condition) != (state, condition)
+
+
 class DataFacts(NamedTuple):
     """Which data a run trains on, as the engine recorded at its start."""
 
@@ -97,14 +102,16 @@ class Source:
         nothing = np.empty((0, len(self.columns)))
         if not self.run.path.is_dir():
             return News(nothing, [], self.engine, "removed", "")
-        state, condition = self.run.state(), self.run.liveness()  # before the rows: "finished" then means all of them
+        state = self.run.state()  # before the rows: "finished" then means all of them
+        condition = self.run.liveness(state)
         rows = nothing if self.frozen else self._rows.poll(BLOCK)
         provenance = None if self._identified else self.run.provenance()
         log = launch.log_tail(self.run) if condition == "crashed" else ""
         return News(rows, [_told(event) for event in self._events.poll()], cleaned(state), condition, log, len(rows) == BLOCK, provenance)
 
-    def take(self, news: News) -> None:
-        """Make it what is known, and move on what is played again."""
+    def take(self, news: News) -> bool:
+        """Make it what is known, and move on what is played again. Returns whether there is anything new to show."""
+        fresh = self.replay is not None or news.tells_more(self.engine, self.condition)
         self.history.extend(news.rows)
         self.journal += news.events
         self.engine, self.condition, self.log = news.state, news.condition, news.log
@@ -114,6 +121,7 @@ class Source:
         if self.replay is not None:
             self.replay.tick(self.history.last_step)
             self.history.limit = self.history.row_near(self.replay.step) + 1
+        return fresh
 
     # -- as it is shown
 

@@ -149,11 +149,14 @@ class Launcher(Screen[None]):
 
     # -- the list of runs
 
-    async def draw(self) -> None:
-        """Look at the runs now and then, and show what changed. Called by the clock alone."""
+    async def draw(self) -> bool:
+        """Look at the runs now and then, and show what changed; returns whether anything did. Called by the clock alone."""
         self._frame += 1
-        if self._frame % READ_EVERY == 1:
-            self._show_runs(await asyncio.to_thread(found_runs))
+        if self._frame % READ_EVERY != 1:
+            return False
+        before = self._entries
+        self._show_runs(await asyncio.to_thread(found_runs))
+        return [entry[1:] for entry in self._entries] != [entry[1:] for entry in before]
 
     def _show_runs(self, entries: list[Entry]) -> None:
         runs = self.runs

@@ -72,13 +72,14 @@ class Trip:
         """The line plots of the run, with these predictions drawn."""
         return {plot.id: plot for plot in panels.line_plots(self.source.run.columns, forms)}
 
-    def take(self, news: News) -> None:
-        """Let what is new be known."""
-        self.source.take(news)
+    def take(self, news: News) -> bool:
+        """Let what is new be known. Returns whether there is anything to show."""
+        fresh = self.source.take(news)
         if self.timeline.edge is None:
             self.timeline.edge = next((event.step for event in news.events if isinstance(event, EdgeReached)), None)
         if len(self.source.history):
             self.timeline.reach(float(self.source.history.column("step")[-1]), final=self.source.condition == "finished")
+        return fresh
 
     @property
     def table(self) -> Table:
@@ -205,25 +206,30 @@ class Learn(Driving):
 
     # -- drawing
 
-    async def draw(self) -> None:
-        """Read what is new of the run shown, look whether its moment has come, and draw. Called by the clock alone."""
-        trip = self.trip
-        trip.take(news := await asyncio.to_thread(trip.source.read))
+    async def draw(self) -> bool:
+        """Read what is new of the run shown, look whether its moment has come, and draw; returns whether there was anything
+        to draw. Called by the clock alone.
+        """
+        trip, hurried = self.trip, self.app.pace.hurried
+        fresh = trip.take(news := await asyncio.to_thread(trip.source.read))
         if trip is not self.trip:
-            return
+            return False
         self.report(news.events)
         if self.seen_at is None and (row := happened(self.step, trip.table)) is not None:
             self.seen_at, self._seen_since = row, monotonic()
             trip.tell(Pause())
         if self.by_itself and self.seen_at is not None and self._seconds_left() <= 0 and self.at + 1 < len(STEPS):
             await self._go(self.at + 1)
-            return
+            return True
         self.where.show(self._where())
         self.waiting.show(self._waiting())
+        if not (fresh or hurried):
+            return False
         for panel in self._panels:
             if panel.display:
                 from_edge = self.step.from_edge or (isinstance(panel, LinePlot) and panel.spec.from_edge)
                 panel.show(trip.source.history, Window(*trip.timeline.window(from_edge)))
+        return True
 
     def _color(self, role: str) -> str:
         return role_color(self.app.theme, role)
