@@ -1,8 +1,10 @@
 """A line plot on the screen: it repaints the rows that changed, and keeps its axis as long as it serves."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
+from rich.segment import Segment
+from rich.style import Style
 from textual.content import Content
 from textual.events import Click, MouseEvent, MouseScrollDown, MouseScrollUp
 from textual.geometry import Region
@@ -14,6 +16,17 @@ from eos_tui import plots
 from eos_tui.axes import Limits
 from eos_tui.curves import Overlay, PlotSpec, Window
 from eos_tui.series import History
+
+
+class _Border(NamedTuple):
+    """A border: its first and last row, and the pieces at the sides of the others."""
+
+    key: tuple[int, int, Style]
+    """The width, height and style that it was drawn for."""
+    top: Strip
+    left: Segment
+    right: Segment
+    bottom: Strip
 
 
 class Drawing(Widget, can_focus=True):
@@ -37,6 +50,10 @@ class Drawing(Widget, can_focus=True):
         self._drawn_for: tuple[int, int, str] | None = None
         self._titles = "", ""
         self._retitling = False
+        self._kept_border: _Border | None = None
+        """The border as Textual drew it last; None where that may have changed."""
+        self._framed: dict[int, tuple[Strip, Strip]] = {}
+        """Each row of content, and what was sent for it: most are those of the frame before."""
 
     def content_strips(self, width: int, height: int, theme: str) -> list[Strip]:
         """The rows to show at this size."""
@@ -67,10 +84,42 @@ class Drawing(Widget, can_focus=True):
         style = self.visual_style.rich_style
         return self._strips[y].apply_style(style) if y < len(self._strips) else Strip.blank(self.size.width, style)
 
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """The rows with their border. Textual makes the top and the bottom one and the sides; made anew with each row, the
+        sides took longer than the plot.
+        """
+        width, height = self.outer_size
+        look = self.visual_style.rich_style
+        if self._drawn_for != self._drawing_for():
+            self._redraw()
+        if height != len(self._strips) + 2 or not self._strips:
+            return super().render_lines(crop)
+        if self._kept_border is None or self._kept_border.key != (width, height, look):
+            rows = [Widget.render_lines(self, Region(0, y, width, 1))[0] for y in (0, 1, height - 1)]
+            sides = list(rows[1])
+            self._kept_border, self._framed = _Border((width, height, look), rows[0], sides[0], sides[-1], rows[2]), {}
+        rows = [self._framed_row(y, self._kept_border) for y in crop.line_range]
+        return rows if crop.column_span == (0, width) else [row.crop(*crop.column_span) for row in rows]
+
+    def _framed_row(self, y: int, border: "_Border") -> Strip:
+        width, height, look = border.key
+        if y in (0, height - 1):
+            return border.bottom if y else border.top
+        strip = self._strips[y - 1]
+        known = self._framed.get(y)
+        if known is None or known[0] is not strip:
+            shown = Strip([border.left, *strip.apply_style(look), border.right], width)
+            for filter in self.get_line_filters():
+                shown = shown.apply_filter(filter, self.background_colors[1])
+            known = self._framed[y] = strip, shown
+        return known[1]
+
     def refresh(self, *regions: Region, repaint: bool = True, layout: bool = False, recompose: bool = False):
         """As any widget's; silent while the titles are set, which would otherwise repaint every row."""
         if self._retitling:
             return self
+        if not regions or any(not 0 <= region.y < self.size.height for region in regions):
+            self._kept_border = None
         return super().refresh(*regions, repaint=repaint, layout=layout, recompose=recompose)
 
     def on_resize(self) -> None:
