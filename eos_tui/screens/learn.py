@@ -212,7 +212,7 @@ class Learn(Driving):
         """
         trip, hurried = self.trip, self.app.pace.hurried
         fresh = trip.take(news := await asyncio.to_thread(trip.source.read))
-        if trip is not self.trip:
+        if trip is not self.trip or trip is self._kept:  # left meanwhile: a pause would come after the word to go on
             return False
         self.report(news.events)
         if self.seen_at is None and (row := happened(self.step, trip.table)) is not None:
