@@ -36,7 +36,8 @@ from eos_tui.widgets.portrait import PhasePortrait
 if TYPE_CHECKING:
     from eos_tui.app import EosApp
 
-WIDE = 110
+WIDE, ROOMY = 110, 32
+"""Columns from which the words stand beside the plots, and rows from which they are set apart."""
 READING_SECONDS = 12.0
 """Least time a step stays on the screen when the tour goes on by itself."""
 PAUSE_SECONDS = 5.0
@@ -170,7 +171,6 @@ class Learn(Driving):
         self.trip.tell(Resume())
         self.source = self.trip.source
         self.seen_at, self._since = None, monotonic()
-        self.words.update(self._words())
         grid = self.query_one("#grid", Grid)
         await grid.remove_children()
         specs = self.trip.specs(self.step.forms)
@@ -182,10 +182,13 @@ class Learn(Driving):
         self._arrange()
 
     def _words(self) -> Content:
-        step = self.step
+        """What the step says; beside the plots each formula on a line of its own, and where it is tall with room between."""
+        step, (width, height) = self.step, self.size
+        gap = "\n" if width >= WIDE and height >= ROOMY else ""
+        formula = step.formula.replace(",   ", "\n").replace("   ", "\n") if width >= WIDE else step.formula
         return Content.assemble(
-            (f"{self.at + 1} · {step.title}\n", "bold $primary"), f"{step.text}\n",
-            (f"{step.formula}\n", "bold"), (f"{step.source}\n", "$muted"),
+            (f"{self.at + 1} · {step.title}\n{gap}", "bold $primary"), f"{step.text}\n{gap}",
+            (f"{formula}\n", "bold"), (f"{step.source}\n{gap}", "$muted"),
             ("Watch: ", "bold"), f"{step.watch}.",
         )
 
@@ -195,6 +198,7 @@ class Learn(Driving):
     def _arrange(self) -> None:
         width, height = self.size
         self.set_class(width >= WIDE, "wide")
+        self.words.update(self._words())
         self.set_class(width < SMALLEST[0] or height < SMALLEST[1], "too-small")
         room = 2 if width >= WIDE or height >= 36 else 1
         for k, panel in enumerate(self._panels):
