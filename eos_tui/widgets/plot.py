@@ -1,7 +1,7 @@
 """A line plot on the screen: it repaints the rows that changed, and keeps its axis as long as it serves."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from rich.segment import Segment
 from rich.style import Style
@@ -16,17 +16,6 @@ from eos_tui import plots
 from eos_tui.axes import Limits
 from eos_tui.curves import Overlay, PlotSpec, Window
 from eos_tui.series import History
-
-
-class _Border(NamedTuple):
-    """A border: its first and last row, and the pieces at the sides of the others."""
-
-    key: tuple[int, int, Style]
-    """The width, height and style that it was drawn for."""
-    top: Strip
-    left: Segment
-    right: Segment
-    bottom: Strip
 
 
 class Drawing(Widget, can_focus=True):
@@ -50,8 +39,12 @@ class Drawing(Widget, can_focus=True):
         self._drawn_for: tuple[int, int, str] | None = None
         self._titles = "", ""
         self._retitling = False
-        self._kept_border: _Border | None = None
-        """The border as Textual drew it last; None where that may have changed."""
+        self._framed_for: tuple[int, int, Style] | None = None
+        """The size and style that the rows below are for."""
+        self._edges: dict[int, Strip] = {}
+        """The rows of the border, as Textual drew them last."""
+        self._sides: tuple[Segment, Segment] | None = None
+        """What stands to the left and right of every other row; None where that may have changed."""
         self._framed: dict[int, tuple[Strip, Strip]] = {}
         """Each row of content, and what was sent for it: most are those of the frame before."""
 
@@ -88,27 +81,36 @@ class Drawing(Widget, can_focus=True):
         """The rows with their border. Textual makes the top and the bottom one and the sides; made anew with each row, the
         sides took longer than the plot.
         """
-        width, height = self.outer_size
-        look = self.visual_style.rich_style
         if self._drawn_for != self._drawing_for():
             self._redraw()
-        if height != len(self._strips) + 2 or not self._strips:
+        width, height = self.outer_size
+        if not self._strips or height != len(self._strips) + 2:
             return super().render_lines(crop)
-        if self._kept_border is None or self._kept_border.key != (width, height, look):
-            rows = [Widget.render_lines(self, Region(0, y, width, 1))[0] for y in (0, 1, height - 1)]
-            sides = list(rows[1])
-            self._kept_border, self._framed = _Border((width, height, look), rows[0], sides[0], sides[-1], rows[2]), {}
-        rows = [self._framed_row(y, self._kept_border) for y in crop.line_range]
+        if self._framed_for != (framed_for := (width, height, self.visual_style.rich_style)):
+            self._framed_for, self._sides = framed_for, None
+            self._edges.clear()
+        if self._sides is None:
+            row = list(self._by_textual(1))
+            self._sides = row[0], row[-1]
+            self._framed.clear()
+        rows = [self._edge(y) if y in (0, height - 1) else self._between(self._sides, y) for y in crop.line_range]
         return rows if crop.column_span == (0, width) else [row.crop(*crop.column_span) for row in rows]
 
-    def _framed_row(self, y: int, border: "_Border") -> Strip:
-        width, height, look = border.key
-        if y in (0, height - 1):
-            return border.bottom if y else border.top
-        strip = self._strips[y - 1]
-        known = self._framed.get(y)
+    def _by_textual(self, y: int) -> Strip:
+        """A row as any widget's."""
+        return super().render_lines(Region(0, y, self.outer_size.width, 1))[0]
+
+    def _edge(self, y: int) -> Strip:
+        """The first or last row."""
+        if y not in self._edges:
+            self._edges[y] = self._by_textual(y)
+        return self._edges[y]
+
+    def _between(self, sides: tuple[Segment, Segment], y: int) -> Strip:
+        """A row of content with its sides."""
+        strip, known = self._strips[y - 1], self._framed.get(y)
         if known is None or known[0] is not strip:
-            shown = Strip([border.left, *strip.apply_style(look), border.right], width)
+            shown = Strip([sides[0], *strip.apply_style(self.visual_style.rich_style), sides[1]], self.outer_size.width)
             for filter in self.get_line_filters():
                 shown = shown.apply_filter(filter, self.background_colors[1])
             known = self._framed[y] = strip, shown
@@ -118,8 +120,12 @@ class Drawing(Widget, can_focus=True):
         """As any widget's; silent while the titles are set, which would otherwise repaint every row."""
         if self._retitling:
             return self
-        if not regions or any(not 0 <= region.y < self.size.height for region in regions):
-            self._kept_border = None
+        if not regions:
+            self._sides = None
+            self._edges.clear()
+        for region in regions:
+            if not 0 <= region.y < self.size.height:
+                self._edges.pop(region.y + 1, None)
         return super().refresh(*regions, repaint=repaint, layout=layout, recompose=recompose)
 
     def on_resize(self) -> None:
