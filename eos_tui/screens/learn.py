@@ -271,9 +271,10 @@ class Learn(Driving):
         done = Content.assemble((f"{'+' if self.ascii else '✓'} At step {at:,.0f}: {step.waits_for}. ", f"bold {self._color('good')}"))
         if last:
             return done + Content("That was the tour: o opens this run, esc the launcher.")
+        waits = "The engine waits. " if source.condition in LIVE else ""
         if self.by_itself:
-            return done + Content(f"The engine waits. On in {max(self._seconds_left(), 0):.0f} s; space now, a holds.")
-        return done + Content("The engine waits. Space goes on.")
+            return done + Content(f"{waits}On in {max(self._seconds_left(), 0):.0f} s; space now, a holds.")
+        return done + Content(f"{waits}Space goes on.")
 
     def _seconds_left(self) -> float:
         """Until the tour goes on by itself."""
