@@ -1,7 +1,7 @@
 """One run, followed: its rows, its journal and its engine's last word, read from the run directory alone.
 
-Reading and taking are apart: `read` touches the disk and may run in a thread, `take` changes what the screen shows and
-runs where the screen is drawn. A live run, a finished one and one that is played again go through the same two calls.
+Reading and taking are apart: `read` and `read_on` touch the disk and may run in a thread, `take` changes what the screen
+shows and runs where the screen is drawn. A live run, a finished one and one that is played again go through the same calls.
 """
 
 from collections.abc import Mapping, Sequence
@@ -108,6 +108,11 @@ class Source:
         provenance = None if self._identified else self.run.provenance()
         log = launch.log_tail(self.run) if condition == "crashed" else ""
         return News(rows, [_told(event) for event in self._events.poll()], cleaned(state), condition, log, len(rows) == BLOCK, provenance)
+
+    def read_on(self, news: News) -> News:
+        """The next rows of a record that is being caught up with; all else is as it was a moment before."""
+        rows = news.rows[:0] if self.frozen else self._rows.poll(BLOCK)
+        return news._replace(rows=rows, events=[], more=len(rows) == BLOCK, provenance=None)
 
     def take(self, news: News) -> bool:
         """Make it what is known, and move on what is played again. Returns whether there is anything new to show."""

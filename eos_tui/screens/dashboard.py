@@ -41,7 +41,7 @@ PAGE_ORDER = ("sharpness", "loss", "x", "y", panels.PORTRAIT, "distance")
 WIDE, ROW_HEIGHT, SQUARE = 110, 9, 36
 """Columns from which three plots stand side by side; rows that a plot wants at least; columns for a small square one."""
 SMALLEST = (40, 12)
-LOADING_SECONDS = 0.4
+LOADING_SECONDS = 0.6
 """How long rows are read before a frame shows those there are."""
 
 
@@ -188,7 +188,7 @@ class Dashboard(Viewing):
             news = await reading
             late = monotonic() - began > LOADING_SECONDS
             if news.more and not late:  # the next rows are read while these are taken
-                reading = threads.run_in_executor(None, self.source.read)
+                reading = threads.run_in_executor(None, self.source.read_on, news)
             fresh |= self.take(news)
             if not news.more:
                 break
