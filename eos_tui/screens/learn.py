@@ -250,10 +250,12 @@ class Learn(Driving):
             Content.assemble((f" tour {self.at + 1}/{len(STEPS)}", "bold"), (f"  {source.run.spec.name}", muted)),
             Content.assemble((f"{plain if self.ascii else sign} {word}", f"bold {self._color(role)}")),
             Content.assemble(("step ", muted), (f"{source.step:,}", "bold")),
-            Content.assemble(("ηS/2 ", muted), gauge(share, 12 if width < WIDE else 24, self._color, self.ascii),
-                             (f" {share:.3f}" if math.isfinite(share) else "     –", "bold")),
         ]
-        return Content("   ").join(parts)
+        gap, number = Content("   "), f" {share:.3f}" if math.isfinite(share) else "     –"
+        room = width - gap.join([*parts, Content("ηS/2 " + number)]).cell_length
+        cells = max(min(12 if width < WIDE else 24, room), 5)
+        parts.append(Content.assemble(("ηS/2 ", muted), gauge(share, cells, self._color, self.ascii), (number, "bold")))
+        return gap.join(parts)
 
     def _waiting(self) -> Content:
         """What the step waits for and how it stands; once it has happened, where, and what comes next."""
