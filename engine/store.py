@@ -107,9 +107,11 @@ class Run:
         except (OSError, ValueError, RecursionError):  # ValueError: msgspec's own errors, and text that is not UTF-8
             return State()
 
-    def liveness(self) -> Liveness:
-        """Its status, or `crashed` when the engine is gone without a word, `silent` when another host has not spoken."""
-        state = self.state()
+    def liveness(self, state: State | None = None) -> Liveness:
+        """Its status, or `crashed` when the engine is gone without a word, `silent` when another host has not spoken. The
+        state is read where it is not given.
+        """
+        state = state or self.state()
         if state.status == "finished":
             return "finished"
         if state.host in ("", socket.gethostname()):
@@ -194,6 +196,8 @@ class EventTail:
         """The events that came since the last call; a line still being written waits for the next."""
         try:
             with open_plain(self.path) as handle:
+                if os.fstat(handle.fileno()).st_size <= self.offset:
+                    return []
                 handle.seek(self.offset)
                 body = handle.read(MAX_JOURNAL_BYTES)
         except OSError:

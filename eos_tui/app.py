@@ -1,6 +1,7 @@
 """The app: one clock, two screens, and a way out that leaves the engine running."""
 
 import asyncio
+import gc
 import os
 import signal
 import time
@@ -59,6 +60,15 @@ def place_of(screen: Screen) -> keys.Place:
     """Where a screen is, as the table of keys says it."""
     places: tuple[tuple[type[Screen], keys.Place], ...] = ((Launcher, "launcher"), (Dashboard, "dashboard"), (Learn, "tour"))
     return next((place for kind, place in places if isinstance(screen, kind)), "anywhere")
+
+
+def _collect_from_here() -> None:
+    """Collect garbage again where the start was made without, and leave out what stands by now: looking through all of it
+    would stop the view for 70 ms every now and then.
+    """
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
 
 
 class EosApp(App[int], inherit_bindings=False):
@@ -123,6 +133,7 @@ class EosApp(App[int], inherit_bindings=False):
             self.seen = self._first
             await self.push_screen(Dashboard(self._first, self.ascii))
         self.run_worker(self.pace.run(self._draw, self._ask), name="pace")
+        self.call_after_refresh(_collect_from_here)
 
     def get_driver_class(self) -> type[Driver]:
         found = super().get_driver_class()
@@ -134,17 +145,17 @@ class EosApp(App[int], inherit_bindings=False):
 
     # -- the clock
 
-    async def _draw(self) -> None:
-        """Draw the dashboard, the tour or the launcher, whichever is uppermost."""
+    async def _draw(self) -> bool:
+        """Draw the dashboard, the tour or the launcher, whichever is uppermost, and say whether it had anything to show."""
         for screen in reversed(self.screen_stack):
             if isinstance(screen, Dashboard | Launcher | Learn):
-                if not screen.is_mounted:
-                    return
-                await screen.draw()
+                if not screen.is_mounted or not await screen.draw():
+                    return False
                 top = self.screen_stack[-1:]  # empty when the app was left meanwhile
                 if top and isinstance(top[0], LivePage):
                     top[0].paint()
-                return
+                return True
+        return False
 
     def _ask(self) -> bool:
         """Put the question for the cursor's place behind the frame. A browser and a test have no terminal to ask."""

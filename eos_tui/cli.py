@@ -5,6 +5,7 @@ that both get ready at the same time, and jax never comes into this process unle
 """
 
 import difflib
+import gc
 import os
 import shutil
 import sys
@@ -253,6 +254,7 @@ def doctor(*, json: Annotated[bool, _switch("Print one JSON array.")] = False) -
 def view(run: Run | None, look: Look, tour: bool = False) -> int:
     """Show a run, the tour or the launcher, until the user leaves; then say how to come back."""
     settings = need_terminal(look)
+    gc.disable()  # until the app stands: what is made until then stays
     from eos_tui.app import HANGUP_STATUS, EosApp
 
     if "utf" not in (sys.stderr.encoding or "").lower():  # Textual writes there

@@ -2,10 +2,12 @@
 
 After each frame it asks the terminal where its cursor is (`ESC [6n`) and draws the next one only when the answer is here.
 The answer comes through the same pipe as the picture, so a slow link gets fewer frames instead of a queue of stale ones,
-and a key is answered after one frame at most. A terminal that does not answer is drawn once a second.
+and a key is answered after one frame at most. A terminal that does not answer is drawn once a second. Behind frames that
+had nothing new to show it is asked once a second, only to notice when it is gone.
 """
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from time import monotonic
 
@@ -15,6 +17,8 @@ PATIENCE_SECONDS = 2.0
 """Wait for an answer before the terminal counts as slow."""
 LOST_SECONDS = 10.0
 """Wait for an answer from a terminal that has answered before; after that the answer is taken for lost."""
+RESTING_SECONDS = 1.0
+"""Longest time without a question, and without a whole frame, while there is nothing new to show."""
 UNFOCUSED_SECONDS = 0.5
 """Least time between frames while the terminal has not got the focus."""
 
@@ -29,7 +33,9 @@ class Pace:
         self.answers = 0
         self.slow = False
         """The terminal is behind, or does not answer."""
-        self._asked = 0
+        self.hurried = True
+        """Whether the frame being drawn was asked for: then it is to show everything, new or not."""
+        self._asked, self._asked_at = 0, -math.inf
         self._answered = asyncio.Event()
         self._hurry = asyncio.Event()
 
@@ -48,16 +54,19 @@ class Pace:
         """Whether an answer is outstanding."""
         return self.answers < self._asked
 
-    async def run(self, draw: Callable[[], Awaitable[None]], ask: Callable[[], bool]) -> None:
-        """Draw for ever. `ask` puts the question behind the frame; False says that there is no terminal to ask."""
+    async def run(self, draw: Callable[[], Awaitable[bool]], ask: Callable[[], bool]) -> None:
+        """Draw for ever. `draw` says whether there was anything to show; `ask` puts the question behind the frame, and False
+        says that there is no terminal to ask.
+        """
         while True:
             began = monotonic()
+            self.hurried = self._hurry.is_set() or not self.frames
             self._hurry.clear()
-            await draw()
+            shown = await draw()
             self.frames += 1
             self._answered.clear()
-            if ask():
-                self._asked += 1
+            if (shown or began - self._asked_at >= RESTING_SECONDS) and ask():
+                self._asked, self._asked_at = self._asked + 1, began
                 await self._taken()
             interval = max(self.interval, 1.0 if self.slow else 0.0, 0.0 if self.focused else UNFOCUSED_SECONDS)
             await self._sleep(interval - (monotonic() - began))

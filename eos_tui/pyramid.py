@@ -161,9 +161,10 @@ class Extremes(Pyramid):
         return pairs
 
     def folded(self, blocks: np.ndarray) -> np.ndarray:
-        pairs = np.stack([-blocks.min(axis=1), blocks.max(axis=1)])
-        if not np.isfinite(pairs).all():  # a block with NaN or ±inf in it has them for its extremes
-            broken = np.flatnonzero(~np.isfinite(pairs).all(axis=0))
+        pairs = np.stack([-np.fmin.reduce(blocks, axis=1), np.fmax.reduce(blocks, axis=1)])
+        pairs[np.isnan(pairs)] = -np.inf  # no value in the whole block
+        broken = np.flatnonzero((pairs == np.inf).any(axis=0))  # one with ±inf in it has that for an extreme
+        if len(broken):
             pairs[:, broken] = super().folded(blocks[broken])
         return pairs
 

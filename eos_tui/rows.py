@@ -67,6 +67,8 @@ class OnDisk:
 
     PAGE = 64
     """Rows read together where single ones are asked for."""
+    STRETCH = 512
+    """Rows copied together into columns."""
 
     def __init__(self, path: Path, width: int):
         self.count = 0
@@ -86,14 +88,20 @@ class OnDisk:
         self._pages = None
 
     def trim(self) -> None:
-        if len(self._tail) + len(self._fresh) > 2 * TAIL:
-            self._tail = np.concatenate([self._tail[max(len(self._tail) - TAIL, 0) :], self._fresh[-TAIL:]])[-TAIL:].copy()
+        if len(self._fresh) >= TAIL:
+            self._tail = self._fresh[-TAIL:].copy()
+        elif len(self._tail) + len(self._fresh) > 2 * TAIL:
+            self._tail = np.concatenate([self._tail[len(self._fresh) - TAIL :], self._fresh])
         else:
             self._tail = np.concatenate([self._tail, self._fresh])
         self._fresh = self._fresh[:0]
 
     def read(self, columns: list[int], start: int, stop: int) -> np.ndarray:
-        return np.ascontiguousarray(self._between(start, stop)[:, columns].T)
+        rows = self._between(start, stop)
+        found = np.empty((len(columns), len(rows)))
+        for first in range(0, len(rows), self.STRETCH):  # turned over piece by piece, in the processor's cache
+            found[:, first : first + self.STRETCH] = rows[first : first + self.STRETCH].T[columns]
+        return found
 
     def gather(self, column: int, rows: np.ndarray) -> np.ndarray:
         kept = self.count - len(self._tail)

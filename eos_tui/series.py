@@ -15,7 +15,7 @@ from eos_tui.pyramid import Extremes, Pyramid, Sums
 from eos_tui.rows import InMemory, OnDisk, Rows
 from eos_tui.ruler import Ruler
 
-CHUNK = 8192
+CHUNK = 16384
 """Rows looked at in one go when columns are caught up with."""
 PIECE = 512
 """Rows looked at together for last values: few enough to stay in the processor's cache."""
@@ -250,21 +250,25 @@ class History:
             behind = [each for each in behind if stop < total]
 
     def _note_last(self, rows: np.ndarray) -> None:
-        """Where the columns have their last two values, of the rows about to be appended: looked for from the end."""
+        """Where the columns have their last two values, of the rows about to be appended: looked for from the end, and on
+        from the last few rows only in columns that have any.
+        """
         newest, before = np.full(rows.shape[1], -1), np.full(rows.shape[1], -1)
+        held = np.arange(rows.shape[1])
         for stop in range(len(rows), 0, -PIECE):
             start = max(stop - PIECE, 0)
-            known = np.isfinite(rows[start:stop])
-            held = np.flatnonzero(known.any(axis=0) & (before < 0))
-            known = known[:, held]
+            known = np.isfinite(rows[start:stop, held] if len(held) < rows.shape[1] else rows[start:stop])
             first = np.flatnonzero(newest[held] < 0)
             last = _last_true(known[:, first])
-            newest[held[first]] = start + last
-            known[last, first] = False
+            newest[held[first]] = np.where(last >= 0, start + last, -1)
+            known[last[last >= 0], first[last >= 0]] = False
             last = _last_true(known)
             before[held] = np.where(last >= 0, start + last, -1)
-            if (before >= 0).all():
+            held = held[last < 0]
+            if not len(held):
                 break
+            if stop == len(rows) and start:
+                held = held[np.isfinite(rows[:start]).any(axis=0)[held]]
         found = np.flatnonzero(newest >= 0)
         earlier, count = before[found], self._rows.count
         self._row_before[found] = np.where(earlier >= 0, count + earlier, self._last_row[found])

@@ -1,7 +1,7 @@
 """One run, followed: its rows, its journal and its engine's last word, read from the run directory alone.
 
-Reading and taking are apart: `read` touches the disk and may run in a thread, `take` changes what the screen shows and
-runs where the screen is drawn. A live run, a finished one and one that is played again go through the same two calls.
+Reading and taking are apart: `read` and `read_on` touch the disk and may run in a thread, `take` changes what the screen
+shows and runs where the screen is drawn. A live run, a finished one and one that is played again go through the same calls.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,6 +45,11 @@ class News(NamedTuple):
     """Whether rows are left to read."""
     provenance: Mapping[str, Any] | None = None
     """As the engine wrote it at its start; read once."""
+
+
+    def tells_more(self, state: State, condition: Condition) -> bool:
+        """Whether anything in it was not known, given the engine's last word and condition."""
+        return bool(len(self.rows) or self.events or self.provenance) or (self.state, self.condition) != (state, condition)
 
 
 class DataFacts(NamedTuple):
@@ -97,14 +102,21 @@ class Source:
         nothing = np.empty((0, len(self.columns)))
         if not self.run.path.is_dir():
             return News(nothing, [], self.engine, "removed", "")
-        state, condition = self.run.state(), self.run.liveness()  # before the rows: "finished" then means all of them
+        state = self.run.state()  # before the rows: "finished" then means all of them
+        condition = self.run.liveness(state)
         rows = nothing if self.frozen else self._rows.poll(BLOCK)
         provenance = None if self._identified else self.run.provenance()
         log = launch.log_tail(self.run) if condition == "crashed" else ""
         return News(rows, [_told(event) for event in self._events.poll()], cleaned(state), condition, log, len(rows) == BLOCK, provenance)
 
-    def take(self, news: News) -> None:
-        """Make it what is known, and move on what is played again."""
+    def read_on(self, news: News) -> News:
+        """The next rows of a record that is being caught up with; all else is as it was a moment before."""
+        rows = news.rows[:0] if self.frozen else self._rows.poll(BLOCK)
+        return news._replace(rows=rows, events=[], more=len(rows) == BLOCK, provenance=None)
+
+    def take(self, news: News) -> bool:
+        """Make it what is known, and move on what is played again. Returns whether there is anything new to show."""
+        fresh = self.replay is not None or news.tells_more(self.engine, self.condition)
         self.history.extend(news.rows)
         self.journal += news.events
         self.engine, self.condition, self.log = news.state, news.condition, news.log
@@ -114,6 +126,7 @@ class Source:
         if self.replay is not None:
             self.replay.tick(self.history.last_step)
             self.history.limit = self.history.row_near(self.replay.step) + 1
+        return fresh
 
     # -- as it is shown
 

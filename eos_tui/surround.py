@@ -190,35 +190,45 @@ def legend_entries(spec: PlotSpec, history: History, traces: list[Envelope], wid
     return entries
 
 
+class Place(NamedTuple):
+    """Where an entry of the legend stands."""
+
+    row: int
+    column: int
+    entry: Entry | None
+    """None for the ellipsis that stands for those left out."""
+
+
+def legend_places(entries: list[Entry], width: int, rows: int) -> list[Place]:
+    """The entries one after the other in so many rows; those too long for the room left are left out, and an ellipsis says so."""
+    found, row, column, left_out = list[Place](), 0, 0, False
+    for k, entry in enumerate(entries):
+        size = len(entry.name) + 3
+        if column and column + size > width and row + 1 < rows:
+            row, column = row + 1, 0
+        ellipsis = 2 if row + 1 == rows and (left_out or k + 1 < len(entries)) else 0
+        if column + size > width - ellipsis:
+            left_out = True
+            continue
+        found.append(Place(row, column, entry))
+        column += size + 2
+    return [*found, Place(row, min(column, width - 1), None)] if left_out else found
+
+
 def legend_rows(entries: list[Entry], width: int) -> int:
     """Rows that a legend takes in so many cells."""
-    rows, column = 1, 0
-    for entry in entries:
-        size = len(entry.name) + 3
-        if column and column + size > width:
-            rows, column = rows + 1, 0
-        column += size + 2
-    return rows
+    return max((place.row for place in legend_places(entries, width, len(entries))), default=0) + 1
 
 
 def legend(canvas: Canvas, box: Box, entries: list[Entry], theme: str) -> None:
-    """The legend, on as many rows as it was given; names too long for the room left are left out, and an ellipsis says so."""
+    """The legend, on as many rows as it was given."""
     muted = role_style(theme, "muted")
-    row, column, end = 0, box.left, canvas.width
-    left_out = 0
-    for k, entry in enumerate(entries):
-        size = len(entry.name) + 3
-        if column + size > end and row + 1 < box.top:
-            row, column = row + 1, box.left
-        last_row = row + 1 >= box.top
-        if column + size > end - (2 if last_row and (left_out or k + 1 < len(entries)) else 0):
-            left_out += 1
-            continue
-        canvas.text(row, column, entry.sample, role_style(theme, entry.role))
-        canvas.text(row, column + 3, entry.name, muted)
-        column += size + 2
-    if left_out:
-        canvas.text(row, min(column, end - 1), "." if canvas.ascii else "…", muted)
+    for row, column, entry in legend_places(entries, canvas.width - box.left, max(box.top, 1)):
+        if entry is None:
+            canvas.text(row, box.left + column, "." if canvas.ascii else "…", muted)
+        else:
+            canvas.text(row, box.left + column, entry.sample, role_style(theme, entry.role))
+            canvas.text(row, box.left + column + 3, entry.name, muted)
 
 
 def badges(

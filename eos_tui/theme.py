@@ -86,6 +86,9 @@ THEMES: tuple[Theme, ...] = (
         variables={
             **BUILTIN_THEMES["ansi-dark"].variables, **_PALETTES[ANSI], "text-muted": "ansi_bright_black",
             "border-blurred": "ansi_bright_black", "footer-key-foreground": "ansi_cyan",
+            **_highlight("ansi_default", "ansi_default", "ansi_default"),  # no ground of sixteen suits every role's colour
+            "block-cursor-text-style": "bold underline", "block-cursor-blurred-text-style": "underline",
+            **_scrollbar("ansi_bright_black", "ansi_cyan", "ansi_default"),
         },
     ),
 )

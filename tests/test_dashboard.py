@@ -4,17 +4,19 @@ import math
 import re
 
 import pytest
+from textual.geometry import Region
+from textual.widget import Widget
 
 from engine import store
 from engine.control import Anchored
 from engine.store import State
-from eos_tui import panels
+from eos_tui import panels, theme
 from eos_tui.screens.dashboard import Dashboard
 from eos_tui.screens.formula import Formula
 from eos_tui.screens.journal import Events
 from eos_tui.widgets.header import gauge
 from eos_tui.widgets.journal import retold
-from eos_tui.widgets.plot import LinePlot
+from eos_tui.widgets.plot import Drawing, LinePlot
 from eos_tui.widgets.portrait import PhasePortrait
 
 from piloting import SIZES, frames, opened, text_of, until
@@ -82,6 +84,44 @@ async def test_a_run_removed_while_open_is_said_to_be_gone(runs):
         store.remove(run)
         await frames(app, 2)
         assert "removed" in text_of(app)
+
+
+async def test_a_plot_draws_its_rows_and_border_as_textual_would(runs):
+    async with opened(make_run(runs, 120)) as (app, pilot):
+        app.theme = theme.DARK
+        for key in ("tab", "c", "left", "y", "enter", "escape", "t", "tab", "t", "tab"):
+            await pilot.press(key)
+            await frames(app)
+            await pilot.pause()
+            for plot in app.screen.query(Drawing):
+                if plot.display and plot.size:
+                    for part in (Region(0, 0, *plot.outer_size), Region(3, 1, 9, 3)):
+                        shown = [list(_cells(row)) for row in plot.render_lines(part)]
+                        plot._styles_cache.clear()
+                        assert shown == [list(_cells(row)) for row in Widget.render_lines(plot, part)]
+
+
+def _cells(row):
+    """Character and style of each cell."""
+    return ((character, style) for text, style, _ in row for character in text)
+
+
+async def test_a_run_at_rest_is_not_painted_and_what_comes_is(runs, monkeypatch):
+    monkeypatch.setattr("eos_tui.screens.dashboard.RESTING_SECONDS", 3600)
+    run = make_run(runs)
+    async with opened(run) as (app, pilot):
+        await frames(app, 3)
+        painted = []
+        monkeypatch.setattr(app.screen, "paint", lambda: painted.append(app.pace.frames))
+        await frames(app, 5)
+        assert not painted
+        await pilot.press("c")
+        await until(lambda: len(painted) == 1)
+        with store.Writer(run) as writer:
+            writer.append(rows_of(run, 400, 401))
+        await until(lambda: len(painted) == 2)
+        await pilot.press("g")
+        await until(lambda: len(painted) > 4)
 
 
 async def test_a_diverged_run_stays_drawable(runs):

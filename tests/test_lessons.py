@@ -171,9 +171,9 @@ async def test_the_run_of_a_step_opens_and_its_engine_goes_on(begun):
         await until(lambda: touring(app))
         await pilot.press("o")
         await until(lambda: isinstance(app.screen, Dashboard))
-        await until(lambda: len(begun["fashion"].commands) >= 2)
-        assert all(isinstance(command, Resume | Pause) for command in begun["fashion"].commands)
-        assert isinstance(begun["fashion"].commands[-1], Resume)
+        told = begun["fashion"].commands
+        await until(lambda: len(told) >= 2 and isinstance(told[-1], Resume))
+        assert all(isinstance(command, Resume | Pause) for command in told)
 
 
 @pytest.mark.parametrize("size", [(40, 12), (60, 20), (80, 24), (120, 40), (200, 50)])

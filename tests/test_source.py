@@ -72,3 +72,15 @@ def test_a_long_record_is_read_in_blocks_until_nothing_is_left(runs, monkeypatch
         more.append(news.more)
     assert more == [True, True, False]
     assert len(source.history) == 400
+
+
+def test_the_rest_of_a_long_record_is_read_without_looking_at_all_else_again(runs, monkeypatch):
+    monkeypatch.setattr("eos_tui.source.BLOCK", 150)
+    source = Source(make_run(runs))
+    source.take(news := source.read())
+    known = source.journal[:]
+    while news.more:
+        source.take(news := source.read_on(news))
+    assert len(source.history) == 400
+    assert source.journal == known
+    assert source.condition == "finished"

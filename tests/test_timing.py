@@ -1,6 +1,7 @@
 """The clock that draws, and the time axis, apart from any widget."""
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 
@@ -14,8 +15,9 @@ async def test_the_clock_waits_for_the_terminal_and_goes_on_without_one():
     drawn, questions = [], []
     pace = Pace(fps=10)
 
-    async def draw() -> None:
+    async def draw() -> bool:
         drawn.append(len(questions))
+        return True
 
     def ask() -> bool:
         questions.append(True)
@@ -39,8 +41,8 @@ async def test_a_terminal_that_never_answers_is_drawn_once_a_second(monkeypatch)
     monkeypatch.setattr("eos_tui.pace.PATIENCE_SECONDS", 0.05)
     pace = Pace(fps=10)
 
-    async def draw() -> None:
-        pass
+    async def draw() -> bool:
+        return True
 
     task = asyncio.create_task(pace.run(draw, lambda: True))
     await until(lambda: pace.slow)
@@ -50,6 +52,41 @@ async def test_a_terminal_that_never_answers_is_drawn_once_a_second(monkeypatch)
     pace.hurry()  # a key is answered at once all the same
     await until(lambda: pace.frames > before, seconds=0.5)
     task.cancel()
+
+
+async def test_behind_a_frame_with_nothing_new_the_terminal_is_asked_once_a_second():
+    asked = []
+    pace = Pace(fps=10)
+
+    async def draw() -> bool:
+        return False
+
+    def ask() -> bool:
+        asked.append(pace.frames)
+        pace.answered()
+        return True
+
+    task = asyncio.create_task(pace.run(draw, ask))
+    await until(lambda: len(asked) == 3)
+    task.cancel()
+    assert asked[0] == 1
+    assert min(b - a for a, b in pairwise(asked)) >= 5
+
+
+async def test_a_frame_knows_whether_it_was_asked_for():
+    told = []
+    pace = Pace(fps=10)
+
+    async def draw() -> bool:
+        told.append(pace.hurried)
+        if len(told) == 3:
+            pace.hurry()
+        return False
+
+    task = asyncio.create_task(pace.run(draw, lambda: False))
+    await until(lambda: len(told) >= 5)
+    task.cancel()
+    assert told[:5] == [True, False, False, True, False]
 
 
 def test_the_axis_grows_in_strides():

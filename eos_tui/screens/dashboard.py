@@ -14,6 +14,7 @@ from engine.spec import Phase
 from engine.store import Run
 from eos_tui import axes, panels
 from eos_tui.keys import bindings
+from eos_tui.pace import RESTING_SECONDS
 from eos_tui.plots import Window
 from eos_tui.screens.assumptions import Assumptions
 from eos_tui.screens.driving import ACTIONS
@@ -40,7 +41,7 @@ PAGE_ORDER = ("sharpness", "loss", "x", "y", panels.PORTRAIT, "distance")
 WIDE, ROW_HEIGHT, SQUARE = 110, 9, 36
 """Columns from which three plots stand side by side; rows that a plot wants at least; columns for a small square one."""
 SMALLEST = (40, 12)
-LOADING_SECONDS = 0.4
+LOADING_SECONDS = 0.6
 """How long rows are read before a frame shows those there are."""
 
 
@@ -86,6 +87,7 @@ class Dashboard(Viewing):
         self.zoomed = False
         self._shown: tuple | None = None
         """What the panels were last asked to show."""
+        self._painted_at = -math.inf
         self._plan: Plan | None = None
         self._laid_out: tuple[int, int, list[Panel]] | None = None
         # Kept by name: a frame may still be on its way when the screen is taken down and finds nothing any more.
@@ -175,28 +177,32 @@ class Dashboard(Viewing):
 
     # -- drawing
 
-    async def draw(self) -> None:
-        """Read what is new and show it. Called by the clock alone."""
+    async def draw(self) -> bool:
+        """Read what is new and show it; returns whether there was anything to show. Called by the clock alone."""
+        fresh = self.app.pace.hurried or self.portrait.start is not None or monotonic() - self._painted_at >= RESTING_SECONDS
         for other, _ in self.compared:
-            other.take(await asyncio.to_thread(other.read))
+            fresh |= other.take(await asyncio.to_thread(other.read))
         began, threads = monotonic(), asyncio.get_running_loop()
         reading = threads.run_in_executor(None, self.source.read)
         while True:
             news = await reading
             late = monotonic() - began > LOADING_SECONDS
             if news.more and not late:  # the next rows are read while these are taken
-                reading = threads.run_in_executor(None, self.source.read)
-            self.take(news)
+                reading = threads.run_in_executor(None, self.source.read_on, news)
+            fresh |= self.take(news)
             if not news.more:
                 break
             if late:
                 self.app.pace.hurry()
                 break
-        self.paint()
+        if fresh:
+            self._painted_at = monotonic()
+            self.paint()
+        return fresh
 
-    def take(self, news: News) -> None:
-        """Let what is new be known, and tell what answers a command of ours."""
-        self.source.take(news)
+    def take(self, news: News) -> bool:
+        """Let what is new be known, and tell what answers a command of ours. Returns whether there is anything to show."""
+        fresh = self.source.take(news)
         if not self.source.frozen:
             if self.timeline.edge is None:
                 self.timeline.edge = first_edge(news.events)
@@ -204,6 +210,7 @@ class Dashboard(Viewing):
             self.timeline.head = replay.step if replay else None
             self.timeline.reach(replay.last if replay else self.source.history.last_step, final=over)
         self.report(news.events)
+        return fresh
 
     def paint(self) -> None:
         """Draw what is known."""

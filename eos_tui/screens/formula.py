@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -15,24 +15,31 @@ from engine.columns import Column
 from eos_tui.source import DataFacts
 
 
-def entry(column: Column, value: float, when: str = "") -> Content:
+class Entry(NamedTuple):
+    """One thing told of: its name, and below it, set in from the left however it wraps, the rest."""
+
+    head: Content
+    rest: Content
+
+
+def entry(column: Column, value: float, when: str = "") -> Entry:
     """One quantity: its present value in six digits, or that of another moment as it is stored."""
     unit = f" {column.unit}" if column.unit else ""
     shown = f"{value!r}{unit}" if when else f"{value:.6g}{unit}"
     shown = shown if math.isfinite(value) else "no value" if when else "no value yet"
-    return Content.assemble(
-        (column.symbol, "bold $accent"), (f"  {column.words}\n", "bold"),
-        f"    {column.formula}\n",
-        (f"    {column.source} · column {column.name} · {when or 'now'} {shown}\n", "$text-muted"),
+    return Entry(
+        Content.assemble((column.symbol, "bold $accent"), (f"  {column.words}", "bold")),
+        Content.assemble(
+            f"{column.formula}\n", (f"{column.source} · column {column.name} · {when or 'now'} {shown}", "$text-muted")),
     )
 
 
-def origin(data: DataFacts) -> Content:
+def origin(data: DataFacts) -> Entry:
     """Where the data of a run come from."""
-    said = [f"    {text}\n" for text in (data.rule, data.origin) if text]
-    return Content.assemble(
-        ("data", "bold $accent"), (f"  {data.name}\n", "bold"), *said,
-        (f"    SHA-256 of the prepared examples {data.sha256 or 'not recorded'}\n", "$text-muted"),
+    said = [f"{text}\n" for text in (data.rule, data.origin) if text]
+    return Entry(
+        Content.assemble(("data", "bold $accent"), (f"  {data.name}", "bold")),
+        Content.assemble(*said, (f"SHA-256 of the prepared examples {data.sha256 or 'not recorded'}", "$text-muted")),
     )
 
 
@@ -40,6 +47,7 @@ class Formula(ModalScreen[None]):
     """The quantities of one plot, and where the run's data come from."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,i,enter", "dismiss(None)", "close")]
+    DEFAULT_CSS = "Formula .rest { padding-left: 4; margin-bottom: 1; }"
 
     def __init__(self, title: str, columns: Sequence[Column], row: Mapping[str, float], when: str = "",
                  data: DataFacts | None = None):
@@ -51,4 +59,6 @@ class Formula(ModalScreen[None]):
             page.border_title = self._title
             page.border_subtitle = "esc closes"
             told = [entry(c, self._row.get(c.name, math.nan), self._when) for c in self._columns]
-            yield Static(Content("\n").join(told + ([origin(self._data)] if self._data else [])))
+            for head, rest in told + ([origin(self._data)] if self._data else []):
+                yield Static(head)
+                yield Static(rest, classes="rest")

@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 
 FIRST = "fashion"
 """The preset chosen at first, and that of `eos demo`."""
-NAMES = 18
-"""Least columns for the names of presets."""
+GROUPS = ("appendix", "fig", "")
+"""Beginnings of names; the titles of presets with the same one stand below each other."""
+NAMES, TITLES = 18, 24
+"""Columns for the names of a group where there is no room for its longest, and columns for titles that make it room."""
 WIDE = 100
 ABOUT = 4
 """Rows of what a preset takes and shows, where the runs are below it."""
@@ -51,9 +53,14 @@ def found_runs() -> list[Entry]:
     return [Entry(run, cleaned(run.state()), run.liveness()) for run in reversed(store.all_runs())]
 
 
-def _rank(name: str) -> tuple[bool, bool, str]:
+def _group(name: str) -> str:
+    """The group of a preset."""
+    return next(group for group in GROUPS if name.startswith(group))
+
+
+def _rank(name: str) -> tuple[bool, str, str]:
     """The default first, then what is eos's own, then the paper's figures."""
-    return name != FIRST, name.startswith(("fig", "appendix")), name
+    return name != FIRST, _group(name), name
 
 
 class Launcher(Screen[None]):
@@ -90,7 +97,7 @@ class Launcher(Screen[None]):
         self._frame = 0
         self._starting = False
         self.specs: dict[str, RunSpec] = {name: load_spec(name) for name in sorted(preset_names(), key=_rank)}
-        self._names = NAMES
+        self._names = dict.fromkeys(GROUPS, NAMES)
         self.presets = OptionList(*(Option(self._preset_line(name), id=name) for name in self.specs), id="presets")
         self.runs = OptionList(id="runs")
         self.footer = Footer("launcher")
@@ -114,16 +121,21 @@ class Launcher(Screen[None]):
         yield self.footer
 
     def _preset_line(self, name: str) -> Content:
-        return Content.assemble((f"{name:<{self._names}} ", "bold"), self.specs[name].title)
+        return Content.assemble((f"{name:<{self._names[_group(name)]}} ", "bold"), self.specs[name].title)
 
     def _align(self) -> None:
-        """Titles begin in one column where the longest name and the longest title fit side by side; else most of them do."""
-        titles = max(len(spec.title) for spec in self.specs.values())
-        names = min(max(map(len, self.specs)), max(NAMES, self.presets.scrollable_content_region.width - titles - 2))
+        """The titles of a group begin in one column, past its longest name; on a narrow screen most of them do."""
+        longest = {group: max((len(name) for name in self.specs if _group(name) == group), default=NAMES) for group in GROUPS}
+        names = {group: most if self._room - most > TITLES else NAMES for group, most in longest.items()}
         if names != self._names:
             self._names = names
             for name in self.specs:
                 self.presets.replace_option_prompt(name, self._preset_line(name))
+
+    @property
+    def _room(self) -> int:
+        """Columns of a line of the presets."""
+        return self.presets.scrollable_content_region.width
 
     def on_mount(self) -> None:
         names = list(self.specs)
@@ -139,21 +151,26 @@ class Launcher(Screen[None]):
 
     @on(OptionList.OptionHighlighted, "#presets")
     def _describe(self) -> None:
-        """What the chosen preset takes and shows, as much of it as there is room for."""
-        spec = list(self.specs.values())[self.presets.highlighted or 0]
+        """What the chosen preset takes and shows, as much of it as there is room for; its title first, where the list cuts it."""
+        name, spec = list(self.specs.items())[self.presets.highlighted or 0]
+        title = [spec.title] if max(len(name), self._names[_group(name)]) + 1 + len(spec.title) > self._room else []
         width, room = max(self.presets.size.width - 2, 20), self.size.height // 2 - 4 if self.has_class("wide") else ABOUT
         takes, shows = (textwrap.wrap(text, width) for text in (f"Takes: {spec.takes}", spec.shows))
-        if len(takes) + len(shows) > room:
-            shows = textwrap.wrap(spec.shows, width, max_lines=max(room - len(takes), 1), placeholder=" …")
-        self.query_one("#about", Static).update(Content.assemble(("\n".join([*takes, ""]), "$text-muted"), "\n".join(shows)))
+        if len(title) + len(takes) + len(shows) > room:
+            shows = textwrap.wrap(spec.shows, width, max_lines=max(room - len(title) - len(takes), 1), placeholder=" …")
+        self.query_one("#about", Static).update(Content.assemble(
+            ("".join(f"{line}\n" for line in title), "bold"), ("\n".join([*takes, ""]), "$text-muted"), "\n".join(shows)))
 
     # -- the list of runs
 
-    async def draw(self) -> None:
-        """Look at the runs now and then, and show what changed. Called by the clock alone."""
+    async def draw(self) -> bool:
+        """Look at the runs now and then, and show what changed; returns whether anything did. Called by the clock alone."""
         self._frame += 1
-        if self._frame % READ_EVERY == 1:
-            self._show_runs(await asyncio.to_thread(found_runs))
+        if self._frame % READ_EVERY != 1:
+            return False
+        before = self._entries
+        self._show_runs(await asyncio.to_thread(found_runs))
+        return [entry[1:] for entry in self._entries] != [entry[1:] for entry in before]
 
     def _show_runs(self, entries: list[Entry]) -> None:
         runs = self.runs

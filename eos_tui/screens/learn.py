@@ -36,7 +36,8 @@ from eos_tui.widgets.portrait import PhasePortrait
 if TYPE_CHECKING:
     from eos_tui.app import EosApp
 
-WIDE = 110
+WIDE, ROOMY = 110, 32
+"""Columns from which the words stand beside the plots, and rows from which they are set apart."""
 READING_SECONDS = 12.0
 """Least time a step stays on the screen when the tour goes on by itself."""
 PAUSE_SECONDS = 5.0
@@ -72,13 +73,14 @@ class Trip:
         """The line plots of the run, with these predictions drawn."""
         return {plot.id: plot for plot in panels.line_plots(self.source.run.columns, forms)}
 
-    def take(self, news: News) -> None:
-        """Let what is new be known."""
-        self.source.take(news)
+    def take(self, news: News) -> bool:
+        """Let what is new be known. Returns whether there is anything to show."""
+        fresh = self.source.take(news)
         if self.timeline.edge is None:
             self.timeline.edge = next((event.step for event in news.events if isinstance(event, EdgeReached)), None)
         if len(self.source.history):
             self.timeline.reach(float(self.source.history.column("step")[-1]), final=self.source.condition == "finished")
+        return fresh
 
     @property
     def table(self) -> Table:
@@ -169,7 +171,6 @@ class Learn(Driving):
         self.trip.tell(Resume())
         self.source = self.trip.source
         self.seen_at, self._since = None, monotonic()
-        self.words.update(self._words())
         grid = self.query_one("#grid", Grid)
         await grid.remove_children()
         specs = self.trip.specs(self.step.forms)
@@ -181,10 +182,13 @@ class Learn(Driving):
         self._arrange()
 
     def _words(self) -> Content:
-        step = self.step
+        """What the step says; beside the plots each formula on a line of its own, and where it is tall with room between."""
+        step, (width, height) = self.step, self.size
+        gap = "\n" if width >= WIDE and height >= ROOMY else ""
+        formula = step.formula.replace(",   ", "\n").replace("   ", "\n") if width >= WIDE else step.formula
         return Content.assemble(
-            (f"{self.at + 1} · {step.title}\n", "bold $primary"), f"{step.text}\n",
-            (f"{step.formula}\n", "bold"), (f"{step.source}\n", "$muted"),
+            (f"{self.at + 1} · {step.title}\n{gap}", "bold $primary"), f"{step.text}\n{gap}",
+            (f"{formula}\n", "bold"), (f"{step.source}\n{gap}", "$muted"),
             ("Watch: ", "bold"), f"{step.watch}.",
         )
 
@@ -194,6 +198,7 @@ class Learn(Driving):
     def _arrange(self) -> None:
         width, height = self.size
         self.set_class(width >= WIDE, "wide")
+        self.words.update(self._words())
         self.set_class(width < SMALLEST[0] or height < SMALLEST[1], "too-small")
         room = 2 if width >= WIDE or height >= 36 else 1
         for k, panel in enumerate(self._panels):
@@ -205,25 +210,30 @@ class Learn(Driving):
 
     # -- drawing
 
-    async def draw(self) -> None:
-        """Read what is new of the run shown, look whether its moment has come, and draw. Called by the clock alone."""
-        trip = self.trip
-        trip.take(news := await asyncio.to_thread(trip.source.read))
-        if trip is not self.trip:
-            return
+    async def draw(self) -> bool:
+        """Read what is new of the run shown, look whether its moment has come, and draw; returns whether there was anything
+        to draw. Called by the clock alone.
+        """
+        trip, hurried = self.trip, self.app.pace.hurried
+        fresh = trip.take(news := await asyncio.to_thread(trip.source.read))
+        if trip is not self.trip or trip is self._kept:  # left meanwhile: a pause would come after the word to go on
+            return False
         self.report(news.events)
         if self.seen_at is None and (row := happened(self.step, trip.table)) is not None:
             self.seen_at, self._seen_since = row, monotonic()
             trip.tell(Pause())
         if self.by_itself and self.seen_at is not None and self._seconds_left() <= 0 and self.at + 1 < len(STEPS):
             await self._go(self.at + 1)
-            return
+            return True
         self.where.show(self._where())
         self.waiting.show(self._waiting())
+        if not (fresh or hurried):
+            return False
         for panel in self._panels:
             if panel.display:
                 from_edge = self.step.from_edge or (isinstance(panel, LinePlot) and panel.spec.from_edge)
                 panel.show(trip.source.history, Window(*trip.timeline.window(from_edge)))
+        return True
 
     def _color(self, role: str) -> str:
         return role_color(self.app.theme, role)
@@ -240,10 +250,12 @@ class Learn(Driving):
             Content.assemble((f" tour {self.at + 1}/{len(STEPS)}", "bold"), (f"  {source.run.spec.name}", muted)),
             Content.assemble((f"{plain if self.ascii else sign} {word}", f"bold {self._color(role)}")),
             Content.assemble(("step ", muted), (f"{source.step:,}", "bold")),
-            Content.assemble(("ηS/2 ", muted), gauge(share, 12 if width < WIDE else 24, self._color, self.ascii),
-                             (f" {share:.3f}" if math.isfinite(share) else "     –", "bold")),
         ]
-        return Content("   ").join(parts)
+        gap, number = Content("   "), f" {share:.3f}" if math.isfinite(share) else "     –"
+        room = width - gap.join([*parts, Content("ηS/2 " + number)]).cell_length
+        cells = max(min(12 if width < WIDE else 24, room), 5)
+        parts.append(Content.assemble(("ηS/2 ", muted), gauge(share, cells, self._color, self.ascii), (number, "bold")))
+        return gap.join(parts)
 
     def _waiting(self) -> Content:
         """What the step waits for and how it stands; once it has happened, where, and what comes next."""
@@ -261,9 +273,10 @@ class Learn(Driving):
         done = Content.assemble((f"{'+' if self.ascii else '✓'} At step {at:,.0f}: {step.waits_for}. ", f"bold {self._color('good')}"))
         if last:
             return done + Content("That was the tour: o opens this run, esc the launcher.")
+        waits = "The engine waits. " if source.condition in LIVE else ""
         if self.by_itself:
-            return done + Content(f"The engine waits. On in {max(self._seconds_left(), 0):.0f} s; space now, a holds.")
-        return done + Content("The engine waits. Space goes on.")
+            return done + Content(f"{waits}On in {max(self._seconds_left(), 0):.0f} s; space now, a holds.")
+        return done + Content(f"{waits}Space goes on.")
 
     def _seconds_left(self) -> float:
         """Until the tour goes on by itself."""

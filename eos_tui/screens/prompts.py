@@ -54,7 +54,7 @@ class AskLearningRate(Ask):
         Binding("up,right_curly_bracket", "scale(1)", "larger", priority=True),
         Binding("down,left_curly_bracket", "scale(-1)", "smaller", priority=True),
     ]
-    FOOT = "↑ ↓ a tenth more, a tenth less · enter sets it · esc cancels"
+    FOOT = "↑ ↓ a tenth more or less · enter sets it · esc cancels"
 
     def __init__(self, now: float, steps: int = 0):
         super().__init__("learning rate η", "", a_learning_rate, f"{now * TENTH**steps:.6g}" if steps else f"{now:.6g}")
@@ -73,6 +73,7 @@ class AskLearningRate(Ask):
         entry = self.query_one(Input)
         try:
             entry.value = f"{a_learning_rate(entry.value.strip()) * TENTH**steps:.6g}"
+            entry.cursor_position = len(entry.value)  # what was selected is gone
         except UserError as error:
             self.query_one("#error", Static).update(str(error))
 

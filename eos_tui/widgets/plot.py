@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Literal
 
+from rich.segment import Segment
+from rich.style import Style
 from textual.content import Content
 from textual.events import Click, MouseEvent, MouseScrollDown, MouseScrollUp
 from textual.geometry import Region
@@ -37,6 +39,14 @@ class Drawing(Widget, can_focus=True):
         self._drawn_for: tuple[int, int, str] | None = None
         self._titles = "", ""
         self._retitling = False
+        self._framed_for: tuple[int, int, Style] | None = None
+        """The size and style that the rows below are for."""
+        self._edges: dict[int, Strip] = {}
+        """The rows of the border, as Textual drew them last."""
+        self._sides: tuple[Segment, Segment] | None = None
+        """What stands to the left and right of every other row; None where that may have changed."""
+        self._framed: dict[int, tuple[Strip, Strip]] = {}
+        """Each row of content, and what was sent for it: most are those of the frame before."""
 
     def content_strips(self, width: int, height: int, theme: str) -> list[Strip]:
         """The rows to show at this size."""
@@ -67,10 +77,55 @@ class Drawing(Widget, can_focus=True):
         style = self.visual_style.rich_style
         return self._strips[y].apply_style(style) if y < len(self._strips) else Strip.blank(self.size.width, style)
 
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """The rows with their border. Textual makes the top and the bottom one and the sides; made anew with each row, the
+        sides took longer than the plot.
+        """
+        if self._drawn_for != self._drawing_for():
+            self._redraw()
+        width, height = self.outer_size
+        if not self._strips or height != len(self._strips) + 2:
+            return super().render_lines(crop)
+        if self._framed_for != (framed_for := (width, height, self.visual_style.rich_style)):
+            self._framed_for, self._sides = framed_for, None
+            self._edges.clear()
+        if self._sides is None:
+            row = list(self._by_textual(1))
+            self._sides = row[0], row[-1]
+            self._framed.clear()
+        rows = [self._edge(y) if y in (0, height - 1) else self._between(self._sides, y) for y in crop.line_range]
+        return rows if crop.column_span == (0, width) else [row.crop(*crop.column_span) for row in rows]
+
+    def _by_textual(self, y: int) -> Strip:
+        """A row as any widget's."""
+        return super().render_lines(Region(0, y, self.outer_size.width, 1))[0]
+
+    def _edge(self, y: int) -> Strip:
+        """The first or last row."""
+        if y not in self._edges:
+            self._edges[y] = self._by_textual(y)
+        return self._edges[y]
+
+    def _between(self, sides: tuple[Segment, Segment], y: int) -> Strip:
+        """A row of content with its sides."""
+        strip, known = self._strips[y - 1], self._framed.get(y)
+        if known is None or known[0] is not strip:
+            shown = Strip([sides[0], *strip.apply_style(self.visual_style.rich_style), sides[1]], self.outer_size.width)
+            for filter in self.get_line_filters():
+                shown = shown.apply_filter(filter, self.background_colors[1])
+            known = self._framed[y] = strip, shown
+        return known[1]
+
     def refresh(self, *regions: Region, repaint: bool = True, layout: bool = False, recompose: bool = False):
         """As any widget's; silent while the titles are set, which would otherwise repaint every row."""
         if self._retitling:
             return self
+        if not regions:
+            self._sides = None
+            self._edges.clear()
+        for region in regions:
+            if not 0 <= region.y < self.size.height:
+                self._edges.pop(region.y + 1, None)
         return super().refresh(*regions, repaint=repaint, layout=layout, recompose=recompose)
 
     def on_resize(self) -> None:
