@@ -308,9 +308,10 @@ def bench(
     """Time a tracked step against the published procedure and against its floor, in the same run.
 
     `bench scaling` times the derivatives instead, shared out over devices and over processes, one for each core of this machine.
+    `bench runs` times recorded runs: small ones, one with a viewer attached, the first step of `eos demo`, memory against n.
 
     Args:
-        problems: digits, fashion-1000, fashion-5000, fashion-cnn, transformer; all when none is named. Or scaling, alone.
+        problems: digits, fashion-1000, fashion-5000, fashion-cnn, transformer; all when none is named. Or scaling, or runs, alone.
         rounds: Interleaved rounds; medians are told.
         json: Print a JSON array, an object a problem.
     """
@@ -318,8 +319,8 @@ def bench(
     if not (folder / "tracked.py").is_file():
         raise UserError(f"{folder}: the benchmark is not installed with eos; run `python -m engine bench` in a clone of its sources")
     sys.path.insert(0, str(folder))
-    if problems == ("scaling",):
-        return importlib.import_module("scaling").main(rounds, json)
+    if problems in (("scaling",), ("runs",)):
+        return importlib.import_module("scaling" if problems == ("scaling",) else "recorded").main(rounds, json)
     from engine.device import configure
 
     configure()

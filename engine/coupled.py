@@ -1,8 +1,7 @@
-"""One coupled step as one compiled function: gradient descent, its constrained trajectory, its predictions and gradient flow.
+"""One coupled step in its parts: gradient descent, its constrained trajectory, its predictions and gradient flow.
 
-Order inside a step: measure everything about the old θ†; advance gradient descent, the flow and every prediction about the old
-θ†; move θ† last. `advance` takes many such steps in one call, up to the first that the host has to look at; how many makes no
-difference to what they give.
+Order inside a step: measure everything about the old θ†; advance gradient descent, the flow and every prediction about the old θ†
+(`leave`); move θ† last, by projections from where it is expected (`aim`, `judge`, `arrive`). `stretch` puts the parts together.
 
 Eigenvectors are extrapolated: that of θ†, which moves smoothly, from its last two, that of gradient descent, which alternates,
 from two and four steps ago. At θ† a start is then within the tolerance as it is, and each pair costs one product.
@@ -13,27 +12,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from engine import scores
 from engine import trajectories as tr
-from engine.curvature import (
-    Eigenpairs,
-    Point,
-    TaylorCenter,
-    grad_sharpness,
-    loss_and_gradient,
-    measure_all,
-    solve,
-    solve_at,
-    taylor_center,
-)
+from engine.curvature import Eigenpairs, Point, TaylorCenter, taylor_center
 from engine.problem import Problem
 from engine.scores import Scores
-from engine.spec import FOLLOWED_FROM, PREDICTIONS
+from engine.spec import PREDICTIONS
 
-CHUNK = 512
-"""Most steps in one compiled call."""
 LOOSE_TOLERANCE = 1e-3
 """Relative eigen residual asked of gradient descent and gradient flow: their eigenvalue is read, their eigenvector is not."""
 HOPELESS = 0.05
@@ -103,105 +90,10 @@ class Rules(NamedTuple):
 
 @partial(jax.tree_util.register_dataclass, data_fields=["values", "count"], meta_fields=["names"])
 class Readings:
-    """Rows (CHUNK, names) of which the first `count` () are filled."""
+    """Rows (rows, names) of which the first `count` () are filled."""
 
     def __init__(self, values: Array, count: Array, names: tuple[str, ...]):
         self.values, self.count, self.names = values, count, names
-
-
-@partial(jax.jit, static_argnames=("plan",))
-def advance(problem: Problem, plan: Plan, rules: Rules, state: Moving, limit: Array) -> tuple[Moving, Readings, Array]:
-    """At most `limit` ≤ CHUNK steps as one compiled function: where they lead, what they read, and what the last came to."""
-    names: tuple[str, ...] = ()
-
-    def whole(state: Moving) -> tuple[Moving, Array, Array]:
-        nonlocal names
-        moved, read, verdict = _step(problem, plan, rules, state)
-        names = read.names
-        return moved, read.values[0], verdict
-
-    def body(carried: tuple[Moving, Array, Array, Array]) -> tuple[Moving, Array, Array, Array]:
-        state, rows, count, _ = carried
-        moved, row, verdict = whole(state)
-        stays = verdict >= GROW
-        state = jax.tree.map(lambda old, new: jnp.where(stays, old, new), state, moved)
-        told = (verdict != GROW) & (verdict != DIVERGED)
-        return state, rows.at[count].set(row), count + told, verdict
-
-    def more(carried: tuple[Moving, Array, Array, Array]) -> Array:
-        return (carried[2] < limit) & (carried[3] == ON)
-
-    width = jax.eval_shape(whole, state)[1].size
-    begun = (state, jnp.full((CHUNK, width), jnp.nan), jnp.array(0), jnp.array(ON))
-    state, rows, count, verdict = lax.while_loop(more, body, begun)
-    return state, Readings(rows, count, names), verdict
-
-
-def _step(problem: Problem, plan: Plan, rules: Rules, state: Moving) -> tuple[Moving, Readings, Array]:
-    """One step to be compiled whole: `one` with its parts in jax's own loops."""
-    dtype = plan.curvature
-
-    def measured(theta: Array, start: Array, tolerance: float) -> tuple[Point, Array]:
-        loss, grad = loss_and_gradient(problem, theta)
-        pairs, left = solve(problem, theta.astype(dtype), start, tolerance)
-        return Point(theta, loss, grad, pairs), left
-
-    def attempt(tried: Tried) -> Tried:
-        point, left = measured(tried.aim, tried.start, rules.eigen_tolerance)
-        afresh = tried.taken >= CHORDS
-        dS = lax.cond(afresh, lambda: grad_sharpness(problem, tried.aim, point.eigen.vectors[0], dtype), lambda: tried.dS)
-        return judge(rules, tried, point, left, dS, afresh)
-
-    point, _ = measured(state.theta, ahead(state.bases), LOOSE_TOLERANCE)
-    flow_pairs = point.eigen
-    if state.flow.size:
-        flow_pairs, _ = solve(problem, state.flow.astype(dtype), _ahead(*state.flow_bases), LOOSE_TOLERANCE)
-    passed = leave(problem, plan, rules, state, point, flow_pairs, loss_and_gradient(problem, _places(state).along))
-    if plan.gradient_descent_alone:
-        return stay(passed, state)
-    tried = lax.while_loop(lambda tried: ~tried.done, attempt, attempt(aim(rules, state)))
-    u = tried.point.eigen.vectors[0]
-    dS = lax.cond(tried.afresh, lambda: tried.dS, lambda: grad_sharpness(problem, tried.point.theta, u, dtype))
-    moved, read, verdict = arrive(plan, rules, state, passed, tried, dS)
-    above = point.eigen.values[-1] * rules.learning_rate > FOLLOWED_FROM
-    grow = above & (state.bases.shape[1] < plan.most_eigenvalues) & (verdict != DIVERGED)
-    return moved, read, jnp.where(grow, GROW, verdict)
-
-
-def one(problem: Problem, plan: Plan, rules: Rules, state: Moving, point: Point) -> tuple[Moving, Readings, Array]:
-    """One step from the `point` measured at gradient descent's θ, out of functions that are compiled each for itself.
-
-    So they are shared with the approach, and compiled in a fraction of the time. The host waits once or twice, for a projection.
-    """
-    dtype = plan.curvature
-    flow_pairs = point.eigen
-    if state.flow.size and (int(state.step) - rules.edge_step) % rules.flow_sharpness_every == 0:
-        flow_pairs, _ = solve_at(problem, state.flow, _ahead_of_flow(state.flow_bases), LOOSE_TOLERANCE, dtype, wanted=1)
-    passed = leave(problem, plan, rules, state, point, flow_pairs, loss_and_gradient(problem, _places(state).along))
-    if plan.gradient_descent_alone:
-        return stay(passed, state)
-    tried = settle(problem, rules, aim(rules, state), dtype)
-    return arrive(plan, rules, state, passed, tried, _newest(problem, tried, dtype))
-
-
-def settle(problem: Problem, rules: Rules, tried: "Tried", dtype: str, afresh: bool = False) -> "Tried":
-    """Linearised projections until one is done, each from the newest ∇S at hand: that of the last centre for the first two, so that
-    a step usually costs one ∇S, or one taken `afresh` each time."""
-    while not tried.done:
-        point, left = measure_all(problem, tried.aim, tried.start, rules.eigen_tolerance, dtype)
-        again = afresh or int(tried.taken) >= CHORDS
-        dS = grad_sharpness(problem, tried.aim, point.eigen.vectors[0], dtype) if again else tried.dS
-        tried = judge(rules, tried, point, left, dS, again)
-    return tried
-
-
-def center_of(problem: Problem, tried: "Tried", previous_u: Array, dtype: str) -> TaylorCenter:
-    """The expansion where projections ended."""
-    return taylor_center(tried.point, _newest(problem, tried, dtype), previous_u)
-
-
-def _newest(problem: Problem, tried: "Tried", dtype: str) -> Array:
-    return tried.dS if tried.afresh else grad_sharpness(problem, tried.point.theta, tried.point.eigen.vectors[0], dtype)
 
 
 class Passed(NamedTuple):
@@ -224,7 +116,7 @@ def leave(
     the generalized prediction lies on the line along u.
     """
     center, eta, dtype = state.center, rules.learning_rate, plan.curvature
-    v, found = state.theta - center.theta, _places(state)
+    v, found = state.theta - center.theta, places(state)
     read = {
         "step": state.step, "gd.loss": point.loss, "gd.gradient_norm": jnp.linalg.norm(point.grad),
         "gd.sharpness": point.eigen.sharpness, "gd.eigen_residual": point.eigen.residuals[0],
@@ -251,7 +143,7 @@ def leave(
 
 
 @jax.jit
-def stay(passed: Passed, state: Moving) -> tuple[Moving, Readings, Array]:
+def stay(passed: Passed) -> tuple[Moving, Readings, Array]:
     """The step when θ† stays where it is, since it ends here."""
     return passed.moved, _readings(passed.read, passed.diverged), jnp.where(passed.diverged, DIVERGED, HOST)
 
@@ -326,7 +218,8 @@ def arrive(plan: Plan, rules: Rules, state: Moving, passed: Passed, tried: Tried
     return moved, _readings(read, passed.diverged), jnp.where(passed.diverged, DIVERGED, verdict)
 
 
-def _places(state: Moving) -> tr.Places:
+def places(state: Moving) -> tr.Places:
+    """Where gradient descent and the predictions are about θ†."""
     return tr.places(state.center, state.theta - state.center.theta, state.predictions)
 
 
@@ -335,8 +228,6 @@ def _readings(read: dict[str, Array], diverged: Array) -> Readings:
     return Readings(row[None], jnp.where(diverged, 0, 1), tuple(read))
 
 
-CHORDS = 2
-"""Projections along the last centre's ∇S before one takes its own."""
 SLIDES = 1e-3
 """How far u may turn on a slide of a point that misses its tolerances: farther, the point stays where it was measured."""
 
@@ -345,6 +236,12 @@ SLIDES = 1e-3
 def ahead(bases: Array) -> Array:
     """A start for the eigensolver at gradient descent's θ, (k, p), from its last four bases (4, k, p)."""
     return _ahead(bases[0], bases[2])
+
+
+@jax.jit
+def ahead_of_flow(bases: Array) -> Array:
+    """A start for the eigensolver on the flow, (2, p), from its last two bases (2, 2, p)."""
+    return _ahead(bases[0], bases[1])
 
 
 @jax.jit
@@ -404,8 +301,3 @@ def _flow(
     moved = moved._replace(flow=flow, flow_bases=jnp.where(due, bases, moved.flow_bases), flow_sharpness=sharpness)
     told = {"flow.loss": loss, "flow.sharpness": jnp.where(due, sharpness, jnp.nan)}
     return moved, told, spent.plus(jnp.where(due, pairs.hvps, 0), substeps)
-
-
-@jax.jit
-def _ahead_of_flow(bases: Array) -> Array:
-    return _ahead(bases[0], bases[1])

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 from msgspec.structs import replace
 
-from engine import assumptions, control, coupled, landscape, readings, scores, spectrum, unrolled
+from engine import assumptions, control, coupled, landscape, readings, scores, spectrum, stretch, unrolled
 from engine import trajectories as tr
 from engine.approach import Curves, Progress, Setup, diverged, loss_goal
 from engine.control import AnyEvent
@@ -175,8 +175,8 @@ def _afresh(setup: Setup, theta: Array, start: Array, previous_u: Array, eta: fl
     """The point of the stable set that projections from any θ lead to, with its expansion, and how they went."""
     dtype, rules = setup.spec.precision.curvature, _rules(setup, eta, 0)
     nowhere = Point(theta, theta[0], theta, Eigenpairs(start[:, 0], start, start[:, 0], jnp.array(0)))
-    tried = coupled.settle(setup.problem, rules, coupled.aimed(theta, start, nowhere, theta), dtype, afresh=True)
-    return coupled.center_of(setup.problem, tried, previous_u, dtype), tried
+    tried = stretch.settle(setup.problem, rules, coupled.aimed(theta, start, nowhere, theta), dtype, afresh=True)
+    return stretch.center_of(setup.problem, tried, previous_u, dtype), tried
 
 
 def _rules(setup: Setup, eta: float, edge_step: int) -> Rules:
@@ -202,10 +202,10 @@ def _take(setup: Setup, state: EdgeState, limit: int, alone: bool) -> tuple[Movi
     if state.theta.size > DENSE_UP_TO:
         point, bases, events = spectrum.read(setup, moving.theta, moving.bases, state.clock)
         moving = moving._replace(bases=bases)
-        moved, read, verdict = coupled.one(problem, plan, rules, moving, point)
+        moved, read, verdict = stretch.one(problem, plan, rules, moving, point)
         found = int(verdict)
         return moving if found >= coupled.GROW else moved, read, found, events
-    moved, read, verdict = coupled.advance(problem, plan, rules, moving, np.array(limit))
+    moved, read, verdict = stretch.advance(problem, plan, rules, moving, np.array(limit))
     found = int(verdict)
     if found != coupled.GROW:
         return moved, read, found, []
@@ -227,7 +227,7 @@ def _until_due(setup: Setup, state: EdgeState) -> int:
     ]
     if tracking.beta_every:
         return 1
-    return min([coupled.CHUNK, *(every - (step - since) % every for every, since in periods if every)])
+    return min([stretch.CHUNK, *(every - (step - since) % every for every, since in periods if every)])
 
 
 def _occasional(setup: Setup, state: EdgeState) -> tuple[dict[str, float], Curves]:

@@ -209,8 +209,8 @@ class Tracking(Part, frozen=True, kw_only=True):
     """Steps between the starts s of β_{s→t}, from which (5) is summed. 0 leaves (5) out."""
     beta_window: Annotated[int, Meta(ge=1, le=1000)] = 20
     """Starts followed at once; each costs a Hessian–vector product a step."""
-    eigenvalues: Annotated[int, Meta(ge=2, le=16)] = 2
-    """Top eigenvalues of gradient descent to record, to begin with."""
+    eigenvalues: Annotated[int, Meta(ge=1, le=16)] = 2
+    """Top eigenvalues of gradient descent to record, to begin with. 1 (`sharpness` only), read at every step, is fastest."""
     max_eigenvalues: Annotated[int, Meta(ge=2, le=16)] = 8
     """Most eigenvalues to record: more are followed while the smallest is above 1.5/η. Up to `eigenvalues`, the number stays."""
     eigen_tolerance: Annotated[float, Meta(gt=0, le=0.1)] = 1e-4

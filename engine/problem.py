@@ -211,11 +211,10 @@ def flatten(tree: Any) -> tuple[Array, Callable[[Array], Any]]:
     """The leaves of a tree of parameters as one float64 vector, and the way back, which keeps the vector's format."""
     leaves, structure = jax.tree.flatten(tree)
     shapes = [leaf.shape for leaf in leaves]
-    ends = np.cumsum([math.prod(shape) for shape in shapes]).tolist()
-    starts = [0, *ends[:-1]]
+    sizes = [math.prod(shape) for shape in shapes]
 
     def restore(theta: Array) -> Any:
-        parts = zip(starts, ends, shapes, strict=True)
-        return jax.tree.unflatten(structure, [theta[start:end].reshape(shape) for start, end, shape in parts])
+        parts = lax.split(theta, sizes)  # its derivative puts the parts together, where that of a slice pads it and adds
+        return jax.tree.unflatten(structure, [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)])
 
     return jnp.asarray(np.concatenate([np.ravel(leaf) for leaf in leaves], dtype=np.float64)), restore

@@ -299,6 +299,8 @@ def _check_optimizer(spec: RunSpec, where: str) -> None:
             raise UserError(f'{where}: [optimizer] schedule = "inverse_sharpness" needs [tracking] mode = "sharpness"')
         if optimizer.raises:
             raise UserError(f'{where}: [optimizer] raises = …; with schedule = "inverse_sharpness" the learning rate is 1/λ_max, so use []')
+    if spec.tracking.eigenvalues < 2 and not sharpness_mode:
+        raise UserError(f'{where}: [tracking] eigenvalues = 1; expected 2 or more, or mode = "sharpness"')
     if isinstance(spec.problem, Phase):
         for given, name in (
             (sharpness_mode, '[tracking] mode = "sharpness"'), (optimizer.raises, "[optimizer] raises"),

@@ -20,13 +20,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from engine import approach, losses, problem
+from engine import approach, losses, problem, watched
 from engine import spec as specs
 from engine.approach import CHECK_TOLERANCE, Progress, Setup, diverged, loss_goal
 from engine.control import AnyEvent, EdgeReached
+from engine.coupled import followed_by
 from engine.curvature import Eigenpairs, random_start, sharpness_at
 from engine.problem import Problem
 from engine.states import Clock
+from engine.store import Outcome
 from engine.trajectories import DESCENT_CHUNK, descend
 
 
@@ -45,7 +47,7 @@ class TrainingState(NamedTuple):
 
     clock: Clock
     theta: Array  # (p,)
-    bases: Array  # (2, k, p) top eigenvectors at the last reading but one, and at the last
+    bases: Array  # (4, k, p) top eigenvectors at the last four readings
     below: int  # 1 when the last reading was below 2/η
     edge_step: int  # of the first reading at or above 2/η after one below; −1 before
 
@@ -87,47 +89,97 @@ def begin(training: Training, theta: Array) -> TrainingState:
     count = min(spec.tracking.eigenvalues, theta.size)
     basis = random_start(spec.seed, 0, count, theta.size, spec.precision.curvature)
     clock = Clock(0, 0.0, spec.optimizer.learning_rate)
-    return TrainingState(clock, theta.astype(spec.precision.approach), jnp.stack([basis, basis]), below=0, edge_step=-1)
+    return TrainingState(clock, theta.astype(spec.precision.approach), jnp.stack([basis] * 4), below=0, edge_step=-1)
 
 
 def advance(training: Training, state: TrainingState, limit: int) -> tuple[TrainingState, Progress]:
-    """At most `limit` steps, and no further than the next reading, as rows and events; the outcome when they end the run."""
+    """At most `limit` steps as rows and events, the outcome when they end the run. Between readings many steps are one compiled call,
+    and with readings at every step too, where the top eigenvalue alone is read.
+    """
     setup, every = training.setup, training.setup.spec.tracking.sharpness_every
+    # One call takes no more than a step where a step takes many micro-batches: commands wait for its end.
+    chunk = DESCENT_CHUNK if len(jax.tree.leaves(setup.problem.data)[-1]) == 1 else 1
+    if watches(training):
+        return _watch(training, state, min(limit, chunk))
     read: dict[str, float] = {}
     events: list[AnyEvent] = []
     if state.clock.step % every == 0:
         state, read, events = _read(training, state)
-    # One call takes no more than a step where a step takes many micro-batches: commands wait for its end.
-    chunk = DESCENT_CHUNK if len(jax.tree.leaves(setup.problem.data)[-1]) == 1 else 1
-    clock, time = state.clock, state.clock.time
-    steps = min(every - clock.step % every, limit, chunk)
-    descent = descend(setup.problem, state.theta, clock.learning_rate, steps)
-    rows: list[np.ndarray] = []
-    for k, (loss, norm) in enumerate(zip(np.asarray(descent.losses)[:steps], np.asarray(descent.gradient_norms)[:steps], strict=True)):
+    steps = min(every - state.clock.step % every, limit, chunk)
+    descent = descend(setup.problem, state.theta, state.clock.learning_rate, steps)
+    columns = {name: np.array([value] + [np.nan] * (steps - 1)) for name, value in read.items()}
+    passed = {"gd.loss": np.asarray(descent.losses), "gd.gradient_norm": np.asarray(descent.gradient_norms)} | columns
+    rows, outcome = _rows(training, state.clock, passed, steps)
+    if outcome is None:
+        state = _moved(state, steps)._replace(theta=descent.theta)
+    return state, Progress(rows, events, outcome)
+
+
+def watches(training: Training) -> bool:
+    """Whether the sharpness of the training loss, and no other eigenvalue, is read at every step."""
+    spec = training.setup.spec
+    return (
+        spec.tracking.sharpness_every == spec.tracking.eigenvalues == 1 and training.probe is training.setup.problem
+        and spec.optimizer.schedule == "constant" and spec.precision.curvature == spec.precision.approach
+    )
+
+
+def _watch(training: Training, state: TrainingState, steps: int) -> tuple[TrainingState, Progress]:
+    clock, decay = state.clock, training.setup.spec.optimizer.weight_decay
+    means = training.readings | ({"norm.squared": SQUARED} if decay else {})
+    found = watched.descend(training.setup.problem, state.theta, state.bases, clock.learning_rate, steps, CHECK_TOLERANCE, means)
+    passed = {
+        "gd.loss": found.losses, "gd.gradient_norm": found.gradient_norms, "gd.sharpness": found.sharpness,
+        "gd.eigen_residual": found.residuals, "cost.hvps": found.hvps,
+    } | found.readings
+    columns = {name: np.asarray(column, float) for name, column in passed.items()}
+    if decay:
+        columns |= norms(columns["gd.sharpness"], columns["norm.squared"], clock.learning_rate, decay)
+    rows, outcome = _rows(training, clock, columns, steps)
+    events: list[AnyEvent] = []
+    for k in range(len(rows)):
+        state, told = _seen(state, clock.step + k, columns["gd.sharpness"][k], 2 / clock.learning_rate)
+        events += told
+    if outcome is None:
+        state = _moved(state, steps)._replace(theta=found.theta, bases=found.bases)
+    return state, Progress(rows, events, outcome)
+
+
+def _rows(training: Training, clock: Clock, columns: dict[str, np.ndarray], steps: int) -> tuple[list[np.ndarray], Outcome | None]:
+    """The rows of `steps` steps from columns of what they passed, and the outcome where one of them ends the run."""
+    setup, time, rows = training.setup, clock.time, list[np.ndarray]()
+    for k in range(steps):
+        values = {"cost.hvps": 0.0} | {name: float(column[k]) for name, column in columns.items()}
+        loss, norm = values["gd.loss"], values["gd.gradient_norm"]
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            return state, Progress(rows, events, diverged(clock.step + k))
-        values = {
-            "step": clock.step + k, "time": time, "learning_rate": clock.learning_rate, "gd.loss": loss, "gd.gradient_norm": norm,
-            "cost.gradients": 1, "cost.hvps": 0, "cost.grad_sharpness": 0,
+            return rows, diverged(clock.step + k)
+        values |= {
+            "step": clock.step + k, "time": time, "learning_rate": clock.learning_rate, "cost.gradients": 1, "cost.grad_sharpness": 0,
         }
-        if k == 0:
-            values |= read
-            if "norm.squared" in read:
-                values |= balance(norm, read["norm.squared"], clock.learning_rate, setup.spec.optimizer.weight_decay)
+        if math.isfinite(squared := values.get("norm.squared", math.nan)):
+            values |= balance(norm, squared, clock.learning_rate, setup.spec.optimizer.weight_decay)
+        if math.isnan(values["cost.hvps"]):
+            values["cost.hvps"] = 0.0
         rows.append(setup.row(values))
         time += clock.learning_rate
         outcome = loss_goal(setup.spec, loss, clock.step + k)
         if outcome is not None:
-            return state, Progress(rows, events, outcome)
-    moved = Clock(clock.step + steps, time, clock.learning_rate)
-    return state._replace(clock=moved, theta=descent.theta), Progress(rows, events)
+            return rows, outcome
+    return rows, None
+
+
+def _moved(state: TrainingState, steps: int) -> TrainingState:
+    step, time, eta = state.clock
+    for _ in range(steps):  # one by one, so that stretches leave no trace in its last digit
+        time += eta
+    return state._replace(clock=Clock(step + steps, time, eta))
 
 
 def _read(training: Training, state: TrainingState) -> tuple[TrainingState, dict[str, float], list[AnyEvent]]:
     """What there is to read at θ; the learning rate follows where the schedule says so."""
     spec, clock = training.setup.spec, state.clock
     # At the edge gradient descent alternates: where readings do too, the last but one is nearer.
-    start = state.bases[0 if spec.tracking.sharpness_every % 2 else 1]
+    start = state.bases[-2 if spec.tracking.sharpness_every % 2 else -1]
     pairs = sharpness_at(training.probe, state.theta, start, CHECK_TOLERANCE, spec.precision.curvature)
     sharpness = float(pairs.values[0])
     if spec.optimizer.schedule == "inverse_sharpness" and 0 < sharpness < math.inf:
@@ -135,13 +187,21 @@ def _read(training: Training, state: TrainingState) -> tuple[TrainingState, dict
     values = _eigenvalues(pairs) | {name: float(_mean(mean, state.theta)) for name, mean in training.readings.items()}
     if spec.optimizer.weight_decay:
         values |= norms(sharpness, float(state.theta @ state.theta), clock.learning_rate, spec.optimizer.weight_decay)
-    threshold, events = 2 / clock.learning_rate, list[AnyEvent]()
+    state, events = _seen(state, clock.step, sharpness, 2 / clock.learning_rate)
+    return state._replace(clock=clock, bases=followed_by(state.bases, pairs.vectors)), values, events
+
+
+def _seen(state: TrainingState, step: int, sharpness: float, threshold: float) -> tuple[TrainingState, list[AnyEvent]]:
+    """The state after a reading of the sharpness, and the edge where it is the first above the threshold after one below."""
+    events = list[AnyEvent]()
     if state.below and sharpness >= threshold and state.edge_step < 0:
-        text = f"the edge: the sharpness, {sharpness:.4g}, is above 2/η = {threshold:.4g} at step {clock.step}"
-        events.append(EdgeReached(step=clock.step, text=text, sharpness=sharpness))
-        state = state._replace(edge_step=clock.step)
-    bases = jnp.stack([state.bases[1], pairs.vectors])
-    return state._replace(clock=clock, bases=bases, below=int(sharpness < threshold)), values, events
+        text = f"the edge: the sharpness, {sharpness:.4g}, is above 2/η = {threshold:.4g} at step {step}"
+        events.append(EdgeReached(step=step, text=text, sharpness=float(sharpness)))
+        state = state._replace(edge_step=step)
+    return state._replace(below=int(sharpness < threshold)), events
+
+
+SQUARED = Problem(lambda theta, _: theta @ theta, (), "‖θ‖²")
 
 
 _mean = jax.jit(Problem.loss)
@@ -153,10 +213,10 @@ def _eigenvalues(pairs: Eigenpairs) -> dict[str, float]:
     return named | {"gd.sharpness": values[0], "gd.eigen_residual": float(pairs.residuals[0]), "cost.hvps": int(pairs.hvps)}
 
 
-def norms(sharpness: float, squared: float, learning_rate: float, weight_decay: float) -> dict[str, float]:
-    """‖θ‖², S̄, and the ‖θ‖² that would put this S̄ at the edge; NaN where decay alone is beyond it. S is that of T."""
+def norms(sharpness: Any, squared: Any, learning_rate: float, weight_decay: float) -> dict[str, Any]:
+    """‖θ‖², S̄, and the ‖θ‖² that would put this S̄ at the edge; NaN where decay alone is beyond it. S is that of T. Scalars or arrays."""
     normalised, room = (sharpness - weight_decay) * squared, 2 / learning_rate - weight_decay
-    at_edge = normalised / room if room > 0 else math.nan
+    at_edge = normalised / (room if room > 0 else math.nan)
     return {"norm.squared": squared, "norm.sharpness": normalised, "norm.edge_squared": at_edge}
 
 

@@ -27,7 +27,7 @@ def notation() -> str:
 
 
 README = Path(__file__).parent.parent / "README.md"
-TABLES = {"| preset |": presets, "| key |": keys, "| symbol |": notation}
+TABLES = {"| preset | what it shows |": presets, "| key |": keys, "| symbol |": notation}
 """What makes each table, by how its head begins."""
 
 

@@ -110,7 +110,7 @@ def test_an_integer_of_thousands_of_digits_is_refused():
     ("problem.x0=nan", "[problem] x0 = nan; expected `float` >= -1000000000000.0"),
     ("budget.steps=0", "[budget] steps = 0; expected `int` >= 1"),
     ("budget.steps=99999999999999999999999", "[budget] steps = 99999999999999999999999; expected `int` <= 1000000000"),
-    ("tracking.eigenvalues=1", "[tracking] eigenvalues = 1; expected `int` >= 2"),
+    ("tracking.eigenvalues=1", '[tracking] eigenvalues = 1; expected 2 or more, or mode = "sharpness"'),
     ("tracking.eigen_tolerance=0.2", "[tracking] eigen_tolerance = 0.2; expected `float` <= 0.1"),
     ("seed=-1", "[top level] seed = -1; expected `int` >= 0"),
     ("approach.check_times=[1, 0.1]", "[approach] check_times = [1, 0.1]; expected `array` of length 3, got 2"),

@@ -362,3 +362,29 @@ def test_settings_that_cannot_go_together_are_refused(overrides, sentence):
 def test_a_phase_portrait_trains_nothing(override):
     with pytest.raises(UserError, match="needs a training problem; a phase portrait has none"):
         specs.load_spec("phase", [override])
+
+
+WATCHED = ("tracking.sharpness_every=1", "tracking.eigenvalues=1")
+
+
+@pytest.mark.parametrize("overrides", [(), ("problem.model.normalized=true", f"optimizer.weight_decay={DECAY}")])
+def test_watching_the_sharpness_of_every_step_reads_what_separate_readings_do(overrides):
+    """Eigenvalues to the square of the residual that is asked for; what θ passes, to rounding."""
+    watched, read = (Experiment(digits_spec(*overrides, "tracking.sharpness_every=1", f"tracking.eigenvalues={k}")) for k in (1, 2))
+    assert training.watches(watched.training)
+    assert not training.watches(read.training)
+    one, two = rows(watched, 60), rows(read, 60)
+    for name, column in one.items():
+        if name in ("gd.eigen_residual", "cost.hvps"):
+            continue
+        np.testing.assert_allclose(column, two[name], rtol=1e-4 if "sharpness" in name or "edge" in name else 1e-9, err_msg=name)
+    assert np.max(one["gd.eigen_residual"]) <= 1e-3
+    if not overrides:
+        assert np.median(one["cost.hvps"]) == 1
+
+
+def test_a_watched_run_does_not_depend_on_how_it_is_cut():
+    whole, pieces = afresh(*WATCHED), Experiment(digits_spec(*WATCHED))
+    found = [experiment.advance(limit).rows for experiment, limit in ((whole, 21), (pieces, 7), (pieces, 1), (pieces, 13))]
+    np.testing.assert_array_equal(np.array(found[0]), np.concatenate(found[1:]))
+    np.testing.assert_array_equal(whole.state.theta, pieces.state.theta)

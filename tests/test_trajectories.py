@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from engine import coupled, edge
+from engine import coupled, edge, stretch
 from engine import trajectories as tr
 from engine.curvature import Eigenpairs, Point, grad_sharpness
 from engine.experiment import Experiment
@@ -73,7 +73,7 @@ def test_lemma_13_predicts_the_step_to_second_order(at_the_edge):
         guess = tr.first_guess(center, s)
         rules = edge._rules(setup, ETA, 0)
         tried = coupled.aimed(guess, center.eigen.vectors, center.point, center.grad_sharpness)
-        settled = coupled.settle(setup.problem, rules, tried, "float64").point
+        settled = stretch.settle(setup.problem, rules, tried, "float64").point
         misses.append(float(jnp.linalg.norm(settled.theta - guess)))
     assert misses[0] < 0.05 * ETA * float(jnp.linalg.norm(center.grad))
     assert 3.5 < misses[0] / misses[1] < 4.5

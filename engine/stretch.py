@@ -1,0 +1,135 @@
+"""Coupled steps put together out of their parts (`coupled`): many as one compiled call, or one at a time.
+
+Where the Hessian is formed, small problems, `advance` takes many steps in one call, up to the first that the host has to look at; how
+many makes no difference to what they give. Elsewhere `one` calls parts that are compiled each for itself and shared with the
+approach: inlined into one function they would take five times as long to compile, and run no faster on a CPU.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from engine.coupled import (
+    DIVERGED,
+    GROW,
+    LOOSE_TOLERANCE,
+    ON,
+    Moving,
+    Plan,
+    Readings,
+    Rules,
+    Tried,
+    ahead,
+    ahead_of_flow,
+    aim,
+    arrive,
+    judge,
+    leave,
+    places,
+    stay,
+)
+from engine.curvature import Point, TaylorCenter, grad_sharpness, loss_and_gradient, measure, measure_all, solve_at, taylor_center
+from engine.problem import Problem
+from engine.spec import FOLLOWED_FROM
+
+CHUNK = 512
+"""Most steps in one compiled call."""
+CHORDS = 2
+"""Projections along the last centre's ∇S before one takes its own."""
+
+
+@partial(jax.jit, static_argnames=("plan",))
+def advance(problem: Problem, plan: Plan, rules: Rules, state: Moving, limit: Array) -> tuple[Moving, Readings, Array]:
+    """At most `limit` ≤ CHUNK steps as one compiled function: where they lead, what they read, and what the last came to."""
+    names: tuple[str, ...] = ()
+
+    def whole(state: Moving) -> tuple[Moving, Array, Array]:
+        nonlocal names
+        moved, read, verdict = _step(problem, plan, rules, state)
+        names = read.names
+        return moved, read.values[0], verdict
+
+    def body(carried: tuple[Moving, Array, Array, Array]) -> tuple[Moving, Array, Array, Array]:
+        state, rows, count, _ = carried
+        moved, row, verdict = whole(state)
+        stays = verdict >= GROW
+        state = jax.tree.map(lambda old, new: jnp.where(stays, old, new), state, moved)
+        told = (verdict != GROW) & (verdict != DIVERGED)
+        return state, rows.at[count].set(row), count + told, verdict
+
+    def more(carried: tuple[Moving, Array, Array, Array]) -> Array:
+        return (carried[2] < limit) & (carried[3] == ON)
+
+    width = jax.eval_shape(whole, state)[1].size
+    begun = (state, jnp.full((CHUNK, width), jnp.nan), jnp.array(0), jnp.array(ON))
+    state, rows, count, verdict = lax.while_loop(more, body, begun)
+    return state, Readings(rows, count, names), verdict
+
+
+def _step(problem: Problem, plan: Plan, rules: Rules, state: Moving) -> tuple[Moving, Readings, Array]:
+    """`one` from its beginning, with jax's own loops in place of Python's."""
+    dtype = plan.curvature
+
+    def attempt(tried: Tried) -> Tried:
+        point, left = measure_all(problem, tried.aim, tried.start, rules.eigen_tolerance, dtype)
+        afresh = tried.taken >= CHORDS
+        dS = lax.cond(afresh, lambda: grad_sharpness(problem, tried.aim, point.eigen.vectors[0], dtype), lambda: tried.dS)
+        return judge(rules, tried, point, left, dS, afresh)
+
+    point = measure(problem, state.theta, ahead(state.bases), LOOSE_TOLERANCE, dtype)
+    flow_pairs = point.eigen
+    if state.flow.size:
+        flow_pairs, _ = solve_at(problem, state.flow, ahead_of_flow(state.flow_bases), LOOSE_TOLERANCE, dtype)
+    passed = leave(problem, plan, rules, state, point, flow_pairs, _along(problem, plan, state))
+    if plan.gradient_descent_alone:
+        return stay(passed)
+    tried = lax.while_loop(lambda tried: ~tried.done, attempt, attempt(aim(rules, state)))
+    u = tried.point.eigen.vectors[0]
+    dS = lax.cond(tried.afresh, lambda: tried.dS, lambda: grad_sharpness(problem, tried.point.theta, u, dtype))
+    moved, read, verdict = arrive(plan, rules, state, passed, tried, dS)
+    above = point.eigen.values[-1] * rules.learning_rate > FOLLOWED_FROM
+    grow = above & (state.bases.shape[1] < plan.most_eigenvalues) & (verdict != DIVERGED)
+    return moved, read, jnp.where(grow, GROW, verdict)
+
+
+def one(problem: Problem, plan: Plan, rules: Rules, state: Moving, point: Point) -> tuple[Moving, Readings, Array]:
+    """One step from the `point` measured at gradient descent's θ, out of functions that are compiled each for itself.
+
+    So they are shared with the approach, and compiled in a fraction of the time. The host waits once or twice, for a projection.
+    """
+    dtype = plan.curvature
+    flow_pairs = point.eigen
+    if state.flow.size and (int(state.step) - rules.edge_step) % rules.flow_sharpness_every == 0:
+        flow_pairs, _ = solve_at(problem, state.flow, ahead_of_flow(state.flow_bases), LOOSE_TOLERANCE, dtype, wanted=1)
+    passed = leave(problem, plan, rules, state, point, flow_pairs, _along(problem, plan, state))
+    if plan.gradient_descent_alone:
+        return stay(passed)
+    tried = settle(problem, rules, aim(rules, state), dtype)
+    return arrive(plan, rules, state, passed, tried, _newest(problem, tried, dtype))
+
+
+def settle(problem: Problem, rules: Rules, tried: Tried, dtype: str, afresh: bool = False) -> Tried:
+    """Linearised projections until one is done, each from the newest ∇S at hand: that of the last centre for the first two, so that
+    a step usually costs one ∇S, or one taken `afresh` each time."""
+    while not tried.done:
+        point, left = measure_all(problem, tried.aim, tried.start, rules.eigen_tolerance, dtype)
+        again = afresh or int(tried.taken) >= CHORDS
+        dS = grad_sharpness(problem, tried.aim, point.eigen.vectors[0], dtype) if again else tried.dS
+        tried = judge(rules, tried, point, left, dS, again)
+    return tried
+
+
+def center_of(problem: Problem, tried: Tried, previous_u: Array, dtype: str) -> TaylorCenter:
+    """The expansion where projections ended."""
+    return taylor_center(tried.point, _newest(problem, tried, dtype), previous_u)
+
+
+def _newest(problem: Problem, tried: Tried, dtype: str) -> Array:
+    return tried.dS if tried.afresh else grad_sharpness(problem, tried.point.theta, tried.point.eigen.vectors[0], dtype)
+
+
+def _along(problem: Problem, plan: Plan, state: Moving) -> tuple[Array, Array]:
+    """Loss and gradient where the generalized prediction lies along u; those of θ† where nothing is predicted."""
+    return loss_and_gradient(problem, places(state).along) if plan.forms else (state.center.loss, state.center.grad)
