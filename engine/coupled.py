@@ -69,7 +69,6 @@ class Plan(NamedTuple):
     forms: tuple[str, ...]  # of the predictions
     curvature: str  # number format
     most_eigenvalues: int
-    gradient_descent_alone: bool  # leave θ† where it is: it ends here
 
 
 class Rules(NamedTuple):

@@ -197,15 +197,15 @@ def _take(setup: Setup, state: EdgeState, limit: int, alone: bool) -> tuple[Movi
     """
     spec, problem, moving = setup.spec, setup.problem, state.moving
     most = spectrum.most_followed(setup, state.theta.size)
-    plan = Plan(spec.tracking.predictions, spec.precision.curvature, most, alone)
+    plan = Plan(spec.tracking.predictions, spec.precision.curvature, most)
     rules = _rules(setup, state.clock.learning_rate, state.edge_step)
     if state.theta.size > DENSE_UP_TO:
         point, bases, events = spectrum.read(setup, moving.theta, moving.bases, state.clock)
         moving = moving._replace(bases=bases)
-        moved, read, verdict = stretch.one(problem, plan, rules, moving, point)
+        moved, read, verdict = stretch.one(problem, plan, rules, moving, point, alone)
         found = int(verdict)
         return moving if found >= coupled.GROW else moved, read, found, events
-    moved, read, verdict = stretch.advance(problem, plan, rules, moving, np.array(limit))
+    moved, read, verdict = stretch.advance(problem, plan, rules, moving, np.array(limit), alone)
     found = int(verdict)
     if found != coupled.GROW:
         return moved, read, found, []

@@ -40,14 +40,19 @@ CHORDS = 2
 """Projections along the last centre's ∇S before one takes its own."""
 
 
-@partial(jax.jit, static_argnames=("plan",))
-def advance(problem: Problem, plan: Plan, rules: Rules, state: Moving, limit: Array) -> tuple[Moving, Readings, Array]:
-    """At most `limit` ≤ CHUNK steps as one compiled function: where they lead, what they read, and what the last came to."""
+@partial(jax.jit, static_argnames=("plan", "alone"))
+def advance(
+    problem: Problem, plan: Plan, rules: Rules, state: Moving, limit: Array, alone: bool = False
+) -> tuple[Moving, Readings, Array]:
+    """At most `limit` ≤ CHUNK steps as one compiled function: where they lead, what they read, and what the last came to.
+
+    `alone` leaves θ† where it is, and takes one step.
+    """
     names: tuple[str, ...] = ()
 
     def whole(state: Moving) -> tuple[Moving, Array, Array]:
         nonlocal names
-        moved, read, verdict = _step(problem, plan, rules, state)
+        moved, read, verdict = _step(problem, plan, rules, state, alone)
         names = read.names
         return moved, read.values[0], verdict
 
@@ -68,7 +73,7 @@ def advance(problem: Problem, plan: Plan, rules: Rules, state: Moving, limit: Ar
     return state, Readings(rows, count, names), verdict
 
 
-def _step(problem: Problem, plan: Plan, rules: Rules, state: Moving) -> tuple[Moving, Readings, Array]:
+def _step(problem: Problem, plan: Plan, rules: Rules, state: Moving, alone: bool) -> tuple[Moving, Readings, Array]:
     """`one` from its beginning, with jax's own loops in place of Python's."""
     dtype = plan.curvature
 
@@ -83,7 +88,7 @@ def _step(problem: Problem, plan: Plan, rules: Rules, state: Moving) -> tuple[Mo
     if state.flow.size:
         flow_pairs, _ = solve_at(problem, state.flow, ahead_of_flow(state.flow_bases), LOOSE_TOLERANCE, dtype)
     passed = leave(problem, plan, rules, state, point, flow_pairs, _along(problem, plan, state))
-    if plan.gradient_descent_alone:
+    if alone:
         return stay(passed)
     tried = lax.while_loop(lambda tried: ~tried.done, attempt, attempt(aim(rules, state)))
     u = tried.point.eigen.vectors[0]
@@ -94,17 +99,19 @@ def _step(problem: Problem, plan: Plan, rules: Rules, state: Moving) -> tuple[Mo
     return moved, read, jnp.where(grow, GROW, verdict)
 
 
-def one(problem: Problem, plan: Plan, rules: Rules, state: Moving, point: Point) -> tuple[Moving, Readings, Array]:
+def one(
+    problem: Problem, plan: Plan, rules: Rules, state: Moving, point: Point, alone: bool = False
+) -> tuple[Moving, Readings, Array]:
     """One step from the `point` measured at gradient descent's θ, out of functions that are compiled each for itself.
 
-    So they are shared with the approach, and compiled in a fraction of the time. The host waits once or twice, for a projection.
+    The host waits once or twice, for a projection. `alone` leaves θ† where it is.
     """
     dtype = plan.curvature
     flow_pairs = point.eigen
     if state.flow.size and (int(state.step) - rules.edge_step) % rules.flow_sharpness_every == 0:
         flow_pairs, _ = solve_at(problem, state.flow, ahead_of_flow(state.flow_bases), LOOSE_TOLERANCE, dtype, wanted=1)
     passed = leave(problem, plan, rules, state, point, flow_pairs, _along(problem, plan, state))
-    if plan.gradient_descent_alone:
+    if alone:
         return stay(passed)
     tried = settle(problem, rules, aim(rules, state), dtype)
     return arrive(plan, rules, state, passed, tried, _newest(problem, tried, dtype))
