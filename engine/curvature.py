@@ -15,8 +15,9 @@ that the tolerance leaves in the vectors limits both. Extrapolation of the secon
 starts worse than the last one. The whole step in one compiled function: 27 s to compile where its parts take 7, and no faster on a CPU.
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,8 @@ DENSE_UP_TO = 64
 BASIS = 12
 """Largest basis of the iterative solver for up to four pairs; a restart keeps a third of it. Small on purpose: every product
 passes over the whole basis several times, and at 24 that took as long as the product."""
+FEW = 4
+"""Rows that a basis mostly holds, from good starts: up to here passes go over so many rows only."""
 LOOSE = 1e-2
 """Relative residual (in units of the top eigenvalue) asked of all pairs but the first."""
 
@@ -110,8 +113,8 @@ def _davidson(
         inside = jnp.arange(most) < size
         below = -1.5 * jnp.linalg.norm(t) - 1
         values, coefficients = _eigh(t + jnp.diag(jnp.where(inside, 0, below)))
-        vectors = coefficients[:count] @ v
-        remainders = coefficients[:count] @ w - values[:count, None] * vectors
+        vectors, images = _over(size, lambda v, w, c: (c.T @ v, c.T @ w), v, w, coefficients[:count].T)
+        remainders = images - values[:count, None] * vectors
         residuals = jnp.linalg.norm(remainders, axis=1) / jnp.abs(values[0])
         missing = residuals > tolerances
         pairs = Eigenpairs(values[:count], vectors, residuals, hvps)
@@ -127,10 +130,11 @@ def _davidson(
     def grow(basis: _Basis) -> _Basis:
         v, w, t, filled = lax.cond(basis.size == most, restart, lambda b: (b.v, b.w, b.t, b.size), basis)
         starting = basis.pairs.hvps < wanted  # the start goes the same way as what follows: one product to compile
-        new, left = _orthogonalise(jnp.where(starting, start[jnp.minimum(basis.pairs.hvps, count - 1)], basis.worst), v)
+        added = jnp.where(starting, start[jnp.minimum(basis.pairs.hvps, count - 1)], basis.worst)
+        new, left = _over(filled, lambda v: _orthogonalise(added, v), v)
         image = product(new)
         v, w = v.at[filled].set(new), w.at[filled].set(image)
-        row = v @ image
+        row = _over(filled + 1, lambda v: jnp.zeros(most, v.dtype).at[: len(v)].set(v @ image), v)
         t = t.at[filled].set(row).at[:, filled].set(row)
         grown = ritz(v, w, t, filled + 1, basis.pairs.hvps + 1)
         rounding = ~starting & (left < 10 * jnp.finfo(theta.dtype).eps)  # nothing new to add
@@ -147,6 +151,13 @@ def _davidson(
                    empty[0], jnp.array(False), jnp.array(False))
     ended = lax.while_loop(unfinished, grow, begun)
     return ended.pairs, ended.first
+
+
+def _over(filled: Array, function: Callable[..., Any], *rows: Array) -> Any:
+    """`function` of arrays of which only the first `filled` rows are not zero: of few rows where that is enough."""
+    if len(rows[0]) <= FEW:
+        return function(*rows)
+    return lax.cond(filled <= FEW, lambda: function(*(part[:FEW] for part in rows)), lambda: function(*rows))
 
 
 def _eigh(matrix: Array) -> tuple[Array, Array]:

@@ -223,7 +223,7 @@ def _until_due(setup: Setup, state: EdgeState) -> int:
     tracking, step = setup.spec.tracking, state.clock.step
     periods = [
         (tracking.landscape_every, state.edge_step), (tracking.gauges_every, state.edge_step), (state.anchor_every, state.anchor_phase),
-        (tracking.audit_every, 0),
+        (0 if state.theta.size <= DENSE_UP_TO else tracking.audit_every, 0),
     ]
     if tracking.beta_every:
         return 1

@@ -37,31 +37,43 @@ def map_step(x, y, alpha: float, beta: float, learning_rate: float):
 
 def map_orbit(x0: float, y0: float, alpha: float, beta: float, learning_rate: float, steps: int) -> np.ndarray:
     """The orbit of (3) as (steps+1, 2) values of x and y, the start first."""
-    orbit = np.empty((steps + 1, 2))
-    orbit[0] = x0, y0
-    for t in range(steps):
-        orbit[t + 1] = map_step(orbit[t, 0], orbit[t, 1], alpha, beta, learning_rate)
-    return orbit
+    points = [(float(x0), float(y0))]  # Python's own numbers: a third of the time of numpy's
+    for _ in range(steps):
+        try:
+            points.append(map_step(*points[-1], alpha, beta, learning_rate))
+        except OverflowError:
+            points.append((np.nan, np.nan))
+    return np.array(points)
 
 
 def flow_orbit(x0: float, y0: float, alpha: float, beta: float, times: np.ndarray) -> np.ndarray:
-    """The orbit of (4) at the given increasing ODE times, as (times, 2) values of X and Y; X keeps the sign of x0.
+    """The orbit of (4) at the given increasing ODE times, as (times, 2) values of X and Y; X keeps the sign of x0."""
+    return flow_orbits(np.array([[x0, y0]]), alpha, beta, times)[:, 0]
+
+
+def flow_orbits(starts: np.ndarray, alpha: float, beta: float, times: np.ndarray) -> np.ndarray:
+    """The orbits of (4) from several starts (m, 2) at once, as (times, m, 2) values.
 
     Integrated in q = log X², where it reads q' = 2Y, Y' = α − (β/2)e^q, to a relative tolerance of 1e-11.
     """
     from scipy.integrate import solve_ivp  # a quarter of a second that a viewer seldom needs
 
-    times = np.asarray(times, float)
-    if x0 == 0:
-        return np.stack([np.zeros_like(times), y0 + alpha * (times - times[0])], axis=1)
+    times, (x0, y0) = np.asarray(times, float), np.asarray(starts, float).T
+    rests = x0 == 0
+    orbits = np.empty((len(times), len(x0), 2))
+    orbits[:, rests, 0], orbits[:, rests, 1] = 0, y0[rests] + alpha * (times - times[0])[:, None]
+    moves, count = ~rests, int((~rests).sum())
+    if not count:
+        return orbits
 
     def slope(_, state):
-        q, y = state
-        return 2 * y, alpha - beta / 2 * np.exp(q)
+        return np.concatenate([2 * state[count:], alpha - beta / 2 * np.exp(state[:count])])
 
-    start = (np.log(x0**2), y0)
-    found = solve_ivp(slope, (times[0], times[-1]), start, method="DOP853", t_eval=times, rtol=1e-11, atol=1e-12)
-    return np.stack([np.sign(x0) * np.exp(found.y[0] / 2), found.y[1]], axis=1)
+    begun = np.concatenate([np.log(x0[moves] ** 2), y0[moves]])
+    found = solve_ivp(slope, (times[0], times[-1]), begun, method="DOP853", t_eval=times, rtol=1e-11, atol=1e-12)
+    orbits[:, moves, 0] = np.sign(x0[moves]) * np.exp(found.y[:count].T / 2)
+    orbits[:, moves, 1] = found.y[count:].T
+    return orbits
 
 
 def h(z):
