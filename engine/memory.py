@@ -10,7 +10,7 @@ from jax import Array
 from engine.curvature import BASIS
 from engine.problem import Problem
 
-VECTORS = 24
+VECTORS = 30
 """Vectors of p numbers that a coupled step keeps at the edge: θ, θ†, their expansions and predictions. Counted, rounded up."""
 
 
