@@ -9,7 +9,7 @@ from engine.columns import columns_for
 from engine.spec import Phase, RunSpec
 from engine.states import Clock
 
-BLOCK = 1024
+BLOCK = 256
 """Steps recorded at a time."""
 
 
@@ -36,8 +36,8 @@ def advance(spec: RunSpec, state: PortraitState, limit: int) -> tuple[PortraitSt
     parts: list[np.ndarray] = [step + np.arange(count + 1.0), times, np.full(count + 1, eta)]
     ends = []
     with np.errstate(over="ignore", invalid="ignore"):
-        flows = theory.flow_orbits(state.flow, part.alpha, part.beta, times)
-        for flow, map_start in zip(flows.transpose(1, 0, 2), state.mapped, strict=True):
+        for flow_start, map_start in zip(state.flow, state.mapped, strict=True):
+            flow = theory.flow_orbit(flow_start[0], flow_start[1], part.alpha, part.beta, times)
             mapped = theory.map_orbit(map_start[0], map_start[1], part.alpha, part.beta, eta, count)
             for orbit in (flow, mapped):
                 parts += [orbit[:, 0], orbit[:, 1], theory.conserved(orbit[:, 0], orbit[:, 1], part.alpha, part.beta)]
