@@ -99,7 +99,8 @@ def test_a_run_of_the_same_name_is_not_taken_for_a_point(own_home, capfd):
 
 
 def test_an_interrupt_stops_every_engine_cleanly_and_the_same_command_goes_on(own_home):
-    endless = ["--set", "budget.steps=900000000", "--grid", "seed=0,1,2", "--workers", "2"]
+    slow = ["--set", "optimizer.learning_rate=1e-5"]  # the map gains (1 + 2η²) a step: it does not run off meanwhile
+    endless = ["--set", "budget.steps=900000000", *slow, "--grid", "seed=0,1,2", "--workers", "2"]
     command, pipe = [sys.executable, "-m", "engine", "sweep", "phase", *endless], subprocess.PIPE
     process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
     until = time.monotonic() + 90
