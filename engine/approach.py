@@ -137,7 +137,7 @@ def _release(state: ApproachState) -> tuple[ApproachState, np.ndarray]:
 
 def _descend(setup: Setup, state: ApproachState, steps: int, sharpness: float) -> tuple[ApproachState, Outcome | None]:
     """Some steps of gradient descent into the pending rows; the outcome when the loss stops being a number, or is low enough."""
-    clock, time = state.clock, state.clock.time
+    clock, times = state.clock, state.clock.times(steps)
     descent = descend(setup.problem, state.theta, clock.learning_rate, steps)
     losses, norms = np.asarray(descent.losses), np.asarray(descent.gradient_norms)
     rows, outcome = [], None
@@ -146,15 +146,14 @@ def _descend(setup: Setup, state: ApproachState, steps: int, sharpness: float) -
             outcome = diverged(clock.step + k)
             break
         rows.append(setup.row({
-            "step": clock.step + k, "time": time, "learning_rate": clock.learning_rate,
+            "step": clock.step + k, "time": times[k], "learning_rate": clock.learning_rate,
             "gd.loss": losses[k], "gd.gradient_norm": norms[k],
             "gd.midpoint_sharpness": sharpness if k == 0 else np.nan,
         }))
-        time += clock.learning_rate  # one by one, so that chunks leave no trace in its last digit
         outcome = loss_goal(setup.spec, losses[k], clock.step + k)
         if outcome is not None:
             break
-    moved = Clock(clock.step + steps, time, clock.learning_rate)
+    moved = Clock(clock.step + steps, float(times[len(rows)]), clock.learning_rate)
     pending = np.concatenate([state.pending, np.reshape(rows, (-1, len(setup.places)))])
     return state._replace(clock=moved, theta=jnp.asarray(descent.theta), pending=pending), outcome
 

@@ -319,8 +319,9 @@ def bench(
     if not (folder / "tracked.py").is_file():
         raise UserError(f"{folder}: the benchmark is not installed with eos; run `python -m engine bench` in a clone of its sources")
     sys.path.insert(0, str(folder))
-    if problems in (("scaling",), ("runs",)):
-        return importlib.import_module("scaling" if problems == ("scaling",) else "recorded").main(rounds, json)
+    others = {"scaling": "scaling", "runs": "recorded"}
+    if len(problems) == 1 and problems[0] in others:
+        return importlib.import_module(others[problems[0]]).main(rounds, json)
     from engine.device import configure
 
     configure()

@@ -107,15 +107,16 @@ class Passed(NamedTuple):
 
 @partial(jax.jit, static_argnames=("plan",))
 def leave(
-    problem: Problem, plan: Plan, rules: Rules, state: Moving, point: Point, flow_pairs: Eigenpairs, along: tuple[Array, Array]
+    problem: Problem, plan: Plan, rules: Rules, state: Moving, point: Point, flow_pairs: Eigenpairs, found: tr.Places,
+    along: tuple[Array, Array],
 ) -> Passed:
     """Read all there is about the old θ†, and advance gradient descent, the flow and the predictions.
 
     `point` is measured at gradient descent's θ, `flow_pairs` on the flow where they are due, and `along`, loss and gradient, where
-    the generalized prediction lies on the line along u.
+    the generalized prediction lies on the line along u: one of the places `found`.
     """
     center, eta, dtype = state.center, rules.learning_rate, plan.curvature
-    v, found = state.theta - center.theta, places(state)
+    v = state.theta - center.theta
     read = {
         "step": state.step, "gd.loss": point.loss, "gd.gradient_norm": jnp.linalg.norm(point.grad),
         "gd.sharpness": point.eigen.sharpness, "gd.eigen_residual": point.eigen.residuals[0],
@@ -215,11 +216,6 @@ def arrive(plan: Plan, rules: Rules, state: Moving, passed: Passed, tried: Tried
     unsolved = center.eigen.residuals[0] > HOPELESS
     verdict = jnp.where(unsolved, UNSOLVED, jnp.where(~tried.usable, ENDED, jnp.where(look, HOST, ON)))
     return moved, _readings(read, passed.diverged), jnp.where(passed.diverged, DIVERGED, verdict)
-
-
-def places(state: Moving) -> tr.Places:
-    """Where gradient descent and the predictions are about θ†."""
-    return tr.places(state.center, state.theta - state.center.theta, state.predictions)
 
 
 def _readings(read: dict[str, Array], diverged: Array) -> Readings:

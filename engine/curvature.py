@@ -71,9 +71,14 @@ def solve(
 
     Where fewer pairs than `start` has rows are `wanted`, the others are neither started from nor waited for, nor of any meaning.
     """
-    if theta.size <= DENSE_UP_TO:
+    if forms_hessian(theta):
         return _dense(problem, theta, start.shape[0])
     return _davidson(problem, theta, start.astype(theta.dtype), tolerance, max_hvps, start.shape[0] if wanted is None else wanted)
+
+
+def forms_hessian(theta: Array) -> bool:
+    """Whether the Hessian at θ is small enough to be formed."""
+    return theta.size <= DENSE_UP_TO
 
 
 def _dense(problem: Problem, theta: Array, count: int) -> tuple[Eigenpairs, Array]:

@@ -12,13 +12,13 @@ import numpy as np
 from jax import Array
 from msgspec.structs import replace
 
-from engine import assumptions, control, coupled, landscape, readings, scores, spectrum, stretch, unrolled
+from engine import assumptions, control, coupled, landscape, readings, scores, spectrum, stretch, theory, unrolled
 from engine import trajectories as tr
 from engine.approach import Curves, Progress, Setup, diverged, loss_goal
 from engine.control import AnyEvent
 from engine.coupled import HOPELESS, LOOSE_TOLERANCE, Moving, Plan, Rules
-from engine.curvature import DENSE_UP_TO, Eigenpairs, Point, TaylorCenter, random_start, sharpness_at
-from engine.readings import Standing, Table
+from engine.curvature import Eigenpairs, Point, TaylorCenter, forms_hessian, random_start, sharpness_at
+from engine.readings import Standing
 from engine.spec import PREDICTIONS
 from engine.states import Clock, DescentState, EdgeState
 from engine.store import Outcome
@@ -44,12 +44,11 @@ def enter(
             f"{float(center.sharpness) * clock.learning_rate / 2:.3f} × 2/η there; gradient descent goes on"
         )
         return DescentState(clock, clock.step, theta, bases, 0), [control.ConstraintLost(step=clock.step, text=text)]
-    v, vectors = theta - center.theta, center.eigen.vectors
+    v, vectors, eta = theta - center.theta, center.eigen.vectors, clock.learning_rate
     total = unrolled.begin(center, v, tracking.beta_every, tracking.beta_window) if tracking.beta_every else unrolled.absent()
-    onward = tr.project(center.point, center.grad_sharpness, clock.learning_rate)
     moving = Moving(
         step=jnp.asarray(np.array(clock.step)), theta=theta, bases=bases, center=center, basis_before=vectors, projections=tried.taken,
-        correction=nothing, remainder=onward.theta - center.theta, overlap=jnp.ones((), theta.dtype),
+        correction=nothing, remainder=_remainder(center, eta), overlap=jnp.ones((), theta.dtype),
         predictions=tr.Predictions(v, v, v, v), scores=scores.fresh(clock.step),
         flow=center.theta if tracking.flow else jnp.zeros(0, theta.dtype), flow_bases=jnp.stack([vectors] * 2),
         flow_sharpness=center.sharpness.astype(theta.dtype), costs=tried.costs.plus(grad_sharpness=1),
@@ -91,17 +90,15 @@ def advance(setup: Setup, state: EdgeState, limit: int) -> tuple[EdgeState | Des
     occasional, curves = _occasional(setup, state)
     taken, read, verdict, grown = _take(setup, state, 1 if alone else min(limit, _until_due(setup, state)), alone)
     found = readings.table(read, clock, tracking)
-    _add(found, occasional)
     count = len(found["step"])
+    readings.add(found, occasional, count)
     standing, happened = readings.events(found, Standing(state.stage, state.failed, state.constraint_lost), tracking)
     unstable, risen = spectrum.unstable(found, state.unstable)
     told += sorted([*grown, *risen, *happened], key=lambda event: event.step)
     outcome = loss_goal(setup.spec, found["gd.loss"][-1], int(found["step"][-1])) if count else None
     progress = Progress([*readings.rows(found, setup.places)], told, outcome, curves)
 
-    steps = count - 1 if verdict == coupled.UNSOLVED else count
-    times = [*found["time"], found["time"][-1] + eta] if count else [clock.time]
-    moved = Clock(clock.step + steps, float(times[steps]), eta)
+    moved = clock.after(count - 1 if verdict == coupled.UNSOLVED else count)
     following = state._replace(
         clock=moved, moving=taken, stage=standing.stage, failed=standing.failed, constraint_lost=standing.constraint_lost, unstable=unstable
     )
@@ -133,18 +130,15 @@ def descend_past(setup: Setup, state: DescentState) -> tuple[DescentState, Progr
     """One step of gradient descent with its eigenvalues, when θ† is no longer followed."""
     clock, eta = state.clock, state.clock.learning_rate
     point, bases, events = spectrum.read(setup, state.theta, state.bases, clock)
-    eigenvalues = np.asarray(point.eigen.values, float)
     values = {
         "step": clock.step, "time": clock.time, "learning_rate": eta, "gd.loss": float(point.loss),
-        "gd.gradient_norm": float(jnp.linalg.norm(point.grad)), "gd.sharpness": eigenvalues[0],
-        "gd.eigen_residual": float(point.eigen.residuals[0]),
-        "cost.hvps": int(point.eigen.hvps), "cost.gradients": 1, "cost.grad_sharpness": 0,
-    } | {f"gd.lambda{k}": value for k, value in enumerate(eigenvalues, 1) if k > 1}
+        "gd.gradient_norm": float(jnp.linalg.norm(point.grad)), "cost.gradients": 1, "cost.grad_sharpness": 0,
+    } | spectrum.values_of(point.eigen)
     if not math.isfinite(values["gd.loss"] + values["gd.gradient_norm"]):
         return state, Progress([], events, diverged(clock.step))
     unstable, risen = spectrum.unstable({name: np.array([value]) for name, value in values.items()}, state.unstable)
     following = DescentState(
-        Clock(clock.step + 1, clock.time + eta, eta), state.edge_step, state.theta - eta * point.grad,
+        clock.after(1), state.edge_step, state.theta - eta * point.grad,
         coupled.followed_by(bases, point.eigen.vectors), unstable,
     )
     return following, Progress([setup.row(values)], [*events, *risen], loss_goal(setup.spec, values["gd.loss"], clock.step))
@@ -179,6 +173,11 @@ def _afresh(setup: Setup, theta: Array, start: Array, previous_u: Array, eta: fl
     return stretch.center_of(setup.problem, tried, previous_u, dtype), tried
 
 
+def _remainder(center: TaylorCenter, eta: float) -> Array:
+    """What the tolerances left of the way to the stable set."""
+    return tr.project(center.point, center.grad_sharpness, eta).theta - center.theta
+
+
 def _rules(setup: Setup, eta: float, edge_step: int) -> Rules:
     tracking = setup.spec.tracking
     keep = tracking.on_second_eigenvalue == "keep"
@@ -199,7 +198,7 @@ def _take(setup: Setup, state: EdgeState, limit: int, alone: bool) -> tuple[Movi
     most = spectrum.most_followed(setup, state.theta.size)
     plan = Plan(spec.tracking.predictions, spec.precision.curvature, most)
     rules = _rules(setup, state.clock.learning_rate, state.edge_step)
-    if state.theta.size > DENSE_UP_TO:
+    if not forms_hessian(state.theta):
         point, bases, events = spectrum.read(setup, moving.theta, moving.bases, state.clock)
         moving = moving._replace(bases=bases)
         moved, read, verdict = stretch.one(problem, plan, rules, moving, point, alone)
@@ -223,7 +222,7 @@ def _until_due(setup: Setup, state: EdgeState) -> int:
     tracking, step = setup.spec.tracking, state.clock.step
     periods = [
         (tracking.landscape_every, state.edge_step), (tracking.gauges_every, state.edge_step), (state.anchor_every, state.anchor_phase),
-        (0 if state.theta.size <= DENSE_UP_TO else tracking.audit_every, 0),
+        (_audit_every(setup, state), 0),
     ]
     if tracking.beta_every:
         return 1
@@ -241,19 +240,15 @@ def _occasional(setup: Setup, state: EdgeState) -> tuple[dict[str, float], Curve
     return values | assumptions.gauges(setup, state), curves
 
 
-def _add(found: Table, occasional: dict[str, float]) -> None:
-    """Put what was read at the first step into a table: costs are added, all else is NaN at the steps after."""
-    count = len(found["step"])
-    for name, value in occasional.items() if count else ():
-        column = found.get(name, np.full(count, 0.0 if name.startswith("cost.") else np.nan))
-        column[0] = column[0] + value if name.startswith("cost.") else value
-        found[name] = column
+def _audit_every(setup: Setup, state: EdgeState) -> int:
+    """Steps between audits; 0, never, where the Hessian is formed: no eigenvalue is missed there."""
+    return 0 if forms_hessian(state.theta) else setup.spec.tracking.audit_every
 
 
 def _audit(setup: Setup, state: EdgeState) -> tuple[EdgeState, list[AnyEvent]]:
     """Every so many steps, look for a larger eigenvalue from a fresh random start; a Ritz value is never too large."""
-    every, dtype, clock, center = setup.spec.tracking.audit_every, setup.spec.precision.curvature, state.clock, state.center
-    if not every or clock.step % every or center.theta.size <= DENSE_UP_TO:
+    every, dtype, clock, center = _audit_every(setup, state), setup.spec.precision.curvature, state.clock, state.center
+    if not every or clock.step % every:
         return state, []
     start = random_start(setup.spec.seed, clock.step, len(center.eigen.values), center.theta.size, dtype)
     found = sharpness_at(setup.problem, center.theta.astype(dtype), start, LOOSE_TOLERANCE, dtype)
@@ -265,10 +260,9 @@ def _audit(setup: Setup, state: EdgeState) -> tuple[EdgeState, list[AnyEvent]]:
     text = f"an audit at step {clock.step} found an eigenvalue {ratio:.3f} times the tracked one; θ† was projected anew from it"
     old = center.top_eigenvector
     center, tried = _afresh(setup, center.theta, found.vectors, old, clock.learning_rate)
-    onward = tr.project(center.point, center.grad_sharpness, clock.learning_rate)
     moving = moving._replace(
         center=center, basis_before=center.eigen.vectors, projections=moving.projections + tried.taken,
-        remainder=onward.theta - center.theta, correction=jnp.zeros_like(moving.correction),
+        remainder=_remainder(center, clock.learning_rate), correction=jnp.zeros_like(moving.correction),
         overlap=moving.overlap * jnp.abs(center.top_eigenvector @ old),
         predictions=tr.turned(moving.predictions, old, center.top_eigenvector),
         costs=spent.plus(*tried.costs),
@@ -298,10 +292,9 @@ def _memory(state: EdgeState) -> dict[str, float]:
 
 def _landscape(setup: Setup, state: EdgeState) -> tuple[dict[str, float], Curves]:
     """The loss along u about this centre, as two numbers and as curves with the β at hand; nothing where δ is undefined."""
-    squared, eta, step = float(state.center.delta_squared), state.clock.learning_rate, state.clock.step
-    if not squared > 0:
+    eta, step, delta = state.clock.learning_rate, state.clock.step, theory.delta(float(state.center.alpha), float(state.center.beta))
+    if not delta > 0:
         return {}, ()
-    delta = math.sqrt(squared)
     found = landscape.sample(setup.problem, state.center, delta, eta)
     curves = {
         "x": found.x, "F": found.rise, "F_even": found.even, "quadratic": found.x**2 / eta, "delta": np.array(delta),

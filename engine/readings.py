@@ -24,13 +24,12 @@ def table(read: Readings, clock: Clock, tracking: Tracking) -> Table:
     """The columns of the steps from `clock` on, with those that follow from others."""
     count, eta = int(read.count), clock.learning_rate
     found = dict(zip(read.names, np.array(read.values)[:count].T, strict=True))
-    # One by one, so that stretches leave no trace in its last digit.
-    found |= {"time": np.add.accumulate([clock.time, *[eta] * count])[:count], "learning_rate": np.full(count, eta)}
+    found |= {"time": clock.times(count)[:count], "learning_rate": np.full(count, eta)}
     alpha, beta, norm = (found[f"constrained.{name}"] for name in ("alpha", "beta", "gradient_norm"))
     with np.errstate(divide="ignore", invalid="ignore"):
-        delta = np.where((alpha > 0) & (beta > 0), np.sqrt(2 * alpha / beta), np.nan)
+        delta = theory.delta(alpha, beta)
         found |= {
-            "constrained.delta": delta, "constrained.epsilon": np.where(alpha > 0, eta * np.sqrt(alpha), np.nan),
+            "constrained.delta": delta, "constrained.epsilon": theory.epsilon(eta, alpha),
             "constrained.gamma": np.where((norm > 0) & (beta > 0), alpha / (norm * np.sqrt(beta)), np.nan),
             "stage": theory.stage(found["gd.x"], found["gd.y"], delta), "gd.spike": found["gd.x"] ** 2 / eta,
         }
@@ -42,6 +41,14 @@ def table(read: Readings, clock: Clock, tracking: Tracking) -> Table:
         )
         found |= {f"theorem.{name}": value for name, value in left.items()}
     return found
+
+
+def add(found: Table, read: Mapping[str, float], count: int) -> None:
+    """Put what was read at the first of `count` steps into a table: costs are added, all else is NaN at the steps after."""
+    for name, value in read.items() if count else ():
+        column = found.get(name, np.full(count, 0.0 if name.startswith("cost.") else np.nan))
+        column[0] = column[0] + value if name.startswith("cost.") else value
+        found[name] = column
 
 
 class Standing(NamedTuple):

@@ -17,7 +17,7 @@ from engine import control
 from engine.approach import Setup
 from engine.control import AnyEvent
 from engine.coupled import LOOSE_TOLERANCE, ahead
-from engine.curvature import Point, measure, random_start
+from engine.curvature import Eigenpairs, Point, measure, random_start
 from engine.spec import FOLLOWED_FROM
 from engine.states import Clock
 
@@ -51,6 +51,13 @@ def read(setup: Setup, theta: Array, bases: Array, clock: Clock) -> Spectrum:
         text = f"{count} eigenvalues are followed from step {step}: λ{begun} is above {FOLLOWED_FROM:g}/η = {FOLLOWED_FROM / eta:.4g}"
         events.append(control.SpectrumGrown(step=step, text=text, count=count))
     return Spectrum(point, bases, events)
+
+
+def values_of(pairs: Eigenpairs) -> dict[str, float]:
+    """The columns that eigenpairs of gradient descent give."""
+    values = np.asarray(pairs.values, float)
+    named = {f"gd.lambda{k}": value for k, value in enumerate(values, start=1) if k > 1}
+    return named | {"gd.sharpness": values[0], "gd.eigen_residual": float(pairs.residuals[0]), "cost.hvps": int(pairs.hvps)}
 
 
 def most_followed(setup: Setup, size: int) -> int:

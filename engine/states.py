@@ -22,6 +22,15 @@ class Clock(NamedTuple):
     time: float  # Σ η
     learning_rate: float
 
+    def times(self, steps: int) -> np.ndarray:
+        """When each of the next `steps` begins, and when the last one ends, (steps + 1,). Added up one by one, so that it leaves no
+        trace in the last digit how many are taken at once."""
+        return np.add.accumulate([self.time, *[self.learning_rate] * steps])
+
+    def after(self, steps: int) -> "Clock":
+        """Where the run stands so many steps on."""
+        return Clock(self.step + steps, float(self.times(steps)[-1]), self.learning_rate)
+
 
 class ApproachState(NamedTuple):
     """Gradient descent below the edge, between two sharpness checks."""

@@ -27,12 +27,12 @@ from engine.coupled import (
     arrive,
     judge,
     leave,
-    places,
     stay,
 )
 from engine.curvature import Point, TaylorCenter, grad_sharpness, loss_and_gradient, measure, measure_all, solve_at, taylor_center
 from engine.problem import Problem
 from engine.spec import FOLLOWED_FROM
+from engine.trajectories import Places, places
 
 CHUNK = 512
 """Most steps in one compiled call."""
@@ -87,7 +87,7 @@ def _step(problem: Problem, plan: Plan, rules: Rules, state: Moving, alone: bool
     flow_pairs = point.eigen
     if state.flow.size:
         flow_pairs, _ = solve_at(problem, state.flow, ahead_of_flow(state.flow_bases), LOOSE_TOLERANCE, dtype)
-    passed = leave(problem, plan, rules, state, point, flow_pairs, _along(problem, plan, state))
+    passed = leave(problem, plan, rules, state, point, flow_pairs, *_places(problem, plan, state))
     if alone:
         return stay(passed)
     tried = lax.while_loop(lambda tried: ~tried.done, attempt, attempt(aim(rules, state)))
@@ -110,7 +110,7 @@ def one(
     flow_pairs = point.eigen
     if state.flow.size and (int(state.step) - rules.edge_step) % rules.flow_sharpness_every == 0:
         flow_pairs, _ = solve_at(problem, state.flow, ahead_of_flow(state.flow_bases), LOOSE_TOLERANCE, dtype, wanted=1)
-    passed = leave(problem, plan, rules, state, point, flow_pairs, _along(problem, plan, state))
+    passed = leave(problem, plan, rules, state, point, flow_pairs, *_places(problem, plan, state))
     if alone:
         return stay(passed)
     tried = settle(problem, rules, aim(rules, state), dtype)
@@ -137,6 +137,8 @@ def _newest(problem: Problem, tried: Tried, dtype: str) -> Array:
     return tried.dS if tried.afresh else grad_sharpness(problem, tried.point.theta, tried.point.eigen.vectors[0], dtype)
 
 
-def _along(problem: Problem, plan: Plan, state: Moving) -> tuple[Array, Array]:
-    """Loss and gradient where the generalized prediction lies along u; those of θ† where nothing is predicted."""
-    return loss_and_gradient(problem, places(state).along) if plan.forms else (state.center.loss, state.center.grad)
+def _places(problem: Problem, plan: Plan, state: Moving) -> tuple[Places, tuple[Array, Array]]:
+    """Where gradient descent and the predictions are about θ†, and loss and gradient where the generalized one lies along u: those
+    of θ† where nothing is predicted."""
+    found = places(state.center, state.theta - state.center.theta, state.predictions)
+    return found, loss_and_gradient(problem, found.along) if plan.forms else (state.center.loss, state.center.grad)

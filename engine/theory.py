@@ -23,14 +23,16 @@ SMALL = 0.25
 """|x|/δ under which stage 1 has not yet become stage 2."""
 
 
-def delta(alpha: float, beta: float) -> float:
-    """δ = √(2α/β), the size of the oscillation at the fixed point; NaN unless α > 0 and β > 0."""
-    return float(np.sqrt(2 * alpha / beta)) if alpha > 0 and beta > 0 else float("nan")
+def delta(alpha, beta):
+    """δ = √(2α/β), the size of the oscillation at the fixed point; NaN unless α > 0 and β > 0. Scalars or arrays."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(np.greater(alpha, 0) & np.greater(beta, 0), np.sqrt(2 * np.divide(alpha, beta)), np.nan)[()]
 
 
-def epsilon(learning_rate: float, alpha: float) -> float:
-    """ε = η√α, the small parameter of the theory; NaN unless α > 0."""
-    return float(learning_rate * np.sqrt(alpha)) if alpha > 0 else float("nan")
+def epsilon(learning_rate: float, alpha):
+    """ε = η√α, the small parameter of the theory; NaN unless α > 0. Scalars or arrays."""
+    with np.errstate(invalid="ignore"):
+        return np.where(np.greater(alpha, 0), learning_rate * np.sqrt(alpha), np.nan)[()]
 
 
 def map_step(x, y, alpha: float, beta: float, learning_rate: float):

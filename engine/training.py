@@ -20,12 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from engine import approach, losses, problem, watched
+from engine import approach, losses, problem, readings, spectrum, watched
 from engine import spec as specs
 from engine.approach import CHECK_TOLERANCE, Progress, Setup, diverged, loss_goal
 from engine.control import AnyEvent, EdgeReached
 from engine.coupled import followed_by
-from engine.curvature import Eigenpairs, random_start, sharpness_at
+from engine.curvature import random_start, sharpness_at
 from engine.problem import Problem
 from engine.states import Clock
 from engine.store import Outcome
@@ -107,11 +107,11 @@ def advance(training: Training, state: TrainingState, limit: int) -> tuple[Train
         state, read, events = _read(training, state)
     steps = min(every - state.clock.step % every, limit, chunk)
     descent = descend(setup.problem, state.theta, state.clock.learning_rate, steps)
-    columns = {name: np.array([value] + [np.nan] * (steps - 1)) for name, value in read.items()}
-    passed = {"gd.loss": np.asarray(descent.losses), "gd.gradient_norm": np.asarray(descent.gradient_norms)} | columns
+    passed = {"gd.loss": np.asarray(descent.losses), "gd.gradient_norm": np.asarray(descent.gradient_norms)}
+    readings.add(passed, {"cost.hvps": 0} | read, steps)
     rows, outcome = _rows(training, state.clock, passed, steps)
     if outcome is None:
-        state = _moved(state, steps)._replace(theta=descent.theta)
+        state = state._replace(clock=state.clock.after(steps), theta=descent.theta)
     return state, Progress(rows, events, outcome)
 
 
@@ -141,15 +141,15 @@ def _watch(training: Training, state: TrainingState, steps: int) -> tuple[Traini
         state, told = _seen(state, clock.step + k, columns["gd.sharpness"][k], 2 / clock.learning_rate)
         events += told
     if outcome is None:
-        state = _moved(state, steps)._replace(theta=found.theta, bases=found.bases)
+        state = state._replace(clock=clock.after(steps), theta=found.theta, bases=found.bases)
     return state, Progress(rows, events, outcome)
 
 
 def _rows(training: Training, clock: Clock, columns: dict[str, np.ndarray], steps: int) -> tuple[list[np.ndarray], Outcome | None]:
     """The rows of `steps` steps from columns of what they passed, and the outcome where one of them ends the run."""
-    setup, time, rows = training.setup, clock.time, list[np.ndarray]()
-    for k in range(steps):
-        values = {"cost.hvps": 0.0} | {name: float(column[k]) for name, column in columns.items()}
+    setup, rows = training.setup, list[np.ndarray]()
+    for k, time in enumerate(clock.times(steps)[:steps]):
+        values = {name: float(column[k]) for name, column in columns.items()}
         loss, norm = values["gd.loss"], values["gd.gradient_norm"]
         if not (math.isfinite(loss) and math.isfinite(norm)):
             return rows, diverged(clock.step + k)
@@ -158,21 +158,11 @@ def _rows(training: Training, clock: Clock, columns: dict[str, np.ndarray], step
         }
         if math.isfinite(squared := values.get("norm.squared", math.nan)):
             values |= balance(norm, squared, clock.learning_rate, setup.spec.optimizer.weight_decay)
-        if math.isnan(values["cost.hvps"]):
-            values["cost.hvps"] = 0.0
         rows.append(setup.row(values))
-        time += clock.learning_rate
         outcome = loss_goal(setup.spec, loss, clock.step + k)
         if outcome is not None:
             return rows, outcome
     return rows, None
-
-
-def _moved(state: TrainingState, steps: int) -> TrainingState:
-    step, time, eta = state.clock
-    for _ in range(steps):  # one by one, so that stretches leave no trace in its last digit
-        time += eta
-    return state._replace(clock=Clock(step + steps, time, eta))
 
 
 def _read(training: Training, state: TrainingState) -> tuple[TrainingState, dict[str, float], list[AnyEvent]]:
@@ -184,7 +174,7 @@ def _read(training: Training, state: TrainingState) -> tuple[TrainingState, dict
     sharpness = float(pairs.values[0])
     if spec.optimizer.schedule == "inverse_sharpness" and 0 < sharpness < math.inf:
         clock = clock._replace(learning_rate=1 / sharpness)
-    values = _eigenvalues(pairs) | {name: float(_mean(mean, state.theta)) for name, mean in training.readings.items()}
+    values = spectrum.values_of(pairs) | {name: float(_mean(mean, state.theta)) for name, mean in training.readings.items()}
     if spec.optimizer.weight_decay:
         values |= norms(sharpness, float(state.theta @ state.theta), clock.learning_rate, spec.optimizer.weight_decay)
     state, events = _seen(state, clock.step, sharpness, 2 / clock.learning_rate)
@@ -205,12 +195,6 @@ SQUARED = Problem(lambda theta, _: theta @ theta, (), "‖θ‖²")
 
 
 _mean = jax.jit(Problem.loss)
-
-
-def _eigenvalues(pairs: Eigenpairs) -> dict[str, float]:
-    values = np.asarray(pairs.values, float)
-    named = {f"gd.lambda{k}": value for k, value in enumerate(values, start=1) if k > 1}
-    return named | {"gd.sharpness": values[0], "gd.eigen_residual": float(pairs.residuals[0]), "cost.hvps": int(pairs.hvps)}
 
 
 def norms(sharpness: Any, squared: Any, learning_rate: float, weight_decay: float) -> dict[str, Any]:

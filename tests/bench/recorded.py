@@ -9,7 +9,6 @@ of alternating stretches with and without the viewer. First steps are those of `
 import json
 import os
 import pty
-import shutil
 import statistics
 import subprocess
 import sys
@@ -75,7 +74,7 @@ def rate(preset: str, rounds: int) -> float:
 
 def viewer(rounds: int) -> float:
     """The rate of an engine with a viewer attached over the rate without."""
-    cores = sorted(os.sched_getaffinity(0))
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     if len(cores) < 2:
         return float("nan")
     ratios = []
@@ -124,7 +123,7 @@ def first_step(rounds: int) -> dict[str, float]:
     for _ in range(max(1, rounds // 2)):
         with tempfile.TemporaryDirectory() as folder:
             for found in (cold, cached):
-                home = Path(folder) / f"home{len(found)}"
+                home = Path(folder) / ("cold" if found is cold else "cached")
                 env = {**os.environ, "EOS_HOME": str(home), "EOS_CACHE": f"{folder}/cache", "PYTHONPATH": str(ROOT)}
                 began = time.perf_counter()
                 engine = _started(["-m", "eos_tui", "demo", "--headless", "--name", "first"], env)
@@ -135,7 +134,6 @@ def first_step(rounds: int) -> dict[str, float]:
                     time.sleep(20)  # what is compiled beside the approach is kept as well
                 engine.terminate()
                 engine.wait()
-                shutil.rmtree(home, ignore_errors=True)
     return {"cold_s": statistics.median(cold), "cached_s": statistics.median(cached)}
 
 
