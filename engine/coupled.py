@@ -3,8 +3,10 @@
 Order inside a step: measure everything about the old θ†; advance gradient descent, the flow and every prediction about the old θ†
 (`leave`); move θ† last, by projections from where it is expected (`aim`, `judge`, `arrive`). `stretch` puts the parts together.
 
-Eigenvectors are extrapolated: that of θ†, which moves smoothly, from its last two, that of gradient descent, which alternates,
-from two and four steps ago. At θ† a start is then within the tolerance as it is, and each pair costs one product.
+Eigenvectors are extrapolated: that of θ†, which moves smoothly, from its last two. That of gradient descent is this one and what it
+turns by for each unit of x, which changes slowly too, but differs on the two sides of θ† between which gradient descent alternates:
+it is extrapolated from two and four steps ago. Both starts are then mostly within the tolerance as they are, and each pair costs one
+product.
 """
 
 from functools import partial
@@ -48,9 +50,10 @@ class Moving(NamedTuple):
 
     step: Array  # ()
     theta: Array  # (p,) gradient descent
-    bases: Array  # (4, k, p) its top eigenvectors, four steps ago first: it alternates
+    bases: Array  # (2, k, p) its top eigenvectors, two steps ago first: it alternates
+    turns: Array  # (4, p) what the first differed by from that of the centre, over x, four steps ago first
     center: TaylorCenter
-    basis_before: Array  # (2, p) the top eigenvectors at the centre before
+    center_bases: Array  # (2, 2, p) the top eigenvectors at the centre before, and at this one, to start the solver from
     projections: Array  # () that the centre took
     correction: Array  # (p,) what the first guess left out
     remainder: Array  # (p,) what the tolerances left: one more projection would move the centre so
@@ -107,14 +110,15 @@ class Passed(NamedTuple):
 
 @partial(jax.jit, static_argnames=("plan",))
 def leave(
-    problem: Problem, plan: Plan, rules: Rules, state: Moving, point: Point, flow_pairs: Eigenpairs, found: tr.Places,
-    along: tuple[Array, Array],
+    problem: Problem, plan: Plan, rules: Rules, state: Moving, measured: tuple[Point, Array], on_flow: tuple[Eigenpairs, Array],
+    found: tr.Places, along: tuple[Array, Array],
 ) -> Passed:
     """Read all there is about the old θ†, and advance gradient descent, the flow and the predictions.
 
-    `point` is measured at gradient descent's θ, `flow_pairs` on the flow where they are due, and `along`, loss and gradient, where
-    the generalized prediction lies on the line along u: one of the places `found`.
+    `measured` is what `curvature.measure_all` gives at gradient descent's θ, `on_flow` what `curvature.solve_at` does on the flow where
+    it is due, and `along`, loss and gradient, is where the generalized prediction lies on the line along u: one of the places `found`.
     """
+    point, images = measured
     center, eta, dtype = state.center, rules.learning_rate, plan.curvature
     v = state.theta - center.theta
     read = {
@@ -128,15 +132,18 @@ def leave(
         forecast, slope = tr.forecast(center, found, along, eta)
         scored = scores.observe(state.scores, state.step, forecast.x, found.x[0], _delta(center), rules.horizon_tolerance)
         read |= _forecast(plan.forms, forecast, state.scores, scored, state.step)
-        read["deviation"] = jnp.linalg.norm(v - state.predictions.transported)
+        if "transported" in plan.forms:
+            read["deviation"] = jnp.linalg.norm(v - state.predictions.transported)
         look |= rules.host_at_loss & jnp.any(scored.lost > state.scores.lost)
-        advanced = tr.predict(problem, center, state.predictions, slope, eta, plan.forms, dtype)
-        spent = spent.plus(len(plan.forms), 1, int("full_cubic" in plan.forms))
+        advanced = tr.predict(problem, center, state.predictions, slope, eta, dtype)
+        spent = spent.plus(len(plan.forms), int("generalized" in plan.forms), int("full_cubic" in plan.forms))
+    vectors = sharpened(point.eigen, images)
     moved = state._replace(
-        step=state.step + 1, theta=state.theta - eta * point.grad, bases=followed_by(state.bases, point.eigen.vectors), scores=scored
+        step=state.step + 1, theta=state.theta - eta * point.grad, scores=scored, bases=followed_by(state.bases, vectors),
+        turns=followed_by(state.turns, turn(vectors[0], center.top_eigenvector, found.x[0])),
     )
     if state.flow.size:
-        moved, told, spent = _flow(problem, rules, moved, flow_pairs, spent, dtype)
+        moved, told, spent = _flow(problem, rules, moved, on_flow, spent, dtype)
         read |= told | {"flow.distance": jnp.linalg.norm(state.flow - center.theta)}
     read |= {"cost.hvps": spent.hvps, "cost.gradients": spent.gradients, "cost.grad_sharpness": spent.grad_sharpness}
     return Passed(moved, advanced, read, look, ~jnp.isfinite(point.loss + read["gd.gradient_norm"]))
@@ -167,7 +174,7 @@ def aim(rules: Rules, state: Moving) -> Tried:
     """Where to look for the next θ† first: Lemma 13's guess with what it left out last time."""
     center = state.center
     guess = tr.first_guess(center, rules.learning_rate) + state.remainder + state.correction  # what it leaves out changes little
-    return aimed(guess, _ahead(state.basis_before, center.eigen.vectors), center.point, center.grad_sharpness)
+    return aimed(guess, _ahead(*state.center_bases), center.point, center.grad_sharpness)
 
 
 def aimed(theta: Array, start: Array, point: Point, dS: Array) -> Tried:
@@ -177,21 +184,22 @@ def aimed(theta: Array, start: Array, point: Point, dS: Array) -> Tried:
 
 
 @jax.jit
-def judge(rules: Rules, tried: Tried, point: Point, left: Array, dS: Array, afresh: Array) -> Tried:
-    """Whether the `point` measured at the aim, with Hu − Su = `left`, is in the stable set, and where to look next if not.
+def judge(rules: Rules, tried: Tried, measured: tuple[Point, Array], dS: Array, afresh: Array) -> Tried:
+    """Whether the point `measured` at the aim is in the stable set, and where to look next if not.
 
     What is left along u alone needs no projection: the point slides there (`trajectories.slide`).
     """
-    eta = rules.learning_rate
-    slid, turn = tr.slide(point, left, dS)
-    kept = jax.tree.map(lambda a, b: jnp.where(turn <= SLIDES, a, b), slid, point)
+    eta, (point, images) = rules.learning_rate, measured
+    slid, turned = tr.slide(point, images[0], dS)
+    kept = jax.tree.map(lambda a, b: jnp.where(turned <= SLIDES, a, b), slid, point)
     gap, along = tr.project(kept, dS, eta).residuals
-    within = (gap <= rules.sharpness_tolerance) & (turn <= rules.gradient_tolerance)
+    within = (gap <= rules.sharpness_tolerance) & (turned <= rules.gradient_tolerance)
     done = within | (tried.taken >= rules.max_projections) | ~jnp.isfinite(gap)
     costs = tried.costs.plus(point.eigen.hvps, 1, jnp.asarray(afresh, int))
     usable = (gap <= HOPELESS) & (along <= HOPELESS)  # False for NaN
     return Tried(
-        tr.project(point, dS, eta).theta, point.eigen.vectors, kept, dS, jnp.asarray(afresh), tried.taken + ~done, costs, usable, done
+        tr.project(point, dS, eta).theta, sharpened(point.eigen, images), kept, dS, jnp.asarray(afresh), tried.taken + ~done, costs,
+        usable, done,
     )
 
 
@@ -203,7 +211,7 @@ def arrive(plan: Plan, rules: Rules, state: Moving, passed: Passed, tried: Tried
     next_u, guess, onward = center.top_eigenvector, tr.first_guess(state.center, eta), tr.project(center.point, dS, eta)
     overlap = jnp.abs(next_u @ u)
     moved = passed.moved._replace(
-        center=center, basis_before=state.center.eigen.vectors, projections=tried.taken,
+        center=center, center_bases=followed_by(state.center_bases, tried.start), projections=tried.taken,
         correction=onward.theta - guess - state.remainder, remainder=onward.theta - center.theta, overlap=overlap,
         costs=tried.costs.plus(grad_sharpness=jnp.asarray(~tried.afresh, int)),
         predictions=state.predictions if passed.advanced is None else tr.carry(passed.advanced, next_u),
@@ -228,21 +236,46 @@ SLIDES = 1e-3
 
 
 @jax.jit
-def ahead(bases: Array) -> Array:
-    """A start for the eigensolver at gradient descent's θ, (k, p), from its last four bases (4, k, p)."""
+def ahead(state: Moving) -> Array:
+    """A start for the eigensolver at gradient descent's θ, (k, p): what it needs no more than two products from."""
+    u, last = state.center.top_eigenvector, state.bases[0]
+    x = u @ (state.theta - state.center.theta)
+    first = u.astype(last.dtype) + x.astype(last.dtype) * (2 * state.turns[2] - state.turns[0])
+    return last.at[0].set(first)
+
+
+@jax.jit
+def turn(vector: Array, u: Array, x: Array) -> Array:
+    """What gradient descent's top eigenvector (p,) differs by from that of the centre, over its x; 0 where x is."""
+    u = u.astype(vector.dtype)
+    difference = jnp.where(vector @ u < 0, -vector, vector) / jnp.linalg.norm(vector) - u
+    return jnp.where(x == 0, 0, difference / jnp.where(x == 0, 1, x)).astype(vector.dtype)
+
+
+@jax.jit
+def ahead_alone(bases: Array) -> Array:
+    """A start for the eigensolver, (k, p), from the last four bases (4, k, p) of gradient descent that alternates about no centre."""
     return _ahead(bases[0], bases[2])
 
 
 @jax.jit
 def ahead_of_flow(bases: Array) -> Array:
     """A start for the eigensolver on the flow, (2, p), from its last two bases (2, 2, p)."""
-    return _ahead(bases[0], bases[1])
+    return _ahead(*bases)
+
+
+def sharpened(pairs: Eigenpairs, images: Array) -> Array:
+    """The eigenvectors one step of power iteration on, (k, p), from what the Hessian makes of them (k, p): the errors that the
+    tolerance left become smaller as λ/S, most of them to nothing, and it costs no product. Small eigenvalues' stay as they are."""
+    values = pairs.values[:, None]
+    large = values > pairs.values[0] / 10
+    return jnp.where(large, images / jnp.where(large, values, 1), pairs.vectors)
 
 
 @jax.jit
-def followed_by(bases: Array, vectors: Array) -> Array:
-    """The last four bases when the newest is `vectors` (k, p)."""
-    return jnp.concatenate([bases[1:], vectors[None]])
+def followed_by(last: Array, newest: Array) -> Array:
+    """The last few when one more has come, and the first has gone."""
+    return jnp.concatenate([last[1:], newest[None]])
 
 
 def _ahead(before: Array, last: Array) -> Array:
@@ -283,14 +316,14 @@ def _forecast(forms: tuple[str, ...], forecast: tr.Forecast, before: Scores, sco
 
 
 def _flow(
-    problem: Problem, rules: Rules, moved: Moving, pairs: Eigenpairs, spent: Costs, dtype: str
+    problem: Problem, rules: Rules, moved: Moving, solved: tuple[Eigenpairs, Array], spent: Costs, dtype: str
 ) -> tuple[Moving, dict[str, Array], Costs]:
     """Gradient flow one step of time η on by ⌈ηS⌉ Euler steps, as in the paper, and what it reads here: `moved` is a step on in all
     else. Gradients in the format of the curvature, added up in θ's own."""
-    eta, flow = rules.learning_rate, moved.flow
+    eta, flow, (pairs, images) = rules.learning_rate, moved.flow, solved
     due = (moved.step - 1 - rules.edge_step) % rules.flow_sharpness_every == 0
     sharpness = jnp.where(due, pairs.sharpness.astype(flow.dtype), moved.flow_sharpness)
-    bases = jnp.stack([moved.flow_bases[1], moved.flow_bases[1].at[0].set(pairs.vectors[0])])
+    bases = jnp.stack([moved.flow_bases[1], moved.flow_bases[1].at[0].set(sharpened(pairs, images)[0])])
     substeps = jnp.where(jnp.isfinite(sharpness), jnp.maximum(1, jnp.ceil(eta * sharpness)), 1).astype(int)
     flow, loss = tr.flow_step(problem, flow, eta, substeps, dtype)
     moved = moved._replace(flow=flow, flow_bases=jnp.where(due, bases, moved.flow_bases), flow_sharpness=sharpness)

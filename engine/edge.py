@@ -36,21 +36,24 @@ def enter(
     """
     spec, tracking = setup.spec, setup.spec.tracking
     theta = theta.astype(spec.precision.edge)
-    bases, nothing = jnp.stack([basis] * 4), jnp.zeros_like(theta)
+    nothing = jnp.zeros_like(theta)
     center, tried = _afresh(setup, theta, basis[:2], nothing, clock.learning_rate)
     if not tried.usable:
         text = (
             f"the projection onto S ≤ 2/η did not converge at step {clock.step}: the sharpness is "
             f"{float(center.sharpness) * clock.learning_rate / 2:.3f} × 2/η there; gradient descent goes on"
         )
-        return DescentState(clock, clock.step, theta, bases, 0), [control.ConstraintLost(step=clock.step, text=text)]
-    v, vectors, eta = theta - center.theta, center.eigen.vectors, clock.learning_rate
+        return DescentState(clock, clock.step, theta, jnp.stack([basis] * 4), 0), [control.ConstraintLost(step=clock.step, text=text)]
+    v, eta = theta - center.theta, clock.learning_rate
     total = unrolled.begin(center, v, tracking.beta_every, tracking.beta_window) if tracking.beta_every else unrolled.absent()
+    turn = coupled.turn(basis[0], center.top_eigenvector, center.top_eigenvector @ v)
     moving = Moving(
-        step=jnp.asarray(np.array(clock.step)), theta=theta, bases=bases, center=center, basis_before=vectors, projections=tried.taken,
+        step=jnp.asarray(np.array(clock.step)), theta=theta, bases=jnp.stack([basis] * 2), turns=jnp.stack([turn] * 4),
+        center=center, center_bases=jnp.stack([tried.start] * 2), projections=tried.taken,
         correction=nothing, remainder=_remainder(center, eta), overlap=jnp.ones((), theta.dtype),
-        predictions=tr.Predictions(v, v, v, v), scores=scores.fresh(clock.step),
-        flow=center.theta if tracking.flow else jnp.zeros(0, theta.dtype), flow_bases=jnp.stack([vectors] * 2),
+        predictions=tr.Predictions(*(v if form in tracking.predictions else v[:0] for form in PREDICTIONS)),
+        scores=scores.fresh(clock.step),
+        flow=center.theta if tracking.flow else jnp.zeros(0, theta.dtype), flow_bases=jnp.stack([tried.start] * 2),
         flow_sharpness=center.sharpness.astype(theta.dtype), costs=tried.costs.plus(grad_sharpness=1),
     )
     state = EdgeState(
@@ -120,7 +123,8 @@ def advance(setup: Setup, state: EdgeState, limit: int) -> tuple[EdgeState | Des
     if ended is not None:
         text = f"{ended}; θ† and the predictions end here, gradient descent goes on"
         told.append(control.TrackingEnded(step=moved.step, text=text))
-        return DescentState(moved, state.edge_step, taken.theta, taken.bases, unstable), progress
+        bases = jnp.concatenate([taken.bases] * 2)
+        return DescentState(moved, state.edge_step, taken.theta, bases, unstable), progress
     following, corrected = _audit(setup, following)
     told += corrected
     return _remember(setup, state, following), progress
@@ -129,7 +133,7 @@ def advance(setup: Setup, state: EdgeState, limit: int) -> tuple[EdgeState | Des
 def descend_past(setup: Setup, state: DescentState) -> tuple[DescentState, Progress]:
     """One step of gradient descent with its eigenvalues, when θ† is no longer followed."""
     clock, eta = state.clock, state.clock.learning_rate
-    point, bases, events = spectrum.read(setup, state.theta, state.bases, clock)
+    point, images, bases, events = spectrum.read(setup, state.theta, coupled.ahead_alone(state.bases), state.bases, clock)
     values = {
         "step": clock.step, "time": clock.time, "learning_rate": eta, "gd.loss": float(point.loss),
         "gd.gradient_norm": float(jnp.linalg.norm(point.grad)), "cost.gradients": 1, "cost.grad_sharpness": 0,
@@ -139,7 +143,7 @@ def descend_past(setup: Setup, state: DescentState) -> tuple[DescentState, Progr
     unstable, risen = spectrum.unstable({name: np.array([value]) for name, value in values.items()}, state.unstable)
     following = DescentState(
         clock.after(1), state.edge_step, state.theta - eta * point.grad,
-        coupled.followed_by(bases, point.eigen.vectors), unstable,
+        coupled.followed_by(bases, coupled.sharpened(point.eigen, images)), unstable,
     )
     return following, Progress([setup.row(values)], [*events, *risen], loss_goal(setup.spec, values["gd.loss"], clock.step))
 
@@ -153,7 +157,7 @@ def anchor(state: EdgeState, forms: tuple[str, ...] = PREDICTIONS) -> EdgeState:
         jnp.asarray(np.where(chosen.reshape(-1, *[1] * (old.ndim - 1)), fresh, old))
         for fresh, old in zip(new, moving.scores, strict=True)
     ))
-    predictions = tr.Predictions(*(v if pick else old for pick, old in zip(chosen, moving.predictions, strict=True)))
+    predictions = tr.Predictions(*(v if pick and old.size else old for pick, old in zip(chosen, moving.predictions, strict=True)))
     total = state.unrolled
     if len(total.recent) and "transported" in forms:  # (5) is another route to the transported form, and starts with it
         total = unrolled.begin(state.center, v, len(total.recent), len(total.starts))
@@ -199,9 +203,9 @@ def _take(setup: Setup, state: EdgeState, limit: int, alone: bool) -> tuple[Movi
     plan = Plan(spec.tracking.predictions, spec.precision.curvature, most)
     rules = _rules(setup, state.clock.learning_rate, state.edge_step)
     if not forms_hessian(state.theta):
-        point, bases, events = spectrum.read(setup, moving.theta, moving.bases, state.clock)
+        point, images, bases, events = spectrum.read(setup, moving.theta, coupled.ahead(moving), moving.bases, state.clock)
         moving = moving._replace(bases=bases)
-        moved, read, verdict = stretch.one(problem, plan, rules, moving, point, alone)
+        moved, read, verdict = stretch.one(problem, plan, rules, moving, (point, images), alone)
         found = int(verdict)
         return moving if found >= coupled.GROW else moved, read, found, events
     moved, read, verdict = stretch.advance(problem, plan, rules, moving, np.array(limit), alone)
@@ -211,7 +215,7 @@ def _take(setup: Setup, state: EdgeState, limit: int, alone: bool) -> tuple[Movi
     taken = int(read.count)
     if taken:
         return moved, read, coupled.HOST, []
-    _, bases, events = spectrum.read(setup, moving.theta, moving.bases, state.clock)
+    _, _, bases, events = spectrum.read(setup, moving.theta, coupled.ahead(moving), moving.bases, state.clock)
     grown = state._replace(moving=moving._replace(bases=bases))
     moved, read, found, more = _take(setup, grown, limit, alone)
     return moved, read, found, events + more
@@ -261,7 +265,7 @@ def _audit(setup: Setup, state: EdgeState) -> tuple[EdgeState, list[AnyEvent]]:
     old = center.top_eigenvector
     center, tried = _afresh(setup, center.theta, found.vectors, old, clock.learning_rate)
     moving = moving._replace(
-        center=center, basis_before=center.eigen.vectors, projections=moving.projections + tried.taken,
+        center=center, center_bases=jnp.stack([tried.start] * 2), projections=moving.projections + tried.taken,
         remainder=_remainder(center, clock.learning_rate), correction=jnp.zeros_like(moving.correction),
         overlap=moving.overlap * jnp.abs(center.top_eigenvector @ old),
         predictions=tr.turned(moving.predictions, old, center.top_eigenvector),

@@ -16,8 +16,8 @@ from jax import Array
 from engine import control
 from engine.approach import Setup
 from engine.control import AnyEvent
-from engine.coupled import LOOSE_TOLERANCE, ahead
-from engine.curvature import Eigenpairs, Point, measure, random_start
+from engine.coupled import LOOSE_TOLERANCE
+from engine.curvature import Eigenpairs, Point, measure_all, random_start
 from engine.spec import FOLLOWED_FROM
 from engine.states import Clock
 
@@ -29,28 +29,29 @@ class Spectrum(NamedTuple):
     """What is measured at gradient descent's θ, as many vectors at its last steps as there are pairs, and what is to be told."""
 
     point: Point
-    bases: Array  # (4, k, p)
+    images: Array  # (k, p) of the eigenvectors under the Hessian
+    bases: Array  # (steps, k, p)
     events: list[AnyEvent]
 
 
-def read(setup: Setup, theta: Array, bases: Array, clock: Clock) -> Spectrum:
-    """Loss, gradient and eigenpairs at θ, started from those of the last four steps."""
+def read(setup: Setup, theta: Array, start: Array, bases: Array, clock: Clock) -> Spectrum:
+    """Loss, gradient and eigenpairs at θ from a start (k, p); `bases` (steps, k, p) become as many as are followed."""
     dtype, (step, _, eta) = setup.spec.precision.curvature, clock
     begun, most = bases.shape[1], most_followed(setup, theta.size)
-    point = measure(setup.problem, theta, ahead(bases), LOOSE_TOLERANCE, dtype)
+    point, images = measure_all(setup.problem, theta, start, LOOSE_TOLERANCE, dtype)
     hvps = point.eigen.hvps
     while (count := len(point.eigen.values)) < most and float(point.eigen.values[-1]) * eta > FOLLOWED_FROM:
         fresh = random_start(setup.spec.seed, step, min(GROWTH, most - count), theta.size, dtype)
-        point = measure(setup.problem, theta, jnp.concatenate([point.eigen.vectors, fresh]), LOOSE_TOLERANCE, dtype)
+        point, images = measure_all(setup.problem, theta, jnp.concatenate([point.eigen.vectors, fresh]), LOOSE_TOLERANCE, dtype)
         hvps += point.eigen.hvps
     events: list[AnyEvent] = []
     if count > begun:
         point = point._replace(eigen=point.eigen._replace(hvps=hvps))
-        more = jnp.stack([point.eigen.vectors[begun:]] * 4)
+        more = jnp.stack([point.eigen.vectors[begun:]] * len(bases))
         bases = jnp.concatenate([bases, more], axis=1)
         text = f"{count} eigenvalues are followed from step {step}: λ{begun} is above {FOLLOWED_FROM:g}/η = {FOLLOWED_FROM / eta:.4g}"
         events.append(control.SpectrumGrown(step=step, text=text, count=count))
-    return Spectrum(point, bases, events)
+    return Spectrum(point, images, bases, events)
 
 
 def values_of(pairs: Eigenpairs) -> dict[str, float]:

@@ -77,7 +77,7 @@ class DescentState(NamedTuple):
     clock: Clock
     edge_step: int
     theta: Array
-    bases: Array  # (2, k, p)
+    bases: Array  # (4, k, p) its top eigenvectors, four steps ago first
     unstable: int
 
 

@@ -81,8 +81,10 @@ def predicted_step(
     """
     if form not in tr.Predictions._fields:
         raise UserError(f'form "{form}": not known; expected one of {", ".join(tr.Predictions._fields)}')
-    dtype, every = str(np.dtype(center.theta.dtype)), tr.Predictions(v, v, v, v)
-    found = tr.places(center, v, every)
-    slope = tr.forecast(center, found, loss_and_gradient(problem, found.along), learning_rate)[1]
-    advance = tr.predict(problem, center, every, slope, learning_rate, (form,), dtype)
+    dtype, alone = str(np.dtype(center.theta.dtype)), tr.Predictions(*(v if form == each else v[:0] for each in tr.Predictions._fields))
+    slope = jnp.zeros((), v.dtype)
+    if form == "generalized":
+        found = tr.places(center, v, alone)
+        slope = tr.forecast(center, found, loss_and_gradient(problem, found.along), learning_rate)[1]
+    advance = tr.predict(problem, center, alone, slope, learning_rate, dtype)
     return getattr(tr.carry(advance, following.top_eigenvector), form)

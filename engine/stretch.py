@@ -29,7 +29,7 @@ from engine.coupled import (
     leave,
     stay,
 )
-from engine.curvature import Point, TaylorCenter, grad_sharpness, loss_and_gradient, measure, measure_all, solve_at, taylor_center
+from engine.curvature import Point, TaylorCenter, grad_sharpness, loss_and_gradient, measure_all, solve_at, taylor_center
 from engine.problem import Problem
 from engine.spec import FOLLOWED_FROM
 from engine.trajectories import Places, places
@@ -78,39 +78,40 @@ def _step(problem: Problem, plan: Plan, rules: Rules, state: Moving, alone: bool
     dtype = plan.curvature
 
     def attempt(tried: Tried) -> Tried:
-        point, left = measure_all(problem, tried.aim, tried.start, rules.eigen_tolerance, dtype)
-        afresh = tried.taken >= CHORDS
-        dS = lax.cond(afresh, lambda: grad_sharpness(problem, tried.aim, point.eigen.vectors[0], dtype), lambda: tried.dS)
-        return judge(rules, tried, point, left, dS, afresh)
+        measured = measure_all(problem, tried.aim, tried.start, rules.eigen_tolerance, dtype)
+        u, afresh = measured[0].eigen.vectors[0], tried.taken >= CHORDS
+        dS = lax.cond(afresh, lambda: grad_sharpness(problem, tried.aim, u, dtype), lambda: tried.dS)
+        return judge(rules, tried, measured, dS, afresh)
 
-    point = measure(problem, state.theta, ahead(state.bases), LOOSE_TOLERANCE, dtype)
-    flow_pairs = point.eigen
+    measured = measure_all(problem, state.theta, ahead(state), LOOSE_TOLERANCE, dtype)
+    eigen = measured[0].eigen
+    on_flow = eigen, measured[1]
     if state.flow.size:
-        flow_pairs, _ = solve_at(problem, state.flow, ahead_of_flow(state.flow_bases), LOOSE_TOLERANCE, dtype)
-    passed = leave(problem, plan, rules, state, point, flow_pairs, *_places(problem, plan, state))
+        on_flow = solve_at(problem, state.flow, ahead_of_flow(state.flow_bases), LOOSE_TOLERANCE, dtype)
+    passed = leave(problem, plan, rules, state, measured, on_flow, *_places(problem, plan, state))
     if alone:
         return stay(passed)
     tried = lax.while_loop(lambda tried: ~tried.done, attempt, attempt(aim(rules, state)))
     u = tried.point.eigen.vectors[0]
     dS = lax.cond(tried.afresh, lambda: tried.dS, lambda: grad_sharpness(problem, tried.point.theta, u, dtype))
     moved, read, verdict = arrive(plan, rules, state, passed, tried, dS)
-    above = point.eigen.values[-1] * rules.learning_rate > FOLLOWED_FROM
+    above = eigen.values[-1] * rules.learning_rate > FOLLOWED_FROM
     grow = above & (state.bases.shape[1] < plan.most_eigenvalues) & (verdict != DIVERGED)
     return moved, read, jnp.where(grow, GROW, verdict)
 
 
 def one(
-    problem: Problem, plan: Plan, rules: Rules, state: Moving, point: Point, alone: bool = False
+    problem: Problem, plan: Plan, rules: Rules, state: Moving, measured: tuple[Point, Array], alone: bool = False
 ) -> tuple[Moving, Readings, Array]:
-    """One step from the `point` measured at gradient descent's θ, out of functions that are compiled each for itself.
+    """One step from what is `measured` at gradient descent's θ, out of functions that are compiled each for itself.
 
     The host waits once or twice, for a projection. `alone` leaves θ† where it is.
     """
     dtype = plan.curvature
-    flow_pairs = point.eigen
+    on_flow = measured[0].eigen, measured[1]
     if state.flow.size and (int(state.step) - rules.edge_step) % rules.flow_sharpness_every == 0:
-        flow_pairs, _ = solve_at(problem, state.flow, ahead_of_flow(state.flow_bases), LOOSE_TOLERANCE, dtype, wanted=1)
-    passed = leave(problem, plan, rules, state, point, flow_pairs, *_places(problem, plan, state))
+        on_flow = solve_at(problem, state.flow, ahead_of_flow(state.flow_bases), LOOSE_TOLERANCE, dtype, wanted=1)
+    passed = leave(problem, plan, rules, state, measured, on_flow, *_places(problem, plan, state))
     if alone:
         return stay(passed)
     tried = settle(problem, rules, aim(rules, state), dtype)
@@ -121,10 +122,10 @@ def settle(problem: Problem, rules: Rules, tried: Tried, dtype: str, afresh: boo
     """Linearised projections until one is done, each from the newest ∇S at hand: that of the last centre for the first two, so that
     a step usually costs one ∇S, or one taken `afresh` each time."""
     while not tried.done:
-        point, left = measure_all(problem, tried.aim, tried.start, rules.eigen_tolerance, dtype)
+        measured = measure_all(problem, tried.aim, tried.start, rules.eigen_tolerance, dtype)
         again = afresh or int(tried.taken) >= CHORDS
-        dS = grad_sharpness(problem, tried.aim, point.eigen.vectors[0], dtype) if again else tried.dS
-        tried = judge(rules, tried, point, left, dS, again)
+        dS = grad_sharpness(problem, tried.aim, measured[0].eigen.vectors[0], dtype) if again else tried.dS
+        tried = judge(rules, tried, measured, dS, again)
     return tried
 
 
@@ -138,7 +139,11 @@ def _newest(problem: Problem, tried: Tried, dtype: str) -> Array:
 
 
 def _places(problem: Problem, plan: Plan, state: Moving) -> tuple[Places, tuple[Array, Array]]:
-    """Where gradient descent and the predictions are about θ†, and loss and gradient where the generalized one lies along u: those
-    of θ† where nothing is predicted."""
-    found = places(state.center, state.theta - state.center.theta, state.predictions)
-    return found, loss_and_gradient(problem, found.along) if plan.forms else (state.center.loss, state.center.grad)
+    """Where gradient descent and the predictions are about θ†, and loss and gradient where the generalized one lies along u, in the
+    format of the curvature: those of θ† where it is not followed."""
+    center, dtype = state.center, state.theta.dtype
+    found = places(center, state.theta - center.theta, state.predictions)
+    if "generalized" not in plan.forms:
+        return found, (center.loss, center.grad)
+    loss, grad = loss_and_gradient(problem, found.along.astype(plan.curvature))
+    return found, (loss.astype(dtype), grad.astype(dtype))

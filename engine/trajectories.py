@@ -87,27 +87,27 @@ def project(point: Point, dS: Array, learning_rate: float) -> Projection:
     return Projection(landed, Residuals(jnp.abs(gap) * learning_rate / 2, jnp.abs(along) / jnp.where(norm == 0, 1, norm)))
 
 
-def slide(point: Point, remainder: Array, dS: Array) -> tuple[Point, Array]:
+def slide(point: Point, image: Array, dS: Array) -> tuple[Point, Array]:
     """The point moved along u to where ∇L·u = 0, and how far u turns over that way d: |d|‖∇S⊥‖/S.
 
-    What is known there moves by Taylor's formula and costs nothing: with Hu = Su + r and r = `remainder` (p,), ∇L gains
-    d(Su + r) + ½d²∇S, S gains d∇S·u, and the eigenpair leaves r + d∇S⊥ over. What is left out is of order d³, but u itself
-    stays: only a short way is one.
+    What is known there moves by Taylor's formula and costs nothing: with `image` = Hu = Su + r (p,), ∇L gains dHu + ½d²∇S,
+    S gains d∇S·u, and the eigenpair leaves r + d∇S⊥ over. What is left out is of order d³, but u itself stays: only a short
+    way is one.
     """
     dtype = point.theta.dtype
     u, sharpness = point.eigen.vectors[0].astype(dtype), point.eigen.sharpness.astype(dtype)
     size = jnp.linalg.norm(u)
-    u, r = u / size, remainder.astype(dtype) / size
+    u, image = u / size, image.astype(dtype) / size
     along, skew = u @ point.grad, dS @ u
     d = -along / sharpness
     d = -(along + d**2 / 2 * skew) / sharpness
     eigen = point.eigen
     values = eigen.values.at[0].add((d * skew).astype(eigen.values.dtype))
     dS_perp = dS - skew * u
-    left = jnp.linalg.norm(r + d * dS_perp) / jnp.abs(sharpness)
+    left = jnp.linalg.norm(image - sharpness * u + d * dS_perp) / jnp.abs(sharpness)
     moved = Point(
         point.theta + d * u, point.loss + along * d + sharpness * d**2 / 2 + skew * d**3 / 6,
-        point.grad + d * (sharpness * u + r) + d**2 / 2 * dS,
+        point.grad + d * image + d**2 / 2 * dS,
         eigen._replace(values=values, residuals=eigen.residuals.at[0].set(left.astype(eigen.residuals.dtype))),
     )
     return moved, jnp.abs(d / sharpness) * jnp.linalg.norm(dS_perp)
@@ -135,7 +135,7 @@ def displacement(v: Array, center: TaylorCenter) -> Displacement:
 
 
 class Predictions(NamedTuple):
-    """Displacements v⋆ (p,) by each form of the predicted dynamics."""
+    """Displacements v⋆ (p,) by each form of the predicted dynamics; (0,) by those that are not followed."""
 
     generalized: Array
     transported: Array
@@ -153,7 +153,8 @@ class Forecast(NamedTuple):
 
 
 class Places(NamedTuple):
-    """Where displacements from θ† are, each field (m,), and the point that the generalized prediction reads the loss at."""
+    """Where displacements from θ† are, each field (5,), NaN where nothing is followed, and the point that the generalized prediction
+    reads the loss at."""
 
     distance: Array  # ‖v‖
     x: Array
@@ -163,10 +164,12 @@ class Places(NamedTuple):
 
 @jax.jit
 def places(center: TaylorCenter, v: Array, predictions: Predictions) -> Places:
-    """The true displacement v (p,) first, then the predictions in their order: m = 5."""
-    every = jnp.stack([v, *predictions])
-    x, y = every @ center.top_eigenvector, every @ center.grad_sharpness_perp
-    return Places(jnp.linalg.norm(every, axis=1), x, y, center.theta + x[1] * center.top_eigenvector)
+    """The true displacement v (p,) first, then the predictions in their order."""
+    followed = [k for k, w in enumerate((v, *predictions)) if w.size]
+    every = jnp.stack([(v, *predictions)[k] for k in followed])
+    found = jnp.linalg.norm(every, axis=1), every @ center.top_eigenvector, every @ center.grad_sharpness_perp
+    distance, x, y = (jnp.full(5, jnp.nan, v.dtype).at[jnp.array(followed)].set(part) for part in found)
+    return Places(distance, x, y, center.theta + x[1] * center.top_eigenvector)
 
 
 @jax.jit
@@ -183,58 +186,61 @@ def forecast(center: TaylorCenter, found: Places, along: tuple[Array, Array], le
 class Advance(NamedTuple):
     """Predictions one step on, before they are carried to the next centre."""
 
-    across: Array  # (2, p) generalized and transported: the part orthogonal to u
-    along: Array  # (2,) their next x⋆
-    code: Array  # (p,)
-    full_cubic: Array  # (p,)
+    moved: Predictions  # of the forms in ALONG the part orthogonal to u
+    along: dict[str, Array]  # () of the forms in ALONG their next x⋆
 
 
-@partial(jax.jit, static_argnames=("forms", "dtype"))
+ALONG = ("generalized", "transported")
+"""The forms that are carried along with u: x⋆ and the part orthogonal to u apart."""
+
+
+@partial(jax.jit, static_argnames=("dtype",))
 def predict(
-    problem: Problem, center: TaylorCenter, v: Predictions, slope: Array, learning_rate: float, forms: tuple[str, ...], dtype: str
+    problem: Problem, center: TaylorCenter, predictions: Predictions, slope: Array, learning_rate: float, dtype: str
 ) -> Advance:
-    """Every form of the predicted dynamics one step on about the same centre; `slope` is F'(x⋆). Products in `dtype`,
-    one for each of `forms`; the others are carried along without meaning.
+    """Every form of the predicted dynamics that is followed one step on about the same centre; `slope` is F'(x⋆). Products in
+    `dtype`, one for each.
 
     Transported, Definition 7 (6):  P⊥(I − η∇²L)P⊥v + η∇S⊥(δ² − x²)/2 across u, and −(1 + ηy)x along the next u.
     Generalized, Appendix F:  the same across u, and (1 − ηy)x − ηF'(x) along it.
     Code form:  v − η[½(x² − δ²)∇S⊥ + ∇²L v + xy·u], never re-projected.
     Full cubic:  v − η[½∇³L(v,v) − ½δ²∇S⊥ + ∇²L v], the code form with all of the cubic term instead of its part along u.
     """
-    eta, u, dS_perp = learning_rate, center.top_eigenvector, center.grad_sharpness_perp
+    eta, u, dS_perp, delta_squared = learning_rate, center.top_eigenvector, center.grad_sharpness_perp, center.delta_squared
+    followed = {form: v for form, v in predictions._asdict().items() if v.size}
 
     def orthogonal(w: Array) -> Array:
         return w - u * (u @ w)
 
-    x, y = (jnp.stack(parts) for parts in zip(*(displacement(w, center) for w in v), strict=True))
-    tangents = jnp.stack([orthogonal(v.generalized), orthogonal(v.transported), v.code, v.full_cubic])
-    wanted = jnp.array([k for k, form in enumerate(Predictions._fields) if form in forms])
+    tangents = [orthogonal(v) if form in ALONG else v for form, v in followed.items()]
     _, product = jax.linearize(problem.gradient, center.theta.astype(dtype))
-    images = jnp.zeros_like(tangents).at[wanted].set(lax.map(product, tangents[wanted].astype(dtype)).astype(u.dtype))
-    pull = (center.delta_squared - x**2) / 2
-
-    across = jnp.stack([tangents[k] - eta * orthogonal(images[k]) + eta * pull[k] * dS_perp for k in (0, 1)])
-    along = jnp.stack([(1 - eta * y[0]) * x[0] - eta * slope, -(1 + eta * y[1]) * x[1]])
-    code = v.code - eta * (images[2] - pull[2] * dS_perp + x[2] * y[2] * u)
-    full_cubic = v.full_cubic
-    if "full_cubic" in forms:
-        inner = v.full_cubic.astype(dtype)
-        cubic = problem.derivative(center.theta.astype(dtype), 3, inner, inner).astype(u.dtype)
-        full_cubic = v.full_cubic - eta * (images[3] + cubic / 2 - center.delta_squared / 2 * dS_perp)
-    return Advance(across, along, code, full_cubic)
+    images = lax.map(product, jnp.stack(tangents).astype(dtype)).astype(u.dtype)  # a map: one product to compile
+    moved, along = dict[str, Array](), dict[str, Array]()
+    for (form, v), tangent, image in zip(followed.items(), tangents, images, strict=True):
+        x, y = displacement(v, center)
+        if form in ALONG:
+            moved[form] = tangent - eta * orthogonal(image) + eta * (delta_squared - x**2) / 2 * dS_perp
+            along[form] = (1 - eta * y) * x - eta * slope if form == "generalized" else -(1 + eta * y) * x
+        elif form == "code":
+            moved[form] = v - eta * (image + (x**2 - delta_squared) / 2 * dS_perp + x * y * u)
+        else:
+            inner = v.astype(dtype)
+            cubic = problem.derivative(center.theta.astype(dtype), 3, inner, inner).astype(u.dtype)
+            moved[form] = v - eta * (image + cubic / 2 - delta_squared / 2 * dS_perp)
+    return Advance(predictions._replace(**moved), along)
 
 
 @jax.jit
 def carry(advance: Advance, next_u: Array) -> Predictions:
     """The advanced predictions about the next centre, whose top eigenvector is `next_u` (its sign kept)."""
-    moved = [w - next_u * (next_u @ w) + x * next_u for w, x in zip(advance.across, advance.along, strict=True)]
-    return Predictions(moved[0], moved[1], advance.code, advance.full_cubic)
+    moved = advance.moved._asdict()
+    carried = {form: moved[form] + (x - next_u @ moved[form]) * next_u for form, x in advance.along.items()}
+    return advance.moved._replace(**carried)
 
 
 @jax.jit
 def turned(v: Predictions, old_u: Array, new_u: Array) -> Predictions:
     """The predictions about the same centre, whose top eigenvector turned out to be another one."""
-    forms = (v.generalized, v.transported)
-    along = jnp.stack([old_u @ form for form in forms])
-    across = jnp.stack([form - x * old_u for form, x in zip(forms, along, strict=True)])
-    return carry(Advance(across, along, v.code, v.full_cubic), new_u)
+    along = {form: old_u @ w for form, w in v._asdict().items() if form in ALONG and w.size}
+    across = {form: v._asdict()[form] - x * old_u for form, x in along.items()}
+    return carry(Advance(v._replace(**across), along), new_u)

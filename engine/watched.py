@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from engine.coupled import ahead, followed_by
+from engine.coupled import ahead_alone, followed_by
 from engine.curvature import solve
 from engine.problem import Problem
 from engine.trajectories import DESCENT_CHUNK
@@ -39,7 +39,7 @@ def descend(
     blank = jnp.full(DESCENT_CHUNK, jnp.nan, theta.dtype)
 
     def step(k: Array, state: Watched) -> Watched:
-        u = ahead(state.bases)[0].astype(theta.dtype)
+        u = ahead_alone(state.bases)[0].astype(theta.dtype)
         u = u / jnp.linalg.norm(u)
         (loss, grad), (_, image) = jax.jvp(jax.value_and_grad(problem.loss), (state.theta,), (u,))
         sharpness = u @ image

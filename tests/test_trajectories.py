@@ -91,7 +91,7 @@ def test_what_is_known_at_a_point_slides_with_it_to_third_order(at_the_edge):
         values, vectors = np.linalg.eigh(dense_hessian(problem, theta))
         pairs = Eigenpairs(jnp.asarray(values[::-1][:2]), jnp.asarray(vectors.T[::-1][:2]), jnp.zeros(2), jnp.array(0))
         point = Point(theta, problem.loss(theta), problem.gradient(theta), pairs)
-        slid, turn = tr.slide(point, jnp.zeros_like(theta), grad_sharpness(problem, theta, pairs.vectors[0], "float64"))
+        slid, turn = tr.slide(point, pairs.values[0] * pairs.vectors[0], grad_sharpness(problem, theta, pairs.vectors[0], "float64"))
         there, first = dense_hessian(problem, slid.theta), pairs.vectors[0]
         residual = np.linalg.norm(there @ first - (first @ there @ first) * first)
         assert abs(first @ problem.gradient(slid.theta)) < 1e-7
@@ -136,7 +136,7 @@ def test_unrolling_definition_7_gives_equation_5(at_the_edge):
         found = tr.displacement(predictions.transported, now)
         xs.append(float(found.x))
         ys.append(float(found.y))
-        advance = tr.predict(setup.problem, now, predictions, jnp.zeros(()), ETA, ("transported",), "float64")
+        advance = tr.predict(setup.problem, now, predictions, jnp.zeros(()), ETA, "float64")
         predictions = tr.carry(advance, after.top_eigenvector)
 
     def transport(t):

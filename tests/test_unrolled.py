@@ -83,8 +83,8 @@ def test_all_of_the_cubic_term_predicts_gradient_descent_to_third_order(followed
         v = size * direction
         moved = center.theta + v - ETA * (problem.gradient(center.theta + v) - left_along_u)
         predictions = tr.Predictions(v, v, v, v)
-        advance = tr.predict(problem, center, predictions, jnp.zeros(()), ETA, ("full_cubic",), "float64")
-        errors.append(float(jnp.linalg.norm(moved - guess - advance.full_cubic)))
+        advance = tr.predict(problem, center, predictions, jnp.zeros(()), ETA, "float64")
+        errors.append(float(jnp.linalg.norm(moved - guess - advance.moved.full_cubic)))
     assert errors[0] / errors[1] == pytest.approx(8, rel=0.1)
 
 

@@ -219,7 +219,7 @@ def plain_rates(setup: approach.Setup, state: EdgeState, rounds: int) -> tuple[f
     def scan(problem, theta):
         return lax.scan(lambda th, _: (th - jnp.float32(eta) * problem.gradient(th), None), theta, length=chunk)[0]
 
-    seen = watched.descend(problem, start, state.moving.bases[:, :1], eta, chunk, LOOSE_TOLERANCE, {})
+    seen = watched.descend(problem, start, jnp.concatenate([state.moving.bases[:, :1]] * 2), eta, chunk, LOOSE_TOLERANCE, {})
     jax.block_until_ready([tr.descend(problem, start, eta, chunk).theta, scan(problem, start)])
     plain, bare, sharp = [], [], []
     for _ in range(rounds):
