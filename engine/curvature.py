@@ -18,9 +18,8 @@ of θ† in (37 and 34). Extrapolation of the second vector, whose noise is a hu
 starts worse than the last one. The whole step in one compiled function: 27 s to compile where its parts take 7, and no faster on a CPU.
 """
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,8 +33,6 @@ DENSE_UP_TO = 64
 BASIS = 12
 """Largest basis of the iterative solver for up to four pairs; a restart keeps a third of it. Small on purpose: every product
 passes over the whole basis several times, and at 24 that took as long as the product."""
-FEW = 4
-"""Rows that a basis mostly holds, from good starts: up to here passes go over so many rows only."""
 LOOSE = 1e-2
 """Relative residual (in units of the top eigenvalue) asked of all pairs but the first."""
 
@@ -118,10 +115,10 @@ def _davidson(
 
     def added(vector: Array, v: Array, w: Array, t: Array, filled: Array) -> tuple[Array, Array, Array, Array]:
         """One row more, along what the first `filled` leave of the vector, and the fraction they leave."""
-        new, left = _over(filled, lambda v: _orthogonalise(vector, v), v)
+        new, left = _orthogonalise(vector, v)
         image = product(new)
         v, w = v.at[filled].set(new), w.at[filled].set(image)
-        row = _over(filled + 1, lambda v: jnp.zeros(len(t), v.dtype).at[: len(v)].set(v @ image), v)
+        row = v @ image
         return v, w, t.at[filled].set(row).at[:, filled].set(row), left
 
     def ritz(v: Array, w: Array, t: Array, size: Array, hvps: Array) -> _Basis:
@@ -129,7 +126,7 @@ def _davidson(
         inside = jnp.arange(len(t)) < size
         below = -1.5 * jnp.linalg.norm(t) - 1
         values, coefficients = _eigh(t + jnp.diag(jnp.where(inside, 0, below)))
-        vectors, images = _over(size, lambda v, w, c: (c.T @ v, c.T @ w), v, w, coefficients[:count].T)
+        vectors, images = coefficients[:count] @ v, coefficients[:count] @ w
         remainders = images - values[:count, None] * vectors
         residuals = jnp.linalg.norm(remainders, axis=1) / jnp.abs(values[0])
         missing = residuals > tolerances
@@ -163,13 +160,6 @@ def _davidson(
     v, w, t = lax.fori_loop(0, wanted, lambda k, rows: added(start[k], rows[0], rows[1], rows[2], k)[:3], nothing)
     begun = ritz(v, w, t, jnp.asarray(wanted), jnp.asarray(wanted))
     return lax.cond(unfinished(begun), onward, lambda: (begun.pairs, begun.images))
-
-
-def _over(filled: Array, function: Callable[..., Any], *rows: Array) -> Any:
-    """`function` of arrays of which only the first `filled` rows are not zero: of few rows where that is enough."""
-    if len(rows[0]) <= FEW:
-        return function(*rows)
-    return lax.cond(filled <= FEW, lambda: function(*(part[:FEW] for part in rows)), lambda: function(*rows))
 
 
 def _eigh(matrix: Array) -> tuple[Array, Array]:
