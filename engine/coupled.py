@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from engine import scores
@@ -98,12 +99,16 @@ class Readings:
         self.values, self.count, self.names = values, count, names
 
 
+Read = dict[str, Array]
+"""Numbers () by their columns' names, or vectors by as many names with a space between: one piece of a row, not many to join."""
+
+
 class Passed(NamedTuple):
     """A step but for the move of θ†."""
 
     moved: Moving  # the centre and what hangs on it as before
     advanced: tr.Advance | None
-    read: dict[str, Array]
+    read: Read
     look: Array  # whether the host has to
     diverged: Array
 
@@ -226,9 +231,9 @@ def arrive(plan: Plan, rules: Rules, state: Moving, passed: Passed, tried: Tried
     return moved, _readings(read, passed.diverged), jnp.where(passed.diverged, DIVERGED, verdict)
 
 
-def _readings(read: dict[str, Array], diverged: Array) -> Readings:
-    row = jnp.stack([jnp.asarray(value, jnp.float64) for value in read.values()])
-    return Readings(row[None], jnp.where(diverged, 0, 1), tuple(read))
+def _readings(read: Read, diverged: Array) -> Readings:
+    row = jnp.concatenate([jnp.ravel(jnp.asarray(value, jnp.float64)) for value in read.values()])
+    return Readings(row[None], jnp.where(diverged, 0, 1), tuple(" ".join(read).split()))
 
 
 SLIDES = 1e-3
@@ -288,7 +293,7 @@ def _delta(center: TaylorCenter) -> Array:
     return jnp.where(positive, jnp.sqrt(jnp.abs(center.delta_squared)), jnp.nan)
 
 
-def _about_center(center: TaylorCenter, state: Moving, eta: float) -> dict[str, Array]:
+def _about_center(center: TaylorCenter, state: Moving, eta: float) -> Read:
     return {
         "constrained.loss": center.loss, "constrained.sharpness": center.sharpness, "constrained.lambda2": center.eigen.values[1],
         "constrained.alpha": center.alpha, "constrained.beta": center.beta, "constrained.gradient_norm": jnp.linalg.norm(center.grad),
@@ -299,25 +304,21 @@ def _about_center(center: TaylorCenter, state: Moving, eta: float) -> dict[str, 
     }
 
 
-def _forecast(forms: tuple[str, ...], forecast: tr.Forecast, before: Scores, scored: Scores, step: Array) -> dict[str, Array]:
+def _forecast(forms: tuple[str, ...], forecast: tr.Forecast, before: Scores, scored: Scores, step: Array) -> Read:
     """What each form says, and how well it has held; NaN in what a lost one says."""
-    correlation, told = scores.correlation(scored), dict[str, Array]()
-    for k, form in enumerate(PREDICTIONS):
-        if form in forms:
-            told |= {
-                f"{form}.since_anchor": step - scored.anchored[k], f"{form}.correlation": correlation[k],
-                f"{form}.horizon": scored.horizon[k], f"{form}.newly_lost": scored.lost[k] - before.lost[k],
-            }
-            told |= {
-                f"{form}.{name}": jnp.where(scored.lost[k] > 0, jnp.nan, part[k])
-                for name, part in zip(forecast._fields, forecast, strict=True)
-            }
-    return told
+    said = jnp.where(scored.lost > 0, jnp.nan, jnp.stack(forecast))
+    parts = dict(zip(forecast._fields, said, strict=True)) | {
+        "since_anchor": step - scored.anchored, "correlation": scores.correlation(scored), "horizon": scored.horizon,
+        "newly_lost": scored.lost - before.lost,
+    }
+    followed = np.array([k for k, form in enumerate(PREDICTIONS) if form in forms])
+    names = " ".join(f"{PREDICTIONS[k]}.{name}" for name in parts for k in followed)
+    return {names: jnp.concatenate([part[followed] for part in parts.values()])}
 
 
 def _flow(
     problem: Problem, rules: Rules, moved: Moving, solved: tuple[Eigenpairs, Array], spent: Costs, dtype: str
-) -> tuple[Moving, dict[str, Array], Costs]:
+) -> tuple[Moving, Read, Costs]:
     """Gradient flow one step of time η on by ⌈ηS⌉ Euler steps, as in the paper, and what it reads here: `moved` is a step on in all
     else. Gradients in the format of the curvature, added up in θ's own."""
     eta, flow, (pairs, images) = rules.learning_rate, moved.flow, solved

@@ -208,8 +208,7 @@ def _take(setup: Setup, state: EdgeState, limit: int, alone: bool) -> tuple[Movi
         moved, read, verdict = stretch.one(problem, plan, rules, moving, (point, images), alone)
         found = int(verdict)
         return moving if found >= coupled.GROW else moved, read, found, events
-    moved, read, verdict = stretch.advance(problem, plan, rules, moving, np.array(limit), alone)
-    found = int(verdict)
+    moved, read, found = stretch.advance(problem, plan, rules, moving, limit, alone)
     if found != coupled.GROW:
         return moved, read, found, []
     taken = int(read.count)

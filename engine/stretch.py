@@ -9,6 +9,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from engine.coupled import (
@@ -16,6 +17,7 @@ from engine.coupled import (
     GROW,
     LOOSE_TOLERANCE,
     ON,
+    UNSOLVED,
     Moving,
     Plan,
     Readings,
@@ -40,14 +42,25 @@ CHORDS = 2
 """Projections along the last centre's ∇S before one takes its own."""
 
 
-@partial(jax.jit, static_argnames=("plan", "alone"))
 def advance(
-    problem: Problem, plan: Plan, rules: Rules, state: Moving, limit: Array, alone: bool = False
-) -> tuple[Moving, Readings, Array]:
-    """At most `limit` ≤ CHUNK steps as one compiled function: where they lead, what they read, and what the last came to.
+    problem: Problem, plan: Plan, rules: Rules, state: Moving, limit: int, alone: bool = False
+) -> tuple[Moving, Readings, int]:
+    """At most `limit` ≤ CHUNK steps as one compiled call: where they lead, what they read, and what the last came to.
 
     `alone` leaves θ† where it is, and takes one step.
     """
+    moved, read, verdict = _advance(problem, plan, rules, state, np.array(limit), alone)
+    found = int(verdict)
+    if found >= GROW:  # the last is not to be taken: the others once more, which is rare, rather than a choice at every step
+        taken = int(read.count) - (found == UNSOLVED)
+        moved = _advance(problem, plan, rules, state, np.array(taken), alone)[0] if taken else state
+    return moved, read, found
+
+
+@partial(jax.jit, static_argnames=("plan", "alone"))
+def _advance(
+    problem: Problem, plan: Plan, rules: Rules, state: Moving, limit: Array, alone: bool
+) -> tuple[Moving, Readings, Array]:
     names: tuple[str, ...] = ()
 
     def whole(state: Moving) -> tuple[Moving, Array, Array]:
@@ -58,9 +71,7 @@ def advance(
 
     def body(carried: tuple[Moving, Array, Array, Array]) -> tuple[Moving, Array, Array, Array]:
         state, rows, count, _ = carried
-        moved, row, verdict = whole(state)
-        stays = verdict >= GROW
-        state = jax.tree.map(lambda old, new: jnp.where(stays, old, new), state, moved)
+        state, row, verdict = whole(state)
         told = (verdict != GROW) & (verdict != DIVERGED)
         return state, rows.at[count].set(row), count + told, verdict
 
