@@ -168,7 +168,7 @@ class Runner:
 
         self.deserted = together.is_lost(error)
         if self.deserted:
-            self._fail_alone("another process of the run is gone")
+            self._fail_alone(self._pulse.who_is_gone() if self._pulse is not None else "another process is gone")
         return self.deserted
 
     def _fail_alone(self, text: str) -> None:
