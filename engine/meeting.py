@@ -39,7 +39,7 @@ HEARTBEAT_SECONDS = 60
 """Silence after which jax itself counts a process as dead, and ends the others without a word to the run: the last resort."""
 LEAVE_SECONDS = 30
 """For all processes to end together."""
-PULSE, LEAVING, GONE = "eos/pulse/", "leaving", "eos/gone"
+PULSE, LEAVING, GONE = "eos/pulse/", "leaving", "eos/gone/"
 """Where signs of life are left, the last one of a process that ends in good order, and where process 0 says who is gone."""
 CALLS = ("key_value_set", "blocking_key_value_get", "key_value_dir_get")
 """What is asked of the coordination service."""
@@ -191,12 +191,13 @@ class Pulse:
             text = "another process is gone"
             with suppress(Exception):  # the run is to fail with some words
                 text = self._find_gone() or text
-                self._service.key_value_set(GONE, text)
-                time.sleep(BEAT_SECONDS)  # for the others to hear it: the service ends with this process
+                self._service.key_value_set(f"{GONE}0", text)
+                time.sleep(2 * BEAT_SECONDS)  # for the others to hear it: the service ends with this process
             return text
+        self.stop()  # from here on this thread says it
         try:
             self._beat(LEAVING)
-            return self._service.blocking_key_value_get(GONE, int(1000 * (ALL_GONE_SECONDS + 5 * BEAT_SECONDS)))
+            return self._service.blocking_key_value_get(f"{GONE}0", int(1000 * (ALL_GONE_SECONDS + 5 * BEAT_SECONDS)))
         except Exception as error:
             return "another process is gone" if "DEADLINE" in str(error) else f"process 0 is gone ({first_line(error)})"
 
@@ -223,6 +224,8 @@ class Pulse:
                 else:
                     self._beat(str(beats))
                     self._heard[0] = time.monotonic()  # process 0 has taken it
+                    for _, text in self._service.key_value_dir_get(GONE):  # to this one, nobody's connection may have broken
+                        self.give_up(text)
 
     def _beat(self, sign: str) -> None:
         self._service.key_value_set(f"{PULSE}{self.group.process}", sign, allow_overwrite=True)

@@ -275,7 +275,7 @@ def test_who_gives_no_sign_of_life_is_gone(looks, words, monkeypatch):
     pulse.stop()
     monkeypatch.setattr(pulse, "_listen", lambda: None)
     assert pulse.who_is_gone() == words
-    assert service.told == {meeting.GONE: words}
+    assert service.told == {f"{meeting.GONE}0": words}
 
 
 def test_where_one_process_is_frozen_the_run_fails_and_says_which():
