@@ -119,6 +119,12 @@ def run_of(point: Point) -> Run | None:
     return run
 
 
+def runs_of(name: str) -> list[Run]:
+    """The runs of the sweep whose names begin so, oldest first; none where a run has this very name, or no sweep has it."""
+    point = re.compile(rf"{re.escape(name)}-[0-9a-f]{{8}}\Z")
+    return [] if (store.home() / name).exists() else [run for run in store.all_runs() if point.match(run.name)]
+
+
 def is_over(run: Run) -> bool:
     """Whether there is nothing to go on with: it has ended for good, or its engine on another host may be at work."""
     outcome = run.state().outcome

@@ -29,6 +29,8 @@ def sweep(
 ) -> int:
     """Run a preset over a grid of settings and print a table of what became of each. The same command goes on where it was left.
 
+    `eos attach PRESET-sweep`, or the name given, opens the runs of a sweep, laid over each other.
+
     Args:
         preset: A preset's name (`presets` lists them), or the path of a preset file.
         grid: `section.field=a,b,c`, or `=0..4`; may be repeated, and every combination is run.

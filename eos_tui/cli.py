@@ -26,8 +26,10 @@ from engine.options import AS_TOLD, DataDir, Meeting
 from engine.printed import harmless
 from engine.spec import DEFAULT_PRESET, preset_names
 from engine.store import Run, resolve
+from engine.sweep import runs_of
 from eos_tui import config, keys
 from eos_tui.config import ThemeChoice, View
+from eos_tui.curves import OTHERS
 from eos_tui.pace import FASTEST, SLOWEST
 from eos_tui.source import LIVE
 
@@ -38,6 +40,7 @@ def _switch(help: str) -> Parameter:
 
 Preset = Annotated[str, Parameter(help="A preset's name (`eos presets` lists them), or the path of a preset file.")]
 Name = Annotated[str, Parameter(help="A run's name (`eos ls` lists them), or the path of a run directory.")]
+Names = Annotated[tuple[str, ...], Parameter(help="Names of runs (`eos ls` lists them) or of a sweep, or paths of run directories.")]
 NewName = Annotated[str | None, Parameter(help="The run's name; made from the preset and the time when not given.")]
 Overrides = Annotated[tuple[str, ...], Parameter(
     "--set", help="`section.field=value`, as in `--set optimizer.learning_rate=0.05`; may be repeated.", negative=(),
@@ -135,10 +138,21 @@ def resume(name: Name, *, headless: Headless = False, json: Json = False, meetin
 
 
 @app.command
-def attach(name: Name | None = None, *, look: Look = AS_SET) -> int:
-    """Open a run where it stands: the latest one, or that of this name or path."""
+def attach(names: Names = (), /, *, look: Look = AS_SET) -> int:
+    """Open a run where it stands: the latest one, or that of this name or path. Others named after it are laid over it.
+
+    A sweep is opened by the name that its runs begin with, as in `eos attach fashion-sweep`.
+    """
     need_terminal(look)
-    return view(resolve(name), look)
+    first, *others = found = together(names)
+    if len(found) > 1 + len(OTHERS):
+        print(f"{len(found)} runs: the first {1 + len(OTHERS)} are drawn, and the key m chooses others", file=sys.stderr)
+    return view(first, look, beside=others[: len(OTHERS)])
+
+
+def together(names: Sequence[str]) -> list[Run]:
+    """The runs of these names or paths, for that of a sweep all that it has begun; the latest run where there is no name."""
+    return [run for name in names for run in runs_of(name) or [resolve(name)]] or [resolve(None)]
 
 
 @app.command
@@ -251,8 +265,8 @@ def doctor(*, json: Annotated[bool, _switch("Print one JSON array.")] = False) -
     return int(any(each.verdict == "bad" for each in findings))
 
 
-def view(run: Run | None, look: Look, tour: bool = False) -> int:
-    """Show a run, the tour or the launcher, until the user leaves; then say how to come back."""
+def view(run: Run | None, look: Look, tour: bool = False, beside: Sequence[Run] = ()) -> int:
+    """Show a run, others laid over it, or the tour or the launcher, until the user leaves; then say how to come back."""
     settings = need_terminal(look)
     gc.disable()  # until the app stands: what is made until then stays
     from eos_tui.app import HANGUP_STATUS, EosApp
@@ -260,7 +274,7 @@ def view(run: Run | None, look: Look, tour: bool = False) -> int:
     if "utf" not in (sys.stderr.encoding or "").lower():  # Textual writes there
         settings = msgspec.structs.replace(settings, ascii=True)
         sys.stderr.reconfigure(errors="replace")  # type: ignore[union-attr]
-    shown = EosApp(run, settings.fps, settings.ascii, settings.theme, tour)
+    shown = EosApp(run, settings.fps, settings.ascii, settings.theme, tour, beside)
     status = shown.run(mouse=settings.mouse)
     if status is None:
         status = shown.return_code or 0

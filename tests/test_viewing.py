@@ -155,6 +155,19 @@ async def test_another_run_is_chosen_and_laid_over_edge_on_edge(runs):
         assert app.screen.overlays() == ()
 
 
+async def test_runs_that_are_opened_together_are_laid_over_the_first_and_as_many_as_there_are_pens(runs):
+    run, *beside = [make_run(runs, steps=200 + 10 * k, name=f"swept-{k}") for k in range(5)]
+    async with opened(run, beside=beside) as (app, pilot):
+        await frames(app, 3)
+        assert [(overlay.label, len(overlay.history)) for overlay in app.screen.overlays()] == [
+            ("swept-1", 210), ("swept-2", 220), ("swept-3", 230)
+        ]  # fmt: skip
+        assert all(f"swept-{k}" in text_of(app) for k in range(4))
+        await pilot.press("m")
+        await until(lambda: app.screen._list.option_count)
+        assert text_of(app).count("[x]") == 3
+
+
 def test_runs_are_told_by_what_they_differ_in(runs):
     run = make_run(runs)
     store.create(run.spec, "same")
