@@ -26,7 +26,7 @@ import numpy as np
 from engine import control
 from engine.control import AnyCommand, AnyEvent
 from engine.device import configure, device_words, process_count, version_of
-from engine.errors import BAD_END, UserError, first_line
+from engine.errors import BAD_END, UserError, first_line, is_out_of_memory
 from engine.experiment import Experiment
 from engine.hosts import Group
 from engine.launch import BAD_ENDS
@@ -132,7 +132,7 @@ class Runner:
             traceback.print_exc()  # into engine.log, for whoever mends it
             if self.group is not None and self._is_lost(error):
                 return
-            if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+            if is_out_of_memory(error):
                 self._fail(self._out_of_memory())
                 return
             self._fail(f"the engine failed: {first_line(error)}; see {self.run.path / 'engine.log'}, then `eos resume {self.run.name}`")

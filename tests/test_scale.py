@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from engine import problem, store
+from engine.cli import BAD_INPUT, main
 from engine.errors import UserError
 from engine.memory import estimate, words
 from engine.runner import Runner
@@ -49,6 +51,29 @@ def test_a_device_without_memory_ends_the_run_with_advice_and_the_checkpoint_sta
     assert run.row_count() == int(run.checkpoints()[-1].stem.removeprefix("step-"))
     engine.spec = chebyshev_spec()
     assert "`eos fork small --set problem.micro_batch=N` goes on with N examples a pass" in engine._out_of_memory()
+
+
+def exhausted(*_):
+    """jax's own error where there is not enough memory: 8 TB in one array."""
+    return jax.jit(lambda x: jnp.sin(x + jnp.arange(10**12)).reshape(10**6, -1) @ jnp.ones(10**6))(1.0).block_until_ready()
+
+
+def test_what_jax_says_where_there_is_no_memory_is_understood(monkeypatch):
+    run = store.create(with_overrides(toy_spec(0.05), ["recording.checkpoint_seconds=1e-9"]), "small")
+    with store.Writer(run) as writer:
+        blocks = (engine := Runner(run, writer)).blocks()
+        next(blocks)
+        monkeypatch.setattr(engine.experiment, "advance", exhausted)
+        assert list(blocks) == []
+    assert run.state().outcome.text.startswith("CPU ×1 has not enough memory for this problem; the last checkpoint, step-")
+
+
+def test_a_preset_for_which_there_is_no_memory_is_told_with_what_it_needs(monkeypatch, capfd):
+    monkeypatch.setattr("engine.complaints", exhausted)
+    assert main(["check", "chebyshev"]) == BAD_INPUT
+    told = capfd.readouterr().err
+    assert told.startswith("eos: chebyshev: needs about ")
+    assert told.endswith("B, more than there is here; --set problem.micro_batch=N brings it down\n")
 
 
 def test_more_devices_than_there_are_is_told():
