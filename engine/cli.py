@@ -20,13 +20,13 @@ import engine
 from engine import control_cli, data_cli, hosts, launch, records_cli, store, sweep_cli
 from engine import fork as forks
 from engine.data.catalog import ready
-from engine.errors import BAD_END, BAD_INPUT, BROKEN_PIPE, INTERRUPTED, UserError, one_of
+from engine.errors import BAD_END, BAD_INPUT, BROKEN_PIPE, INTERRUPTED, UserError, is_out_of_memory, one_of
 from engine.follow import follow, log_note
 from engine.hosts import Group
 from engine.launch import BAD_ENDS
 from engine.options import AS_TOLD, DataDir, Meeting, Overrides, Switch
 from engine.printed import harmless, print_json, print_line, print_pairs, print_table
-from engine.spec import DEFAULT_PRESET, Own, RunSpec, load_spec, preset_names
+from engine.spec import DEFAULT_PRESET, Network, Own, RunSpec, load_spec, preset_names
 from engine.store import Run, Writer, resolve
 from engine.summary import Summary, summarize, words
 
@@ -281,12 +281,20 @@ def check(preset: str, *, overrides: Overrides = (), json: Switch = False, data_
     spec = ready(load_spec(preset, overrides), data_dir or "")
     engine.configure(spec.rematerializes)
     problem, theta, facts = importlib.import_module("engine.problem").build(spec)
-    wrong = engine.complaints(problem, theta)
+    memory = importlib.import_module("engine.memory")
+    formats = spec.precision.edge, spec.precision.curvature
+    try:
+        wrong, loss = engine.complaints(problem, theta), float(problem.loss(theta))
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        needed = memory.words(memory.estimate(problem, theta, *formats).total)
+        less = "; --set problem.micro_batch=N brings it down" if isinstance(spec.problem, Network) else ""
+        raise UserError(f"{spec.name}: needs about {needed}, more than there is here{less}") from None
     if wrong:
         raise UserError(f"{spec.name}: {'; '.join(wrong)}")
-    memory = importlib.import_module("engine.memory")
-    needed = memory.estimate(problem, theta, spec.precision.edge, spec.precision.curvature)
-    found = {"preset": spec.name, **facts, "loss": float(problem.loss(theta))}
+    needed = memory.estimate(problem, theta, *formats)
+    found = {"preset": spec.name, **facts, "loss": loss}
     if json:
         print_json(found | {"memory": {**needed._asdict(), "total": needed.total}})
     else:
@@ -328,7 +336,7 @@ def bench(
     tracked = importlib.import_module("tracked")
     unknown = [name for name in problems if name not in tracked.PROBLEMS]
     if unknown:
-        raise UserError(f'bench problem "{unknown[0]}": not known; expected one of {one_of(tracked.PROBLEMS)}')
+        raise UserError(f'bench problem "{unknown[0]}": not known; expected some of {one_of(tracked.PROBLEMS)}, or {one_of(others)} alone')
     return tracked.main(problems, rounds, json)
 
 
@@ -352,7 +360,8 @@ def _see_through(run: Run, pid: int, json: bool) -> int:
     outcome = state.outcome if state.pid == pid else None  # else the last word is that of an earlier engine
     if outcome is None:  # the engine was killed, or never got as far as its loop
         summary = summary._replace(outcome="crashed")
-        print(harmless(f"the engine is gone without a word; every row on disk is kept; {log_note(run)}", lines=True), file=sys.stderr)
+        gone = "the engine is gone without a word, as one is that the system ends for want of memory; every row on disk is kept, and"
+        print(harmless(f"{gone} `resume {run.name}` goes on; {log_note(run)}", lines=True), file=sys.stderr)
     else:
         print_line(outcome.text, error=True)
     if json:

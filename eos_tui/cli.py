@@ -18,6 +18,7 @@ from typing import Annotated
 
 import msgspec
 from cyclopts import App, Parameter
+from cyclopts.validators import Number
 
 import engine
 from engine import launch
@@ -68,8 +69,8 @@ app = App(
     name="eos",
     version=engine.__version__,
     help="Gradient descent at the edge of stability, live in the terminal.",
-    help_epilogue="Exit status: 0 done · 2 bad input · 3 the run ended badly · 129 the terminal hung up · 130 interrupted · "
-                  "143 terminated.",
+    help_epilogue="Exit status: 0 done · 1 something to mend · 2 bad input · 3 the run ended badly · 129 the terminal hung up · "
+                  "130 interrupted · 141 nobody reads stdout · 143 terminated.",
 )
 app.register_install_completion_command(help="Install completion of commands and options for the shell in use.")
 
@@ -168,6 +169,8 @@ Series = Annotated[tuple[str, ...], Parameter(
     help="A recorded column to draw; may be repeated. `eos show --json` and the README list them.", negative=(), show_default=False,
 )]  # fmt: skip
 
+CELLS = Number(gte=1, lte=2000)
+
 
 @app.command
 def plot(
@@ -176,8 +179,8 @@ def plot(
     start: Annotated[float | None, Parameter("--from", help="The first step to show.")] = None,
     stop: Annotated[float | None, Parameter("--to", help="The last step to show.")] = None,
     log: Annotated[bool, _switch("Logarithmic values.")] = False,
-    columns: Annotated[int | None, Parameter(help="Width in cells; that of the terminal, or 80.")] = None,
-    rows: Annotated[int | None, Parameter(help="Height in cells; that of the terminal less the prompt, or 24.")] = None,
+    columns: Annotated[int | None, Parameter(help="Width in cells; that of the terminal, or 80.", validator=CELLS)] = None,
+    rows: Annotated[int | None, Parameter(help="Height in cells; that of the terminal less the prompt, or 24.", validator=CELLS)] = None,
     color: Annotated[bool | None, Parameter(help="In colour; by default where stdout is a terminal and NO_COLOR is not set.")] = None,
     ascii: Annotated[bool, _switch("Draw with ASCII alone.")] = False,
     theme: Annotated[ThemeChoice, Parameter(help="Colours of which theme.")] = "auto",
@@ -200,7 +203,7 @@ def plot(
 def serve(
     name: Name | None = None, *,
     host: Annotated[str, Parameter(help="The address to listen at; this machine alone reaches the default.")] = "127.0.0.1",
-    port: Annotated[int, Parameter(help="The port to listen at.")] = 8000,
+    port: Annotated[int, Parameter(help="The port to listen at.", validator=Number(gte=1, lte=65535))] = 8000,
     look: Look = AS_SET,
 ) -> int:
     """Open the app in a browser: a run, or the launcher. Prints an address that holds a key; needs the extra `web`."""

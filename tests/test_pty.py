@@ -228,6 +228,9 @@ def test_a_terminal_that_cannot_draw_is_refused_by_name(runs, term):
     (["atach"], "did you mean `eos attach`"),
     (["attach", "nothing"], "not found"),
     (["attach", "../outside"], "neither a run"),
+    (["serve", "--port", "99999"], "Must be <= 65535"),
+    (["plot", "--columns", "0"], "Must be >= 1"),
+    (["plot", "--rows", "100000"], "Must be <= 2000"),
 ])  # fmt: skip
 def test_bad_input_is_one_line_and_makes_nothing(runs, command, said):
     with Terminal(runs, "-m", "eos_tui", *command) as terminal:

@@ -83,7 +83,7 @@ BAD = [
     (["export", "--out", "rows.xlsx"], "the ending names no format"),
     (["export", "--columns", "gd.z"], "column gd.z: not recorded by run made; expected one of step, time"),
     (["export", "nowhere"], "run nowhere: not found"),
-    (["export", "--out", "/nowhere/rows.csv"], "No such file or directory"),
+    (["export", "--out", "/nowhere/rows.csv"], "/nowhere/rows.csv: there is no folder /nowhere to write it to"),
     (["export", "--csv", "--out", "/"], "/: a folder; expected a file"),
     (["tail", "--count", "-1"], "--count -1: expected a number from 0"),
     (["compare", "made", "nowhere"], "run nowhere: not found"),
