@@ -186,6 +186,7 @@ def plot(
     theme: Annotated[ThemeChoice, Parameter(help="Colours of which theme.")] = "auto",
     once: Annotated[bool, _switch("One frame; a running run is else drawn anew each second, on a terminal.")] = False,
     svg: Annotated[Path | None, Parameter(help="Save the frame as SVG, too.")] = None,
+    png: Annotated[Path | None, Parameter(help="Save the frame as PNG, too; needs the extra `figures`.")] = None,
 ) -> int:
     """Print a plot of a run, live or finished: the latest one, or that of this name or path. Works through pipes."""
     from eos_tui import printing
@@ -196,7 +197,7 @@ def plot(
         on_terminal and "NO_COLOR" not in os.environ if color is None else color,
         ascii or "utf" not in (sys.stdout.encoding or "").lower(), theme_named(theme),
     )
-    return printing.show(resolve(name), request, once or not on_terminal, svg)
+    return printing.show(resolve(name), request, once or not on_terminal, svg, png)
 
 
 @app.command
