@@ -48,7 +48,7 @@ COMMAND_LINES = [
 
 @pytest.mark.parametrize("line", COMMAND_LINES)
 def test_a_command_line_of_the_guides_is_understood(line):
-    """Its command and options exist and its values are of their types; nothing is carried out."""
+    """Its command and options exist and its values are of their types; `test_guides.py` carries it out."""
     cli.main(["--version"])
     tokens = shlex.split(line.split(" > ")[0])
     app, start = (headless.app, tokens.index("engine") + 1) if "engine" in tokens else (cli.app, 1)
