@@ -40,6 +40,8 @@ RATE_SECONDS = 3.0
 """Window over which the step rate is measured."""
 CALL_SECONDS = 0.1
 """For the steps that one call takes at the edge, where one takes many: what a command waits for at most."""
+NO_CHECKPOINT = (KeyError, ValueError, TypeError, OverflowError)
+"""What comes of arrays that are no snapshot of the run's specification."""
 IDLE_SECONDS = 0.05
 """Sleep between looks into the inbox while paused."""
 
@@ -214,7 +216,7 @@ class Runner:
                     raise ValueError(f"it is ahead of the record, which ends at step {self.writer.last_step}")
                 experiment.restore(leaves)
                 return True
-            except (KeyError, ValueError) as error:
+            except NO_CHECKPOINT as error:
                 _log(f"{path}: checkpoint skipped ({error})")
         return False
 

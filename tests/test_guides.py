@@ -14,11 +14,11 @@ import time
 from pathlib import Path
 
 import pytest
-from test_readme import README
 
 from engine import store
 
 from test_pty import Terminal
+from test_readme import README
 from tfds_archives import bring
 
 ROOT = Path(__file__).parent.parent

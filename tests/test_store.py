@@ -11,12 +11,13 @@ import zipfile
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import control, store
 from engine.errors import UserError
 
+from fuzzing import fuzz
 from small import toy_spec
 
 
@@ -246,7 +247,7 @@ def test_a_broken_specification_is_told_with_its_place(run):
 BYTES = st.binary(max_size=120) | st.text(alphabet='{}[]":,0123456789.eE+-truefalsnl \\udstaprgi', max_size=60).map(str.encode)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@fuzz(150)
 @given(BYTES)
 def test_no_bytes_of_state_or_provenance_raise(run, body):
     (run.path / "state.json").write_bytes(body)
