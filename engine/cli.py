@@ -317,9 +317,10 @@ def bench(
 
     `bench scaling` times the derivatives instead, shared out over devices and over processes, one for each core of this machine.
     `bench runs` times recorded runs: small ones, one with a viewer attached, the first step of `eos demo`, memory against n.
+    `bench batch` times several learning rates in one batch against one after the other.
 
     Args:
-        problems: digits, fashion-1000, fashion-5000, fashion-cnn, transformer; all when none is named. Or scaling, or runs, alone.
+        problems: digits, fashion-1000, fashion-5000, fashion-cnn, transformer; all when none is named. Or scaling, runs or batch, alone.
         rounds: Interleaved rounds; medians are told.
         json: Print a JSON array, an object a problem.
     """
@@ -327,7 +328,7 @@ def bench(
     if not (folder / "tracked.py").is_file():
         raise UserError(f"{folder}: the benchmark is not installed with eos; run `python -m engine bench` in a clone of its sources")
     sys.path.insert(0, str(folder))
-    others = {"scaling": "scaling", "runs": "recorded"}
+    others = {"scaling": "scaling", "runs": "recorded", "batch": "batched"}
     if len(problems) == 1 and problems[0] in others:
         return importlib.import_module(others[problems[0]]).main(rounds, json)
     from engine.device import configure

@@ -5,7 +5,8 @@ where it was left, a larger grid takes over what a smaller one has done, and a c
 
 Points are processes, not rows of a `vmap`. The eigensolver, the projections and the search for the edge each loop until they
 have converged, so a batch would wait in every loop for its slowest member; its members reach the edge at different steps; and
-one that ends would go on computing with the rest.
+one that ends would go on computing with the rest. Without all that, four learning rates in one batch are 1.07 times faster than one
+after the other on the default preset, 1.33 times for the Hessian–vector products (`bench batch`, two shared cores).
 """
 
 import itertools

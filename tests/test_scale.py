@@ -16,7 +16,7 @@ from engine.cli import BAD_INPUT, main
 from engine.errors import UserError
 from engine.memory import estimate, words
 from engine.runner import Runner
-from engine.spec import with_overrides
+from engine.spec import load_spec, with_overrides
 
 from small import chebyshev_problem, chebyshev_spec, toy_spec
 
@@ -216,6 +216,21 @@ def test_scaling_is_told_against_one_device_in_the_same_rounds(monkeypatch):
     assert (strong.law, strong.count, strong.examples, strong.gradient_s) == ("strong", 4, scaling.EXAMPLES, 0.5)
     assert (strong.gradient_efficiency, weak.hvp_efficiency) == (0.5, 0.8)
     assert weak.examples == 4 * scaling.EXAMPLES
+
+
+def test_a_batch_is_timed_against_one_after_the_other(monkeypatch, capfd):
+    monkeypatch.syspath_prepend(ROOT / "tests" / "bench")
+    import batched
+
+    monkeypatch.setattr(batched, "PRESETS", ("toy",))
+    assert main(["bench", "batch", "--rounds", "1", "--json"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert [(entry["work"], entry["members"]) for entry in found] == [("descent", 4), ("products", 4)]
+    assert all(entry["faster"] == entry["one_by_one_s"] / entry["batch_s"] for entry in found)
+    built, theta, _ = problem.build(load_spec("toy"))
+    batch = jax.vmap(batched.descent, (None, 0, 0))(built, jnp.stack([theta] * 4), jnp.asarray(batched.LEARNING_RATES))
+    for rate, member in zip(batched.LEARNING_RATES, batch, strict=True):
+        np.testing.assert_allclose(member, batched.descent(built, theta, jnp.asarray(rate)), rtol=1e-9)
 
 
 @pytest.mark.slow
