@@ -256,15 +256,18 @@ def fork(
 
 
 @app.command
-def rm(name: str, *, force: Switch = False) -> int:
+def rm(name: str, *, force: Switch = False, json: Switch = False) -> int:
     """Delete a run and everything it recorded.
 
     Args:
         name: A run's name, or the path of a run directory.
         force: Also a run whose engine on another host has fallen silent.
+        json: Print one JSON object: the run that is gone.
     """
     found = resolve(name)
     store.remove(found, force)
+    if json:
+        print_json({"run": found.name, "removed": True})
     print_line(f"run {found.name}: removed", error=True)
     return 0
 

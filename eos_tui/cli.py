@@ -9,6 +9,7 @@ import gc
 import os
 import shutil
 import sys
+import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
@@ -24,7 +25,7 @@ import engine
 from engine import launch
 from engine.errors import UserError
 from engine.options import AS_TOLD, DataDir, Meeting
-from engine.printed import harmless
+from engine.printed import harmless, print_json
 from engine.spec import DEFAULT_PRESET, preset_names
 from engine.store import Run, resolve
 from engine.sweep import runs_of
@@ -49,6 +50,7 @@ Overrides = Annotated[tuple[str, ...], Parameter(
 )]  # fmt: skip
 Headless = Annotated[bool, _switch("Without a view: progress on stderr, and a summary at the end.")]
 Json = Annotated[bool, _switch("The same, with the summary as one JSON object.")]
+JsonObject = Annotated[bool, _switch("Print one JSON object.")]
 
 
 @Parameter(name="*")
@@ -230,26 +232,36 @@ app.command(settings)
 
 
 @settings.command(name="show")
-def show_settings() -> int:
+def show_settings(*, json: JsonObject = False) -> int:
     """Print every setting and key in force, as a complete file; `eos config show > FILE` makes one to edit."""
-    print(config.to_toml(config.load().config), end="")
+    text = config.to_toml(config.load().config)
+    if json:
+        print_json(tomllib.loads(text))
+    else:
+        print(text, end="")
     return 0
 
 
 @settings.command(name="path")
-def settings_path() -> int:
+def settings_path(*, json: JsonObject = False) -> int:
     """Print where the file of settings is looked for; EOS_CONFIG names another."""
-    print(config.path())
+    if json:
+        print_json({"path": str(config.path()), "exists": config.path().exists()})
+    else:
+        print(config.path())
     return 0
 
 
 @settings.command
-def validate(file: Path | None = None) -> int:
+def validate(file: Path | None = None, *, json: JsonObject = False) -> int:
     """Check the file of settings, or another, and say what is wrong with it."""
     found = config.load(file)
     if file is not None and not found.exists:
         raise UserError(f"{file}: no such file")
-    print(f"{found.path}: {'in order' if found.exists else 'not there; the defaults hold'}", file=sys.stderr)
+    if json:
+        print_json({"path": str(found.path), "exists": found.exists, "in_order": True})
+    else:
+        print(f"{found.path}: {'in order' if found.exists else 'not there; the defaults hold'}", file=sys.stderr)
     return 0
 
 

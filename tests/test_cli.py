@@ -206,7 +206,8 @@ def test_runs_are_listed_and_shown_and_removed(capfd, own_home):
     with FakeEngine(run):
         assert main(["rm", "two"]) == BAD_INPUT
         assert "still running" in capfd.readouterr().err
-    assert main(["rm", "one"]) == 0
+    assert main(["rm", "one", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out) == {"run": "one", "removed": True}
     assert not (own_home / "one").exists()
     assert (own_home / "two").is_dir()
 

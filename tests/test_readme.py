@@ -1,5 +1,6 @@
 """The README says what the code says."""
 
+import inspect
 import re
 import shlex
 from pathlib import Path
@@ -36,6 +37,24 @@ def test_every_command_is_told_of():
     cli.main(["--version"])  # the engine's commands join the view's
     words = {word for code in re.findall(r"`([^`\n]+)`", README) for word in re.findall(r"[a-z]+", code)}
     assert {name for name in cli.app if not name.startswith("-")} - {"work"} <= words
+
+
+DRAWN = {"attach", "gallery", "learn", "plot", "reference", "serve", "work"}
+"""Commands that open a view, draw, or print a document; `work` is for the others to start."""
+
+
+def test_every_command_that_prints_data_takes_json():
+    cli.main(["--version"])
+
+    def without_json(app) -> set[str]:
+        parts = {name: app[name] for name in app if not name.startswith("-")}
+        below = [without_json(part) or takes_none(part.default_command) for name, part in parts.items()]
+        return set().union(*below)
+
+    def takes_none(command) -> set[str]:
+        return set() if command is None or "json" in inspect.signature(command).parameters else {command.__name__}
+
+    assert without_json(cli.app) == DRAWN
 
 
 COMMAND_LINES = [
