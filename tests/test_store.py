@@ -279,6 +279,29 @@ def test_a_crash_is_told_from_silence(run, state, liveness):
     assert run.liveness() == liveness
 
 
+def test_a_run_for_which_there_is_no_room_leaves_nothing(own_home, monkeypatch):
+    def full(path, *_, **__):
+        raise OSError(28, "No space left on device", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store.Path, "write_text", full)
+        with pytest.raises(UserError, match=r"a run cannot be created there \(No space left on device\); set EOS_HOME"):
+            store.create(toy_spec(), "full")
+    assert list(own_home.iterdir()) == []
+    assert store.create(toy_spec(), "full").name == "full"
+
+
+def test_a_run_that_cannot_be_deleted_is_told_by_its_path(run, monkeypatch):
+    def read_only(*_):
+        raise OSError(30, "Read-only file system", "state.json")
+
+    monkeypatch.setattr("shutil.rmtree", read_only)
+    (run.path / "state.json").write_bytes(msgspec.json.encode(store.State(status="finished")))
+    with pytest.raises(UserError) as caught:
+        store.remove(run)
+    assert str(caught.value) == f"{run.path}: cannot be deleted (Read-only file system)"
+
+
 def test_a_live_run_is_not_deleted(run):
     with store.Writer(run) as writer:
         writer.state(store.State(status="running", pid=os.getpid(), host=socket.gethostname(), heartbeat=time.time()))
