@@ -165,6 +165,9 @@ def test_submitit_carries_runs_out_and_leaves_ended_ones_alone(own_home):
     assert err.count(": job ") == 2
     status, _, err = swept("--cluster", "debug", "--json")
     assert (status, err) == (0, "")
-    status, _, err = swept("--cluster", "local", "--submit", "nonsense=2", "--set", "budget.steps=21")
-    assert status == BAD_INPUT
-    assert "submitit says" in err
+    made = {run.name for run in store.all_runs()}
+    for refused in (["--cluster", "local", "--submit", "nonsense=2"], ["--cluster", "slurm"]):  # where there is no SLURM
+        status, _, err = swept(*refused, "--set", "budget.steps=21")
+        assert status == BAD_INPUT
+        assert "submitit says" in err
+    assert {run.name for run in store.all_runs()} == made
