@@ -291,9 +291,11 @@ def check(preset: str, *, overrides: Overrides = (), json: Switch = False, data_
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        needed = memory.words(memory.estimate(problem, theta, *formats).total)
-        less = "; --set problem.micro_batch=N brings it down" if isinstance(spec.problem, Network) else ""
-        raise UserError(f"{spec.name}: needs about {needed}, more than there is here{less}") from None
+        needed = memory.estimate(problem, theta, *formats)
+        less = "--set problem.micro_batch=N brings it down" if isinstance(spec.problem, Network) else "make the problem smaller"
+        if needed.parameters > needed.total / 2:
+            less = f"{memory.words(needed.parameters)} of it go with the parameters: make the model smaller"
+        raise UserError(f"{spec.name}: needs about {memory.words(needed.total)}, more than there is here; {less}") from None
     if wrong:
         raise UserError(f"{spec.name}: {'; '.join(wrong)}")
     needed = memory.estimate(problem, theta, *formats)

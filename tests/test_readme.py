@@ -74,6 +74,20 @@ def test_a_command_line_of_the_guides_is_understood(line):
     app.parse_args(tokens[start:], exit_on_error=False, print_error=False)
 
 
+def test_who_carries_eos_on_is_sent_where_things_are():
+    """Every file of the table is there, and holds the names that its row gives."""
+    root = Path(__file__).parent.parent
+    table = README.split("| to add | go to |\n", 1)[1].split("\n\n", 1)[0].splitlines()[1:]
+    assert len(table) >= 7
+    for row in table:
+        told = re.findall(r"`([^`]+)`", row)
+        files = [root / name for name in told if "/" in name]
+        assert files, row
+        assert all(path.exists() for path in files), row
+        text = "".join(path.read_text(encoding="utf-8") for path in files if path.is_file())
+        assert all(re.search(rf"\b{name}\b", text) for name in told if "/" not in name), row
+
+
 def test_a_run_is_read_in_numpy_as_the_guide_does(tmp_path, monkeypatch):
     run = make_run(tmp_path)
     monkeypatch.chdir(run.path)

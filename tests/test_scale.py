@@ -70,10 +70,12 @@ def test_what_jax_says_where_there_is_no_memory_is_understood(monkeypatch):
 
 def test_a_preset_for_which_there_is_no_memory_is_told_with_what_it_needs(monkeypatch, capfd):
     monkeypatch.setattr("engine.complaints", exhausted)
-    assert main(["check", "chebyshev"]) == BAD_INPUT
+    assert main(["check", "fashion", "--set", "problem.model.widths=[4]"]) == BAD_INPUT
     told = capfd.readouterr().err
-    assert told.startswith("eos: chebyshev: needs about ")
-    assert told.endswith("B, more than there is here; --set problem.micro_batch=N brings it down\n")
+    assert told.startswith("eos: fashion: needs about ")
+    assert told.endswith(" MB, more than there is here; --set problem.micro_batch=N brings it down\n")
+    assert main(["check", "chebyshev"]) == BAD_INPUT
+    assert " of it go with the parameters: make the model smaller\n" in capfd.readouterr().err
 
 
 def test_more_devices_than_there_are_is_told():
