@@ -358,3 +358,11 @@ def test_rows_that_arrive_while_frozen_or_replayed_are_not_lost(runs):
     source.frozen = False
     source.take(source.read())
     assert len(source.history) == 420
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(1e300, 1e300), (1e300, 1.0), (1.0, 1e-300)])
+def test_a_start_under_constants_out_of_all_measure_is_drawn_without_its_flow_and_nothing_is_printed(alpha, beta, capfd):
+    flow, mapped = Start(0.5, 0.0, alpha, beta, 0.02).older().orbits()
+    assert flow.shape == mapped.shape
+    assert np.isnan(flow).all()
+    assert capfd.readouterr() == ("", "")
