@@ -20,13 +20,13 @@ import engine
 from engine import control_cli, data_cli, hosts, launch, records_cli, store, sweep_cli
 from engine import fork as forks
 from engine.data.catalog import ready
-from engine.errors import BAD_END, BAD_INPUT, BROKEN_PIPE, INTERRUPTED, UserError, one_of
+from engine.errors import BAD_END, BAD_INPUT, BROKEN_PIPE, INTERRUPTED, UserError, is_out_of_memory, one_of
 from engine.follow import follow, log_note
 from engine.hosts import Group
 from engine.launch import BAD_ENDS
 from engine.options import AS_TOLD, DataDir, Meeting, Overrides, Switch
 from engine.printed import harmless, print_json, print_line, print_pairs, print_table
-from engine.spec import DEFAULT_PRESET, Own, RunSpec, load_spec, preset_names
+from engine.spec import DEFAULT_PRESET, Network, Own, RunSpec, load_spec, preset_names
 from engine.store import Run, Writer, resolve
 from engine.summary import Summary, summarize, words
 
@@ -256,15 +256,18 @@ def fork(
 
 
 @app.command
-def rm(name: str, *, force: Switch = False) -> int:
+def rm(name: str, *, force: Switch = False, json: Switch = False) -> int:
     """Delete a run and everything it recorded.
 
     Args:
         name: A run's name, or the path of a run directory.
         force: Also a run whose engine on another host has fallen silent.
+        json: Print one JSON object: the run that is gone.
     """
     found = resolve(name)
     store.remove(found, force)
+    if json:
+        print_json({"run": found.name, "removed": True})
     print_line(f"run {found.name}: removed", error=True)
     return 0
 
@@ -281,12 +284,22 @@ def check(preset: str, *, overrides: Overrides = (), json: Switch = False, data_
     spec = ready(load_spec(preset, overrides), data_dir or "")
     engine.configure(spec.rematerializes)
     problem, theta, facts = importlib.import_module("engine.problem").build(spec)
-    wrong = engine.complaints(problem, theta)
+    memory = importlib.import_module("engine.memory")
+    formats = spec.precision.edge, spec.precision.curvature
+    try:
+        wrong, loss = engine.complaints(problem, theta), float(problem.loss(theta))
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        needed = memory.estimate(problem, theta, *formats)
+        less = "--set problem.micro_batch=N brings it down" if isinstance(spec.problem, Network) else "make the problem smaller"
+        if needed.parameters > needed.total / 2:
+            less = f"{memory.words(needed.parameters)} of it go with the parameters: make the model smaller"
+        raise UserError(f"{spec.name}: needs about {memory.words(needed.total)}, more than there is here; {less}") from None
     if wrong:
         raise UserError(f"{spec.name}: {'; '.join(wrong)}")
-    memory = importlib.import_module("engine.memory")
-    needed = memory.estimate(problem, theta, spec.precision.edge, spec.precision.curvature)
-    found = {"preset": spec.name, **facts, "loss": float(problem.loss(theta))}
+    needed = memory.estimate(problem, theta, *formats)
+    found = {"preset": spec.name, **facts, "loss": loss}
     if json:
         print_json(found | {"memory": {**needed._asdict(), "total": needed.total}})
     else:
@@ -309,9 +322,10 @@ def bench(
 
     `bench scaling` times the derivatives instead, shared out over devices and over processes, one for each core of this machine.
     `bench runs` times recorded runs: small ones, one with a viewer attached, the first step of `eos demo`, memory against n.
+    `bench batch` times several learning rates in one batch against one after the other.
 
     Args:
-        problems: digits, fashion-1000, fashion-5000, fashion-cnn, transformer; all when none is named. Or scaling, or runs, alone.
+        problems: digits, fashion-1000, fashion-5000, fashion-cnn, transformer; all when none is named. Or scaling, runs or batch, alone.
         rounds: Interleaved rounds; medians are told.
         json: Print a JSON array, an object a problem.
     """
@@ -319,7 +333,7 @@ def bench(
     if not (folder / "tracked.py").is_file():
         raise UserError(f"{folder}: the benchmark is not installed with eos; run `python -m engine bench` in a clone of its sources")
     sys.path.insert(0, str(folder))
-    others = {"scaling": "scaling", "runs": "recorded"}
+    others = {"scaling": "scaling", "runs": "recorded", "batch": "batched"}
     if len(problems) == 1 and problems[0] in others:
         return importlib.import_module(others[problems[0]]).main(rounds, json)
     from engine.device import configure
@@ -328,7 +342,7 @@ def bench(
     tracked = importlib.import_module("tracked")
     unknown = [name for name in problems if name not in tracked.PROBLEMS]
     if unknown:
-        raise UserError(f'bench problem "{unknown[0]}": not known; expected one of {one_of(tracked.PROBLEMS)}')
+        raise UserError(f'bench problem "{unknown[0]}": not known; expected some of {one_of(tracked.PROBLEMS)}, or {one_of(others)} alone')
     return tracked.main(problems, rounds, json)
 
 
@@ -352,7 +366,8 @@ def _see_through(run: Run, pid: int, json: bool) -> int:
     outcome = state.outcome if state.pid == pid else None  # else the last word is that of an earlier engine
     if outcome is None:  # the engine was killed, or never got as far as its loop
         summary = summary._replace(outcome="crashed")
-        print(harmless(f"the engine is gone without a word; every row on disk is kept; {log_note(run)}", lines=True), file=sys.stderr)
+        gone = "the engine is gone without a word, as one is that the system ends for want of memory; every row on disk is kept, and"
+        print(harmless(f"{gone} `resume {run.name}` goes on; {log_note(run)}", lines=True), file=sys.stderr)
     else:
         print_line(outcome.text, error=True)
     if json:

@@ -5,7 +5,8 @@ anew; a job that finds its run at its end does nothing. Nothing but the run dire
 """
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,15 +44,28 @@ class Work:
         return DelayedSubmission(Work(self.path))
 
 
-def hand_in(runs: Sequence[Run], cluster: Cluster, parameters: dict[str, Any], folder: Path) -> list[Any]:
-    """A job for each run; submitit's logs go to the folder. Raises UserError where there is no such cluster or parameter."""
+@contextmanager
+def _told(cluster: Cluster) -> Iterator[None]:
+    """What submitit refuses, as a UserError in its words."""
+    try:
+        yield
+    except (RuntimeError, NameError, TypeError, ValueError, AssertionError, subprocess.CalledProcessError) as error:
+        raise UserError(f"--cluster {cluster}: submitit says: {error}") from None
+
+
+def queue(cluster: Cluster, parameters: dict[str, Any], folder: Path) -> Any:
+    """The way to hand in jobs; submitit's logs go to the folder. Raises UserError where there is no such cluster or parameter."""
     try:
         import submitit
     except ModuleNotFoundError:
         raise UserError("--cluster: needs submitit; pip install 'eos-tui[slurm]'") from None
-    try:
+    with _told(cluster):
         executor = submitit.AutoExecutor(folder, cluster=cluster)
         executor.update_parameters(name="eos", **parameters)
+        return executor
+
+
+def hand_in(runs: Sequence[Run], cluster: Cluster, executor: Any) -> list[Any]:
+    """A job for each run. Raises UserError where one is refused."""
+    with _told(cluster):
         return [executor.submit(Work(str(run.path.resolve()))) for run in runs]
-    except (RuntimeError, NameError, TypeError, ValueError, AssertionError) as error:  # submitit's, for what it does not know
-        raise UserError(f"--cluster {cluster}: submitit says: {error}") from None

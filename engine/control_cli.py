@@ -9,7 +9,7 @@ from cyclopts import App
 from engine import control
 from engine.control import AnyCommand, AnyEvent
 from engine.errors import BAD_INPUT, UserError
-from engine.launch import LIVE
+from engine.launch import LIVE, RESUMABLE
 from engine.options import Switch
 from engine.printed import print_json, print_line
 from engine.store import EventTail, resolve
@@ -97,7 +97,9 @@ def _tell(name: str, command: AnyCommand, json: bool) -> int:
     liveness = found.liveness()
     if liveness not in LIVE:
         how = "has finished" if liveness == "finished" else f"is {liveness}"
-        raise UserError(f"run {found.name} {how}: no engine takes commands; `resume {found.name}` starts one")
+        outcome = found.state().outcome
+        on = f"`resume {found.name}` starts one" if outcome is None or outcome.kind in RESUMABLE else f"it is over ({outcome.text})"
+        raise UserError(f"run {found.name} {how}: no engine takes commands; {on}")
     journal = EventTail(found)
     journal.poll()  # what happened before
     control.send(found.path, command)

@@ -8,6 +8,12 @@ class UserError(Exception):
     """Bad input, told in one sentence. Commands print it without a traceback and exit with status 2."""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device or this machine had not enough memory. On a CPU jax says so in words alone, beneath INTERNAL."""
+    told = str(error)
+    return isinstance(error, MemoryError) or any(words in told for words in ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory"))
+
+
 def first_line(error: Exception) -> str:
     """`ValueError: what it says`, at most the first line of it."""
     lines = str(error).strip().splitlines()

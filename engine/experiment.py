@@ -188,7 +188,7 @@ class Experiment:
         return kept | pack(self.state, "state.")
 
     def restore(self, leaves: dict[str, np.ndarray]) -> None:
-        """Go on from a snapshot. Raises KeyError or ValueError when it is not one of this specification."""
+        """Go on from a snapshot. Raises KeyError, ValueError, TypeError or OverflowError when it is none of this specification."""
         kind = PHASES[str(leaves["phase"])]
         self.anchor_every, self.raised = int(leaves["anchor_every"]), int(leaves["raised"])
         restored = unpack(kind, leaves, "state.")

@@ -62,6 +62,8 @@ def export(run: Run, format: str, columns: Sequence[Column], out: Path | None) -
         return
     if out.is_dir():
         raise UserError(f"{out}: a folder; expected a file")
+    if not out.absolute().parent.is_dir():
+        raise UserError(f"{out}: there is no folder {out.parent} to write it to")
     with replaced(out, f".{os.getpid()}") as draft:
         if format in BINARY:
             with open(draft, "wb") as handle:

@@ -72,7 +72,8 @@ def restart(run: Run, group: Group | None = None) -> int:
     """Start an engine on a run that has none; its process id. Raises UserError where there is nothing to go on with."""
     liveness, outcome = run.liveness(), run.state().outcome
     if liveness in LIVE:
-        raise UserError(f"run {run.name}: its engine is {liveness} already")
+        on = f"; `go {run.name}` lets it go on" if liveness == "paused" else ""
+        raise UserError(f"run {run.name}: its engine is {liveness} already{on}")
     if liveness == "silent":
         raise UserError(f"run {run.name}: its engine on {run.state().host} may still be at work; resume it there")
     if outcome is not None and outcome.kind not in RESUMABLE:

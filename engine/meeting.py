@@ -4,21 +4,25 @@ All of this goes through the coordination service of jax, which process 0 keeps,
 one that is gone, leave the others waiting for ever.
 """
 
+import os
 import platform
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import jax
 import msgspec
-from jax._src import distributed  # jax has no other way to its coordination service
 
 import engine
 from engine.device import version_of
-from engine.errors import UserError
+from engine.errors import UserError, first_line
 from engine.hosts import SLURM, Group
 
 WAIT_SECONDS = 300.0
@@ -27,10 +31,19 @@ SILENT_SECONDS = 20.0
 """Silence after which a process counts as lost."""
 BEAT_SECONDS = 1.0
 """Between signs of life."""
+GONE_SECONDS = 3.0
+"""Without a sign of life after a connection broke, after which a process counts as gone where the others have given one;"""
+ALL_GONE_SECONDS = 10.0
+"""and where several have given none."""
 HEARTBEAT_SECONDS = 60
 """Silence after which jax itself counts a process as dead, and ends the others without a word to the run: the last resort."""
 LEAVE_SECONDS = 30
 """For all processes to end together."""
+PULSE, LEAVING, GONE = "eos/pulse/", "leaving", "eos/gone/"
+"""Where signs of life are left, the last one of a process that ends in good order, and where process 0 says who is gone."""
+CALLS = ("key_value_set", "blocking_key_value_get", "key_value_dir_get")
+"""What is asked of the coordination service."""
+ASK_JAX = "import jax; print(jax.default_backend())"
 MUST_AGREE = ("jax", "jaxlib", "jax-cuda12-plugin", "jax-cuda13-plugin", "flax")
 """Packages that decide what is computed, and in which order."""
 
@@ -41,11 +54,14 @@ def join(group: Group, give_up: Callable[[str], None]) -> "Pulse":
     Where they do not all come, or one falls silent later, `give_up` is told why, in another thread, and is to end this process: it may
     be waiting for the other one for ever.
     """
+    _require_service()
     awaited = f"process 0 at {group.coordinator}" if group.process else f"{group.processes - 1} more of {group.processes} processes"
     with _within(WAIT_SECONDS, give_up, f"waited {WAIT_SECONDS:.0f} s for {awaited}; not all came"):
         _initialize(group)
     pulse = Pulse(group, give_up)
-    compare(group, "versions", versions())  # before any of them has looked for its devices
+    # Both before any of them has looked for its devices: with one GPU among them, jax waits there for the GPUs of the others.
+    compare(group, "versions", versions())
+    compare(group, "platforms", {"kind of device": foreseen()})
     with _within(WAIT_SECONDS, give_up, f"waited {WAIT_SECONDS:.0f} s for the devices of all processes; expected the same kind in each"):
         compare(group, "devices", devices())
     return pulse
@@ -84,6 +100,18 @@ def versions() -> dict[str, str]:
     return {"eos": engine.__version__, **{name: version_of(name) for name in MUST_AGREE}}
 
 
+def foreseen() -> str:
+    """The kind of device that jax will compute on here, `cpu` or `gpu`: as another process finds it, which waits for nobody."""
+    if os.environ.get("JAX_PLATFORMS") == "cpu" or not entry_points(group="jax_plugins"):
+        return "cpu"
+    around = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # the GPU's memory is for this process
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", ASK_JAX], capture_output=True, text=True, env=around, stdin=subprocess.DEVNULL, check=False
+    )
+    told = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines() or [f"exit status {done.returncode}"]
+    return told[-1] if done.returncode == 0 else f"none ({told[-1][:200]})"
+
+
 def devices() -> dict[str, str]:
     """What this process computes on. Another kind rounds otherwise, and a solver there takes another number of iterations."""
     device = jax.local_devices()[0]
@@ -112,9 +140,29 @@ def compare(group: Group, topic: str, facts: dict[str, str]) -> None:
                 raise UserError(f"process {process} has {name} {found.get(name)}, process 0 has {ours}; expected the same of each")
 
 
+def _require_service() -> Any:
+    """jax's module with the coordination service, by its private name: `jax.distributed` begins and ends a meeting, and has no way for
+    its members to speak. Raises UserError where this jax has no such module.
+    """
+    try:
+        found = import_module("jax._src.distributed")
+    except ImportError:
+        raise UserError(_not_served()) from None
+    if not hasattr(getattr(found, "global_state", None), "client"):
+        raise UserError(_not_served())
+    return found
+
+
 def _service() -> Any:
-    """The coordination service, as this process reaches it."""
-    return distributed.global_state.client
+    """The coordination service, as this process reaches it. Raises UserError where it does not take the calls that it is to take."""
+    client = _require_service().global_state.client
+    if not all(hasattr(client, call) for call in CALLS):
+        raise UserError(_not_served())
+    return client
+
+
+def _not_served() -> str:
+    return f"several processes: jax {jax.__version__} has no coordination service as eos knows it; expected a jax of 0.10 to 0.12"
 
 
 class Pulse:
@@ -123,7 +171,7 @@ class Pulse:
     def __init__(self, group: Group, give_up: Callable[[str], None]):
         self.group, self.give_up = group, give_up
         self._service = _service()
-        self._beats: dict[str, str] = {}
+        self._last: dict[int, str] = {}
         others = range(1, group.processes) if group.process == 0 else [0]
         self._heard = dict.fromkeys(others, time.monotonic())
         self._ended = threading.Event()
@@ -134,6 +182,38 @@ class Pulse:
         """Neither beat nor listen any more."""
         self._ended.set()
 
+    def who_is_gone(self) -> str:
+        """Which process is gone, in words, after an error that says that one is. Process 0 finds it out, and tells the others.
+
+        Where it is process 0, jax mostly ends the others before they come to ask: with SIGABRT, and in its own words.
+        """
+        if self.group.process == 0:
+            text = "another process is gone"
+            with suppress(Exception):  # the run is to fail with some words
+                text = self._find_gone() or text
+                self._service.key_value_set(f"{GONE}0", text)
+                time.sleep(2 * BEAT_SECONDS)  # for the others to hear it: the service ends with this process
+            return text
+        self.stop()  # from here on this thread says it
+        try:
+            self._beat(LEAVING)
+            return self._service.blocking_key_value_get(f"{GONE}0", int(1000 * (ALL_GONE_SECONDS + 5 * BEAT_SECONDS)))
+        except Exception as error:
+            return "another process is gone" if "DEADLINE" in str(error) else f"process 0 is gone ({first_line(error)})"
+
+    def _find_gone(self) -> str:
+        """Whose signs of life have ended, in words; a process that ends since it has lost another one leaves a last one."""
+        began, silent = time.monotonic(), list(self._heard)
+        before = self._signs()
+        while silent and (waited := time.monotonic() - began) < ALL_GONE_SECONDS and (waited < GONE_SECONDS or len(silent) > 1):
+            time.sleep(BEAT_SECONDS / 4)
+            signs = self._signs()
+            silent = [process for process in silent if signs.get(process) in (None, before.get(process)) and signs.get(process) != LEAVING]
+        if not silent:
+            return ""
+        *rest, last = map(str, silent)
+        return f"processes {', '.join(rest)} and {last} are gone" if rest else f"process {last} is gone"
+
     def _exchange(self) -> None:
         beats = 0
         while not self._ended.wait(BEAT_SECONDS):
@@ -142,14 +222,23 @@ class Pulse:
                 if self.group.process == 0:
                     self._listen()
                 else:
-                    self._service.key_value_set(f"eos/pulse/{self.group.process}", str(beats), allow_overwrite=True)
+                    self._beat(str(beats))
                     self._heard[0] = time.monotonic()  # process 0 has taken it
+                    for _, text in self._service.key_value_dir_get(GONE):  # to this one, nobody's connection may have broken
+                        self.give_up(text)
+
+    def _beat(self, sign: str) -> None:
+        self._service.key_value_set(f"{PULSE}{self.group.process}", sign, allow_overwrite=True)
+
+    def _signs(self) -> dict[int, str]:
+        """The latest sign of life of each process that follows."""
+        return {int(key.rpartition("/")[2]): sign for key, sign in self._service.key_value_dir_get(PULSE)}
 
     def _listen(self) -> None:
-        for key, beats in self._service.key_value_dir_get("eos/pulse/"):
-            if self._beats.get(key) != beats:
-                self._beats[key] = beats
-                self._heard[int(key.rpartition("/")[2])] = time.monotonic()
+        for process, sign in self._signs().items():
+            if self._last.get(process) != sign:
+                self._last[process] = sign
+                self._heard[process] = time.monotonic()
 
     def _watch(self) -> None:
         while not self._ended.wait(BEAT_SECONDS):

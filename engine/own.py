@@ -7,6 +7,7 @@ runs the preset and by `check`, and by nothing else. `complaints` says what is w
 import importlib
 import inspect
 import sys
+import traceback
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 from jax import Array
 
 from engine import spec as specs
-from engine.errors import UserError, one_of
+from engine.errors import UserError, first_line, one_of
 from engine.losses import CRITERIA
 from engine.problem import Problem, flatten, require_x64
 
@@ -131,8 +132,12 @@ def _call(part: specs.Own, seed: int) -> Made:
     except ModuleNotFoundError as error:
         where = f"{folder} or " if folder else ""
         raise UserError(f"{part.function}: no module {error.name} in {where}Python's path; [problem] folder says where it lies") from None
-    except AttributeError:
+    except AttributeError as error:
+        if getattr(error, "obj", None) is not sys.modules.get(name):
+            raise UserError(_failed(part, error)) from error
         raise UserError(f"{part.function}: module {name} has no {attribute}") from None
+    except Exception as error:  # whatever the code of others raises
+        raise UserError(_failed(part, error)) from error
     arguments = dict(part.arguments)
     try:
         accepted = inspect.signature(function).parameters
@@ -141,10 +146,22 @@ def _call(part: specs.Own, seed: int) -> Made:
         inspect.signature(function).bind(**arguments)
     except TypeError as error:
         raise UserError(f"{part.function}: does not take [problem.arguments] {', '.join(arguments) or '(none)'}: {error}") from None
-    made = function(**arguments)
+    try:
+        made = function(**arguments)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(_failed(part, error)) from error
     if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], Problem)):
         raise UserError(f"{part.function}: returned a {type(made).__name__}; expected that of engine.from_loss or engine.from_flax")
     return Made(made[0], jnp.asarray(made[1]))
+
+
+def _failed(part: specs.Own, error: Exception) -> str:
+    """That the code of others failed, how, and where."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    where = (error.filename, error.lineno) if isinstance(error, SyntaxError) else (last.filename, last.lineno)
+    return f"{part.function}: fails: {first_line(error)} ({where[0]}, line {where[1]})"
 
 
 def complaints(problem: Problem, theta: Array, seed: int = 0) -> list[str]:

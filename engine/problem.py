@@ -185,13 +185,13 @@ def _devices(wanted: int) -> tuple[jax.Device, ...]:
 
 
 def _batches(inputs: np.ndarray, targets: np.ndarray, size: int, devices: tuple[jax.Device, ...]) -> Batches:
-    """Examples in batches of `size`, all in one for 0; the last batch is filled up with examples of weight 0.
+    """Examples in batches of `size`, all in one for 0 or where there are fewer; the last is filled up with examples of weight 0.
 
     Several devices take equal shares of each batch, and a process puts on its own what they take. XLA then computes every mean on
     all of them and adds up the parts: θ, and whatever else is no example, is on each.
     """
     count = len(inputs)
-    size = -(-(size or count) // len(devices)) * len(devices)
+    size = -(-min(size or count, count) // len(devices)) * len(devices)
     index = np.arange(-(-count // size) * size)
     weights = np.where(index < count, 1 / count, 0.0)
     index = np.minimum(index, count - 1)

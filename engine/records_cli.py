@@ -27,7 +27,7 @@ USUAL = (
     "step", "gd.loss", "gd.sharpness", "gd.midpoint_sharpness", "gd.x", "gd.y", "generalized.x", "transported.x",
     "constrained.delta", "train.accuracy", "test.accuracy",
 )  # fmt: skip
-"""What `tail` prints of a run when nothing is chosen, as far as it was recorded."""
+"""What `tail` prints of a run when nothing is chosen, as far as it was recorded; every column of one with none of these."""
 
 
 def export(
@@ -76,7 +76,7 @@ def tail(
         _tail_events(run, count, follow, json)
     else:
         usual = [column for column in USUAL if column in run.index]
-        _tail_rows(run, chosen_columns(run, columns or usual), count, follow, json)
+        _tail_rows(run, chosen_columns(run, columns or (usual if len(usual) > 1 else ())), count, follow, json)
     return 0
 
 

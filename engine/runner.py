@@ -26,7 +26,7 @@ import numpy as np
 from engine import control
 from engine.control import AnyCommand, AnyEvent
 from engine.device import configure, device_words, process_count, version_of
-from engine.errors import BAD_END, UserError, first_line
+from engine.errors import BAD_END, UserError, first_line, is_out_of_memory
 from engine.experiment import Experiment
 from engine.hosts import Group
 from engine.launch import BAD_ENDS
@@ -40,6 +40,8 @@ RATE_SECONDS = 3.0
 """Window over which the step rate is measured."""
 CALL_SECONDS = 0.1
 """For the steps that one call takes at the edge, where one takes many: what a command waits for at most."""
+NO_CHECKPOINT = (KeyError, ValueError, TypeError, OverflowError)
+"""What comes of arrays that are no snapshot of the run's specification."""
 IDLE_SECONDS = 0.05
 """Sleep between looks into the inbox while paused."""
 
@@ -132,7 +134,7 @@ class Runner:
             traceback.print_exc()  # into engine.log, for whoever mends it
             if self.group is not None and self._is_lost(error):
                 return
-            if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+            if is_out_of_memory(error):
                 self._fail(self._out_of_memory())
                 return
             self._fail(f"the engine failed: {first_line(error)}; see {self.run.path / 'engine.log'}, then `eos resume {self.run.name}`")
@@ -168,7 +170,7 @@ class Runner:
 
         self.deserted = together.is_lost(error)
         if self.deserted:
-            self._fail_alone("another process of the run is gone")
+            self._fail_alone(self._pulse.who_is_gone() if self._pulse is not None else "another process is gone")
         return self.deserted
 
     def _fail_alone(self, text: str) -> None:
@@ -214,7 +216,7 @@ class Runner:
                     raise ValueError(f"it is ahead of the record, which ends at step {self.writer.last_step}")
                 experiment.restore(leaves)
                 return True
-            except (KeyError, ValueError) as error:
+            except NO_CHECKPOINT as error:
                 _log(f"{path}: checkpoint skipped ({error})")
         return False
 

@@ -214,6 +214,7 @@ def create(spec: RunSpec, name: str | None = None, where: Path | None = None) ->
     wanted = name if name is not None else f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     if not NAME.match(wanted):
         raise UserError(f"run name {wanted[:100]!a}: use up to 80 letters, digits, '.', '_' and '-', beginning with a letter or digit")
+    path = None
     try:
         where.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = _claim(where, wanted, numbered=name is None)
@@ -225,6 +226,8 @@ def create(spec: RunSpec, name: str | None = None, where: Path | None = None) ->
         columns = [column._asdict() for column in columns_for(spec)]
         (path / "columns.json").write_text(json.dumps(columns, ensure_ascii=False, indent=1), encoding="utf-8")
     except OSError as error:
+        if path is not None:  # half a run would keep its name, and could not be removed by it
+            shutil.rmtree(path, ignore_errors=True)
         raise UserError(f"{where}: a run cannot be created there ({error.strerror}); set EOS_HOME to a folder you can write") from None
     return Run(path)
 
@@ -286,7 +289,10 @@ def remove(run: Run, force: bool = False) -> None:
         raise UserError(f"run {run.name}: still {liveness}; `eos stop {run.name}` first")
     if liveness == "silent" and not force:
         raise UserError(f"run {run.name}: its engine on {run.state().host} is silent but may still be at work; `eos rm {run.name} --force`")
-    shutil.rmtree(run.path)
+    try:
+        shutil.rmtree(run.path)
+    except OSError as error:
+        raise UserError(f"{run.path}: cannot be deleted ({error.strerror})") from None
 
 
 class Writer:

@@ -5,7 +5,8 @@ where it was left, a larger grid takes over what a smaller one has done, and a c
 
 Points are processes, not rows of a `vmap`. The eigensolver, the projections and the search for the edge each loop until they
 have converged, so a batch would wait in every loop for its slowest member; its members reach the edge at different steps; and
-one that ends would go on computing with the rest.
+one that ends would go on computing with the rest. Without all that, four learning rates in one batch are 1.07 times faster than one
+after the other on the default preset, 1.33 times for the Hessian–vector products (`bench batch`, two shared cores).
 """
 
 import itertools
@@ -117,6 +118,12 @@ def run_of(point: Point) -> Run | None:
     if run.spec != point.spec:
         raise UserError(f"run {point.name}: its specification is not that of this point; `eos rm {point.name}`, or --name another")
     return run
+
+
+def runs_of(name: str) -> list[Run]:
+    """The runs of the sweep whose names begin so, oldest first; none where a run has this very name, or no sweep has it."""
+    point = re.compile(rf"{re.escape(name)}-[0-9a-f]{{8}}\Z")
+    return [] if (store.home() / name).exists() else [run for run in store.all_runs() if point.match(run.name)]
 
 
 def is_over(run: Run) -> bool:

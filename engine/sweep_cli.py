@@ -9,7 +9,7 @@ from cyclopts.validators import Number
 
 from engine import store
 from engine import sweep as sweeps
-from engine.cluster import Cluster, hand_in
+from engine.cluster import Cluster, hand_in, queue
 from engine.errors import BAD_END, INTERRUPTED, UserError
 from engine.launch import BAD_ENDS
 from engine.options import DataDir, Overrides, Switch
@@ -28,6 +28,8 @@ def sweep(
     data_dir: DataDir = None,
 ) -> int:
     """Run a preset over a grid of settings and print a table of what became of each. The same command goes on where it was left.
+
+    `eos attach PRESET-sweep`, or the name given, opens the runs of a sweep, laid over each other.
 
     Args:
         preset: A preset's name (`presets` lists them), or the path of a preset file.
@@ -68,10 +70,10 @@ def sweep(
 
 
 def _on_cluster(points: list[sweeps.Point], cluster: Cluster, submit: tuple[str, ...], wait: bool) -> list[Run]:
-    parameters = dict(map(_parameter, submit))
+    executor = queue(cluster, dict(map(_parameter, submit)), store.home() / ".submitit")  # before anything is made
     runs = [sweeps.run_of(point) or store.create(point.spec, point.name) for point in points]
     open_runs = [run for run in runs if not sweeps.is_over(run) and not run.is_locked()]
-    jobs = hand_in(open_runs, cluster, parameters, store.home() / ".submitit")
+    jobs = hand_in(open_runs, cluster, executor)
     for run, job in zip(open_runs, jobs, strict=True):
         print_line(f"{run.name}: job {job.job_id}", error=True)
     if wait or cluster == "debug":  # that one works only while it is waited for

@@ -246,7 +246,7 @@ def follow(group: Group, asked: RunSpec | None = None) -> int:
         print(f"eos: {error}", file=sys.stderr, flush=True)
         return 3
     except Exception as error:
-        ended(f"another process is gone ({first_line(error)})" if is_lost(error) else first_line(error))
+        ended(pulse.who_is_gone() if pulse is not None and is_lost(error) else first_line(error))
         raise
     finally:
         if pulse is not None:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import stat
+import zipfile
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -76,9 +77,11 @@ def read_columns(path: Path, limit: int) -> tuple[Column, ...]:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
-    """The arrays of an npz file of a run; None where it cannot be read."""
+    """The arrays of an npz file of a run; None where it cannot be read, or is packed, as no engine does: it might unpack into any size."""
     try:
         with open_plain(path) as handle, np.load(handle, allow_pickle=False) as arrays:  # np.load leaves a damaged file open
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in arrays.zip.infolist()):
+                return None
             return {name: arrays[name] for name in arrays.files}
     except Exception:  # zipfile, zlib, tokenize and numpy each have errors of their own for damaged bytes
         return None

@@ -5,7 +5,7 @@ import gc
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
@@ -72,7 +72,7 @@ def _collect_from_here() -> None:
 
 
 class EosApp(App[int], inherit_bindings=False):
-    """Opens a run, or the launcher when there is none to open."""
+    """Opens a run, with others beside it laid over it, or the launcher when there is none to open."""
 
     TITLE = "eos"
     BINDINGS: ClassVar[list[BindingType]] = [*keys.bindings("anywhere")]
@@ -101,9 +101,9 @@ class EosApp(App[int], inherit_bindings=False):
     """
 
     def __init__(self, run: Run | None = None, fps: float = DEFAULT_FPS, ascii: bool = False, theme_choice: str = "auto",
-                 tour: bool = False):
+                 tour: bool = False, beside: Sequence[Run] = ()):
         super().__init__()
-        self._first = run
+        self._first, self._beside = run, beside
         self._tour = tour
         self.pace = Pace(fps)
         self.ascii = ascii
@@ -131,7 +131,7 @@ class EosApp(App[int], inherit_bindings=False):
             await self.push_screen(Launcher())
         else:
             self.seen = self._first
-            await self.push_screen(Dashboard(self._first, self.ascii))
+            await self.push_screen(Dashboard(self._first, self.ascii, self._beside))
         self.run_worker(self.pace.run(self._draw, self._ask), name="pace")
         self.call_after_refresh(_collect_from_here)
 

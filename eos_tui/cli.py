@@ -9,6 +9,7 @@ import gc
 import os
 import shutil
 import sys
+import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
@@ -18,16 +19,19 @@ from typing import Annotated
 
 import msgspec
 from cyclopts import App, Parameter
+from cyclopts.validators import Number
 
 import engine
 from engine import launch
 from engine.errors import UserError
 from engine.options import AS_TOLD, DataDir, Meeting
-from engine.printed import harmless
+from engine.printed import harmless, print_json
 from engine.spec import DEFAULT_PRESET, preset_names
 from engine.store import Run, resolve
+from engine.sweep import runs_of
 from eos_tui import config, keys
 from eos_tui.config import ThemeChoice, View
+from eos_tui.curves import OTHERS
 from eos_tui.pace import FASTEST, SLOWEST
 from eos_tui.source import LIVE
 
@@ -38,6 +42,7 @@ def _switch(help: str) -> Parameter:
 
 Preset = Annotated[str, Parameter(help="A preset's name (`eos presets` lists them), or the path of a preset file.")]
 Name = Annotated[str, Parameter(help="A run's name (`eos ls` lists them), or the path of a run directory.")]
+Names = Annotated[tuple[str, ...], Parameter(help="Names of runs (`eos ls` lists them) or of a sweep, or paths of run directories.")]
 NewName = Annotated[str | None, Parameter(help="The run's name; made from the preset and the time when not given.")]
 Overrides = Annotated[tuple[str, ...], Parameter(
     "--set", help="`section.field=value`, as in `--set optimizer.learning_rate=0.05`; may be repeated.", negative=(),
@@ -45,6 +50,7 @@ Overrides = Annotated[tuple[str, ...], Parameter(
 )]  # fmt: skip
 Headless = Annotated[bool, _switch("Without a view: progress on stderr, and a summary at the end.")]
 Json = Annotated[bool, _switch("The same, with the summary as one JSON object.")]
+JsonObject = Annotated[bool, _switch("Print one JSON object.")]
 
 
 @Parameter(name="*")
@@ -65,8 +71,8 @@ app = App(
     name="eos",
     version=engine.__version__,
     help="Gradient descent at the edge of stability, live in the terminal.",
-    help_epilogue="Exit status: 0 done · 2 bad input · 3 the run ended badly · 129 the terminal hung up · 130 interrupted · "
-                  "143 terminated.",
+    help_epilogue="Exit status: 0 done · 1 something to mend · 2 bad input · 3 the run ended badly · 129 the terminal hung up · "
+                  "130 interrupted · 141 nobody reads stdout · 143 terminated.",
 )
 app.register_install_completion_command(help="Install completion of commands and options for the shell in use.")
 
@@ -135,10 +141,21 @@ def resume(name: Name, *, headless: Headless = False, json: Json = False, meetin
 
 
 @app.command
-def attach(name: Name | None = None, *, look: Look = AS_SET) -> int:
-    """Open a run where it stands: the latest one, or that of this name or path."""
+def attach(names: Names = (), /, *, look: Look = AS_SET) -> int:
+    """Open a run where it stands: the latest one, or that of this name or path. Others named after it are laid over it.
+
+    A sweep is opened by the name that its runs begin with, as in `eos attach fashion-sweep`.
+    """
     need_terminal(look)
-    return view(resolve(name), look)
+    first, *others = found = together(names)
+    if len(found) > 1 + len(OTHERS):
+        print(f"{len(found)} runs: the first {1 + len(OTHERS)} are drawn, and the key m chooses others", file=sys.stderr)
+    return view(first, look, beside=others[: len(OTHERS)])
+
+
+def together(names: Sequence[str]) -> list[Run]:
+    """The runs of these names or paths, for that of a sweep all that it has begun; the latest run where there is no name."""
+    return [run for name in names for run in runs_of(name) or [resolve(name)]] or [resolve(None)]
 
 
 @app.command
@@ -154,6 +171,8 @@ Series = Annotated[tuple[str, ...], Parameter(
     help="A recorded column to draw; may be repeated. `eos show --json` and the README list them.", negative=(), show_default=False,
 )]  # fmt: skip
 
+CELLS = Number(gte=1, lte=2000)
+
 
 @app.command
 def plot(
@@ -162,13 +181,14 @@ def plot(
     start: Annotated[float | None, Parameter("--from", help="The first step to show.")] = None,
     stop: Annotated[float | None, Parameter("--to", help="The last step to show.")] = None,
     log: Annotated[bool, _switch("Logarithmic values.")] = False,
-    columns: Annotated[int | None, Parameter(help="Width in cells; that of the terminal, or 80.")] = None,
-    rows: Annotated[int | None, Parameter(help="Height in cells; that of the terminal less the prompt, or 24.")] = None,
+    columns: Annotated[int | None, Parameter(help="Width in cells; that of the terminal, or 80.", validator=CELLS)] = None,
+    rows: Annotated[int | None, Parameter(help="Height in cells; that of the terminal less the prompt, or 24.", validator=CELLS)] = None,
     color: Annotated[bool | None, Parameter(help="In colour; by default where stdout is a terminal and NO_COLOR is not set.")] = None,
     ascii: Annotated[bool, _switch("Draw with ASCII alone.")] = False,
     theme: Annotated[ThemeChoice, Parameter(help="Colours of which theme.")] = "auto",
     once: Annotated[bool, _switch("One frame; a running run is else drawn anew each second, on a terminal.")] = False,
     svg: Annotated[Path | None, Parameter(help="Save the frame as SVG, too.")] = None,
+    png: Annotated[Path | None, Parameter(help="Save the frame as PNG, too; needs the extra `figures`.")] = None,
 ) -> int:
     """Print a plot of a run, live or finished: the latest one, or that of this name or path. Works through pipes."""
     from eos_tui import printing
@@ -179,14 +199,14 @@ def plot(
         on_terminal and "NO_COLOR" not in os.environ if color is None else color,
         ascii or "utf" not in (sys.stdout.encoding or "").lower(), theme_named(theme),
     )
-    return printing.show(resolve(name), request, once or not on_terminal, svg)
+    return printing.show(resolve(name), request, once or not on_terminal, svg, png)
 
 
 @app.command
 def serve(
     name: Name | None = None, *,
     host: Annotated[str, Parameter(help="The address to listen at; this machine alone reaches the default.")] = "127.0.0.1",
-    port: Annotated[int, Parameter(help="The port to listen at.")] = 8000,
+    port: Annotated[int, Parameter(help="The port to listen at.", validator=Number(gte=1, lte=65535))] = 8000,
     look: Look = AS_SET,
 ) -> int:
     """Open the app in a browser: a run, or the launcher. Prints an address that holds a key; needs the extra `web`."""
@@ -212,26 +232,36 @@ app.command(settings)
 
 
 @settings.command(name="show")
-def show_settings() -> int:
+def show_settings(*, json: JsonObject = False) -> int:
     """Print every setting and key in force, as a complete file; `eos config show > FILE` makes one to edit."""
-    print(config.to_toml(config.load().config), end="")
+    text = config.to_toml(config.load().config)
+    if json:
+        print_json(tomllib.loads(text))
+    else:
+        print(text, end="")
     return 0
 
 
 @settings.command(name="path")
-def settings_path() -> int:
+def settings_path(*, json: JsonObject = False) -> int:
     """Print where the file of settings is looked for; EOS_CONFIG names another."""
-    print(config.path())
+    if json:
+        print_json({"path": str(config.path()), "exists": config.path().exists()})
+    else:
+        print(config.path())
     return 0
 
 
 @settings.command
-def validate(file: Path | None = None) -> int:
+def validate(file: Path | None = None, *, json: JsonObject = False) -> int:
     """Check the file of settings, or another, and say what is wrong with it."""
     found = config.load(file)
     if file is not None and not found.exists:
         raise UserError(f"{file}: no such file")
-    print(f"{found.path}: {'in order' if found.exists else 'not there; the defaults hold'}", file=sys.stderr)
+    if json:
+        print_json({"path": str(found.path), "exists": found.exists, "in_order": True})
+    else:
+        print(f"{found.path}: {'in order' if found.exists else 'not there; the defaults hold'}", file=sys.stderr)
     return 0
 
 
@@ -251,8 +281,8 @@ def doctor(*, json: Annotated[bool, _switch("Print one JSON array.")] = False) -
     return int(any(each.verdict == "bad" for each in findings))
 
 
-def view(run: Run | None, look: Look, tour: bool = False) -> int:
-    """Show a run, the tour or the launcher, until the user leaves; then say how to come back."""
+def view(run: Run | None, look: Look, tour: bool = False, beside: Sequence[Run] = ()) -> int:
+    """Show a run, others laid over it, or the tour or the launcher, until the user leaves; then say how to come back."""
     settings = need_terminal(look)
     gc.disable()  # until the app stands: what is made until then stays
     from eos_tui.app import HANGUP_STATUS, EosApp
@@ -260,7 +290,7 @@ def view(run: Run | None, look: Look, tour: bool = False) -> int:
     if "utf" not in (sys.stderr.encoding or "").lower():  # Textual writes there
         settings = msgspec.structs.replace(settings, ascii=True)
         sys.stderr.reconfigure(errors="replace")  # type: ignore[union-attr]
-    shown = EosApp(run, settings.fps, settings.ascii, settings.theme, tour)
+    shown = EosApp(run, settings.fps, settings.ascii, settings.theme, tour, beside)
     status = shown.run(mouse=settings.mouse)
     if status is None:
         status = shown.return_code or 0

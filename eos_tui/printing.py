@@ -17,7 +17,7 @@ from engine.columns import Column
 from engine.errors import UserError, one_of
 from engine.launch import LIVE
 from engine.store import RowTail, Run
-from eos_tui import export, panels, theme
+from eos_tui import export, panels, picture, theme
 from eos_tui.curves import Curve, PlotSpec, Window
 from eos_tui.plots import render_text
 from eos_tui.series import History
@@ -69,8 +69,10 @@ def frame(run: Run, history: History, request: Request) -> str:
     )
 
 
-def show(run: Run, request: Request, once: bool, svg: Path | None = None) -> int:
-    """Print one frame, or a frame a second in place while the run goes on. Raises UserError; returns the exit status."""
+def show(run: Run, request: Request, once: bool, svg: Path | None = None, png: Path | None = None) -> int:
+    """Print one frame, or a frame a second in place while the run goes on, and save the last as pictures. Raises UserError;
+    returns the exit status.
+    """
     tail, history = RowTail(run), History(run.columns)
     while True:
         live = run.liveness() in LIVE  # before the rows: what ends meanwhile is read once more
@@ -81,14 +83,22 @@ def show(run: Run, request: Request, once: bool, svg: Path | None = None) -> int
             break
         time.sleep(SECONDS)
         print(f"\x1b[{text.count(chr(10)) + 1}F", end="")
+    if svg is None and png is None:
+        return 0
+    colored = text if request.color else frame(run, history, request._replace(color=True))
     if svg is not None:
-        colored = text if request.color else frame(run, history, request._replace(color=True))
-        try:
-            svg.write_text(export.printed(colored, request.width, f"eos · {run.name}"), encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"{svg}: cannot be written ({error.strerror})") from None
-        print(f"saved to {svg}", file=sys.stderr)
+        _save(svg, export.printed(colored, request.width, f"eos · {run.name}").encode())
+    if png is not None:
+        _save(png, picture.png(colored, request.width))
     return 0
+
+
+def _save(path: Path, body: bytes) -> None:
+    try:
+        path.write_bytes(body)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+    print(f"saved to {path}", file=sys.stderr)
 
 
 def specs(run: Run, request: Request) -> list[PlotSpec]:

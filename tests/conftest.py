@@ -16,7 +16,10 @@ if jaxlib_release() < (0, 11):  # 0.12 does not know the flag, and ends the proc
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *ROUGH]).strip()
 
 
-LONGEST = ("test_default", "test_runner", "test_problem", "test_experiment", "test_examples", "test_cli", "test_lessons", "test_faults")
+LONGEST = (
+    "test_default", "test_runner", "test_problem", "test_experiment", "test_examples", "test_cli", "test_lessons", "test_faults",
+    "test_guides",
+)  # fmt: skip
 """Files that take longest, longest first: begun last, they would keep one worker busy while the others have nothing left."""
 
 

@@ -67,7 +67,7 @@ def test_an_engine_that_dies_is_told_with_the_end_of_its_log(capfd, monkeypatch,
         assert main(argv) == BAD_END
         out, err = capfd.readouterr()
         assert json.loads(out)["outcome"] == "crashed"
-        assert "gone without a word" in err
+        assert "gone without a word, as one is that the system ends for want of memory; every row on disk is kept, and `resume " in err
         assert err.endswith("no such device\n")
         children[-1].wait()
 
@@ -110,6 +110,8 @@ BAD = [
     (["show", "nowhere"], "run nowhere: not found"),
     (["pause", "nowhere"], "run nowhere: not found"),
     (["work", "nowhere"], "not a run directory"),
+    (["bench", "nothing"], '"nothing": not known; expected some of "digits", "fashion-1000", "fashion-5000", "fashion-cnn", "tr'),
+    (["bench", "nothing"], 'or "scaling", "runs", "batch" alone'),
 ]
 
 
@@ -164,7 +166,10 @@ def test_a_run_without_an_engine_takes_no_commands(capfd, own_home):
     make_run(own_home)
     for argv in (["pause", "made"], ["stop", "made"]):
         assert main(argv) == BAD_INPUT
-        assert "run made has finished: no engine takes commands" in capfd.readouterr().err
+        assert "run made has finished: no engine takes commands; it is over (completed 399 steps)" in capfd.readouterr().err
+    make_run(own_home, name="crashed", finished=False)
+    assert main(["pause", "crashed"]) == BAD_INPUT
+    assert "run crashed is crashed: no engine takes commands; `resume crashed` starts one" in capfd.readouterr().err
 
 
 def test_only_a_run_with_something_left_is_resumed(capfd, own_home):
@@ -173,7 +178,10 @@ def test_only_a_run_with_something_left_is_resumed(capfd, own_home):
     assert "it has ended (completed 399 steps)" in capfd.readouterr().err
     with FakeEngine(run):
         assert main(["resume", "made"]) == BAD_INPUT
-    assert "its engine is running already" in capfd.readouterr().err
+        assert "its engine is running already\n" in capfd.readouterr().err
+        assert main(["pause", "made"]) == 0
+        assert main(["resume", "made"]) == BAD_INPUT
+        assert "its engine is paused already; `go made` lets it go on\n" in capfd.readouterr().err
 
 
 def test_runs_are_listed_and_shown_and_removed(capfd, own_home):
@@ -198,7 +206,8 @@ def test_runs_are_listed_and_shown_and_removed(capfd, own_home):
     with FakeEngine(run):
         assert main(["rm", "two"]) == BAD_INPUT
         assert "still running" in capfd.readouterr().err
-    assert main(["rm", "one"]) == 0
+    assert main(["rm", "one", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out) == {"run": "one", "removed": True}
     assert not (own_home / "one").exists()
     assert (own_home / "two").is_dir()
 

@@ -1,12 +1,13 @@
 """Settings: what the file may say, what is refused and how, and that keys really move."""
 
+import json
 import tomllib
 
 import msgspec
 import pytest
 
 from engine.errors import UserError
-from eos_tui import config, keys
+from eos_tui import cli, config, keys
 from eos_tui.app import EosApp
 from eos_tui.config import Config, View, load, parse, to_toml
 from eos_tui.screens.help import Help
@@ -130,3 +131,15 @@ def test_every_setting_of_the_view_is_an_option_of_the_command_line(name):
     from eos_tui.cli import Look  # one name for both
 
     assert name in Look.__dataclass_fields__
+
+
+def test_settings_are_told_as_json(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("EOS_CONFIG", str(tmp_path / "config.toml"))
+    told = []
+    for command in ("show", "path", "validate"):
+        assert cli.main(["config", command, "--json"]) == 0
+        told.append(json.loads(capsys.readouterr().out))
+    assert told[0]["view"]["fps"] == View().fps
+    assert told[1:] == [
+        {"path": str(tmp_path / "config.toml"), "exists": False}, {"path": str(tmp_path / "config.toml"), "exists": False, "in_order": True}
+    ]  # fmt: skip

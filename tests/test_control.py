@@ -5,12 +5,13 @@ import typing
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import control, store
 from engine.errors import UserError
 
+from fuzzing import fuzz
 from small import toy_spec
 
 
@@ -152,7 +153,7 @@ def test_an_inbox_that_cannot_be_written_is_told(tmp_path):
     assert str(caught.value) == f"{tmp_path / 'inbox'}: the command could not be left there (No such file or directory)"
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@fuzz(200)
 @given(st.binary(max_size=200))
 def test_no_bytes_harm_an_inbox_or_a_journal(inbox, body):
     (inbox / "inbox" / "1.json").write_bytes(body)
@@ -182,7 +183,7 @@ TAGS = st.sampled_from([kind.__struct_config__.tag for kind in typing.get_args(c
 FIELDS = ("id", "steps", "learning_rate", "every", "step", "text", "at", "answers", "sharpness", "stage", "forms", "outcome")
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@fuzz(300)
 @given(st.fixed_dictionaries({}, optional={"command": TAGS | ODD, "event": TAGS | ODD} | dict.fromkeys(FIELDS, ODD)))
 def test_a_message_of_odd_fields_is_what_it_says_or_is_refused(inbox, fields):
     body = msgspec.json.encode(fields)

@@ -1,16 +1,18 @@
 """Pictures of the screen, printed plots, and the clipboard: what leaves eos for elsewhere."""
 
 import base64
+import io
 import re
 import subprocess
 import sys
 from xml.etree import ElementTree
 
 import pytest
+from PIL import Image
 from rich.text import Text
 
 from engine.store import Writer
-from eos_tui import cli, clipboard, export, printing
+from eos_tui import cli, clipboard, export, picture, printing
 from eos_tui.app import EosApp
 
 from synthetic import EDGE, make_run, rows_of
@@ -126,6 +128,7 @@ REFUSED = [
     (["--plot", "loss", "--plot", "x", "--rows", "8"], "2 plots in 8 rows"),
     (["--against", "gd.x", "--series", "gd.midpoint_sharpness"], "no row has both"),
     (["--svg", "/nowhere/at/all.svg"], "cannot be written"),
+    (["--png", "/nowhere/at/all.png"], "cannot be written"),
 ]  # fmt: skip
 
 
@@ -144,6 +147,35 @@ def test_the_svg_of_a_plot_shows_what_is_printed(runs, capsys, tmp_path):
     drawn = "".join(ElementTree.parse(tmp_path / "plot.svg").getroot().itertext())
     assert "2/η" in drawn
     assert "sharpness" in drawn
+
+
+def test_the_png_of_a_plot_has_a_dot_for_each_dot_of_its_braille_and_letters_in_their_cells(runs, capsys, tmp_path):
+    pytest.importorskip("matplotlib")
+    make_run(runs)
+    printed(capsys, "--png", "plot.png", "--columns", "60", "--rows", "12")
+    with Image.open(tmp_path / "plot.png") as made:
+        assert made.format == "PNG"
+    drawn = Image.open(io.BytesIO(picture.png("\x1b[31m⠁ ⢀\x1b[0m\nη⠿", 3))).convert("L")
+    across, down = ((size - 2 * picture.MARGIN) // count for size, count in zip(drawn.size, (3, 2), strict=True))
+    dark = drawn.getpixel((0, 0))
+
+    def is_drawn(column, row, x, y):  # a dot, by its place in a cell of two by four
+        left, top = picture.MARGIN + across * column, picture.MARGIN + down * row
+        return drawn.getpixel((left + across * (2 * x + 1) // 4, top + down * (2 * y + 1) // 8)) != dark
+
+    cells = ((0, 0), (1, 0), (2, 0), (1, 1))
+    dots = {(k, row): [(x, y) for y in range(4) for x in range(2) if is_drawn(k, row, x, y)] for k, row in cells}
+    assert dots == {(0, 0): [(0, 0)], (1, 0): [], (2, 0): [(1, 3)], (1, 1): [(x, y) for y in range(3) for x in range(2)]}
+    cell = drawn.crop((picture.MARGIN, picture.MARGIN + down, picture.MARGIN + across, picture.MARGIN + 2 * down))
+    assert cell.getextrema()[1] > dark  # η
+
+
+def test_a_png_without_its_font_is_told(runs, capsys, monkeypatch, tmp_path):
+    make_run(runs)
+    monkeypatch.setattr(picture, "find_spec", lambda name: None)
+    assert cli.main(["plot", "--png", "plot.png"]) == 2
+    assert "pip install 'eos-tui[figures]'" in capsys.readouterr().err
+    assert not (tmp_path / "plot.png").exists()
 
 
 def test_a_run_that_goes_on_is_printed_again_until_it_ends(runs, monkeypatch, capsys):

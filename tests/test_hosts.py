@@ -8,12 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from engine import control, hosts, store
+from engine import control, hosts, meeting, store
 from engine.errors import UserError
 from engine.experiment import Experiment
 from engine.hosts import Group
@@ -78,11 +79,11 @@ def free_port() -> int:
         return listening.getsockname()[1]
 
 
-def start(arguments: list[str], process: int, port: int, **environment: str) -> subprocess.Popen:
-    """One of two processes that meet at a port of this machine, with its output at hand."""
+def start(arguments: list[str], process: int, port: int, processes: int = 2) -> subprocess.Popen:
+    """One of the processes that meet at a port of this machine, with its output at hand."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=1"
-    around = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "XLA_FLAGS": flags} | environment
-    options = Group(f"127.0.0.1:{port}", 2, process).options()
+    around = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "XLA_FLAGS": flags}
+    options = Group(f"127.0.0.1:{port}", processes, process).options()
     return subprocess.Popen([sys.executable, *arguments, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=around)
 
 
@@ -208,22 +209,73 @@ def test_a_run_of_two_processes_with_commands_is_that_of_one():
         np.testing.assert_allclose(table[name], whole, rtol=1e-6, err_msg=name)
 
 
-def test_where_one_process_dies_the_run_fails_with_its_checkpoint_and_goes_on_alone():
+def test_where_one_process_dies_all_say_which_and_the_run_goes_on_alone_from_its_checkpoint():
     run = store.create(with_overrides(SPEC, ["budget.steps=120"]), "left")
     control.send(run.path, control.Advance(steps=50))
-    leading, following = two_at(run)
+    port = free_port()
+    leading = start(["-m", "engine", "work", str(run.path)], 0, port, 3)
+    dying, staying = (start(["-m", "engine", "resume", "it"], process, port, 3) for process in (1, 2))
     wait_until(run, lambda: run.state().status == "paused")
     carried_out(run, control.Checkpoint())
-    following.kill()
-    assert leading.wait(60) == 3
-    following.communicate()
-    assert "Traceback" in leading.communicate()[1]
+    dying.kill()
+    told = [process.communicate(timeout=60)[1] for process in (leading, staying, dying)]
+    assert [process.returncode for process in (leading, staying)] == [3, 3], told
+    assert "Traceback" in told[0]  # of what jax said, in the log
+    assert "eos: process 2: process 1 is gone\n" in told[1]
     outcome = run.state().outcome
     assert outcome.kind == "failed"
-    assert outcome.text.startswith("another process of the run is gone; the last checkpoint, step-000000050.npz, stands.")
+    assert outcome.text == (
+        "process 1 is gone; the last checkpoint, step-000000050.npz, stands. `eos resume left` goes on in one process"
+    )
     with store.Writer(run) as writer:
         assert Runner(run, writer).work().kind == "edge_never_reached"
     np.testing.assert_allclose(run.table()["gd.loss"], rows(Experiment(run.spec), 120)["gd.loss"], rtol=1e-9)
+
+
+def test_where_process_0_dies_the_others_end():
+    """Mostly by jax, which ends a process whose coordinator is gone before its Python hears of it."""
+    run = store.create(with_overrides(SPEC, ["budget.steps=120"]), "headless")
+    control.send(run.path, control.Advance(steps=20))
+    leading, following = two_at(run)
+    wait_until(run, lambda: run.state().status == "paused")
+    leading.kill()
+    told = following.communicate(timeout=60)[1]
+    leading.communicate()
+    assert following.returncode in (-signal.SIGABRT, 3), told
+    assert "process 0 is gone" in told or "the leader task was preempted/died" in told
+    assert run.liveness() == "crashed"
+
+
+class Service:
+    """A coordination service with signs of life, each list one look after another."""
+
+    def __init__(self, *looks: dict[int, str]):
+        self.looks, self.told = [list({f"{meeting.PULSE}{k}": sign for k, sign in look.items()}.items()) for look in looks], {}
+
+    def key_value_dir_get(self, _: str) -> list[tuple[str, str]]:
+        return self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
+
+    def key_value_set(self, key: str, value: str, **_) -> None:
+        self.told[key] = value
+
+
+@pytest.mark.parametrize(("looks", "words"), [
+    ([{1: "4", 2: "5", 3: "4"}, {1: "4", 2: "6", 3: meeting.LEAVING}], "process 1 is gone"),
+    ([{2: "5", 3: meeting.LEAVING}, {2: "6", 3: meeting.LEAVING}], "process 1 is gone"),
+    ([{1: "4", 2: "5", 3: "4"}, {1: "4", 2: "5", 3: "5"}], "processes 1 and 2 are gone"),
+    ([{1: "4", 2: "5", 3: "4"}], "processes 1, 2 and 3 are gone"),
+    ([{1: "4", 2: "5", 3: "4"}, {1: "5", 2: "6", 3: "5"}], "another process is gone"),
+])  # fmt: skip
+def test_who_gives_no_sign_of_life_is_gone(looks, words, monkeypatch):
+    for name in ("GONE_SECONDS", "ALL_GONE_SECONDS", "BEAT_SECONDS"):
+        monkeypatch.setattr(meeting, name, 0.01)
+    service = Service(*looks)
+    monkeypatch.setattr(meeting, "_service", lambda: service)
+    pulse = meeting.Pulse(Group("n1:4000", 4, 0), pytest.fail)
+    pulse.stop()
+    monkeypatch.setattr(pulse, "_listen", lambda: None)
+    assert pulse.who_is_gone() == words
+    assert service.told == {f"{meeting.GONE}0": words}
 
 
 def test_where_one_process_is_frozen_the_run_fails_and_says_which():
@@ -252,10 +304,16 @@ def test_where_one_process_is_frozen_the_run_fails_and_says_which():
 
 
 UNLIKE = "import sys; from engine import cli, meeting as it; own = it.{0}; it.{0} = lambda: own() | {1}; sys.exit(cli.main())"
+WITH_A_GPU = (
+    "import sys, time; from engine import cli, meeting as it; it.foreseen = lambda: 'gpu'; it.devices = lambda: time.sleep(600); "
+    "sys.exit(cli.main())"
+)
+"""A process with a GPU: where it looks for its devices, jax waits for the GPUs of the others."""
 
 
 @pytest.mark.parametrize(("other", "words"), [
     (["-c", UNLIKE.format("devices", {"device": "Abacus"}), "resume", "it"], "process 1 has device Abacus, process 0 has "),
+    (["-c", WITH_A_GPU, "resume", "it"], "process 1 has kind of device gpu, process 0 has cpu; expected the same of each"),
     (["-c", UNLIKE.format("versions", {"jaxlib": "0.1"}), "resume", "it"], "process 1 has jaxlib 0.1, process 0 has "),
     (["-m", "engine", "run", "chebyshev"], "process 1: asked for seed = 5, and process 0 for 0; give all the same preset and --set"),
 ])  # fmt: skip
@@ -268,6 +326,27 @@ def test_processes_that_would_not_compute_alike_are_refused_at_the_meeting(other
     assert words in told[1]
     assert (run.state().outcome.kind, words in run.state().outcome.text) == ("failed", True)
     assert run.row_count() == 0
+
+
+@pytest.mark.parametrize(("platforms", "plugins", "found"), [("cpu", ["cuda"], "cpu"), ("", [], "cpu"), ("", ["cuda"], "tpu?")])
+def test_the_kind_of_device_is_asked_of_another_process_where_there_may_be_one(platforms, plugins, found, monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", platforms)
+    monkeypatch.setattr(meeting, "entry_points", lambda group: plugins)
+    monkeypatch.setattr(meeting, "ASK_JAX", "import os; print('a greeting'); print('tpu?' if not os.environ['JAX_PLATFORMS'] else '')")
+    assert meeting.foreseen() == found
+    monkeypatch.setattr(meeting, "ASK_JAX", "raise RuntimeError('no such driver')")
+    assert meeting.foreseen() == ("cpu" if found == "cpu" else "none (RuntimeError: no such driver)")
+
+
+@pytest.mark.parametrize("state", [None, SimpleNamespace(), SimpleNamespace(client=SimpleNamespace(key_value_set=print))])
+def test_a_jax_without_the_service_is_refused_before_anybody_waits(state, monkeypatch):
+    monkeypatch.setattr(meeting, "_initialize", lambda group: None)
+    monkeypatch.setattr("jax._src.distributed.global_state", state)
+    with pytest.raises(UserError, match=r"several processes: jax \d.* has no coordination service as eos knows it; expected a jax of 0"):
+        meeting.join(Group("n1:4000", 2, 0), pytest.fail)
+    monkeypatch.setitem(sys.modules, "jax._src.distributed", None)
+    with pytest.raises(UserError, match="has no coordination service"):
+        meeting.join(Group("n1:4000", 2, 0), pytest.fail)
 
 
 def test_what_cannot_be_shared_out_is_told_by_both_processes_which_slurm_brought_together():

@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,16 @@ def test_a_dependency_is_locked_within_its_bounds(text):
     wanted = Requirement(text)
     for locked in LOCKED[canonicalize_name(wanted.name)]:
         assert wanted.specifier.contains(next(iter(locked.specifier)).version), locked
+
+
+def test_what_a_locked_package_needs_is_locked_too():
+    for name in LOCKED:
+        try:
+            needs = map(Requirement, requires(name) or [])
+        except PackageNotFoundError:  # of another platform, or not installed here
+            continue
+        missing = [need.name for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})]
+        assert [need for need in missing if canonicalize_name(need) not in LOCKED] == [], name
 
 
 def test_every_locked_version_has_its_sums_and_no_host():

@@ -22,6 +22,7 @@ from eos_tui.screens.learn import Learn
 from synthetic import make_run
 from test_pty import Terminal
 
+ROOT = Path(__file__).parent.parent
 SGR = re.compile(rb"\x1b\[([0-9;:]*)m")
 MOUSE_ON = b"\x1b[?1000h"
 
@@ -260,4 +261,8 @@ def test_completion_is_installed_for_the_shell_in_use(tmp_path):
 def test_help_tells_every_exit_status(capsys):
     assert cli.main(["--help"]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "Exit status: 0 done · 2 bad input · 3 the run ended badly · 129 the terminal hung up · 130 interrupted · 143 terminated." in out
+    told = out.partition("Exit status: ")[2].rstrip(".")
+    statuses = [part.split()[0] for part in told.split(" · ")]
+    assert statuses == ["0", "1", "2", "3", "129", "130", "141", "143"]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("\n", " ")
+    assert all(re.search(rf"Exit status: .*?\b{status}\b[^.]*", readme) for status in statuses)

@@ -91,6 +91,21 @@ def test_what_is_wrong_with_a_loss_is_said(function):
         build(own_spec(function))
 
 
+@pytest.mark.parametrize(("body", "said"), [
+    ("def make_problem():\n    raise ValueError('no such file')\n", r"fails: ValueError: no such file \(.*broken_{0}\.py, line 2\)"),
+    ("def make_problem():\n    return (0).shape\n", r"fails: AttributeError: 'int' object has no attribute 'shape' \(.*, line 2\)"),
+    ("import os\nos.nothing\n", r"fails: AttributeError: module 'os' has no attribute 'nothing' \(.*, line 2\)"),
+    ("def make_problem(:\n", r"fails: SyntaxError: invalid syntax \(broken_{0}.py, line 1\) \(.*broken_{0}\.py, line 1\)"),
+    ("", "module broken_{0} has no make_problem"),
+])  # fmt: skip
+def test_code_that_fails_is_told_with_its_place(body, said, tmp_path):
+    name = f"broken_{abs(hash(body))}"
+    (tmp_path / f"{name}.py").write_text(body)
+    problem = {"kind": "own", "function": f"{name}:make_problem", "folder": str(tmp_path)}
+    with pytest.raises(UserError, match=f"{name}:make_problem: " + said.format(name.removeprefix("broken_"))):
+        build(from_tree({"name": "mine", "problem": problem, "optimizer": {"learning_rate": 0.1}}, "test"))
+
+
 def test_arguments_and_the_seed_reach_the_function_and_others_are_refused():
     problem, theta, facts = build(own_spec("good", arguments={"scale": 2.0}))
     base = own.from_loss(lambda w: jnp.sum(jnp.tanh(w) ** 2 * (1 + jnp.arange(3))), theta).problem

@@ -211,6 +211,15 @@ def test_without_a_terminal_one_line_points_to_headless(runs, command):
     assert [run.name for run in store.all_runs(runs)] == before
 
 
+def test_a_headless_run_on_a_terminal_has_a_bar_that_is_gone_at_its_end(runs):
+    steps = ("--set", "budget.steps=300000", "--set", "optimizer.learning_rate=0.0003")
+    with Terminal(runs, "-m", "eos_tui", "run", "phase", "--headless", "--name", "barred", *steps) as terminal:
+        terminal.wait_for(r"barred +\S*━.* step \d+", 60)
+        assert terminal.wait_for_end(60) == 0
+        assert "completed 300000 steps" in terminal.text
+        assert "━" not in terminal.text
+
+
 @pytest.mark.parametrize("term", ["dumb", "unknown", ""])
 def test_a_terminal_that_cannot_draw_is_refused_by_name(runs, term):
     make_run(runs)
@@ -228,6 +237,9 @@ def test_a_terminal_that_cannot_draw_is_refused_by_name(runs, term):
     (["atach"], "did you mean `eos attach`"),
     (["attach", "nothing"], "not found"),
     (["attach", "../outside"], "neither a run"),
+    (["serve", "--port", "99999"], "Must be <= 65535"),
+    (["plot", "--columns", "0"], "Must be >= 1"),
+    (["plot", "--rows", "100000"], "Must be <= 2000"),
 ])  # fmt: skip
 def test_bad_input_is_one_line_and_makes_nothing(runs, command, said):
     with Terminal(runs, "-m", "eos_tui", *command) as terminal:

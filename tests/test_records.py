@@ -14,6 +14,7 @@ import pytest
 from engine import store
 from engine.cli import BAD_INPUT, main
 from engine.outcomes import horizon, outcomes, prediction_error
+from engine.spec import load_spec
 
 from synthetic import ALPHA, BETA, EDGE, LEARNING_RATE, FakeEngine, make_run
 
@@ -83,7 +84,7 @@ BAD = [
     (["export", "--out", "rows.xlsx"], "the ending names no format"),
     (["export", "--columns", "gd.z"], "column gd.z: not recorded by run made; expected one of step, time"),
     (["export", "nowhere"], "run nowhere: not found"),
-    (["export", "--out", "/nowhere/rows.csv"], "No such file or directory"),
+    (["export", "--out", "/nowhere/rows.csv"], "/nowhere/rows.csv: there is no folder /nowhere to write it to"),
     (["export", "--csv", "--out", "/"], "/: a folder; expected a file"),
     (["tail", "--count", "-1"], "--count -1: expected a number from 0"),
     (["compare", "made", "nowhere"], "run nowhere: not found"),
@@ -96,6 +97,14 @@ def test_what_cannot_be_exported_is_told_in_one_line(run, argv, said, capfd):
     out, err = capfd.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert said in err
+
+
+def test_the_end_of_a_phase_portrait_is_printed_with_every_column(own_home, capfd):
+    run = store.create(load_spec("phase"), "portrait")
+    with store.Writer(run) as writer:
+        writer.append(np.arange(2.0)[:, None] * np.ones(len(run.columns)))
+    assert main(["tail", "portrait", "-n", "1"]) == 0
+    assert capfd.readouterr().out.splitlines()[0].split() == [column.name for column in run.columns]
 
 
 def test_the_end_of_a_record_is_printed_and_followed(own_home, capfd):

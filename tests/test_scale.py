@@ -6,15 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from engine import problem, store
+from engine.cli import BAD_INPUT, main
 from engine.errors import UserError
 from engine.memory import estimate, words
 from engine.runner import Runner
-from engine.spec import with_overrides
+from engine.spec import load_spec, with_overrides
 
 from small import chebyshev_problem, chebyshev_spec, toy_spec
 
@@ -49,6 +51,31 @@ def test_a_device_without_memory_ends_the_run_with_advice_and_the_checkpoint_sta
     assert run.row_count() == int(run.checkpoints()[-1].stem.removeprefix("step-"))
     engine.spec = chebyshev_spec()
     assert "`eos fork small --set problem.micro_batch=N` goes on with N examples a pass" in engine._out_of_memory()
+
+
+def exhausted(*_):
+    """jax's own error where there is not enough memory: 8 TB in one array."""
+    return jax.jit(lambda x: jnp.sin(x + jnp.arange(10**12)).reshape(10**6, -1) @ jnp.ones(10**6))(1.0).block_until_ready()
+
+
+def test_what_jax_says_where_there_is_no_memory_is_understood(monkeypatch):
+    run = store.create(with_overrides(toy_spec(0.05), ["recording.checkpoint_seconds=1e-9"]), "small")
+    with store.Writer(run) as writer:
+        blocks = (engine := Runner(run, writer)).blocks()
+        next(blocks)
+        monkeypatch.setattr(engine.experiment, "advance", exhausted)
+        assert list(blocks) == []
+    assert run.state().outcome.text.startswith("CPU ×1 has not enough memory for this problem; the last checkpoint, step-")
+
+
+def test_a_preset_for_which_there_is_no_memory_is_told_with_what_it_needs(monkeypatch, capfd):
+    monkeypatch.setattr("engine.complaints", exhausted)
+    assert main(["check", "fashion", "--set", "problem.model.widths=[4]"]) == BAD_INPUT
+    told = capfd.readouterr().err
+    assert told.startswith("eos: fashion: needs about ")
+    assert told.endswith(" MB, more than there is here; --set problem.micro_batch=N brings it down\n")
+    assert main(["check", "chebyshev"]) == BAD_INPUT
+    assert " of it go with the parameters: make the model smaller\n" in capfd.readouterr().err
 
 
 def test_more_devices_than_there_are_is_told():
@@ -191,6 +218,21 @@ def test_scaling_is_told_against_one_device_in_the_same_rounds(monkeypatch):
     assert (strong.law, strong.count, strong.examples, strong.gradient_s) == ("strong", 4, scaling.EXAMPLES, 0.5)
     assert (strong.gradient_efficiency, weak.hvp_efficiency) == (0.5, 0.8)
     assert weak.examples == 4 * scaling.EXAMPLES
+
+
+def test_a_batch_is_timed_against_one_after_the_other(monkeypatch, capfd):
+    monkeypatch.syspath_prepend(ROOT / "tests" / "bench")
+    import batched
+
+    monkeypatch.setattr(batched, "PRESETS", ("toy",))
+    assert main(["bench", "batch", "--rounds", "1", "--json"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert [(entry["work"], entry["members"]) for entry in found] == [("descent", 4), ("products", 4)]
+    assert all(entry["faster"] == entry["one_by_one_s"] / entry["batch_s"] for entry in found)
+    built, theta, _ = problem.build(load_spec("toy"))
+    batch = jax.vmap(batched.descent, (None, 0, 0))(built, jnp.stack([theta] * 4), jnp.asarray(batched.LEARNING_RATES))
+    for rate, member in zip(batched.LEARNING_RATES, batch, strict=True):
+        np.testing.assert_allclose(member, batched.descent(built, theta, jnp.asarray(rate)), rtol=1e-9)
 
 
 @pytest.mark.slow

@@ -3,18 +3,19 @@
 import re
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import spec as specs
 from engine.errors import UserError
 from engine.spec import RunSpec, from_tree, load_spec, load_spec_text, preset_names, to_toml, with_overrides
 
+from fuzzing import fuzz
+
 NAMES = ", ".join(preset_names())
 TOP = '"name", "title", "shows", "takes", "seed", "problem", "optimizer", "budget", "approach", "tracking", "precision", "recording"'
 
 
-fuzz = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
 
 
 def refusal(build, *arguments) -> str:
@@ -227,7 +228,7 @@ def test_a_tree_nested_a_thousandfold_is_refused():
     assert "unknown key" in refusal(from_tree, toy(deep=deep), "f")
 
 
-@fuzz
+@fuzz(100)
 @given(st.text(max_size=80))
 def test_any_title_survives_being_written_and_read_or_is_refused(title):
     try:
@@ -263,13 +264,13 @@ def spec_or_sentence(build, *arguments):
         assert str(error)
 
 
-@fuzz
+@fuzz(100)
 @given(parts)
 def test_any_tree_is_a_specification_or_a_sentence(tree):
     spec_or_sentence(from_tree, tree, "f")
 
 
-@fuzz
+@fuzz(100)
 @given(st.sampled_from(["toy", "fashion", "sentences"]), st.data())
 def test_a_preset_spoilt_in_one_place_is_a_specification_or_a_sentence(name, data):
     found = specs.msgspec.to_builtins(load_spec(name))
@@ -283,19 +284,19 @@ def test_a_preset_spoilt_in_one_place_is_a_specification_or_a_sentence(name, dat
     spec_or_sentence(from_tree, found, "f")
 
 
-@fuzz
+@fuzz(100)
 @given(st.text())
 def test_any_text_is_a_specification_or_a_sentence(text):
     spec_or_sentence(load_spec_text, text, "f")
 
 
-@fuzz
+@fuzz(100)
 @given(st.text(alphabet="[]{}=.'\"\n #abk01-:TZ_e+x", max_size=60))
 def test_any_text_of_tomls_own_letters_is_a_specification_or_a_sentence(text):
     spec_or_sentence(load_spec_text, text, "f")
 
 
-@fuzz
+@fuzz(100)
 @given(st.lists(st.text(alphabet="[]{}=.'\"\n seedoptimzrlangt_01-", max_size=30) | st.text(), max_size=3))
 def test_any_override_is_a_specification_or_a_sentence(overrides):
     spec_or_sentence(load_spec, "toy", overrides)

@@ -11,12 +11,13 @@ import zipfile
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import control, store
 from engine.errors import UserError
 
+from fuzzing import fuzz
 from small import toy_spec
 
 
@@ -246,7 +247,7 @@ def test_a_broken_specification_is_told_with_its_place(run):
 BYTES = st.binary(max_size=120) | st.text(alphabet='{}[]":,0123456789.eE+-truefalsnl \\udstaprgi', max_size=60).map(str.encode)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@fuzz(150)
 @given(BYTES)
 def test_no_bytes_of_state_or_provenance_raise(run, body):
     (run.path / "state.json").write_bytes(body)
@@ -276,6 +277,29 @@ def test_a_state_beyond_what_json_may_be_is_no_state(run, body):
 def test_a_crash_is_told_from_silence(run, state, liveness):
     (run.path / "state.json").write_bytes(msgspec.json.encode(state))
     assert run.liveness() == liveness
+
+
+def test_a_run_for_which_there_is_no_room_leaves_nothing(own_home, monkeypatch):
+    def full(path, *_, **__):
+        raise OSError(28, "No space left on device", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store.Path, "write_text", full)
+        with pytest.raises(UserError, match=r"a run cannot be created there \(No space left on device\); set EOS_HOME"):
+            store.create(toy_spec(), "full")
+    assert list(own_home.iterdir()) == []
+    assert store.create(toy_spec(), "full").name == "full"
+
+
+def test_a_run_that_cannot_be_deleted_is_told_by_its_path(run, monkeypatch):
+    def read_only(*_):
+        raise OSError(30, "Read-only file system", "state.json")
+
+    monkeypatch.setattr("shutil.rmtree", read_only)
+    (run.path / "state.json").write_bytes(msgspec.json.encode(store.State(status="finished")))
+    with pytest.raises(UserError) as caught:
+        store.remove(run)
+    assert str(caught.value) == f"{run.path}: cannot be deleted (Read-only file system)"
 
 
 def test_a_live_run_is_not_deleted(run):

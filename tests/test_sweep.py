@@ -98,6 +98,27 @@ def test_a_run_of_the_same_name_is_not_taken_for_a_point(own_home, capfd):
     assert "its specification is not that of this point" in capfd.readouterr().err
 
 
+def test_a_sweep_is_opened_by_the_name_that_its_runs_begin_with(own_home, monkeypatch, capfd):
+    from eos_tui import cli as view
+
+    opened: list = []
+    monkeypatch.setattr(view, "need_terminal", lambda look: None)
+    monkeypatch.setattr(view, "view", lambda run, look, beside: opened.append([each.name for each in (run, *beside)]) or 0)
+    names = [point.name for point in points("phase", [axis("seed=0..4")])]
+    for name in (*names, "alone", "phase-sweep-other"):
+        make_run(own_home, name=name, steps=20)
+    assert view.main(["attach", "phase-sweep"]) == 0
+    assert capfd.readouterr().err == "5 runs: the first 4 are drawn, and the key m chooses others\n"
+    assert view.main(["attach", "alone", names[2], str(own_home / names[1])]) == 0
+    assert view.main(["attach"]) == 0
+    assert opened == [names[:4], ["alone", names[2], names[1]], ["phase-sweep-other"]]
+    make_run(own_home, name="phase-sweep", steps=20)
+    assert view.main(["attach", "phase-sweep"]) == 0
+    assert opened[-1] == ["phase-sweep"]
+    assert view.main(["attach", "alone", "toy-sweep"]) == BAD_INPUT
+    assert "run toy-sweep: not found" in capfd.readouterr().err
+
+
 def test_an_interrupt_stops_every_engine_cleanly_and_the_same_command_goes_on(own_home):
     slow = ["--set", "optimizer.learning_rate=1e-5"]  # the map gains (1 + 2η²) a step: it does not run off meanwhile
     endless = ["--set", "budget.steps=900000000", *slow, "--grid", "seed=0,1,2", "--workers", "2"]
@@ -144,6 +165,9 @@ def test_submitit_carries_runs_out_and_leaves_ended_ones_alone(own_home):
     assert err.count(": job ") == 2
     status, _, err = swept("--cluster", "debug", "--json")
     assert (status, err) == (0, "")
-    status, _, err = swept("--cluster", "local", "--submit", "nonsense=2", "--set", "budget.steps=21")
-    assert status == BAD_INPUT
-    assert "submitit says" in err
+    made = {run.name for run in store.all_runs()}
+    for refused in (["--cluster", "local", "--submit", "nonsense=2"], ["--cluster", "slurm"]):  # where there is no SLURM
+        status, _, err = swept(*refused, "--set", "budget.steps=21")
+        assert status == BAD_INPUT
+        assert "submitit says" in err
+    assert {run.name for run in store.all_runs()} == made

@@ -1,22 +1,28 @@
 """A run directory of unknown origin: nothing in it makes a command fail, wait, write elsewhere, or send what a terminal obeys."""
 
+import io
 import json
 import os
+import stat
 import time
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as numpies
 
 from engine import control, launch, store
 from engine.cli import BAD_INPUT, main
 from engine.errors import UserError
 from engine.printed import harmless, is_harmless, to_json
 from engine.spec import load_spec_text
+from engine.untrusted import read_arrays
 
+from fuzzing import fuzz
+from small import toy_spec
 from synthetic import make_run
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egpj.exe\r\u2028\x7f"
@@ -81,7 +87,7 @@ def test_what_a_terminal_would_obey_is_shown_as_its_escape():
     assert is_harmless(to_json({EVIL: [EVIL]}))
 
 
-@settings(max_examples=500, deadline=None)
+@fuzz(500)
 @given(st.text())
 def test_any_text_is_made_harmless_and_json_keeps_it(text):
     assert is_harmless(harmless(text))
@@ -210,10 +216,6 @@ def damages(draw) -> dict[str, bytes]:
     return found
 
 
-def fuzz(examples: int):
-    return settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
-
-
 def look(files: dict[str, bytes], pristine, own_home, capfd) -> None:
     read_every_way(run_of(own_home / "fuzzed", pristine | files), capfd)
 
@@ -222,6 +224,74 @@ def look(files: dict[str, bytes], pristine, own_home, capfd) -> None:
 @given(files=damages())
 def test_nothing_in_a_run_directory_makes_a_command_fail(files, pristine, own_home, capfd):
     look(files, pristine, own_home, capfd)
+
+
+@fuzz(100)
+@given(name=TEXTS | st.text(alphabet="./\\\\~-_ aA0\x00\x1b\u202e", max_size=90))
+def test_any_name_is_a_run_in_its_folder_or_a_sentence(name, own_home):
+    for act in (lambda: store.create(toy_spec(), name), lambda: store.resolve(name)):
+        try:
+            run = act()
+        except UserError as error:
+            assert is_harmless(harmless(str(error)))
+        else:
+            assert run.path.resolve().parent == own_home.resolve()
+            assert (run.path.name, stat.S_IMODE(run.path.stat().st_mode)) == (name, 0o700)
+
+
+ARRAYS = numpies.arrays(numpies.scalar_dtypes(), numpies.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4))
+
+
+@pytest.fixture(scope="module")
+def snapshot():
+    """The leaves of a state of the toy at its start, and an experiment to put others into."""
+    from engine.device import configure
+    from engine.experiment import Experiment
+
+    configure()
+    experiment = Experiment(toy_spec())
+    return experiment, experiment.snapshot()
+
+
+@fuzz(200)
+@given(data=st.data())
+def test_a_checkpoint_spoilt_in_one_place_is_restored_or_passed_over(data, snapshot):
+    from engine.runner import NO_CHECKPOINT
+
+    experiment, leaves = snapshot
+    spoilt = dict(leaves)
+    for name in data.draw(st.lists(st.sampled_from(sorted(leaves)), min_size=1, max_size=2)):
+        if data.draw(st.booleans()):
+            spoilt[name] = data.draw(ARRAYS)
+        else:
+            spoilt.pop(name, None)
+    try:
+        experiment.restore(spoilt)
+    except NO_CHECKPOINT as error:
+        assert str(error)
+    finally:
+        experiment.restore(leaves)
+
+
+@fuzz(300)
+@given(damage=st.dictionaries(st.integers(0, 700), st.binary(min_size=1, max_size=6), min_size=1, max_size=5), cut=st.integers(0, 400))
+def test_a_damaged_npz_gives_arrays_or_nothing(damage, cut, tmp_path):
+    body = io.BytesIO()
+    np.savez(body, theta=np.arange(9.0), phase=np.array("edge"))
+    spoilt = bytearray(body.getvalue())
+    for at, piece in damage.items():
+        spoilt[at : at + len(piece)] = piece
+    path = tmp_path / "step-000000001.npz"
+    path.write_bytes(bytes(spoilt[: len(spoilt) - cut]))
+    found = read_arrays(path)
+    assert found is None or all(isinstance(array, np.ndarray) for array in found.values())
+
+
+def test_a_small_file_that_unpacks_into_a_large_one_is_not_read(tmp_path):
+    path = tmp_path / "step-000000001.npz"
+    np.savez_compressed(path, theta=np.zeros(10**6))
+    assert path.stat().st_size < 20_000
+    assert read_arrays(path) is None  # an engine packs nothing
 
 
 @pytest.mark.slow

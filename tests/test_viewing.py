@@ -155,6 +155,19 @@ async def test_another_run_is_chosen_and_laid_over_edge_on_edge(runs):
         assert app.screen.overlays() == ()
 
 
+async def test_runs_that_are_opened_together_are_laid_over_the_first_and_as_many_as_there_are_pens(runs):
+    run, *beside = [make_run(runs, steps=200 + 10 * k, name=f"swept-{k}") for k in range(5)]
+    async with opened(run, beside=beside) as (app, pilot):
+        await frames(app, 3)
+        assert [(overlay.label, len(overlay.history)) for overlay in app.screen.overlays()] == [
+            ("swept-1", 210), ("swept-2", 220), ("swept-3", 230)
+        ]  # fmt: skip
+        assert all(f"swept-{k}" in text_of(app) for k in range(4))
+        await pilot.press("m")
+        await until(lambda: app.screen._list.option_count)
+        assert text_of(app).count("[x]") == 3
+
+
 def test_runs_are_told_by_what_they_differ_in(runs):
     run = make_run(runs)
     store.create(run.spec, "same")
@@ -345,3 +358,11 @@ def test_rows_that_arrive_while_frozen_or_replayed_are_not_lost(runs):
     source.frozen = False
     source.take(source.read())
     assert len(source.history) == 420
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(1e300, 1e300), (1e300, 1.0), (1.0, 1e-300)])
+def test_a_start_under_constants_out_of_all_measure_is_drawn_without_its_flow_and_nothing_is_printed(alpha, beta, capfd):
+    flow, mapped = Start(0.5, 0.0, alpha, beta, 0.02).older().orbits()
+    assert flow.shape == mapped.shape
+    assert np.isnan(flow).all()
+    assert capfd.readouterr() == ("", "")

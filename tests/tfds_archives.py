@@ -1,4 +1,4 @@
-"""Tiny archives in the true layout of CIFAR-10, SST-2 and Fashion-MNIST, and the catalogue that goes with them."""
+"""Tiny archives in the true layout of CIFAR-10, SST-2 and Fashion-MNIST, the same bytes in every process, and the catalogue for them."""
 
 import gzip
 import hashlib
@@ -29,13 +29,13 @@ def cifar() -> tuple[dict[str, bytes], dict[str, Any]]:
     files = {f"data_batch_{k + 1}.bin": b"".join(rows[8 * k : 8 * k + 8]) for k in range(5)}
     files |= {"test_batch.bin": b"".join(rows[40:]), "batches.meta.txt": ("\n".join(CIFAR_NAMES) + "\n\n").encode()}
     packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+    with tarfile.open(fileobj=packed, mode="w") as archive:
         for name, body in files.items():
             entry = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
             entry.size = len(body)
             archive.addfile(entry, io.BytesIO(body))
         archive.addfile(tarfile.TarInfo("../outside.txt"))  # never unpacked, so it does no harm
-    return {"cifar-10-binary.tar.gz": packed.getvalue()}, {"inputs": pixels.transpose(0, 2, 3, 1), "labels": labels}
+    return {"cifar-10-binary.tar.gz": gzip.compress(packed.getvalue(), mtime=0)}, {"inputs": pixels.transpose(0, 2, 3, 1), "labels": labels}
 
 
 def sst2() -> tuple[dict[str, bytes], dict[str, Any]]:
@@ -46,9 +46,11 @@ def sst2() -> tuple[dict[str, bytes], dict[str, Any]]:
     rows = [f"{text}\t{label}" for text, label in zip(sentences, labels, strict=True)]
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr("SST-2/train.tsv", "\n".join(["sentence\tlabel", *rows[:30]]) + "\n")
-        archive.writestr("SST-2/dev.tsv", "\n".join(["sentence\tlabel", *rows[30:]]) + "\n")
-        archive.writestr("SST-2/test.tsv", "index\tsentence\n0\tunlabelled\n1\ttoo\n")
+        for name, lines in (
+            ("train", ["sentence\tlabel", *rows[:30]]), ("dev", ["sentence\tlabel", *rows[30:]]),
+            ("test", ["index\tsentence", "0\tunlabelled", "1\ttoo"]),
+        ):
+            archive.writestr(zipfile.ZipInfo(f"SST-2/{name}.tsv"), "\n".join(lines) + "\n")
     return {"SST-2.zip": packed.getvalue()}, {"inputs": sentences, "labels": labels}
 
 
@@ -60,12 +62,12 @@ def fashion() -> tuple[dict[str, bytes], dict[str, Any]]:
     for name, part in (("train", slice(0, 50)), ("t10k", slice(50, 70))):
         count = len(labels[part])
         images = struct.pack(">IIII", 2051, count, 28, 28) + pixels[part].tobytes()
-        files[f"{name}-images-idx3-ubyte.gz"] = gzip.compress(images)
-        files[f"{name}-labels-idx1-ubyte.gz"] = gzip.compress(struct.pack(">II", 2049, count) + labels[part].tobytes())
+        files[f"{name}-images-idx3-ubyte.gz"] = gzip.compress(images, mtime=0)
+        files[f"{name}-labels-idx1-ubyte.gz"] = gzip.compress(struct.pack(">II", 2049, count) + labels[part].tobytes(), mtime=0)
     return files, {"inputs": pixels[..., None], "labels": labels}
 
 
-MADE = {"cifar10": cache(cifar), "sst2": cache(sst2), "fashion_mnist": cache(fashion)}  # archives carry the time they were made
+MADE = {"cifar10": cache(cifar), "sst2": cache(sst2), "fashion_mnist": cache(fashion)}
 
 
 def install(address: str = "") -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections.abc import Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
@@ -81,8 +82,9 @@ class Dashboard(Viewing):
     Dashboard.zoomed Journal { display: none; }
     """
 
-    def __init__(self, run: Run, ascii: bool = False):
+    def __init__(self, run: Run, ascii: bool = False, beside: Sequence[Run] = ()):
         super().__init__(Source(run))
+        self._beside = beside
         self.page = 0
         self.zoomed = False
         self._shown: tuple | None = None
@@ -114,6 +116,8 @@ class Dashboard(Viewing):
     def on_mount(self) -> None:
         self._arrange()
         self.panel_order[0].focus()
+        if self._beside:
+            self.lay_over([str(run.path) for run in self._beside])
 
     @property
     def panel_order(self) -> list[Panel]:

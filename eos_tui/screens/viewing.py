@@ -140,22 +140,25 @@ class Viewing(Driving):
 
     def action_compare(self) -> None:
         def answer(names: list[str] | None) -> None:
-            if names is None:
-                return
-            known = {each.source.run.name: each.source for each in self.compared}
-            self.compared = []
-            for name, role in zip(names, ROLES, strict=False):
-                try:
-                    source = known.get(name) or Source(store.resolve(name))
-                except UserError as error:
-                    self.notify(str(error), severity="warning", markup=False)
-                else:
-                    source.history.prepare(plot.curves[0].column for plot in self.specs())
-                    self.compared.append(Compared(source, role))
-            self.app.pace.hurry()
+            if names is not None:
+                self.lay_over(names)
 
         chosen = [each.source.run.name for each in self.compared]
         self.app.push_screen(Compare(self.source.run, chosen, len(OTHERS), self.app.ascii), answer)
+
+    def lay_over(self, names: Sequence[str]) -> None:
+        """Draw these runs, by name or path, over this one, as many as there are pens for; those that cannot be read are told."""
+        known = {each.source.run.name: each.source for each in self.compared}
+        self.compared = []
+        for name, role in zip(names, ROLES, strict=False):
+            try:
+                source = known.get(name) or Source(store.resolve(name))
+            except UserError as error:
+                self.notify(str(error), severity="warning", markup=False)
+            else:
+                source.history.prepare(plot.curves[0].column for plot in self.specs())
+                self.compared.append(Compared(source, role))
+        self.app.pace.hurry()
 
     # -- the time axis and the cursor
 
