@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from engine import launch, store
-from engine.cli import BAD_END, BAD_INPUT, INTERRUPTED, main
+from engine.cli import main
+from engine.errors import BAD_END, BAD_INPUT, INTERRUPTED
 from engine.sweep import axis, points, split
 
 from synthetic import make_run
