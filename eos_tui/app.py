@@ -110,7 +110,8 @@ class EosApp(App[int], inherit_bindings=False):
     CommandPalette SearchIcon { display: none; }
     CommandPalette CommandList { scrollbar-size-vertical: 1; }
     .ascii Drawing, .ascii .pane { border: ascii $border-blurred; }
-    .ascii Drawing:focus, .ascii .pane:focus-within, .ascii .dialog, .ascii .page { border: ascii $primary; }
+    .ascii Drawing:focus { border: ascii $primary; }
+    .ascii .pane:focus-within, .ascii .dialog, .ascii .page { border: ascii $primary; }
     .ascii .page, .ascii OptionList, .ascii CommandList { scrollbar-size-vertical: 0; }
     .ascii CommandPalette #--input, .ascii CommandPalette CommandList { border: none; }
     .ascii #about { border-top: ascii $border-blurred; }

@@ -114,14 +114,13 @@ def outline(dots: np.ndarray) -> np.ndarray:
     return dots & ~inner
 
 
-def strokes(x: np.ndarray, y: np.ndarray, width: int, height: int) -> np.ndarray:
+def strokes(x: np.ndarray, y: np.ndarray, width: int, height: int, kinds: np.ndarray | None = None) -> np.ndarray:
     """Dots (height, width) along the polyline through points in dots, y from the bottom; NaN breaks it, far ends are cut.
 
-    For curves that turn back on themselves. Each segment is sampled once a dot.
+    For curves that turn back on themselves. Each segment is sampled once a dot. Where points are of `kinds` 0, 1, …, those of each
+    are apart (kinds, height, width); a segment is of the kind of its later point.
     """
-    dots = np.zeros((height, width), bool)
-    if len(x) == 0:
-        return dots
+    dots = np.zeros((1 if kinds is None else int(kinds.max(initial=0)) + 1, height, width), bool)
     limit = 4 * max(width, height)
     known = np.isfinite(x) & np.isfinite(y)
     x, y = (np.where(known, np.clip(v, -limit, limit), np.nan) for v in (x, y))
@@ -131,12 +130,14 @@ def strokes(x: np.ndarray, y: np.ndarray, width: int, height: int) -> np.ndarray
     owner = np.repeat(whole, counts)
     place = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)  # of a sample on its segment
     share = place / np.repeat(np.maximum(counts - 1, 1), counts)
-    sx = np.concatenate([x[owner] + share * (x[owner + 1] - x[owner]), x[known]]) if len(owner) else x[known]
-    sy = np.concatenate([y[owner] + share * (y[owner + 1] - y[owner]), y[known]]) if len(owner) else y[known]
+    start, stop = owner, owner + 1
+    sx = np.concatenate([x[start] + share * (x[stop] - x[start]), x[known]])
+    sy = np.concatenate([y[start] + share * (y[stop] - y[start]), y[known]])
     column, row = np.floor(sx).astype(int), height - 1 - np.floor(sy).astype(int)
     seen = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    dots[row[seen], column[seen]] = True
-    return dots
+    kind = 0 if kinds is None else np.concatenate([kinds[stop], kinds[known]])[seen]
+    dots[kind, row[seen], column[seen]] = True
+    return dots[0] if kinds is None else dots
 
 
 def patterns(dots: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from textual.screen import Screen
 
+from eos_tui.diffdisplay import APPLIES, Composition
 from eos_tui.keys import Place
 
 
@@ -12,6 +13,11 @@ class Ground(Screen[None]):
 
     place: ClassVar[Place]
     """Where it is, as the table of keys says it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        if APPLIES:
+            self._compositor = Composition()
 
     async def draw(self) -> bool:
         """Read what is new and show it; returns whether there was anything to show. Called by the clock alone."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
+from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 from textual.content import Content
@@ -39,14 +40,16 @@ class Drawing(Widget, can_focus=True):
         self._drawn_for: tuple[int, int, str] | None = None
         self._titles = "", ""
         self._retitling = False
-        self._framed_for: tuple[int, int, Style] | None = None
-        """The size and style that the rows below are for."""
-        self._edges: dict[int, Strip] = {}
-        """The rows of the border, as Textual drew them last."""
+        self._framed_for: tuple[int, int, str, Style] | None = None
+        """The size, theme and style that the rows below are for."""
+        self._edges: dict[int, tuple[Strip, str]] = {}
+        """The rows of the border, as Textual drew them last, and the words in them."""
         self._sides: tuple[Segment, Segment] | None = None
         """What stands to the left and right of every other row; None where that may have changed."""
-        self._framed: dict[int, tuple[Strip, Strip]] = {}
-        """Each row of content, and what was sent for it: most are those of the frame before."""
+        self._styled: dict[int, tuple[Strip, Strip]] = {}
+        """Each row of content, and how it is shown: most are those of the frame before."""
+        self._framed: dict[int, Strip] = {}
+        """The same with its sides."""
 
     def content_strips(self, width: int, height: int, theme: str) -> list[Strip]:
         """The rows to show at this size."""
@@ -86,9 +89,10 @@ class Drawing(Widget, can_focus=True):
         width, height = self.outer_size
         if not self._strips or height != len(self._strips) + 2:
             return super().render_lines(crop)
-        if self._framed_for != (framed_for := (width, height, self.visual_style.rich_style)):
+        if self._framed_for != (framed_for := (width, height, self.app.theme, self.visual_style.rich_style)):
             self._framed_for, self._sides = framed_for, None
             self._edges.clear()
+            self._styled.clear()
         if self._sides is None:
             row = list(self._by_textual(1))
             self._sides = row[0], row[-1]
@@ -101,20 +105,31 @@ class Drawing(Widget, can_focus=True):
         return super().render_lines(Region(0, y, self.outer_size.width, 1))[0]
 
     def _edge(self, y: int) -> Strip:
-        """The first or last row."""
-        if y not in self._edges:
-            self._edges[y] = self._by_textual(y)
-        return self._edges[y]
+        """The first or last row. Words of the same width take the place of those that Textual drew; others it draws itself."""
+        words = self._titles[y > 0]
+        if y in self._edges:
+            strip, before = self._edges[y]
+            if before != words and len(before) == len(words) and cell_len(before) == cell_len(words):
+                strip = Strip(
+                    [Segment(text.replace(before, words), style, control) for text, style, control in strip], strip.cell_length)
+                before = words if words in strip.text else before
+        if y not in self._edges or before != words:
+            strip = self._by_textual(y)
+        self._edges[y] = strip, words
+        return strip
 
     def _between(self, sides: tuple[Segment, Segment], y: int) -> Strip:
         """A row of content with its sides."""
-        strip, known = self._strips[y - 1], self._framed.get(y)
+        strip, known = self._strips[y - 1], self._styled.get(y)
         if known is None or known[0] is not strip:
-            shown = Strip([sides[0], *strip.apply_style(self.visual_style.rich_style), sides[1]], self.outer_size.width)
+            shown = strip.apply_style(self.visual_style.rich_style)
             for filter in self.get_line_filters():
                 shown = shown.apply_filter(filter, self.background_colors[1])
-            known = self._framed[y] = strip, shown
-        return known[1]
+            known = self._styled[y] = strip, shown
+            self._framed.pop(y, None)
+        if y not in self._framed:
+            self._framed[y] = Strip([sides[0], *known[1], sides[1]], self.outer_size.width)
+        return self._framed[y]
 
     def refresh(self, *regions: Region, repaint: bool = True, layout: bool = False, recompose: bool = False):
         """As any widget's; silent while the titles are set, which would otherwise repaint every row."""
@@ -123,10 +138,11 @@ class Drawing(Widget, can_focus=True):
         if not regions:
             self._sides = None
             self._edges.clear()
-        for region in regions:
-            if not 0 <= region.y < self.size.height:
-                self._edges.pop(region.y + 1, None)
         return super().refresh(*regions, repaint=repaint, layout=layout, recompose=recompose)
+
+    def watch_has_focus(self, _has_focus: bool) -> None:
+        """As any widget's, but nothing of the border moves by and by, which would be looked for in every style."""
+        self.update_node_styles(animate=False)
 
     def on_resize(self) -> None:
         if self._retitle():  # as many values as there is room for
