@@ -22,6 +22,8 @@ PIECE = 512
 """Rows looked at together for last values: few enough to stay in the processor's cache."""
 FEW = 64
 """New rows of which a picture is brought up to date one by one; more are looked at as ranges."""
+EXPONENT = 0x7FF0000000000000
+"""The bits of a float64 that are all ones in NaN and ±inf alone."""
 RECENT = 256
 """Rows before the end of a replay in which the last value of a column is looked for."""
 
@@ -77,14 +79,16 @@ class History:
 
     # -- rows
 
-    def extend(self, rows: np.ndarray) -> None:
-        """Append rows (rows, columns), steps increasing."""
+    def extend(self, rows: np.ndarray, valued: np.ndarray | None = None) -> None:
+        """Append rows (rows, columns), steps increasing; `valued` says which columns have finite values in them, where that was
+        looked at already.
+        """
         rows = np.atleast_2d(np.asarray(rows, float))
         if rows.size == 0:
             return
         if rows.shape[1] != len(self.columns):
             raise ValueError(f"rows of {rows.shape[1]} values; this run records {len(self.columns)} columns")
-        self._note_last(rows)
+        self._note_last(rows, valued)
         self._newest = self._rows.count, rows if len(rows) <= FEW else np.empty((0, rows.shape[1]))
         self._rows.append(rows)
         self._catch_up(self._kept.values())
@@ -300,7 +304,7 @@ class History:
                 each.feed(block[columns.index(each.column)], start)
             behind = [each for each in behind if stop < total]
 
-    def _note_last(self, rows: np.ndarray) -> None:
+    def _note_last(self, rows: np.ndarray, valued: np.ndarray | None) -> None:
         """Where the columns have their last two values, of the rows about to be appended: looked for from the end, and on
         from the last few rows only in columns that have any.
         """
@@ -319,7 +323,7 @@ class History:
             if not len(held):
                 break
             if stop == len(rows) and start:
-                held = held[np.isfinite(rows[:start]).any(axis=0)[held]]
+                held = held[(with_values(rows) if valued is None else valued)[held]]
         found = np.flatnonzero(newest >= 0)
         earlier, count = before[found], self._rows.count
         self._row_before[found] = np.where(earlier >= 0, count + earlier, self._last_row[found])
@@ -335,6 +339,11 @@ class History:
         track = self._extremes(name)
         self._catch_up([track])
         return track.last_before(self._gather(name), stop)
+
+
+def with_values(rows: np.ndarray) -> np.ndarray:
+    """Which columns of the rows have a finite value: one whose exponent is not all ones, as one pass over the bits tells."""
+    return np.bitwise_and.reduce(np.ascontiguousarray(rows).view(np.int64), axis=0) & EXPONENT != EXPONENT
 
 
 def _last_true(known: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from engine.columns import Column
 from eos_tui.pyramid import BLOCK
 from eos_tui.ruler import Ruler
-from eos_tui.series import History
+from eos_tui.series import History, with_values
 
 COLUMNS = tuple(Column(name, name, name, "", "", "") for name in ("step", "dense", "sparse"))
 
@@ -160,6 +160,11 @@ def test_a_picture_goes_on_with_the_run_as_if_it_were_made_anew(begun, parts, bi
         edges = fresh.edges(*asked)
         for k, last in enumerate(growing.lasts("sparse", *asked)):
             np.testing.assert_equal(last, rows[edges[k + 1] - 1, 2] if edges[k + 1] > edges[k] else -np.inf)
+
+
+@given(st.lists(st.lists(st.sampled_from((np.nan, np.inf, -np.inf, 0.0, -0.0, 1.5, -1e308, 5e-324)), min_size=3, max_size=3), min_size=1))
+def test_a_column_has_values_where_one_is_finite(rows):
+    np.testing.assert_array_equal(with_values(np.array(rows)), np.isfinite(rows).any(axis=0))
 
 
 def test_a_column_that_stops_has_an_ending_and_a_sparse_one_has_not():
