@@ -136,11 +136,14 @@ class Pyramid:
             head = np.minimum(up, b)  # the ragged ends are [a, head) and [tail, b)
             tail = np.maximum(down, head)
             reach = np.arange(max(int((head - a).max()), int((b - tail).max()), 1))[:, None]
-            rows = np.concatenate([np.minimum(a + reach, np.maximum(head - 1, a)), np.maximum(b - 1 - reach, np.minimum(tail, b - 1))])
+            rows = np.empty((2, len(reach), len(a)), int)
+            np.minimum(a + reach, np.maximum(head - 1, a), out=rows[0])
+            np.maximum(b - 1 - reach, np.minimum(tail, b - 1), out=rows[1])
+            rows = rows.reshape(-1, len(a))
             # A maximum may see an entry twice, a sum may not.
             once = None if self.fold is np.maximum else np.concatenate([a + reach < head, b - 1 - reach >= tail])
             if depth < 0:
-                folded = self.folded(gather(rows * self.stride + self.offset), 0, once)
+                folded = self.folded(gather(rows if self.stride == 1 else rows * self.stride + self.offset), 0, once)
             else:
                 pairs = self._levels[depth].entries.take(rows, axis=1)
                 folded = self.fold.reduce(pairs if once is None else pairs * once, axis=1)
