@@ -136,10 +136,9 @@ class Pyramid:
             head = np.minimum(up, b)  # the ragged ends are [a, head) and [tail, b)
             tail = np.maximum(down, head)
             reach = np.arange(max(int((head - a).max()), int((b - tail).max()), 1))[:, None]
-            rows = np.empty((2, len(reach), len(a)), int)
-            np.minimum(a + reach, np.maximum(head - 1, a), out=rows[0])
-            np.maximum(b - 1 - reach, np.minimum(tail, b - 1), out=rows[1])
-            rows = rows.reshape(-1, len(a))
+            rows = np.empty((2 * len(reach), len(a)), int)
+            np.minimum(a + reach, np.maximum(head - 1, a), out=rows[: len(reach)])
+            np.maximum(b - 1 - reach, np.minimum(tail, b - 1), out=rows[len(reach) :])
             # A maximum may see an entry twice, a sum may not.
             once = None if self.fold is np.maximum else np.concatenate([a + reach < head, b - 1 - reach >= tail])
             if depth < 0:

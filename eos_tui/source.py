@@ -21,6 +21,8 @@ from eos_tui.replay import Replay, as_it_stood
 from eos_tui.series import History, with_values
 
 LIVE = ("starting", "running", "paused")
+OVER = ("finished", "crashed", "removed")
+"""Conditions in which no row comes any more."""
 BLOCK = 16384
 """Rows read at a time."""
 _ABOUT_CENTER = frozenset(
@@ -123,6 +125,7 @@ class Source:
         self.history.extend(news.rows, news.valued)
         self.journal += news.events
         self.engine, self.condition, self.log = news.state, news.condition, news.log
+        self.history.over = news.condition in OVER and not news.more and self.replay is None
         if news.provenance:
             self.data, self._identified = DataFacts.of(news.provenance), True
         self.history.limit = None

@@ -258,8 +258,15 @@ def why_empty(spec: PlotSpec, history: History) -> str:
     if any(history.has(column) and not math.isnan(history.last(column)) for column in columns):
         return "nothing in view"
     if not len(history):
-        return "no data yet: waiting for the first step"
-    return "no data yet" if any(column in FROM_THE_START for column in columns) else "no data yet: appears once at the edge"
+        return "no data: it ended before its first step" if history.over else "no data yet: waiting for the first step"
+    if any(column in FROM_THE_START for column in columns):
+        return "no data" if history.over else "no data yet"
+    return nothing_before_the_edge(history)
+
+
+def nothing_before_the_edge(history: History) -> str:
+    """Why there is nothing of what is recorded from the edge on."""
+    return "no data: it ended before the edge" if history.over else "no data yet: appears once at the edge"
 
 
 def centred(canvas: Canvas, box: Box, text: str, style: Style) -> None:

@@ -231,7 +231,8 @@ class Dashboard(Viewing):
         overlays, specs = self.overlays(), tuple(panel.spec for panel in visible if isinstance(panel, LinePlot))
         others = tuple((overlay.label, len(overlay.history), overlay.edge) for overlay in overlays)
         self.portrait.tick()
-        shown = len(self.source.history), window, self.axis, tuple(visible), specs, self.forms(), others, self.portrait.start
+        history = self.source.history
+        shown = len(history), history.over, window, self.axis, tuple(visible), specs, self.forms(), others, self.portrait.start
         if shown != self._shown:  # a run at rest costs nothing; a panel draws itself anew when its size or theme changes
             self._shown = shown
             self.source.history.prepare(curve.column for spec in specs for curve in spec.curves)

@@ -132,7 +132,7 @@ class Driving(Ground):
             if sure:
                 self.tell(Stop(), "stop")
 
-        question = (f"End run {self.source.run.name} at step {self.source.engine.step:,}?\n"
+        question = (f'End the run "{self.source.run.name}" at step {self.source.engine.step:,}?\n'
                     "It is checkpointed; `eos resume` continues it.")
         self.app.push_screen(Confirm("stop the engine", question), answer)
 

@@ -239,7 +239,7 @@ class Launcher(Ground):
                 self._frame = 0
                 self.app.pace.hurry()
 
-        self.app.push_screen(Confirm("remove", f"Delete run {run.name} and everything it recorded?"), answer)
+        self.app.push_screen(Confirm("remove", f'Delete the run "{run.name}" and everything it recorded?'), answer)
 
     def action_resume_run(self) -> None:
         """Start an engine on the chosen run, where it has none, and open it."""

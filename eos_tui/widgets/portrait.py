@@ -22,7 +22,7 @@ from eos_tui.curves import DASHED, Pen, Window
 from eos_tui.raster import Canvas, strokes
 from eos_tui.series import History
 from eos_tui.start import Start
-from eos_tui.surround import GUTTER, Box, Entry, legend, legend_rows
+from eos_tui.surround import GUTTER, Box, Entry, legend, legend_rows, nothing_before_the_edge
 from eos_tui.theme import role_style
 from eos_tui.widgets.plot import Drawing
 
@@ -284,7 +284,7 @@ class PhasePortrait(Drawing):
             return "this run follows no θ†: there is no displacement x from it, and no δ"
         if history.columns and not math.isnan(history.last("constrained.alpha")) and self._window.cursor is None:
             return "θ† is no longer followed"
-        return "no data yet: appears once at the edge"
+        return nothing_before_the_edge(history)
 
     def _in_reach(self, point: tuple[float, float], alpha: float) -> bool:
         return point[0] <= FARTHEST and abs(point[1]) <= FARTHEST * math.sqrt(alpha)
