@@ -266,7 +266,10 @@ def why_empty(spec: PlotSpec, history: History) -> str:
 
 def nothing_before_the_edge(history: History) -> str:
     """Why there is nothing of what is recorded from the edge on."""
-    return "no data: it ended before the edge" if history.over else "no data yet: appears once at the edge"
+    if not history.over:
+        return "no data yet: appears once at the edge"
+    came = not history.has("constrained.alpha") or not math.isnan(history.last("constrained.alpha"))  # or follows no θ† anyway
+    return "no data" if came else "no data: it ended before the edge"
 
 
 def centred(canvas: Canvas, box: Box, text: str, style: Style) -> None:

@@ -420,7 +420,10 @@ def test_no_two_pens_have_the_same_sample():
 
 
 def test_a_run_that_is_over_is_not_waited_for():
-    ended, unstarted = history_of(10, gd_x=np.full(10, np.nan)), History(COLUMNS)
-    ended.over = unstarted.over = True
+    followed = History((*COLUMNS, Column("constrained.alpha", "α", "", "", "", "")))
+    followed.extend(np.full((1, len(COLUMNS) + 1), np.nan))
+    unstarted, without = History(COLUMNS), history_of(10, gd_loss=1.0)
+    unstarted.over = followed.over = without.over = True
     assert "it ended before its first step" in " ".join(lines(LOSS, unstarted, Window(0, 10)))
-    assert "it ended before the edge" in " ".join(lines(SWING, ended, Window(0, 10)))
+    assert "it ended before the edge" in " ".join(lines(SWING, followed, Window(0, 10)))
+    assert "edge" not in " ".join(lines(SWING, without, Window(0, 10)))
