@@ -81,7 +81,7 @@ def paint(
     bins = 2 * box.width
     others, own = _others(spec, history, span, bins, theme, overlays), _layers(spec, history, span, bins, theme)
     layers = [*others, *own]
-    lo, hi = (np.stack(side) if layers else np.empty((0, bins)) for side in ([layer.trace[k] for layer in layers] for k in (0, 1)))
+    lo, hi = np.array([layer.trace for layer in layers]).swapaxes(0, 1) if layers else np.empty((2, 0, bins))
     held = np.count_nonzero(~np.isnan(lo), axis=1).tolist()
     threshold = traces.threshold(history, span, bins, spec.log) if spec.threshold else None
     extent = _extent(spec, layers, len(others), _ranges(lo, hi), threshold)
@@ -105,7 +105,7 @@ def paint(
         dots = spans(*connect((lo - limits.lo) * scale, (hi - limits.lo) * scale), 4 * box.height)
         if dashed := [k for k, layer in enumerate(layers) if layer.curve.dashed]:
             dots[dashed] = outline(dots[dashed])
-        dots &= np.stack([_strokes(layer.pen, bins) for layer in layers])[:, None]
+        dots &= np.array([_strokes(layer.pen, bins) for layer in layers])[:, None]
         canvas.layers(dots, box.top, box.left, [layer.style for layer in layers], [layer.pen.mark for layer in layers])
     if threshold is not None:
         surround.threshold_line(canvas, box, threshold, limits, role_style(theme, "threshold"), spec.log)

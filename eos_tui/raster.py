@@ -222,15 +222,16 @@ class Canvas:
         """
         if not 0 <= row < self.height:
             return
-        codes = _codes(text)[max(0, -column) : max(0, self.width - column)]
-        column = max(0, column)
+        codes = _codes(text)
+        if column < 0 or column + len(codes) > self.width:
+            codes, column = codes[max(0, -column) : max(0, self.width - column)], max(0, column)
         self._put(codes, (row, slice(column, column + len(codes))), style, under)
 
     def rule(self, column: int, top: int, height: int, character: str, style: Style, under: bool = False) -> None:
         """A vertical line of one character."""
-        self._put(np.full(height, ord(character)), (slice(top, top + height), column), style, under)
+        self._put(ord(character), (slice(top, top + height), column), style, under)
 
-    def _put(self, codes: np.ndarray, where: tuple[int | slice, int | slice], style: Style, under: bool) -> None:
+    def _put(self, codes: np.ndarray | int, where: tuple[int | slice, int | slice], style: Style, under: bool) -> None:
         if under:
             free = self.glyphs[where] == _BLANK
             self.glyphs[where] = np.where(free, codes, self.glyphs[where])
