@@ -132,7 +132,7 @@ class Pyramid:
                 which, a, b = which[left], a[left], b[left]
             if not len(which):
                 return found
-            up, down = -(-a // size) * size, b // size * size
+            up, down = a + (size - 1) & -size, b & -size  # sizes are powers of two
             head = np.minimum(up, b)  # the ragged ends are [a, head) and [tail, b)
             tail = np.maximum(down, head)
             reach = np.arange(max(int((head - a).max()), int((b - tail).max()), 1))[:, None]

@@ -26,6 +26,8 @@ _BLANK = ord(" ")
 @lru_cache(maxsize=1024)
 def _codes(text: str) -> np.ndarray:
     """The characters of a text that fill one cell."""
+    if text.isascii() and text.isprintable():
+        return np.frombuffer(text.encode("utf-32-le"), "<u4")
     return np.frombuffer("".join(each for each in text if cell_len(each) == 1).encode("utf-32-le"), "<u4")
 
 
@@ -230,6 +232,12 @@ class Canvas:
     def rule(self, column: int, top: int, height: int, character: str, style: Style, under: bool = False) -> None:
         """A vertical line of one character."""
         self._put(ord(character), (slice(top, top + height), column), style, under)
+
+    def line(self, row: int, column: int, width: int, character: str, marks: Sequence[int], mark: str, style: Style) -> None:
+        """A horizontal line of one character, with a mark at some of its columns of the canvas."""
+        codes = np.full(width, ord(character), np.uint32)
+        codes[[at - column for at in marks]] = ord(mark)
+        self._put(codes, (row, slice(column, column + width)), style, False)
 
     def _put(self, codes: np.ndarray | int, where: tuple[int | slice, int | slice], style: Style, under: bool) -> None:
         if under:

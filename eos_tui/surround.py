@@ -56,9 +56,7 @@ def frame(canvas: Canvas, box: Box, span: Span, limits: Limits, marks: Ticks, mu
     plain = canvas.ascii
     canvas.rule(box.left - 1, box.top, box.height, "|" if plain else "│", muted)
     for value, label in zip(marks.values, marks.labels, strict=True):
-        row = box.row(value, limits)
-        canvas.text(row, 0, label.rjust(axes.LABEL)[: axes.LABEL], muted)
-        canvas.text(row, box.left - 1, "+" if plain else "┤", muted)
+        canvas.text(box.row(value, limits), 0, label.rjust(axes.LABEL)[: axes.LABEL] + ("+" if plain else "┤"), muted)
     if marks.exponent and box.top:
         canvas.text(0, 0, axes.superscript(marks.exponent, plain).rjust(axes.LABEL), muted)
     if not box.steps:
@@ -67,18 +65,18 @@ def frame(canvas: Canvas, box: Box, span: Span, limits: Limits, marks: Ticks, mu
     labels = axes.step_ticks(span.start - origin, span.stop - origin, count) if span.axis.along == "step" else axes.ticks(
         Limits(span.start - origin, span.stop - origin), count)
     foot = box.top + box.height + box.axis
-    if box.axis:
-        canvas.text(foot - 1, box.left - 1, "+" + "-" * box.width if plain else "└" + "─" * box.width, muted)
     canvas.text(foot, 0, (span.axis.label + (axes.superscript(labels.exponent, plain) if labels.exponent else "")).rjust(axes.LABEL), muted)
-    free = box.left
+    line, marked = "", list[int]()
     for value, label in zip(labels.values, labels.labels, strict=True):
         column = box.column(value + origin, span)
-        at = min(max(column - (len(label) - 1) // 2, box.left), canvas.width - len(label))
-        if at >= free:
-            canvas.text(foot, at, label, muted)
-            free = at + len(label) + 1
-            if box.axis:
-                canvas.text(foot - 1, column, "+" if plain else "┬", muted)
+        at = min(max(column - (len(label) - 1) // 2, box.left), canvas.width - len(label)) - box.left
+        if at >= (len(line) + 1 if line else 0):
+            line = line.ljust(at) + label
+            marked.append(column)
+    canvas.text(foot, box.left, line, muted)
+    if box.axis:
+        canvas.text(foot - 1, box.left - 1, "+" if plain else "└", muted)
+        canvas.line(foot - 1, box.left, box.width, "-" if plain else "─", marked, "+" if plain else "┬", muted)
 
 
 def threshold_line(canvas: Canvas, box: Box, threshold: Envelope, limits: Limits, style: Style, log: bool) -> None:
