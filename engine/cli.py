@@ -5,7 +5,6 @@ stdout carries the data, stderr the story. Exit status: 0 done; 2 bad input, tol
 """
 
 import importlib
-import os
 import shutil
 import sys
 import textwrap
@@ -20,7 +19,8 @@ import engine
 from engine import control_cli, data_cli, hosts, launch, records_cli, store, sweep_cli
 from engine import fork as forks
 from engine.data.catalog import ready
-from engine.errors import BAD_END, BAD_INPUT, BROKEN_PIPE, INTERRUPTED, UserError, is_out_of_memory, one_of
+from engine.ending import ended
+from engine.errors import BAD_END, INTERRUPTED, UserError, is_out_of_memory, one_of
 from engine.follow import follow, log_note
 from engine.hosts import Group
 from engine.launch import BAD_ENDS
@@ -52,31 +52,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_command(commands: App, argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status; whatever a user may cause is told in one sentence."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # η on a terminal that knows ASCII alone is no reason to fail
     tokens = sys.argv[1:] if argv is None else list(argv)
-    try:
-        status = commands(tokens, exit_on_error=False, print_error=False, result_action="return_value")
-        sys.stdout.flush()
-        return int(status or 0)
-    except (CycloptsError, UserError) as error:
-        return report_error(error)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at exit
-        return BROKEN_PIPE
-    except MemoryError:
-        return report_error("not enough memory for that many rows; choose fewer --columns, or read metrics.f64 in pieces")
-    except OSError as error:
-        return report_error(f"{error.filename or 'a file'}: {error.strerror or error}")
-    except KeyboardInterrupt:
-        return INTERRUPTED
 
+    def command() -> int | None:
+        try:
+            return commands(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        except CycloptsError as error:
+            raise UserError(str(error)) from error
 
-def report_error(error: Exception | str) -> int:
-    """Tell an error in one line on stderr and return the exit status for bad input."""
-    print_line(f"eos: {' '.join(str(error).split())}", error=True)
-    return BAD_INPUT
+    return ended(command)
 
 
 def run_headless(preset: str, overrides: Sequence[str] = (), name: str | None = None, json: bool = False,

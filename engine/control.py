@@ -6,7 +6,6 @@ of `RUN/events.jsonl`. Both are untrusted input to whoever reads them: decoding 
 """
 
 import os
-import secrets
 import time
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -28,7 +27,7 @@ Identifier = Annotated[str, Meta(pattern=r"^[0-9a-f]{0,32}\Z")]
 class Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="command", forbid_unknown_fields=True):
     """Something a run is asked to do."""
 
-    id: Identifier = msgspec.field(default_factory=lambda: secrets.token_hex(8))
+    id: Identifier = msgspec.field(default_factory=lambda: os.urandom(8).hex())
 
 
 class Pause(Command, frozen=True, kw_only=True, tag="pause"):

@@ -8,6 +8,7 @@ from cyclopts import App
 
 from engine.data import EMBEDDED, catalog
 from engine.data.catalog import ENTRIES, Entry
+from engine.ending import report_error
 from engine.errors import BAD_INPUT, UserError, one_of
 from engine.options import DataDir, Switch
 from engine.printed import print_json, print_table
@@ -58,8 +59,6 @@ def verify(name: str | None = None, *, data_dir: DataDir = None, json: Switch = 
         name: A data set's name; `data list` lists them.
         json: Print one JSON array.
     """
-    from engine.cli import report_error
-
     where = catalog.folder(data_dir or "")
     names = [name] if name else [*EMBEDDED, *(entry.name for entry in ENTRIES.values() if catalog.is_begun(entry, where))]
     found: list[dict[str, Any]] = []

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.data.catalog import ready
 from engine.errors import UserError
 from engine.hosts import Group
 from engine.spec import load_spec
@@ -27,6 +26,8 @@ def begin(
     preset: str, overrides: Sequence[str] = (), name: str | None = None, data_dir: str | None = None, group: Group | None = None
 ) -> tuple[Run, int]:
     """A new run of a preset and the process id of its engine. Raises UserError before anything is written."""
+    from engine.data.catalog import ready  # here, for a view that only looks at a run needs no data sets
+
     run = create(ready(load_spec(preset, tuple(overrides)), data_dir or ""), name)
     return run, start(run, group)
 

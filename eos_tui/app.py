@@ -27,10 +27,7 @@ from engine.store import Run
 from eos_tui import clipboard, export, keys, theme
 from eos_tui.diffdisplay import APPLIES, Difference, Screenful
 from eos_tui.pace import DEFAULT_FPS, Pace
-from eos_tui.screens.dashboard import Dashboard
-from eos_tui.screens.help import Help
-from eos_tui.screens.launcher import Launcher
-from eos_tui.screens.learn import Learn
+from eos_tui.screens.ground import Ground
 from eos_tui.screens.live import LivePage
 from eos_tui.terminal import TerminalDriver
 
@@ -58,8 +55,28 @@ class KeyCommands(Provider):
 
 def place_of(screen: Screen) -> keys.Place:
     """Where a screen is, as the table of keys says it."""
-    places: tuple[tuple[type[Screen], keys.Place], ...] = ((Launcher, "launcher"), (Dashboard, "dashboard"), (Learn, "tour"))
-    return next((place for kind, place in places if isinstance(screen, kind)), "anywhere")
+    return screen.place if isinstance(screen, Ground) else "anywhere"
+
+
+# Each screen is imported when it is opened first: the one that is to be drawn at once does not wait for the others.
+
+
+def _launcher(origin: Run | None = None) -> Ground:
+    from eos_tui.screens.launcher import Launcher
+
+    return Launcher(origin)
+
+
+def _dashboard(run: Run, ascii: bool, beside: Sequence[Run] = ()) -> Ground:
+    from eos_tui.screens.dashboard import Dashboard
+
+    return Dashboard(run, ascii, beside)
+
+
+def _tour(ascii: bool) -> Ground:
+    from eos_tui.screens.learn import Learn
+
+    return Learn(ascii)
 
 
 def _collect_from_here() -> None:
@@ -93,7 +110,8 @@ class EosApp(App[int], inherit_bindings=False):
     CommandPalette SearchIcon { display: none; }
     CommandPalette CommandList { scrollbar-size-vertical: 1; }
     .ascii Drawing, .ascii .pane { border: ascii $border-blurred; }
-    .ascii Drawing:focus, .ascii .pane:focus-within, .ascii .dialog, .ascii .page { border: ascii $primary; }
+    .ascii Drawing:focus { border: ascii $primary; }
+    .ascii .pane:focus-within, .ascii .dialog, .ascii .page { border: ascii $primary; }
     .ascii .page, .ascii OptionList, .ascii CommandList { scrollbar-size-vertical: 0; }
     .ascii CommandPalette #--input, .ascii CommandPalette CommandList { border: none; }
     .ascii #about { border-top: ascii $border-blurred; }
@@ -125,13 +143,13 @@ class EosApp(App[int], inherit_bindings=False):
         for number in (signal.SIGHUP, signal.SIGTERM):
             with suppress(NotImplementedError, RuntimeError, ValueError):  # not the main thread: the signals are not ours
                 asyncio.get_running_loop().add_signal_handler(number, self.exit, 128 + number)
+        self.seen = self._first
         if self._tour:
-            await self.push_screen(Learn(self.ascii))
-        elif self._first is None:
-            await self.push_screen(Launcher())
+            await self.push_screen(_tour(self.ascii))
+        elif self.seen is None:
+            await self.push_screen(_launcher())
         else:
-            self.seen = self._first
-            await self.push_screen(Dashboard(self._first, self.ascii, self._beside))
+            await self.push_screen(_dashboard(self.seen, self.ascii, self._beside))
         self.run_worker(self.pace.run(self._draw, self._ask), name="pace")
         self.call_after_refresh(_collect_from_here)
 
@@ -148,7 +166,7 @@ class EosApp(App[int], inherit_bindings=False):
     async def _draw(self) -> bool:
         """Draw the dashboard, the tour or the launcher, whichever is uppermost, and say whether it had anything to show."""
         for screen in reversed(self.screen_stack):
-            if isinstance(screen, Dashboard | Launcher | Learn):
+            if isinstance(screen, Ground):
                 if not screen.is_mounted or not await screen.draw():
                     return False
                 top = self.screen_stack[-1:]  # empty when the app was left meanwhile
@@ -183,16 +201,16 @@ class EosApp(App[int], inherit_bindings=False):
     def open_run(self, run: Run) -> None:
         """Show a run."""
         self.seen = run
-        self.switch_screen(Dashboard(run, self.ascii))
+        self.switch_screen(_dashboard(run, self.ascii))
 
     def open_launcher(self, origin: Run | None = None) -> None:
         """Show presets and runs."""
-        self.switch_screen(Launcher(origin))
+        self.switch_screen(_launcher(origin))
 
     def action_tour(self) -> None:
         """Begin the guided tour."""
         try:
-            self.switch_screen(Learn(self.ascii))
+            self.switch_screen(_tour(self.ascii))
         except UserError as error:
             self.notify(str(error), severity="error", markup=False)
 
@@ -207,6 +225,8 @@ class EosApp(App[int], inherit_bindings=False):
         self.screen.refresh()
 
     def action_keys(self) -> None:
+        from eos_tui.screens.help import Help
+
         self.push_screen(Help(place_of(self.screen)))
 
     def action_next_theme(self) -> None:

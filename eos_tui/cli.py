@@ -1,11 +1,11 @@
 """The command `eos`: the headless commands of the engine, and the view on top of them.
 
 Everything heavy is imported inside the command that needs it: the engine process is started before Textual is loaded, so
-that both get ready at the same time, and jax never comes into this process unless the run itself is to happen here.
+that both get ready at the same time, and jax never comes into this process unless the run itself is to happen here. Command
+lines that only open the view need none of this: `eos_tui.opening` reads them.
 """
 
 import difflib
-import gc
 import os
 import shutil
 import sys
@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from cyclopts import App, Parameter
@@ -23,17 +23,15 @@ from cyclopts.validators import Number
 
 import engine
 from engine import launch
+from engine.ending import report_error
 from engine.errors import UserError
 from engine.options import AS_TOLD, DataDir, Meeting
-from engine.printed import harmless, print_json
+from engine.printed import print_json
 from engine.spec import DEFAULT_PRESET, preset_names
-from engine.store import Run, resolve
-from engine.sweep import runs_of
-from eos_tui import config, keys
-from eos_tui.config import ThemeChoice, View
-from eos_tui.curves import OTHERS
-from eos_tui.pace import FASTEST, SLOWEST
-from eos_tui.source import LIVE
+from engine.store import resolve
+from eos_tui import config
+from eos_tui.config import ThemeChoice
+from eos_tui.opening import need_terminal, need_view, opened, view
 
 
 def _switch(help: str) -> Parameter:
@@ -64,6 +62,10 @@ class Look:
     ascii: Annotated[bool | None, Parameter(help="Draw with ASCII alone.")] = None
     low_bandwidth: Annotated[bool | None, Parameter(help="For slow links: a frame a second, sixteen colours, no mouse.")] = None
 
+    def told(self) -> dict[str, Any]:
+        """What was given."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
 
 AS_SET = Look()
 
@@ -85,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             app.command(headless.app[name], name=name)
     tokens = sys.argv[1:] if argv is None else list(argv)
     if tokens and not tokens[0].startswith("-") and tokens[0] not in app:
-        return headless.report_error(_no_command(tokens[0]))
+        return report_error(_no_command(tokens[0]))
     return headless.run_command(app, tokens)
 
 
@@ -101,7 +103,7 @@ def _no_command(word: str) -> str:
 @app.default
 def launcher(*, look: Look = AS_SET) -> int:
     """Open the launcher: presets to start, runs to open."""
-    return view(None, look)
+    return view(None, look.told())
 
 
 @app.command
@@ -114,8 +116,8 @@ def run(preset: Preset, *, overrides: Overrides = (), name: NewName = None, head
     group = meeting.group()
     if headless or json or (group is not None and group.process):
         return _headless().run_headless(preset, overrides, name, json, data_dir, group)
-    need_terminal(look)  # before anything is made
-    return view(launch.begin(preset, overrides, name, data_dir, group)[0], look)
+    need_terminal(look.told())  # before anything is made
+    return view(launch.begin(preset, overrides, name, data_dir, group)[0], look.told())
 
 
 @app.command
@@ -134,10 +136,10 @@ def resume(name: Name, *, headless: Headless = False, json: Json = False, meetin
     group = meeting.group()
     if headless or json or (group is not None and group.process):
         return _headless().resume(name, json=json, meeting=meeting)
-    need_terminal(look)
+    need_terminal(look.told())
     found = resolve(name)
     launch.restart(found, group)
-    return view(found, look)
+    return view(found, look.told())
 
 
 @app.command
@@ -146,22 +148,13 @@ def attach(names: Names = (), /, *, look: Look = AS_SET) -> int:
 
     A sweep is opened by the name that its runs begin with, as in `eos attach fashion-sweep`.
     """
-    need_terminal(look)
-    first, *others = found = together(names)
-    if len(found) > 1 + len(OTHERS):
-        print(f"{len(found)} runs: the first {1 + len(OTHERS)} are drawn, and the key m chooses others", file=sys.stderr)
-    return view(first, look, beside=others[: len(OTHERS)])
-
-
-def together(names: Sequence[str]) -> list[Run]:
-    """The runs of these names or paths, for that of a sweep all that it has begun; the latest run where there is no name."""
-    return [run for name in names for run in runs_of(name) or [resolve(name)]] or [resolve(None)]
+    return opened(names, look.told())
 
 
 @app.command
 def learn(*, look: Look = AS_SET) -> int:
     """Take the guided tour of the paper: eleven steps on real runs, each waiting for what it tells of."""
-    return view(None, look, tour=True)
+    return view(None, look.told(), tour=True)
 
 
 Plots = Annotated[tuple[str, ...], Parameter(
@@ -212,7 +205,7 @@ def serve(
     """Open the app in a browser: a run, or the launcher. Prints an address that holds a key; needs the extra `web`."""
     from eos_tui import browser
 
-    settings = need_view(look)
+    settings = need_view(look.told())
     options = ["--fps", f"{settings.fps:g}", "--theme", settings.theme if settings.theme != "auto" else "dark"]
     return browser.serve(str(resolve(name).path.resolve()) if name else None, host, port, options + ["--ascii"] * settings.ascii)
 
@@ -281,74 +274,11 @@ def doctor(*, json: Annotated[bool, _switch("Print one JSON array.")] = False) -
     return int(any(each.verdict == "bad" for each in findings))
 
 
-def view(run: Run | None, look: Look, tour: bool = False, beside: Sequence[Run] = ()) -> int:
-    """Show a run, others laid over it, or the tour or the launcher, until the user leaves; then say how to come back."""
-    settings = need_terminal(look)
-    gc.disable()  # until the app stands: what is made until then stays
-    from eos_tui.app import HANGUP_STATUS, EosApp
-
-    if "utf" not in (sys.stderr.encoding or "").lower():  # Textual writes there
-        settings = msgspec.structs.replace(settings, ascii=True)
-        sys.stderr.reconfigure(errors="replace")  # type: ignore[union-attr]
-    shown = EosApp(run, settings.fps, settings.ascii, settings.theme, tour, beside)
-    status = shown.run(mouse=settings.mouse)
-    if status is None:
-        status = shown.return_code or 0
-    if shown.seen is not None and status != HANGUP_STATUS and IN_BROWSER not in os.environ:  # else there is nobody to tell
-        print(farewell(shown.seen))
-    return status
-
-
 def theme_named(choice: str) -> str:
     """The theme for a choice, by what the environment tells of the terminal."""
     from eos_tui.theme import chosen
 
     return chosen(choice, "NO_COLOR" not in os.environ, os.environ)
-
-
-def farewell(run: Run) -> str:
-    """One line on where a run stands, and how to see it again."""
-    name = harmless(run.name)
-    if not run.path.is_dir():
-        return f"run {name} was removed"
-    state, condition = run.state(), run.liveness()
-    if condition == "paused":
-        return f"run {name} is paused at step {state.step}; eos attach {name} reopens it"
-    if condition in LIVE:
-        return f"run {name} goes on; eos attach {name} reopens it"
-    if state.outcome is not None:
-        return f"run {name}: {harmless(state.outcome.text)}"
-    return f"run {name} is {condition} since step {state.step}; eos resume {name} goes on from its last checkpoint"
-
-
-def need_terminal(look: Look) -> View:
-    """The settings in force. Raises UserError where they are wrong, or no view can be drawn."""
-    settings = need_view(look)
-    if IN_BROWSER not in os.environ:
-        _need_screen()
-    return settings
-
-
-def need_view(look: Look) -> View:
-    """The settings in force: what the command line says, then the file. Raises UserError where they are wrong."""
-    if look.fps is not None and not SLOWEST <= look.fps <= FASTEST:
-        raise UserError(f"--fps {look.fps:g}: expected a number from {SLOWEST:g} to {FASTEST:g}")
-    settings = config.load().config
-    keys.remap(config.key_changes(settings))
-    told = {name: value for name, value in asdict(look).items() if value is not None}
-    return msgspec.structs.replace(settings.view, **told).settled()
-
-
-IN_BROWSER = "TEXTUAL_DRIVER"
-"""Set where Textual draws into a browser: `eos serve` starts `eos` that way, with pipes for a terminal."""
-
-
-def _need_screen() -> None:
-    if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
-        raise UserError("this is not a terminal, so nothing can be shown here; `eos demo --headless` runs without one")
-    kind = os.environ.get("TERM", "")
-    if kind in ("", "dumb", "unknown"):
-        raise UserError(f'TERM = "{kind}" names no terminal that can draw; `eos demo --headless` runs without one')
 
 
 def _headless() -> ModuleType:

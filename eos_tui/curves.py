@@ -1,6 +1,7 @@
 """What a plot is asked to show: its curves, its window of steps, and how curves are told apart without colour."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from rich.cells import cell_len
@@ -129,16 +130,16 @@ def symbols(history: History, curves: Sequence[Curve]) -> dict[str, str]:
     """The symbol of each curve's column; its label where another curve has the same, or where a terminal would not show it
     in as many cells as it has characters.
     """
-    known = {column.name: column.symbol for column in history.columns}
+    known = history.symbols
     recorded = [curve for curve in curves if curve.column in known]
     found = [known[curve.column] for curve in recorded]
-    clear = [found.count(symbol) == 1 and _plain(symbol) for symbol in found]
     return {
-        curve.column: symbol if is_clear else curve.label
-        for curve, symbol, is_clear in zip(recorded, found, clear, strict=True)
+        curve.column: symbol if found.count(symbol) == 1 and _plain(symbol) else curve.label
+        for curve, symbol in zip(recorded, found, strict=True)
     }
 
 
+@lru_cache(maxsize=512)
 def _plain(text: str) -> bool:
     """Whether each character fills one cell."""
     return all(cell_len(character) == 1 for character in text)

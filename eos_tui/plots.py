@@ -9,6 +9,7 @@ prediction can be compared with the filled band of what it predicts.
 import math
 import textwrap
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -78,49 +79,69 @@ def paint(
     if box.width < 2 or box.height < 1:
         return Painted(canvas.strips(), limits, box, span)
     bins = 2 * box.width
-    layers = _layers(spec, history, span, bins, theme)
-    others = _others(spec, history, span, bins, theme, overlays)
+    others, own = _others(spec, history, span, bins, theme, overlays), _layers(spec, history, span, bins, theme)
+    layers = [*others, *own]
+    lo, hi = np.array([layer.trace for layer in layers]).swapaxes(0, 1) if layers else np.empty((2, 0, bins))
+    held = np.count_nonzero(~np.isnan(lo), axis=1).tolist()
     threshold = traces.threshold(history, span, bins, spec.log) if spec.threshold else None
-    extent = _extent(spec, layers, others, threshold)
+    extent = _extent(spec, layers, len(others), _ranges(lo, hi), threshold)
     if extent is None:
         return Painted(message(surround.why_empty(spec, history), canvas.width, canvas.height, theme), None, box, span)
-    shown = [surround.longest([layer.trace for layer in layers if layer.curve == curve]) for curve in spec.curves]
-    entries = surround.legend_entries(spec, history, shown, canvas.width - GUTTER, ascii)
+    # Of a curve's strands and its mean, which have the same ends, the one that says most of where it is.
+    longest = [max((k for k, layer in enumerate(layers) if layer.curve is curve), key=held.__getitem__) for curve in spec.curves]
+    entries = surround.legend_entries(spec, history, [held[k] > 0 for k in longest], canvas.width - GUTTER, ascii)
     entries += [
         Entry(other.pen.mark * 2 if ascii else other.pen.sample, other.label, other.role)
-        for other, layer in zip(overlays, others, strict=True) if not np.isnan(layer.trace.lo).all()
+        for other, count in zip(overlays, held, strict=False) if count
     ]
     if height >= 14:
         box = Box.within(canvas, min(surround.legend_rows(entries, canvas.width - GUTTER), 3), right)
     limits = axes.settle(limits, *extent, log=spec.log)
-    surround.frame(canvas, box, span, limits, (axes.log_ticks if spec.log else axes.ticks)(
-        limits, min(max(box.height // 2, 3), 8)), role_style(theme, "muted"))
+    canvas = _ground(canvas.width, canvas.height, ascii, box, span._replace(cursor=None), limits, spec.log, spec.zero, spec.marks,
+                     tuple(entries), theme).copy()
     surround.stages(canvas, box, span, history, theme)
-    if spec.zero and not spec.log and limits.lo < 0 < limits.hi:
-        row = box.row(0, limits)
-        canvas.text(row, box.left, ("-" if ascii else "┈") * box.width, role_style(theme, "muted", 1), under=True)
-    for at, name in spec.marks:
-        surround.mark(canvas, box, span, at, name, role_style(theme, "muted"))
-    scale = 4 * box.height / limits.span
-    for layer in (*others, *layers):
-        lo, hi = connect((layer.trace.lo - limits.lo) * scale, (layer.trace.hi - limits.lo) * scale)
-        dots = spans(lo, hi, 4 * box.height)
-        if layer.curve.dashed:
-            dots = outline(dots)
-        if layer.pen.off:
-            dots &= np.arange(bins) // 2 % (layer.pen.on + layer.pen.off) < layer.pen.on
-        canvas.dots(dots, box.top, box.left, layer.style, layer.pen.mark)
+    if any(held):
+        scale = 4 * box.height / limits.span
+        dots = spans(*connect((lo - limits.lo) * scale, (hi - limits.lo) * scale), 4 * box.height)
+        if dashed := [k for k, layer in enumerate(layers) if layer.curve.dashed]:
+            dots[dashed] = outline(dots[dashed])
+        dots &= np.array([_strokes(layer.pen, bins) for layer in layers])[:, None]
+        canvas.layers(dots, box.top, box.left, [layer.style for layer in layers], [layer.pen.mark for layer in layers])
     if threshold is not None:
         surround.threshold_line(canvas, box, threshold, limits, role_style(theme, "threshold"), spec.log)
     if spec.veil:
         surround.veil(canvas, box, span, history, spec.veil, role_style(theme, "muted", 2))
     if span.cursor is not None:
         surround.cursor(canvas, box, span, role_style(theme, "muted"))
-    if all(np.isnan(layer.trace.lo).all() for layer in layers):
+    if not any(held[len(others) :]):
         surround.centred(canvas, box, surround.why_empty(spec, history), role_style(theme, "muted"))
-    surround.legend(canvas, box, entries, theme)
-    surround.badges(canvas, box, spec, history, window, shown, limits, theme)
+    if not box.top:
+        surround.legend(canvas, box, entries, theme)  # over the curves, where there is no row above them
+    surround.badges(canvas, box, spec, history, window, [layers[k].trace for k in longest], limits, theme)
     return Painted(canvas.strips(), limits, box, span)
+
+
+@lru_cache(maxsize=64)
+def _ground(
+    width: int, height: int, ascii: bool, box: Box, span: Span, limits: Limits, log: bool, zero: bool,
+    marks: tuple[tuple[float, str], ...], entries: tuple[Entry, ...], theme: str,
+) -> Canvas:
+    """What stands on a plot's canvas while its axes stay: it is painted once, and copied for every frame."""
+    canvas, muted = Canvas(width, height, ascii), role_style(theme, "muted")
+    surround.frame(canvas, box, span, limits, (axes.log_ticks if log else axes.ticks)(limits, min(max(box.height // 2, 3), 8)), muted)
+    if zero and not log and limits.lo < 0 < limits.hi:
+        canvas.text(box.row(0, limits), box.left, ("-" if ascii else "┈") * box.width, role_style(theme, "muted", 1), under=True)
+    for at, name in marks:
+        surround.mark(canvas, box, span, at, name, muted)
+    if box.top:
+        surround.legend(canvas, box, entries, theme)
+    return canvas
+
+
+@lru_cache(maxsize=256)
+def _strokes(pen: Pen, bins: int) -> np.ndarray:
+    """Which columns of dots a pen draws in."""
+    return np.arange(bins) // 2 % (pen.on + pen.off) < pen.on
 
 
 def _layers(spec: PlotSpec, history: History, span: Span, bins: int, theme: str) -> list[_Layer]:
@@ -219,32 +240,34 @@ def _threshold_label_width(history: History) -> int:
 
 
 def _extent(
-    spec: PlotSpec, layers: list[_Layer], others: list[_Layer], threshold: Envelope | None
+    spec: PlotSpec, layers: list[_Layer], others: int, ranges: list[tuple[float, float] | None], threshold: Envelope | None
 ) -> tuple[float, float] | None:
-    """The range the axis must hold; None where there is nothing at all."""
-    minor = [layer.curve.role in COMPANIONS or ".lambda" in layer.curve.column for layer in layers]
-    leading = [layer.trace for layer, is_minor in zip(layers, minor, strict=True) if not is_minor]
-    companions = [layer.trace for layer, is_minor in zip(layers, minor, strict=True) if is_minor]
-    companions += [layer.trace for layer in others]
-    fixed = ([threshold] if threshold else []) + ([Envelope(np.zeros(1), np.zeros(1))] if spec.zero and not spec.log else [])
-    core, outer = _range(leading), _range(companions)
+    """The range the axis must hold; None where there is nothing at all. The first layers, `others` of them, are other runs'."""
+    minor = [k < others or layer.curve.role in COMPANIONS or ".lambda" in layer.curve.column for k, layer in enumerate(layers)]
+    core = _joined([found for found, is_minor in zip(ranges, minor, strict=True) if not is_minor])
+    companions = [found for found, is_minor in zip(ranges, minor, strict=True) if is_minor and found]
+    outer = _joined(companions)
     if core is None and outer is None and not threshold:
         return None
     if core is not None:
         low, high = 2 * core[0] - core[1], 2 * core[1] - core[0]
-        ranges = [_range([trace]) for trace in companions]
-        reached = [part for part in ranges if part and part[0] <= high and part[1] >= low]
-        outer = (max(min(p[0] for p in reached), low), min(max(p[1] for p in reached), high)) if reached else None
-    found = [part for part in (core, outer, _range(fixed)) if part is not None]
-    lo, hi = min(part[0] for part in found), max(part[1] for part in found)
+        reached = _joined([part for part in companions if part[0] <= high and part[1] >= low])
+        outer = (max(reached[0], low), min(reached[1], high)) if reached else None
+    fixed = _ranges(threshold.lo[None], threshold.hi[None]) if threshold else []
+    found = _joined([core, outer, *fixed, (0.0, 0.0) if spec.zero and not spec.log else None])
+    assert found is not None
     if core is None and outer is None:
-        lo = lo - 1 if spec.log else 0.0
-    return lo, hi
+        return found[0] - 1 if spec.log else 0.0, found[1]
+    return found
 
 
-def _range(envelopes: list[Envelope]) -> tuple[float, float] | None:
-    """The extremes of all, no farther than an axis can be computed with."""
-    known = [(np.fmin.reduce(e.lo), np.fmax.reduce(e.hi)) for e in envelopes if not np.isnan(e.lo).all()]
-    if not known:
-        return None
-    return max(float(min(lo for lo, _ in known)), -LARGEST), min(float(max(hi for _, hi in known)), LARGEST)
+def _ranges(lo: np.ndarray, hi: np.ndarray) -> list[tuple[float, float] | None]:
+    """The extremes of each envelope (envelopes, columns), no farther than an axis can be computed with; None where it is empty."""
+    ends = zip(np.fmin.reduce(lo, axis=1).tolist(), np.fmax.reduce(hi, axis=1).tolist(), strict=True)
+    return [None if math.isnan(low) else (max(low, -LARGEST), min(high, LARGEST)) for low, high in ends]
+
+
+def _joined(ranges: Sequence[tuple[float, float] | None]) -> tuple[float, float] | None:
+    """The range that holds all of these."""
+    known = [found for found in ranges if found is not None]
+    return (min(low for low, _ in known), max(high for _, high in known)) if known else None

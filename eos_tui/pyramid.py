@@ -51,9 +51,10 @@ class Pyramid:
         """The pair of each value, stacked in front."""
         raise NotImplementedError
 
-    def folded(self, blocks: np.ndarray) -> np.ndarray:
-        """The pair of each block of values, (blocks, BLOCK)."""
-        return self.fold.reduce(self.prepared(blocks), axis=2)
+    def folded(self, values: np.ndarray, axis: int, kept: np.ndarray | None = None) -> np.ndarray:
+        """The pairs of values joined along an axis, of those that are `kept` where some are not to count."""
+        pairs = self.prepared(values)
+        return self.fold.reduce(pairs if kept is None else pairs * kept, axis=axis + 1)
 
     @property
     def next_row(self) -> int:
@@ -69,7 +70,7 @@ class Pyramid:
         mine = values[self.next_row - row :: self.stride]
         if len(mine) < BLOCK:
             return
-        entries, depth = self.folded(mine[: len(mine) // BLOCK * BLOCK].reshape(-1, BLOCK)), 0
+        entries, depth = self.folded(mine[: len(mine) // BLOCK * BLOCK].reshape(-1, BLOCK), 1), 0
         while entries.shape[1]:
             if depth == len(self._levels):
                 self._levels.append(_Level())
@@ -131,15 +132,20 @@ class Pyramid:
                 which, a, b = which[left], a[left], b[left]
             if not len(which):
                 return found
-            up, down = -(-a // size) * size, b // size * size
+            up, down = a + (size - 1) & -size, b & -size  # sizes are powers of two
             head = np.minimum(up, b)  # the ragged ends are [a, head) and [tail, b)
             tail = np.maximum(down, head)
             reach = np.arange(max(int((head - a).max()), int((b - tail).max()), 1))[:, None]
-            rows = np.concatenate([np.minimum(a + reach, np.maximum(head - 1, a)), np.maximum(b - 1 - reach, np.minimum(tail, b - 1))])
-            pairs = self.prepared(gather(rows * self.stride + self.offset)) if depth < 0 else self._levels[depth].entries.take(rows, axis=1)
-            if self.fold is not np.maximum:  # a maximum may see an entry twice, a sum may not
-                pairs = pairs * np.concatenate([a + reach < head, b - 1 - reach >= tail])
-            folded = self.fold.reduce(pairs, axis=1)
+            rows = np.empty((2 * len(reach), len(a)), int)
+            np.minimum(a + reach, np.maximum(head - 1, a), out=rows[: len(reach)])
+            np.maximum(b - 1 - reach, np.minimum(tail, b - 1), out=rows[len(reach) :])
+            # A maximum may see an entry twice, a sum may not.
+            once = None if self.fold is np.maximum else np.concatenate([a + reach < head, b - 1 - reach >= tail])
+            if depth < 0:
+                folded = self.folded(gather(rows if self.stride == 1 else rows * self.stride + self.offset), 0, once)
+            else:
+                pairs = self._levels[depth].entries.take(rows, axis=1)
+                folded = self.fold.reduce(pairs if once is None else pairs * once, axis=1)
             if len(which) == found.shape[1]:
                 found = self.fold(found, folded)
             else:
@@ -160,12 +166,14 @@ class Extremes(Pyramid):
             pairs[:, ~known] = -np.inf
         return pairs
 
-    def folded(self, blocks: np.ndarray) -> np.ndarray:
-        pairs = np.stack([-np.fmin.reduce(blocks, axis=1), np.fmax.reduce(blocks, axis=1)])
-        pairs[np.isnan(pairs)] = -np.inf  # no value in the whole block
+    def folded(self, values: np.ndarray, axis: int, kept: np.ndarray | None = None) -> np.ndarray:
+        pairs = np.empty((2, values.shape[1 - axis]))
+        np.negative(np.fmin.reduce(values, axis=axis), out=pairs[0])
+        np.fmax.reduce(values, axis=axis, out=pairs[1])
+        np.fmax(pairs, -np.inf, out=pairs)  # where there is no value
         broken = np.flatnonzero((pairs == np.inf).any(axis=0))  # one with ±inf in it has that for an extreme
         if len(broken):
-            pairs[:, broken] = super().folded(blocks[broken])
+            pairs[:, broken] = super().folded(values.take(broken, axis=1 - axis), axis)
         return pairs
 
 

@@ -4,6 +4,8 @@ Everything is an array operation over the dots of the plot; nothing depends on h
 to the layer painted last into it, dots and colour: a thin curve thus stays readable across a filled one.
 """
 
+from collections.abc import Sequence
+from copy import copy
 from functools import lru_cache
 from itertools import pairwise
 
@@ -14,17 +16,18 @@ from rich.style import Style
 from textual.strip import Strip
 
 BRAILLE = 0x2800
-_BITS = {
-    (0, 0): np.uint8(0x01), (1, 0): np.uint8(0x02), (2, 0): np.uint8(0x04), (3, 0): np.uint8(0x40),
-    (0, 1): np.uint8(0x08), (1, 1): np.uint8(0x10), (2, 1): np.uint8(0x20), (3, 1): np.uint8(0x80),
-}
-"""The bit of each dot of a cell, by row and column."""
+_DOWN = np.array([[1], [2], [4], [64]], np.uint16)
+"""The bit of each dot in the left half of a cell, from the top."""
+_PATTERNS = np.array([(left & 0x47) | (right & 7) << 3 | (right & 64) << 1 for right in range(72) for left in range(256)], np.uint32)
+"""The pattern of a cell by those bits of its left half, and 256 times those of its right half."""
 _BLANK = ord(" ")
 
 
 @lru_cache(maxsize=1024)
 def _codes(text: str) -> np.ndarray:
     """The characters of a text that fill one cell."""
+    if text.isascii() and text.isprintable():
+        return np.frombuffer(text.encode("utf-32-le"), "<u4")
     return np.frombuffer("".join(each for each in text if cell_len(each) == 1).encode("utf-32-le"), "<u4")
 
 
@@ -52,29 +55,37 @@ def polyline(x: np.ndarray, y: np.ndarray, joined: np.ndarray, bins: int) -> tup
 
 
 def connect(lo: np.ndarray, hi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """An envelope stretched so that neighbouring columns touch, with columns filled in where points are merely sparse.
+    """Envelopes (…, columns) stretched so that neighbouring columns touch, with columns filled in where points are merely sparse.
 
     An empty stretch is bridged when it is no wider than those beside it (one more column is forgiven, for points that
     fall unevenly into columns); a wider one is a gap.
     """
-    known = np.flatnonzero(~np.isnan(lo))
-    if len(known) < 2:
-        return lo, hi
-    lo, hi = lo.copy(), hi.copy()
-    width = np.diff(known)
-    if width.max() > 1:
-        bridged = (width > 1) & (width <= beside(width) + 1)
-        middle = (lo + hi) / 2
-        for k in np.flatnonzero(bridged):
-            i, j = known[k], known[k + 1]
-            lo[i + 1 : j] = hi[i + 1 : j] = np.interp(np.arange(i + 1, j), (i, j), (middle[i], middle[j]))
+    empty = np.isnan(lo)
+    begins = empty[..., 1:] & ~empty[..., :-1]  # after a value there is none
+    if begins.any() and (begins & ~np.logical_and.accumulate(empty[..., :0:-1], axis=-1)[..., ::-1]).any():  # and then one again
+        lo, hi = lo.copy(), hi.copy()
+        for low, high in zip(lo.reshape(-1, lo.shape[-1]), hi.reshape(-1, hi.shape[-1]), strict=True):
+            _bridge(low, high)
+    grown = np.zeros((2, *lo.shape))
+    rise, fall = grown
     with np.errstate(invalid="ignore"):  # inf − inf
-        rise, fall = lo[1:] - hi[:-1], lo[:-1] - hi[1:]
-    rise, fall = np.where(rise > 0, rise / 2, 0), np.where(fall > 0, fall / 2, 0)  # each goes half way; 0 beside a gap
-    none = np.zeros(1)
-    hi += np.maximum(np.append(rise, none), np.append(none, fall))
-    lo -= np.maximum(np.append(fall, none), np.append(none, rise))
-    return lo, hi
+        np.fmax(lo[..., 1:] - hi[..., :-1], 0, out=rise[..., :-1])  # 0 beside a gap
+        np.fmax(lo[..., :-1] - hi[..., 1:], 0, out=fall[..., :-1])
+    up, down = rise.copy(), fall.copy()
+    np.maximum(up[..., 1:], fall[..., :-1], out=up[..., 1:])
+    np.maximum(down[..., 1:], rise[..., :-1], out=down[..., 1:])
+    return lo - down / 2, hi + up / 2  # each goes half way
+
+
+def _bridge(lo: np.ndarray, hi: np.ndarray) -> None:
+    """Fill the columns in where points are merely sparse."""
+    known = np.flatnonzero(~np.isnan(lo))
+    width = np.diff(known)
+    bridged = (width > 1) & (width <= beside(width) + 1)
+    middle = (lo + hi) / 2
+    for k in np.flatnonzero(bridged):
+        i, j = known[k], known[k + 1]
+        lo[i + 1 : j] = hi[i + 1 : j] = np.interp(np.arange(i + 1, j), (i, j), (middle[i], middle[j]))
 
 
 def beside(width: np.ndarray) -> np.ndarray:
@@ -84,26 +95,34 @@ def beside(width: np.ndarray) -> np.ndarray:
 
 
 def spans(lo: np.ndarray, hi: np.ndarray, height: int) -> np.ndarray:
-    """Dots (height, columns) between lo and hi, given in dots from the bottom; NaN columns stay empty."""
+    """Dots (…, height, columns) between lo and hi (…, columns), given in dots from the bottom; NaN columns stay empty."""
+    row = _rows_down(height)
     with np.errstate(invalid="ignore"):
-        row = np.arange(height)[::-1, None]
-        return (row >= np.floor(lo)) & (row <= np.floor(hi))
+        return (row >= np.floor(lo)[..., None, :]) & (row <= np.floor(hi)[..., None, :])
+
+
+@lru_cache(maxsize=64)
+def _rows_down(height: int) -> np.ndarray:
+    """The rows of dots from the top, each by its number from the bottom."""
+    return np.arange(height - 1.0, -1.0, -1.0)[:, None]
 
 
 def outline(dots: np.ndarray) -> np.ndarray:
-    """The dots that have an empty neighbour above, below, left or right: a band becomes its edge, a thin line stays whole."""
-    framed = np.pad(dots, 1)
-    return dots & ~(framed[:-2, 1:-1] & framed[2:, 1:-1] & framed[1:-1, :-2] & framed[1:-1, 2:])
+    """The dots (…, rows, columns) that have an empty neighbour above, below, left or right: a band becomes its edge, a thin line
+    stays whole.
+    """
+    inner = np.zeros_like(dots)
+    inner[..., 1:-1, 1:-1] = dots[..., :-2, 1:-1] & dots[..., 2:, 1:-1] & dots[..., 1:-1, :-2] & dots[..., 1:-1, 2:]
+    return dots & ~inner
 
 
-def strokes(x: np.ndarray, y: np.ndarray, width: int, height: int) -> np.ndarray:
+def strokes(x: np.ndarray, y: np.ndarray, width: int, height: int, kinds: np.ndarray | None = None) -> np.ndarray:
     """Dots (height, width) along the polyline through points in dots, y from the bottom; NaN breaks it, far ends are cut.
 
-    For curves that turn back on themselves. Each segment is sampled once a dot.
+    For curves that turn back on themselves. Each segment is sampled once a dot. Where points are of `kinds` 0, 1, …, those of each
+    are apart (kinds, height, width); a segment is of the kind of its later point.
     """
-    dots = np.zeros((height, width), bool)
-    if len(x) == 0:
-        return dots
+    dots = np.zeros((1 if kinds is None else int(kinds.max(initial=0)) + 1, height, width), bool)
     limit = 4 * max(width, height)
     known = np.isfinite(x) & np.isfinite(y)
     x, y = (np.where(known, np.clip(v, -limit, limit), np.nan) for v in (x, y))
@@ -113,18 +132,44 @@ def strokes(x: np.ndarray, y: np.ndarray, width: int, height: int) -> np.ndarray
     owner = np.repeat(whole, counts)
     place = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)  # of a sample on its segment
     share = place / np.repeat(np.maximum(counts - 1, 1), counts)
-    sx = np.concatenate([x[owner] + share * (x[owner + 1] - x[owner]), x[known]]) if len(owner) else x[known]
-    sy = np.concatenate([y[owner] + share * (y[owner + 1] - y[owner]), y[known]]) if len(owner) else y[known]
+    start, stop = owner, owner + 1
+    sx = np.concatenate([x[start] + share * (x[stop] - x[start]), x[known]])
+    sy = np.concatenate([y[start] + share * (y[stop] - y[start]), y[known]])
     column, row = np.floor(sx).astype(int), height - 1 - np.floor(sy).astype(int)
     seen = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    dots[row[seen], column[seen]] = True
-    return dots
+    kind = 0 if kinds is None else np.concatenate([kinds[stop], kinds[known]])[seen]
+    dots[kind, row[seen], column[seen]] = True
+    return dots[0] if kinds is None else dots
 
 
-@lru_cache(maxsize=512)
-def _strip(text: str, starts: tuple[int, ...], styles: tuple[Style | None, ...]) -> Strip:
-    """A row of text whose styles begin at these cells. Most rows of a plot are those of the frame before."""
-    pieces = [Segment(text[a:b], style) for (a, b), style in zip(pairwise([*starts, len(text)]), styles, strict=True)]
+def patterns(dots: np.ndarray) -> np.ndarray:
+    """The braille patterns (…, rows, columns) of dots (…, 4 × rows, 2 × columns); 0 where a cell has none."""
+    height, width = dots.shape[-2:]
+    halves = np.ascontiguousarray(dots).view("<u2").reshape(*dots.shape[:-2], height // 4, 4, width // 2)
+    return _PATTERNS[np.add.reduce(halves * _DOWN, axis=-2, dtype=np.uint16)]
+
+
+_styles: list[Style | None] = [None]
+_inks: dict[Style, int] = {}
+"""Each style that was painted with, by a number: there are a few dozen."""
+
+
+def _ink(style: Style) -> int:
+    if style not in _inks:
+        _inks[style] = len(_styles)
+        _styles.append(style)
+    return _inks[style]
+
+
+@lru_cache(maxsize=1024)
+def _strip(glyphs: bytes, inks: bytes) -> Strip:
+    """A row of cells. Most rows of a plot are those of the frame before."""
+    text, row = glyphs.decode("utf-32-le"), np.frombuffer(inks, np.int16)
+    inked = np.flatnonzero(row)  # a blank shows no ink, so it keeps that before it: fewer changes of style, fewer bytes to the terminal
+    used = row[inked]
+    begins = np.flatnonzero(np.diff(used, prepend=0))
+    starts = [0, *inked[begins].tolist(), len(text)]
+    pieces = [Segment(text[a:b], _styles[ink]) for (a, b), ink in zip(pairwise(starts), [0, *used[begins].tolist()], strict=True) if b > a]
     return Strip(pieces, len(text))
 
 
@@ -133,10 +178,14 @@ class Canvas:
 
     def __init__(self, width: int, height: int, ascii: bool = False):
         self.width, self.height, self.ascii = width, height, ascii
-        self.glyphs = np.full((height, width), _BLANK, np.uint32)
+        self.glyphs = np.full((height, width), _BLANK, "<u4")
         self.inks = np.zeros((height, width), np.int16)
-        self._styles: list[Style | None] = [None]
-        self._known: dict[Style, int] = {}
+
+    def copy(self) -> "Canvas":
+        """A canvas to go on painting on, while this one stays."""
+        other = copy(self)
+        other.glyphs, other.inks = self.glyphs.copy(), self.inks.copy()
+        return other
 
     def dots(
         self, dots: np.ndarray, row: int, column: int, style: Style, mark: str = "*", under: bool = False, merge: bool = False
@@ -144,16 +193,30 @@ class Canvas:
         """Paint a layer of dots (4 × rows, 2 × columns) with its top left cell at (row, column); `mark` stands for them in
         ASCII. `under` leaves cells alone that are taken; `merge` keeps the dots that are there already.
         """
-        rows, columns = dots.shape[0] // 4, dots.shape[1] // 2
-        cells = np.zeros((rows, columns), np.uint8)
-        for (down, right), bit in _BITS.items():
-            cells |= dots[down::4, right::2].view(np.uint8) * bit
-        glyphs = self.glyphs[row : row + rows, column : column + columns]
-        taken = (cells > 0) & (glyphs == _BLANK) if under else cells > 0
+        cells = patterns(dots)
+        taken = cells > 0
+        rows, columns = cells.shape
+        glyphs, inks = (grid[row : row + rows, column : column + columns] for grid in (self.glyphs, self.inks))
+        if under:
+            taken &= glyphs == _BLANK
         if merge:
-            cells |= np.where(glyphs & ~np.uint32(0xFF) == BRAILLE, glyphs & 0xFF, 0).astype(np.uint8)
-        glyphs[taken] = ord(mark) if self.ascii else cells[taken].astype(np.uint32) + BRAILLE
-        self.inks[row : row + rows, column : column + columns][taken] = self._ink(style)
+            cells |= np.where(glyphs & ~np.uint32(0xFF) == BRAILLE, glyphs & 0xFF, 0)
+        if self.ascii:
+            np.copyto(glyphs, ord(mark), where=taken)
+        else:
+            np.add(cells, BRAILLE, out=glyphs, where=taken)
+        np.copyto(inks, _ink(style), where=taken)
+
+    def layers(self, dots: np.ndarray, row: int, column: int, styles: Sequence[Style], marks: Sequence[str]) -> None:
+        """Paint layers of dots (layers, 4 × rows, 2 × columns), one upon the other, the last uppermost."""
+        cells = patterns(dots)
+        taken = cells > 0
+        signs = [ord(mark) for mark in marks] if self.ascii else cells + BRAILLE
+        _, rows, columns = cells.shape
+        glyphs, inks = (grid[row : row + rows, column : column + columns] for grid in (self.glyphs, self.inks))
+        for sign, style, there in zip(signs, styles, taken, strict=True):
+            np.copyto(glyphs, sign, where=there)
+            np.copyto(inks, _ink(style), where=there)
 
     def text(self, row: int, column: int, text: str, style: Style, under: bool = False) -> None:
         """Write text, cut at the edges; `under` writes only into blank cells. Characters that are not one cell wide are left
@@ -161,41 +224,32 @@ class Canvas:
         """
         if not 0 <= row < self.height:
             return
-        codes = _codes(text)[max(0, -column) : max(0, self.width - column)]
-        column = max(0, column)
+        codes = _codes(text)
+        if column < 0 or column + len(codes) > self.width:
+            codes, column = codes[max(0, -column) : max(0, self.width - column)], max(0, column)
         self._put(codes, (row, slice(column, column + len(codes))), style, under)
 
     def rule(self, column: int, top: int, height: int, character: str, style: Style, under: bool = False) -> None:
         """A vertical line of one character."""
-        self._put(np.full(height, ord(character)), (slice(top, top + height), column), style, under)
+        self._put(ord(character), (slice(top, top + height), column), style, under)
 
-    def _put(self, codes: np.ndarray, where: tuple[int | slice, int | slice], style: Style, under: bool) -> None:
+    def line(self, row: int, column: int, width: int, character: str, marks: Sequence[int], mark: str, style: Style) -> None:
+        """A horizontal line of one character, with a mark at some of its columns of the canvas."""
+        codes = np.full(width, ord(character), np.uint32)
+        codes[[at - column for at in marks]] = ord(mark)
+        self._put(codes, (row, slice(column, column + width)), style, False)
+
+    def _put(self, codes: np.ndarray | int, where: tuple[int | slice, int | slice], style: Style, under: bool) -> None:
         if under:
             free = self.glyphs[where] == _BLANK
             self.glyphs[where] = np.where(free, codes, self.glyphs[where])
-            self.inks[where] = np.where(free, self._ink(style), self.inks[where])
+            self.inks[where] = np.where(free, _ink(style), self.inks[where])
         else:
             self.glyphs[where] = codes
-            self.inks[where] = self._ink(style)
+            self.inks[where] = _ink(style)
 
     def strips(self) -> list[Strip]:
         """One strip a row, each exactly as wide as the canvas."""
         if not self.glyphs.size:
             return [Strip([], 0) for _ in range(self.height)]
-        text = self.glyphs.astype("<u4").tobytes().decode("utf-32-le")
-        # A blank shows no ink, so it takes that of the cell before it: fewer changes of style, fewer bytes to the terminal.
-        inked = np.where(self.inks > 0, np.arange(self.width), 0)
-        inks = np.take_along_axis(self.inks, np.maximum.accumulate(inked, axis=1), axis=1)
-        rows, cuts = np.nonzero(np.diff(inks, axis=1, prepend=-1))
-        styles = [self._styles[ink] for ink in inks[rows, cuts].tolist()]
-        first, starts = np.searchsorted(rows, np.arange(self.height + 1)).tolist(), cuts.tolist()
-        return [
-            _strip(text[y * self.width : (y + 1) * self.width], tuple(starts[a:b]), tuple(styles[a:b]))
-            for y, (a, b) in enumerate(pairwise(first))
-        ]
-
-    def _ink(self, style: Style) -> int:
-        if style not in self._known:
-            self._known[style] = len(self._styles)
-            self._styles.append(style)
-        return self._known[style]
+        return [_strip(glyphs.tobytes(), inks.tobytes()) for glyphs, inks in zip(self.glyphs, self.inks, strict=True)]

@@ -4,6 +4,7 @@ Each column that is drawn gets a pyramid, so that an envelope of one column a pi
 it) whether the run has a thousand rows or a million. NaN and ±inf count as no value.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,10 @@ CHUNK = 16384
 """Rows looked at in one go when columns are caught up with."""
 PIECE = 512
 """Rows looked at together for last values: few enough to stay in the processor's cache."""
+FEW = 64
+"""New rows of which a picture is brought up to date one by one; more are looked at as ranges."""
+EXPONENT = 0x7FF0000000000000
+"""The bits of a float64 that are all ones in NaN and ±inf alone."""
 RECENT = 256
 """Rows before the end of a replay in which the last value of a column is looked for."""
 
@@ -39,6 +44,14 @@ class Ending(NamedTuple):
     """Whether it overflowed, rather than held NaN."""
 
 
+class _Picture(NamedTuple):
+    """An envelope, the window it is of, and the row it goes to."""
+
+    key: tuple
+    reached: int
+    envelope: Envelope
+
+
 class History:
     """A run's rows, growing. With `file`, the run's own record, only the newest are kept in memory."""
 
@@ -46,6 +59,8 @@ class History:
         self.columns = tuple(columns)
         self.limit: int | None = None
         """Rows shown, where not all are: a replay moves it."""
+        self.over = False
+        """Whether there will be no more rows."""
         self._index = {column.name: k for k, column in enumerate(self.columns)}
         self._rows: Rows = InMemory(len(self.columns)) if file is None else OnDisk(file, len(self.columns))
         self._steps = Ruler(0)
@@ -56,17 +71,27 @@ class History:
         self._last_value = np.full(len(self.columns), np.nan)
         self._edges: dict[tuple, np.ndarray] = {}
         """The rows of the windows drawn last: the curves of a plot ask for the same."""
+        self._pictures: dict[tuple, _Picture] = {}
+        """The envelopes drawn last, by column."""
+        self._lasts: dict[tuple, np.ndarray] = {}
+        """Last values asked for: plots of the same width ask for the same."""
+        self._newest: tuple[int, np.ndarray] = 0, np.empty((0, len(self.columns)))
+        """The rows that came last, and the number of the first of them."""
+        self.symbols = {column.name: column.symbol for column in self.columns}
 
     # -- rows
 
-    def extend(self, rows: np.ndarray) -> None:
-        """Append rows (rows, columns), steps increasing."""
+    def extend(self, rows: np.ndarray, valued: np.ndarray | None = None) -> None:
+        """Append rows (rows, columns), steps increasing; `valued` says which columns have finite values in them, where that was
+        looked at already.
+        """
         rows = np.atleast_2d(np.asarray(rows, float))
         if rows.size == 0:
             return
         if rows.shape[1] != len(self.columns):
             raise ValueError(f"rows of {rows.shape[1]} values; this run records {len(self.columns)} columns")
-        self._note_last(rows)
+        self._note_last(rows, valued)
+        self._newest = self._rows.count, rows if len(rows) <= FEW else np.empty((0, rows.shape[1]))
         self._rows.append(rows)
         self._catch_up(self._kept.values())
         self._rows.trim()
@@ -201,12 +226,44 @@ class History:
 
         A `strand` takes the even rows (0) or the odd ones (1) alone.
         """
-        rows = self.edges(start, stop, bins, along)
-        track = self._extremes(name, strand)
-        self._catch_up([track])
-        lo, hi = track.ranges(self._gather(name), rows[:-1], rows[1:], (start, stop, bins, along))
-        none = hi == -np.inf
-        return Envelope(np.where(none, np.nan, -lo), np.where(none, np.nan, hi))
+        rows, key = self.edges(start, stop, bins, along), (start, stop, bins, along)
+        kept, reached = self._pictures.get((name, strand)), int(rows[-1])
+        if kept is None or kept.key != key or not 0 <= reached - kept.reached <= FEW or not kept.reached:
+            track = self._extremes(name, strand)
+            self._catch_up([track])
+            lo, hi = track.ranges(self._gather(name), rows[:-1], rows[1:], key)
+            none = hi == -np.inf
+            kept = _Picture(key, reached, Envelope(np.where(none, np.nan, -lo), np.where(none, np.nan, hi)))
+        elif reached > kept.reached:
+            kept = self._continued(kept, self._index[name], rows, strand)
+        self._pictures[name, strand] = kept
+        return kept.envelope
+
+    def _continued(self, picture: "_Picture", column: int, edges: np.ndarray, strand: int | None) -> "_Picture":
+        """A picture with the rows that came since it was made: most frames bring one."""
+        reached = int(edges[-1])
+        new = np.arange(picture.reached, reached)
+        first, rows = self._newest
+        values = rows[picture.reached - first : reached - first, column] if first <= picture.reached and reached <= first + len(
+            rows) else self._rows.gather(column, new)
+        lo, hi = (side.copy() for side in picture.envelope)
+        for row, value, at in zip(new.tolist(), values.tolist(), (edges.searchsorted(new, "right") - 1).tolist(), strict=True):
+            if math.isfinite(value) and 0 <= at < len(lo) and (strand is None or row % 2 == strand):
+                lo[at], hi[at] = (value, value) if hi[at] != hi[at] else (min(lo[at], value), max(hi[at], value))
+        return _Picture(picture.key, reached, Envelope(lo, hi))
+
+    def lasts(self, name: str, start: float, stop: float, bins: int, along: str = "step") -> np.ndarray:
+        """The stored value in the last row of each of `bins` equal parts of [start, stop]; −inf where a part has no row."""
+        edges, key = self.edges(start, stop, bins, along), (len(self), name, start, stop, bins, along)
+        if key not in self._lasts:
+            held = np.flatnonzero(edges[1:] > edges[:-1])
+            found = np.full(bins, -np.inf)
+            if len(held):
+                found[held] = self.gathered(name, edges[1:][held] - 1)
+            if len(self._lasts) >= 8:
+                self._lasts.clear()
+            self._lasts[key] = found
+        return self._lasts[key]
 
     def means(self, name: str, first: np.ndarray, last: np.ndarray) -> np.ndarray:
         """The mean of a column over the rows first[k] to last[k] − 1; NaN where they hold no value."""
@@ -249,7 +306,7 @@ class History:
                 each.feed(block[columns.index(each.column)], start)
             behind = [each for each in behind if stop < total]
 
-    def _note_last(self, rows: np.ndarray) -> None:
+    def _note_last(self, rows: np.ndarray, valued: np.ndarray | None) -> None:
         """Where the columns have their last two values, of the rows about to be appended: looked for from the end, and on
         from the last few rows only in columns that have any.
         """
@@ -268,7 +325,7 @@ class History:
             if not len(held):
                 break
             if stop == len(rows) and start:
-                held = held[np.isfinite(rows[:start]).any(axis=0)[held]]
+                held = held[(with_values(rows) if valued is None else valued)[held]]
         found = np.flatnonzero(newest >= 0)
         earlier, count = before[found], self._rows.count
         self._row_before[found] = np.where(earlier >= 0, count + earlier, self._last_row[found])
@@ -284,6 +341,11 @@ class History:
         track = self._extremes(name)
         self._catch_up([track])
         return track.last_before(self._gather(name), stop)
+
+
+def with_values(rows: np.ndarray) -> np.ndarray:
+    """Which columns of the rows have a finite value: one whose exponent is not all ones, as one pass over the bits tells."""
+    return np.bitwise_and.reduce(np.ascontiguousarray(rows).view(np.int64), axis=0) & EXPONENT != EXPONENT
 
 
 def _last_true(known: np.ndarray) -> np.ndarray:

@@ -18,9 +18,11 @@ from engine.printed import harmless
 from engine.spec import PREDICTIONS
 from engine.store import EventTail, Liveness, RowTail, Run, State
 from eos_tui.replay import Replay, as_it_stood
-from eos_tui.series import History
+from eos_tui.series import History, with_values
 
 LIVE = ("starting", "running", "paused")
+OVER = ("finished", "crashed", "removed")
+"""Conditions in which no row comes any more."""
 BLOCK = 16384
 """Rows read at a time."""
 _ABOUT_CENTER = frozenset(
@@ -41,6 +43,8 @@ class News(NamedTuple):
     condition: Condition
     log: str
     """The end of the engine's log, where it crashed."""
+    valued: np.ndarray | None = None
+    """Which columns have values in these rows, where they are many."""
     more: bool = False
     """Whether rows are left to read."""
     provenance: Mapping[str, Any] | None = None
@@ -107,19 +111,21 @@ class Source:
         rows = nothing if self.frozen else self._rows.poll(BLOCK)
         provenance = None if self._identified else self.run.provenance()
         log = launch.log_tail(self.run) if condition == "crashed" else ""
-        return News(rows, [_told(event) for event in self._events.poll()], cleaned(state), condition, log, len(rows) == BLOCK, provenance)
+        told = [_told(event) for event in self._events.poll()]
+        return News(rows, told, cleaned(state), condition, log, _valued(rows), len(rows) == BLOCK, provenance)
 
     def read_on(self, news: News) -> News:
         """The next rows of a record that is being caught up with; all else is as it was a moment before."""
         rows = news.rows[:0] if self.frozen else self._rows.poll(BLOCK)
-        return news._replace(rows=rows, events=[], more=len(rows) == BLOCK, provenance=None)
+        return news._replace(rows=rows, events=[], valued=_valued(rows), more=len(rows) == BLOCK, provenance=None)
 
     def take(self, news: News) -> bool:
         """Make it what is known, and move on what is played again. Returns whether there is anything new to show."""
         fresh = self.replay is not None or news.tells_more(self.engine, self.condition)
-        self.history.extend(news.rows)
+        self.history.extend(news.rows, news.valued)
         self.journal += news.events
         self.engine, self.condition, self.log = news.state, news.condition, news.log
+        self.history.over = news.condition in OVER and not news.more and self.replay is None
         if news.provenance:
             self.data, self._identified = DataFacts.of(news.provenance), True
         self.history.limit = None
@@ -175,6 +181,11 @@ class Source:
             how = "has finished" if self.condition == "finished" else f"is {self.condition}"
             raise UserError(f"run {self.name} {how}: no engine takes commands; `eos resume {self.name}` starts one")
         return send(self.run.path, command)
+
+
+def _valued(rows: np.ndarray) -> np.ndarray | None:
+    """Of a whole block, which columns have values: looked at where it was read, beside the drawing of what came before."""
+    return with_values(rows) if len(rows) == BLOCK else None
 
 
 def cleaned(state: State) -> State:

@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -55,9 +56,7 @@ def frame(canvas: Canvas, box: Box, span: Span, limits: Limits, marks: Ticks, mu
     plain = canvas.ascii
     canvas.rule(box.left - 1, box.top, box.height, "|" if plain else "│", muted)
     for value, label in zip(marks.values, marks.labels, strict=True):
-        row = box.row(value, limits)
-        canvas.text(row, 0, label.rjust(axes.LABEL)[: axes.LABEL], muted)
-        canvas.text(row, box.left - 1, "+" if plain else "┤", muted)
+        canvas.text(box.row(value, limits), 0, label.rjust(axes.LABEL)[: axes.LABEL] + ("+" if plain else "┤"), muted)
     if marks.exponent and box.top:
         canvas.text(0, 0, axes.superscript(marks.exponent, plain).rjust(axes.LABEL), muted)
     if not box.steps:
@@ -66,18 +65,18 @@ def frame(canvas: Canvas, box: Box, span: Span, limits: Limits, marks: Ticks, mu
     labels = axes.step_ticks(span.start - origin, span.stop - origin, count) if span.axis.along == "step" else axes.ticks(
         Limits(span.start - origin, span.stop - origin), count)
     foot = box.top + box.height + box.axis
-    if box.axis:
-        canvas.text(foot - 1, box.left - 1, "+" + "-" * box.width if plain else "└" + "─" * box.width, muted)
     canvas.text(foot, 0, (span.axis.label + (axes.superscript(labels.exponent, plain) if labels.exponent else "")).rjust(axes.LABEL), muted)
-    free = box.left
+    line, marked = "", list[int]()
     for value, label in zip(labels.values, labels.labels, strict=True):
         column = box.column(value + origin, span)
-        at = min(max(column - (len(label) - 1) // 2, box.left), canvas.width - len(label))
-        if at >= free:
-            canvas.text(foot, at, label, muted)
-            free = at + len(label) + 1
-            if box.axis:
-                canvas.text(foot - 1, column, "+" if plain else "┬", muted)
+        at = min(max(column - (len(label) - 1) // 2, box.left), canvas.width - len(label)) - box.left
+        if at >= (len(line) + 1 if line else 0):
+            line = line.ljust(at) + label
+            marked.append(column)
+    canvas.text(foot, box.left, line, muted)
+    if box.axis:
+        canvas.text(foot - 1, box.left - 1, "+" if plain else "└", muted)
+        canvas.line(foot - 1, box.left, box.width, "-" if plain else "─", marked, "+" if plain else "┬", muted)
 
 
 def threshold_line(canvas: Canvas, box: Box, threshold: Envelope, limits: Limits, style: Style, log: bool) -> None:
@@ -141,28 +140,19 @@ def stages(canvas: Canvas, box: Box, span: Span, history: History, theme: str) -
     """
     if not box.axis or not history.has("stage") or not len(history):
         return
-    edges = history.edges(span.start, span.stop, box.width, span.axis.along)
-    cells = np.flatnonzero(edges[1:] > edges[:-1])
-    if not len(cells):
-        return
-    found = np.zeros(box.width, int)
-    known = history.gathered("stage", edges[1:][cells] - 1)
-    found[cells] = np.where(np.isin(known, (1, 2, 3, 4)), known, 0)
-    empty = np.flatnonzero(edges[1:] == edges[:-1])  # between two rows a stage lasts
-    before = cells[np.clip(np.searchsorted(cells, empty) - 1, 0, None)]
-    found[empty] = np.where((empty > cells[0]) & (empty < cells[-1]), found[before], 0)
-    begins = np.flatnonzero(np.diff(found, prepend=0))
+    found, now, beyond = list[int](), 0, len(history)
+    edges = history.edges(span.start, span.stop, box.width, span.axis.along).tolist()
+    for value, rest in zip(history.lasts("stage", span.start, span.stop, box.width, span.axis.along).tolist(), edges[1:], strict=True):
+        if value != -math.inf:
+            now, beyond = int(value) if value in (1, 2, 3, 4) else 0, edges[-1]
+        found.append(now if rest < beyond or value != -math.inf else 0)  # between two rows a stage lasts
+    begins = [k for k, stage in enumerate(found) if stage != (found[k - 1] if k else 0)]
     if len(begins) > 0.6 * box.width:
         return
-    for start, stop in pairwise([*begins.tolist(), box.width]):
-        if stage := int(found[start]):
+    for start, stop in pairwise([*begins, box.width]):
+        if stage := found[start]:
             line = str(stage) + ("-" if canvas.ascii else "━") * (stop - start - 1)
             canvas.text(box.top + box.height, box.left + start, line, role_style(theme, STAGE_ROLES[stage]))
-
-
-def longest(traces: list[Envelope]) -> Envelope:
-    """The one that says most of where a curve is: its strands and its mean have the same ends."""
-    return max(traces, key=lambda trace: int(np.count_nonzero(~np.isnan(trace.lo))))
 
 
 class Entry(NamedTuple):
@@ -173,19 +163,15 @@ class Entry(NamedTuple):
     role: str
 
 
-def legend_entries(spec: PlotSpec, history: History, traces: list[Envelope], width: int, ascii: bool) -> list[Entry]:
-    """Sample and name of each curve in view, and of 2/η: the curves' own words, or where those do not fit their symbols."""
-    drawn = [
-        (curve, pen)
-        for curve, pen, trace in zip(spec.curves, pens(spec.curves), traces, strict=True)
-        if not np.isnan(trace.lo).all()
-    ]
-    names = symbols(history, [curve for curve, _ in drawn])
-    entries = [Entry(pen.mark * 2 if ascii else pen.sample, curve.label, curve.role) for curve, pen in drawn]
+def legend_entries(spec: PlotSpec, history: History, drawn: Sequence[bool], width: int, ascii: bool) -> list[Entry]:
+    """Sample and name of each curve that is drawn, and of 2/η: the curves' own words, or where those do not fit their symbols."""
+    kept = [(curve, pen) for curve, pen, is_drawn in zip(spec.curves, pens(spec.curves), drawn, strict=True) if is_drawn]
+    entries = [Entry(pen.mark * 2 if ascii else pen.sample, curve.label, curve.role) for curve, pen in kept]
     if spec.threshold:
         entries.insert(1, Entry(THRESHOLD.mark * 2 if ascii else THRESHOLD.sample, "2/η", "threshold"))
     if sum(len(entry.name) + 5 for entry in entries) - 2 > width:
-        short = {curve.label: names[curve.column] for curve, _ in drawn}
+        names = symbols(history, [curve for curve, _ in kept])
+        short = {curve.label: names[curve.column] for curve, _ in kept}
         entries = [entry._replace(name=short.get(entry.name, entry.name)) for entry in entries]
     return entries
 
@@ -199,7 +185,7 @@ class Place(NamedTuple):
     """None for the ellipsis that stands for those left out."""
 
 
-def legend_places(entries: list[Entry], width: int, rows: int) -> list[Place]:
+def legend_places(entries: Sequence[Entry], width: int, rows: int) -> list[Place]:
     """The entries one after the other in so many rows; those too long for the room left are left out, and an ellipsis says so."""
     found, row, column, left_out = list[Place](), 0, 0, False
     for k, entry in enumerate(entries):
@@ -215,12 +201,12 @@ def legend_places(entries: list[Entry], width: int, rows: int) -> list[Place]:
     return [*found, Place(row, min(column, width - 1), None)] if left_out else found
 
 
-def legend_rows(entries: list[Entry], width: int) -> int:
+def legend_rows(entries: Sequence[Entry], width: int) -> int:
     """Rows that a legend takes in so many cells."""
     return max((place.row for place in legend_places(entries, width, len(entries))), default=0) + 1
 
 
-def legend(canvas: Canvas, box: Box, entries: list[Entry], theme: str) -> None:
+def legend(canvas: Canvas, box: Box, entries: Sequence[Entry], theme: str) -> None:
     """The legend, on as many rows as it was given."""
     muted = role_style(theme, "muted")
     for row, column, entry in legend_places(entries, canvas.width - box.left, max(box.top, 1)):
@@ -232,27 +218,26 @@ def legend(canvas: Canvas, box: Box, entries: list[Entry], theme: str) -> None:
 
 
 def badges(
-    canvas: Canvas, box: Box, spec: PlotSpec, history: History, window: Window, traces: list[Envelope], limits: Limits,
+    canvas: Canvas, box: Box, spec: PlotSpec, history: History, window: Window, traces: Sequence[Envelope], limits: Limits,
     theme: str,
 ) -> None:
     """What the picture alone would hide: curves that ended, left the scale, or are not positive on a log axis."""
     lines = []
-    names = symbols(history, spec.curves)
     for curve, trace in zip(spec.curves, traces, strict=True):
         if not history.has(curve.column):
             continue
         said = []
         ending = history.ending(curve.column)
-        kin = [other for other in spec.curves if other.role == curve.role and history.has(other.column)]
-        if ending and ending.step <= window.stop and all(history.ending(other.column) for other in kin):
+        if ending and ending.step <= window.stop and all(
+            history.ending(other.column) for other in spec.curves if other.role == curve.role and history.has(other.column)
+        ):
             said.append(f"{'non-finite' if ending.infinite else 'no value'} from step {ending.step:.0f}")
-        known = trace.lo[~np.isnan(trace.lo)]
-        if len(known) and not ending and known[-1] > limits.hi:
+        if not ending and np.fmax.reduce(trace.hi) > limits.hi and trace.lo[~np.isnan(trace.lo)][-1] > limits.hi:
             said.append("off the scale")
         if spec.log and history.last(curve.column) <= 0:
             said.append("not positive: no log")
         for what in said:
-            choices = (f" {curve.label}: {what} ", f" {names[curve.column]}: {what} ", f" {what} ")
+            choices = (f" {curve.label}: {what} ", f" {symbols(history, spec.curves)[curve.column]}: {what} ", f" {what} ")
             lines.append((next((text for text in choices if len(text) <= box.width), what), curve.role))
     for row, (line, role) in enumerate(lines[: max(box.height // 3, 1)]):
         shown = line[: box.width]
@@ -271,8 +256,18 @@ def why_empty(spec: PlotSpec, history: History) -> str:
     if any(history.has(column) and not math.isnan(history.last(column)) for column in columns):
         return "nothing in view"
     if not len(history):
-        return "no data yet: waiting for the first step"
-    return "no data yet" if any(column in FROM_THE_START for column in columns) else "no data yet: appears once at the edge"
+        return "no data: it ended before its first step" if history.over else "no data yet: waiting for the first step"
+    if any(column in FROM_THE_START for column in columns):
+        return "no data" if history.over else "no data yet"
+    return nothing_before_the_edge(history)
+
+
+def nothing_before_the_edge(history: History) -> str:
+    """Why there is nothing of what is recorded from the edge on."""
+    if not history.over:
+        return "no data yet: appears once at the edge"
+    came = not history.has("constrained.alpha") or not math.isnan(history.last("constrained.alpha"))  # or follows no θ† anyway
+    return "no data" if came else "no data: it ended before the edge"
 
 
 def centred(canvas: Canvas, box: Box, text: str, style: Style) -> None:

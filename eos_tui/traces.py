@@ -11,16 +11,17 @@ def trace(history: History, name: str, span: Span, bins: int, log: bool, strand:
     """A line through the rows where they are few, else their extremes; of one `strand`, every other row alone."""
     if not history.has(name) or not len(history) or not span.stop > span.start:
         return _nothing(bins)
-    rows = history.rows_between(span.start, span.stop, span.axis.along)
-    if rows.stop - rows.start > 2 * bins:
+    edges = history.edges(span.start, span.stop, bins, span.axis.along)
+    first, last = int(edges[0]), int(edges[-1])
+    if last - first > 2 * bins:
         lo, hi = history.envelope(name, span.start, span.stop, bins, span.axis.along, strand)
         if log:
             with np.errstate(divide="ignore", invalid="ignore"):
                 hi = np.log10(np.where(hi > 0, hi, np.nan))
                 lo = np.where(lo > 0, np.log10(lo), hi)
         return Envelope(lo, hi)
-    start = max(rows.start - 64, 0)  # lines come in from outside, and sparse rows show their stride
-    values = _logarithm(history.values(name, start, rows.stop + 64), log)
+    start = max(first - 64, 0)  # lines come in from outside, and sparse rows show their stride
+    values = _logarithm(history.values(name, start, last + 64), log)
     known = np.flatnonzero(np.isfinite(values))
     if strand is not None:
         known = known[(start + known) % 2 == strand]

@@ -69,11 +69,11 @@ def rows_looked_at(monkeypatch):
     """How many rows each look of a pyramid of extremes reads, in order."""
     from eos_tui.pyramid import Extremes
 
-    looked, prepared = [], Extremes.prepared
+    looked, folded = [], Extremes.folded
 
-    def counting(self, values):
+    def counting(self, values, *args):
         looked.append(values.size)
-        return prepared(self, values)
+        return folded(self, values, *args)
 
-    monkeypatch.setattr(Extremes, "prepared", counting)
+    monkeypatch.setattr(Extremes, "folded", counting)
     return looked

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from engine import launch, store
-from engine.cli import BAD_END, BAD_INPUT, INTERRUPTED, main
+from engine.cli import main
 from engine.control import Advance, Anchor, SetLearningRate
+from engine.errors import BAD_END, BAD_INPUT, INTERRUPTED
 from engine.spec import load_spec, preset_names
 from engine.summary import Summary, summarize
 

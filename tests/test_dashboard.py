@@ -4,6 +4,7 @@ import math
 import re
 
 import pytest
+from textual.content import Content
 from textual.geometry import Region
 from textual.widget import Widget
 
@@ -14,7 +15,7 @@ from eos_tui import panels, theme
 from eos_tui.screens.dashboard import Dashboard
 from eos_tui.screens.formula import Formula
 from eos_tui.screens.journal import Events
-from eos_tui.widgets.header import gauge
+from eos_tui.widgets.header import gauge, kept_whole
 from eos_tui.widgets.journal import retold
 from eos_tui.widgets.plot import Drawing, LinePlot
 from eos_tui.widgets.portrait import PhasePortrait
@@ -279,6 +280,16 @@ def test_the_gauge_keeps_its_width_and_its_mark(value, cells):
     assert len(shown) == cells
     assert shown[round(cells / 1.2)] == "┃"
     assert len(gauge(value, cells, lambda role: "red", ascii=True).plain.encode()) == cells
+
+
+@pytest.mark.parametrize("width", range(20, 90))
+def test_no_line_of_the_head_ends_within_a_formula(width):
+    text = Content("The sharpness is above 2/η, so the oscillation grows; the theory applies (ε = 0.11)").stylize("bold", 4, 13)
+    found = kept_whole(text, width)
+    assert found.plain.replace("\n", " ") == text.plain
+    assert found.spans == text.spans
+    assert any("(ε = 0.11)" in line for line in found.plain.splitlines())
+    assert max(map(len, found.plain.splitlines())) <= width
 
 
 def test_plots_show_only_what_the_run_records(runs):

@@ -12,14 +12,21 @@ from rich.style import Style
 from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual.geometry import Region
 from textual.strip import Strip
+from textual.widget import Widget
 
+from eos_tui.app import EosApp
 from eos_tui.diffdisplay import APPLIES, Difference, Screenful
+from eos_tui.screens.dashboard import Dashboard
+
+from piloting import until
+from synthetic import make_run
 
 WIDTH, HEIGHT = 40, 8
 STYLES = [
     None, Style(color="red", bgcolor="black"), Style(color="rgb(80,180,230)", bgcolor="black", bold=True),
     Style(color="yellow", bgcolor="blue", underline=True), Style(bgcolor="rgb(20,20,20)"), Style(dim=True), Style(reverse=True),
 ]  # fmt: skip
+KEYS = ("tab", "tab", "shift+tab", "c", "left", "right", "y", "s", "+", "minus", "enter", "tab", "escape", "]", "[", "p", "t", "t")
 LETTERS = "ab  ⣿⠤θ━ 字"
 
 
@@ -101,3 +108,32 @@ def test_what_would_steer_the_terminal_is_never_sent(console):
     assert "\x1b[2J" not in sent
     assert "\x07" not in sent
     assert "\x9b" not in sent
+
+
+@pytest.mark.parametrize(("size", "theme"), [((120, 40), "dark"), ((80, 24), "terminal")])
+async def test_after_any_key_the_terminal_shows_what_the_screen_would_draw_anew(runs, monkeypatch, size, theme):
+    console, shown = Console(color_system="256", force_terminal=True, width=size[0]), Screenful()
+    display = EosApp._display
+
+    def displayed(self, screen, update):
+        if isinstance(update, LayoutUpdate | ChopsUpdate):
+            Difference(update, shown, size).render_segments(console)
+        display(self, screen, update)
+
+    monkeypatch.setattr(EosApp, "_display", displayed)
+    app = EosApp(make_run(runs), fps=10, theme_choice=theme)
+
+    def cells(strips):
+        return [shown._cells(strip, console) for strip in strips]
+
+    def same() -> bool:
+        plots = [(each, Region(0, 0, *each.outer_size)) for each in app.screen.plots if each.display]
+        framed = all(cells(plot.render_lines(region)) == cells(Widget.render_lines(plot, region)) for plot, region in plots)
+        return framed and cells(app.screen._compositor.render_strips()) == shown._rows
+
+    async with app.run_test(size=size) as pilot:
+        await until(lambda: isinstance(app.screen, Dashboard) and app.screen.source.condition == "finished")
+        for key in KEYS:
+            await pilot.press(key)
+            await pilot.pause()
+            await until(same)

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 
 from engine import control, launch, problem, runner, store
-from engine.cli import BAD_INPUT, main
+from engine.cli import main
+from engine.errors import BAD_INPUT
 from engine.outcomes import outcomes
 from engine.runner import Runner
 from engine.spec import load_spec, with_overrides

@@ -105,13 +105,13 @@ class Machine:
         return done.stdout
 
     def look(self, arguments: list[str]) -> str:
-        """Open a view, and leave it once it shows the run."""
+        """Open a view, and leave it once it shows the run: the screen, and what is said on leaving."""
         with Terminal(self.folder / "work" / "-", "-m", "eos_tui", *arguments, **self.environment) as terminal:
             terminal.wait_for("2/η", 60)
             text = terminal.text
             terminal.press("q")
             assert terminal.wait_for_end(30) == 0
-        return text
+            return text + terminal.text
 
     def wait_for_runs(self) -> list[store.Run]:
         """Every run, once none is at work any more."""

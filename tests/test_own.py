@@ -11,8 +11,8 @@ from flax import linen, nnx
 
 import engine
 from engine import own, store
-from engine.cli import BAD_INPUT, main
-from engine.errors import UserError
+from engine.cli import main
+from engine.errors import BAD_INPUT, UserError
 from engine.problem import build
 from engine.spec import from_tree, load_spec_text, to_toml
 

@@ -417,3 +417,13 @@ async def test_the_widget_draws_again_for_a_new_size_theme_and_axis():
 def test_no_two_pens_have_the_same_sample():
     pens = (*curves.SOLID, *curves.DASHED, *curves.OTHERS, curves.THRESHOLD)
     assert len({pen.sample for pen in pens}) == len(pens)
+
+
+def test_a_run_that_is_over_is_not_waited_for():
+    followed = History((*COLUMNS, Column("constrained.alpha", "α", "", "", "", "")))
+    followed.extend(np.full((1, len(COLUMNS) + 1), np.nan))
+    unstarted, without = History(COLUMNS), history_of(10, gd_loss=1.0)
+    unstarted.over = followed.over = without.over = True
+    assert "it ended before its first step" in " ".join(lines(LOSS, unstarted, Window(0, 10)))
+    assert "it ended before the edge" in " ".join(lines(SWING, followed, Window(0, 10)))
+    assert "edge" not in " ".join(lines(SWING, without, Window(0, 10)))

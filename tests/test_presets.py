@@ -7,7 +7,7 @@ from engine import data
 from engine.columns import columns_for
 from engine.errors import UserError
 from engine.problem import build
-from engine.spec import Mlp, Network, Phase, from_tree, load_spec, load_spec_text, preset_names, to_toml
+from engine.spec import Mlp, Network, Phase, Words, from_tree, load_spec, load_spec_text, preset_names, preset_words, to_toml
 
 NAMES = [
     "appendix-cnn-logistic", "appendix-cnn-logistic-small", "appendix-resnet", "appendix-resnet-small",
@@ -35,6 +35,7 @@ def test_a_preset_says_what_it_is_and_survives_being_written(name):
     assert "  " not in spec.shows
     assert load_spec_text(to_toml(spec), "written") == spec
     assert columns_for(spec)[0].name == "step"
+    assert preset_words(name) == Words(spec.title, spec.shows, spec.takes)
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from engine import store
-from engine.cli import BAD_INPUT, main
+from engine.cli import main
+from engine.errors import BAD_INPUT
 from engine.outcomes import horizon, outcomes, prediction_error
 from engine.spec import load_spec
 

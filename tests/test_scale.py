@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from engine import problem, store
-from engine.cli import BAD_INPUT, main
-from engine.errors import UserError
+from engine.cli import main
+from engine.errors import BAD_INPUT, UserError
 from engine.memory import estimate, words
 from engine.runner import Runner
 from engine.spec import load_spec, with_overrides

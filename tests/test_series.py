@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from engine.columns import Column
 from eos_tui.pyramid import BLOCK
 from eos_tui.ruler import Ruler
-from eos_tui.series import History
+from eos_tui.series import History, with_values
 
 COLUMNS = tuple(Column(name, name, name, "", "", "") for name in ("step", "dense", "sparse"))
 
@@ -137,6 +137,34 @@ def test_columns_cannot_be_written_through_their_view():
 def test_rows_of_another_width_are_refused():
     with pytest.raises(ValueError, match="3 columns"):
         History(COLUMNS).extend(np.zeros((2, 4)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    begun=st.integers(0, 300), parts=st.lists(st.integers(1, 90), max_size=8), bins=st.integers(1, 90),
+    window=st.tuples(st.floats(-0.2, 0.9), st.floats(0.05, 1.5)), strand=st.sampled_from((None, 0, 1)), seen=st.booleans(),
+)
+def test_a_picture_goes_on_with_the_run_as_if_it_were_made_anew(begun, parts, bins, window, strand, seen):
+    rows = noise(begun + sum(parts))
+    rows[::17, 1], rows[::23, 1] = np.nan, np.inf
+    start, span = window[0] * (rows[-1, 0] if len(rows) else 1.0), window[1] * (rows[-1, 0] if len(rows) else 1.0)
+    asked = start, start + span, bins
+    growing, count = history_of(rows[:begun]), begun
+    for part in parts:
+        if seen:
+            growing.envelope("dense", *asked, strand=strand)
+        growing.extend(rows[count : count + part])
+        count += part
+        fresh = history_of(rows[:count])
+        np.testing.assert_array_equal(growing.envelope("dense", *asked, strand=strand), fresh.envelope("dense", *asked, strand=strand))
+        edges = fresh.edges(*asked)
+        for k, last in enumerate(growing.lasts("sparse", *asked)):
+            np.testing.assert_equal(last, rows[edges[k + 1] - 1, 2] if edges[k + 1] > edges[k] else -np.inf)
+
+
+@given(st.lists(st.lists(st.sampled_from((np.nan, np.inf, -np.inf, 0.0, -0.0, 1.5, -1e308, 5e-324)), min_size=3, max_size=3), min_size=1))
+def test_a_column_has_values_where_one_is_finite(rows):
+    np.testing.assert_array_equal(with_values(np.array(rows)), np.isfinite(rows).any(axis=0))
 
 
 def test_a_column_that_stops_has_an_ending_and_a_sparse_one_has_not():

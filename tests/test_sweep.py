@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from engine import launch, store
-from engine.cli import BAD_END, BAD_INPUT, INTERRUPTED, main
+from engine.cli import main
+from engine.errors import BAD_END, BAD_INPUT, INTERRUPTED
 from engine.sweep import axis, points, split
 
 from synthetic import make_run
@@ -100,10 +101,11 @@ def test_a_run_of_the_same_name_is_not_taken_for_a_point(own_home, capfd):
 
 def test_a_sweep_is_opened_by_the_name_that_its_runs_begin_with(own_home, monkeypatch, capfd):
     from eos_tui import cli as view
+    from eos_tui import opening
 
     opened: list = []
-    monkeypatch.setattr(view, "need_terminal", lambda look: None)
-    monkeypatch.setattr(view, "view", lambda run, look, beside: opened.append([each.name for each in (run, *beside)]) or 0)
+    monkeypatch.setattr(opening, "need_terminal", lambda told: None)
+    monkeypatch.setattr(opening, "view", lambda run, told, beside: opened.append([each.name for each in (run, *beside)]) or 0)
     names = [point.name for point in points("phase", [axis("seed=0..4")])]
     for name in (*names, "alone", "phase-sweep-other"):
         make_run(own_home, name=name, steps=20)

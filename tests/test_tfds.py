@@ -12,12 +12,12 @@ import pytest
 from msgspec.structs import replace
 
 from engine import data, launch, store
-from engine.cli import BAD_INPUT, main
+from engine.cli import main
 from engine.data import catalog, compact, words
 from engine.data import prepare as preparation
 from engine.data.catalog import DataUnavailable
 from engine.data.embedded import Pool
-from engine.errors import UserError
+from engine.errors import BAD_INPUT, UserError
 from engine.runner import Runner
 from engine.spec import Data, load_spec
 from engine.store import Writer

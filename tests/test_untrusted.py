@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpies
 
 from engine import control, launch, store
-from engine.cli import BAD_INPUT, main
-from engine.errors import UserError
+from engine.cli import main
+from engine.errors import BAD_INPUT, UserError
 from engine.printed import harmless, is_harmless, to_json
 from engine.spec import load_spec_text
 from engine.untrusted import read_arrays

@@ -14,16 +14,10 @@ from textual.widgets import Static
 from engine.spec import Phase
 from engine.store import Run
 from eos_tui import axes, panels
-from eos_tui.keys import bindings
+from eos_tui.keys import Place, bindings
 from eos_tui.pace import RESTING_SECONDS
 from eos_tui.plots import Window
-from eos_tui.screens.assumptions import Assumptions
 from eos_tui.screens.driving import ACTIONS
-from eos_tui.screens.formula import Formula
-from eos_tui.screens.journal import Events
-from eos_tui.screens.landscape import Landscape
-from eos_tui.screens.spectrum import Spectrum
-from eos_tui.screens.theorem import Theorem
 from eos_tui.screens.viewing import Panel, Viewing, first_edge
 from eos_tui.source import LIVE, News, Source
 from eos_tui.widgets.footer import Footer
@@ -70,7 +64,8 @@ def arranged(width: int, height: int, panels: int) -> Plan | None:
 class Dashboard(Viewing):
     """The plots of one run."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings("dashboard")]
+    place: ClassVar[Place] = "dashboard"
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings(place)]
     app: "EosApp"
 
     DEFAULT_CSS = """
@@ -240,7 +235,8 @@ class Dashboard(Viewing):
         overlays, specs = self.overlays(), tuple(panel.spec for panel in visible if isinstance(panel, LinePlot))
         others = tuple((overlay.label, len(overlay.history), overlay.edge) for overlay in overlays)
         self.portrait.tick()
-        shown = len(self.source.history), window, self.axis, tuple(visible), specs, self.forms(), others, self.portrait.start
+        history = self.source.history
+        shown = len(history), history.over, window, self.axis, tuple(visible), specs, self.forms(), others, self.portrait.start
         if shown != self._shown:  # a run at rest costs nothing; a panel draws itself anew when its size or theme changes
             self._shown = shown
             self.source.history.prepare(curve.column for spec in specs for curve in spec.curves)
@@ -318,7 +314,11 @@ class Dashboard(Viewing):
             self.timeline.cursor = None
             self.app.pace.hurry()
 
+    # The pages above the dashboard are imported when they are opened: its own first frame waits for none of them.
+
     def action_formula(self) -> None:
+        from eos_tui.screens.formula import Formula
+
         panel = self.focused_panel
         title = panel.spec.title if isinstance(panel, LinePlot) else "phase portrait: the level sets of Lemma 3"
         at, history = self.timeline.cursor, self.source.history
@@ -330,9 +330,13 @@ class Dashboard(Viewing):
         self.app.push_screen(Formula(title, self._columns_of(panel), stored, f"at step {stored['step']:,.0f}", self.source.data))
 
     def action_journal(self) -> None:
+        from eos_tui.screens.journal import Events
+
         self.app.push_screen(Events(self.source.events))
 
     def action_assumptions(self) -> None:
+        from eos_tui.screens.assumptions import Assumptions
+
         self.app.push_screen(Assumptions(self.source, self.header.ascii))
 
     def _since_edge(self) -> Window:
@@ -340,12 +344,18 @@ class Dashboard(Viewing):
         return Window(*self.timeline.window(True), self.timeline.cursor)
 
     def action_spectrum(self) -> None:
+        from eos_tui.screens.spectrum import Spectrum
+
         self.app.push_screen(Spectrum(self.source, self._since_edge, self.header.ascii))
 
     def action_landscape(self) -> None:
+        from eos_tui.screens.landscape import Landscape
+
         self.app.push_screen(Landscape(self.source, self.header.ascii))
 
     def action_theorem(self) -> None:
+        from eos_tui.screens.theorem import Theorem
+
         self.app.push_screen(Theorem(self.source, self._since_edge, self.header.ascii))
 
     def action_launcher(self) -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Literal
 
 from textual.notifications import SeverityLevel
 from textual.reactive import Reactive
-from textual.screen import Screen
 from textual.widget import Widget
 
 from engine import launch
@@ -27,6 +26,7 @@ from engine.control import (
 from engine.errors import UserError
 from engine.fork import LEARNING_RATE, checkpoint_at, fork
 from engine.store import Run
+from eos_tui.screens.ground import Ground
 from eos_tui.screens.prompts import Ask, AskLearningRate, Confirm, a_count
 from eos_tui.source import Source
 
@@ -39,7 +39,7 @@ ACTIONS = {"toggle_engine", "step_once", "advance", "learning_rate", "anchor", "
 """What the footer leaves out when there is no engine."""
 
 
-class Driving(Screen[None]):
+class Driving(Ground):
     """A screen with a run whose engine it can drive."""
 
     app: "EosApp"
@@ -132,7 +132,7 @@ class Driving(Screen[None]):
             if sure:
                 self.tell(Stop(), "stop")
 
-        question = (f"End run {self.source.run.name} at step {self.source.engine.step:,}?\n"
+        question = (f'End the run "{self.source.run.name}" at step {self.source.engine.step:,}?\n'
                     "It is checkpointed; `eos resume` continues it.")
         self.app.push_screen(Confirm("stop the engine", question), answer)
 

@@ -9,15 +9,15 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
-from textual.screen import Screen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from engine import launch, store
 from engine.errors import UserError
-from engine.spec import RunSpec, load_spec, preset_names
+from engine.spec import Words, preset_names, preset_words
 from engine.store import Run, State
-from eos_tui.keys import bindings
+from eos_tui.keys import Place, bindings
+from eos_tui.screens.ground import Ground
 from eos_tui.screens.prompts import Confirm
 from eos_tui.source import LIVE, Condition, cleaned
 from eos_tui.theme import role_color
@@ -63,10 +63,11 @@ def _rank(name: str) -> tuple[bool, str, str]:
     return name != FIRST, _group(name), name
 
 
-class Launcher(Screen[None]):
+class Launcher(Ground):
     """Presets on one side, runs on the other."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings("launcher")]
+    place: ClassVar[Place] = "launcher"
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings(place)]
     app: "EosApp"
 
     DEFAULT_CSS = """
@@ -96,9 +97,9 @@ class Launcher(Screen[None]):
         self._entries: list[Entry] = []
         self._frame = 0
         self._starting = False
-        self.specs: dict[str, RunSpec] = {name: load_spec(name) for name in sorted(preset_names(), key=_rank)}
+        self.words: dict[str, Words] = {name: preset_words(name) for name in sorted(preset_names(), key=_rank)}
         self._names = dict.fromkeys(GROUPS, NAMES)
-        self.presets = OptionList(*(Option(self._preset_line(name), id=name) for name in self.specs), id="presets")
+        self.presets = OptionList(*(Option(self._preset_line(name), id=name) for name in self.words), id="presets")
         self.runs = OptionList(id="runs")
         self.footer = Footer("launcher")
         self.footer.adapt(set() if origin else {"back"})
@@ -121,15 +122,15 @@ class Launcher(Screen[None]):
         yield self.footer
 
     def _preset_line(self, name: str) -> Content:
-        return Content.assemble((f"{name:<{self._names[_group(name)]}} ", "bold"), self.specs[name].title)
+        return Content.assemble((f"{name:<{self._names[_group(name)]}} ", "bold"), self.words[name].title)
 
     def _align(self) -> None:
         """The titles of a group begin in one column, past its longest name; on a narrow screen most of them do."""
-        longest = {group: max((len(name) for name in self.specs if _group(name) == group), default=NAMES) for group in GROUPS}
+        longest = {group: max((len(name) for name in self.words if _group(name) == group), default=NAMES) for group in GROUPS}
         names = {group: most if self._room - most > TITLES else NAMES for group, most in longest.items()}
         if names != self._names:
             self._names = names
-            for name in self.specs:
+            for name in self.words:
                 self.presets.replace_option_prompt(name, self._preset_line(name))
 
     @property
@@ -138,7 +139,7 @@ class Launcher(Screen[None]):
         return self.presets.scrollable_content_region.width
 
     def on_mount(self) -> None:
-        names = list(self.specs)
+        names = list(self.words)
         self.presets.highlighted = names.index(FIRST) if FIRST in names else 0
         self.presets.focus()
 
@@ -152,12 +153,12 @@ class Launcher(Screen[None]):
     @on(OptionList.OptionHighlighted, "#presets")
     def _describe(self) -> None:
         """What the chosen preset takes and shows, as much of it as there is room for; its title first, where the list cuts it."""
-        name, spec = list(self.specs.items())[self.presets.highlighted or 0]
-        title = [spec.title] if max(len(name), self._names[_group(name)]) + 1 + len(spec.title) > self._room else []
+        name, words = list(self.words.items())[self.presets.highlighted or 0]
+        title = [words.title] if max(len(name), self._names[_group(name)]) + 1 + len(words.title) > self._room else []
         width, room = max(self.presets.size.width - 2, 20), self.size.height // 2 - 4 if self.has_class("wide") else ABOUT
-        takes, shows = (textwrap.wrap(text, width) for text in (f"Takes: {spec.takes}", spec.shows))
+        takes, shows = (textwrap.wrap(text, width) for text in (f"Takes: {words.takes}", words.shows))
         if len(title) + len(takes) + len(shows) > room:
-            shows = textwrap.wrap(spec.shows, width, max_lines=max(room - len(title) - len(takes), 1), placeholder=" …")
+            shows = textwrap.wrap(words.shows, width, max_lines=max(room - len(title) - len(takes), 1), placeholder=" …")
         self.query_one("#about", Static).update(Content.assemble(
             ("".join(f"{line}\n" for line in title), "bold"), ("\n".join([*takes, ""]), "$text-muted"), "\n".join(shows)))
 
@@ -214,7 +215,7 @@ class Launcher(Screen[None]):
         elif self.presets.highlighted is not None and not self._starting:
             self._starting = True  # a second press of enter starts no second engine
             try:
-                self.app.open_run(launch.begin(list(self.specs)[self.presets.highlighted])[0])
+                self.app.open_run(launch.begin(list(self.words)[self.presets.highlighted])[0])
             except UserError as error:
                 self._starting = False
                 self.notify(str(error), severity="error", markup=False)
@@ -238,7 +239,7 @@ class Launcher(Screen[None]):
                 self._frame = 0
                 self.app.pace.hurry()
 
-        self.app.push_screen(Confirm("remove", f"Delete run {run.name} and everything it recorded?"), answer)
+        self.app.push_screen(Confirm("remove", f'Delete the run "{run.name}" and everything it recorded?'), answer)
 
     def action_resume_run(self) -> None:
         """Start an engine on the chosen run, where it has none, and open it."""

@@ -18,11 +18,10 @@ from engine.control import Advance, AnyCommand, EdgeReached, Pause, Resume, Stop
 from engine.errors import UserError
 from engine.store import Run
 from eos_tui import panels
-from eos_tui.keys import bindings
+from eos_tui.keys import Place, bindings
 from eos_tui.lessons import STEPS, Step, Table, happened
 from eos_tui.plots import PlotSpec, Window
 from eos_tui.screens.driving import Driving
-from eos_tui.screens.formula import Formula
 from eos_tui.series import History
 from eos_tui.source import LIVE, News, Source
 from eos_tui.theme import role_color
@@ -96,7 +95,8 @@ class Trip:
 class Learn(Driving):
     """The tour."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings("tour")]
+    place: ClassVar[Place] = "tour"
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings(place)]
     app: "EosApp"
 
     DEFAULT_CSS = """
@@ -311,6 +311,8 @@ class Learn(Driving):
         self.app.pace.hurry()
 
     def action_formula(self) -> None:
+        from eos_tui.screens.formula import Formula
+
         specs = self.trip.specs(self.step.forms)
         names = {curve.column for name in self.step.plots if name in specs for curve in specs[name].curves}
         shown = [column for column in self.source.run.columns if column.name in names]

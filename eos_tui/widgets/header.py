@@ -1,6 +1,8 @@
 """The head of the dashboard: which run, how far, how fast, how near to the edge, and what is happening in plain words."""
 
 import math
+import re
+import textwrap
 from collections.abc import Callable, Mapping
 
 from textual.app import ComposeResult
@@ -135,6 +137,13 @@ def story(source: Source, row: dict[str, float], color: Color) -> Content:
     return Content(sentence(state, row))
 
 
+def kept_whole(text: Content, width: int) -> Content:
+    """The text on lines of so many cells, none of which ends within a formula: `ε = 0.11` stays on one."""
+    lines = textwrap.wrap(re.sub(r" ([=≤≥]) ", "\u00a0\\1\u00a0", text.plain), max(width, 1))
+    wrapped = "\n".join(lines).replace("\u00a0", " ")
+    return Content(wrapped, spans=[*text.spans]) if len(wrapped) == len(text.plain) else text
+
+
 class Header(Widget):
     """Three rows: who, where, what; the last may take two."""
 
@@ -167,6 +176,8 @@ class Header(Widget):
             who = who.truncate(width - len(note) - 2, ellipsis=True)
             who += Content(" " * max(width - len(note) - 1 - who.cell_length, 1)) + Content.assemble((note, color("muted")))
         what = Content.assemble((cursor, "bold")) if cursor else story(source, row, color)
+        if self.has_class("tall"):
+            what = kept_whole(what, width - 1)
         shown = who, position(source, row, color, width, self.ascii), what
         for line, content in zip(self.lines, shown, strict=True):
             line.show(content)

@@ -1,10 +1,10 @@
 """A line plot on the screen: it repaints the rows that changed, and keeps its axis as long as it serves."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
+from rich.cells import cell_len
 from rich.segment import Segment
-from rich.style import Style
 from textual.content import Content
 from textual.events import Click, MouseEvent, MouseScrollDown, MouseScrollUp
 from textual.geometry import Region
@@ -16,6 +16,20 @@ from eos_tui import plots
 from eos_tui.axes import Limits
 from eos_tui.curves import Overlay, PlotSpec, Window
 from eos_tui.series import History
+
+BORDERS = 8
+"""Borders kept of a widget: with and without the focus, for a few sizes and themes."""
+
+
+class _Border(NamedTuple):
+    """What stands around the rows of a drawing, as Textual draws it."""
+
+    look: tuple
+    """The size, theme and style that it is for."""
+    left: Segment
+    right: Segment
+    edges: dict[int, tuple[Strip, str]]
+    """The first and the last row, and the words in them."""
 
 
 class Drawing(Widget, can_focus=True):
@@ -39,14 +53,14 @@ class Drawing(Widget, can_focus=True):
         self._drawn_for: tuple[int, int, str] | None = None
         self._titles = "", ""
         self._retitling = False
-        self._framed_for: tuple[int, int, Style] | None = None
-        """The size and style that the rows below are for."""
-        self._edges: dict[int, Strip] = {}
-        """The rows of the border, as Textual drew them last."""
-        self._sides: tuple[Segment, Segment] | None = None
-        """What stands to the left and right of every other row; None where that may have changed."""
-        self._framed: dict[int, tuple[Strip, Strip]] = {}
-        """Each row of content, and what was sent for it: most are those of the frame before."""
+        self._borders: dict[tuple, _Border] = {}
+        """The border for each size, theme, style and focus there was."""
+        self._border: _Border | None = None
+        """The one that the rows below are in."""
+        self._styled: dict[int, tuple[Strip, Strip]] = {}
+        """Each row of content, and how it is shown: most are those of the frame before."""
+        self._framed: dict[int, Strip] = {}
+        """The same with its sides."""
 
     def content_strips(self, width: int, height: int, theme: str) -> list[Strip]:
         """The rows to show at this size."""
@@ -78,55 +92,69 @@ class Drawing(Widget, can_focus=True):
         return self._strips[y].apply_style(style) if y < len(self._strips) else Strip.blank(self.size.width, style)
 
     def render_lines(self, crop: Region) -> list[Strip]:
-        """The rows with their border. Textual makes the top and the bottom one and the sides; made anew with each row, the
-        sides took longer than the plot.
+        """The rows with their border. Textual makes the top and the bottom one and the sides, once for each look of the widget:
+        made anew with each row, the sides took longer than the plot.
         """
         if self._drawn_for != self._drawing_for():
             self._redraw()
         width, height = self.outer_size
         if not self._strips or height != len(self._strips) + 2:
             return super().render_lines(crop)
-        if self._framed_for != (framed_for := (width, height, self.visual_style.rich_style)):
-            self._framed_for, self._sides = framed_for, None
-            self._edges.clear()
-        if self._sides is None:
+        framed_for = width, height, self.app.theme, self.visual_style.rich_style, self.has_focus
+        if framed_for not in self._borders:
+            if len(self._borders) >= BORDERS:
+                self._borders.clear()
             row = list(self._by_textual(1))
-            self._sides = row[0], row[-1]
+            self._borders[framed_for] = _Border(framed_for[:-1], row[0], row[-1], {})
+        border = self._borders[framed_for]
+        if border is not self._border:
+            if self._border is None or self._border.look != border.look:
+                self._styled.clear()
             self._framed.clear()
-        rows = [self._edge(y) if y in (0, height - 1) else self._between(self._sides, y) for y in crop.line_range]
+            self._border = border
+        rows = [self._edge(border, y) if y in (0, height - 1) else self._between(border, y) for y in crop.line_range]
         return rows if crop.column_span == (0, width) else [row.crop(*crop.column_span) for row in rows]
 
     def _by_textual(self, y: int) -> Strip:
         """A row as any widget's."""
         return super().render_lines(Region(0, y, self.outer_size.width, 1))[0]
 
-    def _edge(self, y: int) -> Strip:
-        """The first or last row."""
-        if y not in self._edges:
-            self._edges[y] = self._by_textual(y)
-        return self._edges[y]
+    def _edge(self, border: "_Border", y: int) -> Strip:
+        """The first or last row. Words of the same width take the place of those that Textual drew; others it draws itself."""
+        words = self._titles[y > 0]
+        if y in border.edges:
+            strip, before = border.edges[y]
+            if before != words and len(before) == len(words) and cell_len(before) == cell_len(words):
+                strip = Strip(
+                    [Segment(text.replace(before, words), style, control) for text, style, control in strip], strip.cell_length)
+                before = words if words in strip.text else before
+        if y not in border.edges or before != words:
+            strip = self._by_textual(y)
+        border.edges[y] = strip, words
+        return strip
 
-    def _between(self, sides: tuple[Segment, Segment], y: int) -> Strip:
+    def _between(self, border: "_Border", y: int) -> Strip:
         """A row of content with its sides."""
-        strip, known = self._strips[y - 1], self._framed.get(y)
+        strip, known = self._strips[y - 1], self._styled.get(y)
         if known is None or known[0] is not strip:
-            shown = Strip([sides[0], *strip.apply_style(self.visual_style.rich_style), sides[1]], self.outer_size.width)
+            shown = strip.apply_style(self.visual_style.rich_style)
             for filter in self.get_line_filters():
                 shown = shown.apply_filter(filter, self.background_colors[1])
-            known = self._framed[y] = strip, shown
-        return known[1]
+            known = self._styled[y] = strip, shown
+            self._framed.pop(y, None)
+        if y not in self._framed:
+            self._framed[y] = Strip([border.left, *known[1], border.right], self.outer_size.width)
+        return self._framed[y]
 
     def refresh(self, *regions: Region, repaint: bool = True, layout: bool = False, recompose: bool = False):
         """As any widget's; silent while the titles are set, which would otherwise repaint every row."""
         if self._retitling:
             return self
-        if not regions:
-            self._sides = None
-            self._edges.clear()
-        for region in regions:
-            if not 0 <= region.y < self.size.height:
-                self._edges.pop(region.y + 1, None)
         return super().refresh(*regions, repaint=repaint, layout=layout, recompose=recompose)
+
+    def watch_has_focus(self, _has_focus: bool) -> None:
+        """As any widget's, but nothing of the border moves by and by, which would be looked for in every style."""
+        self.update_node_styles(animate=False)
 
     def on_resize(self) -> None:
         if self._retitle():  # as many values as there is room for

@@ -22,7 +22,7 @@ from eos_tui.curves import DASHED, Pen, Window
 from eos_tui.raster import Canvas, strokes
 from eos_tui.series import History
 from eos_tui.start import Start
-from eos_tui.surround import GUTTER, Box, Entry, legend, legend_rows
+from eos_tui.surround import GUTTER, Box, Entry, legend, legend_rows, nothing_before_the_edge
 from eos_tui.theme import role_style
 from eos_tui.widgets.plot import Drawing
 
@@ -167,14 +167,10 @@ class PhasePortrait(Drawing):
         columns = width - GUTTER
         if columns < 4 or rows < 2:
             return canvas.strips()
-        frame = self._frame = _Frame(canvas, top, GUTTER, columns, rows, *self._settle(orbits, setting.alpha, g), theme)
-        frame.axes()
-        frame.nullclines()
-        frame.levels(LEVELS, self._backdrop[0], role_style(theme, "muted", 2))
-        if self._backdrop[1] > 0:
-            frame.levels((self._backdrop[1],), self._backdrop[0], role_style(theme, "muted", 1))
-        for orbit in (*reversed(orbits), *own):
-            frame.trail(orbit)
+        limits = self._settle(orbits, setting.alpha, g)
+        canvas = _ground(width, height, self.ascii, top, columns, rows, *limits, theme, *self._backdrop).copy()
+        frame = self._frame = _Frame(canvas, top, GUTTER, columns, rows, *limits, theme)
+        frame.trails([*reversed(orbits), *own])
         frame.mark((1.0, 0.0), "o" if self.ascii else "◆", role_style(theme, "threshold"))
         if self.start is not None:
             frame.mark((self.start.x, self.start.y), "+", role_style(theme, "good", bold=True))
@@ -249,7 +245,7 @@ class PhasePortrait(Drawing):
         if not abs(g - known_g) <= STALE * known_g:
             known_g = g
         self._backdrop = known_alpha, known_g
-        bounds = theory.bounds(max(0.5, known_g if known_g < 50 else 0.5), known_alpha, 2 * known_alpha)  # δ = 1
+        bounds = _bounds(max(0.5, known_g if known_g < 50 else 0.5), known_alpha)
         right, height = bounds.x_max, bounds.y_max
         for orbit in sorted(orbits, key=lambda orbit: orbit.pen is not REAL):
             most = (FARTHEST, FARTHEST * math.sqrt(alpha))
@@ -288,7 +284,7 @@ class PhasePortrait(Drawing):
             return "this run follows no θ†: there is no displacement x from it, and no δ"
         if history.columns and not math.isnan(history.last("constrained.alpha")) and self._window.cursor is None:
             return "θ† is no longer followed"
-        return "no data yet: appears once at the edge"
+        return nothing_before_the_edge(history)
 
     def _in_reach(self, point: tuple[float, float], alpha: float) -> bool:
         return point[0] <= FARTHEST and abs(point[1]) <= FARTHEST * math.sqrt(alpha)
@@ -355,14 +351,17 @@ class _Frame(NamedTuple):
         dots = _level_dots(levels, alpha, self.x, self.y, self.columns, self.rows)
         self.canvas.dots(dots, self.top, self.left, style, ".", under=True)
 
-    def trail(self, orbit: Orbit) -> None:
-        """An orbit, its oldest third faintest."""
-        x, y = _in_dots(orbit.x, orbit.y, self.x, self.y, self.columns, self.rows)
-        count = len(x)
-        for age in (2, 1, 0):
-            start, stop = max(count - (age + 1) * TRAIL // 3 - 1, 0), max(count - age * TRAIL // 3, 0)
-            dots = strokes(x[start:stop], y[start:stop], 2 * self.columns, 4 * self.rows)
-            self.canvas.dots(dots, self.top, self.left, role_style(self.theme, orbit.role, age), orbit.pen.mark)
+    def trails(self, orbits: list[Orbit]) -> None:
+        """Orbits, the oldest third of each faintest."""
+        dots, styles = [], []
+        for orbit in orbits:
+            x, y = _in_dots(orbit.x[-TRAIL - 1 :], orbit.y[-TRAIL - 1 :], self.x, self.y, self.columns, self.rows)
+            youth = np.clip((np.arange(len(x)) - len(x) + TRAIL) // (TRAIL // 3), 0, 2)
+            dots.append(np.zeros((3, 4 * self.rows, 2 * self.columns), bool))
+            found = strokes(x, y, 2 * self.columns, 4 * self.rows, youth)
+            dots[-1][: len(found)] = found
+            styles += [role_style(self.theme, orbit.role, age) for age in (2, 1, 0)]
+        self.canvas.layers(np.concatenate(dots), self.top, self.left, styles, [orbit.pen.mark for orbit in orbits for _ in range(3)])
 
     def mark(self, point: tuple[float, float], sign: str, style: Style) -> None:
         """A sign at a point, where it is in view."""
@@ -387,6 +386,20 @@ class _Frame(NamedTuple):
 
 
 @lru_cache(maxsize=8)
+def _ground(
+    width: int, height: int, ascii: bool, top: int, columns: int, rows: int, x: Limits, y: Limits, theme: str, alpha: float, g: float
+) -> Canvas:
+    """What lies under the orbits while the axes stay: it is painted once, and copied for every frame."""
+    frame = _Frame(Canvas(width, height, ascii), top, GUTTER, columns, rows, x, y, theme)
+    frame.axes()
+    frame.nullclines()
+    frame.levels(LEVELS, alpha, role_style(theme, "muted", 2))
+    if g > 0:
+        frame.levels((g,), alpha, role_style(theme, "muted", 1))
+    return frame.canvas
+
+
+@lru_cache(maxsize=8)
 def _level_dots(levels: tuple[float, ...], alpha: float, x: Limits, y: Limits, columns: int, rows: int) -> np.ndarray:
     """The dots of level sets, which stay where they are from frame to frame; in |x|/δ and y they do not depend on β."""
     points = np.concatenate([np.append(theory.level_set(g, alpha, 1.0), [[np.nan, np.nan]], axis=0) for g in levels])
@@ -398,6 +411,12 @@ def _in_dots(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Points in the dots of a frame, from its lower left corner."""
     return (x - x_limits.lo) / x_limits.span * 2 * columns, (y - y_limits.lo) / y_limits.span * 4 * rows
+
+
+@lru_cache(maxsize=64)
+def _bounds(g: float, alpha: float) -> theory.Bounds:
+    """How far the orbit on a level set goes, in |x|/δ and y."""
+    return theory.bounds(g, alpha, 2 * alpha)  # δ = 1
 
 
 @lru_cache(maxsize=64)

@@ -1,0 +1,158 @@
+"""The view opened: the settings in force, a terminal to draw on, and on leaving a word on how to come back.
+
+Plain `eos` and `eos attach` are read here. To build the whole command line takes a third of the time in which they are to
+have drawn their first frame.
+"""
+
+import gc
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
+from typing import Any, NamedTuple
+
+import msgspec
+
+from engine.ending import ended
+from engine.errors import UserError
+from engine.printed import harmless
+from engine.store import Run, resolve
+from eos_tui import config, keys
+from eos_tui.config import View
+from eos_tui.pace import FASTEST, SLOWEST
+from eos_tui.source import LIVE
+
+IN_BROWSER = "TEXTUAL_DRIVER"
+"""Set where Textual draws into a browser: `eos serve` starts `eos` that way, with pipes for a terminal."""
+
+
+class Asked(NamedTuple):
+    """A command line that opens the view and does nothing else."""
+
+    told: Mapping[str, Any]
+    """The settings it gives."""
+    attach: bool = False
+    """To runs, rather than open the launcher."""
+    names: tuple[str, ...] = ()
+    """Theirs; none for the latest."""
+
+    @classmethod
+    def of(cls, words: Sequence[str]) -> "Asked | None":
+        """What these words ask for; None where it is anything else, or is told in any other way."""
+        attach = words[:1] == ["attach"]
+        names = tuple(takewhile(lambda word: not word.startswith("-"), words[1:])) if attach else ()
+        told = _told(words[attach + len(names) :])
+        return None if told is None else cls(told, attach, names)
+
+    def open(self) -> int:
+        """Open it until the user leaves, and return the exit status."""
+        return ended(self._shown)
+
+    def _shown(self) -> int:
+        return opened(self.names, self.told) if self.attach else view(None, self.told)
+
+
+def _told(words: Sequence[str]) -> dict[str, Any] | None:
+    """The settings given by options such as `--fps 2 --no-mouse`; None where a word is no option, or no value of one."""
+    kinds = {field.name: field.type for field in msgspec.structs.fields(View)}
+    found, rest = dict[str, Any](), iter(words)
+    for word in rest:
+        name = word.removeprefix("--").removeprefix("no-").replace("-", "_")
+        option, kind = "--" + name.replace("_", "-"), kinds.get(name)
+        if kind is bool and word in (option, "--no-" + option[2:]):
+            found[name] = word == option
+        elif kind is not None and word == option:
+            try:
+                found[name] = msgspec.convert(next(rest, None), kind, strict=False)
+            except msgspec.ValidationError:
+                return None
+        else:
+            return None
+    return found
+
+
+def opened(names: Sequence[str], told: Mapping[str, Any]) -> int:
+    """Show the runs of these names, the others laid over the first, or the latest run where there is no name."""
+    need_terminal(told)  # whether there is such a run is nothing to tell where nothing can be shown
+    from eos_tui.curves import OTHERS
+
+    first, *others = found = together(names)
+    if len(others) > len(OTHERS):
+        print(f"{len(found)} runs: the first {1 + len(OTHERS)} are drawn, and the key m chooses others", file=sys.stderr)
+    return view(first, told, beside=others[: len(OTHERS)])
+
+
+def together(names: Sequence[str]) -> list[Run]:
+    """The runs of these names or paths, for that of a sweep all that it has begun; the latest run where there is no name."""
+    return [run for name in names for run in _named(name)] or [resolve(None)]
+
+
+def _named(name: str) -> list[Run]:
+    try:
+        return [resolve(name)]
+    except UserError:
+        from engine.sweep import runs_of
+
+        found = runs_of(name)
+        if not found:
+            raise
+        return found
+
+
+def view(run: Run | None, told: Mapping[str, Any], tour: bool = False, beside: Sequence[Run] = ()) -> int:
+    """Show a run, others laid over it, or the tour or the launcher, until the user leaves; then say how to come back."""
+    settings = need_terminal(told)
+    gc.disable()  # until the app stands: what is made until then stays
+    from eos_tui.app import HANGUP_STATUS, EosApp
+
+    if "utf" not in (sys.stderr.encoding or "").lower():  # Textual writes there
+        settings = msgspec.structs.replace(settings, ascii=True)
+        sys.stderr.reconfigure(errors="replace")  # type: ignore[union-attr]
+    shown = EosApp(run, settings.fps, settings.ascii, settings.theme, tour, beside)
+    status = shown.run(mouse=settings.mouse)
+    if status is None:
+        status = shown.return_code or 0
+    if shown.seen is not None and status != HANGUP_STATUS and IN_BROWSER not in os.environ:  # else there is nobody to tell
+        print(farewell(shown.seen))
+    return status
+
+
+def farewell(run: Run) -> str:
+    """One line on where a run stands, and how to see it again."""
+    name = harmless(run.name)
+    if not run.path.is_dir():
+        return f"run {name} was removed"
+    state, condition = run.state(), run.liveness()
+    if condition == "paused":
+        return f"run {name} is paused at step {state.step}; eos attach {name} reopens it"
+    if condition in LIVE:
+        return f"run {name} goes on; eos attach {name} reopens it"
+    if state.outcome is not None:
+        return f"run {name}: {harmless(state.outcome.text)}"
+    return f"run {name} is {condition} since step {state.step}; eos resume {name} goes on from its last checkpoint"
+
+
+def need_terminal(told: Mapping[str, Any]) -> View:
+    """The settings in force. Raises UserError where they are wrong, or no view can be drawn."""
+    settings = need_view(told)
+    if IN_BROWSER not in os.environ:
+        _need_screen()
+    return settings
+
+
+def need_view(told: Mapping[str, Any]) -> View:
+    """The settings in force: what the command line tells, then the file. Raises UserError where they are wrong."""
+    fps = told.get("fps")
+    if fps is not None and not SLOWEST <= fps <= FASTEST:
+        raise UserError(f"--fps {fps:g}: expected a number from {SLOWEST:g} to {FASTEST:g}")
+    settings = config.load().config
+    keys.remap(config.key_changes(settings))
+    return msgspec.structs.replace(settings.view, **told).settled()
+
+
+def _need_screen() -> None:
+    if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
+        raise UserError("this is not a terminal, so nothing can be shown here; `eos demo --headless` runs without one")
+    kind = os.environ.get("TERM", "")
+    if kind in ("", "dumb", "unknown"):
+        raise UserError(f'TERM = "{kind}" names no terminal that can draw; `eos demo --headless` runs without one')
