@@ -4,6 +4,7 @@ stdout carries the data, stderr the story. Exit status: 0 done; 2 bad input, tol
 (diverged, failed, crashed); 130 interrupted with Ctrl-C, the engine stopped cleanly; 141 nobody reads stdout any more.
 """
 
+import gc
 import importlib
 import shutil
 import sys
@@ -336,6 +337,7 @@ def work(directory: str, *, meeting: Meeting = AS_TOLD) -> int:
     # Options alone: engines that a sweep starts inherit the environment, and each is at a run of its own.
     run, group = Run(directory), meeting.group(environment={})
     with Writer(run) as writer:  # the lock first: where importing jax takes long, a run without one would look crashed
+        gc.disable()  # until there is a row: what is imported and traced up to it stays
         from engine import runner
 
         return runner.work(run, writer, group)

@@ -121,7 +121,7 @@ def leave(
     """Read all there is about the old θ†, and advance gradient descent, the flow and the predictions.
 
     `measured` is what `curvature.measure_all` gives at gradient descent's θ, `on_flow` what `curvature.solve_at` does on the flow where
-    it is due, and `along`, loss and gradient, is where the generalized prediction lies on the line along u: one of the places `found`.
+    it is due, and `along`, loss and slope, is where the generalized prediction lies on the line along u: one of the places `found`.
     """
     point, images = measured
     center, eta, dtype = state.center, rules.learning_rate, plan.curvature
@@ -134,7 +134,8 @@ def leave(
     spent, scored, advanced = state.costs.plus(point.eigen.hvps, 1), state.scores, None
     look = (point.loss < rules.loss_goal) & (rules.loss_goal > 0)
     if plan.forms:
-        forecast, slope = tr.forecast(center, found, along, eta)
+        loss, slope = along
+        forecast = tr.forecast(center, found, loss, eta)
         scored = scores.observe(state.scores, state.step, forecast.x, found.x[0], _delta(center), rules.horizon_tolerance)
         read |= _forecast(plan.forms, forecast, state.scores, scored, state.step)
         if "transported" in plan.forms:
@@ -163,6 +164,7 @@ def stay(passed: Passed) -> tuple[Moving, Readings, Array]:
 class Tried(NamedTuple):
     """Where linearised projections have come to."""
 
+    guess: Array  # (p,) Lemma 13's, with what the tolerances left of the last one
     aim: Array  # (p,) where to measure next
     start: Array  # (2, p) for the eigensolver there
     point: Point  # the last one measured, slid along u
@@ -178,14 +180,15 @@ class Tried(NamedTuple):
 def aim(rules: Rules, state: Moving) -> Tried:
     """Where to look for the next θ† first: Lemma 13's guess with what it left out last time."""
     center = state.center
-    guess = tr.first_guess(center, rules.learning_rate) + state.remainder + state.correction  # what it leaves out changes little
-    return aimed(guess, _ahead(*state.center_bases), center.point, center.grad_sharpness)
+    guess = tr.first_guess(center, rules.learning_rate) + state.remainder
+    tried = aimed(guess, _ahead(*state.center_bases), center.point, center.grad_sharpness)
+    return tried._replace(aim=guess + state.correction)  # what it leaves out changes little
 
 
 def aimed(theta: Array, start: Array, point: Point, dS: Array) -> Tried:
     """Projections to begin at θ (p,)."""
     no, zero = jnp.array(False), jnp.zeros((), int)
-    return Tried(theta, start, point, dS, no, zero, Costs(zero, zero, zero), no, no)
+    return Tried(theta, theta, start, point, dS, no, zero, Costs(zero, zero, zero), no, no)
 
 
 @jax.jit
@@ -197,13 +200,13 @@ def judge(rules: Rules, tried: Tried, measured: tuple[Point, Array], dS: Array, 
     eta, (point, images) = rules.learning_rate, measured
     slid, turned = tr.slide(point, images[0], dS)
     kept = jax.tree.map(lambda a, b: jnp.where(turned <= SLIDES, a, b), slid, point)
-    gap, along = tr.project(kept, dS, eta).residuals
+    theta, (gap, along) = tr.project(kept, dS, eta)
     within = (gap <= rules.sharpness_tolerance) & (turned <= rules.gradient_tolerance)
     done = within | (tried.taken >= rules.max_projections) | ~jnp.isfinite(gap)
     costs = tried.costs.plus(point.eigen.hvps, 1, jnp.asarray(afresh, int))
     usable = (gap <= HOPELESS) & (along <= HOPELESS)  # False for NaN
     return Tried(
-        tr.project(point, dS, eta).theta, sharpened(point.eigen, images), kept, dS, jnp.asarray(afresh), tried.taken + ~done, costs,
+        tried.guess, theta, sharpened(point.eigen, images), kept, dS, jnp.asarray(afresh), tried.taken + ~done, costs,
         usable, done,
     )
 
@@ -213,11 +216,11 @@ def arrive(plan: Plan, rules: Rules, state: Moving, passed: Passed, tried: Tried
     """The step once θ† has moved to where projections ended, with ∇S there."""
     eta, u = rules.learning_rate, state.center.top_eigenvector
     center = taylor_center(tried.point, dS, u)
-    next_u, guess, onward = center.top_eigenvector, tr.first_guess(state.center, eta), tr.project(center.point, dS, eta)
+    next_u, onward = center.top_eigenvector, tr.project_center(center, eta)
     overlap = jnp.abs(next_u @ u)
     moved = passed.moved._replace(
         center=center, center_bases=followed_by(state.center_bases, tried.start), projections=tried.taken,
-        correction=onward.theta - guess - state.remainder, remainder=onward.theta - center.theta, overlap=overlap,
+        correction=onward.theta - tried.guess, remainder=onward.theta - center.theta, overlap=overlap,
         costs=tried.costs.plus(grad_sharpness=jnp.asarray(~tried.afresh, int)),
         predictions=state.predictions if passed.advanced is None else tr.carry(passed.advanced, next_u),
     )
@@ -296,9 +299,9 @@ def _delta(center: TaylorCenter) -> Array:
 def _about_center(center: TaylorCenter, state: Moving, eta: float) -> Read:
     return {
         "constrained.loss": center.loss, "constrained.sharpness": center.sharpness, "constrained.lambda2": center.eigen.values[1],
-        "constrained.alpha": center.alpha, "constrained.beta": center.beta, "constrained.gradient_norm": jnp.linalg.norm(center.grad),
+        "constrained.alpha": center.alpha, "constrained.beta": center.beta, "constrained.gradient_norm": center.grad_norm,
         "constrained.skew": center.skew, "constrained.sharpness_gap": jnp.abs(center.sharpness - 2 / eta),
-        "constrained.gradient_along_u": jnp.abs(center.grad @ center.top_eigenvector),
+        "constrained.gradient_along_u": jnp.abs(center.grad_along_u),
         "constrained.eigen_residual": center.eigen.residuals[0], "constrained.projections": state.projections,
         "constrained.overlap": state.overlap,
     }

@@ -212,6 +212,12 @@ def loss_and_gradient(problem: Problem, theta: Array) -> tuple[Array, Array]:
     return jax.value_and_grad(problem.loss)(theta)
 
 
+@jax.jit
+def loss_along(problem: Problem, theta: Array, direction: Array) -> tuple[Array, Array]:
+    """L(θ) and its slope ∇L(θ)·d along a direction d (p,), in θ's number format."""
+    return jax.jvp(problem.loss, (theta,), (direction.astype(theta.dtype),))
+
+
 def sharpness_at(problem: Problem, theta: Array, start: Array, tolerance: float, curvature_dtype: str) -> Eigenpairs:
     """The top eigenpairs at θ alone."""
     return solve_at(problem, theta, start, tolerance, curvature_dtype)[0]
@@ -253,6 +259,8 @@ class TaylorCenter(NamedTuple):
     alpha: Array  # −∇L·∇S
     beta: Array  # ‖∇S⊥‖²
     skew: Array  # ∇S·u
+    grad_norm: Array  # ‖∇L‖
+    grad_along_u: Array  # ∇L·u: 0 but for the tolerance
 
     @property
     def point(self) -> Point:
@@ -281,4 +289,5 @@ def taylor_center(point: Point, dS: Array, previous_u: Array) -> TaylorCenter:
     return TaylorCenter(
         theta=point.theta, loss=point.loss, grad=point.grad, eigen=point.eigen, top_eigenvector=u, grad_sharpness=dS,
         grad_sharpness_perp=dS_perp, alpha=-point.grad @ dS, beta=dS_perp @ dS_perp, skew=skew,
+        grad_norm=jnp.linalg.norm(point.grad), grad_along_u=point.grad @ u,
     )

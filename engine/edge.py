@@ -179,7 +179,7 @@ def _afresh(setup: Setup, theta: Array, start: Array, previous_u: Array, eta: fl
 
 def _remainder(center: TaylorCenter, eta: float) -> Array:
     """What the tolerances left of the way to the stable set."""
-    return tr.project(center.point, center.grad_sharpness, eta).theta - center.theta
+    return tr.project_center(center, eta).theta - center.theta
 
 
 def _rules(setup: Setup, eta: float, edge_step: int) -> Rules:
@@ -203,9 +203,10 @@ def _take(setup: Setup, state: EdgeState, limit: int, alone: bool) -> tuple[Movi
     plan = Plan(spec.tracking.predictions, spec.precision.curvature, most)
     rules = _rules(setup, state.clock.learning_rate, state.edge_step)
     if not forms_hessian(state.theta):
+        begun = None if alone else stretch.begin(problem, plan, rules, moving)
         point, images, bases, events = spectrum.read(setup, moving.theta, coupled.ahead(moving), moving.bases, state.clock)
         moving = moving._replace(bases=bases)
-        moved, read, verdict = stretch.one(problem, plan, rules, moving, (point, images), alone)
+        moved, read, verdict = stretch.one(problem, plan, rules, moving, (point, images), begun)
         found = int(verdict)
         return moving if found >= coupled.GROW else moved, read, found, events
     moved, read, found = stretch.advance(problem, plan, rules, moving, limit, alone)

@@ -6,6 +6,7 @@ once, so that a killed engine, resumed, repeats no step under other conditions t
 """
 
 import errno
+import gc
 import os
 import platform
 import signal
@@ -99,7 +100,9 @@ class Runner:
     def work(self) -> Outcome:
         """Run to the end. Whatever goes wrong becomes an outcome; rows already written stay."""
         for _ in self.blocks():
-            pass
+            if not gc.isenabled():
+                gc.freeze()
+                gc.enable()
         assert self.outcome is not None
         return self.outcome
 

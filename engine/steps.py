@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array
 
 from engine import trajectories as tr
-from engine.curvature import TaylorCenter, grad_sharpness, loss_and_gradient, measure, random_start, taylor_center
+from engine.curvature import TaylorCenter, grad_sharpness, loss_along, measure, random_start, taylor_center
 from engine.errors import UserError
 from engine.problem import Problem, require_x64
 from engine.spec import Prediction
@@ -53,7 +53,7 @@ def stable_point(
     vectors = None if previous is None else previous.eigen.vectors
     for _ in range(most + 1):
         center = center_at(problem, theta, vectors, tolerance)
-        theta, left = tr.project(center.point, center.grad_sharpness, learning_rate)
+        theta, left = tr.project_center(center, learning_rate)
         if max(float(left.sharpness), float(left.gradient)) <= tolerance:
             return center if previous is None else taylor_center(center.point, center.grad_sharpness, previous.top_eigenvector)
         vectors = center.eigen.vectors
@@ -85,6 +85,6 @@ def predicted_step(
     slope = jnp.zeros((), v.dtype)
     if form == "generalized":
         found = tr.places(center, v, alone)
-        slope = tr.forecast(center, found, loss_and_gradient(problem, found.along), learning_rate)[1]
+        slope = loss_along(problem, found.along, center.top_eigenvector)[1]
     advance = tr.predict(problem, center, alone, slope, learning_rate, dtype)
     return getattr(tr.carry(advance, following.top_eigenvector), form)

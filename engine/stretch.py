@@ -6,6 +6,7 @@ approach: inlined into one function they would take five times as long to compil
 """
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +32,7 @@ from engine.coupled import (
     leave,
     stay,
 )
-from engine.curvature import Point, TaylorCenter, grad_sharpness, loss_and_gradient, measure_all, solve_at, taylor_center
+from engine.curvature import Point, TaylorCenter, grad_sharpness, loss_along, measure_all, solve_at, taylor_center
 from engine.problem import Problem
 from engine.spec import FOLLOWED_FROM
 from engine.trajectories import Places, places
@@ -111,21 +112,34 @@ def _step(problem: Problem, plan: Plan, rules: Rules, state: Moving, alone: bool
     return moved, read, jnp.where(grow, GROW, verdict)
 
 
+class Begun(NamedTuple):
+    """The first look at where the next θ† is expected, under way: it needs nothing of gradient descent."""
+
+    tried: Tried
+    measured: tuple[Point, Array]
+
+
+def begin(problem: Problem, plan: Plan, rules: Rules, state: Moving) -> Begun:
+    """Have the device begin with what `one` waits for first."""
+    tried = aim(rules, state)
+    return Begun(tried, measure_all(problem, tried.aim, tried.start, rules.eigen_tolerance, plan.curvature))
+
+
 def one(
-    problem: Problem, plan: Plan, rules: Rules, state: Moving, measured: tuple[Point, Array], alone: bool = False
+    problem: Problem, plan: Plan, rules: Rules, state: Moving, measured: tuple[Point, Array], begun: Begun | None
 ) -> tuple[Moving, Readings, Array]:
     """One step from what is `measured` at gradient descent's θ, out of functions that are compiled each for itself.
 
-    The host waits once or twice, for a projection. `alone` leaves θ† where it is.
+    The host waits once or twice, for a projection. Without one `begun`, θ† stays where it is.
     """
     dtype = plan.curvature
     on_flow = measured[0].eigen, measured[1]
     if state.flow.size and (int(state.step) - rules.edge_step) % rules.flow_sharpness_every == 0:
         on_flow = solve_at(problem, state.flow, ahead_of_flow(state.flow_bases), LOOSE_TOLERANCE, dtype, wanted=1)
     passed = leave(problem, plan, rules, state, measured, on_flow, *_places(problem, plan, state))
-    if alone:
+    if begun is None:
         return stay(passed)
-    tried = settle(problem, rules, aim(rules, state), dtype)
+    tried = settle(problem, rules, judge(rules, begun.tried, begun.measured, begun.tried.dS, False), dtype)
     return arrive(plan, rules, state, passed, tried, _newest(problem, tried, dtype))
 
 
@@ -150,11 +164,11 @@ def _newest(problem: Problem, tried: Tried, dtype: str) -> Array:
 
 
 def _places(problem: Problem, plan: Plan, state: Moving) -> tuple[Places, tuple[Array, Array]]:
-    """Where gradient descent and the predictions are about θ†, and loss and gradient where the generalized one lies along u, in the
-    format of the curvature: those of θ† where it is not followed."""
+    """Where gradient descent and the predictions are about θ†, and loss and slope where the generalized one lies along u, in the format
+    of the curvature: the loss at θ† where it is not followed."""
     center, dtype = state.center, state.theta.dtype
     found = places(center, state.theta - center.theta, state.predictions)
     if "generalized" not in plan.forms:
-        return found, (center.loss, center.grad)
-    loss, grad = loss_and_gradient(problem, found.along.astype(plan.curvature))
-    return found, (loss.astype(dtype), grad.astype(dtype))
+        return found, (center.loss, jnp.zeros((), dtype))
+    loss, slope = loss_along(problem, found.along.astype(plan.curvature), center.top_eigenvector)
+    return found, (loss.astype(dtype), slope.astype(dtype))

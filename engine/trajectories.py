@@ -76,14 +76,28 @@ def project(point: Point, dS: Array, learning_rate: float) -> Projection:
 
     There the constraint pushes, and a trajectory slides along S = 2/η.
     """
-    dtype, norm = point.theta.dtype, jnp.linalg.norm(point.grad)
-    u, sharpness = point.eigen.vectors[0].astype(dtype), point.eigen.sharpness.astype(dtype)
+    u = point.eigen.vectors[0].astype(point.theta.dtype)
     u = u / jnp.linalg.norm(u)
-    gap = sharpness - 2 / learning_rate
-    gap = jnp.where(point.grad @ dS < 0, gap, jnp.maximum(gap, 0))
-    along = u @ point.grad
     dS_perp = dS - u * (u @ dS)
-    landed = point.theta - gap / (dS_perp @ dS_perp) * dS_perp - u * along / sharpness
+    alpha, beta, norm, along = -point.grad @ dS, dS_perp @ dS_perp, jnp.linalg.norm(point.grad), point.grad @ u
+    return _landed(point.theta, u, point.eigen.sharpness, dS_perp, alpha, beta, norm, along, learning_rate)
+
+
+def project_center(center: TaylorCenter, learning_rate: float) -> Projection:
+    """`project` from where the loss is expanded about: what it needs is known there."""
+    return _landed(
+        center.theta, center.top_eigenvector, center.sharpness, center.grad_sharpness_perp, center.alpha, center.beta, center.grad_norm,
+        center.grad_along_u, learning_rate,
+    )
+
+
+def _landed(
+    theta: Array, u: Array, sharpness: Array, dS_perp: Array, alpha: Array, beta: Array, norm: Array, along: Array, learning_rate: float
+) -> Projection:
+    sharpness = sharpness.astype(theta.dtype)
+    gap = sharpness - 2 / learning_rate
+    gap = jnp.where(alpha > 0, gap, jnp.maximum(gap, 0))
+    landed = theta - gap / beta * dS_perp - u * along / sharpness
     return Projection(landed, Residuals(jnp.abs(gap) * learning_rate / 2, jnp.abs(along) / jnp.where(norm == 0, 1, norm)))
 
 
@@ -173,14 +187,14 @@ def places(center: TaylorCenter, v: Array, predictions: Predictions) -> Places:
 
 
 @jax.jit
-def forecast(center: TaylorCenter, found: Places, along: tuple[Array, Array], learning_rate: float) -> tuple[Forecast, Array]:
-    """Theorem 1 read off each prediction, and F'(x⋆) of the generalized one, (); `along` has loss and gradient at its place along u.
+def forecast(center: TaylorCenter, found: Places, loss: Array, learning_rate: float) -> Forecast:
+    """Theorem 1 read off each prediction; `loss` is that at the place of the generalized one along u.
 
     Loss L(θ†) + x²/η (the generalized form: L(θ†) + F(x)), sharpness S(θ†) + y + (∇S·u)x.
     """
-    (loss, grad), x, y = along, found.x[1:], found.y[1:]
+    x, y = found.x[1:], found.y[1:]
     losses = (center.loss + x**2 / learning_rate).at[0].set(loss)
-    return Forecast(x, y, losses, center.sharpness + y + center.skew * x), grad @ center.top_eigenvector
+    return Forecast(x, y, losses, center.sharpness + y + center.skew * x)
 
 
 class Advance(NamedTuple):

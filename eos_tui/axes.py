@@ -5,6 +5,7 @@ data, kept while the data fit, and given up only when little of them is used.
 """
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 PAD = 0.10
@@ -55,6 +56,7 @@ def settle(previous: Limits | None, lo: float, hi: float, log: bool = False) -> 
     return Limits(max(wanted_lo - pad, floor), wanted_hi + pad)
 
 
+@lru_cache(maxsize=64)
 def ticks(limits: Limits, count: int) -> Ticks:
     """About `count` round values within the limits, labelled alike; a common power of ten is set apart where it saves room."""
     step = _round_step(limits.span / max(count, 1))
@@ -71,6 +73,7 @@ def ticks(limits: Limits, count: int) -> Ticks:
     return Ticks(values, _labels(tuple(value / scale for value in values), step / scale), exponent)
 
 
+@lru_cache(maxsize=64)
 def log_ticks(limits: Limits, count: int) -> Ticks:
     """Ticks of an axis whose limits are powers of ten: decades, or round values where it spans less than one."""
     first, last = math.ceil(limits.lo - 1e-9), math.floor(limits.hi + 1e-9)
@@ -83,6 +86,7 @@ def log_ticks(limits: Limits, count: int) -> Ticks:
     return Ticks(tuple(float(k) for k in powers), tuple(_power(k) for k in powers))
 
 
+@lru_cache(maxsize=64)
 def step_ticks(start: float, stop: float, count: int) -> Ticks:
     """Ticks of the axis of steps: whole numbers, with k, M, G for thousands and up."""
     step = max(1.0, _round_step((stop - start) / max(count, 1)))
