@@ -4,7 +4,6 @@ stdout carries the data, stderr the story. Exit status: 0 done; 2 bad input, tol
 (diverged, failed, crashed); 130 interrupted with Ctrl-C, the engine stopped cleanly; 141 nobody reads stdout any more.
 """
 
-import gc
 import importlib
 import shutil
 import sys
@@ -17,7 +16,7 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
 
 import engine
-from engine import control_cli, data_cli, hosts, launch, records_cli, store, sweep_cli
+from engine import control_cli, data_cli, hosts, launch, records_cli, store, sweep_cli, worker
 from engine import fork as forks
 from engine.data.catalog import ready
 from engine.ending import ended
@@ -28,7 +27,7 @@ from engine.launch import BAD_ENDS
 from engine.options import AS_TOLD, DataDir, Meeting, Overrides, Switch
 from engine.printed import harmless, print_json, print_line, print_pairs, print_table
 from engine.spec import DEFAULT_PRESET, Network, Own, RunSpec, load_spec, preset_names
-from engine.store import Run, Writer, resolve
+from engine.store import Run, resolve
 from engine.summary import Summary, summarize, words
 
 MARGIN = "    "
@@ -335,12 +334,7 @@ def bench(
 def work(directory: str, *, meeting: Meeting = AS_TOLD) -> int:
     """Be the engine of a run directory. The other commands start this one."""
     # Options alone: engines that a sweep starts inherit the environment, and each is at a run of its own.
-    run, group = Run(directory), meeting.group(environment={})
-    with Writer(run) as writer:  # the lock first: where importing jax takes long, a run without one would look crashed
-        gc.disable()  # until there is a row: what is imported and traced up to it stays
-        from engine import runner
-
-        return runner.work(run, writer, group)
+    return worker.work(directory, meeting.group(environment={}))
 
 
 def _see_through(run: Run, pid: int, json: bool) -> int:

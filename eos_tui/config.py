@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 import platformdirs
-from textual.keys import Keys, key_to_character
 
 from engine.errors import UserError, one_of
 from eos_tui import keys
@@ -154,6 +153,8 @@ def is_key(name: str) -> bool:
         return False
     if len(last) == 1:
         return last.isprintable()
+    from textual.keys import Keys, key_to_character
+
     return last in {key.value for key in Keys} or key_to_character(last) is not None
 
 

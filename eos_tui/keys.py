@@ -7,12 +7,12 @@ Ctrl-a, -b, -s, -q and -z are left alone: tmux, screen and flow control take the
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Literal, NamedTuple
-
-from textual.binding import Binding
-from textual.keys import _normalize_key_list, format_key
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from engine.errors import UserError
+
+if TYPE_CHECKING:  # Textual is imported where it is needed: headless runs do without
+    from textual.binding import Binding
 
 Place = Literal["dashboard", "tour", "launcher", "anywhere"]
 PLACES: dict[Place, str] = {
@@ -179,6 +179,8 @@ _remapped: dict[str, str] = {}
 
 def remap(changes: Mapping[str, str]) -> None:
     """Give actions other keys, by id; all others have those of the table. Raises UserError where two would share a key."""
+    from textual.keys import _normalize_key_list
+
     _remapped.clear()
     _remapped.update({ident: _normalize_key_list(keys) for ident, keys in changes.items()})
     for place in PLACES:
@@ -207,6 +209,8 @@ def table() -> tuple[Key, ...]:
 
 def _shown(key: str) -> str:
     """A key as help prints it: Textual's own sign for the last part, `ctrl+` and `shift+` before it."""
+    from textual.keys import format_key
+
     *modifiers, last = key.split("+") if key != "+" else [key]
     return "+".join([*modifiers, last if last == "enter" else format_key(last)])
 
@@ -220,8 +224,10 @@ MOUSE: tuple[tuple[str, str], ...] = (
 """What the mouse does on the dashboard."""
 
 
-def bindings(place: Place) -> list[Binding]:
+def bindings(place: Place) -> "list[Binding]":
     """The Textual bindings of a place."""
+    from textual.binding import Binding
+
     return [
         Binding(key.keys, key.action, key.label, key_display=key.shown, tooltip=key.help, show=key.rank > 0, id=key.id)
         for key in TABLE

@@ -15,12 +15,12 @@ import msgspec
 
 from engine.ending import ended
 from engine.errors import UserError
+from engine.launch import LIVE
 from engine.printed import harmless
 from engine.store import Run, resolve
 from eos_tui import config, keys
 from eos_tui.config import View
 from eos_tui.pace import FASTEST, SLOWEST
-from eos_tui.source import LIVE
 
 IN_BROWSER = "TEXTUAL_DRIVER"
 """Set where Textual draws into a browser: `eos serve` starts `eos` that way, with pipes for a terminal."""

@@ -20,7 +20,6 @@ from engine.store import EventTail, Liveness, RowTail, Run, State
 from eos_tui.replay import Replay, as_it_stood
 from eos_tui.series import History, with_values
 
-LIVE = ("starting", "running", "paused")
 OVER = ("finished", "crashed", "removed")
 """Conditions in which no row comes any more."""
 BLOCK = 16384
@@ -144,7 +143,7 @@ class Source:
     @property
     def live(self) -> bool:
         """Whether an engine is there to take commands."""
-        return self.condition in LIVE
+        return self.condition in launch.LIVE
 
     @property
     def step(self) -> int:

@@ -11,6 +11,7 @@ from textual.binding import BindingType
 from textual.containers import Grid
 from textual.widgets import Static
 
+from engine.launch import LIVE
 from engine.spec import Phase
 from engine.store import Run
 from eos_tui import axes, panels
@@ -19,7 +20,7 @@ from eos_tui.pace import RESTING_SECONDS
 from eos_tui.plots import Window
 from eos_tui.screens.driving import ACTIONS
 from eos_tui.screens.viewing import Panel, Viewing, first_edge
-from eos_tui.source import LIVE, News, Source
+from eos_tui.source import News, Source
 from eos_tui.widgets.footer import Footer
 from eos_tui.widgets.header import Header
 from eos_tui.widgets.journal import Journal

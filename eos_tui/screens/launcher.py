@@ -19,7 +19,7 @@ from engine.store import Run, State
 from eos_tui.keys import Place, bindings
 from eos_tui.screens.ground import Ground
 from eos_tui.screens.prompts import Confirm
-from eos_tui.source import LIVE, Condition, cleaned
+from eos_tui.source import Condition, cleaned
 from eos_tui.theme import role_color
 from eos_tui.widgets.footer import Footer
 from eos_tui.widgets.header import SIGNS
@@ -196,7 +196,7 @@ class Launcher(Ground):
         sign, plain, word, role = SIGNS[entry.condition]
         state = entry.state
         muted = role_color(self.app.theme, "muted")
-        rate = f"{state.rate:.3g} steps/s" if entry.condition in LIVE else ""
+        rate = f"{state.rate:.3g} steps/s" if entry.condition in launch.LIVE else ""
         return Content.assemble(
             (f"{plain if self.app.ascii else sign} ", role_color(self.app.theme, role)),
             (entry.run.name, "bold"),

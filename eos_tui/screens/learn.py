@@ -23,7 +23,7 @@ from eos_tui.lessons import STEPS, Step, Table, happened
 from eos_tui.plots import PlotSpec, Window
 from eos_tui.screens.driving import Driving
 from eos_tui.series import History
-from eos_tui.source import LIVE, News, Source
+from eos_tui.source import News, Source
 from eos_tui.theme import role_color
 from eos_tui.timeline import Timeline
 from eos_tui.widgets.footer import Footer
@@ -88,7 +88,7 @@ class Trip:
 
     def tell(self, command: AnyCommand) -> None:
         """Leave a command, where there is an engine to take it."""
-        if self.source.run.liveness() in LIVE:
+        if self.source.run.liveness() in launch.LIVE:
             send(self.source.run.path, command)
 
 
@@ -262,7 +262,7 @@ class Learn(Driving):
         step, source = self.step, self.source
         last = self.at + 1 == len(STEPS)
         if self.seen_at is None:
-            if source.condition not in LIVE:
+            if source.condition not in launch.LIVE:
                 why = f"The run is {source.condition} before: {step.waits_for}. Space goes on."
                 return Content.assemble((why, self._color("warn")))
             value = source.history.last(step.gauge) if step.gauge and source.history.has(step.gauge) else math.nan
@@ -273,7 +273,7 @@ class Learn(Driving):
         done = Content.assemble((f"{'+' if self.ascii else '✓'} At step {at:,.0f}: {step.waits_for}. ", f"bold {self._color('good')}"))
         if last:
             return done + Content("That was the tour: o opens this run, esc the launcher.")
-        waits = "The engine waits. " if source.condition in LIVE else ""
+        waits = "The engine waits. " if source.condition in launch.LIVE else ""
         if self.by_itself:
             return done + Content(f"{waits}On in {max(self._seconds_left(), 0):.0f} s; space now, a holds.")
         return done + Content(f"{waits}Space goes on.")
