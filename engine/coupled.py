@@ -3,10 +3,9 @@
 Order inside a step: measure everything about the old θ†; advance gradient descent, the flow and every prediction about the old θ†
 (`leave`); move θ† last, by projections from where it is expected (`aim`, `judge`, `arrive`). `stretch` puts the parts together.
 
-Eigenvectors are extrapolated: that of θ†, which moves smoothly, from its last two. That of gradient descent is this one and what it
-turns by for each unit of x, which changes slowly too, but differs on the two sides of θ† between which gradient descent alternates:
-it is extrapolated from two and four steps ago. Both starts are then mostly within the tolerance as they are, and each pair costs one
-product.
+Eigenvectors are extrapolated: that of θ†, which moves smoothly, from its last two. That of gradient descent is this one and a turn,
+which goes with x where it swings with it, and differs on the two sides of θ† between which gradient descent alternates: it is extrapolated
+from two and four steps ago. Both starts are then mostly within the tolerance as they are, and each pair costs one product.
 """
 
 from functools import partial
@@ -52,7 +51,8 @@ class Moving(NamedTuple):
     step: Array  # ()
     theta: Array  # (p,) gradient descent
     bases: Array  # (2, k, p) its top eigenvectors, two steps ago first: it alternates
-    turns: Array  # (4, p) what the first differed by from that of the centre, over x, four steps ago first
+    turns: Array  # (4, p) what the first differed by from that of the centre, four steps ago first,
+    swings: Array  # (4,) and x there
     center: TaylorCenter
     center_bases: Array  # (2, 2, p) the top eigenvectors at the centre before, and at this one, to start the solver from
     projections: Array  # () that the centre took
@@ -146,7 +146,7 @@ def leave(
     vectors = sharpened(point.eigen, images)
     moved = state._replace(
         step=state.step + 1, theta=state.theta - eta * point.grad, scores=scored, bases=followed_by(state.bases, vectors),
-        turns=followed_by(state.turns, turn(vectors[0], center.top_eigenvector, found.x[0])),
+        turns=followed_by(state.turns, turn(vectors[0], center.top_eigenvector)), swings=followed_by(state.swings, found.x[0]),
     )
     if state.flow.size:
         moved, told, spent = _flow(problem, rules, moved, on_flow, spent, dtype)
@@ -243,21 +243,27 @@ SLIDES = 1e-3
 """How far u may turn on a slide of a point that misses its tolerances: farther, the point stays where it was measured."""
 
 
+STEADY = 2.0
+"""How much x may have grown or shrunk in four steps for turns to go with it: beyond, it passed through nothing."""
+
+
 @jax.jit
 def ahead(state: Moving) -> Array:
     """A start for the eigensolver at gradient descent's θ, (k, p): what it needs no more than two products from."""
     u, last = state.center.top_eigenvector, state.bases[0]
     x = u @ (state.theta - state.center.theta)
-    first = u.astype(last.dtype) + x.astype(last.dtype) * (2 * state.turns[2] - state.turns[0])
-    return last.at[0].set(first)
+    grown = x / state.swings[::2]  # in four steps, and in two
+    steady = jnp.all((grown > 1 / STEADY) & (grown < STEADY))  # not where x was 0
+    steady &= state.turns[3] @ state.turns[2] < 0  # they go to and fro: with x, and not with what else lies between θ and θ†
+    four, two = jnp.where(steady, grown, 1).astype(last.dtype)
+    return last.at[0].set(u.astype(last.dtype) + 2 * two * state.turns[2] - four * state.turns[0])
 
 
 @jax.jit
-def turn(vector: Array, u: Array, x: Array) -> Array:
-    """What gradient descent's top eigenvector (p,) differs by from that of the centre, over its x; 0 where x is."""
+def turn(vector: Array, u: Array) -> Array:
+    """What gradient descent's top eigenvector (p,) differs by from that of the centre."""
     u = u.astype(vector.dtype)
-    difference = jnp.where(vector @ u < 0, -vector, vector) / jnp.linalg.norm(vector) - u
-    return jnp.where(x == 0, 0, difference / jnp.where(x == 0, 1, x)).astype(vector.dtype)
+    return jnp.where(vector @ u < 0, -vector, vector) / jnp.linalg.norm(vector) - u
 
 
 @jax.jit

@@ -12,10 +12,10 @@ the number format of θ.
 
 What was tried and dropped: `lobpcg_standard` of jax, whose tolerance grows with p and whose every iteration costs 4 products.
 Quadratic extrapolation of u, which starts at the same residual as linear (7e-5 on digits, where the last u has 1.2e-3): the noise
-that the tolerance leaves in the vectors limits both. For gradient descent's u, extrapolation of u itself (of 40 steps 34 on digits and
-27 on fashion-1000 need a further product, for 17 and none by what u turns by over x), and a fit that takes the steps on the other side
-of θ† in (37 and 34). Extrapolation of the second vector, whose noise is a hundred times larger: it
-starts worse than the last one. The whole step in one compiled function: 27 s to compile where its parts take 7, and no faster on a CPU.
+that the tolerance leaves in the vectors limits both. For gradient descent's u, extrapolation of u itself (of 40 steps 34 on digits
+and 27 on fashion-1000 need a further product, for 17 and none by what u turns by from that of θ†), and a fit that takes the steps on
+the other side of θ† in (37 and 34). Extrapolation of the second vector, whose noise is a hundred times larger: it starts worse than
+the last one. The whole step in one compiled function: 27 s to compile where its parts take 7, and no faster on a CPU.
 """
 
 from functools import partial

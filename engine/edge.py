@@ -46,10 +46,10 @@ def enter(
         return DescentState(clock, clock.step, theta, jnp.stack([basis] * 4), 0), [control.ConstraintLost(step=clock.step, text=text)]
     v, eta = theta - center.theta, clock.learning_rate
     total = unrolled.begin(center, v, tracking.beta_every, tracking.beta_window) if tracking.beta_every else unrolled.absent()
-    turn = coupled.turn(basis[0], center.top_eigenvector, center.top_eigenvector @ v)
+    turn, x = coupled.turn(basis[0], center.top_eigenvector), center.top_eigenvector @ v
     moving = Moving(
         step=jnp.asarray(np.array(clock.step)), theta=theta, bases=jnp.stack([basis] * 2), turns=jnp.stack([turn] * 4),
-        center=center, center_bases=jnp.stack([tried.start] * 2), projections=tried.taken,
+        swings=jnp.stack([x] * 4), center=center, center_bases=jnp.stack([tried.start] * 2), projections=tried.taken,
         correction=nothing, remainder=_remainder(center, eta), overlap=jnp.ones((), theta.dtype),
         predictions=tr.Predictions(*(v if form in tracking.predictions else v[:0] for form in PREDICTIONS)),
         scores=scores.fresh(clock.step),

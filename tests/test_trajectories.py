@@ -80,6 +80,21 @@ def test_lemma_13_predicts_the_step_to_second_order(at_the_edge):
     assert 3.5 < misses[1] / misses[2] < 4.5
 
 
+def test_the_solver_starts_at_gradient_descent_from_what_u_turned_by_before(at_the_edge):
+    """It begins nearer than with the eigenvector of two steps ago, on the same side, while x is nothing and once it swings."""
+    setup, states, _ = at_the_edge
+    misses = []
+    for state in states[6:60:2]:
+        hessian, starts = dense_hessian(setup.problem, state.theta), (coupled.ahead(state.moving)[0], state.moving.bases[0][0])
+        for v in (np.asarray(start / jnp.linalg.norm(start)) for start in starts):
+            misses.append(np.linalg.norm(hessian @ v - (v @ hessian @ v) * v) / (v @ hessian @ v))
+    ours, before = np.reshape(misses, (-1, 2)).T
+    assert np.median(ours) < np.median(before) / 3
+    assert (ours < 1.2 * before).all()
+    still = states[20].moving._replace(swings=jnp.zeros(4), theta=states[20].center.theta)
+    assert jnp.isfinite(coupled.ahead(still)).all()
+
+
 def test_what_is_known_at_a_point_slides_with_it_to_third_order(at_the_edge):
     """Loss, gradient, S and the pair's residual after a slide are those measured there: an eighth of the way off at half the way."""
     setup, states, _ = at_the_edge
