@@ -21,6 +21,8 @@ from engine.printed import harmless
 from engine.store import EventTail, RowTail, Run, State
 
 LOOK_SECONDS = 0.2
+BAR_CELLS, SPARE_CELLS = 24, 6
+"""Width of a progress bar, and of what is between its parts and after them: the terminal's echo of ^C."""
 LINE_SECONDS = 10.0
 """Between two lines of progress where nothing can be redrawn."""
 QUIET = (control.StageChanged, control.Checkpointed, control.Anchored, control.Finished)
@@ -140,19 +142,21 @@ def redraws() -> bool:
 
 
 def _bar(stack: ExitStack) -> Display:
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
+    from rich.text import Text
 
     console = Console(stderr=True, highlight=False)
-    columns = (TextColumn("{task.fields[run]}"), BarColumn(24), TextColumn("{task.description}"))
+    columns = (TextColumn("{task.fields[run]}"), BarColumn(BAR_CELLS), TextColumn("{task.description}"))
     progress = stack.enter_context(Progress(*columns, console=console, transient=True, refresh_per_second=4))
     task = progress.add_task("", run="", total=None)
 
     def draw(followed: Followed, state: State) -> None:
         total = followed.steps_in_all() if state.step else None
-        progress.update(
-            task, total=total, completed=state.step, run=followed.run.name, description=progress_line(followed, state)
-        )
+        line = Text(progress_line(followed, state))  # what does not fit is cut from it, not from name and bar
+        line.truncate(max(console.width - cell_len(followed.run.name) - BAR_CELLS - SPARE_CELLS, 1), overflow="ellipsis")
+        progress.update(task, total=total, completed=state.step, run=followed.run.name, description=line.plain)
 
     return lambda text: console.print(harmless(text), markup=False), draw
 

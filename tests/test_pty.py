@@ -117,7 +117,7 @@ class Terminal:
 
 
 def test_a_run_is_started_paused_left_reopened_where_it_stands_and_stopped(runs):
-    start = ("-m", "eos_tui", "run", "toy", "--name", "live", "--set", "budget.steps=100000000")
+    start = ("-m", "eos_tui", "run", "toy", "--name", "live", "--set", "budget.steps=20000000")
     with Terminal(runs, *start) as terminal:
         terminal.wait_for(r"● live +step +[\d,]*[1-9]", seconds=60)
         terminal.press(" ")
@@ -212,7 +212,7 @@ def test_without_a_terminal_one_line_points_to_headless(runs, command):
 
 
 def test_a_headless_run_on_a_terminal_has_a_bar_that_is_gone_at_its_end(runs):
-    steps = ("--set", "budget.steps=100000000", "--set", "optimizer.learning_rate=0.0001")  # it ends when it is asked to
+    steps = ("--set", "budget.steps=20000000", "--set", "optimizer.learning_rate=0.0001")  # it ends when it is asked to
     with Terminal(runs, "-m", "eos_tui", "run", "phase", "--headless", "--name", "barred", *steps) as terminal:
         terminal.wait_for(r"barred +\S*━.* step \d+", 60)
         terminal.press("\x03")

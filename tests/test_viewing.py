@@ -259,7 +259,7 @@ async def test_a_replay_plays_by_itself(runs):
     async with opened(make_run(runs)) as (app, pilot):
         await pilot.press("g")
         source = app.screen.source
-        source.replay.change_speed(32)
+        source.replay.change_speed(8)
         seen = []
         while not source.replay.over:
             seen.append(len(source.history))
