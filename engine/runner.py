@@ -6,7 +6,6 @@ once, so that a killed engine, resumed, repeats no step under other conditions t
 """
 
 import errno
-import gc
 import os
 import platform
 import signal
@@ -29,6 +28,7 @@ from engine.control import AnyCommand, AnyEvent
 from engine.device import configure, device_words, process_count, version_of
 from engine.errors import BAD_END, UserError, first_line, is_out_of_memory
 from engine.experiment import Experiment
+from engine.garbage import collect_from_here
 from engine.hosts import Group
 from engine.launch import BAD_ENDS
 from engine.spec import Network, Phase, RunSpec
@@ -100,9 +100,7 @@ class Runner:
     def work(self) -> Outcome:
         """Run to the end. Whatever goes wrong becomes an outcome; rows already written stay."""
         for _ in self.blocks():
-            if not gc.isenabled():
-                gc.freeze()
-                gc.enable()
+            collect_from_here()
         assert self.outcome is not None
         return self.outcome
 

@@ -1,7 +1,6 @@
 """The app: one clock, two screens, and a way out that leaves the engine running."""
 
 import asyncio
-import gc
 import os
 import signal
 import time
@@ -23,6 +22,7 @@ from textual.screen import Screen
 
 from engine import store
 from engine.errors import UserError
+from engine.garbage import collect_from_here
 from engine.store import Run
 from eos_tui import clipboard, export, keys, theme
 from eos_tui.diffdisplay import APPLIES, Difference, Screenful
@@ -77,15 +77,6 @@ def _tour(ascii: bool) -> Ground:
     from eos_tui.screens.learn import Learn
 
     return Learn(ascii)
-
-
-def _collect_from_here() -> None:
-    """Collect garbage again where the start was made without, and leave out what stands by now: looking through all of it
-    would stop the view for 70 ms every now and then.
-    """
-    if not gc.isenabled():
-        gc.freeze()
-        gc.enable()
 
 
 class EosApp(App[int], inherit_bindings=False):
@@ -151,7 +142,7 @@ class EosApp(App[int], inherit_bindings=False):
         else:
             await self.push_screen(_dashboard(self.seen, self.ascii, self._beside))
         self.run_worker(self.pace.run(self._draw, self._ask), name="pace")
-        self.call_after_refresh(_collect_from_here)
+        self.call_after_refresh(collect_from_here)
 
     def get_driver_class(self) -> type[Driver]:
         found = super().get_driver_class()

@@ -10,9 +10,9 @@ from rich.terminal_theme import SVG_EXPORT_THEME
 from rich.text import Text
 
 from engine.errors import UserError
+from eos_tui.raster import BRAILLE
 
 FONT, POINTS, MARGIN = "DejaVuSansMono.ttf", 20, 12
-BRAILLE = 0x2800
 DOTS = ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (0, 3), (1, 3))
 """Column and row of the dot of each bit."""
 
