@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from engine import scores
@@ -320,9 +319,9 @@ def _forecast(forms: tuple[str, ...], forecast: tr.Forecast, before: Scores, sco
         "since_anchor": step - scored.anchored, "correlation": scores.correlation(scored), "horizon": scored.horizon,
         "newly_lost": scored.lost - before.lost,
     }
-    followed = np.array([k for k, form in enumerate(PREDICTIONS) if form in forms])
+    followed = [k for k, form in enumerate(PREDICTIONS) if form in forms]
     names = " ".join(f"{PREDICTIONS[k]}.{name}" for name in parts for k in followed)
-    return {names: jnp.concatenate([part[followed] for part in parts.values()])}
+    return {names: jnp.stack([part[k] for part in parts.values() for k in followed])}
 
 
 def _flow(

@@ -88,7 +88,7 @@ def advance(setup: Setup, state: EdgeState, limit: int) -> tuple[EdgeState | Des
     """At most `limit` coupled steps, as rows and events. The next state is a `DescentState` when θ† is given up on the way."""
     tracking, clock, eta = setup.spec.tracking, state.clock, state.clock.learning_rate
     state, told = _anchor_if_due(setup, state)
-    second = float(state.center.eigen.values[1]) * eta
+    second = float(np.asarray(state.center.eigen.values)[1]) * eta
     alone = second >= tracking.second_eigenvalue_limit and tracking.on_second_eigenvalue != "keep"
     occasional, curves = _occasional(setup, state)
     taken, read, verdict, grown = _take(setup, state, 1 if alone else min(limit, _until_due(setup, state)), alone)

@@ -182,7 +182,8 @@ def places(center: TaylorCenter, v: Array, predictions: Predictions) -> Places:
     followed = [k for k, w in enumerate((v, *predictions)) if w.size]
     every = jnp.stack([(v, *predictions)[k] for k in followed])
     found = jnp.linalg.norm(every, axis=1), every @ center.top_eigenvector, every @ center.grad_sharpness_perp
-    distance, x, y = (jnp.full(5, jnp.nan, v.dtype).at[jnp.array(followed)].set(part) for part in found)
+    missing = jnp.full((), jnp.nan, v.dtype)
+    distance, x, y = (jnp.stack([part[followed.index(k)] if k in followed else missing for k in range(5)]) for part in found)
     return Places(distance, x, y, center.theta + x[1] * center.top_eigenvector)
 
 
