@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from engine.curvature import BASIS, Point, measure, random_start, sharpness_at, taylor_center, top_eigenpairs
+from engine.curvature import BASIS, Point, measure, random_start, sharpness_at, solve_at, taylor_center, top_eigenpairs
 from engine.problem import Problem
 
 from small import chebyshev_problem, dense_hessian
@@ -85,3 +85,14 @@ def test_the_center_expands_the_loss():
     np.testing.assert_allclose(center.beta, center.grad_sharpness_perp @ center.grad_sharpness_perp)
     np.testing.assert_allclose(center.alpha, -grad @ dS)
     np.testing.assert_allclose(center.skew, -problem.derivative(theta, 3, u, u) @ u, atol=1e-9)
+
+
+def test_float32_sums_of_many_parameters_do_not_limit_the_residual():
+    """XLA's products on a CPU add up a row of 2e6 numbers to 2e-5 or so."""
+    u = np.random.default_rng(0).standard_normal(2_000_000)
+    u = (u / np.linalg.norm(u)).astype(np.float32)
+    problem = Problem(lambda theta, u: 5 * jnp.sum(theta * u) ** 2 + jnp.sum(theta**2) / 20, jnp.asarray(u))
+    found = solve_at(problem, jnp.zeros(u.size, "float32"), random_start(0, 0, 2, u.size, "float32"), 1e-6, "float32")[0]
+    assert found.residuals[0] < 1e-6
+    assert found.hvps < 20
+    assert float(found.sharpness) == pytest.approx(10.1, rel=1e-6)
