@@ -11,7 +11,8 @@ SCRIPTING = {
     "configure": "engine.device", "Problem": "engine.problem", "from_loss": "engine.own", "from_flax": "engine.own",
     "complaints": "engine.own", "top_eigenpairs": "engine.curvature", "random_start": "engine.curvature", "center_at": "engine.steps",
     "stable_point": "engine.steps", "constrained_step": "engine.steps", "predicted_step": "engine.steps",
-    "displacement": "engine.trajectories",
+    "displacement": "engine.trajectories", "Made": "engine.own", "Eigenpairs": "engine.curvature", "TaylorCenter": "engine.curvature",
+    "Displacement": "engine.trajectories",
 }  # fmt: skip
 """What scripts use, by the module it lies in."""
 

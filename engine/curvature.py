@@ -42,7 +42,7 @@ LOOSE = 1e-2
 class Eigenpairs(NamedTuple):
     """The largest eigenvalues of a Hessian and their unit eigenvectors."""
 
-    values: Array  # (k,) descending
+    values: Array  # (k,) descending; the first is the sharpness S
     vectors: Array  # (k, p)
     residuals: Array  # (k,) ‖Hu−λu‖/|λ1|
     hvps: Array  # () products taken
@@ -53,7 +53,10 @@ class Eigenpairs(NamedTuple):
 
 
 def random_start(seed: int, step: int, count: int, size: int, dtype: str) -> Array:
-    """Random vectors to start the solver from at a step, (count, p). Drawn by numpy: jax's generator takes longer to compile."""
+    """Random vectors to start the solver from at a step, (count, p), the same for the same seed and step.
+
+    Drawn by numpy: jax's generator takes longer to compile.
+    """
     return jnp.asarray(np.random.default_rng([seed, step]).standard_normal((count, size)), dtype)
 
 
@@ -288,17 +291,17 @@ class TaylorCenter(NamedTuple):
     """A point θ† of the constrained trajectory with the expansion of the loss about it, in θ's number format."""
 
     theta: Array  # (p,)
-    loss: Array
+    loss: Array  # () L(θ†)
     grad: Array  # (p,) ∇L
-    eigen: Eigenpairs
+    eigen: Eigenpairs  # the top two
     top_eigenvector: Array  # (p,) u, its sign kept from step to step
     grad_sharpness: Array  # (p,) ∇S
     grad_sharpness_perp: Array  # (p,) ∇S⊥ = ∇S − u(u·∇S)
-    alpha: Array  # −∇L·∇S
-    beta: Array  # ‖∇S⊥‖²
-    skew: Array  # ∇S·u
-    grad_norm: Array  # ‖∇L‖
-    grad_along_u: Array  # ∇L·u: 0 but for the tolerance
+    alpha: Array  # () −∇L·∇S
+    beta: Array  # () ‖∇S⊥‖²
+    skew: Array  # () ∇S·u
+    grad_norm: Array  # () ‖∇L‖
+    grad_along_u: Array  # () ∇L·u: 0 but for the tolerance
 
     @property
     def point(self) -> Point:

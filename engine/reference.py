@@ -8,6 +8,7 @@ from typing import Any
 
 import engine
 
+FIELD = re.compile(r"^    ([a-z]\w*): [^#\n]+(?:# (.+))?$", re.MULTILINE)
 NAME = re.compile(r"`(?:engine\.)?([A-Za-z_]+)`")
 
 
@@ -33,14 +34,21 @@ def section(name: str, value: Any, known: set[str]) -> str:
     if not isinstance(value, ModuleType):
         parts.append(f"```python\n{name}{signature(value)}\n```")
     parts.append(linked(inspect.getdoc(value) or "", known - {name}))
-    members = [f"- `{member}{signature(found)}`: {linked(first_line(found), known)}" for member, found in public(value)]
+    members = [f"- `{field}`{told and f': {told}'}" for field, told in fields(value)]
+    members += [f"- `{member}{signature(found)}`: {linked(first_line(found), known)}" for member, found in public(value)]
     return "\n\n".join([*parts, *(["\n".join(members)] if members else [])])
+
+
+def fields(value: Any) -> list[tuple[str, str]]:
+    """The fields of a NamedTuple with what is said beside each: shapes, symbols."""
+    return FIELD.findall(inspect.getsource(value)) if inspect.isclass(value) and hasattr(value, "_fields") else []
 
 
 def public(value: Any) -> Iterator[tuple[str, Any]]:
     """The documented members of a class, or functions of a module, that are its own."""
     if inspect.isclass(value):
-        yield from ((name, found) for name, found in vars(value).items() if not name.startswith("_") and first_line(found))
+        named = set(getattr(value, "_fields", ()))
+        yield from ((name, found) for name, found in vars(value).items() if name not in named and name[0] != "_" and first_line(found))
     elif isinstance(value, ModuleType):
         own = (pair for pair in vars(value).items() if getattr(pair[1], "__module__", "") == value.__name__)
         yield from ((name, found) for name, found in own if not name.startswith("_") and callable(found) and first_line(found))

@@ -139,12 +139,12 @@ def first_guess(center: TaylorCenter, learning_rate: float) -> Array:
 class Displacement(NamedTuple):
     """Where θ sits about the constrained trajectory θ†, in the two directions that matter."""
 
-    x: Array  # along the top eigenvector: the oscillation
-    y: Array  # along ∇S⊥: first-order change of sharpness
+    x: Array  # () along the top eigenvector: the oscillation
+    y: Array  # () along ∇S⊥: first-order change of sharpness
 
 
 def displacement(v: Array, center: TaylorCenter) -> Displacement:
-    """x = u·v and y = ∇S⊥·v, with v = θ − θ†."""
+    """x = u·v and y = ∇S⊥·v of a displacement v (p,) = θ − θ† (Section 4): a length in parameter space, and a sharpness."""
     return Displacement(center.top_eigenvector @ v, center.grad_sharpness_perp @ v)
 
 
