@@ -95,7 +95,7 @@ def run(preset: str | RunSpec, *, overrides: Sequence[str] = (), name: str | Non
 def stream(preset: str | RunSpec, *, overrides: Sequence[str] = (), name: str | None = None, **fields: Any) -> Iterator[dict[str, float]]:
     """Run in this process, and give each row as it is recorded, by column name; NaN where there is no value.
 
-    Arguments and errors as for `run`. Closing the iterator stops the run, with a checkpoint where it stands to go on from.
+    Arguments and errors as for `run`. Closing the iterator stops the run, with a checkpoint to go on from.
     """
     stepping = _Stepping(preset, overrides, name, fields)
     names = [column.name for column in stepping.run.columns]

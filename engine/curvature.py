@@ -189,8 +189,10 @@ def _with_row(rows: Array, k: Array, row: Array) -> Array:
 
 
 def _orthonormal(start: Array, wanted: int | Array) -> Array:
-    """Orthonormal rows that span the first `wanted` of `start` (k, p), nothing after them: those next to them (Löwdin) where they are
-    as far from dependent as eigenvectors of last time are, else by `_orthogonalise`."""
+    """Orthonormal rows that span the first `wanted` of `start` (k, p), with rows of zeros after them.
+
+    All at once (Löwdin's, which are the nearest) where the rows are as independent as the eigenvectors of the last step; else one by one.
+    """
     inside = jnp.arange(len(start)) < wanted
     gram = jax.vmap(partial(_along_each, start))(start).astype(jnp.float64)
     size = jnp.sqrt(jnp.diag(gram))

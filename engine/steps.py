@@ -21,7 +21,7 @@ from engine.spec import Prediction
 
 
 def center_at(problem: Problem, theta: Array, start: Array | None = None, tolerance: float = 1e-6) -> TaylorCenter:
-    """The expansion of the loss about any θ (p,): L, ∇L, the top two eigenpairs, ∇S, α, β (Sections 3 and 4).
+    """The expansion of the loss about any θ (p,): L, ∇L, the top two eigenpairs, ∇S, α (Assumption 1), β.
 
     `start` (2, p) are vectors to start the eigensolver from, random ones when not given. Raises UserError when the top pair's
     relative residual ‖Hu−Su‖/S stays above `tolerance`.

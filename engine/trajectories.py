@@ -144,7 +144,7 @@ class Displacement(NamedTuple):
 
 
 def displacement(v: Array, center: TaylorCenter) -> Displacement:
-    """x = u·v and y = ∇S⊥·v of a displacement v (p,) = θ − θ† (Section 4): a length in parameter space, and a sharpness."""
+    """x = u·v and y = ∇S⊥·v of a displacement v (p,) = θ − θ†, as in (3): a length in parameter space, and a sharpness."""
     return Displacement(center.top_eigenvector @ v, center.grad_sharpness_perp @ v)
 
 
