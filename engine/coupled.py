@@ -2,6 +2,7 @@
 
 Order inside a step: measure everything about the old θ†; advance gradient descent, the flow and every prediction about the old θ†
 (`leave`); move θ† last, by projections from where it is expected (`aim`, `judge`, `arrive`). `stretch` puts the parts together.
+What is compiled gives back what it changed alone: jax copies what a compiled function only hands through, some twenty vectors of p a step.
 
 Eigenvectors are extrapolated: that of θ†, which moves smoothly, from its last two. That of gradient descent is this one and a turn,
 which goes with x where it swings with it, and differs on the two sides of θ† between which gradient descent alternates: it is extrapolated
@@ -112,7 +113,6 @@ class Passed(NamedTuple):
     diverged: Array
 
 
-@partial(jax.jit, static_argnames=("plan",))
 def leave(
     problem: Problem, plan: Plan, rules: Rules, state: Moving, measured: tuple[Point, Array], on_flow: tuple[Eigenpairs, Array],
     found: tr.Places, along: tuple[Array, Array],
@@ -122,6 +122,15 @@ def leave(
     `measured` is what `curvature.measure_all` gives at gradient descent's θ, `on_flow` what `curvature.solve_at` does on the flow where
     it is due, and `along`, loss and slope, is where the generalized prediction lies on the line along u: one of the places `found`.
     """
+    changed, *rest = _leave(problem, plan, rules, state, measured, on_flow, found, along)
+    return Passed(state._replace(**changed), *rest)
+
+
+@partial(jax.jit, static_argnames=("plan",))
+def _leave(
+    problem: Problem, plan: Plan, rules: Rules, state: Moving, measured: tuple[Point, Array], on_flow: tuple[Eigenpairs, Array],
+    found: tr.Places, along: tuple[Array, Array],
+) -> tuple[dict[str, Any], tr.Advance | None, Read, Array, Array]:
     point, images = measured
     center, eta, dtype = state.center, rules.learning_rate, plan.curvature
     v = state.theta - center.theta
@@ -143,18 +152,18 @@ def leave(
         advanced = tr.predict(problem, center, state.predictions, slope, eta, dtype)
         spent = spent.plus(len(plan.forms), int("generalized" in plan.forms), int("full_cubic" in plan.forms))
     vectors = sharpened(point.eigen, images)
-    moved = state._replace(
-        step=state.step + 1, theta=state.theta - eta * point.grad, scores=scored, bases=followed_by(state.bases, vectors),
-        turns=followed_by(state.turns, turn(vectors[0], center.top_eigenvector)), swings=followed_by(state.swings, found.x[0]),
-    )
+    changed = {
+        "step": state.step + 1, "theta": state.theta - eta * point.grad, "scores": scored, "bases": followed_by(state.bases, vectors),
+        "turns": followed_by(state.turns, turn(vectors[0], center.top_eigenvector)), "swings": followed_by(state.swings, found.x[0]),
+    }
     if state.flow.size:
-        moved, told, spent = _flow(problem, rules, moved, on_flow, spent, dtype)
+        flowed, told, spent = _flow(problem, rules, state, on_flow, spent, dtype)
+        changed |= flowed
         read |= told | {"flow.distance": jnp.linalg.norm(state.flow - center.theta)}
     read |= {"cost.hvps": spent.hvps, "cost.gradients": spent.gradients, "cost.grad_sharpness": spent.grad_sharpness}
-    return Passed(moved, advanced, read, look, ~jnp.isfinite(point.loss + read["gd.gradient_norm"]))
+    return changed, advanced, read, look, ~jnp.isfinite(point.loss + read["gd.gradient_norm"])
 
 
-@jax.jit
 def stay(passed: Passed) -> tuple[Moving, Readings, Array]:
     """The step when θ† stays where it is, since it ends here."""
     return passed.moved, _readings(passed.read, passed.diverged), jnp.where(passed.diverged, DIVERGED, HOST)
@@ -175,13 +184,17 @@ class Tried(NamedTuple):
     done: Array
 
 
-@jax.jit
 def aim(rules: Rules, state: Moving) -> Tried:
     """Where to look for the next θ† first: Lemma 13's guess with what it left out last time."""
     center = state.center
-    guess = tr.first_guess(center, rules.learning_rate) + state.remainder
-    tried = aimed(guess, _ahead(*state.center_bases), center.point, center.grad_sharpness)
-    return tried._replace(aim=guess + state.correction)  # what it leaves out changes little
+    guess, corrected, start = _aim(rules, state)
+    return aimed(guess, start, center.point, center.grad_sharpness)._replace(aim=corrected)
+
+
+@jax.jit
+def _aim(rules: Rules, state: Moving) -> tuple[Array, Array, Array]:
+    guess = tr.first_guess(state.center, rules.learning_rate) + state.remainder
+    return guess, guess + state.correction, _ahead(*state.center_bases)  # what it leaves out changes little
 
 
 def aimed(theta: Array, start: Array, point: Point, dS: Array) -> Tried:
@@ -190,49 +203,68 @@ def aimed(theta: Array, start: Array, point: Point, dS: Array) -> Tried:
     return Tried(theta, theta, start, point, dS, no, zero, Costs(zero, zero, zero), no, no)
 
 
-@jax.jit
-def judge(rules: Rules, tried: Tried, measured: tuple[Point, Array], dS: Array, afresh: Array) -> Tried:
+def judge(rules: Rules, tried: Tried, measured: tuple[Point, Array], dS: Array, afresh: bool | Array) -> Tried:
     """Whether the point `measured` at the aim is in the stable set, and where to look next if not.
 
     What is left along u alone needs no projection: the point slides there (`trajectories.slide`).
     """
+    point, _ = measured
+    slid, changed = _judge(rules, tried, measured, dS, afresh)
+    kept = point._replace(**slid | {"eigen": point.eigen._replace(**slid["eigen"])})
+    return tried._replace(point=kept, dS=dS, **changed)
+
+
+@jax.jit
+def _judge(
+    rules: Rules, tried: Tried, measured: tuple[Point, Array], dS: Array, afresh: bool | Array
+) -> tuple[dict[str, Any], dict[str, Any]]:
     eta, (point, images) = rules.learning_rate, measured
     slid, turned = tr.slide(point, images[0], dS)
     kept = jax.tree.map(lambda a, b: jnp.where(turned <= SLIDES, a, b), slid, point)
     theta, (gap, along) = tr.project(kept, dS, eta)
     within = (gap <= rules.sharpness_tolerance) & (turned <= rules.gradient_tolerance)
     done = within | (tried.taken >= rules.max_projections) | ~jnp.isfinite(gap)
-    costs = tried.costs.plus(point.eigen.hvps, 1, jnp.asarray(afresh, int))
-    usable = (gap <= HOPELESS) & (along <= HOPELESS)  # False for NaN
-    return Tried(
-        tried.guess, theta, sharpened(point.eigen, images), kept, dS, jnp.asarray(afresh), tried.taken + ~done, costs,
-        usable, done,
-    )
+    changed = {
+        "aim": theta, "start": sharpened(point.eigen, images), "afresh": jnp.asarray(afresh), "taken": tried.taken + ~done,
+        "costs": tried.costs.plus(point.eigen.hvps, 1, jnp.asarray(afresh, int)),
+        "usable": (gap <= HOPELESS) & (along <= HOPELESS),  # False for NaN
+        "done": done,
+    }
+    moves = {"theta": kept.theta, "loss": kept.loss, "grad": kept.grad}
+    return moves | {"eigen": {"values": kept.eigen.values, "residuals": kept.eigen.residuals}}, changed
+
+
+def arrive(plan: Plan, rules: Rules, state: Moving, passed: Passed, tried: Tried, dS: Array) -> tuple[Moving, Readings, Array]:
+    """The step once θ† has moved to where projections ended, with ∇S there."""
+    center = taylor_center(tried.point, dS, state.center.top_eigenvector)
+    changed, *rest = _arrive(plan, rules, state, passed, tried, center)
+    return passed.moved._replace(center=center, projections=tried.taken, **changed), *rest
 
 
 @partial(jax.jit, static_argnames=("plan",))
-def arrive(plan: Plan, rules: Rules, state: Moving, passed: Passed, tried: Tried, dS: Array) -> tuple[Moving, Readings, Array]:
-    """The step once θ† has moved to where projections ended, with ∇S there."""
-    eta, u = rules.learning_rate, state.center.top_eigenvector
-    center = taylor_center(tried.point, dS, u)
-    next_u, onward = center.top_eigenvector, tr.project_center(center, eta)
-    overlap = jnp.abs(next_u @ u)
-    moved = passed.moved._replace(
-        center=center, center_bases=followed_by(state.center_bases, tried.start), projections=tried.taken,
-        correction=onward.theta - tried.guess, remainder=onward.theta - center.theta, overlap=overlap,
-        costs=tried.costs.plus(grad_sharpness=jnp.asarray(~tried.afresh, int)),
-        predictions=state.predictions if passed.advanced is None else tr.carry(passed.advanced, next_u),
-    )
+def _arrive(
+    plan: Plan, rules: Rules, state: Moving, passed: Passed, tried: Tried, center: TaylorCenter
+) -> tuple[dict[str, Any], Readings, Array]:
+    next_u, onward = center.top_eigenvector, tr.project_center(center, rules.learning_rate)
+    overlap = jnp.abs(next_u @ state.center.top_eigenvector)
+    changed = {
+        "center_bases": followed_by(state.center_bases, tried.start), "correction": onward.theta - tried.guess,
+        "remainder": onward.theta - center.theta, "overlap": overlap,
+        "costs": tried.costs.plus(grad_sharpness=jnp.asarray(~tried.afresh, int)),
+    }
+    if passed.advanced is not None:
+        changed["predictions"] = tr.carry(passed.advanced, next_u)
     read = passed.read | {
         "next.sharpness_residual": onward.residuals.sharpness, "next.gradient_residual": onward.residuals.gradient,
         "next.eigen_residual": center.eigen.residuals[0], "next.hvps": center.eigen.hvps, "next.overlap": overlap,
     }
-    look = passed.look | (center.eigen.values[1] * eta >= rules.second_limit)
+    look = passed.look | (center.eigen.values[1] * rules.learning_rate >= rules.second_limit)
     unsolved = center.eigen.residuals[0] > HOPELESS
     verdict = jnp.where(unsolved, UNSOLVED, jnp.where(~tried.usable, ENDED, jnp.where(look, HOST, ON)))
-    return moved, _readings(read, passed.diverged), jnp.where(passed.diverged, DIVERGED, verdict)
+    return changed, _readings(read, passed.diverged), jnp.where(passed.diverged, DIVERGED, verdict)
 
 
+@jax.jit
 def _readings(read: Read, diverged: Array) -> Readings:
     row = jnp.concatenate([jnp.ravel(jnp.asarray(value, jnp.float64)) for value in read.values()])
     return Readings(row[None], jnp.where(diverged, 0, 1), tuple(" ".join(read).split()))
@@ -325,16 +357,16 @@ def _forecast(forms: tuple[str, ...], forecast: tr.Forecast, before: Scores, sco
 
 
 def _flow(
-    problem: Problem, rules: Rules, moved: Moving, solved: tuple[Eigenpairs, Array], spent: Costs, dtype: str
-) -> tuple[Moving, Read, Costs]:
-    """Gradient flow one step of time η on by ⌈ηS⌉ Euler steps, as in the paper, and what it reads here: `moved` is a step on in all
-    else. Gradients in the format of the curvature, added up in θ's own."""
-    eta, flow, (pairs, images) = rules.learning_rate, moved.flow, solved
-    due = (moved.step - 1 - rules.edge_step) % rules.flow_sharpness_every == 0
-    sharpness = jnp.where(due, pairs.sharpness.astype(flow.dtype), moved.flow_sharpness)
-    bases = jnp.stack([moved.flow_bases[1], moved.flow_bases[1].at[0].set(sharpened(pairs, images)[0])])
+    problem: Problem, rules: Rules, state: Moving, solved: tuple[Eigenpairs, Array], spent: Costs, dtype: str
+) -> tuple[dict[str, Any], Read, Costs]:
+    """Gradient flow one step of time η on by ⌈ηS⌉ Euler steps, as in the paper, and what it reads here. Gradients in the format of the
+    curvature, added up in θ's own."""
+    eta, flow, (pairs, images) = rules.learning_rate, state.flow, solved
+    due = (state.step - rules.edge_step) % rules.flow_sharpness_every == 0
+    sharpness = jnp.where(due, pairs.sharpness.astype(flow.dtype), state.flow_sharpness)
+    bases = jnp.stack([state.flow_bases[1], state.flow_bases[1].at[0].set(sharpened(pairs, images)[0])])
     substeps = jnp.where(jnp.isfinite(sharpness), jnp.maximum(1, jnp.ceil(eta * sharpness)), 1).astype(int)
     flow, loss = tr.flow_step(problem, flow, eta, substeps, dtype)
-    moved = moved._replace(flow=flow, flow_bases=jnp.where(due, bases, moved.flow_bases), flow_sharpness=sharpness)
+    changed = {"flow": flow, "flow_bases": jnp.where(due, bases, state.flow_bases), "flow_sharpness": sharpness}
     told = {"flow.loss": loss, "flow.sharpness": jnp.where(due, sharpness, jnp.nan)}
-    return moved, told, spent.plus(jnp.where(due, pairs.hvps, 0), substeps)
+    return changed, told, spent.plus(jnp.where(due, pairs.hvps, 0), substeps)

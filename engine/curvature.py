@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from engine.formats import jit_by_format
 from engine.problem import Problem
 
 DENSE_UP_TO = 64
@@ -249,7 +250,7 @@ def measure_all(problem: Problem, theta: Array, start: Array, tolerance: float, 
     return Point(theta, loss, grad, pairs), images
 
 
-@jax.jit
+@jit_by_format
 def loss_and_gradient(problem: Problem, theta: Array) -> tuple[Array, Array]:
     """L(θ) and ∇L(θ), in θ's number format."""
     return jax.value_and_grad(problem.loss)(theta)
@@ -274,7 +275,7 @@ def solve_at(
     return _solve_at(problem, theta.astype(curvature_dtype), start.astype(curvature_dtype), tolerance, count)
 
 
-@jax.jit
+@jit_by_format
 def _solve_at(problem: Problem, theta: Array, start: Array, tolerance: float, wanted: int) -> tuple[Eigenpairs, Array]:
     return solve(problem, theta, start, tolerance, wanted=wanted)
 
@@ -284,7 +285,7 @@ def grad_sharpness(problem: Problem, theta: Array, u: Array, curvature_dtype: st
     return _grad_sharpness(problem, theta, u.astype(curvature_dtype), curvature_dtype)
 
 
-@partial(jax.jit, static_argnames=("curvature_dtype",))
+@partial(jit_by_format, place=2, static_argnames=("curvature_dtype",))
 def _grad_sharpness(problem: Problem, theta: Array, u: Array, curvature_dtype: str) -> Array:
     return problem.grad_sharpness(theta.astype(curvature_dtype), u).astype(theta.dtype)
 
@@ -320,17 +321,19 @@ class TaylorCenter(NamedTuple):
         return 2 * self.alpha / self.beta
 
 
-@jax.jit
 def taylor_center(point: Point, dS: Array, previous_u: Array) -> TaylorCenter:
     """The expansion about a measured point, with ∇S there; the sign of u is that of `previous_u` (p,)."""
-    dtype = point.theta.dtype
-    u = point.eigen.vectors[0].astype(dtype)
+    return TaylorCenter(point.theta, point.loss, point.grad, point.eigen, grad_sharpness=dS, **_expansion(point, dS, previous_u))
+
+
+@jax.jit
+def _expansion(point: Point, dS: Array, previous_u: Array) -> dict[str, Array]:
+    u = point.eigen.vectors[0].astype(point.theta.dtype)
     u = u / jnp.linalg.norm(u)
     u = jnp.where(u @ previous_u < 0, -u, u)
     skew = dS @ u
     dS_perp = dS - skew * u
-    return TaylorCenter(
-        theta=point.theta, loss=point.loss, grad=point.grad, eigen=point.eigen, top_eigenvector=u, grad_sharpness=dS,
-        grad_sharpness_perp=dS_perp, alpha=-point.grad @ dS, beta=dS_perp @ dS_perp, skew=skew,
-        grad_norm=jnp.linalg.norm(point.grad), grad_along_u=point.grad @ u,
-    )
+    return {
+        "top_eigenvector": u, "grad_sharpness_perp": dS_perp, "alpha": -point.grad @ dS, "beta": dS_perp @ dS_perp, "skew": skew,
+        "grad_norm": jnp.linalg.norm(point.grad), "grad_along_u": point.grad @ u,
+    }

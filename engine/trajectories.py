@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from engine.curvature import Point, TaylorCenter, loss_and_gradient
+from engine.formats import jit_by_format
 from engine.problem import Problem
 
 DESCENT_CHUNK = 64
@@ -30,7 +31,7 @@ class Descent(NamedTuple):
     gradient_norms: Array  # (DESCENT_CHUNK,)
 
 
-@jax.jit
+@jit_by_format
 def descend(problem: Problem, theta: Array, learning_rate: float, steps: int) -> Descent:
     """`steps` ≤ DESCENT_CHUNK steps of θ ← θ − η∇L(θ). One compiled body, whatever the count: chunking leaves no trace."""
     blank = jnp.full(DESCENT_CHUNK, jnp.nan)
@@ -130,10 +131,9 @@ def slide(point: Point, image: Array, dS: Array) -> tuple[Point, Array]:
 @jax.jit
 def first_guess(center: TaylorCenter, learning_rate: float) -> Array:
     """Lemma 13: θ†_{t+1} ≈ θ†_t − ηP^⊥_{u,∇S}∇L, up to O(ε²). Where α ≤ 0 the constraint lets go: only u is projected out."""
-    u, dS_perp = center.top_eigenvector, center.grad_sharpness_perp
-    g = center.grad - u * (u @ center.grad)
-    along = jnp.where(center.alpha > 0, g @ dS_perp / center.beta, 0)
-    return center.theta - learning_rate * (g - along * dS_perp)
+    across = -center.alpha - center.skew * center.grad_along_u  # ∇L·∇S⊥
+    along = jnp.where(center.alpha > 0, across / center.beta, 0)
+    return center.theta - learning_rate * (center.grad - center.grad_along_u * center.top_eigenvector - along * center.grad_sharpness_perp)
 
 
 class Displacement(NamedTuple):

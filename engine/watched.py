@@ -13,6 +13,7 @@ from jax import Array, lax
 
 from engine.coupled import ahead_alone, followed_by
 from engine.curvature import solve
+from engine.formats import jit_by_format
 from engine.problem import Problem
 from engine.trajectories import DESCENT_CHUNK
 
@@ -30,7 +31,7 @@ class Watched(NamedTuple):
     readings: dict[str, Array]  # each (DESCENT_CHUNK,)
 
 
-@jax.jit
+@jit_by_format
 def descend(
     problem: Problem, theta: Array, bases: Array, learning_rate: float, steps: int, tolerance: float, means: dict[str, Problem]
 ) -> Watched:

@@ -3,7 +3,7 @@
 Our own code, after the description in the paper and its appendix: the solver is jax's `lobpcg_standard` at tol 1e-9 on float32
 products, started from the last eigenvector; θ† takes one eigen solve and one ∇S at its gradient step and again after each of
 three linearised projections; gradient descent, the prediction and gradient flow take an eigen solve each; and each step has
-two normalised third derivatives of the real and two of the predicted displacement.
+two normalised third derivatives of the real and two of the predicted displacement. Its float64 gradients are compiled as ours are.
 """
 
 import math
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.experimental.sparse.linalg import lobpcg_standard
 
+from engine.formats import jit_by_format
 from engine.problem import Problem
 from engine.states import EdgeState
 
@@ -44,13 +45,13 @@ def begin(state: EdgeState) -> Published:
     return Published(state.theta, state.center.theta, u, moving.predictions.generalized, moving.flow, (u, u, u), 0, 0.0, 0.0, 0.0)
 
 
-@jax.jit
+@jit_by_format
 def gradient(problem: Problem, theta: Array) -> Array:
     """∇L, in θ's format."""
     return problem.gradient(theta)
 
 
-@jax.jit
+@jit_by_format
 def loss(problem: Problem, theta: Array) -> Array:
     """L, in θ's format."""
     return problem.loss(theta)

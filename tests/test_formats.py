@@ -1,0 +1,69 @@
+"""What a number format is compiled to: fast float64 products that are right, and sums that never race."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from engine import formats
+from engine.formats import LONE_PRODUCTS, jit_by_format
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+
+def layer(rows, kernel):
+    """A product, and a sum over examples, as in a gradient."""
+    hidden = jnp.tanh(rows @ kernel)
+    return rows.T @ hidden, hidden.sum(axis=0), kernel
+
+
+def arrays(dtype):
+    draw = np.random.default_rng(0).standard_normal
+    return jnp.asarray(draw((500, 60)), dtype), jnp.asarray(draw((60, 40)), dtype)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-13), ("float32", 2e-5)])
+def test_a_format_gives_what_numpy_gives(dtype, tolerance):
+    rows, kernel = (np.asarray(array, np.float64) for array in arrays(dtype))
+    hidden = np.tanh(rows @ kernel)
+    for found, exact in zip(jit_by_format(layer)(*arrays(dtype)), (rows.T @ hidden, hidden.sum(axis=0), kernel), strict=True):
+        assert found.dtype == dtype
+        np.testing.assert_allclose(found, exact, atol=tolerance * np.abs(exact).max())
+
+
+def test_inside_another_function_it_is_a_part_of_it():
+    part = jit_by_format(layer)
+    whole = jax.jit(lambda rows, kernel: part(rows, kernel)[0])(*arrays("float64"))
+    np.testing.assert_allclose(whole, part(*arrays("float64"))[0], rtol=1e-12)
+
+
+@pytest.mark.skipif(not formats._available(), reason="this jaxlib may not know the option, or computes elsewhere")
+def test_only_products_go_to_the_library_whose_sums_race():
+    text = jax.jit(layer, compiler_options=LONE_PRODUCTS).lower(*arrays("float64")).compile().as_text()
+    called = set(re.findall(r"calls=%?([\w.\-]+),[^\n]*__ynn_fusion", text))
+    bodies = [re.search(rf"^%?{re.escape(name)} .*?^}}", text, re.S | re.M).group() for name in called]
+    assert bodies
+    for body in bodies:
+        assert " dot(" in body
+        assert " reduce(" not in body
+
+
+def spread(column):
+    """2·1024² ones: by jaxlib 0.10.2 as it comes, more than half of the calls give another number."""
+    return jnp.sum(jnp.broadcast_to(column, (2, 1024, 1024)))
+
+
+def by_rows(points):
+    """Σ of (E·row)² for each row: by jaxlib 0.10.2 as it comes, the last ones are wrong."""
+    return jax.vmap(lambda row: jnp.sum((jnp.eye(3, dtype=row.dtype) @ row) ** 2))(points)
+
+
+@pytest.mark.parametrize("options", [{}, LONE_PRODUCTS] if formats._available() else [{}], ids=["as set", "with products"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_sums_are_right(options, dtype):
+    total = jax.jit(spread, compiler_options=options)
+    assert {float(total(jnp.ones((1024, 1), dtype))) for _ in range(50)} == {2.0**21}
+    points = jnp.arange(40_000, dtype=dtype)[:, None] * jnp.array([1, 0, 0], dtype)
+    np.testing.assert_array_equal(jax.jit(by_rows, compiler_options=options)(points), np.arange(40_000, dtype=dtype) ** 2)
