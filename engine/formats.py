@@ -27,12 +27,13 @@ def jit_by_format(function: Function, place: int = 1, **options: Any) -> Functio
 
     @wraps(function)
     def chosen(*args: Any) -> Any:
-        whole = isinstance(args[place], jax.core.Tracer) or args[place].dtype != jnp.float64 or not _available()
+        whole = isinstance(args[place], jax.core.Tracer) or args[place].dtype != jnp.float64 or not lone_products()
         return (common if whole else faster)(*args)
 
     return cast(Function, chosen)
 
 
 @cache
-def _available() -> bool:
+def lone_products() -> bool:
+    """Whether this jaxlib is known to take the option, and computes on a CPU."""
     return jax.default_backend() == "cpu" and jaxlib_release() < KNOWS_THE_FLAG

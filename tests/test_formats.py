@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from engine import formats
-from engine.formats import LONE_PRODUCTS, jit_by_format
+from engine.formats import LONE_PRODUCTS, jit_by_format, lone_products
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -39,7 +38,7 @@ def test_inside_another_function_it_is_a_part_of_it():
     np.testing.assert_allclose(whole, part(*arrays("float64"))[0], rtol=1e-12)
 
 
-@pytest.mark.skipif(not formats._available(), reason="this jaxlib may not know the option, or computes elsewhere")
+@pytest.mark.skipif(not lone_products(), reason="this jaxlib may not know the option, or computes elsewhere")
 def test_only_products_go_to_the_library_whose_sums_race():
     text = jax.jit(layer, compiler_options=LONE_PRODUCTS).lower(*arrays("float64")).compile().as_text()
     called = set(re.findall(r"calls=%?([\w.\-]+),[^\n]*__ynn_fusion", text))
@@ -60,7 +59,7 @@ def by_rows(points):
     return jax.vmap(lambda row: jnp.sum((jnp.eye(3, dtype=row.dtype) @ row) ** 2))(points)
 
 
-@pytest.mark.parametrize("options", [{}, LONE_PRODUCTS] if formats._available() else [{}], ids=["as set", "with products"])
+@pytest.mark.parametrize("options", [{}, LONE_PRODUCTS] if lone_products() else [{}], ids=["as set", "with products"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_sums_are_right(options, dtype):
     total = jax.jit(spread, compiler_options=options)

@@ -86,6 +86,8 @@ def main(names: tuple[str, ...] = (), rounds: int = 5, as_json: bool = False) ->
     for name in names or tuple(PROBLEMS):
         print(f"{name} …", file=sys.stderr, flush=True)
         found.append(measure(name, rounds))
+        told = "published {baseline_s:.3f} s, eos {ours_s:.3f} s, floor {floor_s:.3f} s a step: {speedup:.1f}× faster"
+        print(f"{name}: {told.format(**found[-1]._asdict())}", file=sys.stderr, flush=True)  # what comes after may be cut off
     if as_json:
         print(json.dumps([entry._asdict() | {"device": device_words()} for entry in found], indent=1))
         return 0
