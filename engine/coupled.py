@@ -208,16 +208,15 @@ def judge(rules: Rules, tried: Tried, measured: tuple[Point, Array], dS: Array, 
 
     What is left along u alone needs no projection: the point slides there (`trajectories.slide`).
     """
-    point, _ = measured
-    slid, changed = _judge(rules, tried, measured, dS, afresh)
-    kept = point._replace(**slid | {"eigen": point.eigen._replace(**slid["eigen"])})
-    return tried._replace(point=kept, dS=dS, **changed)
+    (theta, loss, grad, values, residuals), changed = _judge(rules, tried, measured, dS, afresh)
+    eigen = measured[0].eigen._replace(values=values, residuals=residuals)
+    return tried._replace(point=Point(theta, loss, grad, eigen), dS=dS, **changed)
 
 
 @jax.jit
 def _judge(
     rules: Rules, tried: Tried, measured: tuple[Point, Array], dS: Array, afresh: bool | Array
-) -> tuple[dict[str, Any], dict[str, Any]]:
+) -> tuple[tuple[Array, ...], dict[str, Any]]:
     eta, (point, images) = rules.learning_rate, measured
     slid, turned = tr.slide(point, images[0], dS)
     kept = jax.tree.map(lambda a, b: jnp.where(turned <= SLIDES, a, b), slid, point)
@@ -230,8 +229,7 @@ def _judge(
         "usable": (gap <= HOPELESS) & (along <= HOPELESS),  # False for NaN
         "done": done,
     }
-    moves = {"theta": kept.theta, "loss": kept.loss, "grad": kept.grad}
-    return moves | {"eigen": {"values": kept.eigen.values, "residuals": kept.eigen.residuals}}, changed
+    return (kept.theta, kept.loss, kept.grad, kept.eigen.values, kept.eigen.residuals), changed
 
 
 def arrive(plan: Plan, rules: Rules, state: Moving, passed: Passed, tried: Tried, dS: Array) -> tuple[Moving, Readings, Array]:

@@ -256,7 +256,7 @@ def loss_and_gradient(problem: Problem, theta: Array) -> tuple[Array, Array]:
     return jax.value_and_grad(problem.loss)(theta)
 
 
-@jax.jit
+@jit_by_format
 def loss_along(problem: Problem, theta: Array, direction: Array) -> tuple[Array, Array]:
     """L(θ) and its slope ∇L(θ)·d along a direction d (p,), in θ's number format."""
     return jax.jvp(problem.loss, (theta,), (direction.astype(theta.dtype),))

@@ -16,6 +16,7 @@ from engine.device import KNOWS_THE_FLAG, jaxlib_release
 
 Function = TypeVar("Function", bound=Callable)
 LONE_PRODUCTS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+"""The option of the compiler, which stands in place of what XLA_FLAGS say of it."""
 
 
 def jit_by_format(function: Function, place: int = 1, **options: Any) -> Function:
@@ -27,8 +28,8 @@ def jit_by_format(function: Function, place: int = 1, **options: Any) -> Functio
 
     @wraps(function)
     def chosen(*args: Any) -> Any:
-        whole = isinstance(args[place], jax.core.Tracer) or args[place].dtype != jnp.float64 or not lone_products()
-        return (common if whole else faster)(*args)
+        inside = isinstance(args[place], jax.core.Tracer)
+        return (faster if args[place].dtype == jnp.float64 and not inside and lone_products() else common)(*args)
 
     return cast(Function, chosen)
 
