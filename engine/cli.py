@@ -24,7 +24,7 @@ from engine.errors import BAD_END, INTERRUPTED, UserError, is_out_of_memory, one
 from engine.follow import follow, log_note
 from engine.hosts import Group
 from engine.launch import BAD_ENDS
-from engine.options import AS_TOLD, DataDir, Meeting, Overrides, Switch
+from engine.options import AS_TOLD, DataDir, FigureName, Meeting, Overrides, PresetName, RunName, Switch
 from engine.printed import harmless, print_json, print_line, print_pairs, print_table
 from engine.spec import DEFAULT_PRESET, Network, Own, RunSpec, load_spec, preset_names
 from engine.store import Run, resolve
@@ -84,7 +84,7 @@ def _help(group: Group, asked: RunSpec | None = None) -> int:
 
 @app.command
 def run(
-    preset: str, *, overrides: Overrides = (), name: str | None = None, json: Switch = False, data_dir: DataDir = None,
+    preset: PresetName, *, overrides: Overrides = (), name: str | None = None, json: Switch = False, data_dir: DataDir = None,
     meeting: Meeting = AS_TOLD,
 ) -> int:
     """Run a preset to its end and print a summary. Ctrl-C stops it cleanly.
@@ -107,7 +107,7 @@ def demo(*, overrides: Overrides = (), name: str | None = None, json: Switch = F
 
 
 @app.command
-def resume(name: str, *, json: Switch = False, meeting: Meeting = AS_TOLD) -> int:
+def resume(name: RunName, *, json: Switch = False, meeting: Meeting = AS_TOLD) -> int:
     """Go on with a stopped, failed or crashed run from its last checkpoint, and follow it to its end.
 
     As many processes may share it out as --coordinator says, however many there were before.
@@ -141,7 +141,7 @@ def ls(*, json: Switch = False) -> int:
 
 
 @app.command
-def show(name: str | None = None, *, json: Switch = False) -> int:
+def show(name: RunName | None = None, *, json: Switch = False) -> int:
     """Show where a run stands: its summary, what it ran on, and its latest events. Without a name, the latest run.
 
     Args:
@@ -185,7 +185,7 @@ def presets(*, json: Switch = False) -> int:
 
 @app.command
 def reproduce(
-    figure: str, *, small: Switch = False, out: Path = Path("figures"), overrides: Overrides = (), json: Switch = False,
+    figure: FigureName, *, small: Switch = False, out: Path = Path("figures"), overrides: Overrides = (), json: Switch = False,
     data_dir: DataDir = None,
 ) -> int:
     """Make a figure of the paper anew: its runs, then SVG, PNG, CSV and a manifest. Needs the extra `figures`.
@@ -215,7 +215,7 @@ def reproduce(
 
 @app.command
 def fork(
-    name: str, *, step: Annotated[int | None, Parameter(("--step", "--at"))] = None, overrides: Overrides = (),
+    name: RunName, *, step: Annotated[int | None, Parameter(("--step", "--at"))] = None, overrides: Overrides = (),
     new_name: str | None = None, json: Switch = False,
 ) -> int:
     """Go on from a checkpoint of a run as a new run, with another learning rate or other settings. One process takes its steps.
@@ -240,7 +240,7 @@ def fork(
 
 
 @app.command
-def rm(name: str, *, force: Switch = False, json: Switch = False) -> int:
+def rm(name: RunName, *, force: Switch = False, json: Switch = False) -> int:
     """Delete a run and everything it recorded.
 
     Args:
@@ -257,7 +257,7 @@ def rm(name: str, *, force: Switch = False, json: Switch = False) -> int:
 
 
 @app.command
-def check(preset: str, *, overrides: Overrides = (), json: Switch = False, data_dir: DataDir = None) -> int:
+def check(preset: PresetName, *, overrides: Overrides = (), json: Switch = False, data_dir: DataDir = None) -> int:
     """Build a preset's problem and test it, without running it: its format, determinism, three derivatives, and memory.
 
     Args:

@@ -10,7 +10,7 @@ from engine import control
 from engine.control import AnyCommand, AnyEvent
 from engine.errors import BAD_INPUT, UserError
 from engine.launch import LIVE, RESUMABLE
-from engine.options import Switch
+from engine.options import RunName, Switch
 from engine.printed import print_json, print_line
 from engine.store import EventTail, resolve
 
@@ -18,7 +18,7 @@ ANSWER_SECONDS = 10.0
 """Wait for an engine's answer to a command. It answers between two steps, and a step may take seconds."""
 
 
-def pause(name: str, *, json: Switch = False) -> int:
+def pause(name: RunName, *, json: Switch = False) -> int:
     """Pause a run at its next step.
 
     Args:
@@ -28,7 +28,7 @@ def pause(name: str, *, json: Switch = False) -> int:
     return _tell(name, control.Pause(), json)
 
 
-def go(name: str, *, json: Switch = False) -> int:
+def go(name: RunName, *, json: Switch = False) -> int:
     """Let a paused run go on.
 
     Args:
@@ -38,7 +38,7 @@ def go(name: str, *, json: Switch = False) -> int:
     return _tell(name, control.Resume(), json)
 
 
-def advance(name: str, steps: int, *, json: Switch = False) -> int:
+def advance(name: RunName, steps: int, *, json: Switch = False) -> int:
     """Let a run take exactly this many steps, then pause.
 
     Args:
@@ -49,7 +49,7 @@ def advance(name: str, steps: int, *, json: Switch = False) -> int:
     return _tell(name, _checked(control.Advance, steps=steps), json)
 
 
-def checkpoint(name: str, *, json: Switch = False) -> int:
+def checkpoint(name: RunName, *, json: Switch = False) -> int:
     """Have a run write a checkpoint now.
 
     Args:
@@ -59,7 +59,7 @@ def checkpoint(name: str, *, json: Switch = False) -> int:
     return _tell(name, control.Checkpoint(), json)
 
 
-def stop(name: str, *, json: Switch = False) -> int:
+def stop(name: RunName, *, json: Switch = False) -> int:
     """Stop a run: its engine writes a checkpoint and ends. `resume` goes on from there.
 
     Args:
@@ -69,7 +69,7 @@ def stop(name: str, *, json: Switch = False) -> int:
     return _tell(name, control.Stop(), json)
 
 
-def anchor(name: str, *, every: int | None = None, json: Switch = False) -> int:
+def anchor(name: RunName, *, every: int | None = None, json: Switch = False) -> int:
     """Set every prediction to the true displacement now.
 
     Args:
@@ -80,7 +80,7 @@ def anchor(name: str, *, every: int | None = None, json: Switch = False) -> int:
     return _tell(name, _checked(control.Anchor, every=every), json)
 
 
-def eta(name: str, learning_rate: float, *, json: Switch = False) -> int:
+def eta(name: RunName, learning_rate: float, *, json: Switch = False) -> int:
     """Change the learning rate of a run; θ† and the predictions restart at the new threshold.
 
     Args:

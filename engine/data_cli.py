@@ -10,7 +10,7 @@ from engine.data import EMBEDDED, catalog
 from engine.data.catalog import ENTRIES, Entry
 from engine.ending import report_error
 from engine.errors import BAD_INPUT, UserError, one_of
-from engine.options import DataDir, Switch
+from engine.options import DataDir, DataName, Switch
 from engine.printed import print_json, print_table
 
 app = App(name="data", help="List, prepare and verify data sets.")
@@ -35,7 +35,7 @@ def list_data(*, data_dir: DataDir = None, json: Switch = False) -> int:
 
 
 @app.command
-def prepare(name: str, *, data_dir: DataDir = None, json: Switch = False) -> int:
+def prepare(name: DataName, *, data_dir: DataDir = None, json: Switch = False) -> int:
     """Download a data set and make it ready to read; archives in downloads/manual/ of the data folder are taken from there.
 
     Args:
@@ -52,7 +52,7 @@ def prepare(name: str, *, data_dir: DataDir = None, json: Switch = False) -> int
 
 
 @app.command
-def verify(name: str | None = None, *, data_dir: DataDir = None, json: Switch = False) -> int:
+def verify(name: DataName | None = None, *, data_dir: DataDir = None, json: Switch = False) -> int:
     """Read a data set whole and compare it with its sums: the one named, or all that are there.
 
     Args:

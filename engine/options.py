@@ -7,8 +7,14 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from engine import completing
 from engine.hosts import Group, asked
 
+PresetName = Annotated[str, Parameter(completer=completing.presets)]
+RunName = Annotated[str, Parameter(completer=completing.runs)]
+DataName = Annotated[str, Parameter(completer=completing.data_sets)]
+FigureName = Annotated[str, Parameter(completer=completing.figures)]
+RunNames = Annotated[tuple[str, ...], Parameter(completer=completing.runs)]
 Switch = Annotated[bool, Parameter(negative=(), show_default=False)]
 Overrides = Annotated[tuple[str, ...], Parameter("--set", negative=(), show_default=False)]
 DataDir = Annotated[str | None, Parameter("--data-dir", show_default=False, help=(

@@ -9,18 +9,19 @@ from typing import Annotated, Any
 import numpy as np
 from cyclopts import App, Parameter
 
+from engine import completing
 from engine.columns import Column
 from engine.control import AnyEvent
 from engine.errors import UserError
 from engine.export import FORMATS, chosen_columns, chosen_format, shown
 from engine.export import export as write
 from engine.launch import LIVE
-from engine.options import Switch
+from engine.options import RunName, RunNames, Switch
 from engine.outcomes import Outcomes, outcomes, rows_of
 from engine.printed import cell, harmless, print_json, print_line, print_table, to_json
 from engine.store import EventTail, RowTail, Run, resolve
 
-Columns = Annotated[tuple[str, ...], Parameter("--columns", negative=(), show_default=False)]
+Columns = Annotated[tuple[str, ...], Parameter("--columns", negative=(), show_default=False, completer=completing.columns)]
 
 LOOK_SECONDS = 0.2
 USUAL = (
@@ -31,7 +32,7 @@ USUAL = (
 
 
 def export(
-    name: str | None = None, *, csv: Switch = False, parquet: Switch = False, npz: Switch = False, json: Switch = False,
+    name: RunName | None = None, *, csv: Switch = False, parquet: Switch = False, npz: Switch = False, json: Switch = False,
     columns: Columns = (), out: Path | None = None,
 ) -> int:
     """Write a run's rows as CSV, Parquet, NPZ or JSON, to stdout or a file. Without a name, the latest run.
@@ -55,7 +56,7 @@ def export(
 
 
 def tail(
-    name: str | None = None, *, count: Annotated[int, Parameter(("--count", "-n"))] = 10,
+    name: RunName | None = None, *, count: Annotated[int, Parameter(("--count", "-n"))] = 10,
     follow: Annotated[bool, Parameter(("--follow", "-f"), negative=(), show_default=False)] = False,
     columns: Columns = (), events: Switch = False, json: Switch = False,
 ) -> int:
@@ -80,7 +81,7 @@ def tail(
     return 0
 
 
-def compare(names: tuple[str, ...], /, *, csv: Switch = False, json: Switch = False) -> int:
+def compare(names: RunNames, /, *, csv: Switch = False, json: Switch = False) -> int:
     """Print a table of what became of runs: edge, sharpness, δ, ε, the prediction's error and horizon, accuracy, time.
 
     Args:

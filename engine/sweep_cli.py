@@ -12,7 +12,7 @@ from engine import sweep as sweeps
 from engine.cluster import Cluster, hand_in, queue
 from engine.errors import BAD_END, INTERRUPTED, UserError
 from engine.launch import BAD_ENDS
-from engine.options import DataDir, Overrides, Switch
+from engine.options import DataDir, Overrides, PresetName, Switch
 from engine.outcomes import outcomes
 from engine.printed import print_line
 from engine.records_cli import print_outcomes
@@ -22,7 +22,7 @@ Repeated = Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)
 
 
 def sweep(
-    preset: str, *, grid: Repeated = (), overrides: Overrides = (), name: str | None = None,
+    preset: PresetName, *, grid: Repeated = (), overrides: Overrides = (), name: str | None = None,
     workers: Annotated[int, Parameter(validator=Number(gte=1, lte=1024))] = 1, table: Switch = False, csv: Switch = False,
     json: Switch = False, plot: Path | None = None, cluster: Cluster | None = None, submit: Repeated = (), wait: Switch = False,
     data_dir: DataDir = None,

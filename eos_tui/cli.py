@@ -22,10 +22,10 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 import engine
-from engine import launch
+from engine import completing, launch
 from engine.ending import report_error
 from engine.errors import UserError
-from engine.options import AS_TOLD, DataDir, Meeting
+from engine.options import AS_TOLD, DataDir, Meeting, PresetName, RunName, RunNames
 from engine.printed import print_json
 from engine.spec import DEFAULT_PRESET, preset_names
 from engine.store import resolve
@@ -38,9 +38,9 @@ def _switch(help: str) -> Parameter:
     return Parameter(help=help, negative=(), show_default=False)
 
 
-Preset = Annotated[str, Parameter(help="A preset's name (`eos presets` lists them), or the path of a preset file.")]
-Name = Annotated[str, Parameter(help="A run's name (`eos ls` lists them), or the path of a run directory.")]
-Names = Annotated[tuple[str, ...], Parameter(help="Names of runs (`eos ls` lists them) or of a sweep, or paths of run directories.")]
+Preset = Annotated[PresetName, Parameter(help="A preset's name (`eos presets` lists them), or the path of a preset file.")]
+Name = Annotated[RunName, Parameter(help="A run's name (`eos ls` lists them), or the path of a run directory.")]
+Names = Annotated[RunNames, Parameter(help="Names of runs (`eos ls` lists them) or of a sweep, or paths of run directories.")]
 NewName = Annotated[str | None, Parameter(help="The run's name; made from the preset and the time when not given.")]
 Overrides = Annotated[tuple[str, ...], Parameter(
     "--set", help="`section.field=value`, as in `--set optimizer.learning_rate=0.05`; may be repeated.", negative=(),
@@ -68,6 +68,8 @@ class Look:
 
 
 AS_SET = Look()
+COMPLETE = "__complete"
+"""What the completion of a shell asks with; cyclopts answers it."""
 
 app = App(
     name="eos",
@@ -76,7 +78,7 @@ app = App(
     help_epilogue="Exit status: 0 done · 1 something to mend · 2 bad input · 3 the run ended badly · 129 the terminal hung up · "
                   "130 interrupted · 141 nobody reads stdout · 143 terminated.",
 )
-app.register_install_completion_command(help="Install completion of commands and options for the shell in use.")
+app.register_install_completion_command(help="Install completion of commands, options and names for the shell in use.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not name.startswith("-") and name not in app:
             app.command(headless.app[name], name=name)
     tokens = sys.argv[1:] if argv is None else list(argv)
-    if tokens and not tokens[0].startswith("-") and tokens[0] not in app:
+    if tokens and not tokens[0].startswith("-") and tokens[0] not in (*app, COMPLETE):
         return report_error(_no_command(tokens[0]))
     return headless.run_command(app, tokens)
 
@@ -162,6 +164,7 @@ Plots = Annotated[tuple[str, ...], Parameter(
 )]  # fmt: skip
 Series = Annotated[tuple[str, ...], Parameter(
     help="A recorded column to draw; may be repeated. `eos show --json` and the README list them.", negative=(), show_default=False,
+    completer=completing.columns,
 )]  # fmt: skip
 
 CELLS = Number(gte=1, lte=2000)
@@ -170,7 +173,8 @@ CELLS = Number(gte=1, lte=2000)
 @app.command
 def plot(
     name: Name | None = None, *, plots: Plots = (), series: Series = (),
-    against: Annotated[str, Parameter(help="A column for the horizontal axis, instead of the step.", show_default=False)] = "",
+    against: Annotated[str, Parameter(help="A column for the horizontal axis, instead of the step.", show_default=False,
+                                      completer=completing.columns)] = "",
     start: Annotated[float | None, Parameter("--from", help="The first step to show.")] = None,
     stop: Annotated[float | None, Parameter("--to", help="The last step to show.")] = None,
     log: Annotated[bool, _switch("Logarithmic values.")] = False,

@@ -258,6 +258,24 @@ def test_completion_is_installed_for_the_shell_in_use(tmp_path):
     assert scripts
 
 
+@pytest.mark.parametrize(("words", "found"), [
+    (["run", "fa"], "fashion"), (["run", "here/mi"], "here/mine.toml"), (["attach", ""], "made"), (["pause", "ma"], "made"),
+    (["compare", "made", ""], "made"), (["plot", "made", "--series", "gd."], "gd.sharpness"), (["tail", "--columns", ""], "gd.loss"),
+    (["reproduce", ""], "fig5"), (["data", "prepare", ""], "cifar10"),
+])  # fmt: skip
+def test_a_shell_completes_names(runs, capsys, words, found):
+    make_run(runs)
+    Path("here").mkdir()
+    Path("here/mine.toml").touch()
+    assert cli.main(["__complete", *words]) == 0
+    assert found in [line.partition("\t")[0] for line in capsys.readouterr().out.splitlines()]
+
+
+def test_completion_is_silent_where_a_run_is_not_there(runs, capsys):
+    assert cli.main(["__complete", "plot", "none", "--series", "gd."]) == 0
+    assert capsys.readouterr().out.split() == ["begin"]
+
+
 def test_help_tells_every_exit_status(capsys):
     assert cli.main(["--help"]) == 0
     out = " ".join(capsys.readouterr().out.split())
