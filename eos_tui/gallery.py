@@ -16,7 +16,7 @@ from eos_tui.screens.learn import Learn
 SIZES = ((80, 24), (120, 40), (200, 50))
 GROUNDS = ("dark", "light")
 FRAMES = 3
-"""Frames to wait for before a picture: what keys asked for is drawn by then."""
+"""Frames to wait for before keys and before a picture."""
 
 
 class Page(NamedTuple):
@@ -86,13 +86,19 @@ async def _drawn(run: Run, page: Page, size: tuple[int, int], ground: str) -> st
     async with app.run_test(size=size) as pilot:
         if page.begins == "tour":
             await app.push_screen(Learn(runs={run.spec.name: run}, stay=True, at=tour_steps(run)[-1]))
+        await _frames(app)
         for key in page.keys:
             await pilot.press(key)
-        goal = app.pace.frames + FRAMES
-        while app.pace.frames < goal:
-            await asyncio.sleep(0.02)
+        await _frames(app)
         await pilot.pause()
         return export.screen(app, f"eos · {page.name}").svg
+
+
+async def _frames(app: EosApp) -> None:
+    """Wait until the run is read, or what keys asked for is drawn."""
+    goal = app.pace.frames + FRAMES
+    while app.pace.frames < goal:
+        await asyncio.sleep(0.02)
 
 
 def tour_steps(run: Run) -> list[int]:

@@ -263,13 +263,18 @@ def test_a_long_event_goes_on_below_its_own_words():
     assert lines[0].index("generalized") == len(lines[1]) - len(lines[1].lstrip())
 
 
-async def test_the_journal_lists_every_event(runs):
-    async with opened(make_run(runs)) as (app, pilot):
+async def test_the_journal_lists_every_event_also_those_to_come(runs):
+    run = make_run(runs)
+    async with opened(run) as (app, pilot):
         await pilot.press("v")
         await pilot.pause()
         assert isinstance(app.screen, Events)
-        for event in app.screen._events:
+        assert app.screen.source.events
+        for event in app.screen.source.events:
             assert event.text in text_of(app)
+        with store.Writer(run) as writer:
+            writer.event(Anchored(step=399, text="a new one, while the page is open", forms=()))
+        await until(lambda: "a new one" in text_of(app))
         await pilot.press("escape")
 
 

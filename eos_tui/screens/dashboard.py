@@ -333,7 +333,7 @@ class Dashboard(Viewing):
     def action_journal(self) -> None:
         from eos_tui.screens.journal import Events
 
-        self.app.push_screen(Events(self.source.events))
+        self.app.push_screen(Events(self.source))
 
     def action_assumptions(self) -> None:
         from eos_tui.screens.assumptions import Assumptions
