@@ -18,6 +18,7 @@ import numpy as np
 import tomli_w
 
 from engine import store
+from engine.columns import Column
 from engine.control import AnyEvent
 from engine.data.catalog import ready
 from engine.errors import UserError, one_of
@@ -66,10 +67,10 @@ class Record(Mapping[str, np.ndarray]):
         return _needed("polars").DataFrame(dict(self), nan_to_null=True)
 
     def to_xarray(self) -> "xarray.Dataset":
-        """A dataset over `step`, with the words, symbol and unit of each variable. Needs xarray."""
+        """A dataset over `step`, with the words and symbol of each variable, and its unit where it has one. Needs xarray."""
         columns = {column.name: column for column in self.run.columns}
         variables = {
-            name: ("step", values, {"long_name": columns[name].words, "symbol": columns[name].symbol, "units": columns[name].unit or "1"})
+            name: ("step", values, {"long_name": columns[name].words, "symbol": columns[name].symbol, **_units(columns[name])})
             for name, values in self.items() if name != "step"
         }  # fmt: skip
         return _needed("xarray").Dataset(variables, {"step": self["step"].astype(np.int64)}, {"run": self.name})
@@ -146,6 +147,11 @@ def _paths(tree: Mapping[str, Any], name: str, prefix: str = "") -> Iterator[str
             yield prefix + key
         elif isinstance(value, dict):
             yield from _paths(value, name, f"{prefix}{key}.")
+
+
+def _units(column: Column) -> dict[str, str]:
+    """What xarray and pint read the unit from; nothing for what has none of its own."""
+    return {"units": column.unit} if column.unit else {}
 
 
 def _needed(library: str) -> Any:

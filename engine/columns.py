@@ -17,7 +17,7 @@ class Column(NamedTuple):
     symbol: str
     words: str
     unit: str
-    """"" for a pure number."""
+    """Of time and counts; "" for what is measured in the units of the loss and of θ, as sharpness is, and for pure numbers."""
     formula: str
     source: str
     """Equation, definition or section of the paper; "eos" for what is our own."""
@@ -32,9 +32,9 @@ CLOCK = (
 DESCENT = (
     Column("gd.loss", "L(θ)", "training loss of gradient descent", "", "L(θ_t)", "Section 1"),
     Column("gd.gradient_norm", "‖∇L‖", "gradient norm of gradient descent", "", "‖∇L(θ_t)‖", "Section 1"),
-    Column("gd.midpoint_sharpness", "S½", "sharpness half way to the next step, on the approach", "1/η",
+    Column("gd.midpoint_sharpness", "S½", "sharpness half way to the next step, on the approach", "",
            "S((θ_t+θ_{t+1})/2)", "Section 5"),
-    Column("gd.sharpness", "S(θ)", "sharpness of gradient descent", "1/η", "λ1(∇²L(θ_t))", "Section 1"),
+    Column("gd.sharpness", "S(θ)", "sharpness of gradient descent", "", "λ1(∇²L(θ_t))", "Section 1"),
     Column("gd.eigen_residual", "r(θ)", "relative residual of the top eigenpair at θ", "", "‖Hu−Su‖/S", "eos"),
 )
 
@@ -42,21 +42,21 @@ COUPLED = (
     Column("gd.distance", "‖θ−θ†‖", "distance of gradient descent to the constrained trajectory", "", "‖θ_t − θ†_t‖",
            "Section 5"),
     Column("gd.x", "x", "displacement along the top eigenvector: the oscillation", "", "x_t = u_t·(θ_t − θ†_t)", "Section 5"),
-    Column("gd.y", "y", "displacement along ∇S⊥: the first-order change of sharpness", "1/η",
+    Column("gd.y", "y", "displacement along ∇S⊥: the first-order change of sharpness", "",
            "y_t = ∇S⊥_t·(θ_t − θ†_t)", "Section 5"),
     Column("gd.spike", "x²/η", "predicted rise of the loss over that of θ†", "", "x_t²/η", "Theorem 1"),
     Column("constrained.loss", "L(θ†)", "training loss of the constrained trajectory", "", "L(θ†_t)", "Definition 5"),
-    Column("constrained.sharpness", "S(θ†)", "sharpness of the constrained trajectory", "1/η", "λ1(∇²L(θ†_t))",
+    Column("constrained.sharpness", "S(θ†)", "sharpness of the constrained trajectory", "", "λ1(∇²L(θ†_t))",
            "Definition 5"),
-    Column("constrained.lambda2", "λ2(θ†)", "second eigenvalue at θ†", "1/η", "λ2(∇²L(θ†_t))", "Assumption 2"),
-    Column("constrained.alpha", "α", "progressive sharpening", "1/η²", "α_t = −∇L·∇S at θ†", "Assumption 1"),
+    Column("constrained.lambda2", "λ2(θ†)", "second eigenvalue at θ†", "", "λ2(∇²L(θ†_t))", "Assumption 2"),
+    Column("constrained.alpha", "α", "progressive sharpening", "", "α_t = −∇L·∇S at θ†", "Assumption 1"),
     Column("constrained.beta", "β", "strength of self-stabilization", "", "β_t = ‖∇S⊥‖² at θ†", "Section 5"),
     Column("constrained.delta", "δ", "size of the oscillation at the fixed point", "", "δ_t = √(2α/β)", "Section 5"),
     Column("constrained.epsilon", "ε", "small parameter of the theory", "", "ε_t = η√α", "Assumption 1"),
     Column("constrained.gamma", "γ", "alignment of −∇L with ∇S⊥", "", "γ_t = α/(‖∇L‖‖∇S⊥‖)", "Assumption 3"),
     Column("constrained.gradient_norm", "‖∇L†‖", "gradient norm at θ†", "", "‖∇L(θ†_t)‖", "Section 5"),
     Column("constrained.skew", "∇S·u", "cubic term along the top eigenvector", "", "∇S·u = ∇³L(u,u,u) at θ†", "Theorem 1"),
-    Column("constrained.sharpness_gap", "|S−2/η|", "distance of S(θ†) from the threshold", "1/η", "|S(θ†) − 2/η|",
+    Column("constrained.sharpness_gap", "|S−2/η|", "distance of S(θ†) from the threshold", "", "|S(θ†) − 2/η|",
            "Definition 4"),
     Column("constrained.gradient_along_u", "|∇L·u|", "gradient left along the top eigenvector at θ†", "", "|∇L(θ†)·u|",
            "Definition 4"),
@@ -87,7 +87,7 @@ FOURTHS = Column("cost.fourth_derivatives", "n_4", "fourth-derivative contractio
 
 FLOW = (
     Column("flow.loss", "L(θ_GF)", "training loss of gradient flow", "", "L of θ' = −∇L(θ)", "Section 5"),
-    Column("flow.sharpness", "S(θ_GF)", "sharpness of gradient flow", "1/η", "λ1(∇²L) on the flow", "Section 5"),
+    Column("flow.sharpness", "S(θ_GF)", "sharpness of gradient flow", "", "λ1(∇²L) on the flow", "Section 5"),
     Column("flow.distance", "‖θ_GF−θ†‖", "distance of gradient flow to the constrained trajectory", "", "‖θ_GF − θ†_t‖",
            "Section 5"),
 )
@@ -129,8 +129,8 @@ PREDICTION_WORDS = {
 THEOREM = (
     Column("theorem.loss", "ΔL", "loss left over by Theorem 1", "", "|L(θ) − L(θ†) − x⋆²/η|", "Theorem 1"),
     Column("theorem.loss_order", "εδ²/η", "order that Theorem 1 states for the loss", "", "εδ²/η", "Theorem 1"),
-    Column("theorem.sharpness", "ΔS", "sharpness left over by Theorem 1", "1/η", "|S(θ) − S(θ†) − y⋆ − (∇S·u)x⋆|", "Theorem 1"),
-    Column("theorem.sharpness_order", "ε²/η", "order that Theorem 1 states for the sharpness", "1/η", "ε²/η", "Theorem 1"),
+    Column("theorem.sharpness", "ΔS", "sharpness left over by Theorem 1", "", "|S(θ) − S(θ†) − y⋆ − (∇S·u)x⋆|", "Theorem 1"),
+    Column("theorem.sharpness_order", "ε²/η", "order that Theorem 1 states for the sharpness", "", "ε²/η", "Theorem 1"),
     Column("theorem.deviation", "Δv", "displacement left over by Theorem 1", "", "‖θ − θ† − v⋆‖", "Theorem 1"),
     Column("theorem.deviation_order", "εδ", "order that Theorem 1 states for the displacement", "", "εδ", "Theorem 1"),
     Column("theorem.hypothesis", "|x⋆| ≥ cδ", "whether the hypothesis of Theorem 1 holds: 1 yes, 0 no", "", "|x⋆| ≥ cδ",
@@ -140,13 +140,13 @@ THEOREM = (
 LANDSCAPE = (
     Column("landscape.ratio", "ηF(δ)/δ²", "loss along u against the quadratic: under 1 sub-quadratic, over 1 super-quadratic", "",
            "η(F(δ)+F(−δ))/2δ²", "Appendix F"),
-    Column("landscape.limit", "S∞", "sharpness at which the oscillation is predicted to settle", "1/η",
+    Column("landscape.limit", "S∞", "sharpness at which the oscillation is predicted to settle", "",
            "2/η + F''(δ) − F'(δ)/δ, F its even part", "Appendix F"),
 )
 
 UNROLLED = (
     Column("unrolled.x", "x⋆", "prediction summed from β: oscillation", "", "x⋆ ← −(1+ηy⋆)x⋆", "(5)"),
-    Column("unrolled.y", "y⋆", "prediction summed from β: change of sharpness", "1/η", "y⋆ = η Σ_s β_{s→t}(δ_s² − x⋆_s²)/2", "(5)"),
+    Column("unrolled.y", "y⋆", "prediction summed from β: change of sharpness", "", "y⋆ = η Σ_s β_{s→t}(δ_s² − x⋆_s²)/2", "(5)"),
     Column("unrolled.beta", "β_{s→t}", "memory of the newest start", "", "∇S⊥_{t+1}·[∏(I−η∇²L)P⊥]∇S⊥_s", "Section 5"),
     Column("unrolled.beta_oldest", "β_{s→t}", "memory of the oldest start followed", "", "∇S⊥_{t+1}·[∏(I−η∇²L)P⊥]∇S⊥_s", "Section 5"),
 )
@@ -158,9 +158,9 @@ def predicted(form: str) -> tuple[Column, ...]:
     loss = "L(θ†) + F(x⋆)" if form == "generalized" else "L(θ†) + x⋆²/η"
     return (
         Column(f"{form}.x", "x⋆", f"{words}: oscillation", "", "x⋆ = u·v⋆", source),
-        Column(f"{form}.y", "y⋆", f"{words}: change of sharpness", "1/η", "y⋆ = ∇S⊥·v⋆", source),
+        Column(f"{form}.y", "y⋆", f"{words}: change of sharpness", "", "y⋆ = ∇S⊥·v⋆", source),
         Column(f"{form}.loss", "L⋆", f"{words}: training loss", "", loss, "Theorem 1"),
-        Column(f"{form}.sharpness", "S⋆", f"{words}: sharpness", "1/η", "S(θ†) + y⋆ + (∇S·u)x⋆", "Theorem 1"),
+        Column(f"{form}.sharpness", "S⋆", f"{words}: sharpness", "", "S(θ†) + y⋆ + (∇S·u)x⋆", "Theorem 1"),
         Column(f"{form}.correlation", "corr", f"{words}: correlation of |x⋆| with |x| since the last anchor", "",
                "corr(|x⋆|, |x|)", "eos"),
         Column(f"{form}.horizon", "h", f"{words}: steps since the last anchor until it left its tolerance", "steps",
@@ -172,7 +172,7 @@ def predicted(form: str) -> tuple[Column, ...]:
 def eigenvalues(count: int) -> tuple[Column, ...]:
     """λ2 to λ_count of gradient descent; NaN in a row that did not follow so many."""
     return tuple(
-        Column(f"gd.lambda{k}", f"λ{k}", f"eigenvalue {k} of gradient descent", "1/η", f"λ{k}(∇²L(θ_t))", "Section 8.2")
+        Column(f"gd.lambda{k}", f"λ{k}", f"eigenvalue {k} of gradient descent", "", f"λ{k}(∇²L(θ_t))", "Section 8.2")
         for k in range(2, count + 1)
     )
 
@@ -183,10 +183,10 @@ def phase(starts: int) -> tuple[Column, ...]:
     for k in range(1, starts + 1):
         found += [
             Column(f"ode{k}.x", "X", f"flow from start {k}: oscillation", "", "X' = XY", "(4)"),
-            Column(f"ode{k}.y", "Y", f"flow from start {k}: change of sharpness", "1/η", "Y' = α − βX²/2", "(4)"),
+            Column(f"ode{k}.y", "Y", f"flow from start {k}: change of sharpness", "", "Y' = α − βX²/2", "(4)"),
             Column(f"ode{k}.energy", "g", f"flow from start {k}: conserved quantity", "", "g = h(βX²/2α) + Y²/α", "Lemma 3"),
             Column(f"map{k}.x", "x", f"map from start {k}: oscillation", "", "x ← −(1+ηy)x", "(3)"),
-            Column(f"map{k}.y", "y", f"map from start {k}: change of sharpness", "1/η", "y ← y + η(α − βx²/2)", "(3)"),
+            Column(f"map{k}.y", "y", f"map from start {k}: change of sharpness", "", "y ← y + η(α − βx²/2)", "(3)"),
             Column(f"map{k}.energy", "g", f"map from start {k}: grows by about (1+2ε²) a step", "",
                    "g = h(βx²/2α) + y²/α", "Lemma 3"),
         ]
@@ -220,3 +220,10 @@ def columns_for(spec: RunSpec) -> tuple[Column, ...]:
     if tracking.gauges_every:
         found += (*ASSUMPTIONS, FOURTHS)
     return found + (FLOW if tracking.flow else ()) + COST
+
+
+def meets_threshold(column: str) -> bool:
+    """Whether the quantity of this column is an eigenvalue of the Hessian, to be read against 2/η."""
+    family, _, quantity = column.partition(".")
+    eigenvalue = quantity in ("sharpness", "midpoint_sharpness") or quantity.startswith("lambda")
+    return eigenvalue and family not in ("theorem", "norm")

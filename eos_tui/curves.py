@@ -23,7 +23,6 @@ class PlotSpec(NamedTuple):
 
     id: str
     title: str
-    unit: str
     curves: tuple[Curve, ...]
     threshold: bool = False
     """Draw 2/η."""

@@ -65,35 +65,35 @@ def _predicted(forms: Collection[str], quantity: str) -> tuple[Curve, ...]:
 def _training_plots(forms: Collection[str]) -> tuple[PlotSpec, ...]:
     descent, constrained, flow = "gradient descent", "constrained θ†", "gradient flow"
     return (
-        PlotSpec("sharpness", "sharpness S", "1/η", (
+        PlotSpec("sharpness", "sharpness S", (
             Curve("gd.sharpness", descent, "gd"),
-            Curve("gd.midpoint_sharpness", "at midpoints", "muted"),
+            Curve("gd.midpoint_sharpness", "at midpoints", "gd"),
             *_predicted(forms, "sharpness"),
             Curve("gd.lambda2", "λ2", "muted"),
             Curve("flow.sharpness", flow, "flow"),
         ), threshold=True),
-        PlotSpec("loss", "training loss L", "", (
+        PlotSpec("loss", "training loss L", (
             Curve("gd.loss", descent, "gd"),
             Curve("constrained.loss", constrained, "constrained"),
             *_predicted(forms, "loss"),
             Curve("flow.loss", flow, "flow"),
             Curve("test.loss", "test examples", "flow"),
         )),
-        PlotSpec("x", "x = u·(θ−θ†)", "", (Curve("gd.x", descent, "gd"), *_predicted(forms, "x")), zero=True, from_edge=True),
-        PlotSpec("y", "y = ∇S⊥·(θ−θ†)", "1/η", (Curve("gd.y", descent, "gd"), *_predicted(forms, "y")), zero=True, from_edge=True),
-        PlotSpec("distance", "distance to θ†", "", (
+        PlotSpec("x", "x = u·(θ−θ†)", (Curve("gd.x", descent, "gd"), *_predicted(forms, "x")), zero=True, from_edge=True),
+        PlotSpec("y", "y = ∇S⊥·(θ−θ†)", (Curve("gd.y", descent, "gd"), *_predicted(forms, "y")), zero=True, from_edge=True),
+        PlotSpec("distance", "distance to θ†", (
             Curve("gd.distance", descent, "gd"),
             Curve("flow.distance", flow, "flow"),
         ), from_edge=True),
-        PlotSpec("accuracy", "right answers", "", (
+        PlotSpec("accuracy", "right answers", (
             Curve("train.accuracy", "training examples", "gd"),
             Curve("test.accuracy", "test examples", "flow"),
         )),
-        PlotSpec("norm", "squared norm of θ", "", (
+        PlotSpec("norm", "squared norm of θ", (
             Curve("norm.squared", "‖θ‖²", "gd"),
             Curve("norm.edge_squared", "at the edge S̄/(2/η−λ)", "constrained"),
         )),
-        PlotSpec("normalised", "normalised sharpness S̄", "", (
+        PlotSpec("normalised", "normalised sharpness S̄", (
             Curve("norm.sharpness", "S̄", "gd"),
             Curve("norm.balance_sharpness", "in balance", "constrained"),
         )),
@@ -107,9 +107,9 @@ def _phase_plots(recorded: Collection[str]) -> tuple[PlotSpec, ...]:
         return tuple(Curve(f"{family}{k}.{quantity}", f"start {k}", _ORBIT_ROLES[k - 1]) for k in range(1, count + 1))
 
     return (
-        PlotSpec("flow_x", "X of the flow (4)", "", orbits("ode", "x"), zero=True),
-        PlotSpec("flow_y", "Y of the flow (4)", "1/η", orbits("ode", "y"), zero=True),
-        PlotSpec("map_x", "x of the map (3)", "", orbits("map", "x"), zero=True),
-        PlotSpec("map_y", "y of the map (3)", "1/η", orbits("map", "y"), zero=True),
-        PlotSpec("energy", "g of the map (3)", "", orbits("map", "energy"), zero=True),
+        PlotSpec("flow_x", "X of the flow (4)", orbits("ode", "x"), zero=True),
+        PlotSpec("flow_y", "Y of the flow (4)", orbits("ode", "y"), zero=True),
+        PlotSpec("map_x", "x of the map (3)", orbits("map", "x"), zero=True),
+        PlotSpec("map_y", "y of the map (3)", orbits("map", "y"), zero=True),
+        PlotSpec("energy", "g of the map (3)", orbits("map", "energy"), zero=True),
     )

@@ -209,8 +209,8 @@ def _fitted(head: str, known: list[tuple[str, float]], width: int, choices: Sequ
 
 
 def heading(spec: PlotSpec) -> str:
-    """The plot's title with its unit, and how it is drawn."""
-    said = [spec.title + (f" [{spec.unit}]" if spec.unit else "")]
+    """The plot's title, and how it is drawn."""
+    said = [spec.title]
     said += ["log"] if spec.log else []
     said += [f"mean {spec.smooth}"] if spec.smooth else []
     said += ["odd faint"] if spec.strands else []

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import plotext
 
-from engine.columns import Column
+from engine.columns import Column, meets_threshold
 from engine.errors import UserError, one_of
 from engine.launch import LIVE
 from engine.store import RowTail, Run
@@ -112,9 +112,9 @@ def specs(run: Run, request: Request) -> list[PlotSpec]:
     if request.series:
         columns = [column_of(run, name) for name in request.series]
         curves = tuple(Curve(c.name, c.name, ROLES[k % len(ROLES)]) for k, c in enumerate(columns))
-        units = {column.unit for column in columns}
-        sharp = units == {"1/η"} and all("sharpness" in c.name or "lambda" in c.name for c in columns)
-        found.append(PlotSpec("series", ", ".join(request.series), units.pop() if len(units) == 1 else "", curves, threshold=sharp))
+        unit = columns[0].unit if len({column.unit for column in columns}) == 1 else ""
+        title = ", ".join(request.series) + (f" [{unit}]" if unit else "")
+        found.append(PlotSpec("series", title, curves, threshold=all(meets_threshold(column.name) for column in columns)))
     return [spec._replace(log=request.log) for spec in found or list(known.values())[:1]]
 
 

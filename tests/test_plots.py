@@ -19,12 +19,12 @@ from eos_tui.widgets.plot import LinePlot
 NAMES = {"step": "t", "learning_rate": "η", "gd.loss": "L(θ)", "gd.sharpness": "S(θ)", "generalized.sharpness": "S⋆",
          "gd.x": "x", "flow.sharpness": "S(θ_GF)"}
 COLUMNS = tuple(Column(name, symbol, name, "", "", "") for name, symbol in NAMES.items())
-SHARPNESS = PlotSpec("sharpness", "sharpness S", "1/η", (
+SHARPNESS = PlotSpec("sharpness", "sharpness S", (
     Curve("gd.sharpness", "gradient descent", "gd"),
     Curve("generalized.sharpness", "generalized", "generalized", dashed=True),
 ), threshold=True)
-LOSS = PlotSpec("loss", "training loss L", "", (Curve("gd.loss", "gradient descent", "gd"),))
-SWING = PlotSpec("x", "x", "", (Curve("gd.x", "gradient descent", "gd"),), zero=True)
+LOSS = PlotSpec("loss", "training loss L", (Curve("gd.loss", "gradient descent", "gd"),))
+SWING = PlotSpec("x", "x", (Curve("gd.x", "gradient descent", "gd"),), zero=True)
 
 
 def history_of(count, **columns):
@@ -203,7 +203,7 @@ def test_an_axis_kept_from_the_frame_before_leaves_all_other_rows_unchanged():
 def test_a_printed_frame_is_text_with_or_without_colours():
     history = oscillating(300)
     plain = plots.render_text(SHARPNESS, history, Window(0, 300), 60, 14, colour=False)
-    assert plain.startswith("sharpness S [1/η]")
+    assert plain.startswith("sharpness S")
     assert len(plain.splitlines()) == 14
     assert "\x1b" not in plain
     colourful = plots.render_text(SHARPNESS, history, Window(0, 300), 60, 14, colour=True)

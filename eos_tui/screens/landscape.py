@@ -33,7 +33,7 @@ ALONG = (
     Column("quadratic", "x²/η", "rise of the loss if it were quadratic with sharpness 2/η", "", "x²/η", "Appendix F"),
 )
 """A sample as a history whose steps are x/δ: it is drawn as any curve is."""
-SPEC = PlotSpec("landscape", "", "", (
+SPEC = PlotSpec("landscape", "", (
     Curve("F_even", "F along u, even part", "constrained"), Curve("quadratic", "x²/η", "transported", dashed=True),
 ), zero=True, marks=((-1.0, "−δ"), (1.0, "δ")))
 

@@ -19,7 +19,7 @@ from eos_tui.widgets.line import Line
 from eos_tui.widgets.plot import LinePlot
 
 LEVEL = Column(
-    "followed_from", f"{FOLLOWED_FROM:g}/η", "level from which every eigenvalue is followed", "1/η", f"{FOLLOWED_FROM:g}/η", "eos"
+    "followed_from", f"{FOLLOWED_FROM:g}/η", "level from which every eigenvalue is followed", "", f"{FOLLOWED_FROM:g}/η", "eos"
 )
 
 
@@ -71,7 +71,7 @@ class Spectrum(LivePage):
             Curve(self._renamed[name], f"λ{k}", "gd" if k % 2 else "transported") for k, name in enumerate(self._names[:count], 1)
         ]
         level = Curve(LEVEL.name, LEVEL.symbol, "muted", dashed=True)
-        return PlotSpec("spectrum", "spectrum of gradient descent", "1/η", (*curves, level), threshold=True, from_edge=True)
+        return PlotSpec("spectrum", "spectrum of gradient descent", (*curves, level), threshold=True, from_edge=True)
 
     def compose(self) -> ComposeResult:
         yield self._plot

@@ -24,14 +24,14 @@ from eos_tui.widgets.plot import LinePlot
 HYPOTHESIS = "theorem.hypothesis"
 
 
-def _plot(quantity: str, title: str, unit: str, order: str) -> PlotSpec:
-    return PlotSpec(f"theorem-{quantity}", title, unit, (
+def _plot(quantity: str, title: str, order: str) -> PlotSpec:
+    return PlotSpec(f"theorem-{quantity}", title, (
         Curve(f"theorem.{quantity}", "left over", "gd"), Curve(f"theorem.{quantity}_order", order, "muted", dashed=True),
     ), log=True, from_edge=True, veil=HYPOTHESIS)
 
 
 PLOTS = (
-    _plot("loss", "loss", "", "εδ²/η"), _plot("sharpness", "sharpness", "1/η", "ε²/η"), _plot("deviation", "displacement", "", "εδ"),
+    _plot("loss", "loss", "εδ²/η"), _plot("sharpness", "sharpness", "ε²/η"), _plot("deviation", "displacement", "εδ"),
 )
 FORMS = {form: form.replace("_", " ") for form in PREDICTIONS}
 

@@ -82,7 +82,8 @@ def identity(source: Source, color: Color, width: int, ascii: bool = False) -> C
     if state.learning_rate > 0:
         parts.append(Content.assemble(("η ", muted), (f"{state.learning_rate:.4g}", "")))
     if state.device:
-        parts.append(Content.assemble((f"{state.device} {state.precision}".rstrip(), muted)))
+        precision = state.precision if width >= 100 else state.precision.partition(",")[0]  # without that of the curvature
+        parts.append(Content.assemble((f"{state.device} {precision}".rstrip(), muted)))
     return Content("  ").join(parts)
 
 

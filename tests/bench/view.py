@@ -233,7 +233,7 @@ def attaching(home: Path, rows: int):
 
 def drawing(rows: int):
     columns = Source(make_run(store.home(), 2, "columns")).columns
-    loss = plots.PlotSpec("loss", "training loss", "", (plots.Curve("gd.loss", "gradient descent", "gd"),))
+    loss = plots.PlotSpec("loss", "training loss", (plots.Curve("gd.loss", "gradient descent", "gd"),))
     best = {}
     for count in (1_000, 10_000, 100_000, rows):
         kept = [column for column in columns if column.name in ("step", "learning_rate", "gd.loss")]
