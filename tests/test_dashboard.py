@@ -17,6 +17,7 @@ from eos_tui.screens.formula import Formula
 from eos_tui.screens.journal import Events
 from eos_tui.widgets.header import gauge, kept_whole
 from eos_tui.widgets.journal import retold
+from eos_tui.widgets.line import Line
 from eos_tui.widgets.plot import Drawing, LinePlot
 from eos_tui.widgets.portrait import PhasePortrait
 
@@ -102,9 +103,31 @@ async def test_a_plot_draws_its_rows_and_border_as_textual_would(runs):
                         assert shown == [list(_cells(row)) for row in Widget.render_lines(plot, part)]
 
 
+async def test_a_border_with_other_words_is_as_textual_would_draw_it(runs, monkeypatch):
+    async with opened(make_run(runs, 120)) as (app, _):
+        plot = app.screen.query(LinePlot).first()
+        for words in ("", "θ", *("‖θ−θ†‖ 字" * 9)[: plot.size.width + 4 : 3], "", "x 1.5", *("y" * k for k in range(plot.size.width + 3))):
+            monkeypatch.setattr(plot, "titles", lambda words=words: (words, words[::-1]))
+            plot._retitle()
+            for y in (0, plot.outer_size.height - 1):
+                assert list(_cells(plot._edge(plot._border, y))) == list(_cells(plot._by_textual(y)))
+
+
+async def test_a_line_of_text_is_as_textual_would_draw_it(runs):
+    async with opened(make_run(runs, 120)) as (app, _):
+        for line in app.screen.query(Line):
+            for text in (line.content, Content(""), Content.assemble("a\nb"), Content.assemble(("θ 字" * 60, "bold red"), "end")):
+                line.show(text)
+                whole = Region(0, 0, *line.outer_size)
+                shown = [list(_cells(row)) for row in line.render_lines(whole)]
+                line._styles_cache.clear()
+                assert shown == [list(_cells(row)) for row in Widget.render_lines(line, whole)]
+
+
 def _cells(row):
-    """Character and style of each cell."""
-    return ((character, style) for text, style, _ in row for character in text)
+    """Character and look of each cell: a blank has no use for a foreground."""
+    return ((character, style.background_style if character == " " else style.clear_meta_and_links())
+            for text, style, _ in row for character in text)
 
 
 async def test_a_run_at_rest_is_not_painted_and_what_comes_is(runs, monkeypatch):

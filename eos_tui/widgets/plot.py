@@ -80,8 +80,9 @@ class Drawing(Widget, can_focus=True):
         if resized:
             self.refresh()
             return
+        width = self.outer_size.width  # whole rows, as they are kept: cut to what is within the border, each would be copied
         changed = [y for y, (old, new) in enumerate(zip(before, self._strips, strict=True)) if old != new]
-        regions = [Region(0, y, self.size.width, 1) for y in changed] + border
+        regions = [Region(-1, y, width, 1) for y in [*changed, *border]]
         if regions:
             self.refresh(*regions)
 
@@ -112,6 +113,7 @@ class Drawing(Widget, can_focus=True):
                 self._styled.clear()
             self._framed.clear()
             self._border = border
+        self._restyle([y for y in crop.line_range if 0 < y < height - 1])
         rows = [self._edge(border, y) if y in (0, height - 1) else self._between(border, y) for y in crop.line_range]
         return rows if crop.column_span == (0, width) else [row.crop(*crop.column_span) for row in rows]
 
@@ -120,30 +122,33 @@ class Drawing(Widget, can_focus=True):
         return super().render_lines(Region(0, y, self.outer_size.width, 1))[0]
 
     def _edge(self, border: "_Border", y: int) -> Strip:
-        """The first or last row. Words of the same width take the place of those that Textual drew; others it draws itself."""
+        """The first or last row. Words take the place of those that Textual drew, and the line beside them what that leaves; what
+        has no words, or no room for a line, Textual draws itself.
+        """
         words = self._titles[y > 0]
-        if y in border.edges:
-            strip, before = border.edges[y]
-            if before != words and len(before) == len(words) and cell_len(before) == cell_len(words):
-                strip = Strip(
-                    [Segment(text.replace(before, words), style, control) for text, style, control in strip], strip.cell_length)
-                before = words if words in strip.text else before
-        if y not in border.edges or before != words:
-            strip = self._by_textual(y)
-        border.edges[y] = strip, words
-        return strip
+        known = border.edges.get(y)
+        if known is None or known[1] != words:
+            strip = _reworded(*known, words, 3 if y == 0 else 1) if known is not None and words else None
+            known = border.edges[y] = strip or self._by_textual(y), words
+        return known[0]
+
+    def _restyle(self, rows: Sequence[int]) -> None:
+        """Style the rows of content that are others than when they were shown last."""
+        new = [y for y in rows if (known := self._styled.get(y)) is None or known[0] is not self._strips[y - 1]]
+        if not new:
+            return
+        style, filters, ground = self.visual_style.rich_style, self.get_line_filters(), self.background_colors[1]
+        for y in new:
+            shown = self._strips[y - 1].apply_style(style)
+            for filter in filters:
+                shown = shown.apply_filter(filter, ground)
+            self._styled[y] = self._strips[y - 1], shown
+            self._framed.pop(y, None)
 
     def _between(self, border: "_Border", y: int) -> Strip:
         """A row of content with its sides."""
-        strip, known = self._strips[y - 1], self._styled.get(y)
-        if known is None or known[0] is not strip:
-            shown = strip.apply_style(self.visual_style.rich_style)
-            for filter in self.get_line_filters():
-                shown = shown.apply_filter(filter, self.background_colors[1])
-            known = self._styled[y] = strip, shown
-            self._framed.pop(y, None)
         if y not in self._framed:
-            self._framed[y] = Strip([border.left, *known[1], border.right], self.outer_size.width)
+            self._framed[y] = Strip([border.left, *self._styled[y][1], border.right], self.outer_size.width)
         return self._framed[y]
 
     def refresh(self, *regions: Region, repaint: bool = True, layout: bool = False, recompose: bool = False):
@@ -168,20 +173,30 @@ class Drawing(Widget, can_focus=True):
         width, height, theme = self._drawn_for = self._drawing_for()
         self._strips = self.content_strips(width, height, theme)
 
-    def _retitle(self) -> list[Region]:
-        """Set the border's words, and say which rows of the border they changed."""
+    def _retitle(self) -> list[int]:
+        """Set the border's words, and say which rows of the border they changed, counted from the first of the content."""
         before, self._titles = self._titles, self.titles()
-        width, height = self.size
         self._retitling = True
-        regions = []
+        rows = []
         if before[0] != self._titles[0]:
             self.border_title = Content(self._titles[0])
-            regions.append(Region(0, -1, width, 1))
+            rows.append(-1)
         if before[1] != self._titles[1]:
             self.border_subtitle = Content(self._titles[1])
-            regions.append(Region(0, height, width, 1))
+            rows.append(len(self._strips))
         self._retitling = False
-        return regions
+        return rows
+
+
+def _reworded(edge: Strip, before: str, words: str, line: int) -> Strip | None:
+    """A border's row, of corner, line, words, line and corner, with other words; the line at this place makes up for their width."""
+    parts = list(edge)
+    if len(parts) != 5 or parts[2].text != f" {before} ":
+        return None
+    size = len(parts[line].text) + cell_len(before) - cell_len(words)
+    parts[line] = parts[line]._replace(text=parts[line].text[:1] * size)
+    parts[2] = parts[2]._replace(text=f" {words} ")
+    return Strip(parts, edge.cell_length) if size > 0 else None
 
 
 class Pointed(Message):
