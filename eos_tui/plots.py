@@ -127,12 +127,22 @@ def _ground(
     marks: tuple[tuple[float, str], ...], entries: tuple[Entry, ...], theme: str,
 ) -> Canvas:
     """What stands on a plot's canvas while its axes stay: it is painted once, and copied for every frame."""
-    canvas, muted = Canvas(width, height, ascii), role_style(theme, "muted")
-    surround.frame(canvas, box, span, limits, (axes.log_ticks if log else axes.ticks)(limits, min(max(box.height // 2, 3), 8)), muted)
-    if zero and not log and limits.lo < 0 < limits.hi:
-        canvas.text(box.row(0, limits), box.left, ("-" if ascii else "┈") * box.width, role_style(theme, "muted", 1), under=True)
+    canvas, muted = _upright(width, height, ascii, box, limits, log, zero, entries, theme).copy(), role_style(theme, "muted")
+    surround.foot(canvas, box, span, muted)
     for at, name in marks:
         surround.mark(canvas, box, span, at, name, muted)
+    return canvas
+
+
+@lru_cache(maxsize=64)
+def _upright(
+    width: int, height: int, ascii: bool, box: Box, limits: Limits, log: bool, zero: bool, entries: tuple[Entry, ...], theme: str
+) -> Canvas:
+    """What of it stays while the window moves."""
+    canvas, muted = Canvas(width, height, ascii), role_style(theme, "muted")
+    surround.upright(canvas, box, limits, (axes.log_ticks if log else axes.ticks)(limits, min(max(box.height // 2, 3), 8)), muted)
+    if zero and not log and limits.lo < 0 < limits.hi:
+        canvas.text(box.row(0, limits), box.left, ("-" if ascii else "┈") * box.width, role_style(theme, "muted", 1), under=True)
     if box.top:
         surround.legend(canvas, box, entries, theme)
     return canvas

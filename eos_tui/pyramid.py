@@ -1,7 +1,7 @@
 """Extremes and sums of any range of rows, at a cost that does not grow with the range.
 
 A pyramid keeps one entry for each block of 64 rows, one for 16 of those, and so on. A range is then its ragged ends, looked
-up, and its whole blocks, left to the next level. NaN and ±inf count as no value.
+up, and its whole blocks, gone through where they are few and else left to the next level. NaN and ±inf count as no value.
 """
 
 from collections.abc import Callable
@@ -10,8 +10,20 @@ import numpy as np
 
 BLOCK, FACTOR = 64, 16
 """Rows in an entry of the lowest level, and entries in one of a higher level."""
+AT_ONCE = 1 << 15
+"""Entries of a level that are gone through one by one rather than looked up by way of the level above."""
 Gather = Callable[[np.ndarray], np.ndarray]
 """Reads the values at these rows."""
+
+
+def block_within(rows: int) -> int:
+    """Rows in the largest block that has no more than so many; 1 where none is so small."""
+    if rows < BLOCK:
+        return 1
+    size = BLOCK
+    while size * FACTOR <= rows:
+        size *= FACTOR
+    return size
 
 
 class _Level:
@@ -24,10 +36,22 @@ class _Level:
     def entries(self) -> np.ndarray:
         return self._store[:, : self.count]
 
+    def taken(self, which: np.ndarray) -> np.ndarray:
+        """The entries of these numbers, (2, …). All are there: to have that checked would take as long again."""
+        found = np.empty((2, *which.shape))
+        for side, into in zip(self._store, found, strict=True):
+            side.take(which, out=into, mode="clip")
+        return found
+
+    def joined(self, fold: np.ufunc, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+        """The entries first[k] to last[k] − 1 joined, (2, ranges); none is empty."""
+        ends = np.stack([first, last], axis=1).ravel()
+        return np.stack([fold.reduceat(side[: self.count + 1], ends)[::2] for side in self._store])
+
     def add(self, entries: np.ndarray) -> None:
         total = self.count + entries.shape[1]
-        if total > self._store.shape[1]:
-            larger = np.empty((2, max(64, total + total // 8)))
+        if total >= self._store.shape[1]:  # one more than there are, for `joined`
+            larger = np.empty((2, max(64, total + total // 8 + 1)))
             larger[:, : self.count] = self.entries
             self._store = larger
         self._store[:, self.count : total] = entries
@@ -132,26 +156,33 @@ class Pyramid:
                 which, a, b = which[left], a[left], b[left]
             if not len(which):
                 return found
+            if depth >= 0 and (b - a).sum() <= AT_ONCE:
+                found[:, which] = self.fold(found[:, which], self._levels[depth].joined(self.fold, a, b))
+                return found
             up, down = a + (size - 1) & -size, b & -size  # sizes are powers of two
             head = np.minimum(up, b)  # the ragged ends are [a, head) and [tail, b)
             tail = np.maximum(down, head)
-            reach = np.arange(max(int((head - a).max()), int((b - tail).max()), 1))[:, None]
-            rows = np.empty((2 * len(reach), len(a)), int)
-            np.minimum(a + reach, np.maximum(head - 1, a), out=rows[: len(reach)])
-            np.maximum(b - 1 - reach, np.minimum(tail, b - 1), out=rows[len(reach) :])
-            # A maximum may see an entry twice, a sum may not.
-            once = None if self.fold is np.maximum else np.concatenate([a + reach < head, b - 1 - reach >= tail])
-            if depth < 0:
-                folded = self.folded(gather(rows if self.stride == 1 else rows * self.stride + self.offset), 0, once)
-            else:
-                pairs = self._levels[depth].entries.take(rows, axis=1)
-                folded = self.fold.reduce(pairs if once is None else pairs * once, axis=1)
-            if len(which) == found.shape[1]:
-                found = self.fold(found, folded)
-            else:
-                found[:, which] = self.fold(found[:, which], folded)
+            ragged = np.flatnonzero((head > a) | (tail < b))
+            if len(ragged) == found.shape[1]:
+                found = self.fold(found, self._ends(gather, depth, a, head, tail, b))
+            elif len(ragged):
+                into = which[ragged]
+                found[:, into] = self.fold(found[:, into], self._ends(gather, depth, a[ragged], head[ragged], tail[ragged], b[ragged]))
             a, b = up // size, down // size
             depth, size = depth + 1, FACTOR
+
+    def _ends(self, gather: Gather, depth: int, a: np.ndarray, head: np.ndarray, tail: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """The pairs of the ragged ends [a, head) and [tail, b) of ranges of entries of a level, or of rows at −1."""
+        reach = np.arange(max(int((head - a).max()), int((b - tail).max())))[:, None]
+        rows = np.empty((2 * len(reach), len(a)), int)
+        np.minimum(a + reach, np.maximum(head - 1, a), out=rows[: len(reach)])
+        np.maximum(b - 1 - reach, np.minimum(tail, b - 1), out=rows[len(reach) :])
+        # A maximum may see an entry twice, a sum may not.
+        once = None if self.fold is np.maximum else np.concatenate([a + reach < head, b - 1 - reach >= tail])
+        if depth < 0:
+            return self.folded(gather(rows if self.stride == 1 else rows * self.stride + self.offset), 0, once)
+        pairs = self._levels[depth].taken(rows)
+        return self.fold.reduce(pairs if once is None else pairs * once, axis=1)
 
 
 class Extremes(Pyramid):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.columns import Column
-from eos_tui.pyramid import Extremes, Pyramid, Sums
+from eos_tui.pyramid import BLOCK, Extremes, Pyramid, Sums, block_within
 from eos_tui.rows import InMemory, OnDisk, Rows
 from eos_tui.ruler import Ruler
 
@@ -22,6 +22,8 @@ PIECE = 512
 """Rows looked at together for last values: few enough to stay in the processor's cache."""
 FEW = 64
 """New rows of which a picture is brought up to date one by one; more are looked at as ranges."""
+SHARE = 8
+"""A block to whose multiples the parts of a window are rounded is no more than one in so many of any of them."""
 EXPONENT = 0x7FF0000000000000
 """The bits of a float64 that are all ones in NaN and ±inf alone."""
 RECENT = 256
@@ -69,8 +71,8 @@ class History:
         self._row_before = np.full(len(self.columns), -1)
         """The row of the last finite value of each column, and of the one before."""
         self._last_value = np.full(len(self.columns), np.nan)
-        self._edges: dict[tuple, np.ndarray] = {}
-        """The rows of the windows drawn last: the curves of a plot ask for the same."""
+        self._edges: dict[tuple, tuple[np.ndarray, int]] = {}
+        """The rows of the windows drawn last, and to which multiple they were rounded: the curves of a plot ask for the same."""
         self._pictures: dict[tuple, _Picture] = {}
         """The envelopes drawn last, by column."""
         self._lasts: dict[tuple, np.ndarray] = {}
@@ -206,15 +208,26 @@ class History:
         return slice(first, last)
 
     def edges(self, start: float, stop: float, bins: int, along: str = "step") -> np.ndarray:
-        """The first row of each part of [start, stop], and the row after the last; found once for all curves of a plot."""
+        """The first row of each part of [start, stop], and the row after the last; found once for all curves of a plot. Where
+        parts hold many rows they meet at the next multiple of a pyramid's block, which is nearer than an eighth of a part.
+        """
+        return self._rounded_edges(start, stop, bins, along)[0]
+
+    def _rounded_edges(self, start: float, stop: float, bins: int, along: str) -> tuple[np.ndarray, int]:
         key = (len(self), start, stop, bins, along)
         if key not in self._edges:
             ruler = self._ruler(along)
             rows = ruler.search(np.linspace(start, stop, bins + 1))
             rows[-1] = ruler.search(stop, "right")
+            rows = np.minimum(rows, len(self))
+            inner, size = rows[1:-1], 1
+            if rows[-1] - rows[0] >= SHARE * BLOCK * max(bins - 2, 1):
+                size = block_within(_least_gap(inner[(inner > 0) & (inner < len(self))]) // SHARE)
+            if size > 1:  # upwards: a part that is not yet whole ends with the rows there are, and stays as it is when more come
+                rows[1:-1] = np.minimum(-(-inner // size) * size, rows[-1])
             if len(self._edges) >= 8:
                 self._edges.clear()
-            self._edges[key] = np.minimum(rows, len(self))
+            self._edges[key] = rows, size
         return self._edges[key]
 
     # -- pictures
@@ -226,7 +239,8 @@ class History:
 
         A `strand` takes the even rows (0) or the odd ones (1) alone.
         """
-        rows, key = self.edges(start, stop, bins, along), (start, stop, bins, along)
+        rows, size = self._rounded_edges(start, stop, bins, along)
+        key = start, stop, bins, along, size
         kept, reached = self._pictures.get((name, strand)), int(rows[-1])
         if kept is None or kept.key != key or not 0 <= reached - kept.reached <= FEW or not kept.reached:
             track = self._extremes(name, strand)
@@ -353,6 +367,11 @@ def _last_true(known: np.ndarray) -> np.ndarray:
     if not len(known):
         return np.full(known.shape[1], -1)
     return np.where(known.any(axis=0), len(known) - 1 - known[::-1].argmax(axis=0), -1)
+
+
+def _least_gap(rows: np.ndarray) -> int:
+    """The fewest rows between two neighbours; 0 where there are none."""
+    return int(np.diff(rows).min()) if len(rows) > 1 else 0
 
 
 def _on_line(value: float, known: Ruler, wanted: Ruler, count: int) -> float:

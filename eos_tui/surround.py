@@ -51,21 +51,26 @@ class Box(NamedTuple):
         return self.left + min(max(math.floor(share * self.width), 0), self.width - 1)
 
 
-def frame(canvas: Canvas, box: Box, span: Span, limits: Limits, marks: Ticks, muted: Style) -> None:
-    """The axes, their ticks and labels."""
+def upright(canvas: Canvas, box: Box, limits: Limits, marks: Ticks, muted: Style) -> None:
+    """The axis at the left, its ticks and labels."""
     plain = canvas.ascii
     canvas.rule(box.left - 1, box.top, box.height, "|" if plain else "│", muted)
     for value, label in zip(marks.values, marks.labels, strict=True):
         canvas.text(box.row(value, limits), 0, label.rjust(axes.LABEL)[: axes.LABEL] + ("+" if plain else "┤"), muted)
     if marks.exponent and box.top:
         canvas.text(0, 0, axes.superscript(marks.exponent, plain).rjust(axes.LABEL), muted)
+
+
+def foot(canvas: Canvas, box: Box, span: Span, muted: Style) -> None:
+    """The axis below, its ticks and labels."""
     if not box.steps:
         return
+    plain = canvas.ascii
     origin, count = span.axis.origin, max(2, box.width // 10)
     labels = axes.step_ticks(span.start - origin, span.stop - origin, count) if span.axis.along == "step" else axes.ticks(
         Limits(span.start - origin, span.stop - origin), count)
-    foot = box.top + box.height + box.axis
-    canvas.text(foot, 0, (span.axis.label + (axes.superscript(labels.exponent, plain) if labels.exponent else "")).rjust(axes.LABEL), muted)
+    row = box.top + box.height + box.axis
+    canvas.text(row, 0, (span.axis.label + (axes.superscript(labels.exponent, plain) if labels.exponent else "")).rjust(axes.LABEL), muted)
     line, marked = "", list[int]()
     for value, label in zip(labels.values, labels.labels, strict=True):
         column = box.column(value + origin, span)
@@ -73,10 +78,10 @@ def frame(canvas: Canvas, box: Box, span: Span, limits: Limits, marks: Ticks, mu
         if at >= (len(line) + 1 if line else 0):
             line = line.ljust(at) + label
             marked.append(column)
-    canvas.text(foot, box.left, line, muted)
+    canvas.text(row, box.left, line, muted)
     if box.axis:
-        canvas.text(foot - 1, box.left - 1, "+" if plain else "└", muted)
-        canvas.line(foot - 1, box.left, box.width, "-" if plain else "─", marked, "+" if plain else "┬", muted)
+        canvas.text(row - 1, box.left - 1, "+" if plain else "└", muted)
+        canvas.line(row - 1, box.left, box.width, "-" if plain else "─", marked, "+" if plain else "┬", muted)
 
 
 def threshold_line(canvas: Canvas, box: Box, threshold: Envelope, limits: Limits, style: Style, log: bool) -> None:

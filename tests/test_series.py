@@ -28,11 +28,19 @@ def noise(count, seed=0):
 
 
 def brute_force(steps, values, start, stop, bins):
-    edges = np.linspace(start, stop, bins + 1)
+    """The extremes between places on the axis; where parts are wide, they meet at multiples of 64 rows, or of 16 times that."""
+    rows = np.searchsorted(steps, np.linspace(start, stop, bins + 1))
+    rows[-1] = np.searchsorted(steps, stop, "right")
+    inner = rows[1:-1]
+    whole = inner[(inner > 0) & (inner < len(steps))]
+    if rows[-1] - rows[0] >= 8 * BLOCK * max(bins - 2, 1) and len(whole) > 1:
+        least = np.diff(whole).min() // 8
+        size = max((size for size in (1, BLOCK, 16 * BLOCK, 256 * BLOCK) if size <= least), default=1)
+        rows[1:-1] = np.minimum(-(-inner // size) * size, rows[-1])
     found = np.full((2, bins), np.nan)
     for k in range(bins):
-        inside = (steps >= edges[k]) & ((steps < edges[k + 1]) if k < bins - 1 else (steps <= stop))
-        known = values[inside & np.isfinite(values)]
+        inside = values[rows[k] : rows[k + 1]]
+        known = inside[np.isfinite(inside)]
         if len(known):
             found[:, k] = known.min(), known.max()
     return found
@@ -65,6 +73,36 @@ def test_an_envelope_that_grows_with_the_run_stays_exact(pieces, bins, stop):
         for name, column in (("dense", 1), ("sparse", 2)):
             found = np.stack(history.envelope(name, 5, stop, bins))
             np.testing.assert_array_equal(found, brute_force(rows[:done, 0], rows[:done, column], 5, stop, bins))
+
+
+@settings(max_examples=60, deadline=None)
+@given(count=st.integers(2000, 60_000), bins=st.integers(1, 60), window=st.tuples(st.floats(-0.2, 1.0), st.floats(0.1, 1.3)))
+def test_wide_parts_meet_within_an_eighth_of_where_they_would(count, bins, window):
+    steps = np.cumsum(np.random.default_rng(count).integers(1, 4, count)).astype(float)
+    history = history_of(np.stack([steps, steps, steps], axis=1))
+    start = steps[-1] * window[0]
+    stop = start + steps[-1] * window[1]
+    rows, exact = history.edges(start, stop, bins), np.searchsorted(steps, np.linspace(start, stop, bins + 1))
+    assert (np.diff(rows) >= 0).all()
+    assert rows[0] == exact[0]
+    assert rows[-1] == np.searchsorted(steps, stop, "right")
+    moved, width = (rows - exact)[1:-1], np.diff(exact)[:-1]
+    if moved.any():
+        among = (exact[1:-1] > 0) & (exact[1:-1] < count)
+        assert (moved >= 0).all()
+        assert (8 * moved[among][1:] <= width[among][1:]).all()  # each of them but the first, whose part may begin before the rows
+
+
+@settings(max_examples=30, deadline=None)
+@given(pieces=st.lists(st.integers(1, 9000), min_size=1, max_size=8), bins=st.integers(1, 12), stop=st.integers(10, 90_000))
+def test_wide_parts_stay_exact_as_the_run_grows(pieces, bins, stop):
+    rows = noise(sum(pieces))
+    history, done = History(COLUMNS), 0
+    for piece in pieces:
+        history.extend(rows[done : done + piece])
+        done += piece
+        found = np.stack(history.envelope("dense", 5, stop, bins))
+        np.testing.assert_array_equal(found, brute_force(rows[:done, 0], rows[:done, 1], 5, stop, bins))
 
 
 def test_a_period_two_oscillation_keeps_its_whole_band():
