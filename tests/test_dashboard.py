@@ -100,17 +100,18 @@ async def test_a_plot_draws_its_rows_and_border_as_textual_would(runs):
                     for part in (Region(0, 0, *plot.outer_size), Region(3, 1, 9, 3)):
                         shown = [list(_cells(row)) for row in plot.render_lines(part)]
                         plot._styles_cache.clear()
-                        assert shown == [list(_cells(row)) for row in Widget.render_lines(plot, part)]
+                        assert shown == [list(_cells(row)) for row in plot._by_textual(part)]
 
 
 async def test_a_border_with_other_words_is_as_textual_would_draw_it(runs, monkeypatch):
     async with opened(make_run(runs, 120)) as (app, _):
         plot = app.screen.query(LinePlot).first()
         for words in ("", "θ", *("‖θ−θ†‖ 字" * 9)[: plot.size.width + 4 : 3], "", "x 1.5", *("y" * k for k in range(plot.size.width + 3))):
-            monkeypatch.setattr(plot, "titles", lambda words=words: (words, words[::-1]))
-            plot._retitle()
+            monkeypatch.setattr(plot, "titles", lambda width, words=words: (words, words[::-1]))
+            plot._retitle(plot.size.width)
             for y in (0, plot.outer_size.height - 1):
-                assert list(_cells(plot._edge(plot._border, y))) == list(_cells(plot._by_textual(y)))
+                drawn = plot._by_textual(Region(0, y, plot.outer_size.width, 1))[0]
+                assert list(_cells(plot._edge(plot._border, y))) == list(_cells(drawn))
 
 
 async def test_a_line_of_text_is_as_textual_would_draw_it(runs):

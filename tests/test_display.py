@@ -12,7 +12,6 @@ from rich.style import Style
 from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual.geometry import Region
 from textual.strip import Strip
-from textual.widget import Widget
 
 from eos_tui.app import EosApp
 from eos_tui.diffdisplay import APPLIES, Difference, Screenful
@@ -128,7 +127,7 @@ async def test_after_any_key_the_terminal_shows_what_the_screen_would_draw_anew(
 
     def same() -> bool:
         plots = [(each, Region(0, 0, *each.outer_size)) for each in app.screen.plots if each.display]
-        framed = all(cells(plot.render_lines(region)) == cells(Widget.render_lines(plot, region)) for plot, region in plots)
+        framed = all(cells(plot.render_lines(region)) == cells(plot._by_textual(region)) for plot, region in plots)
         return framed and cells(app.screen._compositor.render_strips()) == shown._rows
 
     async with app.run_test(size=size) as pilot:

@@ -388,7 +388,7 @@ async def test_the_widget_repaints_only_the_rows_that_changed():
         assert plot._limits is longer_limits
         [regions] = [regions for regions in asked if regions]
         assert 1 <= len(regions) <= 3  # a row or two of dots, and the values below
-        assert plot.border_subtitle == "L(θ) 1.909"
+        assert plot.titles(plot.size.width)[1] == "L(θ) 1.909"
         plot.show(longer, Window(0, 1250))
         assert len([regions for regions in asked if regions]) == 1  # nothing new, nothing sent
 
@@ -408,7 +408,7 @@ async def test_the_widget_draws_again_for_a_new_size_theme_and_axis():
         plot.spec = LOSS._replace(log=True)
         plot.show(history, Window(0, 1000))
         assert any("1e-3" in plot.render_line(y).text for y in range(plot.size.height))
-        assert "log" in plot.border_title
+        assert "log" in plot.titles(plot.size.width)[0]
         plot.styles.width = 40
         await pilot.pause()
         assert {plot.render_line(y).cell_length for y in range(plot.size.height)} == {38}

@@ -77,7 +77,7 @@ async def test_the_portrait_marks_fixed_point_orbits_and_constants():
     assert "━━ real  ╌╌ generalized" in rows[0]
     assert f"δ {DELTA:.3f}" in text
     assert "ε 0.0400" in text
-    assert portrait.border_subtitle.startswith("|x|/δ ")
+    assert portrait.titles(portrait.size.width)[1].startswith("|x|/δ ")
 
 
 async def test_the_period_in_the_caption_is_that_of_the_orbit():
@@ -101,7 +101,7 @@ async def test_the_cursor_shows_the_orbit_as_it_stood():
     history = training()
     _, portrait = await shown(history, Window(0, 200, cursor=60))
     x, y = abs(history.column("gd.x")[60]) / DELTA, history.column("gd.y")[60]
-    assert portrait.border_subtitle == f"|x|/δ {x:#.3g} · y {y:#.3g}"
+    assert portrait.titles(portrait.size.width)[1] == f"|x|/δ {x:#.3g} · y {y:#.3g}"
 
 
 async def test_older_parts_of_an_orbit_are_fainter():

@@ -102,7 +102,7 @@ class Along(LinePlot):
     def content_strips(self, width: int, height: int, theme: str) -> list[Strip]:
         return plots.message(self.words, width, height, theme) if self.words else super().content_strips(width, height, theme)
 
-    def titles(self) -> tuple[str, str]:
+    def titles(self, width: int) -> tuple[str, str]:
         return self.title, self.subtitle
 
 

@@ -66,17 +66,18 @@ class Drawing(Widget, can_focus=True):
         """The rows to show at this size."""
         raise NotImplementedError
 
-    def titles(self) -> tuple[str, str]:
-        """The words on the border's top and bottom."""
+    def titles(self, width: int) -> tuple[str, str]:
+        """The words on the border's top and bottom, for so many cells between its sides."""
         raise NotImplementedError
 
     def update(self) -> None:
         """Draw again, and refresh the rows that differ."""
-        if not self.is_attached or not self.size:
+        now = self._drawing_for() if self.is_attached else (0, 0, "")
+        if not now[0] or not now[1]:
             return
-        before, resized = self._strips, self._drawn_for != self._drawing_for()
-        self._redraw()
-        border = self._retitle()
+        before, resized = self._strips, self._drawn_for != now
+        self._redraw(now)
+        border = self._retitle(now[0])
         if resized:
             self.refresh()
             return
@@ -87,8 +88,8 @@ class Drawing(Widget, can_focus=True):
             self.refresh(*regions)
 
     def render_line(self, y: int) -> Strip:
-        if self._drawn_for != self._drawing_for():
-            self._redraw()
+        if self._drawn_for != (now := self._drawing_for()):
+            self._redraw(now)
         style = self.visual_style.rich_style
         return self._strips[y].apply_style(style) if y < len(self._strips) else Strip.blank(self.size.width, style)
 
@@ -96,16 +97,16 @@ class Drawing(Widget, can_focus=True):
         """The rows with their border. Textual makes the top and the bottom one and the sides, once for each look of the widget:
         made anew with each row, the sides took longer than the plot.
         """
-        if self._drawn_for != self._drawing_for():
-            self._redraw()
+        if self._drawn_for != (now := self._drawing_for()):
+            self._redraw(now)
         width, height = self.outer_size
         if not self._strips or height != len(self._strips) + 2:
-            return super().render_lines(crop)
+            return self._by_textual(crop)
         framed_for = width, height, self.app.theme, self.visual_style.rich_style, self.has_focus
         if framed_for not in self._borders:
             if len(self._borders) >= BORDERS:
                 self._borders.clear()
-            row = list(self._by_textual(1))
+            row = list(self._by_textual(Region(0, 1, width, 1))[0])
             self._borders[framed_for] = _Border(framed_for[:-1], row[0], row[-1], {})
         border = self._borders[framed_for]
         if border is not self._border:
@@ -117,9 +118,12 @@ class Drawing(Widget, can_focus=True):
         rows = [self._edge(border, y) if y in (0, height - 1) else self._between(border, y) for y in crop.line_range]
         return rows if crop.column_span == (0, width) else [row.crop(*crop.column_span) for row in rows]
 
-    def _by_textual(self, y: int) -> Strip:
-        """A row as any widget's."""
-        return super().render_lines(Region(0, y, self.outer_size.width, 1))[0]
+    def _by_textual(self, crop: Region) -> list[Strip]:
+        """Rows as any widget's."""
+        self._retitling = True
+        self.border_title, self.border_subtitle = (Content(words) for words in self._titles)
+        self._retitling = False
+        return super().render_lines(crop)
 
     def _edge(self, border: "_Border", y: int) -> Strip:
         """The first or last row. Words take the place of those that Textual drew, and the line beside them what that leaves; what
@@ -129,7 +133,7 @@ class Drawing(Widget, can_focus=True):
         known = border.edges.get(y)
         if known is None or known[1] != words:
             strip = _reworded(*known, words, 3 if y == 0 else 1) if known is not None and words else None
-            known = border.edges[y] = strip or self._by_textual(y), words
+            known = border.edges[y] = strip or self._by_textual(Region(0, y, self.outer_size.width, 1))[0], words
         return known[0]
 
     def _restyle(self, rows: Sequence[int]) -> None:
@@ -162,30 +166,21 @@ class Drawing(Widget, can_focus=True):
         self.update_node_styles(animate=False)
 
     def on_resize(self) -> None:
-        if self._retitle():  # as many values as there is room for
+        if self._retitle(self.size.width):  # as many values as there is room for
             self.refresh()
 
     def _drawing_for(self) -> tuple[int, int, str]:
         width, height = self.size
         return width, height, self.app.theme
 
-    def _redraw(self) -> None:
-        width, height, theme = self._drawn_for = self._drawing_for()
-        self._strips = self.content_strips(width, height, theme)
+    def _redraw(self, now: tuple[int, int, str]) -> None:
+        self._drawn_for = now
+        self._strips = self.content_strips(*now)
 
-    def _retitle(self) -> list[int]:
+    def _retitle(self, width: int) -> list[int]:
         """Set the border's words, and say which rows of the border they changed, counted from the first of the content."""
-        before, self._titles = self._titles, self.titles()
-        self._retitling = True
-        rows = []
-        if before[0] != self._titles[0]:
-            self.border_title = Content(self._titles[0])
-            rows.append(-1)
-        if before[1] != self._titles[1]:
-            self.border_subtitle = Content(self._titles[1])
-            rows.append(len(self._strips))
-        self._retitling = False
-        return rows
+        before, self._titles = self._titles, self.titles(width)
+        return [row for row, old, new in zip((-1, len(self._strips)), before, self._titles, strict=True) if old != new]
 
 
 def _reworded(edge: Strip, before: str, words: str, line: int) -> Strip | None:
@@ -261,6 +256,5 @@ class LinePlot(Drawing):
         self._limits, self._painted = painted.limits, painted
         return painted.strips
 
-    def titles(self) -> tuple[str, str]:
-        room = max(self.size.width - 4, 0)
-        return plots.heading(self.spec), plots.values_line(self.spec, self._history, self._window, room)
+    def titles(self, width: int) -> tuple[str, str]:
+        return plots.heading(self.spec), plots.values_line(self.spec, self._history, self._window, max(width - 4, 0))

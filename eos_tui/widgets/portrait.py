@@ -137,8 +137,8 @@ class PhasePortrait(Drawing):
 
     # -- drawing
 
-    def titles(self) -> tuple[str, str]:
-        title = "phase portrait" + (": y against |x|/δ" if self.size.width >= 44 else "")
+    def titles(self, width: int) -> tuple[str, str]:
+        title = "phase portrait" + (": y against |x|/δ" if width >= 44 else "")
         if self._now is not None and not self._history.has("ode1.x"):
             x, y = self._now
             return title, f"|x|/δ {axes.number(x, 3)} · y {axes.number(y, 3)}"
