@@ -295,13 +295,17 @@ def _memory(state: EdgeState) -> dict[str, float]:
 
 
 def _landscape(setup: Setup, state: EdgeState) -> tuple[dict[str, float], Curves]:
-    """The loss along u about this centre, as two numbers and as curves with the β at hand; nothing where δ is undefined."""
+    """The loss along u about this centre, as two numbers and as curves, that in the plane of u and ∇S⊥, and the β at hand; nothing where
+    δ is undefined.
+    """
     eta, step, delta = state.clock.learning_rate, state.clock.step, theory.delta(float(state.center.alpha), float(state.center.beta))
     if not delta > 0:
         return {}, ()
     found = landscape.sample(setup.problem, state.center, delta, eta)
+    plane = landscape.plane(setup.problem, state.center, delta, setup.spec.precision.curvature)
     curves = {
         "x": found.x, "F": found.rise, "F_even": found.even, "quadratic": found.x**2 / eta, "delta": np.array(delta),
+        "plane_x": plane.x, "plane_y": plane.y, "plane": plane.rise,
         "beta_starts": state.unrolled.starts, "beta": state.unrolled.betas,
     }
     return {"landscape.ratio": found.ratio, "landscape.limit": found.limit}, ((step, curves),)

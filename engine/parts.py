@@ -204,7 +204,7 @@ class Tracking(Part, frozen=True, kw_only=True):
     hypothesis: Positive = 0.1
     """The c of Theorem 1: it claims nothing where |x⋆| < cδ."""
     landscape_every: CountOrNever = 50
-    """Steps between samples of the loss along u, F_t. 0 means never."""
+    """Steps between samples of the loss along u, F_t, and in the plane of u and ∇S⊥. 0 means never."""
     beta_every: CountOrNever = 0
     """Steps between the starts s of β_{s→t}, from which (5) is summed. 0 leaves (5) out."""
     beta_window: Annotated[int, Meta(ge=1, le=1000)] = 20

@@ -37,6 +37,7 @@ PAGES: tuple[Page, ...] = (
     Page("assumptions", keys=("a",)),
     Page("spectrum", keys=("L",)),
     Page("landscape", keys=("U",)),
+    Page("plane", keys=("U", "tab")),
     Page("theorem", keys=("T",)),
     Page("formula", keys=("i",)),
     Page("events", keys=("v",)),

@@ -113,7 +113,8 @@ TABLE: tuple[Key, ...] = (
     Key("L", "L", "screen.spectrum", "spectrum", "Every eigenvalue that is followed, against 2/η and 1.5/η, and when each became "
         "unstable.", "dashboard", PLOTS),
     Key("U", "U", "screen.landscape", "landscape", "The loss along u at θ† against x²/η, sub- or super-quadratic, and the sharpness it "
-        "predicts beside the measured one; the arrows step through the samples.", "dashboard", PLOTS, 29),
+        "predicts beside the measured one; and the loss in the plane of u and ∇S⊥, with the path in it. Arrows step through samples.",
+        "dashboard", PLOTS, 29),
     Key("T", "T", "screen.theorem", "theorem", "What Theorem 1 leaves over against the orders it states, where it claims nothing, and "
         "how long each prediction held.", "dashboard", PLOTS, 30),
     Key("f", "f", "screen.freeze", "freeze", "Freeze what is shown; the engine goes on.", "dashboard", PLOTS, 11),

@@ -9,9 +9,9 @@ SIZES = [(20, 6), (40, 12), (60, 15), (80, 24), (100, 30), (120, 40), (250, 70)]
 
 
 @asynccontextmanager
-async def opened(run=None, size=(120, 40), fps=10.0, beside=()):
+async def opened(run=None, size=(120, 40), fps=10.0, beside=(), ascii=False):
     """The app, running without a terminal."""
-    app = EosApp(run, fps=fps, beside=beside)
+    app = EosApp(run, fps=fps, beside=beside, ascii=ascii)
     async with app.run_test(size=size, notifications=True) as pilot:
         await until(lambda: app.pace.frames >= 1)
         await pilot.pause()

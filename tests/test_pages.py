@@ -21,6 +21,8 @@ from eos_tui.screens.spectrum import Spectrum, unstable_since
 from eos_tui.screens.theorem import PLOTS, Theorem, held, unclaimed
 from eos_tui.series import History
 from eos_tui.source import DataFacts
+from eos_tui.widgets.valley import Plane, _lines
+from eos_tui.widgets.valley import sampled as read_plane
 
 from synthetic import ALPHA, BETA, EDGE, LEARNING_RATE, SPEC, THRESHOLD, FakeEngine, make_run, rows_of
 
@@ -200,6 +202,12 @@ def test_a_gauge_is_judged_by_the_epsilon_of_its_own_step(tmp_path):
 DELTA = math.sqrt(2 * ALPHA / BETA)
 QUARTIC = 0.1 / DELTA**2
 """Of F(x) = (x² − QUARTIC·x⁴)/η, whose ratio at δ is 0.9."""
+PLANE_X, PLANE_Y = 5 * DELTA * np.cos(np.pi * (np.arange(13)[::-1] + 0.5) / 13), 20 * np.cos(np.pi * (np.arange(7)[::-1] + 0.5) / 7)
+
+
+def valley(x, y):
+    """The loss in the plane of u and ∇S⊥, to third order."""
+    return x**2 / LEARNING_RATE + y * (x**2 - DELTA**2) / 2
 
 
 def sampled(where: Path, last: int = 400, every: int = 50, spec: str = SPEC, **changed) -> store.Run:
@@ -221,7 +229,8 @@ def sampled(where: Path, last: int = 400, every: int = 50, spec: str = SPEC, **c
         writer.append(rows)
         for at in step[due].astype(int).tolist():
             even = (x**2 - QUARTIC * x**4) / LEARNING_RATE
-            writer.curve(at, {"x": x, "F": even + x, "F_even": even, "quadratic": x**2 / LEARNING_RATE, "delta": np.array(DELTA)})
+            writer.curve(at, {"x": x, "F": even + x, "F_even": even, "quadratic": x**2 / LEARNING_RATE, "delta": np.array(DELTA),
+                              "plane_x": PLANE_X, "plane_y": PLANE_Y, "plane": valley(PLANE_X[:, None], PLANE_Y)})
     return run
 
 
@@ -240,6 +249,54 @@ async def test_the_landscape_names_its_shape_and_sets_the_predicted_sharpness_be
             assert " 4" in shown  # x in units of δ
         await pilot.press("U")
         assert isinstance(app.screen, Dashboard)
+
+
+@pytest.mark.parametrize("ascii", [False, True])
+@pytest.mark.parametrize("size", [(40, 12), (80, 24), (120, 40)])
+async def test_tab_turns_to_the_plane_and_wide_pages_show_both(tmp_path, size, ascii):
+    async with opened(sampled(tmp_path), size, ascii=ascii) as (app, pilot):
+        await pilot.press("U")
+        await until(lambda: isinstance(app.screen, Landscape) and "sub-quadratic" in text_of(app))
+        assert ("level lines" in text_of(app)) == (size[0] == 120)
+        await pilot.press("tab")
+        await until(lambda: "level lines" in text_of(app) and "S = 2/η + y" in text_of(app))
+        assert ("F along u" in text_of(app)) == (size[0] == 120)
+        assert ("◆" in text_of(app)) != ascii
+        await pilot.press("i")
+        await until(lambda: isinstance(app.screen, Formula) and "L−L†" in text_of(app))
+        await pilot.press("escape", "tab")
+        await until(lambda: "sub-quadratic" in text_of(app))
+
+
+def test_the_plane_is_the_polynomial_through_its_sample():
+    plane = Plane(PLANE_X / DELTA, PLANE_Y, valley(PLANE_X[:, None], PLANE_Y) * LEARNING_RATE / DELTA**2)
+    x, y = np.array([-5.0, 0.0, 1.0, *plane.x[:3], 4.9]), np.array([-20.0, *plane.y[:2], 0.0, 7.3])
+    exact = valley(DELTA * x[:, None], y) * LEARNING_RATE / DELTA**2
+    np.testing.assert_allclose(plane.at(x, y), exact, atol=1e-11)
+
+
+def test_level_lines_stand_where_the_loss_takes_their_levels():
+    """Of x²/δ² alone they are columns, at |x| = kδ; a valley that is narrower above leans inwards there."""
+    x = np.linspace(-5.5, 5.5, 201)
+    upright = _lines(np.tile(x**2, (41, 1)))
+    assert (upright == upright[0]).all()
+    found = (x[:-1] + x[1:])[upright[0]] / 2
+    np.testing.assert_allclose(np.unique(np.round(np.abs(found))), [1, 2, 3, 4, 5])
+    sharper = np.linspace(1.3, 0.7, 41)
+    for row, factor in zip(_lines(x**2 * sharper[:, None])[:-1], sharper, strict=False):
+        innermost = x[np.flatnonzero(row & (x[:-1] >= 0))[0]]
+        assert innermost == pytest.approx(1 / math.sqrt(factor), abs=2 * (x[1] - x[0]))
+
+
+@pytest.mark.parametrize("changed", [
+    {"plane": np.zeros((3, 3))}, {"plane_x": PLANE_X[::-1]}, {"plane_y": np.full(7, np.nan)}, {"delta": np.array(-1.0)},
+    {"plane_x": np.arange(4000.0), "plane": np.zeros((4000, 7))}, {"delta": np.array([1.0, 2.0])}, {"plane": np.array("words")},
+    {"plane": None},
+])  # fmt: skip
+def test_what_is_no_plane_is_not_taken_for_one(tmp_path, changed):
+    arrays = {"delta": np.array(DELTA), "plane_x": PLANE_X, "plane_y": PLANE_Y, "plane": np.zeros((13, 7))} | changed
+    np.savez(tmp_path / "sample.npz", **{name: array for name, array in arrays.items() if array is not None})
+    assert read_plane(tmp_path / "sample.npz", LEARNING_RATE) is None
 
 
 async def test_the_arrows_step_through_the_samples_and_the_end_follows_the_newest(tmp_path):

@@ -108,6 +108,37 @@ def test_the_landscape_is_the_loss_along_u(followed):
     assert np.isfinite(record["landscape.ratio"]).sum() == 4  # every ten steps of forty
 
 
+def test_the_plane_holds_the_loss_and_its_mixed_derivative_is_one(followed):
+    """∂L/∂y = −δ²/2, ∂²L/∂x² = S and ∂³L/∂x²∂y = ∇S·∇S⊥/β = 1 at θ†, whatever the problem."""
+    setup, states, _, curves = followed
+    step, curve = curves[2]
+    state = next(state for state in states if state.clock.step == step)
+    center, problem, delta = state.center, setup.problem, float(curve["delta"])
+    found = landscape.plane(problem, center, delta, "float64")
+
+    def loss(x, y):
+        return float(problem.loss(center.theta + x * center.top_eigenvector + y * center.grad_sharpness_perp / center.beta) - center.loss)
+
+    for i, k in ((0, 0), (3, 6), (12, 2)):
+        assert found.rise[i, k] == pytest.approx(loss(found.x[i], found.y[k]), abs=1e-13)
+    scale = np.ptp(found.rise)
+    across, up = np.polynomial.chebyshev.chebfit(found.x / found.x[-1], found.rise, 12), found.y[-1]
+    both = np.polynomial.chebyshev.chebfit(found.y / up, across.T, 6).T
+
+    def value(x, y):
+        return np.polynomial.chebyshev.chebval2d(x / found.x[-1], y / up, both)
+
+    rng = np.random.default_rng(0)
+    for x, y in zip(rng.uniform(-1, 1, 20) * found.x[-1], rng.uniform(-1, 1, 20) * up, strict=True):
+        assert value(x, y) == pytest.approx(loss(x, y), abs=1e-6 * scale)
+    h, k = 0.05 * delta, 0.05 * up
+    assert (value(0, k) - value(0, -k)) / (2 * k) == pytest.approx(-(delta**2) / 2, rel=1e-2)
+    assert (value(h, 0) - 2 * value(0, 0) + value(-h, 0)) / h**2 == pytest.approx(float(center.sharpness), rel=1e-3)
+    bend = [(value(h, at) - 2 * value(0, at) + value(-h, at)) / h**2 for at in (k, -k)]
+    assert (bend[0] - bend[1]) / (2 * k) == pytest.approx(1, rel=1e-2)
+    np.testing.assert_allclose(curve["plane"], found.rise, atol=1e-5 * scale)  # recorded in the curvature's format
+
+
 def test_the_toy_is_quadratic_along_u():
     record = rows(Experiment(toy_spec(flow=False, landscape_every=1)), until=40)
     np.testing.assert_allclose(record["landscape.ratio"], 1, rtol=1e-9)

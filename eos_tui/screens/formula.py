@@ -34,6 +34,12 @@ def entry(column: Column, value: float, when: str = "") -> Entry:
     )
 
 
+def array(column: Column) -> Entry:
+    """One quantity that is sampled now and then, into a file of its own."""
+    where = f"{column.source} · {column.name} of curves/step-….npz"
+    return Entry(entry(column, math.nan).head, Content.assemble(f"{column.formula}\n", (where, "$text-muted")))
+
+
 def origin(data: DataFacts) -> Entry:
     """Where the data of a run come from."""
     said = [f"{text}\n" for text in (data.rule, data.origin) if text]
@@ -50,15 +56,16 @@ class Formula(ModalScreen[None]):
     DEFAULT_CSS = "Formula .rest { padding-left: 4; margin-bottom: 1; }"
 
     def __init__(self, title: str, columns: Sequence[Column], row: Mapping[str, float], when: str = "",
-                 data: DataFacts | None = None):
+                 data: DataFacts | None = None, sampled: Sequence[Column] = ()):
         super().__init__()
-        self._title, self._columns, self._row, self._when, self._data = title, columns, row, when, data
+        self._title, self._columns, self._row, self._when, self._data, self._sampled = title, columns, row, when, data, sampled
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="page") as page:
             page.border_title = self._title
             page.border_subtitle = "esc closes"
-            told = [entry(c, self._row.get(c.name, math.nan), self._when) for c in self._columns]
+            told = [array(c) for c in self._sampled]
+            told += [entry(c, self._row.get(c.name, math.nan), self._when) for c in self._columns]
             for head, rest in told + ([origin(self._data)] if self._data else []):
                 yield Static(head)
                 yield Static(rest, classes="rest")

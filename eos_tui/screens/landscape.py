@@ -1,4 +1,4 @@
-"""The loss along the top eigenvector at θ† against the quadratic, sample by sample, and the sharpness it predicts."""
+"""The loss along the top eigenvector at θ† against the quadratic, and in the plane of u and ∇S⊥, sample by sample."""
 
 import math
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
 from textual.content import Content
 from textual.strip import Strip
 
@@ -22,17 +23,27 @@ from eos_tui.series import History
 from eos_tui.source import Source
 from eos_tui.widgets.line import Line
 from eos_tui.widgets.plot import LinePlot
+from eos_tui.widgets.valley import Plane, Valley, sampled
 
 MEAN_OVER = 100
 """Most steps that the measured sharpness is a mean of. An even number takes the period-2 oscillation out."""
 SHOWN = ("landscape.ratio", "landscape.limit", "gd.sharpness", "constrained.sharpness", "constrained.delta", "learning_rate")
-"""Columns whose formulas the page tells."""
+"""Columns whose formulas the page tells,"""
+AT_PLANE = ("gd.x", "gd.y", "generalized.x", "generalized.y", "constrained.alpha", "constrained.beta", "constrained.delta")
+"""and of the plane."""
 ALONG = (
     Column("x", "x/δ", "distance from θ† along u", "δ", "x/δ", "Appendix F"),
     Column("F_even", "F", "rise of the loss along u, its even part", "", "(F(x)+F(−x))/2, F(x) = L(θ†+xu) − L(θ†)", "Appendix F"),
     Column("quadratic", "x²/η", "rise of the loss if it were quadratic with sharpness 2/η", "", "x²/η", "Appendix F"),
 )
 """A sample as a history whose steps are x/δ: it is drawn as any curve is."""
+IN_PLANE = (
+    Column("plane", "L−L†", "rise of the loss in the plane of u and ∇S⊥; lines at k²δ²/η, k ≤ 5", "",
+           "L(θ†+x·u+y·∇S⊥/β) − L(θ†) = x²/η + y(x²−δ²)/2 + …", "Section 4"),
+)
+"""What the level lines are of."""
+BOTH = 110
+"""Cells of the page from which both pictures stand side by side."""
 SPEC = PlotSpec("landscape", "", (
     Curve("F_even", "F along u, even part", "constrained"), Curve("quadratic", "x²/η", "transported", dashed=True),
 ), zero=True, marks=((-1.0, "−δ"), (1.0, "δ")))
@@ -107,24 +118,27 @@ class Along(LinePlot):
 
 
 class Landscape(LivePage):
-    """F_t along u, newest or earlier, with what it predicts beside what is measured."""
+    """F_t along u, newest or earlier, with what it predicts beside what is measured, and the plane of u and ∇S⊥."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q,U,enter", "dismiss(None)", "close"),
         Binding("left", "move(-1)", "earlier sample"), Binding("right", "move(1)", "later sample"),
         Binding("home", "move(-1000000000)", "first sample"), Binding("end", "move(1000000000)", "newest sample"),
-        Binding("i", "formula", "formula"),
+        Binding("tab,shift+tab", "turn", "the other picture"), Binding("i", "formula", "formula"),
     ]
 
     DEFAULT_CSS = """
     Landscape { background: $background; }
-    Landscape LinePlot { height: 1fr; }
+    Landscape Horizontal { height: 1fr; }
+    Landscape Drawing { width: 1fr; }
     Landscape Line { padding-left: 1; }
     """
 
     def __init__(self, source: Source, ascii: bool = False):
         super().__init__(source, ascii)
-        self._plot = Along(SPEC, ascii=ascii)
+        self._plot, self._valley = Along(SPEC, ascii=ascii), Valley(ascii=ascii)
+        self._planar = False
+        """Whether the plane is in front: where one picture is shown it is that, and the lines tell of it."""
         self._lines = Line(), Line(), Line()
         self._absent = absent(source.run.spec)
         self._files: dict[int, Path] = {}
@@ -132,11 +146,32 @@ class Landscape(LivePage):
         """When the folder of samples last changed, as the file system says."""
         self._chosen: int | None = None
         """The step of the sample shown; None follows the newest."""
-        self._drawn: tuple[int, History | None] = -1, None
+        self._drawn: tuple[int, History | None, Plane | None] = -1, None, None
 
     def compose(self) -> ComposeResult:
-        yield self._plot
+        with Horizontal():
+            yield self._plot
+            yield self._valley
         yield from self._lines
+
+    def on_mount(self) -> None:
+        self._arrange()
+        super().on_mount()
+
+    def on_resize(self) -> None:
+        self._arrange()
+        super().on_resize()
+
+    def _arrange(self) -> None:
+        """Both pictures where there is room, else the one in front."""
+        both = self.size.width >= BOTH
+        self._plot.display, self._valley.display = both or not self._planar, both or self._planar
+        self.set_focus(self._valley if self._planar else self._plot)
+
+    def action_turn(self) -> None:
+        self._planar = not self._planar
+        self._arrange()
+        self.call_after_refresh(self.paint)
 
     # -- which sample
 
@@ -166,11 +201,13 @@ class Landscape(LivePage):
 
     def action_formula(self) -> None:
         history, steps = self.source.history, self._samples()
-        known = [column for column in self.source.columns if column.name in SHOWN]
+        title, own, names = ("the loss in the plane of u and ∇S⊥", IN_PLANE, AT_PLANE) if self._planar else (
+            "the loss along u", ALONG[1:], SHOWN)
+        known = [column for column in self.source.columns if column.name in names]
         row = history.row_near(steps[self._place(steps)]) if steps else -1
         stored = {column.name: history.value(column.name, row) for column in known} if row >= 0 else {}
         when = f"at step {steps[self._place(steps)]:,}" if steps else ""
-        self.app.push_screen(Formula("the loss along u", [*ALONG[1:], *known], stored, when))
+        self.app.push_screen(Formula(title, known, stored, when, sampled=own))
 
     # -- drawing
 
@@ -179,24 +216,43 @@ class Landscape(LivePage):
             return
         steps = [] if self._absent else self._samples()
         if not steps:
-            self._show("loss along u at θ†", "esc closes", self._absent or self._waiting(), None)
+            self._show("at θ†", self._absent or self._waiting())
             return
         place = self._place(steps)
         step = steps[place]
         if self._drawn[0] != step:
-            self._drawn = step, drawn(self._files[step])
-        arrows = "< > other samples" if self.ascii else "← → other samples"
+            history = self.source.history
+            rate = history.value("learning_rate", history.row_near(step))
+            self._drawn = step, drawn(self._files[step]), sampled(self._files[step], rate)
         newest = ", the newest" if place == len(steps) - 1 else ""
-        title = f"loss along u at θ†, step {step:,}: sample {place + 1} of {len(steps)}{newest}"
-        words = "" if self._drawn[1] is not None else f"The sample of step {step:,} cannot be read: its file is damaged."
-        self._show(title, f"{arrows} · i formula · esc closes", words, verdict(self.source.history, step))
+        self._show(f"step {step:,}: sample {place + 1} of {len(steps)}{newest}", "", step)
 
-    def _show(self, title: str, subtitle: str, words: str, found: Verdict | None) -> None:
-        self._plot.title, self._plot.subtitle, self._plot.words = title, subtitle, words
-        history = self._drawn[1] or History(ALONG)
-        self._plot.show(history, Window(-5.0, 5.0, None, Axis("step", 0.0, "x/δ")))
-        for line, content in zip(self._lines, self._told(found) if found else [Content("")] * 3, strict=True):
+    def _show(self, where: str, words: str, step: int = -1) -> None:
+        """Show the sample of this step, or where there is none the words for why."""
+        arrows = "< >" if self.ascii else "← →"
+        keys = f"tab {'along u' if self._planar else 'plane'} · {arrows} samples · i formula · esc closes" if step >= 0 else "esc closes"
+        _, along, plane = self._drawn if step >= 0 else (step, None, None)
+        both = self._plot.display and self._valley.display
+        self._plot.title = f"loss along u, {where}"
+        self._valley.title = "loss in the plane of u and ∇S⊥" + ("" if both else f", {where}")
+        self._plot.subtitle, self._valley.subtitle = keys, "tab" if both else keys
+        broken = words or f"The sample of step {step:,} cannot be read: its file is damaged."
+        self._plot.words = "" if along else broken
+        self._valley.words = f"The sample of step {step:,} holds no plane." if along else broken
+        self._plot.show(along or History(ALONG), Window(-5.0, 5.0, None, Axis("step", 0.0, "x/δ")))
+        self._valley.show(plane, self.source.history, step)
+        told = [Content("")] * 3 if step < 0 else self._told_of_plane() if self._planar else self._told(verdict(self.source.history, step))
+        for line, content in zip(self._lines, told, strict=True):
             line.show(content)
+
+    def _told_of_plane(self) -> list[Content]:
+        """How to read the plane."""
+        muted = self.color("muted")
+        return [
+            Content.assemble(("up is sharper   ", muted), ("S = 2/η + y", "bold"), ", and the valley ½(2/η + y)x² is narrower"),
+            Content.assemble(("within |x| = δ  ", muted), ("∂L/∂y = (x² − δ²)/2 < 0", "bold"), ", so y rises: progressive sharpening"),
+            Content.assemble(("beyond |x| = δ  ", muted), ("∂L/∂y = (x² − δ²)/2 > 0", "bold"), ", so y falls: self-stabilization"),
+        ]
 
     def _waiting(self) -> str:
         """Why there is no sample yet."""
