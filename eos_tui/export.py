@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.text import Text
 from textual.app import App
 
+from eos_tui.theme import picture_theme
+
 FONTS = '"DejaVu Sans Mono", "Fira Code", Menlo, Consolas, monospace'
 """The first has every sign that eos draws, braille among them; cells keep their width in any."""
 
@@ -37,14 +39,14 @@ def screen(app: App, title: str) -> Pictures:
     width, height = app.size
     console = _recorder(width, height)
     console.print(app.screen._compositor.render_update(full=True, screen_stack=app._background_screens))
-    return _pictures(console, title)
+    return _pictures(console, title, app.theme)
 
 
-def printed(text: str, width: int, title: str) -> str:
-    """Printed text with ANSI codes, as an SVG."""
+def printed(text: str, width: int, title: str, theme_name: str) -> str:
+    """Printed text with ANSI codes, as an SVG on the ground of a theme."""
     console = _recorder(width, text.count("\n") + 1)
     console.print(Text.from_ansi(text), no_wrap=True, overflow="crop", crop=False)
-    return _pictures(console, title).svg
+    return _pictures(console, title, theme_name).svg
 
 
 def _recorder(width: int, height: int) -> Console:
@@ -52,10 +54,10 @@ def _recorder(width: int, height: int) -> Console:
                    legacy_windows=False, safe_box=False)
 
 
-def _pictures(console: Console, title: str) -> Pictures:
+def _pictures(console: Console, title: str, theme_name: str) -> Pictures:
     ansi = re.sub(r"\x1b\[\d+;\d+H", "", console.export_text(styles=True, clear=False))  # lines alone, wherever they are shown
     plain = "\n".join(line.rstrip() for line in console.export_text(clear=False).splitlines())
-    return Pictures(without_network(console.export_svg(title=title)), ansi, f"{plain}\n")
+    return Pictures(without_network(console.export_svg(title=title, theme=picture_theme(theme_name))), ansi, f"{plain}\n")
 
 
 def without_network(svg: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.style import Style
-from rich.terminal_theme import SVG_EXPORT_THEME
+from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
 from engine.errors import UserError
@@ -17,19 +17,19 @@ DOTS = ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (0, 3), (1, 3))
 """Column and row of the dot of each bit."""
 
 
-def png(text: str, width: int) -> bytes:
-    """Printed text with ANSI codes, `width` cells wide, in the colours of the SVG. Raises UserError where there is no font."""
+def png(text: str, width: int, theme: TerminalTheme) -> bytes:
+    """Printed text with ANSI codes, `width` cells wide, on the ground of a theme. Raises UserError where there is no font."""
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.truetype(_font(), POINTS)
     across, down = round(font.getlength("M")), sum(font.getmetrics())
     console, lines = Console(color_system="truecolor", force_terminal=True), [Text.from_ansi(line) for line in text.split("\n")]
     size = across * width + 2 * MARGIN, down * len(lines) + 2 * MARGIN
-    picture = Image.new("RGB", size, tuple(SVG_EXPORT_THEME.background_color))
+    picture = Image.new("RGB", size, tuple(theme.background_color))
     pen = ImageDraw.Draw(picture)
     for row, line in enumerate(lines):
         for column, sign in enumerate(line.plain[:width]):
-            color, left, top = _color(line.get_style_at_offset(console, column)), MARGIN + across * column, MARGIN + down * row
+            color, left, top = _color(line.get_style_at_offset(console, column), theme), MARGIN + across * column, MARGIN + down * row
             bits = ord(sign) - BRAILLE
             if not 0 <= bits < 256:
                 pen.text((left, top), sign, color, font)
@@ -42,12 +42,12 @@ def png(text: str, width: int) -> bytes:
     return body.getvalue()
 
 
-def _color(style: Style) -> tuple[int, ...]:
+def _color(style: Style, theme: TerminalTheme) -> tuple[int, ...]:
     """A style's colour on the ground of the picture, paler where it is dim."""
-    color = tuple(style.color.get_truecolor(SVG_EXPORT_THEME) if style.color else SVG_EXPORT_THEME.foreground_color)
+    color = tuple(style.color.get_truecolor(theme) if style.color else theme.foreground_color)
     if not style.dim:
         return color
-    return tuple((2 * one + other) // 3 for one, other in zip(color, SVG_EXPORT_THEME.background_color, strict=True))
+    return tuple((2 * one + other) // 3 for one, other in zip(color, theme.background_color, strict=True))
 
 
 def _font() -> str:

@@ -21,6 +21,7 @@ from eos_tui import export, panels, picture, theme
 from eos_tui.curves import Curve, PlotSpec, Window
 from eos_tui.plots import render_text
 from eos_tui.series import History
+from eos_tui.timeline import first_edge
 
 ROLES = ("gd", "constrained", "generalized", "flow", "transported", "code", "good", "warn")
 """Colours of chosen series, in their order."""
@@ -42,7 +43,7 @@ class Request(NamedTuple):
     """A column for the horizontal axis, instead of the step."""
     start: float | None = None
     stop: float | None = None
-    """Steps to show; the whole run by default."""
+    """Steps to show; by default the whole run, or all from the edge on where nothing is recorded before."""
     log: bool = False
     width: int = 80
     height: int = 24
@@ -61,10 +62,15 @@ def frame(run: Run, history: History, request: Request) -> str:
     height = request.height // len(chosen)
     if height < SHORTEST:
         raise UserError(f"{len(chosen)} plots in {request.height} rows: each wants {SHORTEST}; `--rows` gives more")
-    last = float(history.column("step")[-1]) if len(history) else 1.0
-    window = Window(request.start or 0.0, max(last if request.stop is None else request.stop, (request.start or 0.0) + 1))
+    stop = request.stop if request.stop is not None else float(history.column("step")[-1]) if len(history) else 1.0
+    edge = first_edge(run.events()) or 0.0
+
+    def window(spec: PlotSpec) -> Window:
+        start = request.start if request.start is not None else edge if spec.from_edge and edge < stop else 0.0
+        return Window(start, max(stop, start + 1))
+
     return "\n".join(
-        render_text(spec, history, window, request.width, height, request.color, ascii=request.ascii, theme=request.theme)
+        render_text(spec, history, window(spec), request.width, height, request.color, ascii=request.ascii, theme=request.theme)
         for spec in chosen
     )
 
@@ -87,9 +93,9 @@ def show(run: Run, request: Request, once: bool, svg: Path | None = None, png: P
         return 0
     colored = text if request.color else frame(run, history, request._replace(color=True))
     if svg is not None:
-        _save(svg, export.printed(colored, request.width, f"eos · {run.name}").encode())
+        _save(svg, export.printed(colored, request.width, f"eos · {run.name}", request.theme).encode())
     if png is not None:
-        _save(png, picture.png(colored, request.width))
+        _save(png, picture.png(colored, request.width, theme.picture_theme(request.theme)))
     return 0
 
 

@@ -11,6 +11,7 @@ from functools import lru_cache
 
 from rich.color import Color as RichColor
 from rich.style import Style
+from rich.terminal_theme import SVG_EXPORT_THEME, TerminalTheme
 from textual.color import Color
 from textual.theme import BUILTIN_THEMES, Theme
 
@@ -131,6 +132,17 @@ def role_style(theme_name: str, role: str, age: int = 0, bold: bool = False) -> 
     ground = next(theme for theme in THEMES if theme.name == base).background
     mixed = Color.parse(ground or name).blend(Color.parse(name), _FADES[age])
     return Style(color=RichColor.from_rgb(*mixed.rgb), bold=bold or None)
+
+
+@lru_cache(maxsize=8)
+def picture_theme(theme_name: str) -> TerminalTheme:
+    """The ground and the colour of plain text in a picture; of sixteen colours, those that Rich's pictures have."""
+    theme = next(theme for theme in THEMES if theme.name == _base(theme_name))
+    if theme.ansi:
+        return SVG_EXPORT_THEME
+    ground, text = (Color.parse(color).rgb for color in (theme.background or "black", theme.foreground or "white"))
+    sixteen = SVG_EXPORT_THEME.ansi_colors._colors
+    return TerminalTheme(ground, text, list(sixteen[:8]), list(sixteen[8:]))
 
 
 def _base(theme_name: str) -> str:

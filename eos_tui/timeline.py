@@ -5,12 +5,20 @@ step, each frame would redraw every cell.
 """
 
 import math
+from collections.abc import Iterable
+
+from engine.control import AnyEvent, EdgeReached
 
 ROOM = 1.25
 """Factor by which the axis outgrows the run when the run has reached its end."""
 SMALLEST_SPAN = 4.0
 STRIDES = 16
 """Moves in which a view that follows the newest step passes its own width."""
+
+
+def first_edge(events: Iterable[AnyEvent]) -> float | None:
+    """The step of the first edge; None where there was none."""
+    return next((float(event.step) for event in events if isinstance(event, EdgeReached)), None)
 
 
 class Timeline:

@@ -14,6 +14,7 @@ from rich.text import Text
 from engine.store import Writer
 from eos_tui import cli, clipboard, export, picture, printing
 from eos_tui.app import EosApp
+from eos_tui.theme import ANSI, picture_theme
 
 from synthetic import EDGE, make_run, rows_of
 
@@ -155,7 +156,7 @@ def test_the_png_of_a_plot_has_a_dot_for_each_dot_of_its_braille_and_letters_in_
     printed(capsys, "--png", "plot.png", "--columns", "60", "--rows", "12")
     with Image.open(tmp_path / "plot.png") as made:
         assert made.format == "PNG"
-    drawn = Image.open(io.BytesIO(picture.png("\x1b[31m⠁ ⢀\x1b[0m\nη⠿", 3))).convert("L")
+    drawn = Image.open(io.BytesIO(picture.png("\x1b[31m⠁ ⢀\x1b[0m\nη⠿", 3, picture_theme(ANSI)))).convert("L")
     across, down = ((size - 2 * picture.MARGIN) // count for size, count in zip(drawn.size, (3, 2), strict=True))
     dark = drawn.getpixel((0, 0))
 
@@ -168,6 +169,16 @@ def test_the_png_of_a_plot_has_a_dot_for_each_dot_of_its_braille_and_letters_in_
     assert dots == {(0, 0): [(0, 0)], (1, 0): [], (2, 0): [(1, 3)], (1, 1): [(x, y) for y in range(3) for x in range(2)]}
     cell = drawn.crop((picture.MARGIN, picture.MARGIN + down, picture.MARGIN + across, picture.MARGIN + 2 * down))
     assert cell.getextrema()[1] > dark  # η
+
+
+def test_pictures_of_a_plot_stand_on_the_ground_of_their_theme(runs, capsys, tmp_path):
+    pytest.importorskip("matplotlib")
+    make_run(runs)
+    for choice, ground in (("dark", "#12161c"), ("light", "#f7f6f2")):
+        printed(capsys, "--png", "plot.png", "--svg", "plot.svg", "--theme", choice)
+        with Image.open(tmp_path / "plot.png") as made:
+            assert made.getpixel((0, 0)) == tuple(bytes.fromhex(ground[1:]))
+        assert f'fill="{ground}"' in (tmp_path / "plot.svg").read_text()
 
 
 def test_a_png_without_its_font_is_told(runs, capsys, monkeypatch, tmp_path):

@@ -19,8 +19,9 @@ from eos_tui.keys import Place, bindings
 from eos_tui.pace import RESTING_SECONDS
 from eos_tui.plots import Window
 from eos_tui.screens.driving import ACTIONS
-from eos_tui.screens.viewing import Panel, Viewing, first_edge
+from eos_tui.screens.viewing import Panel, Viewing
 from eos_tui.source import News, Source
+from eos_tui.timeline import first_edge
 from eos_tui.widgets.footer import Footer
 from eos_tui.widgets.header import Header
 from eos_tui.widgets.journal import Journal

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from engine import store
-from engine.control import AnyEvent, EdgeReached
 from engine.errors import UserError
 from eos_tui import panels
 from eos_tui.curves import OTHERS, STEPS, Axis, Overlay
@@ -14,7 +13,7 @@ from eos_tui.screens.compare import Compare
 from eos_tui.screens.driving import Driving
 from eos_tui.screens.series import Series
 from eos_tui.source import Source
-from eos_tui.timeline import Timeline
+from eos_tui.timeline import Timeline, first_edge
 from eos_tui.widgets.plot import LinePlot, Pointed
 from eos_tui.widgets.portrait import PhasePortrait, Placed
 
@@ -33,11 +32,6 @@ class Compared(NamedTuple):
 
     source: Source
     role: str
-
-
-def first_edge(events: Sequence[AnyEvent]) -> float | None:
-    """The step of the first edge; None where there was none."""
-    return next((float(event.step) for event in events if isinstance(event, EdgeReached)), None)
 
 
 class Viewing(Driving):
