@@ -19,6 +19,8 @@ STAGES = {
 }
 LARGEST_EXPONENT = 709.0
 """Of a number that float64 holds."""
+HUGE = 1e60
+"""α or β beyond which, or beneath whose inverse, the flow is not integrated."""
 SMALL = 0.25
 """|x|/δ under which stage 1 has not yet become stage 2."""
 
@@ -54,11 +56,14 @@ def map_orbit(x0: float, y0: float, alpha: float, beta: float, learning_rate: fl
 def flow_orbit(x0: float, y0: float, alpha: float, beta: float, times: np.ndarray) -> np.ndarray:
     """The orbit of (4) at the given increasing ODE times, as (times, 2) values of X and Y; X keeps the sign of x0.
 
-    Integrated by LSODA in q = log X², where it reads q' = 2Y, Y' = α − (β/2)e^q, to a tolerance of 1e-13 a step.
+    Integrated by LSODA in q = log X², where it reads q' = 2Y, Y' = α − (β/2)e^q, to a tolerance of 1e-13 a step. NaN where |α| or |β|
+    is beyond 1e60, or under 1e-60 and not 0: LSODA would complain on the terminal itself.
     """
     from scipy.integrate import odeint  # a quarter of a second that a viewer seldom needs
 
     times = np.asarray(times, float)
+    if not all(constant == 0 or 1 / HUGE < abs(constant) < HUGE for constant in (alpha, beta)):
+        return np.full((len(times), 2), np.nan)
     if x0 == 0:
         return np.stack([np.zeros_like(times), y0 + alpha * (times - times[0])], axis=1)
 

@@ -18,8 +18,6 @@ LEAST = 1e-3
 """Smallest |X|/δ of a start: from 0 nothing turns."""
 BOUND = 12.0
 """Largest |X|/δ and |Y|/√α of a start."""
-HUGE = 1e60
-"""α or β beyond which, or beneath whose inverse, the flow is not integrated: LSODA would complain on the terminal itself."""
 
 
 class Start(NamedTuple):
@@ -68,9 +66,8 @@ class Start(NamedTuple):
 @lru_cache(maxsize=8)
 def _orbits(x: float, y: float, alpha: float, beta: float, learning_rate: float, steps: int) -> tuple[np.ndarray, np.ndarray]:
     delta, times = theory.delta(alpha, beta), learning_rate * np.arange(steps + 1)
-    known = all(1 / HUGE < constant < HUGE for constant in (alpha, beta))
     with np.errstate(all="ignore"):
-        flow = theory.flow_orbit(x * delta, y, alpha, beta, times) if known else np.full((steps + 1, 2), np.nan)
+        flow = theory.flow_orbit(x * delta, y, alpha, beta, times)
         mapped = theory.map_orbit(x * delta, y, alpha, beta, learning_rate, steps)
         mapped[~np.isfinite(mapped).all(axis=1)] = np.nan
     mapped[:, 0] = np.abs(mapped[:, 0])  # its sign alternates

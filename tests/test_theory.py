@@ -129,3 +129,9 @@ def test_an_orbit_of_the_flow_goes_through_the_stages_in_order():
     start = theory.bounds(4.0, ALPHA, BETA).x_min
     stages = [theory.stage(x, y, DELTA) for x, y in theory.flow_orbit(start, 0.0, ALPHA, BETA, times)]
     assert [1, *(b for a, b in pairwise(stages) if a != b)] == [1, 2, 3, 4] * 2
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(1e300, 1e300), (1.0, 1e-80), (np.nan, 1.0), (np.inf, 1.0)])
+def test_a_flow_beyond_what_can_be_integrated_is_nan_and_says_nothing(alpha, beta, capfd):
+    assert np.isnan(theory.flow_orbit(1.0, 0.0, alpha, beta, np.linspace(0, 1, 5))).all()
+    assert capfd.readouterr() == ("", "")
