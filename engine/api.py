@@ -24,6 +24,7 @@ from engine.data.catalog import ready
 from engine.errors import UserError, one_of
 from engine.spec import RunSpec, load_spec, with_overrides
 from engine.store import Outcome, Run, Writer
+from engine.untrusted import read_arrays
 
 if TYPE_CHECKING:
     import pandas
@@ -56,6 +57,16 @@ class Record(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self._table)
+
+    def samples(self) -> dict[int, dict[str, np.ndarray]]:
+        """What was sampled now and then, by the step of the sample: what `curves/` holds, less any file that cannot be read.
+
+        About θ†: `delta` (); `x` (51,) along u, `F`, its even part `F_even` and `quadratic` x²/η; `plane` (13, 7), the rise of the loss
+        in the plane of u and ∇S⊥, at `plane_x` (13,) and `plane_y` (7,); `beta` of the `beta_starts` followed (Appendix F, Section 4).
+        """
+        named = {path.stem.removeprefix("step-"): path for path in self.run.curves()}
+        read = {int(step): read_arrays(path) for step, path in named.items() if step.isdecimal()}
+        return {step: arrays for step, arrays in read.items() if arrays is not None}
 
     def to_pandas(self) -> "pandas.DataFrame":
         """A data frame with a row a step, indexed by the step. Needs pandas."""

@@ -27,6 +27,16 @@ def test_a_script_runs_a_preset_and_reads_named_columns(own_home):
         record["gd.sharp"]
 
 
+def test_a_record_has_what_was_sampled_by_step():
+    record = engine.run(toy_spec(landscape_every=20), steps=50, name="sampled")
+    found = record.samples()
+    assert list(found) == [0, 20, 40]
+    assert found[20]["F"].shape == found[20]["x"].shape == (51,)
+    assert found[20]["plane"].shape == (*found[20]["plane_x"].shape, *found[20]["plane_y"].shape) == (13, 7)
+    record.run.curves()[1].write_bytes(b"PK torn")
+    assert list(record.samples()) == [0, 40]
+
+
 def test_a_stream_gives_rows_as_they_come_and_stops_when_closed():
     rows = engine.stream(toy_spec(), name="streamed")
     steps = [next(rows)["step"] for _ in range(5)]
