@@ -53,6 +53,8 @@ class Drawing(Widget, can_focus=True):
         self._drawn_for: tuple[int, int, str] | None = None
         self._titles = "", ""
         self._retitling = False
+        self._unstyled = False
+        """Whether Textual's styles are still those of the focus before."""
         self._borders: dict[tuple, _Border] = {}
         """The border for each size, theme, style and focus there was."""
         self._border: _Border | None = None
@@ -102,7 +104,7 @@ class Drawing(Widget, can_focus=True):
         width, height = self.outer_size
         if not self._strips or height != len(self._strips) + 2:
             return self._by_textual(crop)
-        framed_for = width, height, self.app.theme, self.visual_style.rich_style, self.has_focus
+        framed_for = self._framed_for()
         if framed_for not in self._borders:
             if len(self._borders) >= BORDERS:
                 self._borders.clear()
@@ -122,6 +124,9 @@ class Drawing(Widget, can_focus=True):
         """Rows as any widget's."""
         self._retitling = True
         self.border_title, self.border_subtitle = (Content(words) for words in self._titles)
+        if self._unstyled:
+            self._unstyled = False
+            self.update_node_styles(animate=False)
         self._retitling = False
         return super().render_lines(crop)
 
@@ -162,12 +167,22 @@ class Drawing(Widget, can_focus=True):
         return super().refresh(*regions, repaint=repaint, layout=layout, recompose=recompose)
 
     def watch_has_focus(self, _has_focus: bool) -> None:
-        """As any widget's, but nothing of the border moves by and by, which would be looked for in every style."""
-        self.update_node_styles(animate=False)
+        """As any widget's, but nothing of the border moves by and by, which would be looked for in every style; and a border that is
+        kept from before needs no styles at all.
+        """
+        if self._framed_for() in self._borders:
+            self._unstyled = True
+            self.refresh()
+        else:
+            self.update_node_styles(animate=False)
 
     def on_resize(self) -> None:
         if self._retitle(self.size.width):  # as many values as there is room for
             self.refresh()
+
+    def _framed_for(self) -> tuple:
+        """What the border depends on."""
+        return *self.outer_size, self.app.theme, self.visual_style.rich_style, self.has_focus
 
     def _drawing_for(self) -> tuple[int, int, str]:
         width, height = self.size
