@@ -214,6 +214,7 @@ class History:
         return self._rounded_edges(start, stop, bins, along)[0]
 
     def _rounded_edges(self, start: float, stop: float, bins: int, along: str) -> tuple[np.ndarray, int]:
+        """`edges`, and the multiple of rows at which the parts meet."""
         key = (len(self), start, stop, bins, along)
         if key not in self._edges:
             ruler = self._ruler(along)

@@ -434,3 +434,11 @@ def test_words_of_a_strangers_provenance_do_not_steer_the_terminal():
     assert DataFacts.of({"problem": {"data": "a\x1b[2J", "sha256": 3}}).label == "a\\x1b[2J 3"
     assert DataFacts.of({"problem": ["data"]}) is None
     assert DataFacts.of({}) is None
+
+
+async def test_the_spectrum_and_the_portrait_tell_formulas_of_what_no_column_holds(tmp_path):
+    async with opened(sampled(tmp_path), (120, 40)) as (app, pilot):
+        await pilot.press("L", "i")
+        await until(lambda: isinstance(app.screen, Formula) and "1.5/η" in text_of(app) and "λ1(∇²L(θ_t))" in text_of(app))
+        await pilot.press("escape", "escape", "shift+tab", "shift+tab", "i")
+        await until(lambda: isinstance(app.screen, Formula) and "δ√(−W₋₁(−e^(−1−g)))" in text_of(app) and "Lemma 3" in text_of(app))

@@ -26,7 +26,7 @@ from eos_tui.widgets.footer import Footer
 from eos_tui.widgets.header import Header
 from eos_tui.widgets.journal import Journal
 from eos_tui.widgets.plot import LinePlot
-from eos_tui.widgets.portrait import PhasePortrait
+from eos_tui.widgets.portrait import READ_OFF, PhasePortrait
 
 if TYPE_CHECKING:
     from eos_tui.app import EosApp
@@ -319,17 +319,19 @@ class Dashboard(Viewing):
     # The pages above the dashboard are imported when they are opened: its own first frame waits for none of them.
 
     def action_formula(self) -> None:
-        from eos_tui.screens.formula import Formula
+        from eos_tui.screens.formula import Formula, apart
 
         panel = self.focused_panel
+        others = [] if isinstance(panel, LinePlot) else [apart(column, "below the portrait") for column in READ_OFF]
         title = panel.spec.title if isinstance(panel, LinePlot) else "phase portrait: the level sets of Lemma 3"
         at, history = self.timeline.cursor, self.source.history
         if at is None or not len(history):
-            self.app.push_screen(Formula(title, self._columns_of(panel), self.source.row(), data=self.source.data))
+            self.app.push_screen(Formula(title, self._columns_of(panel), self.source.row(), data=self.source.data, others=others))
             return
         row = history.row_near(at)
         stored = {column.name: history.value(column.name, row) for column in self.source.columns}
-        self.app.push_screen(Formula(title, self._columns_of(panel), stored, f"at step {stored['step']:,.0f}", self.source.data))
+        when = f"at step {stored['step']:,.0f}"
+        self.app.push_screen(Formula(title, self._columns_of(panel), stored, when, self.source.data, others))
 
     def action_journal(self) -> None:
         from eos_tui.screens.journal import Events

@@ -34,10 +34,10 @@ def entry(column: Column, value: float, when: str = "") -> Entry:
     )
 
 
-def array(column: Column) -> Entry:
-    """One quantity that is sampled now and then, into a file of its own."""
-    where = f"{column.source} · {column.name} of curves/step-….npz"
-    return Entry(entry(column, math.nan).head, Content.assemble(f"{column.formula}\n", (where, "$text-muted")))
+def apart(column: Column, where: str) -> Entry:
+    """One quantity that is recorded in no column, and where it is."""
+    return Entry(
+        entry(column, math.nan).head, Content.assemble(f"{column.formula}\n", (f"{column.source} · {where}", "$text-muted")))
 
 
 def origin(data: DataFacts) -> Entry:
@@ -56,15 +56,15 @@ class Formula(ModalScreen[None]):
     DEFAULT_CSS = "Formula .rest { padding-left: 4; margin-bottom: 1; }"
 
     def __init__(self, title: str, columns: Sequence[Column], row: Mapping[str, float], when: str = "",
-                 data: DataFacts | None = None, sampled: Sequence[Column] = ()):
+                 data: DataFacts | None = None, others: Sequence[Entry] = ()):
         super().__init__()
-        self._title, self._columns, self._row, self._when, self._data, self._sampled = title, columns, row, when, data, sampled
+        self._title, self._columns, self._row, self._when, self._data, self._others = title, columns, row, when, data, others
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="page") as page:
             page.border_title = self._title
             page.border_subtitle = "esc closes"
-            told = [array(c) for c in self._sampled]
+            told = [*self._others]
             told += [entry(c, self._row.get(c.name, math.nan), self._when) for c in self._columns]
             for head, rest in told + ([origin(self._data)] if self._data else []):
                 yield Static(head)

@@ -17,7 +17,7 @@ from engine.untrusted import read_arrays
 from eos_tui import plots
 from eos_tui.axes import number
 from eos_tui.curves import Axis, Curve, PlotSpec, Window
-from eos_tui.screens.formula import Formula
+from eos_tui.screens.formula import Formula, apart
 from eos_tui.screens.live import LivePage
 from eos_tui.series import History
 from eos_tui.source import Source
@@ -207,7 +207,8 @@ class Landscape(LivePage):
         row = history.row_near(steps[self._place(steps)]) if steps else -1
         stored = {column.name: history.value(column.name, row) for column in known} if row >= 0 else {}
         when = f"at step {steps[self._place(steps)]:,}" if steps else ""
-        self.app.push_screen(Formula(title, known, stored, when, sampled=own))
+        others = [apart(column, f"{column.name} of curves/step-….npz") for column in own]
+        self.app.push_screen(Formula(title, known, stored, when, others=others))
 
     # -- drawing
 

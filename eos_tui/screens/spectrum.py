@@ -12,6 +12,7 @@ from engine.columns import Column
 from engine.control import AnyEvent, EigenvalueUnstable, LearningRateChanged
 from engine.spec import FOLLOWED_FROM
 from eos_tui.curves import Curve, PlotSpec, Window
+from eos_tui.screens.formula import Formula, apart
 from eos_tui.screens.live import LivePage
 from eos_tui.series import History
 from eos_tui.source import Source
@@ -42,7 +43,9 @@ def unstable_since(events: Sequence[AnyEvent]) -> dict[int, int]:
 class Spectrum(LivePage):
     """The eigenvalues against the step."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,L,enter", "dismiss(None)", "close")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,q,L,enter", "dismiss(None)", "close"), Binding("i", "formula", "formula"),
+    ]
 
     DEFAULT_CSS = """
     Spectrum { background: $background; }
@@ -77,6 +80,11 @@ class Spectrum(LivePage):
         yield self._plot
         yield self._line
 
+    def action_formula(self) -> None:
+        row = self.source.row()
+        shown = [column for column in self.source.columns if column.name in self._names and not np.isnan(row.get(column.name, np.nan))]
+        self.app.push_screen(Formula("spectrum of gradient descent", shown, row, others=[apart(LEVEL, "the dashed line")]))
+
     def paint(self) -> None:
         if not self._line.is_attached:
             return
@@ -101,4 +109,4 @@ class Spectrum(LivePage):
         without_events = self.source.run.spec.tracking.mode == "sharpness"
         since = self._above if without_events else unstable_since(self.source.events)
         told = " · ".join(f"λ{k} from step {step:,}" for k, step in sorted(since.items())) or "none yet"
-        return f"{followed} followed; first above 2/η: {told} · esc closes"
+        return f"{followed} followed; first above 2/η: {told} · i formula · esc closes"

@@ -16,6 +16,7 @@ from textual.message import Message
 from textual.strip import Strip
 
 from engine import theory
+from engine.columns import Column
 from eos_tui import axes, plots
 from eos_tui.axes import Limits
 from eos_tui.curves import DASHED, Pen, Window
@@ -37,6 +38,13 @@ FARTHEST = 12.0
 COMPANION = 3.0
 """Factor over the real orbit to which predictions may widen the axes."""
 REAL = Pen("━━", 1, 0, "*")
+READ_OFF = (
+    Column("g", "g", "conserved along the flow (4), by which its orbits are told apart", "", "g = h(βX²/2α) + Y²/α", "Lemma 3"),
+    Column("period", "period", "steps of a turn on the level set of g", "", "∮ dq/(2Y) / η, q = log X²", "Lemma 3"),
+    Column("x_max", "|x| ≤", "how far the orbit goes along u", "", "δ√(−W₋₁(−e^(−1−g)))", "Lemma 3"),
+    Column("y_max", "|y| ≤", "how far its sharpness goes", "", "√(αg)", "Lemma 3"),
+)
+"""What is told below the portrait, of the orbit's last rows."""
 NUDGE = 0.02
 """How far an arrow key moves a start, as a fraction of the axis; finely, a tenth of it."""
 
