@@ -5,9 +5,9 @@ it) whether the run has a thousand rows or a million. NaN and ±inf count as no 
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,9 @@ EXPONENT = 0x7FF0000000000000
 """The bits of a float64 that are all ones in NaN and ±inf alone."""
 RECENT = 256
 """Rows before the end of a replay in which the last value of a column is looked for."""
+
+
+T = TypeVar("T")
 
 
 class Envelope(NamedTuple):
@@ -75,8 +78,8 @@ class History:
         """The rows of the windows drawn last, and to which multiple they were rounded: the curves of a plot ask for the same."""
         self._pictures: dict[tuple, _Picture] = {}
         """The envelopes drawn last, by column."""
-        self._lasts: dict[tuple, np.ndarray] = {}
-        """Last values asked for: plots of the same width ask for the same."""
+        self._made: dict[tuple, Any] = {}
+        """What was made of the rows as they are: plots of the same width ask for the same."""
         self._newest: tuple[int, np.ndarray] = 0, np.empty((0, len(self.columns)))
         """The rows that came last, and the number of the first of them."""
         self.symbols = {column.name: column.symbol for column in self.columns}
@@ -269,16 +272,21 @@ class History:
 
     def lasts(self, name: str, start: float, stop: float, bins: int, along: str = "step") -> np.ndarray:
         """The stored value in the last row of each of `bins` equal parts of [start, stop]; −inf where a part has no row."""
-        edges, key = self.edges(start, stop, bins, along), (len(self), name, start, stop, bins, along)
-        if key not in self._lasts:
-            held = np.flatnonzero(edges[1:] > edges[:-1])
-            found = np.full(bins, -np.inf)
-            if len(held):
-                found[held] = self.gathered(name, edges[1:][held] - 1)
-            if len(self._lasts) >= 8:
-                self._lasts.clear()
-            self._lasts[key] = found
-        return self._lasts[key]
+        edges = self.edges(start, stop, bins, along)
+        held = np.flatnonzero(edges[1:] > edges[:-1])
+        found = np.full(bins, -np.inf)
+        if len(held):
+            found[held] = self.gathered(name, edges[1:][held] - 1)
+        return found
+
+    def once(self, key: tuple, make: Callable[[], T]) -> T:
+        """What `make` makes of the rows as they are, made once until there are others."""
+        whole = (len(self), *key)
+        if whole not in self._made:
+            if len(self._made) >= 8:
+                self._made.clear()
+            self._made[whole] = make()
+        return self._made[whole]
 
     def means(self, name: str, first: np.ndarray, last: np.ndarray) -> np.ndarray:
         """The mean of a column over the rows first[k] to last[k] − 1; NaN where they hold no value."""

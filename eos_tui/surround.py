@@ -145,19 +145,24 @@ def stages(canvas: Canvas, box: Box, span: Span, history: History, theme: str) -
     """
     if not box.axis or not history.has("stage") or not len(history):
         return
+    part = span.start, span.stop, box.width, span.axis.along
+    for start, stop, stage in history.once(("stages", *part), lambda: _stretches(history, *part)):
+        line = str(stage) + ("-" if canvas.ascii else "━") * (stop - start - 1)
+        canvas.text(box.top + box.height, box.left + start, line, role_style(theme, STAGE_ROLES[stage]))
+
+
+def _stretches(history: History, begin: float, end: float, width: int, along: str) -> list[tuple[int, int, int]]:
+    """The cells of an axis from where to where each stage lasts, and the stage; none where they change faster than cells."""
     found, now, beyond = list[int](), 0, len(history)
-    edges = history.edges(span.start, span.stop, box.width, span.axis.along).tolist()
-    for value, rest in zip(history.lasts("stage", span.start, span.stop, box.width, span.axis.along).tolist(), edges[1:], strict=True):
+    edges = history.edges(begin, end, width, along).tolist()
+    for value, rest in zip(history.lasts("stage", begin, end, width, along).tolist(), edges[1:], strict=True):
         if value != -math.inf:
             now, beyond = int(value) if value in (1, 2, 3, 4) else 0, edges[-1]
         found.append(now if rest < beyond or value != -math.inf else 0)  # between two rows a stage lasts
     begins = [k for k, stage in enumerate(found) if stage != (found[k - 1] if k else 0)]
-    if len(begins) > 0.6 * box.width:
-        return
-    for start, stop in pairwise([*begins, box.width]):
-        if stage := found[start]:
-            line = str(stage) + ("-" if canvas.ascii else "━") * (stop - start - 1)
-            canvas.text(box.top + box.height, box.left + start, line, role_style(theme, STAGE_ROLES[stage]))
+    if len(begins) > 0.6 * width:
+        return []
+    return [(start, stop, found[start]) for start, stop in pairwise([*begins, width]) if found[start]]
 
 
 class Entry(NamedTuple):
