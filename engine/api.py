@@ -64,8 +64,7 @@ class Record(Mapping[str, np.ndarray]):
         About θ†: `delta` (); `x` (51,) along u, `F`, its even part `F_even` and `quadratic` x²/η; `plane` (13, 7), the rise of the loss
         in the plane of u and ∇S⊥, at `plane_x` (13,) and `plane_y` (7,); `beta` of the `beta_starts` followed (Appendix F, Section 4).
         """
-        named = {path.stem.removeprefix("step-"): path for path in self.run.curves()}
-        read = {int(step): read_arrays(path) for step, path in named.items() if step.isdecimal()}
+        read = {step: read_arrays(path) for step, path in self.run.samples().items()}
         return {step: arrays for step, arrays in read.items() if arrays is not None}
 
     def to_pandas(self) -> "pandas.DataFrame":

@@ -172,6 +172,11 @@ class Run:
         """Files of sampled curves, oldest first."""
         return sorted((self.path / "curves").glob("step-*.npz"))
 
+    def samples(self) -> dict[int, Path]:
+        """The same by the step that each was sampled at, as far as the names tell."""
+        named = {path.stem.removeprefix("step-"): path for path in self.curves()}
+        return {int(step): path for step, path in named.items() if step.isdecimal()}
+
 
 class RowTail:
     """Rows as they arrive."""

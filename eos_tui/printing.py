@@ -63,7 +63,8 @@ def frame(run: Run, history: History, request: Request) -> str:
     if height < SHORTEST:
         raise UserError(f"{len(chosen)} plots in {request.height} rows: each wants {SHORTEST}; `--rows` gives more")
     stop = request.stop if request.stop is not None else float(history.column("step")[-1]) if len(history) else 1.0
-    edge = first_edge(run.events()) or 0.0
+    from_edge = request.start is None and any(spec.from_edge for spec in chosen)
+    edge = (first_edge(run.events()) or 0.0) if from_edge else 0.0
 
     def window(spec: PlotSpec) -> Window:
         start = request.start if request.start is not None else edge if spec.from_edge and edge < stop else 0.0

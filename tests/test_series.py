@@ -62,9 +62,8 @@ def test_the_envelope_shows_every_minimum_and_maximum(count, chunks, bins, windo
         np.testing.assert_array_equal(np.stack(envelope), brute_force(rows[:, 0], values, start, stop, bins))
 
 
-@settings(max_examples=40, deadline=None)
-@given(pieces=st.lists(st.integers(1, 900), min_size=1, max_size=8), bins=st.integers(1, 120), stop=st.integers(10, 9000))
-def test_an_envelope_that_grows_with_the_run_stays_exact(pieces, bins, stop):
+def stays_exact(pieces, bins, stop):
+    """The envelope after each piece of a run is that of all the rows by then."""
     rows = noise(sum(pieces))
     history, done = History(COLUMNS), 0
     for piece in pieces:
@@ -73,6 +72,12 @@ def test_an_envelope_that_grows_with_the_run_stays_exact(pieces, bins, stop):
         for name, column in (("dense", 1), ("sparse", 2)):
             found = np.stack(history.envelope(name, 5, stop, bins))
             np.testing.assert_array_equal(found, brute_force(rows[:done, 0], rows[:done, column], 5, stop, bins))
+
+
+@settings(max_examples=40, deadline=None)
+@given(pieces=st.lists(st.integers(1, 900), min_size=1, max_size=8), bins=st.integers(1, 120), stop=st.integers(10, 9000))
+def test_an_envelope_that_grows_with_the_run_stays_exact(pieces, bins, stop):
+    stays_exact(pieces, bins, stop)
 
 
 @settings(max_examples=60, deadline=None)
@@ -96,13 +101,7 @@ def test_wide_parts_meet_within_an_eighth_of_where_they_would(count, bins, windo
 @settings(max_examples=30, deadline=None)
 @given(pieces=st.lists(st.integers(1, 9000), min_size=1, max_size=8), bins=st.integers(1, 12), stop=st.integers(10, 90_000))
 def test_wide_parts_stay_exact_as_the_run_grows(pieces, bins, stop):
-    rows = noise(sum(pieces))
-    history, done = History(COLUMNS), 0
-    for piece in pieces:
-        history.extend(rows[done : done + piece])
-        done += piece
-        found = np.stack(history.envelope("dense", 5, stop, bins))
-        np.testing.assert_array_equal(found, brute_force(rows[:done, 0], rows[:done, 1], 5, stop, bins))
+    stays_exact(pieces, bins, stop)
 
 
 def test_a_period_two_oscillation_keeps_its_whole_band():

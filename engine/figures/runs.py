@@ -108,7 +108,7 @@ def read(want: Wanted) -> Result | None:
 
 def curves(result: Result) -> list[tuple[int, dict[str, np.ndarray]]]:
     """The sampled F_t of a run: step, and arrays of its file, `x` and `F` among them."""
-    found = ((int(path.stem.removeprefix("step-")), read_arrays(path)) for path in result.run.curves())
+    found = ((step, read_arrays(path)) for step, path in result.run.samples().items())
     return [(step, arrays) for step, arrays in found if arrays is not None and {"x", "F"} <= arrays.keys()]
 
 

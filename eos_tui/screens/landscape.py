@@ -183,8 +183,7 @@ class Landscape(LivePage):
             return []
         if changed != self._listed:
             self._listed = changed
-            named = {path.stem.removeprefix("step-"): path for path in self.source.run.curves()}
-            self._files = {int(name): path for name, path in named.items() if name.isdecimal()}
+            self._files = self.source.run.samples()
         last = self.source.history.last_step
         return [step for step in self._files if step <= last]
 
