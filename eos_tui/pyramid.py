@@ -4,7 +4,8 @@ A pyramid keeps one entry for each block of 64 rows, one for 16 of those, and so
 up, and its whole blocks, gone through where they are few and else left to the next level. NaN and ±inf count as no value.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import count
 
 import numpy as np
 
@@ -89,26 +90,49 @@ class Pyramid:
         """Whether so many rows fill a block that is not here yet."""
         return count - self.next_row > (BLOCK - 1) * self.stride
 
-    def feed(self, values: np.ndarray, row: int) -> None:
-        """Take in the values of rows `row` and on, which must reach back to `next_row`."""
-        mine = values[self.next_row - row :: self.stride]
-        if len(mine) < BLOCK:
-            return
-        entries, depth = self.folded(mine[: len(mine) // BLOCK * BLOCK].reshape(-1, BLOCK), 1), 0
-        while entries.shape[1]:
-            if depth == len(self._levels):
+    @property
+    def kind(self) -> tuple:
+        """What those have in common that may be fed together."""
+        return type(self).__name__, self.stride, self.next_row
+
+    @staticmethod
+    def feed(alike: Sequence["Pyramid"], values: np.ndarray, row: int) -> None:
+        """Let pyramids of one kind take in the values (pyramids, rows) of rows `row` and on, which must reach back to their
+        `next_row`: folded together, at little more than the cost of one.
+        """
+        one = alike[0]
+        mine = values[:, one.next_row - row :: one.stride]
+        blocks = mine.shape[1] // BLOCK
+        if blocks:
+            entries = one.folded(mine[:, : blocks * BLOCK].reshape(-1, BLOCK), 1).reshape(2, len(alike), blocks)
+            for k, pyramid in enumerate(alike):
+                pyramid._take_in(entries[:, k])
+
+    def _take_in(self, entries: np.ndarray) -> None:
+        """Add the pairs (2, blocks) of the next whole blocks. The levels above wait until a range is asked for."""
+        if not self._levels:
+            self._levels.append(_Level())
+        self._levels[0].add(entries)
+
+    def _complete(self) -> None:
+        """Let every level have all its entries."""
+        for depth in count():
+            if depth >= len(self._levels):
+                return
+            level, above = self._levels[depth], self._levels[depth + 1].count if depth + 1 < len(self._levels) else 0
+            whole = level.count // FACTOR
+            if whole == above:
+                return
+            if not above:
                 self._levels.append(_Level())
-            level = self._levels[depth]
-            level.add(entries)
-            depth += 1
-            above = self._levels[depth].count if depth < len(self._levels) else 0
-            whole = level.count // FACTOR - above
-            entries = self.fold.reduce(level.entries[:, above * FACTOR : (above + whole) * FACTOR].reshape(2, -1, FACTOR), axis=2)
+            entries = level.entries[:, above * FACTOR : whole * FACTOR].reshape(2, -1, FACTOR)
+            self._levels[depth + 1].add(self.fold.reduce(entries, axis=2))
 
     def ranges(self, gather: Gather, first: np.ndarray, last: np.ndarray, key: object = None) -> np.ndarray:
         """The pairs (2, ranges) of rows first[k] to last[k] − 1. With the `key` of the call before, only those are looked at
         anew that end beyond the rows there were then; its ranges must begin where they began and be sorted.
         """
+        self._complete()
         first, last = (-(-(rows - self.offset) // self.stride) for rows in (first, last))
         reached = int(last.max(initial=0))
         whole = 0
@@ -123,6 +147,7 @@ class Pyramid:
 
     def last_before(self, gather: Gather, stop: int) -> int:
         """The last row before `stop` that has a value; −1 where none has."""
+        self._complete()
         stop, depth, size = -(-(stop - self.offset) // self.stride), -1, BLOCK
         while stop > 0:
             start = (stop - 1) // size * size if depth + 1 < len(self._levels) else 0

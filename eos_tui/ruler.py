@@ -4,6 +4,7 @@ Steps are whole numbers in long even stretches, so a few knots hold them all; be
 ηt does too, as long as η stays.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -27,8 +28,18 @@ class Ruler:
         """Whether there are rows that are not here yet."""
         return self.next_row < count
 
-    def feed(self, values: np.ndarray, row: int) -> None:
-        """Take in the values of rows `row` and on, `next_row` among them."""
+    @property
+    def kind(self) -> tuple:
+        """What those have in common that may be fed together."""
+        return "Ruler", 1, self.next_row
+
+    @staticmethod
+    def feed(alike: Sequence["Ruler"], values: np.ndarray, row: int) -> None:
+        """Let rulers take in the values (rulers, rows) of rows `row` and on, their `next_row` among them."""
+        for ruler, mine in zip(alike, values, strict=True):
+            ruler._take_in(mine, row)
+
+    def _take_in(self, values: np.ndarray, row: int) -> None:
         fresh = values[self.next_row - row :]
         if not len(fresh):
             return

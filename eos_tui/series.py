@@ -6,6 +6,8 @@ it) whether the run has a thousand rows or a million. NaN and ±inf count as no 
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -323,10 +325,12 @@ class History:
         while behind:
             start = min(each.next_row for each in behind)
             stop = min(start + CHUNK, total)
-            columns = sorted({each.column for each in behind})
-            block = self._rows.read(columns, start, stop)
-            for each in behind:
-                each.feed(block[columns.index(each.column)], start)
+            behind.sort(key=attrgetter("kind"))
+            block, first = self._rows.read([each.column for each in behind], start, stop), 0
+            for _, group in groupby(behind, attrgetter("kind")):
+                alike: list[Any] = list(group)
+                alike[0].feed(alike, block[first : first + len(alike)], start)
+                first += len(alike)
             behind = [each for each in behind if stop < total]
 
     def _note_last(self, rows: np.ndarray, valued: np.ndarray | None) -> None:

@@ -334,7 +334,7 @@ def test_a_ruler_finds_rows_as_a_search_through_all_of_them(steps, chunks, asked
     values = np.cumsum(np.array(steps, float)) - 1
     ruler, row = Ruler(0), 0
     for part in np.array_split(values, chunks):
-        ruler.feed(part, row)
+        ruler.feed([ruler], part[None], row)
         row += len(part)
     np.testing.assert_array_equal(ruler.at(np.arange(len(values))), values)
     for side in ("left", "right"):
