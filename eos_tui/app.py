@@ -28,7 +28,7 @@ from eos_tui import clipboard, export, keys, theme
 from eos_tui.diffdisplay import APPLIES, Difference, Screenful
 from eos_tui.pace import DEFAULT_FPS, Pace
 from eos_tui.screens.ground import Ground
-from eos_tui.screens.live import LivePage
+from eos_tui.screens.live import LivePage, Page
 from eos_tui.terminal import TerminalDriver
 
 HANGUP_STATUS = 128 + signal.SIGHUP
@@ -39,7 +39,8 @@ class KeyCommands(Provider):
 
     def _offered(self) -> Iterable[tuple[str, str, str]]:
         for key in keys.offered(place_of(self.screen)):
-            if key.method != "command_palette":
+            owner = self.app if key.action.startswith("app.") else self.screen
+            if key.method != "command_palette" and hasattr(owner, f"action_{key.method}"):
                 yield f"{key.label} ({key.shown})", key.action, key.help
 
     async def discover(self) -> Hits:
@@ -55,7 +56,7 @@ class KeyCommands(Provider):
 
 def place_of(screen: Screen) -> keys.Place:
     """Where a screen is, as the table of keys says it."""
-    return screen.place if isinstance(screen, Ground) else "anywhere"
+    return screen.place if isinstance(screen, Ground | Page) else "anywhere"
 
 
 # Each screen is imported when it is opened first: the one that is to be drawn at once does not wait for the others.

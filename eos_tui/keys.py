@@ -6,7 +6,7 @@ Ctrl-a, -b, -s, -q and -z are left alone: tmux, screen and flow control take the
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from engine.errors import UserError
@@ -14,10 +14,13 @@ from engine.errors import UserError
 if TYPE_CHECKING:  # Textual is imported where it is needed: headless runs do without
     from textual.binding import Binding
 
-Place = Literal["dashboard", "tour", "launcher", "anywhere"]
+Place = Literal["dashboard", "page", "landscape", "tour", "launcher", "anywhere"]
 PLACES: dict[Place, str] = {
-    "dashboard": "on the dashboard", "tour": "on the tour", "launcher": "on the launcher", "anywhere": "anywhere",
+    "dashboard": "on the dashboard", "page": "on a page", "landscape": "on the landscape", "tour": "on the tour",
+    "launcher": "on the launcher", "anywhere": "anywhere",
 }
+WITHIN: dict[Place, Place] = {"landscape": "page"}
+"""A place whose keys work in another one too."""
 
 
 class Key(NamedTuple):
@@ -53,8 +56,14 @@ class Key(NamedTuple):
         """Place and name: no other key has it."""
         return f"{self.place}.{self.name}"
 
+    def binding(self) -> "Binding":
+        """As Textual wants it."""
+        from textual.binding import Binding
 
-ENGINE, PLOTS, TIME, TOUR, RUNS, EOS = "Engine", "Plots", "Time axis and cursor", "Tour", "Launcher", "eos"
+        return Binding(self.keys, self.action, self.label, key_display=self.shown, tooltip=self.help, show=self.rank > 0, id=self.id)
+
+
+ENGINE, PLOTS, TIME, PAGE, TOUR, RUNS, EOS = "Engine", "Plots", "Time axis and cursor", "Page", "Tour", "Launcher", "eos"
 
 TABLE: tuple[Key, ...] = (
     Key("space", "space", "screen.toggle_engine", "pause", "Pause the engine at the next step, or let it go on; so too a replay.",
@@ -142,6 +151,16 @@ TABLE: tuple[Key, ...] = (
     Key("<", "<", "screen.speed(0.5)", "slower", "Play the replay at half the speed.", "dashboard", TIME),
     Key(">", ">", "screen.speed(2)", "faster", "Play the replay at twice the speed.", "dashboard", TIME),
     Key("l", "l", "screen.launcher", "launcher", "Presets and past runs. The engine goes on.", "dashboard", EOS, 18),
+    Key("escape,q,enter", "esc", "screen.dismiss(None)", "close", "Back to the dashboard; so does the key that opened the page.",
+        "page", PAGE),
+    Key("i", "i", "screen.formula", "formula", "What the page shows: words, symbols, formulas, place in the paper.", "page", PAGE),
+    Key("left", "←", "screen.move(-1)", "earlier sample", "Show the sample before.", "landscape", PAGE),
+    Key("right", "→", "screen.move(1)", "later sample", "Show the sample after; at the newest, follow it.", "landscape", PAGE),
+    Key("home", "home", "screen.move_to_end(-1)", "first sample", "Show the first sample.", "landscape", PAGE),
+    Key("end", "end", "screen.move_to_end(1)", "newest sample", "Show the newest sample and follow it.", "landscape", PAGE),
+    Key("tab,shift+tab", "tab", "screen.turn", "other picture", "Between the loss along u and the plane of u and ∇S⊥.",
+        "landscape", PAGE),
+    Key("ctrl+c", "ctrl+c", "app.detach", "detach", "Leave. The engine goes on; `eos attach` returns.", "page", PAGE),
     Key("space,right", "space", "screen.next_step", "next", "The next step of the tour; its engine goes on from where it waits.",
         "tour", TOUR, 2),
     Key("b,left", "b", "screen.previous_step", "previous", "The step before.", "tour", TOUR, 3),
@@ -227,18 +246,34 @@ MOUSE: tuple[tuple[str, str], ...] = (
 
 def bindings(place: Place) -> "list[Binding]":
     """The Textual bindings of a place."""
-    from textual.binding import Binding
+    return [key.binding() for key in TABLE if key.place == place]
 
-    return [
-        Binding(key.keys, key.action, key.label, key_display=key.shown, tooltip=key.help, show=key.rank > 0, id=key.id)
-        for key in TABLE
-        if key.place == place
-    ]
+
+def modal_bindings(place: Place, *without: str) -> "list[Binding]":
+    """Those of a page, with all that works anywhere: Textual asks nothing beneath a modal screen. Some methods may be missing."""
+    return [key.binding() for key in _offered(TABLE, place) if key.method not in without]
+
+
+def shown(ident: str) -> str:
+    """What to press for an action, by its id."""
+    return next(key for key in table() if key.id == ident).shown.split()[0]
+
+
+def closing(ident: str) -> "Binding":
+    """The key with this id, which opened a page, closes it."""
+    key = next(key for key in TABLE if key.id == ident)
+    return key._replace(action="screen.dismiss(None)").binding()
 
 
 def offered(place: Place) -> list[Key]:
     """What works in a place: its own keys and those that work anywhere."""
-    return [key for key in table() if key.place in (place, "anywhere")]
+    return _offered(table(), place)
+
+
+def _offered(keys: Sequence[Key], place: Place) -> list[Key]:
+    own = [key for key in keys if key.place in (place, WITHIN.get(place))]
+    methods = {key.method for key in own}
+    return [key for key in keys if key in own or (key.place == "anywhere" and key.method not in methods)]
 
 
 def footer(place: Place) -> list[Key]:

@@ -1,15 +1,23 @@
 """One table of keys: bindings, footer, help and palette say the same."""
 
 import inspect
+from pathlib import Path
 
 import pytest
 
 from eos_tui import keys
 from eos_tui.app import EosApp
+from eos_tui.screens.assumptions import Assumptions
 from eos_tui.screens.dashboard import Dashboard
+from eos_tui.screens.formula import Formula
 from eos_tui.screens.help import Help
+from eos_tui.screens.journal import Events
+from eos_tui.screens.landscape import Landscape
 from eos_tui.screens.launcher import Launcher
 from eos_tui.screens.learn import Learn
+from eos_tui.screens.live import LivePage
+from eos_tui.screens.spectrum import Spectrum
+from eos_tui.screens.theorem import Theorem
 from eos_tui.widgets.footer import fitting
 from eos_tui.widgets.plot import LinePlot
 
@@ -38,7 +46,8 @@ async def test_the_palette_finds_an_action_by_a_part_of_its_name(runs):
         await until(lambda: isinstance(app.screen, Dashboard) and app.screen.query_one("#sharpness", LinePlot).spec.log)
 
 
-SCREENS = {"dashboard": Dashboard, "launcher": Launcher, "tour": Learn, "anywhere": EosApp}
+SCREENS = {"dashboard": Dashboard, "page": LivePage, "landscape": Landscape, "launcher": Launcher, "tour": Learn, "anywhere": EosApp}
+PAGES = {"U": Landscape, "L": Spectrum, "T": Theorem, "a": Assumptions, "v": Events, "i": Formula}
 
 
 @pytest.mark.parametrize("key", keys.TABLE, ids=[key.id for key in keys.TABLE])
@@ -56,8 +65,55 @@ def test_no_key_means_two_things_in_a_place_and_none_belongs_to_tmux_or_the_term
     every = [one for key in keys.offered(place) for one in key.keys.split(",")]
     assert sorted(set(every)) == sorted(every)
     assert not {"ctrl+a", "ctrl+b", "ctrl+s", "ctrl+q", "ctrl+z"} & set(every)
-    shown = [key.shown for key in fitting(place, 80)]
-    assert {"q", "?"} <= set(shown)
+    if place not in ("page", "landscape"):  # they have no footer
+        assert {"q", "?"} <= {key.shown for key in fitting(place, 80)}
+
+
+@pytest.mark.parametrize("opened_by", PAGES)
+async def test_what_works_anywhere_works_on_a_page(runs, opened_by):
+    async with opened(make_run(runs), (120, 40)) as (app, pilot):
+        await pilot.press(opened_by)
+        await until(lambda: isinstance(app.screen, PAGES[opened_by]))
+        page, theme = app.screen, app.theme
+        await pilot.press("t")
+        assert app.theme != theme
+        await pilot.press("w")
+        await until(lambda: [*Path.cwd().glob("eos-made-*.svg")])
+        await pilot.press("question_mark")
+        await until(lambda: isinstance(app.screen, Help))
+        text = text_of(app)
+        assert all(f" {key.label} " in text for key in keys.offered(page.place))
+        await pilot.press("question_mark")
+        assert app.screen is page
+        await pilot.press(opened_by)  # the key that opened it closes it
+        assert isinstance(app.screen, Dashboard)
+        await pilot.press(opened_by, "ctrl+c")
+    assert app.return_code == 0
+
+
+@pytest.mark.parametrize("opened_by", [key for key in PAGES if key != "i"])
+async def test_every_page_tells_its_formulas(runs, opened_by):
+    async with opened(make_run(runs), (120, 40)) as (app, pilot):
+        await pilot.press(opened_by)
+        await until(lambda: isinstance(app.screen, PAGES[opened_by]))
+        page = app.screen
+        await pilot.press("i")
+        await until(lambda: isinstance(app.screen, Formula) and "column " in text_of(app))
+        await pilot.press("i")
+        assert app.screen is page
+
+
+async def test_the_palette_on_a_page_offers_what_the_page_can_do(runs):
+    async with opened(make_run(runs), (120, 40)) as (app, pilot):
+        await pilot.press("U")
+        await until(lambda: isinstance(app.screen, Landscape))
+        await pilot.press("ctrl+p", *"other picture")
+        await pilot.pause(0.3)
+        await pilot.press("enter")
+        await until(lambda: isinstance(app.screen, Landscape) and app.screen._planar)
+        await pilot.press("ctrl+p", *"pause")
+        await pilot.pause(0.3)
+        assert "Pause the engine" not in text_of(app)
 
 
 def test_the_key_table_of_the_readme_has_every_key():

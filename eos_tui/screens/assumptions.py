@@ -6,13 +6,15 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from rich.cells import cell_len
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
 from engine.gauges import GAUGES, RULES, Gauge, Verdict, reading, verdict
 from eos_tui.axes import number
+from eos_tui.keys import closing
+from eos_tui.screens.formula import Formula
 from eos_tui.screens.live import LivePage
 from eos_tui.series import History
 from eos_tui.source import Source
@@ -64,7 +66,7 @@ def sparkline(history: History, column: str, cells: int, ascii: bool = False) ->
 class Assumptions(LivePage):
     """The eight gauges of Appendix E and Assumption 2."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,a,enter", "dismiss(None)", "close")]
+    BINDINGS: ClassVar[list[BindingType]] = [closing("dashboard.assumptions")]
 
     def __init__(self, source: Source, ascii: bool = False):
         super().__init__(source, ascii)
@@ -75,8 +77,12 @@ class Assumptions(LivePage):
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="page") as page:
             page.border_title = "assumptions at θ†, as gauges"
-            page.border_subtitle = "⊥: without its u part · v = θ−θ† · g = ∇L · esc closes"
+            page.border_subtitle = f"⊥: without its u part · v = θ−θ† · g = ∇L · {self.hint}"
             yield self._gauges
+
+    def action_formula(self) -> None:
+        told = {gauge.column for gauge in GAUGES}
+        self.app.push_screen(Formula("assumptions", [c for c in self.source.columns if c.name in told], self.source.row()))
 
     def paint(self) -> None:
         if not self._gauges.is_attached or not self._gauges.size:

@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from engine.columns import Column
+from eos_tui.keys import closing
+from eos_tui.screens.live import Page
 from eos_tui.source import DataFacts
 
 
@@ -49,10 +50,10 @@ def origin(data: DataFacts) -> Entry:
     )
 
 
-class Formula(ModalScreen[None]):
+class Formula(Page):
     """The quantities of one plot, and where the run's data come from."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,i,enter", "dismiss(None)", "close")]
+    BINDINGS: ClassVar[list[BindingType]] = [closing("dashboard.formula")]
     DEFAULT_CSS = "Formula .rest { padding-left: 4; margin-bottom: 1; }"
 
     def __init__(self, title: str, columns: Sequence[Column], row: Mapping[str, float], when: str = "",
@@ -63,7 +64,7 @@ class Formula(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="page") as page:
             page.border_title = self._title
-            page.border_subtitle = "esc closes"
+            page.border_subtitle = self.hint
             told = [*self._others]
             told += [entry(c, self._row.get(c.name, math.nan), self._when) for c in self._columns]
             for head, rest in told + ([origin(self._data)] if self._data else []):

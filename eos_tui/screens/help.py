@@ -6,12 +6,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.containers import VerticalScroll
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from eos_tui.keys import MOUSE, PLACES, Place, groups, offered
+from eos_tui.keys import MOUSE, PLACES, Place, closing, groups, offered
+from eos_tui.screens.live import Page
 
 
 def key_list(place: Place) -> Group:
@@ -35,17 +35,17 @@ def key_list(place: Place) -> Group:
     return Group(*parts[:-1])
 
 
-class Help(ModalScreen[None]):
+class Help(Page):
     """Every key of the place it was opened from."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,question_mark,enter", "dismiss(None)", "close")]
+    BINDINGS: ClassVar[list[BindingType]] = [closing("anywhere.help")]
 
-    def __init__(self, place: Place):
+    def __init__(self, of: Place):
         super().__init__()
-        self.place: Place = place
+        self._of: Place = of
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="page") as page:
-            page.border_title = f"keys {PLACES[self.place]}"
-            page.border_subtitle = "esc closes"
-            yield Static(key_list(self.place))
+            page.border_title = f"keys {PLACES[self._of]}"
+            page.border_subtitle = self.hint
+            yield Static(key_list(self._of))

@@ -3,11 +3,13 @@
 from typing import ClassVar
 
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
+from eos_tui.keys import closing
+from eos_tui.screens.formula import Formula
 from eos_tui.screens.live import LivePage
 from eos_tui.source import Source
 from eos_tui.widgets.journal import retold
@@ -16,10 +18,14 @@ SHOWN = 1000
 """Events listed at most; all are in events.jsonl."""
 
 
+TOLD_OF = ("learning_rate", "gd.sharpness", "gd.x", "gd.y", "constrained.alpha", "constrained.lambda2", "stage")
+"""Columns that most events speak of."""
+
+
 class Events(LivePage):
     """The journal of a run."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,v,enter", "dismiss(None)", "close")]
+    BINDINGS: ClassVar[list[BindingType]] = [closing("dashboard.events")]
 
     def __init__(self, source: Source):
         super().__init__(source)
@@ -28,9 +34,12 @@ class Events(LivePage):
         """How many events are listed, and in which width."""
 
     def compose(self) -> ComposeResult:
-        self._page.border_subtitle = "newest first · esc closes"
+        self._page.border_subtitle = f"newest first · {self.hint}"
         with self._page:
             yield self._told
+
+    def action_formula(self) -> None:
+        self.app.push_screen(Formula("events", [c for c in self.source.columns if c.name in TOLD_OF], self.source.row()))
 
     def paint(self) -> None:
         if not self._told.is_attached:

@@ -6,7 +6,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.containers import Horizontal
 from textual.content import Content
 from textual.strip import Strip
@@ -14,7 +14,7 @@ from textual.strip import Strip
 from engine.columns import Column
 from engine.spec import Phase, RunSpec
 from engine.untrusted import read_arrays
-from eos_tui import plots
+from eos_tui import keys, plots
 from eos_tui.axes import number
 from eos_tui.curves import Axis, Curve, PlotSpec, Window
 from eos_tui.screens.formula import Formula, apart
@@ -120,12 +120,8 @@ class Along(LinePlot):
 class Landscape(LivePage):
     """F_t along u, newest or earlier, with what it predicts beside what is measured, and the plane of u and ∇S⊥."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,q,U,enter", "dismiss(None)", "close"),
-        Binding("left", "move(-1)", "earlier sample"), Binding("right", "move(1)", "later sample"),
-        Binding("home", "move(-1000000000)", "first sample"), Binding("end", "move(1000000000)", "newest sample"),
-        Binding("tab,shift+tab", "turn", "the other picture"), Binding("i", "formula", "formula"),
-    ]
+    place = "landscape"
+    BINDINGS: ClassVar[list[BindingType]] = [*keys.bindings("landscape"), keys.closing("dashboard.landscape")]
 
     DEFAULT_CSS = """
     Landscape { background: $background; }
@@ -191,6 +187,9 @@ class Landscape(LivePage):
         """Where the sample shown stands among these."""
         return len(steps) - 1 if self._chosen not in steps else steps.index(self._chosen)
 
+    def action_move_to_end(self, way: int) -> None:
+        self.action_move(way * len(self._samples()))
+
     def action_move(self, by: int) -> None:
         steps = self._samples()
         if steps:
@@ -229,13 +228,15 @@ class Landscape(LivePage):
 
     def _show(self, where: str, words: str, step: int = -1) -> None:
         """Show the sample of this step, or where there is none the words for why."""
-        arrows = "< >" if self.ascii else "← →"
-        keys = f"tab {'along u' if self._planar else 'plane'} · {arrows} samples · i formula · esc closes" if step >= 0 else "esc closes"
+        arrows = " ".join(keys.shown(f"landscape.{which}_sample") for which in ("earlier", "later"))
+        arrows = arrows.replace("←", "<").replace("→", ">") if self.ascii else arrows
+        turn = f"{keys.shown('landscape.other_picture')} {'along u' if self._planar else 'plane'}"
+        hint = f"{turn} · {arrows} samples · {self.hint}" if step >= 0 else self.hint
         _, along, plane = self._drawn if step >= 0 else (step, None, None)
         both = self._plot.display and self._valley.display
         self._plot.title = f"loss along u, {where}"
         self._valley.title = "loss in the plane of u and ∇S⊥" + ("" if both else f", {where}")
-        self._plot.subtitle, self._valley.subtitle = keys, "tab" if both else keys
+        self._plot.subtitle, self._valley.subtitle = hint, keys.shown("landscape.other_picture") if both else hint
         broken = words or f"The sample of step {step:,} cannot be read: its file is damaged."
         self._plot.words = "" if along else broken
         self._valley.words = f"The sample of step {step:,} holds no plane." if along else broken

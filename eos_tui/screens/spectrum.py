@@ -5,13 +5,14 @@ from typing import ClassVar
 
 import numpy as np
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.content import Content
 
 from engine.columns import Column
 from engine.control import AnyEvent, EigenvalueUnstable, LearningRateChanged
 from engine.spec import FOLLOWED_FROM
 from eos_tui.curves import Curve, PlotSpec, Window
+from eos_tui.keys import closing
 from eos_tui.screens.formula import Formula, apart
 from eos_tui.screens.live import LivePage
 from eos_tui.series import History
@@ -43,9 +44,7 @@ def unstable_since(events: Sequence[AnyEvent]) -> dict[int, int]:
 class Spectrum(LivePage):
     """The eigenvalues against the step."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,q,L,enter", "dismiss(None)", "close"), Binding("i", "formula", "formula"),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = [closing("dashboard.spectrum")]
 
     DEFAULT_CSS = """
     Spectrum { background: $background; }
@@ -103,10 +102,10 @@ class Spectrum(LivePage):
     def summary(self, followed: int) -> str:
         """How many there are, and since when each has been unstable."""
         if not self._names:
-            return "This run has no Hessian. esc closes"
+            return f"This run has no Hessian. {self.hint}"
         if not followed:
-            return "The eigenvalues are followed from the edge on. esc closes"
+            return f"The eigenvalues are followed from the edge on. {self.hint}"
         without_events = self.source.run.spec.tracking.mode == "sharpness"
         since = self._above if without_events else unstable_since(self.source.events)
         told = " · ".join(f"λ{k} from step {step:,}" for k, step in sorted(since.items())) or "none yet"
-        return f"{followed} followed; first above 2/η: {told} · i formula · esc closes"
+        return f"{followed} followed; first above 2/η: {told} · {self.hint}"

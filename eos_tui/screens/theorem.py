@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.containers import Grid, VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
@@ -14,6 +14,7 @@ from textual.widgets import Static
 from engine.spec import PREDICTIONS, Phase
 from eos_tui.axes import number
 from eos_tui.curves import Curve, PlotSpec, Window
+from eos_tui.keys import closing
 from eos_tui.screens.formula import Formula
 from eos_tui.screens.live import LivePage
 from eos_tui.series import History
@@ -55,9 +56,7 @@ def held(horizon: float, since: float) -> str:
 class Theorem(LivePage):
     """Three residuals with their orders, and the standing of each prediction."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,q,T,enter", "dismiss(None)", "close"), Binding("i", "formula", "formula"),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = [closing("dashboard.theorem")]
 
     DEFAULT_CSS = """
     Theorem { background: $background; }
@@ -81,7 +80,7 @@ class Theorem(LivePage):
             yield from self._plots
             with VerticalScroll(classes="pane") as rest:
                 rest.border_title = "Theorem 1"
-                rest.border_subtitle = "i formula · esc closes"
+                rest.border_subtitle = self.hint
                 yield self._standing
 
     def action_formula(self) -> None:
