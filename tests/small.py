@@ -48,12 +48,14 @@ def chebyshev_problem() -> tuple[Problem, jax.Array]:
     return problem, theta + 0.1 * jax.random.normal(jax.random.key(1), theta.shape, jnp.float64)
 
 
-def rows(experiment: Experiment, until: int) -> dict[str, np.ndarray]:
-    """The record of an experiment up to a step, by column."""
+def rows(experiment: Experiment, until: int, samples: dict[int, dict[str, np.ndarray]] | None = None) -> dict[str, np.ndarray]:
+    """The record of an experiment up to a step, by column; what it samples on the way goes into `samples`, by step."""
     found = []
     while experiment.clock.step < until:
         progress = experiment.advance(until - experiment.clock.step)
         found += progress.rows
+        if samples is not None:
+            samples.update(progress.curves)
         if progress.outcome:
             break
     table = np.array(found)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import engine
 from engine import control, hosts, meeting, store
 from engine.errors import UserError
 from engine.experiment import Experiment
@@ -168,22 +169,23 @@ def test_two_processes_give_the_derivatives_of_one_to_rounding_and_one_that_drif
 
 def test_a_run_of_two_processes_with_commands_is_that_of_one():
     """Begun alone, gone on with by two: η is raised at step 60, the prediction anchored at the edge. 1e-6 of each column."""
-    spec = with_overrides(SPEC, ["budget.steps=330"])
+    spec = with_overrides(SPEC, ["budget.steps=330", "tracking.landscape_every=5"])
     alone = Experiment(spec)
     expected = [rows(alone, 60)]
     alone.set_learning_rate(control.SetLearningRate(learning_rate=0.21))
     expected.append(rows(alone, 315))
     assert alone.edge_step is not None
     alone.anchor(control.Anchor())
-    expected.append(rows(alone, 330))
+    samples: dict[int, dict[str, np.ndarray]] = {}
+    expected.append(rows(alone, 330, samples))
 
     run = store.create(spec, "two")
     with store.Writer(run) as writer:
-        engine = Runner(run, writer)
-        engine.ask(control.Advance(steps=40))
-        for _ in engine.blocks():
-            if engine.status == "paused":
-                engine.ask(control.Stop())
+        runner = Runner(run, writer)
+        runner.ask(control.Advance(steps=40))
+        for _ in runner.blocks():
+            if runner.status == "paused":
+                runner.ask(control.Stop())
     assert run.row_count() == 40
     control.send(run.path, control.Advance(steps=20))
     both = two_at(run)
@@ -207,6 +209,13 @@ def test_a_run_of_two_processes_with_commands_is_that_of_one():
     for name in [*names, *(f"constrained.{name}" for name in ("loss", "sharpness", "lambda2", "alpha", "beta", "delta", "epsilon"))]:
         whole = np.concatenate([part[name] for part in expected])
         np.testing.assert_allclose(table[name], whole, rtol=1e-6, err_msg=name)
+    record = engine.load(run.path).samples()
+    assert len(samples) >= 2
+    for step, one in samples.items():
+        two = record[step]
+        np.testing.assert_allclose(two["F_even"], one["F_even"], rtol=0, atol=1e-6 * np.ptp(one["F_even"]))
+        mirrored = min(two["plane"], two["plane"][::-1], key=lambda plane: abs(plane - one["plane"]).max())  # u is known up to its sign
+        np.testing.assert_allclose(mirrored, one["plane"], rtol=0, atol=1e-6 * np.ptp(one["plane"]))
 
 
 def test_where_one_process_dies_all_say_which_and_the_run_goes_on_alone_from_its_checkpoint():
