@@ -1,16 +1,19 @@
-"""What a shell may complete where a command line names a preset, a run, or a column of a run.
+"""What a shell may complete where a command line names a preset, a run, a column of a run, or a field to set.
 
 Asked at each press of the key, so nothing is imported here that takes time, and nothing is said where nothing is found.
 """
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 from cyclopts.completion import CompletionContext
 
 from engine import store
 from engine.errors import UserError
-from engine.spec import preset_names, preset_words
+from engine.spec import DEFAULT_PRESET, load_spec, preset_names, preset_words
 
 
 def presets(context: CompletionContext) -> dict[str, str]:
@@ -26,11 +29,22 @@ def runs(context: CompletionContext) -> dict[str, str]:
 
 
 def columns(context: CompletionContext) -> dict[str, str]:
-    """Columns of the run that the command line names, or of the latest one."""
+    """Columns of the run that the command line names, or of the latest one; each again after a comma."""
+    before, comma, _ = context.incomplete.rpartition(",")
     try:
-        return {column.name: column.words for column in store.resolve(next(_named(context), None)).columns}
+        return {before + comma + column.name: column.words for column in store.resolve(_named(context, runs)).columns}
     except UserError:
         return {}
+
+
+def fields(context: CompletionContext) -> list[str]:
+    """Fields that may be set, with the values they have in the run or the preset that the command line names."""
+    run, preset = _named(context, runs), _named(context, presets)
+    try:
+        spec = store.resolve(run).spec if run else load_spec(preset or DEFAULT_PRESET)
+    except UserError:
+        return []
+    return [f"{path}={value}" for path, value in _leaves(msgspec.to_builtins(spec)) if "." in path or path == "seed"]
 
 
 def data_sets(context: CompletionContext) -> list[str]:
@@ -47,8 +61,16 @@ def figures(context: CompletionContext) -> dict[str, str]:
     return {name: figure.title for name, figure in FIGURES.items()}
 
 
-def _named(context: CompletionContext) -> Iterator[str]:
-    """The run that the command line names so far."""
-    for argument in context.arguments:
-        if argument.parameter.completer is runs and argument.tokens:
-            yield argument.tokens[0].value
+def _named(context: CompletionContext, kind: Callable) -> str | None:
+    """The run or preset that the command line names so far."""
+    named = (argument for argument in context.arguments if argument.parameter.completer is kind and argument.tokens)
+    return next((argument.tokens[0].value for argument in named), None)
+
+
+def _leaves(tree: dict[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    """Every field of a specification by its path, with its value as `--set` takes it."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{above}{name}.")
+        else:
+            yield above + name, value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

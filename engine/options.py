@@ -16,7 +16,7 @@ DataName = Annotated[str, Parameter(completer=completing.data_sets)]
 FigureName = Annotated[str, Parameter(completer=completing.figures)]
 RunNames = Annotated[tuple[str, ...], Parameter(completer=completing.runs)]
 Switch = Annotated[bool, Parameter(negative=(), show_default=False)]
-Overrides = Annotated[tuple[str, ...], Parameter("--set", negative=(), show_default=False)]
+Overrides = Annotated[tuple[str, ...], Parameter("--set", negative=(), show_default=False, completer=completing.fields)]
 DataDir = Annotated[str | None, Parameter("--data-dir", show_default=False, help=(
     "Folder of the data sets that do not ship with eos; $TFDS_DATA_DIR, else the platform's, when not given."))]  # fmt: skip
 

@@ -7,7 +7,7 @@ import msgspec
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from engine import store
+from engine import completing, store
 from engine import sweep as sweeps
 from engine.cluster import Cluster, hand_in, queue
 from engine.errors import BAD_END, INTERRUPTED, UserError
@@ -19,10 +19,11 @@ from engine.records_cli import print_outcomes
 from engine.store import Run
 
 Repeated = Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)]
+Grid = Annotated[tuple[str, ...], Parameter(negative=(), show_default=False, completer=completing.fields)]
 
 
 def sweep(
-    preset: PresetName, *, grid: Repeated = (), overrides: Overrides = (), name: str | None = None,
+    preset: PresetName, *, grid: Grid = (), overrides: Overrides = (), name: str | None = None,
     workers: Annotated[int, Parameter(validator=Number(gte=1, lte=1024))] = 1, table: Switch = False, csv: Switch = False,
     json: Switch = False, plot: Path | None = None, cluster: Cluster | None = None, submit: Repeated = (), wait: Switch = False,
     data_dir: DataDir = None,

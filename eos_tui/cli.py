@@ -22,7 +22,7 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 import engine
-from engine import completing, launch
+from engine import completing, launch, options
 from engine.ending import report_error
 from engine.errors import UserError
 from engine.options import AS_TOLD, DataDir, Meeting, PresetName, RunName, RunNames
@@ -42,10 +42,8 @@ Preset = Annotated[PresetName, Parameter(help="A preset's name (`eos presets` li
 Name = Annotated[RunName, Parameter(help="A run's name (`eos ls` lists them), or the path of a run directory.")]
 Names = Annotated[RunNames, Parameter(help="Names of runs (`eos ls` lists them) or of a sweep, or paths of run directories.")]
 NewName = Annotated[str | None, Parameter(help="The run's name; made from the preset and the time when not given.")]
-Overrides = Annotated[tuple[str, ...], Parameter(
-    "--set", help="`section.field=value`, as in `--set optimizer.learning_rate=0.05`; may be repeated.", negative=(),
-    show_default=False,
-)]  # fmt: skip
+Overrides = Annotated[options.Overrides, Parameter(
+    help="`section.field=value`, as in `--set optimizer.learning_rate=0.05`; may be repeated.")]  # fmt: skip
 Headless = Annotated[bool, _switch("Without a view: progress on stderr, and a summary at the end.")]
 Json = Annotated[bool, _switch("The same, with the summary as one JSON object.")]
 JsonObject = Annotated[bool, _switch("Print one JSON object.")]

@@ -261,7 +261,9 @@ def test_completion_is_installed_for_the_shell_in_use(tmp_path):
 @pytest.mark.parametrize(("words", "found"), [
     (["run", "fa"], "fashion"), (["run", "here/mi"], "here/mine.toml"), (["attach", ""], "made"), (["pause", "ma"], "made"),
     (["compare", "made", ""], "made"), (["plot", "made", "--series", "gd."], "gd.sharpness"), (["tail", "--columns", ""], "gd.loss"),
-    (["reproduce", ""], "fig5"), (["data", "prepare", ""], "cifar10"),
+    (["reproduce", ""], "fig5"), (["data", "prepare", ""], "cifar10"), (["export", "made", "--columns", "step,gd.s"], "step,gd.sharpness"),
+    (["run", "toy", "--set", "opt"], "optimizer.learning_rate=0.02"), (["fork", "made", "--set", ""], "seed=0"),
+    (["sweep", "fashion", "--grid", "problem.model."], "problem.model.widths=[100,100]"),
 ])  # fmt: skip
 def test_a_shell_completes_names(runs, capsys, words, found):
     make_run(runs)
