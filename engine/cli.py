@@ -1,7 +1,8 @@
 """The headless command line: runs without a view.
 
 stdout carries the data, stderr the story. Exit status: 0 done; 2 bad input, told in one sentence; 3 the run ended badly
-(diverged, failed, crashed); 130 interrupted with Ctrl-C, the engine stopped cleanly; 141 nobody reads stdout any more.
+(diverged, failed, crashed); 130 interrupted with Ctrl-C, the engine stopped cleanly; 141 nobody reads stdout any more; 143 terminated,
+the engine stopped as cleanly.
 """
 
 import importlib
@@ -37,7 +38,7 @@ app = App(
     version=engine.__version__,
     help="Gradient descent at the edge of stability, without a view.",
     help_epilogue="Exit status: 0 done · 2 bad input · 3 the run ended badly · 130 interrupted, engine stopped cleanly · "
-                  "141 nobody reads stdout.",
+                  "141 nobody reads stdout · 143 terminated, engine stopped cleanly.",
 )
 app.command(data_cli.app)
 control_cli.add_to(app)
@@ -146,13 +147,13 @@ def show(name: RunName | None = None, *, json: Switch = False) -> int:
 
     Args:
         name: A run's name (`ls` lists them), or the path of a run directory.
-        json: Print one JSON object, with the specification.
+        json: Print one JSON object, with the specification, every event, and every column with its words and formula.
     """
     found = resolve(name)
     summary, facts, events = summarize(found), found.provenance(), found.events()
     if json:
         parts = {"summary": summary._asdict(), "state": found.state(), "provenance": facts, "spec": found.spec}
-        print_json(parts | {"events": events[-20:]})
+        print_json(parts | {"events": events, "columns": [column._asdict() for column in found.columns]})
         return 0
     problem = facts.get("problem", {})
     sources: tuple[tuple[dict[str, Any], tuple[str, ...]], ...] = (
@@ -287,7 +288,8 @@ def check(preset: PresetName, *, overrides: Overrides = (), json: Switch = False
     if json:
         print_json(found | {"memory": {**needed._asdict(), "total": needed.total}})
     else:
-        print_pairs([*((name, str(value)) for name, value in found.items()), ("memory", f"about {memory.words(needed.total)}")])
+        tested = ("tested", "number formats kept, the same twice, three derivatives against differences of the one below")
+        print_pairs([*((name, str(value)) for name, value in found.items()), ("memory", f"about {memory.words(needed.total)}"), tested])
     return 0
 
 
@@ -341,7 +343,7 @@ def _see_through(run: Run, pid: int, json: bool) -> int:
     print_line(f"run {run.name} in {run.path}", error=True)
     if isinstance(run.spec.problem, Own):
         print_line(f"its engine imports {run.spec.problem.function}, from Python's path or {run.spec.problem.folder}", error=True)
-    interrupted = follow(run, pid)
+    status = follow(run, pid)
     summary, state = summarize(run), run.state()
     outcome = state.outcome if state.pid == pid else None  # else the last word is that of an earlier engine
     if outcome is None:  # the engine was killed, or never got as far as its loop
@@ -354,7 +356,7 @@ def _see_through(run: Run, pid: int, json: bool) -> int:
         print_json(summary._asdict())
     else:
         print_pairs(words(summary))
-    return INTERRUPTED if interrupted and summary.outcome in ("stopped", "crashed") else _status(summary)
+    return status if status and summary.outcome in ("stopped", "crashed") else _status(summary)
 
 
 def _status(summary: Summary) -> int:

@@ -1,7 +1,8 @@
 """The one exception a user may cause: it says what was given, where, and what would do. And how commands end."""
 
 BAD_INPUT, BAD_END, INTERRUPTED, BROKEN_PIPE = 2, 3, 130, 141
-"""Exit statuses: 2 bad input, 3 the run ended badly, 130 interrupted with Ctrl-C, 141 nobody reads stdout any more."""
+"""Exit statuses: 2 bad input, 3 the run ended badly, 130 interrupted with Ctrl-C, 141 nobody reads stdout any more; after another
+signal 128 and its number, as 143 when terminated."""
 
 
 class UserError(Exception):

@@ -72,13 +72,14 @@ class Followed:
         return budget.steps
 
 
-def follow(run: Run, pid: int, display: Callable[[ExitStack], Display] | None = None) -> bool:
-    """Show a run until its engine has ended, as `display` says, else by a bar or lines. Returns whether the user interrupted it."""
-    followed, asked, heeded = Followed(run, pid), 0, 0
+def follow(run: Run, pid: int, display: Callable[[ExitStack], Display] | None = None) -> int:
+    """Show a run until its engine has ended, as `display` says, else by a bar or lines. Returns the status of a command that a signal
+    ended, as Ctrl-C does; 0 where none came."""
+    followed, asked, heeded, status = Followed(run, pid), 0, 0, 0
 
-    def ask(*_: object) -> None:  # only counts: an exception could come in the middle of anything
-        nonlocal asked
-        asked += 1
+    def ask(number: int, _: object) -> None:  # only counts: an exception could come in the middle of anything
+        nonlocal asked, status
+        asked, status = asked + 1, 128 + number
 
     previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -91,7 +92,7 @@ def follow(run: Run, pid: int, display: Callable[[ExitStack], Display] | None = 
                         tell(event.text)
                 draw(followed, state)
                 if followed.gone:
-                    return asked > 0
+                    return status
                 if asked > heeded:
                     heeded += 1
                     tell(_stop(followed, heeded))
@@ -105,7 +106,7 @@ def _stop(followed: Followed, times: int) -> str:
     """Ask the engine to stop; end it when asked for the second time. Says what was done."""
     if times == 1:
         control.send(followed.run.path, control.Stop())
-        return "stopping: the engine writes a checkpoint and ends at its next step; Ctrl-C again kills it"
+        return "stopping: the engine writes a checkpoint and ends at its next step; once more, as with Ctrl-C, kills it"
     os.kill(followed.pid, signal.SIGKILL)  # a child that was not waited for keeps its number
     return f"killed; every row on disk is kept, and `resume {followed.run.name}` goes on from the last checkpoint"
 

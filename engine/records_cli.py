@@ -73,6 +73,8 @@ def tail(
     if count < 0:
         raise UserError(f"--count {count}: expected a number from 0")
     run = resolve(name)
+    if events and columns:
+        raise UserError("--columns: events have none; expected one of --events and --columns")
     if events:
         _tail_events(run, count, follow, json)
     else:
@@ -94,7 +96,9 @@ def compare(names: RunNames, /, *, csv: Switch = False, json: Switch = False) ->
 
 
 def print_outcomes(found: Sequence[Outcomes], csv: bool = False, json: bool = False, grid: Sequence[dict[str, Any]] = ()) -> None:
-    """Print what became of runs; `grid` gives values that go before each row."""
+    """Print what became of runs; `grid` gives values that go before each row. Raises UserError when asked for two formats."""
+    if csv and json:
+        raise UserError("--csv --json: expected one of them")
     before = grid or [{} for _ in found]
     if json:
         print_json([{**values, **row._asdict()} for values, row in zip(before, found, strict=True)])

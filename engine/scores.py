@@ -51,5 +51,5 @@ def correlation(scores: Scores) -> Array:
     """corr(|x⋆|, |x|) since the last anchor, (4,); NaN for fewer than three steps or where one of them is constant."""
     n, sa, sb, saa, sbb, sab = scores.sums.T
     spread = jnp.sqrt((saa - sa**2 / n) * (sbb - sb**2 / n))
-    found = (sab - sa * sb / n) / spread
+    found = jnp.clip((sab - sa * sb / n) / spread, -1, 1)  # rounding
     return jnp.where((n >= 3) & (spread > 0), found, jnp.nan)

@@ -11,7 +11,7 @@ from engine.store import Run
 SETTLED_ROWS = 100
 """Rows at the end over which the sharpness is averaged: at the edge it oscillates from step to step."""
 FULL_SPAN = 100
-"""Steps after an anchor at which a prediction's correlation is read, if it lived that long."""
+"""Steps from an anchor on over which a prediction's correlation is read, if it lived that long."""
 SHORT_SPAN = 20
 """Steps after an anchor before which a correlation says nothing."""
 
@@ -27,8 +27,10 @@ class Summary(NamedTuple):
     """Step at which the sharpness first reached 2/η."""
     sharpness_over_threshold: float | None
     """S·η/2: the mean over the last rows at the edge, or its last value on the approach."""
+    loss: float | None
+    """Training loss, the last that was recorded."""
     prediction_correlation: float | None
-    """corr(|x⋆|, |x|) of the first recorded form, over the latest stretch of 100 steps after an anchor, or the longest of 20 or more."""
+    """corr(|x⋆|, |x|) of the first recorded form over the latest 100 steps from an anchor on, or the longest stretch of 20 or more."""
     seconds: float
     """Seconds the engine worked."""
 
@@ -42,8 +44,13 @@ def summarize(run: Run) -> Summary:
     last = table["step"][-1:]
     steps = int(last[0]) + 1 if len(last) and 0 <= last[0] < 2**53 else 0
     return Summary(
-        run.name, outcome, max(steps, state.step), edge, _sharpness(table), _correlation(table), round(state.seconds, 2)
+        run.name, outcome, max(steps, state.step), edge, _sharpness(table), _loss(table), _correlation(table), round(state.seconds, 2)
     )
+
+
+def _loss(table: dict[str, np.ndarray]) -> float | None:
+    known = table["gd.loss"][np.isfinite(table["gd.loss"])] if "gd.loss" in table else np.empty(0)
+    return float(known[-1]) if len(known) else None
 
 
 def _sharpness(table: dict[str, np.ndarray]) -> float | None:
@@ -66,14 +73,15 @@ def _correlation(table: dict[str, np.ndarray]) -> float | None:
     known = np.flatnonzero(np.isfinite(correlation) & (since >= SHORT_SPAN))
     if not len(known):
         return None
-    full = known[since[known] == FULL_SPAN]
-    chosen = full[-1] if len(full) else known[np.argmax(since[known])]
+    full = known[since[known] == FULL_SPAN - 1]  # the anchor's own step counts
+    chosen = full[-1] if len(full) else known[::-1][np.argmax(since[known][::-1])]
     return float(correlation[chosen])
 
 
 def words(summary: Summary) -> list[tuple[str, str]]:
     """The summary as labelled text, for a table."""
-    return [(name.replace("_", " "), _shown(value)) for name, value in summary._asdict().items()]
+    said = {"loss": "training loss", "prediction_correlation": f"correlation over {FULL_SPAN} steps"}
+    return [(said.get(name, name.replace("_", " ")), _shown(value)) for name, value in summary._asdict().items()]
 
 
 def _shown(value: Any) -> str:

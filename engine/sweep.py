@@ -136,7 +136,8 @@ class Swept(NamedTuple):
     """The runs of a sweep, in the order of its points; None for one that has not begun."""
 
     runs: list[Run | None]
-    interrupted: bool
+    status: int
+    """Of a command that a signal ended, as Ctrl-C does; 0 where none came."""
 
 
 def sweep(grid: Sequence[Point], workers: int) -> Swept:
@@ -144,13 +145,13 @@ def sweep(grid: Sequence[Point], workers: int) -> Swept:
     runs, waiting = {point.name: run_of(point) for point in grid}, list(grid)
     engines: dict[str, int] = {}  # name -> process id
     tried: set[str] = set()
-    asked = heeded = over = 0
+    asked = heeded = over = status = 0
     if workers > 1:  # else the first engine on a GPU takes three quarters of its memory from the start
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
-    def ask(*_: object) -> None:  # only counts: an exception could come in the middle of anything
-        nonlocal asked
-        asked += 1
+    def ask(number: int, _: object) -> None:  # only counts: an exception could come in the middle of anything
+        nonlocal asked, status
+        asked, status = asked + 1, 128 + number
 
     previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -182,7 +183,7 @@ def sweep(grid: Sequence[Point], workers: int) -> Swept:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-    return Swept([runs[point.name] for point in grid], asked > 0)
+    return Swept([runs[point.name] for point in grid], status)
 
 
 def _stop(engines: Sequence[tuple[Run | None, int]], times: int) -> None:
@@ -192,5 +193,6 @@ def _stop(engines: Sequence[tuple[Run | None, int]], times: int) -> None:
             control.send(run.path, control.Stop())
         else:
             os.kill(pid, signal.SIGKILL)  # a child that was not waited for keeps its number
-    said = "stopping: each engine writes a checkpoint; the same command goes on. Ctrl-C again kills them" if times == 1 else "killed"
+    said = "stopping: each engine writes a checkpoint; the same command goes on; once more, as with Ctrl-C, kills them"
+    said = said if times == 1 else "killed"
     print(said, file=sys.stderr)

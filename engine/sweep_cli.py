@@ -10,7 +10,7 @@ from cyclopts.validators import Number
 from engine import completing, store
 from engine import sweep as sweeps
 from engine.cluster import Cluster, hand_in, queue
-from engine.errors import BAD_END, INTERRUPTED, UserError
+from engine.errors import BAD_END, UserError
 from engine.launch import BAD_ENDS
 from engine.options import DataDir, Overrides, PresetName, Switch
 from engine.outcomes import outcomes
@@ -46,16 +46,18 @@ def sweep(
         submit: `key=value` for the jobs, as in `--submit timeout_min=240 --submit slurm_partition=gpu`; may be repeated.
         wait: Wait for the jobs of the cluster.
     """
+    if csv and json:
+        raise UserError("--csv --json: expected one of them")
     if not grid:
         raise UserError("--grid: missing; expected section.field=value,value,…, as in optimizer.learning_rate=0.02,0.04")
     points = sweeps.points(preset, [sweeps.axis(text) for text in grid], overrides, name, data_dir or "")
-    interrupted = False
+    status = 0
     if table:
         runs = [sweeps.run_of(point) for point in points]
     elif cluster is not None:
         runs = list(_on_cluster(points, cluster, submit, wait))
     else:
-        runs, interrupted = sweeps.sweep(points, workers)
+        runs, status = sweeps.sweep(points, workers)
     begun = [(point.values, run) for point, run in zip(points, runs, strict=True) if run is not None]
     found = [outcomes(run) for _, run in begun]
     if len(begun) < len(points):
@@ -65,8 +67,8 @@ def sweep(
         from engine.sweep_plot import save
 
         save([values for values, _ in begun], found, plot)
-    if interrupted:
-        return INTERRUPTED
+    if status:
+        return status
     return BAD_END if not (table or cluster) and any(row.outcome in BAD_ENDS for row in found) else 0
 
 

@@ -20,7 +20,7 @@ from engine.summary import Summary, summarize
 from synthetic import EDGE, FakeEngine, make_run
 
 ROOT = Path(__file__).parent.parent
-FIELDS = ["run", "outcome", "steps", "edge_step", "sharpness_over_threshold", "prediction_correlation", "seconds"]
+FIELDS = ["run", "outcome", "steps", "edge_step", "sharpness_over_threshold", "loss", "prediction_correlation", "seconds"]
 
 
 @pytest.fixture(autouse=True)
@@ -73,13 +73,14 @@ def test_an_engine_that_dies_is_told_with_the_end_of_its_log(capfd, monkeypatch,
         children[-1].wait()
 
 
-def test_an_interrupt_stops_the_engine_cleanly_and_resume_goes_on(own_home, capfd):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, INTERRUPTED), (signal.SIGTERM, 143)])
+def test_an_interrupt_stops_the_engine_cleanly_and_resume_goes_on(own_home, capfd, number, status):
     command = [sys.executable, "-m", "engine", "run", "toy", "--set", "budget.steps=400", "--name", "long", "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     next(line for line in process.stderr if line.startswith("the edge"))
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, rest = process.communicate(timeout=60)
-    assert process.returncode == INTERRUPTED, rest
+    assert process.returncode == status, rest
     assert json.loads(out)["outcome"] == "stopped"
     assert "stopping: the engine writes a checkpoint" in rest
     assert "Traceback" not in rest
@@ -255,11 +256,11 @@ def test_the_correlation_is_that_of_the_latest_hundred_steps_after_an_anchor(own
 
 
 def anchored_rows(run: store.Run, steps: int) -> np.ndarray:
-    """Anchors at 0, 101 and 240: at 100 steps after the second the correlation is 0.95, elsewhere 0.5."""
+    """Anchors at 0, 101 and 240: at the hundredth step from the second on the correlation is 0.95, elsewhere 0.5."""
     table = np.full((steps, len(run.columns)), np.nan)
     step = np.arange(steps)
     since = np.where(step < 101, step, np.where(step < 240, step - 101, step - 240))
     table[:, 0] = step
     table[:, run.index["generalized.since_anchor"]] = since
-    table[:, run.index["generalized.correlation"]] = np.where(step == 201, 0.95, 0.5)
+    table[:, run.index["generalized.correlation"]] = np.where(step == 200, 0.95, 0.5)
     return table

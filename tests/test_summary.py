@@ -34,7 +34,7 @@ def test_a_run_at_the_edge_is_summed_up(tmp_path):
 
 def test_a_run_without_a_row_has_no_numbers():
     summary = summarize(store.create(load_spec_text(SPEC, "a test"), "fresh"))
-    assert summary == Summary("fresh", "starting", 0, None, None, None, 0.0)
+    assert summary == Summary("fresh", "starting", 0, None, None, None, None, 0.0)
 
 
 def test_a_run_whose_engine_is_gone_is_called_crashed(tmp_path):
@@ -90,7 +90,14 @@ def test_the_correlation_is_read_a_hundred_steps_after_the_latest_anchor():
     correlation = 1 - since / 1000
     correlation[131:262] -= 0.5
     found = summarize(run_of(len(since), generalized__since_anchor=since, generalized__correlation=correlation))
-    assert found.prediction_correlation == pytest.approx(1 - FULL_SPAN / 1000 - 0.5)
+    assert found.prediction_correlation == pytest.approx(1 - (FULL_SPAN - 1) / 1000 - 0.5)
+
+
+def test_the_correlation_is_that_of_the_latest_stretch_where_each_has_a_hundred_steps():
+    since = np.tile(np.arange(100.0), 3)
+    correlation = np.repeat([0.9, 0.5, 0.2], 100)
+    found = summarize(run_of(300, generalized__since_anchor=since, generalized__correlation=correlation))
+    assert found.prediction_correlation == pytest.approx(0.2)
 
 
 def test_the_correlation_of_a_short_run_is_that_of_its_longest_stretch():
@@ -118,10 +125,10 @@ def test_a_phase_portrait_has_neither_sharpness_nor_correlation():
 
 
 def test_the_words_say_every_number_and_a_dash_where_there_is_none():
-    summary = Summary("fashion-1", "running", 535, None, 1.00512, 0.98934, 4.0)
+    summary = Summary("fashion-1", "running", 535, None, 1.00512, 0.08931, 0.98934, 4.0)
     assert words(summary) == [
         ("run", "fashion-1"), ("outcome", "running"), ("steps", "535"), ("edge step", "–"),
-        ("sharpness over threshold", "1.005"), ("prediction correlation", "0.9893"), ("seconds", "4"),
+        ("sharpness over threshold", "1.005"), ("training loss", "0.08931"), ("correlation over 100 steps", "0.9893"), ("seconds", "4"),
     ]  # fmt: skip
 
 
