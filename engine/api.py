@@ -90,7 +90,7 @@ class Record(Mapping[str, np.ndarray]):
         return f"<Record {self.name}: {self.run.row_count()} rows, {ended}>"
 
 
-def run(preset: str | RunSpec, *, overrides: Sequence[str] = (), name: str | None = None, **fields: Any) -> Record:
+def run(preset: str | Path | RunSpec, *, overrides: Sequence[str] = (), name: str | None = None, **fields: Any) -> Record:
     """Run to the end in this process, and return the record. The run directory is under `$EOS_HOME`, as for the app.
 
     `preset` is a preset's name, the path of a preset file, or a specification; `overrides` are "section.field=value", and
@@ -103,7 +103,9 @@ def run(preset: str | RunSpec, *, overrides: Sequence[str] = (), name: str | Non
     return Record(stepping.run)
 
 
-def stream(preset: str | RunSpec, *, overrides: Sequence[str] = (), name: str | None = None, **fields: Any) -> Iterator[dict[str, float]]:
+def stream(
+    preset: str | Path | RunSpec, *, overrides: Sequence[str] = (), name: str | None = None, **fields: Any
+) -> Iterator[dict[str, float]]:
     """Run in this process, and give each row as it is recorded, by column name; NaN where there is no value.
 
     Arguments and errors as for `run`. Closing the iterator stops the run, with a checkpoint to go on from.
@@ -123,7 +125,8 @@ def load(run: str | Path | None = None) -> Record:
 class _Stepping:
     """A run carried out in this process."""
 
-    def __init__(self, preset: str | RunSpec, overrides: Sequence[str], name: str | None, fields: Mapping[str, Any]):
+    def __init__(self, preset: str | Path | RunSpec, overrides: Sequence[str], name: str | None, fields: Mapping[str, Any]):
+        preset = str(preset) if isinstance(preset, Path) else preset
         if not isinstance(preset, str | RunSpec):
             raise UserError(f"{preset!r}: expected a preset's name, the path of a preset file, or a RunSpec")
         spec = load_spec(preset, list(overrides)) if isinstance(preset, str) else with_overrides(preset, list(overrides))

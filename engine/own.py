@@ -55,9 +55,10 @@ def from_loss(loss: Callable[..., Array], params: Any, data: Any = (), label: st
 def from_flax(module: Any, inputs: np.ndarray, targets: np.ndarray, criterion: Any = "mse", seed: int = 0, label: str = "") -> Made:
     """The mean of a criterion over all examples, for a flax module: linen, started here from `seed`, or nnx, as it stands.
 
-    `inputs` (n, …) and `targets` (n, …) are all the examples; `criterion` is one of eos (`mse`, `half_mse`, `cross_entropy`,
-    `logistic`) or (outputs, targets) -> (n,). The module computes in the format of its parameters: leave its `dtype` at None.
-    Parameters alone are trained: batch statistics and other collections are refused, since the loss would have no gradient.
+    `inputs` (n, …) are all the examples. `targets` are class labels (n,), integers, or of the shape of the outputs; `criterion` is one
+    of eos (`mse`, `half_mse`, `cross_entropy`, `logistic`) or (outputs, targets) -> (n,), targets as it likes them. The module computes
+    in the format of its parameters: leave its `dtype` at None. Parameters alone are trained: batch statistics and other collections
+    are refused, since the loss would have no gradient. Raises UserError where shapes do not go together.
     """
     from flax import linen, nnx
 
@@ -84,11 +85,29 @@ def from_flax(module: Any, inputs: np.ndarray, targets: np.ndarray, criterion: A
     else:
         raise UserError(f"{type(module).__name__}: expected a flax module, linen or nnx")
 
-    def loss(params: Any, data: Any) -> Array:
+    def losses(params: Any, data: Any) -> Array:
         inputs, targets = (_like(params, array) for array in data)
-        return jnp.mean(per_example(apply(params, inputs), targets))
+        return per_example(apply(params, inputs), targets)
 
+    def loss(params: Any, data: Any) -> Array:
+        return jnp.mean(losses(params, data))
+
+    _fit(criterion, jax.eval_shape(apply, params, data[0]), *data)
+    if (given := jax.eval_shape(losses, params, data)).shape != (len(data[0]),):
+        raise UserError(f"the criterion: gives an array of shape {given.shape}; expected one loss for each example, ({len(data[0])},)")
     return from_loss(loss, params, data, label or type(module).__name__)
+
+
+def _fit(criterion: Any, outputs: Any, inputs: Array, targets: Array) -> None:
+    """Refuse targets that a criterion of eos would broadcast, or take for something else."""
+    if callable(criterion):
+        return
+    labels = targets.shape == (len(inputs),) and jnp.issubdtype(targets.dtype, jnp.integer) and len(outputs.shape) == 2
+    same = targets.shape == outputs.shape
+    if not {"cross_entropy": labels, "logistic": same}.get(criterion, labels or same):
+        wanted = {"cross_entropy": "", "logistic": f"{outputs.shape}, −1 or 1"}.get(criterion, f"{outputs.shape}, as the outputs,")
+        choices = " or ".join(filter(None, [wanted, "" if criterion == "logistic" else f"integer class labels ({len(inputs)},)"]))
+        raise UserError(f"targets: an array of shape {targets.shape} and format {targets.dtype}; {criterion} expects {choices}")
 
 
 def _like(params: Any, array: Array) -> Array:

@@ -47,15 +47,24 @@ def stable_point(
 ) -> TaylorCenter:
     """The point θ† of the stable set M (Definition 4) that linearised projections lead to from θ (p,), with its expansion.
 
-    M holds S ≤ 2/η (S = 2/η where α > 0) and ∇L·u = 0: both residuals, |S−2/η|·η/2 and |∇L·u|/‖∇L‖, are within `tolerance`.
-    `previous` gives the sign of u. Raises UserError after `most` projections.
+    On M, ∇L·u = 0 and S ≤ 2/η. Where α > 0 the sharpness rises until the constraint holds it, so the point sought is one of the
+    boundary, S = 2/η, from wherever θ lies: no projection for a θ far inside. Both residuals, |S−2/η|·η/2 and |∇L·u|/‖∇L‖, are within
+    `tolerance`. `previous` gives the sign of u. Raises UserError after `most` projections, and where ∇S⊥ = 0: the sharpness is the
+    same all around then, and no projection changes it.
     """
+    if not 0 < learning_rate < np.inf:
+        raise UserError(f"learning rate {learning_rate!r}: expected a positive number")
     vectors = None if previous is None else previous.eigen.vectors
     for _ in range(most + 1):
         center = center_at(problem, theta, vectors, tolerance)
         theta, left = tr.project_center(center, learning_rate)
-        if max(float(left.sharpness), float(left.gradient)) <= tolerance:
+        if float(left.sharpness) <= tolerance and float(left.gradient) <= tolerance:
             return center if previous is None else taylor_center(center.point, center.grad_sharpness, previous.top_eigenvector)
+        if not np.isfinite(theta).all():
+            raise UserError(
+                f"no point of the stable set can be found from S = {float(center.sharpness):.4g}, ‖∇S⊥‖ = {float(center.beta) ** 0.5:.1e}: "
+                f"a projection onto S = 2/η = {2 / learning_rate:.4g} needs a sharpness above 0 that changes with θ"
+            )
         vectors = center.eigen.vectors
     raise UserError(
         f"no point of the stable set within {tolerance:.1e} after {most} projections: |S−2/η|·η/2 = {float(left.sharpness):.1e}, "
@@ -81,6 +90,9 @@ def predicted_step(
     """
     if form not in tr.Predictions._fields:
         raise UserError(f'form "{form}": not known; expected one of {", ".join(tr.Predictions._fields)}')
+    v = jnp.asarray(v)
+    if v.shape != center.theta.shape:
+        raise UserError(f"v: an array of shape {v.shape}; expected that of θ†, {center.theta.shape}")
     dtype, alone = str(np.dtype(center.theta.dtype)), tr.Predictions(*(v if form == each else v[:0] for each in tr.Predictions._fields))
     slope = jnp.zeros((), v.dtype)
     if form == "generalized":

@@ -54,7 +54,8 @@ def map_orbit(x0: float, y0: float, alpha: float, beta: float, learning_rate: fl
 
 
 def flow_orbit(x0: float, y0: float, alpha: float, beta: float, times: np.ndarray) -> np.ndarray:
-    """The orbit of (4) at the given increasing ODE times, as (times, 2) values of X and Y; X keeps the sign of x0.
+    """The orbit of (4) at the given increasing ODE times, as (times, 2) values of X and Y; the first time is that of the start, and X
+    keeps the sign of x0.
 
     Integrated by LSODA in q = log X², where it reads q' = 2Y, Y' = α − (β/2)e^q, to a tolerance of 1e-13 a step. NaN where |α| or |β|
     is beyond 1e60, or under 1e-60 and not 0: LSODA would complain on the terminal itself.
@@ -132,12 +133,15 @@ def level_set(g: float, alpha: float, beta: float, points: int = 200) -> np.ndar
 
 
 def period(g: float, alpha: float, beta: float, learning_rate: float) -> float:
-    """Steps around the level set g of (4): ∮ dq/(2Y)/η. Tends to 2π/(√2 ε) for small orbits, 2√g/ε for large ones.
+    """Steps around the level set g of (4): ∮ dq/(2Y)/η. Tends to 2π/(√2 ε) for small orbits, 2√g/ε for large ones. NaN where
+    g < 0, which no orbit has.
 
     With Y = √(αg)·sin s, dτ = dY/|α(1 − e^q)| is integrated over s by the midpoint rule on both sides of X = δ; the
     integrand is smooth and periodic in s, so it converges fast.
     """
-    if g <= 0:
+    if not g >= 0:
+        return float("nan")
+    if g == 0:
         return float(2 * np.pi / (np.sqrt(2) * epsilon(learning_rate, alpha)))
     points = 2000
     s = ((np.arange(points) + 0.5) / points - 0.5) * np.pi

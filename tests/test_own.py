@@ -51,6 +51,19 @@ def test_linen_and_nnx_modules_are_means_over_their_examples():
     assert engine.complaints(problem, theta) == []
 
 
+@pytest.mark.parametrize(("targets", "criterion", "said"), [
+    (np.ones(6), "mse", r"targets: an array of shape \(6,\) and format float\d+; mse expects \(6, 2\), as the outputs, or integer"),
+    (np.ones((2, 6)), "half_mse", r"shape \(2, 6\)"), (np.ones((6, 1)), "mse", r"shape \(6, 1\)"),
+    (np.ones((1, 2)), "mse", r"shape \(1, 2\)"), (np.ones((6, 2)), "cross_entropy", r"cross_entropy expects integer class labels \(6,\)"),
+    (np.ones(6, int), "logistic", r"logistic expects \(6, 2\), −1 or 1"),
+    (np.ones((6, 2)), lambda f, y: jnp.sum((f - y) ** 2), r"the criterion: gives an array of shape \(\); expected one loss for each"),
+    (np.ones((6, 2)), lambda f, y: (f - y) ** 2, r"gives an array of shape \(6, 2\)"),
+])  # fmt: skip
+def test_targets_and_losses_of_other_shapes_are_refused(targets, criterion, said):
+    with pytest.raises(UserError, match=said):
+        engine.from_flax(linen.Dense(2), np.ones((6, 3)), targets, criterion)
+
+
 def test_modules_with_state_and_unknown_criteria_are_refused():
     class Normed(linen.Module):
         @linen.compact

@@ -1,5 +1,6 @@
 """The paper's steps for scripts: on the toy of Appendix B they are known in closed form."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -60,3 +61,12 @@ def test_what_cannot_be_done_is_said(toy):
         engine.center_at(problem, np.zeros((2, 2)))
     with pytest.raises(UserError, match=r"no point of the stable set within 1.0e-06 after 0 projections"):
         engine.stable_point(problem, theta, ETA, most=0)
+    with pytest.raises(UserError, match=r"learning rate 0.0: expected a positive number"):
+        engine.stable_point(problem, theta, 0.0)
+    with pytest.raises(UserError, match=r"v: an array of shape \(1,\); expected that of θ†"):
+        engine.predicted_step(problem, center, center, [1.0], ETA)
+    with pytest.raises(UserError, match=r"start: an array of shape \(3,\); expected \(k, "):
+        engine.top_eigenpairs(problem, theta, np.ones(3))
+    flat, start = engine.from_loss(lambda w: jnp.sum(w**2 * jnp.array([1.5, 0.5], w.dtype)), jnp.ones(2))
+    with pytest.raises(UserError, match=r"no point of the stable set can be found from S = 3, ‖∇S⊥‖ = 0.0e\+00: a projection onto S = 2/η"):
+        engine.stable_point(flat, start, 0.05)
