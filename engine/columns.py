@@ -127,13 +127,13 @@ PREDICTION_WORDS = {
 }
 
 THEOREM = (
-    Column("theorem.loss", "ΔL", "loss left over by Theorem 1", "", "|L(θ) − L(θ†) − x⋆²/η|", "Theorem 1"),
+    Column("theorem.loss", "ΔL", "loss left over by Theorem 1", "", "|L(θ) − L(θ†) − x⋆²/η|, x⋆ transported", "Theorem 1"),
     Column("theorem.loss_order", "εδ²/η", "order that Theorem 1 states for the loss", "", "εδ²/η", "Theorem 1"),
-    Column("theorem.sharpness", "ΔS", "sharpness left over by Theorem 1", "", "|S(θ) − S(θ†) − y⋆ − (∇S·u)x⋆|", "Theorem 1"),
+    Column("theorem.sharpness", "ΔS", "sharpness left over by Theorem 1", "", "|S(θ) − S(θ†) − y⋆ − (∇S·u)x⋆|, transported", "Theorem 1"),
     Column("theorem.sharpness_order", "ε²/η", "order that Theorem 1 states for the sharpness", "", "ε²/η", "Theorem 1"),
-    Column("theorem.deviation", "Δv", "displacement left over by Theorem 1", "", "‖θ − θ† − v⋆‖", "Theorem 1"),
+    Column("theorem.deviation", "Δv", "displacement left over by Theorem 1", "", "‖θ − θ† − v⋆‖, v⋆ transported, (6)", "Theorem 1"),
     Column("theorem.deviation_order", "εδ", "order that Theorem 1 states for the displacement", "", "εδ", "Theorem 1"),
-    Column("theorem.hypothesis", "|x⋆| ≥ cδ", "whether the hypothesis of Theorem 1 holds: 1 yes, 0 no", "", "|x⋆| ≥ cδ",
+    Column("theorem.hypothesis", "|x⋆| ≥ cδ", "whether the hypothesis of Theorem 1 holds: 1 yes, 0 no", "", "|x⋆| ≥ cδ, x⋆ transported",
            "Theorem 1"),
 )
 

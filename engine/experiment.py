@@ -1,5 +1,6 @@
 """An experiment: which phase a run is in, and how one phase leads to the next. The runner drives it; it touches no files."""
 
+import math
 import threading
 from contextlib import suppress
 from typing import Any
@@ -138,7 +139,8 @@ class Experiment:
         step = self.clock.step
         if isinstance(self.state, ApproachState):
             peak = self.state.sharpness * self.clock.learning_rate / 2
-            text = f"edge never reached in {step} steps: the sharpness is at {peak:.0%} of 2/η; try a larger learning rate or more steps"
+            where = f": the sharpness is at {peak:.0%} of 2/η" if math.isfinite(peak) else ""
+            text = f"edge never reached in {step} steps{where}; try a larger learning rate or more steps"
             return Outcome(kind="edge_never_reached", step=step, text=text)
         return Outcome(kind="completed", step=step, text=f"completed {step} steps")
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from engine import control, store
 from engine.errors import UserError
+from engine.launch import LIVE
 from engine.spec import Phase, RunSpec, with_overrides
 from engine.store import Run
 
@@ -45,8 +46,11 @@ def checkpoint_at(run: Run, step: int) -> tuple[Path, int]:
     found = [(int(path.stem.removeprefix("step-")), path) for path in run.checkpoints()]
     before = [(at, path) for at, path in found if at <= step]
     if not before:
-        oldest = f"the oldest is at step {found[0][0]}" if found else "it has none yet"
-        raise UserError(f"run {run.name}: no checkpoint at or before step {step} ({oldest}); `eos checkpoint {run.name}` writes one")
+        oldest = f"the oldest is at step {found[0][0]}" if found else "it has none"
+        kept, rest = run.spec.recording.keep_checkpoints, run.spec.recording.checkpoint_seconds
+        how = f"`eos checkpoint {run.name}` writes one" if run.liveness() in LIVE else (
+            f"a run keeps its last {kept}, {rest:g} s apart: [recording] keep_checkpoints and checkpoint_seconds change that")
+        raise UserError(f"run {run.name}: no checkpoint at or before step {step} ({oldest}); {how}")
     at, path = max(before)
     return path, at
 
@@ -74,6 +78,7 @@ def fork(run: Run, step: int, overrides: Sequence[str] = (), name: str | None = 
     rate = spec.optimizer.learning_rate if any(item.partition("=")[0].strip() == LEARNING_RATE for item in overrides) else None
     if rate is not None and isinstance(spec.problem, Phase):
         raise UserError(f"{LEARNING_RATE}: that of a phase portrait is fixed; {_anew(run, LEARNING_RATE)}")
+    _need_steps(run, spec, at, rate)
     made = store.create(spec, name)
     try:
         shutil.copyfile(path, made.path / "checkpoints" / path.name)
@@ -90,6 +95,20 @@ def fork(run: Run, step: int, overrides: Sequence[str] = (), name: str | None = 
         shutil.rmtree(made.path, ignore_errors=True)
         raise UserError(f"{made.path}: the fork cannot be written ({error.strerror})") from None
     return made
+
+
+def _need_steps(run: Run, spec: RunSpec, at: int, rate: float | None) -> None:
+    """Refuse a fork that would end before its first step."""
+    steps, edge_steps = spec.budget.steps, spec.budget.edge_steps
+    edge = None
+    for event in run.events():
+        if event.step <= at and isinstance(event, control.EdgeReached | control.LearningRateChanged):
+            edge = event.step if isinstance(event, control.EdgeReached) else None
+    if at >= steps:
+        raise UserError(f"budget.steps: {steps}, and the checkpoint is at step {at}, so no step is left; add budget.steps={at + steps}")
+    if edge_steps and edge is not None and rate is None and at >= edge + edge_steps:
+        raise UserError(f"budget.edge_steps: {edge_steps}, and the checkpoint is {at - edge} steps after the edge, so no step is left; "
+                        f"add budget.edge_steps={at - edge + edge_steps}")
 
 
 def _anew(run: Run, field: str) -> str:

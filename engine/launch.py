@@ -78,7 +78,8 @@ def restart(run: Run, group: Group | None = None) -> int:
     if liveness == "silent":
         raise UserError(f"run {run.name}: its engine on {run.state().host} may still be at work; resume it there")
     if outcome is not None and outcome.kind not in RESUMABLE:
-        raise UserError(f"run {run.name}: it has ended ({outcome.text}); start a new one with `run {run.spec.name}`")
+        further = f"`fork {run.name} --set budget.steps=…` goes on from its last checkpoint as a new run"
+        raise UserError(f"run {run.name}: it has ended ({outcome.text}); {further}")
     return start(run, group)
 
 

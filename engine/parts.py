@@ -144,7 +144,7 @@ class Own(Part, frozen=True, kw_only=True, tag_field="kind", tag="own"):
     arguments: dict[Annotated[str, Meta(pattern=r"^[A-Za-z_]\w*\Z")], bool | int | float | str | tuple[bool | int | float | str, ...]] = {}
     """What to call it with; the run's `seed` is added where it takes one."""
     self_test: bool = True
-    """Test the loss before the run: its format, determinism, and three derivatives against differences. A kink fails it."""
+    """Test the loss before the run: its format, determinism, and three derivatives against differences. A kink near θ0 fails it."""
 
 
 class Optimizer(Part, frozen=True, kw_only=True):

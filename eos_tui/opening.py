@@ -25,6 +25,9 @@ from eos_tui.pace import FASTEST, SLOWEST
 IN_BROWSER = "TEXTUAL_DRIVER"
 """Set where Textual draws into a browser: `eos serve` starts `eos` that way, with pipes for a terminal."""
 
+WITHOUT = "`eos run PRESET --headless` and `eos plot RUN` do without one"
+"""What does without a terminal."""
+
 
 class Asked(NamedTuple):
     """A command line that opens the view and does nothing else."""
@@ -152,7 +155,7 @@ def need_view(told: Mapping[str, Any]) -> View:
 
 def _need_screen() -> None:
     if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
-        raise UserError("this is not a terminal, so nothing can be shown here; `eos demo --headless` runs without one")
+        raise UserError(f"this is not a terminal, so nothing can be shown here; {WITHOUT}")
     kind = os.environ.get("TERM", "")
     if kind in ("", "dumb", "unknown"):
-        raise UserError(f'TERM = "{kind}" names no terminal that can draw; `eos demo --headless` runs without one')
+        raise UserError(f'TERM = "{kind}" names no terminal that can draw; `eos run PRESET --headless` and `eos plot RUN` do without one')

@@ -18,6 +18,7 @@ from engine.errors import UserError, one_of
 from engine.launch import LIVE
 from engine.store import RowTail, Run
 from eos_tui import export, panels, picture, theme
+from eos_tui.axes import Limits, ticks
 from eos_tui.curves import Curve, PlotSpec, Window
 from eos_tui.plots import render_text
 from eos_tui.series import History
@@ -56,6 +57,8 @@ def frame(run: Run, history: History, request: Request) -> str:
     """One frame as text. Raises UserError for a plot or column that the run does not have."""
     if request.width < NARROWEST or request.height < SHORTEST:
         raise UserError(f"{request.width}×{request.height} cells: a plot wants {NARROWEST}×{SHORTEST} at least")
+    if request.start is not None and request.stop is not None and request.start >= request.stop:
+        raise UserError(f"--from {request.start:g} --to {request.stop:g}: expected the first step before the last")
     if request.against:
         return against(history, request)
     chosen = specs(run, request)
@@ -145,7 +148,7 @@ def against(history: History, request: Request) -> str:
     figure.clear()
     figure.theme("simple" if request.color else "colorless")
     figure.plot_size(request.width, request.height)
-    drawn = 0
+    drawn: list[np.ndarray] = []
     for name in names:
         up = history.column(name)[rows]
         known = np.isfinite(across) & np.isfinite(up) & ((up > 0) | (not request.log))
@@ -153,11 +156,16 @@ def against(history: History, request: Request) -> str:
         if len(kept):
             signal = figure.signal(across[kept].tolist(), up[kept].tolist(), marker="*" if request.ascii else "braille")
             figure.draw(signal.label(name) if len(names) > 1 else signal)
-            drawn += 1
+            drawn.append(np.stack([across[kept], up[kept]]))
     if not drawn:
         raise UserError(f"{', '.join(names)} against {request.against}: no row has both")
-    if request.log:
-        figure.ruler("y").scale("log")
+    for axis, values, room in zip("xy", np.concatenate(drawn, axis=1), (request.width // 12, request.height // 4), strict=True):
+        if axis == "y" and request.log:
+            figure.ruler("y").scale("log")
+            continue
+        marks = ticks(Limits(float(values.min()), float(values.max())), max(room, 2))
+        if len(marks.values) > 1:  # plotext's own are no round numbers
+            figure.ruler(axis).ticks(list(marks.values), [f"{value:.4g}" for value in marks.values])
     figure.title(f"{', '.join(names)} against {request.against}")
     figure.label(request.against, axis="x")
     text = figure.build().string(colorless=not request.color)

@@ -105,6 +105,7 @@ def test_one_quantity_against_another_is_drawn_by_plotext(runs, capsys):
     assert len(lines) == 15
     assert "gd.y against gd.x" in lines[0]
     assert "┌" in lines[1]
+    assert "0" in lines[-2].split()  # its ticks are round
     plain = printed(capsys, "--series", "gd.y", "--against", "gd.x", "--ascii")
     assert all(line.isascii() for line in plain)
     assert sum("*" in line for line in plain) > 5
@@ -125,6 +126,7 @@ REFUSED = [
     (["--plot", "sharpnes"], 'plot sharpnes: not in run made; did you mean "sharpness"?'),
     (["--series", "gd.los"], 'series gd.los: run made does not record it; did you mean "gd.loss"?'),
     (["--against", "gd.los"], 'series gd.los: not recorded; did you mean "gd.loss"?'),
+    (["--from", "100", "--to", "10"], "--from 100 --to 10: expected the first step before the last"),
     (["--columns", "5"], "a plot wants 20×6 at least"),
     (["--plot", "loss", "--plot", "x", "--rows", "8"], "2 plots in 8 rows"),
     (["--against", "gd.x", "--series", "gd.midpoint_sharpness"], "no row has both"),

@@ -26,8 +26,19 @@ def run(own_home):
 def test_it_goes_on_from_the_newest_checkpoint_at_or_before_the_step(run):
     for step, at in ((90, 90), (199, 90), (200, 200), (10_000, 400)):
         assert checkpoint_at(run, step)[1] == at
-    with pytest.raises(UserError, match="the oldest is at step 90"):
+    with pytest.raises(UserError, match=r"the oldest is at step 90.*keep_checkpoints"):
         fork(run, 89)
+
+
+def test_a_fork_without_a_step_to_take_is_refused_with_the_budget_to_ask_for(run):
+    for overrides, said in (
+        (["budget.steps=400"], r"budget.steps: 400, and the checkpoint is at step 400.*add budget.steps=800"),
+        (["budget.edge_steps=100"], r"budget.edge_steps: 100, and the checkpoint is 300 steps after the edge.*add budget.edge_steps=400"),
+    ):
+        with pytest.raises(UserError, match=said):
+            fork(run, 400, overrides)
+    assert len(store.all_runs()) == 1
+    fork(run, 400, ["budget.edge_steps=100", "optimizer.learning_rate=0.03"])  # a new edge, and steps from there on
 
 
 def test_it_holds_the_rows_and_events_up_to_there_and_one_checkpoint(run):
