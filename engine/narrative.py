@@ -52,7 +52,8 @@ def _approach(state: State, row: Mapping[str, float]) -> str:
     if not math.isfinite(share):
         return "On the way to the edge; the sharpness is not measured yet"
     if share >= 1:
-        return f"The sharpness is at {share:.0%} of 2/η: the edge is here, and its exact step is being found"
+        found = "is found once the engine goes on" if state.status == "paused" else "is being found"
+        return f"The sharpness is at {share:.0%} of 2/η: the edge is here, and its exact step {found}"
     return f"Stable: the sharpness is at {share:.0%} of 2/η, and gradient descent stays close to gradient flow"
 
 

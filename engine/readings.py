@@ -43,6 +43,13 @@ def table(read: Readings, clock: Clock, tracking: Tracking) -> Table:
     return found
 
 
+def begun(found: Table, stage: int) -> None:
+    """Before any `stage` the sharpness comes from below 2/η and returns from nothing: it is the first, not the fourth."""
+    if not stage:
+        rising = np.logical_and.accumulate(np.isin(found["stage"], (0, 4)))
+        found["stage"] = np.where(rising & (found["stage"] == 4), 1.0, found["stage"])
+
+
 def add(found: Table, read: Mapping[str, float], count: int) -> None:
     """Put what was read at the first of `count` steps into a table: costs are added, all else is NaN at the steps after."""
     for name, value in read.items() if count else ():
