@@ -179,7 +179,7 @@ def presets(*, json: Switch = False) -> int:
         return 0
     width = shutil.get_terminal_size().columns
     for spec in specs:
-        text = f"{spec.title}. {spec.shows} Takes {spec.takes}."
+        text = f"{spec.title}. {spec.shows} Takes: {spec.takes}."
         print(f"{spec.name}\n{textwrap.fill(text, max(width, 60), initial_indent=MARGIN, subsequent_indent=MARGIN)}")
     return 0
 

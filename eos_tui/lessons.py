@@ -34,11 +34,13 @@ class Step(NamedTuple):
     """What `when` finds, in words."""
     when: When
     gauge: str = ""
-    """A column to tell the present value of while waiting."""
+    """Columns to tell the present values of while waiting, a space between."""
     forms: tuple[str, ...] = ()
     """Predictions drawn."""
     from_edge: bool = False
     """Leave the approach out of view."""
+    after: int = 0
+    """Steps that the engine goes on for once it has happened, before it waits."""
     meanwhile: int = 0
     """Steps that its engine takes while the tour goes on to another run. 0 lets it wait."""
 
@@ -172,7 +174,7 @@ STEPS: tuple[Step, ...] = (
         "network does what the toy did, for all other directions stay quiet.",
         "x = u·(θ−θ†),   y = ∇S⊥·(θ−θ†),   δ = √(2α/β)", "Section 5",
         "x and y: the first burst builds up after the edge",
-        ("x", "y"), "|x| exceeds δ", _outside, "gd.x", from_edge=True,
+        ("x", "y"), "|x| exceeds δ", _outside, "gd.x constrained.delta", from_edge=True,
     ),
     Step(
         "The constrained trajectory", "fashion",
@@ -210,6 +212,6 @@ STEPS: tuple[Step, ...] = (
         "descent does not. It stays at the edge in two directions that take turns: that is not understood yet.",
         "λ2(θ†) < 1.9/η,   α > 0,   ε = η√α ≪ 1", "Assumptions 1 to 3; Section 8.2",
         "λ2 joins S at the line, and both hover there",
-        ("sharpness", "loss"), "λ2 is at 95 % of 2/η", _second_joins, "gd.lambda2",
+        ("sharpness", "loss"), "λ2 is at 95 % of 2/η", _second_joins, "gd.lambda2", after=300,
     ),
 )

@@ -117,7 +117,8 @@ def paint(
         surround.centred(canvas, box, surround.why_empty(spec, history), role_style(theme, "muted"))
     if not box.top:
         surround.legend(canvas, box, entries, theme)  # over the curves, where there is no row above them
-    surround.badges(canvas, box, spec, history, window, [layers[k].trace for k in longest], limits, theme)
+    surround.badges(canvas, box, spec, history, window, [layers[k].trace for k in longest], limits, theme,
+                    None if threshold is None else box.row(float(threshold.lo[-1]), limits))
     return Painted(canvas.strips(), limits, box, span)
 
 

@@ -26,6 +26,8 @@ FEW = 64
 """New rows of which a picture is brought up to date one by one; more are looked at as ranges."""
 SHARE = 8
 """A block to whose multiples the parts of a window are rounded is no more than one in so many of any of them."""
+RAREST = 50
+"""Steps between readings of what is read most rarely, unless a run sets more."""
 EXPONENT = 0x7FF0000000000000
 """The bits of a float64 that are all ones in NaN and ±inf alone."""
 RECENT = 256
@@ -144,6 +146,14 @@ class History:
         row = self._last(column)
         return float(self._last_value[column]) if row == self._last_row[column] else self.value(name, row)
 
+    def lately(self, name: str, row: int) -> int:
+        """The last row up to this one with a finite value of the column, where that is no longer ago than the rarest readings are
+        apart; −1 where there is none.
+        """
+        first = max(row + 1 - RAREST, 0)
+        known = np.flatnonzero(np.isfinite(self.values(name, first, row + 1)))
+        return first + int(known[-1]) if len(known) else -1
+
     def latest(self) -> dict[str, float]:
         """The last finite value of every column; NaN when there is none. In a replay, of the last rows alone."""
         found = self._last_value
@@ -163,14 +173,15 @@ class History:
     def ending(self, name: str) -> Ending | None:
         """Where the column stopped having values, or None while it still has them (or never had any).
 
-        A column measured every k steps has ended once it has missed more than its usual distance.
+        A column measured every k steps has ended once it has missed more than its usual distance; one of a single value, whose
+        distance nobody knows, once it has missed more than that of the rarest readings.
         """
         column = self._index[name]
         last = self._last(column)
         if last < 0:
             return None
         before = self._last(column, last)
-        if len(self) - last <= max(last - before if before >= 0 else 1, 1):
+        if len(self) - last <= max(last - before if before >= 0 else RAREST, 1):
             return None
         return Ending(float(self._steps.at(last + 1)), bool(np.isinf(self.value(name, last + 1))))
 

@@ -176,10 +176,17 @@ class Source:
 
     def tell(self, command: AnyCommand) -> str:
         """Leave a command for the engine and return its id. Raises UserError when no engine is there to take it."""
+        self.need_engine()
+        return send(self.run.path, command)
+
+    def need_engine(self) -> None:
+        """Raises UserError when there is no engine to take commands."""
         if not self.live:
             how = "has finished" if self.condition == "finished" else f"is {self.condition}"
-            raise UserError(f"run {self.name} {how}: no engine takes commands; `eos resume {self.name}` starts one")
-        return send(self.run.path, command)
+            outcome = self.engine.outcome
+            over = outcome is not None and outcome.kind not in launch.RESUMABLE
+            further = "F forks it, with a larger budget" if over else f"`eos resume {self.name}` starts one"
+            raise UserError(f"run {self.name} {how}: no engine takes commands; {further}")
 
 
 def _valued(rows: np.ndarray) -> np.ndarray | None:

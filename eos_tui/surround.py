@@ -11,7 +11,7 @@ from rich.style import Style
 
 from eos_tui import axes
 from eos_tui.axes import Limits, Ticks
-from eos_tui.curves import THRESHOLD, PlotSpec, Span, Window, pens, symbols
+from eos_tui.curves import THRESHOLD, Curve, PlotSpec, Span, Window, pens, symbols
 from eos_tui.raster import Canvas, spans
 from eos_tui.series import Envelope, History
 from eos_tui.theme import role_style
@@ -65,23 +65,33 @@ def foot(canvas: Canvas, box: Box, span: Span, muted: Style) -> None:
     """The axis below, its ticks and labels."""
     if not box.steps:
         return
-    plain = canvas.ascii
-    origin, count = span.axis.origin, max(2, box.width // 10)
-    labels = axes.step_ticks(span.start - origin, span.stop - origin, count) if span.axis.along == "step" else axes.ticks(
-        Limits(span.start - origin, span.stop - origin), count)
-    row = box.top + box.height + box.axis
-    canvas.text(row, 0, (span.axis.label + (axes.superscript(labels.exponent, plain) if labels.exponent else "")).rjust(axes.LABEL), muted)
-    line, marked = "", list[int]()
-    for value, label in zip(labels.values, labels.labels, strict=True):
-        column = box.column(value + origin, span)
-        at = min(max(column - (len(label) - 1) // 2, box.left), canvas.width - len(label)) - box.left
-        if at >= (len(line) + 1 if line else 0):
-            line = line.ljust(at) + label
-            marked.append(column)
-    canvas.text(row, box.left, line, muted)
+    plain, row = canvas.ascii, box.top + box.height + box.axis
+    marks = _step_marks(box, span)
+    canvas.text(row, 0, (span.axis.label + (axes.superscript(marks.exponent, plain) if marks.exponent else "")).rjust(axes.LABEL), muted)
+    shown = _labelled(marks, box, span, canvas.width)
+    for at, label, _ in shown:
+        canvas.text(row, at, label, muted)
     if box.axis:
         canvas.text(row - 1, box.left - 1, "+" if plain else "└", muted)
-        canvas.line(row - 1, box.left, box.width, "-" if plain else "─", marked, "+" if plain else "┬", muted)
+        canvas.line(row - 1, box.left, box.width, "-" if plain else "─", [column for *_, column in shown], "+" if plain else "┬", muted)
+
+
+def _step_marks(box: Box, span: Span) -> Ticks:
+    """The ticks of the axis below, counted from its origin."""
+    start, stop, count = span.start - span.axis.origin, span.stop - span.axis.origin, max(2, box.width // 10)
+    return axes.step_ticks(start, stop, count) if span.axis.along == "step" else axes.ticks(Limits(start, stop), count)
+
+
+def _labelled(marks: Ticks, box: Box, span: Span, width: int) -> list[tuple[int, str, int]]:
+    """The labels that fit beside each other: the cell each begins at, itself, and the cell of its tick."""
+    found, free = list[tuple[int, str, int]](), box.left
+    for value, label in zip(marks.values, marks.labels, strict=True):
+        column = box.column(value + span.axis.origin, span)
+        at = min(max(column - (len(label) - 1) // 2, box.left), width - len(label))
+        if at >= free:
+            found.append((at, label, column))
+            free = at + len(label) + 1
+    return found
 
 
 def threshold_line(canvas: Canvas, box: Box, threshold: Envelope, limits: Limits, style: Style, log: bool) -> None:
@@ -110,9 +120,11 @@ def cursor(canvas: Canvas, box: Box, span: Span, muted: Style) -> None:
     if box.steps:
         value = span.cursor - span.axis.origin
         label = f"{value:.0f}" if span.axis.along == "step" else axes.number(value, 5)
-        at = min(max(column - len(label) // 2, box.left), canvas.width - len(label))
-        canvas.text(box.top + box.height + box.axis, at - 1, f" {label} ", muted)
-        canvas.text(box.top + box.height + box.axis, at, label, style + Style(reverse=True))
+        at, row = min(max(column - len(label) // 2, box.left), canvas.width - len(label)), box.top + box.height + box.axis
+        for begins, hidden, _ in _labelled(_step_marks(box, span), box, span, canvas.width):
+            if begins <= at + len(label) and at <= begins + len(hidden):  # what is left of it would be another number
+                canvas.text(row, begins, " " * len(hidden), muted)
+        canvas.text(row, at, label, style + Style(reverse=True))
 
 
 def mark(canvas: Canvas, box: Box, span: Span, at: float, name: str, muted: Style) -> None:
@@ -135,14 +147,14 @@ def veil(canvas: Canvas, box: Box, span: Span, history: History, column: str, st
 
 VEIL, ASCII_VEIL = ("·", "░"), (".", ":")
 """Where some rows are veiled, and where all are."""
+CROWDED = 0.6
+"""Changes of stage a cell from which the line of stages tells of the longer ones alone."""
 STAGE_ROLES = ("muted", "gd", "warn", "threshold", "good")
 """Of no stage, and of stages 1 to 4."""
 
 
 def stages(canvas: Canvas, box: Box, span: Span, history: History, theme: str) -> None:
-    """The stages of Section 4.1 along the axis, each by its number where it begins and its colour; none where they change
-    faster than cells.
-    """
+    """The stages of Section 4.1 along the axis, each by its number where it begins and its colour."""
     if not box.axis or not history.has("stage") or not len(history):
         return
     part = span.start, span.stop, box.width, span.axis.along
@@ -152,7 +164,9 @@ def stages(canvas: Canvas, box: Box, span: Span, history: History, theme: str) -
 
 
 def _stretches(history: History, begin: float, end: float, width: int, along: str) -> list[tuple[int, int, int]]:
-    """The cells of an axis from where to where each stage lasts, and the stage; none where they change faster than cells."""
+    """The cells of an axis from where to where each stage lasts, and the stage. Where stages change in most cells, those of a single
+    cell are left out.
+    """
     found, now, beyond = list[int](), 0, len(history)
     edges = history.edges(begin, end, width, along).tolist()
     for value, rest in zip(history.lasts("stage", begin, end, width, along).tolist(), edges[1:], strict=True):
@@ -160,9 +174,8 @@ def _stretches(history: History, begin: float, end: float, width: int, along: st
             now, beyond = int(value) if value in (1, 2, 3, 4) else 0, edges[-1]
         found.append(now if rest < beyond or value != -math.inf else 0)  # between two rows a stage lasts
     begins = [k for k, stage in enumerate(found) if stage != (found[k - 1] if k else 0)]
-    if len(begins) > 0.6 * width:
-        return []
-    return [(start, stop, found[start]) for start, stop in pairwise([*begins, width]) if found[start]]
+    least = 2 if len(begins) > CROWDED * width else 1
+    return [(start, stop, found[start]) for start, stop in pairwise([*begins, width]) if found[start] and stop - start >= least]
 
 
 class Entry(NamedTuple):
@@ -229,10 +242,12 @@ def legend(canvas: Canvas, box: Box, entries: Sequence[Entry], theme: str) -> No
 
 def badges(
     canvas: Canvas, box: Box, spec: PlotSpec, history: History, window: Window, traces: Sequence[Envelope], limits: Limits,
-    theme: str,
+    theme: str, avoided: int | None = None,
 ) -> None:
-    """What the picture alone would hide: curves that ended, left the scale, or are not positive on a log axis."""
-    lines = []
+    """What the picture alone would hide: curves that ended, left the scale, or are not positive on a log axis. The row `avoided` is
+    left to what is there.
+    """
+    told: dict[str, list[Curve]] = {}
     for curve, trace in zip(spec.curves, traces, strict=True):
         if not history.has(curve.column):
             continue
@@ -247,15 +262,19 @@ def badges(
         if spec.log and history.last(curve.column) <= 0:
             said.append("not positive: no log")
         for what in said:
-            choices = (f" {curve.label}: {what} ", f" {symbols(history, spec.curves)[curve.column]}: {what} ", f" {what} ")
-            lines.append((next((text for text in choices if len(text) <= box.width), what), curve.role))
-    for row, (line, role) in enumerate(lines[: max(box.height // 3, 1)]):
-        shown = line[: box.width]
+            told.setdefault(what, []).append(curve)
+    rows = [row for row in range(box.top, box.top + box.height) if row != avoided][: max(box.height // 3, 1)]
+    for row, (what, curves) in zip(rows, told.items(), strict=False):
+        short = symbols(history, spec.curves)
+        names = ", ".join(curve.label for curve in curves), ", ".join(short[curve.column] for curve in curves)
+        brief = what.replace("no value from step", "ended at").replace("non-finite from step", "non-finite from")
+        choices = (f" {names[0]}: {what} ", f" {names[1]}: {what} ", f" {names[1]}: {brief} ", f"{names[1]}: {brief}")
+        shown = next((text for text in choices if len(text) <= box.width), what)[: box.width]
         at = box.left + box.width - len(shown)
-        canvas.text(box.top + row, at, shown, role_style(theme, "warn"))
-        name = shown.partition(":")[0]
-        if name != shown:
-            canvas.text(box.top + row, at, name, role_style(theme, role))
+        canvas.text(row, at, shown, role_style(theme, "warn"))
+        name, apart, _ = shown.partition(":")
+        if apart:
+            canvas.text(row, at, name, role_style(theme, curves[0].role))
 
 
 def why_empty(spec: PlotSpec, history: History) -> str:

@@ -3,6 +3,7 @@
 import math
 import re
 
+import numpy as np
 import pytest
 from textual.content import Content
 from textual.geometry import Region
@@ -253,6 +254,18 @@ async def test_the_cursor_shows_the_stored_values_of_its_step(runs):
         assert f"{sharpness:.6g}" in text_of(app)
         await pilot.press("escape")
         assert app.screen.timeline.cursor is None
+
+
+async def test_the_cursor_tells_the_last_reading_of_what_is_measured_now_and_then(runs):
+    run = make_run(runs, 90, finished=False)
+    rows = run.rows()
+    rows[:, run.index["gd.sharpness"]] = np.nan
+    rows[::20, run.index["gd.midpoint_sharpness"]] = 61.5
+    rows.astype("<f8").tofile(run.path / "metrics.f64")
+    async with opened(run) as (app, pilot):
+        await pilot.press("c", "shift+left", "shift+left")
+        await frames(app, 2)
+        assert "cursor at step 87, ηt 1.74000:  S½ 61.5 at 80" in text_of(app)
 
 
 async def test_zoom_pan_and_reset_change_the_steps_in_view(runs):

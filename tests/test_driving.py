@@ -87,7 +87,11 @@ async def test_a_finished_run_takes_no_commands_and_says_why(runs):
     async with opened(run) as (app, pilot):
         await pilot.press("space")
         await pilot.pause()
-        assert "has finished" in notified(app)
+        assert "has finished: no engine takes commands; F forks it" in notified(app)
+        for key in ("S", "e", "R", "x"):  # they would ask first
+            await pilot.press(key)
+            await pilot.pause()
+            assert isinstance(app.screen, Dashboard)
         assert list((run.path / "inbox").iterdir()) == []
 
 

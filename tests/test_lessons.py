@@ -43,7 +43,8 @@ def test_every_step_speaks_of_what_its_run_records(step):
     recorded = {column.name for column in columns_for(spec)}
     plots = {plot.id for plot in panels.line_plots(columns_for(spec), step.forms)} | {panels.PORTRAIT}
     assert set(step.plots) <= plots
-    assert step.gauge in recorded
+    assert set(step.gauge.split()) <= recorded
+    assert step.gauge
     assert set(step.forms) <= set(spec.tracking.predictions)
     assert len(step.text) <= 400
     assert step.watch[-1] != "."  # the screen ends the sentence

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import re
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from eos_tui.screens.assumptions import ASCII_BARS, Assumptions, latest, sparkli
 from eos_tui.screens.dashboard import Dashboard
 from eos_tui.screens.formula import Formula
 from eos_tui.screens.landscape import Landscape, drawn, verdict
-from eos_tui.screens.spectrum import Spectrum, unstable_since
+from eos_tui.screens.spectrum import Spectrum
 from eos_tui.screens.theorem import PLOTS, Theorem, held, unclaimed
 from eos_tui.series import History
 from eos_tui.source import DataFacts
@@ -122,6 +123,17 @@ async def test_an_assumption_that_failed_has_a_page_that_says_so(tmp_path):
         assert "none" in next(line for line in lines if "∇²L(v⊥,v⊥)" in line)  # O(ε), and there is no ε
 
 
+@pytest.mark.parametrize("width", [40, 44, 50, 58, 66, 120])
+async def test_gauges_keep_their_values_and_colours_at_any_width(tmp_path, width):
+    async with opened(gauged(tmp_path), (width, 50)) as (app, pilot):
+        await pilot.press("a")
+        await until(lambda: isinstance(app.screen, Assumptions) and "green" in text_of(app))
+        shown = text_of(app)
+        for value in ("25.0", "0.1"):  # α and ε
+            assert re.search(rf"{re.escape(value)}\d*  . (green|amber|red)", shown), shown
+        assert "0.01" in shown  # the last word of a reason
+
+
 @pytest.mark.parametrize("preset", ["phase", "fashion"])
 async def test_runs_without_values_have_pages_that_say_why(tmp_path, preset):
     run = store.create(load_spec(preset), "empty", tmp_path)
@@ -140,7 +152,7 @@ async def test_the_spectrum_draws_every_eigenvalue_and_says_since_when_it_is_uns
         shown = text_of(app)
         assert [curve.label for curve in app.screen._plot.spec.curves] == ["λ1", "λ2", "λ3", "1.5/η"]
         if size[0] >= 80:
-            assert "λ1 from step 110 · λ2 from step 340" in shown
+            assert "λ1 from step 131 · λ2 from step 340" in shown
             assert "2/η" in shown
             assert "1.5/η" in shown
         assert app.screen._history.last("followed_from") == pytest.approx(1.5 / LEARNING_RATE)
@@ -162,12 +174,20 @@ async def test_the_spectrum_of_a_run_without_events_says_since_when_by_its_rows(
         await until(lambda: "first above 2/η: λ1 from step 31 ·" in text_of(app))
 
 
-def test_a_new_learning_rate_forgets_what_was_unstable_before():
-    events = [
-        control.EigenvalueUnstable(step=5, text="", number=1), control.LearningRateChanged(step=9, text="", learning_rate=0.01),
-        control.EigenvalueUnstable(step=12, text="", number=1), control.EigenvalueUnstable(step=14, text="", number=2),
-    ]
-    assert unstable_since(events) == {1: 12, 2: 14}
+async def test_the_spectrum_tells_since_when_of_the_threshold_in_force(tmp_path):
+    run = store.create(load_spec_text(SPEC + '[tracking]\nmode = "sharpness"', "a test"), "changed", tmp_path)
+    rows = np.full((60, len(run.columns)), np.nan)
+    step = np.arange(60)
+    rate = np.where(step < 40, LEARNING_RATE, LEARNING_RATE / 2)
+    for name, value in {"step": step, "learning_rate": rate, "gd.sharpness": THRESHOLD * step / 25, "gd.lambda2": 1.0}.items():
+        rows[:, run.index[name]] = value
+    with store.Writer(run) as writer:
+        writer.append(rows[:45])
+        async with opened(run, (120, 24)) as (app, pilot):
+            await pilot.press("L")
+            await until(lambda: "first above 2/η since η became 0.01 at step 40: none yet ·" in text_of(app))
+            writer.append(rows[45:])
+            await until(lambda: "since η became 0.01 at step 40: λ1 from step 51 ·" in text_of(app))
 
 
 def history_of(run: store.Run) -> History:

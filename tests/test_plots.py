@@ -23,6 +23,9 @@ SHARPNESS = PlotSpec("sharpness", "sharpness S", (
     Curve("gd.sharpness", "gradient descent", "gd"),
     Curve("generalized.sharpness", "generalized", "generalized", dashed=True),
 ), threshold=True)
+FLOW = PlotSpec("flow", "sharpness S", (
+    Curve("gd.sharpness", "gradient descent", "gd"), Curve("flow.sharpness", "gradient flow", "flow"),
+))
 LOSS = PlotSpec("loss", "training loss L", (Curve("gd.loss", "gradient descent", "gd"),))
 SWING = PlotSpec("x", "x", (Curve("gd.x", "gradient descent", "gd"),), zero=True)
 
@@ -142,6 +145,31 @@ def test_a_diverging_run_is_drawn_up_to_where_it_diverged(bad, log, count):
         assert f"no value from step {count * 2 // 3}" in said
     if log and bad <= 0 and np.isfinite(bad):
         assert "not positive" in said
+
+
+def test_curves_that_end_together_are_named_in_one_line_which_leaves_the_threshold_in_sight():
+    ended = np.where(np.arange(120) < 90, 1.0, np.nan)
+    history = history_of(120, gd_sharpness=99.9, generalized_sharpness=80 * ended, flow_sharpness=95 * ended)
+    spec = SHARPNESS._replace(curves=(*SHARPNESS.curves, Curve("flow.sharpness", "gradient flow", "flow")))
+    wide, narrow = (lines(spec, history, Window(0, 120), width) for width in (90, 42))
+    assert sum("no value" in line for line in wide) == 1
+    assert any("generalized, gradient flow: no value from step 90" in line for line in wide)
+    assert any("S⋆, S(θ_GF): ended at 90" in line for line in narrow)
+    assert not any("2/η" in line and ("no value" in line or "ended" in line) for line in (*wide, *narrow))
+
+
+def test_a_column_read_now_and_then_has_not_ended_after_its_first_reading():
+    sparse = np.where(np.arange(120) == 100, 95.0, np.nan)
+    assert "no value" not in "\n".join(lines(FLOW, history_of(120, gd_sharpness=99.0, flow_sharpness=sparse), Window(0, 120)))
+    assert "no value from step 11" in "\n".join(
+        lines(FLOW, history_of(120, gd_sharpness=99.0, flow_sharpness=np.roll(sparse, -90)), Window(0, 120)))
+
+
+@pytest.mark.parametrize("cursor", range(40, 61))
+def test_the_cursors_number_leaves_no_part_of_another(cursor):
+    last = lines(LOSS, oscillating(100), Window(0, 100, cursor=cursor), width=67)[-1]
+    assert {int(number) for number in last.split()[1:]} <= {cursor, *range(0, 101, 10)}
+    assert str(cursor) in last.split()
 
 
 def test_a_prediction_that_runs_away_does_not_flatten_what_it_predicts():
@@ -298,6 +326,9 @@ def test_the_stages_stand_along_the_axis_by_number():
     fast = History(history.columns)
     fast.extend(np.stack([np.arange(600), np.ones(600), np.arange(600) % 4 + 1], axis=1))
     assert "1" not in lines(LOSS, fast, Window(0, 600), width=67)[-2]
+    mixed = History(history.columns)
+    mixed.extend(np.stack([np.arange(600), np.ones(600), np.where(np.arange(600) < 400, np.arange(600) % 4 + 1, 2)], axis=1))
+    assert re.search(r"2━{15,}", lines(LOSS, mixed, Window(0, 600), width=67)[-2])  # the long one stays
 
 
 def test_another_run_is_laid_over_with_its_edge_on_this_ones():

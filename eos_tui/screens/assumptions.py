@@ -1,10 +1,11 @@
 """The assumptions of the theory as gauges: formula, value, history, and green, amber or red by a stated rule."""
 
 import math
+import textwrap
 from typing import ClassVar, NamedTuple
 
 import numpy as np
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import VerticalScroll
@@ -95,15 +96,16 @@ class Assumptions(LivePage):
     def content(self, width: int, roomy: bool) -> Content:
         """Every gauge on two lines; with the reason of its rule on a third where there is room."""
         history, limit = self.source.history, self.source.run.spec.tracking.second_eigenvalue_limit
-        lines = [Content.assemble((self._standing(), self.color("muted")))]
+        lines = [Content.assemble((self._standing(), self.color("muted"))).truncate(width, ellipsis=True)]
+        formula = max(min(FORMULA, width - 3 - VALUE - WORD), 0)
         for gauge in GAUGES:
             now = latest(gauge, history)
             told = verdict(gauge, now.value, now.epsilon, limit) if now else "none"
             sign, plain, role = SIGNS[told]
             value = number(now.value, 3) if now else "–"
-            cells = min(max(width - 3 - FORMULA - VALUE - WORD - 2, 0), 40)
+            cells = min(max(width - 3 - formula - VALUE - WORD - 2, 0), 40)
             lines.append(Content.assemble(
-                (f"{gauge.label:<3}", "bold"), _padded(gauge.formula, FORMULA), (value.rjust(VALUE - 2) + "  ", "bold"),
+                (f"{gauge.label:<3}", "bold"), _padded(gauge.formula, formula), (value.rjust(VALUE - 2) + "  ", "bold"),
                 (f"{plain if self.ascii else sign} {told}".ljust(WORD) + "  ", f"bold {self.color(role)}"),
                 (sparkline(history, gauge.column, cells, self.ascii), self.color("constrained")),
             ).truncate(width))
@@ -111,7 +113,8 @@ class Assumptions(LivePage):
             words = f"   {gauge.claim}: {rule.words} · {gauge.source}"
             lines.append(Content.assemble((words, self.color("muted"))).truncate(width, ellipsis=True))
             if roomy:
-                lines.append(Content.assemble((f"   {rule.reason}", f"italic {self.color('muted')}")).truncate(width, ellipsis=True))
+                reason = textwrap.fill(rule.reason, max(width, 20), initial_indent="   ", subsequent_indent="   ")
+                lines.append(Content.assemble((reason, f"italic {self.color('muted')}")))
         return Content("\n").join(lines)
 
     def _standing(self) -> str:
@@ -128,4 +131,5 @@ class Assumptions(LivePage):
 
 
 def _padded(text: str, cells: int) -> str:
-    return text + " " * max(cells - cell_len(text), 0)
+    """The text in so many cells, cut and marked where it is longer."""
+    return set_cell_size(text if cell_len(text) <= cells else f"{text[: max(cells - 2, 0)]}… ", cells)

@@ -38,7 +38,8 @@ def others(run: Run) -> list[Told]:
     for each in reversed(store.all_runs()):
         if each.path.resolve() != run.path.resolve():
             edge = next((event.step for event in each.events() if isinstance(event, EdgeReached)), None)
-            differs = tuple(f"{name} = {value}" for name, value in differences(run.spec, each.spec).items())
+            fields = sorted(differences(run.spec, each.spec).items(), key=lambda item: item[1] is None)  # what it has first
+            differs = tuple(f"no {name}" if value is None else f"{name} = {value}" for name, value in fields)
             found.append(Told(each.name, each.liveness(), each.state().step, edge, differs))
     return found
 

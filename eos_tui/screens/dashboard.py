@@ -259,10 +259,14 @@ class Dashboard(Viewing):
         where = f"cursor at step {history.at('step', at)[0]:,.0f}"
         if history.has("time"):
             where += f", ηt {axes.number(history.value('time', row), 6)}"
-        known = [(column.symbol, history.value(column.name, row)) for column in self._columns_of(self.focused_panel)]
+        known = [(column.symbol, history.value(column.name, row), "") for column in self._columns_of(self.focused_panel)]
+        if isinstance(self.focused_panel, LinePlot):  # what is measured now and then: its last reading, and when that was
+            for k, curve in enumerate(self.focused_panel.spec.curves):
+                if history.has(curve.column) and math.isnan(known[k][1]) and (read := history.lately(curve.column, row)) >= 0:
+                    known[k] = known[k][0], history.value(curve.column, read), f" at {history.value('step', read):,.0f}"
         for digits in (axes.EXACT, 9, 6, 4):
             said = f"{where}:  " + "  ".join(
-                f"{symbol} {axes.number(value, digits)}" for symbol, value in known if not math.isnan(value))
+                f"{symbol} {axes.number(value, digits)}{when}" for symbol, value, when in known if not math.isnan(value))
             if len(said) <= room:
                 break
         return said

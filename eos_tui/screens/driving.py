@@ -62,6 +62,15 @@ class Driving(Ground):
         except UserError as error:
             self.notify(str(error), severity="warning", markup=False)
 
+    def _engine_there(self) -> bool:
+        """Whether there is an engine to ask for; where there is none it is said at once, not after the question."""
+        try:
+            self.source.need_engine()
+        except UserError as error:
+            self.notify(str(error), severity="warning", markup=False)
+            return False
+        return True
+
     def action_toggle_engine(self) -> None:
         if self.source.engine.status == "paused":
             self.tell(Resume(), "resume")
@@ -82,7 +91,8 @@ class Driving(Ground):
             if steps is not None:
                 self.tell(Advance(steps=int(steps)), f"{steps:,} steps")
 
-        self.app.push_screen(Ask("advance", "Steps to take, then pause.", a_count(1), "100"), answer)
+        if self._engine_there():
+            self.app.push_screen(Ask("advance", "Steps to take, then pause.", a_count(1), "100"), answer)
 
     def action_advance_to(self, what: Literal["stage", "event"]) -> None:
         self.tell(AdvanceTo(what=what), f"the next {what}")
@@ -93,7 +103,8 @@ class Driving(Ground):
                 self.tell(Anchor(every=int(every)), f"re-anchor every {every:,}")
 
         hint = "Steps between re-anchorings of every prediction to the true displacement; 0 ends it."
-        self.app.push_screen(Ask("re-anchor every", hint, a_count(0), "100"), answer)
+        if self._engine_there():
+            self.app.push_screen(Ask("re-anchor every", hint, a_count(0), "100"), answer)
 
     def action_learning_rate(self, steps: int = 0) -> None:
         def answer(value: float | None) -> None:
@@ -101,7 +112,8 @@ class Driving(Ground):
                 self.tell(SetLearningRate(learning_rate=value), f"η = {value:.4g}")
 
         now = self.source.engine.learning_rate or self.source.run.spec.optimizer.learning_rate
-        self.app.push_screen(AskLearningRate(now, steps), answer)
+        if self._engine_there():
+            self.app.push_screen(AskLearningRate(now, steps), answer)
 
     def action_fork(self) -> None:
         """Ask what is to be different, and go on from the checkpoint as a new run."""
@@ -134,7 +146,8 @@ class Driving(Ground):
 
         question = (f'End the run "{self.source.run.name}" at step {self.source.engine.step:,}?\n'
                     "It is checkpointed; `eos resume` continues it.")
-        self.app.push_screen(Confirm("stop the engine", question), answer)
+        if self._engine_there():
+            self.app.push_screen(Confirm("stop the engine", question), answer)
 
     def report(self, events: Sequence[AnyEvent]) -> None:
         """Tell which of these events answer a command of ours, and which command waits for too long."""

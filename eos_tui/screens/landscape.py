@@ -229,7 +229,7 @@ class Landscape(LivePage):
     def _show(self, where: str, words: str, step: int = -1) -> None:
         """Show the sample of this step, or where there is none the words for why."""
         arrows = " ".join(keys.shown(f"landscape.{which}_sample") for which in ("earlier", "later"))
-        arrows = arrows.replace("←", "<").replace("→", ">") if self.ascii else arrows
+        arrows = arrows.replace("←", "left").replace("→", "right") if self.ascii else arrows
         turn = f"{keys.shown('landscape.other_picture')} {'along u' if self._planar else 'plane'}"
         hint = f"{turn} · {arrows} samples · {self.hint}" if step >= 0 else self.hint
         _, along, plane = self._drawn if step >= 0 else (step, None, None)

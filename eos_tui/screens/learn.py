@@ -174,6 +174,7 @@ class Learn(Driving):
         grid = self.query_one("#grid", Grid)
         await grid.remove_children()
         specs = self.trip.specs(self.step.forms)
+        self.footer.adapt({"next_step", "by_itself"} if self.at + 1 == len(STEPS) else {"previous_step"} if not self.at else ())
         self._panels = [
             PhasePortrait(self.step.forms, ascii=self.ascii) if name == panels.PORTRAIT else LinePlot(specs[name], ascii=self.ascii)
             for name in self.step.plots
@@ -221,7 +222,7 @@ class Learn(Driving):
         self.report(news.events)
         if self.seen_at is None and (row := happened(self.step, trip.table)) is not None:
             self.seen_at, self._seen_since = row, monotonic()
-            trip.tell(Pause())
+            trip.tell(Advance(steps=self.step.after) if self.step.after else Pause())
         if self.by_itself and self.seen_at is not None and self._seconds_left() <= 0 and self.at + 1 < len(STEPS):
             await self._go(self.at + 1)
             return True
@@ -265,9 +266,9 @@ class Learn(Driving):
             if source.condition not in launch.LIVE:
                 why = f"The run is {source.condition} before: {step.waits_for}. Space goes on."
                 return Content.assemble((why, self._color("warn")))
-            value = source.history.last(step.gauge) if step.gauge and source.history.has(step.gauge) else math.nan
-            symbol = {each.name: each.symbol for each in source.run.columns}.get(step.gauge, "")
-            now = f" (now {symbol} = {value:.4g})" if math.isfinite(value) else ""
+            known = {name: source.history.last(name) for name in step.gauge.split() if source.history.has(name)}
+            told = [f"{source.history.symbols[name]} = {value:.4g}" for name, value in known.items() if math.isfinite(value)]
+            now = f" (now {', '.join(told)})" if told else ""
             return Content.assemble(("… " if not self.ascii else "... "), ("Waiting until ", ""), (step.waits_for, "bold"), f"{now}.")
         at = source.history.column("step")[self.seen_at]
         done = Content.assemble((f"{'+' if self.ascii else '✓'} At step {at:,.0f}: {step.waits_for}. ", f"bold {self._color('good')}"))

@@ -1,6 +1,7 @@
 """The top of gradient descent's spectrum: every eigenvalue that is followed, with 2/η, and 1.5/η from where all of them are."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable
 from typing import ClassVar
 
 import numpy as np
@@ -9,7 +10,6 @@ from textual.binding import BindingType
 from textual.content import Content
 
 from engine.columns import Column
-from engine.control import AnyEvent, EigenvalueUnstable, LearningRateChanged
 from engine.spec import FOLLOWED_FROM
 from eos_tui.curves import Curve, PlotSpec, Window
 from eos_tui.keys import closing
@@ -28,17 +28,6 @@ LEVEL = Column(
 def recorded(history: History) -> list[str]:
     """The columns of λ1, λ2, … that a run has."""
     return ["gd.sharpness", *(f"gd.lambda{k}" for k in range(2, 17))] if history.has("gd.lambda2") else []
-
-
-def unstable_since(events: Sequence[AnyEvent]) -> dict[int, int]:
-    """The step at which each eigenvalue first exceeded 2/η, since η last changed."""
-    since: dict[int, int] = {}
-    for event in events:
-        if isinstance(event, LearningRateChanged):
-            since = {}
-        elif isinstance(event, EigenvalueUnstable):
-            since.setdefault(event.number, event.step)
-    return since
 
 
 class Spectrum(LivePage):
@@ -63,7 +52,11 @@ class Spectrum(LivePage):
         self._columns = [column.name for column in kept]
         self._history = History([*(c._replace(name=self._renamed.get(c.name, c.name)) for c in kept), LEVEL])
         self._above: dict[int, int] = {}
-        """The first recorded step of each eigenvalue above 2/η: a run that follows no θ† has no event that says so."""
+        """The first recorded step of each eigenvalue above 2/η"""
+        self._since = 0
+        """since this step, from which on η has been what it is,"""
+        self._rate = math.nan
+        """this."""
         self._plot = LinePlot(self._spec(1), ascii=ascii)
         self._line = Line()
 
@@ -89,15 +82,24 @@ class Spectrum(LivePage):
             return
         source, seen = self.source.history, len(self._history)
         if len(source) > seen:
-            rows = {name: source.column(name)[seen:] for name in self._columns}
+            rows = {name: source.values(name, seen) for name in self._columns}
             self._history.extend(np.column_stack([*rows.values(), FOLLOWED_FROM / rows["learning_rate"]]))
-            for k, name in enumerate(self._names, 1):
-                if len(above := np.flatnonzero(rows[name] * rows["learning_rate"] > 2)):
-                    self._above.setdefault(k, int(rows["step"][above[0]]))
+            self._note_unstable(rows)
         followed = sum(not np.isnan(self._history.last(name)) for name in self._renamed.values())
         self._plot.spec = self._spec(max(followed, 1))
         self._plot.show(self._history, self._window())
         self._line.show(Content(self.summary(followed)))
+
+    def _note_unstable(self, rows: dict[str, np.ndarray]) -> None:
+        """Where eigenvalues are first above 2/η in new rows, of those at the newest learning rate."""
+        rates = rows["learning_rate"]
+        changes = np.flatnonzero(np.diff(rates, prepend=rates[0] if math.isnan(self._rate) else self._rate))
+        if len(changes):
+            self._above, self._since = {}, int(rows["step"][changes[-1]])
+        self._rate, first = float(rates[-1]), changes[-1] if len(changes) else 0
+        for k, name in enumerate(self._names, 1):
+            if len(above := np.flatnonzero(rows[name][first:] * self._rate > 2)):
+                self._above.setdefault(k, int(rows["step"][first + above[0]]))
 
     def summary(self, followed: int) -> str:
         """How many there are, and since when each has been unstable."""
@@ -105,7 +107,7 @@ class Spectrum(LivePage):
             return f"This run has no Hessian. {self.hint}"
         if not followed:
             return f"The eigenvalues are followed from the edge on. {self.hint}"
-        without_events = self.source.run.spec.tracking.mode == "sharpness"
-        since = self._above if without_events else unstable_since(self.source.events)
-        told = " · ".join(f"λ{k} from step {step:,}" for k, step in sorted(since.items())) or "none yet"
-        return f"{followed} followed; first above 2/η: {told} · {self.hint}"
+        seen = {k: step for k, step in sorted(self._above.items()) if step <= self.source.history.last_step}  # of a replay
+        told = " · ".join(f"λ{k} from step {step:,}" for k, step in seen.items()) or "none yet"
+        changed = f" since η became {self._rate:g} at step {self._since:,}" if self._since else ""
+        return f"{followed} followed; first above 2/η{changed}: {told} · {self.hint}"

@@ -243,7 +243,7 @@ class PhasePortrait(Drawing):
         if self.start is None:
             return []
         flow, mapped = (orbit[max(self.start.age + 1 - TRAIL, 0) : self.start.age + 1] for orbit in self.start.orbits())
-        return [Orbit("flow (4) from +", "good", DASHED[0], *flow.T), Orbit("map (3) from +", "warn", DASHED[1], *mapped.T)]
+        return [Orbit("flow (4) from +", "good", DASHED[2], *flow.T), Orbit("map (3) from +", "warn", DASHED[3], *mapped.T)]
 
     def _settle(self, orbits: list[Orbit], alpha: float, g: float) -> tuple[Limits, Limits]:
         """Choose the level sets and the axes, keeping those of the last frame while they serve."""
