@@ -194,7 +194,7 @@ def aim(rules: Rules, state: Moving) -> Tried:
 @jax.jit
 def _aim(rules: Rules, state: Moving) -> tuple[Array, Array, Array]:
     guess = tr.first_guess(state.center, rules.learning_rate) + state.remainder
-    return guess, guess + state.correction, _ahead(*state.center_bases)  # what it leaves out changes little
+    return guess, guess + state.correction, extrapolated(*state.center_bases)  # what it leaves out changes little
 
 
 def aimed(theta: Array, start: Array, point: Point, dS: Array) -> Tried:
@@ -298,13 +298,13 @@ def turn(vector: Array, u: Array) -> Array:
 @jax.jit
 def ahead_alone(bases: Array) -> Array:
     """A start for the eigensolver, (k, p), from the last four bases (4, k, p) of gradient descent that alternates about no centre."""
-    return _ahead(bases[0], bases[2])
+    return extrapolated(bases[0], bases[2])
 
 
 @jax.jit
 def ahead_of_flow(bases: Array) -> Array:
     """A start for the eigensolver on the flow, (2, p), from its last two bases (2, 2, p)."""
-    return _ahead(*bases)
+    return extrapolated(*bases)
 
 
 def sharpened(pairs: Eigenpairs, images: Array) -> Array:
@@ -321,7 +321,7 @@ def followed_by(last: Array, newest: Array) -> Array:
     return jnp.concatenate([last[1:], newest[None]])
 
 
-def _ahead(before: Array, last: Array) -> Array:
+def extrapolated(before: Array, last: Array) -> Array:
     """The rows a lag on, from those a lag and two lags ago: the first extrapolated, the others, whose noise is larger, as they are."""
     return last.at[0].set(2 * last[0] - jnp.where(before[0] @ last[0] < 0, -before[0], before[0]))
 
