@@ -74,6 +74,10 @@ def run_headless(preset: str, overrides: Sequence[str] = (), name: str | None = 
     if group is not None and group.process:
         return _help(group, ready(load_spec(preset, tuple(overrides)), data_dir or ""))
     run, pid = launch.begin(preset, overrides, name, data_dir, group)
+    optimizer = run.spec.optimizer
+    if others := [f"{rate:g}" for rate in optimizer.learning_rates if rate != optimizer.learning_rate]:
+        how = f"`sweep {preset} --grid optimizer.learning_rate={','.join(others)}`"
+        print_line(f"this is η = {optimizer.learning_rate:g} alone; {how} runs the others it is shown at", error=True)
     return _see_through(run, pid, json)
 
 

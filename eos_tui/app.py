@@ -92,7 +92,8 @@ class EosApp(App[int], inherit_bindings=False):
     CSS = """
     Screen { background: $background; }
     ModalScreen { align: center middle; background: $background 60%; }
-    .dialog { width: 64; max-width: 95%; height: auto; padding: 1 2; border: round $primary; background: $surface; }
+    .dialog { width: 64; max-width: 95%; height: auto; max-height: 100%; padding: 1 2; border: round $primary; background: $surface; }
+    .dialog { overflow-x: hidden; scrollbar-size-vertical: 1; }
     .dialog Input { margin-top: 1; }
     .dialog #error { color: $error; height: auto; }
     .page { width: 108; max-width: 98%; height: auto; max-height: 96%; padding: 0 2; background: $surface; }
@@ -104,7 +105,7 @@ class EosApp(App[int], inherit_bindings=False):
     .ascii Drawing, .ascii .pane { border: ascii $border-blurred; }
     .ascii Drawing:focus { border: ascii $primary; }
     .ascii .pane:focus-within, .ascii .dialog, .ascii .page { border: ascii $primary; }
-    .ascii .page, .ascii OptionList, .ascii CommandList { scrollbar-size-vertical: 0; }
+    .ascii .page, .ascii .dialog, .ascii OptionList, .ascii CommandList { scrollbar-size-vertical: 0; }
     .ascii CommandPalette #--input, .ascii CommandPalette CommandList { border: none; }
     .ascii #about { border-top: ascii $border-blurred; }
     .quiet { color: $text-muted; margin-top: 1; }

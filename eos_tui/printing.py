@@ -87,6 +87,7 @@ def show(run: Run, request: Request, once: bool, svg: Path | None = None, png: P
     while True:
         live = run.liveness() in LIVE  # before the rows: what ends meanwhile is read once more
         history.extend(tail.poll())
+        history.over = not live
         text = frame(run, history, request)
         print(text, flush=True)
         if once or not live:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
+from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
@@ -28,7 +28,7 @@ class Ask(ModalScreen[Any]):
         self._title, self._hint, self._parse, self._value = title, hint, parse, value
 
     def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog") as dialog:
+        with VerticalScroll(classes="dialog", can_focus=False) as dialog:
             dialog.border_title = self._title
             yield Static(self._hint, id="hint", markup=False)
             yield Input(self._value, select_on_focus=True)
@@ -91,7 +91,7 @@ class Confirm(ModalScreen[bool]):
         self._title, self._question = title, question
 
     def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog") as dialog:
+        with VerticalScroll(classes="dialog", can_focus=False) as dialog:
             dialog.border_title = self._title
             yield Static(self._question, markup=False)
             yield Static("y yes · n no", classes="quiet")
