@@ -259,11 +259,12 @@ class Dashboard(Viewing):
         where = f"cursor at step {history.at('step', at)[0]:,.0f}"
         if history.has("time"):
             where += f", ηt {axes.number(history.value('time', row), 6)}"
-        known = [(column.symbol, history.value(column.name, row), "") for column in self._columns_of(self.focused_panel)]
-        if isinstance(self.focused_panel, LinePlot):  # what is measured now and then: its last reading, and when that was
-            for k, curve in enumerate(self.focused_panel.spec.curves):
-                if history.has(curve.column) and math.isnan(known[k][1]) and (read := history.lately(curve.column, row)) >= 0:
-                    known[k] = known[k][0], history.value(curve.column, read), f" at {history.value('step', read):,.0f}"
+        curves, known = isinstance(self.focused_panel, LinePlot), list[tuple[str, float, str]]()
+        for column in self._columns_of(self.focused_panel):
+            value, when = history.value(column.name, row), ""
+            if curves and math.isnan(value) and (read := history.lately(column.name, row)) >= 0:  # it is measured now and then
+                value, when = history.value(column.name, read), f" at {history.value('step', read):,.0f}"
+            known.append((column.symbol, value, when))
         for digits in (axes.EXACT, 9, 6, 4):
             said = f"{where}:  " + "  ".join(
                 f"{symbol} {axes.number(value, digits)}{when}" for symbol, value, when in known if not math.isnan(value))
