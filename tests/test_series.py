@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from engine.columns import Column
 from eos_tui.pyramid import BLOCK
 from eos_tui.ruler import Ruler
-from eos_tui.series import History, with_values
+from eos_tui.series import RAREST, History, with_values
 
 COLUMNS = tuple(Column(name, name, name, "", "", "") for name in ("step", "dense", "sparse"))
 
@@ -145,7 +145,7 @@ def test_last_values_and_endings_do_not_depend_on_how_the_rows_came(count, chunk
         history.extend(part)
     np.testing.assert_equal(history.latest()["sparse"], held[-1] if held else np.nan)
     missed = count - held[-1] if held else 0
-    ended = missed > (held[-1] - held[-2] if len(held) > 1 else 1)
+    ended = missed > (held[-1] - held[-2] if len(held) > 1 else RAREST)
     ending = history.ending("sparse")
     assert (ending.step if ending else None) == (rows[held[-1] + 1, 0] if ended else None)
 
