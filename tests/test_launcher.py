@@ -31,6 +31,16 @@ async def test_the_launcher_describes_presets_and_lists_runs(runs):
         await until(lambda: isinstance(app.screen, Dashboard))
 
 
+@pytest.mark.parametrize("size", [(20, 6), (20, 7), (24, 8), (40, 6), (250, 6), (120, 40)])
+async def test_a_page_may_be_turned_in_a_list_without_a_line(runs, size):
+    make_run(runs)
+    async with opened(size=size) as (app, pilot):
+        for key in ("pagedown", "pageup", "tab", "pagedown", "pageup"):
+            await pilot.press(key)
+            await pilot.pause()
+        assert isinstance(app.screen, Launcher)
+
+
 async def test_the_launcher_starts_a_preset(runs, monkeypatch):
     started = []
     monkeypatch.setattr("engine.launch.start", lambda run, group=None: started.append(run.spec.name) or 1)

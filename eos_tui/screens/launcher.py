@@ -23,6 +23,7 @@ from eos_tui.source import Condition, cleaned
 from eos_tui.theme import role_color
 from eos_tui.widgets.footer import Footer
 from eos_tui.widgets.header import SIGNS
+from eos_tui.widgets.options import Options
 
 if TYPE_CHECKING:
     from eos_tui.app import EosApp
@@ -99,8 +100,8 @@ class Launcher(Ground):
         self._starting = False
         self.words: dict[str, Words] = {name: preset_words(name) for name in sorted(preset_names(), key=_rank)}
         self._names = dict.fromkeys(GROUPS, NAMES)
-        self.presets = OptionList(*(Option(self._preset_line(name), id=name) for name in self.words), id="presets")
-        self.runs = OptionList(id="runs")
+        self.presets = Options(*(Option(self._preset_line(name), id=name) for name in self.words), id="presets")
+        self.runs = Options(id="runs")
         self.footer = Footer("launcher")
         self.footer.adapt(set() if origin else {"back"})
 

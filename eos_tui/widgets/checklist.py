@@ -9,8 +9,10 @@ from textual.message import Message
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
+from eos_tui.widgets.options import Options
 
-class Checklist(OptionList):
+
+class Checklist(Options):
     """Options by name; space or a click chooses the highlighted one or leaves it out."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("space", "select", "choose")]
