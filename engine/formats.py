@@ -11,12 +11,16 @@ from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
+from jax import Array, lax
 
 from engine.device import KNOWS_THE_FLAG, jaxlib_release
 
 Function = TypeVar("Function", bound=Callable)
-LONE_PRODUCTS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
-"""The option of the compiler, which stands in place of what XLA_FLAGS say of it."""
+LONE_PRODUCTS = {
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT", "xla_disable_hlo_passes": "transpose-folding",
+}
+"""Options of the compiler, which stand in place of what XLA_FLAGS say of them. YNNPACK takes no product with a factor that lies
+transposed; written out as it should lie, which XLA would undo, such a factor costs little beside the product."""
 
 
 def jit_by_format(function: Function, place: int = 1, **options: Any) -> Function:
@@ -32,6 +36,28 @@ def jit_by_format(function: Function, place: int = 1, **options: Any) -> Functio
         return (faster if args[place].dtype == jnp.float64 and not inside and lone_products() else common)(*args)
 
     return cast(Function, chosen)
+
+
+def layer_product(inputs: Array, kernel: Array, dimensions: Any, precision: Any = None, **options: Any) -> Array:
+    """`lax.dot_general` as a dense layer of flax calls it; of float64 matrices one whose derivative by the kernel is a product that
+    YNNPACK takes.
+    """
+    if inputs.dtype != jnp.float64 or inputs.ndim != 2:
+        return lax.dot_general(inputs, kernel, dimensions, precision=precision, **options)
+    return _product(inputs, kernel)
+
+
+@jax.custom_jvp
+def _product(inputs: Array, kernel: Array) -> Array:
+    return inputs @ kernel
+
+
+@_product.defjvp
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Its tangent, the inputs transposed in the term whose transpose is the kernel's derivative: inputsᵀ·δ."""
+    (inputs, kernel), (moved, turned) = primals, tangents
+    along = lax.dot_general(inputs.T, turned, (((0,), (0,)), ((), ())))
+    return _product(inputs, kernel), moved @ kernel + along
 
 
 @cache

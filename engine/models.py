@@ -17,6 +17,7 @@ from jax import Array
 from engine import spec as specs
 from engine.data import Dataset
 from engine.data.words import MAX_TOKENS, PAD
+from engine.formats import layer_product
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": jnp.tanh,
@@ -60,16 +61,16 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: Array) -> Array:
-        part, activate = self.part, ACTIVATIONS[self.part.activation]
+        part, activate, dense = self.part, ACTIVATIONS[self.part.activation], partial(nn.Dense, dot_general=layer_product)
         hidden = inputs.reshape(len(inputs), -1)  # (n, features)
 
         def layers(_: nn.Module, hidden: Array, widths: tuple[int, ...]) -> Array:
             for width in widths:
                 if part.normalized:
                     # A random bias, not zero: an input of zeros would leave nothing to divide by.
-                    hidden = normalized(nn.Dense(width, kernel_init=UNIFORM, bias_init=nn.initializers.normal(1.0))(hidden))
+                    hidden = normalized(dense(width, kernel_init=UNIFORM, bias_init=nn.initializers.normal(1.0))(hidden))
                 else:
-                    hidden = nn.Dense(width, kernel_init=UNIFORM)(hidden)
+                    hidden = dense(width, kernel_init=UNIFORM)(hidden)
                 hidden = activate(hidden)
             return hidden
 
@@ -78,7 +79,7 @@ class Mlp(nn.Module):
             hidden = sectioned(partial(layers, widths=part.widths[at : at + many]), self.rematerialize)(self, hidden)
         if part.normalized:
             return UnitHead(self.outputs, part.head_scale)(hidden)
-        return nn.Dense(self.outputs, kernel_init=scaled(part.head_scale))(hidden)
+        return dense(self.outputs, kernel_init=scaled(part.head_scale))(hidden)
 
 
 def normalized(features: Array) -> Array:

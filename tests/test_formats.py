@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from engine.formats import LONE_PRODUCTS, jit_by_format, lone_products
+from engine.formats import LONE_PRODUCTS, jit_by_format, layer_product, lone_products
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -79,3 +79,22 @@ def test_sums_are_right(options, dtype, request):
     assert {float(total(jnp.ones((1024, 1), dtype))) for _ in range(50)} == {2.0**21}
     points = jnp.arange(40_000, dtype=dtype)[:, None] * jnp.array([1, 0, 0], dtype)
     np.testing.assert_array_equal(jax.jit(by_rows, compiler_options=options)(points), np.arange(40_000, dtype=dtype) ** 2)
+
+
+def test_the_product_of_a_layer_has_the_derivatives_of_any_product():
+    rng = np.random.default_rng(3)
+    x, w, dx, dw = (jnp.asarray(rng.normal(size=size)) for size in ((5, 4), (4, 3), (5, 4), (4, 3)))
+    dims = (((1,), (0,)), ((), ()))
+
+    def loss(product):
+        return lambda x, w: jnp.sum(jnp.tanh(product(jnp.tanh(product(x, w, dims)) @ w.T, w, dims)) ** 3)
+
+    def derivatives(f):
+        second = lambda x, w: jax.jvp(jax.grad(f, (0, 1)), (x, w), (dx, dw))[1]  # noqa: E731
+        third = jax.jacfwd(lambda s: jax.jvp(jax.grad(lambda w: jax.jvp(f, (x, w), (dx, dw))[1]), (w + s * dw,), (dw,))[1])
+        batched = jax.vmap(jax.grad(f, 1), (None, 0))(x, jnp.stack([w, dw]))
+        return [f(x, w), *jax.grad(f, (0, 1))(x, w), *second(x, w), third(0.0), batched]
+
+    for found, expected in zip(*(derivatives(jax.jit(loss(product))) for product in (layer_product, jax.lax.dot_general)), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+    assert layer_product(x.astype("float32"), w.astype("float32"), dims).dtype == jnp.float32
