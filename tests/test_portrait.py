@@ -6,6 +6,7 @@ from textual.app import App
 
 from engine import theory
 from engine.columns import Column
+from engine.spec import PREDICTIONS
 from eos_tui import theme
 from eos_tui.plots import Window
 from eos_tui.series import History
@@ -158,6 +159,9 @@ async def test_the_legend_of_a_narrow_portrait_names_every_orbit_on_as_many_rows
     rows, _ = await shown(training(), Window(0, 200), portrait, (42, 20))
     legend = "\n".join(rows[:3])
     assert all(name in legend for name in ("real", "generalized", "flow (4) from +", "map (3) from +"))
+    portrait.forms = tuple(PREDICTIONS)
+    pens = [orbit.pen for orbit in (*portrait._orbits(), *portrait._own_orbits())]
+    assert len({pen.sample for pen in pens}) == len({pen.mark for pen in pens}) == len({orbit.label for orbit in portrait._orbits()}) + 2
 
 
 async def test_level_sets_stay_put_while_alpha_hardly_moves():

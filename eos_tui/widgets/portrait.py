@@ -19,7 +19,7 @@ from engine import theory
 from engine.columns import Column
 from eos_tui import axes, plots
 from eos_tui.axes import Limits
-from eos_tui.curves import DASHED, Pen, Window
+from eos_tui.curves import DASHED, OTHERS, Pen, Window
 from eos_tui.raster import Canvas, strokes
 from eos_tui.series import History
 from eos_tui.start import Start
@@ -243,7 +243,7 @@ class PhasePortrait(Drawing):
         if self.start is None:
             return []
         flow, mapped = (orbit[max(self.start.age + 1 - TRAIL, 0) : self.start.age + 1] for orbit in self.start.orbits())
-        return [Orbit("flow (4) from +", "good", DASHED[2], *flow.T), Orbit("map (3) from +", "warn", DASHED[3], *mapped.T)]
+        return [Orbit("flow (4) from +", "good", OTHERS[0], *flow.T), Orbit("map (3) from +", "warn", OTHERS[1], *mapped.T)]
 
     def _settle(self, orbits: list[Orbit], alpha: float, g: float) -> tuple[Limits, Limits]:
         """Choose the level sets and the axes, keeping those of the last frame while they serve."""
