@@ -4,16 +4,14 @@ Asked at each press of the key, so nothing is imported here that takes time, and
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import msgspec
 from cyclopts.completion import CompletionContext
 
 from engine import store
 from engine.errors import UserError
-from engine.spec import DEFAULT_PRESET, load_spec, preset_names, preset_words
+from engine.spec import DEFAULT_PRESET, fields_of, load_spec, preset_names, preset_words
 
 
 def presets(context: CompletionContext) -> dict[str, str]:
@@ -44,7 +42,8 @@ def fields(context: CompletionContext) -> list[str]:
         spec = store.resolve(run).spec if run else load_spec(preset or DEFAULT_PRESET)
     except UserError:
         return []
-    return [f"{path}={value}" for path, value in _leaves(msgspec.to_builtins(spec)) if "." in path or path == "seed"]
+    shown = ((path, value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))) for path, value in fields_of(spec))
+    return [f"{path}={value}" for path, value in shown if "." in path or path == "seed"]
 
 
 def data_sets(context: CompletionContext) -> list[str]:
@@ -65,12 +64,3 @@ def _named(context: CompletionContext, kind: Callable) -> str | None:
     """The run or preset that the command line names so far."""
     named = (argument for argument in context.arguments if argument.parameter.completer is kind and argument.tokens)
     return next((argument.tokens[0].value for argument in named), None)
-
-
-def _leaves(tree: dict[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
-    """Every field of a specification by its path, with its value as `--set` takes it."""
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{above}{name}.")
-        else:
-            yield above + name, value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

@@ -11,13 +11,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from engine import control, store
 from engine.errors import UserError
 from engine.launch import LIVE
-from engine.spec import Phase, RunSpec, with_overrides
+from engine.spec import Phase, RunSpec, fields_of, with_overrides
 from engine.store import Run
 
 LEARNING_RATE = "optimizer.learning_rate"
@@ -37,7 +36,7 @@ CHUNK = 4096
 
 def differences(spec: RunSpec, other: RunSpec) -> dict[str, Any]:
     """`section.field` and the other's value, wherever it computes something else; None where it has no such field."""
-    mine, theirs = (dict(_flat(msgspec.to_builtins(each))) for each in (spec, other))
+    mine, theirs = (dict(fields_of(each)) for each in (spec, other))
     return {name: theirs.get(name) for name in {**mine, **theirs} if name not in WORDS and mine.get(name) != theirs.get(name)}
 
 
@@ -136,11 +135,3 @@ def _copy_rows(run: Run, made: Run, step: int) -> float:
         record.flush()
         os.fsync(record.fileno())
     return rate
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value

@@ -102,6 +102,19 @@ def to_toml(spec: RunSpec) -> str:
     return tomli_w.dumps(msgspec.to_builtins(spec))
 
 
+def fields_of(spec: RunSpec) -> Iterator[tuple[str, Any]]:
+    """Every field by its path, `section.field`, with its value."""
+    return _leaves(msgspec.to_builtins(spec))
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
 def with_overrides(spec: RunSpec, overrides: list[str] | tuple[str, ...]) -> RunSpec:
     """A copy with `section.field=value` overrides applied."""
     tree = msgspec.to_builtins(spec)
