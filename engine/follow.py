@@ -9,8 +9,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 
@@ -72,34 +72,49 @@ class Followed:
         return budget.steps
 
 
-def follow(run: Run, pid: int, display: Callable[[ExitStack], Display] | None = None) -> int:
-    """Show a run until its engine has ended, as `display` says, else by a bar or lines. Returns the status of a command that a signal
-    ended, as Ctrl-C does; 0 where none came."""
-    followed, asked, heeded, status = Followed(run, pid), 0, 0, 0
+class Asked:
+    """How often a signal asked for the end."""
 
-    def ask(number: int, _: object) -> None:  # only counts: an exception could come in the middle of anything
-        nonlocal asked, status
-        asked, status = asked + 1, 128 + number
+    def __init__(self) -> None:
+        self.times = 0
+        self.status = 0
+        """Of a command that a signal ended, as Ctrl-C does; 0 while none came."""
+
+
+@contextmanager
+def signals_counted() -> Iterator[Asked]:
+    """Ctrl-C and SIGTERM only counted while inside: an exception could come in the middle of anything."""
+    asked = Asked()
+
+    def ask(number: int, _: object) -> None:
+        asked.times, asked.status = asked.times + 1, 128 + number
 
     previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with ExitStack() as stack:
-            tell, draw = (display or _display)(stack)
-            while True:
-                state, events = followed.poll()
-                for event in events:
-                    if not isinstance(event, QUIET):
-                        tell(event.text)
-                draw(followed, state)
-                if followed.gone:
-                    return status
-                if asked > heeded:
-                    heeded += 1
-                    tell(_stop(followed, heeded))
-                time.sleep(LOOK_SECONDS)
+        yield asked
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def follow(run: Run, pid: int, display: Callable[[ExitStack], Display] | None = None) -> int:
+    """Show a run until its engine has ended, as `display` says, else by a bar or lines. Returns the status of a command that a signal
+    ended, as Ctrl-C does; 0 where none came."""
+    followed, heeded = Followed(run, pid), 0
+    with signals_counted() as asked, ExitStack() as stack:
+        tell, draw = (display or _display)(stack)
+        while True:
+            state, events = followed.poll()
+            for event in events:
+                if not isinstance(event, QUIET):
+                    tell(event.text)
+            draw(followed, state)
+            if followed.gone:
+                return asked.status
+            if asked.times > heeded:
+                heeded += 1
+                tell(_stop(followed, heeded))
+            time.sleep(LOOK_SECONDS)
 
 
 def _stop(followed: Followed, times: int) -> str:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from engine import control, launch, store
 from engine.data.catalog import ready
 from engine.errors import UserError
-from engine.follow import has_ended
+from engine.follow import has_ended, signals_counted
 from engine.launch import LIVE, RESUMABLE
 from engine.printed import print_line
 from engine.spec import RunSpec, load_spec, to_toml
@@ -145,45 +145,38 @@ def sweep(grid: Sequence[Point], workers: int) -> Swept:
     runs, waiting = {point.name: run_of(point) for point in grid}, list(grid)
     engines: dict[str, int] = {}  # name -> process id
     tried: set[str] = set()
-    asked = heeded = over = status = 0
+    heeded = over = 0
     if workers > 1:  # else the first engine on a GPU takes three quarters of its memory from the start
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
-    def ask(number: int, _: object) -> None:  # only counts: an exception could come in the middle of anything
-        nonlocal asked, status
-        asked, status = asked + 1, 128 + number
-
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        while waiting or engines:
-            for name in [name for name, pid in engines.items() if has_ended(pid)]:
-                del engines[name]
-            for point in list(waiting):
-                run = runs[point.name]
-                if point.name in engines:
-                    continue
-                if run is not None and (is_over(run) or point.name in tried):
-                    waiting.remove(point)
-                    over += 1
-                    state = run.state()
-                    print_line(f"{over}/{len(grid)} {run.name}: {state.outcome.text if state.outcome else run.liveness()}", error=True)
-                elif not asked and len(engines) < workers and (run is None or run.liveness() not in LIVE):
-                    runs[point.name] = run = run or store.create(point.spec, point.name)
-                    engines[run.name] = launch.start(run)
-                    tried.add(run.name)
-            if asked > heeded:
-                heeded += 1
-                _stop([(runs[name], pid) for name, pid in engines.items()], heeded)
-            if asked and not engines:
-                break
-            time.sleep(LOOK_SECONDS)
-    except BaseException:
-        _stop([(runs[name], pid) for name, pid in engines.items()], 1)
-        raise
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-    return Swept([runs[point.name] for point in grid], status)
+    with signals_counted() as asked:
+        try:
+            while waiting or engines:
+                for name in [name for name, pid in engines.items() if has_ended(pid)]:
+                    del engines[name]
+                for point in list(waiting):
+                    run = runs[point.name]
+                    if point.name in engines:
+                        continue
+                    if run is not None and (is_over(run) or point.name in tried):
+                        waiting.remove(point)
+                        over += 1
+                        state = run.state()
+                        print_line(f"{over}/{len(grid)} {run.name}: {state.outcome.text if state.outcome else run.liveness()}", error=True)
+                    elif not asked.times and len(engines) < workers and (run is None or run.liveness() not in LIVE):
+                        runs[point.name] = run = run or store.create(point.spec, point.name)
+                        engines[run.name] = launch.start(run)
+                        tried.add(run.name)
+                if asked.times > heeded:
+                    heeded += 1
+                    _stop([(runs[name], pid) for name, pid in engines.items()], heeded)
+                if asked.times and not engines:
+                    break
+                time.sleep(LOOK_SECONDS)
+        except BaseException:
+            _stop([(runs[name], pid) for name, pid in engines.items()], 1)
+            raise
+    return Swept([runs[point.name] for point in grid], asked.status)
 
 
 def _stop(engines: Sequence[tuple[Run | None, int]], times: int) -> None:
