@@ -38,10 +38,15 @@ def chosen_columns(run: Run, names: Sequence[str]) -> list[Column]:
     return [run.columns[run.index[name]] for name in dict.fromkeys(wanted)] or list(run.columns)
 
 
-def chosen_format(given: Sequence[str], out: Path | None) -> str:
-    """The format asked for by an option, else by the file's ending, else CSV. Raises UserError for two options."""
+def refuse_two(given: Sequence[str]) -> None:
+    """Raises UserError where more than one format is asked for by an option."""
     if len(given) > 1:
         raise UserError(f"--{given[0]} --{given[1]}: expected one format")
+
+
+def chosen_format(given: Sequence[str], out: Path | None) -> str:
+    """The format asked for by an option, else by the file's ending, else CSV. Raises UserError for two options."""
+    refuse_two(given)
     if given:
         return given[0]
     suffix = out.suffix.lstrip(".").lower() if out else "csv"

@@ -13,7 +13,7 @@ from engine import completing
 from engine.columns import Column
 from engine.control import AnyEvent
 from engine.errors import UserError
-from engine.export import FORMATS, chosen_columns, chosen_format, shown
+from engine.export import FORMATS, chosen_columns, chosen_format, refuse_two, shown
 from engine.export import export as write
 from engine.launch import LIVE
 from engine.options import RunName, RunNames, Switch
@@ -97,8 +97,7 @@ def compare(names: RunNames, /, *, csv: Switch = False, json: Switch = False) ->
 
 def print_outcomes(found: Sequence[Outcomes], csv: bool = False, json: bool = False, grid: Sequence[dict[str, Any]] = ()) -> None:
     """Print what became of runs; `grid` gives values that go before each row. Raises UserError when asked for two formats."""
-    if csv and json:
-        raise UserError("--csv --json: expected one of them")
+    refuse_two(["csv", "json"] if csv and json else [])
     before = grid or [{} for _ in found]
     if json:
         print_json([{**values, **row._asdict()} for values, row in zip(before, found, strict=True)])

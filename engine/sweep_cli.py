@@ -11,6 +11,7 @@ from engine import completing, store
 from engine import sweep as sweeps
 from engine.cluster import Cluster, hand_in, queue
 from engine.errors import BAD_END, UserError
+from engine.export import refuse_two
 from engine.launch import BAD_ENDS
 from engine.options import DataDir, Overrides, PresetName, Switch
 from engine.outcomes import outcomes
@@ -46,8 +47,7 @@ def sweep(
         submit: `key=value` for the jobs, as in `--submit timeout_min=240 --submit slurm_partition=gpu`; may be repeated.
         wait: Wait for the jobs of the cluster.
     """
-    if csv and json:
-        raise UserError("--csv --json: expected one of them")
+    refuse_two(["csv", "json"] if csv and json else [])  # before anything runs
     if not grid:
         raise UserError("--grid: missing; expected section.field=value,value,…, as in optimizer.learning_rate=0.02,0.04")
     points = sweeps.points(preset, [sweeps.axis(text) for text in grid], overrides, name, data_dir or "")

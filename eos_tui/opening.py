@@ -158,4 +158,4 @@ def _need_screen() -> None:
         raise UserError(f"this is not a terminal, so nothing can be shown here; {WITHOUT}")
     kind = os.environ.get("TERM", "")
     if kind in ("", "dumb", "unknown"):
-        raise UserError(f'TERM = "{kind}" names no terminal that can draw; `eos run PRESET --headless` and `eos plot RUN` do without one')
+        raise UserError(f'TERM = "{kind}" names no terminal that can draw; {WITHOUT}')

@@ -247,27 +247,30 @@ def badges(
     """What the picture alone would hide: curves that ended, left the scale, or are not positive on a log axis. The row `avoided` is
     left to what is there.
     """
-    told: dict[str, list[Curve]] = {}
+    told: dict[tuple[str, str], list[Curve]] = {}
+    """Curves by what is said of them, and by a shorter way to say it."""
     for curve, trace in zip(spec.curves, traces, strict=True):
         if not history.has(curve.column):
             continue
-        said = []
+        said = list[tuple[str, str]]()
         ending = history.ending(curve.column)
         if ending and ending.step <= window.stop and all(
             history.ending(other.column) for other in spec.curves if other.role == curve.role and history.has(other.column)
         ):
-            said.append(f"{'non-finite' if ending.infinite else 'no value'} from step {ending.step:.0f}")
+            what, brief = ("non-finite", "non-finite from") if ending.infinite else ("no value", "ended at")
+            said.append((f"{what} from step {ending.step:.0f}", f"{brief} {ending.step:.0f}"))
         if not ending and np.fmax.reduce(trace.hi) > limits.hi and trace.lo[~np.isnan(trace.lo)][-1] > limits.hi:
-            said.append("off the scale")
+            said.append(("off the scale",) * 2)
         if spec.log and history.last(curve.column) <= 0:
-            said.append("not positive: no log")
-        for what in said:
-            told.setdefault(what, []).append(curve)
+            said.append(("not positive: no log",) * 2)
+        for each in said:
+            told.setdefault(each, []).append(curve)
+    if not told:
+        return
+    short = symbols(history, spec.curves)
     rows = [row for row in range(box.top, box.top + box.height) if row != avoided][: max(box.height // 3, 1)]
-    for row, (what, curves) in zip(rows, told.items(), strict=False):
-        short = symbols(history, spec.curves)
+    for row, ((what, brief), curves) in zip(rows, told.items(), strict=False):
         names = ", ".join(curve.label for curve in curves), ", ".join(short[curve.column] for curve in curves)
-        brief = what.replace("no value from step", "ended at").replace("non-finite from step", "non-finite from")
         choices = (f" {names[0]}: {what} ", f" {names[1]}: {what} ", f" {names[1]}: {brief} ", f"{names[1]}: {brief}")
         shown = next((text for text in choices if len(text) <= box.width), what)[: box.width]
         at = box.left + box.width - len(shown)
