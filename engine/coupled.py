@@ -62,7 +62,7 @@ class Moving(NamedTuple):
     predictions: tr.Predictions
     scores: Scores
     flow: Array  # (p,); (0,) when not followed
-    flow_bases: Array  # (2, 2, p) its top eigenvector at the last reading but one, and at the last, and one that is not used
+    flow_vectors: Array  # (2, p) its top eigenvector at the last reading but one, and at the last
     flow_sharpness: Array  # ()
     costs: Costs  # of making the centre
 
@@ -103,6 +103,16 @@ Read = dict[str, Array]
 """Numbers () by their columns' names, or vectors by as many names with a space between: one piece of a row, not many to join."""
 
 
+class OnFlow(NamedTuple):
+    """What is found at the θ where gradient flow is; of no meaning what hangs on its eigenpair, where that is not due."""
+
+    loss: Array
+    grad: Array  # (p,) in the number format of the curvature
+    sharpness: Array
+    image: Array  # (p,) of its eigenvector under the Hessian
+    hvps: Any
+
+
 class Passed(NamedTuple):
     """A step but for the move of θ†."""
 
@@ -114,13 +124,13 @@ class Passed(NamedTuple):
 
 
 def leave(
-    problem: Problem, plan: Plan, rules: Rules, state: Moving, measured: tuple[Point, Array], on_flow: tuple[Eigenpairs, Array],
+    problem: Problem, plan: Plan, rules: Rules, state: Moving, measured: tuple[Point, Array], on_flow: OnFlow | None,
     found: tr.Places, along: tuple[Array, Array],
 ) -> Passed:
     """Read all there is about the old θ†, and advance gradient descent, the flow and the predictions.
 
-    `measured` is what `curvature.measure_all` gives at gradient descent's θ, `on_flow` what `curvature.solve_at` does on the flow where
-    it is due, and `along`, loss and slope, is where the generalized prediction lies on the line along u: one of the places `found`.
+    `measured` is what `curvature.measure_all` gives at gradient descent's θ, and `along`, loss and slope, is where the generalized
+    prediction lies on the line along u: one of the places `found`.
     """
     changed, *rest = _leave(problem, plan, rules, state, measured, on_flow, found, along)
     return Passed(state._replace(**changed), *rest)
@@ -128,7 +138,7 @@ def leave(
 
 @partial(jax.jit, static_argnames=("plan",))
 def _leave(
-    problem: Problem, plan: Plan, rules: Rules, state: Moving, measured: tuple[Point, Array], on_flow: tuple[Eigenpairs, Array],
+    problem: Problem, plan: Plan, rules: Rules, state: Moving, measured: tuple[Point, Array], on_flow: OnFlow | None,
     found: tr.Places, along: tuple[Array, Array],
 ) -> tuple[dict[str, Any], tr.Advance | None, Read, Array, Array]:
     point, images = measured
@@ -156,8 +166,8 @@ def _leave(
         "step": state.step + 1, "theta": state.theta - eta * point.grad, "scores": scored, "bases": followed_by(state.bases, vectors),
         "turns": followed_by(state.turns, turn(vectors[0], center.top_eigenvector)), "swings": followed_by(state.swings, found.x[0]),
     }
-    if state.flow.size:
-        flowed, told, spent = _flow(problem, rules, state, on_flow, spent, dtype)
+    if on_flow is not None:
+        flowed, told, spent = _flow(problem, rules, state, on_flow, spent)
         changed |= flowed
         read |= told | {"flow.distance": jnp.linalg.norm(state.flow - center.theta)}
     read |= {"cost.hvps": spent.hvps, "cost.gradients": spent.gradients, "cost.grad_sharpness": spent.grad_sharpness}
@@ -301,10 +311,10 @@ def ahead_alone(bases: Array) -> Array:
     return extrapolated(bases[0], bases[2])
 
 
-@jax.jit
-def ahead_of_flow(bases: Array) -> Array:
-    """A start for the eigensolver on the flow, (2, p), from its last two bases (2, 2, p)."""
-    return extrapolated(*bases)
+@partial(jax.jit, static_argnames="dtype")
+def ahead_on_flow(state: Moving, dtype: str) -> tuple[Array, Array]:
+    """θ of the flow, and what its top eigenvector is expected to be, (p,) each, in a number format."""
+    return state.flow.astype(dtype), extrapolated(*state.flow_vectors[:, None])[0].astype(dtype)
 
 
 def sharpened(pairs: Eigenpairs, images: Array) -> Array:
@@ -354,17 +364,21 @@ def _forecast(forms: tuple[str, ...], forecast: tr.Forecast, before: Scores, sco
     return {names: jnp.stack([part[k] for part in parts.values() for k in followed])}
 
 
-def _flow(
-    problem: Problem, rules: Rules, state: Moving, solved: tuple[Eigenpairs, Array], spent: Costs, dtype: str
-) -> tuple[dict[str, Any], Read, Costs]:
-    """Gradient flow one step of time η on by ⌈ηS⌉ Euler steps, as in the paper, and what it reads here. Gradients in the format of the
-    curvature, added up in θ's own."""
-    eta, flow, (pairs, images) = rules.learning_rate, state.flow, solved
-    due = (state.step - rules.edge_step) % rules.flow_sharpness_every == 0
-    sharpness = jnp.where(due, pairs.sharpness.astype(flow.dtype), state.flow_sharpness)
-    bases = jnp.stack([state.flow_bases[1], state.flow_bases[1].at[0].set(sharpened(pairs, images)[0])])
+def _flow(problem: Problem, rules: Rules, state: Moving, here: OnFlow, spent: Costs) -> tuple[dict[str, Any], Read, Costs]:
+    """Gradient flow one step of time η on by ⌈ηS⌉ Euler steps, as in the paper, and what it reads here."""
+    eta, due = rules.learning_rate, flow_is_due(rules, state.step)
+    sharpness = jnp.where(due, here.sharpness.astype(state.flow.dtype), state.flow_sharpness)
     substeps = jnp.where(jnp.isfinite(sharpness), jnp.maximum(1, jnp.ceil(eta * sharpness)), 1).astype(int)
-    flow, loss = tr.flow_step(problem, flow, eta, substeps, dtype)
-    changed = {"flow": flow, "flow_bases": jnp.where(due, bases, state.flow_bases), "flow_sharpness": sharpness}
-    told = {"flow.loss": loss, "flow.sharpness": jnp.where(due, sharpness, jnp.nan)}
-    return changed, told, spent.plus(jnp.where(due, pairs.hvps, 0), substeps)
+    size = jnp.linalg.norm(here.image)
+    newest = here.image / jnp.where(size > 0, size, 1)  # as `sharpened`
+    changed = {
+        "flow": tr.flow_step(problem, state.flow, here.grad, eta, substeps), "flow_sharpness": sharpness,
+        "flow_vectors": jnp.where(due, followed_by(state.flow_vectors, newest), state.flow_vectors),
+    }
+    told = {"flow.loss": here.loss, "flow.sharpness": jnp.where(due, sharpness, jnp.nan)}
+    return changed, told, spent.plus(jnp.where(due, here.hvps, 0), substeps)
+
+
+def flow_is_due(rules: Rules, step: Any) -> Any:
+    """Whether the flow's sharpness is read at this step."""
+    return (step - rules.edge_step) % rules.flow_sharpness_every == 0

@@ -53,7 +53,7 @@ def enter(
         correction=nothing, remainder=_remainder(center, eta), overlap=jnp.ones((), theta.dtype),
         predictions=tr.Predictions(*(v if form in tracking.predictions else v[:0] for form in PREDICTIONS)),
         scores=scores.fresh(clock.step),
-        flow=center.theta if tracking.flow else jnp.zeros(0, theta.dtype), flow_bases=jnp.stack([tried.start] * 2),
+        flow=center.theta if tracking.flow else jnp.zeros(0, theta.dtype), flow_vectors=jnp.stack([tried.start[0]] * 2),
         flow_sharpness=center.sharpness.astype(theta.dtype), costs=tried.costs.plus(grad_sharpness=1),
     )
     state = EdgeState(

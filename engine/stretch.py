@@ -20,19 +20,31 @@ from engine.coupled import (
     ON,
     UNSOLVED,
     Moving,
+    OnFlow,
     Plan,
     Readings,
     Rules,
     Tried,
     ahead,
-    ahead_of_flow,
+    ahead_on_flow,
     aim,
     arrive,
+    flow_is_due,
     judge,
     leave,
     stay,
 )
-from engine.curvature import Point, TaylorCenter, grad_sharpness, loss_along, measure_all, solve_at, taylor_center
+from engine.curvature import (
+    Point,
+    TaylorCenter,
+    grad_sharpness,
+    loss_along,
+    loss_and_gradient,
+    measure_all,
+    solve_at,
+    taylor_center,
+)
+from engine.glance import Glance, glance
 from engine.problem import Problem
 from engine.spec import FOLLOWED_FROM
 from engine.trajectories import Places, places
@@ -96,18 +108,18 @@ def _step(problem: Problem, plan: Plan, rules: Rules, state: Moving, alone: bool
         return judge(rules, tried, measured, dS, afresh)
 
     measured = measure_all(problem, state.theta, ahead(state), LOOSE_TOLERANCE, dtype)
-    eigen = measured[0].eigen
-    on_flow = eigen, measured[1]
+    here = None
     if state.flow.size:
-        on_flow = solve_at(problem, state.flow, ahead_of_flow(state.flow_bases), LOOSE_TOLERANCE, dtype)
-    passed = leave(problem, plan, rules, state, measured, on_flow, *_places(problem, plan, state))
+        at, u = ahead_on_flow(state, dtype)
+        here = _solved_on_flow(problem, at, u, *loss_and_gradient(problem, at))
+    passed = leave(problem, plan, rules, state, measured, here, *_places(problem, plan, state))
     if alone:
         return stay(passed)
     tried = lax.while_loop(lambda tried: ~tried.done, attempt, attempt(aim(rules, state)))
     u = tried.point.eigen.vectors[0]
     dS = lax.cond(tried.afresh, lambda: tried.dS, lambda: grad_sharpness(problem, tried.point.theta, u, dtype))
     moved, read, verdict = arrive(plan, rules, state, passed, tried, dS)
-    above = eigen.values[-1] * rules.learning_rate > FOLLOWED_FROM
+    above = measured[0].eigen.values[-1] * rules.learning_rate > FOLLOWED_FROM
     grow = above & (state.bases.shape[1] < plan.most_eigenvalues) & (verdict != DIVERGED)
     return moved, read, jnp.where(grow, GROW, verdict)
 
@@ -130,17 +142,43 @@ def one(
 ) -> tuple[Moving, Readings, Array]:
     """One step from what is `measured` at gradient descent's θ, out of functions that are compiled each for itself.
 
-    The host waits once or twice, for a projection. Without one `begun`, θ† stays where it is.
+    The host waits twice or three times, for a glance at the flow and for projections. Without one `begun`, θ† stays where it is.
     """
     dtype = plan.curvature
-    on_flow = measured[0].eigen, measured[1]
-    if state.flow.size and (int(state.step) - rules.edge_step) % rules.flow_sharpness_every == 0:
-        on_flow = solve_at(problem, state.flow, ahead_of_flow(state.flow_bases), LOOSE_TOLERANCE, dtype, wanted=1)
-    passed = leave(problem, plan, rules, state, measured, on_flow, *_places(problem, plan, state))
-    if begun is None:
+    flow = _look_on_flow(problem, rules, state, dtype)
+    places = _places(problem, plan, state)
+    tried = begun and judge(rules, begun.tried, begun.measured, begun.tried.dS, False)
+    passed = leave(problem, plan, rules, state, measured, flow and _found_on_flow(problem, *flow), *places)
+    if tried is None:
         return stay(passed)
-    tried = settle(problem, rules, judge(rules, begun.tried, begun.measured, begun.tried.dS, False), dtype)
+    tried = settle(problem, rules, tried, dtype)
     return arrive(plan, rules, state, passed, tried, _newest(problem, tried, dtype))
+
+
+def _look_on_flow(problem: Problem, rules: Rules, state: Moving, dtype: str) -> tuple[Array, Glance | OnFlow] | None:
+    """θ of the flow and what is seen there, under way: a glance where its sharpness is due."""
+    if not state.flow.size:
+        return None
+    at, u = ahead_on_flow(state, dtype)
+    if flow_is_due(rules, int(state.step)):
+        return at, glance(problem, at, u)
+    loss, grad = loss_and_gradient(problem, at)
+    return at, OnFlow(loss, grad, state.flow_sharpness, u, 0)
+
+
+def _found_on_flow(problem: Problem, at: Array, seen: Glance | OnFlow) -> OnFlow:
+    """What is known there at last: the host waits for the glance, and has the eigenpair solved for where it does not show it."""
+    if isinstance(seen, OnFlow):
+        return seen
+    if seen.shows_top(LOOSE_TOLERANCE):
+        return OnFlow(seen.loss, seen.grad, seen.sharpness, seen.image, 1)
+    return _solved_on_flow(problem, at, seen.vector, seen.loss, seen.grad, 1)
+
+
+def _solved_on_flow(problem: Problem, at: Array, u: Array, loss: Array, grad: Array, hvps: int = 0) -> OnFlow:
+    """With the eigenpair solved for from u, after so many products."""
+    pairs, images = solve_at(problem, at, jnp.stack([u, u]), LOOSE_TOLERANCE, str(at.dtype), wanted=1)
+    return OnFlow(loss, grad, pairs.sharpness, images[0], pairs.hvps + hvps)
 
 
 def settle(problem: Problem, rules: Rules, tried: Tried, dtype: str, afresh: bool = False) -> Tried:

@@ -44,17 +44,18 @@ def descend(problem: Problem, theta: Array, learning_rate: float, steps: int) ->
     return lax.fori_loop(0, steps, step, Descent(theta, blank, blank))
 
 
-def flow_step(problem: Problem, theta: Array, learning_rate: float, substeps: Array, dtype: str) -> tuple[Array, Array]:
-    """Gradient flow over time η by `substeps` equal Euler steps (the paper takes ⌈ηS⌉), and the loss at its start.
+def flow_step(problem: Problem, theta: Array, grad: Array, learning_rate: float, substeps: Array) -> Array:
+    """Gradient flow over time η by `substeps` equal Euler steps (the paper takes ⌈ηS⌉), from a θ (p,) where the gradient is `grad`.
 
-    Gradients in `dtype`, added up in θ's own format.
+    Further gradients are in the number format of this one, added up in θ's own.
     """
-    def descend(k: Array, carried: tuple[Array, Array]) -> tuple[Array, Array]:
-        at, first = carried
-        loss, grad = loss_and_gradient(problem, at.astype(dtype))
-        return at - learning_rate / substeps * grad.astype(at.dtype), jnp.where(k == 0, loss.astype(at.dtype), first)
+    def descend(at: Array, grad: Array) -> Array:
+        return at - learning_rate / substeps * grad.astype(at.dtype)
 
-    return lax.fori_loop(0, substeps, descend, (theta, jnp.zeros((), theta.dtype)))
+    def onward(_: Array, at: Array) -> Array:
+        return descend(at, loss_and_gradient(problem, at.astype(grad.dtype))[1])
+
+    return lax.fori_loop(1, substeps, onward, descend(theta, grad))
 
 
 class Residuals(NamedTuple):

@@ -1,19 +1,19 @@
 """Gradient descent with the sharpness at every step, many steps in one compiled call.
 
-A step takes gradient and Hessian–vector product together, the product along an eigenvector extrapolated from those of two and four
-steps ago: at the edge gradient descent alternates. The product gives S, the pair's residual, and by one step of power iteration the
-next eigenvector. Only where the residual asks is the eigenpair solved for.
+A step takes gradient and Hessian–vector product together (`glance`), the product along an eigenvector extrapolated from those of two
+and four steps ago: at the edge gradient descent alternates. The product gives S, the pair's residual, and by one step of power
+iteration the next eigenvector. Only where the residual asks is the eigenpair solved for.
 """
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from engine.coupled import extrapolated
 from engine.curvature import solve
 from engine.formats import jit_by_format
+from engine.glance import Glance, glance
 from engine.problem import Problem
 from engine.trajectories import DESCENT_CHUNK
 
@@ -31,18 +31,6 @@ class Watched(NamedTuple):
     readings: dict[str, Array]  # each (DESCENT_CHUNK,)
 
 
-class _Look(NamedTuple):
-    """One θ, with the product along the vector that the eigenvector is expected to be."""
-
-    loss: Array
-    grad: Array  # (p,)
-    vector: Array  # (p,) of unit length
-    image: Array  # (p,) of it under the Hessian
-    sharpness: Array
-    residual: Array
-    passes: Array
-
-
 @jit_by_format
 def descend(
     problem: Problem, theta: Array, bases: Array, learning_rate: float, steps: int, tolerance: float, means: dict[str, Problem]
@@ -55,15 +43,7 @@ def descend(
     """
     dtype, blank = theta.dtype, jnp.full(DESCENT_CHUNK, jnp.nan, theta.dtype)
 
-    def look(k: Array, state: Watched) -> _Look:
-        u = extrapolated(state.bases[k % 4], state.bases[(k + 2) % 4])[0].astype(dtype)
-        u = u / jnp.linalg.norm(u)
-        (loss, grad), (_, image) = jax.jvp(jax.value_and_grad(problem.loss), (state.theta,), (u,))
-        sharpness = u @ image
-        residual = jnp.linalg.norm(image - sharpness * u) / jnp.abs(sharpness)
-        return _Look(loss, grad, u, image, sharpness, residual, (residual <= tolerance) & (sharpness > 0))
-
-    def stepped(k: Array, state: Watched, seen: _Look, vector: Array, pair: tuple[Array, Array, Array]) -> Watched:
+    def stepped(k: Array, state: Watched, seen: Glance, vector: Array, pair: tuple[Array, Array, Array]) -> Watched:
         sharpness, residual, hvps = pair
         return Watched(
             state.theta - jnp.asarray(learning_rate, dtype) * seen.grad,
@@ -73,27 +53,28 @@ def descend(
             {name: state.readings[name].at[k].set(mean.loss(state.theta)) for name, mean in means.items()},
         )
 
-    def onward(carried: tuple[Array, Watched, _Look]) -> tuple[Array, Watched, _Look]:
+    def onward(carried: tuple[Array, Watched, Glance]) -> tuple[Array, Watched, Glance]:
         """A step, if its product suffices; else θ and the vectors stay, and what was written of the step is written anew."""
         k, state, _ = carried
-        seen = look(k, state)
-        vector = jnp.where(seen.passes, seen.image / jnp.linalg.norm(seen.image), state.bases[k % 4, 0].astype(dtype))
+        seen = glance(problem, state.theta, extrapolated(state.bases[k % 4], state.bases[(k + 2) % 4])[0].astype(dtype))
+        suffices = seen.shows_top(tolerance)
+        vector = jnp.where(suffices, seen.sharpened, state.bases[k % 4, 0].astype(dtype))
         moved = stepped(k, state, seen, vector, (seen.sharpness, seen.residual, jnp.ones((), dtype)))
-        return k + seen.passes, moved._replace(theta=jnp.where(seen.passes, moved.theta, state.theta)), seen
+        return k + suffices, moved._replace(theta=jnp.where(suffices, moved.theta, state.theta)), seen
 
-    def refined(carried: tuple[Array, Watched, _Look]) -> tuple[Array, Watched, _Look]:
+    def refined(carried: tuple[Array, Watched, Glance]) -> tuple[Array, Watched, Glance]:
         """The step whose product did not suffice, with the eigenpair solved for."""
         k, state, seen = carried
         pairs, _ = solve(problem, state.theta, seen.vector[None], tolerance)
         pair = pairs.sharpness, pairs.residuals[0], (pairs.hvps + 1).astype(dtype)
-        return k + 1, stepped(k, state, seen, pairs.vectors[0], pair), seen._replace(passes=jnp.array(True))
+        return k + 1, stepped(k, state, seen, pairs.vectors[0], pair), nothing
 
-    def stretch(carried: tuple[Array, Watched, _Look]) -> tuple[Array, Watched, _Look]:
-        carried = lax.while_loop(lambda c: (c[0] < steps) & c[2].passes, onward, carried)
-        return lax.cond(carried[2].passes, lambda c: c, refined, carried)
+    def stretch(carried: tuple[Array, Watched, Glance]) -> tuple[Array, Watched, Glance]:
+        carried = lax.while_loop(lambda c: (c[0] < steps) & c[2].shows_top(tolerance), onward, carried)
+        return lax.cond(carried[2].shows_top(tolerance), lambda c: c, refined, carried)
 
-    number = jnp.zeros((), dtype)
-    nothing = _Look(number, theta, theta, theta, number, number, jnp.array(True))
+    zero, one = jnp.zeros((), dtype), jnp.ones((), dtype)
+    nothing = Glance(zero, theta, theta, theta, sharpness=one, residual=zero)  # nothing is to be refined
     begun = Watched(theta, bases, blank, blank, blank, blank, blank, dict.fromkeys(means, blank))
     taken, state, _ = lax.while_loop(lambda c: c[0] < steps, stretch, (jnp.zeros((), int), begun, nothing))
     return state._replace(bases=jnp.roll(state.bases, -(taken % 4), axis=0))

@@ -1,0 +1,41 @@
+"""Loss, gradient and sharpness at one θ from a single pass: the gradient with its tangent along a vector that is expected to be the top
+eigenvector. The tangent is a Hessian–vector product and shares the gradient's own work; its residual says whether the vector was one.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from engine.formats import jit_by_format
+from engine.problem import Problem
+
+
+class Glance(NamedTuple):
+    """What a pass tells of θ, in θ's number format."""
+
+    loss: Array
+    grad: Array  # (p,)
+    vector: Array  # (p,) of unit length, the expected eigenvector
+    image: Array  # (p,) of it under the Hessian
+    sharpness: Array  # u·Hu
+    residual: Array  # ‖Hu−Su‖/|S|
+
+    def shows_top(self, tolerance: float) -> Array:
+        """Whether the vector is an eigenvector to this relative residual, of a positive eigenvalue."""
+        return (self.residual <= tolerance) & (self.sharpness > 0)
+
+    @property
+    def sharpened(self) -> Array:
+        """The vector one step of power iteration on, of unit length."""
+        return self.image / jnp.linalg.norm(self.image)
+
+
+@jit_by_format
+def glance(problem: Problem, theta: Array, vector: Array) -> Glance:
+    """θ seen along a vector (p,) of any length."""
+    u = vector / jnp.linalg.norm(vector)
+    (loss, grad), (_, image) = jax.jvp(jax.value_and_grad(problem.loss), (theta,), (u,))
+    sharpness = u @ image
+    return Glance(loss, grad, u, image, sharpness, jnp.linalg.norm(image - sharpness * u) / jnp.abs(sharpness))
