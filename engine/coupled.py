@@ -22,6 +22,7 @@ from engine.curvature import Eigenpairs, Point, TaylorCenter, taylor_center
 from engine.problem import Problem
 from engine.scores import Scores
 from engine.spec import PREDICTIONS
+from engine.sums import dots, norms
 
 LOOSE_TOLERANCE = 1e-3
 """Relative eigen residual asked of gradient descent and gradient flow: their eigenvalue is read, their eigenvector is not."""
@@ -143,9 +144,13 @@ def _leave(
 ) -> tuple[dict[str, Any], tr.Advance | None, Read, Array, Array]:
     point, images = measured
     center, eta, dtype = state.center, rules.learning_rate, plan.curvature
-    v = state.theta - center.theta
-    read = {
-        "step": state.step, "gd.loss": point.loss, "gd.gradient_norm": jnp.linalg.norm(point.grad),
+    lengths = {"gd.gradient_norm": point.grad}
+    if "transported" in plan.forms:
+        lengths["deviation"] = state.theta - center.theta - state.predictions.transported
+    if on_flow is not None:
+        lengths["flow.distance"] = state.flow - center.theta
+    read = dict(zip(lengths, norms(*lengths.values()), strict=True)) | {
+        "step": state.step, "gd.loss": point.loss,
         "gd.sharpness": point.eigen.sharpness, "gd.eigen_residual": point.eigen.residuals[0],
         "gd.distance": found.distance[0], "gd.x": found.x[0], "gd.y": found.y[0],
     } | {f"gd.lambda{k + 1}": point.eigen.values[k] for k in range(1, state.bases.shape[1])} | _about_center(center, state, eta)
@@ -156,8 +161,6 @@ def _leave(
         forecast = tr.forecast(center, found, loss, eta)
         scored = scores.observe(state.scores, state.step, forecast.x, found.x[0], _delta(center), rules.horizon_tolerance)
         read |= _forecast(plan.forms, forecast, state.scores, scored, state.step)
-        if "transported" in plan.forms:
-            read["deviation"] = jnp.linalg.norm(v - state.predictions.transported)
         look |= rules.host_at_loss & jnp.any(scored.lost > state.scores.lost)
         advanced = tr.predict(problem, center, state.predictions, slope, eta, dtype)
         spent = spent.plus(len(plan.forms), int("generalized" in plan.forms), int("full_cubic" in plan.forms))
@@ -169,7 +172,7 @@ def _leave(
     if on_flow is not None:
         flowed, told, spent = _flow(problem, rules, state, on_flow, spent)
         changed |= flowed
-        read |= told | {"flow.distance": jnp.linalg.norm(state.flow - center.theta)}
+        read |= told
     read |= {"cost.hvps": spent.hvps, "cost.gradients": spent.gradients, "cost.grad_sharpness": spent.grad_sharpness}
     return changed, advanced, read, look, ~jnp.isfinite(point.loss + read["gd.gradient_norm"])
 
@@ -228,9 +231,10 @@ def _judge(
     rules: Rules, tried: Tried, measured: tuple[Point, Array], dS: Array, afresh: bool | Array
 ) -> tuple[tuple[Array, ...], dict[str, Any]]:
     eta, (point, images) = rules.learning_rate, measured
-    slid, turned = tr.slide(point, images[0], dS)
+    top = tr.direction(point, dS)
+    slid, turned = tr.slide(point, top, images[0], dS)
     kept = jax.tree.map(lambda a, b: jnp.where(turned <= SLIDES, a, b), slid, point)
-    theta, (gap, along) = tr.project(kept, dS, eta)
+    theta, (gap, along) = tr.project(kept, top, dS, eta)
     within = (gap <= rules.sharpness_tolerance) & (turned <= rules.gradient_tolerance)
     done = within | (tried.taken >= rules.max_projections) | ~jnp.isfinite(gap)
     changed = {
@@ -290,10 +294,10 @@ STEADY = 2.0
 def ahead(state: Moving) -> Array:
     """A start for the eigensolver at gradient descent's θ, (k, p): what it needs no more than two products from."""
     u, last = state.center.top_eigenvector, state.bases[0]
-    x = u @ (state.theta - state.center.theta)
+    x, fro = dots((u, state.theta - state.center.theta), (state.turns[3], state.turns[2]))
     grown = x / state.swings[::2]  # in four steps, and in two
     steady = jnp.all((grown > 1 / STEADY) & (grown < STEADY))  # not where x was 0
-    steady &= state.turns[3] @ state.turns[2] < 0  # they go to and fro: with x, and not with what else lies between θ and θ†
+    steady &= fro < 0  # they go to and fro: with x, and not with what else lies between θ and θ†
     four, two = jnp.where(steady, grown, 1).astype(last.dtype)
     return last.at[0].set(u.astype(last.dtype) + 2 * two * state.turns[2] - four * state.turns[0])
 
@@ -302,7 +306,8 @@ def ahead(state: Moving) -> Array:
 def turn(vector: Array, u: Array) -> Array:
     """What gradient descent's top eigenvector (p,) differs by from that of the centre."""
     u = u.astype(vector.dtype)
-    return jnp.where(vector @ u < 0, -vector, vector) / jnp.linalg.norm(vector) - u
+    along, square = dots((vector, u), (vector, vector))
+    return vector / (jnp.where(along < 0, -1, 1) * jnp.sqrt(square)) - u
 
 
 @jax.jit

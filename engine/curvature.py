@@ -29,6 +29,7 @@ from jax import Array, lax
 from engine.errors import UserError
 from engine.formats import jit_by_format
 from engine.problem import Problem
+from engine.sums import dots, norms
 
 DENSE_UP_TO = 64
 """Parameters up to which the Hessian is formed and diagonalised."""
@@ -137,7 +138,7 @@ def _davidson(
         values, coefficients = _eigh(t + jnp.diag(jnp.where(inside, 0, below)))
         vectors, images = coefficients[:count] @ v, coefficients[:count] @ w
         remainders = images - values[:count, None] * vectors
-        residuals = jnp.linalg.norm(remainders, axis=1) / jnp.abs(values[0])
+        residuals = jnp.stack(norms(*remainders)) / jnp.abs(values[0])
         missing = residuals > tolerances
         pairs = Eigenpairs(values[:count], vectors, residuals, hvps)
         return _Basis(v, w, t, size, pairs, images, remainders[jnp.argmax(missing)], ~jnp.any(missing), jnp.array(False))
@@ -182,9 +183,9 @@ def _eigh(matrix: Array) -> tuple[Array, Array]:
 
 
 def _along_each(rows: Array, vector: Array) -> Array:
-    """rows @ vector. As sums: XLA's products on a CPU add up one after the other, which in float32 loses 3e-6 of what 2e5 numbers come
+    """rows @ vector. Not as a product: XLA's on a CPU adds up one after the other, which in float32 loses 3e-6 of what 2e5 numbers come
     to and 2e-4 of what 5e6 do, and the residual of an eigenpair would not get under that."""
-    return jnp.sum(rows * vector, axis=-1)
+    return jnp.stack(dots(*((row, vector) for row in rows)))
 
 
 def _with_row(rows: Array, k: Array, row: Array) -> Array:
@@ -198,7 +199,7 @@ def _orthonormal(start: Array, wanted: int | Array) -> Array:
     All at once (Löwdin's, which are the nearest) where the rows are as independent as the eigenvectors of the last step; else one by one.
     """
     inside = jnp.arange(len(start)) < wanted
-    gram = jax.vmap(partial(_along_each, start))(start).astype(jnp.float64)
+    gram = _gram(start).astype(jnp.float64)
     size = jnp.sqrt(jnp.diag(gram))
     weight = jnp.where(inside & (size > 0), 1 / size, 0)
     squares, axes = jnp.linalg.eigh(jnp.where(jnp.outer(inside, inside), gram * jnp.outer(weight, weight), jnp.eye(len(start))))
@@ -208,11 +209,15 @@ def _orthonormal(start: Array, wanted: int | Array) -> Array:
 
     mix = (axes / jnp.sqrt(squares)) @ axes.T * weight
 
-    def at_once() -> Array:
-        rows = mix.astype(start.dtype) @ start
-        return rows / jnp.where(inside, jnp.linalg.norm(rows, axis=1), 1)[:, None]
+    return lax.cond(squares[0] > INDEPENDENT, lambda: mix.astype(start.dtype) @ start, one_by_one)
 
-    return lax.cond(squares[0] > INDEPENDENT, at_once, one_by_one)
+
+def _gram(rows: Array) -> Array:
+    """rows @ rowsᵀ, as sums."""
+    count = len(rows)
+    upper = [(i, j) for i in range(count) for j in range(i, count)]
+    entries = jnp.stack(dots(*((rows[i], rows[j]) for i, j in upper)))
+    return entries[np.array([[upper.index((min(i, j), max(i, j))) for j in range(count)] for i in range(count)])]
 
 
 def _orthogonalise(vector: Array, basis: Array) -> tuple[Array, Array]:
@@ -331,12 +336,12 @@ def taylor_center(point: Point, dS: Array, previous_u: Array) -> TaylorCenter:
 
 @jax.jit
 def _expansion(point: Point, dS: Array, previous_u: Array) -> dict[str, Array]:
-    u = point.eigen.vectors[0].astype(point.theta.dtype)
-    u = u / jnp.linalg.norm(u)
-    u = jnp.where(u @ previous_u < 0, -u, u)
-    skew = dS @ u
+    u, grad = point.eigen.vectors[0].astype(point.theta.dtype), point.grad
+    square, before, skew, along, slope, grad_square = dots((u, u), (u, previous_u), (u, dS), (u, grad), (grad, dS), (grad, grad))
+    size = jnp.where(before < 0, -1, 1) * jnp.sqrt(square)
+    u, skew, along = u / size, skew / size, along / size
     dS_perp = dS - skew * u
     return {
-        "top_eigenvector": u, "grad_sharpness_perp": dS_perp, "alpha": -point.grad @ dS, "beta": dS_perp @ dS_perp, "skew": skew,
-        "grad_norm": jnp.linalg.norm(point.grad), "grad_along_u": point.grad @ u,
+        "top_eigenvector": u, "grad_sharpness_perp": dS_perp, "alpha": -slope, "beta": dots((dS_perp, dS_perp))[0], "skew": skew,
+        "grad_norm": jnp.sqrt(grad_square), "grad_along_u": along,
     }

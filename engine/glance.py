@@ -10,6 +10,7 @@ from jax import Array
 
 from engine.formats import jit_by_format
 from engine.problem import Problem
+from engine.sums import dots, norms
 
 
 class Glance(NamedTuple):
@@ -35,7 +36,8 @@ class Glance(NamedTuple):
 @jit_by_format
 def glance(problem: Problem, theta: Array, vector: Array) -> Glance:
     """θ seen along a vector (p,) of any length."""
-    u = vector / jnp.linalg.norm(vector)
+    u = vector / norms(vector)[0]
     (loss, grad), (_, image) = jax.jvp(jax.value_and_grad(problem.loss), (theta,), (u,))
-    sharpness = u @ image
-    return Glance(loss, grad, u, image, sharpness, jnp.linalg.norm(image - sharpness * u) / jnp.abs(sharpness))
+    (sharpness,) = dots((u, image))
+    (left,) = norms(image - sharpness * u)
+    return Glance(loss, grad, u, image, sharpness, left / jnp.abs(sharpness))

@@ -18,6 +18,7 @@ from jax import Array, lax
 from engine.curvature import Point, TaylorCenter, loss_and_gradient
 from engine.formats import jit_by_format
 from engine.problem import Problem
+from engine.sums import dots, norms
 
 DESCENT_CHUNK = 64
 """Most steps of gradient descent in one compiled call."""
@@ -58,6 +59,25 @@ def flow_step(problem: Problem, theta: Array, grad: Array, learning_rate: float,
     return lax.fori_loop(1, substeps, onward, descend(theta, grad))
 
 
+class Direction(NamedTuple):
+    """The top eigenvector at a point, and ∇S split by it, in θ's number format."""
+
+    u: Array  # (p,) of unit length in it
+    skew: Array  # () ∇S·u
+    dS_perp: Array  # (p,) ∇S⊥
+    along: Array  # () ∇L·u
+    size: Array  # () of u as it was found
+
+
+def direction(point: Point, dS: Array) -> Direction:
+    """That of a measured point, with ∇S there or nearby."""
+    u = point.eigen.vectors[0].astype(point.theta.dtype)
+    square, skew, along = dots((u, u), (u, dS), (u, point.grad))
+    size = jnp.sqrt(square)
+    u, skew = u / size, skew / size
+    return Direction(u, skew, dS - skew * u, along / size, size)
+
+
 class Residuals(NamedTuple):
     """How far a point is from the stable set M: both vanish on it."""
 
@@ -72,17 +92,14 @@ class Projection(NamedTuple):
     residuals: Residuals  # of the point
 
 
-@jax.jit
-def project(point: Point, dS: Array, learning_rate: float) -> Projection:
+def project(point: Point, top: Direction, dS: Array, learning_rate: float) -> Projection:
     """θ − max(0, S−2/η)·∇S⊥/‖∇S⊥‖² − u(u·∇L)/S; the gap counts when negative too where α = −∇L·∇S > 0.
 
     There the constraint pushes, and a trajectory slides along S = 2/η.
     """
-    u = point.eigen.vectors[0].astype(point.theta.dtype)
-    u = u / jnp.linalg.norm(u)
-    dS_perp = dS - u * (u @ dS)
-    alpha, beta, norm, along = -point.grad @ dS, dS_perp @ dS_perp, jnp.linalg.norm(point.grad), point.grad @ u
-    return _landed(point.theta, u, point.eigen.sharpness, dS_perp, alpha, beta, norm, along, learning_rate)
+    u, dS_perp = top.u, top.dS_perp
+    slope, beta, square, along = dots((point.grad, dS), (dS_perp, dS_perp), (point.grad, point.grad), (point.grad, u))
+    return _landed(point.theta, u, point.eigen.sharpness, dS_perp, -slope, beta, jnp.sqrt(square), along, learning_rate)
 
 
 def project_center(center: TaylorCenter, learning_rate: float) -> Projection:
@@ -103,7 +120,7 @@ def _landed(
     return Projection(landed, Residuals(jnp.abs(gap) * learning_rate / 2, jnp.abs(along) / jnp.where(norm == 0, 1, norm)))
 
 
-def slide(point: Point, image: Array, dS: Array) -> tuple[Point, Array]:
+def slide(point: Point, top: Direction, image: Array, dS: Array) -> tuple[Point, Array]:
     """The point moved along u to where ∇L·u = 0, and how far u turns over that way d: |d|‖∇S⊥‖/S.
 
     What is known there moves by Taylor's formula and costs nothing: with `image` = Hu = Su + r (p,), ∇L gains dHu + ½d²∇S,
@@ -111,22 +128,19 @@ def slide(point: Point, image: Array, dS: Array) -> tuple[Point, Array]:
     way is one.
     """
     dtype = point.theta.dtype
-    u, sharpness = point.eigen.vectors[0].astype(dtype), point.eigen.sharpness.astype(dtype)
-    size = jnp.linalg.norm(u)
-    u, image = u / size, image.astype(dtype) / size
-    along, skew = u @ point.grad, dS @ u
+    (u, skew, dS_perp, along, size), sharpness = top, point.eigen.sharpness.astype(dtype)
+    image = image.astype(dtype) / size
     d = -along / sharpness
     d = -(along + d**2 / 2 * skew) / sharpness
     eigen = point.eigen
     values = eigen.values.at[0].add((d * skew).astype(eigen.values.dtype))
-    dS_perp = dS - skew * u
-    left = jnp.linalg.norm(image - sharpness * u + d * dS_perp) / jnp.abs(sharpness)
+    left, turning = (length / jnp.abs(sharpness) for length in norms(image - sharpness * u + d * dS_perp, dS_perp))
     moved = Point(
         point.theta + d * u, point.loss + along * d + sharpness * d**2 / 2 + skew * d**3 / 6,
         point.grad + d * image + d**2 / 2 * dS,
         eigen._replace(values=values, residuals=eigen.residuals.at[0].set(left.astype(eigen.residuals.dtype))),
     )
-    return moved, jnp.abs(d / sharpness) * jnp.linalg.norm(dS_perp)
+    return moved, jnp.abs(d) * turning
 
 
 @jax.jit
@@ -146,7 +160,7 @@ class Displacement(NamedTuple):
 
 def displacement(v: Array, center: TaylorCenter) -> Displacement:
     """x = u·v and y = ∇S⊥·v of a displacement v (p,) = θ − θ†, as in (3): a length in parameter space, and a sharpness."""
-    return Displacement(center.top_eigenvector @ v, center.grad_sharpness_perp @ v)
+    return Displacement(*dots((center.top_eigenvector, v), (center.grad_sharpness_perp, v)))
 
 
 class Predictions(NamedTuple):
@@ -180,12 +194,12 @@ class Places(NamedTuple):
 @jax.jit
 def places(center: TaylorCenter, v: Array, predictions: Predictions) -> Places:
     """The true displacement v (p,) first, then the predictions in their order."""
-    followed = [k for k, w in enumerate((v, *predictions)) if w.size]
-    every = jnp.stack([(v, *predictions)[k] for k in followed])
-    found = jnp.linalg.norm(every, axis=1), every @ center.top_eigenvector, every @ center.grad_sharpness_perp
+    u, dS_perp = center.top_eigenvector, center.grad_sharpness_perp
+    every = (v, *predictions)
+    found = iter(dots(*(pair for w in every if w.size for pair in ((w, w), (w, u), (w, dS_perp)))))
     missing = jnp.full((), jnp.nan, v.dtype)
-    distance, x, y = (jnp.stack([part[followed.index(k)] if k in followed else missing for k in range(5)]) for part in found)
-    return Places(distance, x, y, center.theta + x[1] * center.top_eigenvector)
+    square, x, y = jnp.stack([next(found) if w.size else missing for w in every for _ in range(3)]).reshape(-1, 3).T
+    return Places(jnp.sqrt(square), x, y, center.theta + x[1] * u)
 
 
 @jax.jit
@@ -225,17 +239,14 @@ def predict(
     eta, u, dS_perp, delta_squared = learning_rate, center.top_eigenvector, center.grad_sharpness_perp, center.delta_squared
     followed = {form: v for form, v in predictions._asdict().items() if v.size}
 
-    def orthogonal(w: Array) -> Array:
-        return w - u * (u @ w)
-
-    tangents = [orthogonal(v) if form in ALONG else v for form, v in followed.items()]
+    places = [displacement(v, center) for v in followed.values()]
+    tangents = [v - x * u if form in ALONG else v for (form, v), (x, _) in zip(followed.items(), places, strict=True)]
     _, product = jax.linearize(problem.gradient, center.theta.astype(dtype))
     images = lax.map(product, jnp.stack(tangents).astype(dtype)).astype(u.dtype)  # a map: one product to compile
     moved, along = dict[str, Array](), dict[str, Array]()
-    for (form, v), tangent, image in zip(followed.items(), tangents, images, strict=True):
-        x, y = displacement(v, center)
+    for (form, v), (x, y), tangent, image in zip(followed.items(), places, tangents, images, strict=True):
         if form in ALONG:
-            moved[form] = tangent - eta * orthogonal(image) + eta * (delta_squared - x**2) / 2 * dS_perp
+            moved[form] = tangent - eta * (image - u * (u @ image)) + eta * (delta_squared - x**2) / 2 * dS_perp
             along[form] = (1 - eta * y) * x - eta * slope if form == "generalized" else -(1 + eta * y) * x
         elif form == "code":
             moved[form] = v - eta * (image + (x**2 - delta_squared) / 2 * dS_perp + x * y * u)
