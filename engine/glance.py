@@ -5,7 +5,6 @@ eigenvector. The tangent is a Hessian–vector product and shares the gradient's
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 
 from engine.formats import jit_by_format
@@ -18,8 +17,10 @@ class Glance(NamedTuple):
 
     loss: Array
     grad: Array  # (p,)
+    grad_norm: Array
     vector: Array  # (p,) of unit length, the expected eigenvector
     image: Array  # (p,) of it under the Hessian
+    image_norm: Array
     sharpness: Array  # u·Hu
     residual: Array  # ‖Hu−Su‖/|S|
 
@@ -30,7 +31,7 @@ class Glance(NamedTuple):
     @property
     def sharpened(self) -> Array:
         """The vector one step of power iteration on, of unit length."""
-        return self.image / jnp.linalg.norm(self.image)
+        return self.image / self.image_norm
 
 
 @jit_by_format
@@ -39,5 +40,5 @@ def glance(problem: Problem, theta: Array, vector: Array) -> Glance:
     u = vector / norms(vector)[0]
     (loss, grad), (_, image) = jax.jvp(jax.value_and_grad(problem.loss), (theta,), (u,))
     (sharpness,) = dots((u, image))
-    (left,) = norms(image - sharpness * u)
-    return Glance(loss, grad, u, image, sharpness, left / jnp.abs(sharpness))
+    left, grad_norm, image_norm = norms(image - sharpness * u, grad, image)
+    return Glance(loss, grad, grad_norm, u, image, image_norm, sharpness, left / abs(sharpness))

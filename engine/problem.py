@@ -16,6 +16,7 @@ import numpy as np
 from jax import Array, lax
 
 from engine import spec as specs
+from engine.apart import take_apart
 from engine.errors import UserError
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def learning(part: specs.Network, seed: int) -> Learning:
 
     dataset = data.load(part.data)
     model = models.build(part.model, dataset, part.rematerialize)
-    theta, restore = flatten(model.init(jax.random.key(seed)))
+    theta, restore = flatten(model.init(jax.random.key(seed)), part.rematerialize)
 
     def outputs(theta: Array, inputs: Array) -> Array:
         return model.apply(restore(theta), inputs)
@@ -207,14 +208,18 @@ def _batches(inputs: np.ndarray, targets: np.ndarray, size: int, devices: tuple[
     return shaped(inputs[index]), shaped(targets[index]), shaped(weights)
 
 
-def flatten(tree: Any) -> tuple[Array, Callable[[Array], Any]]:
-    """The leaves of a tree of parameters as one float64 vector, and the way back, which keeps the vector's format."""
+def flatten(tree: Any, sparing: bool = False) -> tuple[Array, Callable[[Array], Any]]:
+    """The leaves of a tree of parameters as one float64 vector, and the way back, which keeps the vector's format.
+
+    `sparing` puts memory first: layers that are computed again need less where jax itself takes the vector apart.
+    """
     leaves, structure = jax.tree.flatten(tree)
     shapes = [leaf.shape for leaf in leaves]
-    sizes = [math.prod(shape) for shape in shapes]
+    sizes = tuple(math.prod(shape) for shape in shapes)
+    split = lax.split if sparing or jax.default_backend() != "cpu" else take_apart
 
     def restore(theta: Array) -> Any:
-        parts = lax.split(theta, sizes)  # its derivative puts the parts together, where that of a slice pads it and adds
+        parts = split(theta, sizes)
         return jax.tree.unflatten(structure, [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)])
 
     return jnp.asarray(np.concatenate([np.ravel(leaf) for leaf in leaves], dtype=np.float64)), restore

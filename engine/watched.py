@@ -48,7 +48,7 @@ def descend(
         return Watched(
             state.theta - jnp.asarray(learning_rate, dtype) * seen.grad,
             lax.dynamic_update_index_in_dim(state.bases, vector[None].astype(state.bases.dtype), k % 4, 0),
-            state.losses.at[k].set(seen.loss), state.gradient_norms.at[k].set(jnp.linalg.norm(seen.grad)),
+            state.losses.at[k].set(seen.loss), state.gradient_norms.at[k].set(seen.grad_norm),
             state.sharpness.at[k].set(sharpness), state.residuals.at[k].set(residual), state.hvps.at[k].set(hvps),
             {name: state.readings[name].at[k].set(mean.loss(state.theta)) for name, mean in means.items()},
         )
@@ -74,7 +74,7 @@ def descend(
         return lax.cond(carried[2].shows_top(tolerance), lambda c: c, refined, carried)
 
     zero, one = jnp.zeros((), dtype), jnp.ones((), dtype)
-    nothing = Glance(zero, theta, theta, theta, sharpness=one, residual=zero)  # nothing is to be refined
+    nothing = Glance(zero, theta, zero, theta, theta, one, sharpness=one, residual=zero)  # nothing is to be refined
     begun = Watched(theta, bases, blank, blank, blank, blank, blank, dict.fromkeys(means, blank))
     taken, state, _ = lax.while_loop(lambda c: c[0] < steps, stretch, (jnp.zeros((), int), begun, nothing))
     return state._replace(bases=jnp.roll(state.bases, -(taken % 4), axis=0))

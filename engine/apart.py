@@ -1,0 +1,48 @@
+"""A vector taken apart, as a step of its own to jax: its derivative puts the parts together one by one.
+
+That of `lax.split` is a concatenation. XLA fuses what makes the parts into it, sums over examples too: one loop over the whole vector
+that has every part to load, behind a mask, at every number. On a CPU it takes 0.3 to 7 ms for 2e5 numbers, by where in memory the
+parts happen to lie; written one after the other they take 0.2.
+"""
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+
+def take_apart(vector: Array, sizes: tuple[int, ...]) -> Sequence[Array]:
+    """The parts of a vector, of these sizes, one after the other."""
+    return _apart.bind(vector, sizes=sizes)
+
+
+def _split(vector: Array, *, sizes: tuple[int, ...]) -> Sequence[Array]:
+    return lax.split(vector, sizes, axis=vector.ndim - 1)
+
+
+def _together(parts: list[Any], vector: Any, *, sizes: tuple[int, ...]) -> list[Any]:
+    """The transpose: parts in their places, zeros where there is none."""
+    whole = jnp.zeros(vector.aval.shape, vector.aval.dtype)
+    places = [*accumulate(sizes, initial=0)]
+    for k in sorted(range(len(sizes)), key=sizes.__getitem__, reverse=True):  # XLA makes of the first one a loop over the whole vector
+        if type(parts[k]) is not ad.Zero:
+            whole = lax.dynamic_update_slice_in_dim(whole, parts[k], places[k], whole.ndim - 1)
+    return [whole]
+
+
+def _batched(operands: tuple[Array], axes: tuple[int], *, sizes: tuple[int, ...]) -> tuple[list[Array], list[int]]:
+    return _apart.bind(jnp.moveaxis(operands[0], axes[0], 0), sizes=sizes), [0] * len(sizes)
+
+
+_apart = Primitive("take_apart")
+_apart.multiple_results = True
+_apart.def_impl(jax.jit(_split, static_argnames="sizes"))
+_apart.def_abstract_eval(lambda vector, *, sizes: [vector.update(shape=(*vector.shape[:-1], size)) for size in sizes])
+ad.deflinear2(_apart, _together)
+batching.primitive_batchers[_apart] = _batched
+mlir.register_lowering(_apart, mlir.lower_fun(_split, multiple_results=True))
