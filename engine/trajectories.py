@@ -40,7 +40,7 @@ def descend(problem: Problem, theta: Array, learning_rate: float, steps: int) ->
     def step(k: Array, state: Descent) -> Descent:
         loss, grad = jax.value_and_grad(problem.loss)(state.theta)
         moved = state.theta - jnp.asarray(learning_rate, theta.dtype) * grad
-        return Descent(moved, state.losses.at[k].set(loss), state.gradient_norms.at[k].set(jnp.linalg.norm(grad)))
+        return Descent(moved, state.losses.at[k].set(loss), state.gradient_norms.at[k].set(norms(grad)[0]))
 
     return lax.fori_loop(0, steps, step, Descent(theta, blank, blank))
 
