@@ -24,7 +24,7 @@ class Glance(NamedTuple):
     sharpness: Array  # u·Hu
     residual: Array  # ‖Hu−Su‖/|S|
 
-    def shows_top(self, tolerance: float) -> Array:
+    def shows_eigenpair(self, tolerance: float) -> Array:
         """Whether the vector is an eigenvector to this relative residual, of a positive eigenvalue."""
         return (self.residual <= tolerance) & (self.sharpness > 0)
 

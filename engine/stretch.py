@@ -170,7 +170,7 @@ def _found_on_flow(problem: Problem, at: Array, seen: Glance | OnFlow) -> OnFlow
     """What is known there at last: the host waits for the glance, and has the eigenpair solved for where it does not show it."""
     if isinstance(seen, OnFlow):
         return seen
-    if seen.shows_top(LOOSE_TOLERANCE):
+    if seen.shows_eigenpair(LOOSE_TOLERANCE):
         return OnFlow(seen.loss, seen.grad, seen.sharpness, seen.image, 1)
     return _solved_on_flow(problem, at, seen.vector, seen.loss, seen.grad, 1)
 

@@ -57,7 +57,7 @@ def descend(
         """A step, if its product suffices; else θ and the vectors stay, and what was written of the step is written anew."""
         k, state, _ = carried
         seen = glance(problem, state.theta, extrapolated(state.bases[k % 4], state.bases[(k + 2) % 4])[0].astype(dtype))
-        suffices = seen.shows_top(tolerance)
+        suffices = seen.shows_eigenpair(tolerance)
         vector = jnp.where(suffices, seen.sharpened, state.bases[k % 4, 0].astype(dtype))
         moved = stepped(k, state, seen, vector, (seen.sharpness, seen.residual, jnp.ones((), dtype)))
         return k + suffices, moved._replace(theta=jnp.where(suffices, moved.theta, state.theta)), seen
@@ -70,8 +70,8 @@ def descend(
         return k + 1, stepped(k, state, seen, pairs.vectors[0], pair), nothing
 
     def stretch(carried: tuple[Array, Watched, Glance]) -> tuple[Array, Watched, Glance]:
-        carried = lax.while_loop(lambda c: (c[0] < steps) & c[2].shows_top(tolerance), onward, carried)
-        return lax.cond(carried[2].shows_top(tolerance), lambda c: c, refined, carried)
+        carried = lax.while_loop(lambda c: (c[0] < steps) & c[2].shows_eigenpair(tolerance), onward, carried)
+        return lax.cond(carried[2].shows_eigenpair(tolerance), lambda c: c, refined, carried)
 
     zero, one = jnp.zeros((), dtype), jnp.ones((), dtype)
     nothing = Glance(zero, theta, zero, theta, theta, one, sharpness=one, residual=zero)  # nothing is to be refined
