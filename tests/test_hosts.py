@@ -276,13 +276,12 @@ class Service:
     ([{1: "4", 2: "5", 3: "4"}, {1: "5", 2: "6", 3: "5"}], "another process is gone"),
 ])  # fmt: skip
 def test_who_gives_no_sign_of_life_is_gone(looks, words, monkeypatch):
-    for name in ("GONE_SECONDS", "ALL_GONE_SECONDS", "BEAT_SECONDS"):
-        monkeypatch.setattr(meeting, name, 0.01)
     service = Service(*looks)
     monkeypatch.setattr(meeting, "_service", lambda: service)
     pulse = meeting.Pulse(Group("n1:4000", 4, 0), pytest.fail)
-    pulse.stop()
-    monkeypatch.setattr(pulse, "_listen", lambda: None)
+    pulse.stop()  # before its first beat, which would take a look
+    for name, seconds in {"GONE_SECONDS": 0.3, "ALL_GONE_SECONDS": 0.3, "BEAT_SECONDS": 0.01}.items():
+        monkeypatch.setattr(meeting, name, seconds)
     assert pulse.who_is_gone() == words
     assert service.told == {f"{meeting.GONE}0": words}
 
