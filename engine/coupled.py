@@ -18,7 +18,7 @@ from jax import Array
 
 from engine import scores
 from engine import trajectories as tr
-from engine.curvature import Eigenpairs, Point, TaylorCenter, taylor_center
+from engine.curvature import Eigenpairs, Point, TaylorCenter, direction, taylor_center
 from engine.problem import Problem
 from engine.scores import Scores
 from engine.spec import PREDICTIONS
@@ -110,7 +110,7 @@ class OnFlow(NamedTuple):
     loss: Array
     grad: Array  # (p,) in the number format of the curvature
     sharpness: Array
-    image: Array  # (p,) of its eigenvector under the Hessian
+    vector: Array  # (p,) its eigenvector, `sharpened`
     hvps: Any
 
 
@@ -231,7 +231,7 @@ def _judge(
     rules: Rules, tried: Tried, measured: tuple[Point, Array], dS: Array, afresh: bool | Array
 ) -> tuple[tuple[Array, ...], dict[str, Any]]:
     eta, (point, images) = rules.learning_rate, measured
-    top = tr.direction(point, dS)
+    top = direction(point, dS)
     slid, turned = tr.slide(point, top, images[0], dS)
     kept = jax.tree.map(lambda a, b: jnp.where(turned <= SLIDES, a, b), slid, point)
     theta, (gap, along) = tr.project(kept, top, dS, eta)
@@ -374,11 +374,9 @@ def _flow(problem: Problem, rules: Rules, state: Moving, here: OnFlow, spent: Co
     eta, due = rules.learning_rate, flow_is_due(rules, state.step)
     sharpness = jnp.where(due, here.sharpness.astype(state.flow.dtype), state.flow_sharpness)
     substeps = jnp.where(jnp.isfinite(sharpness), jnp.maximum(1, jnp.ceil(eta * sharpness)), 1).astype(int)
-    size = jnp.linalg.norm(here.image)
-    newest = here.image / jnp.where(size > 0, size, 1)  # as `sharpened`
     changed = {
         "flow": tr.flow_step(problem, state.flow, here.grad, eta, substeps), "flow_sharpness": sharpness,
-        "flow_vectors": jnp.where(due, followed_by(state.flow_vectors, newest), state.flow_vectors),
+        "flow_vectors": jnp.where(due, followed_by(state.flow_vectors, here.vector), state.flow_vectors),
     }
     told = {"flow.loss": here.loss, "flow.sharpness": jnp.where(due, sharpness, jnp.nan)}
     return changed, told, spent.plus(jnp.where(due, here.hvps, 0), substeps)

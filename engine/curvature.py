@@ -214,10 +214,7 @@ def _orthonormal(start: Array, wanted: int | Array) -> Array:
 
 def _gram(rows: Array) -> Array:
     """rows @ rowsᵀ, as sums."""
-    count = len(rows)
-    upper = [(i, j) for i in range(count) for j in range(i, count)]
-    entries = jnp.stack(dots(*((rows[i], rows[j]) for i, j in upper)))
-    return entries[np.array([[upper.index((min(i, j), max(i, j))) for j in range(count)] for i in range(count)])]
+    return jnp.stack(dots(*((a, b) for a in rows for b in rows))).reshape(len(rows), -1)
 
 
 def _orthogonalise(vector: Array, basis: Array) -> tuple[Array, Array]:
@@ -298,6 +295,25 @@ def _grad_sharpness(problem: Problem, theta: Array, u: Array, curvature_dtype: s
     return problem.grad_sharpness(theta.astype(curvature_dtype), u).astype(theta.dtype)
 
 
+class Direction(NamedTuple):
+    """The top eigenvector at a point, and ∇S split by it, in θ's number format."""
+
+    u: Array  # (p,) of unit length in it
+    skew: Array  # () ∇S·u
+    dS_perp: Array  # (p,) ∇S⊥
+    along: Array  # () ∇L·u
+    size: Array  # () of u as it was found
+
+
+def direction(point: Point, dS: Array) -> Direction:
+    """That of a measured point, with ∇S there or nearby."""
+    u = point.eigen.vectors[0].astype(point.theta.dtype)
+    square, skew, along = dots((u, u), (u, dS), (u, point.grad))
+    size = jnp.sqrt(square)
+    u, skew = u / size, skew / size
+    return Direction(u, skew, dS - skew * u, along / size, size)
+
+
 class TaylorCenter(NamedTuple):
     """A point θ† of the constrained trajectory with the expansion of the loss about it, in θ's number format."""
 
@@ -336,12 +352,10 @@ def taylor_center(point: Point, dS: Array, previous_u: Array) -> TaylorCenter:
 
 @jax.jit
 def _expansion(point: Point, dS: Array, previous_u: Array) -> dict[str, Array]:
-    u, grad = point.eigen.vectors[0].astype(point.theta.dtype), point.grad
-    square, before, skew, along, slope, grad_square = dots((u, u), (u, previous_u), (u, dS), (u, grad), (grad, dS), (grad, grad))
-    size = jnp.where(before < 0, -1, 1) * jnp.sqrt(square)
-    u, skew, along = u / size, skew / size, along / size
-    dS_perp = dS - skew * u
+    top, grad = direction(point, dS), point.grad
+    before, slope, beta, square = dots((top.u, previous_u), (grad, dS), (top.dS_perp, top.dS_perp), (grad, grad))
+    sign = jnp.where(before < 0, -1, 1)
     return {
-        "top_eigenvector": u, "grad_sharpness_perp": dS_perp, "alpha": -slope, "beta": dots((dS_perp, dS_perp))[0], "skew": skew,
-        "grad_norm": jnp.sqrt(grad_square), "grad_along_u": along,
+        "top_eigenvector": sign * top.u, "grad_sharpness_perp": top.dS_perp, "alpha": -slope, "beta": beta, "skew": sign * top.skew,
+        "grad_norm": jnp.sqrt(square), "grad_along_u": sign * top.along,
     }

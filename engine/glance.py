@@ -19,19 +19,13 @@ class Glance(NamedTuple):
     grad: Array  # (p,)
     grad_norm: Array
     vector: Array  # (p,) of unit length, the expected eigenvector
-    image: Array  # (p,) of it under the Hessian
-    image_norm: Array
+    sharpened: Array  # (p,) it one step of power iteration on: Hu of unit length
     sharpness: Array  # u·Hu
     residual: Array  # ‖Hu−Su‖/|S|
 
     def shows_eigenpair(self, tolerance: float) -> Array:
         """Whether the vector is an eigenvector to this relative residual, of a positive eigenvalue."""
         return (self.residual <= tolerance) & (self.sharpness > 0)
-
-    @property
-    def sharpened(self) -> Array:
-        """The vector one step of power iteration on, of unit length."""
-        return self.image / self.image_norm
 
 
 @jit_by_format
@@ -41,4 +35,4 @@ def glance(problem: Problem, theta: Array, vector: Array) -> Glance:
     (loss, grad), (_, image) = jax.jvp(jax.value_and_grad(problem.loss), (theta,), (u,))
     (sharpness,) = dots((u, image))
     left, grad_norm, image_norm = norms(image - sharpness * u, grad, image)
-    return Glance(loss, grad, grad_norm, u, image, image_norm, sharpness, left / abs(sharpness))
+    return Glance(loss, grad, grad_norm, u, image / image_norm, sharpness, left / abs(sharpness))

@@ -32,6 +32,7 @@ from engine.coupled import (
     flow_is_due,
     judge,
     leave,
+    sharpened,
     stay,
 )
 from engine.curvature import (
@@ -171,14 +172,14 @@ def _found_on_flow(problem: Problem, at: Array, seen: Glance | OnFlow) -> OnFlow
     if isinstance(seen, OnFlow):
         return seen
     if seen.shows_eigenpair(LOOSE_TOLERANCE):
-        return OnFlow(seen.loss, seen.grad, seen.sharpness, seen.image, 1)
+        return OnFlow(seen.loss, seen.grad, seen.sharpness, seen.sharpened, 1)
     return _solved_on_flow(problem, at, seen.vector, seen.loss, seen.grad, 1)
 
 
 def _solved_on_flow(problem: Problem, at: Array, u: Array, loss: Array, grad: Array, hvps: int = 0) -> OnFlow:
     """With the eigenpair solved for from u, after so many products."""
     pairs, images = solve_at(problem, at, jnp.stack([u, u]), LOOSE_TOLERANCE, str(at.dtype), wanted=1)
-    return OnFlow(loss, grad, pairs.sharpness, images[0], pairs.hvps + hvps)
+    return OnFlow(loss, grad, pairs.sharpness, sharpened(pairs, images)[0], pairs.hvps + hvps)
 
 
 def settle(problem: Problem, rules: Rules, tried: Tried, dtype: str, afresh: bool = False) -> Tried:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from engine.curvature import Point, TaylorCenter, loss_and_gradient
+from engine.curvature import Direction, Point, TaylorCenter, loss_and_gradient
 from engine.formats import jit_by_format
 from engine.problem import Problem
 from engine.sums import dots, norms
@@ -57,25 +57,6 @@ def flow_step(problem: Problem, theta: Array, grad: Array, learning_rate: float,
         return descend(at, loss_and_gradient(problem, at.astype(grad.dtype))[1])
 
     return lax.fori_loop(1, substeps, onward, descend(theta, grad))
-
-
-class Direction(NamedTuple):
-    """The top eigenvector at a point, and ∇S split by it, in θ's number format."""
-
-    u: Array  # (p,) of unit length in it
-    skew: Array  # () ∇S·u
-    dS_perp: Array  # (p,) ∇S⊥
-    along: Array  # () ∇L·u
-    size: Array  # () of u as it was found
-
-
-def direction(point: Point, dS: Array) -> Direction:
-    """That of a measured point, with ∇S there or nearby."""
-    u = point.eigen.vectors[0].astype(point.theta.dtype)
-    square, skew, along = dots((u, u), (u, dS), (u, point.grad))
-    size = jnp.sqrt(square)
-    u, skew = u / size, skew / size
-    return Direction(u, skew, dS - skew * u, along / size, size)
 
 
 class Residuals(NamedTuple):

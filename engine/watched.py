@@ -73,8 +73,8 @@ def descend(
         carried = lax.while_loop(lambda c: (c[0] < steps) & c[2].shows_eigenpair(tolerance), onward, carried)
         return lax.cond(carried[2].shows_eigenpair(tolerance), lambda c: c, refined, carried)
 
-    zero, one = jnp.zeros((), dtype), jnp.ones((), dtype)
-    nothing = Glance(zero, theta, zero, theta, theta, one, sharpness=one, residual=zero)  # nothing is to be refined
+    zero = jnp.zeros((), dtype)
+    nothing = Glance(zero, theta, zero, theta, theta, sharpness=zero + 1, residual=zero)  # nothing is to be refined
     begun = Watched(theta, bases, blank, blank, blank, blank, blank, dict.fromkeys(means, blank))
     taken, state, _ = lax.while_loop(lambda c: c[0] < steps, stretch, (jnp.zeros((), int), begun, nothing))
     return state._replace(bases=jnp.roll(state.bases, -(taken % 4), axis=0))

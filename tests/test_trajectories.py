@@ -8,7 +8,7 @@ import pytest
 
 from engine import coupled, edge, stretch
 from engine import trajectories as tr
-from engine.curvature import Eigenpairs, Point, grad_sharpness
+from engine.curvature import Eigenpairs, Point, direction, grad_sharpness
 from engine.experiment import Experiment
 
 from small import chebyshev_spec, dense_hessian, rows, toy_spec
@@ -107,7 +107,7 @@ def test_what_is_known_at_a_point_slides_with_it_to_third_order(at_the_edge):
         pairs = Eigenpairs(jnp.asarray(values[::-1][:2]), jnp.asarray(vectors.T[::-1][:2]), jnp.zeros(2), jnp.array(0))
         point = Point(theta, problem.loss(theta), problem.gradient(theta), pairs)
         dS = grad_sharpness(problem, theta, pairs.vectors[0], "float64")
-        slid, turn = tr.slide(point, tr.direction(point, dS), pairs.values[0] * pairs.vectors[0], dS)
+        slid, turn = tr.slide(point, direction(point, dS), pairs.values[0] * pairs.vectors[0], dS)
         there, first = dense_hessian(problem, slid.theta), pairs.vectors[0]
         residual = np.linalg.norm(there @ first - (first @ there @ first) * first)
         assert abs(first @ problem.gradient(slid.theta)) < 1e-7
@@ -129,7 +129,7 @@ def test_the_projection_removes_the_linearised_excess():
     moved = theta.at[0].set(0.0).at[1].set(3.0)  # S = 2/η + 3
     point = measure(problem, moved, random_start(0, 0, 2, 3, "float64"), 1e-8, "float64")
     dS = jnp.array([0.0, 1.0, 0.0])
-    landed = tr.project(point, tr.direction(point, dS), dS, 0.01)
+    landed = tr.project(point, direction(point, dS), dS, 0.01)
     np.testing.assert_allclose(landed.theta, [0, 0, 0], atol=1e-12)
     np.testing.assert_allclose(landed.residuals.sharpness, 3 * 0.01 / 2, rtol=1e-12)
 
