@@ -56,8 +56,10 @@ COUPLED = (
     Column("constrained.gamma", "γ", "alignment of −∇L with ∇S⊥", "", "γ_t = α/(‖∇L‖‖∇S⊥‖)", "Assumption 3"),
     Column("constrained.gradient_norm", "‖∇L†‖", "gradient norm at θ†", "", "‖∇L(θ†_t)‖", "Section 5"),
     Column("constrained.skew", "∇S·u", "cubic term along the top eigenvector", "", "∇S·u = ∇³L(u,u,u) at θ†", "Theorem 1"),
-    Column("constrained.sharpness_gap", "|S−2/η|", "distance of S(θ†) from the threshold", "", "|S(θ†) − 2/η|",
-           "Definition 4"),
+    Column("constrained.sharpness_gap", "|S−2/η|", "distance of S(θ†) from the threshold where that holds θ† back, 0 where it is slack",
+           "", "|S(θ†) − 2/η|", "Section 3"),
+    Column("constrained.active", "n", "directions in which S ≤ 2/η holds θ† back: 1, or 0 where it is slack", "",
+           "1 where the multiplier of the projection is positive", "Section 3"),
     Column("constrained.gradient_along_u", "|∇L·u|", "gradient left along the top eigenvector at θ†", "", "|∇L(θ†)·u|",
            "Definition 4"),
     Column("constrained.eigen_residual", "r(θ†)", "relative residual of the top eigenpair at θ†", "", "‖Hu−Su‖/S", "eos"),
@@ -155,12 +157,14 @@ UNROLLED = (
 def predicted(form: str) -> tuple[Column, ...]:
     """The columns of one form of the predicted dynamics."""
     words, source = PREDICTION_WORDS[form]
-    loss = "L(θ†) + F(x⋆)" if form == "generalized" else "L(θ†) + x⋆²/η"
+    loss, sharpness, theorem = "L(θ†) + x⋆²/η", "S(θ†) + y⋆ + (∇S·u)x⋆", "Theorem 1"
+    if form == "generalized":
+        loss, sharpness, theorem = "L(θ†) + F(x⋆)", "F''(x⋆) + y⋆", "Appendix F"
     return (
         Column(f"{form}.x", "x⋆", f"{words}: oscillation", "", "x⋆ = u·v⋆", source),
         Column(f"{form}.y", "y⋆", f"{words}: change of sharpness", "", "y⋆ = ∇S⊥·v⋆", source),
-        Column(f"{form}.loss", "L⋆", f"{words}: training loss", "", loss, "Theorem 1"),
-        Column(f"{form}.sharpness", "S⋆", f"{words}: sharpness", "", "S(θ†) + y⋆ + (∇S·u)x⋆", "Theorem 1"),
+        Column(f"{form}.loss", "L⋆", f"{words}: training loss", "", loss, theorem),
+        Column(f"{form}.sharpness", "S⋆", f"{words}: sharpness", "", sharpness, theorem),
         Column(f"{form}.correlation", "corr", f"{words}: correlation of |x⋆| with |x| since the last anchor", "",
                "corr(|x⋆|, |x|)", "eos"),
         Column(f"{form}.horizon", "h", f"{words}: steps since the last anchor until it left its tolerance", "steps",

@@ -17,7 +17,7 @@ from engine import trajectories as tr
 from engine.approach import Curves, Progress, Setup, diverged, loss_goal
 from engine.control import AnyEvent
 from engine.coupled import HOPELESS, LOOSE_TOLERANCE, Moving, Plan, Rules
-from engine.curvature import Eigenpairs, Point, TaylorCenter, forms_hessian, random_start, sharpness_at
+from engine.curvature import Eigenpairs, Normals, Point, TaylorCenter, forms_hessian, random_start, sharpness_at
 from engine.readings import Standing
 from engine.spec import PREDICTIONS
 from engine.states import Clock, DescentState, EdgeState
@@ -50,11 +50,11 @@ def enter(
     moving = Moving(
         step=jnp.asarray(np.array(clock.step)), theta=theta, bases=jnp.stack([basis] * 2), turns=jnp.stack([turn] * 4),
         swings=jnp.stack([x] * 4), center=center, center_bases=jnp.stack([tried.start] * 2), projections=tried.taken,
-        correction=nothing, remainder=_remainder(center, eta), overlap=jnp.ones((), theta.dtype),
+        correction=nothing, remainder=_remainder(center, theta, eta), sliding=tried.pushes, overlap=jnp.ones((), theta.dtype),
         predictions=tr.Predictions(*(v if form in tracking.predictions else v[:0] for form in PREDICTIONS)),
         scores=scores.fresh(clock.step),
         flow=center.theta if tracking.flow else jnp.zeros(0, theta.dtype), flow_vectors=jnp.stack([tried.start[0]] * 2),
-        flow_sharpness=center.sharpness.astype(theta.dtype), costs=tried.costs.plus(grad_sharpness=1),
+        flow_sharpness=center.sharpness.astype(theta.dtype), costs=tried.costs.plus(grad_sharpness=coupled.CONTRACTIONS),
     )
     state = EdgeState(
         clock=clock, edge_step=clock.step, moving=moving, unrolled=total, anchor_every=anchor_every, anchor_phase=clock.step, stage=0,
@@ -174,13 +174,13 @@ def _afresh(setup: Setup, theta: Array, start: Array, previous_u: Array, eta: fl
     """The point of the stable set that projections from any θ lead to, with its expansion, and how they went."""
     dtype, rules = setup.spec.precision.curvature, _rules(setup, eta, 0)
     nowhere = Point(theta, theta[0], theta, Eigenpairs(start[:, 0], start, start[:, 0], jnp.array(0)))
-    tried = stretch.settle(setup.problem, rules, coupled.aimed(theta, start, nowhere, theta), dtype, afresh=True)
+    tried = stretch.settle(setup.problem, rules, coupled.aimed(theta, start, nowhere, Normals(theta, theta, theta)), dtype, afresh=True)
     return stretch.center_of(setup.problem, tried, previous_u, dtype), tried
 
 
-def _remainder(center: TaylorCenter, eta: float) -> Array:
-    """What the tolerances left of the way to the stable set."""
-    return tr.project_center(center, eta).theta - center.theta
+def _remainder(center: TaylorCenter, target: Array, eta: float) -> Array:
+    """What the tolerances left of the way from the centre to the point of the stable set that is nearest to a target."""
+    return tr.project_center(center, target, eta).theta - center.theta
 
 
 def _rules(setup: Setup, eta: float, edge_step: int) -> Rules:
@@ -267,7 +267,7 @@ def _audit(setup: Setup, state: EdgeState) -> tuple[EdgeState, list[AnyEvent]]:
     center, tried = _afresh(setup, center.theta, found.vectors, old, clock.learning_rate)
     moving = moving._replace(
         center=center, center_bases=jnp.stack([tried.start] * 2), projections=moving.projections + tried.taken,
-        remainder=_remainder(center, clock.learning_rate), correction=jnp.zeros_like(moving.correction),
+        remainder=_remainder(center, tried.target, clock.learning_rate), sliding=tried.pushes, correction=jnp.zeros_like(moving.correction),
         overlap=moving.overlap * jnp.abs(center.top_eigenvector @ old),
         predictions=tr.turned(moving.predictions, old, center.top_eigenvector),
         costs=spent.plus(*tried.costs),
@@ -303,7 +303,7 @@ def _landscape(setup: Setup, state: EdgeState) -> tuple[dict[str, float], Curves
     if not delta > 0:
         return {}, ()
     found = landscape.sample(setup.problem, state.center, delta, eta)
-    plane = landscape.plane(setup.problem, state.center, delta, setup.spec.precision.curvature)
+    plane = landscape.plane(setup.problem, state.center, delta)
     curves = {
         "x": found.x, "F": found.rise, "F_even": found.even, "quadratic": found.x**2 / eta, "delta": np.array(delta),
         "plane_x": plane.x, "plane_y": plane.y, "plane": plane.rise,

@@ -11,7 +11,6 @@ A valley that is narrower where y, and so the sharpness, is larger; its floor sl
 walls towards smaller y.
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -20,6 +19,7 @@ import numpy as np
 from jax import Array, lax
 
 from engine.curvature import TaylorCenter
+from engine.formats import jit_by_format
 from engine.problem import Problem
 
 REACH = 5
@@ -65,25 +65,25 @@ class Plane(NamedTuple):
     rise: np.ndarray  # (13, 7) L(θ† + x·u + y·∇S⊥/β) − L(θ†)
 
 
-def plane(problem: Problem, center: TaylorCenter, delta: float, curvature: str) -> Plane:
-    """The plane about a centre, computed in the format `curvature`. `delta` must be a positive number."""
+def plane(problem: Problem, center: TaylorCenter, delta: float) -> Plane:
+    """The plane about a centre, in θ's number format. `delta` must be a positive number."""
     x, y = (np.cos(np.pi * (np.arange(count) + 0.5) / count)[::-1] for count in PLANE_POINTS)
     x, y = x * REACH * delta, y * PLANE_REACH * np.sqrt(float(center.alpha))
-    rise = _in_plane(problem, center.theta, center.top_eigenvector, center.grad_sharpness_perp / center.beta, x, y, curvature)
+    rise = _in_plane(problem, center.theta, center.top_eigenvector, center.grad_sharpness_perp / center.beta, x, y)
     return Plane(x, y, np.asarray(rise, float))
 
 
-@partial(jax.jit, static_argnames=("curvature",))
-def _in_plane(problem: Problem, theta: Array, u: Array, w: Array, x: Array, y: Array, curvature: str) -> Array:
+@jit_by_format
+def _in_plane(problem: Problem, theta: Array, u: Array, w: Array, x: Array, y: Array) -> Array:
     def loss(place: Array) -> Array:
-        return problem.loss((theta + place[0] * u + place[1] * w).astype(curvature))
+        return problem.loss(theta + place[0] * u + place[1] * w)
 
     places = jnp.stack([jnp.zeros(2), *jnp.stack(jnp.meshgrid(x, y, indexing="ij"), axis=-1).reshape(-1, 2)])
     found = lax.map(loss, places)
     return (found[1:] - found[0]).reshape(x.size, y.size)
 
 
-@jax.jit
+@jit_by_format
 def _along(problem: Problem, theta: Array, u: Array, x: Array, bends: Array) -> tuple[Array, Array, Array]:
     """F at each x (n,), and F' and F'' at each of the few `bends`: these two cost three times as much as F."""
 

@@ -36,24 +36,25 @@ from engine.coupled import (
     stay,
 )
 from engine.curvature import (
+    Normals,
     Point,
     TaylorCenter,
-    grad_sharpness,
     loss_along,
     loss_and_gradient,
     measure_all,
+    normals,
     solve_at,
     taylor_center,
 )
 from engine.glance import Glance, glance
 from engine.problem import Problem
 from engine.spec import FOLLOWED_FROM
-from engine.trajectories import Places, places
+from engine.trajectories import AlongU, Places, places
 
 CHUNK = 512
 """Most steps in one compiled call."""
 CHORDS = 2
-"""Projections along the last centre's ∇S before one takes its own."""
+"""Projections along the last centre's normals before one takes its own."""
 
 
 def advance(
@@ -104,9 +105,9 @@ def _step(problem: Problem, plan: Plan, rules: Rules, state: Moving, alone: bool
 
     def attempt(tried: Tried) -> Tried:
         measured = measure_all(problem, tried.aim, tried.start, rules.eigen_tolerance, dtype)
-        u, afresh = measured[0].eigen.vectors[0], tried.taken >= CHORDS
-        dS = lax.cond(afresh, lambda: grad_sharpness(problem, tried.aim, u, dtype), lambda: tried.dS)
-        return judge(rules, tried, measured, dS, afresh)
+        afresh = tried.taken >= CHORDS
+        newest = lax.cond(afresh, lambda: normals(problem, measured[0], dtype), lambda: tried.normals)
+        return judge(rules, tried, measured, newest, afresh)
 
     measured = measure_all(problem, state.theta, ahead(state), LOOSE_TOLERANCE, dtype)
     here = None
@@ -117,9 +118,8 @@ def _step(problem: Problem, plan: Plan, rules: Rules, state: Moving, alone: bool
     if alone:
         return stay(passed)
     tried = lax.while_loop(lambda tried: ~tried.done, attempt, attempt(aim(rules, state)))
-    u = tried.point.eigen.vectors[0]
-    dS = lax.cond(tried.afresh, lambda: tried.dS, lambda: grad_sharpness(problem, tried.point.theta, u, dtype))
-    moved, read, verdict = arrive(plan, rules, state, passed, tried, dS)
+    newest = lax.cond(tried.afresh, lambda: tried.normals, lambda: normals(problem, tried.point, dtype))
+    moved, read, verdict = arrive(plan, rules, state, passed, tried, newest)
     above = measured[0].eigen.values[-1] * rules.learning_rate > FOLLOWED_FROM
     grow = above & (state.bases.shape[1] < plan.most_eigenvalues) & (verdict != DIVERGED)
     return moved, read, jnp.where(grow, GROW, verdict)
@@ -148,7 +148,7 @@ def one(
     dtype = plan.curvature
     flow = _look_on_flow(problem, rules, state, dtype)
     places = _places(problem, plan, state)
-    tried = begun and judge(rules, begun.tried, begun.measured, begun.tried.dS, False)
+    tried = begun and judge(rules, begun.tried, begun.measured, begun.tried.normals, False)
     passed = leave(problem, plan, rules, state, measured, flow and _found_on_flow(problem, *flow), *places)
     if tried is None:
         return stay(passed)
@@ -183,13 +183,12 @@ def _solved_on_flow(problem: Problem, at: Array, u: Array, loss: Array, grad: Ar
 
 
 def settle(problem: Problem, rules: Rules, tried: Tried, dtype: str, afresh: bool = False) -> Tried:
-    """Linearised projections until one is done, each from the newest ∇S at hand: that of the last centre for the first two, so that
-    a step usually costs one ∇S, or one taken `afresh` each time."""
+    """Linearised projections until one is done, each from the newest normals at hand: those of the last centre for the first two, so that
+    a step usually takes them once, or such as are taken `afresh` each time."""
     while not tried.done:
         measured = measure_all(problem, tried.aim, tried.start, rules.eigen_tolerance, dtype)
         again = afresh or int(tried.taken) >= CHORDS
-        dS = grad_sharpness(problem, tried.aim, measured[0].eigen.vectors[0], dtype) if again else tried.dS
-        tried = judge(rules, tried, measured, dS, again)
+        tried = judge(rules, tried, measured, normals(problem, measured[0], dtype) if again else tried.normals, again)
     return tried
 
 
@@ -198,16 +197,15 @@ def center_of(problem: Problem, tried: Tried, previous_u: Array, dtype: str) -> 
     return taylor_center(tried.point, _newest(problem, tried, dtype), previous_u)
 
 
-def _newest(problem: Problem, tried: Tried, dtype: str) -> Array:
-    return tried.dS if tried.afresh else grad_sharpness(problem, tried.point.theta, tried.point.eigen.vectors[0], dtype)
+def _newest(problem: Problem, tried: Tried, dtype: str) -> Normals:
+    return tried.normals if tried.afresh else normals(problem, tried.point, dtype)
 
 
-def _places(problem: Problem, plan: Plan, state: Moving) -> tuple[Places, tuple[Array, Array]]:
-    """Where gradient descent and the predictions are about θ†, and loss and slope where the generalized one lies along u, in the format
-    of the curvature: the loss at θ† where it is not followed."""
-    center, dtype = state.center, state.theta.dtype
+def _places(problem: Problem, plan: Plan, state: Moving) -> tuple[Places, AlongU]:
+    """Where gradient descent and the predictions are about θ†, and the loss along u where the generalized one is: at θ† where it is not
+    followed. F' and F'' are read in θ's own format: near x⋆ = 0 they are small differences."""
+    center = state.center
     found = places(center, state.theta - center.theta, state.predictions)
     if "generalized" not in plan.forms:
-        return found, (center.loss, jnp.zeros((), dtype))
-    loss, slope = loss_along(problem, found.along.astype(plan.curvature), center.top_eigenvector)
-    return found, (loss.astype(dtype), slope.astype(dtype))
+        return found, AlongU(center.loss, center.grad_along_u, center.sharpness)
+    return found, AlongU(*loss_along(problem, found.along, center.top_eigenvector))

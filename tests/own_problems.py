@@ -59,3 +59,37 @@ def two_dimensional():
 
 def nothing():
     return None
+
+
+def logistic(side: int = 7):
+    """A tanh network side²-5-5-1 that tells T-shirts from shirts, 60 images pooled to `side`×`side`, by the logistic loss. With 7 and
+    η = 0.12 it comes to the edge at step 173 and leaves it again 54 steps later, since α becomes negative."""
+    from engine.data import embedded
+
+    pool, wide = embedded.fashion(), 28 // side
+    kept = np.concatenate([np.flatnonzero(pool.labels == label)[:30] for label in (0, 6)])
+    inputs = pool.inputs[kept, ..., 0].reshape(60, side, wide, side, wide).mean((2, 4)).reshape(60, side**2)
+    inputs = (inputs - inputs.mean(0)) / (inputs - inputs.mean(0)).std()
+    targets, rng = np.where(pool.labels[kept] == 0, -1.0, 1.0), np.random.default_rng(0)
+    params = [(rng.uniform(-1, 1, shape) / np.sqrt(shape[0]), np.zeros(shape[1])) for shape in ((side**2, 5), (5, 5), (5, 1))]
+
+    def loss(params, data):
+        hidden, targets = data
+        for weights, bias in params[:-1]:
+            hidden = jnp.tanh(hidden.astype(weights.dtype) @ weights + bias)
+        weights, bias = params[-1]
+        return jnp.mean(jax.nn.softplus(-targets.astype(weights.dtype) * (hidden @ weights + bias)[:, 0]))
+
+    return engine.from_loss(loss, params, (inputs, targets))
+
+
+def let_go(start: tuple[float, ...] = (0.0, -0.1, 0.0), spare: int = 0):
+    """L = ½(40 + y)x² − ¼cos(z)·y − z + ½·3‖w‖², with `spare` further parameters w: on x = w = 0 the stable set of η = 0.05 is y ≤ 0, and
+    θ† has y ← min(0, y + ¼η·cos z), z ← z + η(1 − ¼y·sin z) exactly: slack, held back while cos z > 0, let go after."""
+    bulk = jnp.linspace(1.0, 3.0, spare)
+
+    def loss(theta):
+        (x, y, z), w = theta[:3], theta[3:]
+        return (40 + y) / 2 * x**2 - jnp.cos(z) * y / 4 - z + bulk.astype(theta.dtype) @ w**2 / 2
+
+    return engine.from_loss(loss, np.concatenate([start, np.zeros(spare)]))

@@ -10,7 +10,7 @@ import pytest
 from engine import assumptions, gauges
 from engine.assumptions import tensor_norm
 from engine.columns import columns_for
-from engine.curvature import Point, sharpness_at, taylor_center
+from engine.curvature import Point, normals, sharpness_at, taylor_center
 from engine.experiment import Experiment
 from engine.gauges import GAUGES, RULES, verdict
 from engine.problem import Problem
@@ -85,8 +85,8 @@ def dense(x64):
     theta = jnp.asarray([0.3, -0.2, 0.4, 0.1, -0.5, 0.2])
     eigen = sharpness_at(problem, theta, jnp.ones((2, 6)), 1e-12, "float64")
     loss, grad = jax.value_and_grad(problem.loss)(theta)
-    dS = problem.grad_sharpness(theta, eigen.vectors[0])
-    center = taylor_center(Point(theta, loss, grad, eigen), dS, jnp.zeros(6))
+    point = Point(theta, loss, grad, eigen)
+    center = taylor_center(point, normals(problem, point, "float64"), jnp.zeros(6))
     second = jax.hessian(problem.loss)
     tensors = jax.jit(lambda at: (second(at), jax.jacfwd(second)(at), jax.jacfwd(jax.jacfwd(second))(at)))(theta)
     return problem, center, [np.asarray(tensor) for tensor in tensors]

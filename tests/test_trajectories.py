@@ -8,7 +8,7 @@ import pytest
 
 from engine import coupled, edge, stretch
 from engine import trajectories as tr
-from engine.curvature import Eigenpairs, Point, direction, grad_sharpness
+from engine.curvature import Eigenpairs, Normals, Point, direction, normals
 from engine.experiment import Experiment
 
 from small import chebyshev_spec, dense_hessian, rows, toy_spec
@@ -68,12 +68,14 @@ def test_lemma_13_predicts_the_step_to_second_order(at_the_edge):
     """Projecting θ† − s∇L onto the same stable set differs from θ† − sP^⊥_{u,∇S}∇L by O(s²): halving s quarters it."""
     setup, states, _ = at_the_edge
     center = states[30].center
-    misses = []
+    misses, across = [], center.grad @ center.grad_sharpness_perp / center.beta
     for s in (ETA, ETA / 2, ETA / 4):
-        guess = tr.first_guess(center, s)
-        rules = edge._rules(setup, ETA, 0)
-        tried = coupled.aimed(guess, center.eigen.vectors, center.point, center.grad_sharpness)
-        settled = stretch.settle(setup.problem, rules, tried, "float64").point
+        target = center.theta - s * center.grad
+        guess = tr.project_center(center, target, ETA).theta
+        lemma = center.theta - s * (center.grad - center.grad_along_u * center.top_eigenvector - across * center.grad_sharpness_perp)
+        np.testing.assert_allclose(guess, lemma, atol=1e-9)
+        tried = coupled.aimed(target, center.eigen.vectors, center.point, center.normals)
+        settled = stretch.settle(setup.problem, edge._rules(setup, ETA, 0), tried, "float64", afresh=True).point
         misses.append(float(jnp.linalg.norm(settled.theta - guess)))
     assert misses[0] < 0.05 * ETA * float(jnp.linalg.norm(center.grad))
     assert 3.5 < misses[0] / misses[1] < 4.5
@@ -106,8 +108,8 @@ def test_what_is_known_at_a_point_slides_with_it_to_third_order(at_the_edge):
         values, vectors = np.linalg.eigh(dense_hessian(problem, theta))
         pairs = Eigenpairs(jnp.asarray(values[::-1][:2]), jnp.asarray(vectors.T[::-1][:2]), jnp.zeros(2), jnp.array(0))
         point = Point(theta, problem.loss(theta), problem.gradient(theta), pairs)
-        dS = grad_sharpness(problem, theta, pairs.vectors[0], "float64")
-        slid, turn = tr.slide(point, direction(point, dS), pairs.values[0] * pairs.vectors[0], dS)
+        there = normals(problem, point, "float64")
+        slid, turn = tr.slide(point, direction(point, there), pairs.values[0] * pairs.vectors[0], there.dS)
         there, first = dense_hessian(problem, slid.theta), pairs.vectors[0]
         residual = np.linalg.norm(there @ first - (first @ there @ first) * first)
         assert abs(first @ problem.gradient(slid.theta)) < 1e-7
@@ -128,8 +130,9 @@ def test_the_projection_removes_the_linearised_excess():
     problem, theta, _ = build(toy_spec(0.01))
     moved = theta.at[0].set(0.0).at[1].set(3.0)  # S = 2/η + 3
     point = measure(problem, moved, random_start(0, 0, 2, 3, "float64"), 1e-8, "float64")
-    dS = jnp.array([0.0, 1.0, 0.0])
-    landed = tr.project(point, direction(point, dS), dS, 0.01)
+    normal = Normals(jnp.array([1.0, 0, 0]), jnp.array([0.0, 1.0, 0.0]), jnp.zeros(3))
+    landed = tr.project(point, direction(point, normal), normal, moved, 0.01)
+    assert landed.pushes
     np.testing.assert_allclose(landed.theta, [0, 0, 0], atol=1e-12)
     np.testing.assert_allclose(landed.residuals.sharpness, 3 * 0.01 / 2, rtol=1e-12)
 
