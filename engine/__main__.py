@@ -7,11 +7,12 @@ import sys
 def main() -> int:
     """Carry out the command, and return its exit status."""
     gc.disable()  # what is imported stays; to look through it again and again would take a sixth of the start
-    if len(sys.argv) == 3 and sys.argv[1] == "work" and not sys.argv[2].startswith("-"):
+    words = sys.argv[1:]
+    if len(words) in (2, 4) and words[0] == "work" and not words[1].startswith("-") and words[2:3] in ([], ["--code"]):
         from engine.ending import ended
         from engine.worker import work
 
-        return ended(lambda: work(sys.argv[2]))
+        return ended(lambda: work(words[1], code="".join(words[3:])))
     from engine import cli
 
     gc.enable()

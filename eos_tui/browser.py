@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
 from engine.errors import UserError
+from engine.launch import python
 
 PORT = 8000
 SHUTDOWN_SECONDS = 3.0
@@ -29,7 +30,7 @@ OUTSIDE_FONT = re.compile(r"<link[^>]*https://fonts\.[^>]*>")
 
 def command(run: str | None, options: Sequence[str]) -> str:
     """The command of one page, for a shell."""
-    return shlex.join([sys.executable, "-m", "eos_tui", *(["attach", run] if run else []), *options])
+    return shlex.join([*python(), "-m", "eos_tui", *(["attach", run] if run else []), *options])
 
 
 def is_loopback(host: str) -> bool:
