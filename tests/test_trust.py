@@ -4,6 +4,7 @@ import ast
 import io
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -476,6 +477,21 @@ def test_modules_named_like_ours_in_the_folder_one_is_in_are_not_imported(tmp_pa
     for code in ("import engine.spec, presets, random, json, numpy", "import eos_tui.opening, textual"):
         subprocess.run([*launch.python(), "-c", code], env=launch.environment(), check=True)
     assert not (tmp_path / "executed").exists()
+
+
+def test_python_m_leaves_the_folder_it_is_given_in_too(tmp_path, monkeypatch):
+    for name in ("random", "json", "textual", "cyclopts", "rich"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('not ours')")
+    for package in ("engine", "eos_tui"):
+        done = subprocess.run([sys.executable, "-m", package, "presets", "--json"], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_every_promise_names_tests_that_there_are():
+    named = re.findall(r"`(tests/\w+\.py)::(\w+)`", (ROOT / ".github" / "SECURITY.md").read_text())
+    assert len(named) > 20
+    for file, test in named:
+        assert re.search(rf"def {test}\(", (ROOT / file).read_text()), test
 
 
 def test_jobs_of_a_cluster_are_handed_in_with_a_safe_path(monkeypatch, own_home):
