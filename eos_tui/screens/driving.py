@@ -121,7 +121,8 @@ class Driving(Ground):
 
         def allowed(sure: bool | None) -> None:
             if sure:
-                refusal.grant()
+                if unsigned := refusal.grant():
+                    self.notify(f"Trusted this once, for that cannot be written down ({unsigned}).", severity="warning", markup=False)
                 self.action_fork()
 
         def answer(made: Run | None) -> None:

@@ -256,7 +256,8 @@ class Launcher(Ground):
 
         def answer(sure: bool | None) -> None:
             if sure:
-                refusal.grant()
+                if unsigned := refusal.grant():
+                    self.notify(f"Trusted this once, for that cannot be written down ({unsigned}).", severity="warning", markup=False)
                 self._resume(run)
 
         try:
