@@ -74,7 +74,7 @@ def run_headless(preset: str, overrides: Sequence[str] = (), name: str | None = 
     if group is not None and group.process:
         asked = ready(load_spec(preset, tuple(overrides)), data_dir or "")
         trust.asking(lambda: trust.need_preset(preset, asked), trusted)
-        return _help(group, asked, trusted)
+        return _help(group, asked)
     run, pid = trust.asking(lambda: launch.begin(preset, overrides, name, data_dir, group), trusted)
     optimizer = run.spec.optimizer
     if others := [f"{rate:g}" for rate in optimizer.learning_rates if rate != optimizer.learning_rate]:
@@ -83,10 +83,10 @@ def run_headless(preset: str, overrides: Sequence[str] = (), name: str | None = 
     return _see_through(run, pid, json)
 
 
-def _help(group: Group, asked: RunSpec | None = None, trusted: bool = False) -> int:
+def _help(group: Group, asked: RunSpec | None = None) -> int:
     """Be a process that follows in a group, asked for this run or for whichever process 0 leads; the exit status."""
     engine.configure(sparing=True)
-    return importlib.import_module("engine.together").follow(group, asked, trusted)
+    return importlib.import_module("engine.together").follow(group, asked)
 
 
 @app.command
@@ -125,7 +125,8 @@ def resume(name: RunName, *, json: Switch = False, trusted: Trust = False, meeti
     """
     group = meeting.group()
     if group is not None and group.process:
-        return _help(group, trusted=trusted)
+        trust.heed_leader(trusted)
+        return _help(group)
     found = resolve(name)
     return _see_through(found, trust.asking(lambda: launch.restart(found, group), trusted), json)
 

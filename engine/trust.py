@@ -40,6 +40,8 @@ RUN_FILES = (
 """What else there is in a run directory: beside one of them a spec.toml is a run's, and no preset."""
 _granted: set[str] = set()
 """Digests of the code that this process may have executed: made or trusted by its user."""
+_leader = False
+"""Whether this process, as one that follows in a group, executes what process 0 names."""
 
 Result = TypeVar("Result")
 
@@ -180,6 +182,17 @@ def grant(path: Path, spec: RunSpec) -> str:
     except UserError as error:
         return str(error)
     return ""
+
+
+def heed_leader(trusted: bool) -> None:
+    """Have this process, where it follows in a group, execute what code process 0 names; or not."""
+    global _leader  # noqa: PLW0603
+    _leader = trusted
+
+
+def heeds_leader() -> bool:
+    """Whether it does."""
+    return _leader
 
 
 def option(spec: RunSpec) -> list[str]:

@@ -328,7 +328,7 @@ def test_a_run_of_a_figure_or_a_sweep_that_lies_there_already_is_looked_at(got, 
     trust.need(own_home / point.name, point.spec)
 
 
-def test_a_follower_executes_no_code_that_it_was_not_asked_for():
+def test_a_follower_executes_no_code_that_it_was_not_asked_for(monkeypatch, capfd):
     from engine.together import refuse_code
 
     spec = own_spec("/there")
@@ -337,6 +337,11 @@ def test_a_follower_executes_no_code_that_it_was_not_asked_for():
     for asked in (None, load_spec("toy"), own_spec("/there", function="marked:other"), own_spec("/there", arguments={})):
         with pytest.raises(UserError, match="process 0 would have this process execute code"):
             refuse_code(spec, asked)
+    monkeypatch.setattr("engine.cli._help", lambda group, asked=None: refuse_code(spec, asked) or 0)
+    group = ["--coordinator", "127.0.0.1:4000", "--processes", "2", "--process", "1"]
+    for words, status in ((["--trust"], 0), ([], BAD_INPUT)):
+        assert main(["resume", "it", *group, *words]) == status
+    capfd.readouterr()
 
 
 async def test_the_view_asks_before_it_forks_or_resumes(got, engines, own_home, monkeypatch):
