@@ -18,6 +18,7 @@ import numpy as np
 import tomli_w
 
 from engine import store
+from engine import trust as trusts
 from engine.columns import Column
 from engine.control import AnyEvent
 from engine.data.catalog import ready
@@ -90,27 +91,30 @@ class Record(Mapping[str, np.ndarray]):
         return f"<Record {self.name}: {self.run.row_count()} rows, {ended}>"
 
 
-def run(preset: str | Path | RunSpec, *, overrides: Sequence[str] = (), name: str | None = None, **fields: Any) -> Record:
+def run(
+    preset: str | Path | RunSpec, *, overrides: Sequence[str] = (), name: str | None = None, trust: bool = False, **fields: Any
+) -> Record:
     """Run to the end in this process, and return the record. The run directory is under `$EOS_HOME`, as for the app.
 
     `preset` is a preset's name, the path of a preset file, or a specification; `overrides` are "section.field=value", and
     `fields` the same by the field's own name, `learning_rate=0.05`, where no other section has one of that name.
+    A preset file may name code of your own; a specification, or the spec.toml of a run that was not made here, may only with `trust`.
     Raises UserError for bad input; a bad end (diverged, failed) is an outcome of the record, not an exception.
     """
-    stepping = _Stepping(preset, overrides, name, fields)
+    stepping = _Stepping(preset, overrides, name, fields, trust)
     for _ in stepping.blocks():
         pass
     return Record(stepping.run)
 
 
 def stream(
-    preset: str | Path | RunSpec, *, overrides: Sequence[str] = (), name: str | None = None, **fields: Any
+    preset: str | Path | RunSpec, *, overrides: Sequence[str] = (), name: str | None = None, trust: bool = False, **fields: Any
 ) -> Iterator[dict[str, float]]:
     """Run in this process, and give each row as it is recorded, by column name; NaN where there is no value.
 
     Arguments and errors as for `run`. Closing the iterator stops the run, with a checkpoint to go on from.
     """
-    stepping = _Stepping(preset, overrides, name, fields)
+    stepping = _Stepping(preset, overrides, name, fields, trust)
     names = [column.name for column in stepping.run.columns]
     for block in stepping.blocks():
         for row in block:
@@ -125,12 +129,15 @@ def load(run: str | Path | None = None) -> Record:
 class _Stepping:
     """A run carried out in this process."""
 
-    def __init__(self, preset: str | Path | RunSpec, overrides: Sequence[str], name: str | None, fields: Mapping[str, Any]):
+    def __init__(self, preset: str | Path | RunSpec, overrides: Sequence[str], name: str | None, fields: Mapping[str, Any], trust: bool):
         preset = str(preset) if isinstance(preset, Path) else preset
         if not isinstance(preset, str | RunSpec):
             raise UserError(f"{preset!r}: expected a preset's name, the path of a preset file, or a RunSpec")
         spec = load_spec(preset, list(overrides)) if isinstance(preset, str) else with_overrides(preset, list(overrides))
-        self.run = store.create(ready(with_overrides(spec, [_override(spec, *field) for field in fields.items()])), name)
+        spec = ready(with_overrides(spec, [_override(spec, *field) for field in fields.items()]))
+        if not trust:
+            trusts.need_preset(preset, spec) if isinstance(preset, str) else trusts.need_word(spec)
+        self.run = store.create(spec, name)
 
     def blocks(self) -> Iterator[np.ndarray]:
         from engine.device import configure

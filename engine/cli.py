@@ -17,7 +17,7 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
 
 import engine
-from engine import control_cli, data_cli, hosts, launch, records_cli, store, sweep_cli, worker
+from engine import control_cli, data_cli, hosts, launch, records_cli, store, sweep_cli, trust, worker
 from engine import fork as forks
 from engine.data.catalog import ready
 from engine.ending import ended
@@ -25,7 +25,7 @@ from engine.errors import BAD_END, INTERRUPTED, UserError, is_out_of_memory, one
 from engine.follow import follow, log_note
 from engine.hosts import Group
 from engine.launch import BAD_ENDS
-from engine.options import AS_TOLD, DataDir, FigureName, Meeting, Overrides, PresetName, RunName, Switch
+from engine.options import AS_TOLD, DataDir, FigureName, Meeting, Overrides, PresetName, RunName, Switch, Trust
 from engine.printed import harmless, print_json, print_line, print_pairs, print_table
 from engine.spec import DEFAULT_PRESET, Network, Own, RunSpec, load_spec, preset_names
 from engine.store import Run, resolve
@@ -65,15 +65,17 @@ def run_command(commands: App, argv: Sequence[str] | None = None) -> int:
 
 
 def run_headless(preset: str, overrides: Sequence[str] = (), name: str | None = None, json: bool = False,
-                 data_dir: str | None = None, group: Group | None = None) -> int:
+                 data_dir: str | None = None, group: Group | None = None, trusted: bool = False) -> int:
     """Run a preset to its end with progress on stderr and a summary on stdout. Returns the exit status.
 
     The group is that of the environment where none is given. A process that follows in one leaves nothing on disk or stdout.
     """
     group = group or hosts.asked()
     if group is not None and group.process:
-        return _help(group, ready(load_spec(preset, tuple(overrides)), data_dir or ""))
-    run, pid = launch.begin(preset, overrides, name, data_dir, group)
+        asked = ready(load_spec(preset, tuple(overrides)), data_dir or "")
+        trust.asking(lambda: trust.need_preset(preset, asked), trusted)
+        return _help(group, asked)
+    run, pid = trust.asking(lambda: launch.begin(preset, overrides, name, data_dir, group), trusted)
     optimizer = run.spec.optimizer
     if others := [f"{rate:g}" for rate in optimizer.learning_rates if rate != optimizer.learning_rate]:
         how = f"`sweep {preset} --grid optimizer.learning_rate={','.join(others)}`"
@@ -90,7 +92,7 @@ def _help(group: Group, asked: RunSpec | None = None) -> int:
 @app.command
 def run(
     preset: PresetName, *, overrides: Overrides = (), name: str | None = None, json: Switch = False, data_dir: DataDir = None,
-    meeting: Meeting = AS_TOLD,
+    trusted: Trust = False, meeting: Meeting = AS_TOLD,
 ) -> int:
     """Run a preset to its end and print a summary. Ctrl-C stops it cleanly.
 
@@ -102,7 +104,7 @@ def run(
         name: The run's name; made from the preset and the time when not given.
         json: Print the summary as one JSON object.
     """
-    return run_headless(preset, overrides, name, json, data_dir, meeting.group())
+    return run_headless(preset, overrides, name, json, data_dir, meeting.group(), trusted)
 
 
 @app.command
@@ -112,7 +114,7 @@ def demo(*, overrides: Overrides = (), name: str | None = None, json: Switch = F
 
 
 @app.command
-def resume(name: RunName, *, json: Switch = False, meeting: Meeting = AS_TOLD) -> int:
+def resume(name: RunName, *, json: Switch = False, trusted: Trust = False, meeting: Meeting = AS_TOLD) -> int:
     """Go on with a stopped, failed or crashed run from its last checkpoint, and follow it to its end.
 
     As many processes may share it out as --coordinator says, however many there were before.
@@ -123,9 +125,10 @@ def resume(name: RunName, *, json: Switch = False, meeting: Meeting = AS_TOLD) -
     """
     group = meeting.group()
     if group is not None and group.process:
+        trust.heed_leader(trusted)
         return _help(group)
     found = resolve(name)
-    return _see_through(found, launch.restart(found, group), json)
+    return _see_through(found, trust.asking(lambda: launch.restart(found, group), trusted), json)
 
 
 @app.command
@@ -221,7 +224,7 @@ def reproduce(
 @app.command
 def fork(
     name: RunName, *, step: Annotated[int | None, Parameter(("--step", "--at"))] = None, overrides: Overrides = (),
-    new_name: str | None = None, json: Switch = False,
+    new_name: str | None = None, json: Switch = False, trusted: Trust = False,
 ) -> int:
     """Go on from a checkpoint of a run as a new run, with another learning rate or other settings. One process takes its steps.
 
@@ -233,7 +236,7 @@ def fork(
         json: Print one JSON object: both names, and the step.
     """
     found = resolve(name)
-    made = forks.fork(found, found.state().step if step is None else step, overrides, new_name)
+    made = trust.asking(lambda: forks.fork(found, found.state().step if step is None else step, overrides, new_name), trusted)
     launch.start(made)
     if several := forks.shared_out(found):
         print_line(f"{several}; `stop {made.name}` and `resume {made.name} --coordinator …` give it to several", error=True)
@@ -262,7 +265,9 @@ def rm(name: RunName, *, force: Switch = False, json: Switch = False) -> int:
 
 
 @app.command
-def check(preset: PresetName, *, overrides: Overrides = (), json: Switch = False, data_dir: DataDir = None) -> int:
+def check(
+    preset: PresetName, *, overrides: Overrides = (), json: Switch = False, data_dir: DataDir = None, trusted: Trust = False
+) -> int:
     """Build a preset's problem and test it, without running it: its format, determinism, three derivatives, and memory.
 
     Args:
@@ -271,6 +276,7 @@ def check(preset: PresetName, *, overrides: Overrides = (), json: Switch = False
         json: Print one JSON object.
     """
     spec = ready(load_spec(preset, overrides), data_dir or "")
+    trust.asking(lambda: trust.need_preset(preset, spec), trusted)
     engine.configure(spec.rematerializes)
     problem, theta, facts = importlib.import_module("engine.problem").build(spec)
     memory = importlib.import_module("engine.memory")
@@ -337,10 +343,10 @@ def bench(
 
 
 @app.command(show=False)
-def work(directory: str, *, meeting: Meeting = AS_TOLD) -> int:
-    """Be the engine of a run directory. The other commands start this one."""
+def work(directory: str, *, code: str = "", meeting: Meeting = AS_TOLD) -> int:
+    """Be the engine of a run directory, trusted with the code of this digest. The other commands start this one."""
     # Options alone: engines that a sweep starts inherit the environment, and each is at a run of its own.
-    return worker.work(directory, meeting.group(environment={}))
+    return worker.work(directory, meeting.group(environment={}), code)
 
 
 def _see_through(run: Run, pid: int, json: bool) -> int:

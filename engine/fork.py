@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from engine import control, store
+from engine import control, store, trust
 from engine.errors import UserError
 from engine.launch import LIVE
 from engine.spec import Phase, RunSpec, fields_of, with_overrides
@@ -66,8 +66,10 @@ def shared_out(run: Run) -> str:
 def fork(run: Run, step: int, overrides: Sequence[str] = (), name: str | None = None) -> Run:
     """A new run directory that goes on from the newest checkpoint at or before `step`, with `section.field=value` changed.
 
-    Raises UserError for a field that the checkpoint depends on. No engine is started.
+    Raises UserError for a field that the checkpoint depends on, Untrusted where the run names code that is not trusted. No engine is
+    started.
     """
+    trust.need(run.path, run.spec)
     path, at = checkpoint_at(run, step)
     spec = with_overrides(run.spec, tuple(overrides))
     changed = differences(run.spec, spec)

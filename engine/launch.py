@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from engine import trust
 from engine.errors import UserError
 from engine.hosts import Group
 from engine.spec import load_spec
@@ -28,16 +29,20 @@ def begin(
     """A new run of a preset and the process id of its engine. Raises UserError before anything is written."""
     from engine.data.catalog import ready  # here, for a view that only looks at a run needs no data sets
 
-    run = create(ready(load_spec(preset, tuple(overrides)), data_dir or ""), name)
+    spec = ready(load_spec(preset, tuple(overrides)), data_dir or "")
+    trust.need_preset(preset, spec)
+    run = create(spec, name)
     return run, start(run, group)
 
 
 def start(run: Run, group: Group | None = None) -> int:
     """Start the engine on this run and return its process id. What it prints goes to `engine.log`.
 
-    The leader of a group is told so in options: the environment is inherited by much else.
+    The leader of a group is told so in options: the environment is inherited by much else. Raises Untrusted where the run names code
+    that is not trusted.
     """
     refuse_links(run.path)
+    trust.need(run.path, run.spec)
     with open(run.path / "engine.log", "ab") as log:
         process = subprocess.Popen(
             [*command(run), *(group.options() if group is not None else ())],
@@ -54,11 +59,16 @@ def start(run: Run, group: Group | None = None) -> int:
 
 def command(run: Run) -> list[str]:
     """What to execute to be the engine of a run."""
-    return [sys.executable, "-P", "-m", "engine", "work", str(run.path.resolve())]  # -P: nothing is imported from the home folder
+    return [*python(), "-m", "engine", "work", str(run.path.resolve()), *trust.option(run.spec)]
+
+
+def python() -> list[str]:
+    """How every process of eos is started. -P: nothing is imported from the folder that it happens to be in, nor from a script's."""
+    return [sys.executable, "-P"]
 
 
 def environment() -> dict[str, str]:
-    """The environment of an engine: this one's, and where eos lies."""
+    """The environment of a process of eos: this one's, and where eos lies."""
     return os.environ | {"PYTHONPATH": os.pathsep.join(_import_path())}
 
 

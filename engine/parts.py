@@ -19,6 +19,16 @@ Criterion = Literal["mse", "half_mse", "cross_entropy", "logistic"]
 Prediction = Literal["generalized", "transported", "code", "full_cubic"]
 
 PREDICTIONS: tuple[str, ...] = get_args(Prediction)
+CODE = "code"
+"""Under `extra` in the Meta of a field: it says which code an engine executes, a `function`, where that lies, a `folder`, or what it is
+called with, `arguments`. Whatever a specification has of these is trusted, shown and signed (`engine.trust`): declare it."""
+Function = Annotated[str, Meta(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*\Z", max_length=200, extra={CODE: "function"})]
+"""`module:name` of a Python function."""
+CodeFolder = Annotated[str, Meta(extra={CODE: "folder"})]
+Arguments = Annotated[
+    dict[Annotated[str, Meta(pattern=r"^[A-Za-z_]\w*\Z")], bool | int | float | str | tuple[bool | int | float | str, ...]],
+    Meta(extra={CODE: "arguments"}),
+]
 TEXTS = ("sentences", "sst2")
 """Data sets of sentences, which become rows of tokens."""
 FOLLOWED_FROM = 1.5
@@ -137,11 +147,11 @@ class Own(Part, frozen=True, kw_only=True, tag_field="kind", tag="own"):
     """A loss of your own: what a Python function returns (`engine.from_loss`, `engine.from_flax`). `problem = "module:name"` is short
     for it. The engine that runs it imports the module, and nothing else does."""
 
-    function: Annotated[str, Meta(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*\Z", max_length=200)]
+    function: Function
     """`module:name` of the function to call."""
-    folder: str = ""
+    folder: CodeFolder = ""
     """Folder of the module, looked at after Python's own path. Empty means where the command is given; a run keeps it."""
-    arguments: dict[Annotated[str, Meta(pattern=r"^[A-Za-z_]\w*\Z")], bool | int | float | str | tuple[bool | int | float | str, ...]] = {}
+    arguments: Arguments = {}
     """What to call it with; the run's `seed` is added where it takes one."""
     self_test: bool = True
     """Test the loss before the run: its format, determinism, and three derivatives against differences. A kink near θ0 fails it."""

@@ -1,6 +1,6 @@
 """A run directory: the only thing the engine and its viewers share.
 
-    RUN/ spec.toml  provenance.json  columns.json
+    RUN/ spec.toml  provenance.json  columns.json  identity.json  trust.json (where the spec names code of the user's own)
          metrics.f64   append-only float64 rows; column 0 is the step, strictly increasing; NaN where there is no value
          events.jsonl  one event a line        state.json  status, step, rate, heartbeat
          inbox/        one command a file      checkpoints/*.npz      curves/*.npz    engine.log      lock
@@ -30,7 +30,10 @@ from engine.columns import Column, columns_for
 from engine.control import AnyEvent, Event, decode_event, encode, shown_harmless
 from engine.drafts import replaced
 from engine.errors import UserError
+from engine.identity import give_identity, identity
+from engine.printed import print_line
 from engine.spec import MAX_SPEC_BYTES, RunSpec, load_spec_text, to_toml
+from engine.trust import grant
 from engine.untrusted import open_plain, read_arrays, read_columns, read_plain, read_text, refuse_links
 
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}\Z")
@@ -97,6 +100,11 @@ class Run:
         self.spec: RunSpec = load_spec_text(read_text(self.path / "spec.toml", MAX_SPEC_BYTES), str(self.path / "spec.toml"))
         self.columns: tuple[Column, ...] = read_columns(self.path / "columns.json", MAX_FACTS_BYTES)
         self.index = {column.name: k for k, column in enumerate(self.columns)}
+
+    @property
+    def id(self) -> str:
+        """What tells it from any other run, wherever it lies; empty for one of an older version."""
+        return identity(self.path)
 
     def state(self) -> State:
         """The engine's last word; a fresh `State` where it has said nothing yet."""
@@ -214,7 +222,10 @@ class EventTail:
 
 
 def create(spec: RunSpec, name: str | None = None, where: Path | None = None) -> Run:
-    """A new run directory for the specification. Raises UserError when the name is taken, not allowed or not writable."""
+    """A new run directory for the specification. Raises UserError when the name is taken, not allowed or not writable.
+
+    Code that the specification names is trusted from here on: whoever has it from elsewhere asks first (`engine.trust`).
+    """
     where = where or home()
     wanted = name if name is not None else f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     if not NAME.match(wanted):
@@ -230,11 +241,15 @@ def create(spec: RunSpec, name: str | None = None, where: Path | None = None) ->
         (path / "events.jsonl").touch()
         columns = [column._asdict() for column in columns_for(spec)]
         (path / "columns.json").write_text(json.dumps(columns, ensure_ascii=False, indent=1), encoding="utf-8")
+        give_identity(path)
     except OSError as error:
         if path is not None:  # half a run would keep its name, and could not be removed by it
             shutil.rmtree(path, ignore_errors=True)
         raise UserError(f"{where}: a run cannot be created there ({error.strerror}); set EOS_HOME to a folder you can write") from None
-    return Run(path)
+    run = Run(path)
+    if unsigned := grant(run.path, run.spec):
+        print_line(f"run {run.name}: to go on with it will take --trust, for it could not be signed ({unsigned})", error=True)
+    return run
 
 
 def _claim(where: Path, wanted: str, numbered: bool) -> Path:

@@ -23,7 +23,7 @@ import numpy as np
 from jax import Array
 from jax.experimental import multihost_utils
 
-from engine import control
+from engine import control, trust
 from engine.approach import Progress
 from engine.control import AnyCommand, AnyEvent
 from engine.errors import UserError, first_line
@@ -212,10 +212,21 @@ class Leading(Experiment):
         self.engaged = False
 
 
+def refuse_code(spec: RunSpec, asked: RunSpec | None) -> None:
+    """Raise UserError where process 0 names code that this process was not asked for: whoever reaches the port could be process 0."""
+    if trust.heeds_leader():
+        return
+    mine = trust.code_of(asked) if asked is not None else {}
+    other = {field: value for field, value in trust.code_of(spec).items() if field not in PLACES and mine.get(field) != value}
+    if other:
+        raise UserError(f"process 0 would have this process execute code: {'; '.join(trust.words(other))}; --trust allows it")
+
+
 def follow(group: Group, asked: RunSpec | None = None) -> int:
     """Be a process that follows, to the end of the run. Returns the exit status; ends the process where another one is gone.
 
-    The specification comes from process 0; where this process was asked for one, it is to be the same.
+    The specification comes from process 0; where this process was asked for one, it is to be the same. Code that it names is executed
+    where this process was asked for it, or told to trust process 0.
     """
     pulse: Pulse | None = None
 
@@ -230,6 +241,7 @@ def follow(group: Group, asked: RunSpec | None = None) -> int:
 
         def begin() -> Experiment:
             refuse_other(spec, asked)
+            refuse_code(spec, asked)
             return Experiment(spec)
 
         member = Member(begin_alike(spec, begin))

@@ -35,8 +35,9 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def own_home(tmp_path, monkeypatch):
-    """Runs and compiled code go to a folder of the test's own; nothing of the user's is read."""
+    """Runs, compiled code and the key of trust go to folders of the test's own; nothing of the user's is read."""
     monkeypatch.setenv("EOS_HOME", str(tmp_path / "eos-home"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "user-data"))
     return tmp_path / "eos-home"
 
 
