@@ -360,7 +360,8 @@ def _about_center(center: TaylorCenter, state: Moving, eta: float) -> Read:
     return {
         "constrained.loss": center.loss, "constrained.sharpness": center.sharpness, "constrained.lambda2": center.eigen.values[1],
         "constrained.alpha": center.alpha, "constrained.beta": center.beta, "constrained.gradient_norm": center.grad_norm,
-        "constrained.skew": center.skew, "constrained.sharpness_gap": jnp.where(state.sliding, jnp.abs(gap), jnp.maximum(gap, 0)), "constrained.active": state.sliding,
+        "constrained.skew": center.skew, "constrained.active": state.sliding,
+        "constrained.sharpness_gap": jnp.where(state.sliding, jnp.abs(gap), jnp.maximum(gap, 0)),
         "constrained.gradient_along_u": jnp.abs(center.grad_along_u),
         "constrained.eigen_residual": center.eigen.residuals[0], "constrained.projections": state.projections,
         "constrained.overlap": state.overlap,

@@ -75,7 +75,8 @@ def advance(
     between = recent * np.where(np.arange(every) <= since, 1, 0)
     total = weights @ reading[:window] + between @ ((1 - share) * reading[0] + share * newest)
     return Unrolled(
-        x=(1 - learning_rate * (float(center.sharpness) + state.y)) * state.x, y=float(learning_rate * total + reading[window]), vectors=vectors,
+        x=(1 - learning_rate * (float(center.sharpness) + state.y)) * state.x,
+        y=float(learning_rate * total + reading[window]), vectors=vectors,
         starts=starts, weights=weights, recent=recent, betas=np.where(starts >= 0, reading[:window], np.nan),
     )
 

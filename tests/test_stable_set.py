@@ -24,7 +24,8 @@ def own_spec(function, eta, arguments=None, **tracking):
     tracking = {"gauges_every": 0, "landscape_every": 0, "predictions": ["transported", "generalized"], "flow": False} | tracking
     return specs.from_tree(
         {
-            "name": "own", "problem": {"kind": "own", "function": f"own_problems:{function}", "arguments": arguments or {}, "self_test": False},
+            "name": "own",
+            "problem": {"kind": "own", "function": f"own_problems:{function}", "arguments": arguments or {}, "self_test": False},
             "optimizer": {"learning_rate": eta}, "tracking": tracking,
             "precision": {"approach": "float64", "edge": "float64", "curvature": "float64"},
         },
@@ -51,7 +52,9 @@ def test_the_constrained_trajectory_is_slack_then_slides_then_is_let_go(spare):
     exact = let_go(-0.1, 0.0, 90)
     np.testing.assert_allclose(path, exact, atol=1e-7)
     slides = exact[:, 0] == 0
-    assert not slides[0] and slides[15] and not slides[89]  # it was all three
+    assert not slides[0]
+    assert slides[15]
+    assert not slides[89]  # it was all three
 
 
 @pytest.mark.parametrize("spare", [0, 70])
@@ -63,11 +66,14 @@ def test_the_record_tells_where_the_constraint_holds_back(spare):
     excess = record["constrained.sharpness"][edge:] - 2 / ETA
     active = record["constrained.active"][edge:] == 1
     assert excess.max() < 1e-8
-    assert active[3] and not active[-1]  # let go once cos z < 0
-    assert (np.abs(excess[active]) < 1e-8).all() and (np.diff(excess[~active]) < 0).all()
+    assert active[3]
+    assert not active[-1]  # let go once cos z < 0
+    assert (np.abs(excess[active]) < 1e-8).all()
+    assert (np.diff(excess[~active]) < 0).all()
     np.testing.assert_allclose(record["constrained.sharpness_gap"][edge:][~active], 0)
     alpha = record["constrained.alpha"][edge:]
-    assert (alpha[active][:-1] > 0).all() and (alpha[~active] < 0).all()
+    assert (alpha[active][:-1] > 0).all()
+    assert (alpha[~active] < 0).all()
     y = record["constrained.sharpness"][edge:] - 40
     expected = y[:-1] - ETA * -alpha[:-1]  # α = ¼cos z here, whatever y
     np.testing.assert_allclose(y[1:], np.minimum(0, expected), atol=1e-8)
@@ -122,7 +128,9 @@ def followed(side, eta, steps, every):
 def test_a_network_slides_along_the_nearest_points():
     """At ε = 0.15: within 1 % of δ, and the loss falls (Lemma 14)."""
     losses, active, _, multiplier = followed(4, 0.3, 24, 4)
-    assert active[2:].all() and multiplier > 0 and np.max(np.diff(losses)) < 0
+    assert active[2:].all()
+    assert multiplier > 0
+    assert np.max(np.diff(losses)) < 0
 
 
 @pytest.mark.slow
@@ -130,5 +138,7 @@ def test_an_episode_of_a_network_follows_the_nearest_points():
     """Sliding for 54 steps and let go, where α becomes negative: the sharpness falls under the threshold."""
     losses, active, center, multiplier = followed(7, 0.12, 75, 5)
     assert np.max(np.diff(losses)) < 0
-    assert active[10] == 1 and active[-1] == 0 and multiplier == 0
+    assert active[10] == 1
+    assert active[-1] == 0
+    assert multiplier == 0
     assert float(center.sharpness) * 0.12 / 2 < 0.99
