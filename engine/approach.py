@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from engine import guards
 from engine.columns import columns_for
 from engine.control import AnyEvent
-from engine.curvature import Eigenpairs, random_start, sharpness_at
+from engine.curvature import Eigenpairs, forms_hessian, random_start, sharpness_at
 from engine.problem import Problem
 from engine.spec import RunSpec
 from engine.states import ApproachState, Clock
@@ -61,18 +62,25 @@ def setup(spec: RunSpec, problem: Problem) -> Setup:
 def begin(setup: Setup, theta: Array, clock: Clock) -> ApproachState:
     """The approach from θ, in θ's number format."""
     count = min(setup.spec.tracking.eigenvalues, theta.size)
-    basis = random_start(setup.spec.seed, clock.step, count, theta.size, setup.spec.precision.curvature)
+    seed, dtype = setup.spec.seed, setup.spec.precision.curvature
+    basis = random_start(seed, clock.step, count, theta.size, dtype)
     return ApproachState(
         clock=clock, theta=theta, basis=basis, sharpness=float("nan"), next_check=clock.step, careful=0, checked_clock=clock,
-        checked_theta=theta, pending=np.empty((0, len(setup.places))),
+        checked_theta=theta, guards=guards.begin(seed, clock.step, theta.size, dtype), looked=clock.step - guards.EVERY,
+        pending=np.empty((0, len(setup.places))),
     )
 
 
-def check(setup: Setup, state: ApproachState) -> Eigenpairs:
-    """The top eigenpairs at the midpoint of the coming step: half a step of gradient descent on."""
-    dtype = setup.spec.precision.curvature
-    point = descend(setup.problem, state.theta, state.clock.learning_rate / 2, 1).theta
-    return sharpness_at(setup.problem, point.astype(dtype), state.basis, CHECK_TOLERANCE, dtype)
+def check(setup: Setup, state: ApproachState) -> tuple[Eigenpairs, ApproachState]:
+    """The top eigenpairs at the midpoint of the coming step, half a step of gradient descent on, and the state after a look around where
+    one is due."""
+    (step, _, eta), dtype, seed = state.clock, setup.spec.precision.curvature, setup.spec.seed
+    point = descend(setup.problem, state.theta, eta / 2, 1).theta.astype(dtype)
+    if step - state.looked < guards.EVERY or forms_hessian(state.theta):
+        return sharpness_at(setup.problem, point, state.basis, CHECK_TOLERANCE, dtype), state
+    fresh = guards.fresh_rows(seed, step, state.theta.size, dtype)
+    pairs, _, known = guards.look(setup.problem, point, state.basis, state.guards, fresh, CHECK_TOLERANCE, dtype)
+    return pairs, state._replace(guards=known, looked=step)
 
 
 def advance(setup: Setup, state: ApproachState, limit: int) -> tuple[ApproachState, Progress, bool]:
@@ -82,7 +90,8 @@ def advance(setup: Setup, state: ApproachState, limit: int) -> tuple[ApproachSta
     warm start and the cadence alone, and so the trajectory does not depend on limits.
     """
     if state.clock.step == state.next_check:
-        state, went_back, at_edge = _judge(setup, state, check(setup, state))
+        pairs, state = check(setup, state)
+        state, went_back, at_edge = _judge(setup, state, pairs)
         if at_edge:
             return _release(state)[0], Progress([*state.pending], []), True
         if went_back:
@@ -95,7 +104,7 @@ def advance(setup: Setup, state: ApproachState, limit: int) -> tuple[ApproachSta
     measured = state.sharpness if state.clock == state.checked_clock else float("nan")
     state, outcome = _descend(setup, state, steps, measured)
     if outcome is None and steps == limit:
-        sharpness = float(check(setup, state).values[0])
+        sharpness = float(check(setup, state)[0].values[0])
         if sharpness >= 2 / state.clock.learning_rate:
             exact = state.careful or state.clock.step - state.checked_clock.step <= 1
             state = state._replace(next_check=state.clock.step) if exact else _go_back(state)
@@ -128,7 +137,8 @@ def _go_back(state: ApproachState) -> ApproachState:
     """The state at the last passed check, from where every step is tested."""
     back = state.checked_clock
     state, _ = _release(state)
-    return state._replace(clock=back, theta=state.checked_theta, careful=1, next_check=back.step + 1)
+    back_from = min(state.looked, back.step)
+    return state._replace(clock=back, theta=state.checked_theta, careful=1, next_check=back.step + 1, looked=back_from)
 
 
 def _release(state: ApproachState) -> tuple[ApproachState, np.ndarray]:

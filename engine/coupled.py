@@ -19,6 +19,7 @@ from jax import Array
 from engine import scores
 from engine import trajectories as tr
 from engine.curvature import Eigenpairs, Normals, Point, TaylorCenter, direction, taylor_center
+from engine.guards import Guards
 from engine.problem import Problem
 from engine.scores import Scores
 from engine.spec import PREDICTIONS
@@ -68,6 +69,8 @@ class Moving(NamedTuple):
     flow: Array  # (p,); (0,) when not followed
     flow_vectors: Array  # (2, p) its top eigenvector at the last reading but one, and at the last
     flow_sharpness: Array  # ()
+    guards: Guards  # of the centre's eigenvectors
+    flow_guard: Array  # (p,) the next eigenvector of the flow, so far as it is known; (0,) when it is not followed
     costs: Costs  # of making the centre
 
 
@@ -114,6 +117,7 @@ class OnFlow(NamedTuple):
     grad: Array  # (p,) in the number format of the curvature
     sharpness: Array
     vector: Array  # (p,) its eigenvector, `sharpened`
+    guard: Array  # (p,) the next one, so far as it is known
     hvps: Any
 
 
@@ -387,7 +391,7 @@ def _flow(problem: Problem, rules: Rules, state: Moving, here: OnFlow, spent: Co
     substeps = jnp.where(jnp.isfinite(sharpness), jnp.maximum(1, jnp.ceil(eta * sharpness)), 1).astype(int)
     changed = {
         "flow": tr.flow_step(problem, state.flow, here.grad, eta, substeps), "flow_sharpness": sharpness,
-        "flow_vectors": jnp.where(due, followed_by(state.flow_vectors, here.vector), state.flow_vectors),
+        "flow_vectors": jnp.where(due, followed_by(state.flow_vectors, here.vector), state.flow_vectors), "flow_guard": here.guard,
     }
     told = {"flow.loss": here.loss, "flow.sharpness": jnp.where(due, sharpness, jnp.nan)}
     return changed, told, spent.plus(jnp.where(due, here.hvps, 0), substeps)

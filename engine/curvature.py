@@ -75,15 +75,18 @@ def top_eigenpairs(problem: Problem, theta: Array, start: Array, tolerance: floa
 
 
 def solve(
-    problem: Problem, theta: Array, start: Array, tolerance: float, max_hvps: int = 400, wanted: int | Array | None = None
+    problem: Problem, theta: Array, start: Array, tolerance: float, max_hvps: int = 400, wanted: int | Array | None = None,
+    looked: int | Array | None = None,
 ) -> tuple[Eigenpairs, Array]:
     """`top_eigenpairs`, and what the Hessian makes of their vectors, (k, p).
 
-    Where fewer pairs than `start` has rows are `wanted`, the others are neither started from nor waited for, nor of any meaning.
+    Where fewer pairs than `start` has rows are `wanted`, the others are not waited for. They are started from where more rows are
+    `looked` at: what they show that is larger takes its place among the wanted; else they are of no meaning.
     """
     if forms_hessian(theta):
         return _dense(problem, theta, start.shape[0])
-    return _davidson(problem, theta, start.astype(theta.dtype), tolerance, max_hvps, start.shape[0] if wanted is None else wanted)
+    wanted = start.shape[0] if wanted is None else wanted
+    return _davidson(problem, theta, start.astype(theta.dtype), tolerance, max_hvps, wanted, wanted if looked is None else looked)
 
 
 def forms_hessian(theta: Array) -> bool:
@@ -114,7 +117,7 @@ class _Basis(NamedTuple):
 
 
 def _davidson(
-    problem: Problem, theta: Array, start: Array, tolerance: float, max_hvps: int, wanted: int | Array
+    problem: Problem, theta: Array, start: Array, tolerance: float, max_hvps: int, wanted: int | Array, looked: int | Array
 ) -> tuple[Eigenpairs, Array]:
     count, size = start.shape
     most = max(BASIS, 2 * count + 4)
@@ -134,7 +137,7 @@ def _davidson(
     def ritz(v: Array, w: Array, t: Array, size: Array, hvps: Array) -> _Basis:
         """Rayleigh–Ritz on the first `size` rows; rows beyond get a value below every Ritz value and drop out."""
         inside = jnp.arange(len(t)) < size
-        below = -1.5 * jnp.linalg.norm(t) - 1
+        below = -1.5 * jnp.linalg.norm(t) - jnp.finfo(t.dtype).tiny
         values, coefficients = _eigh(t + jnp.diag(jnp.where(inside, 0, below)))
         vectors, images = coefficients[:count] @ v, coefficients[:count] @ w
         remainders = images - values[:count, None] * vectors
@@ -165,14 +168,14 @@ def _davidson(
         ended = lax.while_loop(unfinished, grow, begun._replace(v=v, w=w, t=t))
         return ended.pairs, ended.images
 
-    v = _orthonormal(start, wanted)
+    v = _orthonormal(start, looked)
 
     def imaged(k: Array, found: tuple[Array, Array]) -> tuple[Array, Array]:
         image = product(v[k])
         return _with_row(found[0], k, image), _with_row(found[1], k, _along_each(v, image))
 
-    w, t = lax.fori_loop(0, wanted, imaged, (jnp.zeros_like(v), jnp.zeros((count, count), theta.dtype)))
-    begun = ritz(v, w, t, jnp.asarray(wanted), jnp.asarray(wanted))
+    w, t = lax.fori_loop(0, looked, imaged, (jnp.zeros_like(v), jnp.zeros((count, count), theta.dtype)))
+    begun = ritz(v, w, t, jnp.asarray(looked), jnp.asarray(looked))
     return lax.cond(unfinished(begun), onward, lambda: (begun.pairs, begun.images))
 
 
@@ -282,16 +285,18 @@ def sharpness_at(problem: Problem, theta: Array, start: Array, tolerance: float,
 
 
 def solve_at(
-    problem: Problem, theta: Array, start: Array, tolerance: float, curvature_dtype: str, wanted: int | None = None
+    problem: Problem, theta: Array, start: Array, tolerance: float, curvature_dtype: str, wanted: int | None = None,
+    looked: int | None = None,
 ) -> tuple[Eigenpairs, Array]:
-    """`solve` in `curvature_dtype`, compiled once for each number of pairs."""
-    count = start.shape[0] if wanted is None else wanted
-    return _solve_at(problem, theta.astype(curvature_dtype), start.astype(curvature_dtype), tolerance, count)
+    """`solve` in `curvature_dtype`, compiled once for each number of rows."""
+    wanted = start.shape[0] if wanted is None else wanted
+    looked = wanted if looked is None else looked
+    return _solve_at(problem, theta.astype(curvature_dtype), start.astype(curvature_dtype), tolerance, wanted, looked)
 
 
 @jit_by_format
-def _solve_at(problem: Problem, theta: Array, start: Array, tolerance: float, wanted: int) -> tuple[Eigenpairs, Array]:
-    return solve(problem, theta, start, tolerance, wanted=wanted)
+def _solve_at(problem: Problem, theta: Array, start: Array, tolerance: float, wanted: int, looked: int) -> tuple[Eigenpairs, Array]:
+    return solve(problem, theta, start, tolerance, wanted=wanted, looked=looked)
 
 
 def grad_sharpness(problem: Problem, theta: Array, u: Array, curvature_dtype: str) -> Array:
@@ -345,7 +350,7 @@ def _arguments(point: Point) -> tuple[Array, Array]:
 def _contractions(problem: Problem, theta: Array, u: Array, w: Array, curvature_dtype: str) -> tuple[Array, Array]:
     """∇³L(u,u) and ∇³L(u,w): what they share, the gradient and its tangent along u, is computed once."""
     at = theta.astype(curvature_dtype)
-    return tuple(problem.derivative(at, 3, u, vector).astype(theta.dtype) for vector in (u, w))
+    return problem.derivative(at, 3, u, u).astype(theta.dtype), problem.derivative(at, 3, u, w).astype(theta.dtype)
 
 
 class Direction(NamedTuple):

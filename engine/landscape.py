@@ -51,7 +51,7 @@ def sample(problem: Problem, center: TaylorCenter, delta: float, learning_rate: 
     x = np.linspace(-REACH, REACH, 2 * REACH * PER_DELTA + 1) * delta
     both = (REACH - 1) * PER_DELTA, (REACH + 1) * PER_DELTA  # the places of −δ and δ
     rise, slope, curvature = (
-        np.asarray(part, float) for part in _along(problem, center.theta, center.top_eigenvector, x, x[[*both]]))
+        np.asarray(part, float) for part in _along(problem, center.theta, center.top_eigenvector, jnp.asarray(x), jnp.asarray(x[[*both]])))
     even_slope, even_curvature = (slope[1] - slope[0]) / 2, curvature.mean()
     ratio = learning_rate * rise[[*both]].mean() / delta**2
     return Landscape(x, rise, float(ratio), float(2 / learning_rate + even_curvature - even_slope / delta))
@@ -69,7 +69,8 @@ def plane(problem: Problem, center: TaylorCenter, delta: float) -> Plane:
     """The plane about a centre, in θ's number format. `delta` must be a positive number."""
     x, y = (np.cos(np.pi * (np.arange(count) + 0.5) / count)[::-1] for count in PLANE_POINTS)
     x, y = x * REACH * delta, y * PLANE_REACH * np.sqrt(float(center.alpha))
-    rise = _in_plane(problem, center.theta, center.top_eigenvector, center.grad_sharpness_perp / center.beta, x, y)
+    across = center.grad_sharpness_perp / center.beta
+    rise = _in_plane(problem, center.theta, center.top_eigenvector, across, jnp.asarray(x), jnp.asarray(y))
     return Plane(x, y, np.asarray(rise, float))
 
 

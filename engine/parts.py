@@ -226,7 +226,8 @@ class Tracking(Part, frozen=True, kw_only=True):
     eigen_tolerance: Annotated[float, Meta(gt=0, le=0.1)] = 1e-4
     """Largest relative residual ‖Hu−Su‖/S of a top eigenpair at θ†."""
     audit_every: CountOrNever = 50
-    """Steps between audits of the top eigenpair from a fresh random start. 0 means never."""
+    """Steps between audits of the top eigenpairs from fresh random starts, on every trajectory. 0 means never; each looks around every
+    fourth step all the same (`engine.guards`)."""
     max_projections: Count = 8
     """Linearised projections a step before giving up on the constraint tolerances."""
     sharpness_tolerance: Positive = 1e-5

@@ -12,6 +12,7 @@ from jax import Array
 
 from engine.coupled import Moving
 from engine.curvature import TaylorCenter
+from engine.guards import Guards
 from engine.unrolled import Unrolled
 
 
@@ -43,6 +44,8 @@ class ApproachState(NamedTuple):
     careful: int  # 1 after an overshoot: check every step
     checked_clock: Clock  # where the last passed check was,
     checked_theta: Array  # and θ there, to go back to on an overshoot
+    guards: Guards  # of the basis
+    looked: int  # step of the last check that looked around
     pending: np.ndarray  # (rows, columns) passed since then, not yet certain
 
 
@@ -59,6 +62,7 @@ class EdgeState(NamedTuple):
     failed: int  # bit k: assumption k does not hold now
     constraint_lost: int
     unstable: int  # eigenvalues that have been above 2/η
+    audited: int  # step of the last audit of the eigenpairs; −1 before the first
 
     @property
     def theta(self) -> Array:
@@ -79,6 +83,7 @@ class DescentState(NamedTuple):
     theta: Array
     bases: Array  # (4, k, p) its top eigenvectors, four steps ago first
     unstable: int
+    guards: Guards  # of them
 
 
 def pack(state: Any, prefix: str = "") -> dict[str, np.ndarray]:

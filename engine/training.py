@@ -20,12 +20,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from engine import approach, losses, problem, readings, spectrum, watched
+from engine import approach, guards, losses, problem, readings, spectrum, watched
 from engine import spec as specs
 from engine.approach import CHECK_TOLERANCE, Progress, Setup, diverged, loss_goal
 from engine.control import AnyEvent, EdgeReached
 from engine.coupled import followed_by
-from engine.curvature import random_start, sharpness_at
+from engine.curvature import forms_hessian, random_start, sharpness_at
+from engine.guards import Guards
 from engine.problem import Problem
 from engine.states import Clock
 from engine.store import Outcome
@@ -48,6 +49,8 @@ class TrainingState(NamedTuple):
     clock: Clock
     theta: Array  # (p,)
     bases: Array  # (4, k, p) top eigenvectors at the last four readings
+    guards: Guards  # of the eigenvectors
+    looked: int  # step of the last look around
     below: int  # 1 when the last reading was below 2/η
     edge_step: int  # of the first reading at or above 2/η after one below; −1 before
 
@@ -87,9 +90,12 @@ def begin(training: Training, theta: Array) -> TrainingState:
     """The start of a training at θ."""
     spec = training.setup.spec
     count = min(spec.tracking.eigenvalues, theta.size)
-    basis = random_start(spec.seed, 0, count, theta.size, spec.precision.curvature)
+    dtype, size = spec.precision.curvature, theta.size
+    basis, known = random_start(spec.seed, 0, count, size, dtype), guards.begin(spec.seed, 0, size, dtype)
     clock = Clock(0, 0.0, spec.optimizer.learning_rate)
-    return TrainingState(clock, theta.astype(spec.precision.approach), jnp.stack([basis] * 4), below=0, edge_step=-1)
+    return TrainingState(
+        clock, theta.astype(spec.precision.approach), jnp.stack([basis] * 4), known, looked=-guards.EVERY, below=0, edge_step=-1
+    )
 
 
 def advance(training: Training, state: TrainingState, limit: int) -> tuple[TrainingState, Progress]:
@@ -127,7 +133,12 @@ def watches(training: Training) -> bool:
 def _watch(training: Training, state: TrainingState, steps: int) -> tuple[TrainingState, Progress]:
     clock, decay = state.clock, training.setup.spec.optimizer.weight_decay
     means = training.readings | ({"norm.squared": SQUARED} if decay else {})
-    found = watched.descend(training.setup.problem, state.theta, state.bases, clock.learning_rate, steps, CHECK_TOLERANCE, means)
+    spec, known = training.setup.spec, state.guards
+    fresh = guards.fresh_rows(spec.seed, 0, state.theta.size, spec.precision.curvature)[0]
+    found = watched.descend(
+        training.setup.problem, state.theta, state.bases, known.vectors[0], fresh, clock.step, clock.learning_rate, steps,
+        CHECK_TOLERANCE, means,
+    )
     passed = {
         "gd.loss": found.losses, "gd.gradient_norm": found.gradient_norms, "gd.sharpness": found.sharpness,
         "gd.eigen_residual": found.residuals, "cost.hvps": found.hvps,
@@ -141,7 +152,8 @@ def _watch(training: Training, state: TrainingState, steps: int) -> tuple[Traini
         state, told = _seen(state, clock.step + k, columns["gd.sharpness"][k], 2 / clock.learning_rate)
         events += told
     if outcome is None:
-        state = state._replace(clock=clock.after(steps), theta=found.theta, bases=found.bases)
+        known = known._replace(vectors=known.vectors.at[0].set(found.guard))
+        state = state._replace(clock=clock.after(steps), theta=found.theta, bases=found.bases, guards=known)
     return state, Progress(rows, events, outcome)
 
 
@@ -170,7 +182,13 @@ def _read(training: Training, state: TrainingState) -> tuple[TrainingState, dict
     spec, clock = training.setup.spec, state.clock
     # At the edge gradient descent alternates: where readings do too, the last but one is nearer.
     start = state.bases[-2 if spec.tracking.sharpness_every % 2 else -1]
-    pairs = sharpness_at(training.probe, state.theta, start, CHECK_TOLERANCE, spec.precision.curvature)
+    dtype = spec.precision.curvature
+    if clock.step - state.looked < guards.EVERY or forms_hessian(state.theta):
+        pairs = sharpness_at(training.probe, state.theta, start, CHECK_TOLERANCE, dtype)
+    else:
+        fresh = guards.fresh_rows(spec.seed, clock.step, state.theta.size, dtype)
+        pairs, _, known = guards.look(training.probe, state.theta, start, state.guards, fresh, CHECK_TOLERANCE, dtype)
+        state = state._replace(guards=known, looked=clock.step)
     sharpness = float(pairs.values[0])
     if spec.optimizer.schedule == "inverse_sharpness" and 0 < sharpness < math.inf:
         clock = clock._replace(learning_rate=1 / sharpness)
