@@ -1,6 +1,7 @@
 """A fork: a new run that goes on from a checkpoint of another, with another learning rate or other settings. Without jax.
 
-The new directory holds everything its engine needs: the checkpoint, the rows and the events up to it. A learning rate is
+The new directory holds everything its engine needs: the checkpoint, the rows and the events up to it. It is a new run and records
+today's columns: rows of an earlier version are brought over by name, with NaN where a column was not recorded. A learning rate is
 changed by the command that changes that of any run, left in the inbox before the engine starts.
 """
 
@@ -14,10 +15,12 @@ from typing import Any
 import numpy as np
 
 from engine import control, store
+from engine.columns import arranged
 from engine.errors import UserError
 from engine.launch import LIVE
 from engine.spec import Phase, RunSpec, fields_of, with_overrides
 from engine.store import Run
+from engine.untrusted import read_arrays
 
 LEARNING_RATE = "optimizer.learning_rate"
 FREE = (
@@ -29,7 +32,7 @@ FREE = (
 """Fields that a checkpoint does not depend on, and sections of such."""
 WORDS = ("name", "title", "shows", "takes")
 """Fields that say nothing of what is computed."""
-PASSING = (control.Finished, control.Paused, control.Resumed, control.Refused)
+PASSING = (control.Finished, control.Paused, control.Resumed, control.Refused, control.CheckpointSkipped)
 """Events of the other run's engine, not of what it computed."""
 CHUNK = 4096
 
@@ -69,6 +72,7 @@ def fork(run: Run, step: int, overrides: Sequence[str] = (), name: str | None = 
     Raises UserError for a field that the checkpoint depends on. No engine is started.
     """
     path, at = checkpoint_at(run, step)
+    leaves = _readable(run, path)
     spec = with_overrides(run.spec, tuple(overrides))
     changed = differences(run.spec, spec)
     for field in changed:
@@ -80,7 +84,7 @@ def fork(run: Run, step: int, overrides: Sequence[str] = (), name: str | None = 
     _need_steps(run, spec, at, rate)
     made = store.create(spec, name)
     try:
-        shutil.copyfile(path, made.path / "checkpoints" / path.name)
+        store.save_checkpoint(made, at, store.rearranged(leaves, run, made))
         before = _copy_rows(run, made, at)
         with open(made.path / "events.jsonl", "ab") as journal:
             said = [", ".join(f"{field} = {value}" for field, value in changed.items()) or "nothing changed", shared_out(run)]
@@ -94,6 +98,18 @@ def fork(run: Run, step: int, overrides: Sequence[str] = (), name: str | None = 
         shutil.rmtree(made.path, ignore_errors=True)
         raise UserError(f"{made.path}: the fork cannot be written ({error.strerror})") from None
     return made
+
+
+def _readable(run: Run, path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a checkpoint. Raises UserError where they cannot be had, or continue other rows than the run's."""
+    leaves, name = read_arrays(path), f"run {run.name}: checkpoint {path.name}"
+    if leaves is None:
+        raise UserError(f"{name} cannot be read; give the step of an earlier one")
+    try:
+        store.refuse_foreign(leaves, run)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{name} cannot be gone on from: {error}; give the step of an earlier one") from None
+    return leaves
 
 
 def _need_steps(run: Run, spec: RunSpec, at: int, rate: float | None) -> None:
@@ -130,7 +146,7 @@ def _copy_rows(run: Run, made: Run, step: int) -> float:
     rate = math.nan
     with open(made.path / "metrics.f64", "ab") as record:
         for rows in _rows_before(run, step):
-            record.write(rows.astype("<f8").tobytes())
+            record.write(arranged(rows, run.index, made.index).astype("<f8").tobytes())
             rate = float(rows[-1, run.index["learning_rate"]]) if len(rows) else rate
         record.flush()
         os.fsync(record.fileno())

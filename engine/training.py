@@ -13,6 +13,7 @@ decay as the only push, α = 2λS_L, and where ∇S_L is radial, β = (2S_L/‖�
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +24,7 @@ from jax import Array
 from engine import approach, losses, problem, readings, spectrum, watched
 from engine import spec as specs
 from engine.approach import CHECK_TOLERANCE, Progress, Setup, diverged, loss_goal
+from engine.columns import Column
 from engine.control import AnyEvent, EdgeReached
 from engine.coupled import followed_by
 from engine.curvature import random_start, sharpness_at
@@ -52,12 +54,12 @@ class TrainingState(NamedTuple):
     edge_step: int  # of the first reading at or above 2/η after one below; −1 before
 
 
-def build(spec: specs.RunSpec) -> tuple[Training, Array, dict[str, Any]]:
-    """The training of a specification, its initial θ in float64, and facts on its data for the record."""
+def build(spec: specs.RunSpec, columns: Sequence[Column] = ()) -> tuple[Training, Array, dict[str, Any]]:
+    """The training of a specification whose run records these columns, its initial θ in float64, and facts on its data for the record."""
     part, decay, wanted = spec.problem, spec.optimizer.weight_decay, spec.tracking.sharpness_examples
     if not isinstance(part, specs.Network):
         total, theta, facts = problem.build(spec)
-        return Training(approach.setup(spec, total), total, {}), theta, facts
+        return Training(approach.setup(spec, total, columns), total, {}), theta, facts
     problem.require_x64()
     found = problem.learning(part, spec.seed)
     data, criterion = found.dataset, losses.CRITERIA[part.criterion]
@@ -70,7 +72,7 @@ def build(spec: specs.RunSpec) -> tuple[Training, Array, dict[str, Any]]:
     if data.test_inputs is not None and data.test_targets is not None:
         tests = found.batches(data.test_inputs, data.test_targets)
         readings |= {"test.loss": found.mean(criterion, tests), "test.accuracy": found.mean(losses.correct, tests)}
-    return Training(approach.setup(spec, total), probe, readings), found.theta, found.facts
+    return Training(approach.setup(spec, total, columns), probe, readings), found.theta, found.facts
 
 
 def first_examples(targets: np.ndarray, count: int, classes: int) -> np.ndarray:
