@@ -2,22 +2,23 @@
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
-from engine import approach, control, edge, portrait, training
+from engine import approach, control, edge, identity, portrait, training
 from engine.approach import Progress
 from engine.columns import Column, arranged, columns_for, places
 from engine.control import AnyEvent
+from engine.identity import Identity
 from engine.leaves import pack, shapes, unpack
 from engine.portrait import PortraitState
 from engine.problem import build
 from engine.spec import Phase, RunSpec
 from engine.states import ApproachState, Clock, DescentState, EdgeState
-from engine.store import Outcome
+from engine.store import IDENTITY, Outcome
 from engine.training import TrainingState
 
 AnyState = ApproachState | EdgeState | DescentState | TrainingState | PortraitState
@@ -206,6 +207,27 @@ class Experiment:
     def put_back(self, standing: Standing) -> None:
         """Stand there again."""
         self.state, self.anchor_every, self.raised = standing
+
+    def identify(self) -> Identity | None:
+        """Numbers at this θ that another loss would change; None in a phase portrait, which has none."""
+        if isinstance(self.state, PortraitState):
+            return None
+        return identity.identify(self.setup, self.state, self.training if isinstance(self.state, TrainingState) else None)
+
+    def identified(self) -> dict[str, np.ndarray]:
+        """The same as leaves of a checkpoint."""
+        numbers = self.identify()
+        return {} if numbers is None else pack(numbers, IDENTITY)
+
+    def difference(self, leaves: Mapping[str, np.ndarray]) -> str:
+        """How the loss differs from that of a checkpoint just restored, in words. Empty where it does not, or where the checkpoint, of an
+        earlier version, has nothing to compare.
+        """
+        if isinstance(self.state, PortraitState) or not any(path.startswith(IDENTITY) for path in leaves):
+            return ""
+        then, now = identity.checked(leaves), self.identify()
+        assert now is not None
+        return identity.difference(then, now, self.state.theta)
 
     def restore(self, leaves: dict[str, np.ndarray]) -> None:
         """Go on from a snapshot. Raises KeyError, ValueError, TypeError or OverflowError when it is none of this specification."""

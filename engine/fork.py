@@ -66,13 +66,16 @@ def shared_out(run: Run) -> str:
     return f"{count} processes took the steps up to there and one takes those from there, {same}"
 
 
-def fork(run: Run, step: int, overrides: Sequence[str] = (), name: str | None = None) -> Run:
-    """A new run directory that goes on from the newest checkpoint at or before `step`, with `section.field=value` changed.
+def fork(run: Run, step: int, overrides: Sequence[str] = (), name: str | None = None, other_loss: bool = False) -> Run:
+    """A new run directory that goes on from the newest checkpoint at or before `step`, with `section.field=value` changed; with
+    `other_loss` on whatever loss there is now, though the checkpoint was of another.
 
     Raises UserError for a field that the checkpoint depends on. No engine is started.
     """
     path, at = checkpoint_at(run, step)
     leaves = _readable(run, path)
+    if other_loss:
+        leaves = {name: leaf for name, leaf in leaves.items() if not name.startswith(store.IDENTITY)}
     spec = with_overrides(run.spec, tuple(overrides))
     changed = differences(run.spec, spec)
     for field in changed:
@@ -88,6 +91,7 @@ def fork(run: Run, step: int, overrides: Sequence[str] = (), name: str | None = 
         before = _copy_rows(run, made, at)
         with open(made.path / "events.jsonl", "ab") as journal:
             said = [", ".join(f"{field} = {value}" for field, value in changed.items()) or "nothing changed", shared_out(run)]
+            said += ["the loss may be another from here"] if other_loss else []
             text = "; ".join(filter(None, [f"forked from run {run.name} at its checkpoint of step {at}", *said]))
             forked = control.Forked(step=at, text=text, parent=run.name)
             for event in (*(each for each in run.events() if each.step <= at and not isinstance(each, PASSING)), forked):

@@ -252,7 +252,7 @@ class Recording(Part, frozen=True, kw_only=True):
     """What is written, beyond one row a step."""
 
     checkpoint_seconds: Positive = 20.0
-    """Wall-clock seconds between checkpoints."""
+    """Wall-clock seconds between checkpoints; more where one takes over a twentieth of that."""
     keep_checkpoints: Annotated[int, Meta(ge=1, le=100)] = 3
 
 

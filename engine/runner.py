@@ -43,6 +43,8 @@ CALL_SECONDS = 0.1
 """For the steps that one call takes at the edge, where one takes many: what a command waits for at most."""
 NO_CHECKPOINT = (LookupError, ValueError, TypeError, OverflowError)
 """What comes of arrays that are no snapshot of the run's specification."""
+CHECKPOINTS_SHARE = 0.05
+"""Of the time, that checkpoints may take at most: where a step takes long, so do the numbers that identify the loss (`identity`)."""
 IDLE_SECONDS = 0.05
 """Sleep between looks into the inbox while paused."""
 
@@ -89,6 +91,7 @@ class Runner:
         self._since = time.monotonic()
         self._last_row = time.monotonic()
         self._last_checkpoint = time.monotonic()
+        self._checkpoints_took = deque([0.0], maxlen=2)  # the shorter counts: one may have compiled, or waited for a disk
         self._older = load_checkpoint(run)
         self._untried: Path | None = None  # the checkpoint gone on from, until a step has been taken,
         self._begun: Standing | None = None  # and where the run began before
@@ -226,7 +229,9 @@ class Runner:
         self._emit([control.Started(step=step, text=f"{text} on {device_words()}")])
 
     def _restore(self, experiment: Experiment) -> list[tuple[Path, str]]:
-        """Take the state of the next older checkpoint that fits; those that do not, and why."""
+        """Take the state of the next older checkpoint that fits; those that do not, and why. Raises UserError where one fits but the loss
+        is another.
+        """
         skipped, begun = list[tuple[Path, str]](), experiment.standing
         for path, leaves in self._older:
             try:
@@ -236,13 +241,22 @@ class Runner:
                     raise ValueError(f"it is ahead of the record, which ends at step {self.writer.last_step}")
                 refuse_foreign(leaves, self.run)
                 experiment.restore(leaves)
+                changed = experiment.difference(leaves)
             except NO_CHECKPOINT as error:
                 experiment.put_back(begun)
                 skipped.append((path, f"it has no {error}" if isinstance(error, KeyError) else str(error).strip().partition("\n")[0][:300]))
                 continue
+            if changed:
+                raise UserError(self._another_loss(experiment.clock.step, changed))
             self._untried = path
             return skipped
         return skipped
+
+    def _another_loss(self, step: int, changed: str) -> str:
+        return (
+            f"run {self.run.name}: its loss is not the one of its checkpoint at step {step}, where {changed}; bring that code and data "
+            f"back, or begin anew with `eos run`; `eos fork {self.run.name} --step {step} --other-loss` goes on with this one as a new run"
+        )
 
     def _advance(self) -> np.ndarray:
         """Some steps; the rows they gave."""
@@ -287,7 +301,8 @@ class Runner:
         met = self._pause_on is not None and any(isinstance(event, self._pause_on) for event in progress.events)
         if (arrived or met) and self.outcome is None:
             self._pause(self._advancing)
-        if time.monotonic() - self._last_checkpoint > self.spec.recording.checkpoint_seconds:
+        least = max(self.spec.recording.checkpoint_seconds, min(self._checkpoints_took) / CHECKPOINTS_SHARE)
+        if time.monotonic() - self._last_checkpoint > least:
             self._checkpoint()
         return block
 
@@ -357,9 +372,11 @@ class Runner:
         self._write_state()
 
     def _checkpoint(self) -> Path:
-        experiment = self._experiment()
-        path = self.writer.checkpoint(experiment.clock.step, experiment.snapshot(), self.spec.recording.keep_checkpoints)
+        experiment, began = self._experiment(), time.monotonic()
+        leaves = experiment.snapshot() | experiment.identified()
+        path = self.writer.checkpoint(experiment.clock.step, leaves, self.spec.recording.keep_checkpoints)
         self._last_checkpoint = time.monotonic()
+        self._checkpoints_took.append(self._last_checkpoint - began)
         return path
 
     def _fail(self, text: str) -> None:

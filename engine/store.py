@@ -50,6 +50,8 @@ LAST_STEP = "record.last_step"
 """In a checkpoint: the last step of the record that it continues."""
 MARKS = ARRAYS_FORMAT, ARRAYS_LAYOUT = "record.format", "record.layout"
 """In a file of arrays: the format of the run directory, and the layout of its rows."""
+IDENTITY = "identity."
+"""Prefix of what a checkpoint says of the loss."""
 ROWS = ("state.pending",)
 """Leaves of a checkpoint that are rows of the record."""
 

@@ -32,6 +32,7 @@ from engine.errors import UserError, first_line
 from engine.experiment import Experiment
 from engine.fork import differences
 from engine.hosts import Group
+from engine.identity import Identity
 from engine.meeting import Pulse, join
 from engine.spec import Network, RunSpec, load_spec_text, to_toml
 
@@ -186,6 +187,11 @@ class Leading(Experiment):
         super().restore(leaves)
         self.member.apart = True
 
+    def identify(self) -> Identity | None:
+        """The numbers that identify the loss, which every process has a part in."""
+        with self._together(control.Checkpoint()):
+            return super().identify()
+
     def rehearse(self) -> None:
         """Nothing: what a second thread computes with the others would come in another order in each process."""
 
@@ -265,3 +271,5 @@ def obey(experiment: Experiment, order: AnyCommand) -> None:
         experiment.set_learning_rate(order)
     elif isinstance(order, control.Anchor):
         experiment.anchor(order)
+    elif isinstance(order, control.Checkpoint):
+        experiment.identify()

@@ -126,9 +126,13 @@ def watches(training: Training) -> bool:
     )
 
 
+def means_of(training: Training) -> dict[str, Problem]:
+    """What is read at every step beside the sharpness, by its column."""
+    return training.readings | ({"norm.squared": SQUARED} if training.setup.spec.optimizer.weight_decay else {})
+
+
 def _watch(training: Training, state: TrainingState, steps: int) -> tuple[TrainingState, Progress]:
-    clock, decay = state.clock, training.setup.spec.optimizer.weight_decay
-    means = training.readings | ({"norm.squared": SQUARED} if decay else {})
+    clock, decay, means = state.clock, training.setup.spec.optimizer.weight_decay, means_of(training)
     found = watched.descend(training.setup.problem, state.theta, state.bases, clock.learning_rate, steps, CHECK_TOLERANCE, means)
     passed = {
         "gd.loss": found.losses, "gd.gradient_norm": found.gradient_norms, "gd.sharpness": found.sharpness,
