@@ -18,7 +18,7 @@ from engine import control, store
 from engine.columns import arranged
 from engine.errors import UserError
 from engine.launch import LIVE
-from engine.spec import Phase, RunSpec, fields_of, with_overrides
+from engine.spec import Phase, RunSpec, Toy, fields_of, with_overrides
 from engine.store import Run
 from engine.untrusted import read_arrays
 
@@ -85,6 +85,7 @@ def fork(run: Run, step: int, overrides: Sequence[str] = (), name: str | None = 
     if rate is not None and isinstance(spec.problem, Phase):
         raise UserError(f"{LEARNING_RATE}: that of a phase portrait is fixed; {_anew(run, LEARNING_RATE)}")
     _need_steps(run, spec, at, rate)
+    spec = _same_loss(run.spec, spec)
     made = store.create(spec, name)
     try:
         store.save_checkpoint(made, at, store.rearranged(leaves, run, made))
@@ -102,6 +103,13 @@ def fork(run: Run, step: int, overrides: Sequence[str] = (), name: str | None = 
         shutil.rmtree(made.path, ignore_errors=True)
         raise UserError(f"{made.path}: the fork cannot be written ({error.strerror})") from None
     return made
+
+
+def _same_loss(before: RunSpec, spec: RunSpec) -> RunSpec:
+    """The specification with the loss of the one before: that of a toy is made for its learning rate."""
+    if not isinstance(spec.problem, Toy) or spec.problem.threshold or spec.optimizer.learning_rate == before.optimizer.learning_rate:
+        return spec
+    return with_overrides(spec, (f"problem.threshold={2 / before.optimizer.learning_rate!r}",))
 
 
 def _readable(run: Run, path: Path) -> dict[str, np.ndarray]:

@@ -132,6 +132,19 @@ def test_a_checkpoint_that_says_nothing_of_its_loss_goes_on(tmp_path):
     assert told[-1].startswith("started on")
 
 
+def test_a_fork_of_the_toy_to_another_learning_rate_keeps_its_loss():
+    """Which is made for its learning rate."""
+    run = store.create(specs.with_overrides(toy_spec(0.01), ["tracking.mode=sharpness", "budget.steps=9"]), "toy")
+    work(run)
+    made = fork(run, 9, ["optimizer.learning_rate=0.008", "budget.steps=12"], name="made")
+    assert (made.spec.problem.threshold, made.spec.optimizer.learning_rate) == (200, 0.008)
+    assert work(made).kind == "completed"
+    assert (made.table()["learning_rate"][9:] == 0.008).all()
+    again = fork(made, 12, ["optimizer.learning_rate=0.007", "budget.steps=14"], name="again")
+    assert again.spec.problem.threshold == 200
+    assert work(again).kind == "completed"
+
+
 def exact(problem: Problem, theta) -> tuple[float, float, np.ndarray]:
     hessian = np.asarray(dense_hessian(problem, theta))
     image = hessian @ (d := direction(theta.size, "float64"))
