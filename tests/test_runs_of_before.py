@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from engine import approach, columns, control, experiment, store
+from engine import approach, columns, control, experiment, scores, store
 from engine.cli import main
 from engine.columns import Column, columns_for, layout
 from engine.coupled import Moving
@@ -194,6 +194,18 @@ def test_what_an_older_checkpoint_lacks_is_made_as_the_state_declares():
     for undeclared in (with_fields(Moving, age=int), with_fields(Moving, audit=Audit)):
         with pytest.raises(ValueError, match=r"it has no state.moving.(age|audit), and nothing says what that would have been"):
             unpack(undeclared, leaves, "state.moving.")
+
+
+@pytest.mark.usefixtures("x64")
+def test_scores_of_fewer_forms_have_room_for_one_more(monkeypatch):
+    """As a form that comes later needs it."""
+    leaves = leaves_of(Run(RUNS / "coupled"), 66)
+    monkeypatch.setattr(scores, "PREDICTIONS", (*scores.PREDICTIONS, "another"))
+    found, before = unpack(scores.Scores, leaves, "state.moving.scores."), leaves["state.moving.scores.sums"]
+    assert [each.shape[0] for each in found] == [5] * 5
+    np.testing.assert_array_equal(found.sums[:4], before)
+    np.testing.assert_array_equal(found.sums[4:], np.zeros((1, 6)))
+    assert np.isnan(found.horizon[4])
 
 
 @pytest.mark.usefixtures("x64")
