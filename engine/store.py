@@ -336,7 +336,8 @@ class Writer:
 
     def __init__(self, run: Run):
         refuse_links(run.path)
-        (run.path / "inbox").mkdir(mode=0o700, exist_ok=True)  # copies leave empty folders out
+        with suppress(OSError):  # copies leave empty folders out; what keeps it from being made is told to who leaves a command
+            (run.path / "inbox").mkdir(mode=0o700, exist_ok=True)
         self.run = run
         self.width = len(run.columns)
         self._lock = self._acquire()
