@@ -66,7 +66,8 @@ class Record(Mapping[str, np.ndarray]):
         in the plane of u and ∇S⊥, at `plane_x` (13,) and `plane_y` (7,); `beta` of the `beta_starts` followed (Appendix F, Section 4).
         """
         read = {step: read_arrays(path) for step, path in self.run.samples().items()}
-        return {step: arrays for step, arrays in read.items() if arrays is not None}
+        sampled = {step: arrays for step, arrays in read.items() if arrays is not None}
+        return {step: {name: array for name, array in arrays.items() if name not in store.MARKS} for step, arrays in sampled.items()}
 
     def to_pandas(self) -> "pandas.DataFrame":
         """A data frame with a row a step, indexed by the step. Needs pandas."""

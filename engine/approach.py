@@ -5,6 +5,7 @@ check finds it beyond 2/η, gradient descent goes back to the last check and tes
 the step. Rows are held back until a check has passed, so that none is ever taken back.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import numpy as np
 from jax import Array
 
 from engine import guards
-from engine.columns import columns_for
+from engine.columns import Column, columns_for, places
 from engine.control import AnyEvent
 from engine.curvature import Eigenpairs, forms_hessian, random_start, sharpness_at
 from engine.problem import Problem
@@ -31,7 +32,7 @@ class Setup(NamedTuple):
 
     spec: RunSpec
     problem: Problem
-    places: dict[str, int]  # column name -> place in a row
+    places: dict[str, int]  # column name -> place in a row of this run, which may be of an earlier version
 
     def row(self, values: dict[str, float]) -> np.ndarray:
         """One row of the record, NaN where `values` is silent; names the run does not record are left out."""
@@ -55,8 +56,9 @@ class Progress(NamedTuple):
     curves: Curves = ()
 
 
-def setup(spec: RunSpec, problem: Problem) -> Setup:
-    return Setup(spec, problem, {column.name: k for k, column in enumerate(columns_for(spec))})
+def setup(spec: RunSpec, problem: Problem, columns: Sequence[Column] = ()) -> Setup:
+    """The setup of a run that records these columns; those of a new run where none are given."""
+    return Setup(spec, problem, places(columns or columns_for(spec)))
 
 
 def begin(setup: Setup, theta: Array, clock: Clock) -> ApproachState:

@@ -224,7 +224,7 @@ def reproduce(
 @app.command
 def fork(
     name: RunName, *, step: Annotated[int | None, Parameter(("--step", "--at"))] = None, overrides: Overrides = (),
-    new_name: str | None = None, json: Switch = False, trusted: Trust = False,
+    new_name: str | None = None, other_loss: Switch = False, json: Switch = False, trusted: Trust = False,
 ) -> int:
     """Go on from a checkpoint of a run as a new run, with another learning rate or other settings. One process takes its steps.
 
@@ -233,10 +233,12 @@ def fork(
         step: Fork from the newest checkpoint at or before this step; without it, from the newest of all.
         overrides: `section.field=value`, as in `--set optimizer.learning_rate=0.05`; may be repeated.
         new_name: The new run's name; made from the preset and the time when not given.
+        other_loss: Go on with the code and data there are now, though the loss at the checkpoint was another.
         json: Print one JSON object: both names, and the step.
     """
     found = resolve(name)
-    made = trust.asking(lambda: forks.fork(found, found.state().step if step is None else step, overrides, new_name), trusted)
+    at = found.state().step if step is None else step
+    made = trust.asking(lambda: forks.fork(found, at, overrides, new_name, other_loss), trusted)
     launch.start(made)
     if several := forks.shared_out(found):
         print_line(f"{several}; `stop {made.name}` and `resume {made.name} --coordinator …` give it to several", error=True)

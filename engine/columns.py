@@ -5,7 +5,11 @@ Names are `trajectory.quantity`: `gd` gradient descent, `constrained` the constr
 and one family for each form of the predicted dynamics.
 """
 
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from typing import NamedTuple
+
+import numpy as np
 
 from engine.spec import Network, Phase, RunSpec
 
@@ -226,6 +230,24 @@ def columns_for(spec: RunSpec) -> tuple[Column, ...]:
     if tracking.gauges_every:
         found += (*ASSUMPTIONS, FOURTHS)
     return found + (FLOW if tracking.flow else ()) + COST
+
+
+def places(columns: Sequence[Column]) -> dict[str, int]:
+    """The place of each column in a row, by its name."""
+    return {column.name: k for k, column in enumerate(columns)}
+
+
+def layout(columns: Sequence[Column]) -> str:
+    """What names a row's columns and their order in sixteen letters: rows of another layout mean something else."""
+    return sha256("\n".join(column.name for column in columns).encode()).hexdigest()[:16]
+
+
+def arranged(rows: np.ndarray, given: Mapping[str, int], wanted: Mapping[str, int]) -> np.ndarray:
+    """Rows (rows, columns) of one layout in another, by name: NaN where the first has no such column."""
+    block = np.full((len(rows), len(wanted)), np.nan)
+    both = [name for name in wanted if name in given]
+    block[:, [wanted[name] for name in both]] = rows[:, [given[name] for name in both]]
+    return block
 
 
 def meets_threshold(column: str) -> bool:

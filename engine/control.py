@@ -176,6 +176,10 @@ class Checkpointed(Event, frozen=True, kw_only=True, tag="checkpointed"):
     """The state at this step is on disk."""
 
 
+class CheckpointSkipped(Event, frozen=True, kw_only=True, tag="checkpoint_skipped"):
+    """A checkpoint could not be gone on from; the one before was tried."""
+
+
 class Refused(Event, frozen=True, kw_only=True, tag="refused"):
     """A command could not be carried out."""
 
@@ -189,7 +193,7 @@ class Finished(Event, frozen=True, kw_only=True, tag="finished"):
 AnyEvent = (
     Started | Forked | EdgeReached | StageChanged | Anchored | PredictionLost | AssumptionFailed | AssumptionRestored
     | EigenvalueUnstable | SpectrumGrown | EigenvectorsSwapped | EigenpairCorrected | ConstraintLost | TrackingEnded | LearningRateChanged
-    | Paused | Resumed | Checkpointed | Refused | Finished
+    | Paused | Resumed | Checkpointed | CheckpointSkipped | Refused | Finished
 )
 
 _COMMAND = msgspec.json.Decoder(AnyCommand)

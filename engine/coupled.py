@@ -10,16 +10,18 @@ from two and four steps ago. Both starts are then mostly within the tolerance as
 """
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from engine import scores
 from engine import trajectories as tr
 from engine.curvature import Eigenpairs, Normals, Point, TaylorCenter, direction, taylor_center
-from engine.guards import Guards
+from engine.guards import Guards, unknown
+from engine.leaves import Earlier
 from engine.problem import Problem
 from engine.scores import Scores
 from engine.spec import PREDICTIONS
@@ -60,7 +62,7 @@ class Moving(NamedTuple):
     center: TaylorCenter
     center_bases: Array  # (2, 2, p) the top eigenvectors at the centre before, and at this one, to start the solver from
     projections: Array  # () that the centre took
-    sliding: Array  # () whether S ≤ 2/η holds the centre back, or is slack
+    sliding: Annotated[Array, Earlier(lambda leaves: np.array(True))]  # () whether S ≤ 2/η holds the centre back, or is slack
     correction: Array  # (p,) what the first guess left out
     remainder: Array  # (p,) what the tolerances left: one more step of the projection would move the centre so
     overlap: Array  # () |u_t·u_{t−1}|
@@ -69,8 +71,8 @@ class Moving(NamedTuple):
     flow: Array  # (p,); (0,) when not followed
     flow_vectors: Array  # (2, p) its top eigenvector at the last reading but one, and at the last
     flow_sharpness: Array  # ()
-    guards: Guards  # of the centre's eigenvectors
-    flow_guard: Array  # (p,) the next eigenvector of the flow, so far as it is known; (0,) when it is not followed
+    guards: Annotated[Guards, Earlier(unknown("bases"))]  # of the centre's eigenvectors
+    flow_guard: Annotated[Array, Earlier(lambda leaves: np.zeros_like(leaves["flow"]))]  # (p,) the flow's next; (0,) when not followed
     costs: Costs  # of making the centre
 
 

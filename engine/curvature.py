@@ -19,7 +19,7 @@ the last one. The whole step in one compiled function: 27 s to compile where its
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,7 @@ from jax import Array, lax
 
 from engine.errors import UserError
 from engine.formats import jit_by_format
+from engine.leaves import Earlier
 from engine.problem import Problem
 from engine.sums import dots, norms
 
@@ -382,7 +383,7 @@ class TaylorCenter(NamedTuple):
     top_eigenvector: Array  # (p,) u, its sign kept from step to step
     grad_sharpness: Array  # (p,) ∇S
     grad_sharpness_perp: Array  # (p,) ∇S⊥ = ∇S − u(u·∇S)
-    tilt: Array  # (p,) ∇(u·∇L) − Su, the part of that normal of M that is not along u
+    tilt: Annotated[Array, Earlier(lambda leaves: np.zeros_like(leaves["theta"]))]  # (p,) ∇(u·∇L) − Su
     alpha: Array  # () −∇L·∇S
     beta: Array  # () ‖∇S⊥‖²
     skew: Array  # () ∇S·u

@@ -8,6 +8,7 @@ trajectory has seen that this one has not. What turns out larger takes its place
 the guards hold the largest of the rest, so that a crossing that one of them has seen coming is in the first look after it.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from engine.curvature import Eigenpairs, Point, loss_and_gradient, random_start, solve_at
+from engine.leaves import Leaves
 from engine.problem import Problem
 
 COUNT = 2
@@ -38,6 +40,11 @@ class Guards(NamedTuple):
 def begin(seed: int, step: int, size: int, dtype: str) -> Guards:
     """Guards that know nothing yet: random vectors."""
     return Guards(random_start(seed, step, COUNT, size, dtype), jnp.zeros(COUNT, dtype))
+
+
+def unknown(vectors: str) -> Callable[[Leaves], Guards]:
+    """How guards come to a checkpoint that has none: as they begin, in the format of the eigenvectors there."""
+    return lambda leaves: begin(0, 0, leaves[vectors].shape[-1], str(leaves[vectors].dtype))
 
 
 def due(step: Any, every: int = EVERY) -> Any:

@@ -138,7 +138,20 @@ def build(part: specs.Own, seed: int) -> tuple[Problem, Array, dict[str, Any]]:
         raise UserError(f"{part.function}: {'; '.join(wrong)}")
     leaves = [np.asarray(leaf) for leaf in (made.theta, *jax.tree.leaves(made.problem.data))]
     digest = sha256(b"".join(f"{leaf.dtype} {leaf.shape}".encode() + leaf.tobytes() for leaf in leaves)).hexdigest()
-    return made.problem, made.theta, {"parameters": made.theta.size, "data": part.function, "rule": made.problem.label, "sha256": digest}
+    facts = {"parameters": made.theta.size, "data": part.function, "rule": made.problem.label, "sha256": digest}
+    return made.problem, made.theta, facts | _origin(part)
+
+
+def _origin(part: specs.Own) -> dict[str, str]:
+    """The file that the function was imported from, and the sum of its source: a module's name alone says little. What it computes is
+    compared by numbers (`loss_identity`)."""
+    file = getattr(sys.modules.get(part.function.partition(":")[0]), "__file__", None)
+    if file is None:
+        return {}
+    try:
+        return {"file": str(file), "source_sha256": sha256(Path(file).read_bytes()).hexdigest()}
+    except OSError:  # in an archive, say
+        return {"file": str(file)}
 
 
 def _call(part: specs.Own, seed: int) -> Made:

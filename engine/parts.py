@@ -132,6 +132,8 @@ class Toy(Part, frozen=True, kw_only=True, tag_field="kind", tag="toy"):
     alpha: Positive = 1.0
     beta: Positive = 1.0
     x0: Annotated[float, Meta(ge=-1e12, le=1e12)] = 0.1
+    threshold: NonNegative = 0.0
+    """The 2/η in the loss. 0 takes that of the learning rate; a fork to another η keeps that of the run it is from."""
 
 
 class Phase(Part, frozen=True, kw_only=True, tag_field="kind", tag="phase"):
@@ -263,7 +265,7 @@ class Recording(Part, frozen=True, kw_only=True):
     """What is written, beyond one row a step."""
 
     checkpoint_seconds: Positive = 20.0
-    """Wall-clock seconds between checkpoints."""
+    """Wall-clock seconds between checkpoints; more where one takes over a twentieth of that."""
     keep_checkpoints: Annotated[int, Meta(ge=1, le=100)] = 3
 
 

@@ -100,14 +100,14 @@ def decayed(problem: Problem, weight_decay: float) -> Problem:
 
 
 def toy(part: specs.Toy, learning_rate: float) -> tuple[Problem, Array, dict[str, Any]]:
-    """Appendix B: gradient descent on it with this η is the map (3) exactly, with y of (3) equal to √β·y."""
+    """Appendix B: gradient descent on it with this η is the map (3) exactly, with y of (3) equal to √β·y, unless it has a threshold set."""
 
     def loss_of(theta: Array, constants: Array) -> Array:
         alpha, root_beta, threshold = constants.astype(theta.dtype)
         x, y, z = theta
         return (threshold + root_beta * y) * x**2 / 2 - alpha / root_beta * y - z
 
-    constants = np.array([part.alpha, math.sqrt(part.beta), 2 / learning_rate])
+    constants = np.array([part.alpha, math.sqrt(part.beta), part.threshold or 2 / learning_rate])
     return Problem(loss_of, jnp.asarray(constants), "Appendix B toy"), jnp.array([part.x0, 0.0, 0.0]), {"parameters": 3}
 
 

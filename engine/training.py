@@ -13,7 +13,8 @@ decay as the only push, α = 2λS_L, and where ∇S_L is radial, β = (2S_L/‖�
 """
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +24,12 @@ from jax import Array
 from engine import approach, guards, losses, problem, readings, spectrum, watched
 from engine import spec as specs
 from engine.approach import CHECK_TOLERANCE, Progress, Setup, diverged, loss_goal
+from engine.columns import Column
 from engine.control import AnyEvent, EdgeReached
 from engine.coupled import followed_by
 from engine.curvature import forms_hessian, random_start, sharpness_at
-from engine.guards import Guards
+from engine.guards import Guards, unknown
+from engine.leaves import Earlier
 from engine.problem import Problem
 from engine.states import Clock
 from engine.store import Outcome
@@ -49,18 +52,18 @@ class TrainingState(NamedTuple):
     clock: Clock
     theta: Array  # (p,)
     bases: Array  # (4, k, p) top eigenvectors at the last four readings
-    guards: Guards  # of the eigenvectors
-    looked: int  # step of the last look around
+    guards: Annotated[Guards, Earlier(unknown("bases"))]  # of the eigenvectors
+    looked: Annotated[int, Earlier(lambda leaves: leaves["clock.step"])]  # step of the last look around
     below: int  # 1 when the last reading was below 2/η
     edge_step: int  # of the first reading at or above 2/η after one below; −1 before
 
 
-def build(spec: specs.RunSpec) -> tuple[Training, Array, dict[str, Any]]:
-    """The training of a specification, its initial θ in float64, and facts on its data for the record."""
+def build(spec: specs.RunSpec, columns: Sequence[Column] = ()) -> tuple[Training, Array, dict[str, Any]]:
+    """The training of a specification whose run records these columns, its initial θ in float64, and facts on its data for the record."""
     part, decay, wanted = spec.problem, spec.optimizer.weight_decay, spec.tracking.sharpness_examples
     if not isinstance(part, specs.Network):
         total, theta, facts = problem.build(spec)
-        return Training(approach.setup(spec, total), total, {}), theta, facts
+        return Training(approach.setup(spec, total, columns), total, {}), theta, facts
     problem.require_x64()
     found = problem.learning(part, spec.seed)
     data, criterion = found.dataset, losses.CRITERIA[part.criterion]
@@ -73,7 +76,7 @@ def build(spec: specs.RunSpec) -> tuple[Training, Array, dict[str, Any]]:
     if data.test_inputs is not None and data.test_targets is not None:
         tests = found.batches(data.test_inputs, data.test_targets)
         readings |= {"test.loss": found.mean(criterion, tests), "test.accuracy": found.mean(losses.correct, tests)}
-    return Training(approach.setup(spec, total), probe, readings), found.theta, found.facts
+    return Training(approach.setup(spec, total, columns), probe, readings), found.theta, found.facts
 
 
 def first_examples(targets: np.ndarray, count: int, classes: int) -> np.ndarray:
@@ -130,11 +133,15 @@ def watches(training: Training) -> bool:
     )
 
 
+def means_of(training: Training) -> dict[str, Problem]:
+    """What is read at every step beside the sharpness, by its column."""
+    return training.readings | ({"norm.squared": SQUARED} if training.setup.spec.optimizer.weight_decay else {})
+
+
 def _watch(training: Training, state: TrainingState, steps: int) -> tuple[TrainingState, Progress]:
-    clock, decay = state.clock, training.setup.spec.optimizer.weight_decay
-    means = training.readings | ({"norm.squared": SQUARED} if decay else {})
-    spec, known = training.setup.spec, state.guards
-    fresh = guards.fresh_rows(spec.seed, 0, state.theta.size, spec.precision.curvature)[0]
+    clock, spec, known, means = state.clock, training.setup.spec, state.guards, means_of(training)
+    decay, dtype = spec.optimizer.weight_decay, spec.precision.curvature
+    fresh = guards.fresh_rows(spec.seed, 0, state.theta.size, dtype)[0]
     found = watched.descend(
         training.setup.problem, state.theta, state.bases, known.vectors[0], fresh, clock.step, clock.learning_rate, steps,
         CHECK_TOLERANCE, means,

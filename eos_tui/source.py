@@ -106,6 +106,8 @@ class Source:
         if not self.run.path.is_dir():
             return News(nothing, [], self.engine, "removed", "")
         state = self.run.state()  # before the rows: "finished" then means all of them
+        if state.layout not in ("", self.run.layout):  # another run lies there now, with rows of other columns
+            return News(nothing, [], self.engine, "removed", "")
         condition = self.run.liveness(state)
         rows = nothing if self.frozen else self._rows.poll(BLOCK)
         provenance = None if self._identified else self.run.provenance()
