@@ -63,7 +63,7 @@ COUPLED = (
     Column("constrained.eigen_residual", "r(θ†)", "relative residual of the top eigenpair at θ†", "", "‖Hu−Su‖/S", "eos"),
     Column("constrained.projections", "n_P", "linearised projections this step took", "", "count", "Definition 5"),
     Column("constrained.overlap", "u·u′", "overlap of the top eigenvector with the previous one", "", "|u_t·u_{t−1}|", "eos"),
-    Column("stage", "stage", "stage of the cycle, 1 to 4", "", "1 y>0, |x| small · 2 y>0, |x| grows · 3 |x|>δ · 4 y<0",
+    Column("stage", "stage", "stage of the cycle, 1 to 4", "", "1 y≤0, |x|≤δ · 2 y>0, |x|≤δ · 3 y>0, |x|>δ · 4 y≤0, |x|>δ",
            "Section 4.1"),
 )
 

@@ -92,8 +92,7 @@ def advance(setup: Setup, state: EdgeState, limit: int) -> tuple[EdgeState | Des
     alone = second >= tracking.second_eigenvalue_limit and tracking.on_second_eigenvalue != "keep"
     occasional, curves = _occasional(setup, state)
     taken, read, verdict, grown = _take(setup, state, 1 if alone else min(limit, _until_due(setup, state)), alone)
-    found = readings.table(read, clock, tracking)
-    readings.begun(found, state.stage)
+    found = readings.table(read, clock, tracking, state.stage)
     count = len(found["step"])
     readings.add(found, occasional, count)
     standing, happened = readings.events(found, Standing(state.stage, state.failed, state.constraint_lost), tracking)

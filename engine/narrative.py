@@ -18,10 +18,10 @@ TELLING = 20
 """Steps since the anchor from which a correlation says something."""
 
 STAGE_WORDS = {
-    1: "The sharpness rises, the oscillation is still small",
+    1: "The oscillation is within δ, so the sharpness rises to 2/η",
     2: "The sharpness is above 2/η, so the oscillation grows",
     3: "The oscillation exceeds δ and drives the sharpness down",
-    4: "The sharpness is below 2/η, so the oscillation decays",
+    4: "The sharpness is below 2/η again, so the oscillation decays",
 }
 
 

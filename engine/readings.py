@@ -20,8 +20,8 @@ SWAP_OVERLAP = 0.7
 Table = dict[str, np.ndarray]
 
 
-def table(read: Readings, clock: Clock, tracking: Tracking) -> Table:
-    """The columns of the steps from `clock` on, with those that follow from others."""
+def table(read: Readings, clock: Clock, tracking: Tracking, stage: int = 0) -> Table:
+    """The columns of the steps from `clock` on, with those that follow from others; `stage` is the last one before them, or 0."""
     count, eta = int(read.count), clock.learning_rate
     found = dict(zip(read.names, np.array(read.values)[:count].T, strict=True))
     found |= {"time": clock.times(count)[:count], "learning_rate": np.full(count, eta)}
@@ -31,7 +31,7 @@ def table(read: Readings, clock: Clock, tracking: Tracking) -> Table:
         found |= {
             "constrained.delta": delta, "constrained.epsilon": theory.epsilon(eta, alpha),
             "constrained.gamma": np.where((norm > 0) & (beta > 0), alpha / (norm * np.sqrt(beta)), np.nan),
-            "stage": theory.stage(found["gd.x"], found["gd.y"], delta), "gd.spike": found["gd.x"] ** 2 / eta,
+            "stage": theory.stages(found["gd.x"], found["gd.y"], delta, alpha, stage), "gd.spike": found["gd.x"] ** 2 / eta,
         }
     if "transported" in tracking.predictions:
         x = found["transported.x"]
@@ -41,13 +41,6 @@ def table(read: Readings, clock: Clock, tracking: Tracking) -> Table:
         )
         found |= {f"theorem.{name}": value for name, value in left.items()}
     return found
-
-
-def begun(found: Table, stage: int) -> None:
-    """Before any `stage` the sharpness comes from below 2/η and returns from nothing: it is the first, not the fourth."""
-    if not stage:
-        rising = np.logical_and.accumulate(np.isin(found["stage"], (0, 4)))
-        found["stage"] = np.where(rising & (found["stage"] == 4), 1.0, found["stage"])
 
 
 def add(found: Table, read: Mapping[str, float], count: int) -> None:
