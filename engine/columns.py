@@ -140,8 +140,10 @@ THEOREM = (
 LANDSCAPE = (
     Column("landscape.ratio", "ηF(δ)/δ²", "loss along u against the quadratic: under 1 sub-quadratic, over 1 super-quadratic", "",
            "η(F(δ)+F(−δ))/2δ²", "Appendix F"),
-    Column("landscape.limit", "S∞", "sharpness at which the oscillation is predicted to settle", "",
+    Column("landscape.limit", "S∞", "sharpness at which the oscillation is predicted to settle, by the paper", "",
            "2/η + F''(δ) − F'(δ)/δ, F its even part", "Appendix F"),
+    Column("landscape.limit_turned", "S∞ᵤ", "the same with the turn of u along the oscillation, ε²/η more", "",
+           "2/η + F''(δ) − F'(δ)/δ + δ²βη/2", "Appendix F; derived here"),
 )
 
 UNROLLED = (

@@ -295,7 +295,7 @@ def _memory(state: EdgeState) -> dict[str, float]:
 
 
 def _landscape(setup: Setup, state: EdgeState) -> tuple[dict[str, float], Curves]:
-    """The loss along u about this centre, as two numbers and as curves, that in the plane of u and ∇S⊥, and the β at hand; nothing where
+    """The loss along u about this centre, as three numbers and as curves, that in the plane of u and ∇S⊥, and the β at hand; nothing where
     δ is undefined.
     """
     eta, step, delta = state.clock.learning_rate, state.clock.step, theory.delta(float(state.center.alpha), float(state.center.beta))
@@ -308,7 +308,8 @@ def _landscape(setup: Setup, state: EdgeState) -> tuple[dict[str, float], Curves
         "plane_x": plane.x, "plane_y": plane.y, "plane": plane.rise,
         "beta_starts": state.unrolled.starts, "beta": state.unrolled.betas,
     }
-    return {"landscape.ratio": found.ratio, "landscape.limit": found.limit}, ((step, curves),)
+    values = {"landscape.ratio": found.ratio, "landscape.limit": found.limit, "landscape.limit_turned": found.limit_turned}
+    return values, ((step, curves),)
 
 
 def _anchor_if_due(setup: Setup, state: EdgeState) -> tuple[EdgeState, list[AnyEvent]]:
