@@ -8,6 +8,7 @@ from engine import theory
 from engine.columns import columns_for
 from engine.spec import Phase, RunSpec
 from engine.states import Clock
+from engine.store import Outcome
 
 BLOCK = 256
 """Steps recorded at a time."""
@@ -48,6 +49,12 @@ def advance(spec: RunSpec, state: PortraitState, limit: int) -> tuple[PortraitSt
     )
     assert rows.shape[1] == len(columns_for(spec))
     return moved, rows
+
+
+def left(step: int) -> Outcome:
+    """The outcome where an orbit is no longer a finite number."""
+    text = f"diverged: an orbit is no longer a finite number at step {step}; try a smaller learning rate, or starts nearer to 1"
+    return Outcome(kind="diverged", step=step, text=text)
 
 
 def _phase(spec: RunSpec) -> Phase:

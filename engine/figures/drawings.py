@@ -68,7 +68,7 @@ def edge(results: Sequence[Result]) -> Pages:
 
 
 def stages(results: Sequence[Result]) -> Pages:
-    """Figure 2: the oscillation and the sharpness on the toy, shaded by stage as the text of Section 4.1 has them, and the orbit about the fixed point."""
+    """Figure 2: the oscillation and the sharpness on the toy, shaded by the stages of Section 4.1, and the orbit about the fixed point."""
     result = results[0]
     step, x, y, stage = (result.column(name) for name in ("step", "gd.x", "gd.y", "stage"))
     delta, eta = float(np.nanmedian(result.column("constrained.delta"))), result.learning_rate
