@@ -180,7 +180,7 @@ def grown(first: np.ndarray, last: float, step: int) -> Outcome | None:
     """The outcome where the last loss of a run is finite but beyond any descent, given those of the first ten rows, (rows,)."""
     known = np.abs(first[np.isfinite(first)])
     largest = float(known.max()) if len(known) else 0.0
-    if not (largest > 0 and GROWN * largest < last < math.inf):
+    if not (largest > 0 and GROWN * largest < abs(last) < math.inf):
         return None
     text = (
         f"diverged: the loss is {last:.3g} at step {step}, over a million times the {largest:.3g} of the first rows; "

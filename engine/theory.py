@@ -164,7 +164,7 @@ def stage(x, y, delta):
 
 
 def stages(x: np.ndarray, y: np.ndarray, delta: np.ndarray, alpha: np.ndarray, before: int = 0) -> np.ndarray:
-    """The stages of successive steps, (steps,), each by the text of Section 4.1 but for flicker; `before` is the last of earlier ones, or 0.
+    """The stages of successive steps, (steps,), each by the text of Section 4.1 but for flicker; `before` is that of earlier steps, or 0.
 
     An orbit of (4) goes through the stages in their order, so the next one begins where the text has it begin. One step back, from
     2 to 1 or from 1 to 4, is against that order: what the text calls so within 5 % of the border, in |x|/δ or in y/√α, keeps the
