@@ -183,7 +183,7 @@ def grown(first: np.ndarray, last: float, step: int) -> Outcome | None:
     if not (largest > 0 and GROWN * largest < abs(last) < math.inf):
         return None
     text = (
-        f"diverged: the loss is {last:.3g} at step {step}, over a million times the {largest:.3g} of the first rows; "
+        f"diverged at step {step}: the loss is {last:.3g}, over a million times the {largest:.3g} of the first rows; "
         f"try a smaller learning rate"
     )
     return Outcome(kind="diverged", step=step, text=text)

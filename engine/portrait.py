@@ -53,7 +53,7 @@ def advance(spec: RunSpec, state: PortraitState, limit: int) -> tuple[PortraitSt
 
 def left(step: int) -> Outcome:
     """The outcome where an orbit is no longer a finite number."""
-    text = f"diverged: an orbit is no longer a finite number at step {step}; try a smaller learning rate, or starts nearer to 1"
+    text = f"diverged at step {step}: an orbit is no longer a finite number; try a smaller learning rate, or starts nearer to 1"
     return Outcome(kind="diverged", step=step, text=text)
 
 

@@ -63,7 +63,7 @@ def at_present(state: State, table: dict[str, np.ndarray]) -> dict[str, np.ndarr
     if "learning_rate" not in table:
         return table
     rate = table["learning_rate"]
-    others = np.flatnonzero(rate != rate_in_force(state, table))
+    others = np.flatnonzero((rate != rate_in_force(state, table)) & np.isfinite(rate))
     start = int(others[-1]) + 1 if len(others) else 0
     return {name: column[start:] for name, column in table.items()}
 
