@@ -144,7 +144,7 @@ def _descend(setup: Setup, state: ApproachState, steps: int, sharpness: float) -
     rows, outcome = [], None
     for k in range(steps):
         if not (np.isfinite(losses[k]) and np.isfinite(norms[k])):
-            outcome = diverged(clock.step + k)
+            outcome, steps = diverged(clock.step + k), k  # what came after is none of its steps
             break
         rows.append(setup.row({
             "step": clock.step + k, "time": times[k], "learning_rate": clock.learning_rate,

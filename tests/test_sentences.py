@@ -152,7 +152,7 @@ def test_a_loss_that_is_nan_from_the_start_is_not_called_divergence(x64, mode):
     if mode == "sharpness":
         experiment.training = experiment.training._replace(setup=experiment.setup)
     outcome = experiment.advance(10).outcome
-    assert outcome.kind == "failed"
+    assert (outcome.kind, experiment.clock.step) == ("failed", 0)
     assert "smaller learning rate" not in outcome.text
     assert "data" in outcome.text
 
