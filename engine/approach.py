@@ -5,6 +5,7 @@ check finds it beyond 2/η, gradient descent goes back to the last check and tes
 the step. Rows are held back until a check has passed, so that none is ever taken back.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -155,7 +156,7 @@ def _descend(setup: Setup, state: ApproachState, steps: int, sharpness: float) -
     rows, outcome = [], None
     for k in range(steps):
         if not (np.isfinite(losses[k]) and np.isfinite(norms[k])):
-            outcome = diverged(clock.step + k)
+            outcome, steps = diverged(clock.step + k), k  # what came after is none of its steps
             break
         rows.append(setup.row({
             "step": clock.step + k, "time": times[k], "learning_rate": clock.learning_rate,
@@ -170,9 +171,33 @@ def _descend(setup: Setup, state: ApproachState, steps: int, sharpness: float) -
     return state._replace(clock=moved, theta=jnp.asarray(descent.theta), pending=pending), outcome
 
 
+GROWN = 1e6
+"""How many times the largest loss of the first rows a finite last one may be before the run counts as diverged."""
+FIRST_ROWS = 10
+
+
 def diverged(step: int) -> Outcome:
-    """The outcome of a loss or gradient that is no longer a finite number."""
+    """The outcome of a loss or gradient that is not a finite number: from the first step on it is none that η can mend."""
+    if step == 0:
+        text = (
+            "the loss or its gradient is not a finite number at the start, before any step, so no learning rate would do: look for NaN "
+            "or infinity in the data and in the initial parameters"
+        )
+        return Outcome(kind="failed", step=0, text=text)
     text = f"diverged at step {step}: the loss is no longer a finite number; try a smaller learning rate"
+    return Outcome(kind="diverged", step=step, text=text)
+
+
+def grown(first: np.ndarray, last: float, step: int) -> Outcome | None:
+    """The outcome where the last loss of a run is finite but beyond any descent, given those of the first ten rows, (rows,)."""
+    known = np.abs(first[np.isfinite(first)])
+    largest = float(known.max()) if len(known) else 0.0
+    if not (largest > 0 and GROWN * largest < abs(last) < math.inf):
+        return None
+    text = (
+        f"diverged at step {step}: the loss is {last:.3g}, over a million times the {largest:.3g} of the first rows; "
+        f"try a smaller learning rate"
+    )
     return Outcome(kind="diverged", step=step, text=text)
 
 

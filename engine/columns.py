@@ -71,7 +71,7 @@ COUPLED = (
     Column("constrained.overlap", "u·u′", "overlap of the top eigenvector with the previous one", "", "|u_t·u_{t−1}|", "eos"),
     Column("audit.age", "t−t_a", "steps since the top eigenvalues were last looked for from random vectors, on every trajectory", "steps",
            "t − t_a; 0 where the Hessian is formed", "eos"),
-    Column("stage", "stage", "stage of the cycle, 1 to 4", "", "1 y>0, |x| small · 2 y>0, |x| grows · 3 |x|>δ · 4 y<0",
+    Column("stage", "stage", "stage of the cycle, 1 to 4", "", "1 y≤0, |x|≤δ · 2 y>0, |x|≤δ · 3 y>0, |x|>δ · 4 y≤0, |x|>δ",
            "Section 4.1"),
 )
 
@@ -148,8 +148,10 @@ THEOREM = (
 LANDSCAPE = (
     Column("landscape.ratio", "ηF(δ)/δ²", "loss along u against the quadratic: under 1 sub-quadratic, over 1 super-quadratic", "",
            "η(F(δ)+F(−δ))/2δ²", "Appendix F"),
-    Column("landscape.limit", "S∞", "sharpness at which the oscillation is predicted to settle", "",
+    Column("landscape.limit", "S∞", "sharpness at which the oscillation is predicted to settle, by the paper", "",
            "2/η + F''(δ) − F'(δ)/δ, F its even part", "Appendix F"),
+    Column("landscape.limit_turned", "S∞ᵤ", "the same with the turn of u along the oscillation, ε²/η more", "",
+           "2/η + F''(δ) − F'(δ)/δ + δ²βη/2", "Appendix F; derived here"),
 )
 
 UNROLLED = (

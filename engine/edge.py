@@ -33,19 +33,15 @@ def enter(
 ) -> tuple[EdgeState | DescentState, list[AnyEvent]]:
     """The coupled state at the edge, from gradient descent's θ: θ† is its projection onto the stable set.
 
-    Gradient descent alone when the projection does not converge, with an event that says so.
+    Gradient descent alone when the projection does not converge, with events that say so.
     """
     spec, tracking = setup.spec, setup.spec.tracking
     theta = theta.astype(spec.precision.edge)
     nothing, (basis, known, hvps) = jnp.zeros_like(theta), _all_around(setup, theta, clock.step, basis)
     center, tried = _afresh(setup, theta, basis[:2], nothing, clock.learning_rate)
     if not tried.usable:
-        text = (
-            f"the projection onto S ≤ 2/η did not converge at step {clock.step}: the sharpness is "
-            f"{float(center.sharpness) * clock.learning_rate / 2:.3f} × 2/η there; gradient descent goes on"
-        )
         alone = DescentState(clock, clock.step, theta, jnp.stack([basis] * 4), 0, known)
-        return alone, [control.ConstraintLost(step=clock.step, text=text)]
+        return alone, _without_center(setup, theta, clock, basis)
     v, eta = theta - center.theta, clock.learning_rate
     total = unrolled.begin(center, v, tracking.beta_every, tracking.beta_window) if tracking.beta_every else unrolled.absent()
     turn, x = coupled.turn(basis[0], center.top_eigenvector), center.top_eigenvector @ v
@@ -78,6 +74,20 @@ def _all_around(setup: Setup, theta: Array, step: int, basis: Array) -> tuple[Ar
     return pairs.vectors, known, pairs.hvps
 
 
+def _without_center(setup: Setup, theta: Array, clock: Clock, basis: Array) -> list[AnyEvent]:
+    """The edge where no θ† is found. The sharpness told is that of gradient descent: where the projections wandered it says nothing."""
+    dtype, (step, _, eta) = setup.spec.precision.curvature, clock
+    sharpness = float(sharpness_at(setup.problem, theta.astype(dtype), basis, LOOSE_TOLERANCE, dtype).values[0])
+    here = f" from gradient descent's θ, where the sharpness is {sharpness * eta / 2:.3f} × 2/η" if math.isfinite(sharpness) else ""
+    lost = f"the projection onto S ≤ 2/η did not converge at step {step}: it wandered{here}"
+    reached = f"the edge: sharpness reached 2/η = {2 / eta:.4g} at step {step}"
+    return [
+        control.EdgeReached(step=step, text=reached, sharpness=sharpness if math.isfinite(sharpness) else 2 / eta),
+        control.ConstraintLost(step=step, text=lost),
+        control.TrackingEnded(step=step, text="there is no θ† to follow, and no prediction; gradient descent goes on"),
+    ]
+
+
 def rehearse(setup: Setup, theta: Array, basis: Array, sharpness: float, soon: Callable[[], bool]) -> None:
     """Enter the edge at any θ of the approach, of about that sharpness, and take steps there: the edge finds all compiled.
 
@@ -106,8 +116,7 @@ def advance(setup: Setup, state: EdgeState, limit: int) -> tuple[EdgeState | Des
     alone = second >= tracking.second_eigenvalue_limit and tracking.on_second_eigenvalue != "keep"
     occasional, curves = _occasional(setup, state)
     taken, read, verdict, grown = _take(setup, state, 1 if alone else min(limit, _until_due(setup, state)), alone)
-    found = readings.table(read, clock, tracking)
-    readings.begun(found, state.stage)
+    found = readings.table(read, clock, tracking, state.stage)
     count = len(found["step"])
     readings.add(found, occasional, count)
     found["audit.age"] = _audit_age(state, found["step"])
@@ -124,14 +133,18 @@ def advance(setup: Setup, state: EdgeState, limit: int) -> tuple[EdgeState | Des
     if verdict == coupled.DIVERGED:
         return following, progress._replace(outcome=diverged(moved.step))
     if verdict == coupled.UNSOLVED:
+        residual = found["next.eigen_residual"][-1]
+        size = f"relative residual {residual:.2g}" if math.isfinite(residual) else "no finite residual"
         text = (
-            f"the eigen solver did not converge at step {moved.step + 1}: relative residual {found['next.eigen_residual'][-1]:.2g} after "
+            f"the eigen solver did not converge at step {moved.step + 1}: {size} after "
             f"{found['next.hvps'][-1]:.0f} products; try curvature = \"float64\" under [precision]"
         )
         return following, progress._replace(outcome=Outcome(kind="eigensolver_failed", step=moved.step + 1, text=text))
     ended = None
     if alone:
-        ended = f"λ2 reached {tracking.second_eigenvalue_limit:g}/η at step {clock.step}: more than one direction is unstable"
+        ended = (
+            f"λ2 = {second:.3g}/η at step {clock.step}, not below {tracking.second_eigenvalue_limit:g}/η: a second direction is at the edge"
+        )
         if tracking.on_second_eigenvalue == "stop":
             return state, progress._replace(outcome=Outcome(kind="second_eigenvalue", step=clock.step, text=ended))
     elif verdict == coupled.ENDED:
@@ -360,7 +373,7 @@ def _memory(state: EdgeState) -> dict[str, float]:
 
 
 def _landscape(setup: Setup, state: EdgeState) -> tuple[dict[str, float], Curves]:
-    """The loss along u about this centre, as two numbers and as curves, that in the plane of u and ∇S⊥, and the β at hand; nothing where
+    """The loss along u about this centre, as three numbers and as curves, that in the plane of u and ∇S⊥, and the β at hand; nothing where
     δ is undefined.
     """
     eta, step, delta = state.clock.learning_rate, state.clock.step, theory.delta(float(state.center.alpha), float(state.center.beta))
@@ -373,7 +386,8 @@ def _landscape(setup: Setup, state: EdgeState) -> tuple[dict[str, float], Curves
         "plane_x": plane.x, "plane_y": plane.y, "plane": plane.rise,
         "beta_starts": state.unrolled.starts, "beta": state.unrolled.betas,
     }
-    return {"landscape.ratio": found.ratio, "landscape.limit": found.limit}, ((step, curves),)
+    values = {"landscape.ratio": found.ratio, "landscape.limit": found.limit, "landscape.limit_turned": found.limit_turned}
+    return values, ((step, curves),)
 
 
 def _anchor_if_due(setup: Setup, state: EdgeState) -> tuple[EdgeState, list[AnyEvent]]:

@@ -14,6 +14,7 @@ from engine.columns import Column, arranged, columns_for, places
 from engine.control import AnyEvent
 from engine.leaves import pack, shapes, unpack
 from engine.loss_identity import Identity
+from engine.narrative import percent
 from engine.portrait import PortraitState
 from engine.problem import build
 from engine.spec import Phase, RunSpec
@@ -97,7 +98,7 @@ class Experiment:
             own = arranged(rows, places(portrait.read(self.spec)), places(self.columns))
             if not finite.all():
                 first = int(np.argmin(finite))
-                return Progress([*own[:first]], [], approach.diverged(int(rows[first, 0])))
+                return Progress([*own[:first]], [], portrait.left(int(rows[first, 0])))
             return Progress([*own], [])
         if isinstance(state, EdgeState):
             self.state, progress = edge.advance(self.setup, state, limit)
@@ -144,12 +145,15 @@ class Experiment:
             left = min(left, self.edge_step + budget.edge_steps - self.clock.step)
         return max(left, 0)
 
-    def budget_outcome(self) -> Outcome:
-        """The outcome when no steps are left."""
-        step = self.clock.step
+    def budget_outcome(self, edge: int | None = None) -> Outcome:
+        """The outcome when no steps are left; `edge` is the step of the last edge at another η, before the present approach."""
+        step, eta = self.clock.step, self.clock.learning_rate
         if isinstance(self.state, ApproachState):
-            peak = self.state.sharpness * self.clock.learning_rate / 2
-            where = f": the sharpness is at {peak:.0%} of 2/η" if math.isfinite(peak) else ""
+            share, at = self.state.sharpness * eta / 2, self.state.checked_clock.step
+            where = f": the sharpness is at {percent(share)} of 2/η at step {at}" if math.isfinite(share) else ""
+            if edge is not None:
+                text = f"completed {step} steps; the edge was reached at step {edge}, and not again at η = {eta:g}{where}"
+                return Outcome(kind="completed", step=step, text=text)
             text = f"edge never reached in {step} steps{where}; try a larger learning rate or more steps"
             return Outcome(kind="edge_never_reached", step=step, text=text)
         return Outcome(kind="completed", step=step, text=f"completed {step} steps")
@@ -171,6 +175,8 @@ class Experiment:
         clock = Clock(step, self.clock.time, eta)
         text = f"η is {eta:g} from step {step}: the threshold 2/η moved to {2 / eta:.4g}"
         if isinstance(state, TrainingState):
+            if eta != state.clock.learning_rate:  # what was below or at the last threshold may come to be above the new one: its edge
+                state = state._replace(edge_step=-1, below=int(state.below or state.edge_step >= 0))
             self.state = state._replace(clock=clock)
             return control.LearningRateChanged(step=step, text=text, answers=answers, learning_rate=eta)
         begun = approach.begin(self.setup, state.theta, clock)

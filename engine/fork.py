@@ -129,10 +129,7 @@ def _readable(run: Run, path: Path) -> dict[str, np.ndarray]:
 def _need_steps(run: Run, spec: RunSpec, at: int, rate: float | None) -> None:
     """Refuse a fork that would end before its first step."""
     steps, edge_steps = spec.budget.steps, spec.budget.edge_steps
-    edge = None
-    for event in run.events():
-        if event.step <= at and isinstance(event, control.EdgeReached | control.LearningRateChanged):
-            edge = event.step if isinstance(event, control.EdgeReached) else None
+    edge = control.edge_in_force(event for event in run.events() if event.step <= at)
     if at >= steps:
         raise UserError(f"budget.steps: {steps}, and the checkpoint is at step {at}, so no step is left; add budget.steps={at + steps}")
     if edge_steps and edge is not None and rate is None and at >= edge + edge_steps:

@@ -8,6 +8,7 @@ from engine import theory
 from engine.columns import CLOCK, Column, phase
 from engine.spec import Phase, RunSpec
 from engine.states import Clock
+from engine.store import Outcome
 
 BLOCK = 256
 """Steps recorded at a time."""
@@ -52,6 +53,12 @@ def advance(spec: RunSpec, state: PortraitState, limit: int) -> tuple[PortraitSt
 def read(spec: RunSpec) -> tuple[Column, ...]:
     """The columns of the rows that `advance` gives, in their order."""
     return CLOCK + phase(len(_phase(spec).starts))
+
+
+def left(step: int) -> Outcome:
+    """The outcome where an orbit is no longer a finite number."""
+    text = f"diverged at step {step}: an orbit is no longer a finite number; try a smaller learning rate, or starts nearer to 1"
+    return Outcome(kind="diverged", step=step, text=text)
 
 
 def _phase(spec: RunSpec) -> Phase:

@@ -24,6 +24,7 @@ import msgspec
 import numpy as np
 
 from engine import control
+from engine.approach import FIRST_ROWS, grown
 from engine.control import AnyCommand, AnyEvent
 from engine.device import configure, device_words, process_count, version_of
 from engine.errors import BAD_END, UserError, first_line, is_out_of_memory
@@ -45,6 +46,8 @@ NO_CHECKPOINT = (LookupError, ValueError, TypeError, OverflowError)
 """What comes of arrays that are no snapshot of the run's specification."""
 CHECKPOINTS_SHARE = 0.05
 """Of the time, that checkpoints may take at most: where a step takes long, so do the numbers that identify the loss (`loss_identity`)."""
+UNJUDGED = ("diverged", "failed", "loss_goal")
+"""Outcomes that say enough of the loss."""
 IDLE_SECONDS = 0.05
 """Sleep between looks into the inbox while paused."""
 
@@ -263,7 +266,7 @@ class Runner:
         experiment = self._experiment()
         left = experiment.budget_left()
         if left == 0:
-            self.outcome = experiment.budget_outcome()
+            self.outcome = self._judged(experiment.budget_outcome(self._edge_before()))
             return np.empty((0, len(self.run.columns)))
         if self._pause_at is not None:
             left = min(left, self._pause_at - experiment.clock.step)
@@ -293,7 +296,7 @@ class Runner:
         for step, arrays in progress.curves:
             self.writer.curve(step, arrays)
         self._emit([event for event in progress.events if _timeless(event) not in self._told])
-        self.outcome = progress.outcome
+        self.outcome = progress.outcome and self._judged(progress.outcome)
         self._tick(experiment.clock.step)
         if experiment.rehearsal is None:
             experiment.rehearse()
@@ -305,6 +308,18 @@ class Runner:
         if time.monotonic() - self._last_checkpoint > least:
             self._checkpoint()
         return block
+
+    def _judged(self, outcome: Outcome) -> Outcome:
+        """The outcome, or that the run diverged where its last loss is finite but beyond any descent: then no other word is true."""
+        loss, rows = self.run.index.get("gd.loss"), self.run.row_count()
+        if loss is None or not rows or outcome.kind in UNJUDGED:
+            return outcome
+        (last,) = self.run.rows(rows - 1)
+        return grown(self.run.rows(0, FIRST_ROWS)[:, loss], float(last[loss]), int(last[0])) or outcome
+
+    def _edge_before(self) -> int | None:
+        """The last edge of the run, whatever η was then."""
+        return max((event.step for event in self.run.events() if isinstance(event, control.EdgeReached)), default=None)
 
     def _record(self, rows: list[np.ndarray]) -> np.ndarray:
         block = np.reshape(rows, (-1, len(self.run.columns)))

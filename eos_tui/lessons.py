@@ -154,9 +154,9 @@ STEPS: tuple[Step, ...] = (
         "With S below 2/η the unstable direction is stable again, and x dies out. The push vanishes with it, the sharpening α "
         "takes over, and the sharpness climbs anew. Four stages: sharpening, blowup, self-stabilization, return. "
         "Gradient descent has steadied itself.",
-        "1 y rises, x small · 2 x grows · 3 |x| > δ, y falls · 4 y < 0, x decays", "Section 4.1",
+        "1 y ≤ 0, |x| ≤ δ · 2 y > 0, |x| ≤ δ · 3 y > 0, |x| > δ · 4 y ≤ 0, |x| > δ", "Section 4.1",
         "x closes like an eye, then y turns upward through 0",
-        ("x", "y"), "y rises above 0 once more", stages(3, 4, 1), "gd.y",
+        ("x", "y"), "y rises above 0 once more", stages(3, 4, 1, 2), "gd.y",
     ),
     Step(
         "A cycle like predator and prey", "toy",
@@ -165,7 +165,7 @@ STEPS: tuple[Step, ...] = (
         "little each turn, so this toy spirals outward.",
         "g = h(βX²/2α) + Y²/α,   h(z) = z − log z − 1", "Section 4, equation (4); Lemma 3",
         "the orbit goes around the diamond at (1, 0), along the faint level sets of g",
-        ("portrait", "x"), "the second burst: |x| > δ again", stages(3, 4, 1, 3), "gd.x",
+        ("portrait", "x"), "the second burst: |x| > δ again", stages(3, 4, 1, 2, 3), "gd.x",
     ),
     Step(
         "The same four stages, in 88,701 dimensions", "fashion",

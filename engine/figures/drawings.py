@@ -68,7 +68,7 @@ def edge(results: Sequence[Result]) -> Pages:
 
 
 def stages(results: Sequence[Result]) -> Pages:
-    """Figure 2: the oscillation and the sharpness on the toy, shaded by stage, and the orbit about the fixed point."""
+    """Figure 2: the oscillation and the sharpness on the toy, shaded by the stages of Section 4.1, and the orbit about the fixed point."""
     result = results[0]
     step, x, y, stage = (result.column(name) for name in ("step", "gd.x", "gd.y", "stage"))
     delta, eta = float(np.nanmedian(result.column("constrained.delta"))), result.learning_rate
@@ -88,11 +88,11 @@ def stages(results: Sequence[Result]) -> Pages:
     above.set(ylabel="oscillation x", title="x along the top eigenvector, ±δ dashed")
     below.plot(step, 2 / eta + y, color=DESCENT)
     below.axhline(2 / eta, color=BLACK, linestyle=":")
-    below.set(ylabel="sharpness S", xlabel="gradient-descent step t", title="sharpness, 2/η dotted")
+    below.set(ylabel="2/η + y", xlabel="gradient-descent step t", title="sharpness along u, 2/η dotted")
     for kind, color in STAGES.items():
         at = stage == kind
         plane.plot(np.abs(x[at]) / delta, y[at], ".", color=color, markersize=5, markeredgecolor="#555555", markeredgewidth=0.3,
-                   label=f"{kind} {theory.STAGES[kind]}")
+                   label=f"{kind} {theory.STAGES[kind]}: {theory.CONDITIONS[kind]}")
     alpha, beta = (float(np.nanmedian(result.column(f"constrained.{name}"))) for name in ("alpha", "beta"))
     orbit = theory.level_set(float(theory.conserved(x[0], y[0], alpha, beta)), alpha, beta)
     plane.plot(orbit[:, 0], orbit[:, 1], color=BLACK, linestyle="--", linewidth=0.9, zorder=0, label="level set of Lemma 3")
