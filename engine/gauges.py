@@ -99,7 +99,8 @@ GAUGES: tuple[Gauge, ...] = (
     Gauge("8", "|∇²L(v⊥,v⊥)|/((2/η)‖v⊥‖²)", "O(ε)", "assumption.quadratic_displacement", "order epsilon", "Appendix E"),
     Gauge("A2", "η·λ2(θ†)", "< 1.9", "constrained.lambda2", "gap", "Assumption 2"),
 )
-"""At θ†, with v = θ − θ†, g = ∇L(θ†), and ⊥ for what is left when the component along u is removed."""
+"""At θ†, with v = θ − θ†, g = ∇L(θ†), and ⊥ for what is left when the component along u is removed. ρ3 and ρ4 are lower bounds, so
+4, 6 and 7 are upper ones, and 5 is neither."""
 
 
 def reading(gauge: Gauge, row: Mapping[str, float]) -> float:

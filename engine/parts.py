@@ -230,7 +230,7 @@ class Tracking(Part, frozen=True, kw_only=True):
     gauges_every: CountOrNever = 50
     """Steps between measurements of the gauges of Appendix E that take third and fourth derivatives. 0 means never."""
     rho_iterations: Annotated[int, Meta(ge=1, le=1000)] = 20
-    """Most power iterations for each of ρ3 and ρ4."""
+    """Most power iterations from each of four starts for each of ρ3 and ρ4, and as many from the best; both stay lower bounds."""
 
     @property
     def eigenvalue_columns(self) -> int:
