@@ -85,13 +85,6 @@ ASSUMPTIONS = (
 
 FOURTHS = Column("cost.fourth_derivatives", "n_4", "fourth-derivative contractions since the last row", "", "count", "eos")
 
-FLOW = (
-    Column("flow.loss", "L(θ_GF)", "training loss of gradient flow", "", "L of θ' = −∇L(θ)", "Section 5"),
-    Column("flow.sharpness", "S(θ_GF)", "sharpness of gradient flow", "", "λ1(∇²L) on the flow", "Section 5"),
-    Column("flow.distance", "‖θ_GF−θ†‖", "distance of gradient flow to the constrained trajectory", "", "‖θ_GF − θ†_t‖",
-           "Section 5"),
-)
-
 ACCURACY = (
     Column("train.accuracy", "acc", "share of the training examples answered right", "", "mean of 1[answer = y]", "Figure 6"),
 )
@@ -169,6 +162,21 @@ def predicted(form: str) -> tuple[Column, ...]:
     )
 
 
+FLOW_STARTS = {"constrained": ("θ†_0", "θ(0) = θ†_0"), "descent": ("gradient descent's θ at the edge", "θ(0) = θ there")}
+"""Where gradient flow starts by `tracking.flow_start`, in words and in a formula."""
+
+
+def flow(start: str) -> tuple[Column, ...]:
+    """The columns of gradient flow, which starts at θ†_0 or at gradient descent's θ."""
+    words, formula = FLOW_STARTS[start]
+    return (
+        Column("flow.loss", "L(θ_GF)", f"training loss of gradient flow from {words}", "", f"L of θ' = −∇L(θ), {formula}", "Figure 4"),
+        Column("flow.sharpness", "S(θ_GF)", f"sharpness of gradient flow from {words}", "", "λ1(∇²L) on the flow", "Figure 4"),
+        Column("flow.distance", "‖θ_GF−θ†‖", f"distance of gradient flow from {words} to the constrained trajectory", "",
+               "‖θ_GF − θ†_t‖", "Figure 4"),
+    )
+
+
 def eigenvalues(count: int) -> tuple[Column, ...]:
     """λ2 to λ_count of gradient descent; NaN in a row that did not follow so many."""
     return tuple(
@@ -219,7 +227,7 @@ def columns_for(spec: RunSpec) -> tuple[Column, ...]:
         found += LANDSCAPE
     if tracking.gauges_every:
         found += (*ASSUMPTIONS, FOURTHS)
-    return found + (FLOW if tracking.flow else ()) + COST
+    return found + (flow(tracking.flow_start) if tracking.flow else ()) + COST
 
 
 def meets_threshold(column: str) -> bool:

@@ -46,6 +46,7 @@ def enter(
         return DescentState(clock, clock.step, theta, jnp.stack([basis] * 4), 0), [control.ConstraintLost(step=clock.step, text=text)]
     v, eta = theta - center.theta, clock.learning_rate
     total = unrolled.begin(center, v, tracking.beta_every, tracking.beta_window) if tracking.beta_every else unrolled.absent()
+    flow_theta, flow_u = (theta, basis[0]) if tracking.flow_start == "descent" else (center.theta, tried.start[0])
     turn, x = coupled.turn(basis[0], center.top_eigenvector), center.top_eigenvector @ v
     moving = Moving(
         step=jnp.asarray(np.array(clock.step)), theta=theta, bases=jnp.stack([basis] * 2), turns=jnp.stack([turn] * 4),
@@ -53,7 +54,7 @@ def enter(
         correction=nothing, remainder=_remainder(center, eta), overlap=jnp.ones((), theta.dtype),
         predictions=tr.Predictions(*(v if form in tracking.predictions else v[:0] for form in PREDICTIONS)),
         scores=scores.fresh(clock.step),
-        flow=center.theta if tracking.flow else jnp.zeros(0, theta.dtype), flow_vectors=jnp.stack([tried.start[0]] * 2),
+        flow=flow_theta if tracking.flow else jnp.zeros(0, theta.dtype), flow_vectors=jnp.stack([flow_u] * 2),
         flow_sharpness=center.sharpness.astype(theta.dtype), costs=tried.costs.plus(grad_sharpness=1),
     )
     state = EdgeState(

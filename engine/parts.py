@@ -192,7 +192,10 @@ class Tracking(Part, frozen=True, kw_only=True):
     predictions: tuple[Prediction, ...] = ("generalized", "transported", "code")
     """Forms of the predicted dynamics to advance. `full_cubic` costs a third derivative a step."""
     flow: bool = True
-    """Follow gradient flow from the first θ†."""
+    """Follow gradient flow from the edge on."""
+    flow_start: Literal["constrained", "descent"] = "constrained"
+    """Where gradient flow starts there: `constrained` at θ†_0, the projection of gradient descent's θ onto the stable set; `descent` at
+    that θ itself, as in the authors' code."""
     flow_sharpness_every: Count = 1
     """Steps between sharpness measurements of gradient flow."""
     anchor_every: CountOrNever = 0

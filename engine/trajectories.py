@@ -6,6 +6,8 @@ Where we depart from the paper and from the authors' code:
 - The projection reuses ∇S of the last centre (a chord step) and is repeated while a residual asks, not three times always.
 - The generalized prediction (Appendix F) is advanced in the transported form of Definition 7; the authors' form of it, which
   never re-projects v, agrees with it to four digits of correlation.
+- Gradient flow starts at θ†_0, where the paper's other trajectories part from; in the authors' code it starts at gradient descent's
+  θ, as it does here with `tracking.flow_start = "descent"`.
 """
 
 from functools import partial
