@@ -154,6 +154,7 @@ def predicted(form: str) -> tuple[Column, ...]:
         Column(f"{form}.y", "y⋆", f"{words}: change of sharpness", "", "y⋆ = ∇S⊥·v⋆", source),
         Column(f"{form}.loss", "L⋆", f"{words}: training loss", "", loss, "Theorem 1"),
         Column(f"{form}.sharpness", "S⋆", f"{words}: sharpness", "", "S(θ†) + y⋆ + (∇S·u)x⋆", "Theorem 1"),
+        Column(f"{form}.distance", "‖v⋆‖", f"{words}: distance to the constrained trajectory", "", "‖v⋆‖", source),
         Column(f"{form}.correlation", "corr", f"{words}: correlation of |x⋆| with |x| since the last anchor", "",
                "corr(|x⋆|, |x|)", "eos"),
         Column(f"{form}.horizon", "h", f"{words}: steps since the last anchor until it left its tolerance", "steps",

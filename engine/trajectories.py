@@ -162,6 +162,7 @@ class Forecast(NamedTuple):
     y: Array
     loss: Array
     sharpness: Array
+    distance: Array  # ‖v⋆‖ from θ†
 
 
 class Places(NamedTuple):
@@ -193,7 +194,7 @@ def forecast(center: TaylorCenter, found: Places, loss: Array, learning_rate: fl
     """
     x, y = found.x[1:], found.y[1:]
     losses = (center.loss + x**2 / learning_rate).at[0].set(loss)
-    return Forecast(x, y, losses, center.sharpness + y + center.skew * x)
+    return Forecast(x, y, losses, center.sharpness + y + center.skew * x, found.distance[1:])
 
 
 class Advance(NamedTuple):

@@ -211,6 +211,15 @@ def test_gradient_flow_starts_where_it_is_asked_to_and_its_words_say_so(at_the_e
     assert words["flow.loss"].endswith("from θ†_0" if from_center else "from gradient descent's θ at the edge")
 
 
+def test_the_predicted_distance_is_the_length_of_the_predicted_displacement(at_the_edge):
+    _, states, record = at_the_edge
+    for k in (0, 7, 30):
+        for form in ("generalized", "transported", "code"):
+            v = getattr(states[k].moving.predictions, form)
+            assert record[f"{form}.distance"][k] == pytest.approx(np.linalg.norm(v), rel=1e-12)
+    assert record["transported.distance"][0] == pytest.approx(record["gd.distance"][0], rel=1e-12)  # anchored there
+
+
 def test_descent_does_not_depend_on_how_it_is_cut(at_the_edge):
     setup, states, _ = at_the_edge
     theta = states[0].theta.astype("float32")
