@@ -77,7 +77,7 @@ class Assumptions(LivePage):
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="page") as page:
-            page.border_title = "assumptions at θ†, as gauges"
+            page.border_title = "assumptions at θ†, as gauges: 1 to 8 are the plots of Appendix E"
             page.border_subtitle = f"⊥: without its u part · v = θ−θ† · g = ∇L · {self.hint}"
             yield self._gauges
 
