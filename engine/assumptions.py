@@ -14,7 +14,7 @@ and Mayo (2011), which is provably monotone, shifts by more and is slower for it
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -31,8 +31,8 @@ SHIFT = 0.25
 """Shift of the power iteration, in units of the largest norm met so far."""
 SETTLED = 1e-3
 """Relative change of the norm from one iteration to the next that ends them: a gauge is read to two digits."""
-RANDOM_STARTS = 2
-"""Power iterations begun at random vectors, beside those from u and ∇S⊥."""
+MOST_STARTS = 100
+"""As the specification allows, so that no two steps share a random start and more starts hold those of fewer."""
 SPENT = 1e-6
 """Share of a start under which what is left of it is rounding."""
 
@@ -142,10 +142,14 @@ class Readings(NamedTuple):
 
 
 def measure(
-    problem: Problem, center: TaylorCenter, v: Array, learning_rate: float, iterations: int, dtype: str, seed: int = 0, step: int = 0
+    problem: Problem, center: TaylorCenter, v: Array, learning_rate: float, iterations: int, dtype: str,
+    starts: int = 4, seed: int = 0, step: int = 0,
 ) -> Readings:
-    """The readings at a centre, for gradient descent displaced by v (p,) from it; derivatives in `dtype`. Random starts are the same
-    for the same seed and step."""
+    """The readings at a centre, for gradient descent displaced by v (p,) from it; derivatives in `dtype`.
+
+    ρ3 and ρ4 are looked for from u, then from ∇S⊥, then from random vectors, so many `starts` in all; the random ones are the same for
+    the same seed and step.
+    """
     theta, u = center.theta, center.top_eigenvector
 
     def third(w: Array) -> Array:
@@ -155,10 +159,13 @@ def measure(
         left = w - u * (u @ w)
         return left / jnp.linalg.norm(left)
 
-    chance = random_start(seed, step, RANDOM_STARTS, theta.size, str(theta.dtype))
-    starts = (u, center.grad_sharpness_perp, *chance)
-    rho3 = restarted_norm(third, starts, iterations)
-    rho4 = restarted_norm(lambda w: along(problem, theta, w, dtype).fourth, starts, iterations)
+    def begun() -> Iterator[Array]:  # one at a time: each is as large as θ
+        yield from (u, center.grad_sharpness_perp)[:starts]
+        for k in range(2, starts):
+            yield random_start(seed, MOST_STARTS * step + k, 1, theta.size, str(theta.dtype))[0]
+
+    rho3 = restarted_norm(third, begun(), iterations)
+    rho4 = restarted_norm(lambda w: along(problem, theta, w, dtype).fourth, begun(), iterations)
     displaced = across(v)
     felt = along(problem, theta, displaced, dtype)
     scale = rho3.value or math.nan
@@ -179,7 +186,8 @@ def gauges(setup: Setup, state: EdgeState) -> dict[str, float]:
         return {"cost.fourth_derivatives": 0}
     eta, dtype = clock.learning_rate, setup.spec.precision.curvature
     found = measure(
-        setup.problem, center, state.theta - center.theta, eta, tracking.rho_iterations, dtype, setup.spec.seed, clock.step
+        setup.problem, center, state.theta - center.theta, eta, tracking.rho_iterations, dtype, tracking.rho_starts, setup.spec.seed,
+        clock.step,
     )
     rho3, rho4 = found.rho3.value, found.rho4.value
     values = {

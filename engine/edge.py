@@ -73,7 +73,7 @@ def rehearse(setup: Setup, theta: Array, basis: Array, sharpness: float, soon: C
     tracking = setup.spec.tracking
     roughly = replace(
         tracking, eigen_tolerance=HOPELESS, sharpness_tolerance=HOPELESS, gradient_tolerance=HOPELESS,
-        max_eigenvalues=tracking.eigenvalues, on_second_eigenvalue="keep", rho_iterations=1,
+        max_eigenvalues=tracking.eigenvalues, on_second_eigenvalue="keep", rho_iterations=1, rho_starts=1,
     )
     seldom = replace(roughly, gauges_every=0, landscape_every=0)
     clock = Clock(0, 0.0, 2 / sharpness if sharpness > 0 else setup.spec.optimizer.learning_rate)

@@ -233,7 +233,9 @@ class Tracking(Part, frozen=True, kw_only=True):
     gauges_every: CountOrNever = 50
     """Steps between measurements of the gauges of Appendix E that take third and fourth derivatives. 0 means never."""
     rho_iterations: Annotated[int, Meta(ge=1, le=1000)] = 20
-    """Most power iterations from each of four starts for each of ρ3 and ρ4, and as many from the best; both stay lower bounds."""
+    """Most power iterations from each start for each of ρ3 and ρ4, and as many more from the best of them."""
+    rho_starts: Annotated[int, Meta(ge=1, le=100)] = 4
+    """Starts of these power iterations: u, ∇S⊥, then random vectors. More of them miss less; ρ3 and ρ4 stay lower bounds."""
 
     @property
     def eigenvalue_columns(self) -> int:

@@ -169,6 +169,18 @@ def test_every_reading_is_that_of_the_dense_tensors(dense):
     assert found.quadratic_displacement == pytest.approx(expected, rel=1e-9)
 
 
+def test_more_starts_never_read_less_and_one_is_the_iteration_from_u(dense):
+    problem, center, (_, third, fourth) = dense
+    found = [assumptions.measure(problem, center, jnp.ones(6), 0.3, 60, "float64", starts) for starts in (1, 2, 4, 8)]
+    for name, norm in (("rho3", dense_norm(third)), ("rho4", dense_norm(fourth))):
+        values = [getattr(each, name).value for each in found]
+        assert values[-1] == pytest.approx(norm, rel=2e-3)
+        assert max(values) <= norm * (1 + 1e-9)
+        alone = tensor_norm(contraction(problem, int(name[-1]), center.theta), center.top_eigenvector, 60)
+        assert values[0] == pytest.approx(alone.value, rel=2e-3)
+        assert np.all(np.diff(values) >= -1e-3 * norm)
+
+
 def test_no_displacement_leaves_its_gauges_without_a_value(dense):
     problem, center, _ = dense
     found = assumptions.measure(problem, center, jnp.zeros(6), 0.3, 60, "float64")
