@@ -125,7 +125,9 @@ def portraits(results: Sequence[Result]) -> Pages:
         delta = theory.delta(part.alpha, part.beta)
         for k, (start, (color, dashes)) in enumerate(zip(part.starts, STROKES, strict=False), start=1):
             x, y = result.column(f"ode{k}.x"), result.column(f"ode{k}.y")
-            axes.plot(x, y, color=color, linestyle=dashes, label=f"X(0) = {start:g} δ")
+            energy = float(theory.conserved(x[0], y[0], part.alpha, part.beta))
+            once = int(theory.period(energy, part.alpha, part.beta, result.learning_rate)) + 2  # dashes over dashes would be solid
+            axes.plot(x[:once], y[:once], color=color, linestyle=dashes, label=f"X(0) = {start:g} δ")
             over_time.plot(result.column("time"), x, color=color, linestyle=dashes)
             turn = int(np.argmax(x > delta))
             axes.annotate("", (x[turn + 5], y[turn + 5]), (x[turn], y[turn]), arrowprops={"arrowstyle": "-|>", "color": color})
