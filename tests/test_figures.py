@@ -9,6 +9,7 @@ import pytest
 
 from engine import launch, store, theory
 from engine.cli import main
+from engine.columns import columns_for
 from engine.errors import UserError
 from engine.figures import catalog, progress, reproduce, runs
 from engine.follow import Followed
@@ -234,6 +235,15 @@ def test_the_simplified_system_is_drawn_over_time_too(own_home):
         np.testing.assert_array_equal(turn, result.table[f"ode{k}.x"][: len(turn)])  # once around
         assert len(turn) == 400 or abs(turn[-1] - turn[0]) < 0.02
     assert "τ" in over_time.get_xlabel()
+
+
+@pytest.mark.parametrize("small", [False, True])
+@pytest.mark.parametrize("name", ["fig4", "appendix-e", "appendix-g"])
+def test_every_run_of_a_figure_records_what_the_figure_is_drawn_from(name, small):
+    figure = catalog.named(name)
+    for preset in catalog.presets(figure, small):
+        recorded = {column.name for column in columns_for(load_spec(preset))}
+        assert set(figure.columns) <= recorded, preset
 
 
 def test_the_time_left_is_the_pace_so_far(monkeypatch):

@@ -219,7 +219,7 @@ def gauges(results: Sequence[Result]) -> Pages:
                     _plot(axes, _since(result), result.column("constrained.epsilon"), color, linestyle=":")
             axes.set_title(f"plot {gauge.label}: {gauge.formula}, {gauge.claim}", fontsize=9)
             _labels(axes, "", log=gauge.rule != "positive", x="steps since the edge")
-        canvas.suptitle(f"{_setting(shown[0])}; dotted: ε")
+        canvas.suptitle(f"{_setting(shown[0])}; dotted: ε; ρ3 and ρ4 are lower bounds")
         panels[0, 0].legend()
         pages[f"-{_short(preset)}"] = canvas
     return pages
