@@ -65,7 +65,7 @@ COUPLED = (
     Column("constrained.projections", "n_P", "linearised projections this step took", "", "count", PLACES["θ†"]),
     Column("constrained.overlap", "u·u′", "overlap of the top eigenvector with the previous one", "", "|u_t·u_{t−1}|", "eos"),
     Column("stage", "stage", "stage of the cycle, 1 to 4", "", "1 y>0, |x| small · 2 y>0, |x| grows · 3 |x|>δ · 4 y<0",
-           PLACES["stage"]),
+           "Section 4.1"),
 )
 
 ASSUMPTIONS = (

@@ -156,7 +156,7 @@ STEPS: tuple[Step, ...] = (
         "With S below 2/η the unstable direction is stable again, and x dies out. The push vanishes with it, the sharpening α "
         "takes over, and the sharpness climbs anew. Four stages: sharpening, blowup, self-stabilization, return. "
         "Gradient descent has steadied itself.",
-        "1 y rises, x small · 2 x grows · 3 |x| > δ, y falls · 4 y < 0, x decays", PLACES["stage"],
+        "1 y rises, x small · 2 x grows · 3 |x| > δ, y falls · 4 y < 0, x decays", "Section 4.1",
         "x closes like an eye, then y turns upward through 0",
         ("x", "y"), "y rises above 0 once more", stages(3, 4, 1), "gd.y",
     ),
