@@ -214,7 +214,8 @@ def gauges(results: Sequence[Result]) -> Pages:
         for axes, gauge in zip(panels.flat, GAUGES[:8], strict=True):
             for color, result in zip(RATES, shown, strict=False):
                 values = np.array([reading(gauge, {gauge.column: value}) for value in result.column(gauge.column)])
-                _plot(axes, _since(result), values, color, label=result.wanted.label)
+                mark = "o" if gauge.column.startswith("assumption.") else ""  # read now and then: where
+                _plot(axes, _since(result), values, color, label=result.wanted.label, marker=mark, markersize=3)
                 if gauge.rule == "order epsilon":
                     _plot(axes, _since(result), result.column("constrained.epsilon"), color, linestyle=":")
             axes.set_title(f"plot {gauge.label}: {gauge.formula}, {gauge.claim}", fontsize=9)
