@@ -44,6 +44,7 @@ def enter(
         return alone, _without_center(setup, theta, clock, basis)
     v, eta = theta - center.theta, clock.learning_rate
     total = unrolled.begin(center, v, tracking.beta_every, tracking.beta_window) if tracking.beta_every else unrolled.absent()
+    flow_theta, flow_u = (theta, basis[0]) if tracking.flow_start == "descent" else (center.theta, tried.start[0])
     turn, x = coupled.turn(basis[0], center.top_eigenvector), center.top_eigenvector @ v
     moving = Moving(
         step=jnp.asarray(np.array(clock.step)), theta=theta, bases=jnp.stack([basis] * 2), turns=jnp.stack([turn] * 4),
@@ -51,7 +52,7 @@ def enter(
         correction=nothing, remainder=_remainder(center, theta, eta), sliding=tried.pushes, overlap=jnp.ones((), theta.dtype),
         predictions=tr.Predictions(*(v if form in tracking.predictions else v[:0] for form in PREDICTIONS)),
         scores=scores.fresh(clock.step),
-        flow=center.theta if tracking.flow else jnp.zeros(0, theta.dtype), flow_vectors=jnp.stack([tried.start[0]] * 2),
+        flow=flow_theta if tracking.flow else jnp.zeros(0, theta.dtype), flow_vectors=jnp.stack([flow_u] * 2),
         flow_sharpness=center.sharpness.astype(theta.dtype), guards=known, flow_guard=known.vectors[0] if tracking.flow else nothing[:0],
         costs=tried.costs.plus(hvps, grad_sharpness=coupled.CONTRACTIONS),
     )
@@ -96,7 +97,7 @@ def rehearse(setup: Setup, theta: Array, basis: Array, sharpness: float, soon: C
     tracking = setup.spec.tracking
     roughly = replace(
         tracking, eigen_tolerance=HOPELESS, sharpness_tolerance=HOPELESS, gradient_tolerance=HOPELESS,
-        max_eigenvalues=tracking.eigenvalues, on_second_eigenvalue="keep", rho_iterations=1,
+        max_eigenvalues=tracking.eigenvalues, on_second_eigenvalue="keep", rho_iterations=1, rho_starts=1,
     )
     seldom = replace(roughly, gauges_every=0, landscape_every=0)
     clock = Clock(0, 0.0, 2 / sharpness if sharpness > 0 else setup.spec.optimizer.learning_rate)

@@ -204,7 +204,10 @@ class Tracking(Part, frozen=True, kw_only=True):
     predictions: tuple[Prediction, ...] = ("generalized", "transported", "code")
     """Forms of the predicted dynamics to advance. `full_cubic` costs a third derivative a step."""
     flow: bool = True
-    """Follow gradient flow from the first θ†."""
+    """Follow gradient flow from the edge on."""
+    flow_start: Literal["constrained", "descent"] = "constrained"
+    """Where gradient flow starts there: `constrained` at θ†_0, the projection of gradient descent's θ onto the stable set; `descent` at
+    that θ itself, as in the authors' code."""
     flow_sharpness_every: Count = 1
     """Steps between sharpness measurements of gradient flow."""
     anchor_every: CountOrNever = 0
@@ -243,7 +246,9 @@ class Tracking(Part, frozen=True, kw_only=True):
     gauges_every: CountOrNever = 50
     """Steps between measurements of the gauges of Appendix E that take third and fourth derivatives. 0 means never."""
     rho_iterations: Annotated[int, Meta(ge=1, le=1000)] = 20
-    """Most power iterations for each of ρ3 and ρ4."""
+    """Most power iterations from each start for each of ρ3 and ρ4, and as many more from the best of them."""
+    rho_starts: Annotated[int, Meta(ge=1, le=100)] = 4
+    """Starts of these power iterations: u, ∇S⊥, then random vectors. More of them miss less; ρ3 and ρ4 stay lower bounds."""
 
     @property
     def eigenvalue_columns(self) -> int:

@@ -21,7 +21,7 @@ from engine.spec import Prediction
 
 
 def center_at(problem: Problem, theta: Array, start: Array | None = None, tolerance: float = 1e-6) -> TaylorCenter:
-    """The expansion of the loss about any θ (p,): L, ∇L, the top two eigenpairs, ∇S, α (Assumption 1), β.
+    """The expansion of the loss about any θ (p,): L, ∇L, the top two eigenpairs, ∇S, α (Definition 2), β.
 
     `start` (2, p) are vectors to start the eigensolver from, random ones when not given. Raises UserError when the top pair's
     relative residual ‖Hu−Su‖/S stays above `tolerance`.
@@ -57,7 +57,7 @@ def stable_point(
 
 
 def constrained_step(problem: Problem, center: TaylorCenter, learning_rate: float, tolerance: float = 1e-6, most: int = 20) -> TaylorCenter:
-    """θ†_{t+1} from θ†_t: a step of gradient descent projected onto the stable set (2).
+    """θ†_{t+1} from θ†_t: a step of gradient descent projected onto the stable set: equation (2).
 
     It begins at Lemma 13's first guess; `tolerance`, `most` and errors as in `stable_point`.
     """
@@ -102,7 +102,7 @@ def predicted_step(
 ) -> Array:
     """v⋆_{t+1} (p,) from v⋆_t (p,), the predicted displacement from θ†: x⋆ = u·v⋆ and y⋆ = ∇S⊥·v⋆ (`displacement`).
 
-    `transported` is Definition 7, `generalized` Appendix F, `code` the authors' form, `full_cubic` has all of the cubic term.
+    `transported` is Definition 7, (6), `generalized` Appendix F, `code` the authors' form, `full_cubic` has all of the cubic term.
     `center` is θ†_t and `following` θ†_{t+1}, whose u the prediction is carried to.
     """
     if form not in tr.Predictions._fields:

@@ -8,6 +8,8 @@ Where we depart from the paper and from the authors' code:
   is repeated while a residual asks, not three times always.
 - The generalized prediction (Appendix F) is advanced in the transported form of Definition 7; the authors' form of it, which
   never re-projects v, agrees with it to four digits of correlation.
+- Gradient flow starts at θ†_0, where the paper's other trajectories part from; in the authors' code it starts at gradient descent's
+  θ, as it does here with `tracking.flow_start = "descent"`.
 """
 
 from functools import partial
@@ -179,6 +181,7 @@ class Forecast(NamedTuple):
     y: Array
     loss: Array
     sharpness: Array
+    distance: Array  # ‖v⋆‖ from θ†
 
 
 class Places(NamedTuple):
@@ -219,7 +222,7 @@ def forecast(center: TaylorCenter, found: Places, along: AlongU, learning_rate: 
     x, y = found.x[1:], found.y[1:]
     losses = (center.loss + x**2 / learning_rate).at[0].set(along.loss)
     sharpness = (center.sharpness + y + center.skew * x).at[0].set(along.curvature + y[0])
-    return Forecast(x, y, losses, sharpness)
+    return Forecast(x, y, losses, sharpness, found.distance[1:])
 
 
 class Advance(NamedTuple):

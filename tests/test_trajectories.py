@@ -8,6 +8,7 @@ import pytest
 
 from engine import coupled, edge, stretch
 from engine import trajectories as tr
+from engine.columns import columns_for
 from engine.curvature import Eigenpairs, Normals, Point, direction, normals
 from engine.experiment import Experiment
 
@@ -193,6 +194,33 @@ def test_the_flow_leaves_the_stable_set_and_the_constrained_trajectory_does_not(
     assert record["flow.sharpness"][-1] > 1.1 * 2 / ETA
     np.testing.assert_allclose(record["constrained.sharpness"], 2 / ETA, rtol=1e-8)
     assert (np.diff(record["flow.distance"]) > 0).all()
+
+
+@pytest.mark.parametrize("start", ["constrained", "descent"])
+def test_gradient_flow_starts_where_it_is_asked_to_and_its_words_say_so(at_the_edge, start):
+    from_center, (_, states, default) = start == "constrained", at_the_edge
+    spec = chebyshev_spec(ETA, flow_start=start, landscape_every=0, gauges_every=0)
+    experiment = Experiment(spec)
+    record = rows(experiment, states[0].clock.step + 3)
+    at = int(np.flatnonzero(record["step"] == states[0].clock.step)[0])
+    family = "constrained" if from_center else "gd"
+    assert record["flow.loss"][at] == pytest.approx(record[f"{family}.loss"][at], rel=1e-12)
+    assert record["flow.sharpness"][at] == pytest.approx(record[f"{family}.sharpness"][at], rel=1e-3)
+    assert record["flow.distance"][at] == pytest.approx(0 if from_center else record["gd.distance"][at], abs=1e-12)
+    assert record["gd.distance"][at] > 1e-6
+    if from_center:  # it is what is not asked for
+        assert record["flow.loss"][at + 2] == pytest.approx(default["flow.loss"][2], rel=1e-4)
+    words = {column.name: column.words for column in columns_for(spec)}
+    assert words["flow.loss"].endswith("from θ†_0" if from_center else "from gradient descent's θ at the edge")
+
+
+def test_the_predicted_distance_is_the_length_of_the_predicted_displacement(at_the_edge):
+    _, states, record = at_the_edge
+    for k in (0, 7, 30):
+        for form in ("generalized", "transported", "code"):
+            v = getattr(states[k].moving.predictions, form)
+            assert record[f"{form}.distance"][k] == pytest.approx(np.linalg.norm(v), rel=1e-12)
+    assert record["transported.distance"][0] == pytest.approx(record["gd.distance"][0], rel=1e-12)  # anchored there
 
 
 def test_descent_does_not_depend_on_how_it_is_cut(at_the_edge):
