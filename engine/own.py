@@ -60,6 +60,7 @@ def from_flax(module: Any, inputs: np.ndarray, targets: np.ndarray, criterion: A
     in the format of its parameters: leave its `dtype` at None. Parameters alone are trained: batch statistics and other collections
     are refused, since the loss would have no gradient. Raises UserError where shapes do not go together.
     """
+    require_x64()
     from flax import linen, nnx
 
     per_example = _criterion(criterion)

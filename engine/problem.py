@@ -17,6 +17,7 @@ from jax import Array, lax
 
 from engine import spec as specs
 from engine.apart import take_apart
+from engine.device import require_correct_sums
 from engine.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ class Problem:
     data: Any
     """Whatever `loss_of` reads: a pytree of arrays."""
     label: str = "loss"
+
+    def __post_init__(self) -> None:
+        require_correct_sums()
 
     def loss(self, theta: Array) -> Array:
         """L(θ)."""
@@ -69,7 +73,8 @@ def _along(function: Callable[[Array], Array], vector: Array) -> Callable[[Array
 
 
 def require_x64() -> None:
-    """Raise UserError unless jax computes in float64 where asked; entry points switch it on."""
+    """Raise UserError unless jax computes in float64 where asked, which entry points switch on, and adds up right."""
+    require_correct_sums()
     if not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
         raise UserError('float64 is switched off in jax; call jax.config.update("jax_enable_x64", True) first')
 

@@ -15,6 +15,7 @@ from jax import Array
 
 from engine import trajectories as tr
 from engine.curvature import TaylorCenter, grad_sharpness, loss_along, measure, random_start, taylor_center
+from engine.device import require_correct_sums
 from engine.errors import UserError
 from engine.problem import Problem, require_x64
 from engine.spec import Prediction
@@ -52,6 +53,7 @@ def stable_point(
     `tolerance`. `previous` gives the sign of u. Raises UserError after `most` projections, and where ∇S⊥ = 0: the sharpness is the
     same all around then, and no projection changes it.
     """
+    require_correct_sums()
     if not 0 < learning_rate < np.inf:
         raise UserError(f"learning rate {learning_rate!r}: expected a positive number")
     vectors = None if previous is None else previous.eigen.vectors
@@ -77,6 +79,7 @@ def constrained_step(problem: Problem, center: TaylorCenter, learning_rate: floa
 
     It begins at Lemma 13's first guess and projects until both residuals are within `tolerance`; `most` as in `stable_point`.
     """
+    require_correct_sums()
     return stable_point(problem, tr.first_guess(center, learning_rate), learning_rate, tolerance, most, center)
 
 
@@ -88,6 +91,7 @@ def predicted_step(
     `transported` is Definition 7, `generalized` Appendix F, `code` the authors' form, `full_cubic` has all of the cubic term.
     `center` is θ†_t and `following` θ†_{t+1}, whose u the prediction is carried to.
     """
+    require_correct_sums()
     if form not in tr.Predictions._fields:
         raise UserError(f'form "{form}": not known; expected one of {", ".join(tr.Predictions._fields)}')
     v = jnp.asarray(v)

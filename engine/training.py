@@ -126,7 +126,7 @@ def watches(training: Training) -> bool:
 
 def _watch(training: Training, state: TrainingState, steps: int) -> tuple[TrainingState, Progress]:
     clock, decay = state.clock, training.setup.spec.optimizer.weight_decay
-    means = training.readings | ({"norm.squared": SQUARED} if decay else {})
+    means = training.readings | ({"norm.squared": Problem(_squared, (), "‖θ‖²")} if decay else {})
     found = watched.descend(training.setup.problem, state.theta, state.bases, clock.learning_rate, steps, CHECK_TOLERANCE, means)
     passed = {
         "gd.loss": found.losses, "gd.gradient_norm": found.gradient_norms, "gd.sharpness": found.sharpness,
@@ -191,7 +191,9 @@ def _seen(state: TrainingState, step: int, sharpness: float, threshold: float) -
     return state._replace(below=int(sharpness < threshold)), events
 
 
-SQUARED = Problem(lambda theta, _: theta @ theta, (), "‖θ‖²")
+def _squared(theta: Array, _: Any) -> Array:
+    """‖θ‖²."""
+    return theta @ theta
 
 
 _mean = jax.jit(Problem.loss)
