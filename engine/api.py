@@ -151,8 +151,9 @@ class _Stepping:
         self.run, self.apart = store.create(spec, name), apart
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """The rows as they are recorded, (rows, columns)."""
+        """The rows as they are recorded, (rows, columns). Raises UserError, and leaves no run, where the problem was refused."""
         yield from self._from_engine() if self.apart else self._here()
+        launch.refuse_unbuilt(self.run)
 
     def _here(self) -> Iterator[np.ndarray]:
         from engine.runner import Runner

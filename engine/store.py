@@ -78,6 +78,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     """Seconds the engine has worked on this run, pauses left out."""
     outcome: Outcome | None = None
+    refused: bool = False
+    """The problem could not be built from what was given, so that nothing was computed."""
 
 
 def home() -> Path:
