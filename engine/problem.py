@@ -19,6 +19,7 @@ from engine import spec as specs
 from engine.apart import take_apart
 from engine.device import require_correct_sums
 from engine.errors import UserError
+from engine.targets import require_finite, suited
 
 if TYPE_CHECKING:
     from engine.data import Dataset
@@ -166,6 +167,10 @@ def learning(part: specs.Network, seed: int) -> Learning:
     def outputs(theta: Array, inputs: Array) -> Array:
         return model.apply(restore(theta), inputs)
 
+    for kind, inputs, wanted in (("training", dataset.inputs, dataset.targets), ("test", dataset.test_inputs, dataset.test_targets)):
+        if inputs is not None and wanted is not None:
+            require_finite(inputs, f"{dataset.name}: {kind} inputs")
+            suited(part.criterion, (len(inputs), dataset.outputs), wanted, f"{dataset.name}: {kind} targets")
     label = f"{part.model.__struct_config__.tag} on {dataset.name}"
     return Learning(dataset, theta, outputs, part.micro_batch, _devices(part.devices), label)
 

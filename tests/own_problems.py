@@ -49,6 +49,41 @@ def stopped():
     return engine.from_loss(lambda w: jnp.sum(w**2 * jax.lax.stop_gradient(w)), START)
 
 
+def looping():
+    def turns(w):
+        return jax.lax.while_loop(lambda s: s[0] < 3, lambda s: (s[0] + 1, s[1] + jnp.sum(w**2)), (0, jnp.zeros((), w.dtype)))[1]
+
+    return engine.from_loss(turns, START)
+
+
+@jax.custom_vjp
+def called_back(w):
+    return jnp.sum(w**2)
+
+
+called_back.defvjp(lambda w: (jnp.sum(w**2), w), lambda w, slope: (jax.pure_callback(lambda x: 2 * x, w, w) * slope,))
+
+
+def once_only():
+    return engine.from_loss(called_back, START)
+
+
+def pair():
+    return engine.from_loss(lambda w: (jnp.sum(w), w), START)
+
+
+def missing():
+    return engine.from_loss(lambda w, x: jnp.sum(w * x["x"].astype(w.dtype)), START, {"x": np.array([1, np.nan, 2])})
+
+
+def infinite():
+    return engine.from_loss(lambda w: jnp.sum(w**2), np.array([1, np.inf]))
+
+
+def words():
+    return good().problem, "abc"
+
+
 def failing():
     return engine.from_loss(lambda w: w @ jnp.zeros(7, w.dtype), START)
 
