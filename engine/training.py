@@ -98,7 +98,8 @@ def advance(training: Training, state: TrainingState, limit: int) -> tuple[Train
     """
     setup, every = training.setup, training.setup.spec.tracking.sharpness_every
     # One call takes no more than a step where a step takes many micro-batches: commands wait for its end.
-    chunk = DESCENT_CHUNK if len(jax.tree.leaves(setup.problem.data)[-1]) == 1 else 1
+    part = setup.spec.problem
+    chunk = 1 if isinstance(part, specs.Network) and 0 < part.micro_batch < part.data.examples else DESCENT_CHUNK
     if watches(training):
         return _watch(training, state, min(limit, chunk))
     read: dict[str, float] = {}
