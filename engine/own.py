@@ -32,7 +32,7 @@ AGREES = 1e-3
 """Relative error within which a derivative agrees with differences of the one below: their own is near 1e-7."""
 
 DERIVATIVES = ("gradient", "Hessian–vector product", "third derivative ∇³L(v,v)")
-KEPT = "leave a module's dtype at None, and cast to θ's format"
+KEPT = "set a module's dtype to None, as nnx.Embed's once it is made, and cast to the format of θ"
 
 
 class Made(NamedTuple):
@@ -64,8 +64,9 @@ def from_flax(module: Any, inputs: np.ndarray, targets: np.ndarray, criterion: A
     `inputs` (n, …) are all the examples. `criterion` is (outputs, targets) -> (n,), targets as it likes them, or one of eos: `mse` and
     `half_mse` take real numbers in the shape of the outputs, or integer class labels (n,) where there are k ≥ 2 outputs;
     `cross_entropy` takes such labels, from 0 to k−1; `logistic` takes −1 and 1, and one output. The module computes in the format of its
-    parameters: leave its `dtype` at None. Parameters alone are trained: batch statistics and other collections are refused, since the
-    loss would have no gradient. Raises UserError where shapes do not go together, and for the first input or target that will not do.
+    parameters: leave its `dtype` at None, and set that of `nnx.Embed` to None once it is made. Parameters alone are trained: batch
+    statistics and other collections are refused, since the loss would have no gradient. Raises UserError where shapes do not go together,
+    and for the first input or target that will not do.
     """
     require_x64()
     from flax import linen, nnx

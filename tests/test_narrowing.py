@@ -114,11 +114,14 @@ def made(module, inputs):
 def test_a_module_that_computes_in_a_format_of_its_own_is_named(module, inputs, said):
     (complaint,) = engine.complaints(*made(module, inputs))
     assert re.search(said.replace("Attention (", r"Attention \("), complaint)
-    assert complaint.endswith("leave a module's dtype at None, and cast to θ's format")
+    assert complaint.endswith("set a module's dtype to None, as nnx.Embed's once it is made, and cast to the format of θ")
 
 
 def test_modules_that_follow_theta_are_not_complained_of():
     assert engine.complaints(*made(Attention(False), ROWS)) == []
+    mended = Embedded()
+    mended.table.dtype = None
+    assert engine.complaints(*made(mended, TOKENS)) == []
 
 
 def test_a_derivative_in_another_format_is_found():
