@@ -80,7 +80,7 @@ def run_headless(preset: str, overrides: Sequence[str] = (), name: str | None = 
     if others := [f"{rate:g}" for rate in optimizer.learning_rates if rate != optimizer.learning_rate]:
         how = f"`sweep {preset} --grid optimizer.learning_rate={','.join(others)}`"
         print_line(f"this is η = {optimizer.learning_rate:g} alone; {how} runs the others it is shown at", error=True)
-    return _see_through(run, pid, json)
+    return _see_through(run, pid, json, made=True)
 
 
 def _help(group: Group, asked: RunSpec | None = None) -> int:
@@ -351,11 +351,12 @@ def work(directory: str, *, code: str = "", meeting: Meeting = AS_TOLD) -> int:
     return worker.work(directory, meeting.group(environment={}), code)
 
 
-def _see_through(run: Run, pid: int, json: bool) -> int:
+def _see_through(run: Run, pid: int, json: bool, made: bool = False) -> int:
     print_line(f"run {run.name} in {run.path}", error=True)
     if isinstance(run.spec.problem, Own):
         print_line(f"its engine imports {run.spec.problem.function}, from Python's path or {run.spec.problem.folder}", error=True)
     status = follow(run, pid)
+    launch.refuse_unbuilt(run, made)
     summary, state = summarize(run), run.state()
     outcome = state.outcome if state.pid == pid else None  # else the last word is that of an earlier engine
     if outcome is None:  # the engine was killed, or never got as far as its loop

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from engine.device import require_correct_sums
 from engine.errors import UserError
 from engine.formats import jit_by_format
 from engine.leaves import Earlier
@@ -70,6 +71,7 @@ def top_eigenpairs(problem: Problem, theta: Array, start: Array, tolerance: floa
     Products are taken in θ's number format. Residuals beyond `tolerance` mean that `max_hvps` were not enough, or that the
     format cannot do better; the caller must look. Raises UserError where `start` is of another shape.
     """
+    require_correct_sums()
     if start.ndim != 2 or start.shape[1] != theta.size or not 0 < len(start) <= theta.size:
         raise UserError(f"start: an array of shape {start.shape}; expected (k, {theta.size}) with k from 1 to {theta.size}")
     return solve(problem, theta, start, tolerance, max_hvps)[0]

@@ -81,6 +81,7 @@ class Runner:
         self.experiment: Experiment | None = None
         self._pulse: Pulse | None = None
         self._device = ""
+        self._refuses = False  # the problem that it is given
         self._asked: deque[AnyCommand] = deque()
         self._stop_id = ""
         self._refused: set[str] = set()  # told once: a file that cannot be removed is found again at every step
@@ -139,6 +140,7 @@ class Runner:
             text = f"{error.filename or self.run.path}: {error.strerror or error}; every row up to here is kept."
             self._fail(f"{text} {'Make room' if full else 'Mend that'}, then `eos resume {self.run.name}`")
         except UserError as error:
+            self._refuses = self.experiment is None
             self._fail(str(error))
         except Exception as error:
             traceback.print_exc()  # into engine.log, for whoever mends it
@@ -465,7 +467,7 @@ class Runner:
             step=experiment.clock.step if experiment else 0, rate=self._rate(),
             learning_rate=experiment.clock.learning_rate if experiment else self.spec.optimizer.learning_rate,
             device=self._device, precision=precision_words(self.spec), pid=os.getpid(), host=socket.gethostname(),
-            heartbeat=time.time(), seconds=self._worked + working, outcome=self.outcome,
+            heartbeat=time.time(), seconds=self._worked + working, outcome=self.outcome, refused=self._refuses,
         )
 
 

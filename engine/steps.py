@@ -15,6 +15,7 @@ from jax import Array
 
 from engine import trajectories as tr
 from engine.curvature import TaylorCenter, loss_along, measure, normals, random_start, taylor_center
+from engine.device import require_correct_sums
 from engine.errors import UserError
 from engine.problem import Problem, require_x64
 from engine.spec import Prediction
@@ -51,6 +52,7 @@ def stable_point(
     quadratic programming lead there. `previous` gives the sign of u. Raises UserError where they do not lead to M, and where S > 2/η
     but ∇S⊥ = 0: the sharpness is the same all around then, and no projection changes it.
     """
+    require_correct_sums()
     if not 0 < learning_rate < np.inf:
         raise UserError(f"learning rate {learning_rate!r}: expected a positive number")
     return _projected(problem, jnp.asarray(theta), jnp.asarray(theta), learning_rate, tolerance, most, previous)
@@ -61,6 +63,7 @@ def constrained_step(problem: Problem, center: TaylorCenter, learning_rate: floa
 
     It begins at Lemma 13's first guess; `tolerance`, `most` and errors as in `stable_point`.
     """
+    require_correct_sums()
     if not 0 < learning_rate < np.inf:
         raise UserError(f"learning rate {learning_rate!r}: expected a positive number")
     target = tr.next_target(center, learning_rate)
@@ -105,6 +108,7 @@ def predicted_step(
     `transported` is Definition 7, (6), `generalized` Appendix F, `code` the authors' form, `full_cubic` has all of the cubic term.
     `center` is θ†_t and `following` θ†_{t+1}, whose u the prediction is carried to.
     """
+    require_correct_sums()
     if form not in tr.Predictions._fields:
         raise UserError(f'form "{form}": not known; expected one of {", ".join(tr.Predictions._fields)}')
     v = jnp.asarray(v)

@@ -94,6 +94,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     """Of the run directory: the store writes its own."""
     layout: str = ""
     """That of the rows (`columns.layout`), as the store writes it."""
+    refused: bool = False
+    """The problem could not be built from what was given, so that nothing was computed."""
 
 
 def home() -> Path:

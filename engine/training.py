@@ -107,7 +107,8 @@ def advance(training: Training, state: TrainingState, limit: int) -> tuple[Train
     """
     setup, every = training.setup, training.setup.spec.tracking.sharpness_every
     # One call takes no more than a step where a step takes many micro-batches: commands wait for its end.
-    chunk = DESCENT_CHUNK if len(jax.tree.leaves(setup.problem.data)[-1]) == 1 else 1
+    part = setup.spec.problem
+    chunk = 1 if isinstance(part, specs.Network) and 0 < part.micro_batch < part.data.examples else DESCENT_CHUNK
     if watches(training):
         return _watch(training, state, min(limit, chunk))
     read: dict[str, float] = {}
@@ -135,7 +136,7 @@ def watches(training: Training) -> bool:
 
 def means_of(training: Training) -> dict[str, Problem]:
     """What is read at every step beside the sharpness, by its column."""
-    return training.readings | ({"norm.squared": SQUARED} if training.setup.spec.optimizer.weight_decay else {})
+    return training.readings | ({"norm.squared": Problem(_squared, (), "‖θ‖²")} if training.setup.spec.optimizer.weight_decay else {})
 
 
 def _watch(training: Training, state: TrainingState, steps: int) -> tuple[TrainingState, Progress]:
@@ -216,7 +217,9 @@ def _seen(state: TrainingState, step: int, sharpness: float, threshold: float) -
     return state._replace(below=int(sharpness < threshold)), events
 
 
-SQUARED = Problem(lambda theta, _: theta @ theta, (), "‖θ‖²")
+def _squared(theta: Array, _: Any) -> Array:
+    """‖θ‖²."""
+    return theta @ theta
 
 
 _mean = jax.jit(Problem.loss)

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from engine.curvature import Direction, Normals, Point, TaylorCenter, loss_and_gradient
+from engine.device import require_correct_sums
 from engine.formats import jit_by_format
 from engine.problem import Problem
 from engine.sums import dots, norms
@@ -162,6 +163,7 @@ class Displacement(NamedTuple):
 
 def displacement(v: Array, center: TaylorCenter) -> Displacement:
     """x = u·v and y = ∇S⊥·v of a displacement v (p,) = θ − θ†, as in (3): a length in parameter space, and a sharpness."""
+    require_correct_sums()
     return Displacement(*dots((center.top_eigenvector, v), (center.grad_sharpness_perp, v)))
 
 
