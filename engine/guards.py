@@ -3,9 +3,10 @@
 A small residual proves an eigenpair, not the top one. A start from the eigenvectors of the last step spans what they span: where the
 loss is made of nearly independent parts, a valley that grows steeper elsewhere never enters it. So every few steps each trajectory *looks
 around*: its solver starts from further rows too, which are looked at and not waited for. They are the next eigenvectors so far as they
-are known, the guards, each one step of power iteration on; a random vector, in which all directions are; and what another
-trajectory has seen that this one has not. What turns out larger takes its place among the followed, at that very step. From a look on
-the guards hold the largest of the rest, so that a crossing that one of them has seen coming is in the first look after it.
+are known, the guards, each one step of power iteration on; a random vector, in which all directions are, with a few products more to
+tell them apart; and what another trajectory has seen that this one has not. What turns out larger takes its place among the followed, at
+that very step. From a look on the guards hold the largest of the rest, so that a crossing that one of them has seen coming is in the
+first look after it.
 """
 
 from collections.abc import Callable
@@ -24,6 +25,8 @@ COUNT = 2
 """Guards kept."""
 FRESH = 1
 """Random rows of a look."""
+EXPLORED = 3
+"""Products that grow the basis from the random row: a Krylov space of as many powers in what is not followed."""
 EVERY = 4
 """Steps between looks."""
 NEAR = 0.95
@@ -62,7 +65,7 @@ def look(
     count = len(start)
     rows = jnp.concatenate([start.astype(dtype), guards.vectors.astype(dtype), fresh.astype(dtype)])
     wanted = count + COUNT if settle else count
-    pairs, images = solve_at(problem, theta, rows, tolerance, dtype, wanted=wanted, looked=len(rows))
+    pairs, images = solve_at(problem, theta, rows, tolerance, dtype, wanted=wanted, looked=len(rows), explored=EXPLORED)
     return _parted(pairs, images, count)
 
 

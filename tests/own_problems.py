@@ -157,3 +157,63 @@ def let_go(start: tuple[float, ...] = (0.0, -0.1, 0.0), spare: int = 0):
         return (40 + y) / 2 * x**2 - jnp.cos(z) * y / 4 - z + bulk.astype(theta.dtype) @ w**2 / 2
 
     return engine.from_loss(loss, np.concatenate([start, np.zeros(spare)]))
+
+
+def valleys(
+    base: tuple[float, ...] = (195.0, 150.0, 60.0), rates: tuple[float, ...] = (0.5, 0.5, 4.0), mixing: float = 0.0, spare: int = 60,
+    seed: int = 0,
+):
+    """Nearly independent parts, for η = 0.01: L = Σ ½(s_i + y_i)x_i² − r_i·y_i/η and `spare` small curvatures, in coordinates that are
+    turned by exp(`mixing`·skew). Each valley's sharpness s_i rises by its rate r_i a step until its own x_i holds it at 2/η = 200."""
+    from scipy.linalg import expm
+
+    rng, count = np.random.default_rng(seed), len(base)
+    size = 2 * count + spare
+    skew = rng.standard_normal((size, size)) / np.sqrt(size)
+    turn, bulk = expm(mixing * (skew - skew.T)), rng.uniform(1, 30, spare)
+
+    def loss(theta, data):
+        turn, base, drift, bulk = (jnp.asarray(part).astype(theta.dtype) for part in data)
+        z = turn @ theta
+        x, y, w = z[:count], z[count : 2 * count], z[2 * count :]
+        return jnp.sum((base + y) * x**2) / 2 - drift @ y + bulk @ w**2 / 2
+
+    start = np.concatenate([1e-3 * rng.standard_normal(count), np.zeros(count), 0.01 * rng.standard_normal(spare)])
+    return engine.from_loss(loss, turn.T @ start, (turn, np.array(base), np.array(rates) / 0.01, bulk))
+
+
+def two_heads():
+    """A tanh trunk 64-10 with two heads on 100 digits: which digit it is, and by how much ink. p = 771."""
+    from engine.data import embedded
+
+    pool = embedded.digits()
+    images = pool.inputs[:100].reshape(100, 64).astype(float)
+    ink = images.mean(1) - images.mean()
+    inputs, targets = (images - images.mean(0)) / images.std(), np.eye(10)[pool.labels[:100]]
+    rng = np.random.default_rng(0)
+    params = {
+        "trunk": (rng.uniform(-1, 1, (64, 10)) / 8, np.zeros(10)), "digit": rng.uniform(-1, 1, (10, 10)) / 30,
+        "ink": rng.uniform(-1, 1, (10, 2)) / 6, "inked": np.full((2,), 0.6),
+    }
+
+    def loss(params, data):
+        inputs, targets, ink = (jnp.asarray(part).astype(params["inked"].dtype) for part in data)
+        hidden = jnp.tanh(inputs @ params["trunk"][0] + params["trunk"][1])
+        amount = jnp.tanh(hidden @ params["ink"]) @ params["inked"]
+        return jnp.mean(jnp.sum((hidden @ params["digit"] - targets) ** 2, axis=1)) / 2 + 2 * jnp.mean((amount - ink) ** 2)
+
+    return engine.from_loss(loss, params, (inputs, targets, ink))
+
+
+def chebyshev(scale: float = 1.0):
+    """The network of `small.chebyshev_spec`, its loss times a power of two."""
+    from dataclasses import replace
+
+    from engine.own import Made
+    from engine.problem import build
+
+    from small import chebyshev_spec
+
+    problem, theta, _ = build(chebyshev_spec())
+    of = problem.loss_of
+    return Made(replace(problem, loss_of=lambda theta, data: of(theta, data) * jnp.asarray(scale, theta.dtype)), theta)
