@@ -163,14 +163,19 @@ def stage(x, y, delta):
     return np.select([undefined, large & above, large, above], [0, 3, 4, 2], 1)
 
 
+ROUNDING = 1e-9
+"""|y| in units of √α up to which it is none."""
+
+
 def stages(x: np.ndarray, y: np.ndarray, delta: np.ndarray, alpha: np.ndarray, before: int = 0) -> np.ndarray:
     """The stages of successive steps, (steps,), each by the text of Section 4.1 but for flicker; `before` is that of earlier steps, or 0.
 
     An orbit of (4) goes through the stages in their order, so the next one begins where the text has it begin. One step back, from
     2 to 1 or from 1 to 4, is against that order: what the text calls so within 5 % of the border, in |x|/δ or in y/√α, keeps the
-    stage that was. Near the fixed point |x| and y cross their borders at every other step.
+    stage that was. Near the fixed point |x| and y cross their borders at every other step. A y of rounding is 0: at its start θ† may lie
+    a last digit beside 2/η.
     """
-    found = stage(x, y, delta)
+    found = stage(x, np.where(np.abs(y) <= ROUNDING * np.sqrt(np.abs(alpha)), 0, y), delta)
     for k, now in enumerate(found.tolist()):
         if now and before and (before - now) % 4 == 1:
             beyond = abs(abs(x[k]) - delta[k]) / delta[k] if now % 2 == 0 else abs(y[k]) / math.sqrt(alpha[k])

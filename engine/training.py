@@ -204,7 +204,8 @@ def _read(training: Training, state: TrainingState) -> tuple[TrainingState, dict
     if spec.optimizer.weight_decay:
         values |= norms(sharpness, float(state.theta @ state.theta), clock.learning_rate, spec.optimizer.weight_decay)
     state, events = _seen(state, clock.step, sharpness, 2 / clock.learning_rate)
-    return state._replace(clock=clock, bases=followed_by(state.bases, pairs.vectors)), values, events
+    begun = jnp.stack([pairs.vectors] * 4) if clock.step == 0 else followed_by(state.bases, pairs.vectors)  # no reading from a random start
+    return state._replace(clock=clock, bases=begun), values, events
 
 
 def _seen(state: TrainingState, step: int, sharpness: float, threshold: float) -> tuple[TrainingState, list[AnyEvent]]:

@@ -100,9 +100,10 @@ def test_a_trained_network_of_two_heads_misses_none():
 
 
 @pytest.mark.parametrize("every", [1, 7])
-def test_training_with_one_eigenvalue_sees_a_valley_that_overtakes_it(every):
+@pytest.mark.parametrize("between", [[], [90.0, 80.0]])
+def test_training_with_one_eigenvalue_sees_a_valley_that_overtakes_it(every, between):
     """`mode = "sharpness"`, watched at every step and read now and then, with a single pair that nothing else would show."""
-    arguments = {"base": [100.0, 60.0], "rates": [0.2, 2.0], "mixing": 0.0}
+    arguments = {"base": [100.0, *between, 60.0], "rates": [0.2, *[0.2 for _ in between], 2.0], "mixing": 0.0}
     spec = spec_of("valleys", 0.01, arguments, mode="sharpness", sharpness_every=every, eigenvalues=1)
     experiment = Experiment(spec)
     problem, theta = own_problems.valleys(**arguments)

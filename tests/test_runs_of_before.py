@@ -176,14 +176,14 @@ def test_what_an_older_checkpoint_lacks_is_made_as_the_state_declares():
     leaves = leaves_of(Run(RUNS / "coupled"), 66)
     later = with_fields(
         Moving,
-        sliding=Annotated[jnp.ndarray, Earlier(lambda _: np.array(True))],
+        turning=Annotated[jnp.ndarray, Earlier(lambda _: np.array(True))],
         probe=Annotated[np.ndarray, Earlier(lambda state: np.ones_like(state["theta"]) * state["center.loss"])],
         audit=Annotated[Audit, Earlier(lambda state: Audit(int(state["step"]), state["flow"]))],
         course=Annotated[jnp.ndarray, Earlier(names=("path", "flow"))],
         pairs=Annotated[np.ndarray, Earlier(names=("bases",), fitted=lambda array, state: array[:, : len(state["center_bases"][0])])],
     )
     found = unpack(later, leaves, "state.moving.")
-    assert bool(found.sliding) is True
+    assert bool(found.turning) is True
     np.testing.assert_array_equal(found.probe, np.full(97, float(found.center.loss)))
     assert (found.audit.step, found.audit.probe.shape) == (66, (97,))
     np.testing.assert_array_equal(found.course, found.flow)

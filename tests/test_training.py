@@ -380,7 +380,7 @@ def test_watching_the_sharpness_of_every_step_reads_what_separate_readings_do(ov
         np.testing.assert_allclose(column, two[name], rtol=1e-4 if "sharpness" in name or "edge" in name else 1e-9, err_msg=name)
     assert np.max(one["gd.eigen_residual"]) <= 1e-3
     if not overrides:
-        assert np.median(one["cost.hvps"]) == 1
+        assert np.median(one["cost.hvps"][30:]) == 1
 
 
 def test_a_watched_run_does_not_depend_on_how_it_is_cut():
