@@ -191,7 +191,7 @@ def presets(*, json: Switch = False) -> int:
 @app.command
 def reproduce(
     figure: FigureName, *, small: Switch = False, out: Path = Path("figures"), overrides: Overrides = (), json: Switch = False,
-    data_dir: DataDir = None,
+    data_dir: DataDir = None, force: Switch = False,
 ) -> int:
     """Make a figure of the paper anew: its runs, then SVG, PNG, CSV and a manifest. Needs the extra `figures`.
 
@@ -203,10 +203,11 @@ def reproduce(
         out: The folder that the files are written to.
         overrides: `section.field=value` for every run of the figure; may be repeated.
         json: Print the manifest as one JSON object.
+        force: Replace files of the figure that are read-only, too.
     """
     from engine.figures.reproduce import reproduce as make
 
-    manifest = make(figure, small, out, overrides, data_dir)
+    manifest = make(figure, small, out, overrides, data_dir, force)
     if manifest is None:
         print("interrupted; the same command goes on from there", file=sys.stderr)
         return INTERRUPTED

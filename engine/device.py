@@ -4,9 +4,9 @@ import ctypes
 import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
-import platformdirs
+from engine import places
+from engine.errors import UserError
 
 # On CPUs, jaxlib 0.10 and 0.11 fuse float32 sums into YNNPACK calls that race: about one gradient in 300 comes back wrong in
 # the third digit, some by 30 orders of magnitude. Without those fusions 4,000 of 4,000 were the same to the bit. Two programs that
@@ -80,7 +80,11 @@ def configure(sparing: bool = False) -> None:
 
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_default_matmul_precision", "highest")  # TF32 spoils the third digit of the sharpness
-    cache = Path(os.environ.get("EOS_CACHE") or platformdirs.user_cache_dir("eos")) / "compiled"
+    try:
+        cache = places.cache() / "compiled"
+    except UserError as error:
+        print(f"{error}; until then every start compiles anew", file=sys.stderr)
+        return
     try:
         cache.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:

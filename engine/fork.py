@@ -4,6 +4,8 @@ The new directory holds everything its engine needs: the checkpoint, the rows an
 changed by the command that changes that of any run, left in the inbox before the engine starts.
 """
 
+import errno
+import io
 import math
 import os
 import shutil
@@ -15,9 +17,11 @@ import numpy as np
 
 from engine import control, store
 from engine.errors import UserError
+from engine.files import append_plain, create_plain, open_plain
 from engine.launch import LIVE
 from engine.spec import Phase, RunSpec, fields_of, with_overrides
-from engine.store import Run
+from engine.store import Run, step_of
+from engine.untrusted import MAX_CHECKPOINT_BYTES
 
 LEARNING_RATE = "optimizer.learning_rate"
 FREE = (
@@ -42,7 +46,7 @@ def differences(spec: RunSpec, other: RunSpec) -> dict[str, Any]:
 
 def checkpoint_at(run: Run, step: int) -> tuple[Path, int]:
     """The newest checkpoint at or before a step, and its step. Raises UserError when there is none."""
-    found = [(int(path.stem.removeprefix("step-")), path) for path in run.checkpoints()]
+    found = [(step_of(path.name), path) for path in run.checkpoints()]
     before = [(at, path) for at, path in found if at <= step]
     if not before:
         oldest = f"the oldest is at step {found[0][0]}" if found else "it has none"
@@ -80,9 +84,9 @@ def fork(run: Run, step: int, overrides: Sequence[str] = (), name: str | None = 
     _need_steps(run, spec, at, rate)
     made = store.create(spec, name)
     try:
-        shutil.copyfile(path, made.path / "checkpoints" / path.name)
+        _copy_checkpoint(path, made.path / "checkpoints" / path.name)
         before = _copy_rows(run, made, at)
-        with open(made.path / "events.jsonl", "ab") as journal:
+        with io.BufferedWriter(append_plain(made.path / "events.jsonl")) as journal:
             said = [", ".join(f"{field} = {value}" for field, value in changed.items()) or "nothing changed", shared_out(run)]
             text = "; ".join(filter(None, [f"forked from run {run.name} at its checkpoint of step {at}", *said]))
             forked = control.Forked(step=at, text=text, parent=run.name)
@@ -114,6 +118,16 @@ def _anew(run: Run, field: str) -> str:
     return f"start anew with `eos run {run.spec.name} --set {field}=…`"
 
 
+def _copy_checkpoint(path: Path, copy: Path) -> None:
+    """Copy a plain file of a run into another run. What is no checkpoint might be a device without an end, or larger than the disk."""
+    with open_plain(path, nested=True) as source:
+        size, free = os.fstat(source.fileno()).st_size, shutil.disk_usage(copy.parent).free
+        if size > min(free, MAX_CHECKPOINT_BYTES):
+            raise OSError(errno.EFBIG, f"the checkpoint {path} has {size:,} bytes, and {free:,} are free there", str(copy))
+        with create_plain(copy, nested=True) as target:
+            shutil.copyfileobj(source, target)
+
+
 def _rows_before(run: Run, step: int) -> Iterator[np.ndarray]:
     """The rows before a step, in pieces: the checkpoint goes on with that of the step itself."""
     start = 0
@@ -128,7 +142,7 @@ def _rows_before(run: Run, step: int) -> Iterator[np.ndarray]:
 def _copy_rows(run: Run, made: Run, step: int) -> float:
     """Copy the rows before a step; the learning rate in the last of them, NaN where there is none."""
     rate = math.nan
-    with open(made.path / "metrics.f64", "ab") as record:
+    with io.BufferedWriter(append_plain(made.path / "metrics.f64")) as record:
         for rows in _rows_before(run, step):
             record.write(rows.astype("<f8").tobytes())
             rate = float(rows[-1, run.index["learning_rate"]]) if len(rows) else rate

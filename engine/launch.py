@@ -6,11 +6,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from engine import places
 from engine.errors import UserError
+from engine.files import append_plain, open_plain
 from engine.hosts import Group
 from engine.spec import load_spec
 from engine.store import Run, create
-from engine.untrusted import open_plain, refuse_links
+from engine.untrusted import refuse_links
 
 LIVE = ("starting", "running", "paused")
 """Conditions with an engine at work."""
@@ -38,14 +40,14 @@ def start(run: Run, group: Group | None = None) -> int:
     The leader of a group is told so in options: the environment is inherited by much else.
     """
     refuse_links(run.path)
-    with open(run.path / "engine.log", "ab") as log:
+    with append_plain(run.path / "engine.log", create=True) as log:
         process = subprocess.Popen(
             [*command(run), *(group.options() if group is not None else ())],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
-            cwd=Path.home(),  # the caller's folder may vanish
+            cwd=places.home(),  # the caller's folder may vanish
             env=environment(),
         )
     process.returncode = 0  # it outlives this process on purpose: Python is not to warn of a child left running
@@ -59,7 +61,7 @@ def command(run: Run) -> list[str]:
 
 def environment() -> dict[str, str]:
     """The environment of an engine: this one's, and where eos lies."""
-    return os.environ | {"PYTHONPATH": os.pathsep.join(_import_path())}
+    return os.environ | places.environment() | {"PYTHONPATH": os.pathsep.join(_import_path())}
 
 
 def _import_path() -> list[str]:

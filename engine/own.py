@@ -10,7 +10,6 @@ import sys
 import traceback
 from collections.abc import Callable
 from hashlib import sha256
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from engine import places
 from engine import spec as specs
 from engine.errors import UserError, first_line, one_of
 from engine.losses import CRITERIA
@@ -143,7 +143,7 @@ def build(part: specs.Own, seed: int) -> tuple[Problem, Array, dict[str, Any]]:
 
 def _call(part: specs.Own, seed: int) -> Made:
     name, _, attribute = part.function.partition(":")
-    folder = str(Path(part.folder).expanduser().absolute()) if part.folder else ""
+    folder = str(places.absolute(part.folder, "[problem] folder")) if part.folder else ""
     if folder and folder not in sys.path:
         sys.path.append(folder)
     try:
