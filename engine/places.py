@@ -5,6 +5,7 @@ than the command that starts it.
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import platformdirs
@@ -23,37 +24,38 @@ def absolute(text: str, of: str) -> Path:
     if known.startswith("~"):
         nobody = "this user has no home folder: HOME is not set, and the system does not know the user" if text[1:2] in ("", "/") else (
             f"no user is called {text[1:].partition('/')[0]}; a folder of that name is ./{text}")
-        raise UserError(f"{of}: {text}: {nobody}; give an absolute path")
+        raise UserError(f"{of}: {text}: {nobody}; give an absolute path in {of.split()[0]}")
     try:
         return Path(known).absolute()
     except OSError as error:
         raise UserError(f"{of}: {text}: counts from the current folder, which is gone ({error.strerror}); give an absolute path") from None
 
 
-def of(variable: str, platform: str) -> Path:
-    """The place that a variable of the environment names, else the platform's. An empty variable names none."""
-    given = os.environ.get(variable)
-    if given:
+def of(variable: str, platform: Callable[[str], str], name: str) -> Path:
+    """The place that a variable of the environment names, else the platform's of this name. An empty variable names none."""
+    if given := os.environ.get(variable):
         return absolute(given, variable)
     try:
-        return absolute(platform, f"the platform's folder, as {variable} is not set")
-    except UserError as error:
-        raise UserError(f"{error}, as in {variable}=/tmp/eos") from None
+        known = platform(name)
+    except RuntimeError:  # where the user has no home folder, platformdirs says so itself, or leaves its ~
+        known = "~"
+    return absolute(known, f"{variable} is not set, and the platform's folder")
 
 
 def data() -> Path:
     """The folder of all runs: `$EOS_HOME`, else the platform's user data folder."""
-    return of("EOS_HOME", platformdirs.user_data_dir("eos"))
+    return of("EOS_HOME", platformdirs.user_data_dir, "eos")
 
 
 def cache() -> Path:
     """The folder of compiled code: `$EOS_CACHE`, else the platform's."""
-    return of("EOS_CACHE", platformdirs.user_cache_dir("eos"))
+    return of("EOS_CACHE", platformdirs.user_cache_dir, "eos")
 
 
 def settings() -> Path:
     """The file of settings: `$EOS_CONFIG`, else in the platform's folder for settings."""
-    return of("EOS_CONFIG", os.path.join(platformdirs.user_config_dir("eos"), "config.toml"))  # noqa: PTH118
+    folder = of("EOS_CONFIG", platformdirs.user_config_dir, "eos")
+    return folder if os.environ.get("EOS_CONFIG") else folder / "config.toml"
 
 
 def environment() -> dict[str, str]:

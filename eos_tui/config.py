@@ -6,6 +6,7 @@ What the command line says goes before the file, and the file before the default
 import difflib
 import errno
 import json
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -19,6 +20,8 @@ from eos_tui import keys
 from eos_tui.pace import DEFAULT_FPS, FASTEST, SLOWEST
 
 MAX_BYTES = 64 * 1024
+NOWHERE = Path("~/.config/eos/config.toml")
+"""The file of settings of a user without a home folder: there is none, and nothing to say of it."""
 ThemeChoice = Literal["auto", "dark", "light", "terminal"]
 THEMES: tuple[str, ...] = ("auto", "dark", "light", "terminal")
 LOW_BANDWIDTH_FPS = 1.0
@@ -69,7 +72,12 @@ def path() -> Path:
 
 def load(where: Path | None = None) -> Loaded:
     """The settings in force; the defaults where there is no file. Raises UserError with what is wrong in it."""
-    found = where or path()
+    try:
+        found = where or path()
+    except UserError:
+        if os.environ.get("EOS_CONFIG"):
+            raise
+        return Loaded(Config(), NOWHERE, False)
     try:
         raw = read_plain(found, MAX_BYTES, follow=True)
     except FileNotFoundError:

@@ -69,7 +69,7 @@ def folder(chosen: str = "") -> Path:
     """The data folder, absolute: the one chosen, else `$TFDS_DATA_DIR`, else the platform's."""
     if chosen:
         return places.absolute(chosen, "--data-dir")
-    return places.of("TFDS_DATA_DIR", platformdirs.user_data_dir("eos-data"))
+    return places.of("TFDS_DATA_DIR", platformdirs.user_data_dir, "eos-data")
 
 
 def manual(where: Path) -> Path:
