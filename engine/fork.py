@@ -82,6 +82,8 @@ def fork(run: Run, step: int, overrides: Sequence[str] = (), name: str | None = 
     if rate is not None and isinstance(spec.problem, Phase):
         raise UserError(f"{LEARNING_RATE}: that of a phase portrait is fixed; {_anew(run, LEARNING_RATE)}")
     _need_steps(run, spec, at, rate)
+    if "learning_rate" not in run.index:
+        raise UserError(f"run {run.name}: records no learning_rate, so not written by eos; it cannot be gone on with")
     made = store.create(spec, name)
     try:
         _copy_checkpoint(path, made.path / "checkpoints" / path.name)

@@ -40,7 +40,11 @@ def start(run: Run, group: Group | None = None) -> int:
     The leader of a group is told so in options: the environment is inherited by much else.
     """
     refuse_links(run.path)
-    with append_plain(run.path / "engine.log", create=True) as log:
+    try:
+        opened = append_plain(run.path / "engine.log", create=True)
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be written ({error.strerror}), so no engine was started") from None
+    with opened as log:
         process = subprocess.Popen(
             [*command(run), *(group.options() if group is not None else ())],
             stdin=subprocess.DEVNULL,

@@ -24,7 +24,7 @@ def absolute(text: str, of: str) -> Path:
     if known.startswith("~"):
         nobody = "this user has no home folder: HOME is not set, and the system does not know the user" if text[1:2] in ("", "/") else (
             f"no user is called {text[1:].partition('/')[0]}; a folder of that name is ./{text}")
-        raise UserError(f"{of}: {text}: {nobody}; give an absolute path in {of.split()[0]}")
+        raise UserError(f"{of}: {text}: {nobody}; give an absolute path in {of.split(maxsplit=1)[0]}")
     try:
         return Path(known).absolute()
     except OSError as error:

@@ -73,7 +73,7 @@ def verdict(history: History, step: int) -> Verdict:
     ratio, limit, eta = (history.value(name, row) for name in ("landscape.ratio", "landscape.limit", "learning_rate"))
     start = max(row + 1 - MEAN_OVER, 0)
     sharpness, center, rate = (
-        history.values(name, start, row + 1) for name in ("gd.sharpness", "constrained.sharpness", "learning_rate"))
+        history.values_or_nan(name, start, row + 1) for name in ("gd.sharpness", "constrained.sharpness", "learning_rate"))
     found = sharpness[np.isfinite(sharpness) & np.isfinite(center) & (rate == eta)]
     return Verdict(ratio, limit, 2 / eta if 0 < eta < math.inf else math.nan, float(found.mean()) if len(found) else math.nan, len(found))
 
