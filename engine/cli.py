@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_command(commands: App, argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status; whatever a user may cause is told in one sentence."""
-    tokens = sys.argv[1:] if argv is None else list(argv)
+    tokens = _with_streams(sys.argv[1:] if argv is None else argv)
 
     def command() -> int | None:
         try:
@@ -62,6 +62,17 @@ def run_command(commands: App, argv: Sequence[str] | None = None) -> int:
             raise UserError(str(error)) from error
 
     return ended(command)
+
+
+def _with_streams(tokens: Sequence[str]) -> list[str]:
+    """The tokens with `--out -` as `--out=-`: a dash alone would be taken for the beginning of an option."""
+    joined: list[str] = []
+    for token in tokens:
+        if token == "-" and joined and joined[-1].startswith("--") and "=" not in joined[-1]:
+            joined[-1] += "=-"
+        else:
+            joined.append(token)
+    return joined
 
 
 def run_headless(preset: str, overrides: Sequence[str] = (), name: str | None = None, json: bool = False,

@@ -5,7 +5,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import msgspec
@@ -17,7 +17,7 @@ from engine.store import Run, State
 from eos_tui import cli
 from eos_tui.printing import SHORTEST
 
-from piloting import frames, opened
+from piloting import frames, notified, opened, until
 from synthetic import EDGE, LEARNING_RATE, THRESHOLD, make_run
 from test_pages import sampled
 
@@ -131,8 +131,39 @@ def no_engines(monkeypatch):
     monkeypatch.setattr("engine.launch.start", start)
 
 
+def spread(choices: Collection, count: int) -> list:
+    """So many of each of the choices, in an order that is anything but theirs, and always the same."""
+    return [each for round in range(count) for each in random.Random(round).sample(list(choices), len(choices))]
+
+
+FEW = list(zip(spread(FILES, 1), spread(DAMAGES, 2), spread(PAGES, 1), spread(("before", "after"), 9), strict=False))
+"""Each file once, and each page and damage: a thread through the product below."""
+
+
+@pytest.mark.parametrize(("file", "damage"), [few[:2] for few in FEW])
+def test_a_printed_plot_of_a_damaged_run_is_drawn_or_says_why_not(file, damage, runs, capsys):
+    run = whole(runs)
+    DAMAGES[damage](run.path / file)
+    printed_or_told(run.path, capsys)
+
+
+@pytest.mark.parametrize(("file", "damage", "page", "when"), FEW[::2])
+async def test_a_page_of_a_damaged_run_ends_in_no_traceback(file, damage, page, when, runs):
+    await damaged(runs, file, damage, when, [page])
+
+
+async def test_a_record_that_is_no_file_any_more_is_told(runs):
+    run = whole(runs)
+    async with opened(run) as (app, _):
+        DAMAGES["pipe"](run.path / "metrics.f64")
+        app.pace.hurry()
+        await until(lambda: "metrics.f64: cannot be read (not a plain file); the run has no record" in notified(app))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("file", "damage"), list(itertools.product(FILES, DAMAGES)))
-def test_plots(file, damage, runs, capsys):
+def test_every_printed_plot(file, damage, runs, capsys):
+    """The product of files and damages, of which the usual suite meets each once."""
     run = whole(runs)
     DAMAGES[damage](run.path / file)
     printed_or_told(run.path, capsys)
@@ -141,18 +172,25 @@ def test_plots(file, damage, runs, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize(("file", "damage", "when"), PRODUCT)
 async def test_every_page(file, damage, when, runs):
+    """Every page on every damaged file, damaged before the view opens and while it is open."""
     await damaged(runs, file, damage, when, PAGES)
 
 
 COLUMNS = ("step", "learning_rate", "gd.sharpness", "gd.loss", "gd.x", "landscape.ratio", "constrained.sharpness", "time", "stage")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kept", [["step"], *[["step", name] for name in COLUMNS[1:]], list(COLUMNS[:3]), list(COLUMNS)], ids="+".join)
-async def test_any_columns(kept, runs):
+FEWER = [COLUMNS[:1], *[("step", name) for name in COLUMNS[1:]], COLUMNS[:3], COLUMNS]
+COMPUTED = ("landscape", "spectrum", "theorem", "assumptions")
+"""Pages that ask for columns by name."""
+
+
+@pytest.mark.parametrize(("kept", "pages"), [
+    (FEWER[0], COMPUTED), *[pytest.param(kept, tuple(PAGES), marks=pytest.mark.slow) for kept in FEWER],
+])  # fmt: skip
+async def test_a_run_of_fewer_columns_is_shown_as_far_as_it_goes(kept, pages, runs):
     run = whole(runs)
     columns = json.loads((run.path / "columns.json").read_text())
     rows = run.rows()[:, [run.index[name] for name in kept]]
     (run.path / "columns.json").write_text(json.dumps([column for name in kept for column in columns if column["name"] == name]))
     (run.path / "metrics.f64").write_bytes(rows.tobytes())
-    await look(Run(run.path), PAGES)
+    await look(Run(run.path), pages)

@@ -87,6 +87,8 @@ class Dashboard(Viewing):
         self._shown: tuple | None = None
         """What the panels were last asked to show."""
         self._painted_at = -math.inf
+        self._trouble = ""
+        """Why the rows cannot be read, as it was told last."""
         self._plan: Plan | None = None
         self._laid_out: tuple[int, int, list[Panel]] | None = None
         # Kept by name: a frame may still be on its way when the screen is taken down and finds nothing any more.
@@ -211,6 +213,9 @@ class Dashboard(Viewing):
             self.timeline.head = replay.step if replay else None
             self.timeline.reach(replay.last if replay else self.source.history.last_step, final=over)
         self.report(news.events)
+        if news.trouble and news.trouble != self._trouble:
+            self.notify(news.trouble, severity="error", timeout=10, markup=False)
+        self._trouble = news.trouble
         return fresh
 
     def paint(self) -> None:
