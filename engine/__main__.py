@@ -1,6 +1,7 @@
 """`python -m engine`: the headless command line. An engine by itself, `work DIRECTORY`, does without building it."""
 
 import gc
+import os
 import sys
 
 
@@ -10,10 +11,11 @@ def main() -> int:
     from engine.ending import ended, open_streams
 
     open_streams()
-    if len(sys.argv) == 3 and sys.argv[1] == "work" and not sys.argv[2].startswith("-"):
+    words = sys.argv[1:]
+    if len(words) in (2, 4) and words[0] == "work" and not words[1].startswith("-") and words[2:3] in ([], ["--code"]):
         from engine.worker import work
 
-        return ended(lambda: work(sys.argv[2]))
+        return ended(lambda: work(words[1], code="".join(words[3:])))
     from engine import cli
 
     gc.enable()
@@ -21,4 +23,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    if not sys.flags.safe_path and sys.path[0] != __file__.rpartition(f"{os.sep}{__package__}{os.sep}")[0]:
+        del sys.path[0]  # the folder that `python -m` is given in: a module there may have the name of one that is imported from here on
     sys.exit(main())

@@ -8,6 +8,7 @@
     engine.load("fashion-20260101-120000").to_pandas()
 """
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -17,11 +18,15 @@ import msgspec
 import numpy as np
 import tomli_w
 
-from engine import store
+from engine import control, launch, store
+from engine import trust as trusts
 from engine.columns import Column
 from engine.control import AnyEvent
 from engine.data.catalog import ready
+from engine.device import configure, require_correct_sums
 from engine.errors import UserError, one_of
+from engine.flags import has_begun
+from engine.follow import LOOK_SECONDS, has_ended, log_note
 from engine.spec import RunSpec, load_spec, with_overrides
 from engine.store import Outcome, Run, Writer
 from engine.untrusted import read_arrays
@@ -30,6 +35,9 @@ if TYPE_CHECKING:
     import pandas
     import polars
     import xarray
+
+
+OF_ITS_OWN = "; or give this run a process of its own with apart=True"
 
 
 class Record(Mapping[str, np.ndarray]):
@@ -65,7 +73,8 @@ class Record(Mapping[str, np.ndarray]):
         in the plane of u and ∇S⊥, at `plane_x` (13,) and `plane_y` (7,); `beta` of the `beta_starts` followed (Appendix F, Section 4).
         """
         read = {step: read_arrays(path) for step, path in self.run.samples().items()}
-        return {step: arrays for step, arrays in read.items() if arrays is not None}
+        sampled = {step: arrays for step, arrays in read.items() if arrays is not None}
+        return {step: {name: array for name, array in arrays.items() if name not in store.MARKS} for step, arrays in sampled.items()}
 
     def to_pandas(self) -> "pandas.DataFrame":
         """A data frame with a row a step, indexed by the step. Needs pandas."""
@@ -90,27 +99,34 @@ class Record(Mapping[str, np.ndarray]):
         return f"<Record {self.name}: {self.run.row_count()} rows, {ended}>"
 
 
-def run(preset: str | Path | RunSpec, *, overrides: Sequence[str] = (), name: str | None = None, **fields: Any) -> Record:
-    """Run to the end in this process, and return the record. The run directory is under `$EOS_HOME`, as for the app.
+def run(
+    preset: str | Path | RunSpec, *, overrides: Sequence[str] = (), name: str | None = None, apart: bool = False, trust: bool = False,
+    **fields: Any,
+) -> Record:
+    """Run to the end, and return the record. The run directory is under `$EOS_HOME`, as for the app.
 
     `preset` is a preset's name, the path of a preset file, or a specification; `overrides` are "section.field=value", and
-    `fields` the same by the field's own name, `learning_rate=0.05`, where no other section has one of that name.
+    `fields` the same by the field's own name, `learning_rate=0.05`, where no other section has one of that name. The run works in this
+    process, or with `apart` in one of its own, as under the app. Where jax has begun here with sums that go wrong on a CPU, only the
+    latter is right, and this process refuses: what it computes by itself would be as wrong as before.
+    A preset file may name code of your own; a specification, or the spec.toml of a run that was not made here, may only with `trust`.
     Raises UserError for bad input; a bad end (diverged, failed) is an outcome of the record, not an exception.
     """
-    stepping = _Stepping(preset, overrides, name, fields)
+    stepping = _Stepping(preset, overrides, name, apart, fields, trust)
     for _ in stepping.blocks():
         pass
     return Record(stepping.run)
 
 
 def stream(
-    preset: str | Path | RunSpec, *, overrides: Sequence[str] = (), name: str | None = None, **fields: Any
+    preset: str | Path | RunSpec, *, overrides: Sequence[str] = (), name: str | None = None, apart: bool = False, trust: bool = False,
+    **fields: Any,
 ) -> Iterator[dict[str, float]]:
-    """Run in this process, and give each row as it is recorded, by column name; NaN where there is no value.
+    """Run, and give each row as it is recorded, by column name; NaN where there is no value.
 
     Arguments and errors as for `run`. Closing the iterator stops the run, with a checkpoint to go on from.
     """
-    stepping = _Stepping(preset, overrides, name, fields)
+    stepping = _Stepping(preset, overrides, name, apart, fields, trust)
     names = [column.name for column in stepping.run.columns]
     for block in stepping.blocks():
         for row in block:
@@ -123,22 +139,49 @@ def load(run: str | Path | None = None) -> Record:
 
 
 class _Stepping:
-    """A run carried out in this process."""
+    """A run that is carried out for this process: by it, or by an engine of its own."""
 
-    def __init__(self, preset: str | Path | RunSpec, overrides: Sequence[str], name: str | None, fields: Mapping[str, Any]):
+    def __init__(
+        self, preset: str | Path | RunSpec, overrides: Sequence[str], name: str | None, apart: bool, fields: Mapping[str, Any], trust: bool
+    ):
         preset = str(preset) if isinstance(preset, Path) else preset
         if not isinstance(preset, str | RunSpec):
             raise UserError(f"{preset!r}: expected a preset's name, the path of a preset file, or a RunSpec")
         spec = load_spec(preset, list(overrides)) if isinstance(preset, str) else with_overrides(preset, list(overrides))
-        self.run = store.create(ready(with_overrides(spec, [_override(spec, *field) for field in fields.items()])), name)
+        spec = ready(with_overrides(spec, [_override(spec, *field) for field in fields.items()]))
+        if not trust:
+            trusts.need_preset(preset, spec) if isinstance(preset, str) else trusts.need_word(spec)
+        if not apart:
+            if has_begun():
+                require_correct_sums(OF_ITS_OWN)
+            configure(spec.rematerializes)
+        self.run, self.apart = store.create(spec, name), apart
 
     def blocks(self) -> Iterator[np.ndarray]:
-        from engine.device import configure
+        """The rows as they are recorded, (rows, columns). Raises UserError, and leaves no run, where the problem was refused."""
+        yield from self._from_engine() if self.apart else self._here()
+        launch.refuse_unbuilt(self.run)
+
+    def _here(self) -> Iterator[np.ndarray]:
         from engine.runner import Runner
 
-        configure(self.run.spec.rematerializes)
         with Writer(self.run) as writer:
             yield from Runner(self.run, writer).blocks()
+
+    def _from_engine(self) -> Iterator[np.ndarray]:
+        pid, rows, gone = launch.start(self.run), store.RowTail(self.run), False
+        try:
+            while not gone:
+                gone = has_ended(pid)  # before the rest is read: then that is all there is
+                yield rows.poll()
+                time.sleep(0 if gone else LOOK_SECONDS)
+        finally:
+            if not gone:
+                control.send(self.run.path, control.Stop())
+            while not (gone or has_ended(pid)):
+                time.sleep(LOOK_SECONDS)
+        if self.run.liveness() == "crashed":
+            raise UserError(f"run {self.run.name}: its engine is gone without a word; {log_note(self.run)}")
 
 
 def _override(spec: RunSpec, name: str, value: Any) -> str:

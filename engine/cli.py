@@ -17,7 +17,7 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
 
 import engine
-from engine import control_cli, data_cli, hosts, launch, records_cli, store, sweep_cli, worker
+from engine import control_cli, data_cli, hosts, launch, records_cli, store, sweep_cli, trust, worker
 from engine import fork as forks
 from engine.data.catalog import ready
 from engine.ending import ended
@@ -25,7 +25,7 @@ from engine.errors import BAD_END, INTERRUPTED, UserError, is_out_of_memory, one
 from engine.follow import follow, log_note
 from engine.hosts import Group
 from engine.launch import BAD_ENDS
-from engine.options import AS_TOLD, DataDir, FigureName, Meeting, Overrides, PresetName, RunName, Switch
+from engine.options import AS_TOLD, DataDir, FigureName, Meeting, Overrides, PresetName, RunName, Switch, Trust
 from engine.printed import harmless, print_json, print_line, print_pairs, print_table
 from engine.spec import DEFAULT_PRESET, Network, Own, RunSpec, load_spec, preset_names
 from engine.store import Run, resolve
@@ -76,20 +76,22 @@ def _with_streams(tokens: Sequence[str]) -> list[str]:
 
 
 def run_headless(preset: str, overrides: Sequence[str] = (), name: str | None = None, json: bool = False,
-                 data_dir: str | None = None, group: Group | None = None) -> int:
+                 data_dir: str | None = None, group: Group | None = None, trusted: bool = False) -> int:
     """Run a preset to its end with progress on stderr and a summary on stdout. Returns the exit status.
 
     The group is that of the environment where none is given. A process that follows in one leaves nothing on disk or stdout.
     """
     group = group or hosts.asked()
     if group is not None and group.process:
-        return _help(group, ready(load_spec(preset, tuple(overrides)), data_dir or ""))
-    run, pid = launch.begin(preset, overrides, name, data_dir, group)
+        asked = ready(load_spec(preset, tuple(overrides)), data_dir or "")
+        trust.asking(lambda: trust.need_preset(preset, asked), trusted)
+        return _help(group, asked)
+    run, pid = trust.asking(lambda: launch.begin(preset, overrides, name, data_dir, group), trusted)
     optimizer = run.spec.optimizer
     if others := [f"{rate:g}" for rate in optimizer.learning_rates if rate != optimizer.learning_rate]:
         how = f"`sweep {preset} --grid optimizer.learning_rate={','.join(others)}`"
         print_line(f"this is η = {optimizer.learning_rate:g} alone; {how} runs the others it is shown at", error=True)
-    return _see_through(run, pid, json)
+    return _see_through(run, pid, json, made=True)
 
 
 def _help(group: Group, asked: RunSpec | None = None) -> int:
@@ -101,7 +103,7 @@ def _help(group: Group, asked: RunSpec | None = None) -> int:
 @app.command
 def run(
     preset: PresetName, *, overrides: Overrides = (), name: str | None = None, json: Switch = False, data_dir: DataDir = None,
-    meeting: Meeting = AS_TOLD,
+    trusted: Trust = False, meeting: Meeting = AS_TOLD,
 ) -> int:
     """Run a preset to its end and print a summary. Ctrl-C stops it cleanly.
 
@@ -113,7 +115,7 @@ def run(
         name: The run's name; made from the preset and the time when not given.
         json: Print the summary as one JSON object.
     """
-    return run_headless(preset, overrides, name, json, data_dir, meeting.group())
+    return run_headless(preset, overrides, name, json, data_dir, meeting.group(), trusted)
 
 
 @app.command
@@ -123,7 +125,7 @@ def demo(*, overrides: Overrides = (), name: str | None = None, json: Switch = F
 
 
 @app.command
-def resume(name: RunName, *, json: Switch = False, meeting: Meeting = AS_TOLD) -> int:
+def resume(name: RunName, *, json: Switch = False, trusted: Trust = False, meeting: Meeting = AS_TOLD) -> int:
     """Go on with a stopped, failed or crashed run from its last checkpoint, and follow it to its end.
 
     As many processes may share it out as --coordinator says, however many there were before.
@@ -134,9 +136,10 @@ def resume(name: RunName, *, json: Switch = False, meeting: Meeting = AS_TOLD) -
     """
     group = meeting.group()
     if group is not None and group.process:
+        trust.heed_leader(trusted)
         return _help(group)
     found = resolve(name)
-    return _see_through(found, launch.restart(found, group), json)
+    return _see_through(found, trust.asking(lambda: launch.restart(found, group), trusted), json)
 
 
 @app.command
@@ -233,7 +236,7 @@ def reproduce(
 @app.command
 def fork(
     name: RunName, *, step: Annotated[int | None, Parameter(("--step", "--at"))] = None, overrides: Overrides = (),
-    new_name: str | None = None, json: Switch = False,
+    new_name: str | None = None, other_loss: Switch = False, json: Switch = False, trusted: Trust = False,
 ) -> int:
     """Go on from a checkpoint of a run as a new run, with another learning rate or other settings. One process takes its steps.
 
@@ -242,10 +245,12 @@ def fork(
         step: Fork from the newest checkpoint at or before this step; without it, from the newest of all.
         overrides: `section.field=value`, as in `--set optimizer.learning_rate=0.05`; may be repeated.
         new_name: The new run's name; made from the preset and the time when not given.
+        other_loss: Go on with the code and data there are now, though the loss at the checkpoint was another.
         json: Print one JSON object: both names, and the step.
     """
     found = resolve(name)
-    made = forks.fork(found, found.state().step if step is None else step, overrides, new_name)
+    at = found.state().step if step is None else step
+    made = trust.asking(lambda: forks.fork(found, at, overrides, new_name, other_loss), trusted)
     launch.start(made)
     if several := forks.shared_out(found):
         print_line(f"{several}; `stop {made.name}` and `resume {made.name} --coordinator …` give it to several", error=True)
@@ -274,7 +279,9 @@ def rm(name: RunName, *, force: Switch = False, json: Switch = False) -> int:
 
 
 @app.command
-def check(preset: PresetName, *, overrides: Overrides = (), json: Switch = False, data_dir: DataDir = None) -> int:
+def check(
+    preset: PresetName, *, overrides: Overrides = (), json: Switch = False, data_dir: DataDir = None, trusted: Trust = False
+) -> int:
     """Build a preset's problem and test it, without running it: its format, determinism, three derivatives, and memory.
 
     Args:
@@ -283,6 +290,7 @@ def check(preset: PresetName, *, overrides: Overrides = (), json: Switch = False
         json: Print one JSON object.
     """
     spec = ready(load_spec(preset, overrides), data_dir or "")
+    trust.asking(lambda: trust.need_preset(preset, spec), trusted)
     engine.configure(spec.rematerializes)
     problem, theta, facts = importlib.import_module("engine.problem").build(spec)
     memory = importlib.import_module("engine.memory")
@@ -349,17 +357,18 @@ def bench(
 
 
 @app.command(show=False)
-def work(directory: str, *, meeting: Meeting = AS_TOLD) -> int:
-    """Be the engine of a run directory. The other commands start this one."""
+def work(directory: str, *, code: str = "", meeting: Meeting = AS_TOLD) -> int:
+    """Be the engine of a run directory, trusted with the code of this digest. The other commands start this one."""
     # Options alone: engines that a sweep starts inherit the environment, and each is at a run of its own.
-    return worker.work(directory, meeting.group(environment={}))
+    return worker.work(directory, meeting.group(environment={}), code)
 
 
-def _see_through(run: Run, pid: int, json: bool) -> int:
+def _see_through(run: Run, pid: int, json: bool, made: bool = False) -> int:
     print_line(f"run {run.name} in {run.path}", error=True)
     if isinstance(run.spec.problem, Own):
         print_line(f"its engine imports {run.spec.problem.function}, from Python's path or {run.spec.problem.folder}", error=True)
     status = follow(run, pid)
+    launch.refuse_unbuilt(run, made)
     summary, state = summarize(run), run.state()
     outcome = state.outcome if state.pid == pid else None  # else the last word is that of an earlier engine
     if outcome is None:  # the engine was killed, or never got as far as its loop

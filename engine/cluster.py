@@ -4,6 +4,7 @@ A job is the engine of one run. When its time is up or it is preempted, the engi
 anew; a job that finds its run at its end does nothing. Nothing but the run directory passes between the two sides.
 """
 
+import os
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -54,6 +55,20 @@ def _told(cluster: Cluster) -> Iterator[None]:
         raise UserError(f"--cluster {cluster}: submitit says: {error}") from None
 
 
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """Inside, the environment of jobs: submitit starts Python without -P, and nothing is to be imported from where it is started."""
+    meant = {"PYTHONPATH": launch.environment()["PYTHONPATH"], "PYTHONSAFEPATH": "1"}
+    before = {name: os.environ.get(name) for name in meant}
+    os.environ.update(meant)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            os.environ.update({} if value is None else {name: value})
+
+
 def queue(cluster: Cluster, parameters: dict[str, Any], folder: Path) -> Any:
     """The way to hand in jobs; submitit's logs go to the folder. Raises UserError where there is no such cluster or parameter."""
     try:
@@ -68,5 +83,5 @@ def queue(cluster: Cluster, parameters: dict[str, Any], folder: Path) -> Any:
 
 def hand_in(runs: Sequence[Run], cluster: Cluster, executor: Any) -> list[Any]:
     """A job for each run. Raises UserError where one is refused."""
-    with _told(cluster):
+    with _told(cluster), _safe_path():
         return [executor.submit(Work(str(run.path.resolve()))) for run in runs]

@@ -10,15 +10,18 @@ from two and four steps ago. Both starts are then mostly within the tolerance as
 """
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from engine import scores
 from engine import trajectories as tr
-from engine.curvature import Eigenpairs, Point, TaylorCenter, direction, taylor_center
+from engine.curvature import Eigenpairs, Normals, Point, TaylorCenter, direction, taylor_center
+from engine.guards import Guards, unknown
+from engine.leaves import Earlier
 from engine.problem import Problem
 from engine.scores import Scores
 from engine.spec import PREDICTIONS
@@ -28,6 +31,8 @@ LOOSE_TOLERANCE = 1e-3
 """Relative eigen residual asked of gradient descent and gradient flow: their eigenvalue is read, their eigenvector is not."""
 HOPELESS = 0.05
 """Constraint residual from which θ† is no longer the constrained trajectory, and eigen residual from which no pair was found."""
+CONTRACTIONS = 2
+"""Contractions of the third derivative that the normals of the stable set take."""
 ON, HOST, ENDED, GROW, DIVERGED, UNSOLVED = range(6)
 """What a step came to: go on; go on after the host has looked; θ† cannot be followed further; more eigenvalues are to be followed
 before this step is taken; the loss is no number; no eigenpair was found at the next θ†. The last three leave the state as it was,
@@ -57,14 +62,17 @@ class Moving(NamedTuple):
     center: TaylorCenter
     center_bases: Array  # (2, 2, p) the top eigenvectors at the centre before, and at this one, to start the solver from
     projections: Array  # () that the centre took
+    sliding: Annotated[Array, Earlier(lambda leaves: np.array(True))]  # () whether S ≤ 2/η holds the centre back, or is slack
     correction: Array  # (p,) what the first guess left out
-    remainder: Array  # (p,) what the tolerances left: one more projection would move the centre so
+    remainder: Array  # (p,) what the tolerances left: one more step of the projection would move the centre so
     overlap: Array  # () |u_t·u_{t−1}|
     predictions: tr.Predictions
     scores: Scores
     flow: Array  # (p,); (0,) when not followed
     flow_vectors: Array  # (2, p) its top eigenvector at the last reading but one, and at the last
     flow_sharpness: Array  # ()
+    guards: Annotated[Guards, Earlier(unknown("bases"))]  # of the centre's eigenvectors
+    flow_guard: Annotated[Array, Earlier(lambda leaves: np.zeros_like(leaves["flow"]))]  # (p,) the flow's next; (0,) when not followed
     costs: Costs  # of making the centre
 
 
@@ -111,6 +119,7 @@ class OnFlow(NamedTuple):
     grad: Array  # (p,) in the number format of the curvature
     sharpness: Array
     vector: Array  # (p,) its eigenvector, `sharpened`
+    guard: Array  # (p,) the next one, so far as it is known
     hvps: Any
 
 
@@ -126,12 +135,12 @@ class Passed(NamedTuple):
 
 def leave(
     problem: Problem, plan: Plan, rules: Rules, state: Moving, measured: tuple[Point, Array], on_flow: OnFlow | None,
-    found: tr.Places, along: tuple[Array, Array],
+    found: tr.Places, along: tr.AlongU,
 ) -> Passed:
     """Read all there is about the old θ†, and advance gradient descent, the flow and the predictions.
 
-    `measured` is what `curvature.measure_all` gives at gradient descent's θ, and `along`, loss and slope, is where the generalized
-    prediction lies on the line along u: one of the places `found`.
+    `measured` is what `curvature.measure_all` gives at gradient descent's θ, and `along` the loss where the generalized prediction lies
+    on the line along u: one of the places `found`.
     """
     changed, *rest = _leave(problem, plan, rules, state, measured, on_flow, found, along)
     return Passed(state._replace(**changed), *rest)
@@ -140,7 +149,7 @@ def leave(
 @partial(jax.jit, static_argnames=("plan",))
 def _leave(
     problem: Problem, plan: Plan, rules: Rules, state: Moving, measured: tuple[Point, Array], on_flow: OnFlow | None,
-    found: tr.Places, along: tuple[Array, Array],
+    found: tr.Places, along: tr.AlongU,
 ) -> tuple[dict[str, Any], tr.Advance | None, Read, Array, Array]:
     point, images = measured
     center, eta, dtype = state.center, rules.learning_rate, plan.curvature
@@ -157,13 +166,13 @@ def _leave(
     spent, scored, advanced = state.costs.plus(point.eigen.hvps, 1), state.scores, None
     look = (point.loss < rules.loss_goal) & (rules.loss_goal > 0)
     if plan.forms:
-        loss, slope = along
-        forecast = tr.forecast(center, found, loss, eta)
+        forecast = tr.forecast(center, found, along, eta)
         scored = scores.observe(state.scores, state.step, forecast.x, found.x[0], _delta(center), rules.horizon_tolerance)
         read |= _forecast(plan.forms, forecast, state.scores, scored, state.step)
         look |= rules.host_at_loss & jnp.any(scored.lost > state.scores.lost)
-        advanced = tr.predict(problem, center, state.predictions, slope, eta, dtype)
-        spent = spent.plus(len(plan.forms), int("generalized" in plan.forms), int("full_cubic" in plan.forms))
+        advanced = tr.predict(problem, center, state.predictions, along.slope, eta, dtype)
+        generalized = int("generalized" in plan.forms)  # reads F' and F'' along u
+        spent = spent.plus(len(plan.forms) + generalized, generalized, int("full_cubic" in plan.forms))
     vectors = sharpened(point.eigen, images)
     changed = {
         "step": state.step + 1, "theta": state.theta - eta * point.grad, "scores": scored, "bases": followed_by(state.bases, vectors),
@@ -185,14 +194,16 @@ def stay(passed: Passed) -> tuple[Moving, Readings, Array]:
 class Tried(NamedTuple):
     """Where linearised projections have come to."""
 
-    guess: Array  # (p,) Lemma 13's, with what the tolerances left of the last one
+    target: Array  # (p,) what is projected
+    guess: Array  # (p,) where the first one, made at the last centre, leads
     aim: Array  # (p,) where to measure next
     start: Array  # (2, p) for the eigensolver there
     point: Point  # the last one measured, slid along u
-    dS: Array  # (p,) ∇S, the newest
-    afresh: Array  # whether it was taken at that point
+    normals: Normals  # of the stable set, the newest
+    afresh: Array  # whether they were taken at that point
     taken: Array  # projections
     costs: Costs
+    pushes: Array  # whether S ≤ 2/η holds the point back from the target
     usable: Array
     done: Array
 
@@ -200,55 +211,59 @@ class Tried(NamedTuple):
 def aim(rules: Rules, state: Moving) -> Tried:
     """Where to look for the next θ† first: Lemma 13's guess with what it left out last time."""
     center = state.center
-    guess, corrected, start = _aim(rules, state)
-    return aimed(guess, start, center.point, center.grad_sharpness)._replace(aim=corrected)
+    target, guess, corrected, start = _aim(rules, state)
+    return aimed(target, start, center.point, center.normals)._replace(guess=guess, aim=corrected)
 
 
 @jax.jit
-def _aim(rules: Rules, state: Moving) -> tuple[Array, Array, Array]:
-    guess = tr.first_guess(state.center, rules.learning_rate) + state.remainder
-    return guess, guess + state.correction, extrapolated(*state.center_bases)  # what it leaves out changes little
+def _aim(rules: Rules, state: Moving) -> tuple[Array, Array, Array, Array]:
+    center, eta = state.center, rules.learning_rate
+    target = tr.next_target(center, eta) + state.remainder
+    guess = tr.project_center(center, target, eta).theta
+    return target, guess, guess + state.correction, extrapolated(*state.center_bases)  # what it leaves out changes little
 
 
-def aimed(theta: Array, start: Array, point: Point, dS: Array) -> Tried:
-    """Projections to begin at θ (p,)."""
+def aimed(target: Array, start: Array, point: Point, normals: Normals) -> Tried:
+    """Projections of a target (p,), to begin there."""
     no, zero = jnp.array(False), jnp.zeros((), int)
-    return Tried(theta, theta, start, point, dS, no, zero, Costs(zero, zero, zero), no, no)
+    return Tried(target, target, target, start, point, normals, no, zero, Costs(zero, zero, zero), no, no, no)
 
 
-def judge(rules: Rules, tried: Tried, measured: tuple[Point, Array], dS: Array, afresh: bool | Array) -> Tried:
+def judge(rules: Rules, tried: Tried, measured: tuple[Point, Array], normals: Normals, afresh: bool | Array) -> Tried:
     """Whether the point `measured` at the aim is in the stable set, and where to look next if not.
 
     What is left along u alone needs no projection: the point slides there (`trajectories.slide`).
     """
-    (theta, loss, grad, values, residuals), changed = _judge(rules, tried, measured, dS, afresh)
+    (theta, loss, grad, values, residuals), changed = _judge(rules, tried, measured, normals, afresh)
     eigen = measured[0].eigen._replace(values=values, residuals=residuals)
-    return tried._replace(point=Point(theta, loss, grad, eigen), dS=dS, **changed)
+    return tried._replace(point=Point(theta, loss, grad, eigen), normals=normals, **changed)
 
 
 @jax.jit
 def _judge(
-    rules: Rules, tried: Tried, measured: tuple[Point, Array], dS: Array, afresh: bool | Array
+    rules: Rules, tried: Tried, measured: tuple[Point, Array], normals: Normals, afresh: bool | Array
 ) -> tuple[tuple[Array, ...], dict[str, Any]]:
     eta, (point, images) = rules.learning_rate, measured
-    top = direction(point, dS)
-    slid, turned = tr.slide(point, top, images[0], dS)
+    top = direction(point, normals)
+    slid, turned = tr.slide(point, top, images[0], normals.dS)
     kept = jax.tree.map(lambda a, b: jnp.where(turned <= SLIDES, a, b), slid, point)
-    theta, (gap, along) = tr.project(kept, top, dS, eta)
+    theta, (gap, along, sideways), pushes = tr.project(kept, top, normals, tried.target, eta)
     within = (gap <= rules.sharpness_tolerance) & (turned <= rules.gradient_tolerance)
+    # With the normals of the point itself the rest of the way counts too; with older ones `remainder` has it, and the next target.
+    within &= ~jnp.asarray(afresh) | (sideways <= rules.sharpness_tolerance)
     done = within | (tried.taken >= rules.max_projections) | ~jnp.isfinite(gap)
     changed = {
         "aim": theta, "start": sharpened(point.eigen, images), "afresh": jnp.asarray(afresh), "taken": tried.taken + ~done,
-        "costs": tried.costs.plus(point.eigen.hvps, 1, jnp.asarray(afresh, int)),
-        "usable": (gap <= HOPELESS) & (along <= HOPELESS),  # False for NaN
+        "costs": tried.costs.plus(point.eigen.hvps, 1, CONTRACTIONS * jnp.asarray(afresh, int)),
+        "pushes": pushes, "usable": (gap <= HOPELESS) & (along <= HOPELESS),  # False for NaN
         "done": done,
     }
     return (kept.theta, kept.loss, kept.grad, kept.eigen.values, kept.eigen.residuals), changed
 
 
-def arrive(plan: Plan, rules: Rules, state: Moving, passed: Passed, tried: Tried, dS: Array) -> tuple[Moving, Readings, Array]:
-    """The step once θ† has moved to where projections ended, with ∇S there."""
-    center = taylor_center(tried.point, dS, state.center.top_eigenvector)
+def arrive(plan: Plan, rules: Rules, state: Moving, passed: Passed, tried: Tried, normals: Normals) -> tuple[Moving, Readings, Array]:
+    """The step once θ† has moved to where projections ended, with the normals there."""
+    center = taylor_center(tried.point, normals, state.center.top_eigenvector)
     changed, *rest = _arrive(plan, rules, state, passed, tried, center)
     return passed.moved._replace(center=center, projections=tried.taken, **changed), *rest
 
@@ -257,12 +272,12 @@ def arrive(plan: Plan, rules: Rules, state: Moving, passed: Passed, tried: Tried
 def _arrive(
     plan: Plan, rules: Rules, state: Moving, passed: Passed, tried: Tried, center: TaylorCenter
 ) -> tuple[dict[str, Any], Readings, Array]:
-    next_u, onward = center.top_eigenvector, tr.project_center(center, rules.learning_rate)
+    next_u, onward = center.top_eigenvector, tr.project_center(center, tried.target, rules.learning_rate)
     overlap = jnp.abs(next_u @ state.center.top_eigenvector)
     changed = {
         "center_bases": followed_by(state.center_bases, tried.start), "correction": onward.theta - tried.guess,
-        "remainder": onward.theta - center.theta, "overlap": overlap,
-        "costs": tried.costs.plus(grad_sharpness=jnp.asarray(~tried.afresh, int)),
+        "remainder": onward.theta - center.theta, "sliding": onward.pushes, "overlap": overlap,
+        "costs": tried.costs.plus(grad_sharpness=CONTRACTIONS * jnp.asarray(~tried.afresh, int)),
     }
     if passed.advanced is not None:
         changed["predictions"] = tr.carry(passed.advanced, next_u)
@@ -347,10 +362,12 @@ def _delta(center: TaylorCenter) -> Array:
 
 
 def _about_center(center: TaylorCenter, state: Moving, eta: float) -> Read:
+    gap = center.sharpness.astype(center.theta.dtype) - 2 / eta
     return {
         "constrained.loss": center.loss, "constrained.sharpness": center.sharpness, "constrained.lambda2": center.eigen.values[1],
         "constrained.alpha": center.alpha, "constrained.beta": center.beta, "constrained.gradient_norm": center.grad_norm,
-        "constrained.skew": center.skew, "constrained.sharpness_gap": jnp.abs(center.sharpness - 2 / eta),
+        "constrained.skew": center.skew, "constrained.active": state.sliding,
+        "constrained.sharpness_gap": jnp.where(state.sliding, jnp.abs(gap), jnp.maximum(gap, 0)),
         "constrained.gradient_along_u": jnp.abs(center.grad_along_u),
         "constrained.eigen_residual": center.eigen.residuals[0], "constrained.projections": state.projections,
         "constrained.overlap": state.overlap,
@@ -376,7 +393,7 @@ def _flow(problem: Problem, rules: Rules, state: Moving, here: OnFlow, spent: Co
     substeps = jnp.where(jnp.isfinite(sharpness), jnp.maximum(1, jnp.ceil(eta * sharpness)), 1).astype(int)
     changed = {
         "flow": tr.flow_step(problem, state.flow, here.grad, eta, substeps), "flow_sharpness": sharpness,
-        "flow_vectors": jnp.where(due, followed_by(state.flow_vectors, here.vector), state.flow_vectors),
+        "flow_vectors": jnp.where(due, followed_by(state.flow_vectors, here.vector), state.flow_vectors), "flow_guard": here.guard,
     }
     told = {"flow.loss": here.loss, "flow.sharpness": jnp.where(due, sharpness, jnp.nan)}
     return changed, told, spent.plus(jnp.where(due, here.hvps, 0), substeps)

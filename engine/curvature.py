@@ -19,15 +19,17 @@ the last one. The whole step in one compiled function: 27 s to compile where its
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from engine.device import require_correct_sums
 from engine.errors import UserError
 from engine.formats import jit_by_format
+from engine.leaves import Earlier
 from engine.problem import Problem
 from engine.sums import dots, norms
 
@@ -69,21 +71,25 @@ def top_eigenpairs(problem: Problem, theta: Array, start: Array, tolerance: floa
     Products are taken in θ's number format. Residuals beyond `tolerance` mean that `max_hvps` were not enough, or that the
     format cannot do better; the caller must look. Raises UserError where `start` is of another shape.
     """
+    require_correct_sums()
     if start.ndim != 2 or start.shape[1] != theta.size or not 0 < len(start) <= theta.size:
         raise UserError(f"start: an array of shape {start.shape}; expected (k, {theta.size}) with k from 1 to {theta.size}")
     return solve(problem, theta, start, tolerance, max_hvps)[0]
 
 
 def solve(
-    problem: Problem, theta: Array, start: Array, tolerance: float, max_hvps: int = 400, wanted: int | Array | None = None
+    problem: Problem, theta: Array, start: Array, tolerance: float, max_hvps: int = 400, wanted: int | Array | None = None,
+    looked: int | Array | None = None,
 ) -> tuple[Eigenpairs, Array]:
     """`top_eigenpairs`, and what the Hessian makes of their vectors, (k, p).
 
-    Where fewer pairs than `start` has rows are `wanted`, the others are neither started from nor waited for, nor of any meaning.
+    Where fewer pairs than `start` has rows are `wanted`, the others are not waited for. They are started from where more rows are
+    `looked` at: what they show that is larger takes its place among the wanted; else they are of no meaning.
     """
     if forms_hessian(theta):
         return _dense(problem, theta, start.shape[0])
-    return _davidson(problem, theta, start.astype(theta.dtype), tolerance, max_hvps, start.shape[0] if wanted is None else wanted)
+    wanted = start.shape[0] if wanted is None else wanted
+    return _davidson(problem, theta, start.astype(theta.dtype), tolerance, max_hvps, wanted, wanted if looked is None else looked)
 
 
 def forms_hessian(theta: Array) -> bool:
@@ -114,7 +120,7 @@ class _Basis(NamedTuple):
 
 
 def _davidson(
-    problem: Problem, theta: Array, start: Array, tolerance: float, max_hvps: int, wanted: int | Array
+    problem: Problem, theta: Array, start: Array, tolerance: float, max_hvps: int, wanted: int | Array, looked: int | Array
 ) -> tuple[Eigenpairs, Array]:
     count, size = start.shape
     most = max(BASIS, 2 * count + 4)
@@ -134,7 +140,7 @@ def _davidson(
     def ritz(v: Array, w: Array, t: Array, size: Array, hvps: Array) -> _Basis:
         """Rayleigh–Ritz on the first `size` rows; rows beyond get a value below every Ritz value and drop out."""
         inside = jnp.arange(len(t)) < size
-        below = -1.5 * jnp.linalg.norm(t) - 1
+        below = -1.5 * jnp.linalg.norm(t) - jnp.finfo(t.dtype).tiny
         values, coefficients = _eigh(t + jnp.diag(jnp.where(inside, 0, below)))
         vectors, images = coefficients[:count] @ v, coefficients[:count] @ w
         remainders = images - values[:count, None] * vectors
@@ -165,14 +171,14 @@ def _davidson(
         ended = lax.while_loop(unfinished, grow, begun._replace(v=v, w=w, t=t))
         return ended.pairs, ended.images
 
-    v = _orthonormal(start, wanted)
+    v = _orthonormal(start, looked)
 
     def imaged(k: Array, found: tuple[Array, Array]) -> tuple[Array, Array]:
         image = product(v[k])
         return _with_row(found[0], k, image), _with_row(found[1], k, _along_each(v, image))
 
-    w, t = lax.fori_loop(0, wanted, imaged, (jnp.zeros_like(v), jnp.zeros((count, count), theta.dtype)))
-    begun = ritz(v, w, t, jnp.asarray(wanted), jnp.asarray(wanted))
+    w, t = lax.fori_loop(0, looked, imaged, (jnp.zeros_like(v), jnp.zeros((count, count), theta.dtype)))
+    begun = ritz(v, w, t, jnp.asarray(looked), jnp.asarray(looked))
     return lax.cond(unfinished(begun), onward, lambda: (begun.pairs, begun.images))
 
 
@@ -262,9 +268,18 @@ def loss_and_gradient(problem: Problem, theta: Array) -> tuple[Array, Array]:
 
 
 @jit_by_format
-def loss_along(problem: Problem, theta: Array, direction: Array) -> tuple[Array, Array]:
-    """L(θ) and its slope ∇L(θ)·d along a direction d (p,), in θ's number format."""
-    return jax.jvp(problem.loss, (theta,), (direction.astype(theta.dtype),))
+def loss_along(problem: Problem, theta: Array, direction: Array) -> tuple[Array, Array, Array]:
+    """L(θ), its slope ∇L(θ)·d and its curvature dᵀ∇²L(θ)d along a direction d (p,), in θ's number format.
+
+    All forward: no vector of p numbers is made, and it costs as much as a gradient.
+    """
+    d = (direction.astype(theta.dtype),)
+
+    def with_slope(theta: Array) -> tuple[Array, Array]:
+        return jax.jvp(problem.loss, (theta,), d)
+
+    (loss, slope), (_, curvature) = jax.jvp(with_slope, (theta,), d)
+    return loss, slope, curvature
 
 
 def sharpness_at(problem: Problem, theta: Array, start: Array, tolerance: float, curvature_dtype: str) -> Eigenpairs:
@@ -273,16 +288,18 @@ def sharpness_at(problem: Problem, theta: Array, start: Array, tolerance: float,
 
 
 def solve_at(
-    problem: Problem, theta: Array, start: Array, tolerance: float, curvature_dtype: str, wanted: int | None = None
+    problem: Problem, theta: Array, start: Array, tolerance: float, curvature_dtype: str, wanted: int | None = None,
+    looked: int | None = None,
 ) -> tuple[Eigenpairs, Array]:
-    """`solve` in `curvature_dtype`, compiled once for each number of pairs."""
-    count = start.shape[0] if wanted is None else wanted
-    return _solve_at(problem, theta.astype(curvature_dtype), start.astype(curvature_dtype), tolerance, count)
+    """`solve` in `curvature_dtype`, compiled once for each number of rows."""
+    wanted = start.shape[0] if wanted is None else wanted
+    looked = wanted if looked is None else looked
+    return _solve_at(problem, theta.astype(curvature_dtype), start.astype(curvature_dtype), tolerance, wanted, looked)
 
 
 @jit_by_format
-def _solve_at(problem: Problem, theta: Array, start: Array, tolerance: float, wanted: int) -> tuple[Eigenpairs, Array]:
-    return solve(problem, theta, start, tolerance, wanted=wanted)
+def _solve_at(problem: Problem, theta: Array, start: Array, tolerance: float, wanted: int, looked: int) -> tuple[Eigenpairs, Array]:
+    return solve(problem, theta, start, tolerance, wanted=wanted, looked=looked)
 
 
 def grad_sharpness(problem: Problem, theta: Array, u: Array, curvature_dtype: str) -> Array:
@@ -295,23 +312,67 @@ def _grad_sharpness(problem: Problem, theta: Array, u: Array, curvature_dtype: s
     return problem.grad_sharpness(theta.astype(curvature_dtype), u).astype(theta.dtype)
 
 
+class Normals(NamedTuple):
+    """The normals of the stable set M at a point, (p,) each: ∇S of S ≤ 2/η, and ∇(u·∇L) = Su + `tilt` of u·∇L = 0."""
+
+    u: Array  # of unit length, whose sign the tilt has
+    dS: Array  # ∇S = ∇³L(u,u)
+    tilt: Array  # ∇³L(u, (S − H)⁺∇L): u turns with θ, and takes ∇L with it
+
+
+DEGENERATE = 0.05
+"""Least gap S − λ_j, in units of S, that the tilt counts with: where two eigenvalues meet u turns without bound, and M has no normal."""
+
+
+def normals(problem: Problem, point: Point, curvature_dtype: str) -> Normals:
+    """The normals of M at a measured point, in θ's number format, computed in `curvature_dtype`. Two contractions of ∇³L, which share
+    half of their work.
+
+    (S − H)⁺ is exact on the eigenvectors at hand and 1/S on the rest, whose eigenvalues are small against S.
+    """
+    u, w = _arguments(point)
+    dS, tilt = _contractions(problem, point.theta, u.astype(curvature_dtype), w.astype(curvature_dtype), curvature_dtype)
+    return Normals(u, dS, tilt)
+
+
+@jax.jit
+def _arguments(point: Point) -> tuple[Array, Array]:
+    """u of unit length and (S − H)⁺∇L, (p,) each."""
+    grad, sharpness = point.grad, point.eigen.sharpness.astype(point.theta.dtype)
+    vectors, values = point.eigen.vectors.astype(grad.dtype), point.eigen.values.astype(grad.dtype)
+    u, *others = (vector / size for vector, size in zip(vectors, norms(*vectors), strict=True))
+    along = dots(*((grad, vector) for vector in (u, *others)))
+    gaps = jnp.maximum(sharpness - values, DEGENERATE * sharpness)
+    w = (grad - along[0] * u) / sharpness
+    for slope, vector, gap in zip(along[1:], others, gaps[1:], strict=True):
+        w += slope * (1 / gap - 1 / sharpness) * vector
+    return u, w
+
+
+@partial(jit_by_format, place=2, static_argnames=("curvature_dtype",))
+def _contractions(problem: Problem, theta: Array, u: Array, w: Array, curvature_dtype: str) -> tuple[Array, Array]:
+    """∇³L(u,u) and ∇³L(u,w): what they share, the gradient and its tangent along u, is computed once."""
+    at = theta.astype(curvature_dtype)
+    return problem.derivative(at, 3, u, u).astype(theta.dtype), problem.derivative(at, 3, u, w).astype(theta.dtype)
+
+
 class Direction(NamedTuple):
     """The top eigenvector at a point, and ∇S split by it, in θ's number format."""
 
-    u: Array  # (p,) of unit length in it
+    u: Array  # (p,) of unit length in it, its sign that of the normals
     skew: Array  # () ∇S·u
     dS_perp: Array  # (p,) ∇S⊥
     along: Array  # () ∇L·u
-    size: Array  # () of u as it was found
+    size: Array  # () of the measured eigenvector in units of u
 
 
-def direction(point: Point, dS: Array) -> Direction:
-    """That of a measured point, with ∇S there or nearby."""
+def direction(point: Point, normals: Normals) -> Direction:
+    """That of a measured point, with the normals there or nearby."""
     u = point.eigen.vectors[0].astype(point.theta.dtype)
-    square, skew, along = dots((u, u), (u, dS), (u, point.grad))
-    size = jnp.sqrt(square)
+    square, sign, skew, along = dots((u, u), (u, normals.u), (u, normals.dS), (u, point.grad))
+    size = jnp.where(sign < 0, -1, 1) * jnp.sqrt(square)
     u, skew = u / size, skew / size
-    return Direction(u, skew, dS - skew * u, along / size, size)
+    return Direction(u, skew, normals.dS - skew * u, along / size, size)
 
 
 class TaylorCenter(NamedTuple):
@@ -324,6 +385,7 @@ class TaylorCenter(NamedTuple):
     top_eigenvector: Array  # (p,) u, its sign kept from step to step
     grad_sharpness: Array  # (p,) ∇S
     grad_sharpness_perp: Array  # (p,) ∇S⊥ = ∇S − u(u·∇S)
+    tilt: Annotated[Array, Earlier(lambda leaves: np.zeros_like(leaves["theta"]))]  # (p,) ∇(u·∇L) − Su
     alpha: Array  # () −∇L·∇S
     beta: Array  # () ‖∇S⊥‖²
     skew: Array  # () ∇S·u
@@ -336,6 +398,11 @@ class TaylorCenter(NamedTuple):
         return Point(self.theta, self.loss, self.grad, self.eigen)
 
     @property
+    def normals(self) -> Normals:
+        """The normals of M here."""
+        return Normals(self.top_eigenvector, self.grad_sharpness, self.tilt)
+
+    @property
     def sharpness(self) -> Array:
         return self.eigen.values[0]
 
@@ -344,18 +411,28 @@ class TaylorCenter(NamedTuple):
         """δ² = 2α/β; negative where progressive sharpening fails."""
         return 2 * self.alpha / self.beta
 
+    def balance(self, learning_rate: float) -> Array:
+        """x² whose push −½x²∇S⊥ balances that of the constraint on the next step: δ² where θ† slides along S = 2/η, 0 where the
+        constraint is slack, and less than δ² at the step that brings θ† there.
 
-def taylor_center(point: Point, dS: Array, previous_u: Array) -> TaylorCenter:
-    """The expansion about a measured point, with ∇S there; the sign of u is that of `previous_u` (p,)."""
-    return TaylorCenter(point.theta, point.loss, point.grad, point.eigen, grad_sharpness=dS, **_expansion(point, dS, previous_u))
+        max(0, S + ηα − 2/η) is how far S would go beyond 2/η, and the multiplier of the next projection is that over β.
+        """
+        excess = self.alpha + (self.sharpness.astype(self.theta.dtype) - 2 / learning_rate) / learning_rate
+        return 2 * jnp.where(excess > 0, excess / self.beta, 0)
+
+
+def taylor_center(point: Point, normals: Normals, previous_u: Array) -> TaylorCenter:
+    """The expansion about a measured point, with the normals there; the sign of u is that of `previous_u` (p,)."""
+    known = _expansion(point, normals, previous_u)
+    return TaylorCenter(point.theta, point.loss, point.grad, point.eigen, grad_sharpness=normals.dS, **known)
 
 
 @jax.jit
-def _expansion(point: Point, dS: Array, previous_u: Array) -> dict[str, Array]:
-    top, grad = direction(point, dS), point.grad
-    before, slope, beta, square = dots((top.u, previous_u), (grad, dS), (top.dS_perp, top.dS_perp), (grad, grad))
+def _expansion(point: Point, normals: Normals, previous_u: Array) -> dict[str, Array]:
+    top, grad = direction(point, normals), point.grad
+    before, slope, beta, square = dots((top.u, previous_u), (grad, normals.dS), (top.dS_perp, top.dS_perp), (grad, grad))
     sign = jnp.where(before < 0, -1, 1)
     return {
-        "top_eigenvector": sign * top.u, "grad_sharpness_perp": top.dS_perp, "alpha": -slope, "beta": beta, "skew": sign * top.skew,
-        "grad_norm": jnp.sqrt(square), "grad_along_u": sign * top.along,
+        "top_eigenvector": sign * top.u, "grad_sharpness_perp": top.dS_perp, "tilt": sign * normals.tilt, "alpha": -slope, "beta": beta,
+        "skew": sign * top.skew, "grad_norm": jnp.sqrt(square), "grad_along_u": sign * top.along,
     }

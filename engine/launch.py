@@ -6,12 +6,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine import places
+from engine import places, trust
 from engine.errors import UserError
 from engine.files import append_plain, open_plain
 from engine.hosts import Group
 from engine.spec import load_spec
-from engine.store import Run, create
+from engine.store import Run, create, remove
 from engine.untrusted import refuse_links
 
 LIVE = ("starting", "running", "paused")
@@ -30,16 +30,20 @@ def begin(
     """A new run of a preset and the process id of its engine. Raises UserError before anything is written."""
     from engine.data.catalog import ready  # here, for a view that only looks at a run needs no data sets
 
-    run = create(ready(load_spec(preset, tuple(overrides)), data_dir or ""), name)
+    spec = ready(load_spec(preset, tuple(overrides)), data_dir or "")
+    trust.need_preset(preset, spec)
+    run = create(spec, name)
     return run, start(run, group)
 
 
 def start(run: Run, group: Group | None = None) -> int:
     """Start the engine on this run and return its process id. What it prints goes to `engine.log`.
 
-    The leader of a group is told so in options: the environment is inherited by much else.
+    The leader of a group is told so in options: the environment is inherited by much else. Raises Untrusted where the run names code
+    that is not trusted.
     """
     refuse_links(run.path)
+    trust.need(run.path, run.spec)
     try:
         opened = append_plain(run.path / "engine.log", create=True)
     except OSError as error:
@@ -60,11 +64,16 @@ def start(run: Run, group: Group | None = None) -> int:
 
 def command(run: Run) -> list[str]:
     """What to execute to be the engine of a run."""
-    return [sys.executable, "-P", "-m", "engine", "work", str(run.path.resolve())]  # -P: nothing is imported from the home folder
+    return [*python(), "-m", "engine", "work", str(run.path.resolve()), *trust.option(run.spec)]
+
+
+def python() -> list[str]:
+    """How every process of eos is started. -P: nothing is imported from the folder that it happens to be in, nor from a script's."""
+    return [sys.executable, "-P"]
 
 
 def environment() -> dict[str, str]:
-    """The environment of an engine: this one's, and where eos lies."""
+    """The environment of a process of eos: this one's, and where eos lies."""
     return os.environ | places.environment() | {"PYTHONPATH": os.pathsep.join(_import_path())}
 
 
@@ -87,6 +96,16 @@ def restart(run: Run, group: Group | None = None) -> int:
         further = f"`fork {run.name} --set budget.steps=…` goes on from its last checkpoint as a new run"
         raise UserError(f"run {run.name}: it has ended ({outcome.text}); {further}")
     return start(run, group)
+
+
+def refuse_unbuilt(run: Run, made: bool = True) -> None:
+    """Raise UserError with the engine's own sentence where the run's problem was refused before anything was computed. A run that was
+    `made` for it goes, for there is nothing in it."""
+    state = run.state()
+    if state.refused and state.outcome is not None:
+        if made:
+            remove(run)
+        raise UserError(state.outcome.text)
 
 
 def log_tail(run: Run, lines: int = 5) -> str:

@@ -7,7 +7,6 @@ one that is gone, leave the others waiting for ever.
 import os
 import platform
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ import engine
 from engine.device import version_of
 from engine.errors import UserError, first_line
 from engine.hosts import SLURM, Group
+from engine.launch import environment, python
 
 WAIT_SECONDS = 300.0
 """For all processes to come. A scheduler may start them minutes apart."""
@@ -104,9 +104,9 @@ def foreseen() -> str:
     """The kind of device that jax will compute on here, `cpu` or `gpu`: as another process finds it, which waits for nobody."""
     if os.environ.get("JAX_PLATFORMS") == "cpu" or not entry_points(group="jax_plugins"):
         return "cpu"
-    around = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # the GPU's memory is for this process
+    around = environment() | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # the GPU's memory is for this process
     done = subprocess.run(
-        [sys.executable, "-P", "-c", ASK_JAX], capture_output=True, text=True, env=around, stdin=subprocess.DEVNULL, check=False
+        [*python(), "-c", ASK_JAX], capture_output=True, text=True, env=around, stdin=subprocess.DEVNULL, check=False
     )
     told = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines() or [f"exit status {done.returncode}"]
     return told[-1] if done.returncode == 0 else f"none ({told[-1][:200]})"

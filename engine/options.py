@@ -20,6 +20,9 @@ Overrides = Annotated[tuple[str, ...], Parameter("--set", negative=(), show_defa
 DataDir = Annotated[str | None, Parameter("--data-dir", show_default=False, help=(
     "Folder of the data sets that do not ship with eos; $TFDS_DATA_DIR, else the platform's, when not given."))]  # fmt: skip
 
+Trust = Annotated[bool, Parameter("--trust", negative=(), show_default=False, help=(
+    "Execute code that a run from elsewhere names, without asking."))]  # fmt: skip
+
 
 @Parameter(name="*")
 @dataclass(frozen=True)

@@ -19,6 +19,16 @@ Criterion = Literal["mse", "half_mse", "cross_entropy", "logistic"]
 Prediction = Literal["generalized", "transported", "code", "full_cubic"]
 
 PREDICTIONS: tuple[str, ...] = get_args(Prediction)
+CODE = "code"
+"""Under `extra` in the Meta of a field: it says which code an engine executes, a `function`, where that lies, a `folder`, or what it is
+called with, `arguments`. Whatever a specification has of these is trusted, shown and signed (`engine.trust`): declare it."""
+Function = Annotated[str, Meta(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*\Z", max_length=200, extra={CODE: "function"})]
+"""`module:name` of a Python function."""
+CodeFolder = Annotated[str, Meta(extra={CODE: "folder"})]
+Arguments = Annotated[
+    dict[Annotated[str, Meta(pattern=r"^[A-Za-z_]\w*\Z")], bool | int | float | str | tuple[bool | int | float | str, ...]],
+    Meta(extra={CODE: "arguments"}),
+]
 TEXTS = ("sentences", "sst2")
 """Data sets of sentences, which become rows of tokens."""
 FOLLOWED_FROM = 1.5
@@ -122,6 +132,8 @@ class Toy(Part, frozen=True, kw_only=True, tag_field="kind", tag="toy"):
     alpha: Positive = 1.0
     beta: Positive = 1.0
     x0: Annotated[float, Meta(ge=-1e12, le=1e12)] = 0.1
+    threshold: NonNegative = 0.0
+    """The 2/η in the loss. 0 takes that of the learning rate; a fork to another η keeps that of the run it is from."""
 
 
 class Phase(Part, frozen=True, kw_only=True, tag_field="kind", tag="phase"):
@@ -137,11 +149,11 @@ class Own(Part, frozen=True, kw_only=True, tag_field="kind", tag="own"):
     """A loss of your own: what a Python function returns (`engine.from_loss`, `engine.from_flax`). `problem = "module:name"` is short
     for it. The engine that runs it imports the module, and nothing else does."""
 
-    function: Annotated[str, Meta(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*\Z", max_length=200)]
+    function: Function
     """`module:name` of the function to call."""
-    folder: str = ""
+    folder: CodeFolder = ""
     """Folder of the module, looked at after Python's own path. Empty means where the command is given; a run keeps it."""
-    arguments: dict[Annotated[str, Meta(pattern=r"^[A-Za-z_]\w*\Z")], bool | int | float | str | tuple[bool | int | float | str, ...]] = {}
+    arguments: Arguments = {}
     """What to call it with; the run's `seed` is added where it takes one."""
     self_test: bool = True
     """Test the loss before the run: its format, determinism, and three derivatives against differences. A kink near θ0 fails it."""
@@ -192,7 +204,10 @@ class Tracking(Part, frozen=True, kw_only=True):
     predictions: tuple[Prediction, ...] = ("generalized", "transported", "code")
     """Forms of the predicted dynamics to advance. `full_cubic` costs a third derivative a step."""
     flow: bool = True
-    """Follow gradient flow from the first θ†."""
+    """Follow gradient flow from the edge on."""
+    flow_start: Literal["constrained", "descent"] = "constrained"
+    """Where gradient flow starts there: `constrained` at θ†_0, the projection of gradient descent's θ onto the stable set; `descent` at
+    that θ itself, as in the authors' code."""
     flow_sharpness_every: Count = 1
     """Steps between sharpness measurements of gradient flow."""
     anchor_every: CountOrNever = 0
@@ -216,7 +231,8 @@ class Tracking(Part, frozen=True, kw_only=True):
     eigen_tolerance: Annotated[float, Meta(gt=0, le=0.1)] = 1e-4
     """Largest relative residual ‖Hu−Su‖/S of a top eigenpair at θ†."""
     audit_every: CountOrNever = 50
-    """Steps between audits of the top eigenpair from a fresh random start. 0 means never."""
+    """Steps between audits of the top eigenpairs from fresh random starts, on every trajectory. 0 means never; each looks around every
+    fourth step all the same (`engine.guards`)."""
     max_projections: Count = 8
     """Linearised projections a step before giving up on the constraint tolerances."""
     sharpness_tolerance: Positive = 1e-5
@@ -230,7 +246,9 @@ class Tracking(Part, frozen=True, kw_only=True):
     gauges_every: CountOrNever = 50
     """Steps between measurements of the gauges of Appendix E that take third and fourth derivatives. 0 means never."""
     rho_iterations: Annotated[int, Meta(ge=1, le=1000)] = 20
-    """Most power iterations for each of ρ3 and ρ4."""
+    """Most power iterations from each start for each of ρ3 and ρ4, and as many more from the best of them."""
+    rho_starts: Annotated[int, Meta(ge=1, le=100)] = 4
+    """Starts of these power iterations: u, ∇S⊥, then random vectors. More of them miss less; ρ3 and ρ4 stay lower bounds."""
 
     @property
     def eigenvalue_columns(self) -> int:
@@ -252,7 +270,7 @@ class Recording(Part, frozen=True, kw_only=True):
     """What is written, beyond one row a step."""
 
     checkpoint_seconds: Positive = 20.0
-    """Wall-clock seconds between checkpoints."""
+    """Wall-clock seconds between checkpoints; more where one takes over a twentieth of that."""
     keep_checkpoints: Annotated[int, Meta(ge=1, le=100)] = 3
 
 

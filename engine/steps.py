@@ -14,14 +14,15 @@ import numpy as np
 from jax import Array
 
 from engine import trajectories as tr
-from engine.curvature import TaylorCenter, grad_sharpness, loss_along, measure, random_start, taylor_center
+from engine.curvature import TaylorCenter, loss_along, measure, normals, random_start, taylor_center
+from engine.device import require_correct_sums
 from engine.errors import UserError
 from engine.problem import Problem, require_x64
 from engine.spec import Prediction
 
 
 def center_at(problem: Problem, theta: Array, start: Array | None = None, tolerance: float = 1e-6) -> TaylorCenter:
-    """The expansion of the loss about any θ (p,): L, ∇L, the top two eigenpairs, ∇S, α (Assumption 1), β.
+    """The expansion of the loss about any θ (p,): L, ∇L, the top two eigenpairs, ∇S, α (Definition 2), β.
 
     `start` (2, p) are vectors to start the eigensolver from, random ones when not given. Raises UserError when the top pair's
     relative residual ‖Hu−Su‖/S stays above `tolerance`.
@@ -38,46 +39,65 @@ def center_at(problem: Problem, theta: Array, start: Array | None = None, tolera
     if not residual <= tolerance:
         spent = int(point.eigen.hvps)
         raise UserError(f"the top eigenpair has a residual of {residual:.1e} after {spent} products; asked for {tolerance:.1e}")
-    u = point.eigen.vectors[0]
-    return taylor_center(point, grad_sharpness(problem, theta, u, dtype), u)
+    return taylor_center(point, normals(problem, point, dtype), point.eigen.vectors[0])
 
 
 def stable_point(
     problem: Problem, theta: Array, learning_rate: float, tolerance: float = 1e-6, most: int = 20, previous: TaylorCenter | None = None
 ) -> TaylorCenter:
-    """The point θ† of the stable set M (Definition 4) that linearised projections lead to from θ (p,), with its expansion.
+    """The point θ† of the stable set M (Section 3) nearest to θ (p,), with its expansion.
 
-    On M, ∇L·u = 0 and S ≤ 2/η. Where α > 0 the sharpness rises until the constraint holds it, so the point sought is one of the
-    boundary, S = 2/η, from wherever θ lies: no projection for a θ far inside. Both residuals, |S−2/η|·η/2 and |∇L·u|/‖∇L‖, are within
-    `tolerance`. `previous` gives the sign of u. Raises UserError after `most` projections, and where ∇S⊥ = 0: the sharpness is the
-    same all around then, and no projection changes it.
+    On M, ∇L·u = 0 and S ≤ 2/η: a θ of it is its own projection, and one inside S < 2/η is moved to ∇L·u = 0 alone. |∇L·u|/‖∇L‖ and the
+    excess of S·η/2 over 1 are within `tolerance`, and what is left of the way to the nearest point too where `most` steps of sequential
+    quadratic programming lead there. `previous` gives the sign of u. Raises UserError where they do not lead to M, and where S > 2/η
+    but ∇S⊥ = 0: the sharpness is the same all around then, and no projection changes it.
     """
+    require_correct_sums()
     if not 0 < learning_rate < np.inf:
         raise UserError(f"learning rate {learning_rate!r}: expected a positive number")
+    return _projected(problem, jnp.asarray(theta), jnp.asarray(theta), learning_rate, tolerance, most, previous)
+
+
+def constrained_step(problem: Problem, center: TaylorCenter, learning_rate: float, tolerance: float = 1e-6, most: int = 20) -> TaylorCenter:
+    """θ†_{t+1} from θ†_t: a step of gradient descent projected onto the stable set: equation (2).
+
+    It begins at Lemma 13's first guess; `tolerance`, `most` and errors as in `stable_point`.
+    """
+    require_correct_sums()
+    if not 0 < learning_rate < np.inf:
+        raise UserError(f"learning rate {learning_rate!r}: expected a positive number")
+    target = tr.next_target(center, learning_rate)
+    begin = tr.project_center(center, target, learning_rate).theta
+    return _projected(problem, target, begin, learning_rate, tolerance, most, center)
+
+
+def _projected(
+    problem: Problem, target: Array, begin: Array, learning_rate: float, tolerance: float, most: int, previous: TaylorCenter | None
+) -> TaylorCenter:
+    """The point of M nearest to a target (p,), by steps that begin elsewhere."""
+    theta, stable = begin, None
     vectors = None if previous is None else previous.eigen.vectors
     for _ in range(most + 1):
         center = center_at(problem, theta, vectors, tolerance)
-        theta, left = tr.project_center(center, learning_rate)
+        theta, left, _ = tr.project_center(center, target, learning_rate)
         if float(left.sharpness) <= tolerance and float(left.gradient) <= tolerance:
-            return center if previous is None else taylor_center(center.point, center.grad_sharpness, previous.top_eigenvector)
+            stable = center
+            if float(left.sideways) <= tolerance:
+                break
         if not np.isfinite(theta).all():
-            raise UserError(
-                f"no point of the stable set can be found from S = {float(center.sharpness):.4g}, ‖∇S⊥‖ = {float(center.beta) ** 0.5:.1e}: "
-                f"a projection onto S = 2/η = {2 / learning_rate:.4g} needs a sharpness above 0 that changes with θ"
-            )
+            break
         vectors = center.eigen.vectors
+    if stable is not None:
+        return stable if previous is None else taylor_center(stable.point, stable.normals, previous.top_eigenvector)
+    if not np.isfinite(theta).all():
+        raise UserError(
+            f"no point of the stable set can be found from S = {float(center.sharpness):.4g}, ‖∇S⊥‖ = {float(center.beta) ** 0.5:.1e}: "
+            f"a projection onto S = 2/η = {2 / learning_rate:.4g} needs a sharpness above 0 that changes with θ"
+        )
     raise UserError(
         f"no point of the stable set within {tolerance:.1e} after {most} projections: |S−2/η|·η/2 = {float(left.sharpness):.1e}, "
         f"|∇L·u|/‖∇L‖ = {float(left.gradient):.1e}; is S near 2/η = {2 / learning_rate:.4g}?"
     )
-
-
-def constrained_step(problem: Problem, center: TaylorCenter, learning_rate: float, tolerance: float = 1e-6, most: int = 20) -> TaylorCenter:
-    """θ†_{t+1} from θ†_t: a step of gradient descent projected onto the stable set (Definition 5).
-
-    It begins at Lemma 13's first guess and projects until both residuals are within `tolerance`; `most` as in `stable_point`.
-    """
-    return stable_point(problem, tr.first_guess(center, learning_rate), learning_rate, tolerance, most, center)
 
 
 def predicted_step(
@@ -85,9 +105,10 @@ def predicted_step(
 ) -> Array:
     """v⋆_{t+1} (p,) from v⋆_t (p,), the predicted displacement from θ†: x⋆ = u·v⋆ and y⋆ = ∇S⊥·v⋆ (`displacement`).
 
-    `transported` is Definition 7, `generalized` Appendix F, `code` the authors' form, `full_cubic` has all of the cubic term.
+    `transported` is Definition 7, (6), `generalized` Appendix F, `code` the authors' form, `full_cubic` has all of the cubic term.
     `center` is θ†_t and `following` θ†_{t+1}, whose u the prediction is carried to.
     """
+    require_correct_sums()
     if form not in tr.Predictions._fields:
         raise UserError(f'form "{form}": not known; expected one of {", ".join(tr.Predictions._fields)}')
     v = jnp.asarray(v)

@@ -1,6 +1,6 @@
 """A run directory: the only thing the engine and its viewers share.
 
-    RUN/ spec.toml  provenance.json  columns.json
+    RUN/ spec.toml  provenance.json  columns.json  identity.json  trust.json (where the spec names code of the user's own)
          metrics.f64   append-only float64 rows; column 0 is the step, strictly increasing; NaN where there is no value
          events.jsonl  one event a line        state.json  status, step, rate, heartbeat
          inbox/        one command a file      checkpoints/*.npz      curves/*.npz    engine.log      lock
@@ -25,13 +25,16 @@ from typing import IO, Any, Literal
 import msgspec
 import numpy as np
 
-from engine import places
-from engine.columns import Column, columns_for
+from engine.columns import Column, arranged, columns_for, layout, places
 from engine.control import AnyEvent, Event, Refused, decode_event, encode, shown_harmless
 from engine.drafts import replace_with, replaced
 from engine.errors import UserError
 from engine.files import NOT_PLAIN, append_plain, listed, open_plain, read_plain, read_text, size_of
+from engine.identity import give_identity, identity
+from engine.places import data, environment
+from engine.printed import print_line
 from engine.spec import MAX_SPEC_BYTES, RunSpec, load_spec_text, to_toml
+from engine.trust import grant
 from engine.untrusted import read_arrays, read_columns, refuse_links
 
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}\Z")
@@ -51,8 +54,17 @@ MAX_ROWS_BYTES = 16 * 1024**3
 """Of rows, read at once."""
 RESERVE_BYTES = 32 * 1024
 """Held for the last words of an engine on a disk that is full: its state, an event, a line in its log."""
+FORMAT = 2
+"""Of run directories that this version writes; it reads all up to that. Those without a number are of the first: what a checkpoint of it
+lacks is made up for (`leaves`), and its rows are of the columns that its columns.json lists, as in every other."""
 LAST_STEP = "record.last_step"
 """In a checkpoint: the last step of the record that it continues."""
+MARKS = ARRAYS_FORMAT, ARRAYS_LAYOUT = "record.format", "record.layout"
+"""In a file of arrays: the format of the run directory, and the layout of its rows."""
+IDENTITY = "identity."
+"""Prefix of what a checkpoint says of the loss."""
+ROWS = ("state.pending",)
+"""Leaves of a checkpoint that are rows of the record."""
 
 Status = Literal["starting", "running", "paused", "finished"]
 Liveness = Literal["starting", "running", "paused", "finished", "crashed", "silent"]
@@ -86,11 +98,17 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     """Seconds the engine has worked on this run, pauses left out."""
     outcome: Outcome | None = None
+    format: int = 1
+    """Of the run directory: the store writes its own."""
+    layout: str = ""
+    """That of the rows (`columns.layout`), as the store writes it."""
+    refused: bool = False
+    """The problem could not be built from what was given, so that nothing was computed."""
 
 
 def home() -> Path:
     """The folder of all runs: `$EOS_HOME`, else the platform's user data folder."""
-    return places.data()
+    return data()
 
 
 class Run:
@@ -101,9 +119,17 @@ class Run:
         if not (self.path / "spec.toml").is_file() or not (self.path / "columns.json").is_file():
             raise UserError(f"{self.path}: not a run directory (no spec.toml and columns.json); `eos ls` lists the runs")
         self.name = self.path.name
+        state, where = self.state(), str(self.path / "state.json")
+        refuse_newer(state.format, where)
         self.spec: RunSpec = load_spec_text(read_text(self.path / "spec.toml", MAX_SPEC_BYTES), str(self.path / "spec.toml"))
         self.columns: tuple[Column, ...] = read_columns(self.path / "columns.json", MAX_FACTS_BYTES)
-        self.index = {column.name: k for k, column in enumerate(self.columns)}
+        self.index, self.layout = places(self.columns), layout(self.columns)
+        refuse_other_layout(state.layout, self.layout, where)
+
+    @property
+    def id(self) -> str:
+        """What tells it from any other run, wherever it lies; empty for one of an older version."""
+        return identity(self.path)
 
     def state(self) -> State:
         """The engine's last word; a fresh `State` where it has said nothing yet."""
@@ -204,6 +230,21 @@ def _unreadable(path: Path, error: OSError) -> UserError:
     return UserError(f"{path}: cannot be read ({error.strerror}); the run has no record")
 
 
+def refuse_newer(format: int, where: str) -> None:
+    """Raise UserError where a run directory is of a format that this version does not know."""
+    if format > FORMAT:
+        raise UserError(f"{where}: written by a later eos, in format {format}, and this one reads formats up to {FORMAT}; upgrade it")
+
+
+def refuse_other_layout(said: str, listed: str, where: str) -> None:
+    """Raise UserError where a file of a run was written beside rows of other columns than its columns.json lists."""
+    if said not in ("", listed):
+        raise UserError(
+            f"{where}: written beside rows of the columns {said[:16]!a}, and columns.json lists {listed!a}: files of two runs, or one of "
+            "them was changed; bring back the columns.json that belongs to the rows"
+        )
+
+
 class RowTail:
     """Rows as they arrive."""
 
@@ -269,12 +310,15 @@ def _end_of_reading(events: list[AnyEvent]) -> AnyEvent:
 
 
 def create(spec: RunSpec, name: str | None = None, where: Path | None = None) -> Run:
-    """A new run directory for the specification. Raises UserError when the name is taken, not allowed or not writable."""
+    """A new run directory for the specification. Raises UserError when the name is taken, not allowed or not writable.
+
+    Code that the specification names is trusted from here on: whoever has it from elsewhere asks first (`engine.trust`).
+    """
     where = where or home()
     wanted = name if name is not None else f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     if not NAME.match(wanted):
         raise UserError(f"run name {wanted[:100]!a}: use up to 80 letters, digits, '.', '_' and '-', beginning with a letter or digit")
-    places.environment()  # what would keep its engine from starting is told before anything is made
+    environment()  # what would keep its engine from starting is told before anything is made
     path = None
     try:
         where.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -286,11 +330,15 @@ def create(spec: RunSpec, name: str | None = None, where: Path | None = None) ->
         (path / "events.jsonl").touch()
         columns = [column._asdict() for column in columns_for(spec)]
         (path / "columns.json").write_text(json.dumps(columns, ensure_ascii=False, indent=1), encoding="utf-8")
+        give_identity(path)
     except OSError as error:
         if path is not None:  # half a run would keep its name, and could not be removed by it
             shutil.rmtree(path, ignore_errors=True)
         raise UserError(f"{where}: a run cannot be created there ({error.strerror}); set EOS_HOME to a folder you can write") from None
-    return Run(path)
+    run = Run(path)
+    if unsigned := grant(run.path, run.spec):
+        print_line(f"run {run.name}: to go on with it will take --trust, for it could not be signed ({unsigned})", error=True)
+    return run
 
 
 def _claim(where: Path, wanted: str, numbered: bool) -> Path:
@@ -361,6 +409,8 @@ class Writer:
 
     def __init__(self, run: Run):
         refuse_links(run.path)
+        with suppress(OSError):  # copies leave empty folders out; what keeps it from being made is told to who leaves a command
+            (run.path / "inbox").mkdir(mode=0o700, exist_ok=True)
         self.run = run
         self.width = len(run.columns)
         self._lock = self._acquire()
@@ -407,11 +457,13 @@ class Writer:
 
     def state(self, state: State) -> None:
         """Replace the state, atomically."""
-        _replace(self.run.path / "state.json", msgspec.json.encode(state))
+        whole = msgspec.structs.replace(state, format=FORMAT, layout=self.run.layout)
+        _replace(self.run.path / "state.json", msgspec.json.encode(whole))
 
     def provenance(self, facts: dict[str, Any]) -> None:
         """Replace the provenance, atomically."""
-        _replace(self.run.path / "provenance.json", json.dumps(facts, indent=1, ensure_ascii=False).encode())
+        whole = {"format": FORMAT, "layout": self.run.layout} | facts
+        _replace(self.run.path / "provenance.json", json.dumps(whole, indent=1, ensure_ascii=False).encode())
 
     def checkpoint(self, step: int, arrays: dict[str, np.ndarray], keep: int) -> Path:
         """Write the arrays as the checkpoint at this step and drop the oldest beyond `keep`.
@@ -419,14 +471,14 @@ class Writer:
         The rows go to the disk first: a checkpoint never stands beyond the record it continues.
         """
         os.fsync(self._metrics.fileno())
-        final = _save(self.run.path / "checkpoints", step, arrays | {LAST_STEP: np.array(self.last_step)})
+        final = save_checkpoint(self.run, step, arrays | {LAST_STEP: np.array(self.last_step)})
         for old in self.run.checkpoints()[:-keep]:
             old.unlink(missing_ok=True)
         return final
 
     def curve(self, step: int, arrays: dict[str, np.ndarray]) -> None:
         """Write the curves sampled at this step."""
-        _save(self.run.path / "curves", step, arrays)
+        _save(self.run.path / "curves", step, arrays | _marks(self.run))
 
     def _acquire(self) -> IO[bytes]:
         handle = append_plain(self.run.path / "lock", create=True)
@@ -443,10 +495,15 @@ class Writer:
 
     def _last_step(self) -> int:
         count = self.run.row_count()
-        last = float(self.run.rows(count - 1)[0, 0]) if count else -1.0
+        path = self.run.path / "metrics.f64"
+        first, last = (float(self.run.rows(k, k + 1)[0, 0]) for k in (0, count - 1)) if count else (-1.0, -1.0)
         if not (last.is_integer() and -1 <= last < 2**53):
-            path = self.run.path / "metrics.f64"
             raise UserError(f"{path}: its last row is at step {last}, so not written by eos; the run cannot go on")
+        if not first.is_integer() or last - first < count - 1:
+            raise UserError(
+                f"{path}: {count} rows of {self.width} columns go from step {first:g} to step {last:g}: these are not the columns of "
+                "columns.json; the run cannot go on"
+            )
         return int(last)
 
     def _cut_torn_tail(self) -> None:
@@ -474,6 +531,32 @@ def load_checkpoint(run: Run) -> Iterator[tuple[Path, dict[str, np.ndarray] | No
     """Checkpoints from the newest back: the path and its arrays, or None where the file cannot be read."""
     for path in reversed(run.checkpoints()):
         yield path, read_arrays(path)
+
+
+def save_checkpoint(run: Run, step: int, arrays: dict[str, np.ndarray]) -> Path:
+    """Write the arrays as the run's checkpoint at this step."""
+    return _save(run.path / "checkpoints", step, arrays | _marks(run))
+
+
+def _marks(run: Run) -> dict[str, np.ndarray]:
+    return {ARRAYS_FORMAT: np.array(FORMAT), ARRAYS_LAYOUT: np.array(run.layout)}
+
+
+def refuse_foreign(arrays: dict[str, np.ndarray], run: Run) -> None:
+    """Raise ValueError where a checkpoint is of a later format, or holds rows of other columns than the run's."""
+    said = str(arrays.get(ARRAYS_LAYOUT, ""))
+    if int(arrays.get(ARRAYS_FORMAT, 1)) > FORMAT:
+        raise ValueError(f"written by a later version of eos, in format {arrays[ARRAYS_FORMAT]}")
+    if said not in ("", run.layout):
+        raise ValueError(f"it continues rows of the columns {said[:16]!a}, and columns.json lists {run.layout!a}")
+    for name in ROWS:
+        if name in arrays and arrays[name].shape[1:] != (len(run.columns),):
+            raise ValueError(f"{name} is of shape {arrays[name].shape}, and the run has {len(run.columns)} columns")
+
+
+def rearranged(arrays: dict[str, np.ndarray], run: Run, other: Run) -> dict[str, np.ndarray]:
+    """A checkpoint of a run with the rows in it as another run has them."""
+    return arrays | {name: arranged(arrays[name], run.index, other.index) for name in ROWS if name in arrays}
 
 
 def _save(folder: Path, step: int, arrays: dict[str, np.ndarray]) -> Path:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from engine import control, launch, store
+from engine import control, launch, store, trust
 from engine.data.catalog import ready
 from engine.errors import UserError
 from engine.follow import has_ended, signals_counted
@@ -165,6 +165,7 @@ def sweep(grid: Sequence[Point], workers: int) -> Swept:
                         print_line(f"{over}/{len(grid)} {run.name}: {state.outcome.text if state.outcome else run.liveness()}", error=True)
                     elif not asked.times and len(engines) < workers and (run is None or run.liveness() not in LIVE):
                         runs[point.name] = run = run or store.create(point.spec, point.name)
+                        trust.grant(run.path, run.spec)  # the specification is that of its point, whoever made the folder
                         engines[run.name] = launch.start(run)
                         tried.add(run.name)
                 if asked.times > heeded:

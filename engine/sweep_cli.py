@@ -7,16 +7,17 @@ import msgspec
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from engine import completing, store
+from engine import completing, store, trust
 from engine import sweep as sweeps
 from engine.cluster import Cluster, hand_in, queue
 from engine.errors import BAD_END, UserError
 from engine.export import refuse_two
 from engine.launch import BAD_ENDS
-from engine.options import DataDir, Overrides, PresetName, Switch
+from engine.options import DataDir, Overrides, PresetName, Switch, Trust
 from engine.outcomes import outcomes
 from engine.printed import print_line
 from engine.records_cli import print_outcomes
+from engine.spec import load_spec
 from engine.store import Run
 
 Repeated = Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)]
@@ -27,7 +28,7 @@ def sweep(
     preset: PresetName, *, grid: Grid = (), overrides: Overrides = (), name: str | None = None,
     workers: Annotated[int, Parameter(validator=Number(gte=1, lte=1024))] = 1, table: Switch = False, csv: Switch = False,
     json: Switch = False, plot: Path | None = None, cluster: Cluster | None = None, submit: Repeated = (), wait: Switch = False,
-    data_dir: DataDir = None, force: Switch = False,
+    data_dir: DataDir = None, trusted: Trust = False, force: Switch = False,
 ) -> int:
     """Run a preset over a grid of settings and print a table of what became of each. The same command goes on where it was left.
 
@@ -51,6 +52,8 @@ def sweep(
     refuse_two(["csv", "json"] if csv and json else [])  # before anything runs
     if not grid:
         raise UserError("--grid: missing; expected section.field=value,value,…, as in optimizer.learning_rate=0.02,0.04")
+    if not table:
+        trust.asking(lambda: trust.need_preset(preset, load_spec(preset, overrides)), trusted)
     if plot is not None:
         from engine.sweep_plot import check, save
 
@@ -79,6 +82,9 @@ def _on_cluster(points: list[sweeps.Point], cluster: Cluster, submit: tuple[str,
     executor = queue(cluster, dict(map(_parameter, submit)), store.home() / ".submitit")  # before anything is made
     runs = [sweeps.run_of(point) or store.create(point.spec, point.name) for point in points]
     open_runs = [run for run in runs if not sweeps.is_over(run) and not run.is_locked()]
+    for run in open_runs:
+        if unsigned := trust.grant(run.path, run.spec):  # the specification is that of its point, and so the user's own
+            raise UserError(f"run {run.name}: a job executes code of your own in a run that is signed, and it cannot be ({unsigned})")
     jobs = hand_in(open_runs, cluster, executor)
     for run, job in zip(open_runs, jobs, strict=True):
         print_line(f"{run.name}: job {job.job_id}", error=True)

@@ -10,10 +10,11 @@ the state of process 0.
 """
 
 import io
+import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import jax
@@ -23,13 +24,15 @@ import numpy as np
 from jax import Array
 from jax.experimental import multihost_utils
 
-from engine import control
+from engine import control, trust
 from engine.approach import Progress
+from engine.columns import Column
 from engine.control import AnyCommand, AnyEvent
 from engine.errors import UserError, first_line
 from engine.experiment import Experiment
 from engine.fork import differences
 from engine.hosts import Group
+from engine.loss_identity import Identity
 from engine.meeting import Pulse, join
 from engine.spec import Network, RunSpec, load_spec_text, to_toml
 
@@ -152,15 +155,16 @@ def refuse_other(spec: RunSpec, asked: RunSpec | None) -> None:
 class Leading(Experiment):
     """The experiment of process 0: what changes its state is done by all."""
 
-    def __init__(self, spec: RunSpec, ask_to_stop: Callable[[], None]):
+    def __init__(self, spec: RunSpec, ask_to_stop: Callable[[], None], columns: Sequence[Column] = ()):
         self.member = Member(self)
         self.ask_to_stop = ask_to_stop
 
         def begin() -> Experiment:
-            Experiment.__init__(self, spec)
+            Experiment.__init__(self, spec, columns)
             return self
 
         share(to_toml(spec).encode())
+        share(json.dumps(list(columns)).encode())
         begin_alike(spec, begin)
 
     def advance(self, limit: int) -> Progress:
@@ -182,6 +186,11 @@ class Leading(Experiment):
         """Go on from a snapshot; the others are given it with the next order."""
         super().restore(leaves)
         self.member.apart = True
+
+    def identify(self) -> Identity | None:
+        """The numbers that identify the loss, which every process has a part in."""
+        with self._together(control.Checkpoint()):
+            return super().identify()
 
     def rehearse(self) -> None:
         """Nothing: what a second thread computes with the others would come in another order in each process."""
@@ -212,10 +221,21 @@ class Leading(Experiment):
         self.engaged = False
 
 
+def refuse_code(spec: RunSpec, asked: RunSpec | None) -> None:
+    """Raise UserError where process 0 names code that this process was not asked for: whoever reaches the port could be process 0."""
+    if trust.heeds_leader():
+        return
+    mine = trust.code_of(asked) if asked is not None else {}
+    other = {field: value for field, value in trust.code_of(spec).items() if field not in PLACES and mine.get(field) != value}
+    if other:
+        raise UserError(f"process 0 would have this process execute code: {'; '.join(trust.words(other))}; --trust allows it")
+
+
 def follow(group: Group, asked: RunSpec | None = None) -> int:
     """Be a process that follows, to the end of the run. Returns the exit status; ends the process where another one is gone.
 
-    The specification comes from process 0; where this process was asked for one, it is to be the same.
+    The specification comes from process 0; where this process was asked for one, it is to be the same. Code that it names is executed
+    where this process was asked for it, or told to trust process 0.
     """
     pulse: Pulse | None = None
 
@@ -227,10 +247,12 @@ def follow(group: Group, asked: RunSpec | None = None) -> int:
     try:
         pulse = join(group, ended)
         spec = load_spec_text(share().decode(), "process 0")
+        columns = [Column(*each) for each in json.loads(share())]
 
         def begin() -> Experiment:
             refuse_other(spec, asked)
-            return Experiment(spec)
+            refuse_code(spec, asked)
+            return Experiment(spec, columns)
 
         member = Member(begin_alike(spec, begin))
         for kind in (signal.SIGTERM, signal.SIGINT):
@@ -261,3 +283,5 @@ def obey(experiment: Experiment, order: AnyCommand) -> None:
         experiment.set_learning_rate(order)
     elif isinstance(order, control.Anchor):
         experiment.anchor(order)
+    elif isinstance(order, control.Checkpoint):
+        experiment.identify()

@@ -3,9 +3,13 @@
 Each is a pure step. All of them live on flat θ, and all predictions on displacements v = θ − θ† about a `TaylorCenter`.
 
 Where we depart from the paper and from the authors' code:
-- The projection reuses ∇S of the last centre (a chord step) and is repeated while a residual asks, not three times always.
+- The projection is that on the nearest point, with S ≤ 2/η as the inequality it is and the normal of u·∇L = 0 as θ and u move, where
+  the authors' code moves along u alone and by no more than an excess of S. It reuses the normals of the last centre (a chord step) and
+  is repeated while a residual asks, not three times always.
 - The generalized prediction (Appendix F) is advanced in the transported form of Definition 7; the authors' form of it, which
   never re-projects v, agrees with it to four digits of correlation.
+- Gradient flow starts at θ†_0, where the paper's other trajectories part from; in the authors' code it starts at gradient descent's
+  θ, as it does here with `tracking.flow_start = "descent"`.
 """
 
 from functools import partial
@@ -15,7 +19,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from engine.curvature import Direction, Point, TaylorCenter, loss_and_gradient
+from engine.curvature import Direction, Normals, Point, TaylorCenter, loss_and_gradient
+from engine.device import require_correct_sums
 from engine.formats import jit_by_format
 from engine.problem import Problem
 from engine.sums import dots, norms
@@ -60,45 +65,70 @@ def flow_step(problem: Problem, theta: Array, grad: Array, learning_rate: float,
 
 
 class Residuals(NamedTuple):
-    """How far a point is from the stable set M: both vanish on it."""
+    """How far a point is from being the nearest of the stable set M to a target: all vanish there."""
 
-    sharpness: Array  # |S − 2/η|·η/2; 0 below 2/η where the constraint does not push
+    sharpness: Array  # of S·η/2: |S − 2/η|·η/2 where the constraint pushes, else what is left of a push that it no longer gives
     gradient: Array  # |∇L·u|/‖∇L‖
+    sideways: Array  # what is left of the way to the target along neither normal, as the change of S·η/2 that as long a way along ∇S makes
 
 
 class Projection(NamedTuple):
-    """One linearised projection onto the stable set M, from a point that it is measured at."""
+    """One step of the projection onto the stable set M, from a point that it is measured at."""
 
     theta: Array  # (p,) where it leads
     residuals: Residuals  # of the point
+    pushes: Array  # whether S ≤ 2/η holds θ back there: its multiplier is positive
 
 
-def project(point: Point, top: Direction, dS: Array, learning_rate: float) -> Projection:
-    """θ − max(0, S−2/η)·∇S⊥/‖∇S⊥‖² − u(u·∇L)/S; the gap counts when negative too where α = −∇L·∇S > 0.
+def project(point: Point, top: Direction, normals: Normals, target: Array, learning_rate: float) -> Projection:
+    """A step from a measured point θ towards the point of M nearest to `target` (p,): sequential quadratic programming.
 
-    There the constraint pushes, and a trajectory slides along S = 2/η.
+    M is S ≤ 2/η and u·∇L = 0 (Section 3). Both are linearised at θ, with the normals b = ∇S and a = Su + tilt: of the steps d with
+    a·d = −u·∇L and b·d ≤ 2/η − S the one that leads nearest to the target is target − θ − μa − νb. The multiplier ν ≥ 0 is that of the
+    whole way from the target. So S is brought to 2/η from below too while the constraint pushes, and where ν = 0 it is slack: a target
+    in M is its own projection.
     """
-    u, dS_perp = top.u, top.dS_perp
-    slope, beta, square, along = dots((point.grad, dS), (dS_perp, dS_perp), (point.grad, point.grad), (point.grad, u))
-    return _landed(point.theta, u, point.eigen.sharpness, dS_perp, -slope, beta, jnp.sqrt(square), along, learning_rate)
+    square, along = dots((point.grad, point.grad), (point.grad, top.u))
+    return _landed(point.theta, top, normals.tilt, point.eigen.sharpness, jnp.sqrt(square), along, target, learning_rate)
 
 
-def project_center(center: TaylorCenter, learning_rate: float) -> Projection:
-    """`project` from where the loss is expanded about: what it needs is known there."""
-    return _landed(
-        center.theta, center.top_eigenvector, center.sharpness, center.grad_sharpness_perp, center.alpha, center.beta, center.grad_norm,
-        center.grad_along_u, learning_rate,
-    )
+def project_center(center: TaylorCenter, target: Array, learning_rate: float) -> Projection:
+    """`project` from where the loss is expanded about: what it needs is known there.
+
+    For the target θ† − η∇L of the next step it is Lemma 13, θ†_{t+1} ≈ θ† − ηP^⊥_{u,∇S}∇L up to O(ε²), while the constraint pushes.
+    """
+    top = Direction(center.top_eigenvector, center.skew, center.grad_sharpness_perp, center.grad_along_u, jnp.ones(()))
+    return _landed(center.theta, top, center.tilt, center.sharpness, center.grad_norm, center.grad_along_u, target, learning_rate)
 
 
 def _landed(
-    theta: Array, u: Array, sharpness: Array, dS_perp: Array, alpha: Array, beta: Array, norm: Array, along: Array, learning_rate: float
+    theta: Array, top: Direction, tilt: Array, sharpness: Array, norm: Array, along: Array, target: Array, learning_rate: float
 ) -> Projection:
-    sharpness = sharpness.astype(theta.dtype)
-    gap = sharpness - 2 / learning_rate
-    gap = jnp.where(alpha > 0, gap, jnp.maximum(gap, 0))
-    landed = theta - gap / beta * dS_perp - u * along / sharpness
-    return Projection(landed, Residuals(jnp.abs(gap) * learning_rate / 2, jnp.abs(along) / jnp.where(norm == 0, 1, norm)))
+    (u, skew, dS_perp, _, _), S = top, sharpness.astype(theta.dtype)
+    way, gap = target - theta, S - 2 / learning_rate
+    far, way_u, way_tilt, way_dS, tilt_u, tilt_tilt, tilt_dS, beta = dots(
+        (way, way), (way, u), (way, tilt), (way, dS_perp), (tilt, u), (tilt, tilt), (tilt, dS_perp), (dS_perp, dS_perp)
+    )
+    aa, bb = S**2 + 2 * S * tilt_u + tilt_tilt, beta + skew**2
+    ab = skew * (S + tilt_u) + tilt_dS
+    a_way, b_way = S * way_u + way_tilt, skew * way_u + way_dS
+    A, B, determinant = a_way + along, b_way + gap, aa * bb - ab**2
+    pushes = ~(aa * B - ab * A <= 0)  # NaN counts, and leads nowhere
+    nu = jnp.where(pushes, (aa * B - ab * A) / determinant, 0)
+    mu = (A - nu * ab) / aa
+    landed = theta + way - (mu * S + nu * skew) * u - mu * tilt - nu * dS_perp
+    within = jnp.where(determinant > 0, (a_way**2 * bb - 2 * a_way * b_way * ab + b_way**2 * aa) / determinant, a_way**2 / aa)
+    half, rises = learning_rate / 2, b_way - mu * ab - nu * bb
+    residuals = Residuals(
+        jnp.abs(rises) * half, jnp.abs(along) / jnp.where(norm == 0, 1, norm), jnp.sqrt(jnp.maximum(far - within, 0) * bb) * half
+    )
+    return Projection(landed, residuals, pushes)
+
+
+@jax.jit
+def next_target(center: TaylorCenter, learning_rate: float) -> Array:
+    """θ† − η∇L(θ†), the step of gradient descent whose projection is the next θ† (2)."""
+    return center.theta - learning_rate * center.grad
 
 
 def slide(point: Point, top: Direction, image: Array, dS: Array) -> tuple[Point, Array]:
@@ -124,14 +154,6 @@ def slide(point: Point, top: Direction, image: Array, dS: Array) -> tuple[Point,
     return moved, jnp.abs(d) * turning
 
 
-@jax.jit
-def first_guess(center: TaylorCenter, learning_rate: float) -> Array:
-    """Lemma 13: θ†_{t+1} ≈ θ†_t − ηP^⊥_{u,∇S}∇L, up to O(ε²). Where α ≤ 0 the constraint lets go: only u is projected out."""
-    across = -center.alpha - center.skew * center.grad_along_u  # ∇L·∇S⊥
-    along = jnp.where(center.alpha > 0, across / center.beta, 0)
-    return center.theta - learning_rate * (center.grad - center.grad_along_u * center.top_eigenvector - along * center.grad_sharpness_perp)
-
-
 class Displacement(NamedTuple):
     """Where θ sits about the constrained trajectory θ†, in the two directions that matter."""
 
@@ -141,6 +163,7 @@ class Displacement(NamedTuple):
 
 def displacement(v: Array, center: TaylorCenter) -> Displacement:
     """x = u·v and y = ∇S⊥·v of a displacement v (p,) = θ − θ†, as in (3): a length in parameter space, and a sharpness."""
+    require_correct_sums()
     return Displacement(*dots((center.top_eigenvector, v), (center.grad_sharpness_perp, v)))
 
 
@@ -160,6 +183,7 @@ class Forecast(NamedTuple):
     y: Array
     loss: Array
     sharpness: Array
+    distance: Array  # ‖v⋆‖ from θ†
 
 
 class Places(NamedTuple):
@@ -170,6 +194,14 @@ class Places(NamedTuple):
     x: Array
     y: Array
     along: Array  # (p,) θ† + x·u for the generalized x
+
+
+class AlongU(NamedTuple):
+    """The loss along u at the place of the generalized prediction, in θ's number format (Appendix F)."""
+
+    loss: Array  # L(θ† + x⋆u) = L(θ†) + F(x⋆)
+    slope: Array  # F'(x⋆)
+    curvature: Array  # F''(x⋆)
 
 
 @jax.jit
@@ -184,14 +216,15 @@ def places(center: TaylorCenter, v: Array, predictions: Predictions) -> Places:
 
 
 @jax.jit
-def forecast(center: TaylorCenter, found: Places, loss: Array, learning_rate: float) -> Forecast:
-    """Theorem 1 read off each prediction; `loss` is that at the place of the generalized one along u.
+def forecast(center: TaylorCenter, found: Places, along: AlongU, learning_rate: float) -> Forecast:
+    """Theorem 1 read off each prediction, and Appendix F off the generalized one, which is `along` u.
 
-    Loss L(θ†) + x²/η (the generalized form: L(θ†) + F(x)), sharpness S(θ†) + y + (∇S·u)x.
+    Loss L(θ†) + x²/η, sharpness S(θ†) + y + (∇S·u)x; generalized: loss L(θ†) + F(x), sharpness F''(x) + y.
     """
     x, y = found.x[1:], found.y[1:]
-    losses = (center.loss + x**2 / learning_rate).at[0].set(loss)
-    return Forecast(x, y, losses, center.sharpness + y + center.skew * x)
+    losses = (center.loss + x**2 / learning_rate).at[0].set(along.loss)
+    sharpness = (center.sharpness + y + center.skew * x).at[0].set(along.curvature + y[0])
+    return Forecast(x, y, losses, sharpness, found.distance[1:])
 
 
 class Advance(NamedTuple):
@@ -216,8 +249,9 @@ def predict(
     Generalized, Appendix F:  the same across u, and (1 − ηy)x − ηF'(x) along it.
     Code form:  v − η[½(x² − δ²)∇S⊥ + ∇²L v + xy·u], never re-projected.
     Full cubic:  v − η[½∇³L(v,v) − ½δ²∇S⊥ + ∇²L v], the code form with all of the cubic term instead of its part along u.
+    δ² stands for the push that θ† meets (`TaylorCenter.balance`) and −(1 + ηy)x for (1 − η(S† + y))x, which is the same on S† = 2/η.
     """
-    eta, u, dS_perp, delta_squared = learning_rate, center.top_eigenvector, center.grad_sharpness_perp, center.delta_squared
+    eta, u, dS_perp, delta_squared = learning_rate, center.top_eigenvector, center.grad_sharpness_perp, center.balance(learning_rate)
     followed = {form: v for form, v in predictions._asdict().items() if v.size}
 
     places = [displacement(v, center) for v in followed.values()]
@@ -228,7 +262,7 @@ def predict(
     for (form, v), (x, y), tangent, image in zip(followed.items(), places, tangents, images, strict=True):
         if form in ALONG:
             moved[form] = tangent - eta * (image - u * (u @ image)) + eta * (delta_squared - x**2) / 2 * dS_perp
-            along[form] = (1 - eta * y) * x - eta * slope if form == "generalized" else -(1 + eta * y) * x
+            along[form] = (1 - eta * y) * x - eta * slope if form == "generalized" else (1 - eta * (center.sharpness + y)) * x
         elif form == "code":
             moved[form] = v - eta * (image + (x**2 - delta_squared) / 2 * dS_perp + x * y * u)
         else:

@@ -56,7 +56,7 @@ def advance(
     """One step on, from the centre at `step` to the `following` one. Products in `dtype`, one for each vector."""
     every, window = len(state.recent), len(state.starts)
     x = state.x if abs(state.x) < FARTHEST else np.nan  # a prediction that ran off is lost; its square would overflow
-    strength = (float(center.delta_squared) - x**2) / 2
+    strength = (float(center.balance(learning_rate)) - x**2) / 2
     vectors = carried(problem, center, state.vectors, learning_rate, dtype)
     starts, weights, recent = state.starts.copy(), state.weights.copy(), state.recent.copy()
     since = step - starts[0] if starts[0] >= 0 else every
@@ -75,7 +75,8 @@ def advance(
     between = recent * np.where(np.arange(every) <= since, 1, 0)
     total = weights @ reading[:window] + between @ ((1 - share) * reading[0] + share * newest)
     return Unrolled(
-        x=-(1 + learning_rate * state.y) * state.x, y=float(learning_rate * total + reading[window]), vectors=vectors,
+        x=(1 - learning_rate * (float(center.sharpness) + state.y)) * state.x,
+        y=float(learning_rate * total + reading[window]), vectors=vectors,
         starts=starts, weights=weights, recent=recent, betas=np.where(starts >= 0, reading[:window], np.nan),
     )
 

@@ -2,13 +2,18 @@
 
 import gc
 
+from engine import trust
 from engine.hosts import Group
 from engine.store import Run, Writer
 
 
-def work(directory: str, group: Group | None = None) -> int:
-    """Carry the run in a directory to its end, or on from its latest checkpoint. Returns the exit status."""
+def work(directory: str, group: Group | None = None, code: str = "") -> int:
+    """Carry the run in a directory to its end, or on from its latest checkpoint. Returns the exit status.
+
+    `code` is the digest of the code that it may execute, as whoever starts it has seen it; without, the run is to be signed.
+    """
     run = Run(directory)
+    trust.need(run.path, run.spec, code)  # what is read here, whatever the caller has read
     with Writer(run) as writer:  # the lock first: where importing jax takes long, a run without one would look crashed
         gc.disable()  # until there is a row: what is imported and traced up to it stays
         try:

@@ -1,6 +1,7 @@
 """`eos`, and `python -m eos_tui`: what only opens the view is opened at once, any other command line goes to `eos_tui.cli`."""
 
 import gc
+import os
 import sys
 
 
@@ -21,4 +22,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    if not sys.flags.safe_path and sys.path[0] != __file__.rpartition(f"{os.sep}{__package__}{os.sep}")[0]:
+        del sys.path[0]  # the folder that `python -m` is given in: a module there may have the name of one that is imported from here on
     sys.exit(main())

@@ -21,10 +21,10 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 import engine
-from engine import completing, launch, options, toml
+from engine import completing, launch, options, toml, trust
 from engine.ending import report_error
 from engine.errors import UserError
-from engine.options import AS_TOLD, DataDir, Meeting, PresetName, RunName, RunNames
+from engine.options import AS_TOLD, DataDir, Meeting, PresetName, RunName, RunNames, Trust
 from engine.printed import print_json
 from engine.spec import DEFAULT_PRESET, preset_names
 from engine.store import resolve
@@ -107,16 +107,16 @@ def launcher(*, look: Look = AS_SET) -> int:
 
 @app.command
 def run(preset: Preset, *, overrides: Overrides = (), name: NewName = None, headless: Headless = False, json: Json = False,
-        data_dir: DataDir = None, meeting: Meeting = AS_TOLD, look: Look = AS_SET) -> int:
+        data_dir: DataDir = None, trusted: Trust = False, meeting: Meeting = AS_TOLD, look: Look = AS_SET) -> int:
     """Start a run and watch it.
 
     Several processes, on one host or many, run it together where each is given --coordinator. Process 0 alone writes and shows it.
     """
     group = meeting.group()
     if headless or json or (group is not None and group.process):
-        return _headless().run_headless(preset, overrides, name, json, data_dir, group)
+        return _headless().run_headless(preset, overrides, name, json, data_dir, group, trusted)
     need_terminal(look.told())  # before anything is made
-    return view(launch.begin(preset, overrides, name, data_dir, group)[0], look.told())
+    return view(trust.asking(lambda: launch.begin(preset, overrides, name, data_dir, group), trusted)[0], look.told())
 
 
 @app.command
@@ -127,17 +127,18 @@ def demo(*, overrides: Overrides = (), name: NewName = None, headless: Headless 
 
 
 @app.command
-def resume(name: Name, *, headless: Headless = False, json: Json = False, meeting: Meeting = AS_TOLD, look: Look = AS_SET) -> int:
+def resume(name: Name, *, headless: Headless = False, json: Json = False, trusted: Trust = False, meeting: Meeting = AS_TOLD,
+           look: Look = AS_SET) -> int:
     """Go on with a stopped, failed or crashed run from its last checkpoint, and watch it.
 
     As many processes may share it out as --coordinator says, however many there were before. Process 0 alone shows it.
     """
     group = meeting.group()
     if headless or json or (group is not None and group.process):
-        return _headless().resume(name, json=json, meeting=meeting)
+        return _headless().resume(name, json=json, trusted=trusted, meeting=meeting)
     need_terminal(look.told())
     found = resolve(name)
-    launch.restart(found, group)
+    trust.asking(lambda: launch.restart(found, group), trusted)
     return view(found, look.told())
 
 

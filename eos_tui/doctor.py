@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 from rich.console import Console
 
 import engine
-from engine import places, store
+from engine import launch, places, store
 from engine.data import embedded
 from engine.errors import UserError
 from eos_tui import config
@@ -134,8 +134,8 @@ def between(environment: Mapping[str, str]) -> Finding:
 def devices(seconds: float = JAX_SECONDS, code: str = ASK_JAX) -> Finding:
     """What jax computes on."""
     try:
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=seconds, check=False,
-                              stdin=subprocess.DEVNULL, cwd=places.home())
+        done = subprocess.run([*launch.python(), "-c", code], capture_output=True, text=True, timeout=seconds, check=False,
+                              stdin=subprocess.DEVNULL, cwd=places.home(), env=launch.environment())
     except subprocess.TimeoutExpired:
         return Finding("devices", f"jax did not start within {seconds:.0f} s", "bad",
                        "a driver may hang: JAX_PLATFORMS=cpu leaves the GPUs alone")

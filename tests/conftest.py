@@ -6,7 +6,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import pytest
 
-from engine.device import correct_sums, jaxlib_release
+from engine.flags import correct_sums, jaxlib_release
 
 correct_sums()  # whichever test computes first
 ROUGH = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
@@ -35,8 +35,9 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def own_home(tmp_path, monkeypatch):
-    """Runs and compiled code go to a folder of the test's own; nothing of the user's is read."""
+    """Runs, compiled code and the key of trust go to folders of the test's own; nothing of the user's is read."""
     monkeypatch.setenv("EOS_HOME", str(tmp_path / "eos-home"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "user-data"))
     return tmp_path / "eos-home"
 
 

@@ -5,6 +5,7 @@ import random
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen, nnx
 
 import engine
 from engine.problem import Problem
@@ -14,6 +15,34 @@ START = np.array([0.3, -0.2, 0.5])
 
 def good(scale: float = 1.0, seed: int = 0):
     return engine.from_loss(lambda w: scale * jnp.sum(jnp.tanh(w) ** 2 * (1 + seed + jnp.arange(3))), START)
+
+
+def valley():
+    """Appendix B in disguise, at the edge for η = 0.05."""
+    return engine.from_loss(lambda w: (40 + w[1]) * w[0] ** 2 / 2 - w[1] - w[2] + 0.05 * w[2] ** 2, np.array([0.3, 0.0, 0.0]))
+
+
+def with_data(seed: int = 0):
+    """A loss that reads arrays of several shapes, a single number and a key of random numbers among them."""
+    data = {"x": np.linspace(-1, 1, 6), "shift": np.float64(0.3), "key": jax.random.key(seed)}
+
+    def loss(w, data):
+        x, noise = data["x"].astype(w.dtype), jax.random.normal(data["key"], (6,), w.dtype)
+        return jnp.mean((w[0] * jnp.tanh(w[1] * x + w[2]) - jnp.sin(3 * x) - data["shift"].astype(w.dtype) * noise) ** 2)
+
+    return engine.from_loss(loss, START, data)
+
+
+X = np.linspace(-1, 1, 6)[:, None]
+
+
+def line():
+    return engine.from_flax(linen.Sequential([linen.Dense(1), jnp.tanh, linen.Dense(1)]), X, np.sin(3 * X))
+
+
+def line_of_nnx():
+    rngs = nnx.Rngs(0)
+    return engine.from_flax(nnx.Sequential(nnx.Linear(1, 1, rngs=rngs), jnp.tanh, nnx.Linear(1, 1, rngs=rngs)), X, np.sin(3 * X))
 
 
 def tuple_of_two():
@@ -49,6 +78,41 @@ def stopped():
     return engine.from_loss(lambda w: jnp.sum(w**2 * jax.lax.stop_gradient(w)), START)
 
 
+def looping():
+    def turns(w):
+        return jax.lax.while_loop(lambda s: s[0] < 3, lambda s: (s[0] + 1, s[1] + jnp.sum(w**2)), (0, jnp.zeros((), w.dtype)))[1]
+
+    return engine.from_loss(turns, START)
+
+
+@jax.custom_vjp
+def called_back(w):
+    return jnp.sum(w**2)
+
+
+called_back.defvjp(lambda w: (jnp.sum(w**2), w), lambda w, slope: (jax.pure_callback(lambda x: 2 * x, w, w) * slope,))
+
+
+def once_only():
+    return engine.from_loss(called_back, START)
+
+
+def pair():
+    return engine.from_loss(lambda w: (jnp.sum(w), w), START)
+
+
+def missing():
+    return engine.from_loss(lambda w, x: jnp.sum(w * x["x"].astype(w.dtype)), START, {"x": np.array([1, np.nan, 2])})
+
+
+def infinite():
+    return engine.from_loss(lambda w: jnp.sum(w**2), np.array([1, np.inf]))
+
+
+def words():
+    return good().problem, "abc"
+
+
 def failing():
     return engine.from_loss(lambda w: w @ jnp.zeros(7, w.dtype), START)
 
@@ -59,3 +123,37 @@ def two_dimensional():
 
 def nothing():
     return None
+
+
+def logistic(side: int = 7):
+    """A tanh network side²-5-5-1 that tells T-shirts from shirts, 60 images pooled to `side`×`side`, by the logistic loss. With 7 and
+    η = 0.12 it comes to the edge at step 173 and leaves it again 54 steps later, since α becomes negative."""
+    from engine.data import embedded
+
+    pool, wide = embedded.fashion(), 28 // side
+    kept = np.concatenate([np.flatnonzero(pool.labels == label)[:30] for label in (0, 6)])
+    inputs = pool.inputs[kept, ..., 0].reshape(60, side, wide, side, wide).mean((2, 4)).reshape(60, side**2)
+    inputs = (inputs - inputs.mean(0)) / (inputs - inputs.mean(0)).std()
+    targets, rng = np.where(pool.labels[kept] == 0, -1.0, 1.0), np.random.default_rng(0)
+    params = [(rng.uniform(-1, 1, shape) / np.sqrt(shape[0]), np.zeros(shape[1])) for shape in ((side**2, 5), (5, 5), (5, 1))]
+
+    def loss(params, data):
+        hidden, targets = data
+        for weights, bias in params[:-1]:
+            hidden = jnp.tanh(hidden.astype(weights.dtype) @ weights + bias)
+        weights, bias = params[-1]
+        return jnp.mean(jax.nn.softplus(-targets.astype(weights.dtype) * (hidden @ weights + bias)[:, 0]))
+
+    return engine.from_loss(loss, params, (inputs, targets))
+
+
+def let_go(start: tuple[float, ...] = (0.0, -0.1, 0.0), spare: int = 0):
+    """L = ½(40 + y)x² − ¼cos(z)·y − z + ½·3‖w‖², with `spare` further parameters w: on x = w = 0 the stable set of η = 0.05 is y ≤ 0, and
+    θ† has y ← min(0, y + ¼η·cos z), z ← z + η(1 − ¼y·sin z) exactly: slack, held back while cos z > 0, let go after."""
+    bulk = jnp.linspace(1.0, 3.0, spare)
+
+    def loss(theta):
+        (x, y, z), w = theta[:3], theta[3:]
+        return (40 + y) / 2 * x**2 - jnp.cos(z) * y / 4 - z + bulk.astype(theta.dtype) @ w**2 / 2
+
+    return engine.from_loss(loss, np.concatenate([start, np.zeros(spare)]))

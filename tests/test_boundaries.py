@@ -117,11 +117,13 @@ def test_nothing_read_from_a_file_is_ever_executed():
 
 
 DOORS = {
-    "open": {"engine/ending.py": "the standard streams"}, "os.open": {
-        "engine/files.py": "the door", "engine/drafts.py": "the door for output", "engine/ending.py": "the standard streams"},
+    "open": {"engine/ending.py": "the standard streams", "engine/trust.py": "the key, of this user alone"}, "os.open": {
+        "engine/files.py": "the door", "engine/trust.py": "the key, of this user alone", "engine/drafts.py": "the door for output", "engine/ending.py": "the standard streams"},
     "read_text": {
-        "engine/meeting.py": "/proc", "engine/spec.py": "presets in the package", "engine/data/catalog.py": "a table of another package"},
-    "read_bytes": {"engine/data/embedded.py": "in the package", "engine/data/upstream.py": "archives whose sums are checked"},
+        "engine/meeting.py": "/proc", "engine/spec.py": "presets in the package", "engine/data/catalog.py": "a table of another package",
+        "engine/flags.py": "jaxlib's own"},
+    "read_bytes": {"engine/data/embedded.py": "in the package", "engine/data/upstream.py": "archives whose sums are checked",
+        "engine/own.py": "sources that Python has imported"},
     "write_text": {"engine/store.py": "into a folder made a moment before"}, "write_bytes": {},
     "touch": {"engine/store.py": "into a folder made a moment before"},
     "np.fromfile": {"engine/store.py": "of what the door has opened"},

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from engine.curvature import BASIS, Point, measure, random_start, sharpness_at, solve_at, taylor_center, top_eigenpairs
+from engine.curvature import BASIS, Eigenpairs, Point, measure, normals, random_start, sharpness_at, solve_at, taylor_center, top_eigenpairs
 from engine.problem import Problem
 
 from small import chebyshev_problem, dense_hessian
@@ -78,13 +78,40 @@ def test_the_center_expands_the_loss():
     eigen = sharpness_at(problem, theta, random_start(0, 0, 2, theta.size, "float64"), 1e-10, "float64")
     u = eigen.vectors[0]
     loss, grad = jax.value_and_grad(problem.loss)(theta)
-    dS = problem.grad_sharpness(theta, u)
-    center = taylor_center(Point(theta, loss, grad, eigen), dS, -u)
+    dS, point = problem.grad_sharpness(theta, u), Point(theta, loss, grad, eigen)
+    center = taylor_center(point, normals(problem, point, "float64"), -u)
     np.testing.assert_allclose(center.top_eigenvector, -u, atol=1e-15)  # the sign is the previous one
     assert abs(center.grad_sharpness_perp @ u) < 1e-10
     np.testing.assert_allclose(center.beta, center.grad_sharpness_perp @ center.grad_sharpness_perp)
     np.testing.assert_allclose(center.alpha, -grad @ dS)
     np.testing.assert_allclose(center.skew, -problem.derivative(theta, 3, u, u) @ u, atol=1e-9)
+
+
+def test_the_normals_are_the_gradients_of_what_defines_the_stable_set():
+    """∇S and ∇(u·∇L) by differences of the dense eigenpair; with every eigenpair at hand the tilt is exact."""
+    problem, theta = chebyshev_problem()
+    loss, grad = jax.value_and_grad(problem.loss)(theta)
+    hessian = np.asarray(dense_hessian(problem, theta))
+    values, vectors = np.linalg.eigh(hessian)
+    dense = Eigenpairs(jnp.asarray(values[::-1].copy()), jnp.asarray(vectors.T[::-1].copy()), jnp.zeros(theta.size), jnp.array(0))
+    exact = normals(problem, Point(theta, loss, grad, dense), "float64")
+    few = sharpness_at(problem, theta, random_start(0, 0, 2, theta.size, "float64"), 1e-10, "float64")
+    rough = normals(problem, Point(theta, loss, grad, few), "float64")
+    u = np.asarray(exact.u)
+
+    def defining(at):
+        values, vectors = np.linalg.eigh(dense_hessian(problem, at))
+        top = vectors[:, -1] * np.sign(vectors[:, -1] @ u)
+        return values[-1], top @ problem.gradient(at)
+
+    rng = np.random.default_rng(0)
+    for v in rng.standard_normal((4, theta.size)) / np.sqrt(theta.size):
+        ahead, behind = defining(theta + 1e-4 * v), defining(theta - 1e-4 * v)
+        rises = [(a - b) / 2e-4 for a, b in zip(ahead, behind, strict=True)]
+        np.testing.assert_allclose([exact.dS @ v, (values[-1] * u + exact.tilt) @ v], rises, rtol=1e-5, atol=1e-6)
+    sign = float(jnp.sign(rough.u @ u))
+    np.testing.assert_allclose(rough.dS, exact.dS, atol=1e-7)
+    assert np.linalg.norm(sign * rough.tilt - exact.tilt) < 0.1 * np.linalg.norm(exact.tilt)  # 1/S on the eigenvectors not at hand
 
 
 def test_float32_sums_of_many_parameters_do_not_limit_the_residual():

@@ -89,11 +89,11 @@ def test_a_fork_copies_no_checkpoint_through_a_link(target, own_home):
     assert [each.name for each in store.all_runs()] == ["made"]
 
 
-def test_a_fork_copies_no_checkpoint_that_the_disk_has_no_room_for(own_home):
+def test_a_fork_copies_nothing_that_is_no_checkpoint(own_home):
     run = make_run(own_home, steps=110)
     with open(run.path / "checkpoints" / "step-000000090.npz", "wb") as handle:
-        handle.truncate(2**40)  # sparse
-    with pytest.raises(UserError, match="are free there"):
+        handle.truncate(2**40)  # a terabyte that takes no room until it is copied
+    with pytest.raises(UserError, match="cannot be read; give the step of an earlier one"):
         fork(run, 100)
     assert [each.name for each in store.all_runs()] == ["made"]
 

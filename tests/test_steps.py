@@ -68,5 +68,6 @@ def test_what_cannot_be_done_is_said(toy):
     with pytest.raises(UserError, match=r"start: an array of shape \(3,\); expected \(k, "):
         engine.top_eigenpairs(problem, theta, np.ones(3))
     flat, start = engine.from_loss(lambda w: jnp.sum(w**2 * jnp.array([1.5, 0.5], w.dtype)), jnp.ones(2))
+    np.testing.assert_allclose(engine.stable_point(flat, start, 0.05).theta, [0, 1], atol=1e-9)  # S = 3 < 2/η: ∇L·u = 0 alone is asked
     with pytest.raises(UserError, match=r"no point of the stable set can be found from S = 3, ‖∇S⊥‖ = 0.0e\+00: a projection onto S = 2/η"):
-        engine.stable_point(flat, start, 0.05)
+        engine.stable_point(flat, start, 1.0)

@@ -8,7 +8,8 @@ import pytest
 
 from engine import coupled, edge, stretch
 from engine import trajectories as tr
-from engine.curvature import Eigenpairs, Point, direction, grad_sharpness
+from engine.columns import columns_for
+from engine.curvature import Eigenpairs, Normals, Point, direction, normals
 from engine.experiment import Experiment
 
 from small import chebyshev_spec, dense_hessian, rows, toy_spec
@@ -68,12 +69,14 @@ def test_lemma_13_predicts_the_step_to_second_order(at_the_edge):
     """Projecting θ† − s∇L onto the same stable set differs from θ† − sP^⊥_{u,∇S}∇L by O(s²): halving s quarters it."""
     setup, states, _ = at_the_edge
     center = states[30].center
-    misses = []
+    misses, across = [], center.grad @ center.grad_sharpness_perp / center.beta
     for s in (ETA, ETA / 2, ETA / 4):
-        guess = tr.first_guess(center, s)
-        rules = edge._rules(setup, ETA, 0)
-        tried = coupled.aimed(guess, center.eigen.vectors, center.point, center.grad_sharpness)
-        settled = stretch.settle(setup.problem, rules, tried, "float64").point
+        target = center.theta - s * center.grad
+        guess = tr.project_center(center, target, ETA).theta
+        lemma = center.theta - s * (center.grad - center.grad_along_u * center.top_eigenvector - across * center.grad_sharpness_perp)
+        np.testing.assert_allclose(guess, lemma, atol=1e-9)
+        tried = coupled.aimed(target, center.eigen.vectors, center.point, center.normals)
+        settled = stretch.settle(setup.problem, edge._rules(setup, ETA, 0), tried, "float64", afresh=True).point
         misses.append(float(jnp.linalg.norm(settled.theta - guess)))
     assert misses[0] < 0.05 * ETA * float(jnp.linalg.norm(center.grad))
     assert 3.5 < misses[0] / misses[1] < 4.5
@@ -106,8 +109,8 @@ def test_what_is_known_at_a_point_slides_with_it_to_third_order(at_the_edge):
         values, vectors = np.linalg.eigh(dense_hessian(problem, theta))
         pairs = Eigenpairs(jnp.asarray(values[::-1][:2]), jnp.asarray(vectors.T[::-1][:2]), jnp.zeros(2), jnp.array(0))
         point = Point(theta, problem.loss(theta), problem.gradient(theta), pairs)
-        dS = grad_sharpness(problem, theta, pairs.vectors[0], "float64")
-        slid, turn = tr.slide(point, direction(point, dS), pairs.values[0] * pairs.vectors[0], dS)
+        there = normals(problem, point, "float64")
+        slid, turn = tr.slide(point, direction(point, there), pairs.values[0] * pairs.vectors[0], there.dS)
         there, first = dense_hessian(problem, slid.theta), pairs.vectors[0]
         residual = np.linalg.norm(there @ first - (first @ there @ first) * first)
         assert abs(first @ problem.gradient(slid.theta)) < 1e-7
@@ -128,8 +131,9 @@ def test_the_projection_removes_the_linearised_excess():
     problem, theta, _ = build(toy_spec(0.01))
     moved = theta.at[0].set(0.0).at[1].set(3.0)  # S = 2/η + 3
     point = measure(problem, moved, random_start(0, 0, 2, 3, "float64"), 1e-8, "float64")
-    dS = jnp.array([0.0, 1.0, 0.0])
-    landed = tr.project(point, direction(point, dS), dS, 0.01)
+    normal = Normals(jnp.array([1.0, 0, 0]), jnp.array([0.0, 1.0, 0.0]), jnp.zeros(3))
+    landed = tr.project(point, direction(point, normal), normal, moved, 0.01)
+    assert landed.pushes
     np.testing.assert_allclose(landed.theta, [0, 0, 0], atol=1e-12)
     np.testing.assert_allclose(landed.residuals.sharpness, 3 * 0.01 / 2, rtol=1e-12)
 
@@ -190,6 +194,33 @@ def test_the_flow_leaves_the_stable_set_and_the_constrained_trajectory_does_not(
     assert record["flow.sharpness"][-1] > 1.1 * 2 / ETA
     np.testing.assert_allclose(record["constrained.sharpness"], 2 / ETA, rtol=1e-8)
     assert (np.diff(record["flow.distance"]) > 0).all()
+
+
+@pytest.mark.parametrize("start", ["constrained", "descent"])
+def test_gradient_flow_starts_where_it_is_asked_to_and_its_words_say_so(at_the_edge, start):
+    from_center, (_, states, default) = start == "constrained", at_the_edge
+    spec = chebyshev_spec(ETA, flow_start=start, landscape_every=0, gauges_every=0)
+    experiment = Experiment(spec)
+    record = rows(experiment, states[0].clock.step + 3)
+    at = int(np.flatnonzero(record["step"] == states[0].clock.step)[0])
+    family = "constrained" if from_center else "gd"
+    assert record["flow.loss"][at] == pytest.approx(record[f"{family}.loss"][at], rel=1e-12)
+    assert record["flow.sharpness"][at] == pytest.approx(record[f"{family}.sharpness"][at], rel=1e-3)
+    assert record["flow.distance"][at] == pytest.approx(0 if from_center else record["gd.distance"][at], abs=1e-12)
+    assert record["gd.distance"][at] > 1e-6
+    if from_center:  # it is what is not asked for
+        assert record["flow.loss"][at + 2] == pytest.approx(default["flow.loss"][2], rel=1e-4)
+    words = {column.name: column.words for column in columns_for(spec)}
+    assert words["flow.loss"].endswith("from θ†_0" if from_center else "from gradient descent's θ at the edge")
+
+
+def test_the_predicted_distance_is_the_length_of_the_predicted_displacement(at_the_edge):
+    _, states, record = at_the_edge
+    for k in (0, 7, 30):
+        for form in ("generalized", "transported", "code"):
+            v = getattr(states[k].moving.predictions, form)
+            assert record[f"{form}.distance"][k] == pytest.approx(np.linalg.norm(v), rel=1e-12)
+    assert record["transported.distance"][0] == pytest.approx(record["gd.distance"][0], rel=1e-12)  # anchored there
 
 
 def test_descent_does_not_depend_on_how_it_is_cut(at_the_edge):

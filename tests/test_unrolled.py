@@ -76,8 +76,8 @@ def test_all_of_the_cubic_term_predicts_gradient_descent_to_third_order(followed
     center, problem = states[20].center, setup.problem
     direction = jnp.sin(jnp.arange(1.0, center.theta.size + 1))
     direction = direction / jnp.linalg.norm(direction)
-    guess = tr.first_guess(center, ETA)
-    left_along_u = center.top_eigenvector * (center.top_eigenvector @ center.grad)  # first_guess projects it out
+    guess = tr.project_center(center, tr.next_target(center, ETA), ETA).theta
+    left_along_u = center.top_eigenvector * (center.top_eigenvector @ center.grad)  # the projection takes it out
     errors = []
     for size in (0.1, 0.05):
         v = size * direction
@@ -114,7 +114,7 @@ def test_the_plane_holds_the_loss_and_its_mixed_derivative_is_one(followed):
     step, curve = curves[2]
     state = next(state for state in states if state.clock.step == step)
     center, problem, delta = state.center, setup.problem, float(curve["delta"])
-    found = landscape.plane(problem, center, delta, "float64")
+    found = landscape.plane(problem, center, delta)
 
     def loss(x, y):
         return float(problem.loss(center.theta + x * center.top_eigenvector + y * center.grad_sharpness_perp / center.beta) - center.loss)

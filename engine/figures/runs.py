@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from msgspec.structs import replace
 
-from engine import follow, launch, store
+from engine import follow, launch, store, trust
 from engine.control import EdgeReached, EigenvalueUnstable
 from engine.data.catalog import ready
 from engine.errors import UserError
@@ -133,6 +133,8 @@ def _start(want: Wanted) -> tuple[Run, int]:
     path: Path = store.home() / want.name
     if path.is_dir():
         run = Run(path)
-        return run, launch.restart(run)
+        if trust.code_of(run.spec) == trust.code_of(want.spec):
+            trust.grant(run.path, run.spec)  # asked for on the command line
+        return run, trust.asking(lambda: launch.restart(run))
     run = store.create(want.spec, want.name)
     return run, launch.start(run)

@@ -12,7 +12,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from engine import store
-from engine.control import EdgeReached
+from engine.control import edge_in_force
 from engine.errors import UserError
 from engine.fork import differences
 from engine.printed import harmless
@@ -42,7 +42,7 @@ def others(run: Run) -> list[Told]:
         return []
     for each in reversed(runs):
         if each.path.resolve() != run.path.resolve():
-            edge = next((event.step for event in each.events() if isinstance(event, EdgeReached)), None)
+            edge = edge_in_force(each.events())
             fields = sorted(differences(run.spec, each.spec).items(), key=lambda item: item[1] is None)  # what it has first
             differs = tuple(f"no {name}" if value is None else f"{name} = {value}" for name, value in fields)
             found.append(Told(each.name, each.liveness(), each.state().step, edge, differs))

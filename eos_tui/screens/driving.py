@@ -9,7 +9,7 @@ from textual.notifications import SeverityLevel
 from textual.reactive import Reactive
 from textual.widget import Widget
 
-from engine import launch
+from engine import launch, trust
 from engine.control import (
     Advance,
     AdvanceTo,
@@ -116,8 +116,14 @@ class Driving(Ground):
             self.app.push_screen(AskLearningRate(now, steps), answer)
 
     def action_fork(self) -> None:
-        """Ask what is to be different, and go on from the checkpoint as a new run."""
+        """Ask what is to be different, and go on from the checkpoint as a new run; of code that is not trusted, ask first."""
         run, step = self.source.run, self.fork_step
+
+        def allowed(sure: bool | None) -> None:
+            if sure:
+                if unsigned := refusal.grant():
+                    self.notify(f"Trusted this once, for that cannot be written down ({unsigned}).", severity="warning", markup=False)
+                self.action_fork()
 
         def answer(made: Run | None) -> None:
             if made is not None:
@@ -130,6 +136,11 @@ class Driving(Ground):
 
         try:
             at = checkpoint_at(run, step)[1]
+            trust.need(run.path, run.spec)
+        except trust.Untrusted as error:
+            refusal = error
+            self.app.push_screen(Confirm("execute code", refusal.question), allowed)
+            return
         except UserError as error:
             self.notify(str(error), severity="warning", markup=False)
             return

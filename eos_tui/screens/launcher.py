@@ -17,6 +17,7 @@ from engine import launch, store
 from engine.errors import UserError
 from engine.spec import Words, preset_names, preset_words
 from engine.store import Run
+from engine.trust import Untrusted
 from eos_tui.keys import Place, bindings
 from eos_tui.listing import Entry, Listing
 from eos_tui.screens.ground import Ground
@@ -251,12 +252,26 @@ class Launcher(Ground):
         if entry is None:
             self.notify("Choose a run first: tab goes to the runs.", timeout=3)
             return
+        self._resume(entry.run)
+
+    def _resume(self, run: Run) -> None:
+        """Start an engine on a run and open it; where it names code that is not trusted, ask first."""
+
+        def answer(sure: bool | None) -> None:
+            if sure:
+                if unsigned := refusal.grant():
+                    self.notify(f"Trusted this once, for that cannot be written down ({unsigned}).", severity="warning", markup=False)
+                self._resume(run)
+
         try:
-            launch.restart(entry.run)
+            launch.restart(run)
+        except Untrusted as error:
+            refusal = error
+            self.app.push_screen(Confirm("execute code", refusal.question), answer)
         except UserError as error:
             self.notify(str(error), severity="warning", markup=False)
         else:
-            self.app.open_run(entry.run)
+            self.app.open_run(run)
 
     def action_back(self) -> None:
         if self._origin is not None:

@@ -155,7 +155,9 @@ def memory_ratio() -> float:
 
 def _started(command: list[str], env: dict[str, str], cores: list[int] | None = None, terminal: int | None = None) -> subprocess.Popen:
     quiet = subprocess.DEVNULL if terminal is None else terminal
-    began = subprocess.Popen([sys.executable, *command], env=env, cwd=ROOT, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
+    began = subprocess.Popen(
+        [sys.executable, "-P", *command], env=env, cwd=ROOT, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True
+    )
     if cores:
         os.sched_setaffinity(began.pid, cores)
     return began

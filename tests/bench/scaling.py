@@ -16,7 +16,6 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import NamedTuple
 
 EXAMPLES = 4000
@@ -110,17 +109,18 @@ class Workers:
 
     def __init__(self, what: str, count: int):
         processes, devices = (count, 1) if what == "processes" else (1, count)
-        root, flags = Path(__file__).parents[2], os.environ.get("XLA_FLAGS", "")
-        around = os.environ | {
+        from engine import launch
+
+        flags = os.environ.get("XLA_FLAGS", "")
+        around = launch.environment() | {
             "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu",
-            "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")]),
         }  # fmt: skip
         with socket.socket() as listening:
             listening.bind(("127.0.0.1", 0))
             port = listening.getsockname()[1]
         self.processes = [
             subprocess.Popen(
-                [sys.executable, __file__, str(processes), str(place), str(devices), str(port)],
+                [*launch.python(), __file__, str(processes), str(place), str(devices), str(port)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=around,
             )
             for place in range(processes)

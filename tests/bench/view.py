@@ -56,7 +56,7 @@ class Seen:
             env.pop(left_out, None)
         self.began = time.perf_counter()
         self.process = subprocess.Popen(
-            [sys.executable, "-c", OWN_TERMINAL, "-m", "eos_tui", *(["attach", name] if name else []), "--fps", str(fps)],
+            [sys.executable, "-P", "-c", OWN_TERMINAL, "-P", "-m", "eos_tui", *(["attach", name] if name else []), "--fps", str(fps)],
             stdin=slave, stdout=slave, stderr=slave, env=env, start_new_session=True, cwd=ROOT,
         )  # fmt: skip
         os.close(slave)
