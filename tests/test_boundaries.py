@@ -118,7 +118,8 @@ def test_nothing_read_from_a_file_is_ever_executed():
 
 DOORS = {
     "open": {"engine/ending.py": "the standard streams", "engine/trust.py": "the key, of this user alone"}, "os.open": {
-        "engine/files.py": "the door", "engine/trust.py": "the key, of this user alone", "engine/drafts.py": "the door for output", "engine/ending.py": "the standard streams"},
+        "engine/files.py": "the door", "engine/trust.py": "the key, of this user alone",
+        "engine/drafts.py": "the door for output", "engine/ending.py": "the standard streams"},
     "read_text": {
         "engine/meeting.py": "/proc", "engine/spec.py": "presets in the package", "engine/data/catalog.py": "a table of another package",
         "engine/flags.py": "jaxlib's own"},
