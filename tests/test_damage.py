@@ -194,3 +194,21 @@ async def test_a_run_of_fewer_columns_is_shown_as_far_as_it_goes(kept, pages, ru
     (run.path / "columns.json").write_text(json.dumps([column for name in kept for column in columns if column["name"] == name]))
     (run.path / "metrics.f64").write_bytes(rows.tobytes())
     await look(Run(run.path), pages)
+
+
+async def test_a_screenshot_where_the_current_folder_is_gone_is_told_or_goes_elsewhere(runs, monkeypatch):
+    gone = runs / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    async with opened(make_run(runs)) as (app, pilot):
+        await pilot.press("w")
+        await until(lambda: "screenshot" in notified(app))
+
+
+async def test_what_is_copied_for_a_spreadsheet_is_no_formula(runs):
+    run = make_run(runs)
+    run.path.rename(runs / "=1+1")
+    async with opened(Run(runs / "=1+1")) as (app, _):
+        await until(lambda: len(app.screen.source.history) > 0)
+        assert app.screen.clipping().startswith("run\t'=1+1\n")

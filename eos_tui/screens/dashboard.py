@@ -12,6 +12,7 @@ from textual.containers import Grid
 from textual.widgets import Static
 
 from engine.launch import LIVE
+from engine.printed import as_cell
 from engine.spec import Phase
 from engine.store import Run
 from eos_tui import axes, panels
@@ -379,8 +380,8 @@ class Dashboard(Viewing):
         """What `copy` copies: the focused plot's stored values at the cursor, or the newest, one a line, tabs between."""
         history, at = self.source.history, self.timeline.cursor
         if not len(history):
-            return f"run\t{self.source.run.name}\n"
+            return f"run\t{as_cell(self.source.run.name)}\n"
         step = history.at("step", self.source.step if at is None else at)[0]
         values = [(column.name, history.at(column.name, step)[1]) for column in self._columns_of(self.focused_panel)]
-        lines = [("run", self.source.run.name), ("step", f"{step:.0f}"), *((name, repr(value)) for name, value in values)]
+        lines = [("run", as_cell(self.source.run.name)), ("step", f"{step:.0f}"), *((name, repr(value)) for name, value in values)]
         return "".join(f"{name}\t{value}\n" for name, value in lines)
