@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_command(commands: App, argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status; whatever a user may cause is told in one sentence."""
-    tokens = sys.argv[1:] if argv is None else list(argv)
+    tokens = _with_streams(sys.argv[1:] if argv is None else argv)
 
     def command() -> int | None:
         try:
@@ -62,6 +62,17 @@ def run_command(commands: App, argv: Sequence[str] | None = None) -> int:
             raise UserError(str(error)) from error
 
     return ended(command)
+
+
+def _with_streams(tokens: Sequence[str]) -> list[str]:
+    """The tokens with `--out -` as `--out=-`: a dash alone would be taken for the beginning of an option."""
+    joined: list[str] = []
+    for token in tokens:
+        if token == "-" and joined and joined[-1].startswith("--") and "=" not in joined[-1]:
+            joined[-1] += "=-"
+        else:
+            joined.append(token)
+    return joined
 
 
 def run_headless(preset: str, overrides: Sequence[str] = (), name: str | None = None, json: bool = False,
@@ -194,7 +205,7 @@ def presets(*, json: Switch = False) -> int:
 @app.command
 def reproduce(
     figure: FigureName, *, small: Switch = False, out: Path = Path("figures"), overrides: Overrides = (), json: Switch = False,
-    data_dir: DataDir = None,
+    data_dir: DataDir = None, force: Switch = False,
 ) -> int:
     """Make a figure of the paper anew: its runs, then SVG, PNG, CSV and a manifest. Needs the extra `figures`.
 
@@ -206,10 +217,11 @@ def reproduce(
         out: The folder that the files are written to.
         overrides: `section.field=value` for every run of the figure; may be repeated.
         json: Print the manifest as one JSON object.
+        force: Replace files of the figure that are read-only, too.
     """
     from engine.figures.reproduce import reproduce as make
 
-    manifest = make(figure, small, out, overrides, data_dir)
+    manifest = make(figure, small, out, overrides, data_dir, force)
     if manifest is None:
         print("interrupted; the same command goes on from there", file=sys.stderr)
         return INTERRUPTED

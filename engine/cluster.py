@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from engine import launch
 from engine.errors import UserError
+from engine.files import append_plain
 from engine.store import Run
 from engine.sweep import is_over
 
@@ -31,7 +32,7 @@ class Work:
         run = Run(self.path)
         if is_over(run):
             return 0
-        with open(run.path / "engine.log", "ab") as log:
+        with append_plain(run.path / "engine.log", create=True) as log:
             self.process = subprocess.Popen(launch.command(run), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=launch.environment())
             return self.process.wait()
 

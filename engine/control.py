@@ -5,8 +5,10 @@ boundary, and answers with an event that carries the command's id and the step a
 of `RUN/events.jsonl`. Both are untrusted input to whoever reads them: decoding checks every field.
 """
 
+import errno
 import math
 import os
+import re
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,9 +19,11 @@ from msgspec import Meta
 
 from engine.drafts import replaced
 from engine.errors import UserError
+from engine.files import NOT_PLAIN, listed, read_plain
 from engine.printed import harmless
 
 MAX_COMMAND_BYTES = 4096
+_COMMAND_FILE = re.compile(r"[^.].*\.json", re.DOTALL)
 
 Message = TypeVar("Message", bound=msgspec.Struct)
 Text = Annotated[str, Meta(max_length=2000)]
@@ -241,8 +245,8 @@ def send(run: Path, command: AnyCommand) -> str:
         raise UserError(f"{inbox}: a link, so no inbox of eos; the command was not left there")
     name = f"{time.time_ns():020d}-{command.id}"
     try:
-        with replaced(inbox / f"{name}.json") as draft:
-            draft.write_bytes(encode(command))
+        with replaced(inbox / f"{name}.json", nested=True) as draft:
+            draft.write(encode(command))
     except OSError as error:
         raise UserError(f"{inbox}: the command could not be left there ({error.strerror})") from None
     return command.id
@@ -260,22 +264,27 @@ def receive(run: Path) -> Received:
     """Take every waiting command, oldest first. Files that are no commands are removed and reported."""
     commands: list[AnyCommand] = []
     refusals: list[str] = []
-    try:
-        names = sorted(entry.name for entry in os.scandir(run / "inbox") if entry.name.endswith(".json") and entry.name[0] != ".")
-    except OSError:
-        return Received(commands, refusals)
-    for name in names:
+    for name in sorted(listed(run / "inbox", _COMMAND_FILE, odd=True)):
         path = run / "inbox" / name
         try:
-            proper = not path.is_symlink() and path.is_file() and path.stat().st_size <= MAX_COMMAND_BYTES
-            body = path.read_bytes() if proper else b""
+            body = _read_command(path)
             path.unlink()  # before it is carried out: a command that cannot be removed would be obeyed at every step
         except OSError as error:
             refusals.append(f"{name[:60]!a} in the inbox cannot be taken ({error.strerror}); it is not carried out")
             continue
         try:
-            commands.append(_COMMAND.decode(body))
+            commands.append(_COMMAND.decode(body or b""))
         except (ValueError, RecursionError) as error:
-            why = str(error)[:120] if proper else "a link, or too large"
+            why = str(error)[:120] if body is not None else "a link, or too large"
             refusals.append(f"{name[:60]!a} in the inbox is no command ({why}); it was removed")
     return Received(commands, refusals)
+
+
+def _read_command(path: Path) -> bytes | None:
+    """The bytes of a command; None where it is no plain file, or too large for one. Raises OSError where it cannot be read."""
+    try:
+        return read_plain(path, MAX_COMMAND_BYTES, nested=True)
+    except OSError as error:
+        if error.errno not in (*NOT_PLAIN, errno.EFBIG):
+            raise
+        return None

@@ -1,15 +1,11 @@
 """jax's global switches for a process that computes, and the device in words. Entry points call `configure` first."""
 
 import ctypes
-import os
 import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
-import platformdirs
-
-from engine import flags
+from engine import flags, places
 from engine.errors import UserError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -83,7 +79,11 @@ def configure(sparing: bool = False) -> None:
 
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_default_matmul_precision", "highest")  # TF32 spoils the third digit of the sharpness
-    cache = Path(os.environ.get("EOS_CACHE") or platformdirs.user_cache_dir("eos")) / "compiled"
+    try:
+        cache = places.cache() / "compiled"
+    except UserError as error:
+        print(f"{error}; until then every start compiles anew", file=sys.stderr)
+        return
     try:
         cache.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:

@@ -6,7 +6,6 @@ An empty cell, a null, or NaN in NPZ stands where a column has no value at a ste
 import csv
 import io
 import math
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ import msgspec
 import numpy as np
 
 from engine.columns import Column
-from engine.drafts import replaced
+from engine.drafts import STDOUT, output
 from engine.errors import UserError, one_of
 from engine.printed import to_json
 from engine.spec import to_toml
@@ -49,15 +48,17 @@ def chosen_format(given: Sequence[str], out: Path | None) -> str:
     refuse_two(given)
     if given:
         return given[0]
-    suffix = out.suffix.lstrip(".").lower() if out else "csv"
+    suffix = out.suffix.lstrip(".").lower() if out and out != STDOUT else "csv"
     if suffix not in FORMATS:
         raise UserError(f"{out}: the ending names no format; expected one of {one_of(FORMATS)}, or --csv, --parquet, --npz or --json")
     return suffix
 
 
-def export(run: Run, format: str, columns: Sequence[Column], out: Path | None) -> None:
-    """Write the rows to a file, or to stdout. The file is there whole or not at all. Raises UserError, OSError."""
-    if out is None:
+def export(run: Run, format: str, columns: Sequence[Column], out: Path | None, force: bool = False) -> None:
+    """Write the rows to a file, or to stdout. A file is there whole or not at all; one that is there already is replaced with `force`.
+    Raises UserError, OSError.
+    """
+    if out is None or out == STDOUT:
         if format not in BINARY:
             _text(run, format, columns, sys.stdout)
             return
@@ -65,17 +66,15 @@ def export(run: Run, format: str, columns: Sequence[Column], out: Path | None) -
             raise UserError(f"--{format}: not for a terminal; give --out FILE, or send it down a pipe")
         _binary(run, format, columns, sys.stdout.buffer)
         return
-    if out.is_dir():
-        raise UserError(f"{out}: a folder; expected a file")
-    if not out.absolute().parent.is_dir():
-        raise UserError(f"{out}: there is no folder {out.parent} to write it to")
-    with replaced(out, f".{os.getpid()}") as draft:
+    with output(out, force) as handle:
         if format in BINARY:
-            with open(draft, "wb") as handle:
-                _binary(run, format, columns, handle)
+            _binary(run, format, columns, handle)
         else:
-            with open(draft, "w", encoding="utf-8", newline="") as handle:
-                _text(run, format, columns, handle)
+            text = io.TextIOWrapper(handle, encoding="utf-8", newline="")
+            try:
+                _text(run, format, columns, text)
+            finally:
+                text.detach()  # which writes what is left, and leaves the file open
 
 
 def blocks(run: Run, columns: Sequence[Column]) -> Iterator[np.ndarray]:

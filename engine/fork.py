@@ -5,6 +5,7 @@ today's columns: rows of an earlier version are brought over by name, with NaN w
 changed by the command that changes that of any run, left in the inbox before the engine starts.
 """
 
+import io
 import math
 import os
 import shutil
@@ -17,9 +18,10 @@ import numpy as np
 from engine import control, store, trust
 from engine.columns import arranged
 from engine.errors import UserError
+from engine.files import append_plain
 from engine.launch import LIVE
 from engine.spec import Phase, RunSpec, Toy, fields_of, with_overrides
-from engine.store import Run
+from engine.store import Run, step_of
 from engine.untrusted import read_arrays
 
 LEARNING_RATE = "optimizer.learning_rate"
@@ -45,7 +47,7 @@ def differences(spec: RunSpec, other: RunSpec) -> dict[str, Any]:
 
 def checkpoint_at(run: Run, step: int) -> tuple[Path, int]:
     """The newest checkpoint at or before a step, and its step. Raises UserError when there is none."""
-    found = [(int(path.stem.removeprefix("step-")), path) for path in run.checkpoints()]
+    found = [(step_of(path.name), path) for path in run.checkpoints()]
     before = [(at, path) for at, path in found if at <= step]
     if not before:
         oldest = f"the oldest is at step {found[0][0]}" if found else "it has none"
@@ -87,12 +89,14 @@ def fork(run: Run, step: int, overrides: Sequence[str] = (), name: str | None = 
     if rate is not None and isinstance(spec.problem, Phase):
         raise UserError(f"{LEARNING_RATE}: that of a phase portrait is fixed; {_anew(run, LEARNING_RATE)}")
     _need_steps(run, spec, at, rate)
+    if "learning_rate" not in run.index:
+        raise UserError(f"run {run.name}: records no learning_rate, so not written by eos; it cannot be gone on with")
     spec = _same_loss(run.spec, spec)
     made = store.create(spec, name)
     try:
         store.save_checkpoint(made, at, store.rearranged(leaves, run, made))
         before = _copy_rows(run, made, at)
-        with open(made.path / "events.jsonl", "ab") as journal:
+        with io.BufferedWriter(append_plain(made.path / "events.jsonl")) as journal:
             said = [", ".join(f"{field} = {value}" for field, value in changed.items()) or "nothing changed", shared_out(run)]
             said += ["the loss may be another from here"] if other_loss else []
             text = "; ".join(filter(None, [f"forked from run {run.name} at its checkpoint of step {at}", *said]))
@@ -155,7 +159,7 @@ def _rows_before(run: Run, step: int) -> Iterator[np.ndarray]:
 def _copy_rows(run: Run, made: Run, step: int) -> float:
     """Copy the rows before a step; the learning rate in the last of them, NaN where there is none."""
     rate = math.nan
-    with open(made.path / "metrics.f64", "ab") as record:
+    with io.BufferedWriter(append_plain(made.path / "metrics.f64")) as record:
         for rows in _rows_before(run, step):
             record.write(arranged(rows, run.index, made.index).astype("<f8").tobytes())
             rate = float(rows[-1, run.index["learning_rate"]]) if len(rows) else rate

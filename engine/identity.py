@@ -5,7 +5,8 @@ import os
 import re
 from pathlib import Path
 
-from engine.untrusted import read_plain
+from engine.drafts import replaced
+from engine.files import read_plain
 
 FILE = "identity.json"
 FORMAT = 1
@@ -40,14 +41,8 @@ def read_facts(path: Path) -> dict[str, object]:
 
 def write_facts(path: Path, facts: dict[str, object]) -> None:
     """Write a small file of JSON: whole or not, and through no link. Raises OSError where it cannot be written."""
-    draft = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        with open(descriptor, "wb") as handle:
-            handle.write(json.dumps(facts).encode() + b"\n")
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(draft, path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+    with replaced(path, f".{os.urandom(8).hex()}") as handle:
+        os.fchmod(handle.fileno(), 0o600)
+        handle.write(json.dumps(facts).encode() + b"\n")
+        handle.flush()
+        os.fsync(handle.fileno())

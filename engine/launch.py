@@ -6,12 +6,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine import trust
+from engine import places, trust
 from engine.errors import UserError
+from engine.files import append_plain, open_plain
 from engine.hosts import Group
 from engine.spec import load_spec
 from engine.store import Run, create, remove
-from engine.untrusted import open_plain, refuse_links
+from engine.untrusted import refuse_links
 
 LIVE = ("starting", "running", "paused")
 """Conditions with an engine at work."""
@@ -43,14 +44,18 @@ def start(run: Run, group: Group | None = None) -> int:
     """
     refuse_links(run.path)
     trust.need(run.path, run.spec)
-    with open(run.path / "engine.log", "ab") as log:
+    try:
+        opened = append_plain(run.path / "engine.log", create=True)
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be written ({error.strerror}), so no engine was started") from None
+    with opened as log:
         process = subprocess.Popen(
             [*command(run), *(group.options() if group is not None else ())],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
-            cwd=Path.home(),  # the caller's folder may vanish
+            cwd=places.home(),  # the caller's folder may vanish
             env=environment(),
         )
     process.returncode = 0  # it outlives this process on purpose: Python is not to warn of a child left running
@@ -69,7 +74,7 @@ def python() -> list[str]:
 
 def environment() -> dict[str, str]:
     """The environment of a process of eos: this one's, and where eos lies."""
-    return os.environ | {"PYTHONPATH": os.pathsep.join(_import_path())}
+    return os.environ | places.environment() | {"PYTHONPATH": os.pathsep.join(_import_path())}
 
 
 def _import_path() -> list[str]:

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from engine import places
 from engine import spec as specs
 from engine.errors import UserError, first_line, one_of
 from engine.losses import CRITERIA
@@ -178,7 +179,7 @@ def _plain(leaf: Any) -> np.ndarray:
 
 def _call(part: specs.Own, seed: int) -> Made:
     name, _, attribute = part.function.partition(":")
-    folder = str(Path(part.folder).expanduser().absolute()) if part.folder else ""
+    folder = str(places.absolute(part.folder, "[problem] folder")) if part.folder else ""
     if folder and folder not in sys.path:
         sys.path.append(folder)
     try:

@@ -12,6 +12,10 @@ from typing import Any
 
 import msgspec
 
+FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
+"""What a spreadsheet takes for the beginning of a formula."""
+_SKIPPED = ("\t", "\r", "\n")
+"""What it may skip before one."""
 _KEPT = "\n\t"
 """White space that moves the cursor, as it is meant to where text has lines."""
 
@@ -71,6 +75,15 @@ def cell(value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def as_cell(value: Any) -> Any:
+    """A value for a file of comma- or tab-separated ones: text that is harmless, and quoted where a spreadsheet would take it for a
+    formula and carry it out.
+    """
+    if not isinstance(value, str):
+        return value
+    return f"'{harmless(value)}" if value.lstrip().startswith(FORMULA) or value[:1] in _SKIPPED else harmless(value)
 
 
 def _finite(value: Any) -> Any:

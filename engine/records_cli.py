@@ -18,7 +18,7 @@ from engine.export import export as write
 from engine.launch import LIVE
 from engine.options import RunName, RunNames, Switch
 from engine.outcomes import Outcomes, outcomes, rows_of
-from engine.printed import cell, harmless, print_json, print_line, print_table, to_json
+from engine.printed import as_cell, cell, print_json, print_line, print_table, to_json
 from engine.store import EventTail, RowTail, Run, resolve
 
 Columns = Annotated[tuple[str, ...], Parameter("--columns", negative=(), show_default=False, completer=completing.columns)]
@@ -33,7 +33,7 @@ USUAL = (
 
 def export(
     name: RunName | None = None, *, csv: Switch = False, parquet: Switch = False, npz: Switch = False, json: Switch = False,
-    columns: Columns = (), out: Path | None = None,
+    columns: Columns = (), out: Path | None = None, force: Switch = False,
 ) -> int:
     """Write a run's rows as CSV, Parquet, NPZ or JSON, to stdout or a file. Without a name, the latest run.
 
@@ -44,12 +44,13 @@ def export(
         npz: One numpy array a column.
         json: One object: specification, provenance, events and rows.
         columns: Columns to write, as in `--columns step,gd.loss`; may be repeated. All when not given.
-        out: The file to write, anew if it is there; its ending names the format when no option does.
+        out: The file to write; its ending names the format when no option does. `-` is stdout; pipes and devices are written to.
+        force: Write it anew where it is there already, or read-only.
     """
     given = [format for format, asked in zip(FORMATS, (csv, parquet, npz, json), strict=True) if asked]
     run = resolve(name)
     format = chosen_format(given, out)
-    write(run, format, chosen_columns(run, columns), out)
+    write(run, format, chosen_columns(run, columns), out, force)
     if out is not None:
         print_line(f"{out}: run {run.name} as {format}, {run.row_count()} rows", error=True)
     return 0
@@ -110,16 +111,16 @@ def print_outcomes(found: Sequence[Outcomes], csv: bool = False, json: bool = Fa
 
 
 def as_csv(found: Sequence[Outcomes], grid: Sequence[dict[str, Any]]) -> str:
-    """The table of outcomes as CSV, full names and every digit; the values of the grid first."""
+    """The table of outcomes as CSV, full names and every digit; the values of the grid first. No text is a formula."""
     import csv
     import io
 
     body = io.StringIO()
     writer = csv.writer(body, lineterminator="\n")
-    writer.writerow([*(grid[0] if grid else ()), *Outcomes._fields])
+    writer.writerow(map(as_cell, [*(grid[0] if grid else ()), *Outcomes._fields]))
     for values, row in zip(grid, found, strict=True):
         whole = ["" if value is None else value for value in (*values.values(), *row)]
-        writer.writerow([harmless(value) if isinstance(value, str) else value for value in whole])
+        writer.writerow([as_cell(value) for value in whole])
     return body.getvalue()
 
 

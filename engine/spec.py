@@ -5,9 +5,9 @@ of are importable from here, too.
 """
 
 import difflib
+import errno
 import re
 import reprlib
-import tomllib
 from collections.abc import Iterator
 from importlib.resources import files
 from itertools import chain, pairwise
@@ -17,7 +17,9 @@ from typing import Any, get_args
 import msgspec
 import tomli_w
 
+from engine import toml
 from engine.errors import UserError, one_of
+from engine.files import read_plain
 from engine.parts import *  # noqa: F403
 from engine.parts import TEXTS, Cnn, Mlp, Network, Part, Phase, ResNet, RunSpec, Transformer
 from engine.printed import is_harmless
@@ -128,14 +130,14 @@ def _preset_text(preset: str) -> tuple[str, str]:
     path = Path(preset)
     if preset.endswith(".toml") or "/" in preset:
         try:
-            if not path.is_file():
-                raise UserError(f"{preset}: no such preset file; `eos presets` lists the presets by name")
-            if path.stat().st_size > MAX_SPEC_BYTES:
-                raise UserError(f"{preset}: larger than {MAX_SPEC_BYTES // 1024} kB, so not a preset")
-            return preset, path.read_text(encoding="utf-8")
+            return preset, read_plain(path, MAX_SPEC_BYTES, follow=True).decode("utf-8")
         except UnicodeDecodeError:
             raise UserError(f"{preset}: not UTF-8 text; a preset is a TOML file") from None
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError):  # ValueError: a zero byte in the name
+            raise UserError(f"{_shortened(preset)}: no such preset file; `eos presets` lists the presets by name") from None
         except OSError as error:
+            if error.errno == errno.EFBIG:
+                raise UserError(f"{preset}: larger than {MAX_SPEC_BYTES // 1024} kB, so not a preset") from None
             raise UserError(f"{_shortened(preset)}: cannot be read ({error.strerror})") from None
     names = preset_names()
     if preset not in names:
@@ -152,7 +154,7 @@ def _name_of(preset: str) -> str:
 
 def _parse_toml(text: str, where: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
+        return toml.loads(text)
     except ValueError as error:  # beside tomllib's own, Python's refusal to read an integer of thousands of digits
         raise UserError(f"{where}: not valid TOML: {error}") from None
     except RecursionError:
@@ -166,7 +168,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     if not separator or not all(keys):
         raise UserError(f'--set {override}: expected section.field=value, as in "optimizer.learning_rate=0.05"')
     try:
-        parsed = tomllib.loads(f"value = {raw}")
+        parsed = toml.loads(f"value = {raw}")
         value = parsed["value"] if len(parsed) == 1 else raw.strip()  # a second line would set a second key
     except (ValueError, RecursionError):
         value = raw.strip()

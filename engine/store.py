@@ -24,26 +24,34 @@ from typing import IO, Any, Literal
 
 import msgspec
 import numpy as np
-import platformdirs
 
 from engine.columns import Column, arranged, columns_for, layout, places
-from engine.control import AnyEvent, Event, decode_event, encode, shown_harmless
-from engine.drafts import replaced
+from engine.control import AnyEvent, Event, Refused, decode_event, encode, shown_harmless
+from engine.drafts import replace_with, replaced
 from engine.errors import UserError
+from engine.files import NOT_PLAIN, append_plain, listed, open_plain, read_plain, read_text, size_of
 from engine.identity import give_identity, identity
+from engine.places import data, environment
 from engine.printed import print_line
 from engine.spec import MAX_SPEC_BYTES, RunSpec, load_spec_text, to_toml
 from engine.trust import grant
-from engine.untrusted import open_plain, read_arrays, read_columns, read_plain, read_text, refuse_links
+from engine.untrusted import read_arrays, read_columns, refuse_links
 
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}\Z")
+STEP_FILE = re.compile(r"step-[0-9]{1,15}\.npz")
 HEARTBEAT_SECONDS = 1.0
 SILENT_AFTER_SECONDS = 30.0
 MAX_STATE_BYTES = 64 * 1024
 MAX_FACTS_BYTES = 1024 * 1024
 """Of provenance.json and columns.json."""
 MAX_JOURNAL_BYTES = 64 * 1024 * 1024
-"""Of events.jsonl, read at once."""
+"""Of events.jsonl, read at once; and of the events in it, in all."""
+MAX_PASSED_BYTES = 256 * 1024 * 1024
+"""Of events.jsonl, events or not."""
+MAX_EVENT_BYTES = 64 * 1024
+"""Of one event; a line that is longer is passed over, and nothing behind it lost."""
+MAX_ROWS_BYTES = 16 * 1024**3
+"""Of rows, read at once."""
 RESERVE_BYTES = 32 * 1024
 """Held for the last words of an engine on a disk that is full: its state, an event, a line in its log."""
 FORMAT = 2
@@ -100,8 +108,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
 def home() -> Path:
     """The folder of all runs: `$EOS_HOME`, else the platform's user data folder."""
-    chosen = os.environ.get("EOS_HOME")
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_data_dir("eos"))
+    return data()
 
 
 class Run:
@@ -148,29 +155,37 @@ class Run:
     def is_locked(self) -> bool:
         """Whether an engine on this host holds the run."""
         try:
-            with open(self.path / "lock", "rb") as handle:
+            with open_plain(self.path / "lock") as handle:
                 fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return False
         except FileNotFoundError:
             return False
-        except OSError:
-            return True
+        except OSError as error:
+            return error.errno not in NOT_PLAIN  # which no engine can hold
 
     def row_count(self) -> int:
-        """Whole rows on disk; a torn last one does not count."""
+        """Whole rows on disk; a torn last one does not count. Raises UserError where the record is no plain file."""
+        path = self.path / "metrics.f64"
         try:
-            return (self.path / "metrics.f64").stat().st_size // (8 * len(self.columns))
-        except FileNotFoundError:
-            return 0
+            return (size_of(path) or 0) // (8 * len(self.columns))
+        except OSError as error:
+            raise _unreadable(path, error) from None
 
     def rows(self, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Rows `start` to `stop` as a float64 array (rows, columns), read now."""
-        width = len(self.columns)
+        """Rows `start` to `stop` as a float64 array (rows, columns), read now. Raises UserError where the record cannot be read."""
+        width, path = len(self.columns), self.path / "metrics.f64"
         stop = self.row_count() if stop is None else min(stop, self.row_count())
         if stop <= start:
             return np.empty((0, width))
-        with open_plain(self.path / "metrics.f64") as handle:
-            flat = np.fromfile(handle, "<f8", (stop - start) * width, offset=8 * width * start)
+        if 8 * width * (stop - start) > MAX_ROWS_BYTES:
+            raise MemoryError
+        try:
+            with open_plain(path) as handle:
+                flat = np.fromfile(handle, "<f8", (stop - start) * width, offset=8 * width * start)
+        except FileNotFoundError:
+            return np.empty((0, width))
+        except OSError as error:
+            raise _unreadable(path, error) from None
         return flat[: len(flat) // width * width].reshape(-1, width)
 
     def table(self) -> dict[str, np.ndarray]:
@@ -180,7 +195,7 @@ class Run:
 
     def events(self) -> list[AnyEvent]:
         """The journal from its beginning."""
-        return EventTail(self).poll()
+        return EventTail(self).rest()
 
     def provenance(self) -> dict[str, Any]:
         """Versions, device, data and dtypes, as the engine wrote them at its start."""
@@ -192,16 +207,27 @@ class Run:
 
     def checkpoints(self) -> list[Path]:
         """Checkpoint files, oldest first."""
-        return sorted((self.path / "checkpoints").glob("step-*.npz"))
+        return self._samples_in("checkpoints")
 
     def curves(self) -> list[Path]:
         """Files of sampled curves, oldest first."""
-        return sorted((self.path / "curves").glob("step-*.npz"))
+        return self._samples_in("curves")
+
+    def _samples_in(self, folder: str) -> list[Path]:
+        return [self.path / folder / name for name in sorted(listed(self.path / folder, STEP_FILE), key=step_of)]
 
     def samples(self) -> dict[int, Path]:
-        """The same by the step that each was sampled at, as far as the names tell."""
-        named = {path.stem.removeprefix("step-"): path for path in self.curves()}
-        return {int(step): path for step, path in named.items() if step.isdecimal()}
+        """The curves by the step that each was sampled at."""
+        return {step_of(path.name): path for path in self.curves()}
+
+
+def step_of(name: str) -> int:
+    """The step in the name of a checkpoint or a sample."""
+    return int(name.removeprefix("step-").removesuffix(".npz"))
+
+
+def _unreadable(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path}: cannot be read ({error.strerror}); the run has no record")
 
 
 def refuse_newer(format: int, where: str) -> None:
@@ -237,21 +263,50 @@ class EventTail:
 
     def __init__(self, run: Run):
         self.path, self.offset = run.path / "events.jsonl", 0
+        self._passing = False
+        """Whether the line at the offset is one that is too long to be an event, and is passed over to its end."""
+        self._taken = 0
+        """Bytes of events so far."""
+        self._over = False
+        """Whether nothing more is read."""
 
     def poll(self) -> list[AnyEvent]:
         """The events that came since the last call; a line still being written waits for the next."""
         try:
             with open_plain(self.path) as handle:
-                if os.fstat(handle.fileno()).st_size <= self.offset:
+                if os.fstat(handle.fileno()).st_size <= self.offset or self._over:
                     return []
                 handle.seek(self.offset)
                 body = handle.read(MAX_JOURNAL_BYTES)
         except OSError:
             return []
         whole = body.rfind(b"\n") + 1
+        lines = body[:whole].split(b"\n")[:-1]
+        passed = lines[1:] if self._passing else lines
+        self._passing = self._passing and not whole
+        if len(body) - whole > MAX_EVENT_BYTES:
+            whole, self._passing = len(body), True
         self.offset += whole
-        decoded = (decode_event(line) for line in body[:whole].splitlines())
-        return [event for event in decoded if event is not None]
+        events = [line for line in passed if len(line) <= MAX_EVENT_BYTES]
+        self._taken += sum(map(len, events))
+        decoded = [event for event in map(decode_event, events) if event is not None]
+        self._over = self._taken > MAX_JOURNAL_BYTES or self.offset > MAX_PASSED_BYTES
+        return [*decoded, _end_of_reading(decoded)] if self._over else decoded
+
+    def rest(self) -> list[AnyEvent]:
+        """Every event that there is now."""
+        found, before = self.poll(), -1
+        while self.offset > before:
+            before = self.offset
+            found += self.poll()
+        return found
+
+
+def _end_of_reading(events: list[AnyEvent]) -> AnyEvent:
+    """What is said in place of the events behind those that are read."""
+    text = (f"events.jsonl holds more than {MAX_JOURNAL_BYTES // 1024**2} MB of events, or {MAX_PASSED_BYTES // 1024**2} MB in all; what "
+            "comes after is not read")
+    return Refused(step=events[-1].step if events else 0, text=text)
 
 
 def create(spec: RunSpec, name: str | None = None, where: Path | None = None) -> Run:
@@ -263,6 +318,7 @@ def create(spec: RunSpec, name: str | None = None, where: Path | None = None) ->
     wanted = name if name is not None else f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     if not NAME.match(wanted):
         raise UserError(f"run name {wanted[:100]!a}: use up to 80 letters, digits, '.', '_' and '-', beginning with a letter or digit")
+    environment()  # what would keep its engine from starting is told before anything is made
     path = None
     try:
         where.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -366,9 +422,9 @@ class Writer:
             raise
         self._reserve = run.path / ".reserve"
         with suppress(OSError):  # then its last words are lost on a full disk, and nothing else
-            self._reserve.write_bytes(b"\0" * RESERVE_BYTES)
-        self._metrics: IO[bytes] = open(run.path / "metrics.f64", "ab", buffering=0)
-        self._events: IO[bytes] = open(run.path / "events.jsonl", "ab", buffering=0)
+            _replace(self._reserve, b"\0" * RESERVE_BYTES)
+        self._metrics: IO[bytes] = append_plain(run.path / "metrics.f64")
+        self._events: IO[bytes] = append_plain(run.path / "events.jsonl")
 
     def __enter__(self) -> "Writer":
         return self
@@ -425,7 +481,7 @@ class Writer:
         _save(self.run.path / "curves", step, arrays | _marks(self.run))
 
     def _acquire(self) -> IO[bytes]:
-        handle = open(self.run.path / "lock", "ab")
+        handle = append_plain(self.run.path / "lock", create=True)
         for _ in range(20):  # a reader asking for liveness holds it for an instant
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -451,10 +507,24 @@ class Writer:
         return int(last)
 
     def _cut_torn_tail(self) -> None:
-        os.truncate(self.run.path / "metrics.f64", self.run.row_count() * 8 * self.width)
-        journal = self.run.path / "events.jsonl"
-        body = journal.read_bytes()
-        os.truncate(journal, body.rfind(b"\n") + 1)
+        with append_plain(self.run.path / "metrics.f64") as record:
+            os.truncate(record.fileno(), self.run.row_count() * 8 * self.width)
+        with append_plain(self.run.path / "events.jsonl") as journal:
+            os.truncate(journal.fileno(), _whole_lines(self.run.path / "events.jsonl"))
+
+
+def _whole_lines(path: Path) -> int:
+    """Bytes up to the end of the last whole line."""
+    with open_plain(path) as handle:
+        end = handle.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(end - MAX_EVENT_BYTES, 0)
+            handle.seek(start)
+            last = handle.read(end - start).rfind(b"\n")
+            if last >= 0:
+                return start + last + 1
+            end = start
+    return 0
 
 
 def load_checkpoint(run: Run) -> Iterator[tuple[Path, dict[str, np.ndarray] | None]]:
@@ -493,7 +563,7 @@ def _save(folder: Path, step: int, arrays: dict[str, np.ndarray]) -> Path:
     """The arrays as `step-N.npz` in the folder: whole and on the disk, or not there."""
     folder.mkdir(mode=0o700, exist_ok=True)
     final = folder / f"step-{step:09d}.npz"
-    with replaced(final) as draft, open(draft, "wb") as handle:
+    with replaced(final, nested=True) as handle:
         np.savez(handle, **arrays)  # type: ignore[arg-type]
         handle.flush()
         os.fsync(handle.fileno())
@@ -501,5 +571,4 @@ def _save(folder: Path, step: int, arrays: dict[str, np.ndarray]) -> Path:
 
 
 def _replace(path: Path, body: bytes) -> None:
-    with replaced(path) as draft:
-        draft.write_bytes(body)
+    replace_with(path, body)

@@ -28,7 +28,7 @@ def sweep(
     preset: PresetName, *, grid: Grid = (), overrides: Overrides = (), name: str | None = None,
     workers: Annotated[int, Parameter(validator=Number(gte=1, lte=1024))] = 1, table: Switch = False, csv: Switch = False,
     json: Switch = False, plot: Path | None = None, cluster: Cluster | None = None, submit: Repeated = (), wait: Switch = False,
-    data_dir: DataDir = None, trusted: Trust = False,
+    data_dir: DataDir = None, trusted: Trust = False, force: Switch = False,
 ) -> int:
     """Run a preset over a grid of settings and print a table of what became of each. The same command goes on where it was left.
 
@@ -47,12 +47,17 @@ def sweep(
         cluster: Hand the runs in through submitit, and return; needs the extra `slurm`. `local` and `debug` are its stand-ins.
         submit: `key=value` for the jobs, as in `--submit timeout_min=240 --submit slurm_partition=gpu`; may be repeated.
         wait: Wait for the jobs of the cluster.
+        force: Write the file of --plot anew where it is there already.
     """
     refuse_two(["csv", "json"] if csv and json else [])  # before anything runs
     if not grid:
         raise UserError("--grid: missing; expected section.field=value,value,…, as in optimizer.learning_rate=0.02,0.04")
     if not table:
         trust.asking(lambda: trust.need_preset(preset, load_spec(preset, overrides)), trusted)
+    if plot is not None:
+        from engine.sweep_plot import check, save
+
+        check(plot, force)
     points = sweeps.points(preset, [sweeps.axis(text) for text in grid], overrides, name, data_dir or "")
     status = 0
     if table:
@@ -67,9 +72,7 @@ def sweep(
         print_line(f"{len(points) - len(begun)} of {len(points)} points have not begun", error=True)
     print_outcomes(found, csv, json, [values for values, _ in begun])
     if plot is not None and found:
-        from engine.sweep_plot import save
-
-        save([values for values, _ in begun], found, plot)
+        save([values for values, _ in begun], found, plot, force)
     if status:
         return status
     return BAD_END if not (table or cluster) and any(row.outcome in BAD_ENDS for row in found) else 0

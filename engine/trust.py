@@ -264,7 +264,10 @@ def _signature(run: str, code: dict[str, Any], secret: bytes) -> str:
 
 def key_path() -> Path:
     """Where the key lies: not among the runs, whose folder is copied and given to others."""
-    return Path(platformdirs.user_data_dir("eos-trust")) / "key"
+    try:
+        return Path(platformdirs.user_data_dir("eos-trust")) / "key"
+    except RuntimeError:  # a user without a home folder, which `key` tells
+        return Path("key")
 
 
 def key(make: bool = False) -> bytes:

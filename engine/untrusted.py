@@ -1,10 +1,8 @@
 """Files of a run directory as anyone may have written them: read only where they are plain, no larger than they may be, and harmless."""
 
-import errno
 import json
 import os
 import re
-import stat
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -14,48 +12,36 @@ import numpy as np
 
 from engine.columns import Column
 from engine.errors import UserError
+from engine.files import append_plain, listed, open_plain, read_plain, read_text, size_of
 from engine.printed import is_harmless
 
+__all__ = [
+    "append_plain", "listed", "open_plain", "read_arrays", "read_columns", "read_plain", "read_text", "refuse_links", "size_of",
+]  # fmt: skip
+
 COLUMN_NAME = re.compile(r"^[A-Za-z0-9_.]{1,64}\Z")
-
-
-def open_plain(path: Path) -> IO[bytes]:
-    """A file open for reading. Raises OSError for what is no plain file: a pipe would keep the reader waiting for ever."""
-    handle = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
-    if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
-        handle.close()
-        raise OSError(errno.EINVAL, "not a plain file", str(path))
-    return handle
-
-
-def read_plain(path: Path, limit: int) -> bytes:
-    """The bytes of a plain file. Raises OSError for any other, and for one larger than `limit`."""
-    with open_plain(path) as handle:
-        body = handle.read(limit + 1)
-    if len(body) > limit:
-        raise OSError(errno.EFBIG, f"larger than {limit // 1024} kB", str(path))
-    return body
+MAX_COLUMNS = 2048
+MAX_ARRAYS, MAX_DIRECTORY_BYTES = 512, 128 * 1024
+"""Of an npz file: what it lists, and the list itself."""
+MAX_CURVE_BYTES = 16 * 1024**2
+MAX_CHECKPOINT_BYTES = 64 * 1024**3
+END, LARGE_END = 22, 76
+"""Bytes of the record at the end of a zip archive, and of the two before it where it is larger than 4 GiB."""
 
 
 def refuse_links(path: Path) -> None:
-    """Raise UserError where something in a run directory is a link: what an engine writes would end up elsewhere."""
+    """Raise UserError where something in a run directory is a link, for what an engine writes would end up elsewhere; or a pipe or a
+    device, for which it would wait.
+    """
     folders = [path, *(path / name for name in ("inbox", "checkpoints", "curves"))]
     for folder in folders:
         with suppress(FileNotFoundError, NotADirectoryError):
             with os.scandir(folder) as entries:
-                links = [entry.path for entry in entries if entry.is_symlink()]
-            if links:
-                raise UserError(f"{links[0]}: a link, which an engine would follow out of the run; copy the run instead")
-
-
-def read_text(path: Path, limit: int) -> str:
-    """The text of a plain file of at most `limit` bytes. Raises UserError where it is no such file."""
-    try:
-        return read_plain(path, limit).decode("utf-8")
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not UTF-8 text, so not written by eos") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+                odd = [entry for entry in entries if entry.is_symlink() or not (entry.is_file() or entry.is_dir())]
+            if odd and odd[0].is_symlink():
+                raise UserError(f"{odd[0].path}: a link, which an engine would follow out of the run; copy the run instead")
+            if odd:
+                raise UserError(f"{odd[0].path}: not a plain file, so not written by eos; remove it")
 
 
 def read_columns(path: Path, limit: int) -> tuple[Column, ...]:
@@ -69,6 +55,8 @@ def read_columns(path: Path, limit: int) -> tuple[Column, ...]:
     if not columns or columns[0].name != "step":
         raise UserError(f"{path}: its first column is not the step, so not written by eos")
     names = [column.name for column in columns]
+    if len(names) > MAX_COLUMNS:
+        raise UserError(f"{path}: {len(names)} columns, so not written by eos")
     if len(set(names)) < len(names) or not all(map(COLUMN_NAME.match, names)):
         raise UserError(f"{path}: its columns are not named apart in letters, digits, '_' and '.', so not written by eos")
     if not all(is_harmless(field) for column in columns for field in column):
@@ -76,12 +64,39 @@ def read_columns(path: Path, limit: int) -> tuple[Column, ...]:
     return columns
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
-    """The arrays of an npz file of a run; None where it cannot be read, or is packed, as no engine does: it might unpack into any size."""
+def read_arrays(path: Path, limit: int = MAX_CHECKPOINT_BYTES) -> dict[str, np.ndarray] | None:
+    """The arrays of an npz file in a folder of a run; None where it cannot be read, or is none that an engine writes: packed, it might
+    unpack into any size, and so it might where two entries are the same bytes; and thousands of entries take as long as they like.
+    """
     try:
-        with open_plain(path) as handle, np.load(handle, allow_pickle=False) as arrays:  # np.load leaves a damaged file open
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in arrays.zip.infolist()):
+        with open_plain(path, nested=True) as handle:
+            size = os.fstat(handle.fileno()).st_size
+            if size > limit or not _ends_as_written(handle, size):
                 return None
-            return {name: arrays[name] for name in arrays.files}
+            handle.seek(0)
+            with np.load(handle, allow_pickle=False) as arrays:
+                entries = arrays.zip.infolist()
+                if len(entries) > MAX_ARRAYS or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+                    return None
+                if sum(entry.file_size for entry in entries) > size:
+                    return None
+                return {name: arrays[name] for name in arrays.files}
     except Exception:  # zipfile, zlib, tokenize and numpy each have errors of their own for damaged bytes
         return None
+
+
+def _ends_as_written(handle: IO[bytes], size: int) -> bool:
+    """Whether an archive ends with the records of a directory of a size that an engine writes. The directory is read whole before
+    anything in it can be looked at.
+    """
+    handle.seek(max(size - LARGE_END - END, 0))
+    last = handle.read(LARGE_END + END)
+    end, large = last[-END:], last[:-END]
+    if len(last) < END or not end.startswith(b"PK\5\6") or end[20:] != b"\0\0":  # no comment: what is after it is nothing
+        return False
+    directory = int.from_bytes(end[12:16], "little")
+    if large[-20:-16] == b"PK\6\7":  # of an archive of more than 4 GiB: what is said there counts
+        if not large.startswith(b"PK\6\6") or int.from_bytes(large[-12:-4], "little") != size - LARGE_END - END:
+            return False
+        directory = int.from_bytes(large[40:48], "little")
+    return directory <= MAX_DIRECTORY_BYTES

@@ -231,7 +231,11 @@ class EosApp(App[int], inherit_bindings=False):
         """Save the screen as SVG, ANSI and text, where one works, else beside the runs."""
         run = self.seen.name if self.seen else type(self.screen).__name__.lower()
         stem = f"eos-{run}-{time.strftime('%Y%m%d-%H%M%S')}"
-        folder = Path.cwd() if os.access(Path.cwd(), os.W_OK) else store.home() / "screenshots"
+        try:
+            folder = Path.cwd() if os.access(".", os.W_OK) else store.home() / "screenshots"
+        except (OSError, UserError) as error:  # the current folder is gone, or there is none for runs
+            self.notify(f"the screenshot could not be saved: {error}", severity="error", markup=False)
+            return
         try:
             files = export.screen(self, f"eos · {run}").save(folder / stem)
         except OSError as error:
@@ -247,3 +251,5 @@ class EosApp(App[int], inherit_bindings=False):
             self.notify(clipboard.copy(text, self.copy_to_clipboard), title="copied", markup=False)
         except OSError as error:
             self.notify(f"{error.filename}: could not be written ({error.strerror})", severity="error", markup=False)
+        except UserError as error:
+            self.notify(str(error), severity="error", markup=False)

@@ -9,7 +9,6 @@ import difflib
 import os
 import shutil
 import sys
-import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
@@ -22,7 +21,7 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 import engine
-from engine import completing, launch, options, trust
+from engine import completing, launch, options, toml, trust
 from engine.ending import report_error
 from engine.errors import UserError
 from engine.options import AS_TOLD, DataDir, Meeting, PresetName, RunName, RunNames, Trust
@@ -185,6 +184,7 @@ def plot(
     once: Annotated[bool, _switch("One frame; a running run is else drawn anew each second, on a terminal.")] = False,
     svg: Annotated[Path | None, Parameter(help="Save the frame as SVG, too.")] = None,
     png: Annotated[Path | None, Parameter(help="Save the frame as PNG, too; needs the extra `figures`.")] = None,
+    force: Annotated[bool, _switch("Save anew where the file is there already.")] = False,
 ) -> int:
     """Print a plot of a run, live or finished: the latest one, or that of this name or path. Works through pipes."""
     from eos_tui import printing
@@ -195,7 +195,7 @@ def plot(
         on_terminal and "NO_COLOR" not in os.environ if color is None else color,
         ascii or "utf" not in (sys.stdout.encoding or "").lower(), theme_named(theme),
     )
-    return printing.show(resolve(name), request, once or not on_terminal, svg, png)
+    return printing.show(resolve(name), request, once or not on_terminal, svg, png, force)
 
 
 @app.command
@@ -232,7 +232,7 @@ def show_settings(*, json: JsonObject = False) -> int:
     """Print every setting and key in force, as a complete file; `eos config show > FILE` makes one to edit."""
     text = config.to_toml(config.load().config)
     if json:
-        print_json(tomllib.loads(text))
+        print_json(toml.loads(text))
     else:
         print(text, end="")
     return 0

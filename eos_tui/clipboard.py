@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from engine import store
+from engine.drafts import replace_with
 
 TMUX_SECONDS = 2.0
 
@@ -28,7 +29,7 @@ def save(text: str) -> Path:
     folder = store.home()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     file = folder / "copied.txt"
-    file.write_text(text, encoding="utf-8")
+    replace_with(file, text.encode())
     return file
 
 

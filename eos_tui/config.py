@@ -4,21 +4,24 @@ What the command line says goes before the file, and the file before the default
 """
 
 import difflib
+import errno
 import json
 import os
 import re
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
-import platformdirs
 
+from engine import places, toml
 from engine.errors import UserError, one_of
+from engine.files import read_plain
 from eos_tui import keys
 from eos_tui.pace import DEFAULT_FPS, FASTEST, SLOWEST
 
 MAX_BYTES = 64 * 1024
+NOWHERE = Path("~/.config/eos/config.toml")
+"""The file of settings of a user without a home folder: there is none, and nothing to say of it."""
 ThemeChoice = Literal["auto", "dark", "light", "terminal"]
 THEMES: tuple[str, ...] = ("auto", "dark", "light", "terminal")
 LOW_BANDWIDTH_FPS = 1.0
@@ -64,29 +67,31 @@ class Loaded(NamedTuple):
 
 def path() -> Path:
     """The file of settings: `$EOS_CONFIG`, else in the platform's folder for settings."""
-    chosen = os.environ.get("EOS_CONFIG")
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_config_dir("eos")) / "config.toml"
+    return places.settings()
 
 
 def load(where: Path | None = None) -> Loaded:
     """The settings in force; the defaults where there is no file. Raises UserError with what is wrong in it."""
-    found = where or path()
     try:
-        with open(found, "rb") as file:
-            raw = file.read(MAX_BYTES + 1)
+        found = where or path()
+    except UserError:
+        if os.environ.get("EOS_CONFIG"):
+            raise
+        return Loaded(Config(), NOWHERE, False)
+    try:
+        raw = read_plain(found, MAX_BYTES, follow=True)
     except FileNotFoundError:
         return Loaded(Config(), found, False)
     except OSError as error:
-        raise UserError(f"{found}: cannot be read ({error.strerror})") from None
-    if len(raw) > MAX_BYTES:
-        raise UserError(f"{found}: larger than {MAX_BYTES // 1024} kB, so not a file of settings")
+        why = f"{error.strerror}, so not a file of settings" if error.errno == errno.EFBIG else f"cannot be read ({error.strerror})"
+        raise UserError(f"{found}: {why}") from None
     return Loaded(parse(raw, str(found)), found, True)
 
 
 def parse(raw: bytes, where: str) -> Config:
     """Settings from the bytes of a file. Raises UserError: where, what was given, what would do."""
     try:
-        tree = tomllib.loads(raw.decode())
+        tree = toml.loads(raw.decode())
     except UnicodeDecodeError:
         raise UserError(f"{where}: not UTF-8 text; settings are a TOML file") from None
     except (ValueError, RecursionError) as error:

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 from rich.console import Console
 
 import engine
-from engine import launch, store
+from engine import launch, places, store
 from engine.data import embedded
 from engine.errors import UserError
 from eos_tui import config
@@ -48,7 +48,7 @@ def examine(environment: Mapping[str, str] = os.environ, ask_jax: Callable[[], F
     """Every finding, in the order of the report."""
     return [
         _versions(), terminal(environment), size(), colors(environment), encoding(), between(environment),
-        (ask_jax or devices)(), data(), home(), space(store.home()), settings(),
+        (ask_jax or devices)(), data(), home(), *space(), settings(),
     ]
 
 
@@ -135,7 +135,7 @@ def devices(seconds: float = JAX_SECONDS, code: str = ASK_JAX) -> Finding:
     """What jax computes on."""
     try:
         done = subprocess.run([*launch.python(), "-c", code], capture_output=True, text=True, timeout=seconds, check=False,
-                              stdin=subprocess.DEVNULL, cwd=Path.home(), env=launch.environment())
+                              stdin=subprocess.DEVNULL, cwd=places.home(), env=launch.environment())
     except subprocess.TimeoutExpired:
         return Finding("devices", f"jax did not start within {seconds:.0f} s", "bad",
                        "a driver may hang: JAX_PLATFORMS=cpu leaves the GPUs alone")
@@ -168,7 +168,10 @@ def data() -> Finding:
 
 def home() -> Finding:
     """The folder of runs."""
-    folder = store.home()
+    try:
+        folder = store.home()
+    except UserError as error:
+        return Finding("runs", str(error), "bad", "set EOS_HOME to a folder that can be written")
     origin = "EOS_HOME" if os.environ.get("EOS_HOME") else "the platform's folder"
     there = next(each for each in (folder, *folder.parents) if each.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
@@ -176,15 +179,19 @@ def home() -> Finding:
     return Finding("runs", f"{len(store.all_runs())} in {folder} ({origin})")
 
 
-def space(folder: Path) -> Finding:
-    """Room for runs."""
+def space(folder: Path | None = None) -> list[Finding]:
+    """Room for runs; nothing where they have no folder."""
+    try:
+        folder = folder or store.home()
+    except UserError:
+        return []
     there = next(each for each in (folder, *folder.parents) if each.exists())
     free = shutil.disk_usage(there).free
     text = f"{free / 1e9:.1f} GB free"
     if free < ENOUGH_BYTES:
-        return Finding("space", text, "bad",
-                       "a run of the default preset takes some 10 MB with its checkpoints: `eos rm` old runs, or move EOS_HOME")
-    return Finding("space", text)
+        return [Finding("space", text, "bad",
+                        "a run of the default preset takes some 10 MB with its checkpoints: `eos rm` old runs, or move EOS_HOME")]
+    return [Finding("space", text)]
 
 
 def settings() -> Finding:

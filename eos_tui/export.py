@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 from textual.app import App
 
+from engine.drafts import replace_with
 from eos_tui.theme import picture_theme
 
 FONTS = '"DejaVu Sans Mono", "Fira Code", Menlo, Consolas, monospace'
@@ -29,7 +30,7 @@ class Pictures(NamedTuple):
         files = []
         for suffix, text in self._asdict().items():
             file = stem.parent / f"{stem.name}.{suffix}"
-            file.write_text(text, encoding="utf-8")
+            replace_with(file, text.encode())
             files.append(file)
         return files
 

@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
+from engine.drafts import output
 from engine.errors import UserError
 from engine.store import Run
 from eos_tui import export
@@ -73,12 +74,17 @@ def make(folder: Path, run: Run, pages: Sequence[Page] = PAGES, sizes: Sequence[
                 for ground in grounds:
                     picture = Picture(page.name, size, ground)
                     svg = asyncio.run(_drawn(run, page, size, ground))
-                    (folder / picture.file).write_text(svg, encoding="utf-8")
+                    _write(folder / picture.file, svg)
                     made.append(picture)
                     yield picture
-        (folder / "index.html").write_text(_index(made), encoding="utf-8")
+        _write(folder / "index.html", _index(made))
     except OSError as error:
         raise UserError(f"{folder}: pictures cannot be written there ({error.strerror})") from None
+
+
+def _write(path: Path, text: str) -> None:
+    with output(path, anew=True) as handle:
+        handle.write(text.encode())
 
 
 async def _drawn(run: Run, page: Page, size: tuple[int, int], ground: str) -> str:

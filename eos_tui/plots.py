@@ -68,6 +68,7 @@ def draw(
     return paint(spec, history, window, width, height, ascii=ascii, theme=theme).strips
 
 
+@np.errstate(all="ignore")  # rows of unknown origin may hold anything
 def paint(
     spec: PlotSpec, history: History, window: Window, width: int, height: int, *, ascii: bool = False, theme: str = DEFAULT,
     limits: Limits | None = None, overlays: Sequence[Overlay] = (),

@@ -14,6 +14,7 @@ import numpy as np
 import plotext
 
 from engine.columns import Column, meets_threshold
+from engine.drafts import STDOUT, check_output, output
 from engine.errors import UserError, one_of
 from engine.launch import LIVE
 from engine.store import RowTail, Run
@@ -79,18 +80,24 @@ def frame(run: Run, history: History, request: Request) -> str:
     )
 
 
-def show(run: Run, request: Request, once: bool, svg: Path | None = None, png: Path | None = None) -> int:
+def show(run: Run, request: Request, once: bool, svg: Path | None = None, png: Path | None = None, force: bool = False) -> int:
     """Print one frame, or a frame a second in place while the run goes on, and save the last as pictures. Raises UserError;
     returns the exit status.
     """
+    for file in filter(None, (svg, png)):
+        check_output(file, force)
+    if svg == png == STDOUT:
+        raise UserError("--svg - --png -: expected one of them on stdout")
+    quiet = STDOUT in (svg, png)  # the picture alone is what goes on
     tail, history = RowTail(run), History(run.columns)
     while True:
         live = run.liveness() in LIVE  # before the rows: what ends meanwhile is read once more
         history.extend(tail.poll())
         history.over = not live
         text = frame(run, history, request)
-        print(text, flush=True)
-        if once or not live:
+        if not quiet:
+            print(text, flush=True)
+        if once or quiet or not live:
             break
         time.sleep(SECONDS)
         print(f"\x1b[{text.count(chr(10)) + 1}F", end="")
@@ -98,15 +105,16 @@ def show(run: Run, request: Request, once: bool, svg: Path | None = None, png: P
         return 0
     colored = text if request.color else frame(run, history, request._replace(color=True))
     if svg is not None:
-        _save(svg, export.printed(colored, request.width, f"eos · {run.name}", request.theme).encode())
+        _save(svg, export.printed(colored, request.width, f"eos · {run.name}", request.theme).encode(), force)
     if png is not None:
-        _save(png, picture.png(colored, request.width, theme.picture_theme(request.theme)))
+        _save(png, picture.png(colored, request.width, theme.picture_theme(request.theme)), force)
     return 0
 
 
-def _save(path: Path, body: bytes) -> None:
+def _save(path: Path, body: bytes, force: bool) -> None:
     try:
-        path.write_bytes(body)
+        with output(path, force) as handle:
+            handle.write(body)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from None
     print(f"saved to {path}", file=sys.stderr)

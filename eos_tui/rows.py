@@ -11,6 +11,8 @@ from typing import Protocol
 
 import numpy as np
 
+from engine.files import open_plain
+
 TAIL = 2048
 """Newest rows kept in memory at least; twice as many at most."""
 
@@ -75,8 +77,9 @@ class OnDisk:
         self._width = width
         self._tail, self._fresh = np.empty((0, width)), np.empty((0, width))
         """The newest rows kept, and those that came since the last `trim`."""
-        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._close = weakref.finalize(self, os.close, self._file)
+        self._opened = open_plain(path)
+        self._file = self._opened.fileno()
+        self._close = weakref.finalize(self, self._opened.close)
         self._pages: tuple[bytes, np.ndarray] | None = None
         """The pages fetched last, by their numbers: the curves of a plot ask for the same ones one after the other."""
 

@@ -123,6 +123,13 @@ class History:
         found.flags.writeable = False
         return found
 
+    def values_or_nan(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """The same with NaN where the run does not record the column: a page asks for what an engine of today writes, and shows the
+        runs of any other.
+        """
+        known = self.values(name if self.has(name) else self.columns[0].name, start, stop)
+        return known if self.has(name) else np.full(len(known), np.nan)
+
     def column(self, name: str) -> np.ndarray:
         """Every value of a column."""
         return self.values(name)
@@ -132,7 +139,9 @@ class History:
         return self._rows.gather(self._index[name], rows)
 
     def value(self, name: str, row: int) -> float:
-        """The stored value in a row."""
+        """The stored value in a row; NaN where the run has no such row or column."""
+        if name not in self._index or not 0 <= row < self._rows.count:
+            return math.nan
         return float(self._rows.gather(self._index[name], np.array([row]))[0])
 
     @property
@@ -141,7 +150,9 @@ class History:
         return float(self._steps.at(len(self) - 1)) if len(self) else 0.0
 
     def last(self, name: str) -> float:
-        """The last finite value of a column; NaN when there is none."""
+        """The last finite value of a column; NaN when there is none, or no such column."""
+        if name not in self._index:
+            return math.nan
         column = self._index[name]
         row = self._last(column)
         return float(self._last_value[column]) if row == self._last_row[column] else self.value(name, row)
@@ -176,6 +187,8 @@ class History:
         A column measured every k steps has ended once it has missed more than its usual distance; one of a single value, whose
         distance nobody knows, once it has missed more than that of the rarest readings.
         """
+        if name not in self._index:
+            return None
         column = self._index[name]
         last = self._last(column)
         if last < 0:

@@ -6,6 +6,7 @@ shows and runs where the screen is drawn. A live run, a finished one and one tha
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -49,6 +50,8 @@ class News(NamedTuple):
     """Whether rows are left to read."""
     provenance: Mapping[str, Any] | None = None
     """As the engine wrote it at its start; read once."""
+    trouble: str = ""
+    """Why the rows could not be read; empty where they could."""
 
 
     def tells_more(self, state: State, condition: Condition) -> bool:
@@ -88,7 +91,7 @@ class Source:
         self.name = harmless(run.name)
         self.columns: tuple[Column, ...] = tuple(Column(*map(harmless, column)) for column in run.columns)
         record = run.path / "metrics.f64"
-        self.history = History(self.columns, record if record.is_file() else None)
+        self.history = _history(self.columns, record)
         self.journal: list[AnyEvent] = []
         self.engine = State()
         """The engine's last word."""
@@ -110,16 +113,23 @@ class Source:
         if state.layout not in ("", self.run.layout):  # another run lies there now, with rows of other columns
             return News(nothing, [], self.engine, "removed", "")
         condition = self.run.liveness(state)
-        rows = nothing if self.frozen else self._rows.poll(BLOCK)
+        rows, trouble = (nothing, "") if self.frozen else self._poll()
         provenance = None if self._identified else self.run.provenance()
         log = launch.log_tail(self.run) if condition == "crashed" else ""
         told = [_told(event) for event in self._events.poll()]
-        return News(rows, told, cleaned(state), condition, log, _valued(rows), len(rows) == BLOCK, provenance)
+        return News(rows, told, cleaned(state), condition, log, _valued(rows), len(rows) == BLOCK, provenance, trouble)
 
     def read_on(self, news: News) -> News:
         """The next rows of a record that is being caught up with; all else is as it was a moment before."""
-        rows = news.rows[:0] if self.frozen else self._rows.poll(BLOCK)
+        rows = news.rows[:0] if self.frozen else self._poll()[0]
         return news._replace(rows=rows, events=[], valued=_valued(rows), more=len(rows) == BLOCK, provenance=None)
+
+    def _poll(self) -> tuple[np.ndarray, str]:
+        """The next rows, and why there are none where they cannot be read."""
+        try:
+            return self._rows.poll(BLOCK), ""
+        except UserError as error:
+            return np.empty((0, len(self.columns))), str(error)
 
     def take(self, news: News) -> bool:
         """Make it what is known, and move on what is played again. Returns whether there is anything new to show."""
@@ -198,6 +208,14 @@ class Source:
             over = outcome is not None and outcome.kind not in launch.RESUMABLE
             further = "F forks it, with a larger budget" if over else f"`eos resume {self.name}` starts one"
             raise UserError(f"run {self.name} {how}: no engine takes commands; {further}")
+
+
+def _history(columns: Sequence[Column], record: Path) -> History:
+    """A history that reads old rows from the record; one in memory where there is none to read from."""
+    try:
+        return History(columns, record)
+    except OSError:
+        return History(columns)
 
 
 def _valued(rows: np.ndarray) -> np.ndarray | None:

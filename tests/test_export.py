@@ -177,7 +177,7 @@ def test_pictures_of_a_plot_stand_on_the_ground_of_their_theme(runs, capsys, tmp
     pytest.importorskip("matplotlib")
     make_run(runs)
     for choice, ground in (("dark", "#12161c"), ("light", "#f7f6f2")):
-        printed(capsys, "--png", "plot.png", "--svg", "plot.svg", "--theme", choice)
+        printed(capsys, "--png", "plot.png", "--svg", "plot.svg", "--theme", choice, "--force")
         with Image.open(tmp_path / "plot.png") as made:
             assert made.getpixel((0, 0)) == tuple(bytes.fromhex(ground[1:]))
         assert f'fill="{ground}"' in (tmp_path / "plot.svg").read_text()

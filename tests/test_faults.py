@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import control, launch, problem, runner, store
+from engine import control, drafts, files, launch, problem, runner, store
 from engine.cli import main
 from engine.errors import BAD_INPUT
 from engine.outcomes import outcomes
@@ -40,14 +40,13 @@ class Faults:
     """Counts the writes of an engine, and from one of them on fails every one: by death, or by an error of the system."""
 
     def __init__(self, monkeypatch, at: int, code: int | None):
-        self.at, self.code, self.count, self.real_open = at, code, 0, open
-        replace, truncate, fsync, write_bytes = os.replace, os.truncate, os.fsync, Path.write_bytes
+        self.at, self.code, self.count = at, code, 0
+        replace, truncate, fsync, append, create = os.replace, os.truncate, os.fsync, files.append_plain, files.create_plain
         monkeypatch.setattr(os, "replace", lambda *given: self.strike() or replace(*given))
         monkeypatch.setattr(os, "truncate", lambda *given: self.strike() or truncate(*given))
         monkeypatch.setattr(os, "fsync", lambda *given: self.strike() or fsync(*given))
-        half = lambda path, body: lambda: write_bytes(path, body[: len(body) // 2])  # noqa: E731
-        monkeypatch.setattr(Path, "write_bytes", lambda path, body: self.strike(half(path, body)) or write_bytes(path, body))
-        monkeypatch.setattr(store, "open", self.open, raising=False)
+        monkeypatch.setattr(store, "append_plain", lambda *given, **options: Appended(self, append(*given, **options)))
+        monkeypatch.setattr(drafts, "create_plain", lambda *given: self.created(create(*given)))
         monkeypatch.setattr(Runner, "_heartbeat", lambda _: None)
 
     def strike(self, torn=lambda: None) -> None:
@@ -57,11 +56,13 @@ class Faults:
                 torn()
             raise Death if self.code is None else OSError(self.code, os.strerror(self.code))
 
-    def open(self, file, mode="r", *rest, **options):
-        handle = self.real_open(file, mode, *rest, **options)
-        if "w" in mode:
-            self.strike(lambda: handle.write(b"PK half an archive") and handle.close())
-        return Appended(self, handle) if mode == "ab" else handle
+    def created(self, handle):
+        try:
+            self.strike(lambda: handle.write(b"PK half an archive"))
+        except BaseException:
+            handle.close()
+            raise
+        return handle
 
 
 class Appended:
@@ -76,6 +77,12 @@ class Appended:
 
     def __getattr__(self, name: str):
         return getattr(self.handle, name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.handle.close()
 
 
 @pytest.fixture

@@ -1,9 +1,12 @@
 """The launcher by pilot."""
 
+import os
+from operator import is_
 
 import pytest
 
-from engine import store
+from engine import drafts, files, store
+from eos_tui.listing import Listing
 from eos_tui.screens.dashboard import Dashboard
 from eos_tui.screens.launcher import Launcher
 from eos_tui.screens.prompts import Confirm
@@ -82,3 +85,42 @@ async def test_corrupt_runs_do_not_keep_the_launcher_from_opening(runs):
     (runs / "stray").mkdir()
     async with opened() as (app, _):
         assert {entry.run.name for entry in app.screen._entries} == {"good", "odd"}
+
+
+def test_what_has_not_changed_is_not_read_again(runs, monkeypatch):
+    """Two hundred runs at rest cost a fifth of a core where each was read anew every second."""
+    for k in range(3):
+        make_run(runs, name=f"r{k}")
+        os.utime(runs / f"r{k}", (1e9, 1e9))
+    (runs / "stray").mkdir()
+    os.utime(runs / "stray", (1e9, 1e9))
+    listing, read = Listing(), []
+    first = listing.look()
+    real = files._descriptor
+    monkeypatch.setattr(files, "_descriptor", lambda path, *rest: read.append(path.parent.name) or real(path, *rest))
+    assert all(map(is_, listing.look(), first))
+    assert read == []
+    state = runs / "r1" / "state.json"
+    drafts.replace_with(state, state.read_bytes().replace(b"completed 399 steps", b"completed another way"))
+    read.clear()
+    again = {entry.run.name: entry for entry in listing.look()}
+    assert set(read) == {"r1"}
+    assert "another way" in again["r1"].state.outcome.text
+    assert again["r0"] is next(entry for entry in first if entry.run.name == "r0")
+
+
+def test_a_run_in_another_s_place_is_another(runs):
+    make_run(runs, steps=50, name="one")
+    listing = Listing()
+    assert listing.look()[0].state.step == 49
+    (runs / "one").rename(runs / "two")
+    make_run(runs, steps=80, name="one")
+    assert {entry.run.name: entry.state.step for entry in listing.look()} == {"two": 49, "one": 79}
+
+
+async def test_a_folder_of_runs_that_cannot_be_listed_is_told(runs, monkeypatch):
+    (runs / "pipe").touch()
+    monkeypatch.setenv("EOS_HOME", str(runs / "pipe"))
+    async with opened() as (app, _):
+        await until(lambda: "the runs cannot be listed (Not a directory)" in notified(app))
+        assert isinstance(app.screen, Launcher)

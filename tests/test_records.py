@@ -75,7 +75,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one_whole(run, tmp_path, c
     out = tmp_path / "kept.csv"
     out.write_text("before")
     monkeypatch.setattr("engine.export.blocks", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device", str(out))))
-    assert main(["export", "made", "--out", str(out)]) == BAD_INPUT
+    assert main(["export", "made", "--out", str(out), "--force"]) == BAD_INPUT
     assert capfd.readouterr().err == f"eos: {out}: No space left on device\n"
     assert out.read_text() == "before"
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["kept.csv"]

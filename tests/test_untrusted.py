@@ -132,7 +132,9 @@ def test_columns_with_evil_names_are_refused(change, pristine, own_home, capfd):
 
 
 @pytest.mark.parametrize("name", ["spec.toml", "columns.json", "state.json", "provenance.json", "events.jsonl", "engine.log"])
-def test_pipes_devices_and_endless_files_keep_nobody_waiting(name, pristine, own_home, capfd):
+def test_pipes_devices_and_endless_files_keep_nobody_waiting(name, pristine, own_home, capfd, monkeypatch):
+    monkeypatch.setattr(store, "MAX_JOURNAL_BYTES", 2**20)  # of an endless journal much is read elsewhere
+    monkeypatch.setattr(store, "MAX_PASSED_BYTES", 2**22)
     path = run_of(own_home / "odd", pristine)
     (path / name).unlink(missing_ok=True)
     os.mkfifo(path / name)

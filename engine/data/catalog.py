@@ -4,7 +4,6 @@ Nothing here imports tensorflow-datasets: a missing data set is told before an e
 sums of the archives are read from that package's own registry.
 """
 
-import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +11,7 @@ from typing import NamedTuple
 import platformdirs
 from msgspec.structs import replace
 
+from engine import places
 from engine.errors import UserError
 from engine.spec import Data, Network, Own, RunSpec
 
@@ -67,8 +67,9 @@ class DataUnavailable(UserError):
 
 def folder(chosen: str = "") -> Path:
     """The data folder, absolute: the one chosen, else `$TFDS_DATA_DIR`, else the platform's."""
-    given = chosen or os.environ.get("TFDS_DATA_DIR", "")
-    return Path(given).expanduser().absolute() if given else Path(platformdirs.user_data_dir("eos-data"))
+    if chosen:
+        return places.absolute(chosen, "--data-dir")
+    return places.of("TFDS_DATA_DIR", platformdirs.user_data_dir, "eos-data")
 
 
 def manual(where: Path) -> Path:
@@ -118,7 +119,7 @@ def ready(spec: RunSpec, data_dir: str = "") -> RunSpec:
     `data_dir` goes before the specification's own, where it needs one. Raises UserError when a file or data set is not there.
     """
     if isinstance(spec.problem, Own):
-        return replace(spec, problem=replace(spec.problem, folder=str(Path(spec.problem.folder or ".").expanduser().absolute())))
+        return replace(spec, problem=replace(spec.problem, folder=str(places.absolute(spec.problem.folder or ".", "[problem] folder"))))
     if not isinstance(spec.problem, Network):
         return spec
     data = spec.problem.data
@@ -138,7 +139,7 @@ def _data_dir(part: Data, chosen: str) -> str:
 def _vocab_file(part: Data) -> str:
     if not part.vocab_file:
         return ""
-    path = Path(part.vocab_file).expanduser().absolute()
+    path = places.absolute(part.vocab_file, "[problem.data] vocab_file")
     if not path.is_file():
         raise UserError(f"[problem.data] vocab_file = {part.vocab_file!a}: no such file; give a WordPiece vocabulary, one piece a line")
     return str(path)

@@ -16,8 +16,11 @@ import numpy as np
 
 from engine.data.catalog import Entry, note_path
 from engine.data.embedded import Pool
-from engine.drafts import replaced
+from engine.drafts import replace_with, replaced
 from engine.errors import UserError
+from engine.files import open_plain, read_plain
+
+MAX_NOTE_BYTES = 64 * 1024
 
 
 def copy_path(entry: Entry, where: Path) -> Path:
@@ -36,12 +39,10 @@ def write(entry: Entry, where: Path, pool: Pool, origin: str) -> None:
     path, note = copy_path(entry, where), note_path(entry, where)
     path.parent.mkdir(parents=True, exist_ok=True)
     note.unlink(missing_ok=True)
-    with replaced(path) as draft:
-        with open(draft, "wb") as handle:
-            np.savez(handle, **arrays)  # type: ignore[arg-type]
-        facts = {"name": entry.name, "origin": origin, "bytes": draft.stat().st_size, "sha256": _sum(draft)}
-    with replaced(note) as draft:
-        draft.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    with replaced(path) as handle:
+        np.savez(handle, **arrays)  # type: ignore[arg-type]
+    facts = {"name": entry.name, "origin": origin, "bytes": path.stat().st_size, "sha256": _sum(path)}
+    replace_with(note, json.dumps(facts, indent=1).encode())
 
 
 def read(entry: Entry, where: Path) -> tuple[Pool, str] | None:
@@ -53,7 +54,7 @@ def read(entry: Entry, where: Path) -> tuple[Pool, str] | None:
     try:
         if _sum(path) != facts["sha256"]:
             raise UserError(f"{path}: damaged or half copied: its SHA-256 sum is not the one in {note_path(entry, where).name}{again}")
-        with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as arrays:
+        with open_plain(path, follow=True) as handle, np.load(handle, allow_pickle=False) as arrays:
             found = [_unpacked(arrays[f"{split}_{what}"]) for split in ("train", "test") for what in ("inputs", "labels")]
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}){again}") from None
@@ -63,7 +64,7 @@ def read(entry: Entry, where: Path) -> tuple[Pool, str] | None:
 def _note(entry: Entry, where: Path) -> dict[str, Any] | None:
     note = note_path(entry, where)
     try:
-        facts = json.loads(note.read_bytes())
+        facts = json.loads(read_plain(note, MAX_NOTE_BYTES, follow=True))
         if isinstance(facts, dict) and {"origin", "sha256"} <= facts.keys():
             return facts
     except FileNotFoundError:
@@ -76,7 +77,7 @@ def _note(entry: Entry, where: Path) -> dict[str, Any] | None:
 
 
 def _sum(path: Path) -> str:
-    with open(path, "rb") as handle:
+    with open_plain(path, follow=True) as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 

@@ -15,6 +15,7 @@ from engine.data import catalog, compact
 from engine.data.catalog import Archive, Entry
 from engine.data.embedded import Pool
 from engine.errors import UserError
+from engine.files import append_plain, open_plain
 
 REACH_SECONDS = 8.0
 """Wait for a host's first answer; name servers that do not answer take longer than any timeout of a connection."""
@@ -92,7 +93,7 @@ def _brought(archive: Archive, where: Path) -> bool:
     path = catalog.manual(where) / archive.file
     if not path.exists():
         return False
-    with open(path, "rb") as handle:
+    with open_plain(path, follow=True) as handle:
         found = hashlib.file_digest(handle, "sha256").hexdigest()
     if found != archive.sha256:
         raise UserError(f"{path}: not the archive expected: it has {path.stat().st_size:,} bytes and SHA-256 {found}; expected {archive}")
@@ -141,7 +142,7 @@ def _alone(entry: Entry, where: Path) -> Iterator[None]:
     """Hold the data folder: two preparations at once would clear away each other's downloads."""
     try:
         (where / "eos").mkdir(parents=True, exist_ok=True)
-        handle = open(where / "eos" / ".lock", "ab")
+        handle = append_plain(where / "eos" / ".lock", create=True)
     except OSError as error:
         raise UserError(f"{where}: {entry.name} cannot be prepared there ({error.strerror}); give a --data-dir you can write") from None
     with handle:

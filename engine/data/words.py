@@ -8,14 +8,17 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 
 from engine.errors import UserError
+from engine.files import read_plain
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]")
 PAD, UNKNOWN, START = range(3)
 MAX_TOKENS = 64
+MAX_VOCABULARY_BYTES = 64 * 1024**2
 MIN_COUNT = 2
 MAX_WORD = 100
 """Letters of the longest word that is cut into pieces."""
@@ -45,8 +48,7 @@ def tokens(sentences: list[str], words: tuple[str, ...]) -> np.ndarray:
 def read_pieces(path: str) -> tuple[str, ...]:
     """A WordPiece vocabulary: one piece a line, those inside a word beginning with ##. Raises UserError for anything else."""
     try:
-        with open(path, encoding="utf-8") as handle:
-            pieces = tuple(handle.read().splitlines())
+        pieces = tuple(read_plain(Path(path), MAX_VOCABULARY_BYTES, follow=True).decode("utf-8").splitlines())
     except OSError as error:
         raise UserError(f"{path}: the vocabulary cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
 from engine import theory
+from engine.drafts import output
 from engine.figures.catalog import Figure
 from engine.figures.runs import Result, curves
 from engine.gauges import GAUGES, reading
@@ -46,7 +47,7 @@ Pages = dict[str, Canvas]
 """Canvases by what their file name adds to the figure's."""
 
 
-def save(figure: Figure, results: Sequence[Result], out: Path, stem: str) -> list[str]:
+def save(figure: Figure, results: Sequence[Result], out: Path, stem: str, force: bool = False) -> list[str]:
     """Draw the figure and write each of its pages as SVG and PNG; their names."""
     files = []
     with matplotlib.rc_context(STYLE):
@@ -54,7 +55,8 @@ def save(figure: Figure, results: Sequence[Result], out: Path, stem: str) -> lis
             for ending in ("svg", "png"):
                 name = f"{stem}{suffix}.{ending}"
                 plain = {"Date": None} if ending == "svg" else {"Software": None}
-                canvas.savefig(out / name, dpi=DOTS_PER_INCH, metadata=plain)
+                with output(out / name, force, anew=True) as handle:
+                    canvas.savefig(handle, format=ending, dpi=DOTS_PER_INCH, metadata=plain)
                 files.append(name)
     return files
 

@@ -1,6 +1,7 @@
 """A figure from nothing: the runs it needs, then SVG and PNG, the data as CSV, and a manifest of what it was made with."""
 
 import csv
+import io
 import json
 import os
 import sys
@@ -12,36 +13,42 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from engine.drafts import replaced
+from engine.drafts import check_output, output
 from engine.errors import UserError
 from engine.figures import catalog, runs
 from engine.figures.catalog import Figure
 from engine.figures.progress import Progress
 from engine.figures.runs import Result
+from engine.printed import as_cell
 
 RESIDUALS = ("gd.eigen_residual", "constrained.eigen_residual")
 
 
-def reproduce(name: str, small: bool, out: Path, overrides: tuple[str, ...] = (), data_dir: str | None = None) -> dict[str, Any] | None:
-    """Make a figure in the folder `out`; returns the manifest, None when the user interrupted. Raises UserError for bad input."""
+def reproduce(name: str, small: bool, out: Path, overrides: tuple[str, ...] = (), data_dir: str | None = None,
+              force: bool = False) -> dict[str, Any] | None:
+    """Make a figure in the folder `out`; returns the manifest, None when the user interrupted. Raises UserError for bad input, and for a
+    file that is read-only, unless told with `force` to replace it.
+    """
     figure = catalog.named(name)
     require_matplotlib()
     wants = runs.wanted(figure, small, overrides, data_dir)
+    stem = f"{name}-small" if small and figure.twins else name
     _make_folder(out)  # before hours of work
+    for file in out.glob(f"{stem}*.*"):
+        check_output(file, force, anew=True)
     kept = sum(runs.read(want) is not None for want in wants)
     if kept:
         print(f"{kept} of {len(wants)} runs are there already", file=sys.stderr)
     if not runs.carry_out(wants, Progress(wants, kept).display):
         return None
     results = [result for want in wants if (result := runs.read(want)) is not None]
-    stem = f"{name}-small" if small and figure.twins else name
-    files = _write_data(figure, results, out, stem)
+    files = _write_data(figure, results, out, stem, force)
     from engine.figures import drawings
 
-    files = drawings.save(figure, results, out, stem) + files
+    files = drawings.save(figure, results, out, stem, force) + files
     manifest = {"figure": name, "title": figure.title, "small": small, "files": files, "matplotlib": version("matplotlib")}
     manifest |= {"runs": [facts(result) for result in results]}
-    _write(out / f"{stem}.json", json.dumps(manifest, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+    _write(out / f"{stem}.json", json.dumps(manifest, ensure_ascii=False, indent=1, allow_nan=False) + "\n", force)
     return manifest | {"files": [*files, f"{stem}.json"]}
 
 
@@ -71,24 +78,24 @@ def _spread(values: np.ndarray) -> dict[str, float] | None:
     return {"median": float(np.median(known)), "largest": float(known.max())} if len(known) else None
 
 
-def _write_data(figure: Figure, results: list[Result], out: Path, stem: str) -> list[str]:
+def _write_data(figure: Figure, results: list[Result], out: Path, stem: str, force: bool) -> list[str]:
     """The recorded columns of every run in one CSV file, and the sampled curves in another; their names."""
     columns = [name for name in figure.columns if any(name in result.table for result in results)]
     rows = (
-        [result.run.name, f"{eta:.10g}", int(step), *map(_cell, values)]
+        [as_cell(result.run.name), f"{eta:.10g}", int(step), *map(_cell, values)]
         for result in results
         for eta, step, *values in zip(
             result.column("learning_rate"), result.table["step"], *(result.column(name) for name in columns), strict=True
         )
     )
-    _write_csv(out / f"{stem}.csv", ["run", "learning_rate", "step", *columns], rows)
+    _write_csv(out / f"{stem}.csv", ["run", "learning_rate", "step", *columns], rows, force)
     if not figure.curves:
         return [f"{stem}.csv"]
     samples = (
-        [result.run.name, f"{result.learning_rate:.10g}", step, _cell(x), _cell(rise)]
+        [as_cell(result.run.name), f"{result.learning_rate:.10g}", step, _cell(x), _cell(rise)]
         for result in results for step, curve in runs.curves(result) for x, rise in zip(curve["x"], curve["F"], strict=True)
     )  # fmt: skip
-    _write_csv(out / f"{stem}-curves.csv", ["run", "learning_rate", "step", "x", "F"], samples)
+    _write_csv(out / f"{stem}-curves.csv", ["run", "learning_rate", "step", "x", "F"], samples, force)
     return [f"{stem}.csv", f"{stem}-curves.csv"]
 
 
@@ -96,16 +103,17 @@ def _cell(value: float) -> str:
     return f"{value:.10g}" if np.isfinite(value) else ""
 
 
-def _write_csv(path: Path, head: list[str], rows) -> None:
-    with replaced(path) as draft, open(draft, "w", newline="", encoding="utf-8") as handle:
-        writer = csv.writer(handle, lineterminator="\n")
-        writer.writerow(head)
-        writer.writerows(rows)
+def _write_csv(path: Path, head: list[str], rows, force: bool) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows(rows)
+    _write(path, text.getvalue(), force)
 
 
-def _write(path: Path, text: str) -> None:
-    with replaced(path) as draft:
-        draft.write_text(text, encoding="utf-8")
+def _write(path: Path, text: str, force: bool) -> None:
+    with output(path, force, anew=True) as handle:
+        handle.write(text.encode())
 
 
 def _make_folder(out: Path) -> None:

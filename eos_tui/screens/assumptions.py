@@ -44,7 +44,7 @@ def latest(gauge: Gauge, history: History) -> Latest | None:
     known = np.flatnonzero(np.isfinite(history.column(gauge.column)))
     if not len(known):
         return None
-    row = {name: float(history.column(name)[known[-1]]) for name in (gauge.column, "learning_rate", "constrained.epsilon", "step")}
+    row = {name: history.value(name, int(known[-1])) for name in (gauge.column, "learning_rate", "constrained.epsilon", "step")}
     return Latest(reading(gauge, row), row["constrained.epsilon"], row["step"])
 
 

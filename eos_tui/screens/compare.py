@@ -13,6 +13,7 @@ from textual.widgets import Static
 
 from engine import store
 from engine.control import edge_in_force
+from engine.errors import UserError
 from engine.fork import differences
 from engine.printed import harmless
 from engine.store import Run
@@ -35,7 +36,11 @@ class Told(NamedTuple):
 def others(run: Run) -> list[Told]:
     """Every other run, the newest first."""
     found = []
-    for each in reversed(store.all_runs()):
+    try:
+        runs = store.all_runs()
+    except (OSError, UserError):  # there is no folder of runs to choose from
+        return []
+    for each in reversed(runs):
         if each.path.resolve() != run.path.resolve():
             edge = edge_in_force(each.events())
             fields = sorted(differences(run.spec, each.spec).items(), key=lambda item: item[1] is None)  # what it has first

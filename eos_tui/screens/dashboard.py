@@ -12,6 +12,7 @@ from textual.containers import Grid
 from textual.widgets import Static
 
 from engine.launch import LIVE
+from engine.printed import as_cell
 from engine.spec import Phase
 from engine.store import Run
 from eos_tui import axes, panels
@@ -87,6 +88,8 @@ class Dashboard(Viewing):
         self._shown: tuple | None = None
         """What the panels were last asked to show."""
         self._painted_at = -math.inf
+        self._trouble = ""
+        """Why the rows cannot be read, as it was told last."""
         self._plan: Plan | None = None
         self._laid_out: tuple[int, int, list[Panel]] | None = None
         # Kept by name: a frame may still be on its way when the screen is taken down and finds nothing any more.
@@ -211,6 +214,9 @@ class Dashboard(Viewing):
             self.timeline.head = replay.step if replay else None
             self.timeline.reach(replay.last if replay else self.source.history.last_step, final=over)
         self.report(news.events)
+        if news.trouble and news.trouble != self._trouble:
+            self.notify(news.trouble, severity="error", timeout=10, markup=False)
+        self._trouble = news.trouble
         return fresh
 
     def paint(self) -> None:
@@ -374,8 +380,8 @@ class Dashboard(Viewing):
         """What `copy` copies: the focused plot's stored values at the cursor, or the newest, one a line, tabs between."""
         history, at = self.source.history, self.timeline.cursor
         if not len(history):
-            return f"run\t{self.source.run.name}\n"
+            return f"run\t{as_cell(self.source.run.name)}\n"
         step = history.at("step", self.source.step if at is None else at)[0]
         values = [(column.name, history.at(column.name, step)[1]) for column in self._columns_of(self.focused_panel)]
-        lines = [("run", self.source.run.name), ("step", f"{step:.0f}"), *((name, repr(value)) for name, value in values)]
+        lines = [("run", as_cell(self.source.run.name)), ("step", f"{step:.0f}"), *((name, repr(value)) for name, value in values)]
         return "".join(f"{name}\t{value}\n" for name, value in lines)

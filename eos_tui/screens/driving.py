@@ -127,8 +127,12 @@ class Driving(Ground):
 
         def answer(made: Run | None) -> None:
             if made is not None:
-                launch.start(made)
-                self.app.open_run(made)
+                try:
+                    launch.start(made)
+                except UserError as error:
+                    self.notify(str(error), severity="error", markup=False)
+                else:
+                    self.app.open_run(made)
 
         try:
             at = checkpoint_at(run, step)[1]

@@ -80,7 +80,7 @@ def verdict(history: History, step: int) -> Verdict:
     turned = history.value("landscape.limit_turned", row) if history.has("landscape.limit_turned") else math.nan
     start = max(row + 1 - MEAN_OVER, 0)
     sharpness, center, rate = (
-        history.values(name, start, row + 1) for name in ("gd.sharpness", "constrained.sharpness", "learning_rate"))
+        history.values_or_nan(name, start, row + 1) for name in ("gd.sharpness", "constrained.sharpness", "learning_rate"))
     found = sharpness[np.isfinite(sharpness) & np.isfinite(center) & (rate == eta)]
     threshold, measured = 2 / eta if 0 < eta < math.inf else math.nan, float(found.mean()) if len(found) else math.nan
     return Verdict(ratio, limit, turned, threshold, measured, len(found))

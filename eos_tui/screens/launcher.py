@@ -2,7 +2,8 @@
 
 import asyncio
 import textwrap
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from operator import is_
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
 from textual.app import ComposeResult
@@ -15,12 +16,12 @@ from textual.widgets.option_list import Option
 from engine import launch, store
 from engine.errors import UserError
 from engine.spec import Words, preset_names, preset_words
-from engine.store import Run, State
+from engine.store import Run
 from engine.trust import Untrusted
 from eos_tui.keys import Place, bindings
+from eos_tui.listing import Entry, Listing
 from eos_tui.screens.ground import Ground
 from eos_tui.screens.prompts import Confirm
-from eos_tui.source import Condition, cleaned
 from eos_tui.theme import role_color
 from eos_tui.widgets.footer import Footer
 from eos_tui.widgets.header import SIGNS
@@ -40,19 +41,6 @@ ABOUT = 4
 """Rows of what a preset takes and shows, where the runs are below it."""
 READ_EVERY = 4
 """Frames between looks at the folder of runs."""
-
-
-class Entry(NamedTuple):
-    """A run in the list."""
-
-    run: Run
-    state: State
-    condition: Condition
-
-
-def found_runs() -> list[Entry]:
-    """Every run, the newest first."""
-    return [Entry(run, cleaned(run.state()), run.liveness()) for run in reversed(store.all_runs())]
 
 
 def _group(name: str) -> str:
@@ -97,6 +85,9 @@ class Launcher(Ground):
         self._origin = origin
         """The run that was open before; `esc` returns to it."""
         self._entries: list[Entry] = []
+        self._listing = Listing()
+        self._trouble = ""
+        """Why the folder of runs could not be read, as it was told."""
         self._frame = 0
         self._starting = False
         self.words: dict[str, Words] = {name: preset_words(name) for name in sorted(preset_names(), key=_rank)}
@@ -172,8 +163,18 @@ class Launcher(Ground):
         if self._frame % READ_EVERY != 1:
             return False
         before = self._entries
-        self._show_runs(await asyncio.to_thread(found_runs))
-        return [entry[1:] for entry in self._entries] != [entry[1:] for entry in before]
+        try:
+            entries = await asyncio.to_thread(self._listing.look)
+        except (OSError, UserError) as error:
+            said = str(error) if isinstance(error, UserError) else f"{error.filename}: the runs cannot be listed ({error.strerror})"
+            if said != self._trouble:
+                self._trouble = said
+                self.notify(said, severity="error", markup=False)
+            return False
+        if before and len(entries) == len(before) and all(map(is_, entries, before)):
+            return False
+        self._show_runs(entries)
+        return bool(entries or before)
 
     def _show_runs(self, entries: list[Entry]) -> None:
         runs = self.runs
@@ -190,6 +191,8 @@ class Launcher(Ground):
                 runs.highlighted = now.index(chosen) if chosen in now else 0
         else:
             for entry in entries:
+                if entry is old[entry.run.name]:
+                    continue
                 line = self._run_line(entry)
                 if line != self._run_line(old[entry.run.name]):
                     runs.replace_option_prompt(entry.run.name, line)

@@ -82,8 +82,10 @@ class Spectrum(LivePage):
             return
         source, seen = self.source.history, len(self._history)
         if len(source) > seen:
-            rows = {name: source.values(name, seen) for name in self._columns}
-            self._history.extend(np.column_stack([*rows.values(), FOLLOWED_FROM / rows["learning_rate"]]))
+            rows = {name: source.values_or_nan(name, seen) for name in (*self._columns, "learning_rate")}
+            with np.errstate(divide="ignore"):
+                level = FOLLOWED_FROM / rows["learning_rate"]
+            self._history.extend(np.column_stack([*(rows[name] for name in self._columns), level]))
             self._note_unstable(rows)
         followed = sum(not np.isnan(self._history.last(name)) for name in self._renamed.values())
         self._plot.spec = self._spec(max(followed, 1))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
 from rich.cells import cell_len
 from rich.segment import Segment
 from textual.content import Content
@@ -190,7 +191,8 @@ class Drawing(Widget, can_focus=True):
 
     def _redraw(self, now: tuple[int, int, str]) -> None:
         self._drawn_for = now
-        self._strips = self.content_strips(*now)
+        with np.errstate(all="ignore"):  # rows of unknown origin may hold anything
+            self._strips = self.content_strips(*now)
 
     def _retitle(self, width: int) -> list[int]:
         """Set the border's words, and say which rows of the border they changed, counted from the first of the content."""

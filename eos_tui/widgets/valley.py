@@ -88,7 +88,7 @@ class Valley(Drawing):
             row = history.row_near(step)
             delta = history.value("constrained.delta", row)
             for family, *_ in PATHS:
-                if history.has(f"{family}.x"):
+                if history.has(f"{family}.x") and history.has(f"{family}.y"):
                     x, y = (history.values(f"{family}.{axis}", max(row + 1 - TRAIL, 0), row + 1) for axis in "xy")
                     self._paths[family] = x / delta, y
         self.update()
