@@ -8,6 +8,8 @@ from pathlib import Path
 
 import platformdirs
 
+from engine import compiled
+
 # On CPUs, jaxlib 0.10 and 0.11 fuse float32 sums into YNNPACK calls that race: about one gradient in 300 comes back wrong in
 # the third digit, some by 30 orders of magnitude. Without those fusions 4,000 of 4,000 were the same to the bit. Two programs that
 # show it every time are in tests/test_formats.py. `formats` switches what is right on again.
@@ -86,6 +88,7 @@ def configure(sparing: bool = False) -> None:
     except OSError as error:
         print(f"{cache}: compiled code cannot be kept there ({error.strerror}); every start compiles anew", file=sys.stderr)
         return
+    compiled.keep_whole()
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
