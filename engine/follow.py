@@ -16,11 +16,14 @@ import numpy as np
 
 from engine import control, launch
 from engine.control import AnyEvent, EdgeReached
+from engine.ending import STOPPING
 from engine.narrative import sentence
 from engine.printed import harmless
 from engine.store import EventTail, RowTail, Run, State
 
 LOOK_SECONDS = 0.2
+MOST_ASKED = 2
+"""Times that one may have to ask for the end: that engines stop, and that they are killed."""
 BAR_CELLS, SPARE_CELLS = 24, 6
 """Width of a progress bar, and of what is between its parts and after them: the terminal's echo of ^C."""
 LINE_SECONDS = 10.0
@@ -83,13 +86,17 @@ class Asked:
 
 @contextmanager
 def signals_counted() -> Iterator[Asked]:
-    """Ctrl-C and SIGTERM only counted while inside: an exception could come in the middle of anything."""
+    """What asks for the end only counted while inside: an exception could come in the middle of anything. The third time it does come:
+    then whoever counts has not looked since the second, as where a disk does not answer.
+    """
     asked = Asked()
 
     def ask(number: int, _: object) -> None:
         asked.times, asked.status = asked.times + 1, 128 + number
+        if asked.times > MOST_ASKED:
+            raise KeyboardInterrupt
 
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, ask) for number in STOPPING}
     try:
         yield asked
     finally:

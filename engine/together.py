@@ -26,6 +26,7 @@ from jax.experimental import multihost_utils
 from engine import control, trust
 from engine.approach import Progress
 from engine.control import AnyCommand, AnyEvent
+from engine.ending import STOPPING
 from engine.errors import UserError, first_line
 from engine.experiment import Experiment
 from engine.fork import differences
@@ -245,8 +246,8 @@ def follow(group: Group, asked: RunSpec | None = None) -> int:
             return Experiment(spec)
 
         member = Member(begin_alike(spec, begin))
-        for kind in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(kind, lambda *_: setattr(member, "asked_to_stop", True))
+        for number in STOPPING:
+            signal.signal(number, lambda *_: setattr(member, "asked_to_stop", True))
         while True:
             member.agree()
             order = multihost_utils.broadcast_one_to_all(np.zeros(ORDER, np.uint8))
