@@ -8,16 +8,22 @@
     engine.load("fashion-20260101-120000").to_pandas()
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import msgspec
 import numpy as np
 import tomli_w
 
-from engine import store
+from engine import control, hosts, store
 from engine import trust as trusts
 from engine.columns import Column
 from engine.control import AnyEvent
@@ -31,6 +37,11 @@ if TYPE_CHECKING:
     import pandas
     import polars
     import xarray
+
+    from engine.runner import Runner
+
+AGAIN_SECONDS = 5.0
+"""Between two interrupts of which the second is to end more than a run."""
 
 
 class Record(Mapping[str, np.ndarray]):
@@ -99,11 +110,14 @@ def run(
     `preset` is a preset's name, the path of a preset file, or a specification; `overrides` are "section.field=value", and
     `fields` the same by the field's own name, `learning_rate=0.05`, where no other section has one of that name.
     A preset file may name code of your own; a specification, or the spec.toml of a run that was not made here, may only with `trust`.
-    Raises UserError for bad input; a bad end (diverged, failed) is an outcome of the record, not an exception.
+    Raises UserError for bad input; a bad end (diverged, failed) is an outcome of the record, not an exception. Ctrl-C, or a notebook's
+    stop, ends the run at its next step with a checkpoint, and the record is returned; once more within five seconds, in this run or the
+    next one of a loop, is a KeyboardInterrupt.
     """
     stepping = _Stepping(preset, overrides, name, fields, trust)
-    for _ in stepping.blocks():
-        pass
+    with _interrupts(stepping):
+        for _ in stepping.blocks():
+            pass
     return Record(stepping.run)
 
 
@@ -112,13 +126,20 @@ def stream(
 ) -> Iterator[dict[str, float]]:
     """Run in this process, and give each row as it is recorded, by column name; NaN where there is no value.
 
-    Arguments and errors as for `run`. Closing the iterator stops the run, with a checkpoint to go on from.
+    Arguments and errors as for `run`. Closing the iterator stops the run, with a checkpoint to go on from, and so does an interrupt,
+    which then raises KeyboardInterrupt.
     """
     stepping = _Stepping(preset, overrides, name, fields, trust)
-    names = [column.name for column in stepping.run.columns]
-    for block in stepping.blocks():
+    names, blocks = [column.name for column in stepping.run.columns], stepping.blocks()
+    while True:
+        with _interrupts(stepping):  # not while the caller has its turn: there an interrupt is the caller's
+            block = next(blocks, None)
+        if block is None:
+            break
         for row in block:
             yield dict(zip(names, row.tolist(), strict=True))
+    if stepping.interrupted:
+        raise KeyboardInterrupt
 
 
 def load(run: str | Path | None = None) -> Record:
@@ -126,8 +147,40 @@ def load(run: str | Path | None = None) -> Record:
     return Record(store.resolve(str(run) if run is not None else None))
 
 
+@contextmanager
+def _interrupts(stepping: "_Stepping") -> Iterator[None]:
+    """An interrupt inside stops the run, rather than raise in the middle of anything. Where a handler of the caller's is there it is called
+    too. Nothing in a thread, where no signal can be handled: and none comes there.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):  # ignored, or handled outside Python
+        yield
+        return
+
+    def interrupt(number: int, frame: Any) -> None:
+        now, last = time.monotonic(), _Stepping.interrupted_at
+        _Stepping.interrupted_at = now
+        if stepping.interrupted or now - last < AGAIN_SECONDS:
+            raise KeyboardInterrupt
+        stepping.interrupt()
+        with suppress(RuntimeError):  # it has interrupted a print on the same stream
+            print(f"run {stepping.run.name} stops at its next step; once more within {AGAIN_SECONDS:.0f} s raises KeyboardInterrupt",
+                  file=sys.stderr)
+        if before is not signal.default_int_handler:
+            cast(Callable[[int, Any], Any], before)(number, frame)
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class _Stepping:
     """A run carried out in this process."""
+
+    interrupted_at: ClassVar[float] = -math.inf
+    """When the last interrupt came, in this run or an earlier one."""
 
     def __init__(self, preset: str | Path | RunSpec, overrides: Sequence[str], name: str | None, fields: Mapping[str, Any], trust: bool):
         preset = str(preset) if isinstance(preset, Path) else preset
@@ -137,7 +190,16 @@ class _Stepping:
         spec = ready(with_overrides(spec, [_override(spec, *field) for field in fields.items()]))
         if not trust:
             trusts.need_preset(preset, spec) if isinstance(preset, str) else trusts.need_word(spec)
+        hosts.refuse_copies("run it in one, or set EOS_COORDINATOR=none where each task has a run of its own")
         self.run = store.create(spec, name)
+        self.interrupted = False
+        self._runner: Runner | None = None
+
+    def interrupt(self) -> None:
+        """Have the run stop at its next step, with a checkpoint. A signal handler calls this."""
+        self.interrupted = True
+        if self._runner is not None:
+            self._runner.ask(control.Stop())
 
     def blocks(self) -> Iterator[np.ndarray]:
         from engine.device import configure
@@ -145,7 +207,10 @@ class _Stepping:
 
         configure(self.run.spec.rematerializes)
         with Writer(self.run) as writer:
-            yield from Runner(self.run, writer).blocks()
+            self._runner = Runner(self.run, writer)
+            if self.interrupted:
+                self._runner.ask(control.Stop())
+            yield from self._runner.blocks()
 
 
 def _override(spec: RunSpec, name: str, value: Any) -> str:
