@@ -1,6 +1,5 @@
 """Where one begins: the presets, each with what it shows, and the runs there are."""
 
-import asyncio
 import textwrap
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
@@ -18,6 +17,7 @@ from engine.spec import Words, preset_names, preset_words
 from engine.store import Run, State
 from engine.trust import Untrusted
 from eos_tui.keys import Place, bindings
+from eos_tui.leaving import aside
 from eos_tui.screens.ground import Ground
 from eos_tui.screens.prompts import Confirm
 from eos_tui.source import Condition, cleaned
@@ -172,7 +172,7 @@ class Launcher(Ground):
         if self._frame % READ_EVERY != 1:
             return False
         before = self._entries
-        self._show_runs(await asyncio.to_thread(found_runs))
+        self._show_runs(await aside(found_runs))
         return [entry[1:] for entry in self._entries] != [entry[1:] for entry in before]
 
     def _show_runs(self, entries: list[Entry]) -> None:
