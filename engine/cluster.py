@@ -28,7 +28,7 @@ WARNING_SECONDS = 90
 """Between the word that a job's time is up and its end on SLURM, where no `slurm_signal_delay_s` is given,"""
 HANDING_IN_SECONDS = 10
 """and what handing the job in anew may take of them."""
-LOOK_SECONDS = 0.05
+LOOK_SECONDS = 0.1
 MADE_WITH = ("max_num_timeout", "max_pickle_size_gb", "python")
 """Parameters that submitit takes when an executor is made, and refuses afterwards."""
 LEAST = {
@@ -72,8 +72,8 @@ class Work:
             with suppress(ValueError):  # not the main thread
                 signal.signal(signal.SIGTERM, self._save)
         try:
-            while not self._has_ended(0):
-                pass
+            while not self._has_ended():  # not a wait without end: a signal that another thread takes would not interrupt it
+                time.sleep(LOOK_SECONDS)
             return self._status or 0
         finally:
             self._stop()
@@ -95,19 +95,19 @@ class Work:
     def _stop(self) -> None:
         """Have the engine write a checkpoint and end; kill one that does not, as its step takes too long: the last checkpoint stands."""
         for number in (signal.SIGTERM, signal.SIGKILL):
-            if not self._engine or self._has_ended(os.WNOHANG):
+            if not self._engine or self._has_ended():
                 return
             with suppress(ProcessLookupError):
                 os.kill(self._engine, number)
             until = time.monotonic() + self.patience
-            while time.monotonic() < until and not self._has_ended(os.WNOHANG):
+            while time.monotonic() < until and not self._has_ended():
                 time.sleep(LOOK_SECONDS)
 
-    def _has_ended(self, options: int) -> bool:
+    def _has_ended(self) -> bool:
         """Whether the engine has ended. Safe in a signal handler: whoever comes second finds that there is no such child any more."""
         if self._status is None:
             try:
-                pid, status = os.waitpid(self._engine, options)
+                pid, status = os.waitpid(self._engine, os.WNOHANG)
             except ChildProcessError:
                 return True
             if pid:

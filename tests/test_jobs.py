@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import hosts, launch, store
+from engine import control, hosts, launch, store
 from engine.cli import main
 from engine.cluster import Work, _check
 from engine.errors import BAD_END, BAD_INPUT, INTERRUPTED, UserError
@@ -220,3 +221,29 @@ def test_a_point_that_another_process_is_making_is_waited_for(own_home):
     Timer(0.5, lambda: (own_home / point.name).rmdir() or store.create(point.spec, point.name)).start()
     run, ours = made(point)
     assert (run.name, ours) == (point.name, False)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_submitit_hands_a_job_in_anew_that_was_told_that_its_time_is_up(own_home, tmp_path):
+    """Only submitit's own handler, requeue and controller show that a job comes back."""
+    pytest.importorskip("submitit")
+    endless = ["--set", "budget.steps=900000000", "--set", "optimizer.learning_rate=1e-5", "--grid", "seed=0"]
+    words = ["sweep", "phase", *endless, "--cluster", "local", "--submit", "timeout_min=3", "--submit", "local_max_num_timeout=2"]
+    with open(tmp_path / "said", "w") as said:  # no pipe: the controller of jobs keeps what it inherits
+        subprocess.run([sys.executable, "-m", "engine", *words], stdout=said, stderr=said, timeout=60, check=True)
+    controller = int(re.search(r": job (\d+)", (tmp_path / "said").read_text())[1])
+    [run] = store.all_runs()
+    until(lambda: run.row_count() > 0)
+    for times in (1, 2):
+        task = Path(f"/proc/{controller}/task/{controller}/children").read_text().split()[0]
+        os.kill(int(task), signal.SIGTERM)  # what a preemption begins with: the run goes on
+        until(run.checkpoints)
+        os.kill(int(task), signal.SIGUSR2)
+        until(lambda times=times: sum("continued from the checkpoint" in event.text for event in run.events()) == times)
+        until(lambda: run.state().status == "running")
+    control.send(run.path, control.Stop())
+    until(lambda: run.liveness() == "finished")
+    until(lambda: not Path(f"/proc/{controller}").exists() or Path(f"/proc/{controller}/status").read_text().find("Z (zombie)") > 0)
+    steps = run.rows()[:, 0]
+    assert (steps == range(len(steps))).all()
