@@ -137,7 +137,7 @@ def test_the_script_of_a_batch_job_is_one_task():
     assert hosts.several({"SLURM_STEP_NUM_TASKS": "many", "PMI_SIZE": "3", "PMI_RANK": "2"}) == (3, 2)
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGUSR1, marks=pytest.mark.slow), signal.SIGUSR2])
 def test_what_a_scheduler_sends_before_it_kills_stops_a_sweep_cleanly(number, own_home):
     sweep = process(STARTED, seconds="60", words=[*PHASE, "--grid", "seed=0,1", "--workers", "2"])
     until(lambda: sum(bool(run.state().pid) for run in store.all_runs()) == 2)

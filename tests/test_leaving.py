@@ -29,8 +29,10 @@ sys.exit(cli.main(['attach']))
 
 
 @pytest.mark.parametrize(("where", "first", "leave", "status"), [
-    ("Run.state", "", "q", 0), ("Run.state", "", signal.SIGUSR1, 128 + signal.SIGUSR1),  # read aside
-    ("source.send", " ", "\x03", 0), ("source.send", " ", signal.SIGTERM, 143),  # a command, in the thread that draws
+    ("Run.state", "", "q", 0),  # read aside
+    pytest.param("Run.state", "", signal.SIGUSR1, 128 + signal.SIGUSR1, marks=pytest.mark.slow),
+    pytest.param("source.send", " ", "\x03", 0, marks=pytest.mark.slow),  # a command, in the thread that draws
+    ("source.send", " ", signal.SIGTERM, 143),
 ])  # fmt: skip
 def test_keys_and_signals_leave_a_view_whose_disk_hangs(runs, tmp_path, where, first, leave, status):
     run = make_run(runs, finished=False)
