@@ -8,13 +8,15 @@ import math
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import numpy as np
 
 from engine import control, launch
+from engine.aside import Aside
 from engine.control import AnyEvent, EdgeReached
 from engine.ending import STOPPING
 from engine.narrative import sentence
@@ -26,6 +28,8 @@ MOST_ASKED = 2
 """Times that one may have to ask for the end: that engines stop, and that they are killed."""
 BAR_CELLS, SPARE_CELLS = 24, 6
 """Width of a progress bar, and of what is between its parts and after them: the terminal's echo of ^C."""
+STUCK_SECONDS = 1.0
+"""That a look may take once the end is asked for."""
 LINE_SECONDS = 10.0
 """Between two lines of progress where nothing can be redrawn."""
 QUIET = (control.StageChanged, control.Checkpointed, control.Anchored, control.Finished)
@@ -111,7 +115,7 @@ def follow(run: Run, pid: int, display: Callable[[ExitStack], Display] | None = 
     with signals_counted() as asked, ExitStack() as stack:
         tell, draw = (display or _display)(stack)
         while True:
-            state, events = followed.poll()
+            state, events = _looked(followed, asked)
             for event in events:
                 if not isinstance(event, QUIET):
                     tell(event.text)
@@ -122,6 +126,20 @@ def follow(run: Run, pid: int, display: Callable[[ExitStack], Display] | None = 
                 heeded += 1
                 tell(_stop(followed, heeded))
             time.sleep(LOOK_SECONDS)
+
+
+def _looked(followed: Followed, asked: Asked) -> tuple[State, list[AnyEvent]]:
+    """What is new. Where one asks for the end while the disk does not answer, the engine is told by a signal, and this process ends."""
+    done = threading.Event()
+    look, since = Aside(followed.poll, done.set), math.inf
+    while not done.wait(LOOK_SECONDS):
+        since = min(since, time.monotonic()) if asked.times else math.inf
+        if time.monotonic() - since > STUCK_SECONDS:
+            with suppress(ProcessLookupError):
+                os.kill(followed.pid, signal.SIGTERM)
+            print(f"the disk does not answer; the engine, process {followed.pid}, was told to stop", file=sys.stderr, flush=True)
+            sys.exit(asked.status)
+    return look.result()
 
 
 def _stop(followed: Followed, times: int) -> str:

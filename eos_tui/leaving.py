@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
+from engine.aside import Aside, waited
 from engine.ending import STOPPING
 
 if TYPE_CHECKING:
@@ -32,30 +33,6 @@ TAKEN_DOWN = (
     "\x1b[<u\x1b[?1049l\x1b[?25h\x1b[?1004l"  # keyboard, screen, cursor, focus: as Textual sends them
 )
 """What gives the terminal back."""
-
-
-class _Read(threading.Thread):
-    """A function carried out in a thread of its own, which ends with the process."""
-
-    def __init__(self, function: Callable[[], Any], done: Callable[[], object]):
-        super().__init__(daemon=True)
-        self._function, self._done = function, done
-        self.value: Any = None
-        self.error: BaseException | None = None
-        self.start()
-
-    def run(self) -> None:
-        try:
-            self.value = self._function()
-        except BaseException as error:  # raised where it is asked for
-            self.error = error
-        self._done()
-
-    def result(self) -> Any:
-        """What the function gave. Raises what it raised."""
-        if self.error is not None:
-            raise self.error
-        return self.value
 
 
 def begun_aside(function: Callable[[], Result]) -> "asyncio.Future[Result]":
@@ -75,22 +52,13 @@ def begun_aside(function: Callable[[], Result]) -> "asyncio.Future[Result]":
         with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(tell)
 
-    read = _Read(function, done)
+    read = Aside(function, done)
     return future
 
 
 async def aside(function: Callable[[], Result]) -> Result:
     """What the function gives, carried out where it hangs nothing but itself."""
     return await begun_aside(function)
-
-
-def waited(function: Callable[[], Result], seconds: float | None = None) -> Result:
-    """What the function gives, waited for where a signal is heeded. Raises TimeoutError where it takes longer."""
-    done = threading.Event()
-    read = _Read(function, done.set)
-    if not done.wait(seconds):
-        raise TimeoutError
-    return read.result()
 
 
 class WayOut:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TextIO
 
 import msgspec
 
+from engine.aside import waited
 from engine.ending import ended
 from engine.errors import UserError
 from engine.launch import LIVE
@@ -20,7 +21,7 @@ from engine.printed import harmless
 from engine.store import Run, resolve
 from eos_tui import config, keys
 from eos_tui.config import View
-from eos_tui.leaving import PARTING_SECONDS, WayOut, waited
+from eos_tui.leaving import PARTING_SECONDS, WayOut
 from eos_tui.pace import FASTEST, SLOWEST
 
 IN_BROWSER = "TEXTUAL_DRIVER"

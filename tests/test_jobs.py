@@ -223,6 +223,29 @@ def test_a_point_that_another_process_is_making_is_waited_for(own_home):
     assert (run.name, ours) == (point.name, False)
 
 
+HANGING = """import os, sys, time
+from engine.follow import Followed
+poll = Followed.poll
+Followed.poll = lambda self: time.sleep(600) if os.path.exists({flag!r}) else poll(self)
+"""
+"""Looks that never come back once a file is there."""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, INTERRUPTED), (signal.SIGTERM, 143)])
+def test_whoever_follows_a_run_leaves_at_once_where_the_disk_hangs(own_home, tmp_path, number, status):
+    followed = process(HANGING + STARTED, flag=str(tmp_path / "hang"), seconds="60", words=["run", "phase"])
+    until(lambda: any(run.state().pid for run in store.all_runs()))
+    (tmp_path / "hang").touch()
+    time.sleep(0.5)
+    followed.send_signal(number)
+    _, err = followed.communicate(timeout=20)
+    assert followed.returncode == status, err
+    [run] = store.all_runs()
+    assert err.endswith(f"the disk does not answer; the engine, process {run.state().pid}, was told to stop\n")
+    until(lambda: run.liveness() == "finished")
+    assert run.state().outcome.kind == "stopped"
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_submitit_hands_a_job_in_anew_that_was_told_that_its_time_is_up(own_home, tmp_path):

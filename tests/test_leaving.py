@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from eos_tui.leaving import begun_aside, waited
+from engine.aside import waited
+from eos_tui.leaving import begun_aside
 
 from synthetic import FakeEngine, make_run
 from test_pty import LEAVE_SCREEN, SHOW_CURSOR, Terminal
