@@ -1,10 +1,15 @@
 """The engine: gradient descent at the edge of stability, its constrained trajectory and its predicted dynamics.
 
 Importing this package is cheap: jax is imported only by the modules that compute (`problem`, `curvature`, …), never by
-those that a viewer shares with the engine (`spec`, `columns`, `store`, `control`, `theory`, `narrative`, `launch`).
+those that a viewer shares with the engine (`spec`, `columns`, `store`, `control`, `theory`, `narrative`, `launch`). It does set what
+jax reads at its first computation: a script may import the two in any order.
 """
 
+from engine.flags import correct_sums
+
 __version__ = "0.1.0"
+
+correct_sums()
 
 SCRIPTING = {
     "run": "engine.api", "stream": "engine.api", "load": "engine.api", "Record": "engine.api", "UserError": "engine.errors",

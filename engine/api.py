@@ -23,12 +23,15 @@ import msgspec
 import numpy as np
 import tomli_w
 
-from engine import control, hosts, store
+from engine import control, hosts, launch, store
 from engine import trust as trusts
 from engine.columns import Column
 from engine.control import AnyEvent
 from engine.data.catalog import ready
+from engine.device import configure, require_correct_sums
 from engine.errors import UserError, one_of
+from engine.flags import has_begun
+from engine.follow import LOOK_SECONDS, has_ended, log_note
 from engine.spec import RunSpec, load_spec, with_overrides
 from engine.store import Outcome, Run, Writer
 from engine.untrusted import read_arrays
@@ -42,6 +45,8 @@ if TYPE_CHECKING:
 
 AGAIN_SECONDS = 5.0
 """Between two interrupts of which the second is to end more than a run."""
+
+OF_ITS_OWN = "; or give this run a process of its own with apart=True"
 
 
 class Record(Mapping[str, np.ndarray]):
@@ -77,7 +82,8 @@ class Record(Mapping[str, np.ndarray]):
         in the plane of u and ∇S⊥, at `plane_x` (13,) and `plane_y` (7,); `beta` of the `beta_starts` followed (Appendix F, Section 4).
         """
         read = {step: read_arrays(path) for step, path in self.run.samples().items()}
-        return {step: arrays for step, arrays in read.items() if arrays is not None}
+        sampled = {step: arrays for step, arrays in read.items() if arrays is not None}
+        return {step: {name: array for name, array in arrays.items() if name not in store.MARKS} for step, arrays in sampled.items()}
 
     def to_pandas(self) -> "pandas.DataFrame":
         """A data frame with a row a step, indexed by the step. Needs pandas."""
@@ -103,18 +109,21 @@ class Record(Mapping[str, np.ndarray]):
 
 
 def run(
-    preset: str | Path | RunSpec, *, overrides: Sequence[str] = (), name: str | None = None, trust: bool = False, **fields: Any
+    preset: str | Path | RunSpec, *, overrides: Sequence[str] = (), name: str | None = None, apart: bool = False, trust: bool = False,
+    **fields: Any,
 ) -> Record:
-    """Run to the end in this process, and return the record. The run directory is under `$EOS_HOME`, as for the app.
+    """Run to the end, and return the record. The run directory is under `$EOS_HOME`, as for the app.
 
     `preset` is a preset's name, the path of a preset file, or a specification; `overrides` are "section.field=value", and
-    `fields` the same by the field's own name, `learning_rate=0.05`, where no other section has one of that name.
+    `fields` the same by the field's own name, `learning_rate=0.05`, where no other section has one of that name. The run works in this
+    process, or with `apart` in one of its own, as under the app. Where jax has begun here with sums that go wrong on a CPU, only the
+    latter is right, and this process refuses: what it computes by itself would be as wrong as before.
     A preset file may name code of your own; a specification, or the spec.toml of a run that was not made here, may only with `trust`.
     Raises UserError for bad input; a bad end (diverged, failed) is an outcome of the record, not an exception. Ctrl-C, or a notebook's
     stop, ends the run at its next step with a checkpoint, and the record is returned; once more within five seconds, in this run or the
     next one of a loop, is a KeyboardInterrupt.
     """
-    stepping = _Stepping(preset, overrides, name, fields, trust)
+    stepping = _Stepping(preset, overrides, name, apart, fields, trust)
     with _interrupts(stepping):
         for _ in stepping.blocks():
             pass
@@ -122,14 +131,15 @@ def run(
 
 
 def stream(
-    preset: str | Path | RunSpec, *, overrides: Sequence[str] = (), name: str | None = None, trust: bool = False, **fields: Any
+    preset: str | Path | RunSpec, *, overrides: Sequence[str] = (), name: str | None = None, apart: bool = False, trust: bool = False,
+    **fields: Any,
 ) -> Iterator[dict[str, float]]:
-    """Run in this process, and give each row as it is recorded, by column name; NaN where there is no value.
+    """Run, and give each row as it is recorded, by column name; NaN where there is no value.
 
     Arguments and errors as for `run`. Closing the iterator stops the run, with a checkpoint to go on from, and so does an interrupt,
     which then raises KeyboardInterrupt.
     """
-    stepping = _Stepping(preset, overrides, name, fields, trust)
+    stepping = _Stepping(preset, overrides, name, apart, fields, trust)
     names, blocks = [column.name for column in stepping.run.columns], stepping.blocks()
     while True:
         with _interrupts(stepping):  # not while the caller has its turn: there an interrupt is the caller's
@@ -177,12 +187,14 @@ def _interrupts(stepping: "_Stepping") -> Iterator[None]:
 
 
 class _Stepping:
-    """A run carried out in this process."""
+    """A run that is carried out for this process: by it, or by an engine of its own."""
 
     interrupted_at: ClassVar[float] = -math.inf
     """When the last interrupt came, in this run or an earlier one."""
 
-    def __init__(self, preset: str | Path | RunSpec, overrides: Sequence[str], name: str | None, fields: Mapping[str, Any], trust: bool):
+    def __init__(
+        self, preset: str | Path | RunSpec, overrides: Sequence[str], name: str | None, apart: bool, fields: Mapping[str, Any], trust: bool
+    ):
         preset = str(preset) if isinstance(preset, Path) else preset
         if not isinstance(preset, str | RunSpec):
             raise UserError(f"{preset!r}: expected a preset's name, the path of a preset file, or a RunSpec")
@@ -191,7 +203,11 @@ class _Stepping:
         if not trust:
             trusts.need_preset(preset, spec) if isinstance(preset, str) else trusts.need_word(spec)
         hosts.refuse_copies("run it in one, or set EOS_COORDINATOR=none where each task has a run of its own")
-        self.run = store.create(spec, name)
+        if not apart:
+            if has_begun():
+                require_correct_sums(OF_ITS_OWN)
+            configure(spec.rematerializes)
+        self.run, self.apart = store.create(spec, name), apart
         self.interrupted = False
         self._runner: Runner | None = None
 
@@ -202,15 +218,41 @@ class _Stepping:
             self._runner.ask(control.Stop())
 
     def blocks(self) -> Iterator[np.ndarray]:
-        from engine.device import configure
+        """The rows as they are recorded, (rows, columns). Raises UserError, and leaves no run, where the problem was refused."""
+        yield from self._from_engine() if self.apart else self._here()
+        launch.refuse_unbuilt(self.run)
+
+    def _here(self) -> Iterator[np.ndarray]:
         from engine.runner import Runner
 
-        configure(self.run.spec.rematerializes)
         with Writer(self.run) as writer:
             self._runner = Runner(self.run, writer)
             if self.interrupted:
                 self._runner.ask(control.Stop())
             yield from self._runner.blocks()
+
+    def _from_engine(self) -> Iterator[np.ndarray]:
+        pid, rows, gone, told = launch.start(self.run), store.RowTail(self.run), False, False
+        try:
+            while not gone:
+                gone = has_ended(pid)  # before the rest is read: then that is all there is
+                if self.interrupted and not (gone or told):
+                    told = True
+                    control.send(self.run.path, control.Stop())  # Ctrl-C has not reached it: its session is its own
+                yield rows.poll()
+                time.sleep(0 if gone else LOOK_SECONDS)
+        except KeyboardInterrupt:  # the second: the engine is told, and writes its checkpoint by itself
+            if not (gone or told):
+                control.send(self.run.path, control.Stop())
+            gone = True
+            raise
+        finally:
+            if not gone:
+                control.send(self.run.path, control.Stop())
+            while not (gone or has_ended(pid)):
+                time.sleep(LOOK_SECONDS)
+        if self.run.liveness() == "crashed":
+            raise UserError(f"run {self.run.name}: its engine is gone without a word; {log_note(self.run)}")
 
 
 def _override(spec: RunSpec, name: str, value: Any) -> str:

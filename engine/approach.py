@@ -5,15 +5,18 @@ check finds it beyond 2/η, gradient descent goes back to the last check and tes
 the step. Rows are held back until a check has passed, so that none is ever taken back.
 """
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from engine.columns import columns_for
+from engine import guards
+from engine.columns import Column, columns_for, places
 from engine.control import AnyEvent
-from engine.curvature import Eigenpairs, random_start, sharpness_at
+from engine.curvature import Eigenpairs, forms_hessian, random_start, sharpness_at
 from engine.problem import Problem
 from engine.spec import RunSpec
 from engine.states import ApproachState, Clock
@@ -30,7 +33,7 @@ class Setup(NamedTuple):
 
     spec: RunSpec
     problem: Problem
-    places: dict[str, int]  # column name -> place in a row
+    places: dict[str, int]  # column name -> place in a row of this run, which may be of an earlier version
 
     def row(self, values: dict[str, float]) -> np.ndarray:
         """One row of the record, NaN where `values` is silent; names the run does not record are left out."""
@@ -54,25 +57,33 @@ class Progress(NamedTuple):
     curves: Curves = ()
 
 
-def setup(spec: RunSpec, problem: Problem) -> Setup:
-    return Setup(spec, problem, {column.name: k for k, column in enumerate(columns_for(spec))})
+def setup(spec: RunSpec, problem: Problem, columns: Sequence[Column] = ()) -> Setup:
+    """The setup of a run that records these columns; those of a new run where none are given."""
+    return Setup(spec, problem, places(columns or columns_for(spec)))
 
 
 def begin(setup: Setup, theta: Array, clock: Clock) -> ApproachState:
     """The approach from θ, in θ's number format."""
     count = min(setup.spec.tracking.eigenvalues, theta.size)
-    basis = random_start(setup.spec.seed, clock.step, count, theta.size, setup.spec.precision.curvature)
+    seed, dtype = setup.spec.seed, setup.spec.precision.curvature
+    basis = random_start(seed, clock.step, count, theta.size, dtype)
     return ApproachState(
         clock=clock, theta=theta, basis=basis, sharpness=float("nan"), next_check=clock.step, careful=0, checked_clock=clock,
-        checked_theta=theta, pending=np.empty((0, len(setup.places))),
+        checked_theta=theta, guards=guards.begin(seed, clock.step, theta.size, dtype), looked=clock.step - guards.EVERY,
+        pending=np.empty((0, len(setup.places))),
     )
 
 
-def check(setup: Setup, state: ApproachState) -> Eigenpairs:
-    """The top eigenpairs at the midpoint of the coming step: half a step of gradient descent on."""
-    dtype = setup.spec.precision.curvature
-    point = descend(setup.problem, state.theta, state.clock.learning_rate / 2, 1).theta
-    return sharpness_at(setup.problem, point.astype(dtype), state.basis, CHECK_TOLERANCE, dtype)
+def check(setup: Setup, state: ApproachState) -> tuple[Eigenpairs, ApproachState]:
+    """The top eigenpairs at the midpoint of the coming step, half a step of gradient descent on, and the state after a look around where
+    one is due."""
+    (step, _, eta), dtype, seed = state.clock, setup.spec.precision.curvature, setup.spec.seed
+    point = descend(setup.problem, state.theta, eta / 2, 1).theta.astype(dtype)
+    if step - state.looked < guards.EVERY or forms_hessian(state.theta):
+        return sharpness_at(setup.problem, point, state.basis, CHECK_TOLERANCE, dtype), state
+    fresh = guards.fresh_rows(seed, step, state.theta.size, dtype)
+    pairs, _, known = guards.look(setup.problem, point, state.basis, state.guards, fresh, CHECK_TOLERANCE, dtype)
+    return pairs, state._replace(guards=known, looked=step)
 
 
 def advance(setup: Setup, state: ApproachState, limit: int) -> tuple[ApproachState, Progress, bool]:
@@ -82,7 +93,8 @@ def advance(setup: Setup, state: ApproachState, limit: int) -> tuple[ApproachSta
     warm start and the cadence alone, and so the trajectory does not depend on limits.
     """
     if state.clock.step == state.next_check:
-        state, went_back, at_edge = _judge(setup, state, check(setup, state))
+        pairs, state = check(setup, state)
+        state, went_back, at_edge = _judge(setup, state, pairs)
         if at_edge:
             return _release(state)[0], Progress([*state.pending], []), True
         if went_back:
@@ -95,7 +107,7 @@ def advance(setup: Setup, state: ApproachState, limit: int) -> tuple[ApproachSta
     measured = state.sharpness if state.clock == state.checked_clock else float("nan")
     state, outcome = _descend(setup, state, steps, measured)
     if outcome is None and steps == limit:
-        sharpness = float(check(setup, state).values[0])
+        sharpness = float(check(setup, state)[0].values[0])
         if sharpness >= 2 / state.clock.learning_rate:
             exact = state.careful or state.clock.step - state.checked_clock.step <= 1
             state = state._replace(next_check=state.clock.step) if exact else _go_back(state)
@@ -128,7 +140,8 @@ def _go_back(state: ApproachState) -> ApproachState:
     """The state at the last passed check, from where every step is tested."""
     back = state.checked_clock
     state, _ = _release(state)
-    return state._replace(clock=back, theta=state.checked_theta, careful=1, next_check=back.step + 1)
+    back_from = min(state.looked, back.step)
+    return state._replace(clock=back, theta=state.checked_theta, careful=1, next_check=back.step + 1, looked=back_from)
 
 
 def _release(state: ApproachState) -> tuple[ApproachState, np.ndarray]:
@@ -143,7 +156,7 @@ def _descend(setup: Setup, state: ApproachState, steps: int, sharpness: float) -
     rows, outcome = [], None
     for k in range(steps):
         if not (np.isfinite(losses[k]) and np.isfinite(norms[k])):
-            outcome = diverged(clock.step + k)
+            outcome, steps = diverged(clock.step + k), k  # what came after is none of its steps
             break
         rows.append(setup.row({
             "step": clock.step + k, "time": times[k], "learning_rate": clock.learning_rate,
@@ -158,9 +171,33 @@ def _descend(setup: Setup, state: ApproachState, steps: int, sharpness: float) -
     return state._replace(clock=moved, theta=jnp.asarray(descent.theta), pending=pending), outcome
 
 
+GROWN = 1e6
+"""How many times the largest loss of the first rows a finite last one may be before the run counts as diverged."""
+FIRST_ROWS = 10
+
+
 def diverged(step: int) -> Outcome:
-    """The outcome of a loss or gradient that is no longer a finite number."""
+    """The outcome of a loss or gradient that is not a finite number: from the first step on it is none that η can mend."""
+    if step == 0:
+        text = (
+            "the loss or its gradient is not a finite number at the start, before any step, so no learning rate would do: look for NaN "
+            "or infinity in the data and in the initial parameters"
+        )
+        return Outcome(kind="failed", step=0, text=text)
     text = f"diverged at step {step}: the loss is no longer a finite number; try a smaller learning rate"
+    return Outcome(kind="diverged", step=step, text=text)
+
+
+def grown(first: np.ndarray, last: float, step: int) -> Outcome | None:
+    """The outcome where the last loss of a run is finite but beyond any descent, given those of the first ten rows, (rows,)."""
+    known = np.abs(first[np.isfinite(first)])
+    largest = float(known.max()) if len(known) else 0.0
+    if not (largest > 0 and GROWN * largest < abs(last) < math.inf):
+        return None
+    text = (
+        f"diverged at step {step}: the loss is {last:.3g}, over a million times the {largest:.3g} of the first rows; "
+        f"try a smaller learning rate"
+    )
     return Outcome(kind="diverged", step=step, text=text)
 
 

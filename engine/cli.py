@@ -79,7 +79,7 @@ def run_headless(preset: str, overrides: Sequence[str] = (), name: str | None = 
     if others := [f"{rate:g}" for rate in optimizer.learning_rates if rate != optimizer.learning_rate]:
         how = f"`sweep {preset} --grid optimizer.learning_rate={','.join(others)}`"
         print_line(f"this is η = {optimizer.learning_rate:g} alone; {how} runs the others it is shown at", error=True)
-    return _see_through(run, pid, json)
+    return _see_through(run, pid, json, made=True)
 
 
 def _help(group: Group, asked: RunSpec | None = None) -> int:
@@ -223,7 +223,7 @@ def reproduce(
 @app.command
 def fork(
     name: RunName, *, step: Annotated[int | None, Parameter(("--step", "--at"))] = None, overrides: Overrides = (),
-    new_name: str | None = None, json: Switch = False, trusted: Trust = False,
+    new_name: str | None = None, other_loss: Switch = False, json: Switch = False, trusted: Trust = False,
 ) -> int:
     """Go on from a checkpoint of a run as a new run, with another learning rate or other settings. One process takes its steps.
 
@@ -232,10 +232,12 @@ def fork(
         step: Fork from the newest checkpoint at or before this step; without it, from the newest of all.
         overrides: `section.field=value`, as in `--set optimizer.learning_rate=0.05`; may be repeated.
         new_name: The new run's name; made from the preset and the time when not given.
+        other_loss: Go on with the code and data there are now, though the loss at the checkpoint was another.
         json: Print one JSON object: both names, and the step.
     """
     found = resolve(name)
-    made = trust.asking(lambda: forks.fork(found, found.state().step if step is None else step, overrides, new_name), trusted)
+    at = found.state().step if step is None else step
+    made = trust.asking(lambda: forks.fork(found, at, overrides, new_name, other_loss), trusted)
     launch.start(made)
     if several := forks.shared_out(found):
         print_line(f"{several}; `stop {made.name}` and `resume {made.name} --coordinator …` give it to several", error=True)
@@ -348,11 +350,12 @@ def work(directory: str, *, code: str = "", meeting: Meeting = AS_TOLD) -> int:
     return worker.work(directory, meeting.group(environment={}), code)
 
 
-def _see_through(run: Run, pid: int, json: bool) -> int:
+def _see_through(run: Run, pid: int, json: bool, made: bool = False) -> int:
     print_line(f"run {run.name} in {run.path}", error=True)
     if isinstance(run.spec.problem, Own):
         print_line(f"its engine imports {run.spec.problem.function}, from Python's path or {run.spec.problem.folder}", error=True)
     status = follow(run, pid)
+    launch.refuse_unbuilt(run, made)
     summary, state = summarize(run), run.state()
     outcome = state.outcome if state.pid == pid else None  # else the last word is that of an earlier engine
     if outcome is None:  # the engine was killed, or never got as far as its loop

@@ -5,8 +5,13 @@ Names are `trajectory.quantity`: `gd` gradient descent, `constrained` the constr
 and one family for each form of the predicted dynamics.
 """
 
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from typing import NamedTuple
 
+import numpy as np
+
+from engine.paper import PLACES
 from engine.spec import Network, Phase, RunSpec
 
 
@@ -33,66 +38,62 @@ DESCENT = (
     Column("gd.loss", "L(θ)", "training loss of gradient descent", "", "L(θ_t)", "Section 1"),
     Column("gd.gradient_norm", "‖∇L‖", "gradient norm of gradient descent", "", "‖∇L(θ_t)‖", "Section 1"),
     Column("gd.midpoint_sharpness", "S½", "sharpness half way to the next step, on the approach", "",
-           "S((θ_t+θ_{t+1})/2)", "Section 5"),
+           "S((θ_t+θ_{t+1})/2)", "authors' code"),
     Column("gd.sharpness", "S(θ)", "sharpness of gradient descent", "", "λ1(∇²L(θ_t))", "Section 1"),
     Column("gd.eigen_residual", "r(θ)", "relative residual of the top eigenpair at θ", "", "‖Hu−Su‖/S", "eos"),
 )
 
 COUPLED = (
     Column("gd.distance", "‖θ−θ†‖", "distance of gradient descent to the constrained trajectory", "", "‖θ_t − θ†_t‖",
-           "Section 5"),
+           PLACES["distance"]),
     Column("gd.x", "x", "displacement along the top eigenvector: the oscillation", "", "x_t = u_t·(θ_t − θ†_t)", "Section 5"),
     Column("gd.y", "y", "displacement along ∇S⊥: the first-order change of sharpness", "",
            "y_t = ∇S⊥_t·(θ_t − θ†_t)", "Section 5"),
     Column("gd.spike", "x²/η", "predicted rise of the loss over that of θ†", "", "x_t²/η", "Theorem 1"),
-    Column("constrained.loss", "L(θ†)", "training loss of the constrained trajectory", "", "L(θ†_t)", "Definition 5"),
+    Column("constrained.loss", "L(θ†)", "training loss of the constrained trajectory", "", "L(θ†_t)", PLACES["θ†"]),
     Column("constrained.sharpness", "S(θ†)", "sharpness of the constrained trajectory", "", "λ1(∇²L(θ†_t))",
-           "Definition 5"),
-    Column("constrained.lambda2", "λ2(θ†)", "second eigenvalue at θ†", "", "λ2(∇²L(θ†_t))", "Assumption 2"),
-    Column("constrained.alpha", "α", "progressive sharpening", "", "α_t = −∇L·∇S at θ†", "Assumption 1"),
+           PLACES["θ†"]),
+    Column("constrained.lambda2", "λ2(θ†)", "second eigenvalue at θ†", "", "λ2(∇²L(θ†_t))", PLACES["λ2"]),
+    Column("constrained.alpha", "α", "progressive sharpening", "", "α_t = −∇L·∇S at θ†", PLACES["α"]),
     Column("constrained.beta", "β", "strength of self-stabilization", "", "β_t = ‖∇S⊥‖² at θ†", "Section 5"),
     Column("constrained.delta", "δ", "size of the oscillation at the fixed point", "", "δ_t = √(2α/β)", "Section 5"),
-    Column("constrained.epsilon", "ε", "small parameter of the theory", "", "ε_t = η√α", "Assumption 1"),
-    Column("constrained.gamma", "γ", "alignment of −∇L with ∇S⊥", "", "γ_t = α/(‖∇L‖‖∇S⊥‖)", "Assumption 3"),
+    Column("constrained.epsilon", "ε", "small parameter of the theory", "", "ε_t = η√α", PLACES["ε"]),
+    Column("constrained.gamma", "γ", "alignment of −∇L with ∇S⊥", "", "γ_t = α/(‖∇L‖‖∇S⊥‖)", PLACES["γ"]),
     Column("constrained.gradient_norm", "‖∇L†‖", "gradient norm at θ†", "", "‖∇L(θ†_t)‖", "Section 5"),
     Column("constrained.skew", "∇S·u", "cubic term along the top eigenvector", "", "∇S·u = ∇³L(u,u,u) at θ†", "Theorem 1"),
     Column("constrained.sharpness_gap", "|S−2/η|", "distance of S(θ†) from the threshold where that holds θ† back, 0 where it is slack",
-           "", "|S(θ†) − 2/η|", "Section 3"),
+           "", "|S(θ†) − 2/η|", PLACES["M"]),
     Column("constrained.active", "n", "directions in which S ≤ 2/η holds θ† back: 1, or 0 where it is slack", "",
-           "1 where the multiplier of the projection is positive", "Section 3"),
+           "1 where the multiplier of the projection is positive", PLACES["M"]),
     Column("constrained.gradient_along_u", "|∇L·u|", "gradient left along the top eigenvector at θ†", "", "|∇L(θ†)·u|",
-           "Definition 4"),
+           PLACES["M"]),
     Column("constrained.eigen_residual", "r(θ†)", "relative residual of the top eigenpair at θ†", "", "‖Hu−Su‖/S", "eos"),
-    Column("constrained.projections", "n_P", "linearised projections this step took", "", "count", "Definition 5"),
+    Column("constrained.projections", "n_P", "linearised projections this step took", "", "count", PLACES["θ†"]),
     Column("constrained.overlap", "u·u′", "overlap of the top eigenvector with the previous one", "", "|u_t·u_{t−1}|", "eos"),
-    Column("stage", "stage", "stage of the cycle, 1 to 4", "", "1 y>0, |x| small · 2 y>0, |x| grows · 3 |x|>δ · 4 y<0",
+    Column("audit.age", "t−t_a", "steps since the top eigenvalues were last looked for from random vectors, on every trajectory", "steps",
+           "t − t_a; 0 where the Hessian is formed", "eos"),
+    Column("stage", "stage", "stage of the cycle, 1 to 4", "", "1 y≤0, |x|≤δ · 2 y>0, |x|≤δ · 3 y>0, |x|>δ · 4 y≤0, |x|>δ",
            "Section 4.1"),
 )
 
 ASSUMPTIONS = (
-    Column("assumption.rho3", "ρ3", "size of the third derivative at θ†, from below", "",
-           "max ‖∇³L(v,v)‖ over ‖v‖ = 1, by power iteration from u", "Appendix E"),
-    Column("assumption.rho4", "ρ4", "size of the fourth derivative at θ†, from below", "",
-           "max ‖∇⁴L(v,v,v)‖ over ‖v‖ = 1, by power iteration from u", "Appendix E"),
-    Column("assumption.stabilization", "‖∇S⊥‖/ρ3", "strength of self-stabilization against the third derivative", "",
-           "‖∇S⊥‖/ρ3", "Appendix E"),
-    Column("assumption.quartic", "ρ4/(ηρ3²)", "fourth derivative against the third", "", "ρ4/(ηρ3²)", "Appendix E"),
-    Column("assumption.cubic_displacement", "ρ3(v⊥)", "third derivative along the displacement v = θ−θ† without its u part", "",
-           "‖∇³L(v⊥,v⊥)‖/(ρ3‖v⊥‖²)", "Appendix E"),
-    Column("assumption.cubic_gradient", "ρ3(g⊥)", "third derivative along the gradient g = ∇L(θ†) without its u part", "",
-           "‖∇³L(g⊥,g⊥)‖/(ρ3‖g⊥‖²)", "Appendix E"),
+    Column("assumption.rho3", "ρ3", "lower bound on the size of the third derivative at θ†", "",
+           "max ‖∇³L(v,v)‖ met over ‖v‖ = 1, by power iteration from several starts: a lower bound", PLACES["ρ3"]),
+    Column("assumption.rho4", "ρ4", "lower bound on the size of the fourth derivative at θ†", "",
+           "max ‖∇⁴L(v,v,v)‖ met over ‖v‖ = 1, by power iteration from several starts: a lower bound", PLACES["ρ4"]),
+    Column("assumption.stabilization", "‖∇S⊥‖/ρ3", "strength of self-stabilization against the third derivative, ρ3 a lower bound", "",
+           "‖∇S⊥‖/ρ3", PLACES["‖∇S⊥‖/ρ3"]),
+    Column("assumption.quartic", "ρ4/(ηρ3²)", "fourth derivative against the third, both lower bounds", "", "ρ4/(ηρ3²)",
+           PLACES["ρ4/(ηρ3²)"]),
+    Column("assumption.cubic_displacement", "ρ3(v⊥)", "third derivative along v = θ−θ† without its u part, ρ3 a lower bound", "",
+           "‖∇³L(v⊥,v⊥)‖/(ρ3‖v⊥‖²)", PLACES["v⊥"]),
+    Column("assumption.cubic_gradient", "ρ3(g⊥)", "third derivative along g = ∇L(θ†) without its u part, ρ3 a lower bound", "",
+           "‖∇³L(g⊥,g⊥)‖/(ρ3‖g⊥‖²)", PLACES["g⊥"]),
     Column("assumption.quadratic_displacement", "ρ2(v⊥)", "curvature along the displacement v = θ−θ† without its u part", "",
-           "|∇²L(v⊥,v⊥)|/((2/η)‖v⊥‖²)", "Appendix E"),
+           "|∇²L(v⊥,v⊥)|/((2/η)‖v⊥‖²)", PLACES["v⊥"]),
 )
 
 FOURTHS = Column("cost.fourth_derivatives", "n_4", "fourth-derivative contractions since the last row", "", "count", "eos")
-
-FLOW = (
-    Column("flow.loss", "L(θ_GF)", "training loss of gradient flow", "", "L of θ' = −∇L(θ)", "Section 5"),
-    Column("flow.sharpness", "S(θ_GF)", "sharpness of gradient flow", "", "λ1(∇²L) on the flow", "Section 5"),
-    Column("flow.distance", "‖θ_GF−θ†‖", "distance of gradient flow to the constrained trajectory", "", "‖θ_GF − θ†_t‖",
-           "Section 5"),
-)
 
 ACCURACY = (
     Column("train.accuracy", "acc", "share of the training examples answered right", "", "mean of 1[answer = y]", "Figure 6"),
@@ -122,9 +123,9 @@ COST = (
 )
 
 PREDICTION_WORDS = {
-    "generalized": ("generalized prediction", "Appendix F"),
-    "transported": ("cubic prediction, transported", "Definition 7"),
-    "code": ("cubic prediction, authors' code form", "Section 5"),
+    "generalized": ("generalized prediction", PLACES["F"]),
+    "transported": ("cubic prediction, transported", PLACES["transported"]),
+    "code": ("cubic prediction, authors' code form", "authors' code"),
     "full_cubic": ("prediction with all of the cubic term", "eos"),
 }
 
@@ -142,15 +143,17 @@ THEOREM = (
 LANDSCAPE = (
     Column("landscape.ratio", "ηF(δ)/δ²", "loss along u against the quadratic: under 1 sub-quadratic, over 1 super-quadratic", "",
            "η(F(δ)+F(−δ))/2δ²", "Appendix F"),
-    Column("landscape.limit", "S∞", "sharpness at which the oscillation is predicted to settle", "",
+    Column("landscape.limit", "S∞", "sharpness at which the oscillation is predicted to settle, by the paper", "",
            "2/η + F''(δ) − F'(δ)/δ, F its even part", "Appendix F"),
+    Column("landscape.limit_turned", "S∞ᵤ", "the same with the turn of u along the oscillation, ε²/η more", "",
+           "2/η + F''(δ) − F'(δ)/δ + δ²βη/2", "Appendix F; derived here"),
 )
 
 UNROLLED = (
-    Column("unrolled.x", "x⋆", "prediction summed from β: oscillation", "", "x⋆ ← −(1+ηy⋆)x⋆", "(5)"),
-    Column("unrolled.y", "y⋆", "prediction summed from β: change of sharpness", "", "y⋆ = η Σ_s β_{s→t}(δ_s² − x⋆_s²)/2", "(5)"),
-    Column("unrolled.beta", "β_{s→t}", "memory of the newest start", "", "∇S⊥_{t+1}·[∏(I−η∇²L)P⊥]∇S⊥_s", "Section 5"),
-    Column("unrolled.beta_oldest", "β_{s→t}", "memory of the oldest start followed", "", "∇S⊥_{t+1}·[∏(I−η∇²L)P⊥]∇S⊥_s", "Section 5"),
+    Column("unrolled.x", "x⋆", "prediction summed from β: oscillation", "", "x⋆ ← −(1+ηy⋆)x⋆", PLACES["y⋆"]),
+    Column("unrolled.y", "y⋆", "prediction summed from β: change of sharpness", "", "y⋆ = η Σ_s β_{s→t}(δ_s² − x⋆_s²)/2", PLACES["y⋆"]),
+    Column("unrolled.beta", "β_{s→t}", "memory of the newest start", "", "∇S⊥_{t+1}·[∏(I−η∇²L)P⊥]∇S⊥_s", PLACES["β_{s→t}"]),
+    Column("unrolled.beta_oldest", "β_{s→t}", "memory of the oldest start followed", "", "∇S⊥_{t+1}·[∏(I−η∇²L)P⊥]∇S⊥_s", PLACES["β_{s→t}"]),
 )
 
 
@@ -165,6 +168,7 @@ def predicted(form: str) -> tuple[Column, ...]:
         Column(f"{form}.y", "y⋆", f"{words}: change of sharpness", "", "y⋆ = ∇S⊥·v⋆", source),
         Column(f"{form}.loss", "L⋆", f"{words}: training loss", "", loss, theorem),
         Column(f"{form}.sharpness", "S⋆", f"{words}: sharpness", "", sharpness, theorem),
+        Column(f"{form}.distance", "‖v⋆‖", f"{words}: distance to the constrained trajectory", "", "‖v⋆‖", source),
         Column(f"{form}.correlation", "corr", f"{words}: correlation of |x⋆| with |x| since the last anchor", "",
                "corr(|x⋆|, |x|)", "eos"),
         Column(f"{form}.horizon", "h", f"{words}: steps since the last anchor until it left its tolerance", "steps",
@@ -173,10 +177,26 @@ def predicted(form: str) -> tuple[Column, ...]:
     )
 
 
+FLOW_STARTS = {"constrained": ("θ†_0", "θ(0) = θ†_0"), "descent": ("gradient descent's θ at the edge", "θ(0) = θ there")}
+"""Where gradient flow starts by `tracking.flow_start`, in words and in a formula."""
+
+
+def flow(start: str) -> tuple[Column, ...]:
+    """The columns of gradient flow, which starts at θ†_0 or at gradient descent's θ."""
+    words, formula = FLOW_STARTS[start]
+    return (
+        Column("flow.loss", "L(θ_GF)", f"training loss of gradient flow from {words}", "", f"L of θ' = −∇L(θ), {formula}",
+               PLACES["flow from θ†"]),
+        Column("flow.sharpness", "S(θ_GF)", f"sharpness of gradient flow from {words}", "", "λ1(∇²L) on the flow", PLACES["flow from θ†"]),
+        Column("flow.distance", "‖θ_GF−θ†‖", f"distance of gradient flow from {words} to the constrained trajectory", "",
+               "‖θ_GF − θ†_t‖", PLACES["flow from θ†"]),
+    )
+
+
 def eigenvalues(count: int) -> tuple[Column, ...]:
     """λ2 to λ_count of gradient descent; NaN in a row that did not follow so many."""
     return tuple(
-        Column(f"gd.lambda{k}", f"λ{k}", f"eigenvalue {k} of gradient descent", "", f"λ{k}(∇²L(θ_t))", "Section 8.2")
+        Column(f"gd.lambda{k}", f"λ{k}", f"eigenvalue {k} of gradient descent", "", f"λ{k}(∇²L(θ_t))", PLACES["several eigenvalues"])
         for k in range(2, count + 1)
     )
 
@@ -186,13 +206,13 @@ def phase(starts: int) -> tuple[Column, ...]:
     found: list[Column] = []
     for k in range(1, starts + 1):
         found += [
-            Column(f"ode{k}.x", "X", f"flow from start {k}: oscillation", "", "X' = XY", "(4)"),
-            Column(f"ode{k}.y", "Y", f"flow from start {k}: change of sharpness", "", "Y' = α − βX²/2", "(4)"),
-            Column(f"ode{k}.energy", "g", f"flow from start {k}: conserved quantity", "", "g = h(βX²/2α) + Y²/α", "Lemma 3"),
-            Column(f"map{k}.x", "x", f"map from start {k}: oscillation", "", "x ← −(1+ηy)x", "(3)"),
-            Column(f"map{k}.y", "y", f"map from start {k}: change of sharpness", "", "y ← y + η(α − βx²/2)", "(3)"),
+            Column(f"ode{k}.x", "X", f"flow from start {k}: oscillation", "", "X' = XY", PLACES["flow"]),
+            Column(f"ode{k}.y", "Y", f"flow from start {k}: change of sharpness", "", "Y' = α − βX²/2", PLACES["flow"]),
+            Column(f"ode{k}.energy", "g", f"flow from start {k}: conserved quantity", "", "g = h(βX²/2α) + Y²/α", PLACES["g"]),
+            Column(f"map{k}.x", "x", f"map from start {k}: oscillation", "", "x ← −(1+ηy)x", PLACES["map"]),
+            Column(f"map{k}.y", "y", f"map from start {k}: change of sharpness", "", "y ← y + η(α − βx²/2)", PLACES["map"]),
             Column(f"map{k}.energy", "g", f"map from start {k}: grows by about (1+2ε²) a step", "",
-                   "g = h(βx²/2α) + y²/α", "Lemma 3"),
+                   "g = h(βx²/2α) + y²/α", PLACES["g"]),
         ]
     return tuple(found)
 
@@ -223,7 +243,25 @@ def columns_for(spec: RunSpec) -> tuple[Column, ...]:
         found += LANDSCAPE
     if tracking.gauges_every:
         found += (*ASSUMPTIONS, FOURTHS)
-    return found + (FLOW if tracking.flow else ()) + COST
+    return found + (flow(tracking.flow_start) if tracking.flow else ()) + COST
+
+
+def places(columns: Sequence[Column]) -> dict[str, int]:
+    """The place of each column in a row, by its name."""
+    return {column.name: k for k, column in enumerate(columns)}
+
+
+def layout(columns: Sequence[Column]) -> str:
+    """What names a row's columns and their order in sixteen letters: rows of another layout mean something else."""
+    return sha256("\n".join(column.name for column in columns).encode()).hexdigest()[:16]
+
+
+def arranged(rows: np.ndarray, given: Mapping[str, int], wanted: Mapping[str, int]) -> np.ndarray:
+    """Rows (rows, columns) of one layout in another, by name: NaN where the first has no such column."""
+    block = np.full((len(rows), len(wanted)), np.nan)
+    both = [name for name in wanted if name in given]
+    block[:, [wanted[name] for name in both]] = rows[:, [given[name] for name in both]]
+    return block
 
 
 def meets_threshold(column: str) -> bool:

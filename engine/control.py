@@ -5,8 +5,10 @@ boundary, and answers with an event that carries the command's id and the step a
 of `RUN/events.jsonl`. Both are untrusted input to whoever reads them: decoding checks every field.
 """
 
+import math
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -176,6 +178,10 @@ class Checkpointed(Event, frozen=True, kw_only=True, tag="checkpointed"):
     """The state at this step is on disk."""
 
 
+class CheckpointSkipped(Event, frozen=True, kw_only=True, tag="checkpoint_skipped"):
+    """A checkpoint could not be gone on from; the one before was tried."""
+
+
 class Refused(Event, frozen=True, kw_only=True, tag="refused"):
     """A command could not be carried out."""
 
@@ -189,8 +195,20 @@ class Finished(Event, frozen=True, kw_only=True, tag="finished"):
 AnyEvent = (
     Started | Forked | EdgeReached | StageChanged | Anchored | PredictionLost | AssumptionFailed | AssumptionRestored
     | EigenvalueUnstable | SpectrumGrown | EigenvectorsSwapped | EigenpairCorrected | ConstraintLost | TrackingEnded | LearningRateChanged
-    | Paused | Resumed | Checkpointed | Refused | Finished
+    | Paused | Resumed | Checkpointed | CheckpointSkipped | Refused | Finished
 )
+
+def edge_in_force(events: Iterable[AnyEvent]) -> int | None:
+    """The step at which the sharpness first reached 2/η at the η in force at the end of these events; None where it has not since η
+    changed."""
+    edge, rate = None, math.nan
+    for event in events:
+        if isinstance(event, LearningRateChanged):
+            edge, rate = edge if event.learning_rate == rate else None, event.learning_rate
+        elif isinstance(event, EdgeReached) and edge is None:
+            edge = event.step
+    return edge
+
 
 _COMMAND = msgspec.json.Decoder(AnyCommand)
 _EVENT = msgspec.json.Decoder(AnyEvent)

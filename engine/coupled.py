@@ -10,15 +10,18 @@ from two and four steps ago. Both starts are then mostly within the tolerance as
 """
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from engine import scores
 from engine import trajectories as tr
 from engine.curvature import Eigenpairs, Normals, Point, TaylorCenter, direction, taylor_center
+from engine.guards import Guards, unknown
+from engine.leaves import Earlier
 from engine.problem import Problem
 from engine.scores import Scores
 from engine.spec import PREDICTIONS
@@ -59,7 +62,7 @@ class Moving(NamedTuple):
     center: TaylorCenter
     center_bases: Array  # (2, 2, p) the top eigenvectors at the centre before, and at this one, to start the solver from
     projections: Array  # () that the centre took
-    sliding: Array  # () whether S ≤ 2/η holds the centre back, or is slack
+    sliding: Annotated[Array, Earlier(lambda leaves: np.array(True))]  # () whether S ≤ 2/η holds the centre back, or is slack
     correction: Array  # (p,) what the first guess left out
     remainder: Array  # (p,) what the tolerances left: one more step of the projection would move the centre so
     overlap: Array  # () |u_t·u_{t−1}|
@@ -68,6 +71,8 @@ class Moving(NamedTuple):
     flow: Array  # (p,); (0,) when not followed
     flow_vectors: Array  # (2, p) its top eigenvector at the last reading but one, and at the last
     flow_sharpness: Array  # ()
+    guards: Annotated[Guards, Earlier(unknown("bases"))]  # of the centre's eigenvectors
+    flow_guard: Annotated[Array, Earlier(lambda leaves: np.zeros_like(leaves["flow"]))]  # (p,) the flow's next; (0,) when not followed
     costs: Costs  # of making the centre
 
 
@@ -114,6 +119,7 @@ class OnFlow(NamedTuple):
     grad: Array  # (p,) in the number format of the curvature
     sharpness: Array
     vector: Array  # (p,) its eigenvector, `sharpened`
+    guard: Array  # (p,) the next one, so far as it is known
     hvps: Any
 
 
@@ -387,7 +393,7 @@ def _flow(problem: Problem, rules: Rules, state: Moving, here: OnFlow, spent: Co
     substeps = jnp.where(jnp.isfinite(sharpness), jnp.maximum(1, jnp.ceil(eta * sharpness)), 1).astype(int)
     changed = {
         "flow": tr.flow_step(problem, state.flow, here.grad, eta, substeps), "flow_sharpness": sharpness,
-        "flow_vectors": jnp.where(due, followed_by(state.flow_vectors, here.vector), state.flow_vectors),
+        "flow_vectors": jnp.where(due, followed_by(state.flow_vectors, here.vector), state.flow_vectors), "flow_guard": here.guard,
     }
     told = {"flow.loss": here.loss, "flow.sharpness": jnp.where(due, sharpness, jnp.nan)}
     return changed, told, spent.plus(jnp.where(due, here.hvps, 0), substeps)

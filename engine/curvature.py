@@ -19,15 +19,17 @@ the last one. The whole step in one compiled function: 27 s to compile where its
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from engine.device import require_correct_sums
 from engine.errors import UserError
 from engine.formats import jit_by_format
+from engine.leaves import Earlier
 from engine.problem import Problem
 from engine.sums import dots, norms
 
@@ -69,21 +71,27 @@ def top_eigenpairs(problem: Problem, theta: Array, start: Array, tolerance: floa
     Products are taken in θ's number format. Residuals beyond `tolerance` mean that `max_hvps` were not enough, or that the
     format cannot do better; the caller must look. Raises UserError where `start` is of another shape.
     """
+    require_correct_sums()
     if start.ndim != 2 or start.shape[1] != theta.size or not 0 < len(start) <= theta.size:
         raise UserError(f"start: an array of shape {start.shape}; expected (k, {theta.size}) with k from 1 to {theta.size}")
     return solve(problem, theta, start, tolerance, max_hvps)[0]
 
 
 def solve(
-    problem: Problem, theta: Array, start: Array, tolerance: float, max_hvps: int = 400, wanted: int | Array | None = None
+    problem: Problem, theta: Array, start: Array, tolerance: float, max_hvps: int = 400, wanted: int | Array | None = None,
+    looked: int | Array | None = None, explored: int | Array = 0,
 ) -> tuple[Eigenpairs, Array]:
     """`top_eigenpairs`, and what the Hessian makes of their vectors, (k, p).
 
-    Where fewer pairs than `start` has rows are `wanted`, the others are neither started from nor waited for, nor of any meaning.
+    Where fewer pairs than `start` has rows are `wanted`, the others are not waited for. They are started from where more rows are
+    `looked` at: what they show that is larger takes its place among the wanted; else they are of no meaning. From the least of the rows
+    looked at the basis is then grown by so many products more as are to be `explored` with.
     """
     if forms_hessian(theta):
         return _dense(problem, theta, start.shape[0])
-    return _davidson(problem, theta, start.astype(theta.dtype), tolerance, max_hvps, start.shape[0] if wanted is None else wanted)
+    wanted = start.shape[0] if wanted is None else wanted
+    looked = wanted if looked is None else looked
+    return _davidson(problem, theta, start.astype(theta.dtype), tolerance, max_hvps, wanted, looked, explored)
 
 
 def forms_hessian(theta: Array) -> bool:
@@ -108,13 +116,15 @@ class _Basis(NamedTuple):
     size: Array
     pairs: Eigenpairs
     images: Array  # (k, p) of their vectors under the Hessian
-    worst: Array  # (p,) residual of the first pair that has not converged
+    worst: Array  # (p,) residual of the first pair that has not converged, or of the last row looked at where all have
+    left: Array  # products to explore with
     converged: Array
     exhausted: Array
 
 
 def _davidson(
-    problem: Problem, theta: Array, start: Array, tolerance: float, max_hvps: int, wanted: int | Array
+    problem: Problem, theta: Array, start: Array, tolerance: float, max_hvps: int, wanted: int | Array, looked: int | Array,
+    explored: int | Array,
 ) -> tuple[Eigenpairs, Array]:
     count, size = start.shape
     most = max(BASIS, 2 * count + 4)
@@ -131,17 +141,19 @@ def _davidson(
         row = _along_each(v, image)
         return v, w, t.at[filled].set(row).at[:, filled].set(row), left
 
-    def ritz(v: Array, w: Array, t: Array, size: Array, hvps: Array) -> _Basis:
+    def ritz(v: Array, w: Array, t: Array, size: Array, hvps: Array, left: Array) -> _Basis:
         """Rayleigh–Ritz on the first `size` rows; rows beyond get a value below every Ritz value and drop out."""
         inside = jnp.arange(len(t)) < size
-        below = -1.5 * jnp.linalg.norm(t) - 1
+        below = -1.5 * jnp.linalg.norm(t) - jnp.finfo(t.dtype).tiny
         values, coefficients = _eigh(t + jnp.diag(jnp.where(inside, 0, below)))
         vectors, images = coefficients[:count] @ v, coefficients[:count] @ w
         remainders = images - values[:count, None] * vectors
         residuals = jnp.stack(norms(*remainders)) / jnp.abs(values[0])
         missing = residuals > tolerances
         pairs = Eigenpairs(values[:count], vectors, residuals, hvps)
-        return _Basis(v, w, t, size, pairs, images, remainders[jnp.argmax(missing)], ~jnp.any(missing), jnp.array(False))
+        converged = ~jnp.any(missing)
+        worst = remainders[jnp.where(converged, jnp.maximum(looked - 1, 0), jnp.argmax(missing))]
+        return _Basis(v, w, t, size, pairs, images, worst, left, converged, jnp.array(False))
 
     def restart(basis: _Basis) -> tuple[Array, Array, Array, Array]:
         """The `keep` best Ritz vectors as a new basis; costs no product."""
@@ -152,12 +164,12 @@ def _davidson(
     def grow(basis: _Basis) -> _Basis:
         v, w, t, filled = lax.cond(basis.size == most, restart, lambda b: (b.v, b.w, b.t, b.size), basis)
         v, w, t, left = added(basis.worst, v, w, t, filled)
-        grown = ritz(v, w, t, filled + 1, basis.pairs.hvps + 1)
+        grown = ritz(v, w, t, filled + 1, basis.pairs.hvps + 1, basis.left - basis.converged)
         return grown._replace(exhausted=left < 10 * jnp.finfo(theta.dtype).eps)  # rounding alone: nothing new to add
 
     def unfinished(basis: _Basis) -> Array:
         finite = jnp.all(jnp.isfinite(basis.pairs.values))
-        return ~basis.converged & ~basis.exhausted & (basis.pairs.hvps < max_hvps) & finite
+        return (~basis.converged | (basis.left > 0)) & ~basis.exhausted & (basis.pairs.hvps < max_hvps) & finite
 
     def onward() -> tuple[Eigenpairs, Array]:
         v, w = (jnp.zeros((most, size), theta.dtype).at[:count].set(rows) for rows in (begun.v, begun.w))
@@ -165,14 +177,14 @@ def _davidson(
         ended = lax.while_loop(unfinished, grow, begun._replace(v=v, w=w, t=t))
         return ended.pairs, ended.images
 
-    v = _orthonormal(start, wanted)
+    v = _orthonormal(start, looked)
 
     def imaged(k: Array, found: tuple[Array, Array]) -> tuple[Array, Array]:
         image = product(v[k])
         return _with_row(found[0], k, image), _with_row(found[1], k, _along_each(v, image))
 
-    w, t = lax.fori_loop(0, wanted, imaged, (jnp.zeros_like(v), jnp.zeros((count, count), theta.dtype)))
-    begun = ritz(v, w, t, jnp.asarray(wanted), jnp.asarray(wanted))
+    w, t = lax.fori_loop(0, looked, imaged, (jnp.zeros_like(v), jnp.zeros((count, count), theta.dtype)))
+    begun = ritz(v, w, t, jnp.asarray(looked), jnp.asarray(looked), jnp.asarray(explored))
     return lax.cond(unfinished(begun), onward, lambda: (begun.pairs, begun.images))
 
 
@@ -282,16 +294,20 @@ def sharpness_at(problem: Problem, theta: Array, start: Array, tolerance: float,
 
 
 def solve_at(
-    problem: Problem, theta: Array, start: Array, tolerance: float, curvature_dtype: str, wanted: int | None = None
+    problem: Problem, theta: Array, start: Array, tolerance: float, curvature_dtype: str, wanted: int | None = None,
+    looked: int | None = None, explored: int = 0,
 ) -> tuple[Eigenpairs, Array]:
-    """`solve` in `curvature_dtype`, compiled once for each number of pairs."""
-    count = start.shape[0] if wanted is None else wanted
-    return _solve_at(problem, theta.astype(curvature_dtype), start.astype(curvature_dtype), tolerance, count)
+    """`solve` in `curvature_dtype`, compiled once for each number of rows."""
+    wanted = start.shape[0] if wanted is None else wanted
+    looked = wanted if looked is None else looked
+    return _solve_at(problem, theta.astype(curvature_dtype), start.astype(curvature_dtype), tolerance, wanted, looked, explored)
 
 
 @jit_by_format
-def _solve_at(problem: Problem, theta: Array, start: Array, tolerance: float, wanted: int) -> tuple[Eigenpairs, Array]:
-    return solve(problem, theta, start, tolerance, wanted=wanted)
+def _solve_at(
+    problem: Problem, theta: Array, start: Array, tolerance: float, wanted: int, looked: int, explored: int
+) -> tuple[Eigenpairs, Array]:
+    return solve(problem, theta, start, tolerance, wanted=wanted, looked=looked, explored=explored)
 
 
 def grad_sharpness(problem: Problem, theta: Array, u: Array, curvature_dtype: str) -> Array:
@@ -345,7 +361,7 @@ def _arguments(point: Point) -> tuple[Array, Array]:
 def _contractions(problem: Problem, theta: Array, u: Array, w: Array, curvature_dtype: str) -> tuple[Array, Array]:
     """∇³L(u,u) and ∇³L(u,w): what they share, the gradient and its tangent along u, is computed once."""
     at = theta.astype(curvature_dtype)
-    return tuple(problem.derivative(at, 3, u, vector).astype(theta.dtype) for vector in (u, w))
+    return problem.derivative(at, 3, u, u).astype(theta.dtype), problem.derivative(at, 3, u, w).astype(theta.dtype)
 
 
 class Direction(NamedTuple):
@@ -377,7 +393,7 @@ class TaylorCenter(NamedTuple):
     top_eigenvector: Array  # (p,) u, its sign kept from step to step
     grad_sharpness: Array  # (p,) ∇S
     grad_sharpness_perp: Array  # (p,) ∇S⊥ = ∇S − u(u·∇S)
-    tilt: Array  # (p,) ∇(u·∇L) − Su, the part of that normal of M that is not along u
+    tilt: Annotated[Array, Earlier(lambda leaves: np.zeros_like(leaves["theta"]))]  # (p,) ∇(u·∇L) − Su
     alpha: Array  # () −∇L·∇S
     beta: Array  # () ‖∇S⊥‖²
     skew: Array  # () ∇S·u

@@ -3,23 +3,14 @@
 import ctypes
 import os
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import platformdirs
 
-from engine import compiled
-
-# On CPUs, jaxlib 0.10 and 0.11 fuse float32 sums into YNNPACK calls that race: about one gradient in 300 comes back wrong in
-# the third digit, some by 30 orders of magnitude. Without those fusions 4,000 of 4,000 were the same to the bit. Two programs that
-# show it every time are in tests/test_formats.py. `formats` switches what is right on again.
-SAFE_FUSIONS = "--xla_cpu_experimental_ynn_fusion_type="
-KNOWS_THE_FLAG = (0, 13)
-"""jaxlib from which a flag may be gone; an unknown flag would end the process."""
-
-MEMORY_FIRST = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
-"""On CPUs, XLA orders what it computes for concurrency: what is computed again is then computed early, and kept after all."""
-
+from engine import compiled, flags
+from engine.errors import UserError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's mallopt."""
@@ -37,11 +28,6 @@ def keep_memory() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
-def jaxlib_release() -> tuple[int, ...]:
-    """jaxlib's version, as (major, minor)."""
-    return tuple(int(part) for part in version("jaxlib").split(".")[:2])
-
-
 def version_of(package: str) -> str:
     """The version of an installed package, else `not installed`."""
     try:
@@ -50,33 +36,48 @@ def version_of(package: str) -> str:
         return "not installed"
 
 
-def correct_sums() -> None:
-    """Switch the racing fusions off. Only before jax's first computation."""
-    _set_unless_given(SAFE_FUSIONS)
+def require_correct_sums(instead: str = "") -> None:
+    """Raise UserError where sums would be wrong in this process, with the sentence that mends it; `instead` is another way out.
+
+    Every function that computes for a script calls it.
+    """
+    if flags.is_early(flags.SAFE_FUSIONS) or flags.jaxlib_release() >= flags.KNOWS_THE_FLAG or sums_are_right():
+        return
+    jaxlib = f"jaxlib {version_of('jaxlib')}"
+    if flags.names_file():
+        raise UserError(f"XLA_FLAGS: a file of flags, and {jaxlib} adds up wrong on a CPU without {flags.SAFE_FUSIONS}; write it there")
+    if (asked := flags.given(flags.SAFE_FUSIONS)) not in ("", flags.SAFE_FUSIONS):
+        raise UserError(f"XLA_FLAGS: has {asked}, with which {jaxlib} adds up wrong on a CPU; leave that out")
+    raise UserError(
+        f"jax has begun in this process before eos, and {jaxlib} would add up wrong on this CPU: write `import engine` before jax's first "
+        f"computation, and start Python or the notebook's kernel anew{instead}"
+    )
 
 
-def spare_memory() -> None:
-    """Have XLA order what it computes for memory first. Only before jax's first computation."""
-    _set_unless_given(MEMORY_FIRST)
+@cache
+def sums_are_right() -> bool:
+    """Whether a sum is left to XLA's own code, by what it is compiled to: what XLA_FLAGS says may have come too late. Starts the device."""
+    import jax
 
-
-def _set_unless_given(setting: str) -> None:
-    """Add `--flag=value` to XLA_FLAGS, which jax reads once, where this jaxlib knows the flag and it is not set there."""
-    flags = os.environ.get("XLA_FLAGS", "")
-    if jaxlib_release() < KNOWS_THE_FLAG and setting.strip("-").partition("=")[0] not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} {setting}".strip()
+    many = jax.ShapeDtypeStruct((1 << 21,), "float32")
+    return "ynn_fusion" not in (jax.jit(lambda numbers: numbers.sum()).lower(many).compile().as_text() or "")
 
 
 def configure(sparing: bool = False) -> None:
     """float64 where asked, exact products, correct sums, compiled code kept on disk. Before the first computation.
 
     `sparing` puts memory first; a run that rematerializes wants it, and the processes of a group, which all are to compute alike.
+    Raises UserError where jax has begun and its sums would be wrong.
     """
     if sys.platform == "linux":
         keep_memory()
-    correct_sums()
+    flags.correct_sums()
     if sparing:
-        spare_memory()
+        flags.spare_memory()
+        if flags.has_begun() and flags.jaxlib_release() < flags.KNOWS_THE_FLAG and not flags.given(flags.MEMORY_FIRST):
+            print("jax has begun before eos: memory is not put first, so this may need more of it", file=sys.stderr)
+    if flags.has_begun():
+        require_correct_sums()
 
     import jax  # after XLA_FLAGS: they are read once
 

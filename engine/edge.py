@@ -6,13 +6,14 @@ predictions anew, and tells what happened. A stretch ends where one of these is 
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from msgspec.structs import replace
 
-from engine import assumptions, control, coupled, landscape, readings, scores, spectrum, stretch, theory, unrolled
+from engine import assumptions, control, coupled, guards, landscape, readings, scores, spectrum, stretch, theory, unrolled
 from engine import trajectories as tr
 from engine.approach import Curves, Progress, Setup, diverged, loss_goal
 from engine.control import AnyEvent
@@ -32,20 +33,18 @@ def enter(
 ) -> tuple[EdgeState | DescentState, list[AnyEvent]]:
     """The coupled state at the edge, from gradient descent's θ: θ† is its projection onto the stable set.
 
-    Gradient descent alone when the projection does not converge, with an event that says so.
+    Gradient descent alone when the projection does not converge, with events that say so.
     """
     spec, tracking = setup.spec, setup.spec.tracking
     theta = theta.astype(spec.precision.edge)
-    nothing = jnp.zeros_like(theta)
+    nothing, (basis, known, hvps) = jnp.zeros_like(theta), _all_around(setup, theta, clock.step, basis)
     center, tried = _afresh(setup, theta, basis[:2], nothing, clock.learning_rate)
     if not tried.usable:
-        text = (
-            f"the projection onto S ≤ 2/η did not converge at step {clock.step}: the sharpness is "
-            f"{float(center.sharpness) * clock.learning_rate / 2:.3f} × 2/η there; gradient descent goes on"
-        )
-        return DescentState(clock, clock.step, theta, jnp.stack([basis] * 4), 0), [control.ConstraintLost(step=clock.step, text=text)]
+        alone = DescentState(clock, clock.step, theta, jnp.stack([basis] * 4), 0, known)
+        return alone, _without_center(setup, theta, clock, basis)
     v, eta = theta - center.theta, clock.learning_rate
     total = unrolled.begin(center, v, tracking.beta_every, tracking.beta_window) if tracking.beta_every else unrolled.absent()
+    flow_theta, flow_u = (theta, basis[0]) if tracking.flow_start == "descent" else (center.theta, tried.start[0])
     turn, x = coupled.turn(basis[0], center.top_eigenvector), center.top_eigenvector @ v
     moving = Moving(
         step=jnp.asarray(np.array(clock.step)), theta=theta, bases=jnp.stack([basis] * 2), turns=jnp.stack([turn] * 4),
@@ -53,15 +52,41 @@ def enter(
         correction=nothing, remainder=_remainder(center, theta, eta), sliding=tried.pushes, overlap=jnp.ones((), theta.dtype),
         predictions=tr.Predictions(*(v if form in tracking.predictions else v[:0] for form in PREDICTIONS)),
         scores=scores.fresh(clock.step),
-        flow=center.theta if tracking.flow else jnp.zeros(0, theta.dtype), flow_vectors=jnp.stack([tried.start[0]] * 2),
-        flow_sharpness=center.sharpness.astype(theta.dtype), costs=tried.costs.plus(grad_sharpness=coupled.CONTRACTIONS),
+        flow=flow_theta if tracking.flow else jnp.zeros(0, theta.dtype), flow_vectors=jnp.stack([flow_u] * 2),
+        flow_sharpness=center.sharpness.astype(theta.dtype), guards=known, flow_guard=known.vectors[0] if tracking.flow else nothing[:0],
+        costs=tried.costs.plus(hvps, grad_sharpness=coupled.CONTRACTIONS),
     )
     state = EdgeState(
         clock=clock, edge_step=clock.step, moving=moving, unrolled=total, anchor_every=anchor_every, anchor_phase=clock.step, stage=0,
-        failed=0, constraint_lost=0, unstable=0,
+        failed=0, constraint_lost=0, unstable=0, audited=-1,
     )
     text = f"the edge: sharpness reached 2/η = {2 / clock.learning_rate:.4g} at step {clock.step}; θ† starts here"
     return state, [control.EdgeReached(step=clock.step, text=text, sharpness=float(center.sharpness))]
+
+
+def _all_around(setup: Setup, theta: Array, step: int, basis: Array) -> tuple[Array, guards.Guards, Any]:
+    """The top eigenvectors at θ from those of the approach (k, p), the next ones as guards, and the products it took."""
+    seed, dtype = setup.spec.seed, setup.spec.precision.curvature
+    known = guards.begin(seed, step, theta.size, dtype)
+    if forms_hessian(theta):
+        return basis, known, 0
+    fresh = guards.fresh_rows(seed, step, theta.size, dtype)
+    pairs, _, known = guards.look(setup.problem, theta, basis, known, fresh, LOOSE_TOLERANCE, dtype, settle=True)
+    return pairs.vectors, known, pairs.hvps
+
+
+def _without_center(setup: Setup, theta: Array, clock: Clock, basis: Array) -> list[AnyEvent]:
+    """The edge where no θ† is found. The sharpness told is that of gradient descent: where the projections wandered it says nothing."""
+    dtype, (step, _, eta) = setup.spec.precision.curvature, clock
+    sharpness = float(sharpness_at(setup.problem, theta.astype(dtype), basis, LOOSE_TOLERANCE, dtype).values[0])
+    here = f" from gradient descent's θ, where the sharpness is {sharpness * eta / 2:.3f} × 2/η" if math.isfinite(sharpness) else ""
+    lost = f"the projection onto S ≤ 2/η did not converge at step {step}: it wandered{here}"
+    reached = f"the edge: sharpness reached 2/η = {2 / eta:.4g} at step {step}"
+    return [
+        control.EdgeReached(step=step, text=reached, sharpness=sharpness if math.isfinite(sharpness) else 2 / eta),
+        control.ConstraintLost(step=step, text=lost),
+        control.TrackingEnded(step=step, text="there is no θ† to follow, and no prediction; gradient descent goes on"),
+    ]
 
 
 def rehearse(setup: Setup, theta: Array, basis: Array, sharpness: float, soon: Callable[[], bool]) -> None:
@@ -72,7 +97,7 @@ def rehearse(setup: Setup, theta: Array, basis: Array, sharpness: float, soon: C
     tracking = setup.spec.tracking
     roughly = replace(
         tracking, eigen_tolerance=HOPELESS, sharpness_tolerance=HOPELESS, gradient_tolerance=HOPELESS,
-        max_eigenvalues=tracking.eigenvalues, on_second_eigenvalue="keep", rho_iterations=1,
+        max_eigenvalues=tracking.eigenvalues, on_second_eigenvalue="keep", rho_iterations=1, rho_starts=1,
     )
     seldom = replace(roughly, gauges_every=0, landscape_every=0)
     clock = Clock(0, 0.0, 2 / sharpness if sharpness > 0 else setup.spec.optimizer.learning_rate)
@@ -92,10 +117,10 @@ def advance(setup: Setup, state: EdgeState, limit: int) -> tuple[EdgeState | Des
     alone = second >= tracking.second_eigenvalue_limit and tracking.on_second_eigenvalue != "keep"
     occasional, curves = _occasional(setup, state)
     taken, read, verdict, grown = _take(setup, state, 1 if alone else min(limit, _until_due(setup, state)), alone)
-    found = readings.table(read, clock, tracking)
-    readings.begun(found, state.stage)
+    found = readings.table(read, clock, tracking, state.stage)
     count = len(found["step"])
     readings.add(found, occasional, count)
+    found["audit.age"] = _audit_age(state, found["step"])
     standing, happened = readings.events(found, Standing(state.stage, state.failed, state.constraint_lost), tracking)
     unstable, risen = spectrum.unstable(found, state.unstable)
     told += sorted([*grown, *risen, *happened], key=lambda event: event.step)
@@ -109,14 +134,18 @@ def advance(setup: Setup, state: EdgeState, limit: int) -> tuple[EdgeState | Des
     if verdict == coupled.DIVERGED:
         return following, progress._replace(outcome=diverged(moved.step))
     if verdict == coupled.UNSOLVED:
+        residual = found["next.eigen_residual"][-1]
+        size = f"relative residual {residual:.2g}" if math.isfinite(residual) else "no finite residual"
         text = (
-            f"the eigen solver did not converge at step {moved.step + 1}: relative residual {found['next.eigen_residual'][-1]:.2g} after "
+            f"the eigen solver did not converge at step {moved.step + 1}: {size} after "
             f"{found['next.hvps'][-1]:.0f} products; try curvature = \"float64\" under [precision]"
         )
         return following, progress._replace(outcome=Outcome(kind="eigensolver_failed", step=moved.step + 1, text=text))
     ended = None
     if alone:
-        ended = f"λ2 reached {tracking.second_eigenvalue_limit:g}/η at step {clock.step}: more than one direction is unstable"
+        ended = (
+            f"λ2 = {second:.3g}/η at step {clock.step}, not below {tracking.second_eigenvalue_limit:g}/η: a second direction is at the edge"
+        )
         if tracking.on_second_eigenvalue == "stop":
             return state, progress._replace(outcome=Outcome(kind="second_eigenvalue", step=clock.step, text=ended))
     elif verdict == coupled.ENDED:
@@ -125,7 +154,7 @@ def advance(setup: Setup, state: EdgeState, limit: int) -> tuple[EdgeState | Des
         text = f"{ended}; θ† and the predictions end here, gradient descent goes on"
         told.append(control.TrackingEnded(step=moved.step, text=text))
         bases = jnp.concatenate([taken.bases] * 2)
-        return DescentState(moved, state.edge_step, taken.theta, bases, unstable), progress
+        return DescentState(moved, state.edge_step, taken.theta, bases, unstable, taken.guards), progress
     following, corrected = _audit(setup, following)
     told += corrected
     return _remember(setup, state, following), progress
@@ -134,7 +163,12 @@ def advance(setup: Setup, state: EdgeState, limit: int) -> tuple[EdgeState | Des
 def descend_past(setup: Setup, state: DescentState) -> tuple[DescentState, Progress]:
     """One step of gradient descent with its eigenvalues, when θ† is no longer followed."""
     clock, eta = state.clock, state.clock.learning_rate
-    point, images, bases, events = spectrum.read(setup, state.theta, coupled.ahead_alone(state.bases), state.bases, clock)
+    start, known, measured = coupled.ahead_alone(state.bases), state.guards, None
+    if guards.due(clock.step) and not forms_hessian(state.theta):
+        dtype = setup.spec.precision.curvature
+        fresh = guards.fresh_rows(setup.spec.seed, clock.step, state.theta.size, dtype)
+        measured, known = guards.measure_around(setup.problem, state.theta, start, known, fresh, LOOSE_TOLERANCE, dtype)
+    point, images, bases, events = spectrum.read(setup, state.theta, start, state.bases, clock, measured=measured)
     values = {
         "step": clock.step, "time": clock.time, "learning_rate": eta, "gd.loss": float(point.loss),
         "gd.gradient_norm": float(jnp.linalg.norm(point.grad)), "cost.gradients": 1, "cost.grad_sharpness": 0,
@@ -144,7 +178,7 @@ def descend_past(setup: Setup, state: DescentState) -> tuple[DescentState, Progr
     unstable, risen = spectrum.unstable({name: np.array([value]) for name, value in values.items()}, state.unstable)
     following = DescentState(
         clock.after(1), state.edge_step, state.theta - eta * point.grad,
-        coupled.followed_by(bases, coupled.sharpened(point.eigen, images)), unstable,
+        coupled.followed_by(bases, coupled.sharpened(point.eigen, images)), unstable, known,
     )
     return following, Progress([setup.row(values)], [*events, *risen], loss_goal(setup.spec, values["gd.loss"], clock.step))
 
@@ -204,10 +238,16 @@ def _take(setup: Setup, state: EdgeState, limit: int, alone: bool) -> tuple[Movi
     plan = Plan(spec.tracking.predictions, spec.precision.curvature, most)
     rules = _rules(setup, state.clock.learning_rate, state.edge_step)
     if not forms_hessian(state.theta):
-        begun = None if alone else stretch.begin(problem, plan, rules, moving)
-        point, images, bases, events = spectrum.read(setup, moving.theta, coupled.ahead(moving), moving.bases, state.clock)
+        audited = _audit_is_due(setup, state)
+        around = audited or guards.due(state.clock.step)
+        others = _known(moving) if around else None
+        if audited:
+            moving, others = _audit_beside(setup, state, moving, others)
+        fresh = guards.fresh_rows(spec.seed, state.clock.step, state.theta.size, plan.curvature) if around else None
+        begun = None if alone else stretch.begin(problem, plan, rules, moving, fresh)
+        point, images, bases, events = spectrum.read(setup, moving.theta, coupled.ahead(moving), moving.bases, state.clock, others)
         moving = moving._replace(bases=bases)
-        moved, read, verdict = stretch.one(problem, plan, rules, moving, (point, images), begun)
+        moved, read, verdict = stretch.one(problem, plan, rules, moving, (point, images), begun, around)
         found = int(verdict)
         return moving if found >= coupled.GROW else moved, read, found, events
     moved, read, found = stretch.advance(problem, plan, rules, moving, limit, alone)
@@ -220,6 +260,12 @@ def _take(setup: Setup, state: EdgeState, limit: int, alone: bool) -> tuple[Movi
     grown = state._replace(moving=moving._replace(bases=bases))
     moved, read, found, more = _take(setup, grown, limit, alone)
     return moved, read, found, events + more
+
+
+def _known(moving: Moving) -> guards.Guards:
+    """The eigenvectors that are known at θ†, guards too."""
+    eigen, beyond = moving.center.eigen, moving.guards
+    return guards.Guards(jnp.concatenate([eigen.vectors, beyond.vectors]), jnp.concatenate([eigen.values, beyond.values]))
 
 
 def _until_due(setup: Setup, state: EdgeState) -> int:
@@ -250,11 +296,43 @@ def _audit_every(setup: Setup, state: EdgeState) -> int:
     return 0 if forms_hessian(state.theta) else setup.spec.tracking.audit_every
 
 
+def _audit_age(state: EdgeState, steps: np.ndarray) -> np.ndarray:
+    """Steps since the last audit: 0 where the Hessian is formed, which shows every eigenvalue; NaN before the first."""
+    if forms_hessian(state.theta):
+        return np.zeros_like(steps)
+    return steps - state.audited if state.audited >= 0 else np.full_like(steps, np.nan)
+
+
+def _audit_is_due(setup: Setup, state: EdgeState) -> bool:
+    every = _audit_every(setup, state)
+    return bool(every) and state.clock.step % every == 0
+
+
+def _audit_beside(setup: Setup, state: EdgeState, moving: Moving, others: guards.Guards | None) -> tuple[Moving, guards.Guards | None]:
+    """The audits of gradient descent and of the flow, before their step: what random starts find there is looked at in it.
+
+    That of gradient descent joins what `others` know, and that of the flow becomes its guard.
+    """
+    dtype, seed, step, size = setup.spec.precision.curvature, setup.spec.seed, state.clock.step, moving.theta.size
+    there = sharpness_at(setup.problem, moving.theta, random_start(seed, step, moving.bases.shape[1], size, dtype), LOOSE_TOLERANCE, dtype)
+    spent = moving.costs.plus(there.hvps)
+    if others is not None:
+        others = guards.Guards(jnp.concatenate([others.vectors, there.vectors]), jnp.concatenate([others.values, there.values]))
+    if moving.flow.size:
+        start = random_start(seed, step, len(moving.center.eigen.values), size, dtype)
+        on_flow = sharpness_at(setup.problem, moving.flow, start, LOOSE_TOLERANCE, dtype)
+        seen = guards.orthonormal(jnp.stack([moving.flow_vectors[1], moving.flow_guard]))[:1]
+        moving = moving._replace(flow_guard=guards.unseen(seen, on_flow.vectors, on_flow.values)[0])
+        spent = spent.plus(on_flow.hvps)
+    return moving._replace(costs=spent), others
+
+
 def _audit(setup: Setup, state: EdgeState) -> tuple[EdgeState, list[AnyEvent]]:
-    """Every so many steps, look for a larger eigenvalue from a fresh random start; a Ritz value is never too large."""
-    every, dtype, clock, center = _audit_every(setup, state), setup.spec.precision.curvature, state.clock, state.center
-    if not every or clock.step % every:
+    """Every so many steps, look for a larger eigenvalue at θ† from a fresh random start; a Ritz value is never too large."""
+    dtype, clock, center = setup.spec.precision.curvature, state.clock, state.center
+    if not _audit_is_due(setup, state):
         return state, []
+    state = state._replace(audited=clock.step)
     start = random_start(setup.spec.seed, clock.step, len(center.eigen.values), center.theta.size, dtype)
     found = sharpness_at(setup.problem, center.theta.astype(dtype), start, LOOSE_TOLERANCE, dtype)
     moving = state.moving
@@ -296,7 +374,7 @@ def _memory(state: EdgeState) -> dict[str, float]:
 
 
 def _landscape(setup: Setup, state: EdgeState) -> tuple[dict[str, float], Curves]:
-    """The loss along u about this centre, as two numbers and as curves, that in the plane of u and ∇S⊥, and the β at hand; nothing where
+    """The loss along u about this centre, as three numbers and as curves, that in the plane of u and ∇S⊥, and the β at hand; nothing where
     δ is undefined.
     """
     eta, step, delta = state.clock.learning_rate, state.clock.step, theory.delta(float(state.center.alpha), float(state.center.beta))
@@ -309,7 +387,8 @@ def _landscape(setup: Setup, state: EdgeState) -> tuple[dict[str, float], Curves
         "plane_x": plane.x, "plane_y": plane.y, "plane": plane.rise,
         "beta_starts": state.unrolled.starts, "beta": state.unrolled.betas,
     }
-    return {"landscape.ratio": found.ratio, "landscape.limit": found.limit}, ((step, curves),)
+    values = {"landscape.ratio": found.ratio, "landscape.limit": found.limit, "landscape.limit_turned": found.limit_turned}
+    return values, ((step, curves),)
 
 
 def _anchor_if_due(setup: Setup, state: EdgeState) -> tuple[EdgeState, list[AnyEvent]]:

@@ -2,19 +2,24 @@
 
 import math
 import threading
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
-from engine import approach, control, edge, portrait, training
+from engine import approach, control, edge, loss_identity, portrait, training
 from engine.approach import Progress
+from engine.columns import Column, arranged, columns_for, places
 from engine.control import AnyEvent
+from engine.leaves import pack, shapes, unpack
+from engine.loss_identity import Identity
+from engine.narrative import percent
 from engine.portrait import PortraitState
 from engine.problem import build
 from engine.spec import Phase, RunSpec
-from engine.states import ApproachState, Clock, DescentState, EdgeState, pack, unpack
-from engine.store import Outcome
+from engine.states import ApproachState, Clock, DescentState, EdgeState
+from engine.store import IDENTITY, Outcome
 from engine.training import TrainingState
 
 AnyState = ApproachState | EdgeState | DescentState | TrainingState | PortraitState
@@ -24,11 +29,16 @@ PHASES: dict[str, type] = {
 }
 
 
+Standing = tuple[AnyState, int, int]
+"""What a step changes: the state, `anchor_every` and `raised`."""
+
+
 class Experiment:
     """A run's problem and state, advanced step by step."""
 
-    def __init__(self, spec: RunSpec):
-        self.spec = spec
+    def __init__(self, spec: RunSpec, columns: Sequence[Column] = ()):
+        """`columns` are those that the run records, where it has begun already: an earlier version may have had others."""
+        self.spec, self.columns = spec, tuple(columns) or columns_for(spec)
         self.anchor_every = spec.tracking.anchor_every
         self.raised = 0
         """Raises of the learning rate that have taken effect."""
@@ -42,12 +52,12 @@ class Experiment:
             self.state = portrait.begin(spec)
             return
         if spec.tracking.mode == "sharpness":
-            self.training, theta, self.facts = training.build(spec)
+            self.training, theta, self.facts = training.build(spec, self.columns)
             self.setup = self.training.setup
             self.state = training.begin(self.training, theta)
             return
         problem, theta, self.facts = build(spec)
-        self.setup = approach.setup(spec, problem)
+        self.setup = approach.setup(spec, problem, self.columns)
         clock = Clock(0, 0.0, spec.optimizer.learning_rate)
         self.state = approach.begin(self.setup, theta.astype(spec.precision.approach), clock)
 
@@ -85,10 +95,11 @@ class Experiment:
         if isinstance(state, PortraitState):
             self.state, rows = portrait.advance(self.spec, state, limit)
             finite = np.isfinite(rows).all(axis=1)
+            own = arranged(rows, places(portrait.read(self.spec)), places(self.columns))
             if not finite.all():
                 first = int(np.argmin(finite))
-                return Progress([*rows[:first]], [], approach.diverged(int(rows[first, 0])))
-            return Progress([*rows], [])
+                return Progress([*own[:first]], [], portrait.left(int(rows[first, 0])))
+            return Progress([*own], [])
         if isinstance(state, EdgeState):
             self.state, progress = edge.advance(self.setup, state, limit)
             return progress
@@ -134,12 +145,15 @@ class Experiment:
             left = min(left, self.edge_step + budget.edge_steps - self.clock.step)
         return max(left, 0)
 
-    def budget_outcome(self) -> Outcome:
-        """The outcome when no steps are left."""
-        step = self.clock.step
+    def budget_outcome(self, edge: int | None = None) -> Outcome:
+        """The outcome when no steps are left; `edge` is the step of the last edge at another η, before the present approach."""
+        step, eta = self.clock.step, self.clock.learning_rate
         if isinstance(self.state, ApproachState):
-            peak = self.state.sharpness * self.clock.learning_rate / 2
-            where = f": the sharpness is at {peak:.0%} of 2/η" if math.isfinite(peak) else ""
+            share, at = self.state.sharpness * eta / 2, self.state.checked_clock.step
+            where = f": the sharpness is at {percent(share)} of 2/η at step {at}" if math.isfinite(share) else ""
+            if edge is not None:
+                text = f"completed {step} steps; the edge was reached at step {edge}, and not again at η = {eta:g}{where}"
+                return Outcome(kind="completed", step=step, text=text)
             text = f"edge never reached in {step} steps{where}; try a larger learning rate or more steps"
             return Outcome(kind="edge_never_reached", step=step, text=text)
         return Outcome(kind="completed", step=step, text=f"completed {step} steps")
@@ -161,6 +175,8 @@ class Experiment:
         clock = Clock(step, self.clock.time, eta)
         text = f"η is {eta:g} from step {step}: the threshold 2/η moved to {2 / eta:.4g}"
         if isinstance(state, TrainingState):
+            if eta != state.clock.learning_rate:  # what was below or at the last threshold may come to be above the new one: its edge
+                state = state._replace(edge_step=-1, below=int(state.below or state.edge_step >= 0))
             self.state = state._replace(clock=clock)
             return control.LearningRateChanged(step=step, text=text, answers=answers, learning_rate=eta)
         begun = approach.begin(self.setup, state.theta, clock)
@@ -189,11 +205,53 @@ class Experiment:
         kept = {"phase": np.array(self.phase), "anchor_every": np.array(self.anchor_every), "raised": np.array(self.raised)}
         return kept | pack(self.state, "state.")
 
+    @property
+    def standing(self) -> Standing:
+        """Where the run stands, to be put back there."""
+        return self.state, self.anchor_every, self.raised
+
+    def put_back(self, standing: Standing) -> None:
+        """Stand there again."""
+        self.state, self.anchor_every, self.raised = standing
+
+    def identify(self) -> Identity | None:
+        """Numbers at this θ that another loss would change; None in a phase portrait, which has none."""
+        if isinstance(self.state, PortraitState):
+            return None
+        return loss_identity.identify(self.setup, self.state, self.training if isinstance(self.state, TrainingState) else None)
+
+    def identified(self) -> dict[str, np.ndarray]:
+        """The same as leaves of a checkpoint."""
+        numbers = self.identify()
+        return {} if numbers is None else pack(numbers, IDENTITY)
+
+    def difference(self, leaves: Mapping[str, np.ndarray]) -> str:
+        """How the loss differs from that of a checkpoint just restored, in words. Empty where it does not, or where the checkpoint, of an
+        earlier version, has nothing to compare.
+        """
+        if isinstance(self.state, PortraitState) or not any(path.startswith(IDENTITY) for path in leaves):
+            return ""
+        then, now = loss_identity.checked(leaves), self.identify()
+        assert now is not None
+        return loss_identity.difference(then, now, self.state.theta)
+
     def restore(self, leaves: dict[str, np.ndarray]) -> None:
         """Go on from a snapshot. Raises KeyError, ValueError, TypeError or OverflowError when it is none of this specification."""
-        kind = PHASES[str(leaves["phase"])]
+        kind = PHASES.get(str(leaves["phase"]))
+        if kind is None or self._family(kind) is not self._family(type(self.state)):
+            raise ValueError(f"it is of the phase {str(leaves['phase'])[:40]!a}, which this specification does not come to")
         self.anchor_every, self.raised = int(leaves["anchor_every"]), int(leaves["raised"])
-        restored = unpack(kind, leaves, "state.")
+        restored: AnyState = unpack(kind, leaves, "state.")
         if not isinstance(restored, PortraitState) and restored.theta.shape != self.state.theta.shape:  # type: ignore[union-attr]
             raise ValueError(f"θ has {restored.theta.size} numbers, the problem {self.state.theta.size}")  # type: ignore[union-attr]
+        if type(restored) is type(self.state):  # rows as long as here; how many there are may differ
+            here = shapes(self.state, "state.")
+            for path, shape in shapes(restored, "state.").items():
+                if (len(shape), shape[-1:]) != (len(here[path]), here[path][-1:]):
+                    raise ValueError(f"{path} is of shape {shape}, which does not go with {here[path]}")
         self.state = restored
+
+    @staticmethod
+    def _family(kind: type) -> type:
+        """Whichever phases one specification comes to."""
+        return kind if kind in (TrainingState, PortraitState) else EdgeState

@@ -17,7 +17,7 @@ import numpy as np
 
 from engine import control, launch
 from engine.aside import Aside
-from engine.control import AnyEvent, EdgeReached
+from engine.control import AnyEvent, EdgeReached, LearningRateChanged
 from engine.ending import STOPPING
 from engine.narrative import sentence
 from engine.printed import harmless
@@ -51,24 +51,31 @@ class Followed:
         self.gone = False
         """The engine process has ended, however it did."""
         self._readings = run.spec.tracking.mode == "sharpness"
+        self._since = 0
+        """The step from which on η has been what it is."""
         self._rows, self._journal = RowTail(run), EventTail(run)
         self._note(self._journal.poll())  # of an earlier engine, not to be told again
 
     def poll(self) -> tuple[State, list[AnyEvent]]:
         """What is new: the state, and the events since the last call."""
         self.gone = self.gone or has_ended(self.pid)  # before the rest is read: then that is all there is
-        rows = self._rows.poll()
+        rows, events = self._rows.poll(), self._note(self._journal.poll())
+        if any(isinstance(event, LearningRateChanged) for event in events):
+            self.row = {}  # what was read before says nothing of the new threshold
         for column, k in self.run.index.items():
-            values = rows[:, k]
+            values = rows[rows[:, 0] >= self._since, k]
             if column == "gd.midpoint_sharpness" or self._readings:  # measured only now and then
                 values = values[np.isfinite(values)]
             if len(values):
                 self.row[column] = float(values[-1])
-        return self.run.state(), self._note(self._journal.poll())
+        return self.run.state(), events
 
     def _note(self, events: list[AnyEvent]) -> list[AnyEvent]:
-        edges = [event.step for event in events if isinstance(event, EdgeReached)]
-        self.edge_step = edges[-1] if edges else self.edge_step
+        for event in events:
+            if isinstance(event, LearningRateChanged):
+                self._since, self.edge_step = event.step, None
+            elif isinstance(event, EdgeReached):
+                self.edge_step = event.step
         return events
 
     def steps_in_all(self) -> int:

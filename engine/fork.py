@@ -1,6 +1,7 @@
 """A fork: a new run that goes on from a checkpoint of another, with another learning rate or other settings. Without jax.
 
-The new directory holds everything its engine needs: the checkpoint, the rows and the events up to it. A learning rate is
+The new directory holds everything its engine needs: the checkpoint, the rows and the events up to it. It is a new run and records
+today's columns: rows of an earlier version are brought over by name, with NaN where a column was not recorded. A learning rate is
 changed by the command that changes that of any run, left in the inbox before the engine starts.
 """
 
@@ -14,10 +15,12 @@ from typing import Any
 import numpy as np
 
 from engine import control, store, trust
+from engine.columns import arranged
 from engine.errors import UserError
 from engine.launch import LIVE
-from engine.spec import Phase, RunSpec, fields_of, with_overrides
+from engine.spec import Phase, RunSpec, Toy, fields_of, with_overrides
 from engine.store import Run
+from engine.untrusted import read_arrays
 
 LEARNING_RATE = "optimizer.learning_rate"
 FREE = (
@@ -29,7 +32,7 @@ FREE = (
 """Fields that a checkpoint does not depend on, and sections of such."""
 WORDS = ("name", "title", "shows", "takes")
 """Fields that say nothing of what is computed."""
-PASSING = (control.Finished, control.Paused, control.Resumed, control.Refused)
+PASSING = (control.Finished, control.Paused, control.Resumed, control.Refused, control.CheckpointSkipped)
 """Events of the other run's engine, not of what it computed."""
 CHUNK = 4096
 
@@ -63,14 +66,18 @@ def shared_out(run: Run) -> str:
     return f"{count} processes took the steps up to there and one takes those from there, {same}"
 
 
-def fork(run: Run, step: int, overrides: Sequence[str] = (), name: str | None = None) -> Run:
-    """A new run directory that goes on from the newest checkpoint at or before `step`, with `section.field=value` changed.
+def fork(run: Run, step: int, overrides: Sequence[str] = (), name: str | None = None, other_loss: bool = False) -> Run:
+    """A new run directory that goes on from the newest checkpoint at or before `step`, with `section.field=value` changed; with
+    `other_loss` on whatever loss there is now, though the checkpoint was of another.
 
     Raises UserError for a field that the checkpoint depends on, Untrusted where the run names code that is not trusted. No engine is
     started.
     """
     trust.need(run.path, run.spec)
     path, at = checkpoint_at(run, step)
+    leaves = _readable(run, path)
+    if other_loss:
+        leaves = {name: leaf for name, leaf in leaves.items() if not name.startswith(store.IDENTITY)}
     spec = with_overrides(run.spec, tuple(overrides))
     changed = differences(run.spec, spec)
     for field in changed:
@@ -80,12 +87,14 @@ def fork(run: Run, step: int, overrides: Sequence[str] = (), name: str | None = 
     if rate is not None and isinstance(spec.problem, Phase):
         raise UserError(f"{LEARNING_RATE}: that of a phase portrait is fixed; {_anew(run, LEARNING_RATE)}")
     _need_steps(run, spec, at, rate)
+    spec = _same_loss(run.spec, spec)
     made = store.create(spec, name)
     try:
-        shutil.copyfile(path, made.path / "checkpoints" / path.name)
+        store.save_checkpoint(made, at, store.rearranged(leaves, run, made))
         before = _copy_rows(run, made, at)
         with open(made.path / "events.jsonl", "ab") as journal:
             said = [", ".join(f"{field} = {value}" for field, value in changed.items()) or "nothing changed", shared_out(run)]
+            said += ["the loss may be another from here"] if other_loss else []
             text = "; ".join(filter(None, [f"forked from run {run.name} at its checkpoint of step {at}", *said]))
             forked = control.Forked(step=at, text=text, parent=run.name)
             for event in (*(each for each in run.events() if each.step <= at and not isinstance(each, PASSING)), forked):
@@ -98,13 +107,29 @@ def fork(run: Run, step: int, overrides: Sequence[str] = (), name: str | None = 
     return made
 
 
+def _same_loss(before: RunSpec, spec: RunSpec) -> RunSpec:
+    """The specification with the loss of the one before: that of a toy is made for its learning rate."""
+    if not isinstance(spec.problem, Toy) or spec.problem.threshold or spec.optimizer.learning_rate == before.optimizer.learning_rate:
+        return spec
+    return with_overrides(spec, (f"problem.threshold={2 / before.optimizer.learning_rate!r}",))
+
+
+def _readable(run: Run, path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a checkpoint. Raises UserError where they cannot be had, or continue other rows than the run's."""
+    leaves, name = read_arrays(path), f"run {run.name}: checkpoint {path.name}"
+    if leaves is None:
+        raise UserError(f"{name} cannot be read; give the step of an earlier one")
+    try:
+        store.refuse_foreign(leaves, run)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{name} cannot be gone on from: {error}; give the step of an earlier one") from None
+    return leaves
+
+
 def _need_steps(run: Run, spec: RunSpec, at: int, rate: float | None) -> None:
     """Refuse a fork that would end before its first step."""
     steps, edge_steps = spec.budget.steps, spec.budget.edge_steps
-    edge = None
-    for event in run.events():
-        if event.step <= at and isinstance(event, control.EdgeReached | control.LearningRateChanged):
-            edge = event.step if isinstance(event, control.EdgeReached) else None
+    edge = control.edge_in_force(event for event in run.events() if event.step <= at)
     if at >= steps:
         raise UserError(f"budget.steps: {steps}, and the checkpoint is at step {at}, so no step is left; add budget.steps={at + steps}")
     if edge_steps and edge is not None and rate is None and at >= edge + edge_steps:
@@ -132,7 +157,7 @@ def _copy_rows(run: Run, made: Run, step: int) -> float:
     rate = math.nan
     with open(made.path / "metrics.f64", "ab") as record:
         for rows in _rows_before(run, step):
-            record.write(rows.astype("<f8").tobytes())
+            record.write(arranged(rows, run.index, made.index).astype("<f8").tobytes())
             rate = float(rows[-1, run.index["learning_rate"]]) if len(rows) else rate
         record.flush()
         os.fsync(record.fileno())

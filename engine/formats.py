@@ -1,7 +1,7 @@
 """`jax.jit` that suits the number format: float64 products on a CPU are two to three times faster by the other of XLA's libraries.
 
 XLA's own float64 products run at 35 GFLOP/s on two cores, YNNPACK's at 90; float32 ones run at 180 by either, small ones faster by
-XLA's own. This program switches YNNPACK off, whose sums are wrong now and then (`device.correct_sums`). Switched on again here, and for
+XLA's own. This program switches YNNPACK off, whose sums are wrong now and then (`flags.correct_sums`). Switched on again here, and for
 float64 alone, are products by themselves: no sums, and nothing fused with a product.
 """
 
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from engine.device import KNOWS_THE_FLAG, jaxlib_release
+from engine.flags import KNOWS_THE_FLAG, jaxlib_release
 
 Function = TypeVar("Function", bound=Callable)
 LONE_PRODUCTS = {

@@ -1,6 +1,8 @@
 """The assumptions of the theory as gauges: what each asks for, and when its reading is green, amber or red. Without jax.
 
-Appendix E shows eight quantities a setting; Assumption 2 is read off λ2. What "small", "Θ(1)" and "O(ε)" mean in numbers is
+Appendix E shows eight quantities a setting, in plots that are numbered 1 to 8 here: plot 1 is Assumption 1 (α > 0), plot 2 that ε is
+small, plots 3 and 4 Assumption 4 (γ, ‖∇S⊥‖/ρ3), plot 5 Assumption 3 (ρ4/(ηρ3²)), plots 6 to 8 Assumption 5 (v⊥, g⊥). Assumption 2 is read
+off λ2. What "small", "Θ(1)" and "O(ε)" mean in numbers is
 not the paper's but ours, by one rule each, stated with its reason in `RULES`.
 """
 
@@ -9,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
 from engine.narrative import CLOSE_SECOND, LARGE_EPSILON
+from engine.paper import PLACES
 
 Verdict = Literal["green", "amber", "red", "none"]
 """`none`: not measured, or nothing to measure it against."""
@@ -79,7 +82,7 @@ class Gauge(NamedTuple):
     """One quantity that an assumption speaks of."""
 
     label: str
-    """Its number among the plots of Appendix E, or the assumption's."""
+    """Its number among the plots of Appendix E, which is no assumption's; A2 is Assumption 2, on λ2."""
     formula: str
     claim: str
     column: str
@@ -89,17 +92,18 @@ class Gauge(NamedTuple):
 
 
 GAUGES: tuple[Gauge, ...] = (
-    Gauge("1", "α = −∇L·∇S", "> 0", "constrained.alpha", "positive", "Assumption 1, Appendix E"),
-    Gauge("2", "ε = η√α", "small", "constrained.epsilon", "small", "Appendix E"),
-    Gauge("3", "γ = α/(‖∇L‖‖∇S⊥‖)", "Θ(1)", "constrained.gamma", "order one", "Appendix E"),
-    Gauge("4", "‖∇S⊥‖/ρ3", "Θ(1)", "assumption.stabilization", "order one", "Appendix E"),
-    Gauge("5", "ρ4/(ηρ3²)", "O(1)", "assumption.quartic", "bounded", "Appendix E"),
-    Gauge("6", "‖∇³L(v⊥,v⊥)‖/(ρ3‖v⊥‖²)", "O(ε)", "assumption.cubic_displacement", "order epsilon", "Appendix E"),
-    Gauge("7", "‖∇³L(g⊥,g⊥)‖/(ρ3‖g⊥‖²)", "O(ε)", "assumption.cubic_gradient", "order epsilon", "Appendix E"),
-    Gauge("8", "|∇²L(v⊥,v⊥)|/((2/η)‖v⊥‖²)", "O(ε)", "assumption.quadratic_displacement", "order epsilon", "Appendix E"),
-    Gauge("A2", "η·λ2(θ†)", "< 1.9", "constrained.lambda2", "gap", "Assumption 2"),
+    Gauge("1", "α = −∇L·∇S", "> 0", "constrained.alpha", "positive", PLACES["α > 0"] + "; α: " + PLACES["α"]),
+    Gauge("2", "ε = η√α", "small", "constrained.epsilon", "small", PLACES["ε"]),
+    Gauge("3", "γ = α/(‖∇L‖‖∇S⊥‖)", "Θ(1)", "constrained.gamma", "order one", PLACES["γ"]),
+    Gauge("4", "‖∇S⊥‖/ρ3", "Θ(1)", "assumption.stabilization", "order one", PLACES["‖∇S⊥‖/ρ3"]),
+    Gauge("5", "ρ4/(ηρ3²)", "O(1)", "assumption.quartic", "bounded", PLACES["ρ4/(ηρ3²)"]),
+    Gauge("6", "‖∇³L(v⊥,v⊥)‖/(ρ3‖v⊥‖²)", "O(ε)", "assumption.cubic_displacement", "order epsilon", PLACES["v⊥"]),
+    Gauge("7", "‖∇³L(g⊥,g⊥)‖/(ρ3‖g⊥‖²)", "O(ε)", "assumption.cubic_gradient", "order epsilon", PLACES["g⊥"]),
+    Gauge("8", "|∇²L(v⊥,v⊥)|/((2/η)‖v⊥‖²)", "O(ε)", "assumption.quadratic_displacement", "order epsilon", PLACES["v⊥"]),
+    Gauge("A2", "η·λ2(θ†)", "< 1.9", "constrained.lambda2", "gap", PLACES["λ2"]),
 )
-"""At θ†, with v = θ − θ†, g = ∇L(θ†), and ⊥ for what is left when the component along u is removed."""
+"""At θ†, with v = θ − θ†, g = ∇L(θ†), and ⊥ for what is left when the component along u is removed. ρ3 and ρ4 are lower bounds, so
+4, 6 and 7 are upper ones, and 5 is neither."""
 
 
 def reading(gauge: Gauge, row: Mapping[str, float]) -> float:

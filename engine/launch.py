@@ -10,7 +10,7 @@ from engine import trust
 from engine.errors import UserError
 from engine.hosts import Group
 from engine.spec import load_spec
-from engine.store import Run, create
+from engine.store import Run, create, remove
 from engine.untrusted import open_plain, refuse_links
 
 LIVE = ("starting", "running", "paused")
@@ -91,6 +91,16 @@ def restart(run: Run, group: Group | None = None) -> int:
         further = f"`fork {run.name} --set budget.steps=…` goes on from its last checkpoint as a new run"
         raise UserError(f"run {run.name}: it has ended ({outcome.text}); {further}")
     return start(run, group)
+
+
+def refuse_unbuilt(run: Run, made: bool = True) -> None:
+    """Raise UserError with the engine's own sentence where the run's problem was refused before anything was computed. A run that was
+    `made` for it goes, for there is nothing in it."""
+    state = run.state()
+    if state.refused and state.outcome is not None:
+        if made:
+            remove(run)
+        raise UserError(state.outcome.text)
 
 
 def log_tail(run: Run, lines: int = 5) -> str:

@@ -53,6 +53,7 @@ def estimate(problem: Problem, theta: Array, edge: str = "float64", curvature: s
 
 def _share(leaf: Array) -> int:
     """Bytes of an array on each device that holds a part of it."""
+    leaf = jnp.asarray(leaf)
     return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
 
 

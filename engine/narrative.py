@@ -14,14 +14,18 @@ CLOSE_SECOND = 1.8
 """λ2·η from which a second direction is about to go unstable."""
 HELD = 0.9
 """Correlation of |x⋆| with |x| under which a prediction counts as drifted off."""
+SMALL = 0.25
+"""|x|/δ under which x is too small to be predicted."""
+LIMIT = 0.95
+"""λ2·η/2 from which a second direction is at the edge: the paper's 1.9/η."""
 TELLING = 20
 """Steps since the anchor from which a correlation says something."""
 
 STAGE_WORDS = {
-    1: "The sharpness rises, the oscillation is still small",
+    1: "The oscillation is within δ, so the sharpness rises to 2/η",
     2: "The sharpness is above 2/η, so the oscillation grows",
     3: "The oscillation exceeds δ and drives the sharpness down",
-    4: "The sharpness is below 2/η, so the oscillation decays",
+    4: "The sharpness is below 2/η again, so the oscillation decays",
 }
 
 
@@ -42,6 +46,15 @@ def sentence(state: State, row: Mapping[str, float]) -> str:
     return "The engine gets ready: it reads the data and compiles the derivatives"
 
 
+def percent(share: float) -> str:
+    """A share of 2/η; what is not at 100 % is not rounded to it while three more digits tell."""
+    for digits in range(4):
+        text = f"{share:.{digits}%}"
+        if share == 1 or float(text[:-1]) != 100:
+            break
+    return text
+
+
 def shortened(text: str, length: int = LENGTH) -> str:
     """The text, cut at a word and marked with … where it is longer."""
     return text if len(text) <= length else text[: length - 1].rsplit(" ", 1)[0].rstrip(" ,;:") + "…"
@@ -53,8 +66,8 @@ def _approach(state: State, row: Mapping[str, float]) -> str:
         return "On the way to the edge; the sharpness is not measured yet"
     if share >= 1:
         found = "is found once the engine goes on" if state.status == "paused" else "is being found"
-        return f"The sharpness is at {share:.0%} of 2/η: the edge is here, and its exact step {found}"
-    return f"Stable: the sharpness is at {share:.0%} of 2/η, and gradient descent stays close to gradient flow"
+        return f"The sharpness is at {percent(share)} of 2/η: the edge is here, and its exact step {found}"
+    return f"Stable: the sharpness is at {percent(share)} of 2/η, and gradient descent stays close to gradient flow"
 
 
 def _edge(state: State, row: Mapping[str, float]) -> str:
@@ -71,7 +84,7 @@ def _applicability(state: State, row: Mapping[str, float], alpha: float) -> str:
         return "but α ≤ 0, so the theory does not apply"
     second = state.learning_rate * _value(row, "constrained.lambda2")
     if second >= CLOSE_SECOND:
-        return f"but λ2 is at {second / 2:.0%} of 2/η: too close for the theory"
+        return f"but λ2 is at {percent(second / 2)} of 2/η: too close for the theory"
     epsilon = _value(row, "constrained.epsilon")
     if epsilon > LARGE_EPSILON:
         return f"ε = {epsilon:.2f} is large: predictions hold briefly"
@@ -85,6 +98,9 @@ def _applicability(state: State, row: Mapping[str, float], alpha: float) -> str:
         return "the prediction is lost until its next anchor"
     if since < TELLING or math.isnan(correlation):
         return applies
+    size_of_x = abs(_value(row, "gd.x")) / _positive(_value(row, "constrained.delta"))
+    if correlation < HELD and size_of_x < SMALL:
+        return f"|x| is at {percent(size_of_x)} of δ: too small to predict yet"
     if correlation < HELD:
         return f"the prediction drifted off (correlation {correlation:.2f})"
     return f"as predicted ({', '.join(filter(None, (size, f'correlation {correlation:.2f}')))})"
@@ -95,7 +111,8 @@ def _descent(state: State, row: Mapping[str, float]) -> str:
     second = state.learning_rate * _value(row, "gd.lambda2") / 2
     if not (math.isfinite(share) and math.isfinite(second)):
         return "Gradient descent goes on alone; θ† and its predictions have ended"
-    return f"No single unstable direction, so no θ†: the sharpness is at {share:.0%} of 2/η, λ2 at {second:.0%}"
+    why = "Two directions at the edge, so no θ†" if second >= LIMIT else "Gradient descent goes on without θ†"
+    return f"{why}: the sharpness is at {percent(share)} of 2/η, λ2 at {percent(second)}"
 
 
 def _training(state: State, row: Mapping[str, float]) -> str:
@@ -104,11 +121,15 @@ def _training(state: State, row: Mapping[str, float]) -> str:
         return "Training; the sharpness is not measured yet"
     accuracy = row.get("test.accuracy", math.nan)
     tested = f"; {accuracy:.1%} of the test examples are right" if math.isfinite(accuracy) else ""
-    return f"Training: the sharpness is at {share:.0%} of 2/η{tested}"
+    return f"Training: the sharpness is at {percent(share)} of 2/η{tested}"
 
 
 def _value(row: Mapping[str, float], name: str) -> float:
     return row.get(name, math.nan)
+
+
+def _positive(value: float) -> float:
+    return value if value > 0 else math.nan
 
 
 def _finite(value: float) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 
 from engine.spec import PREDICTIONS
 from engine.store import Run
-from engine.summary import FULL_SPAN, summarize
+from engine.summary import FULL_SPAN, at_present, rate_in_force, summarize
 
 HEADINGS = {
     "learning_rate": "η", "edge_step": "edge", "sharpness_over_threshold": "S·η/2", "delta": "mean δ", "epsilon": "mean ε",
@@ -23,10 +23,10 @@ class Outcomes(NamedTuple):
     outcome: str
     """An outcome's kind; or `running`, `paused`, `crashed`, … while there is none."""
     learning_rate: float
-    """The η it began with."""
+    """The η in force, which raises, commands and forks change; all below is read at that."""
     steps: int
     edge_step: int | None
-    """Step at which the sharpness first reached 2/η."""
+    """Step at which the sharpness first reached this 2/η."""
     sharpness_over_threshold: float | None
     """S·η/2: the mean over the last rows at the edge, or its last value on the approach."""
     delta: float | None
@@ -46,13 +46,15 @@ class Outcomes(NamedTuple):
 @np.errstate(all="ignore")  # rows of unknown origin may hold anything
 def outcomes(run: Run) -> Outcomes:
     """What became of a run, as it stands."""
-    summary, table = summarize(run), run.table()
+    summary, state, whole = summarize(run), run.state(), run.table()
+    rate, table = rate_in_force(state, whole) or run.spec.optimizer.learning_rate, at_present(state, whole)
     form = next((form for form in PREDICTIONS if f"{form}.x" in table), None)
     delta, epsilon, accuracy = (
-        _known(table.get(name, np.empty(0))) for name in ("constrained.delta", "constrained.epsilon", "test.accuracy")
+        _known(whole.get(name, np.empty(0)) if name == "test.accuracy" else table.get(name, np.empty(0)))
+        for name in ("constrained.delta", "constrained.epsilon", "test.accuracy")
     )
     return Outcomes(
-        run.name, summary.outcome, run.spec.optimizer.learning_rate, summary.steps, summary.edge_step, summary.sharpness_over_threshold,
+        run.name, summary.outcome, rate, summary.steps, summary.edge_step, summary.sharpness_over_threshold,
         float(delta.mean()) if len(delta) else None, float(epsilon.mean()) if len(epsilon) else None,
         prediction_error(table, form), horizon(table, form), float(accuracy[-1]) if len(accuracy) else None, summary.seconds,
     )

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
@@ -21,12 +22,17 @@ from jax import Array
 from engine import spec as specs
 from engine.errors import UserError, first_line, one_of
 from engine.losses import CRITERIA
+from engine.narrowing import narrowed
 from engine.problem import Problem, flatten, require_x64
+from engine.targets import first, place, require_finite, suited
 
 DIFFERENCE = 1e-4
 """Step of the central differences, in units of 1 + |θ|'s root mean square."""
 AGREES = 1e-3
 """Relative error within which a derivative agrees with differences of the one below: their own is near 1e-7."""
+
+DERIVATIVES = ("gradient", "Hessian–vector product", "third derivative ∇³L(v,v)")
+KEPT = "set a module's dtype to None, as nnx.Embed's once it is made, and cast to the format of θ"
 
 
 class Made(NamedTuple):
@@ -55,15 +61,19 @@ def from_loss(loss: Callable[..., Array], params: Any, data: Any = (), label: st
 def from_flax(module: Any, inputs: np.ndarray, targets: np.ndarray, criterion: Any = "mse", seed: int = 0, label: str = "") -> Made:
     """The mean of a criterion over all examples, for a flax module: linen, started here from `seed`, or nnx, as it stands.
 
-    `inputs` (n, …) are all the examples. `targets` are class labels (n,), integers, or of the shape of the outputs; `criterion` is one
-    of eos (`mse`, `half_mse`, `cross_entropy`, `logistic`) or (outputs, targets) -> (n,), targets as it likes them. The module computes
-    in the format of its parameters: leave its `dtype` at None. Parameters alone are trained: batch statistics and other collections
-    are refused, since the loss would have no gradient. Raises UserError where shapes do not go together.
+    `inputs` (n, …) are all the examples. `criterion` is (outputs, targets) -> (n,), targets as it likes them, or one of eos: `mse` and
+    `half_mse` take real numbers in the shape of the outputs, or integer class labels (n,) where there are k ≥ 2 outputs;
+    `cross_entropy` takes such labels, from 0 to k−1; `logistic` takes −1 and 1, and one output. The module computes in the format of its
+    parameters: leave its `dtype` at None, and set that of `nnx.Embed` to None once it is made. Parameters alone are trained: batch
+    statistics and other collections are refused, since the loss would have no gradient. Raises UserError where shapes do not go together,
+    and for the first input or target that will not do.
     """
+    require_x64()
     from flax import linen, nnx
 
     per_example = _criterion(criterion)
-    data = (jnp.asarray(inputs), jnp.asarray(targets))
+    data = (_array("inputs", inputs), _array("targets", targets))
+    require_finite(np.asarray(data[0]), "inputs")
     apply: Callable[[Any, Array], Array]
     if isinstance(module, linen.Module):
         variables = module.init(jax.random.key(seed), data[0][:1])
@@ -92,22 +102,28 @@ def from_flax(module: Any, inputs: np.ndarray, targets: np.ndarray, criterion: A
     def loss(params: Any, data: Any) -> Array:
         return jnp.mean(losses(params, data))
 
-    _fit(criterion, jax.eval_shape(apply, params, data[0]), *data)
+    outputs = jax.eval_shape(apply, params, data[0])
+    if not callable(criterion):
+        if not isinstance(outputs, jax.ShapeDtypeStruct) or outputs.shape[:1] != (len(data[0]),):
+            kind = getattr(outputs, "shape", type(outputs).__name__)
+            raise UserError(f"{type(module).__name__}: its outputs are {kind}; {criterion} expects ({len(data[0])}, …), a row an example")
+        data = (data[0], jnp.asarray(suited(criterion, outputs.shape, np.asarray(data[1]))))
     if (given := jax.eval_shape(losses, params, data)).shape != (len(data[0]),):
         raise UserError(f"the criterion: gives an array of shape {given.shape}; expected one loss for each example, ({len(data[0])},)")
     return from_loss(loss, params, data, label or type(module).__name__)
 
 
-def _fit(criterion: Any, outputs: Any, inputs: Array, targets: Array) -> None:
-    """Refuse targets that a criterion of eos would broadcast, or take for something else."""
-    if callable(criterion):
-        return
-    labels = targets.shape == (len(inputs),) and jnp.issubdtype(targets.dtype, jnp.integer) and len(outputs.shape) == 2
-    same = targets.shape == outputs.shape
-    if not {"cross_entropy": labels, "logistic": same}.get(criterion, labels or same):
-        wanted = {"cross_entropy": "", "logistic": f"{outputs.shape}, −1 or 1"}.get(criterion, f"{outputs.shape}, as the outputs,")
-        choices = " or ".join(filter(None, [wanted, "" if criterion == "logistic" else f"integer class labels ({len(inputs)},)"]))
-        raise UserError(f"targets: an array of shape {targets.shape} and format {targets.dtype}; {criterion} expects {choices}")
+def _array(name: str, given: Any) -> Array:
+    """Inputs or targets as an array of examples. Raises UserError for what is none."""
+    try:
+        array = given if isinstance(given, Array) else np.asarray(given)
+    except ValueError as error:
+        raise UserError(f"{name}: a {type(given).__name__}; expected an array of numbers ({first_line(error)})") from None
+    if not (jnp.issubdtype(array.dtype, jnp.number) or array.dtype == bool):
+        raise UserError(f"{name}: a {type(given).__name__} of format {array.dtype}; expected an array of numbers")
+    if not array.ndim or not len(array):
+        raise UserError(f"{name}: an array of shape {array.shape}; expected an example in each row")
+    return jnp.asarray(array)
 
 
 def _like(params: Any, array: Array) -> Array:
@@ -133,12 +149,31 @@ def _floats(params: Any) -> Any:
 def build(part: specs.Own, seed: int) -> tuple[Problem, Array, dict[str, Any]]:
     """The problem that a specification names, tested, with θ0 and facts for the record. Imports and runs the code it names."""
     made = _call(part, seed)
-    wrong = complaints(made.problem, made.theta) if part.self_test else []
+    wrong = complaints(made.problem, made.theta) if part.self_test else list(filter(None, [not_derivable(made.problem, made.theta)]))
     if wrong:
         raise UserError(f"{part.function}: {'; '.join(wrong)}")
-    leaves = [np.asarray(leaf) for leaf in (made.theta, *jax.tree.leaves(made.problem.data))]
+    leaves = [_plain(leaf) for leaf in (made.theta, *jax.tree.leaves(made.problem.data))]
     digest = sha256(b"".join(f"{leaf.dtype} {leaf.shape}".encode() + leaf.tobytes() for leaf in leaves)).hexdigest()
-    return made.problem, made.theta, {"parameters": made.theta.size, "data": part.function, "rule": made.problem.label, "sha256": digest}
+    facts = {"parameters": made.theta.size, "data": part.function, "rule": made.problem.label, "sha256": digest}
+    return made.problem, made.theta, facts | _source(part)
+
+
+def _source(part: specs.Own) -> dict[str, str]:
+    """The file that the function was imported from, and the sum of its source: a module's name alone says little. What it computes is
+    compared by numbers (`loss_identity`)."""
+    file = getattr(sys.modules.get(part.function.partition(":")[0]), "__file__", None)
+    if file is None:
+        return {}
+    try:
+        return {"file": str(file), "source_sha256": sha256(Path(file).read_bytes()).hexdigest()}
+    except OSError:  # in an archive, say
+        return {"file": str(file)}
+
+
+def _plain(leaf: Any) -> np.ndarray:
+    """A leaf of a problem's data for numpy, which knows no keys of random numbers."""
+    is_key = isinstance(leaf, Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
 
 
 def _call(part: specs.Own, seed: int) -> Made:
@@ -147,14 +182,19 @@ def _call(part: specs.Own, seed: int) -> Made:
     if folder and folder not in sys.path:
         sys.path.append(folder)
     try:
-        function = getattr(importlib.import_module(name), attribute)
+        module = importlib.import_module(name)
+        _refuse_namesake(part, module, folder)
+        function = getattr(module, attribute)
+    except UserError:
+        raise
     except ModuleNotFoundError as error:
-        where = f"{folder} or " if folder else ""
-        raise UserError(f"{part.function}: no module {error.name} in {where}Python's path; [problem] folder says where it lies") from None
+        where, top = f"{folder} or " if folder else "", name.partition(".")[0]
+        lies = f"{top} is that of {_origin(sys.modules[top])}" if top in sys.modules else "[problem] folder says where it lies"
+        raise UserError(f"{part.function}: no module {error.name} in {where}Python's path; {lies}") from None
     except AttributeError as error:
         if getattr(error, "obj", None) is not sys.modules.get(name):
             raise UserError(_failed(part, error)) from error
-        raise UserError(f"{part.function}: module {name} has no {attribute}") from None
+        raise UserError(f"{part.function}: module {name} has no {attribute} ({_origin(sys.modules[name])})") from None
     except Exception as error:  # whatever the code of others raises
         raise UserError(_failed(part, error)) from error
     arguments = dict(part.arguments)
@@ -163,8 +203,9 @@ def _call(part: specs.Own, seed: int) -> Made:
         if "seed" in accepted:
             arguments.setdefault("seed", seed)
         inspect.signature(function).bind(**arguments)
-    except TypeError as error:
-        raise UserError(f"{part.function}: does not take [problem.arguments] {', '.join(arguments) or '(none)'}: {error}") from None
+    except (TypeError, ValueError) as error:
+        given = f"[problem.arguments] {', '.join(arguments) or '(none)'}"
+        raise UserError(f"{part.function}: does not take {given}: {error} ({_origin(module)})") from None
     try:
         made = function(**arguments)
     except UserError:
@@ -172,8 +213,31 @@ def _call(part: specs.Own, seed: int) -> Made:
     except Exception as error:
         raise UserError(_failed(part, error)) from error
     if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], Problem)):
-        raise UserError(f"{part.function}: returned a {type(made).__name__}; expected that of engine.from_loss or engine.from_flax")
-    return Made(made[0], jnp.asarray(made[1]))
+        expected = "expected that of engine.from_loss or engine.from_flax"
+        raise UserError(f"{part.function}: returned a {type(made).__name__}; {expected} ({_origin(module)})")
+    try:
+        return Made(made[0], jnp.asarray(made[1]))
+    except (TypeError, ValueError) as error:
+        given = type(made[1]).__name__
+        raise UserError(f"{part.function}: returned a {given} to start from; expected θ (p,): {first_line(error)}") from None
+
+
+def _refuse_namesake(part: specs.Own, module: ModuleType, folder: str) -> None:
+    """Raise UserError where the folder holds a module of this name and Python gave another: its own, or one that was imported before."""
+    top, *inner = module.__name__.split(".")
+    base = Path(folder, top, *inner)
+    meant = [file for file in (base.with_suffix(".py"), base / "__init__.py") if folder and file.is_file()]
+    given = getattr(module, "__file__", None)
+    if meant and not (given and any(file.samefile(given) for file in meant if Path(given).exists())):
+        raise UserError(
+            f"{part.function}: Python imported {_origin(module)}, not {meant[0]}: its own path goes before [problem] folder, and what is "
+            f"imported already before both; give the file another name"
+        )
+
+
+def _origin(module: ModuleType) -> str:
+    """Where a module comes from, in words."""
+    return getattr(module, "__file__", None) or f"{module.__name__}, which is built into Python"
 
 
 def _failed(part: specs.Own, error: Exception) -> str:
@@ -186,36 +250,68 @@ def _failed(part: specs.Own, error: Exception) -> str:
 def complaints(problem: Problem, theta: Array, seed: int = 0) -> list[str]:
     """What is wrong with a problem at θ (p,), a sentence each; none when it can be run.
 
-    It must be flat, finite, in the format of θ both ways, the same twice, and its first three derivatives must agree with
-    differences of the one below, which they do not where a gradient is stopped, an operation rounds, or a kink is near.
+    It must be flat, finite, in the format of θ both ways and all the way through, the same twice, and its first three derivatives must
+    agree with differences of the one below, which they do not where a gradient is stopped, an operation rounds, or a kink is near.
     """
     require_x64()
     if theta.ndim != 1 or not theta.size or not jnp.issubdtype(theta.dtype, jnp.floating):
         return [f"θ has shape {theta.shape} and format {theta.dtype}; expected a flat vector of floats"]
-    if not bool(jnp.all(jnp.isfinite(theta))):
-        return ["θ is not finite where it starts"]
-    found: list[str] = []
+    if (at := first(~np.isfinite(np.asarray(theta)))) is not None:
+        return [f"θ is not finite where it starts: {place('θ', at)} = {theta[at]}"]
+    wrong: list[str] = []
     for format in ("float64", "float32"):
+        start = jax.ShapeDtypeStruct(theta.shape, format)
         try:
-            loss = jax.eval_shape(problem.loss, jax.ShapeDtypeStruct(theta.shape, format))
+            loss = jax.eval_shape(problem.loss, start)
+            lost = narrowed(problem.loss, start) if format == "float64" else ""
         except Exception as error:  # whatever the code of others raises
-            return [f"the loss fails: {type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"]
+            return [f"the loss fails: {first_line(error)}"]
+        if not isinstance(loss, jax.ShapeDtypeStruct):
+            return [f"the loss is a {type(loss).__name__}; expected a single number"]
         if loss.shape != ():
             return [f"the loss has shape {loss.shape}; expected a single number"]
         if str(loss.dtype) != format:
             why = "a module's dtype or a cast fixes it" if format == "float64" else "a float64 constant raises it; cast it to θ's"
-            found.append(f"the loss is {loss.dtype} where θ is {format}; {why}")
-    if found:
-        return found
+            wrong.append(f"the loss is {loss.dtype} where θ is {format}; {f'{lost}; ' if lost else ''}{why}")
+        elif lost:
+            wrong.append(f"{lost}; {KEPT}")
+    if wrong:
+        return wrong
     theta = theta.astype(jnp.float64)
     direction = jnp.asarray(np.random.default_rng(seed).standard_normal(theta.size))
     direction = direction / jnp.linalg.norm(direction)
-    first, second = (_traced_anew(problem, theta) for _ in range(2))  # chance drawn in Python shows between two traces
-    if not np.isfinite(first):
-        return [f"the loss is {first} where it starts"]
-    if first.tobytes() != second.tobytes():
-        return [f"the loss is {first} and then {second} at the same θ; expected a function of its parameters alone"]
-    return _derivatives(problem, theta, direction)
+    once, again = (_traced_anew(problem, theta) for _ in range(2))  # chance drawn in Python shows between two traces
+    if not np.isfinite(once):
+        return [f"the loss is {once} where it starts{_not_finite(problem.data)}"]
+    if once.tobytes() != again.tobytes():
+        return [f"the loss is {once} and then {again} at the same θ; expected a function of its parameters alone"]
+    try:
+        return _derivatives(problem, theta, direction)
+    except Exception:  # jax's own, of several kinds, or whatever the code of others raises
+        if underived := not_derivable(problem, theta):
+            return [underived]
+        raise
+
+
+def not_derivable(problem: Problem, theta: Array) -> str:
+    """Which of the derivatives of a loss jax cannot take at all, and why, in a sentence; empty where it takes three."""
+    start = jax.ShapeDtypeStruct(theta.shape, "float64")
+    orders: tuple[Callable[..., Array], ...] = (problem.gradient, problem.hvp, lambda theta, v: problem.derivative(theta, 3, v, v))
+    for order, (name, function) in enumerate(zip(DERIVATIVES, orders, strict=True)):
+        try:
+            jax.eval_shape(function, *[start] * min(order + 1, 2))
+        except Exception as error:
+            return f"the {name} cannot be taken: {first_line(error)}"
+    return ""
+
+
+def _not_finite(data: Any) -> str:
+    """The first number of a problem's data that is none, in words."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(data):
+        array = _plain(leaf)
+        if (at := first(~np.isfinite(array.astype(complex)))) is not None:
+            return f"; its data have {place(f'data{jax.tree_util.keystr(path)}', at)} = {array[at]}"
+    return ""
 
 
 def _traced_anew(problem: Problem, theta: Array) -> np.ndarray:
@@ -234,12 +330,13 @@ def _along(problem: Problem, theta: Array, v: Array) -> tuple[Array, Array, Arra
 
 
 def _derivatives(problem: Problem, theta: Array, direction: Array) -> list[str]:
-    """Complaints on ∇L, ∇²L and ∇³L along a direction (p,), against central differences."""
+    """Complaints on ∇L, ∇²L and ∇³L along a direction (p,), against central differences, and on the format that ∇L is computed in."""
+    if lost := narrowed(problem.gradient, jax.ShapeDtypeStruct(theta.shape, theta.dtype)):
+        return [f"in the gradient {lost}; {KEPT}"]
     step = DIFFERENCE * (1 + float(jnp.sqrt(jnp.mean(theta**2))))
 
     here, ahead, behind = (_along(problem, theta + offset * step * direction, direction) for offset in (0, 1, -1))
-    names = ("gradient", "Hessian–vector product", "third derivative ∇³L(v,v)")
-    for order, name in enumerate(names, start=1):
+    for order, name in enumerate(DERIVATIVES, start=1):
         if not bool(jnp.all(jnp.isfinite(here[order]))):
             return [f"the {name} is not finite where it starts; a root, a norm or a logarithm of zero does that"]
         exact = here[order] @ direction if order == 1 else here[order]

@@ -132,6 +132,8 @@ class Toy(Part, frozen=True, kw_only=True, tag_field="kind", tag="toy"):
     alpha: Positive = 1.0
     beta: Positive = 1.0
     x0: Annotated[float, Meta(ge=-1e12, le=1e12)] = 0.1
+    threshold: NonNegative = 0.0
+    """The 2/η in the loss. 0 takes that of the learning rate; a fork to another η keeps that of the run it is from."""
 
 
 class Phase(Part, frozen=True, kw_only=True, tag_field="kind", tag="phase"):
@@ -202,7 +204,10 @@ class Tracking(Part, frozen=True, kw_only=True):
     predictions: tuple[Prediction, ...] = ("generalized", "transported", "code")
     """Forms of the predicted dynamics to advance. `full_cubic` costs a third derivative a step."""
     flow: bool = True
-    """Follow gradient flow from the first θ†."""
+    """Follow gradient flow from the edge on."""
+    flow_start: Literal["constrained", "descent"] = "constrained"
+    """Where gradient flow starts there: `constrained` at θ†_0, the projection of gradient descent's θ onto the stable set; `descent` at
+    that θ itself, as in the authors' code."""
     flow_sharpness_every: Count = 1
     """Steps between sharpness measurements of gradient flow."""
     anchor_every: CountOrNever = 0
@@ -226,7 +231,8 @@ class Tracking(Part, frozen=True, kw_only=True):
     eigen_tolerance: Annotated[float, Meta(gt=0, le=0.1)] = 1e-4
     """Largest relative residual ‖Hu−Su‖/S of a top eigenpair at θ†."""
     audit_every: CountOrNever = 50
-    """Steps between audits of the top eigenpair from a fresh random start. 0 means never."""
+    """Steps between audits of the top eigenpairs from fresh random starts, on every trajectory. 0 means never; each looks around every
+    fourth step all the same (`engine.guards`)."""
     max_projections: Count = 8
     """Linearised projections a step before giving up on the constraint tolerances."""
     sharpness_tolerance: Positive = 1e-5
@@ -240,7 +246,9 @@ class Tracking(Part, frozen=True, kw_only=True):
     gauges_every: CountOrNever = 50
     """Steps between measurements of the gauges of Appendix E that take third and fourth derivatives. 0 means never."""
     rho_iterations: Annotated[int, Meta(ge=1, le=1000)] = 20
-    """Most power iterations for each of ρ3 and ρ4."""
+    """Most power iterations from each start for each of ρ3 and ρ4, and as many more from the best of them."""
+    rho_starts: Annotated[int, Meta(ge=1, le=100)] = 4
+    """Starts of these power iterations: u, ∇S⊥, then random vectors. More of them miss less; ρ3 and ρ4 stay lower bounds."""
 
     @property
     def eigenvalue_columns(self) -> int:
@@ -262,7 +270,7 @@ class Recording(Part, frozen=True, kw_only=True):
     """What is written, beyond one row a step."""
 
     checkpoint_seconds: Positive = 20.0
-    """Wall-clock seconds between checkpoints."""
+    """Wall-clock seconds between checkpoints; more where one takes over a twentieth of that."""
     keep_checkpoints: Annotated[int, Meta(ge=1, le=100)] = 3
 
 

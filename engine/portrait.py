@@ -5,9 +5,10 @@ from typing import NamedTuple
 import numpy as np
 
 from engine import theory
-from engine.columns import columns_for
+from engine.columns import CLOCK, Column, phase
 from engine.spec import Phase, RunSpec
 from engine.states import Clock
+from engine.store import Outcome
 
 BLOCK = 256
 """Steps recorded at a time."""
@@ -29,7 +30,7 @@ def begin(spec: RunSpec) -> PortraitState:
 
 
 def advance(spec: RunSpec, state: PortraitState, limit: int) -> tuple[PortraitState, np.ndarray]:
-    """At most `limit` steps of every orbit, and their rows (steps, columns)."""
+    """At most `limit` steps of every orbit, and their rows (steps, columns), of the columns `read`."""
     part, (step, time, eta) = _phase(spec), state.clock
     count = min(limit, BLOCK - step % BLOCK)  # ends on multiples of BLOCK, however it is interrupted
     times = time + eta * np.arange(count + 1)
@@ -46,8 +47,18 @@ def advance(spec: RunSpec, state: PortraitState, limit: int) -> tuple[PortraitSt
     moved = PortraitState(
         Clock(step + count, float(times[-1]), eta), np.stack([end[0] for end in ends]), np.stack([end[1] for end in ends])
     )
-    assert rows.shape[1] == len(columns_for(spec))
     return moved, rows
+
+
+def read(spec: RunSpec) -> tuple[Column, ...]:
+    """The columns of the rows that `advance` gives, in their order."""
+    return CLOCK + phase(len(_phase(spec).starts))
+
+
+def left(step: int) -> Outcome:
+    """The outcome where an orbit is no longer a finite number."""
+    text = f"diverged at step {step}: an orbit is no longer a finite number; try a smaller learning rate, or starts nearer to 1"
+    return Outcome(kind="diverged", step=step, text=text)
 
 
 def _phase(spec: RunSpec) -> Phase:

@@ -17,7 +17,9 @@ from jax import Array, lax
 
 from engine import spec as specs
 from engine.apart import take_apart
+from engine.device import require_correct_sums
 from engine.errors import UserError
+from engine.targets import require_finite, suited
 
 if TYPE_CHECKING:
     from engine.data import Dataset
@@ -33,6 +35,9 @@ class Problem:
     data: Any
     """Whatever `loss_of` reads: a pytree of arrays."""
     label: str = "loss"
+
+    def __post_init__(self) -> None:
+        require_correct_sums()
 
     def loss(self, theta: Array) -> Array:
         """L(θ)."""
@@ -69,7 +74,8 @@ def _along(function: Callable[[Array], Array], vector: Array) -> Callable[[Array
 
 
 def require_x64() -> None:
-    """Raise UserError unless jax computes in float64 where asked; entry points switch it on."""
+    """Raise UserError unless jax computes in float64 where asked, which entry points switch on, and adds up right."""
+    require_correct_sums()
     if not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
         raise UserError('float64 is switched off in jax; call jax.config.update("jax_enable_x64", True) first')
 
@@ -100,14 +106,14 @@ def decayed(problem: Problem, weight_decay: float) -> Problem:
 
 
 def toy(part: specs.Toy, learning_rate: float) -> tuple[Problem, Array, dict[str, Any]]:
-    """Appendix B: gradient descent on it with this η is the map (3) exactly, with y of (3) equal to √β·y."""
+    """Appendix B: gradient descent on it with this η is the map (3) exactly, with y of (3) equal to √β·y, unless it has a threshold set."""
 
     def loss_of(theta: Array, constants: Array) -> Array:
         alpha, root_beta, threshold = constants.astype(theta.dtype)
         x, y, z = theta
         return (threshold + root_beta * y) * x**2 / 2 - alpha / root_beta * y - z
 
-    constants = np.array([part.alpha, math.sqrt(part.beta), 2 / learning_rate])
+    constants = np.array([part.alpha, math.sqrt(part.beta), part.threshold or 2 / learning_rate])
     return Problem(loss_of, jnp.asarray(constants), "Appendix B toy"), jnp.array([part.x0, 0.0, 0.0]), {"parameters": 3}
 
 
@@ -161,6 +167,10 @@ def learning(part: specs.Network, seed: int) -> Learning:
     def outputs(theta: Array, inputs: Array) -> Array:
         return model.apply(restore(theta), inputs)
 
+    for kind, inputs, wanted in (("training", dataset.inputs, dataset.targets), ("test", dataset.test_inputs, dataset.test_targets)):
+        if inputs is not None and wanted is not None:
+            require_finite(inputs, f"{dataset.name}: {kind} inputs")
+            suited(part.criterion, (len(inputs), dataset.outputs), wanted, f"{dataset.name}: {kind} targets")
     label = f"{part.model.__struct_config__.tag} on {dataset.name}"
     return Learning(dataset, theta, outputs, part.micro_batch, _devices(part.devices), label)
 

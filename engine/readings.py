@@ -20,8 +20,8 @@ SWAP_OVERLAP = 0.7
 Table = dict[str, np.ndarray]
 
 
-def table(read: Readings, clock: Clock, tracking: Tracking) -> Table:
-    """The columns of the steps from `clock` on, with those that follow from others."""
+def table(read: Readings, clock: Clock, tracking: Tracking, stage: int = 0) -> Table:
+    """The columns of the steps from `clock` on, with those that follow from others; `stage` is the last one before them, or 0."""
     count, eta = int(read.count), clock.learning_rate
     found = dict(zip(read.names, np.array(read.values)[:count].T, strict=True))
     found |= {"time": clock.times(count)[:count], "learning_rate": np.full(count, eta)}
@@ -31,7 +31,7 @@ def table(read: Readings, clock: Clock, tracking: Tracking) -> Table:
         found |= {
             "constrained.delta": delta, "constrained.epsilon": theory.epsilon(eta, alpha),
             "constrained.gamma": np.where((norm > 0) & (beta > 0), alpha / (norm * np.sqrt(beta)), np.nan),
-            "stage": theory.stage(found["gd.x"], found["gd.y"], delta), "gd.spike": found["gd.x"] ** 2 / eta,
+            "stage": theory.stages(found["gd.x"], found["gd.y"], delta, alpha, stage), "gd.spike": found["gd.x"] ** 2 / eta,
         }
     if "transported" in tracking.predictions:
         x = found["transported.x"]
@@ -41,13 +41,6 @@ def table(read: Readings, clock: Clock, tracking: Tracking) -> Table:
         )
         found |= {f"theorem.{name}": value for name, value in left.items()}
     return found
-
-
-def begun(found: Table, stage: int) -> None:
-    """Before any `stage` the sharpness comes from below 2/η and returns from nothing: it is the first, not the fourth."""
-    if not stage:
-        rising = np.logical_and.accumulate(np.isin(found["stage"], (0, 4)))
-        found["stage"] = np.where(rising & (found["stage"] == 4), 1.0, found["stage"])
 
 
 def add(found: Table, read: Mapping[str, float], count: int) -> None:
@@ -104,12 +97,15 @@ def _assumptions(found: Table, failed: int, tracking: Tracking) -> tuple[int, li
     """Where Assumptions 1 (α > 0) and 2 (λ2 < 1.9/η) begin and cease to fail."""
     limit, told = tracking.second_eigenvalue_limit, list[AnyEvent]()
     alpha, second = found["constrained.alpha"], found["constrained.lambda2"] * found["learning_rate"]
-    for number, (fails, values, reading, claim) in {
-        1: (~(alpha > 0), alpha, "α = {:.3g}", "α > 0, progressive sharpening"),
-        2: (second >= limit, second, "λ2 = {:.3g}/η", f"λ2 < {limit:g}/η, a single unstable direction"),
+    for number, (read, reading, claim) in {
+        1: (alpha, "α = {:.3g}", "α > 0, progressive sharpening"),
+        2: (second, "λ2 = {:.3g}/η", f"λ2 < {limit:g}/η, a single unstable direction"),
     }.items():
+        known = np.isfinite(read)
+        values, steps = read[known], found["step"][known]
+        fails = values <= 0 if number == 1 else values >= limit
         for row in _changes(fails, bool(failed & 1 << number)):
-            step, words = int(found["step"][row]), reading.format(values[row])
+            step, words = int(steps[row]), reading.format(values[row])
             if fails[row]:
                 text = f"Assumption {number} fails at step {step}: {words} ({claim})"
                 told.append(control.AssumptionFailed(step=step, text=text, assumption=number))
@@ -139,13 +135,12 @@ def _constraint(found: Table, lost: int, tracking: Tracking) -> tuple[int, list[
         return lost, []
     gap, along = found["next.sharpness_residual"], found["next.gradient_residual"]
     missed, told = (gap > tracking.sharpness_tolerance) | (along > tracking.gradient_tolerance), list[AnyEvent]()
+    numbers = {"|S−2/η|·η/2": gap, "|∇L·u|/‖∇L‖": along}
     for row in _changes(missed, bool(lost)):
         if missed[row]:
             step = int(found["step"][row]) + 1
-            text = (
-                f"θ† misses its tolerances at step {step} after {tracking.max_projections} projections: "
-                f"|S−2/η|·η/2 = {gap[row]:.1e}, |∇L·u|/‖∇L‖ = {along[row]:.1e}"
-            )
+            said = [f"{name} {f'= {at[row]:.1e}' if np.isfinite(at[row]) else 'is not a finite number'}" for name, at in numbers.items()]
+            text = f"θ† misses its tolerances at step {step} after {tracking.max_projections} projections: {', '.join(said)}"
             told.append(control.ConstraintLost(step=step, text=text))
     return int(missed[-1]) if len(missed) else lost, told
 

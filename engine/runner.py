@@ -24,16 +24,17 @@ import msgspec
 import numpy as np
 
 from engine import control
+from engine.approach import FIRST_ROWS, grown
 from engine.control import AnyCommand, AnyEvent
 from engine.device import configure, device_words, process_count, version_of
 from engine.ending import STOPPING
 from engine.errors import BAD_END, UserError, first_line, is_out_of_memory
-from engine.experiment import Experiment
+from engine.experiment import Experiment, Standing
 from engine.garbage import collect_from_here
 from engine.hosts import Group
 from engine.launch import BAD_ENDS
 from engine.spec import Network, Phase, RunSpec
-from engine.store import HEARTBEAT_SECONDS, LAST_STEP, Outcome, Run, State, Status, Writer, load_checkpoint
+from engine.store import HEARTBEAT_SECONDS, LAST_STEP, Outcome, Run, State, Status, Writer, load_checkpoint, refuse_foreign
 
 if TYPE_CHECKING:
     from engine.meeting import Pulse
@@ -42,8 +43,12 @@ RATE_SECONDS = 3.0
 """Window over which the step rate is measured."""
 CALL_SECONDS = 0.1
 """For the steps that one call takes at the edge, where one takes many: what a command waits for at most."""
-NO_CHECKPOINT = (KeyError, ValueError, TypeError, OverflowError)
+NO_CHECKPOINT = (LookupError, ValueError, TypeError, OverflowError)
 """What comes of arrays that are no snapshot of the run's specification."""
+CHECKPOINTS_SHARE = 0.05
+"""Of the time, that checkpoints may take at most: where a step takes long, so do the numbers that identify the loss (`loss_identity`)."""
+UNJUDGED = ("diverged", "failed", "loss_goal")
+"""Outcomes that say enough of the loss."""
 IDLE_SECONDS = 0.05
 """Sleep between looks into the inbox while paused."""
 
@@ -82,6 +87,7 @@ class Runner:
         self.experiment: Experiment | None = None
         self._pulse: Pulse | None = None
         self._device = ""
+        self._refuses = False  # the problem that it is given
         self._asked: deque[AnyCommand] = deque()
         self._stop_id = ""
         self._refused: set[str] = set()  # told once: a file that cannot be removed is found again at every step
@@ -95,6 +101,10 @@ class Runner:
         self._since = time.monotonic()
         self._last_row = time.monotonic()
         self._last_checkpoint = time.monotonic()
+        self._checkpoints_took = deque([0.0], maxlen=2)  # the shorter counts: one may have compiled, or waited for a disk
+        self._older = load_checkpoint(run)
+        self._untried: Path | None = None  # the checkpoint gone on from, until a step has been taken,
+        self._begun: Standing | None = None  # and where the run began before
         self._state_lock, self._finishing = threading.Lock(), threading.Lock()
         self._ended = threading.Event()
         self._seconds_at = run.index.get("cost.seconds")
@@ -140,6 +150,7 @@ class Runner:
             text = f"{error.filename or self.run.path}: {error.strerror or error}; {self._last_row_kept()}."
             self._fail(f"{text} {'Make room' if full else 'Mend that'}, then `eos resume {self.run.name}`")
         except UserError as error:
+            self._refuses = self.experiment is None
             self._fail(str(error))
         except Exception as error:
             traceback.print_exc()  # into engine.log, for whoever mends it
@@ -202,41 +213,72 @@ class Runner:
         began_with = self.run.provenance().get("problem", {}).get("sha256")
         if began_with and began_with != self.experiment.facts.get("sha256"):
             raise UserError(f"run {self.run.name}: its data are not those it began with (SHA-256 {began_with}); bring those back")
-        resumed = self._restore(self.experiment)
+        self._begun = self.experiment.standing
+        self._go_on(self.experiment, self._restore(self.experiment))
         self.writer.provenance(provenance(self.spec, self.experiment.facts))
         self.status = "running"
-        step = self.experiment.clock.step
-        self._told = {_timeless(event) for event in self.run.events() if event.step >= step}
-        text = f"continued from the checkpoint at step {step}" if resumed else "started"
-        self._emit([control.Started(step=step, text=f"{text} on {device_words()}")])
         self._last_row = time.monotonic()
 
     def _build(self) -> Experiment:
         if self.group is None:
-            return Experiment(self.spec)
+            return Experiment(self.spec, self.run.columns)
         from engine.together import Leading
 
-        return Leading(self.spec, lambda: self.ask(control.Stop()))
+        return Leading(self.spec, lambda: self.ask(control.Stop()), self.run.columns)
 
-    def _restore(self, experiment: Experiment) -> bool:
-        for path, leaves in load_checkpoint(self.run):
+    def _go_on(self, experiment: Experiment, skipped: Sequence[tuple[Path, str]]) -> None:
+        """Tell from where the run goes on, and which checkpoints were `skipped`: it begins anew where none fits. A fork does not, whose
+        first rows are of another run.
+        """
+        step = experiment.clock.step
+        if self._untried is None and any(isinstance(event, control.Forked) for event in self.run.events()):
+            why = _skip_words(*skipped[0]) if skipped else "it has no checkpoint"
+            raise UserError(f"run {self.run.name}: {why}, and a fork has no other beginning; fork anew")
+        self._told = {_timeless(event) for event in self.run.events() if event.step >= step}
+        on = f"the run goes on from step {step}" if self._untried else "the run begins anew"
+        for path, why in skipped:
+            text = f"{_skip_words(path, why)}; {on}"
+            _log(f"{self.run.path.name}: {text}")
+            self._emit([control.CheckpointSkipped(step=step, text=text)])
+        text = f"continued from the checkpoint at step {step}" if self._untried else "started"
+        self._emit([control.Started(step=step, text=f"{text} on {device_words()}")])
+
+    def _restore(self, experiment: Experiment) -> list[tuple[Path, str]]:
+        """Take the state of the next older checkpoint that fits; those that do not, and why. Raises UserError where one fits but the loss
+        is another.
+        """
+        skipped, begun = list[tuple[Path, str]](), experiment.standing
+        for path, leaves in self._older:
             try:
                 if leaves is None:
                     raise ValueError("not a readable npz file")
                 if int(leaves.get(LAST_STEP, -1)) > self.writer.last_step:  # as in a copy made of a live run
                     raise ValueError(f"it is ahead of the record, which ends at step {self.writer.last_step}")
+                refuse_foreign(leaves, self.run)
                 experiment.restore(leaves)
-                return True
+                changed = experiment.difference(leaves)
             except NO_CHECKPOINT as error:
-                _log(f"{path}: checkpoint skipped ({error})")
-        return False
+                experiment.put_back(begun)
+                skipped.append((path, f"it has no {error}" if isinstance(error, KeyError) else str(error).strip().partition("\n")[0][:300]))
+                continue
+            if changed:
+                raise UserError(self._another_loss(experiment.clock.step, changed))
+            self._untried = path
+            return skipped
+        return skipped
+
+    def _another_loss(self, step: int, changed: str) -> str:
+        return (
+            f"run {self.run.name}: its loss is not the one of its checkpoint at step {step}, where {changed}; bring that code and data "
+            f"back, or begin anew with `eos run`; `eos fork {self.run.name} --step {step} --other-loss` goes on with this one as a new run"
+        )
 
     def _advance(self) -> np.ndarray:
         """Some steps; the rows they gave."""
         experiment = self._experiment()
         left = experiment.budget_left()
         if left == 0:
-            self.outcome = experiment.budget_outcome()
+            self.outcome = self._judged(experiment.budget_outcome(self._edge_before()))
             return np.empty((0, len(self.run.columns)))
         if self._pause_at is not None:
             left = min(left, self._pause_at - experiment.clock.step)
@@ -245,13 +287,28 @@ class Runner:
         if experiment.phase == "edge":  # to the step, where it is to pause at an event
             left = min(left, 1 if self._pause_on else self._at_once)
         began, step = time.monotonic(), experiment.clock.step
-        progress = experiment.advance(left)
+        try:
+            progress = experiment.advance(left)
+        except NO_CHECKPOINT as error:
+            if self._untried is None or self.group is not None:
+                raise
+            skipped, self._untried = (self._untried, f"no step can be taken from it: {first_line(error)}"), None
+            tried, begun = experiment.standing, self._begun
+            assert begun is not None
+            experiment.put_back(begun)
+            older = self._restore(experiment)
+            if self._untried is None:  # no older one fits: the fault may be another
+                experiment.put_back(tried)
+                raise
+            self._go_on(experiment, [skipped, *older])
+            return np.empty((0, len(self.run.columns)))
+        self._untried = self._begun = None
         self._at_once = max(1, int(CALL_SECONDS * (experiment.clock.step - step) / max(time.monotonic() - began, 1e-6)))
         block = self._record(progress.rows)
         for step, arrays in progress.curves:
             self.writer.curve(step, arrays)
         self._emit([event for event in progress.events if _timeless(event) not in self._told])
-        self.outcome = progress.outcome
+        self.outcome = progress.outcome and self._judged(progress.outcome)
         self._tick(experiment.clock.step)
         if experiment.rehearsal is None:
             experiment.rehearse()
@@ -259,9 +316,22 @@ class Runner:
         met = self._pause_on is not None and any(isinstance(event, self._pause_on) for event in progress.events)
         if (arrived or met) and self.outcome is None:
             self._pause(self._advancing)
-        if time.monotonic() - self._last_checkpoint > self.spec.recording.checkpoint_seconds:
+        least = max(self.spec.recording.checkpoint_seconds, min(self._checkpoints_took) / CHECKPOINTS_SHARE)
+        if time.monotonic() - self._last_checkpoint > least:
             self._checkpoint()
         return block
+
+    def _judged(self, outcome: Outcome) -> Outcome:
+        """The outcome, or that the run diverged where its last loss is finite but beyond any descent: then no other word is true."""
+        loss, rows = self.run.index.get("gd.loss"), self.run.row_count()
+        if loss is None or not rows or outcome.kind in UNJUDGED:
+            return outcome
+        (last,) = self.run.rows(rows - 1)
+        return grown(self.run.rows(0, FIRST_ROWS)[:, loss], float(last[loss]), int(last[0])) or outcome
+
+    def _edge_before(self) -> int | None:
+        """The last edge of the run, whatever η was then."""
+        return max((event.step for event in self.run.events() if isinstance(event, control.EdgeReached)), default=None)
 
     def _record(self, rows: list[np.ndarray]) -> np.ndarray:
         block = np.reshape(rows, (-1, len(self.run.columns)))
@@ -329,9 +399,11 @@ class Runner:
         self._write_state()
 
     def _checkpoint(self) -> Path:
-        experiment = self._experiment()
-        path = self.writer.checkpoint(experiment.clock.step, experiment.snapshot(), self.spec.recording.keep_checkpoints)
+        experiment, began = self._experiment(), time.monotonic()
+        leaves = experiment.snapshot() | experiment.identified()
+        path = self.writer.checkpoint(experiment.clock.step, leaves, self.spec.recording.keep_checkpoints)
         self._last_checkpoint = time.monotonic()
+        self._checkpoints_took.append(self._last_checkpoint - began)
         return path
 
     def _fail(self, text: str) -> None:
@@ -410,7 +482,7 @@ class Runner:
             step=experiment.clock.step if experiment else 0, rate=self._rate(),
             learning_rate=experiment.clock.learning_rate if experiment else self.spec.optimizer.learning_rate,
             device=self._device, precision=precision_words(self.spec), pid=os.getpid(), host=socket.gethostname(),
-            heartbeat=time.time(), seconds=self._worked + working, outcome=self.outcome,
+            heartbeat=time.time(), seconds=self._worked + working, outcome=self.outcome, refused=self._refuses,
         )
 
 
@@ -433,6 +505,10 @@ def provenance(spec: RunSpec, facts: dict[str, Any]) -> dict[str, Any]:
         "processes": process_count(), "precision": precision_words(spec), "matmul_precision": "highest", "seed": spec.seed,
         "problem": facts, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+def _skip_words(path: Path, why: str) -> str:
+    return f"checkpoint {path.name} cannot be gone on from ({why})"
 
 
 def _log(text: str) -> None:

@@ -4,26 +4,34 @@ The correlation is that of |x⋆| with |x|: the sign of x alternates and carries
 steps until ||x⋆|−|x|| first exceeds `tolerance`·max(δ, |x|). A prediction is lost when it is not finite or leaves the orbit.
 """
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from engine.leaves import Earlier
 from engine.spec import PREDICTIONS
 
 OUTSIDE = 20.0
 """|x⋆|, in units of max(δ, largest |x| since the anchor), from which a prediction counts as lost."""
 
 
+def _more_forms(blank: float) -> Earlier:
+    """An older checkpoint may have an entry for fewer forms: `blank` for the others."""
+    return Earlier(fitted=lambda array, _: np.pad(
+        array, [(0, max(len(PREDICTIONS) - len(array), 0)), *[(0, 0)] * (array.ndim - 1)], constant_values=blank
+    ))
+
+
 class Scores(NamedTuple):
     """Running sums since the last anchor, one entry a form, in the order of `PREDICTIONS`."""
 
-    anchored: Array  # (4,) step of the last anchor
-    sums: Array  # (4, 6) n, Σa, Σb, Σa², Σb², Σab with a = |x⋆|, b = |x|
-    largest: Array  # (4,) largest |x| since
-    horizon: Array  # (4,) steps; NaN while within the tolerance
-    lost: Array  # (4,) 1 when lost
+    anchored: Annotated[Array, _more_forms(0)]  # (4,) step of the last anchor
+    sums: Annotated[Array, _more_forms(0)]  # (4, 6) n, Σa, Σb, Σa², Σb², Σab with a = |x⋆|, b = |x|
+    largest: Annotated[Array, _more_forms(0)]  # (4,) largest |x| since
+    horizon: Annotated[Array, _more_forms(np.nan)]  # (4,) steps; NaN while within the tolerance
+    lost: Annotated[Array, _more_forms(0)]  # (4,) 1 when lost
 
 
 def fresh(step: int) -> Scores:

@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from engine import control
+from engine import control, guards
 from engine.approach import Setup
 from engine.control import AnyEvent
 from engine.coupled import LOOSE_TOLERANCE
-from engine.curvature import Eigenpairs, Point, measure_all, random_start
+from engine.curvature import Eigenpairs, Point, measure_all, random_start, solve_at
+from engine.guards import Guards
 from engine.spec import FOLLOWED_FROM
 from engine.states import Clock
 
@@ -34,12 +35,26 @@ class Spectrum(NamedTuple):
     events: list[AnyEvent]
 
 
-def read(setup: Setup, theta: Array, start: Array, bases: Array, clock: Clock) -> Spectrum:
-    """Loss, gradient and eigenpairs at θ from a start (k, p); `bases` (steps, k, p) become as many as are followed."""
+def read(
+    setup: Setup, theta: Array, start: Array, bases: Array, clock: Clock, others: Guards | None = None,
+    measured: tuple[Point, Array] | None = None,
+) -> Spectrum:
+    """Loss, gradient and eigenpairs at θ from a start (k, p); `bases` (steps, k, p) become as many as are followed.
+
+    `others` are eigenvectors that another trajectory knows: they are looked at where one of them may be among the largest here and is
+    not in what was measured. Where the pairs are `measured` already they are not measured anew.
+    """
     dtype, (step, _, eta) = setup.spec.precision.curvature, clock
     begun, most = bases.shape[1], most_followed(setup, theta.size)
-    point, images = measure_all(setup.problem, theta, start, LOOSE_TOLERANCE, dtype)
+    point, images = measured or measure_all(setup.problem, theta, start, LOOSE_TOLERANCE, dtype)
     hvps = point.eigen.hvps
+    if others is not None:
+        vector, weight = guards.unseen(point.eigen.vectors, *others)
+        if float(weight) > guards.NEAR * float(point.eigen.values[-1]):
+            rows = guards.with_another(point.eigen.vectors, vector)
+            pairs, images = solve_at(setup.problem, theta, rows, LOOSE_TOLERANCE, dtype, wanted=begun, looked=begun + 1)
+            hvps += pairs.hvps
+            point, images = point._replace(eigen=top(pairs, begun)._replace(hvps=hvps)), images[:begun]
     while (count := len(point.eigen.values)) < most and float(point.eigen.values[-1]) * eta > FOLLOWED_FROM:
         fresh = random_start(setup.spec.seed, step, min(GROWTH, most - count), theta.size, dtype)
         point, images = measure_all(setup.problem, theta, jnp.concatenate([point.eigen.vectors, fresh]), LOOSE_TOLERANCE, dtype)
@@ -52,6 +67,11 @@ def read(setup: Setup, theta: Array, start: Array, bases: Array, clock: Clock) -
         text = f"{count} eigenvalues are followed from step {step}: λ{begun} is above {FOLLOWED_FROM:g}/η = {FOLLOWED_FROM / eta:.4g}"
         events.append(control.SpectrumGrown(step=step, text=text, count=count))
     return Spectrum(point, images, bases, events)
+
+
+def top(pairs: Eigenpairs, count: int) -> Eigenpairs:
+    """The first so many pairs."""
+    return Eigenpairs(pairs.values[:count], pairs.vectors[:count], pairs.residuals[:count], pairs.hvps)
 
 
 def values_of(pairs: Eigenpairs) -> dict[str, float]:

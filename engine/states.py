@@ -1,17 +1,16 @@
-"""The states of an experiment, and how they go into a checkpoint and come back.
-
-A state is a NamedTuple of arrays, numbers and further states; `pack` names every leaf by its path, so a checkpoint is a plain
-npz file that says what it holds.
+"""The states of an experiment: NamedTuples of arrays, numbers and further states, which `leaves` puts into a checkpoint and takes back.
+A field that comes to one later says, at its declaration, what stands in for it in an older checkpoint (`leaves.Earlier`).
 """
 
-from typing import Any, NamedTuple, get_type_hints
+from typing import Annotated, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from engine.coupled import Moving
 from engine.curvature import TaylorCenter
+from engine.guards import Guards, unknown
+from engine.leaves import Earlier
 from engine.unrolled import Unrolled
 
 
@@ -43,6 +42,8 @@ class ApproachState(NamedTuple):
     careful: int  # 1 after an overshoot: check every step
     checked_clock: Clock  # where the last passed check was,
     checked_theta: Array  # and θ there, to go back to on an overshoot
+    guards: Annotated[Guards, Earlier(unknown("basis"))]  # of the basis
+    looked: Annotated[int, Earlier(lambda leaves: leaves["clock.step"])]  # step of the last check that looked around
     pending: np.ndarray  # (rows, columns) passed since then, not yet certain
 
 
@@ -59,6 +60,7 @@ class EdgeState(NamedTuple):
     failed: int  # bit k: assumption k does not hold now
     constraint_lost: int
     unstable: int  # eigenvalues that have been above 2/η
+    audited: Annotated[int, Earlier(lambda leaves: -1)]  # step of the last audit of the eigenpairs; −1 before the first
 
     @property
     def theta(self) -> Array:
@@ -79,29 +81,4 @@ class DescentState(NamedTuple):
     theta: Array
     bases: Array  # (4, k, p) its top eigenvectors, four steps ago first
     unstable: int
-
-
-def pack(state: Any, prefix: str = "") -> dict[str, np.ndarray]:
-    """Every leaf of a state by its dotted path."""
-    leaves: dict[str, np.ndarray] = {}
-    for name, value in zip(state._fields, state, strict=True):
-        if hasattr(value, "_fields"):
-            leaves |= pack(value, f"{prefix}{name}.")
-        else:
-            leaves[prefix + name] = np.asarray(value)
-    return leaves
-
-
-def unpack(kind: type, leaves: dict[str, np.ndarray], prefix: str = "") -> Any:
-    """The state of this kind in the leaves. Raises KeyError when one is missing."""
-    values = {}
-    for name, hint in get_type_hints(kind).items():
-        if name not in kind._fields:  # type: ignore[attr-defined]
-            continue
-        if hasattr(hint, "_fields"):
-            values[name] = unpack(hint, leaves, f"{prefix}{name}.")
-        elif hint in (int, float):
-            values[name] = hint(leaves[prefix + name])
-        else:
-            values[name] = leaves[prefix + name] if hint is np.ndarray else jnp.asarray(leaves[prefix + name])
-    return kind(**values)
+    guards: Annotated[Guards, Earlier(unknown("bases"))]  # of them

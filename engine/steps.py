@@ -15,13 +15,14 @@ from jax import Array
 
 from engine import trajectories as tr
 from engine.curvature import TaylorCenter, loss_along, measure, normals, random_start, taylor_center
+from engine.device import require_correct_sums
 from engine.errors import UserError
 from engine.problem import Problem, require_x64
 from engine.spec import Prediction
 
 
 def center_at(problem: Problem, theta: Array, start: Array | None = None, tolerance: float = 1e-6) -> TaylorCenter:
-    """The expansion of the loss about any θ (p,): L, ∇L, the top two eigenpairs, ∇S, α (Assumption 1), β.
+    """The expansion of the loss about any θ (p,): L, ∇L, the top two eigenpairs, ∇S, α (Definition 2), β.
 
     `start` (2, p) are vectors to start the eigensolver from, random ones when not given. Raises UserError when the top pair's
     relative residual ‖Hu−Su‖/S stays above `tolerance`.
@@ -51,16 +52,18 @@ def stable_point(
     quadratic programming lead there. `previous` gives the sign of u. Raises UserError where they do not lead to M, and where S > 2/η
     but ∇S⊥ = 0: the sharpness is the same all around then, and no projection changes it.
     """
+    require_correct_sums()
     if not 0 < learning_rate < np.inf:
         raise UserError(f"learning rate {learning_rate!r}: expected a positive number")
     return _projected(problem, jnp.asarray(theta), jnp.asarray(theta), learning_rate, tolerance, most, previous)
 
 
 def constrained_step(problem: Problem, center: TaylorCenter, learning_rate: float, tolerance: float = 1e-6, most: int = 20) -> TaylorCenter:
-    """θ†_{t+1} from θ†_t: a step of gradient descent projected onto the stable set (2).
+    """θ†_{t+1} from θ†_t: a step of gradient descent projected onto the stable set: equation (2).
 
     It begins at Lemma 13's first guess; `tolerance`, `most` and errors as in `stable_point`.
     """
+    require_correct_sums()
     if not 0 < learning_rate < np.inf:
         raise UserError(f"learning rate {learning_rate!r}: expected a positive number")
     target = tr.next_target(center, learning_rate)
@@ -102,9 +105,10 @@ def predicted_step(
 ) -> Array:
     """v⋆_{t+1} (p,) from v⋆_t (p,), the predicted displacement from θ†: x⋆ = u·v⋆ and y⋆ = ∇S⊥·v⋆ (`displacement`).
 
-    `transported` is Definition 7, `generalized` Appendix F, `code` the authors' form, `full_cubic` has all of the cubic term.
+    `transported` is Definition 7, (6), `generalized` Appendix F, `code` the authors' form, `full_cubic` has all of the cubic term.
     `center` is θ†_t and `following` θ†_{t+1}, whose u the prediction is carried to.
     """
+    require_correct_sums()
     if form not in tr.Predictions._fields:
         raise UserError(f'form "{form}": not known; expected one of {", ".join(tr.Predictions._fields)}')
     v = jnp.asarray(v)

@@ -26,7 +26,7 @@ import msgspec
 import numpy as np
 import platformdirs
 
-from engine.columns import Column, columns_for
+from engine.columns import Column, arranged, columns_for, layout, places
 from engine.control import AnyEvent, Event, decode_event, encode, shown_harmless
 from engine.drafts import replaced
 from engine.errors import UserError
@@ -46,8 +46,17 @@ MAX_JOURNAL_BYTES = 64 * 1024 * 1024
 """Of events.jsonl, read at once."""
 RESERVE_BYTES = 32 * 1024
 """Held for the last words of an engine on a disk that is full: its state, an event, a line in its log."""
+FORMAT = 2
+"""Of run directories that this version writes; it reads all up to that. Those without a number are of the first: what a checkpoint of it
+lacks is made up for (`leaves`), and its rows are of the columns that its columns.json lists, as in every other."""
 LAST_STEP = "record.last_step"
 """In a checkpoint: the last step of the record that it continues."""
+MARKS = ARRAYS_FORMAT, ARRAYS_LAYOUT = "record.format", "record.layout"
+"""In a file of arrays: the format of the run directory, and the layout of its rows."""
+IDENTITY = "identity."
+"""Prefix of what a checkpoint says of the loss."""
+ROWS = ("state.pending",)
+"""Leaves of a checkpoint that are rows of the record."""
 
 Status = Literal["starting", "running", "paused", "finished"]
 Liveness = Literal["starting", "running", "paused", "finished", "crashed", "silent"]
@@ -81,6 +90,12 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     """Seconds the engine has worked on this run, pauses left out."""
     outcome: Outcome | None = None
+    format: int = 1
+    """Of the run directory: the store writes its own."""
+    layout: str = ""
+    """That of the rows (`columns.layout`), as the store writes it."""
+    refused: bool = False
+    """The problem could not be built from what was given, so that nothing was computed."""
 
 
 def home() -> Path:
@@ -97,9 +112,12 @@ class Run:
         if not (self.path / "spec.toml").is_file() or not (self.path / "columns.json").is_file():
             raise UserError(f"{self.path}: not a run directory (no spec.toml and columns.json); `eos ls` lists the runs")
         self.name = self.path.name
+        state, where = self.state(), str(self.path / "state.json")
+        refuse_newer(state.format, where)
         self.spec: RunSpec = load_spec_text(read_text(self.path / "spec.toml", MAX_SPEC_BYTES), str(self.path / "spec.toml"))
         self.columns: tuple[Column, ...] = read_columns(self.path / "columns.json", MAX_FACTS_BYTES)
-        self.index = {column.name: k for k, column in enumerate(self.columns)}
+        self.index, self.layout = places(self.columns), layout(self.columns)
+        refuse_other_layout(state.layout, self.layout, where)
 
     @property
     def id(self) -> str:
@@ -184,6 +202,21 @@ class Run:
         """The same by the step that each was sampled at, as far as the names tell."""
         named = {path.stem.removeprefix("step-"): path for path in self.curves()}
         return {int(step): path for step, path in named.items() if step.isdecimal()}
+
+
+def refuse_newer(format: int, where: str) -> None:
+    """Raise UserError where a run directory is of a format that this version does not know."""
+    if format > FORMAT:
+        raise UserError(f"{where}: written by a later eos, in format {format}, and this one reads formats up to {FORMAT}; upgrade it")
+
+
+def refuse_other_layout(said: str, listed: str, where: str) -> None:
+    """Raise UserError where a file of a run was written beside rows of other columns than its columns.json lists."""
+    if said not in ("", listed):
+        raise UserError(
+            f"{where}: written beside rows of the columns {said[:16]!a}, and columns.json lists {listed!a}: files of two runs, or one of "
+            "them was changed; bring back the columns.json that belongs to the rows"
+        )
 
 
 class RowTail:
@@ -320,6 +353,8 @@ class Writer:
 
     def __init__(self, run: Run):
         refuse_links(run.path)
+        with suppress(OSError):  # copies leave empty folders out; what keeps it from being made is told to who leaves a command
+            (run.path / "inbox").mkdir(mode=0o700, exist_ok=True)
         self.run = run
         self.width = len(run.columns)
         self._lock = self._acquire()
@@ -366,11 +401,13 @@ class Writer:
 
     def state(self, state: State) -> None:
         """Replace the state, atomically."""
-        _replace(self.run.path / "state.json", msgspec.json.encode(state))
+        whole = msgspec.structs.replace(state, format=FORMAT, layout=self.run.layout)
+        _replace(self.run.path / "state.json", msgspec.json.encode(whole))
 
     def provenance(self, facts: dict[str, Any]) -> None:
         """Replace the provenance, atomically."""
-        _replace(self.run.path / "provenance.json", json.dumps(facts, indent=1, ensure_ascii=False).encode())
+        whole = {"format": FORMAT, "layout": self.run.layout} | facts
+        _replace(self.run.path / "provenance.json", json.dumps(whole, indent=1, ensure_ascii=False).encode())
 
     def checkpoint(self, step: int, arrays: dict[str, np.ndarray], keep: int) -> Path:
         """Write the arrays as the checkpoint at this step and drop the oldest beyond `keep`.
@@ -378,14 +415,14 @@ class Writer:
         The rows go to the disk first: a checkpoint never stands beyond the record it continues.
         """
         os.fsync(self._metrics.fileno())
-        final = _save(self.run.path / "checkpoints", step, arrays | {LAST_STEP: np.array(self.last_step)})
+        final = save_checkpoint(self.run, step, arrays | {LAST_STEP: np.array(self.last_step)})
         for old in self.run.checkpoints()[:-keep]:
             old.unlink(missing_ok=True)
         return final
 
     def curve(self, step: int, arrays: dict[str, np.ndarray]) -> None:
         """Write the curves sampled at this step."""
-        _save(self.run.path / "curves", step, arrays)
+        _save(self.run.path / "curves", step, arrays | _marks(self.run))
 
     def _acquire(self) -> IO[bytes]:
         handle = open(self.run.path / "lock", "ab")
@@ -402,10 +439,15 @@ class Writer:
 
     def _last_step(self) -> int:
         count = self.run.row_count()
-        last = float(self.run.rows(count - 1)[0, 0]) if count else -1.0
+        path = self.run.path / "metrics.f64"
+        first, last = (float(self.run.rows(k, k + 1)[0, 0]) for k in (0, count - 1)) if count else (-1.0, -1.0)
         if not (last.is_integer() and -1 <= last < 2**53):
-            path = self.run.path / "metrics.f64"
             raise UserError(f"{path}: its last row is at step {last}, so not written by eos; the run cannot go on")
+        if not first.is_integer() or last - first < count - 1:
+            raise UserError(
+                f"{path}: {count} rows of {self.width} columns go from step {first:g} to step {last:g}: these are not the columns of "
+                "columns.json; the run cannot go on"
+            )
         return int(last)
 
     def _cut_torn_tail(self) -> None:
@@ -419,6 +461,32 @@ def load_checkpoint(run: Run) -> Iterator[tuple[Path, dict[str, np.ndarray] | No
     """Checkpoints from the newest back: the path and its arrays, or None where the file cannot be read."""
     for path in reversed(run.checkpoints()):
         yield path, read_arrays(path)
+
+
+def save_checkpoint(run: Run, step: int, arrays: dict[str, np.ndarray]) -> Path:
+    """Write the arrays as the run's checkpoint at this step."""
+    return _save(run.path / "checkpoints", step, arrays | _marks(run))
+
+
+def _marks(run: Run) -> dict[str, np.ndarray]:
+    return {ARRAYS_FORMAT: np.array(FORMAT), ARRAYS_LAYOUT: np.array(run.layout)}
+
+
+def refuse_foreign(arrays: dict[str, np.ndarray], run: Run) -> None:
+    """Raise ValueError where a checkpoint is of a later format, or holds rows of other columns than the run's."""
+    said = str(arrays.get(ARRAYS_LAYOUT, ""))
+    if int(arrays.get(ARRAYS_FORMAT, 1)) > FORMAT:
+        raise ValueError(f"written by a later version of eos, in format {arrays[ARRAYS_FORMAT]}")
+    if said not in ("", run.layout):
+        raise ValueError(f"it continues rows of the columns {said[:16]!a}, and columns.json lists {run.layout!a}")
+    for name in ROWS:
+        if name in arrays and arrays[name].shape[1:] != (len(run.columns),):
+            raise ValueError(f"{name} is of shape {arrays[name].shape}, and the run has {len(run.columns)} columns")
+
+
+def rearranged(arrays: dict[str, np.ndarray], run: Run, other: Run) -> dict[str, np.ndarray]:
+    """A checkpoint of a run with the rows in it as another run has them."""
+    return arrays | {name: arranged(arrays[name], run.index, other.index) for name in ROWS if name in arrays}
 
 
 def _save(folder: Path, step: int, arrays: dict[str, np.ndarray]) -> Path:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from engine import guards
 from engine.coupled import (
     DIVERGED,
     GROW,
@@ -47,6 +48,7 @@ from engine.curvature import (
     taylor_center,
 )
 from engine.glance import Glance, glance
+from engine.guards import Guards
 from engine.problem import Problem
 from engine.spec import FOLLOWED_FROM
 from engine.trajectories import AlongU, Places, places
@@ -113,7 +115,7 @@ def _step(problem: Problem, plan: Plan, rules: Rules, state: Moving, alone: bool
     here = None
     if state.flow.size:
         at, u = ahead_on_flow(state, dtype)
-        here = _solved_on_flow(problem, at, u, *loss_and_gradient(problem, at))
+        here = _solved_on_flow(problem, state, at, u, *loss_and_gradient(problem, at))
     passed = leave(problem, plan, rules, state, measured, here, *_places(problem, plan, state))
     if alone:
         return stay(passed)
@@ -126,60 +128,81 @@ def _step(problem: Problem, plan: Plan, rules: Rules, state: Moving, alone: bool
 
 
 class Begun(NamedTuple):
-    """The first look at where the next θ† is expected, under way: it needs nothing of gradient descent."""
+    """What is measured first where the next θ† is expected, under way: it needs nothing of gradient descent."""
 
     tried: Tried
     measured: tuple[Point, Array]
+    guards: Guards
 
 
-def begin(problem: Problem, plan: Plan, rules: Rules, state: Moving) -> Begun:
-    """Have the device begin with what `one` waits for first."""
-    tried = aim(rules, state)
-    return Begun(tried, measure_all(problem, tried.aim, tried.start, rules.eigen_tolerance, plan.curvature))
+def begin(problem: Problem, plan: Plan, rules: Rules, state: Moving, fresh: Array | None) -> Begun:
+    """Have the device begin with what `one` waits for first; with random rows (`guards.FRESH`, p) it looks around."""
+    tried, tolerance, dtype = aim(rules, state), rules.eigen_tolerance, plan.curvature
+    if fresh is None:
+        return Begun(tried, measure_all(problem, tried.aim, tried.start, tolerance, dtype), state.guards)
+    return Begun(tried, *guards.measure_around(problem, tried.aim, tried.start, state.guards, fresh, tolerance, dtype))
 
 
 def one(
-    problem: Problem, plan: Plan, rules: Rules, state: Moving, measured: tuple[Point, Array], begun: Begun | None
+    problem: Problem, plan: Plan, rules: Rules, state: Moving, measured: tuple[Point, Array], begun: Begun | None, around: bool
 ) -> tuple[Moving, Readings, Array]:
     """One step from what is `measured` at gradient descent's θ, out of functions that are compiled each for itself.
 
     The host waits twice or three times, for a glance at the flow and for projections. Without one `begun`, θ† stays where it is.
+    `around`: the flow looks around.
     """
     dtype = plan.curvature
-    flow = _look_on_flow(problem, rules, state, dtype)
+    flow = _look_on_flow(problem, rules, state, dtype, around)
     places = _places(problem, plan, state)
     tried = begun and judge(rules, begun.tried, begun.measured, begun.tried.normals, False)
-    passed = leave(problem, plan, rules, state, measured, flow and _found_on_flow(problem, *flow), *places)
-    if tried is None:
+    passed = leave(problem, plan, rules, state, measured, flow and _found_on_flow(problem, state, *flow), *places)
+    if tried is None or begun is None:
         return stay(passed)
     tried = settle(problem, rules, tried, dtype)
-    return arrive(plan, rules, state, passed, tried, _newest(problem, tried, dtype))
+    moved, read, verdict = arrive(plan, rules, state, passed, tried, _newest(problem, tried, dtype))
+    return moved._replace(guards=begun.guards), read, verdict
 
 
-def _look_on_flow(problem: Problem, rules: Rules, state: Moving, dtype: str) -> tuple[Array, Glance | OnFlow] | None:
-    """θ of the flow and what is seen there, under way: a glance where its sharpness is due."""
+def _look_on_flow(problem: Problem, rules: Rules, state: Moving, dtype: str, around: bool) -> tuple[Array, Glance | OnFlow] | None:
+    """θ of the flow and what is seen there, under way: a glance where its sharpness is due, or a look `around`."""
     if not state.flow.size:
         return None
     at, u = ahead_on_flow(state, dtype)
-    if flow_is_due(rules, int(state.step)):
+    due = flow_is_due(rules, int(state.step))
+    if due and not around:
         return at, glance(problem, at, u)
     loss, grad = loss_and_gradient(problem, at)
-    return at, OnFlow(loss, grad, state.flow_sharpness, u, 0)
+    if not due:
+        return at, OnFlow(loss, grad, state.flow_sharpness, u, state.flow_guard, 0)
+    rows = _rows_on_flow(state, u)
+    pairs, images = solve_at(problem, at, rows, LOOSE_TOLERANCE, dtype, wanted=1, looked=3)
+    vectors = sharpened(pairs, images)
+    return at, OnFlow(loss, grad, pairs.sharpness, vectors[0], vectors[1], pairs.hvps)
 
 
-def _found_on_flow(problem: Problem, at: Array, seen: Glance | OnFlow) -> OnFlow:
+@jax.jit
+def _rows_on_flow(state: Moving, u: Array) -> Array:
+    """What a look on the flow starts from, in as many rows as a look at θ† has: its own two vectors, and what θ† knows beside them."""
+    eigen, others = state.center.eigen, state.guards
+    own = guards.orthonormal(jnp.stack([u, state.flow_guard.astype(u.dtype)]))
+    best, _ = guards.unseen(own[:1], *(jnp.concatenate(each) for each in ((eigen.vectors, others.vectors), (eigen.values, others.values))))
+    rows = [*own, best.astype(u.dtype)]
+    return jnp.stack(rows + [jnp.zeros_like(u)] * (len(eigen.values) + guards.COUNT + guards.FRESH - len(rows)))
+
+
+def _found_on_flow(problem: Problem, state: Moving, at: Array, seen: Glance | OnFlow) -> OnFlow:
     """What is known there at last: the host waits for the glance, and has the eigenpair solved for where it does not show it."""
     if isinstance(seen, OnFlow):
         return seen
     if seen.shows_eigenpair(LOOSE_TOLERANCE):
-        return OnFlow(seen.loss, seen.grad, seen.sharpness, seen.sharpened, 1)
-    return _solved_on_flow(problem, at, seen.vector, seen.loss, seen.grad, 1)
+        return OnFlow(seen.loss, seen.grad, seen.sharpness, seen.sharpened, state.flow_guard, 1)
+    return _solved_on_flow(problem, state, at, seen.vector, seen.loss, seen.grad, 1)
 
 
-def _solved_on_flow(problem: Problem, at: Array, u: Array, loss: Array, grad: Array, hvps: int = 0) -> OnFlow:
+def _solved_on_flow(problem: Problem, state: Moving, at: Array, u: Array, loss: Array, grad: Array, hvps: int = 0) -> OnFlow:
     """With the eigenpair solved for from u, after so many products."""
     pairs, images = solve_at(problem, at, jnp.stack([u, u]), LOOSE_TOLERANCE, str(at.dtype), wanted=1)
-    return OnFlow(loss, grad, pairs.sharpness, sharpened(pairs, images)[0], pairs.hvps + hvps)
+    return OnFlow(loss, grad, pairs.sharpness, sharpened(pairs, images)[0], state.flow_guard, pairs.hvps + hvps)
 
 
 def settle(problem: Problem, rules: Rules, tried: Tried, dtype: str, afresh: bool = False) -> Tried:

@@ -4,9 +4,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine.control import EdgeReached
+from engine.control import edge_in_force
 from engine.spec import PREDICTIONS
-from engine.store import Run
+from engine.store import Run, State
 
 SETTLED_ROWS = 100
 """Rows at the end over which the sharpness is averaged: at the edge it oscillates from step to step."""
@@ -24,13 +24,14 @@ class Summary(NamedTuple):
     """An outcome's kind; or `running`, `paused`, `crashed`, … while there is none."""
     steps: int
     edge_step: int | None
-    """Step at which the sharpness first reached 2/η."""
+    """Step at which the sharpness first reached 2/η, at the η in force."""
     sharpness_over_threshold: float | None
-    """S·η/2: the mean over the last rows at the edge, or its last value on the approach."""
+    """S·η/2 at the η in force: the mean over the last rows at the edge, or its last value on the approach."""
     loss: float | None
     """Training loss, the last that was recorded."""
     prediction_correlation: float | None
-    """corr(|x⋆|, |x|) of the first recorded form over the latest 100 steps from an anchor on, or the longest stretch of 20 or more."""
+    """corr(|x⋆|, |x|) of the first recorded form over the latest 100 steps from an anchor on, or the longest stretch of 20 or more, at
+    the η in force."""
     seconds: float
     """Seconds the engine worked."""
 
@@ -39,13 +40,32 @@ class Summary(NamedTuple):
 def summarize(run: Run) -> Summary:
     """The summary of a run as it stands."""
     state, table = run.state(), run.table()
-    edge = next((event.step for event in run.events() if isinstance(event, EdgeReached)), None)
+    edge = edge_in_force(run.events())
     outcome = state.outcome.kind if state.outcome else run.liveness()
     last = table["step"][-1:]
     steps = int(last[0]) + 1 if len(last) and 0 <= last[0] < 2**53 else 0
+    present = at_present(state, table)
     return Summary(
-        run.name, outcome, max(steps, state.step), edge, _sharpness(table), _loss(table), _correlation(table), round(state.seconds, 2)
+        run.name, outcome, max(steps, state.step), edge, _sharpness(present), _loss(table), _correlation(present), round(state.seconds, 2)
     )
+
+
+def rate_in_force(state: State, table: dict[str, np.ndarray]) -> float | None:
+    """The η that the engine takes its next step with; that of the newest row where it has said nothing yet."""
+    if state.learning_rate > 0:
+        return state.learning_rate
+    rates = table.get("learning_rate", np.empty(0))
+    return float(rates[-1]) if len(rates) else None
+
+
+def at_present(state: State, table: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The rows at the learning rate in force: the last ones, none of them where it has just changed."""
+    if "learning_rate" not in table:
+        return table
+    rate = table["learning_rate"]
+    others = np.flatnonzero((rate != rate_in_force(state, table)) & np.isfinite(rate))
+    start = int(others[-1]) + 1 if len(others) else 0
+    return {name: column[start:] for name, column in table.items()}
 
 
 def _loss(table: dict[str, np.ndarray]) -> float | None:

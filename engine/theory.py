@@ -17,12 +17,14 @@ STAGES = {
     3: "self-stabilization",
     4: "return to stability",
 }
+CONDITIONS = {1: "y ≤ 0, |x| ≤ δ", 2: "y > 0, |x| ≤ δ", 3: "y > 0, |x| > δ", 4: "y ≤ 0, |x| > δ"}
+"""Where each stage is, by the text of Section 4.1."""
 LARGEST_EXPONENT = 709.0
 """Of a number that float64 holds."""
 HUGE = 1e60
 """α or β beyond which, or beneath whose inverse, the flow is not integrated."""
-SMALL = 0.25
-"""|x|/δ under which stage 1 has not yet become stage 2."""
+FLICKER = 0.05
+"""How far beyond its border a stage must lie that is entered against the cycle's order: in units of δ for |x|, of √α for y."""
 
 
 def delta(alpha, beta):
@@ -152,11 +154,27 @@ def period(g: float, alpha: float, beta: float, learning_rate: float) -> float:
 
 
 def stage(x, y, delta):
-    """The stage of Section 4.1, by this rule; 0 where δ or the displacement is undefined. Scalars or arrays.
+    """The stage by the text of Section 4.1; 0 where δ or the displacement is undefined. Scalars or arrays.
 
-    3 self-stabilization while |x| ≥ δ; else 4 return to stability while y < 0; else 1 progressive sharpening while
-    |x| < δ/4, and 2 blowup from there on.
+    Those of `CONDITIONS`: the sharpness rises in 1 and 2 and falls in 3 and 4; |x| grows in 2 and 3 and decays in 4 and 1.
     """
-    size = np.abs(x)
     undefined = ~(np.isfinite(delta) & np.isfinite(x) & np.isfinite(y))
-    return np.select([undefined, size >= delta, np.less(y, 0), size < SMALL * np.asarray(delta)], [0, 3, 4, 1], 2)
+    large, above = np.greater(np.abs(x), delta), np.greater(y, 0)
+    return np.select([undefined, large & above, large, above], [0, 3, 4, 2], 1)
+
+
+def stages(x: np.ndarray, y: np.ndarray, delta: np.ndarray, alpha: np.ndarray, before: int = 0) -> np.ndarray:
+    """The stages of successive steps, (steps,), each by the text of Section 4.1 but for flicker; `before` is that of earlier steps, or 0.
+
+    An orbit of (4) goes through the stages in their order, so the next one begins where the text has it begin. One step back, from
+    2 to 1 or from 1 to 4, is against that order: what the text calls so within 5 % of the border, in |x|/δ or in y/√α, keeps the
+    stage that was. Near the fixed point |x| and y cross their borders at every other step.
+    """
+    found = stage(x, y, delta)
+    for k, now in enumerate(found.tolist()):
+        if now and before and (before - now) % 4 == 1:
+            beyond = abs(abs(x[k]) - delta[k]) / delta[k] if now % 2 == 0 else abs(y[k]) / math.sqrt(alpha[k])
+            if beyond < FLICKER:
+                found[k] = before
+        before = int(found[k]) or before
+    return found

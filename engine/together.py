@@ -10,10 +10,11 @@ the state of process 0.
 """
 
 import io
+import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import jax
@@ -25,12 +26,14 @@ from jax.experimental import multihost_utils
 
 from engine import control, trust
 from engine.approach import Progress
+from engine.columns import Column
 from engine.control import AnyCommand, AnyEvent
 from engine.ending import STOPPING
 from engine.errors import UserError, first_line
 from engine.experiment import Experiment
 from engine.fork import differences
 from engine.hosts import Group
+from engine.loss_identity import Identity
 from engine.meeting import Pulse, join
 from engine.spec import Network, RunSpec, load_spec_text, to_toml
 
@@ -153,15 +156,16 @@ def refuse_other(spec: RunSpec, asked: RunSpec | None) -> None:
 class Leading(Experiment):
     """The experiment of process 0: what changes its state is done by all."""
 
-    def __init__(self, spec: RunSpec, ask_to_stop: Callable[[], None]):
+    def __init__(self, spec: RunSpec, ask_to_stop: Callable[[], None], columns: Sequence[Column] = ()):
         self.member = Member(self)
         self.ask_to_stop = ask_to_stop
 
         def begin() -> Experiment:
-            Experiment.__init__(self, spec)
+            Experiment.__init__(self, spec, columns)
             return self
 
         share(to_toml(spec).encode())
+        share(json.dumps(list(columns)).encode())
         begin_alike(spec, begin)
 
     def advance(self, limit: int) -> Progress:
@@ -183,6 +187,11 @@ class Leading(Experiment):
         """Go on from a snapshot; the others are given it with the next order."""
         super().restore(leaves)
         self.member.apart = True
+
+    def identify(self) -> Identity | None:
+        """The numbers that identify the loss, which every process has a part in."""
+        with self._together(control.Checkpoint()):
+            return super().identify()
 
     def rehearse(self) -> None:
         """Nothing: what a second thread computes with the others would come in another order in each process."""
@@ -239,11 +248,12 @@ def follow(group: Group, asked: RunSpec | None = None) -> int:
     try:
         pulse = join(group, ended)
         spec = load_spec_text(share().decode(), "process 0")
+        columns = [Column(*each) for each in json.loads(share())]
 
         def begin() -> Experiment:
             refuse_other(spec, asked)
             refuse_code(spec, asked)
-            return Experiment(spec)
+            return Experiment(spec, columns)
 
         member = Member(begin_alike(spec, begin))
         for number in STOPPING:
@@ -274,3 +284,5 @@ def obey(experiment: Experiment, order: AnyCommand) -> None:
         experiment.set_learning_rate(order)
     elif isinstance(order, control.Anchor):
         experiment.anchor(order)
+    elif isinstance(order, control.Checkpoint):
+        experiment.identify()

@@ -13,19 +13,23 @@ decay as the only push, α = 2λS_L, and where ∇S_L is radial, β = (2S_L/‖�
 """
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from engine import approach, losses, problem, readings, spectrum, watched
+from engine import approach, guards, losses, problem, readings, spectrum, watched
 from engine import spec as specs
 from engine.approach import CHECK_TOLERANCE, Progress, Setup, diverged, loss_goal
+from engine.columns import Column
 from engine.control import AnyEvent, EdgeReached
 from engine.coupled import followed_by
-from engine.curvature import random_start, sharpness_at
+from engine.curvature import forms_hessian, random_start, sharpness_at
+from engine.guards import Guards, unknown
+from engine.leaves import Earlier
 from engine.problem import Problem
 from engine.states import Clock
 from engine.store import Outcome
@@ -48,16 +52,18 @@ class TrainingState(NamedTuple):
     clock: Clock
     theta: Array  # (p,)
     bases: Array  # (4, k, p) top eigenvectors at the last four readings
+    guards: Annotated[Guards, Earlier(unknown("bases"))]  # of the eigenvectors
+    looked: Annotated[int, Earlier(lambda leaves: leaves["clock.step"])]  # step of the last look around
     below: int  # 1 when the last reading was below 2/η
     edge_step: int  # of the first reading at or above 2/η after one below; −1 before
 
 
-def build(spec: specs.RunSpec) -> tuple[Training, Array, dict[str, Any]]:
-    """The training of a specification, its initial θ in float64, and facts on its data for the record."""
+def build(spec: specs.RunSpec, columns: Sequence[Column] = ()) -> tuple[Training, Array, dict[str, Any]]:
+    """The training of a specification whose run records these columns, its initial θ in float64, and facts on its data for the record."""
     part, decay, wanted = spec.problem, spec.optimizer.weight_decay, spec.tracking.sharpness_examples
     if not isinstance(part, specs.Network):
         total, theta, facts = problem.build(spec)
-        return Training(approach.setup(spec, total), total, {}), theta, facts
+        return Training(approach.setup(spec, total, columns), total, {}), theta, facts
     problem.require_x64()
     found = problem.learning(part, spec.seed)
     data, criterion = found.dataset, losses.CRITERIA[part.criterion]
@@ -70,7 +76,7 @@ def build(spec: specs.RunSpec) -> tuple[Training, Array, dict[str, Any]]:
     if data.test_inputs is not None and data.test_targets is not None:
         tests = found.batches(data.test_inputs, data.test_targets)
         readings |= {"test.loss": found.mean(criterion, tests), "test.accuracy": found.mean(losses.correct, tests)}
-    return Training(approach.setup(spec, total), probe, readings), found.theta, found.facts
+    return Training(approach.setup(spec, total, columns), probe, readings), found.theta, found.facts
 
 
 def first_examples(targets: np.ndarray, count: int, classes: int) -> np.ndarray:
@@ -87,9 +93,12 @@ def begin(training: Training, theta: Array) -> TrainingState:
     """The start of a training at θ."""
     spec = training.setup.spec
     count = min(spec.tracking.eigenvalues, theta.size)
-    basis = random_start(spec.seed, 0, count, theta.size, spec.precision.curvature)
+    dtype, size = spec.precision.curvature, theta.size
+    basis, known = random_start(spec.seed, 0, count, size, dtype), guards.begin(spec.seed, 0, size, dtype)
     clock = Clock(0, 0.0, spec.optimizer.learning_rate)
-    return TrainingState(clock, theta.astype(spec.precision.approach), jnp.stack([basis] * 4), below=0, edge_step=-1)
+    return TrainingState(
+        clock, theta.astype(spec.precision.approach), jnp.stack([basis] * 4), known, looked=-guards.EVERY, below=0, edge_step=-1
+    )
 
 
 def advance(training: Training, state: TrainingState, limit: int) -> tuple[TrainingState, Progress]:
@@ -98,7 +107,8 @@ def advance(training: Training, state: TrainingState, limit: int) -> tuple[Train
     """
     setup, every = training.setup, training.setup.spec.tracking.sharpness_every
     # One call takes no more than a step where a step takes many micro-batches: commands wait for its end.
-    chunk = DESCENT_CHUNK if len(jax.tree.leaves(setup.problem.data)[-1]) == 1 else 1
+    part = setup.spec.problem
+    chunk = 1 if isinstance(part, specs.Network) and 0 < part.micro_batch < part.data.examples else DESCENT_CHUNK
     if watches(training):
         return _watch(training, state, min(limit, chunk))
     read: dict[str, float] = {}
@@ -124,10 +134,19 @@ def watches(training: Training) -> bool:
     )
 
 
+def means_of(training: Training) -> dict[str, Problem]:
+    """What is read at every step beside the sharpness, by its column."""
+    return training.readings | ({"norm.squared": Problem(_squared, (), "‖θ‖²")} if training.setup.spec.optimizer.weight_decay else {})
+
+
 def _watch(training: Training, state: TrainingState, steps: int) -> tuple[TrainingState, Progress]:
-    clock, decay = state.clock, training.setup.spec.optimizer.weight_decay
-    means = training.readings | ({"norm.squared": SQUARED} if decay else {})
-    found = watched.descend(training.setup.problem, state.theta, state.bases, clock.learning_rate, steps, CHECK_TOLERANCE, means)
+    clock, spec, known, means = state.clock, training.setup.spec, state.guards, means_of(training)
+    decay, dtype = spec.optimizer.weight_decay, spec.precision.curvature
+    fresh = guards.fresh_rows(spec.seed, 0, state.theta.size, dtype)[0]
+    found = watched.descend(
+        training.setup.problem, state.theta, state.bases, known.vectors[0], fresh, clock.step, clock.learning_rate, steps,
+        CHECK_TOLERANCE, means,
+    )
     passed = {
         "gd.loss": found.losses, "gd.gradient_norm": found.gradient_norms, "gd.sharpness": found.sharpness,
         "gd.eigen_residual": found.residuals, "cost.hvps": found.hvps,
@@ -141,7 +160,8 @@ def _watch(training: Training, state: TrainingState, steps: int) -> tuple[Traini
         state, told = _seen(state, clock.step + k, columns["gd.sharpness"][k], 2 / clock.learning_rate)
         events += told
     if outcome is None:
-        state = state._replace(clock=clock.after(steps), theta=found.theta, bases=found.bases)
+        known = known._replace(vectors=known.vectors.at[0].set(found.guard))
+        state = state._replace(clock=clock.after(steps), theta=found.theta, bases=found.bases, guards=known)
     return state, Progress(rows, events, outcome)
 
 
@@ -170,7 +190,13 @@ def _read(training: Training, state: TrainingState) -> tuple[TrainingState, dict
     spec, clock = training.setup.spec, state.clock
     # At the edge gradient descent alternates: where readings do too, the last but one is nearer.
     start = state.bases[-2 if spec.tracking.sharpness_every % 2 else -1]
-    pairs = sharpness_at(training.probe, state.theta, start, CHECK_TOLERANCE, spec.precision.curvature)
+    dtype = spec.precision.curvature
+    if clock.step - state.looked < guards.EVERY or forms_hessian(state.theta):
+        pairs = sharpness_at(training.probe, state.theta, start, CHECK_TOLERANCE, dtype)
+    else:
+        fresh = guards.fresh_rows(spec.seed, clock.step, state.theta.size, dtype)
+        pairs, _, known = guards.look(training.probe, state.theta, start, state.guards, fresh, CHECK_TOLERANCE, dtype)
+        state = state._replace(guards=known, looked=clock.step)
     sharpness = float(pairs.values[0])
     if spec.optimizer.schedule == "inverse_sharpness" and 0 < sharpness < math.inf:
         clock = clock._replace(learning_rate=1 / sharpness)
@@ -191,7 +217,9 @@ def _seen(state: TrainingState, step: int, sharpness: float, threshold: float) -
     return state._replace(below=int(sharpness < threshold)), events
 
 
-SQUARED = Problem(lambda theta, _: theta @ theta, (), "‖θ‖²")
+def _squared(theta: Array, _: Any) -> Array:
+    """‖θ‖²."""
+    return theta @ theta
 
 
 _mean = jax.jit(Problem.loss)

@@ -8,6 +8,8 @@ Where we depart from the paper and from the authors' code:
   is repeated while a residual asks, not three times always.
 - The generalized prediction (Appendix F) is advanced in the transported form of Definition 7; the authors' form of it, which
   never re-projects v, agrees with it to four digits of correlation.
+- Gradient flow starts at θ†_0, where the paper's other trajectories part from; in the authors' code it starts at gradient descent's
+  θ, as it does here with `tracking.flow_start = "descent"`.
 """
 
 from functools import partial
@@ -18,6 +20,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from engine.curvature import Direction, Normals, Point, TaylorCenter, loss_and_gradient
+from engine.device import require_correct_sums
 from engine.formats import jit_by_format
 from engine.problem import Problem
 from engine.sums import dots, norms
@@ -160,6 +163,7 @@ class Displacement(NamedTuple):
 
 def displacement(v: Array, center: TaylorCenter) -> Displacement:
     """x = u·v and y = ∇S⊥·v of a displacement v (p,) = θ − θ†, as in (3): a length in parameter space, and a sharpness."""
+    require_correct_sums()
     return Displacement(*dots((center.top_eigenvector, v), (center.grad_sharpness_perp, v)))
 
 
@@ -179,6 +183,7 @@ class Forecast(NamedTuple):
     y: Array
     loss: Array
     sharpness: Array
+    distance: Array  # ‖v⋆‖ from θ†
 
 
 class Places(NamedTuple):
@@ -219,7 +224,7 @@ def forecast(center: TaylorCenter, found: Places, along: AlongU, learning_rate: 
     x, y = found.x[1:], found.y[1:]
     losses = (center.loss + x**2 / learning_rate).at[0].set(along.loss)
     sharpness = (center.sharpness + y + center.skew * x).at[0].set(along.curvature + y[0])
-    return Forecast(x, y, losses, sharpness)
+    return Forecast(x, y, losses, sharpness, found.distance[1:])
 
 
 class Advance(NamedTuple):

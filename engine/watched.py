@@ -2,7 +2,7 @@
 
 A step takes gradient and Hessian–vector product together (`glance`), the product along an eigenvector extrapolated from those of two
 and four steps ago: at the edge gradient descent alternates. The product gives S, the pair's residual, and by one step of power
-iteration the next eigenvector. Only where the residual asks is the eigenpair solved for.
+iteration the next eigenvector. Only where the residual asks is the eigenpair solved for; and now and then, with a look around (`guards`).
 """
 
 from typing import NamedTuple
@@ -17,12 +17,16 @@ from engine.glance import Glance, glance
 from engine.problem import Problem
 from engine.trajectories import DESCENT_CHUNK
 
+EVERY = 5
+"""Steps between looks around: three products more, so that all of it takes half as much again as a step."""
+
 
 class Watched(NamedTuple):
     """Some steps of gradient descent: where they end, and what they passed. Entries beyond the steps taken are NaN."""
 
     theta: Array  # (p,)
     bases: Array  # (4, 1, p) the last top eigenvectors
+    guard: Array  # (p,) the next eigenvector, so far as it is known
     losses: Array  # (DESCENT_CHUNK,) L before each step
     gradient_norms: Array
     sharpness: Array
@@ -31,50 +35,64 @@ class Watched(NamedTuple):
     readings: dict[str, Array]  # each (DESCENT_CHUNK,)
 
 
+Carried = tuple[Array, Watched, Glance, Array]
+"""Steps taken, where they led, what was seen last, and whether that sufficed."""
+
+
 @jit_by_format
 def descend(
-    problem: Problem, theta: Array, bases: Array, learning_rate: float, steps: int, tolerance: float, means: dict[str, Problem]
+    problem: Problem, theta: Array, bases: Array, guard: Array, fresh: Array, first: int, learning_rate: float, steps: int,
+    tolerance: float, means: dict[str, Problem],
 ) -> Watched:
-    """`steps` ≤ DESCENT_CHUNK steps of θ ← θ − η∇L(θ) with the top eigenpair to a relative residual of `tolerance` at each, and
-    `means` read there. Products are taken in θ's number format.
+    """`steps` ≤ DESCENT_CHUNK steps of θ ← θ − η∇L(θ) from step `first` on with the top eigenpair to a relative residual of `tolerance` at
+    each, and `means` read there. Products are taken in θ's number format.
 
-    Steps whose product suffices go in a loop of their own, without the solver: beside it each would take an eighth longer. Their
-    eigenvectors lie in a ring, the next in place of the oldest, so that none is moved.
+    Every `EVERY` steps the solver is started from the eigenvector, from the `guard` and from `fresh` (p,), a random vector that is turned
+    round by the step, so that none of it depends on how steps are cut into calls. Steps whose product suffices go in a loop of their own,
+    without the solver: beside it each would take an eighth longer. Their eigenvectors lie in a ring, the next in place of the oldest, so
+    that none is moved.
     """
     dtype, blank = theta.dtype, jnp.full(DESCENT_CHUNK, jnp.nan, theta.dtype)
+
+    def around(k: Array) -> Array:
+        return (first + k) % EVERY == 0
 
     def stepped(k: Array, state: Watched, seen: Glance, vector: Array, pair: tuple[Array, Array, Array]) -> Watched:
         sharpness, residual, hvps = pair
         return Watched(
             state.theta - jnp.asarray(learning_rate, dtype) * seen.grad,
-            lax.dynamic_update_index_in_dim(state.bases, vector[None].astype(state.bases.dtype), k % 4, 0),
+            lax.dynamic_update_index_in_dim(state.bases, vector[None].astype(state.bases.dtype), k % 4, 0), state.guard,
             state.losses.at[k].set(seen.loss), state.gradient_norms.at[k].set(seen.grad_norm),
             state.sharpness.at[k].set(sharpness), state.residuals.at[k].set(residual), state.hvps.at[k].set(hvps),
             {name: state.readings[name].at[k].set(mean.loss(state.theta)) for name, mean in means.items()},
         )
 
-    def onward(carried: tuple[Array, Watched, Glance]) -> tuple[Array, Watched, Glance]:
+    def onward(carried: Carried) -> Carried:
         """A step, if its product suffices; else θ and the vectors stay, and what was written of the step is written anew."""
-        k, state, _ = carried
+        k, state, _, _ = carried
         seen = glance(problem, state.theta, extrapolated(state.bases[k % 4], state.bases[(k + 2) % 4])[0].astype(dtype))
-        suffices = seen.shows_eigenpair(tolerance)
+        suffices = seen.shows_eigenpair(tolerance) & ~around(k)
         vector = jnp.where(suffices, seen.sharpened, state.bases[k % 4, 0].astype(dtype))
         moved = stepped(k, state, seen, vector, (seen.sharpness, seen.residual, jnp.ones((), dtype)))
-        return k + suffices, moved._replace(theta=jnp.where(suffices, moved.theta, state.theta)), seen
+        return k + suffices, moved._replace(theta=jnp.where(suffices, moved.theta, state.theta)), seen, suffices
 
-    def refined(carried: tuple[Array, Watched, Glance]) -> tuple[Array, Watched, Glance]:
-        """The step whose product did not suffice, with the eigenpair solved for."""
-        k, state, seen = carried
-        pairs, _ = solve(problem, state.theta, seen.vector[None], tolerance)
+    def refined(carried: Carried) -> Carried:
+        """The step whose product did not suffice, with the eigenpair solved for, and looked around for a larger one."""
+        k, state, seen, _ = carried
+        rows = jnp.stack([seen.vector, state.guard.astype(dtype), jnp.roll(fresh, first + k).astype(dtype)])
+        pairs, images = solve(problem, state.theta, rows, tolerance, wanted=1, looked=jnp.where(around(k), len(rows), 1))
         pair = pairs.sharpness, pairs.residuals[0], (pairs.hvps + 1).astype(dtype)
-        return k + 1, stepped(k, state, seen, pairs.vectors[0], pair), nothing
+        moved = stepped(k, state, seen, pairs.vectors[0], pair)
+        guard = images[1] / jnp.maximum(jnp.linalg.norm(images[1]), jnp.finfo(dtype).tiny)
+        guard = jnp.where(around(k), guard.astype(state.guard.dtype), state.guard)
+        return k + 1, moved._replace(guard=guard), seen, jnp.array(True)
 
-    def stretch(carried: tuple[Array, Watched, Glance]) -> tuple[Array, Watched, Glance]:
-        carried = lax.while_loop(lambda c: (c[0] < steps) & c[2].shows_eigenpair(tolerance), onward, carried)
-        return lax.cond(carried[2].shows_eigenpair(tolerance), lambda c: c, refined, carried)
+    def stretch(carried: Carried) -> Carried:
+        carried = lax.while_loop(lambda c: (c[0] < steps) & c[3], onward, carried)
+        return lax.cond(carried[3], lambda c: c, refined, carried)
 
     zero = jnp.zeros((), dtype)
-    nothing = Glance(zero, theta, zero, theta, theta, sharpness=zero + 1, residual=zero)  # nothing is to be refined
-    begun = Watched(theta, bases, blank, blank, blank, blank, blank, dict.fromkeys(means, blank))
-    taken, state, _ = lax.while_loop(lambda c: c[0] < steps, stretch, (jnp.zeros((), int), begun, nothing))
+    begun = Watched(theta, bases, guard, blank, blank, blank, blank, blank, dict.fromkeys(means, blank))
+    nothing = Glance(zero, theta, zero, theta, theta, zero, zero)
+    taken, state, _, _ = lax.while_loop(lambda c: c[0] < steps, stretch, (jnp.zeros((), int), begun, nothing, jnp.array(True)))
     return state._replace(bases=jnp.roll(state.bases, -(taken % 4), axis=0))

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from engine.paper import PLACES
+
 Table = Mapping[str, np.ndarray]
 """Columns by name, (rows,); NaN where there is no value."""
 When = Callable[[Table], np.ndarray]
@@ -118,7 +120,7 @@ STEPS: tuple[Step, ...] = (
         "A small network learns to tell T-shirts from shirts by full-batch gradient descent: θ ← θ − η∇L(θ). Its loss falls "
         "smoothly. Meanwhile the sharpness S, the largest eigenvalue of the Hessian, climbs: the valley it walks down becomes "
         "narrower. Nobody asked for that, and almost every network does it.",
-        "S(θ) = λ_max(∇²L(θ)),   α = −∇L·∇S > 0", "Section 1, Assumption 1",
+        "S(θ) = λ_max(∇²L(θ)),   α = −∇L·∇S > 0", f"Section 1; {PLACES['α']}, {PLACES['α > 0']}",
         "S rises towards the line at 2/η, while the loss falls",
         ("sharpness", "loss"), "S has come half the way to 2/η", _half_way, "gd.midpoint_sharpness",
     ),
@@ -127,7 +129,7 @@ STEPS: tuple[Step, ...] = (
         "On a bowl of curvature S, one step multiplies the distance to the bottom by 1 − ηS. For S > 2/η that is below −1: "
         "each step overshoots by more than the last, and descent becomes divergence. The descent lemma promises progress "
         "only while S < 2/η. So what happens when the climbing sharpness gets there?",
-        "L(θ−η∇L) ≤ L − η(2−ηS)/2·‖∇L‖²", "Section 2, equation (1)",
+        "L(θ−η∇L) ≤ L − η(2−ηS)/2·‖∇L‖²", f"Section 1.1, {PLACES['descent lemma']}",
         "the bar ηS/2: at 1 the run has reached the edge of stability",
         ("sharpness", "loss"), "S reaches 2/η", _at_edge, "gd.midpoint_sharpness", meanwhile=60,
     ),
@@ -136,7 +138,7 @@ STEPS: tuple[Step, ...] = (
         "The answer is clearest on the smallest loss that shows it: three parameters, one of them the sharpness. Here x is the "
         "displacement along the unstable direction u, and y the excess of sharpness over 2/η. While y > 0, x changes sign at "
         "each step and grows.",
-        "x ← −(1+ηy)·x", "Section 4, equation (3); Appendix B",
+        "x ← −(1+ηy)·x", f"Section 4, equation {PLACES['map']}; {PLACES['toy']}",
         "x opens like a trumpet, to both sides of 0",
         ("x", "y"), "|x| exceeds δ = √(2α/β)", stages(3), "gd.x",
     ),
@@ -145,7 +147,7 @@ STEPS: tuple[Step, ...] = (
         "Then the cubic term of the loss wakes up. Being off by x along u tilts the gradient by ½x²·∇S: gradient descent is "
         "pushed down the sharpness itself. Once |x| > δ the push −βx²/2 beats the sharpening α, and the "
         "sharpness falls, without any bowl to catch it.",
-        "y ← y + η(α − βx²/2),   ∇S = ∇³L(u,u)", "Section 4, equation (3); Lemma 2",
+        "y ← y + η(α − βx²/2),   ∇S = ∇³L(u,u)", f"Section 4, equation {PLACES['map']}; {PLACES['∇S']}",
         "y turns where |x| crosses δ, and dives below 0",
         ("y", "x"), "y falls below 0: S is under 2/η again", stages(3, 4), "gd.y",
     ),
@@ -154,18 +156,18 @@ STEPS: tuple[Step, ...] = (
         "With S below 2/η the unstable direction is stable again, and x dies out. The push vanishes with it, the sharpening α "
         "takes over, and the sharpness climbs anew. Four stages: sharpening, blowup, self-stabilization, return. "
         "Gradient descent has steadied itself.",
-        "1 y rises, x small · 2 x grows · 3 |x| > δ, y falls · 4 y < 0, x decays", "Section 4.1",
+        "1 y ≤ 0, |x| ≤ δ · 2 y > 0, |x| ≤ δ · 3 y > 0, |x| > δ · 4 y ≤ 0, |x| > δ", "Section 4.1",
         "x closes like an eye, then y turns upward through 0",
-        ("x", "y"), "y rises above 0 once more", stages(3, 4, 1), "gd.y",
+        ("x", "y"), "y rises above 0 once more", stages(3, 4, 1, 2), "gd.y",
     ),
     Step(
         "A cycle like predator and prey", "toy",
         "Seen in the plane of |x| and y, the four stages are one turn about the fixed point (δ, 0), as hares and foxes turn "
         "about theirs. In continuous time the orbit closes: a quantity g is conserved. Real steps of size η gain a "
         "little each turn, so this toy spirals outward.",
-        "g = h(βX²/2α) + Y²/α,   h(z) = z − log z − 1", "Section 4, equation (4); Lemma 3",
+        "g = h(βX²/2α) + Y²/α,   h(z) = z − log z − 1", f"Section 4, equation {PLACES['flow']}; {PLACES['g']}",
         "the orbit goes around the diamond at (1, 0), along the faint level sets of g",
-        ("portrait", "x"), "the second burst: |x| > δ again", stages(3, 4, 1, 3), "gd.x",
+        ("portrait", "x"), "the second burst: |x| > δ again", stages(3, 4, 1, 2, 3), "gd.x",
     ),
     Step(
         "The same four stages, in 88,701 dimensions", "fashion",
@@ -181,7 +183,7 @@ STEPS: tuple[Step, ...] = (
         "If the oscillation keeps S near 2/η, where does the network go on average? The paper's answer: along θ†, descent on "
         "L under the constraint S ≤ 2/η, projected back at every step. eos computes θ† beside the run. Its loss is the "
         "smooth curve under the flicker, and gradient descent returns to it after each burst.",
-        "θ† ← proj_M(θ† − η∇L(θ†)),   M = {S ≤ 2/η, ∇L·u = 0}", "Section 3, equation (2); Definition 5",
+        "θ† ← proj_M(θ† − η∇L(θ†)),   M = {S ≤ 2/η, ∇L·u = 0}", f"{PLACES['M']}, equation {PLACES['θ†']}",
         "the distance of gradient descent to θ† stays small; that of gradient flow grows and grows",
         ("distance", "loss"), "gradient flow is twice as far from θ† as gradient descent", _flow_left, "flow.distance", from_edge=True,
     ),
@@ -190,7 +192,7 @@ STEPS: tuple[Step, ...] = (
         "The theory predicts more than a picture: from θ† alone it foretells x and y step by step. It was set to the true "
         "displacement at the edge, where |x| ≪ δ. There the growth of x is exponential and any error grows with it: "
         "the burst comes, but its exact step is not to be known. Theorem 1 asks for |x| not far below δ.",
-        "v⋆: equation (6);   S(θ) ≈ 2/η + y⋆ + (∇S·u)x⋆", "Section 5, Theorem 1; Appendix F",
+        "v⋆: equation (6);   S(θ) ≈ 2/η + y⋆ + (∇S·u)x⋆", f"Section 5; {PLACES['v⋆']}; Theorem 1",
         "the dashed curve against the solid one: same shape, another moment",
         ("x", "sharpness"), "the prediction leaves its tolerance", _prediction_left, "generalized.since_anchor", ("generalized",),
         from_edge=True,
@@ -200,7 +202,7 @@ STEPS: tuple[Step, ...] = (
         "130 steps after the edge, and whenever it is lost, eos sets the prediction to the true displacement once more. Now "
         "|x| is of the size of δ, and the generalized prediction follows the real oscillation: its |x⋆| "
         "correlates with |x| at 0.9 and more over a hundred steps. The key r anchors it now.",
-        "x⋆ ← (1−ηy⋆)x⋆ − ηF′(x⋆),   F(x) = L(θ†+xu) − L(θ†)", "Appendix F",
+        "x⋆ ← (1−ηy⋆)x⋆ − ηF′(x⋆),   F(x) = L(θ†+xu) − L(θ†)", PLACES["F"],
         "dashed on solid, through each flip of the sign",
         ("x", "portrait"), "60 steps after an anchor, correlation ≥ 0.9", _prediction_holds, "generalized.correlation", ("generalized",),
         from_edge=True,
@@ -210,7 +212,7 @@ STEPS: tuple[Step, ...] = (
         "All this rests on assumptions: α > 0, ε = η√α small, and one unstable direction. Here η is so large that a "
         "second eigenvalue comes to 2/η together with the first (Assumption 2 fails). θ† and the predictions stop; gradient "
         "descent does not. It stays at the edge in two directions that take turns: that is not understood yet.",
-        "λ2(θ†) < 1.9/η,   α > 0,   ε = η√α ≪ 1", "Assumptions 1 to 3; Section 8.2",
+        "λ2(θ†) < 1.9/η,   α > 0,   ε = η√α ≪ 1", f"{PLACES['λ2']}, {PLACES['α > 0']}, {PLACES['ε']}; {PLACES['several eigenvalues']}",
         "λ2 joins S at the line, and both hover there",
         ("sharpness", "loss"), "λ2 is at 95 % of 2/η", _second_joins, "gd.lambda2", after=300,
     ),

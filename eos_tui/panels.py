@@ -83,6 +83,7 @@ def _training_plots(forms: Collection[str]) -> tuple[PlotSpec, ...]:
         PlotSpec("y", "y = ∇S⊥·(θ−θ†)", (Curve("gd.y", descent, "gd"), *_predicted(forms, "y")), zero=True, from_edge=True),
         PlotSpec("distance", "distance to θ†", (
             Curve("gd.distance", descent, "gd"),
+            *_predicted(forms, "distance"),
             Curve("flow.distance", flow, "flow"),
         ), from_edge=True),
         PlotSpec("accuracy", "right answers", (

@@ -4,6 +4,7 @@ Reading and taking are apart: `read` and `read_on` touch the disk and may run in
 shows and runs where the screen is drawn. A live run, a finished one and one that is played again go through the same calls.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -11,8 +12,8 @@ import msgspec
 import numpy as np
 
 from engine import launch
-from engine.columns import COUPLED, THEOREM, UNROLLED, Column, predicted
-from engine.control import AnyCommand, AnyEvent, send
+from engine.columns import COUPLED, THEOREM, UNROLLED, Column, meets_threshold, predicted
+from engine.control import AnyCommand, AnyEvent, LearningRateChanged, send
 from engine.errors import UserError
 from engine.printed import harmless
 from engine.spec import PREDICTIONS
@@ -106,6 +107,8 @@ class Source:
         if not self.run.path.is_dir():
             return News(nothing, [], self.engine, "removed", "")
         state = self.run.state()  # before the rows: "finished" then means all of them
+        if state.layout not in ("", self.run.layout):  # another run lies there now, with rows of other columns
+            return News(nothing, [], self.engine, "removed", "")
         condition = self.run.liveness(state)
         rows = nothing if self.frozen else self._rows.poll(BLOCK)
         provenance = None if self._identified else self.run.provenance()
@@ -168,11 +171,19 @@ class Source:
 
     def row(self) -> dict[str, float]:
         """The present value of every column: of the newest row for what belongs to θ†, where a gap means that nothing is
-        followed; else the newest there is, for the sharpness is measured only now and then on the approach.
+        followed; else the newest there is, for the sharpness is measured only now and then on the approach. An eigenvalue that was
+        read before η last changed says nothing of the present threshold: NaN.
         """
-        return self.history.latest() | {
+        found = self.history.latest() | {
             name: value for name, value in self.history.newest().items() if name in _ABOUT_CENTER
         }
+        since = next((event.step for event in reversed(self.events) if isinstance(event, LearningRateChanged)), 0)
+        last = len(self.history) - 1
+        for name in (name for name in found if since and meets_threshold(name) and name not in _ABOUT_CENTER):
+            read = self.history.lately(name, last)
+            if read < 0 or self.history.value("step", read) < since:
+                found[name] = math.nan
+        return found
 
     def tell(self, command: AnyCommand) -> str:
         """Leave a command for the engine and return its id. Raises UserError when no engine is there to take it."""

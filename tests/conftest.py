@@ -6,7 +6,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import pytest
 
-from engine.device import correct_sums, jaxlib_release
+from engine.flags import correct_sums, jaxlib_release
 
 correct_sums()  # whichever test computes first
 ROUGH = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]

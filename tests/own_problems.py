@@ -5,6 +5,7 @@ import random
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen, nnx
 
 import engine
 from engine.problem import Problem
@@ -14,6 +15,34 @@ START = np.array([0.3, -0.2, 0.5])
 
 def good(scale: float = 1.0, seed: int = 0):
     return engine.from_loss(lambda w: scale * jnp.sum(jnp.tanh(w) ** 2 * (1 + seed + jnp.arange(3))), START)
+
+
+def valley():
+    """Appendix B in disguise, at the edge for η = 0.05."""
+    return engine.from_loss(lambda w: (40 + w[1]) * w[0] ** 2 / 2 - w[1] - w[2] + 0.05 * w[2] ** 2, np.array([0.3, 0.0, 0.0]))
+
+
+def with_data(seed: int = 0):
+    """A loss that reads arrays of several shapes, a single number and a key of random numbers among them."""
+    data = {"x": np.linspace(-1, 1, 6), "shift": np.float64(0.3), "key": jax.random.key(seed)}
+
+    def loss(w, data):
+        x, noise = data["x"].astype(w.dtype), jax.random.normal(data["key"], (6,), w.dtype)
+        return jnp.mean((w[0] * jnp.tanh(w[1] * x + w[2]) - jnp.sin(3 * x) - data["shift"].astype(w.dtype) * noise) ** 2)
+
+    return engine.from_loss(loss, START, data)
+
+
+X = np.linspace(-1, 1, 6)[:, None]
+
+
+def line():
+    return engine.from_flax(linen.Sequential([linen.Dense(1), jnp.tanh, linen.Dense(1)]), X, np.sin(3 * X))
+
+
+def line_of_nnx():
+    rngs = nnx.Rngs(0)
+    return engine.from_flax(nnx.Sequential(nnx.Linear(1, 1, rngs=rngs), jnp.tanh, nnx.Linear(1, 1, rngs=rngs)), X, np.sin(3 * X))
 
 
 def tuple_of_two():
@@ -47,6 +76,41 @@ def endless():
 
 def stopped():
     return engine.from_loss(lambda w: jnp.sum(w**2 * jax.lax.stop_gradient(w)), START)
+
+
+def looping():
+    def turns(w):
+        return jax.lax.while_loop(lambda s: s[0] < 3, lambda s: (s[0] + 1, s[1] + jnp.sum(w**2)), (0, jnp.zeros((), w.dtype)))[1]
+
+    return engine.from_loss(turns, START)
+
+
+@jax.custom_vjp
+def called_back(w):
+    return jnp.sum(w**2)
+
+
+called_back.defvjp(lambda w: (jnp.sum(w**2), w), lambda w, slope: (jax.pure_callback(lambda x: 2 * x, w, w) * slope,))
+
+
+def once_only():
+    return engine.from_loss(called_back, START)
+
+
+def pair():
+    return engine.from_loss(lambda w: (jnp.sum(w), w), START)
+
+
+def missing():
+    return engine.from_loss(lambda w, x: jnp.sum(w * x["x"].astype(w.dtype)), START, {"x": np.array([1, np.nan, 2])})
+
+
+def infinite():
+    return engine.from_loss(lambda w: jnp.sum(w**2), np.array([1, np.inf]))
+
+
+def words():
+    return good().problem, "abc"
 
 
 def failing():
@@ -93,3 +157,63 @@ def let_go(start: tuple[float, ...] = (0.0, -0.1, 0.0), spare: int = 0):
         return (40 + y) / 2 * x**2 - jnp.cos(z) * y / 4 - z + bulk.astype(theta.dtype) @ w**2 / 2
 
     return engine.from_loss(loss, np.concatenate([start, np.zeros(spare)]))
+
+
+def valleys(
+    base: tuple[float, ...] = (195.0, 150.0, 60.0), rates: tuple[float, ...] = (0.5, 0.5, 4.0), mixing: float = 0.0, spare: int = 60,
+    seed: int = 0,
+):
+    """Nearly independent parts, for η = 0.01: L = Σ ½(s_i + y_i)x_i² − r_i·y_i/η and `spare` small curvatures, in coordinates that are
+    turned by exp(`mixing`·skew). Each valley's sharpness s_i rises by its rate r_i a step until its own x_i holds it at 2/η = 200."""
+    from scipy.linalg import expm
+
+    rng, count = np.random.default_rng(seed), len(base)
+    size = 2 * count + spare
+    skew = rng.standard_normal((size, size)) / np.sqrt(size)
+    turn, bulk = expm(mixing * (skew - skew.T)), rng.uniform(1, 30, spare)
+
+    def loss(theta, data):
+        turn, base, drift, bulk = (jnp.asarray(part).astype(theta.dtype) for part in data)
+        z = turn @ theta
+        x, y, w = z[:count], z[count : 2 * count], z[2 * count :]
+        return jnp.sum((base + y) * x**2) / 2 - drift @ y + bulk @ w**2 / 2
+
+    start = np.concatenate([1e-3 * rng.standard_normal(count), np.zeros(count), 0.01 * rng.standard_normal(spare)])
+    return engine.from_loss(loss, turn.T @ start, (turn, np.array(base), np.array(rates) / 0.01, bulk))
+
+
+def two_heads():
+    """A tanh trunk 64-10 with two heads on 100 digits: which digit it is, and by how much ink. p = 771."""
+    from engine.data import embedded
+
+    pool = embedded.digits()
+    images = pool.inputs[:100].reshape(100, 64).astype(float)
+    ink = images.mean(1) - images.mean()
+    inputs, targets = (images - images.mean(0)) / images.std(), np.eye(10)[pool.labels[:100]]
+    rng = np.random.default_rng(0)
+    params = {
+        "trunk": (rng.uniform(-1, 1, (64, 10)) / 8, np.zeros(10)), "digit": rng.uniform(-1, 1, (10, 10)) / 30,
+        "ink": rng.uniform(-1, 1, (10, 2)) / 6, "inked": np.full((2,), 0.6),
+    }
+
+    def loss(params, data):
+        inputs, targets, ink = (jnp.asarray(part).astype(params["inked"].dtype) for part in data)
+        hidden = jnp.tanh(inputs @ params["trunk"][0] + params["trunk"][1])
+        amount = jnp.tanh(hidden @ params["ink"]) @ params["inked"]
+        return jnp.mean(jnp.sum((hidden @ params["digit"] - targets) ** 2, axis=1)) / 2 + 2 * jnp.mean((amount - ink) ** 2)
+
+    return engine.from_loss(loss, params, (inputs, targets, ink))
+
+
+def chebyshev(scale: float = 1.0):
+    """The network of `small.chebyshev_spec`, its loss times a power of two."""
+    from dataclasses import replace
+
+    from engine.own import Made
+    from engine.problem import build
+
+    from small import chebyshev_spec
+
+    problem, theta, _ = build(chebyshev_spec())
+    of = problem.loss_of
+    return Made(replace(problem, loss_of=lambda theta, data: of(theta, data) * jnp.asarray(scale, theta.dtype)), theta)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import engine
-from engine import api
+from engine import api, store
 from engine.errors import UserError
 from engine.runner import Runner
 
@@ -115,6 +115,23 @@ def test_the_callers_own_handler_hears_an_interrupt_too_and_one_that_ignores_it_
         assert engine.run("phase", steps=60, name="ignored").outcome.kind == "completed"
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_ends_a_run_in_a_process_of_its_own_too(fresh):
+    timer = threading.Thread(target=lambda: (reached("apart"), os.kill(os.getpid(), signal.SIGINT)), daemon=True)
+    timer.start()
+    record = engine.run("phase", steps=900_000_000, learning_rate=1e-5, name="apart", apart=True)
+    assert record.outcome.kind == "stopped"
+    assert int(record.run.checkpoints()[-1].stem.partition("-")[2]) == record.outcome.step
+
+
+def reached(name: str) -> None:
+    """Wait for a run to have rows."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if (store.home() / name / "columns.json").exists() and store.resolve(name).row_count():
+            return
+        time.sleep(0.05)
 
 
 def test_a_run_in_a_thread_works_without_signals(fresh):

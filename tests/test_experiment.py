@@ -25,10 +25,14 @@ def drive(experiment: Experiment, until: int, limit: int = 10_000):
 
 def test_the_toy_begins_at_the_edge_and_goes_through_the_four_stages():
     experiment = Experiment(toy_spec(0.01, flow=False))
-    _, events, _ = drive(experiment, 500)
+    record, events, _ = drive(experiment, 500)
     assert isinstance(events[0], control.EdgeReached)
-    stages = [event.stage for event in events if isinstance(event, control.StageChanged)]
-    assert stages[-4:] == [1, 2, 3, 4] or stages[-4:] == [2, 3, 4, 1] or stages[-5:-1] == [1, 2, 3, 4]
+    assert [event.stage for event in events if isinstance(event, control.StageChanged)] == [1, 2, 3, 4, 1]
+    names = ("gd.x", "gd.y", "constrained.delta", "stage")
+    x, y, delta, stage = (record[:, experiment.setup.places[name]] for name in names)
+    np.testing.assert_array_equal(stage, theory.stage(x, y, delta))
+    assert (np.diff(y)[stage[:-1] > 2] < 0).all()
+    assert (np.diff(y)[stage[:-1] < 3] > 0).all()
 
 
 @pytest.mark.parametrize("limit", [1, 7])

@@ -4,10 +4,12 @@ import csv
 import json
 from contextlib import ExitStack
 
+import numpy as np
 import pytest
 
-from engine import launch, store
+from engine import launch, store, theory
 from engine.cli import main
+from engine.columns import columns_for
 from engine.errors import UserError
 from engine.figures import catalog, progress, reproduce, runs
 from engine.follow import Followed
@@ -136,6 +138,112 @@ def test_every_drawing_holds_its_curves_and_the_threshold(name, own_home):
     if name not in ("appendix-e",):
         flat = [line for line in lines if len({float(y) for y in line.get_ydata()}) == 1]
         assert any(float(line.get_ydata()[0]) == pytest.approx(2 / want.spec.optimizer.learning_rate) for line in flat)
+
+
+def result_of(own_home, preset: str, **columns) -> runs.Result:
+    """A made run as the result of a preset, with other values in some of its columns (`__` for a point), by step."""
+    run = make_run(own_home, steps=200)
+    table = run.table()
+    table |= {name.replace("__", "."): np.asarray(values(table), float) for name, values in columns.items()}
+    return runs.Result(runs.Wanted(preset, run.spec, "η = 0.02"), run, table, 100, {1: 100, 2: 150})
+
+
+def curve(axes, values) -> bool:
+    """Whether these values are drawn as one line."""
+    return any(len(line.get_ydata()) == len(values) and np.allclose(line.get_ydata(), values) for line in axes.lines)
+
+
+@pytest.mark.parametrize(("name", "form"), [("fig4", "transported"), ("appendix-g", "generalized")])
+def test_a_prediction_is_drawn_from_anchor_to_anchor_with_a_tick_at_each(name, form, own_home):
+    """Figure 4 shows (5), the appendix the generalized form; what another form says is nowhere in them."""
+    drawings = pytest.importorskip("engine.figures.drawings")
+    other = {"transported": "generalized", "generalized": "transported"}[form]
+
+    def since(table):
+        return np.where(table["step"] < 100, np.nan, (table["step"] - 100) % 40)
+
+    said = {f"{form}__{quantity}": lambda t, k=k: t["step"] / 50 + k for k, quantity in enumerate(("loss", "sharpness", "distance"))}
+    said |= {f"{other}__{quantity}": lambda t: np.full(len(t["step"]), 3.25) for quantity in ("loss", "sharpness", "distance")}
+    result = result_of(own_home, "fig4-mlp-small", **said, **{f"{form}__since_anchor": since})
+    (page,) = drawings.DRAWINGS[name]([result]).values()
+    shown = page.axes[:3] if name == "fig4" else page.axes[:2]
+    for k, axes in enumerate(shown):
+        for start, end in ((100, 140), (140, 180), (180, 200)):
+            assert curve(axes, np.arange(start, end) / 50 + k)
+        (ticks,) = [line for line in axes.lines if line.get_marker() == "|"]
+        assert list(ticks.get_xdata()) == [0, 40, 80]
+        assert not any(3.25 in np.asarray(line.get_ydata()) for line in axes.lines)
+    if name == "fig4":
+        assert curve(shown[2], result.table["gd.distance"][100:])
+        assert f"{form}.distance" in catalog.named(name).columns
+    words = [text.get_text() for legend in page.legends for text in legend.get_texts()]
+    assert any("(5)" in word if form == "transported" else "generalized" in word for word in words)
+
+
+def test_a_prediction_far_off_does_not_press_what_was_measured_to_the_axis(own_home):
+    drawings = pytest.importorskip("engine.figures.drawings")
+    result = result_of(own_home, "fig4-mlp-small", transported__distance=lambda t: np.where(t["step"] > 150, 1e9, 0),
+                       transported__since_anchor=lambda t: t["step"] - 100)
+    (page,) = drawings.DRAWINGS["fig4"]([result]).values()
+    largest = max(np.nanmax(result.table[f"{family}.distance"]) for family in ("gd", "flow"))
+    low, high = page.axes[2].get_ylim()
+    assert largest < high < 1.3 * largest
+    assert -0.1 * largest < low <= 0
+
+
+def test_eigenvalues_have_strokes_of_their_own_and_the_approach_is_shown(own_home):
+    drawings = pytest.importorskip("engine.figures.drawings")
+    colors, dashes = zip(*drawings.STROKES, strict=True)
+    assert len(set(colors[:8])) == len(set(dashes[:8])) == 8
+    assert len(set(drawings.STROKES)) == len(drawings.STROKES) == 16
+    several = {f"gd__lambda{k}": lambda t, k=k: np.where(t["step"] < 100, np.nan, 100 - 5 * k + t["step"] % 2) for k in range(2, 9)}
+    result = result_of(own_home, "fig5-small", **several, gd__sharpness=lambda t: np.where(t["step"] < 100, np.nan, 101 - t["step"] % 2),
+                       gd__midpoint_sharpness=lambda t: np.where(t["step"] % 20 == 0, t["step"], np.nan))
+    (page,) = drawings.DRAWINGS["fig5"]([result]).values()
+    below = page.axes[1]
+    drawn = [line for line in below.lines if str(line.get_label()).startswith("λ") and len(line.get_xdata()) > 50]
+    assert len({(line.get_color(), str(line._unscaled_dash_pattern)) for line in drawn}) == len(drawn) == 8
+    assert all(np.ptp(np.asarray(line.get_ydata())[100:]) == 0 for line in drawn)  # the mean of a step and the next
+    assert curve(below, np.arange(0, 200, 20))
+    assert "gd.midpoint_sharpness" in catalog.named("fig5").columns
+    assert len(below.collections) == 8  # their bands
+
+
+def test_the_four_stages_are_drawn_with_the_energy_that_the_map_gains(own_home):
+    drawings = pytest.importorskip("engine.figures.drawings")
+    orbit = theory.map_orbit(0.15, 0, 1, 1, 0.02, 199)
+    ones = {f"constrained__{name}": lambda t: np.ones(len(t["step"])) for name in ("alpha", "beta")}
+    result = result_of(own_home, "fig2", gd__x=lambda t: orbit[:, 0], gd__y=lambda t: orbit[:, 1], **ones)
+    (page,) = drawings.DRAWINGS["fig2"]([result]).values()
+    (gain,) = [axes for axes in page.axes if "gains energy: about 1 + 2ε² a step" in axes.get_title()]
+    energy = theory.conserved(orbit[:, 0], orbit[:, 1], 1, 1)
+    assert curve(gain, energy / energy[0])
+    assert curve(gain, (1 + 2 * 0.02**2) ** np.arange(200))
+
+
+def test_the_simplified_system_is_drawn_over_time_too(own_home):
+    drawings = pytest.importorskip("engine.figures.drawings")
+    want = runs.wanted(catalog.named("fig3"), False, ("budget.steps=400",))[1]
+    assert runs.carry_out([want], progress.Progress([want], 0).display)
+    result = runs.read(want)
+    (page,) = drawings.DRAWINGS["fig3"]([result]).values()
+    plane, over_time = page.axes
+    for k in range(1, 5):
+        assert any(np.array_equal(line.get_ydata(), result.table[f"ode{k}.x"]) for line in over_time.lines)
+        (orbit,) = [line for line in plane.lines if line.get_label() == f"X(0) = {result.wanted.spec.problem.starts[k - 1]:g} δ"]
+        turn = orbit.get_xdata()
+        np.testing.assert_array_equal(turn, result.table[f"ode{k}.x"][: len(turn)])  # once around
+        assert len(turn) == 400 or abs(turn[-1] - turn[0]) < 0.02
+    assert "τ" in over_time.get_xlabel()
+
+
+@pytest.mark.parametrize("small", [False, True])
+@pytest.mark.parametrize("name", ["fig4", "appendix-e", "appendix-g"])
+def test_every_run_of_a_figure_records_what_the_figure_is_drawn_from(name, small):
+    figure = catalog.named(name)
+    for preset in catalog.presets(figure, small):
+        recorded = {column.name for column in columns_for(load_spec(preset))}
+        assert set(figure.columns) <= recorded, preset
 
 
 def test_the_time_left_is_the_pace_so_far(monkeypatch):

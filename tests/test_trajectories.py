@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from engine import coupled, edge, stretch
+from engine import spec as specs
 from engine import trajectories as tr
+from engine.columns import columns_for
 from engine.curvature import Eigenpairs, Normals, Point, direction, normals
 from engine.experiment import Experiment
 
@@ -195,6 +197,33 @@ def test_the_flow_leaves_the_stable_set_and_the_constrained_trajectory_does_not(
     assert (np.diff(record["flow.distance"]) > 0).all()
 
 
+@pytest.mark.parametrize("start", ["constrained", "descent"])
+def test_gradient_flow_starts_where_it_is_asked_to_and_its_words_say_so(at_the_edge, start):
+    from_center, (_, states, default) = start == "constrained", at_the_edge
+    spec = chebyshev_spec(ETA, flow_start=start, landscape_every=0, gauges_every=0)
+    experiment = Experiment(spec)
+    record = rows(experiment, states[0].clock.step + 3)
+    at = int(np.flatnonzero(record["step"] == states[0].clock.step)[0])
+    family = "constrained" if from_center else "gd"
+    assert record["flow.loss"][at] == pytest.approx(record[f"{family}.loss"][at], rel=1e-12)
+    assert record["flow.sharpness"][at] == pytest.approx(record[f"{family}.sharpness"][at], rel=1e-3)
+    assert record["flow.distance"][at] == pytest.approx(0 if from_center else record["gd.distance"][at], abs=1e-12)
+    assert record["gd.distance"][at] > 1e-6
+    if from_center:  # it is what is not asked for
+        assert record["flow.loss"][at + 2] == pytest.approx(default["flow.loss"][2], rel=1e-4)
+    words = {column.name: column.words for column in columns_for(spec)}
+    assert words["flow.loss"].endswith("from θ†_0" if from_center else "from gradient descent's θ at the edge")
+
+
+def test_the_predicted_distance_is_the_length_of_the_predicted_displacement(at_the_edge):
+    _, states, record = at_the_edge
+    for k in (0, 7, 30):
+        for form in ("generalized", "transported", "code"):
+            v = getattr(states[k].moving.predictions, form)
+            assert record[f"{form}.distance"][k] == pytest.approx(np.linalg.norm(v), rel=1e-12)
+    assert record["transported.distance"][0] == pytest.approx(record["gd.distance"][0], rel=1e-12)  # anchored there
+
+
 def test_descent_does_not_depend_on_how_it_is_cut(at_the_edge):
     setup, states, _ = at_the_edge
     theta = states[0].theta.astype("float32")
@@ -203,3 +232,41 @@ def test_descent_does_not_depend_on_how_it_is_cut(at_the_edge):
     second = tr.descend(setup.problem, first.theta, ETA, 13)
     assert (whole.theta == second.theta).all()
     assert (whole.losses[7:20] == second.losses[:13]).all()
+
+
+def test_the_generalized_sharpness_is_that_of_appendix_f(at_the_edge):
+    """F''(x⋆) + y⋆, with F'' = uᵀ∇²L(θ† + x⋆u)u from the dense Hessian, and L(θ†) + F(x⋆); the slope is in θ's own format."""
+    setup, states, record = at_the_edge
+    for k in (10, 40, 59):
+        center = states[k].center
+        place = center.theta + record["generalized.x"][k] * center.top_eigenvector
+        u = np.asarray(center.top_eigenvector)
+        bend = u @ np.asarray(dense_hessian(setup.problem, place)) @ u
+        np.testing.assert_allclose(record["generalized.sharpness"][k], bend + record["generalized.y"][k], rtol=1e-10)
+        np.testing.assert_allclose(record["generalized.loss"][k], setup.problem.loss(place), rtol=1e-13)
+
+
+SCALE = 2.0**27
+
+
+def scaled_spec(scale):
+    """A small network in mixed formats whose loss is divided by a power of two, and its η and ODE times multiplied by it."""
+    tree = specs.msgspec.to_builtins(chebyshev_spec(ETA, audit_every=10, landscape_every=20, gauges_every=0, beta_every=4))
+    tree["problem"] = {"kind": "own", "function": "own_problems:chebyshev", "arguments": {"scale": 1 / scale}, "self_test": False}
+    tree |= {"precision": {}, "approach": {"check_times": [time * scale for time in (1.0, 0.1, 0.01)]}}
+    tree["optimizer"] = {"learning_rate": ETA * scale}
+    return specs.from_tree(tree, "test")
+
+
+def test_no_number_hangs_on_the_size_of_the_loss():
+    """L/2²⁷ with η·2²⁷ is the same problem to the bit: every column is, in its own units."""
+    one, other = (rows(Experiment(scaled_spec(scale)), 420) for scale in (1.0, SCALE))
+    assert np.isfinite(one["generalized.x"]).sum() > 100
+    per_loss = {"loss", "sharpness", "midpoint_sharpness", "gradient_norm", "y", "spike", "skew", "sharpness_gap", "gradient_along_u",
+                "loss_order", "sharpness_order", "limit", "limit_turned", *(f"lambda{k}" for k in range(2, 17))}
+    squared = {"alpha", "beta", "beta_oldest"}
+    for name, values in one.items():
+        quantity = name.rpartition(".")[2]
+        units = 1 / SCALE**2 if quantity in squared else 1 / SCALE if quantity in per_loss else 1.0
+        units = SCALE if name in ("time", "learning_rate") else units
+        np.testing.assert_allclose(other[name], values * units, rtol=1e-9, err_msg=name)

@@ -26,9 +26,16 @@ class Figure(NamedTuple):
 
 COUPLED = (
     "gd.loss", "gd.midpoint_sharpness", "gd.sharpness", "gd.distance", "gd.x", "gd.y", "constrained.loss", "constrained.sharpness",
-    "constrained.delta", "generalized.x", "generalized.y", "generalized.loss", "generalized.sharpness", "flow.loss", "flow.sharpness",
-    "flow.distance",
+    "constrained.delta", "flow.loss", "flow.sharpness", "flow.distance",
 )  # fmt: skip
+"""What is measured beside a prediction."""
+
+
+def foretold(form: str) -> tuple[str, ...]:
+    """What is drawn of a form of the prediction."""
+    return tuple(f"{form}.{quantity}" for quantity in ("x", "y", "loss", "sharpness", "distance", "since_anchor"))
+
+
 SETTINGS = ("fig4-mlp", "fig4-cnn", "appendix-cnn-logistic", "appendix-resnet", "fig4-transformer", "appendix-transformer-logistic")
 """The six settings of Appendices E and G. Figure 4 is three of them."""
 
@@ -42,16 +49,18 @@ FIGURES = {
         ),
         Figure(
             "fig3", "Orbits of the simplified system", ("fig3",),
-            tuple(f"ode{k}.{axis}" for k in range(1, 9) for axis in "xy"),
+            ("time", *(f"ode{k}.{axis}" for k in range(1, 9) for axis in "xy")),
             variants=(
                 ("problem.alpha=1", "problem.beta=1"), ("problem.alpha=4", "problem.beta=1"), ("problem.alpha=1", "problem.beta=4"),
             ), twins=False,
         ),
         Figure(
-            "fig4", "Gradient descent follows the constrained trajectory", ("fig4-mlp", "fig4-cnn", "fig4-transformer"), COUPLED,
+            "fig4", "Gradient descent follows the constrained trajectory", ("fig4-mlp", "fig4-cnn", "fig4-transformer"),
+            COUPLED + foretold("transported"),
         ),
         Figure(
-            "fig5", "Several unstable eigenvalues", ("fig5",), ("gd.loss", "gd.sharpness", *(f"gd.lambda{k}" for k in range(2, 17))),
+            "fig5", "Several unstable eigenvalues", ("fig5",),
+            ("gd.loss", "gd.midpoint_sharpness", "gd.sharpness", *(f"gd.lambda{k}" for k in range(2, 17))),
         ),
         Figure(
             "fig6", "Training on every image", ("fig6",),
@@ -62,7 +71,7 @@ FIGURES = {
             "appendix-e", "The assumptions, measured", SETTINGS,
             tuple(gauge.column for gauge in GAUGES),
         ),
-        Figure("appendix-g", "The generalized prediction, and the loss along u", SETTINGS, COUPLED, curves=True),
+        Figure("appendix-g", "The generalized prediction, and the loss along u", SETTINGS, COUPLED + foretold("generalized"), curves=True),
     )
 }  # fmt: skip
 

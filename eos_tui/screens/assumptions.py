@@ -77,7 +77,7 @@ class Assumptions(LivePage):
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="page") as page:
-            page.border_title = "assumptions at θ†, as gauges"
+            page.border_title = "assumptions at θ†, as gauges: 1 to 8 are the plots of Appendix E"
             page.border_subtitle = f"⊥: without its u part · v = θ−θ† · g = ∇L · {self.hint}"
             yield self._gauges
 
@@ -124,7 +124,7 @@ class Assumptions(LivePage):
         now = latest(alpha, history)
         if now is None:
             return "no values yet: θ† begins at the edge" if history.has(alpha.column) else "this run has no θ†"
-        cadence = f"4 to 8 every {every} steps" if every else "4 to 8 never (gauges_every = 0)"
+        cadence = f"4 to 8 every {every} steps, ρ3 and ρ4 lower bounds" if every else "4 to 8 never (gauges_every = 0)"
         if math.isnan(history.column(alpha.column)[-1]):
             return f"θ† is no longer followed: the last values, of step {now.step:,.0f}; {cadence}"
         return f"step {now.step:,.0f}: 1 to 3 and A2 every step, {cadence}"

@@ -11,7 +11,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from engine import store
-from engine.control import EdgeReached
+from engine.control import edge_in_force
 from engine.fork import differences
 from engine.printed import harmless
 from engine.store import Run
@@ -37,7 +37,7 @@ def others(run: Run) -> list[Told]:
     found = []
     for each in reversed(store.all_runs()):
         if each.path.resolve() != run.path.resolve():
-            edge = next((event.step for event in each.events() if isinstance(event, EdgeReached)), None)
+            edge = edge_in_force(each.events())
             fields = sorted(differences(run.spec, each.spec).items(), key=lambda item: item[1] is None)  # what it has first
             differs = tuple(f"no {name}" if value is None else f"{name} = {value}" for name, value in fields)
             found.append(Told(each.name, each.liveness(), each.state().step, edge, differs))

@@ -27,7 +27,10 @@ from eos_tui.widgets.valley import Plane, Valley, sampled
 
 MEAN_OVER = 100
 """Most steps that the measured sharpness is a mean of. An even number takes the period-2 oscillation out."""
-SHOWN = ("landscape.ratio", "landscape.limit", "gd.sharpness", "constrained.sharpness", "constrained.delta", "learning_rate")
+SHOWN = (
+    "landscape.ratio", "landscape.limit", "landscape.limit_turned", "gd.sharpness", "constrained.sharpness", "constrained.delta",
+    "constrained.beta", "learning_rate",
+)
 """Columns whose formulas the page tells,"""
 AT_PLANE = ("gd.x", "gd.y", "generalized.x", "generalized.y", "constrained.alpha", "constrained.beta", "constrained.delta")
 """and of the plane."""
@@ -54,6 +57,9 @@ class Verdict(NamedTuple):
 
     ratio: float
     limit: float
+    """S∞ by the paper,"""
+    limit_turned: float
+    """and by us: with the turn of u. NaN in a record made before that."""
     threshold: float
     """2/η in force."""
     measured: float
@@ -71,11 +77,13 @@ def verdict(history: History, step: int) -> Verdict:
     """The row of a sample's step, and the sharpness of the rows up to it."""
     row = history.row_near(step)
     ratio, limit, eta = (history.value(name, row) for name in ("landscape.ratio", "landscape.limit", "learning_rate"))
+    turned = history.value("landscape.limit_turned", row) if history.has("landscape.limit_turned") else math.nan
     start = max(row + 1 - MEAN_OVER, 0)
     sharpness, center, rate = (
         history.values(name, start, row + 1) for name in ("gd.sharpness", "constrained.sharpness", "learning_rate"))
     found = sharpness[np.isfinite(sharpness) & np.isfinite(center) & (rate == eta)]
-    return Verdict(ratio, limit, 2 / eta if 0 < eta < math.inf else math.nan, float(found.mean()) if len(found) else math.nan, len(found))
+    threshold, measured = 2 / eta if 0 < eta < math.inf else math.nan, float(found.mean()) if len(found) else math.nan
+    return Verdict(ratio, limit, turned, threshold, measured, len(found))
 
 
 def drawn(path: Path) -> History | None:
@@ -135,7 +143,7 @@ class Landscape(LivePage):
         self._plot, self._valley = Along(SPEC, ascii=ascii), Valley(ascii=ascii)
         self._planar = False
         """Whether the plane is in front: where one picture is shown it is that, and the lines tell of it."""
-        self._lines = Line(), Line(), Line()
+        self._lines = Line(), Line(), Line(), Line()
         self._absent = absent(source.run.spec)
         self._files: dict[int, Path] = {}
         self._listed = -1
@@ -243,7 +251,8 @@ class Landscape(LivePage):
         self._plot.show(along or History(ALONG), Window(-5.0, 5.0, None, Axis("step", 0.0, "x/δ")))
         self._valley.show(plane, self.source.history, step)
         told = [Content("")] * 3 if step < 0 else self._told_of_plane() if self._planar else self._told(verdict(self.source.history, step))
-        for line, content in zip(self._lines, told, strict=True):
+        self._lines[-1].display = len(told) > 3
+        for line, content in zip(self._lines, told, strict=False):
             line.show(content)
 
     def _told_of_plane(self) -> list[Content]:
@@ -276,11 +285,15 @@ class Landscape(LivePage):
         lines = [Content.assemble(
             (found.word, f"bold {self.color('constrained')}"), f": ηF(δ)/δ² = {number(found.ratio)}, {means} 1",
         ), Content.assemble(
-            ("predicted limit  ", muted), ("S∞   ", "bold"), multiple(found.limit), ("  2/η + F''(δ) − F'(δ)/δ", muted),
+            ("limit, the paper ", muted), ("S∞   ", "bold"), multiple(found.limit), ("  2/η + F''(δ) − F'(δ)/δ", muted),
         ), Content.assemble(
             ("measured         ", muted), ("S(θ) ", "bold"), multiple(found.measured),
             (f"  mean of the {found.steps} steps up to it", muted),
         )]
+        if math.isfinite(found.limit_turned):
+            lines.insert(2, Content.assemble(
+                ("limit, ours      ", muted), ("S∞ᵤ  ", "bold"), multiple(found.limit_turned), ("  + ε²/η: u turns with x", muted),
+            ))
         if halt := self._undefined():
             lines[0] = Content.assemble(lines[0], (f"  {halt}", self.color("warn")))
         return lines

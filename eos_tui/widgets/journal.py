@@ -24,6 +24,7 @@ EVENT_ROLES = {
     "ConstraintLost": "warn",
     "TrackingEnded": "warn",
     "Refused": "bad",
+    "CheckpointSkipped": "bad",
 }
 """Events whose step is coloured; the sentence alone carries the meaning."""
 

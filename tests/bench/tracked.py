@@ -32,7 +32,7 @@ from engine import approach, edge, watched
 from engine import spec as specs
 from engine import trajectories as tr
 from engine.coupled import LOOSE_TOLERANCE
-from engine.curvature import sharpness_at
+from engine.curvature import normals, sharpness_at
 from engine.device import device_words
 from engine.problem import Problem, build
 from engine.states import Clock, EdgeState
@@ -205,7 +205,7 @@ def floor_of(problem: Problem, state: EdgeState) -> Callable[[], None]:
     def work() -> None:
         jax.block_until_ready([
             published.gradient(problem, state.theta), published.gradient(problem, state.center.theta),
-            published.third(problem, state.center.theta, u, u),
+            normals(problem, state.center.point, "float32"),
             *(published.product(problem, state.center.theta, u) for _ in range(3)),
             *(published.product(problem, state.theta, u) for _ in range(2)), published.product(problem, state.moving.flow, u),
         ])
@@ -223,7 +223,8 @@ def plain_rates(setup: approach.Setup, state: EdgeState, rounds: int) -> tuple[f
     def scan(problem, theta):
         return lax.scan(lambda th, _: (th - jnp.float32(eta) * problem.gradient(th), None), theta, length=chunk)[0]
 
-    seen = watched.descend(problem, start, jnp.concatenate([state.moving.bases[:, :1]] * 2), eta, chunk, LOOSE_TOLERANCE, {})
+    bases, guard = jnp.concatenate([state.moving.bases[:, :1]] * 2), state.moving.guards.vectors[0]
+    seen = watched.descend(problem, start, bases, guard, guard, 0, eta, chunk, LOOSE_TOLERANCE, {})
     jax.block_until_ready([tr.descend(problem, start, eta, chunk).theta, scan(problem, start)])
     plain, bare, sharp = [], [], []
     for _ in range(rounds):
@@ -234,7 +235,7 @@ def plain_rates(setup: approach.Setup, state: EdgeState, rounds: int) -> tuple[f
         jax.block_until_ready(scan(problem, start))
         bare.append((time.perf_counter() - began) / chunk)
         began = time.perf_counter()
-        seen = watched.descend(problem, seen.theta, seen.bases, eta, chunk, LOOSE_TOLERANCE, {})
+        seen = watched.descend(problem, seen.theta, seen.bases, seen.guard, guard, 0, eta, chunk, LOOSE_TOLERANCE, {})
         jax.block_until_ready(seen.theta)
         sharp.append((time.perf_counter() - began) / chunk)
     middle = statistics.median
