@@ -150,8 +150,10 @@ def _preset_text(preset: str) -> tuple[str, str]:
 
 def _name_of(preset: str) -> str:
     """A name that a run may have, from that of a preset file."""
-    plain = "".join(map(_in_ascii, unicodedata.normalize("NFKC", Path(preset).stem)))
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", plain).lstrip("._-")[:48] or "preset"
+    stem = Path(preset).stem
+    plain = "".join(map(_in_ascii, unicodedata.normalize("NFKC", stem)))
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).lstrip("._-")[:48]
+    return name if len(name) > 1 or name == stem else "preset"  # one letter, and not even the file's own, says less
 
 
 def _in_ascii(letter: str) -> str:
