@@ -8,17 +8,22 @@
     engine.load("fashion-20260101-120000").to_pandas()
 """
 
+import math
+import signal
+import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import msgspec
 import numpy as np
 import tomli_w
 
-from engine import control, launch, store
+from engine import control, hosts, launch, store
 from engine import trust as trusts
 from engine.columns import Column
 from engine.control import AnyEvent
@@ -36,6 +41,10 @@ if TYPE_CHECKING:
     import polars
     import xarray
 
+    from engine.runner import Runner
+
+AGAIN_SECONDS = 5.0
+"""Between two interrupts of which the second is to end more than a run."""
 
 OF_ITS_OWN = "; or give this run a process of its own with apart=True"
 
@@ -110,11 +119,14 @@ def run(
     process, or with `apart` in one of its own, as under the app. Where jax has begun here with sums that go wrong on a CPU, only the
     latter is right, and this process refuses: what it computes by itself would be as wrong as before.
     A preset file may name code of your own; a specification, or the spec.toml of a run that was not made here, may only with `trust`.
-    Raises UserError for bad input; a bad end (diverged, failed) is an outcome of the record, not an exception.
+    Raises UserError for bad input; a bad end (diverged, failed) is an outcome of the record, not an exception. Ctrl-C, or a notebook's
+    stop, ends the run at its next step with a checkpoint, and the record is returned; once more within five seconds, in this run or the
+    next one of a loop, is a KeyboardInterrupt.
     """
     stepping = _Stepping(preset, overrides, name, apart, fields, trust)
-    for _ in stepping.blocks():
-        pass
+    with _interrupts(stepping):
+        for _ in stepping.blocks():
+            pass
     return Record(stepping.run)
 
 
@@ -124,13 +136,20 @@ def stream(
 ) -> Iterator[dict[str, float]]:
     """Run, and give each row as it is recorded, by column name; NaN where there is no value.
 
-    Arguments and errors as for `run`. Closing the iterator stops the run, with a checkpoint to go on from.
+    Arguments and errors as for `run`. Closing the iterator stops the run, with a checkpoint to go on from, and so does an interrupt,
+    which then raises KeyboardInterrupt.
     """
     stepping = _Stepping(preset, overrides, name, apart, fields, trust)
-    names = [column.name for column in stepping.run.columns]
-    for block in stepping.blocks():
+    names, blocks = [column.name for column in stepping.run.columns], stepping.blocks()
+    while True:
+        with _interrupts(stepping):  # not while the caller has its turn: there an interrupt is the caller's
+            block = next(blocks, None)
+        if block is None:
+            break
         for row in block:
             yield dict(zip(names, row.tolist(), strict=True))
+    if stepping.interrupted:
+        raise KeyboardInterrupt
 
 
 def load(run: str | Path | None = None) -> Record:
@@ -138,8 +157,40 @@ def load(run: str | Path | None = None) -> Record:
     return Record(store.resolve(str(run) if run is not None else None))
 
 
+@contextmanager
+def _interrupts(stepping: "_Stepping") -> Iterator[None]:
+    """An interrupt inside stops the run, rather than raise in the middle of anything. Where a handler of the caller's is there it is called
+    too. Nothing in a thread, where no signal can be handled: and none comes there.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):  # ignored, or handled outside Python
+        yield
+        return
+
+    def interrupt(number: int, frame: Any) -> None:
+        now, last = time.monotonic(), _Stepping.interrupted_at
+        _Stepping.interrupted_at = now
+        if stepping.interrupted or now - last < AGAIN_SECONDS:
+            raise KeyboardInterrupt
+        stepping.interrupt()
+        with suppress(RuntimeError):  # it has interrupted a print on the same stream
+            print(f"run {stepping.run.name} stops at its next step; once more within {AGAIN_SECONDS:.0f} s raises KeyboardInterrupt",
+                  file=sys.stderr)
+        if before is not signal.default_int_handler:
+            cast(Callable[[int, Any], Any], before)(number, frame)
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class _Stepping:
     """A run that is carried out for this process: by it, or by an engine of its own."""
+
+    interrupted_at: ClassVar[float] = -math.inf
+    """When the last interrupt came, in this run or an earlier one."""
 
     def __init__(
         self, preset: str | Path | RunSpec, overrides: Sequence[str], name: str | None, apart: bool, fields: Mapping[str, Any], trust: bool
@@ -151,11 +202,20 @@ class _Stepping:
         spec = ready(with_overrides(spec, [_override(spec, *field) for field in fields.items()]))
         if not trust:
             trusts.need_preset(preset, spec) if isinstance(preset, str) else trusts.need_word(spec)
+        hosts.refuse_copies("run it in one, or set EOS_COORDINATOR=none where each task has a run of its own")
         if not apart:
             if has_begun():
                 require_correct_sums(OF_ITS_OWN)
             configure(spec.rematerializes)
         self.run, self.apart = store.create(spec, name), apart
+        self.interrupted = False
+        self._runner: Runner | None = None
+
+    def interrupt(self) -> None:
+        """Have the run stop at its next step, with a checkpoint. A signal handler calls this."""
+        self.interrupted = True
+        if self._runner is not None:
+            self._runner.ask(control.Stop())
 
     def blocks(self) -> Iterator[np.ndarray]:
         """The rows as they are recorded, (rows, columns). Raises UserError, and leaves no run, where the problem was refused."""
@@ -166,15 +226,26 @@ class _Stepping:
         from engine.runner import Runner
 
         with Writer(self.run) as writer:
-            yield from Runner(self.run, writer).blocks()
+            self._runner = Runner(self.run, writer)
+            if self.interrupted:
+                self._runner.ask(control.Stop())
+            yield from self._runner.blocks()
 
     def _from_engine(self) -> Iterator[np.ndarray]:
-        pid, rows, gone = launch.start(self.run), store.RowTail(self.run), False
+        pid, rows, gone, told = launch.start(self.run), store.RowTail(self.run), False, False
         try:
             while not gone:
                 gone = has_ended(pid)  # before the rest is read: then that is all there is
+                if self.interrupted and not (gone or told):
+                    told = True
+                    control.send(self.run.path, control.Stop())  # Ctrl-C has not reached it: its session is its own
                 yield rows.poll()
                 time.sleep(0 if gone else LOOK_SECONDS)
+        except KeyboardInterrupt:  # the second: the engine is told, and writes its checkpoint by itself
+            if not (gone or told):
+                control.send(self.run.path, control.Stop())
+            gone = True
+            raise
         finally:
             if not gone:
                 control.send(self.run.path, control.Stop())

@@ -17,7 +17,7 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
 
 import engine
-from engine import control_cli, data_cli, hosts, launch, records_cli, store, sweep_cli, trust, worker
+from engine import control_cli, data_cli, launch, records_cli, store, sweep_cli, trust, worker
 from engine import fork as forks
 from engine.data.catalog import ready
 from engine.ending import ended
@@ -79,9 +79,8 @@ def run_headless(preset: str, overrides: Sequence[str] = (), name: str | None = 
                  data_dir: str | None = None, group: Group | None = None, trusted: bool = False) -> int:
     """Run a preset to its end with progress on stderr and a summary on stdout. Returns the exit status.
 
-    The group is that of the environment where none is given. A process that follows in one leaves nothing on disk or stdout.
+    A process that follows in a group leaves nothing on disk or stdout.
     """
-    group = group or hosts.asked()
     if group is not None and group.process:
         asked = ready(load_spec(preset, tuple(overrides)), data_dir or "")
         trust.asking(lambda: trust.need_preset(preset, asked), trusted)
@@ -121,7 +120,7 @@ def run(
 @app.command
 def demo(*, overrides: Overrides = (), name: str | None = None, json: Switch = False) -> int:
     """Run the default preset, T-shirts against shirts, and print a summary. Takes what `run` takes."""
-    return run_headless(DEFAULT_PRESET, overrides, name, json)
+    return run_headless(DEFAULT_PRESET, overrides, name, json, group=AS_TOLD.group())
 
 
 @app.command

@@ -5,7 +5,7 @@ import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
-from engine import flags, places
+from engine import compiled, flags, places
 from engine.errors import UserError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -89,6 +89,7 @@ def configure(sparing: bool = False) -> None:
     except OSError as error:
         print(f"{cache}: compiled code cannot be kept there ({error.strerror}); every start compiles anew", file=sys.stderr)
         return
+    compiled.keep_whole()
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 

@@ -2,11 +2,15 @@
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Callable
 
 from engine.errors import BAD_INPUT, BROKEN_PIPE, INTERRUPTED, UserError
 from engine.printed import print_line
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""What asks a run to stop, with a checkpoint: Ctrl-C, and what schedulers send some time before they kill."""
 
 
 def ended(command: Callable[[], int | None]) -> int:

@@ -8,21 +8,28 @@ import math
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import numpy as np
 
 from engine import control, launch
+from engine.aside import Aside
 from engine.control import AnyEvent, EdgeReached, LearningRateChanged
+from engine.ending import STOPPING
 from engine.narrative import sentence
 from engine.printed import harmless
 from engine.store import EventTail, RowTail, Run, State
 
 LOOK_SECONDS = 0.2
+MOST_ASKED = 2
+"""Times that one may have to ask for the end: that engines stop, and that they are killed."""
 BAR_CELLS, SPARE_CELLS = 24, 6
 """Width of a progress bar, and of what is between its parts and after them: the terminal's echo of ^C."""
+STUCK_SECONDS = 1.0
+"""That a look may take once the end is asked for."""
 LINE_SECONDS = 10.0
 """Between two lines of progress where nothing can be redrawn."""
 QUIET = (control.StageChanged, control.Checkpointed, control.Anchored, control.Finished)
@@ -90,13 +97,17 @@ class Asked:
 
 @contextmanager
 def signals_counted() -> Iterator[Asked]:
-    """Ctrl-C and SIGTERM only counted while inside: an exception could come in the middle of anything."""
+    """What asks for the end only counted while inside: an exception could come in the middle of anything. The third time it does come:
+    then whoever counts has not looked since the second, as where a disk does not answer.
+    """
     asked = Asked()
 
     def ask(number: int, _: object) -> None:
         asked.times, asked.status = asked.times + 1, 128 + number
+        if asked.times > MOST_ASKED:
+            raise KeyboardInterrupt
 
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, ask) for number in STOPPING}
     try:
         yield asked
     finally:
@@ -111,7 +122,7 @@ def follow(run: Run, pid: int, display: Callable[[ExitStack], Display] | None = 
     with signals_counted() as asked, ExitStack() as stack:
         tell, draw = (display or _display)(stack)
         while True:
-            state, events = followed.poll()
+            state, events = _looked(followed, asked)
             for event in events:
                 if not isinstance(event, QUIET):
                     tell(event.text)
@@ -122,6 +133,20 @@ def follow(run: Run, pid: int, display: Callable[[ExitStack], Display] | None = 
                 heeded += 1
                 tell(_stop(followed, heeded))
             time.sleep(LOOK_SECONDS)
+
+
+def _looked(followed: Followed, asked: Asked) -> tuple[State, list[AnyEvent]]:
+    """What is new. Where one asks for the end while the disk does not answer, the engine is told by a signal, and this process ends."""
+    done = threading.Event()
+    look, since = Aside(followed.poll, done.set), math.inf
+    while not done.wait(LOOK_SECONDS):
+        since = min(since, time.monotonic()) if asked.times else math.inf
+        if time.monotonic() - since > STUCK_SECONDS:
+            with suppress(ProcessLookupError):
+                os.kill(followed.pid, signal.SIGTERM)
+            print(f"the disk does not answer; the engine, process {followed.pid}, was told to stop", file=sys.stderr, flush=True)
+            sys.exit(asked.status)
+    return look.result()
 
 
 def _stop(followed: Followed, times: int) -> str:

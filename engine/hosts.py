@@ -1,7 +1,8 @@
 """One run on several hosts: which process of how many this one is, as options, the environment or SLURM say. Without jax.
 
-Several processes join only where they are told to, so that a plain run inside an allocation stays a run of one process. Process
-0 leads: it alone has the run directory, and the others need nothing but the data and a way to it.
+Several processes join only where they are told to, so that a plain run inside an allocation stays a run of one process; several tasks
+that were told nothing are refused, for each would compute the same run by itself. Process 0 leads: it alone has the run directory, and
+the others need nothing but the data and a way to it.
 """
 
 import os
@@ -12,6 +13,13 @@ from engine.errors import UserError
 
 SLURM = "slurm"
 """The coordinator's name where SLURM's own variables say the rest."""
+ALONE = "none"
+"""The coordinator's name where there is to be none, and each of several tasks is at a run of its own."""
+TASKS = (
+    ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"), ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"), ("PMI_SIZE", "PMI_RANK"),
+    ("SUBMITIT_LOCAL_NTASKS", "SUBMITIT_LOCAL_GLOBALID"), ("EOS_PROCESSES", "EOS_PROCESS"),
+)  # fmt: skip
+"""Where what starts several tasks at once says how many there are, and which this one is."""
 COUNT, PLACE = {True: "SLURM_NTASKS", False: "EOS_PROCESSES"}, {True: "SLURM_PROCID", False: "EOS_PROCESS"}
 """Where the number of processes and this one's place among them stand, under SLURM and elsewhere."""
 
@@ -39,19 +47,45 @@ def asked(
     Raises UserError, naming what is missing or will not do.
     """
     coordinator = coordinator or environment.get("EOS_COORDINATOR")
-    if not coordinator:
+    if not coordinator or coordinator == ALONE:
         if processes is not None or process is not None:
             raise UserError("--processes and --process: need --coordinator, the HOST:PORT of process 0, or slurm")
         return None
     slurm = coordinator == SLURM
     host, separator, port = coordinator.rpartition(":")
     if not slurm and not (host and separator and port.isdecimal() and 0 < int(port) < 65536):
-        raise UserError(f"--coordinator {coordinator}: expected HOST:PORT of process 0, or {SLURM}")
+        raise UserError(f"--coordinator {coordinator}: expected HOST:PORT of process 0, {SLURM}, or {ALONE}")
     processes = _number("--processes", processes, COUNT[slurm], environment)
     process = _number("--process", process, PLACE[slurm], environment)
     if not 0 <= process < processes:
         raise UserError(f"--process {process}: expected one of 0 to {processes - 1}, as there are {processes} processes")
     return Group(coordinator, processes, process) if processes > 1 else None
+
+
+def refuse_copies(how: str, environment: Mapping[str, str] = os.environ) -> None:
+    """Raise UserError where this process is one of several tasks that were started alike and told of no coordinator: `how` tells it."""
+    if environment.get("EOS_COORDINATOR") == ALONE:
+        return
+    count, place = several(environment)
+    if count > 1:
+        raise UserError(f"this is task {place} of {count} that were started together, and each would compute this run by itself; {how}")
+
+
+def several(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
+    """How many tasks were started at once, and which of them this one is, from 0; (1, 0) where it was started by itself.
+
+    In the script of a batch job SLURM_NTASKS counts what the job may start, and SLURM_PROCID is 0: the script itself is one task.
+    """
+    slurm = ("SLURM_NTASKS", "SLURM_PROCID") if _at(environment, "SLURM_PROCID") else ()
+    for number, place in (*TASKS, *([slurm] if slurm else ())):
+        if _at(environment, number) > 1:
+            return _at(environment, number), _at(environment, place)
+    return 1, 0
+
+
+def _at(environment: Mapping[str, str], variable: str) -> int:
+    text = environment.get(variable, "")
+    return int(text) if text.isdecimal() and len(text) < 10 else 0
 
 
 def _number(option: str, given: int | None, variable: str, environment: Mapping[str, str]) -> int:

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from engine import completing
-from engine.hosts import Group, asked
+from engine.hosts import ALONE, SLURM, Group, asked, refuse_copies
 
 PresetName = Annotated[str, Parameter(completer=completing.presets)]
 RunName = Annotated[str, Parameter(completer=completing.runs)]
@@ -23,6 +23,9 @@ DataDir = Annotated[str | None, Parameter("--data-dir", show_default=False, help
 Trust = Annotated[bool, Parameter("--trust", negative=(), show_default=False, help=(
     "Execute code that a run from elsewhere names, without asking."))]  # fmt: skip
 
+HOW = f"--coordinator {SLURM}, or HOST:PORT, makes them one run, and --coordinator {ALONE} as many runs as there are tasks"
+"""How several tasks are told what they are."""
+
 
 @Parameter(name="*")
 @dataclass(frozen=True)
@@ -30,14 +33,19 @@ class Meeting:
     """Where the processes meet that share out one run, and which of them this one is."""
 
     coordinator: Annotated[str | None, Parameter(show_default=False, help=(
-        "HOST:PORT of process 0 where several processes share out one run, or slurm to take all from SLURM; $EOS_COORDINATOR "
-        "when not given."))] = None  # fmt: skip
+        "HOST:PORT of process 0 where several processes share out one run, or slurm to take all from SLURM, or none where each of "
+        "several tasks is at a run of its own; $EOS_COORDINATOR when not given."))] = None  # fmt: skip
     processes: Annotated[int | None, Parameter(show_default=False, help="How many there are; $EOS_PROCESSES when not given.")] = None
     process: Annotated[int | None, Parameter(show_default=False, help="Which one this is, from 0; $EOS_PROCESS when not given.")] = None
 
     def group(self, environment: Mapping[str, str] = os.environ) -> Group | None:
-        """The group that these options and the environment tell of; None where this process runs alone."""
-        return asked(self.coordinator, self.processes, self.process, environment)
+        """The group that these options and the environment tell of; None where this process runs alone. Raises UserError where it is one
+        of several tasks and none of these says that they belong together.
+        """
+        group = asked(self.coordinator, self.processes, self.process, environment)
+        if group is None and not self.coordinator:
+            refuse_copies(HOW, environment)
+        return group
 
 
 AS_TOLD = Meeting()

@@ -7,8 +7,9 @@ Names, titles, events and outcomes may come from a run directory of unknown orig
 import json
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+from unicodedata import category
 
 import msgspec
 
@@ -16,21 +17,33 @@ FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 """What a spreadsheet takes for the beginning of a formula."""
 _SKIPPED = ("\t", "\r", "\n")
 """What it may skip before one."""
+JOINERS = "\u200c\u200d"
+JOINED = ("Ll", "Lm", "Lo", "Lt", "Lu", "Mc", "Me", "Mn", "Sk", "So")
+"""What may be joined: letters and their marks, pictures and their shades."""
 _KEPT = "\n\t"
 """White space that moves the cursor, as it is meant to where text has lines."""
 
 
 def harmless(text: str, lines: bool = False) -> str:
     """The text with every character that is not seen shown as its escape; with `lines`, newlines and tabs stay."""
-    if text.isprintable():
-        return text
-    kept = _KEPT if lines else ""
-    return "".join(one if one.isprintable() or one in kept else ascii(one)[1:-1] for one in text)
+    return text if text.isprintable() else _escaped(text, _KEPT if lines else "", lambda one: ascii(one)[1:-1])
 
 
 def is_harmless(text: str) -> bool:
     """Whether the text holds nothing that a terminal would obey or hide; newlines and tabs do no harm."""
-    return all(one.isprintable() or one in _KEPT for one in text)
+    return text.isprintable() or harmless(text, lines=True) == text
+
+
+def _escaped(text: str, kept: str, escape: Callable[[str], str]) -> str:
+    """The text with every character that is not seen given to `escape`, but for those kept and those that join letters."""
+    return "".join(one if one.isprintable() or one in kept or _joins(text, k) else escape(one) for k, one in enumerate(text))
+
+
+def _joins(text: str, k: int) -> bool:
+    """Whether the character is a zero-width joiner or non-joiner between two letters or two pictures. There it is spelling, as Persian,
+    the scripts of India and composed emoji have it; elsewhere it is nothing but hidden.
+    """
+    return text[k] in JOINERS and 0 < k < len(text) - 1 and all(category(text[at]) in JOINED for at in (k - 1, k + 1))
 
 
 def print_line(text: str, error: bool = False) -> None:
@@ -46,7 +59,7 @@ def to_json(value: Any, indent: int | None = 1) -> str:
         text = json.dumps("nested too deeply to be shown")
     if is_harmless(text):
         return text
-    return "".join(one if is_harmless(one) else json.dumps(one)[1:-1] for one in text)
+    return _escaped(text, _KEPT, lambda one: json.dumps(one)[1:-1])
 
 
 def print_json(value: Any) -> None:

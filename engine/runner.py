@@ -27,6 +27,7 @@ from engine import control
 from engine.approach import FIRST_ROWS, grown
 from engine.control import AnyCommand, AnyEvent
 from engine.device import configure, device_words, process_count, version_of
+from engine.ending import STOPPING
 from engine.errors import BAD_END, UserError, first_line, is_out_of_memory
 from engine.experiment import Experiment, Standing
 from engine.garbage import collect_from_here
@@ -52,12 +53,17 @@ IDLE_SECONDS = 0.05
 """Sleep between looks into the inbox while paused."""
 
 
-def work(run: Run, writer: Writer, group: Group | None = None) -> int:
-    """Carry a run to its end, from its latest checkpoint if it has one. Returns the exit status: 0, or 3 for a bad end."""
+def work(run: Run, writer: Writer, group: Group | None = None, asked: Sequence[int] = ()) -> int:
+    """Carry a run to its end, from its latest checkpoint if it has one. Returns the exit status: 0, or 3 for a bad end.
+
+    `asked` are the signals that have asked it to stop before.
+    """
     configure(sparing=run.spec.rematerializes or group is not None)
     runner = Runner(run, writer, group)
-    signal.signal(signal.SIGTERM, lambda *_: runner.ask(control.Stop()))
-    signal.signal(signal.SIGINT, lambda *_: runner.ask(control.Stop()))
+    for number in STOPPING:
+        signal.signal(number, lambda *_: runner.ask(control.Stop()))
+    if asked:
+        runner.ask(control.Stop())
     status = exit_status(runner.work())
     if runner.deserted:
         os._exit(status)  # jax would wait for the others; the run directory is as it should be
@@ -135,9 +141,13 @@ class Runner:
         except GeneratorExit:
             self._carry_out(control.Stop())
             self._checkpoint()
+        except KeyboardInterrupt:  # a script's, in the middle of anything: what is in memory may be between two steps
+            step = self.experiment.clock.step if self.experiment else 0
+            self.outcome = Outcome(kind="stopped", step=step, text=f"interrupted at step {step}; {self._what_stands()}")
+            raise
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            text = f"{error.filename or self.run.path}: {error.strerror or error}; every row up to here is kept."
+            text = f"{error.filename or self.run.path}: {error.strerror or error}; {self._last_row_kept()}."
             self._fail(f"{text} {'Make room' if full else 'Mend that'}, then `eos resume {self.run.name}`")
         except UserError as error:
             self._refuses = self.experiment is None
@@ -409,6 +419,11 @@ class Runner:
             f"{device_words()} has not enough memory; {stands}. `{again} --set problem.micro_batch=N` goes on with N examples a pass, "
             f"and `eos check {self.spec.name} --set problem.micro_batch=N` says what that needs"
         )
+
+    def _last_row_kept(self) -> str:
+        """Which row is the last one on the disk, in words: a block that did not fit may be there in part."""
+        count = self.run.row_count()
+        return f"the last row on it is that of step {self.run.rows(count - 1)[0, 0]:.0f}" if count else "no row is on it yet"
 
     def _what_stands(self) -> str:
         """What there is to go on from, in words."""

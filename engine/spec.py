@@ -8,6 +8,7 @@ import difflib
 import errno
 import re
 import reprlib
+import unicodedata
 from collections.abc import Iterator
 from importlib.resources import files
 from itertools import chain, pairwise
@@ -27,6 +28,8 @@ from engine.printed import is_harmless
 DEFAULT_PRESET = "fashion"
 """What `demo` runs."""
 MAX_SPEC_BYTES = 256 * 1024
+PLAIN = re.compile(r"(?:LATIN|GREEK) (?:SMALL|CAPITAL) (?:LETTER|LIGATURE) (?:DOTLESS |FINAL )?(SHARP S|[A-Z]{1,7})(?: WITH .*)?\Z")
+"""Names of letters that have a way to be written in ASCII: ø as o, œ as oe, η as eta."""
 MAX_SHOWN = 120
 """Characters of a refused value that an error repeats."""
 _brief = reprlib.Repr()  # looks no more than six levels deep into what it shows
@@ -149,7 +152,20 @@ def _preset_text(preset: str) -> tuple[str, str]:
 
 def _name_of(preset: str) -> str:
     """A name that a run may have, from that of a preset file."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(preset).stem).lstrip("._-")[:48] or "preset"
+    stem = Path(preset).stem
+    plain = "".join(map(_in_ascii, unicodedata.normalize("NFKC", stem)))
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).lstrip("._-")[:48]
+    return name if len(name) > 1 or name == stem else "preset"  # one letter, and not even the file's own, says less
+
+
+def _in_ascii(letter: str) -> str:
+    """A letter without its accents; the name of a Greek one; others as they are."""
+    base = unicodedata.normalize("NFD", letter)[0]
+    if base.isascii():
+        return base
+    found = PLAIN.match(unicodedata.name(base, ""))
+    name = "" if found is None else "ss" if found[1] == "SHARP S" else found[1].lower()
+    return (name.capitalize() if letter.isupper() else name) or letter
 
 
 def _parse_toml(text: str, where: str) -> dict[str, Any]:

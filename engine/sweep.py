@@ -15,14 +15,15 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from typing import Any, NamedTuple
 
 from engine import control, launch, store, trust
 from engine.data.catalog import ready
 from engine.errors import UserError
-from engine.follow import has_ended, signals_counted
+from engine.follow import MOST_ASKED, Asked, has_ended, signals_counted
 from engine.launch import LIVE, RESUMABLE
 from engine.printed import print_line
 from engine.spec import RunSpec, load_spec, to_toml
@@ -30,6 +31,8 @@ from engine.store import NAME, Run
 
 MOST_POINTS = 10_000
 LOOK_SECONDS = 0.2
+MAKING_SECONDS = 10.0
+"""For another process to have made a run."""
 RANGE = re.compile(r"(-?\d{1,18})\.\.(-?\d{1,18})\Z")
 
 
@@ -126,6 +129,56 @@ def runs_of(name: str) -> list[Run]:
     return [] if (store.home() / name).exists() else [run for run in store.all_runs() if point.match(run.name)]
 
 
+def made(point: Point) -> tuple[Run, bool]:
+    """The run of a point, made where there is none; and whether by this process, rather than by another that came first."""
+    while True:
+        if _is_half_made(point):
+            time.sleep(LOOK_SECONDS)
+        elif (run := run_of(point)) is not None:
+            return run, False
+        else:
+            try:
+                return store.create(point.spec, point.name), True
+            except UserError:
+                if not (store.home() / point.name).exists():
+                    raise
+
+
+def _is_half_made(point: Point) -> bool:
+    """Whether another process has just begun to make the run of this point."""
+    path = store.home() / point.name
+    try:
+        return not (path / "columns.json").exists() and time.time() - path.stat().st_mtime < MAKING_SECONDS
+    except FileNotFoundError:
+        return False
+
+
+def is_there(run: Run) -> bool:
+    """Whether the run has not been removed meanwhile."""
+    return (run.path / "spec.toml").is_file()
+
+
+def is_busy(run: Run) -> bool:
+    """Whether an engine is at work on it, though it may have said nothing yet since it was started on a run that had ended."""
+    state = run.state()
+    return run.is_locked() or (state.pid != 0 and run.liveness(state) in LIVE)
+
+
+def is_anothers(run: Run) -> bool:
+    """Whether another process is at work on it, or has just made it and starts its engine."""
+    return is_busy(run) or run.liveness() in LIVE
+
+
+@contextmanager
+def _unless_gone(run: Run | None) -> Iterator[None]:
+    """What fails inside since the run was removed in this moment is told at the next look."""
+    try:
+        yield
+    except (OSError, UserError):
+        if run is None or is_there(run):
+            raise
+
+
 def is_over(run: Run) -> bool:
     """Whether there is nothing to go on with: it has ended for good, or its engine on another host may be at work."""
     outcome = run.state().outcome
@@ -141,33 +194,54 @@ class Swept(NamedTuple):
 
 
 def sweep(grid: Sequence[Point], workers: int) -> Swept:
-    """Carry every point to its end, `workers` engines at a time, and tell of each on stderr. Ctrl-C stops them cleanly."""
-    runs, waiting = {point.name: run_of(point) for point in grid}, list(grid)
+    """Carry every point to its end, `workers` engines at a time, and tell of each on stderr. Ctrl-C stops them cleanly.
+
+    What another sweep is at work on is waited for, and taken up where that one leaves it. Whatever ends this one, no engine is left.
+    """
+    runs, waiting = {point.name: None if _is_half_made(point) else run_of(point) for point in grid}, list(grid)
     engines: dict[str, int] = {}  # name -> process id
     tried: set[str] = set()
-    heeded = over = 0
+    over: set[str] = set()
+    heeded = 0
     if workers > 1:  # else the first engine on a GPU takes three quarters of its memory from the start
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+    def tell(name: str, text: str) -> None:
+        over.add(name)
+        print_line(f"{len(over)}/{len(grid)} {name}: {text}", error=True)
+
+    def look(point: Point) -> None:
+        run = runs[point.name]
+        if run is not None and not is_there(run):
+            if point.name in engines:
+                _signal(engines[point.name], signal.SIGTERM)  # nothing of what it does is kept
+            waiting.remove(point)
+            tell(point.name, "removed while the sweep was at work; the same command computes it anew")
+        elif point.name in engines:
+            return
+        elif run is not None and (is_over(run) or point.name in tried) and not is_busy(run):
+            outcome, liveness = run.state().outcome, run.liveness()
+            waiting.remove(point)
+            tell(run.name, outcome.text if outcome else liveness)
+        elif not asked.times and len(engines) < workers and (run is None or not is_anothers(run)):
+            run, ours = made(point)
+            runs[point.name] = run
+            if ours or not (is_over(run) or is_anothers(run)):  # else made by another sweep since we looked
+                trust.grant(run.path, run.spec)  # the specification is that of its point, whoever made the folder
+                engines[run.name] = launch.start(run)
+                tried.add(run.name)
 
     with signals_counted() as asked:
         try:
             while waiting or engines:
                 for name in [name for name, pid in engines.items() if has_ended(pid)]:
                     del engines[name]
+                    run = runs[name]
+                    if run is not None and is_there(run) and is_busy(run):  # another sweep's engine was first
+                        tried.discard(name)
                 for point in list(waiting):
-                    run = runs[point.name]
-                    if point.name in engines:
-                        continue
-                    if run is not None and (is_over(run) or point.name in tried):
-                        waiting.remove(point)
-                        over += 1
-                        state = run.state()
-                        print_line(f"{over}/{len(grid)} {run.name}: {state.outcome.text if state.outcome else run.liveness()}", error=True)
-                    elif not asked.times and len(engines) < workers and (run is None or run.liveness() not in LIVE):
-                        runs[point.name] = run = run or store.create(point.spec, point.name)
-                        trust.grant(run.path, run.spec)  # the specification is that of its point, whoever made the folder
-                        engines[run.name] = launch.start(run)
-                        tried.add(run.name)
+                    with _unless_gone(runs[point.name]):
+                        look(point)
                 if asked.times > heeded:
                     heeded += 1
                     _stop([(runs[name], pid) for name, pid in engines.items()], heeded)
@@ -175,7 +249,7 @@ def sweep(grid: Sequence[Point], workers: int) -> Swept:
                     break
                 time.sleep(LOOK_SECONDS)
         except BaseException:
-            _stop([(runs[name], pid) for name, pid in engines.items()], 1)
+            _end([(runs[name], pid) for name, pid in engines.items()], asked)
             raise
     return Swept([runs[point.name] for point in grid], asked.status)
 
@@ -183,10 +257,31 @@ def sweep(grid: Sequence[Point], workers: int) -> Swept:
 def _stop(engines: Sequence[tuple[Run | None, int]], times: int) -> None:
     """Ask engines to stop; end them when asked for the second time."""
     for run, pid in engines:
-        if run is not None and times == 1:
-            control.send(run.path, control.Stop())
-        else:
-            os.kill(pid, signal.SIGKILL)  # a child that was not waited for keeps its number
+        try:
+            if run is None or times > 1:
+                _signal(pid, signal.SIGKILL)
+            else:
+                control.send(run.path, control.Stop())
+        except UserError:  # its inbox is gone, or cannot be written to
+            _signal(pid, signal.SIGTERM)
     said = "stopping: each engine writes a checkpoint; the same command goes on; once more, as with Ctrl-C, kills them"
     said = said if times == 1 else "killed"
     print(said, file=sys.stderr)
+
+
+def _end(engines: Sequence[tuple[Run | None, int]], asked: Asked) -> None:
+    """Have engines stop and wait until the last has ended; a signal that asks for the end meanwhile kills them."""
+    left, before = list(engines), asked.times
+    if left and asked.times <= MOST_ASKED:
+        _stop(left, 1)
+    while left := [(run, pid) for run, pid in left if not has_ended(pid)]:
+        if asked.times > before:
+            for _, pid in left:
+                _signal(pid, signal.SIGKILL)
+        time.sleep(LOOK_SECONDS)
+
+
+def _signal(pid: int, number: int) -> None:
+    """Send a signal to a child; one that was not waited for keeps its number."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)

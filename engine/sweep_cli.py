@@ -1,5 +1,7 @@
 """The command `sweep`: a grid of runs, here or on a cluster, and the table of what became of them."""
 
+import signal
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +11,8 @@ from cyclopts.validators import Number
 
 from engine import completing, store, trust
 from engine import sweep as sweeps
-from engine.cluster import Cluster, hand_in, queue
+from engine.cluster import Cluster, hand_in, patience, queue
+from engine.ending import STOPPING
 from engine.errors import BAD_END, UserError
 from engine.export import refuse_two
 from engine.launch import BAD_ENDS
@@ -45,7 +48,8 @@ def sweep(
         json: Print the table as one JSON array.
         plot: Save a figure of the table, too: .svg, .png or .pdf; needs the extra `figures`.
         cluster: Hand the runs in through submitit, and return; needs the extra `slurm`. `local` and `debug` are its stand-ins.
-        submit: `key=value` for the jobs, as in `--submit timeout_min=240 --submit slurm_partition=gpu`; may be repeated.
+        submit: `key=value` for the jobs, as in `--submit timeout_min=240 --submit slurm_partition=gpu`; may be repeated. A job is
+            handed in anew after as many time-outs as `slurm_max_num_timeout` says, 3 where it is not given.
         wait: Wait for the jobs of the cluster.
         force: Write the file of --plot anew where it is there already.
     """
@@ -66,29 +70,37 @@ def sweep(
         runs = list(_on_cluster(points, cluster, submit, wait))
     else:
         runs, status = sweeps.sweep(points, workers)
-    begun = [(point.values, run) for point, run in zip(points, runs, strict=True) if run is not None]
+    there = [run is not None and sweeps.is_there(run) for run in runs]
+    begun = [(point.values, run) for point, run, here in zip(points, runs, there, strict=True) if run is not None and here]
     found = [outcomes(run) for _, run in begun]
-    if len(begun) < len(points):
-        print_line(f"{len(points) - len(begun)} of {len(points)} points have not begun", error=True)
+    if waiting := runs.count(None):
+        print_line(f"{waiting} of {len(points)} points have not begun", error=True)
+    if removed := len(points) - waiting - len(begun):
+        print_line(f"{removed} of {len(points)} points are gone: removed meanwhile; the same command computes them anew", error=True)
     print_outcomes(found, csv, json, [values for values, _ in begun])
     if plot is not None and found:
         save([values for values, _ in begun], found, plot, force)
     if status:
         return status
-    return BAD_END if not (table or cluster) and any(row.outcome in BAD_ENDS for row in found) else 0
+    bad = removed > 0 or any(row.outcome in BAD_ENDS for row in found)
+    return BAD_END if bad and not (table or cluster) else 0
 
 
 def _on_cluster(points: list[sweeps.Point], cluster: Cluster, submit: tuple[str, ...], wait: bool) -> list[Run]:
-    executor = queue(cluster, dict(map(_parameter, submit)), store.home() / ".submitit")  # before anything is made
-    runs = [sweeps.run_of(point) or store.create(point.spec, point.name) for point in points]
+    parameters = dict(map(_parameter, submit))
+    executor = queue(cluster, parameters, store.home() / ".submitit")  # before anything is made
+    runs = [sweeps.made(point)[0] for point in points]
     open_runs = [run for run in runs if not sweeps.is_over(run) and not run.is_locked()]
     for run in open_runs:
         if unsigned := trust.grant(run.path, run.spec):  # the specification is that of its point, and so the user's own
             raise UserError(f"run {run.name}: a job executes code of your own in a run that is signed, and it cannot be ({unsigned})")
-    jobs = hand_in(open_runs, cluster, executor)
+    jobs = hand_in(open_runs, cluster, executor, patience(cluster, parameters))
     for run, job in zip(open_runs, jobs, strict=True):
         print_line(f"{run.name}: job {job.job_id}", error=True)
-    if wait or cluster == "debug":  # that one works only while it is waited for
+    if cluster == "debug":  # it works only while it is waited for, and in this process: what ends that ends the engine
+        for number in STOPPING:
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
+    if wait or cluster == "debug":
         for job in jobs:
             job.wait()
     return runs

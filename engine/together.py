@@ -28,6 +28,7 @@ from engine import control, trust
 from engine.approach import Progress
 from engine.columns import Column
 from engine.control import AnyCommand, AnyEvent
+from engine.ending import STOPPING
 from engine.errors import UserError, first_line
 from engine.experiment import Experiment
 from engine.fork import differences
@@ -255,8 +256,8 @@ def follow(group: Group, asked: RunSpec | None = None) -> int:
             return Experiment(spec, columns)
 
         member = Member(begin_alike(spec, begin))
-        for kind in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(kind, lambda *_: setattr(member, "asked_to_stop", True))
+        for number in STOPPING:
+            signal.signal(number, lambda *_: setattr(member, "asked_to_stop", True))
         while True:
             member.agree()
             order = multihost_utils.broadcast_one_to_all(np.zeros(ORDER, np.uint8))

@@ -1,8 +1,10 @@
 """To be the engine of a run directory: what every engine process does, with as little as can be before its lock is taken."""
 
 import gc
+import signal
 
 from engine import trust
+from engine.ending import STOPPING
 from engine.hosts import Group
 from engine.store import Run, Writer
 
@@ -15,10 +17,14 @@ def work(directory: str, group: Group | None = None, code: str = "") -> int:
     run = Run(directory)
     trust.need(run.path, run.spec, code)  # what is read here, whatever the caller has read
     with Writer(run) as writer:  # the lock first: where importing jax takes long, a run without one would look crashed
+        asked: list[int] = []  # before there is anything that could stop: importing jax takes seconds
+        for number in STOPPING:
+            signal.signal(number, lambda number, _: asked.append(number))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # whoever starts it may keep them for a thread of its own
         gc.disable()  # until there is a row: what is imported and traced up to it stays
         try:
             from engine import runner
 
-            return runner.work(run, writer, group)
+            return runner.work(run, writer, group, asked)
         finally:
             gc.enable()

@@ -5,7 +5,6 @@ import os
 import signal
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -26,6 +25,7 @@ from engine.garbage import collect_from_here
 from engine.store import Run
 from eos_tui import clipboard, export, keys, theme
 from eos_tui.diffdisplay import APPLIES, Difference, Screenful
+from eos_tui.leaving import WayOut
 from eos_tui.pace import DEFAULT_FPS, Pace
 from eos_tui.screens.ground import Ground
 from eos_tui.screens.live import LivePage, Page
@@ -119,6 +119,9 @@ class EosApp(App[int], inherit_bindings=False):
         self.pace = Pace(fps)
         self.ascii = ascii
         self._shown = Screenful()
+        self.way_out: WayOut | None = None
+        """Where the app is a terminal's, and signals and keys are to end it whatever it is at."""
+        self.loop: asyncio.AbstractEventLoop | None = None
         self.seen: Run | None = None
         """The run that was open last: what to say on leaving."""
         self.set_class(ascii, "ascii")
@@ -133,9 +136,7 @@ class EosApp(App[int], inherit_bindings=False):
         return theme.needed_by_textual(self.current_theme)
 
     async def on_mount(self) -> None:
-        for number in (signal.SIGHUP, signal.SIGTERM):
-            with suppress(NotImplementedError, RuntimeError, ValueError):  # not the main thread: the signals are not ours
-                asyncio.get_running_loop().add_signal_handler(number, self.exit, 128 + number)
+        self.loop = asyncio.get_running_loop()
         self.seen = self._first
         if self._tour:
             await self.push_screen(_tour(self.ascii))
@@ -212,6 +213,18 @@ class EosApp(App[int], inherit_bindings=False):
     async def action_detach(self) -> None:
         await self.pace.settle()
         self.exit(0)
+
+    def exit(self, result: int | None = None, return_code: int = 0, message: RenderableType | None = None) -> None:
+        """As Textual's, and at once."""
+        super().exit(result, return_code, message)
+        if self.way_out is not None:
+            self.way_out.arm(return_code if result is None else result)
+
+    def pressed(self, key: events.Key) -> None:
+        """A key was pressed, which the thread that draws may never hear of. Called from a thread."""
+        written = self.focused is not None and self.focused.check_consume_key(key.key, key.character)  # in a prompt
+        if self.way_out is not None and not written and any(key.key in each.keys.split(",") for each in keys.leaving()):
+            self.way_out.look()
 
     def action_redraw(self) -> None:
         self._shown.forget()

@@ -227,6 +227,11 @@ def table() -> tuple[Key, ...]:
     )
 
 
+def leaving() -> list[Key]:
+    """The keys that leave eos."""
+    return [key for key in table() if key.method == "detach"]
+
+
 def _shown(key: str) -> str:
     """A key as help prints it: Textual's own sign for the last part, `ctrl+` and `shift+` before it."""
     from textual.keys import format_key

@@ -9,10 +9,11 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import msgspec
 
+from engine.aside import waited
 from engine.ending import ended
 from engine.errors import UserError
 from engine.launch import LIVE
@@ -20,6 +21,7 @@ from engine.printed import harmless
 from engine.store import Run, resolve
 from eos_tui import config, keys
 from eos_tui.config import View
+from eos_tui.leaving import PARTING_SECONDS, WayOut
 from eos_tui.pace import FASTEST, SLOWEST
 
 IN_BROWSER = "TEXTUAL_DRIVER"
@@ -79,7 +81,7 @@ def opened(names: Sequence[str], told: Mapping[str, Any]) -> int:
     need_terminal(told)  # whether there is such a run is nothing to tell where nothing can be shown
     from eos_tui.curves import OTHERS
 
-    first, *others = found = together(names)
+    first, *others = found = waited(lambda: together(names))
     if len(others) > len(OTHERS):
         print(f"{len(found)} runs: the first {1 + len(OTHERS)} are drawn, and the key m chooses others", file=sys.stderr)
     return view(first, told, beside=others[: len(OTHERS)])
@@ -112,11 +114,20 @@ def view(run: Run | None, told: Mapping[str, Any], tour: bool = False, beside: S
         settings = msgspec.structs.replace(settings, ascii=True)
         sys.stderr.reconfigure(errors="replace")  # type: ignore[union-attr]
     shown = EosApp(run, settings.fps, settings.ascii, settings.theme, tour, beside)
-    status = shown.run(mouse=settings.mouse)
+
+    def part(status: int, stream: TextIO | None) -> None:
+        if (seen := shown.seen) is None or status == HANGUP_STATUS or IN_BROWSER in os.environ:  # there is nobody to tell
+            return
+        try:
+            print(waited(lambda: farewell(seen), PARTING_SECONDS), file=stream, flush=True)
+        except TimeoutError:
+            print(f"run {harmless(seen.name)}: its folder does not answer", file=stream, flush=True)
+
+    with WayOut(shown, part):
+        status = shown.run(mouse=settings.mouse)
     if status is None:
         status = shown.return_code or 0
-    if shown.seen is not None and status != HANGUP_STATUS and IN_BROWSER not in os.environ:  # else there is nobody to tell
-        print(farewell(shown.seen))
+    part(status, sys.stdout)
     return status
 
 
@@ -148,7 +159,7 @@ def need_view(told: Mapping[str, Any]) -> View:
     fps = told.get("fps")
     if fps is not None and not SLOWEST <= fps <= FASTEST:
         raise UserError(f"--fps {fps:g}: expected a number from {SLOWEST:g} to {FASTEST:g}")
-    settings = config.load().config
+    settings = waited(config.load).config
     keys.remap(config.key_changes(settings))
     return msgspec.structs.replace(settings.view, **told).settled()
 

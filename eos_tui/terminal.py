@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import IO, Any
 
 from textual.drivers.linux_driver import LinuxDriver
+from textual.events import Key
+from textual.message import Message
 
 
 class Outlet:
@@ -40,9 +42,14 @@ class Outlet:
 
 
 class TerminalDriver(LinuxDriver):
-    """The driver of the view. The app's `lost_terminal` is called, from a thread, when writing fails."""
+    """The driver of the view. The app's `lost_terminal` is called, from a thread, when writing fails, and `pressed` for each key."""
 
     def __init__(self, app: Any, **options: Any):
         super().__init__(app, **options)
         if self._file is not None:
             self._file = Outlet(self._file, app.lost_terminal)  # type: ignore[assignment]
+
+    def process_message(self, message: Message) -> None:
+        if isinstance(message, Key):
+            self._app.pressed(message)  # type: ignore[attr-defined]
+        super().process_message(message)

@@ -1,13 +1,20 @@
 """The engine from a script."""
 
+import math
+import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
 
 import engine
+from engine import api, store
 from engine.errors import UserError
+from engine.runner import Runner
 
 from small import toy_spec
 
@@ -43,6 +50,96 @@ def test_a_stream_gives_rows_as_they_come_and_stops_when_closed():
     rows.close()
     assert steps == [0, 1, 2, 3, 4]
     assert engine.load("streamed").outcome.kind == "stopped"
+
+
+def interrupted(rows, after: int, pause: float = 0.0):
+    """Blocks of rows as they come, and Ctrl-C in the midst of the engine's work once there are so many; twice with a pause between."""
+
+    def blocks(runner):
+        for block in rows(runner):
+            if runner.writer.last_step >= after:
+                os.kill(os.getpid(), signal.SIGINT)
+                if pause:
+                    time.sleep(pause)
+                    os.kill(os.getpid(), signal.SIGINT)
+            yield block
+
+    return blocks
+
+
+@pytest.fixture
+def fresh(monkeypatch):
+    """No interrupt has come lately."""
+    monkeypatch.setattr(api._Stepping, "interrupted_at", -math.inf)
+
+
+def test_an_interrupt_ends_a_run_with_a_checkpoint_and_its_record(fresh, monkeypatch, capfd):
+    monkeypatch.setattr(Runner, "blocks", interrupted(Runner.blocks, 20))
+    record = engine.run("phase", steps=100_000, learning_rate=1e-5, name="interrupted")
+    assert record.outcome.kind == "stopped"
+    assert record.outcome.text.startswith("stopped at step ")
+    assert int(record.run.checkpoints()[-1].stem.partition("-")[2]) == record.outcome.step == record["step"][-1] + 1
+    assert "once more within 5 s raises KeyboardInterrupt" in capfd.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with pytest.raises(KeyboardInterrupt):  # the next run of a loop, within five seconds
+        engine.run("phase", steps=100_000, learning_rate=1e-5, name="next")
+    assert engine.load("next").outcome.text == "interrupted at step 0; there is no checkpoint yet" or engine.load("next").outcome.step > 0
+    monkeypatch.setattr(api._Stepping, "interrupted_at", time.monotonic() - 5.1)
+    assert engine.run("phase", steps=100_000, learning_rate=1e-5, name="later").outcome.kind == "stopped"
+
+
+def test_a_second_interrupt_raises_and_leaves_a_run_to_go_on_with(fresh, monkeypatch):
+    monkeypatch.setattr(Runner, "blocks", interrupted(Runner.blocks, 20, pause=0.1))
+    with pytest.raises(KeyboardInterrupt):
+        engine.run("phase", steps=100_000, learning_rate=1e-5, name="twice")
+    record = engine.load("twice")
+    assert record.run.liveness() == "finished"
+    assert record.outcome.kind == "stopped"
+
+
+def test_an_interrupted_stream_stops_cleanly_and_raises(fresh, monkeypatch):
+    monkeypatch.setattr(Runner, "blocks", interrupted(Runner.blocks, 20))
+    with pytest.raises(KeyboardInterrupt):
+        list(engine.stream("phase", steps=100_000, learning_rate=1e-5, name="streamed"))
+    assert engine.load("streamed").outcome.text.startswith("stopped at step ")
+
+
+def test_the_callers_own_handler_hears_an_interrupt_too_and_one_that_ignores_it_is_left(fresh, monkeypatch):
+    heard: list[int] = []
+    monkeypatch.setattr(Runner, "blocks", interrupted(Runner.blocks, 20))
+    before = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+    try:
+        assert engine.run("phase", steps=100_000, learning_rate=1e-5, name="heard").outcome.kind == "stopped"
+        assert heard == [signal.SIGINT]
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        assert engine.run("phase", steps=60, name="ignored").outcome.kind == "completed"
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_ends_a_run_in_a_process_of_its_own_too(fresh):
+    timer = threading.Thread(target=lambda: (reached("apart"), os.kill(os.getpid(), signal.SIGINT)), daemon=True)
+    timer.start()
+    record = engine.run("phase", steps=900_000_000, learning_rate=1e-5, name="apart", apart=True)
+    assert record.outcome.kind == "stopped"
+    assert int(record.run.checkpoints()[-1].stem.partition("-")[2]) == record.outcome.step
+
+
+def reached(name: str) -> None:
+    """Wait for a run to have rows."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if (store.home() / name / "columns.json").exists() and store.resolve(name).row_count():
+            return
+        time.sleep(0.05)
+
+
+def test_a_run_in_a_thread_works_without_signals(fresh):
+    done: list = []
+    thread = threading.Thread(target=lambda: done.append(engine.run("phase", steps=20, name="threaded").outcome.kind))
+    thread.start()
+    thread.join()
+    assert done == ["completed"]
 
 
 def test_bad_input_is_a_user_error():

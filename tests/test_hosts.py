@@ -311,6 +311,20 @@ def test_where_one_process_is_frozen_the_run_fails_and_says_which():
         process.communicate()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("who", "number"), [(0, signal.SIGUSR2), (1, signal.SIGUSR1)])
+def test_what_a_scheduler_sends_to_one_process_stops_all_with_a_checkpoint(who, number):
+    """Only two processes show that the others are told."""
+    run = store.create(with_overrides(SPEC, ["budget.steps=100000"]), f"told-{who}")
+    control.send(run.path, control.Advance(steps=3))
+    processes = two_at(run)
+    wait_until(run, lambda: run.state().status == "paused")
+    processes[who].send_signal(number)
+    end_of(*processes)
+    assert run.state().outcome.kind == "stopped"
+    assert run.checkpoints()[-1].name == f"step-{run.state().step:09d}.npz"
+
+
 UNLIKE = "import sys; from engine import cli, meeting as it; own = it.{0}; it.{0} = lambda: own() | {1}; sys.exit(cli.main())"
 WITH_A_GPU = (
     "import sys, time; from engine import cli, meeting as it; it.foreseen = lambda: 'gpu'; it.devices = lambda: time.sleep(600); "

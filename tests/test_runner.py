@@ -147,6 +147,22 @@ def test_a_terminated_engine_saves_its_state_and_can_be_resumed():
     assert run.checkpoints()[-1].name == f"step-{run.state().step:09d}.npz"
 
 
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+def test_what_a_scheduler_sends_stops_an_engine_as_sigterm_does_even_before_it_has_begun(number):
+    run = make(specs.load_spec("phase"), "budget.steps=900000000", "optimizer.learning_rate=1e-5")
+    signal.pthread_sigmask(signal.SIG_BLOCK, [number])  # as a view does, which keeps signals for a thread of its own
+    try:
+        pid = launch.start(run)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
+    wait_for(run, run.is_locked, "lock")
+    time.sleep(0.1)
+    os.kill(pid, number)
+    wait_for(run, lambda: run.liveness() == "finished", "end")
+    assert run.state().outcome.kind == "stopped"
+    assert run.checkpoints()[-1].name == f"step-{run.state().step:09d}.npz"
+
+
 def test_two_engines_never_work_on_one_run():
     run = make(toy_spec(0.01), "budget.steps=2000000")
     launch.start(run)
@@ -194,6 +210,6 @@ def test_a_full_disk_ends_the_run_with_a_sentence(monkeypatch, x64):
         monkeypatch.setattr(writer, "append", append)
         outcome = Runner(run, writer).work()
     assert outcome.kind == "failed"
-    assert "No space left on device" in outcome.text
+    assert "No space left on device; the last row on it is that of step 19. Make room, then" in outcome.text
     assert "eos resume" in outcome.text
     assert run.row_count() == 20

@@ -300,3 +300,12 @@ def test_any_text_of_tomls_own_letters_is_a_specification_or_a_sentence(text):
 @given(st.lists(st.text(alphabet="[]{}=.'\"\n seedoptimzrlangt_01-", max_size=30) | st.text(), max_size=3))
 def test_any_override_is_a_specification_or_a_sentence(overrides):
     spec_or_sentence(load_spec, "toy", overrides)
+
+
+@pytest.mark.parametrize(("file", "name"), [
+    ("été.toml", "ete"), ("Größe.toml", "Grosse"), ("łódź Ærø.toml", "lodz-Aero"), ("η=0.1.toml", "eta-0.1"), ("данные.toml", "preset"),
+    ("a (1).toml", "a-1-"), ("..toml", "preset"),
+])  # fmt: skip
+def test_a_preset_files_name_is_a_readable_run_name(tmp_path, file, name):
+    (tmp_path / file).write_text('[problem]\nkind = "toy"\n[optimizer]\nlearning_rate = 0.1\n')
+    assert load_spec(str(tmp_path / file)).name == name

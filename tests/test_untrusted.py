@@ -83,6 +83,12 @@ def test_what_a_terminal_would_obey_is_shown_as_its_escape():
     assert harmless(EVIL) == "\\x1b]0;owned\\x07\\x1b[2J\\x9b31m\\u202egpj.exe\\r\\u2028\\x7f"
     assert harmless("η = 2\t→\n") == "η = 2\\t→\\n"
     assert harmless("a\tb\n", lines=True) == "a\tb\n"
+    for spelled in ("می\u200cخواهم", "क्\u200dष", "👩🏽\u200d🔬", "❤️\u200d🔥"):  # Persian, Hindi, pictures with a shade and a variant
+        assert harmless(spelled) == spelled
+        assert json.loads(to_json([spelled, EVIL])) == [spelled, EVIL]
+        assert spelled in to_json([spelled, EVIL])
+    for hidden in ("\u200da", "a\u200d", "a\u200d\u200db", "a \u200cb", "\x1b\u200da"):
+        assert harmless(hidden) == ascii(hidden)[1:-1]
     assert json.loads(to_json({EVIL: [EVIL, float("nan"), 1.5]})) == {EVIL: [EVIL, None, 1.5]}
     assert is_harmless(to_json({EVIL: [EVIL]}))
 

@@ -1,6 +1,5 @@
 """The other runs: where each stands, by what it differs from the one shown, and which are laid over it."""
 
-import asyncio
 from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
@@ -17,6 +16,7 @@ from engine.errors import UserError
 from engine.fork import differences
 from engine.printed import harmless
 from engine.store import Run
+from eos_tui.leaving import aside
 from eos_tui.source import Condition
 from eos_tui.theme import role_color
 from eos_tui.widgets.checklist import Checklist
@@ -69,8 +69,11 @@ class Compare(ModalScreen[list[str] | None]):
             yield Static("reading the runs …", id="none")
             yield self._list
 
-    async def on_mount(self) -> None:
-        found = await asyncio.to_thread(others, self._run)
+    def on_mount(self) -> None:
+        self.run_worker(self._offer(), exclusive=True)  # not awaited here: no key would be heard meanwhile
+
+    async def _offer(self) -> None:
+        found = await aside(lambda: others(self._run))
         self._list.offer(((told.name, self._line(told)) for told in found), self._chosen)
         self._list.display = bool(found)
         self.query_one("#none", Static).display = not found

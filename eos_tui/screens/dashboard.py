@@ -1,8 +1,8 @@
 """One run, live or finished: its plots, where it stands, and the keys that drive its engine."""
 
-import asyncio
 import math
 from collections.abc import Sequence
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
@@ -17,6 +17,7 @@ from engine.spec import Phase
 from engine.store import Run
 from eos_tui import axes, panels
 from eos_tui.keys import Place, bindings
+from eos_tui.leaving import aside, begun_aside
 from eos_tui.pace import RESTING_SECONDS
 from eos_tui.plots import Window
 from eos_tui.screens.driving import ACTIONS
@@ -185,14 +186,13 @@ class Dashboard(Viewing):
         """Read what is new and show it; returns whether there was anything to show. Called by the clock alone."""
         fresh = self.app.pace.hurried or self.portrait.start is not None or monotonic() - self._painted_at >= RESTING_SECONDS
         for other, _ in self.compared:
-            fresh |= other.take(await asyncio.to_thread(other.read))
-        began, threads = monotonic(), asyncio.get_running_loop()
-        reading = threads.run_in_executor(None, self.source.read)
+            fresh |= other.take(await aside(other.read))
+        began, reading = monotonic(), begun_aside(self.source.read)
         while True:
             news = await reading
             late = monotonic() - began > LOADING_SECONDS
             if news.more and not late:  # the next rows are read while these are taken
-                reading = threads.run_in_executor(None, self.source.read_on, news)
+                reading = begun_aside(partial(self.source.read_on, news))
             fresh |= self.take(news)
             if not news.more:
                 break

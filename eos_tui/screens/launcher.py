@@ -1,6 +1,5 @@
 """Where one begins: the presets, each with what it shows, and the runs there are."""
 
-import asyncio
 import textwrap
 from operator import is_
 from typing import TYPE_CHECKING, ClassVar
@@ -19,6 +18,7 @@ from engine.spec import Words, preset_names, preset_words
 from engine.store import Run
 from engine.trust import Untrusted
 from eos_tui.keys import Place, bindings
+from eos_tui.leaving import aside
 from eos_tui.listing import Entry, Listing
 from eos_tui.screens.ground import Ground
 from eos_tui.screens.prompts import Confirm
@@ -164,7 +164,7 @@ class Launcher(Ground):
             return False
         before = self._entries
         try:
-            entries = await asyncio.to_thread(self._listing.look)
+            entries = await aside(self._listing.look)
         except (OSError, UserError) as error:
             said = str(error) if isinstance(error, UserError) else f"{error.filename}: the runs cannot be listed ({error.strerror})"
             if said != self._trouble:

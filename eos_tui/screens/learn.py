@@ -1,6 +1,5 @@
 """The guided tour: a few words, the plots they speak of, and a real engine that waits where something is to be seen."""
 
-import asyncio
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from time import monotonic
@@ -19,6 +18,7 @@ from engine.errors import UserError
 from engine.store import Run
 from eos_tui import panels
 from eos_tui.keys import Place, bindings
+from eos_tui.leaving import aside
 from eos_tui.lessons import STEPS, Step, Table, happened
 from eos_tui.plots import PlotSpec, Window
 from eos_tui.screens.driving import Driving
@@ -216,7 +216,7 @@ class Learn(Driving):
         to draw. Called by the clock alone.
         """
         trip, hurried = self.trip, self.app.pace.hurried
-        fresh = trip.take(news := await asyncio.to_thread(trip.source.read))
+        fresh = trip.take(news := await aside(trip.source.read))
         if trip is not self.trip or trip is self._kept:  # left meanwhile: a pause would come after the word to go on
             return False
         self.report(news.events)
