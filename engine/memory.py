@@ -10,8 +10,8 @@ from jax import Array
 from engine.curvature import BASIS
 from engine.problem import Problem
 
-VECTORS = 30
-"""Vectors of p numbers that a coupled step keeps at the edge: θ, θ†, their expansions and predictions. Counted, rounded up."""
+VECTORS = 34
+"""Vectors of p numbers that a coupled step keeps at the edge: θ, θ†, their expansions, predictions and guards. Counted, rounded up."""
 
 
 class Memory(NamedTuple):

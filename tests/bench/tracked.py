@@ -32,7 +32,7 @@ from engine import approach, edge, watched
 from engine import spec as specs
 from engine import trajectories as tr
 from engine.coupled import LOOSE_TOLERANCE
-from engine.curvature import normals, sharpness_at
+from engine.curvature import loss_along, normals, sharpness_at
 from engine.device import device_words
 from engine.problem import Problem, build
 from engine.states import Clock, EdgeState
@@ -205,7 +205,7 @@ def floor_of(problem: Problem, state: EdgeState) -> Callable[[], None]:
     def work() -> None:
         jax.block_until_ready([
             published.gradient(problem, state.theta), published.gradient(problem, state.center.theta),
-            normals(problem, state.center.point, "float32"),
+            normals(problem, state.center.point, "float32"), loss_along(problem, state.center.theta, u),
             *(published.product(problem, state.center.theta, u) for _ in range(3)),
             *(published.product(problem, state.theta, u) for _ in range(2)), published.product(problem, state.moving.flow, u),
         ])
