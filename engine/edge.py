@@ -238,12 +238,13 @@ def _take(setup: Setup, state: EdgeState, limit: int, alone: bool) -> tuple[Movi
     plan = Plan(spec.tracking.predictions, spec.precision.curvature, most)
     rules = _rules(setup, state.clock.learning_rate, state.edge_step)
     if not forms_hessian(state.theta):
-        audited = _audit_is_due(setup, state)
-        around = audited or guards.due(state.clock.step)
+        step, audited = state.clock.step, _audit_is_due(setup, state)
+        # What θ† comes to know in a step, gradient descent and the flow look at in the next.
+        around = audited or guards.due(step - 1)
         others = _known(moving) if around else None
         if audited:
             moving, others = _audit_beside(setup, state, moving, others)
-        fresh = guards.fresh_rows(spec.seed, state.clock.step, state.theta.size, plan.curvature) if around else None
+        fresh = guards.fresh_rows(spec.seed, step, state.theta.size, plan.curvature) if guards.due(step) else None
         begun = None if alone else stretch.begin(problem, plan, rules, moving, fresh)
         point, images, bases, events = spectrum.read(setup, moving.theta, coupled.ahead(moving), moving.bases, state.clock, others)
         moving = moving._replace(bases=bases)

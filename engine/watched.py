@@ -18,9 +18,10 @@ from engine.problem import Problem
 from engine.trajectories import DESCENT_CHUNK
 
 EVERY = 5
-"""Steps between looks around."""
-EXPLORED = 2
-"""Products that a look explores with; with its three rows it takes five, a product a step on the whole."""
+"""Steps between looks around: at the guard,"""
+EXPLORING = 20
+"""and at what a random row shows, with `EXPLORED` products more, at every fourth of them."""
+EXPLORED = 3
 
 
 class Watched(NamedTuple):
@@ -49,10 +50,10 @@ def descend(
     """`steps` ≤ DESCENT_CHUNK steps of θ ← θ − η∇L(θ) from step `first` on with the top eigenpair to a relative residual of `tolerance` at
     each, and `means` read there. Products are taken in θ's number format.
 
-    Every `EVERY` steps the solver is started from the eigenvector, from the `guard` and from `fresh` (p,), a random vector that is turned
-    round by the step, so that none of it depends on how steps are cut into calls. Steps whose product suffices go in a loop of their own,
-    without the solver: beside it each would take an eighth longer. Their eigenvectors lie in a ring, the next in place of the oldest, so
-    that none is moved.
+    Every `EVERY` steps the solver is started from the eigenvector and the `guard`, now and then from `fresh` (p,) too, a random vector that
+    is turned round by the step, so that none of it depends on how steps are cut into calls. Steps whose product suffices go in a loop of
+    their own, without the solver: beside it each would take an eighth longer. Their eigenvectors lie in a ring, the next in place of the
+    oldest, so that none is moved.
     """
     dtype, blank = theta.dtype, jnp.full(DESCENT_CHUNK, jnp.nan, theta.dtype)
 
@@ -82,7 +83,8 @@ def descend(
         """The step whose product did not suffice, with the eigenpair solved for, and looked around for a larger one."""
         k, state, seen, _ = carried
         rows = jnp.stack([seen.vector, state.guard.astype(dtype), jnp.roll(fresh, first + k).astype(dtype)])
-        looked, explored = jnp.where(around(k), len(rows), 1), jnp.where(around(k), EXPLORED, 0)
+        exploring = (first + k) % EXPLORING == 0
+        looked, explored = jnp.where(exploring, 3, jnp.where(around(k), 2, 1)), jnp.where(exploring, EXPLORED, 0)
         pairs, images = solve(problem, state.theta, rows, tolerance, wanted=1, looked=looked, explored=explored)
         pair = pairs.sharpness, pairs.residuals[0], (pairs.hvps + 1).astype(dtype)
         moved = stepped(k, state, seen, pairs.vectors[0], pair)
