@@ -1,6 +1,9 @@
 """What the tests share: jax in float64, a place for runs that is not the user's, and a small smooth network."""
 
+import gc
 import os
+import sys
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -53,6 +56,20 @@ def x64(shared_compile_cache):
     from engine.device import configure
 
     configure()
+
+
+MOST_MAPS = 20_000
+"""Mappings of memory from which compiled code is let go after a file of tests: Linux allows a process 65,530, and ends it beyond."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def room_for_compiled_code():
+    """Each compiled function keeps a few mappings, and a worker of the suite compiles thousands."""
+    yield
+    maps, jax = Path("/proc/self/maps"), sys.modules.get("jax")
+    if jax and maps.exists() and maps.read_bytes().count(b"\n") > MOST_MAPS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture
