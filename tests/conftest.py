@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 from engine.flags import correct_sums, jaxlib_release
 
 correct_sums()  # whichever test computes first
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it to what runs in the background: tests interrupt themselves
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 ROUGH = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
 """The problems of the tests are small: they take longer to compile than to compute."""
 if jaxlib_release() < (0, 11):  # 0.12 does not know the flag, and ends the process
