@@ -30,6 +30,8 @@ from engine.store import NAME, Run
 
 MOST_POINTS = 10_000
 LOOK_SECONDS = 0.2
+TAKE_OVER_SECONDS = 600.0
+"""Unchanged, after which the run of a point is taken over from a host that is silent."""
 RANGE = re.compile(r"(-?\d{1,18})\.\.(-?\d{1,18})\Z")
 
 
@@ -112,7 +114,12 @@ def _value(spec: RunSpec, field: str) -> Any:
 
 def run_of(point: Point) -> Run | None:
     """The run of a point, None before there is one. Raises UserError where another run has its name."""
-    if not (store.home() / point.name).exists():
+    path = store.home() / point.name
+    if not path.exists():
+        return None
+    if store.half_made(path):  # by an earlier version that was ended in the middle of it
+        store.discard(point.name)
+        print_line(f"{point.name}: was there half made, and is made anew", error=True)
         return None
     run = store.resolve(point.name)
     if run.spec != point.spec:
@@ -127,9 +134,17 @@ def runs_of(name: str) -> list[Run]:
 
 
 def is_over(run: Run) -> bool:
-    """Whether there is nothing to go on with: it has ended for good, or its engine on another host may be at work."""
+    """Whether there is nothing to go on with: it has ended for good, or whether its engine on another host is at work cannot be told."""
     outcome = run.state().outcome
-    return run.liveness() == "silent" or (outcome is not None and outcome.kind not in RESUMABLE)
+    return run.liveness() == "unknown" or (outcome is not None and outcome.kind not in RESUMABLE)
+
+
+def may_be_taken(run: Run, take_over_after: float) -> bool:
+    """Whether an engine may be started on a run: none is at work, or one on another host has changed nothing for so long."""
+    liveness = run.liveness()
+    if liveness != "silent":
+        return liveness not in LIVE
+    return abs(run.unchanged_for() or 0.0) >= take_over_after
 
 
 class Swept(NamedTuple):
@@ -140,8 +155,13 @@ class Swept(NamedTuple):
     """Of a command that a signal ended, as Ctrl-C does; 0 where none came."""
 
 
-def sweep(grid: Sequence[Point], workers: int) -> Swept:
-    """Carry every point to its end, `workers` engines at a time, and tell of each on stderr. Ctrl-C stops them cleanly."""
+def sweep(grid: Sequence[Point], workers: int, take_over_after: float = TAKE_OVER_SECONDS) -> Swept:
+    """Carry every point to its end, `workers` engines at a time, and tell of each on stderr. Ctrl-C stops them cleanly.
+
+    A point whose engine is silent, on another host, is waited for, and taken over where it has changed nothing for `take_over_after`
+    seconds.
+    """
+    told: set[str] = set()
     runs, waiting = {point.name: run_of(point) for point in grid}, list(grid)
     engines: dict[str, int] = {}  # name -> process id
     tried: set[str] = set()
@@ -163,11 +183,14 @@ def sweep(grid: Sequence[Point], workers: int) -> Swept:
                         over += 1
                         state = run.state()
                         print_line(f"{over}/{len(grid)} {run.name}: {state.outcome.text if state.outcome else run.liveness()}", error=True)
-                    elif not asked.times and len(engines) < workers and (run is None or run.liveness() not in LIVE):
+                    elif not asked.times and len(engines) < workers and (run is None or may_be_taken(run, take_over_after)):
                         runs[point.name] = run = run or store.create(point.spec, point.name)
                         trust.grant(run.path, run.spec)  # the specification is that of its point, whoever made the folder
-                        engines[run.name] = launch.start(run)
+                        engines[run.name] = _begin(run)
                         tried.add(run.name)
+                    elif run is not None and run.name not in told and run.liveness() == "silent":
+                        told.add(run.name)
+                        print_line(f"{store.doubt(run, 'silent')}; it is taken over once that is {take_over_after:g} s", error=True)
                 if asked.times > heeded:
                     heeded += 1
                     _stop([(runs[name], pid) for name, pid in engines.items()], heeded)
@@ -178,6 +201,14 @@ def sweep(grid: Sequence[Point], workers: int) -> Swept:
             _stop([(runs[name], pid) for name, pid in engines.items()], 1)
             raise
     return Swept([runs[point.name] for point in grid], asked.status)
+
+
+def _begin(run: Run) -> int:
+    """An engine on the run, taken over from another host where that is silent; its process id."""
+    if run.liveness() != "silent":
+        return launch.start(run)
+    print_line(f"{run.name}: taken over from another host; {store.RISK}", error=True)
+    return launch.restart(run, force=True)
 
 
 def _stop(engines: Sequence[tuple[Run | None, int]], times: int) -> None:

@@ -29,6 +29,7 @@ def sweep(
     workers: Annotated[int, Parameter(validator=Number(gte=1, lte=1024))] = 1, table: Switch = False, csv: Switch = False,
     json: Switch = False, plot: Path | None = None, cluster: Cluster | None = None, submit: Repeated = (), wait: Switch = False,
     data_dir: DataDir = None, trusted: Trust = False,
+    take_over_after: Annotated[float, Parameter(validator=Number(gte=60))] = sweeps.TAKE_OVER_SECONDS,
 ) -> int:
     """Run a preset over a grid of settings and print a table of what became of each. The same command goes on where it was left.
 
@@ -47,6 +48,7 @@ def sweep(
         cluster: Hand the runs in through submitit, and return; needs the extra `slurm`. `local` and `debug` are its stand-ins.
         submit: `key=value` for the jobs, as in `--submit timeout_min=240 --submit slurm_partition=gpu`; may be repeated.
         wait: Wait for the jobs of the cluster.
+        take_over_after: Seconds that a point whose engine is silent, on another host, is to be unchanged before it is taken over.
     """
     refuse_two(["csv", "json"] if csv and json else [])  # before anything runs
     if not grid:
@@ -60,7 +62,7 @@ def sweep(
     elif cluster is not None:
         runs = list(_on_cluster(points, cluster, submit, wait))
     else:
-        runs, status = sweeps.sweep(points, workers)
+        runs, status = sweeps.sweep(points, workers, take_over_after)
     begun = [(point.values, run) for point, run in zip(points, runs, strict=True) if run is not None]
     found = [outcomes(run) for _, run in begun]
     if len(begun) < len(points):

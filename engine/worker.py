@@ -2,7 +2,7 @@
 
 import gc
 
-from engine import trust
+from engine import holding, trust
 from engine.hosts import Group
 from engine.store import Run, Writer
 
@@ -14,7 +14,8 @@ def work(directory: str, group: Group | None = None, code: str = "") -> int:
     """
     run = Run(directory)
     trust.need(run.path, run.spec, code)  # what is read here, whatever the caller has read
-    with Writer(run) as writer:  # the lock first: where importing jax takes long, a run without one would look crashed
+    # The lock first: where importing jax takes long, a run without one would look crashed.
+    with Writer(run, holding.process_age()) as writer:
         gc.disable()  # until there is a row: what is imported and traced up to it stays
         try:
             from engine import runner

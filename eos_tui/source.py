@@ -16,7 +16,7 @@ from engine.control import AnyCommand, AnyEvent, send
 from engine.errors import UserError
 from engine.printed import harmless
 from engine.spec import PREDICTIONS
-from engine.store import EventTail, Liveness, RowTail, Run, State
+from engine.store import EventTail, HeldRun, Liveness, RowTail, Run, State
 from eos_tui.replay import Replay, as_it_stood
 from eos_tui.series import History, with_values
 
@@ -48,7 +48,8 @@ class News(NamedTuple):
     """Whether rows are left to read."""
     provenance: Mapping[str, Any] | None = None
     """As the engine wrote it at its start; read once."""
-
+    displaced: str = ""
+    """What has become of the run's path, where it is not this run's any more."""
 
     def tells_more(self, state: State, condition: Condition) -> bool:
         """Whether anything in it was not known, given the engine's last word and condition."""
@@ -98,20 +99,25 @@ class Source:
         self.replay: Replay | None = None
         self.data: DataFacts | None = None
         self._identified = False
-        self._rows, self._events = RowTail(run), EventTail(run)
+        self.displaced = ""
+        """What has become of the run's path, where another run lies there now or none; this one is followed where it is."""
+        self._held = _held(run)
+        self._rows, self._events = RowTail(self._held or run), EventTail(self._held or run)
 
     def read(self) -> News:
         """Look for what is new."""
         nothing = np.empty((0, len(self.columns)))
-        if not self.run.path.is_dir():
+        run = self._held
+        if run is None or run.folder.is_gone:
             return News(nothing, [], self.engine, "removed", "")
-        state = self.run.state()  # before the rows: "finished" then means all of them
-        condition = self.run.liveness(state)
+        displaced = run.displaced
+        state = run.state()  # before the rows: "finished" then means all of them
+        condition = run.liveness(state)
         rows = nothing if self.frozen else self._rows.poll(BLOCK)
-        provenance = None if self._identified else self.run.provenance()
-        log = launch.log_tail(self.run) if condition == "crashed" else ""
+        provenance = None if self._identified else run.provenance()
+        log = launch.log_tail(run) if condition == "crashed" else ""
         told = [_told(event) for event in self._events.poll()]
-        return News(rows, told, cleaned(state), condition, log, _valued(rows), len(rows) == BLOCK, provenance)
+        return News(rows, told, cleaned(state), condition, log, _valued(rows), len(rows) == BLOCK, provenance, displaced)
 
     def read_on(self, news: News) -> News:
         """The next rows of a record that is being caught up with; all else is as it was a moment before."""
@@ -120,7 +126,8 @@ class Source:
 
     def take(self, news: News) -> bool:
         """Make it what is known, and move on what is played again. Returns whether there is anything new to show."""
-        fresh = self.replay is not None or news.tells_more(self.engine, self.condition)
+        fresh = self.replay is not None or news.tells_more(self.engine, self.condition) or news.displaced != self.displaced
+        self.displaced = news.displaced
         self.history.extend(news.rows, news.valued)
         self.journal += news.events
         self.engine, self.condition, self.log = news.state, news.condition, news.log
@@ -177,7 +184,8 @@ class Source:
     def tell(self, command: AnyCommand) -> str:
         """Leave a command for the engine and return its id. Raises UserError when no engine is there to take it."""
         self.need_engine()
-        return send(self.run.path, command)
+        assert self._held is not None
+        return send(self._held.path, command, self.engine.engine)
 
     def need_engine(self) -> None:
         """Raises UserError when there is no engine to take commands."""
@@ -187,6 +195,14 @@ class Source:
             over = outcome is not None and outcome.kind not in launch.RESUMABLE
             further = "F forks it, with a larger budget" if over else f"`eos resume {self.name}` starts one"
             raise UserError(f"run {self.name} {how}: no engine takes commands; {further}")
+
+
+def _held(run: Run) -> HeldRun | None:
+    """The run by its folder's descriptor; None where the folder is gone."""
+    try:
+        return run.held()
+    except OSError:
+        return None
 
 
 def _valued(rows: np.ndarray) -> np.ndarray | None:

@@ -68,7 +68,7 @@ def test_an_engine_that_dies_is_told_with_the_end_of_its_log(capfd, monkeypatch,
         assert main(argv) == BAD_END
         out, err = capfd.readouterr()
         assert json.loads(out)["outcome"] == "crashed"
-        assert "gone without a word, as one is that the system ends for want of memory; every row on disk is kept, and `resume " in err
+        assert "the engine ended with status 1 and no outcome; every row on disk is kept, and `resume " in err
         assert err.endswith("no such device\n")
         children[-1].wait()
 
