@@ -38,7 +38,7 @@ app = App(
     name="python -m engine",
     version=engine.__version__,
     help="Gradient descent at the edge of stability, without a view.",
-    help_epilogue="Exit status: 0 done · 2 bad input · 3 the run ended badly · 4 another engine is at work on it · "
+    help_epilogue="Exit status: 0 done · 2 bad input · 3 the run ended badly · 4 another engine has the run · "
                   "5 the coordinator's port is taken · 6 the place of this process is · 130 interrupted, engine stopped cleanly · "
                   "141 nobody reads stdout · 143 terminated, engine stopped cleanly.",
 )
@@ -357,6 +357,7 @@ def _see_through(run: Run, pid: int, json: bool) -> int:
     print_line(f"run {run.name} in {run.path}", error=True)
     if isinstance(run.spec.problem, Own):
         print_line(f"its engine imports {run.spec.problem.function}, from Python's path or {run.spec.problem.folder}", error=True)
+    run = run.held()  # the one that this engine is at, whatever has its name in a moment
     status = follow(run, pid)
     summary, state = summarize(run), run.state()
     outcome = state.outcome if state.pid == pid else None  # else the last word is that of an earlier engine

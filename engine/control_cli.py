@@ -12,7 +12,7 @@ from engine.errors import BAD_INPUT, UserError
 from engine.launch import LIVE, RESUMABLE
 from engine.options import RunName, Switch
 from engine.printed import print_json, print_line
-from engine.store import EventTail, HeldRun, Run, resolve
+from engine.store import EventTail, resolve
 
 ANSWER_SECONDS = 10.0
 """Wait for an engine's answer to a command. It answers between two steps, and a step may take seconds."""
@@ -100,7 +100,7 @@ def _tell(name: str, command: AnyCommand, json: bool) -> int:
         outcome = found.state().outcome
         on = f"`resume {found.name}` starts one" if outcome is None or outcome.kind in RESUMABLE else f"it is over ({outcome.text})"
         raise UserError(f"run {found.name} {how}: no engine takes commands; {on}")
-    run = _held(found)
+    run = found.held()  # a command goes to this one, whatever has its name in a moment
     journal = EventTail(run)
     journal.poll()  # what happened before
     engine = run.engine()
@@ -122,17 +122,6 @@ def _tell(name: str, command: AnyCommand, json: bool) -> int:
     moved = f" ({run.displaced})" if run.displaced else ""
     print_line(f"run {found.name}: not answered yet{moved}; the command waits for the end of the step", error=True)
     return 0
-
-
-def _held(found: Run) -> HeldRun:
-    """The run by its folder's descriptor: a command goes to this one, whatever has its name in a moment."""
-    try:
-        run = found.held()
-    except OSError as error:
-        raise UserError(f"run {found.name}: not there any more ({error.strerror})") from None
-    if run.id != found.id:
-        raise UserError(f"run {found.name}: another run has just come to lie at {found.path}; give the command again if it is for that one")
-    return run
 
 
 def _answers(event: AnyEvent, command: AnyCommand) -> bool:

@@ -229,4 +229,4 @@ def gone_words(run: Run, pid: int) -> str:
 def log_note(run: Run) -> str:
     """Where the engine's own words are, and the last of them."""
     last = launch.log_tail(run, 3)
-    return f"its log, {run.path / 'engine.log'}, ends:\n{last}" if last else f"its log, {run.path / 'engine.log'}, is empty"
+    return f"its log, {run.shown / 'engine.log'}, ends:\n{last}" if last else f"its log, {run.shown / 'engine.log'}, is empty"

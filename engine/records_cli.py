@@ -126,7 +126,7 @@ def as_csv(found: Sequence[Outcomes], grid: Sequence[dict[str, Any]]) -> str:
 def _tail_rows(run: Run, columns: Sequence[Column], count: int, follow: bool, json: bool) -> None:
     places, names = [run.index[column.name] for column in columns], [column.name for column in columns]
     width = max(12, *map(len, names)) if names else 12
-    run = _held(run) if follow else run
+    run = run.held() if follow else run
     rows = RowTail(run, max(0, run.row_count() - count))
     if not json:
         print("  ".join(f"{name:>{width}}" for name in names))
@@ -144,7 +144,7 @@ def _short(value: float) -> str:
 
 
 def _tail_events(run: Run, count: int, follow: bool, json: bool) -> None:
-    run = _held(run) if follow else run
+    run = run.held() if follow else run
     journal = EventTail(run)
     first = journal.poll()
 
@@ -156,14 +156,6 @@ def _tail_events(run: Run, count: int, follow: bool, json: bool) -> None:
     tell(first[len(first) - min(count, len(first)):])
     for events in _coming(run, journal.poll, follow):
         tell(events)
-
-
-def _held(run: Run) -> Run:
-    """The run by its folder's descriptor, for as long as it is followed."""
-    try:
-        return run.held()
-    except OSError as error:
-        raise UserError(f"run {run.name}: not there any more ({error.strerror})") from None
 
 
 def _coming(run: Run, poll: Any, follow: bool) -> Any:

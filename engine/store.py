@@ -21,7 +21,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -113,9 +113,16 @@ class Run:
         if not (self.path / "spec.toml").is_file() or not (self.path / "columns.json").is_file():
             raise UserError(f"{self.path}: not a run directory (no spec.toml and columns.json); `eos ls` lists the runs")
         self.name = self.path.name
+        self.known_id = self.id
+        """Its id when it was opened."""
         self.spec: RunSpec = load_spec_text(read_text(self.path / "spec.toml", MAX_SPEC_BYTES), str(self.path / "spec.toml"))
         self.columns: tuple[Column, ...] = read_columns(self.path / "columns.json", MAX_FACTS_BYTES)
         self.index = {column.name: k for k, column in enumerate(self.columns)}
+
+    @property
+    def shown(self) -> Path:
+        """Its path as a user knows it."""
+        return self.path
 
     @property
     def id(self) -> str:
@@ -171,8 +178,16 @@ class Run:
         return holder.engine if holder is not None else (state or self.state()).engine
 
     def held(self) -> "HeldRun":
-        """The same run by its folder's descriptor, whatever becomes of the name. Raises OSError where the folder is not there."""
-        return HeldRun(self)
+        """The same run by its folder's descriptor, whatever becomes of the name. Raises UserError where the folder is not there, or another
+        run's.
+        """
+        try:
+            run = HeldRun(self)
+        except OSError as error:
+            raise UserError(f"run {self.name}: not there any more ({error.strerror})") from None
+        if self.known_id and run.id != self.known_id:
+            raise UserError(f"run {self.name}: another run lies at {self.path} by now; give the command again if it is for that one")
+        return run
 
     def row_count(self) -> int:
         """Whole rows on disk; a torn last one does not count."""
@@ -227,15 +242,20 @@ class HeldRun(Run):
 
     def __init__(self, run: Run):
         self.name, self.spec, self.columns, self.index = run.name, run.spec, run.columns, run.index
-        self.folder, self._id = Folder(run.path), run.id
+        self.folder, self.known_id = Folder(run.path), run.known_id
         self.path = self.folder.path
+
+    @property
+    def shown(self) -> Path:
+        """Its path as a user knows it."""
+        return self.folder.shown
 
     @property
     def displaced(self) -> str:
         """What has become of its name, in words; empty where it is still that of this run."""
         shown = self.folder.shown
         if not self.folder.is_moved:
-            return "" if identity(shown) in ("", self._id) or not self._id else f"{shown} holds another run now"
+            return "" if identity(shown) in ("", self.known_id) or not self.known_id else f"{shown} holds another run now"
         if not os.path.lexists(shown):
             return f"{shown} was moved away"
         return f"{shown} is another folder now: this run was moved away"
@@ -533,10 +553,7 @@ class Writer:
     def __init__(self, run: Run, age: float = 0.0):
         """`age` is that of the process, in seconds, where it began to be the engine of this run."""
         refuse_links(run.path)
-        try:
-            self.run = run.held()
-        except OSError as error:
-            raise UserError(f"{run.path}: cannot be opened ({error.strerror})") from None
+        self.run = run.held()
         self.width = len(run.columns)
         self._lock = holding.take(self.run.path, run.name)
         self.engine = self._lock.holder.engine
@@ -555,8 +572,12 @@ class Writer:
         self._reserve = self.run.path / ".reserve"
         with suppress(OSError):  # then its last words are lost on a full disk, and nothing else
             self._reserve.write_bytes(b"\0" * RESERVE_BYTES)
-        self._metrics: IO[bytes] = open(self.run.path / "metrics.f64", "ab", buffering=0)
-        self._events: IO[bytes] = open(self.run.path / "events.jsonl", "ab", buffering=0)
+        with ExitStack() as opened:
+            opened.callback(self._lock.close)
+            opened.callback(self.make_room)
+            self._metrics: IO[bytes] = opened.enter_context(open(self.run.path / "metrics.f64", "ab", buffering=0))
+            self._events: IO[bytes] = open(self.run.path / "events.jsonl", "ab", buffering=0)
+            opened.pop_all()
 
     def __enter__(self) -> "Writer":
         return self

@@ -74,7 +74,7 @@ app = App(
     name="eos",
     version=engine.__version__,
     help="Gradient descent at the edge of stability, live in the terminal.",
-    help_epilogue="Exit status: 0 done · 1 something to mend · 2 bad input · 3 the run ended badly · 4 another engine is at work on it · "
+    help_epilogue="Exit status: 0 done · 1 something to mend · 2 bad input · 3 the run ended badly · 4 another engine has the run · "
                   "5 the coordinator's port is taken · 6 the place of this process is · "
                   "129 the terminal hung up · 130 interrupted · 141 nobody reads stdout · 143 terminated.",
 )

@@ -201,7 +201,7 @@ def _held(run: Run) -> HeldRun | None:
     """The run by its folder's descriptor; None where the folder is gone."""
     try:
         return run.held()
-    except OSError:
+    except UserError:
         return None
 
 

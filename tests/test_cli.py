@@ -13,7 +13,7 @@ import pytest
 from engine import launch, store
 from engine.cli import main
 from engine.control import Advance, Anchor, SetLearningRate
-from engine.errors import BAD_END, BAD_INPUT, INTERRUPTED
+from engine.errors import BAD_END, BAD_INPUT, HELD, INTERRUPTED
 from engine.spec import load_spec, preset_names
 from engine.summary import Summary, summarize
 
@@ -179,10 +179,10 @@ def test_only_a_run_with_something_left_is_resumed(capfd, own_home):
     assert main(["resume", "made"]) == BAD_INPUT
     assert "it has ended (completed 399 steps)" in capfd.readouterr().err
     with FakeEngine(run):
-        assert main(["resume", "made"]) == BAD_INPUT
+        assert main(["resume", "made"]) == HELD
         assert "its engine is running already\n" in capfd.readouterr().err
         assert main(["pause", "made"]) == 0
-        assert main(["resume", "made"]) == BAD_INPUT
+        assert main(["resume", "made"]) == HELD
         assert "its engine is paused already; `go made` lets it go on\n" in capfd.readouterr().err
 
 
