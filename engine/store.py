@@ -575,7 +575,8 @@ class Writer:
         with ExitStack() as opened:
             opened.callback(self._lock.close)
             opened.callback(self.make_room)
-            self._metrics: IO[bytes] = opened.enter_context(open(self.run.path / "metrics.f64", "ab", buffering=0))
+            self._metrics: IO[bytes] = open(self.run.path / "metrics.f64", "ab", buffering=0)
+            opened.callback(self._metrics.close)
             self._events: IO[bytes] = open(self.run.path / "events.jsonl", "ab", buffering=0)
             opened.pop_all()
 
