@@ -134,7 +134,12 @@ def runs_of(name: str) -> list[Run]:
 
 
 def is_over(run: Run) -> bool:
-    """Whether there is nothing to go on with: it has ended for good, or whether its engine on another host is at work cannot be told."""
+    """Whether there is nothing to go on with now: it is done, or its engine on another host may be at work."""
+    return is_done(run) or (run.liveness() == "silent" and not may_be_taken(run, TAKE_OVER_SECONDS))
+
+
+def is_done(run: Run) -> bool:
+    """Whether waiting changes nothing: it has ended for good, or nobody here will ever know whether its engine is at work."""
     outcome = run.state().outcome
     return run.liveness() == "unknown" or (outcome is not None and outcome.kind not in RESUMABLE)
 
@@ -178,7 +183,7 @@ def sweep(grid: Sequence[Point], workers: int, take_over_after: float = TAKE_OVE
                     run = runs[point.name]
                     if point.name in engines:
                         continue
-                    if run is not None and (is_over(run) or point.name in tried):
+                    if run is not None and (is_done(run) or point.name in tried):
                         waiting.remove(point)
                         over += 1
                         state = run.state()

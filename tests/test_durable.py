@@ -413,3 +413,14 @@ def test_a_later_process_with_the_number_of_one_that_is_gone_is_not_taken_for_it
     assert mine.is_alive is True
     assert msgspec.structs.replace(mine, began="1").is_alive is False
     assert msgspec.structs.replace(mine, space="pid:[1]").is_alive is None
+
+
+def test_a_half_made_run_of_a_figure_is_made_anew(own_home, monkeypatch, capfd):
+    from engine.figures import catalog, runs
+
+    want = runs.wanted(catalog.named("fig1"), True)[0]
+    (own_home / want.name / "checkpoints").mkdir(parents=True)
+    monkeypatch.setattr(launch, "start", lambda run, group=None: 1)
+    assert runs.read(want) is None
+    assert runs._start(want)[0].spec == want.spec
+    assert capfd.readouterr().err == f"{want.name}: was there half made, and is made anew\n"
