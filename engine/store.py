@@ -654,18 +654,14 @@ class Writer:
         self.cut = ""
         """What was taken off the end of the record, in words: rows that no engine wrote there."""
         self._flushing, self._flushed, self._failed = threading.Lock(), -2, ""
-        try:
+        with ExitStack() as opened:  # whatever comes up before all is open gives the lock back
+            opened.callback(self._lock.close)
             self._cut_torn_tail()
             self.last_step = self._last_step()
-        except BaseException:
-            self._lock.close()
-            raise
-        self._reserve = self.run.path / ".reserve"
-        with suppress(OSError):  # then its last words are lost on a full disk, and nothing else
-            _replace(self._reserve, b"\0" * RESERVE_BYTES)
-        with ExitStack() as opened:
-            opened.callback(self._lock.close)
+            self._reserve = self.run.path / ".reserve"
             opened.callback(self.make_room)
+            with suppress(OSError):  # then its last words are lost on a full disk, and nothing else
+                _replace(self._reserve, b"\0" * RESERVE_BYTES)
             self._metrics: IO[bytes] = append_plain(self.run.path / "metrics.f64")
             opened.callback(self._metrics.close)
             self._events: IO[bytes] = append_plain(self.run.path / "events.jsonl")
