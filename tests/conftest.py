@@ -1,6 +1,10 @@
 """What the tests share: jax in float64, a place for runs that is not the user's, and a small smooth network."""
 
+import gc
 import os
+import signal
+import sys
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -9,6 +13,8 @@ import pytest
 from engine.flags import correct_sums, jaxlib_release
 
 correct_sums()  # whichever test computes first
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it to what runs in the background: tests interrupt themselves
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 ROUGH = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
 """The problems of the tests are small: they take longer to compile than to compute."""
 if jaxlib_release() < (0, 11):  # 0.12 does not know the flag, and ends the process
@@ -53,6 +59,20 @@ def x64(shared_compile_cache):
     from engine.device import configure
 
     configure()
+
+
+MOST_MAPS = 20_000
+"""Mappings of memory from which compiled code is let go after a file of tests: Linux allows a process 65,530, and ends it beyond."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def room_for_compiled_code():
+    """Each compiled function keeps a few mappings, and a worker of the suite compiles thousands."""
+    yield
+    maps, jax = Path("/proc/self/maps"), sys.modules.get("jax")
+    if jax and maps.exists() and maps.read_bytes().count(b"\n") > MOST_MAPS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture
