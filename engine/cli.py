@@ -1,7 +1,8 @@
 """The headless command line: runs without a view.
 
 stdout carries the data, stderr the story. Exit status: 0 done; 2 bad input, told in one sentence; 3 the run ended badly
-(diverged, failed, crashed); 130 interrupted with Ctrl-C, the engine stopped cleanly; 141 nobody reads stdout any more; 143 terminated,
+(diverged, failed, crashed); 4 another engine is at work on the run; 5 the port where its processes meet is taken; 6 the place of
+this process among them is; 130 interrupted with Ctrl-C, the engine stopped cleanly; 141 nobody reads stdout any more; 143 terminated,
 the engine stopped as cleanly.
 """
 
@@ -22,7 +23,7 @@ from engine import fork as forks
 from engine.data.catalog import ready
 from engine.ending import ended
 from engine.errors import BAD_END, INTERRUPTED, UserError, is_out_of_memory, one_of
-from engine.follow import follow, log_note
+from engine.follow import follow, gone_words, refusal
 from engine.hosts import Group
 from engine.launch import BAD_ENDS
 from engine.options import AS_TOLD, DataDir, FigureName, Meeting, Overrides, PresetName, RunName, Switch, Trust
@@ -37,7 +38,8 @@ app = App(
     name="python -m engine",
     version=engine.__version__,
     help="Gradient descent at the edge of stability, without a view.",
-    help_epilogue="Exit status: 0 done · 2 bad input · 3 the run ended badly · 130 interrupted, engine stopped cleanly · "
+    help_epilogue="Exit status: 0 done · 2 bad input · 3 the run ended badly · 4 another engine has the run · "
+                  "5 the coordinator's port is taken · 6 the place of this process is · 130 interrupted, engine stopped cleanly · "
                   "141 nobody reads stdout · 143 terminated, engine stopped cleanly.",
 )
 app.command(data_cli.app)
@@ -124,13 +126,16 @@ def demo(*, overrides: Overrides = (), name: str | None = None, json: Switch = F
 
 
 @app.command
-def resume(name: RunName, *, json: Switch = False, trusted: Trust = False, meeting: Meeting = AS_TOLD) -> int:
+def resume(
+    name: RunName, *, force: Switch = False, json: Switch = False, trusted: Trust = False, meeting: Meeting = AS_TOLD
+) -> int:
     """Go on with a stopped, failed or crashed run from its last checkpoint, and follow it to its end.
 
     As many processes may share it out as --coordinator says, however many there were before.
 
     Args:
         name: A run's name (`ls` lists them), or the path of a run directory.
+        force: Also a run whose engine on another host has fallen silent. Where it still works, both write one record until it notices.
         json: Print the summary as one JSON object.
     """
     group = meeting.group()
@@ -138,7 +143,7 @@ def resume(name: RunName, *, json: Switch = False, trusted: Trust = False, meeti
         trust.heed_leader(trusted)
         return _help(group)
     found = resolve(name)
-    return _see_through(found, trust.asking(lambda: launch.restart(found, group), trusted), json)
+    return _see_through(found, trust.asking(lambda: launch.restart(found, group, force), trusted), json)
 
 
 @app.command
@@ -266,14 +271,13 @@ def rm(name: RunName, *, force: Switch = False, json: Switch = False) -> int:
 
     Args:
         name: A run's name, or the path of a run directory.
-        force: Also a run whose engine on another host has fallen silent.
+        force: Also a run whose engine on another host has fallen silent. Where it still works, what it does from then on is lost.
         json: Print one JSON object: the run that is gone.
     """
-    found = resolve(name)
-    store.remove(found, force)
+    removed = store.discard(name, force)
     if json:
-        print_json({"run": found.name, "removed": True})
-    print_line(f"run {found.name}: removed", error=True)
+        print_json({"run": removed, "removed": True})
+    print_line(f"run {removed}: removed", error=True)
     return 0
 
 
@@ -366,14 +370,16 @@ def _see_through(run: Run, pid: int, json: bool, made: bool = False) -> int:
     print_line(f"run {run.name} in {run.path}", error=True)
     if isinstance(run.spec.problem, Own):
         print_line(f"its engine imports {run.spec.problem.function}, from Python's path or {run.spec.problem.folder}", error=True)
+    run = run.held()  # the one that this engine is at, whatever has its name in a moment
     status = follow(run, pid)
     launch.refuse_unbuilt(run, made)
     summary, state = summarize(run), run.state()
     outcome = state.outcome if state.pid == pid else None  # else the last word is that of an earlier engine
-    if outcome is None:  # the engine was killed, or never got as far as its loop
+    if outcome is None and (refused := refusal(run, pid)) is not None:  # it never got as far as its loop
+        raise refused
+    if outcome is None:
         summary = summary._replace(outcome="crashed")
-        gone = "the engine is gone without a word, as one is that the system ends for want of memory; every row on disk is kept, and"
-        print(harmless(f"{gone} `resume {run.name}` goes on; {log_note(run)}", lines=True), file=sys.stderr)
+        print(harmless(gone_words(run, pid), lines=True), file=sys.stderr)
     else:
         print_line(outcome.text, error=True)
     if json:

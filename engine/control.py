@@ -1,8 +1,9 @@
 """What a run is told and what it answers: commands into its inbox, events into its journal.
 
 A command is one small JSON file in `RUN/inbox/`, put there by an atomic rename; the engine takes it at the next step
-boundary, and answers with an event that carries the command's id and the step at which it took effect. Events are lines
-of `RUN/events.jsonl`. Both are untrusted input to whoever reads them: decoding checks every field.
+boundary, and answers with an event that carries the command's id and the step at which it took effect. A command carries the id of
+the engine that it is for: one that reached no engine is not carried out by the next. Events are lines of `RUN/events.jsonl`. Both are
+untrusted input to whoever reads them: decoding checks every field.
 """
 
 import errno
@@ -17,6 +18,7 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
+from engine import holding
 from engine.drafts import replaced
 from engine.errors import UserError
 from engine.files import NOT_PLAIN, listed, read_plain
@@ -30,10 +32,12 @@ Text = Annotated[str, Meta(max_length=2000)]
 Identifier = Annotated[str, Meta(pattern=r"^[0-9a-f]{0,32}\Z")]
 
 
-class Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="command", forbid_unknown_fields=True):
+class Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="command", forbid_unknown_fields=True, omit_defaults=True):
     """Something a run is asked to do."""
 
     id: Identifier = msgspec.field(default_factory=lambda: os.urandom(8).hex())
+    engine: Identifier = ""
+    """The engine that it is for, by its id: another one does not carry it out. Empty for whichever engine comes."""
 
 
 class Pause(Command, frozen=True, kw_only=True, tag="pause"):
@@ -186,6 +190,14 @@ class CheckpointSkipped(Event, frozen=True, kw_only=True, tag="checkpoint_skippe
     """A checkpoint could not be gone on from; the one before was tried."""
 
 
+class RecordCut(Event, frozen=True, kw_only=True, tag="record_cut"):
+    """Rows at the end of the record were no rows of this run, and were cut off."""
+
+
+class FolderMoved(Event, frozen=True, kw_only=True, tag="folder_moved"):
+    """The run directory has lost its name; the engine goes on in it."""
+
+
 class Refused(Event, frozen=True, kw_only=True, tag="refused"):
     """A command could not be carried out."""
 
@@ -199,7 +211,7 @@ class Finished(Event, frozen=True, kw_only=True, tag="finished"):
 AnyEvent = (
     Started | Forked | EdgeReached | StageChanged | Anchored | PredictionLost | AssumptionFailed | AssumptionRestored
     | EigenvalueUnstable | SpectrumGrown | EigenvectorsSwapped | EigenpairCorrected | ConstraintLost | TrackingEnded | LearningRateChanged
-    | Paused | Resumed | Checkpointed | CheckpointSkipped | Refused | Finished
+    | Paused | Resumed | Checkpointed | CheckpointSkipped | RecordCut | FolderMoved | Refused | Finished
 )
 
 def edge_in_force(events: Iterable[AnyEvent]) -> int | None:
@@ -238,8 +250,13 @@ def shown_harmless(message: Message) -> Message:
     return message if shown == texts else msgspec.structs.replace(message, **shown)
 
 
-def send(run: Path, command: AnyCommand) -> str:
-    """Put a command into the run's inbox and return its id. Raises UserError when the inbox cannot be written."""
+def send(run: Path, command: AnyCommand, engine: str = "") -> str:
+    """Put a command into the run's inbox and return its id. It is for the engine with the id given, else for that which holds the run now.
+    Raises UserError when the inbox cannot be written.
+    """
+    if not engine and (holder := holding.holder_of(run)) is not None and holder.is_alive is not False:  # else a new one is just starting
+        engine = holder.engine
+    command = msgspec.structs.replace(command, engine=engine) if engine else command
     inbox = run / "inbox"
     if inbox.is_symlink():
         raise UserError(f"{inbox}: a link, so no inbox of eos; the command was not left there")
@@ -258,26 +275,30 @@ class Received(msgspec.Struct, frozen=True):
     commands: list[AnyCommand]
     refusals: list[str]
     """One sentence for each file that was no command."""
+    written: list[float] = []
+    """When each command was left, by the clock of its file system."""
 
 
 def receive(run: Path) -> Received:
     """Take every waiting command, oldest first. Files that are no commands are removed and reported."""
     commands: list[AnyCommand] = []
     refusals: list[str] = []
+    written: list[float] = []
     for name in sorted(listed(run / "inbox", _COMMAND_FILE, odd=True)):
         path = run / "inbox" / name
         try:
-            body = _read_command(path)
+            body, moment = _read_command(path), path.lstat().st_mtime
             path.unlink()  # before it is carried out: a command that cannot be removed would be obeyed at every step
         except OSError as error:
             refusals.append(f"{name[:60]!a} in the inbox cannot be taken ({error.strerror}); it is not carried out")
             continue
         try:
             commands.append(_COMMAND.decode(body or b""))
+            written.append(moment)
         except (ValueError, RecursionError) as error:
             why = str(error)[:120] if body is not None else "a link, or too large"
             refusals.append(f"{name[:60]!a} in the inbox is no command ({why}); it was removed")
-    return Received(commands, refusals)
+    return Received(commands, refusals, written)
 
 
 def _read_command(path: Path) -> bytes | None:

@@ -100,11 +100,14 @@ def _tell(name: str, command: AnyCommand, json: bool) -> int:
         outcome = found.state().outcome
         on = f"`resume {found.name}` starts one" if outcome is None or outcome.kind in RESUMABLE else f"it is over ({outcome.text})"
         raise UserError(f"run {found.name} {how}: no engine takes commands; {on}")
-    journal = EventTail(found)
+    run = found.held()  # a command goes to this one, whatever has its name in a moment
+    journal = EventTail(run)
     journal.poll()  # what happened before
-    control.send(found.path, command)
+    engine = run.engine()
+    control.send(run.path, command, engine)
     end = time.monotonic() + ANSWER_SECONDS
     while time.monotonic() < end:
+        replaced = bool(engine) and run.engine() != engine  # before its last words are read
         for event in journal.poll():
             if _answers(event, command):
                 refused = isinstance(event, control.Refused)
@@ -113,8 +116,11 @@ def _tell(name: str, command: AnyCommand, json: bool) -> int:
                 else:
                     print_line(event.text, error=refused)
                 return BAD_INPUT if refused else 0
+        if replaced:
+            raise UserError(f"run {found.name}: the engine that this was for ended before it came to it; the next does not carry it out")
         time.sleep(0.05)
-    print_line(f"run {found.name}: not answered yet; the command waits for the end of the step", error=True)
+    moved = f" ({run.displaced})" if run.displaced else ""
+    print_line(f"run {found.name}: not answered yet{moved}; the command waits for the end of the step", error=True)
     return 0
 
 

@@ -61,6 +61,6 @@ def _silence() -> None:
 
 
 def report_error(error: Exception | str) -> int:
-    """Tell an error in one line on stderr and return the exit status for bad input."""
+    """Tell an error in one line on stderr and return its exit status, which is that for bad input where it has none."""
     print_line(f"eos: {' '.join(str(error).split())}", error=True)
-    return BAD_INPUT
+    return error.status if isinstance(error, UserError) else BAD_INPUT

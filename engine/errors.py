@@ -1,12 +1,15 @@
 """The one exception a user may cause: it says what was given, where, and what would do. And how commands end."""
 
-BAD_INPUT, BAD_END, INTERRUPTED, BROKEN_PIPE = 2, 3, 130, 141
-"""Exit statuses: 2 bad input, 3 the run ended badly, 130 interrupted with Ctrl-C, 141 nobody reads stdout any more; after another
-signal 128 and its number, as 143 when terminated."""
+BAD_INPUT, BAD_END, HELD, NO_PORT, NO_PLACE, INTERRUPTED, BROKEN_PIPE = 2, 3, 4, 5, 6, 130, 141
+"""Exit statuses: 2 bad input, 3 the run ended badly, 4 another engine is at work on it, 5 the port where its processes meet is taken, 6 the
+place of this process among them is, 130 interrupted with Ctrl-C, 141 nobody reads stdout any more; after another signal 128 and its
+number, as 143 when terminated."""
 
 
 class UserError(Exception):
-    """Bad input, told in one sentence. Commands print it without a traceback and exit with status 2."""
+    """Bad input, told in one sentence. Commands print it without a traceback and exit with its status."""
+
+    status = BAD_INPUT
 
 
 def is_out_of_memory(error: BaseException) -> bool:

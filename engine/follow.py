@@ -19,6 +19,8 @@ from engine import control, launch
 from engine.aside import Aside
 from engine.control import AnyEvent, EdgeReached, LearningRateChanged
 from engine.ending import STOPPING
+from engine.errors import BAD_INPUT, HELD, NO_PLACE, NO_PORT, UserError
+from engine.holding import HeldError
 from engine.narrative import sentence
 from engine.printed import harmless
 from engine.store import EventTail, RowTail, Run, State
@@ -158,12 +160,24 @@ def _stop(followed: Followed, times: int) -> str:
     return f"killed; every row on disk is kept, and `resume {followed.run.name}` goes on from the last checkpoint"
 
 
+_statuses: dict[int, int] = {}
+"""Of children that have ended and were reaped here."""
+
+
 def has_ended(pid: int) -> bool:
     """Whether a child has ended. It is reaped here."""
     try:
-        return os.waitpid(pid, os.WNOHANG)[0] == pid
+        ended, status = os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:
         return True
+    if ended == pid:
+        _statuses[pid] = os.waitstatus_to_exitcode(status)
+    return ended == pid
+
+
+def exit_status(pid: int) -> int | None:
+    """With what a child ended, −n for signal n; None where that was not seen."""
+    return _statuses.get(pid)
 
 
 def _display(stack: ExitStack) -> Display:
@@ -218,7 +232,33 @@ def progress_line(followed: Followed, state: State) -> str:
     return " · ".join([*parts, sentence(state, followed.row)])
 
 
+def refusal(run: Run, pid: int) -> UserError | None:
+    """Why an engine did not take up its run, in its own words; None where it did, or was killed."""
+    status = exit_status(pid)
+    if status == HELD:
+        return HeldError(f"run {run.name}: another engine was first, and is at work on it; `attach {run.name}` shows it")
+    said = [line.removeprefix("eos: ") for line in launch.log_tail(run, 20).splitlines() if line.startswith("eos: ")]
+    if status not in (BAD_INPUT, NO_PORT, NO_PLACE) or not said:
+        return None
+    error = UserError(said[-1])
+    error.status = status
+    return error
+
+
+def gone_words(run: Run, pid: int) -> str:
+    """How an engine went that left no outcome."""
+    status, on = exit_status(pid), f"every row on disk is kept, and `resume {run.name}` goes on; {log_note(run)}"
+    if status is not None and status < 0 and status != -signal.SIGABRT:
+        name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
+        memory = ", by somebody or by the system for want of memory" if -status == signal.SIGKILL else ""
+        return f"the engine was killed ({name}{memory}); {on}"
+    if "tried to connect with a different incarnation" in launch.log_tail(run, 200):
+        return f"a second process came for a place that another one had, and jax ended them all: give each another --process; {on}"
+    ended = f"the engine ended with status {status} and no outcome" if status is not None else "the engine is gone without a word"
+    return f"{ended}; {on}"
+
+
 def log_note(run: Run) -> str:
     """Where the engine's own words are, and the last of them."""
     last = launch.log_tail(run, 3)
-    return f"its log, {run.path / 'engine.log'}, ends:\n{last}" if last else f"its log, {run.path / 'engine.log'}, is empty"
+    return f"its log, {run.shown / 'engine.log'}, ends:\n{last}" if last else f"its log, {run.shown / 'engine.log'}, is empty"

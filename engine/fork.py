@@ -1,14 +1,13 @@
 """A fork: a new run that goes on from a checkpoint of another, with another learning rate or other settings. Without jax.
 
 The new directory holds everything its engine needs: the checkpoint, the rows and the events up to it. It is a new run and records
-today's columns: rows of an earlier version are brought over by name, with NaN where a column was not recorded. A learning rate is
-changed by the command that changes that of any run, left in the inbox before the engine starts.
+today's columns: rows of an earlier version are brought over by name, with NaN where a column was not recorded. Another learning rate is
+part of that checkpoint, which is written before the run can be seen: whatever becomes of the first engine, the next one goes on with it.
 """
 
 import io
 import math
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from engine.errors import UserError
 from engine.files import append_plain
 from engine.launch import LIVE
 from engine.spec import Phase, RunSpec, Toy, fields_of, with_overrides
-from engine.store import Run, step_of
+from engine.store import CHANGED_RATE, Run, step_of
 from engine.untrusted import read_arrays
 
 LEARNING_RATE = "optimizer.learning_rate"
@@ -34,7 +33,9 @@ FREE = (
 """Fields that a checkpoint does not depend on, and sections of such."""
 WORDS = ("name", "title", "shows", "takes")
 """Fields that say nothing of what is computed."""
-PASSING = (control.Finished, control.Paused, control.Resumed, control.Refused, control.CheckpointSkipped)
+PASSING = (
+    control.Finished, control.Paused, control.Resumed, control.Refused, control.CheckpointSkipped, control.RecordCut, control.FolderMoved,
+)
 """Events of the other run's engine, not of what it computed."""
 CHUNK = 4096
 
@@ -88,13 +89,14 @@ def fork(run: Run, step: int, overrides: Sequence[str] = (), name: str | None = 
     rate = spec.optimizer.learning_rate if any(item.partition("=")[0].strip() == LEARNING_RATE for item in overrides) else None
     if rate is not None and isinstance(spec.problem, Phase):
         raise UserError(f"{LEARNING_RATE}: that of a phase portrait is fixed; {_anew(run, LEARNING_RATE)}")
+    if rate is not None and spec.optimizer.schedule == "inverse_sharpness":
+        raise UserError(f"{LEARNING_RATE}: that of this run is 1/λ_max at every measurement; {_anew(run, LEARNING_RATE)}")
     _need_steps(run, spec, at, rate)
     if "learning_rate" not in run.index:
         raise UserError(f"run {run.name}: records no learning_rate, so not written by eos; it cannot be gone on with")
     spec = _same_loss(run.spec, spec)
-    made = store.create(spec, name)
-    try:
-        store.save_checkpoint(made, at, store.rearranged(leaves, run, made))
+
+    def fill(made: Run) -> None:
         before = _copy_rows(run, made, at)
         with io.BufferedWriter(append_plain(made.path / "events.jsonl")) as journal:
             said = [", ".join(f"{field} = {value}" for field, value in changed.items()) or "nothing changed", shared_out(run)]
@@ -103,12 +105,14 @@ def fork(run: Run, step: int, overrides: Sequence[str] = (), name: str | None = 
             forked = control.Forked(step=at, text=text, parent=run.name)
             for event in (*(each for each in run.events() if each.step <= at and not isinstance(each, PASSING)), forked):
                 journal.write(control.encode(event) + b"\n")
-        if rate is not None and rate != before:
-            control.send(made.path, control.SetLearningRate(learning_rate=rate))
-    except OSError as error:
-        shutil.rmtree(made.path, ignore_errors=True)
-        raise UserError(f"{made.path}: the fork cannot be written ({error.strerror})") from None
-    return made
+            journal.flush()
+            os.fsync(journal.fileno())
+        if rate is not None:  # a fork that never began has one already
+            leaves.pop(CHANGED_RATE, None)
+            leaves.update({CHANGED_RATE: np.array(rate)} if rate != before else {})
+        store.save_checkpoint(made, at, store.rearranged(leaves, run, made))
+
+    return store.create(spec, name, fill=fill)
 
 
 def _same_loss(before: RunSpec, spec: RunSpec) -> RunSpec:

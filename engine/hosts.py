@@ -5,11 +5,19 @@ that were told nothing are refused, for each would compute the same run by itsel
 the others need nothing but the data and a way to it.
 """
 
+import errno
+import fcntl
 import os
+import socket
+import stat
+import tempfile
+import zlib
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
-from engine.errors import UserError
+from engine.errors import NO_PLACE, NO_PORT, UserError
 
 SLURM = "slurm"
 """The coordinator's name where SLURM's own variables say the rest."""
@@ -97,3 +105,59 @@ def _number(option: str, given: int | None, variable: str, environment: Mapping[
         found = f"{variable} is {text[:40]!a}" if text else f"{variable} is not set"
         raise UserError(f"--coordinator: {found}; expected a number there, or {option}")
     return int(text)
+
+
+class PortError(UserError):
+    """The port where the processes of a run are to meet cannot be had."""
+
+    status = NO_PORT
+
+
+class PlaceError(UserError):
+    """Another process has the place among them that this one was given."""
+
+    status = NO_PLACE
+
+
+def need_port(group: Group | None) -> None:
+    """Raise PortError where process 0 cannot listen at its port, before jax ends the process for that."""
+    if group is None or group.process or group.coordinator == SLURM:
+        return
+    port = int(group.coordinator.rpartition(":")[2])
+    for family, anywhere in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+        try:
+            with socket.socket(family, socket.SOCK_STREAM) as trying:
+                trying.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what was closed a moment ago is free
+                trying.bind((anywhere, port))
+        except OSError as error:
+            taken = "is taken by another process on this host" if error.errno == errno.EADDRINUSE else f"cannot be had ({error.strerror})"
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                raise PortError(f"--coordinator {group.coordinator}: port {port} {taken}; give another one to all processes") from None
+
+
+_places: list[int] = []
+"""Descriptors of the places that this process has."""
+
+
+def take_place(group: Group) -> None:
+    """Have this process's place among those of the group, until it ends. Raises PlaceError where another process on this host has it: jax
+    would end all of them where a second one comes.
+    """
+    folder = Path(tempfile.gettempdir()) / f"eos-{os.geteuid()}"
+    job = "-".join(os.environ.get(name, "") for name in ("SLURM_JOB_ID", "SLURM_STEP_ID")) if group.coordinator == SLURM else ""
+    with suppress(OSError):  # where there is no such folder, or no flock, nothing can be told
+        folder.mkdir(mode=0o700, exist_ok=True)
+        owner = folder.lstat()
+        if not stat.S_ISDIR(owner.st_mode) or owner.st_uid != os.geteuid():
+            return
+        name = f"place-{zlib.crc32(f'{group.coordinator} {job}'.encode()):08x}-{group.process}"
+        descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+        _places.append(descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(_places.pop())
+            raise PlaceError(
+                f"--process {group.process}: another process on this host is that one already, at {group.coordinator}; expected another "
+                "number for each process"
+            ) from None

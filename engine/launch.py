@@ -6,19 +6,20 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine import places, trust
+from engine import holding, places, trust
 from engine.errors import UserError
 from engine.files import append_plain, open_plain
-from engine.hosts import Group
+from engine.holding import HeldError
+from engine.hosts import Group, need_port
 from engine.spec import load_spec
-from engine.store import Run, create, remove
+from engine.store import RISK, Run, create, doubt, remove
 from engine.untrusted import refuse_links
 
 LIVE = ("starting", "running", "paused")
 """Conditions with an engine at work."""
 RESUMABLE = ("stopped", "failed", "eigensolver_failed")
 """Outcomes after which a run may go on."""
-BAD_ENDS = ("diverged", "eigensolver_failed", "failed", "crashed", "silent", *LIVE)
+BAD_ENDS = ("diverged", "eigensolver_failed", "failed", "crashed", "silent", "unknown", *LIVE)
 """Ends, and conditions at the end, with which a command says that a run ended badly."""
 
 LOG_TAIL_BYTES = 16 * 1024
@@ -32,6 +33,7 @@ def begin(
 
     spec = ready(load_spec(preset, tuple(overrides)), data_dir or "")
     trust.need_preset(preset, spec)
+    need_port(group)
     run = create(spec, name)
     return run, start(run, group)
 
@@ -84,17 +86,26 @@ def _import_path() -> list[str]:
     return given if root.name in ("site-packages", "dist-packages") or str(root) in given else [*given, str(root)]
 
 
-def restart(run: Run, group: Group | None = None) -> int:
-    """Start an engine on a run that has none; its process id. Raises UserError where there is nothing to go on with."""
+def restart(run: Run, group: Group | None = None, force: bool = False) -> int:
+    """Start an engine on a run that has none; its process id. With `force` also on one whose engine, on another host, may be at work.
+    Raises UserError where there is nothing to go on with, HeldError where an engine is at work.
+    """
     liveness, outcome = run.liveness(), run.state().outcome
     if liveness in LIVE:
         on = f"; `go {run.name}` lets it go on" if liveness == "paused" else ""
-        raise UserError(f"run {run.name}: its engine is {liveness} already{on}")
-    if liveness == "silent":
-        raise UserError(f"run {run.name}: its engine on {run.state().host} may still be at work; resume it there")
+        raise HeldError(f"run {run.name}: its engine is {liveness} already{on}")
+    if liveness in ("silent", "unknown") and not force:
+        raise UserError(f"{doubt(run, liveness)}; resume it there, or here by `resume {run.name} --force`: {RISK}")
     if outcome is not None and outcome.kind not in RESUMABLE:
         further = f"`fork {run.name} --set budget.steps=…` goes on from its last checkpoint as a new run"
         raise UserError(f"run {run.name}: it has ended ({outcome.text}); {further}")
+    trust.need(run.path, run.spec)
+    need_port(group)
+    if force and liveness in ("silent", "unknown"):
+        try:
+            holding.break_lock(run.path)
+        except OSError as error:
+            raise UserError(f"{run.path}: its lock cannot be taken away ({error.strerror})") from None
     return start(run, group)
 
 

@@ -22,7 +22,7 @@ import msgspec
 import engine
 from engine.device import version_of
 from engine.errors import UserError, first_line
-from engine.hosts import SLURM, Group
+from engine.hosts import SLURM, Group, need_port, take_place
 from engine.launch import environment, python
 
 WAIT_SECONDS = 300.0
@@ -55,6 +55,8 @@ def join(group: Group, give_up: Callable[[str], None]) -> "Pulse":
     be waiting for the other one for ever.
     """
     _require_service()
+    take_place(group)
+    need_port(group)
     awaited = f"process 0 at {group.coordinator}" if group.process else f"{group.processes - 1} more of {group.processes} processes"
     with _within(WAIT_SECONDS, give_up, f"waited {WAIT_SECONDS:.0f} s for {awaited}; not all came"):
         _initialize(group)

@@ -19,7 +19,7 @@ from engine.launch import LIVE
 from engine.options import RunName, RunNames, Switch
 from engine.outcomes import Outcomes, outcomes, rows_of
 from engine.printed import as_cell, cell, print_json, print_line, print_table, to_json
-from engine.store import EventTail, RowTail, Run, resolve
+from engine.store import EventTail, HeldRun, RowTail, Run, resolve
 
 Columns = Annotated[tuple[str, ...], Parameter("--columns", negative=(), show_default=False, completer=completing.columns)]
 
@@ -127,6 +127,7 @@ def as_csv(found: Sequence[Outcomes], grid: Sequence[dict[str, Any]]) -> str:
 def _tail_rows(run: Run, columns: Sequence[Column], count: int, follow: bool, json: bool) -> None:
     places, names = [run.index[column.name] for column in columns], [column.name for column in columns]
     width = max(12, *map(len, names)) if names else 12
+    run = run.held() if follow else run
     rows = RowTail(run, max(0, run.row_count() - count))
     if not json:
         print("  ".join(f"{name:>{width}}" for name in names))
@@ -144,6 +145,7 @@ def _short(value: float) -> str:
 
 
 def _tail_events(run: Run, count: int, follow: bool, json: bool) -> None:
+    run = run.held() if follow else run
     journal = EventTail(run)
     first = journal.poll()
 
@@ -159,11 +161,15 @@ def _tail_events(run: Run, count: int, follow: bool, json: bool) -> None:
 
 def _coming(run: Run, poll: Any, follow: bool) -> Any:
     """What there is; with `follow`, what comes too, until no engine is at work."""
+    said = ""
     while True:
         at_work = follow and run.liveness() in LIVE  # before the rest is read: then that is all there is
         yield poll()
         if not at_work:
             return
+        if isinstance(run, HeldRun) and run.displaced not in ("", said):
+            said = run.displaced
+            print_line(f"run {run.name}: {said}; its own rows go on here", error=True)
         time.sleep(LOOK_SECONDS)
 
 

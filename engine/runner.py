@@ -2,7 +2,8 @@
 several processes take the steps, this is the one that leads (`together`).
 
 Commands take effect at step boundaries. After a command that changes what comes next (η, an anchor) the state is saved at
-once, so that a killed engine, resumed, repeats no step under other conditions than before.
+once, so that a killed engine, resumed, repeats no step under other conditions than before; and only then is the change told. What is to be
+told is in that checkpoint too, for an engine that dies between the two.
 """
 
 import errno
@@ -28,13 +29,26 @@ from engine.approach import FIRST_ROWS, grown
 from engine.control import AnyCommand, AnyEvent
 from engine.device import configure, device_words, process_count, version_of
 from engine.ending import STOPPING
-from engine.errors import BAD_END, UserError, first_line, is_out_of_memory
+from engine.errors import BAD_END, HELD, UserError, first_line, is_out_of_memory
 from engine.experiment import Experiment, Standing
 from engine.garbage import collect_from_here
+from engine.holding import DisplacedError
 from engine.hosts import Group
 from engine.launch import BAD_ENDS
 from engine.spec import Network, Phase, RunSpec
-from engine.store import HEARTBEAT_SECONDS, LAST_STEP, Outcome, Run, State, Status, Writer, load_checkpoint, refuse_foreign
+from engine.store import (
+    CHANGED_RATE,
+    HEARTBEAT_SECONDS,
+    LAST_STEP,
+    OWED,
+    Outcome,
+    Run,
+    State,
+    Status,
+    Writer,
+    load_checkpoint,
+    refuse_foreign,
+)
 
 if TYPE_CHECKING:
     from engine.meeting import Pulse
@@ -67,7 +81,7 @@ def work(run: Run, writer: Writer, group: Group | None = None, asked: Sequence[i
     status = exit_status(runner.work())
     if runner.deserted:
         os._exit(status)  # jax would wait for the others; the run directory is as it should be
-    return status
+    return HELD if runner.displaced else status
 
 
 def exit_status(outcome: Outcome) -> int:
@@ -79,7 +93,9 @@ class Runner:
     """One engine at work on one run."""
 
     def __init__(self, run: Run, writer: Writer, group: Group | None = None):
-        self.run, self.writer, self.spec, self.group = run, writer, run.spec, group
+        self.run, self.writer, self.spec, self.group = writer.run, writer, run.spec, group
+        self.folder = run.path
+        """As a user knows it."""
         self.deserted = False
         """The other processes of the group are gone, or do not listen any more."""
         self.status: Status = "starting"
@@ -90,6 +106,14 @@ class Runner:
         self._refuses = False  # the problem that it is given
         self._asked: deque[AnyCommand] = deque()
         self._stop_id = ""
+        self.displaced = ""
+        """Why this engine writes nothing more, in words: another one was given the run."""
+        self._moved = ""
+        """What has become of the run's folder, as far as it was told."""
+        self._owed: list[AnyEvent] = []
+        """What the checkpoint gone on from was to tell."""
+        self._changed_rate: float | None = None
+        """The learning rate that a fork begins with, where it is not that of its checkpoint."""
         self._refused: set[str] = set()  # told once: a file that cannot be removed is found again at every step
         self._pause_at: int | None = None
         self._pause_on: type[control.Event] | None = None  # kinds of event to pause at
@@ -145,9 +169,14 @@ class Runner:
             step = self.experiment.clock.step if self.experiment else 0
             self.outcome = Outcome(kind="stopped", step=step, text=f"interrupted at step {step}; {self._what_stands()}")
             raise
+        except DisplacedError as error:  # nothing more is written: another engine may be at work
+            self.displaced = str(error)
+            self._fail(self.displaced)
+            self.status = "finished"
+            _log(self.displaced)
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            text = f"{error.filename or self.run.path}: {error.strerror or error}; {self._last_row_kept()}."
+            text = f"{self.writer.shown(error.filename or self.run.path)}: {error.strerror or error}; {self._last_row_kept()}."
             self._fail(f"{text} {'Make room' if full else 'Mend that'}, then `eos resume {self.run.name}`")
         except UserError as error:
             self._refuses = self.experiment is None
@@ -159,7 +188,7 @@ class Runner:
             if is_out_of_memory(error):
                 self._fail(self._out_of_memory())
                 return
-            self._fail(f"the engine failed: {first_line(error)}; see {self.run.path / 'engine.log'}, then `eos resume {self.run.name}`")
+            self._fail(f"the engine failed: {first_line(error)}; see {self.folder / 'engine.log'}, then `eos resume {self.run.name}`")
         finally:
             self._ended.set()
             if beat.is_alive():
@@ -238,16 +267,23 @@ class Runner:
         on = f"the run goes on from step {step}" if self._untried else "the run begins anew"
         for path, why in skipped:
             text = f"{_skip_words(path, why)}; {on}"
-            _log(f"{self.run.path.name}: {text}")
+            _log(f"{self.run.name}: {text}")
             self._emit([control.CheckpointSkipped(step=step, text=text)])
+        self._emit([event for event in self._owed if _timeless(event) not in self._told])
+        if self.writer.cut:
+            self._emit([control.RecordCut(step=step, text=self.writer.cut)])
+            self.writer.cut = ""  # told once, from whichever checkpoint the run goes on
         text = f"continued from the checkpoint at step {step}" if self._untried else "started"
         self._emit([control.Started(step=step, text=f"{text} on {device_words()}")])
+        if self._changed_rate is not None:
+            self._change(experiment.set_learning_rate(control.SetLearningRate(learning_rate=self._changed_rate)))
 
     def _restore(self, experiment: Experiment) -> list[tuple[Path, str]]:
         """Take the state of the next older checkpoint that fits; those that do not, and why. Raises UserError where one fits but the loss
         is another.
         """
         skipped, begun = list[tuple[Path, str]](), experiment.standing
+        self._owed, self._changed_rate = [], None
         for path, leaves in self._older:
             try:
                 if leaves is None:
@@ -257,6 +293,7 @@ class Runner:
                 refuse_foreign(leaves, self.run)
                 experiment.restore(leaves)
                 changed = experiment.difference(leaves)
+                self._take_owed(leaves)
             except NO_CHECKPOINT as error:
                 experiment.put_back(begun)
                 skipped.append((path, f"it has no {error}" if isinstance(error, KeyError) else str(error).strip().partition("\n")[0][:300]))
@@ -272,6 +309,12 @@ class Runner:
             f"run {self.run.name}: its loss is not the one of its checkpoint at step {step}, where {changed}; bring that code and data "
             f"back, or begin anew with `eos run`; `eos fork {self.run.name} --step {step} --other-loss` goes on with this one as a new run"
         )
+
+    def _take_owed(self, leaves: dict[str, np.ndarray]) -> None:
+        """What a checkpoint holds beside the state: events that go with it, and the learning rate to go on with."""
+        lines = np.asarray(leaves.get(OWED, ()), np.uint8).tobytes().splitlines()
+        rate = float(leaves[CHANGED_RATE]) if CHANGED_RATE in leaves else None
+        self._owed, self._changed_rate = [event for event in map(control.decode_event, lines) if event is not None], rate
 
     def _advance(self) -> np.ndarray:
         """Some steps; the rows they gave."""
@@ -343,15 +386,39 @@ class Runner:
         return block
 
     def _obey(self) -> None:
+        self._look_around()
         received = control.receive(self.run.path)
         step = self._experiment().clock.step
         fresh = [refusal for refusal in received.refusals if refusal not in self._refused]
         self._refused.update(fresh)
         self._emit([control.Refused(step=step, text=refusal) for refusal in fresh])
+        for command, written in zip(received.commands, received.written, strict=True):
+            if self._is_stale(command, written):
+                kind = type(command).__name__
+                text = f"{kind}: left for an engine of this run that is gone, so not carried out; give it again if it still holds"
+                self._emit([control.Refused(step=step, text=text, answers=command.id)])
+            else:
+                self._carry_out(command)
         while self._asked:
-            received.commands.append(self._asked.popleft())
-        for command in received.commands:
-            self._carry_out(command)
+            self._carry_out(self._asked.popleft())
+
+    def _is_stale(self, command: AnyCommand, written: float) -> bool:
+        """Whether a command was for another engine. One that names none is for whichever comes; but nobody asks an engine to stop that is
+        not there yet.
+        """
+        if command.engine:
+            return command.engine != self.writer.engine
+        return isinstance(command, control.Stop) and written < self.writer.began
+
+    def _look_around(self) -> None:
+        """Say so where the run's folder has lost its name: it is written all the same. Raises DisplacedError where another has it."""
+        if self.displaced:
+            raise DisplacedError(self.displaced)
+        moved = self.writer.displaced
+        if moved and moved != self._moved:
+            text = f"{moved}; this engine goes on in the folder it began in"
+            self._emit([control.FolderMoved(step=self._experiment().clock.step, text=text)])
+        self._moved = moved
 
     def _carry_out(self, command: AnyCommand) -> None:
         experiment = self._experiment()
@@ -376,11 +443,15 @@ class Runner:
             self._stop_id = answers
             self.outcome = Outcome(kind="stopped", step=step, text=f"stopped at step {step}; `eos resume {self.run.name}` goes on")
         elif isinstance(command, control.SetLearningRate):
-            self._emit(experiment.set_learning_rate(command))
-            self._checkpoint()
+            self._change(experiment.set_learning_rate(command))
         else:
-            self._emit(experiment.anchor(command))
-            self._checkpoint()
+            self._change(experiment.anchor(command))
+
+    def _change(self, events: list[AnyEvent]) -> None:
+        """Save what has changed, then tell it."""
+        if not all(isinstance(event, control.Refused) for event in events):
+            self._checkpoint(events)
+        self._emit(events)
 
     def _pause(self, answers: str) -> None:
         step = self._experiment().clock.step
@@ -398,9 +469,11 @@ class Runner:
         self.status = "running"
         self._write_state()
 
-    def _checkpoint(self) -> Path:
+    def _checkpoint(self, owed: Sequence[AnyEvent] = ()) -> Path:
+        """Save the state, with the events that are told once it is saved."""
         experiment, began = self._experiment(), time.monotonic()
-        leaves = experiment.snapshot() | experiment.identified()
+        lines = np.frombuffer(b"\n".join(map(control.encode, owed)), np.uint8)
+        leaves = experiment.snapshot() | experiment.identified() | {OWED: lines}
         path = self.writer.checkpoint(experiment.clock.step, leaves, self.spec.recording.keep_checkpoints)
         self._last_checkpoint = time.monotonic()
         self._checkpoints_took.append(self._last_checkpoint - began)
@@ -441,7 +514,7 @@ class Runner:
                 self._write_state()
                 self._emit([control.Finished(step=outcome.step, text=outcome.text, outcome=outcome.kind, answers=self._stop_id)])
             except OSError as error:  # a full disk: the log is the last place to say it
-                _log(f"{self.run.path}: the outcome could not be written ({error.strerror}): {outcome.text}")
+                _log(f"{self.folder}: the outcome could not be written ({error.strerror}): {outcome.text}")
 
     def _emit(self, events: list[AnyEvent]) -> None:
         for event in events:
@@ -467,8 +540,11 @@ class Runner:
         while not self._ended.wait(HEARTBEAT_SECONDS):
             try:
                 self._write_state()
+            except DisplacedError as error:
+                self.displaced = str(error)
+                return
             except OSError as error:
-                _log(f"{self.run.path}: state.json could not be written ({error.strerror})")
+                _log(f"{self.folder}: state.json could not be written ({error.strerror})")
 
     def _write_state(self) -> None:
         with self._state_lock:

@@ -3,44 +3,50 @@
     RUN/ spec.toml  provenance.json  columns.json  identity.json  trust.json (where the spec names code of the user's own)
          metrics.f64   append-only float64 rows; column 0 is the step, strictly increasing; NaN where there is no value
          events.jsonl  one event a line        state.json  status, step, rate, heartbeat
-         inbox/        one command a file      checkpoints/*.npz      curves/*.npz    engine.log      lock
+         inbox/        one command a file      checkpoints/*.npz      curves/*.npz    engine.log      lock, lock.held
 
 `Run` reads, `Writer` writes; there is one writer at a time, and it holds the lock. A torn last row is ignored by readers
-and cut by the next writer. Rows a resumed run computes again are not written twice.
+and cut by the next writer. Rows a resumed run computes again are not written twice. A directory is made under a hidden name and renamed
+when it is whole and on the disk, and is renamed to a hidden name before it is removed.
+
+What state.json acknowledges survives a loss of power: the rows up to its `recorded` are on the disk before it is.
 """
 
 import errno
-import fcntl
 import json
 import os
 import re
 import shutil
 import socket
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any, Literal
 
 import msgspec
 import numpy as np
 
+from engine import holding
 from engine.columns import Column, arranged, columns_for, layout, places
-from engine.control import AnyEvent, Event, Refused, decode_event, encode, shown_harmless
-from engine.drafts import replace_with, replaced
+from engine.control import AnyEvent, Event, Identifier, Refused, decode_event, encode, shown_harmless
+from engine.drafts import replaced
 from engine.errors import UserError
-from engine.files import NOT_PLAIN, append_plain, listed, open_plain, read_plain, read_text, size_of
+from engine.files import append_plain, listed, open_plain, read_plain, read_text, size_of
+from engine.holding import SILENT_AFTER_SECONDS, DisplacedError, Folder, HeldError, Holder
 from engine.identity import give_identity, identity
 from engine.places import data, environment
-from engine.printed import print_line
+from engine.printed import harmless, print_line
 from engine.spec import MAX_SPEC_BYTES, RunSpec, load_spec_text, to_toml
-from engine.trust import grant
+from engine.trust import RUN_FILES, grant
 from engine.untrusted import read_arrays, read_columns, refuse_links
 
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}\Z")
 STEP_FILE = re.compile(r"step-[0-9]{1,15}\.npz")
 HEARTBEAT_SECONDS = 1.0
-SILENT_AFTER_SECONDS = 30.0
+STARTING_SECONDS = 10.0
+"""For an engine to take the lock of a run that was just made."""
 MAX_STATE_BYTES = 64 * 1024
 MAX_FACTS_BYTES = 1024 * 1024
 """Of provenance.json and columns.json."""
@@ -57,6 +63,8 @@ RESERVE_BYTES = 32 * 1024
 FORMAT = 2
 """Of run directories that this version writes; it reads all up to that. Those without a number are of the first: what a checkpoint of it
 lacks is made up for (`leaves`), and its rows are of the columns that its columns.json lists, as in every other."""
+BLOCK = 4096
+"""Rows looked at together."""
 LAST_STEP = "record.last_step"
 """In a checkpoint: the last step of the record that it continues."""
 MARKS = ARRAYS_FORMAT, ARRAYS_LAYOUT = "record.format", "record.layout"
@@ -65,9 +73,13 @@ IDENTITY = "identity."
 """Prefix of what a checkpoint says of the loss."""
 ROWS = ("state.pending",)
 """Leaves of a checkpoint that are rows of the record."""
+OWED = "record.owed"
+"""In a checkpoint: the events that are told once it is on the disk, as bytes of JSON lines."""
+CHANGED_RATE = "fork.learning_rate"
+"""In the first checkpoint of a fork: the learning rate to go on with, where that is another than the state's."""
 
 Status = Literal["starting", "running", "paused", "finished"]
-Liveness = Literal["starting", "running", "paused", "finished", "crashed", "silent"]
+Liveness = Literal["starting", "running", "paused", "finished", "crashed", "silent", "unknown"]
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +116,10 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     """That of the rows (`columns.layout`), as the store writes it."""
     refused: bool = False
     """The problem could not be built from what was given, so that nothing was computed."""
+    engine: Identifier = ""
+    """The id of the engine, as the store writes it."""
+    recorded: int = -1
+    """The last step whose row is on the disk for good: it was flushed to it before this was written."""
 
 
 def home() -> Path:
@@ -119,12 +135,19 @@ class Run:
         if not (self.path / "spec.toml").is_file() or not (self.path / "columns.json").is_file():
             raise UserError(f"{self.path}: not a run directory (no spec.toml and columns.json); `eos ls` lists the runs")
         self.name = self.path.name
+        self.known_id = self.id
+        """Its id when it was opened."""
         state, where = self.state(), str(self.path / "state.json")
         refuse_newer(state.format, where)
         self.spec: RunSpec = load_spec_text(read_text(self.path / "spec.toml", MAX_SPEC_BYTES), str(self.path / "spec.toml"))
         self.columns: tuple[Column, ...] = read_columns(self.path / "columns.json", MAX_FACTS_BYTES)
         self.index, self.layout = places(self.columns), layout(self.columns)
         refuse_other_layout(state.layout, self.layout, where)
+
+    @property
+    def shown(self) -> Path:
+        """Its path as a user knows it."""
+        return self.path
 
     @property
     def id(self) -> str:
@@ -141,27 +164,55 @@ class Run:
             return State()
 
     def liveness(self, state: State | None = None) -> Liveness:
-        """Its status, or `crashed` when the engine is gone without a word, `silent` when another host has not spoken. The
-        state is read where it is not given.
+        """Its status; `crashed` when the engine is gone without a word, `silent` when one on another host has not spoken for a while,
+        `unknown` where no clock of the run's file system tells how long. The state is read where it is not given.
         """
         state = state or self.state()
         if state.status == "finished":
             return "finished"
-        if state.host in ("", socket.gethostname()):
-            started_lately = state.pid == 0 and time.time() - self.path.stat().st_mtime < 10
-            return state.status if started_lately or self.is_locked() else "crashed"
-        return state.status if time.time() - state.heartbeat < SILENT_AFTER_SECONDS else "silent"
+        held, holder = holding.is_held(self.path), holding.holder_of(self.path)
+        if held and (holder is None or not holder.system or holder.shares_system):
+            return state.status
+        if held is False and self._is_of_here(state, holder):
+            age = holding.age(self.path / "spec.toml") if state.pid == 0 else None
+            return state.status if age is not None and abs(age) < STARTING_SECONDS else "crashed"
+        if (age := self.unchanged_for()) is None:
+            return state.status if held else "unknown"
+        return state.status if abs(age) < SILENT_AFTER_SECONDS else "silent"  # from the future is no sign of life either
+
+    def _is_of_here(self, state: State, holder: Holder | None) -> bool:
+        """Whether its engine was on this system, where a lock says all there is."""
+        if holder is None or not holder.system:
+            return state.host in ("", socket.gethostname())
+        return holder.shares_system or holding.is_gone(self.path, holder) is True
+
+    def unchanged_for(self) -> float | None:
+        """Seconds since its engine last wrote its state, or since it was made, by the clock of its file system; None where that cannot be
+        told, as on a file system that is read-only.
+        """
+        path = self.path / "state.json"
+        return holding.age(path if os.path.lexists(path) else self.path / "spec.toml")
 
     def is_locked(self) -> bool:
-        """Whether an engine on this host holds the run."""
+        """Whether an engine holds the run, as far as can be told from this host."""
+        return holding.is_held(self.path) is True
+
+    def engine(self, state: State | None = None) -> str:
+        """The id of the engine that holds it, or held it last; empty where there was none, or one of an earlier version."""
+        holder = holding.holder_of(self.path)
+        return holder.engine if holder is not None else (state or self.state()).engine
+
+    def held(self) -> "HeldRun":
+        """The same run by its folder's descriptor, whatever becomes of the name. Raises UserError where the folder is not there, or another
+        run's.
+        """
         try:
-            with open_plain(self.path / "lock") as handle:
-                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return False
-        except FileNotFoundError:
-            return False
+            run = HeldRun(self)
         except OSError as error:
-            return error.errno not in NOT_PLAIN  # which no engine can hold
+            raise UserError(f"run {self.name}: not there any more ({error.strerror})") from None
+        if self.known_id and run.id != self.known_id:
+            raise UserError(f"run {self.name}: another run lies at {self.path} by now; give the command again if it is for that one")
+        return run
 
     def row_count(self) -> int:
         """Whole rows on disk; a torn last one does not count. Raises UserError where the record is no plain file."""
@@ -245,6 +296,30 @@ def refuse_other_layout(said: str, listed: str, where: str) -> None:
         )
 
 
+class HeldRun(Run):
+    """A run whose folder is held by its descriptor: `path` leads there, `folder.shown` is the path that a user knows."""
+
+    def __init__(self, run: Run):
+        self.name, self.spec, self.columns, self.index, self.layout = run.name, run.spec, run.columns, run.index, run.layout
+        self.folder, self.known_id = Folder(run.path), run.known_id
+        self.path = self.folder.path
+
+    @property
+    def shown(self) -> Path:
+        """Its path as a user knows it."""
+        return self.folder.shown
+
+    @property
+    def displaced(self) -> str:
+        """What has become of its name, in words; empty where it is still that of this run."""
+        shown = self.folder.shown
+        if not self.folder.is_moved:
+            return "" if identity(shown) in ("", self.known_id) or not self.known_id else f"{shown} holds another run now"
+        if not os.path.lexists(shown):
+            return f"{shown} was moved away"
+        return f"{shown} is another folder now: this run was moved away"
+
+
 class RowTail:
     """Rows as they arrive."""
 
@@ -309,49 +384,136 @@ def _end_of_reading(events: list[AnyEvent]) -> AnyEvent:
     return Refused(step=events[-1].step if events else 0, text=text)
 
 
-def create(spec: RunSpec, name: str | None = None, where: Path | None = None) -> Run:
+def create(spec: RunSpec, name: str | None = None, where: Path | None = None, fill: Callable[[Run], None] | None = None) -> Run:
     """A new run directory for the specification. Raises UserError when the name is taken, not allowed or not writable.
 
-    Code that the specification names is trusted from here on: whoever has it from elsewhere asks first (`engine.trust`).
+    It is made under a hidden name, where `fill` may put more into it, and has its own when it is whole and on the disk. Code that the
+    specification names is trusted from here on: whoever has it from elsewhere asks first (`engine.trust`).
     """
     where = where or home()
     wanted = name if name is not None else f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     if not NAME.match(wanted):
         raise UserError(f"run name {wanted[:100]!a}: use up to 80 letters, digits, '.', '_' and '-', beginning with a letter or digit")
     environment()  # what would keep its engine from starting is told before anything is made
-    path = None
+    draft = where / _hidden(MAKING)
     try:
         where.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = _claim(where, wanted, numbered=name is None)
-        (path / "inbox").mkdir(mode=0o700)
-        (path / "checkpoints").mkdir(mode=0o700)
-        (path / "spec.toml").write_text(to_toml(spec), encoding="utf-8")
-        (path / "metrics.f64").touch()
-        (path / "events.jsonl").touch()
+        clear(where)
+        _free(where, wanted, numbered=name is None)  # before anything is made
+        draft.mkdir(mode=0o700)
+        (draft / "inbox").mkdir(mode=0o700)
+        (draft / "checkpoints").mkdir(mode=0o700)
+        (draft / "spec.toml").write_text(to_toml(spec), encoding="utf-8")
+        (draft / "metrics.f64").touch()
+        (draft / "events.jsonl").touch()
         columns = [column._asdict() for column in columns_for(spec)]
-        (path / "columns.json").write_text(json.dumps(columns, ensure_ascii=False, indent=1), encoding="utf-8")
-        give_identity(path)
+        (draft / "columns.json").write_text(json.dumps(columns, ensure_ascii=False, indent=1), encoding="utf-8")
+        give_identity(draft)
+        made = Run(draft)
+        if fill is not None:
+            fill(made)
+        unsigned = grant(draft, made.spec)
+        for part in (draft / "spec.toml", draft / "columns.json", draft):
+            sync(part)
+        path = _named(draft, where, wanted, numbered=name is None)
+        sync(where)
     except OSError as error:
-        if path is not None:  # half a run would keep its name, and could not be removed by it
-            shutil.rmtree(path, ignore_errors=True)
         raise UserError(f"{where}: a run cannot be created there ({error.strerror}); set EOS_HOME to a folder you can write") from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)  # not there any more, where all went well
     run = Run(path)
-    if unsigned := grant(run.path, run.spec):
+    if unsigned:
         print_line(f"run {run.name}: to go on with it will take --trust, for it could not be signed ({unsigned})", error=True)
     return run
 
 
-def _claim(where: Path, wanted: str, numbered: bool) -> Path:
-    """Make the folder of that name; when `numbered`, the first free one of name, name-2, name-3, …"""
-    for attempt in range(1, 1000):
+def sync(path: Path) -> None:
+    """Have the system write a file, or the names in a folder, to the disk. Raises OSError where it cannot."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EBADF):  # a folder, on file systems that write no names on demand
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _free(where: Path, wanted: str, numbered: bool) -> Path:
+    """A path of that name which nothing has; when `numbered`, the first free one of name, name-2, name-3, …"""
+    for attempt in range(1, 1000 if numbered else 2):
         path = where / (wanted if attempt == 1 else f"{wanted}-{attempt}")
-        try:
-            path.mkdir(mode=0o700)
+        if not os.path.lexists(path):
             return path
-        except FileExistsError:
-            if not numbered:
-                break
     raise UserError(f"run {wanted}: exists already in {where}; choose another --name, or `eos rm {wanted}`")
+
+
+def _named(draft: Path, where: Path, wanted: str, numbered: bool) -> Path:
+    """Give a folder its name. Of several that want the same one, one has it."""
+    while True:
+        path = _free(where, wanted, numbered)
+        try:
+            draft.rename(path)
+            return path
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                raise
+
+
+# -- what is not there yet, or not any more
+
+MAKING, REMOVING = "making", "removing"
+HIDDEN = re.compile(rf"\.eos-({MAKING}|{REMOVING})-([0-9a-f]{{8}})-([0-9]{{1,10}})-[0-9a-f]{{16}}(?:-(.*))?\Z", re.DOTALL)
+"""Names of folders that are being made or removed: by a process of which system, and of which run."""
+ABANDONED_SECONDS = 3600.0
+"""Unchanged, after which a folder that a process of another host was making is nobody's."""
+PARTS = (*RUN_FILES, "spec.toml", "curves", "engine.log", holding.LOCK, holding.HELD)
+"""What there may be in a run directory, but for hidden files."""
+
+
+def _hidden(purpose: str, name: str = "") -> str:
+    return f".eos-{purpose}-{holding.system_mark()}-{os.getpid()}-{os.urandom(8).hex()}{name and f'-{name}'}"
+
+
+def _leftovers(where: Path) -> Iterator[tuple[Path, str, str]]:
+    """Folders that a process which is gone was making or removing: path, purpose, and the run's name where it is known."""
+    with suppress(OSError):
+        for entry in os.scandir(where):
+            if (given := HIDDEN.match(entry.name)) and entry.is_dir(follow_symlinks=False):
+                purpose, system, pid, name = given[1], given[2], int(given[3]), given[4] or ""
+                if system == holding.system_mark():
+                    left = not holding.is_running(pid)
+                else:
+                    left = (holding.age(Path(entry.path)) or 0.0) > ABANDONED_SECONDS
+                if left or purpose == REMOVING:  # two may well remove one thing
+                    yield Path(entry.path), purpose, name
+
+
+def clear(where: Path) -> list[str]:
+    """Finish what was begun in a folder of runs and is nobody's any more. Returns the names of the runs that are removed by this."""
+    finished = []
+    for path, purpose, name in _leftovers(where):
+        if purpose == MAKING:
+            shutil.rmtree(path, ignore_errors=True)
+            continue
+        with suppress(UserError, OSError):  # an engine has it: it ends by itself, and the next look finishes this
+            lock = holding.take(path, name) if (path / "spec.toml").exists() else None
+            try:
+                shutil.rmtree(path)
+                finished.append(name)
+            finally:
+                if lock is not None:
+                    lock.close()
+    return finished
+
+
+def half_made(path: Path) -> bool:
+    """Whether a folder is a run that was never made whole, or not removed to its end: nothing in it but what a run directory holds."""
+    if path.is_symlink() or not _is_folder(str(path)) or ((path / "spec.toml").is_file() and (path / "columns.json").is_file()):
+        return False
+    with suppress(OSError):
+        return all(name in PARTS or name.startswith(".") for name in os.listdir(path))
+    return False
 
 
 def all_runs(where: Path | None = None) -> list[Run]:
@@ -381,7 +543,8 @@ def resolve(name: str | None = None, where: Path | None = None) -> Run:
             raise UserError(f"run {name}: not found in {where}; `eos ls` lists the runs")
     if not _is_folder(name):
         raise UserError(f"{name[:200]!a}: neither a run's name nor a run directory; `eos ls` lists the runs")
-    return Run(name)
+    path = Path(name)
+    return Run(path.resolve() if path.name in ("", "..") else path)  # "." has no name to call it by
 
 
 def _is_folder(name: str) -> bool:
@@ -391,40 +554,118 @@ def _is_folder(name: str) -> bool:
         return False
 
 
+RISK = "where it still works, both write one record until it notices, at its next sign of life, that it was taken over"
+"""What --force may do."""
+
+
+TAKEN = "another engine was given the run, with --force or by a sweep"
+
+
+def doubt(run: Run, liveness: Liveness) -> str:
+    """Why nobody here can say whether an engine is at work on a run that is silent, or whose state is unknown."""
+    holder, state = holding.holder_of(run.path), run.state()
+    host = harmless(holder.host if holder is not None else "") or state.host or "another host"
+    if liveness == "unknown":
+        why = "for no file can be written beside it to read the folder's clock"
+        return f"run {run.name}: whether its engine on {host} is at work cannot be told, {why}"
+    age = run.unchanged_for()
+    since = f"has changed nothing for {age:.0f} s" if age is not None and age >= 0 else "has left a state from the future"
+    return f"run {run.name}: its engine on {host} is silent but may still be at work (it {since})"
+
+
 def remove(run: Run, force: bool = False) -> None:
-    """Delete a run directory. Raises UserError while an engine holds it, or may hold it: `force` deletes a silent one."""
+    """Delete a run directory. Raises UserError while an engine holds it, or may hold it: with `force` only where one is heard of.
+
+    It is renamed first, so that half of it is never taken for a run, and then locked.
+    """
+    path = run.path.resolve()
     liveness = run.liveness()
     if liveness in ("starting", "running", "paused"):
         raise UserError(f"run {run.name}: still {liveness}; `eos stop {run.name}` first")
-    if liveness == "silent" and not force:
-        raise UserError(f"run {run.name}: its engine on {run.state().host} is silent but may still be at work; `eos rm {run.name} --force`")
+    if liveness in ("silent", "unknown") and not force:
+        raise UserError(f"{doubt(run, liveness)}; `eos rm {run.name} --force` deletes it all the same, and what that engine does from then "
+                        "on is lost")
+    clear(path.parent)
+    _delete(path, run.name, force)
+
+
+def _delete(path: Path, name: str, force: bool = False) -> None:
+    away = path.with_name(_hidden(REMOVING, path.name)[:255])
     try:
-        shutil.rmtree(run.path)
+        path.rename(away)
+    except FileNotFoundError:
+        raise UserError(f"{path}: not there any more") from None
     except OSError as error:
-        raise UserError(f"{run.path}: cannot be deleted ({error.strerror})") from None
+        raise UserError(f"{path}: cannot be deleted ({error.strerror})") from None
+    try:
+        if force:
+            holding.break_lock(away)
+        lock = holding.take(away, name)
+    except (HeldError, OSError) as error:
+        with suppress(OSError):
+            away.rename(path)
+        if isinstance(error, HeldError):
+            raise UserError(f"run {name}: an engine has just begun on it; `eos stop {name}` first") from None
+        raise UserError(f"{path}: cannot be deleted ({error.strerror})") from None
+    try:
+        shutil.rmtree(away)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be deleted to its end ({error.strerror}); the next `eos rm` goes on with {away.name}") from None
+    finally:
+        lock.close()
+
+
+def discard(name: str, force: bool = False, where: Path | None = None) -> str:
+    """Remove the run of this name, or at this path; also one that was never made whole, or that an earlier removal has left half of.
+    Returns its name. Raises UserError where there is none, and as `remove`.
+    """
+    where, finished = where or home(), list[str]()
+    named = NAME.match(name) and (os.path.lexists(where / name) or not _is_folder(name))
+    path = where / name if named else Path(name)
+    with suppress(OSError, ValueError):  # a name that is none
+        finished = clear(path.resolve().parent)
+    if half_made(path):
+        if holding.is_held(path):
+            raise UserError(f"{path}: an engine is at work on it, though files of it are gone; end that process first")
+        _delete(path.resolve(), path.name, force)
+        return path.name
+    if path.name in finished and not os.path.lexists(path):
+        return path.name
+    run = resolve(name, where)
+    remove(run, force)
+    return run.name
 
 
 class Writer:
-    """The one process that writes a run. Use as a context manager: it holds the lock."""
+    """The one process that writes a run. Use as a context manager: it holds the lock, and the folder by its descriptor."""
 
-    def __init__(self, run: Run):
+    def __init__(self, run: Run, age: float = 0.0):
+        """`age` is that of the process, in seconds, where it began to be the engine of this run."""
         refuse_links(run.path)
+        self.run = run.held()
         with suppress(OSError):  # copies leave empty folders out; what keeps it from being made is told to who leaves a command
-            (run.path / "inbox").mkdir(mode=0o700, exist_ok=True)
-        self.run = run
+            (self.run.path / "inbox").mkdir(mode=0o700, exist_ok=True)
         self.width = len(run.columns)
-        self._lock = self._acquire()
-        try:
+        self._lock = holding.take(self.run.path, run.name)
+        self.engine = self._lock.holder.engine
+        """The id of this engine: commands carry it."""
+        self.began = self._lock.taken - age
+        """When this engine began, by the clock of the run's file system."""
+        self.cut = ""
+        """What was taken off the end of the record, in words: rows that no engine wrote there."""
+        self._flushing, self._flushed, self._failed = threading.Lock(), -2, ""
+        with ExitStack() as opened:  # whatever comes up before all is open gives the lock back
+            opened.callback(self._lock.close)
             self._cut_torn_tail()
             self.last_step = self._last_step()
-        except BaseException:
-            self._lock.close()
-            raise
-        self._reserve = run.path / ".reserve"
-        with suppress(OSError):  # then its last words are lost on a full disk, and nothing else
-            _replace(self._reserve, b"\0" * RESERVE_BYTES)
-        self._metrics: IO[bytes] = append_plain(run.path / "metrics.f64")
-        self._events: IO[bytes] = append_plain(run.path / "events.jsonl")
+            self._reserve = self.run.path / ".reserve"
+            opened.callback(self.make_room)
+            with suppress(OSError):  # then its last words are lost on a full disk, and nothing else
+                _replace(self._reserve, b"\0" * RESERVE_BYTES)
+            self._metrics: IO[bytes] = append_plain(self.run.path / "metrics.f64")
+            opened.callback(self._metrics.close)
+            self._events: IO[bytes] = append_plain(self.run.path / "events.jsonl")
+            opened.pop_all()
 
     def __enter__(self) -> "Writer":
         return self
@@ -446,6 +687,7 @@ class Writer:
         rows = rows[rows[:, 0] > self.last_step]
         if not len(rows):
             return
+        self._need_lock()
         view = memoryview(rows.tobytes())
         while view:  # a write may be short when the disk fills; the next one then raises
             view = view[self._metrics.write(view):]
@@ -455,10 +697,46 @@ class Writer:
         """Append one event."""
         self._events.write(encode(event) + b"\n")
 
+    def flush(self) -> int:
+        """Have the system write the rows to the disk, and return the last step that is there for good. Raises OSError where it cannot.
+
+        It is told of such a failure once, and takes the rows for written after that: so no row is written after it.
+        """
+        with self._flushing:
+            last = self.last_step
+            if last != self._flushed:
+                try:
+                    os.fsync(self._metrics.fileno())
+                except OSError as error:
+                    self._failed = error.strerror or str(error)
+                    raise
+                self._flushed = last
+            return last
+
     def state(self, state: State) -> None:
-        """Replace the state, atomically."""
-        whole = msgspec.structs.replace(state, format=FORMAT, layout=self.run.layout)
+        """Replace the state, atomically; what it says of the record is on the disk before. Raises DisplacedError where the lock was taken
+        away: another engine may be at work.
+        """
+        if not self._lock.is_mine:
+            self._failed = TAKEN
+        self._need_lock()
+        whole = msgspec.structs.replace(state, format=FORMAT, layout=self.run.layout, engine=self.engine, recorded=self.flush())
         _replace(self.run.path / "state.json", msgspec.json.encode(whole))
+
+    def _need_lock(self) -> None:
+        if self._failed == TAKEN:
+            raise DisplacedError(f"run {self.run.name}: {TAKEN}; this one ends, and what it computed since its last row is not written")
+        if self._failed:
+            raise OSError(errno.EIO, self._failed, str(self.run.path / "metrics.f64"))
+
+    def shown(self, path: object) -> str:
+        """A path in the run directory as a user knows it."""
+        return self.run.folder.words(path)
+
+    @property
+    def displaced(self) -> str:
+        """What has become of the folder's name, in words; empty where it is still that of this run."""
+        return self.run.displaced
 
     def provenance(self, facts: dict[str, Any]) -> None:
         """Replace the provenance, atomically."""
@@ -470,41 +748,48 @@ class Writer:
 
         The rows go to the disk first: a checkpoint never stands beyond the record it continues.
         """
-        os.fsync(self._metrics.fileno())
+        self._need_lock()
+        self.flush()
+        os.fsync(self._events.fileno())
         final = save_checkpoint(self.run, step, arrays | {LAST_STEP: np.array(self.last_step)})
         for old in self.run.checkpoints()[:-keep]:
             old.unlink(missing_ok=True)
-        return final
+        return self.run.folder.shown / "checkpoints" / final.name
 
     def curve(self, step: int, arrays: dict[str, np.ndarray]) -> None:
         """Write the curves sampled at this step."""
         _save(self.run.path / "curves", step, arrays | _marks(self.run))
 
-    def _acquire(self) -> IO[bytes]:
-        handle = append_plain(self.run.path / "lock", create=True)
-        for _ in range(20):  # a reader asking for liveness holds it for an instant
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return handle
-            except OSError as error:
-                if error.errno not in (errno.EAGAIN, errno.EACCES):
-                    raise
-                time.sleep(0.05)
-        handle.close()
-        raise UserError(f"run {self.run.name}: another engine is at work on it; `eos attach {self.run.name}` shows it")
-
     def _last_step(self) -> int:
-        count = self.run.row_count()
-        path = self.run.path / "metrics.f64"
-        first, last = (float(self.run.rows(k, k + 1)[0, 0]) for k in (0, count - 1)) if count else (-1.0, -1.0)
-        if not (last.is_integer() and -1 <= last < 2**53):
-            raise UserError(f"{path}: its last row is at step {last}, so not written by eos; the run cannot go on")
-        if not first.is_integer() or last - first < count - 1:
-            raise UserError(
-                f"{path}: {count} rows of {self.width} columns go from step {first:g} to step {last:g}: these are not the columns of "
-                "columns.json; the run cannot go on"
-            )
-        return int(last)
+        """The step of the last row. Rows at the end that are not one step after the other are cut off: a loss of power leaves them, and so
+        does whoever writes into the record; a step from the future would have every row up to it left out as written already.
+        """
+        count, path = self.run.row_count(), self.run.path / "metrics.f64"
+        first = float(self.run.rows(0, 1)[0, 0]) if count else 0.0
+        if not (first.is_integer() and 0 <= first < 2**53):
+            raise UserError(f"{path}: its first row is at step {first}, so not written by eos; the run cannot go on")
+        kept = self._consecutive(first, count)
+        if kept < count:
+            last = float(self.run.rows(count - 1, count)[0, 0])
+            if kept < 2 < count:
+                raise UserError(
+                    f"{path}: {count} rows of {self.width} columns go from step {first:g} to step {last:g}: these are not the columns of "
+                    "columns.json; the run cannot go on"
+                )
+            due = first + count - 1
+            self.cut = f"rows cut off the end of the record: {count - kept}; the last said step {last:g}, where {due:g} was due"
+            with append_plain(path) as record:
+                os.truncate(record.fileno(), kept * 8 * self.width)
+        return int(first) + kept - 1 if count else -1
+
+    def _consecutive(self, first: float, count: int) -> int:
+        """How many rows there are up to the last one that is at the step due there."""
+        for stop in range(count, 0, -BLOCK):
+            start = max(stop - BLOCK, 0)
+            due = np.flatnonzero(self.run.rows(start, stop)[:, 0] == first + np.arange(start, stop))
+            if len(due):
+                return start + int(due[-1]) + 1
+        return 0
 
     def _cut_torn_tail(self) -> None:
         with append_plain(self.run.path / "metrics.f64") as record:
@@ -567,8 +852,12 @@ def _save(folder: Path, step: int, arrays: dict[str, np.ndarray]) -> Path:
         np.savez(handle, **arrays)  # type: ignore[arg-type]
         handle.flush()
         os.fsync(handle.fileno())
+    sync(folder)  # before an older one is removed
     return final
 
 
 def _replace(path: Path, body: bytes) -> None:
-    replace_with(path, body)
+    with replaced(path) as handle:
+        handle.write(body)
+        handle.flush()
+        os.fsync(handle.fileno())

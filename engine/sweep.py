@@ -24,6 +24,7 @@ from engine import control, launch, store, trust
 from engine.data.catalog import ready
 from engine.errors import UserError
 from engine.follow import MOST_ASKED, Asked, has_ended, signals_counted
+from engine.holding import HeldError
 from engine.launch import LIVE, RESUMABLE
 from engine.printed import print_line
 from engine.spec import RunSpec, load_spec, to_toml
@@ -31,8 +32,8 @@ from engine.store import NAME, Run
 
 MOST_POINTS = 10_000
 LOOK_SECONDS = 0.2
-MAKING_SECONDS = 10.0
-"""For another process to have made a run."""
+TAKE_OVER_SECONDS = 600.0
+"""Unchanged, after which the run of a point is taken over from a host that is silent."""
 RANGE = re.compile(r"(-?\d{1,18})\.\.(-?\d{1,18})\Z")
 
 
@@ -115,7 +116,12 @@ def _value(spec: RunSpec, field: str) -> Any:
 
 def run_of(point: Point) -> Run | None:
     """The run of a point, None before there is one. Raises UserError where another run has its name."""
-    if not (store.home() / point.name).exists():
+    path = store.home() / point.name
+    if not path.exists():
+        return None
+    if store.half_made(path):  # by an earlier version that was ended in the middle of it
+        store.discard(point.name)
+        print_line(f"{point.name}: was there half made, and is made anew", error=True)
         return None
     run = store.resolve(point.name)
     if run.spec != point.spec:
@@ -132,25 +138,13 @@ def runs_of(name: str) -> list[Run]:
 def made(point: Point) -> tuple[Run, bool]:
     """The run of a point, made where there is none; and whether by this process, rather than by another that came first."""
     while True:
-        if _is_half_made(point):
-            time.sleep(LOOK_SECONDS)
-        elif (run := run_of(point)) is not None:
+        if (run := run_of(point)) is not None:
             return run, False
-        else:
-            try:
-                return store.create(point.spec, point.name), True
-            except UserError:
-                if not (store.home() / point.name).exists():
-                    raise
-
-
-def _is_half_made(point: Point) -> bool:
-    """Whether another process has just begun to make the run of this point."""
-    path = store.home() / point.name
-    try:
-        return not (path / "columns.json").exists() and time.time() - path.stat().st_mtime < MAKING_SECONDS
-    except FileNotFoundError:
-        return False
+        try:
+            return store.create(point.spec, point.name), True
+        except UserError:
+            if not (store.home() / point.name).exists():
+                raise
 
 
 def is_there(run: Run) -> bool:
@@ -159,9 +153,12 @@ def is_there(run: Run) -> bool:
 
 
 def is_busy(run: Run) -> bool:
-    """Whether an engine is at work on it, though it may have said nothing yet since it was started on a run that had ended."""
+    """Whether an engine is at work on it, though it may have said nothing yet since it was started on a run that had ended. One on another
+    host that is silent may be gone, whatever lock it holds.
+    """
     state = run.state()
-    return run.is_locked() or (state.pid != 0 and run.liveness(state) in LIVE)
+    liveness = run.liveness(state)
+    return (liveness != "silent" and run.is_locked()) or (state.pid != 0 and liveness in LIVE)
 
 
 def is_anothers(run: Run) -> bool:
@@ -180,9 +177,21 @@ def _unless_gone(run: Run | None) -> Iterator[None]:
 
 
 def is_over(run: Run) -> bool:
-    """Whether there is nothing to go on with: it has ended for good, or its engine on another host may be at work."""
+    """Whether there is nothing to go on with now: it is done, or its engine on another host may be at work."""
+    return is_done(run) or (run.liveness() == "silent" and not may_be_taken(run, TAKE_OVER_SECONDS))
+
+
+def is_done(run: Run) -> bool:
+    """Whether waiting changes nothing: it has ended for good, or nobody here will ever know whether its engine is at work."""
     outcome = run.state().outcome
-    return run.liveness() == "silent" or (outcome is not None and outcome.kind not in RESUMABLE)
+    return run.liveness() == "unknown" or (outcome is not None and outcome.kind not in RESUMABLE)
+
+
+def may_be_taken(run: Run, take_over_after: float) -> bool:
+    """Whether an engine may be started on a run: none is at work, or one on another host has changed nothing for so long."""
+    if run.liveness() != "silent":
+        return not is_anothers(run)
+    return abs(run.unchanged_for() or 0.0) >= take_over_after
 
 
 class Swept(NamedTuple):
@@ -193,12 +202,14 @@ class Swept(NamedTuple):
     """Of a command that a signal ended, as Ctrl-C does; 0 where none came."""
 
 
-def sweep(grid: Sequence[Point], workers: int) -> Swept:
+def sweep(grid: Sequence[Point], workers: int, take_over_after: float = TAKE_OVER_SECONDS) -> Swept:
     """Carry every point to its end, `workers` engines at a time, and tell of each on stderr. Ctrl-C stops them cleanly.
 
-    What another sweep is at work on is waited for, and taken up where that one leaves it. Whatever ends this one, no engine is left.
+    What another sweep is at work on is waited for, and taken up where that one leaves it. So is a point whose engine is silent, on another
+    host, which is taken over where it has changed nothing for `take_over_after` seconds. Whatever ends this one, no engine is left.
     """
-    runs, waiting = {point.name: None if _is_half_made(point) else run_of(point) for point in grid}, list(grid)
+    told: set[str] = set()
+    runs, waiting = {point.name: run_of(point) for point in grid}, list(grid)
     engines: dict[str, int] = {}  # name -> process id
     tried: set[str] = set()
     over: set[str] = set()
@@ -219,17 +230,21 @@ def sweep(grid: Sequence[Point], workers: int) -> Swept:
             tell(point.name, "removed while the sweep was at work; the same command computes it anew")
         elif point.name in engines:
             return
-        elif run is not None and (is_over(run) or point.name in tried) and not is_busy(run):
+        elif run is not None and (is_done(run) or point.name in tried) and not is_busy(run):
             outcome, liveness = run.state().outcome, run.liveness()
             waiting.remove(point)
             tell(run.name, outcome.text if outcome else liveness)
-        elif not asked.times and len(engines) < workers and (run is None or not is_anothers(run)):
+        elif not asked.times and len(engines) < workers and (run is None or may_be_taken(run, take_over_after)):
             run, ours = made(point)
             runs[point.name] = run
-            if ours or not (is_over(run) or is_anothers(run)):  # else made by another sweep since we looked
+            if ours or (not is_done(run) and may_be_taken(run, take_over_after)):  # else made by another sweep since we looked
                 trust.grant(run.path, run.spec)  # the specification is that of its point, whoever made the folder
-                engines[run.name] = launch.start(run)
-                tried.add(run.name)
+                with suppress(HeldError):  # another sweep was first
+                    engines[run.name] = _begin(run)
+                    tried.add(run.name)
+        elif run is not None and run.name not in told and run.liveness() == "silent":
+            told.add(run.name)
+            print_line(f"{store.doubt(run, 'silent')}; it is taken over once that is {take_over_after:g} s", error=True)
 
     with signals_counted() as asked:
         try:
@@ -252,6 +267,14 @@ def sweep(grid: Sequence[Point], workers: int) -> Swept:
             _end([(runs[name], pid) for name, pid in engines.items()], asked)
             raise
     return Swept([runs[point.name] for point in grid], asked.status)
+
+
+def _begin(run: Run) -> int:
+    """An engine on the run, taken over from another host where that is silent; its process id."""
+    if run.liveness() != "silent":
+        return launch.start(run)
+    print_line(f"{run.name}: taken over from another host; {store.RISK}", error=True)
+    return launch.restart(run, force=True)
 
 
 def _stop(engines: Sequence[tuple[Run | None, int]], times: int) -> None:

@@ -32,6 +32,7 @@ def sweep(
     workers: Annotated[int, Parameter(validator=Number(gte=1, lte=1024))] = 1, table: Switch = False, csv: Switch = False,
     json: Switch = False, plot: Path | None = None, cluster: Cluster | None = None, submit: Repeated = (), wait: Switch = False,
     data_dir: DataDir = None, trusted: Trust = False, force: Switch = False,
+    take_over_after: Annotated[float, Parameter(validator=Number(gte=60))] = sweeps.TAKE_OVER_SECONDS,
 ) -> int:
     """Run a preset over a grid of settings and print a table of what became of each. The same command goes on where it was left.
 
@@ -52,6 +53,7 @@ def sweep(
             handed in anew after as many time-outs as `slurm_max_num_timeout` says, 3 where it is not given.
         wait: Wait for the jobs of the cluster.
         force: Write the file of --plot anew where it is there already.
+        take_over_after: Seconds that a point whose engine is silent, on another host, is to be unchanged before it is taken over.
     """
     refuse_two(["csv", "json"] if csv and json else [])  # before anything runs
     if not grid:
@@ -69,7 +71,7 @@ def sweep(
     elif cluster is not None:
         runs = list(_on_cluster(points, cluster, submit, wait))
     else:
-        runs, status = sweeps.sweep(points, workers)
+        runs, status = sweeps.sweep(points, workers, take_over_after)
     there = [run is not None and sweeps.is_there(run) for run in runs]
     begun = [(point.values, run) for point, run, here in zip(points, runs, there, strict=True) if run is not None and here]
     found = [outcomes(run) for _, run in begun]

@@ -32,7 +32,7 @@ from engine.ending import STOPPING
 from engine.errors import UserError, first_line
 from engine.experiment import Experiment
 from engine.fork import differences
-from engine.hosts import Group
+from engine.hosts import Group, PlaceError
 from engine.loss_identity import Identity
 from engine.meeting import Pulse, join
 from engine.spec import Network, RunSpec, load_spec_text, to_toml
@@ -267,7 +267,7 @@ def follow(group: Group, asked: RunSpec | None = None) -> int:
             obey(member.experiment, command)
     except UserError as error:
         print(f"eos: {error}", file=sys.stderr, flush=True)
-        return 3
+        return error.status if isinstance(error, PlaceError) else 3
     except Exception as error:
         ended(pulse.who_is_gone() if pulse is not None and is_lost(error) else first_line(error))
         raise

@@ -3,7 +3,7 @@
 import gc
 import signal
 
-from engine import trust
+from engine import holding, trust
 from engine.ending import STOPPING
 from engine.hosts import Group
 from engine.store import Run, Writer
@@ -16,7 +16,8 @@ def work(directory: str, group: Group | None = None, code: str = "") -> int:
     """
     run = Run(directory)
     trust.need(run.path, run.spec, code)  # what is read here, whatever the caller has read
-    with Writer(run) as writer:  # the lock first: where importing jax takes long, a run without one would look crashed
+    # The lock first: where importing jax takes long, a run without one would look crashed.
+    with Writer(run, holding.process_age()) as writer:
         asked: list[int] = []  # before there is anything that could stop: importing jax takes seconds
         for number in STOPPING:
             signal.signal(number, lambda number, _: asked.append(number))

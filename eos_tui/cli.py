@@ -45,6 +45,7 @@ Overrides = Annotated[options.Overrides, Parameter(
     help="`section.field=value`, as in `--set optimizer.learning_rate=0.05`; may be repeated.")]  # fmt: skip
 Headless = Annotated[bool, _switch("Without a view: progress on stderr, and a summary at the end.")]
 Json = Annotated[bool, _switch("The same, with the summary as one JSON object.")]
+Force = Annotated[bool, _switch("Also where its engine on another host is silent. If it still works, both write one record for a moment.")]
 JsonObject = Annotated[bool, _switch("Print one JSON object.")]
 
 
@@ -72,8 +73,9 @@ app = App(
     name="eos",
     version=engine.__version__,
     help="Gradient descent at the edge of stability, live in the terminal.",
-    help_epilogue="Exit status: 0 done · 1 something to mend · 2 bad input · 3 the run ended badly · 129 the terminal hung up · "
-                  "130 interrupted · 141 nobody reads stdout · 143 terminated.",
+    help_epilogue="Exit status: 0 done · 1 something to mend · 2 bad input · 3 the run ended badly · 4 another engine has the run · "
+                  "5 the coordinator's port is taken · 6 the place of this process is · "
+                  "129 the terminal hung up · 130 interrupted · 141 nobody reads stdout · 143 terminated.",
 )
 app.register_install_completion_command(help="Install completion of commands, options and names for the shell in use.")
 
@@ -127,18 +129,18 @@ def demo(*, overrides: Overrides = (), name: NewName = None, headless: Headless 
 
 
 @app.command
-def resume(name: Name, *, headless: Headless = False, json: Json = False, trusted: Trust = False, meeting: Meeting = AS_TOLD,
-           look: Look = AS_SET) -> int:
+def resume(name: Name, *, force: Force = False, headless: Headless = False, json: Json = False, trusted: Trust = False,
+           meeting: Meeting = AS_TOLD, look: Look = AS_SET) -> int:
     """Go on with a stopped, failed or crashed run from its last checkpoint, and watch it.
 
     As many processes may share it out as --coordinator says, however many there were before. Process 0 alone shows it.
     """
     group = meeting.group()
     if headless or json or (group is not None and group.process):
-        return _headless().resume(name, json=json, trusted=trusted, meeting=meeting)
+        return _headless().resume(name, force=force, json=json, trusted=trusted, meeting=meeting)
     need_terminal(look.told())
     found = resolve(name)
-    trust.asking(lambda: launch.restart(found, group), trusted)
+    trust.asking(lambda: launch.restart(found, group, force), trusted)
     return view(found, look.told())
 
 

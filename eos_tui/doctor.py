@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 from rich.console import Console
 
 import engine
-from engine import launch, places, store
+from engine import holding, launch, places, store
 from engine.data import embedded
 from engine.errors import UserError
 from eos_tui import config
@@ -48,7 +48,7 @@ def examine(environment: Mapping[str, str] = os.environ, ask_jax: Callable[[], F
     """Every finding, in the order of the report."""
     return [
         _versions(), terminal(environment), size(), colors(environment), encoding(), between(environment),
-        (ask_jax or devices)(), data(), home(), *space(), settings(),
+        (ask_jax or devices)(), data(), home(), *locks(), *space(), settings(),
     ]
 
 
@@ -177,6 +177,24 @@ def home() -> Finding:
     if not there.is_dir() or not os.access(there, os.W_OK):
         return Finding("runs", f"{folder} ({origin}) cannot be written", "bad", "set EOS_HOME to a folder that can")
     return Finding("runs", f"{len(store.all_runs())} in {folder} ({origin})")
+
+
+def locks(folder: Path | None = None) -> list[Finding]:
+    """Whether the file system of the runs has flock; nothing where they have no folder."""
+    try:
+        folder = folder or store.home()
+    except UserError:
+        return []
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    try:
+        has = holding.has_flock(there)
+    except OSError as error:
+        said = f"cannot be tried in {there} ({error.strerror})"
+        return [Finding("locks", said, "note", "set EOS_HOME to a folder that can be written")]
+    if not has:
+        return [Finding("locks", f"{there} has no flock: a file {holding.HELD} with its engine's id and host locks a run", "note",
+                        "after a crash on another host `eos resume RUN --force` takes such a lock over")]
+    return [Finding("locks", f"flock in {there}")]
 
 
 def space(folder: Path | None = None) -> list[Finding]:

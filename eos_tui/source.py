@@ -18,7 +18,7 @@ from engine.control import AnyCommand, AnyEvent, LearningRateChanged, send
 from engine.errors import UserError
 from engine.printed import harmless
 from engine.spec import PREDICTIONS
-from engine.store import EventTail, Liveness, RowTail, Run, State
+from engine.store import EventTail, HeldRun, Liveness, RowTail, Run, State
 from eos_tui.replay import Replay, as_it_stood
 from eos_tui.series import History, with_values
 
@@ -52,7 +52,8 @@ class News(NamedTuple):
     """As the engine wrote it at its start; read once."""
     trouble: str = ""
     """Why the rows could not be read; empty where they could."""
-
+    displaced: str = ""
+    """What has become of the run's path, where it is not this run's any more."""
 
     def tells_more(self, state: State, condition: Condition) -> bool:
         """Whether anything in it was not known, given the engine's last word and condition."""
@@ -102,22 +103,28 @@ class Source:
         self.replay: Replay | None = None
         self.data: DataFacts | None = None
         self._identified = False
-        self._rows, self._events = RowTail(run), EventTail(run)
+        self.displaced = ""
+        """What has become of the run's path, where another run lies there now or none; this one is followed where it is."""
+        self._held = _held(run)
+        self._rows, self._events = RowTail(self._held or run), EventTail(self._held or run)
 
     def read(self) -> News:
         """Look for what is new."""
         nothing = np.empty((0, len(self.columns)))
-        if not self.run.path.is_dir():
+        run = self._held
+        if run is None or run.folder.is_gone:
             return News(nothing, [], self.engine, "removed", "")
-        state = self.run.state()  # before the rows: "finished" then means all of them
-        if state.layout not in ("", self.run.layout):  # another run lies there now, with rows of other columns
+        displaced = run.displaced
+        state = run.state()  # before the rows: "finished" then means all of them
+        if state.layout not in ("", run.layout):  # another run's files lie there now, with rows of other columns
             return News(nothing, [], self.engine, "removed", "")
-        condition = self.run.liveness(state)
+        condition = run.liveness(state)
         rows, trouble = (nothing, "") if self.frozen else self._poll()
-        provenance = None if self._identified else self.run.provenance()
-        log = launch.log_tail(self.run) if condition == "crashed" else ""
+        provenance = None if self._identified else run.provenance()
+        log = launch.log_tail(run) if condition == "crashed" else ""
         told = [_told(event) for event in self._events.poll()]
-        return News(rows, told, cleaned(state), condition, log, _valued(rows), len(rows) == BLOCK, provenance, trouble)
+        more = len(rows) == BLOCK
+        return News(rows, told, cleaned(state), condition, log, _valued(rows), more, provenance, trouble, displaced)
 
     def read_on(self, news: News) -> News:
         """The next rows of a record that is being caught up with; all else is as it was a moment before."""
@@ -133,7 +140,8 @@ class Source:
 
     def take(self, news: News) -> bool:
         """Make it what is known, and move on what is played again. Returns whether there is anything new to show."""
-        fresh = self.replay is not None or news.tells_more(self.engine, self.condition)
+        fresh = self.replay is not None or news.tells_more(self.engine, self.condition) or news.displaced != self.displaced
+        self.displaced = news.displaced
         self.history.extend(news.rows, news.valued)
         self.journal += news.events
         self.engine, self.condition, self.log = news.state, news.condition, news.log
@@ -198,7 +206,8 @@ class Source:
     def tell(self, command: AnyCommand) -> str:
         """Leave a command for the engine and return its id. Raises UserError when no engine is there to take it."""
         self.need_engine()
-        return send(self.run.path, command)
+        assert self._held is not None
+        return send(self._held.path, command, self.engine.engine)
 
     def need_engine(self) -> None:
         """Raises UserError when there is no engine to take commands."""
@@ -208,6 +217,14 @@ class Source:
             over = outcome is not None and outcome.kind not in launch.RESUMABLE
             further = "F forks it, with a larger budget" if over else f"`eos resume {self.name}` starts one"
             raise UserError(f"run {self.name} {how}: no engine takes commands; {further}")
+
+
+def _held(run: Run) -> HeldRun | None:
+    """The run by its folder's descriptor; None where the folder is gone."""
+    try:
+        return run.held()
+    except UserError:
+        return None
 
 
 def _history(columns: Sequence[Column], record: Path) -> History:

@@ -115,7 +115,7 @@ class FakeEngine(threading.Thread):
 
     def run(self) -> None:
         while not self._over.wait(0.02):
-            for command in control.receive(self.run_directory.path).commands:
+            for command in control.receive(self._writer.run.path).commands:
                 self.commands.append(command)
                 self._answer(command)
                 self._say()

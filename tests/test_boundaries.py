@@ -119,10 +119,13 @@ def test_nothing_read_from_a_file_is_ever_executed():
 DOORS = {
     "open": {"engine/ending.py": "the standard streams", "engine/trust.py": "the key, of this user alone"}, "os.open": {
         "engine/files.py": "the door", "engine/trust.py": "the key, of this user alone",
-        "engine/drafts.py": "the door for output", "engine/ending.py": "the standard streams"},
+        "engine/drafts.py": "the door for output", "engine/ending.py": "the standard streams",
+        "engine/holding.py": "a folder by its descriptor, and its lock, of which no link is followed",
+        "engine/hosts.py": "a lock in a folder of this user alone",
+        "engine/store.py": "what is there already, to have it on the disk"},
     "read_text": {
-        "engine/meeting.py": "/proc", "engine/spec.py": "presets in the package", "engine/data/catalog.py": "a table of another package",
-        "engine/flags.py": "jaxlib's own"},
+        "engine/meeting.py": "/proc", "engine/holding.py": "/proc", "engine/spec.py": "presets in the package",
+        "engine/data/catalog.py": "a table of another package", "engine/flags.py": "jaxlib's own"},
     "read_bytes": {"engine/data/embedded.py": "in the package", "engine/data/upstream.py": "archives whose sums are checked",
         "engine/own.py": "sources that Python has imported"},
     "write_text": {"engine/store.py": "into a folder made a moment before"}, "write_bytes": {},

@@ -13,7 +13,7 @@ import pytest
 from engine import launch, store
 from engine.cli import main
 from engine.control import Advance, Anchor, SetLearningRate
-from engine.errors import BAD_END, BAD_INPUT, INTERRUPTED
+from engine.errors import BAD_END, BAD_INPUT, HELD, INTERRUPTED
 from engine.spec import load_spec, preset_names
 from engine.summary import Summary, summarize
 
@@ -68,7 +68,7 @@ def test_an_engine_that_dies_is_told_with_the_end_of_its_log(capfd, monkeypatch,
         assert main(argv) == BAD_END
         out, err = capfd.readouterr()
         assert json.loads(out)["outcome"] == "crashed"
-        assert "gone without a word, as one is that the system ends for want of memory; every row on disk is kept, and `resume " in err
+        assert "the engine ended with status 1 and no outcome; every row on disk is kept, and `resume " in err
         assert err.endswith("no such device\n")
         children[-1].wait()
 
@@ -179,10 +179,10 @@ def test_only_a_run_with_something_left_is_resumed(capfd, own_home):
     assert main(["resume", "made"]) == BAD_INPUT
     assert "it has ended (completed 399 steps)" in capfd.readouterr().err
     with FakeEngine(run):
-        assert main(["resume", "made"]) == BAD_INPUT
+        assert main(["resume", "made"]) == HELD
         assert "its engine is running already\n" in capfd.readouterr().err
         assert main(["pause", "made"]) == 0
-        assert main(["resume", "made"]) == BAD_INPUT
+        assert main(["resume", "made"]) == HELD
         assert "its engine is paused already; `go made` lets it go on\n" in capfd.readouterr().err
 
 

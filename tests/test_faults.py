@@ -19,7 +19,7 @@ import pytest
 
 from engine import control, drafts, files, launch, problem, runner, store
 from engine.cli import main
-from engine.errors import BAD_INPUT
+from engine.errors import BAD_INPUT, HELD
 from engine.outcomes import outcomes
 from engine.runner import Runner
 from engine.spec import load_spec, with_overrides
@@ -272,9 +272,9 @@ def test_a_second_engine_leaves_the_first_alone(cached_toy, capfd, monkeypatch):
     with Writer(run) as writer:
         blocks = Runner(run, writer).blocks()
         next(blocks)
-        assert main(["work", str(run.path)]) == BAD_INPUT
+        assert main(["work", str(run.path)]) == HELD
         assert "another engine is at work on it" in capfd.readouterr().err
-        assert main(["resume", "one"]) == BAD_INPUT
+        assert main(["resume", "one"]) == HELD
         assert "its engine is" in capfd.readouterr().err
         for _ in blocks:
             pass

@@ -50,7 +50,9 @@ def test_it_holds_the_rows_and_events_up_to_there_and_one_checkpoint(run):
     assert edge.step == EDGE
     assert (forked.parent, forked.step) == ("made", 200)
     assert "budget.steps = 900" in forked.text
-    assert control.receive(made.path).commands[0].learning_rate == 0.03
+    assert control.receive(made.path).commands == []
+    [leaves] = [leaves for _, leaves in store.load_checkpoint(made)]
+    assert leaves[store.CHANGED_RATE] == 0.03
     assert made.spec.budget.steps == 900
     assert run.row_count() == 400
 
@@ -70,8 +72,25 @@ def test_a_fork_of_what_several_processes_computed_says_that_one_goes_on(run, mo
     assert "`stop one` and `resume one --coordinator …` give it to several" in told
 
 
-def test_nothing_changed_leaves_no_command(run):
+def test_nothing_changed_leaves_nothing_to_change(run):
     assert control.receive(fork(run, 200).path).commands == []
+    [(_, leaves)] = store.load_checkpoint(fork(run, 200))
+    assert store.CHANGED_RATE not in leaves
+
+
+def test_a_fork_of_a_fork_that_never_began_goes_on_with_its_learning_rate_or_another(run):
+    first = fork(run, 200, ["optimizer.learning_rate=0.03"], "first")
+    before = run.rows(199, 200)[0, run.index["learning_rate"]]
+    for overrides, rate in (((), 0.03), (["optimizer.learning_rate=0.05"], 0.05), ([f"optimizer.learning_rate={before}"], None)):
+        [(_, leaves)] = store.load_checkpoint(fork(first, 200, overrides))
+        assert leaves.get(store.CHANGED_RATE) == rate
+
+
+def test_an_unreadable_checkpoint_is_told_and_makes_nothing(run):
+    run.checkpoints()[-1].write_bytes(b"PK half an archive")
+    with pytest.raises(UserError, match=r"run made: checkpoint step-000000400.npz cannot be read; give the step of an earlier one"):
+        fork(run, 400, ["budget.steps=900"])
+    assert [each.name for each in store.all_runs()] == ["made"]
 
 
 @pytest.mark.parametrize("override", ["seed=7", "tracking.eigenvalues=4", "precision.edge=float32", 'tracking.predictions=["code"]'])

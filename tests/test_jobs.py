@@ -16,7 +16,6 @@ from engine.cli import main
 from engine.cluster import Work, _check
 from engine.errors import BAD_END, BAD_INPUT, INTERRUPTED, UserError
 from engine.spec import load_spec
-from engine.sweep import axis, points
 
 ROOT = Path(__file__).parent.parent
 STAND_IN = ROOT / "tests" / "standing_in.py"
@@ -209,18 +208,6 @@ def test_a_point_that_is_removed_meanwhile_is_told(own_home, capfd, monkeypatch)
     assert f"1/2 {started[0].name}: removed while the sweep was at work" in err
     assert "1 of 2 points are gone: removed meanwhile" in err
     assert [row["run"] for row in json.loads(out)] == [started[1].name]
-
-
-def test_a_point_that_another_process_is_making_is_waited_for(own_home):
-    from threading import Timer
-
-    from engine.sweep import made
-
-    [point] = points("phase", [axis("seed=3")])
-    (own_home / point.name).mkdir(parents=True)
-    Timer(0.5, lambda: (own_home / point.name).rmdir() or store.create(point.spec, point.name)).start()
-    run, ours = made(point)
-    assert (run.name, ours) == (point.name, False)
 
 
 HANGING = """import os, sys, time

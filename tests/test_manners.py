@@ -283,6 +283,6 @@ def test_help_tells_every_exit_status(capsys):
     out = " ".join(capsys.readouterr().out.split())
     told = out.partition("Exit status: ")[2].rstrip(".")
     statuses = [part.split()[0] for part in told.split(" · ")]
-    assert statuses == ["0", "1", "2", "3", "129", "130", "141", "143"]
+    assert statuses == ["0", "1", "2", "3", "4", "5", "6", "129", "130", "141", "143"]
     readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("\n", " ")
     assert all(re.search(rf"Exit status: .*?\b{status}\b[^.]*", readme) for status in statuses)

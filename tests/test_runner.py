@@ -11,6 +11,7 @@ import pytest
 
 from engine import control, launch, store
 from engine import spec as specs
+from engine.errors import HELD
 from engine.fork import fork
 
 from small import chebyshev_spec, toy_spec
@@ -170,7 +171,7 @@ def test_two_engines_never_work_on_one_run():
     second = subprocess.run(
         [sys.executable, "-m", "engine", "work", str(run.path)], capture_output=True, text=True, timeout=60, check=False
     )
-    assert second.returncode == 2
+    assert second.returncode == HELD
     assert "another engine is at work" in second.stderr
     assert "Traceback" not in second.stderr
     control.send(run.path, control.Stop())

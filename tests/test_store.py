@@ -7,6 +7,7 @@ import socket
 import stat
 import time
 import zipfile
+from typing import get_args
 
 import msgspec
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import control, store
+from engine import control, holding, launch, store
 from engine.errors import UserError
 
 from fuzzing import fuzz
@@ -254,7 +255,7 @@ def test_no_bytes_of_state_or_provenance_raise(run, body):
     (run.path / "provenance.json").write_bytes(body)
     assert isinstance(run.state(), store.State)
     assert isinstance(run.provenance(), dict)
-    assert run.liveness() in ("starting", "running", "paused", "finished", "crashed", "silent")
+    assert run.liveness() in get_args(store.Liveness)
 
 
 @pytest.mark.parametrize("body", [b'{"phase": "\xff"}', b'{"x": ' + b"[" * 60_000, b'{"step": ' + b"9" * 5000 + b"}"])
@@ -270,13 +271,42 @@ def test_a_state_beyond_what_json_may_be_is_no_state(run, body):
     [
         (store.State(status="finished"), "finished"),
         (store.State(status="running", pid=1, host=socket.gethostname(), heartbeat=0), "crashed"),
-        (store.State(status="running", pid=1, host="elsewhere", heartbeat=0), "silent"),
+        (store.State(status="running", pid=1, host="elsewhere", heartbeat=0), "running"),
         (store.State(status="paused", pid=1, host="elsewhere", heartbeat=1e12), "paused"),
     ],
 )
-def test_a_crash_is_told_from_silence(run, state, liveness):
+def test_a_crash_is_told_from_life_elsewhere_whatever_the_clocks_of_the_hosts_say(run, state, liveness):
     (run.path / "state.json").write_bytes(msgspec.json.encode(state))
     assert run.liveness() == liveness
+
+
+def say(run: store.Run, age: float = 0.0, **state) -> None:
+    """What an engine said last, so many seconds ago by the clock of the file system."""
+    path = run.path / "state.json"
+    path.write_bytes(msgspec.json.encode(store.State(**{"status": "running", "pid": 1, "host": "elsewhere"} | state)))
+    os.utime(path, (path.stat().st_mtime - age,) * 2)
+
+
+@pytest.mark.parametrize("age", [60.0, 3600.0, -60.0, -1e9])
+def test_an_engine_elsewhere_is_silent_by_the_age_of_its_word_and_a_word_from_the_future_is_none(run, age):
+    say(run, age)
+    assert run.liveness() == "silent"
+    with pytest.raises(UserError, match=r"on elsewhere is silent but may still be at work \(it has .*; `eos rm run --force` deletes it"):
+        store.remove(run)
+    store.remove(run, force=True)
+    assert not run.path.exists()
+
+
+def test_where_no_clock_can_be_read_nothing_is_known(run, monkeypatch):
+    say(run)
+    monkeypatch.setattr(holding, "_clocks", {})
+    monkeypatch.setattr(holding, "_closed", {})
+    monkeypatch.setattr(holding.tempfile, "TemporaryFile", lambda **_: (_ for _ in ()).throw(OSError(30, "Read-only file system")))
+    assert run.liveness() == "unknown"
+    with pytest.raises(UserError, match=r"whether its engine on elsewhere is at work cannot be told"):
+        store.remove(run)
+    with pytest.raises(UserError, match=r"cannot be told.*or here by `resume run --force`: where it still works, both write"):
+        launch.restart(run)
 
 
 def test_a_run_for_which_there_is_no_room_leaves_nothing(own_home, monkeypatch):
@@ -291,15 +321,24 @@ def test_a_run_for_which_there_is_no_room_leaves_nothing(own_home, monkeypatch):
     assert store.create(toy_spec(), "full").name == "full"
 
 
-def test_a_run_that_cannot_be_deleted_is_told_by_its_path(run, monkeypatch):
+def test_a_run_that_cannot_be_deleted_is_told_by_its_path(run, monkeypatch, own_home):
     def read_only(*_):
         raise OSError(30, "Read-only file system", "state.json")
 
-    monkeypatch.setattr("shutil.rmtree", read_only)
     (run.path / "state.json").write_bytes(msgspec.json.encode(store.State(status="finished")))
-    with pytest.raises(UserError) as caught:
-        store.remove(run)
-    assert str(caught.value) == f"{run.path}: cannot be deleted (Read-only file system)"
+    with monkeypatch.context() as patched:
+        patched.setattr("pathlib.Path.rename", read_only)
+        with pytest.raises(UserError) as caught:
+            store.remove(run)
+        assert str(caught.value) == f"{run.path}: cannot be deleted (Read-only file system)"
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.rmtree", read_only)
+        with pytest.raises(UserError, match=r"cannot be deleted to its end \(Read-only file system\); the next `eos rm` goes on"):
+            store.remove(run)
+    assert [each.name[:14] for each in own_home.iterdir()] == [".eos-removing-"]
+    assert store.all_runs() == []
+    assert store.discard("run") == "run"  # finishes it
+    assert list(own_home.iterdir()) == []
 
 
 def test_a_live_run_is_not_deleted(run):
@@ -312,16 +351,13 @@ def test_a_live_run_is_not_deleted(run):
 
 
 def test_a_run_that_may_live_elsewhere_is_not_deleted_but_a_crashed_one_is(run):
-    def say(**state):
-        (run.path / "state.json").write_bytes(msgspec.json.encode(store.State(pid=1, **state)))
-
-    say(status="paused", host="elsewhere", heartbeat=time.time())
+    say(run, status="paused")
     with pytest.raises(UserError, match="run run: still paused; `eos stop run` first"):
         store.remove(run)
-    say(status="running", host="elsewhere", heartbeat=time.time() - 60)
-    with pytest.raises(UserError, match="its engine on elsewhere is silent but may still be at work; `eos rm run --force`"):
+    say(run, 60)
+    with pytest.raises(UserError, match="its engine on elsewhere is silent but may still be at work"):
         store.remove(run)
-    say(status="running", host=socket.gethostname())
+    say(run, host=socket.gethostname())
     store.remove(run)
     assert not run.path.exists()
 

@@ -18,6 +18,7 @@ from engine.control import EdgeReached, EigenvalueUnstable
 from engine.data.catalog import ready
 from engine.errors import UserError
 from engine.figures.catalog import Figure, presets
+from engine.printed import print_line
 from engine.spec import Phase, RunSpec, load_spec, to_toml, with_overrides
 from engine.store import Run
 from engine.untrusted import read_arrays
@@ -92,7 +93,7 @@ def _words(variant: Sequence[str]) -> str:
 def read(want: Wanted) -> Result | None:
     """The result of a run that has ended well, else None."""
     path = store.home() / want.name
-    if not path.is_dir():
+    if not path.is_dir() or store.half_made(path):
         return None
     run = Run(path)
     outcome = run.state().outcome
@@ -123,7 +124,7 @@ def carry_out(wants: Sequence[Wanted], display: Callable[[ExitStack, int], follo
             return False
         if read(want) is None:
             outcome = run.state().outcome
-            why = outcome.text if outcome else f"its engine is gone without a word; {follow.log_note(run)}"
+            why = outcome.text if outcome else follow.gone_words(run, pid)
             raise UserError(f"run {run.name}: {why}")
     return True
 
@@ -131,6 +132,9 @@ def carry_out(wants: Sequence[Wanted], display: Callable[[ExitStack, int], follo
 def _start(want: Wanted) -> tuple[Run, int]:
     """An engine on the run: from its last checkpoint where it was begun before."""
     path: Path = store.home() / want.name
+    if store.half_made(path):
+        store.discard(want.name)
+        print_line(f"{want.name}: was there half made, and is made anew", error=True)
     if path.is_dir():
         run = Run(path)
         if trust.code_of(run.spec) == trust.code_of(want.spec):

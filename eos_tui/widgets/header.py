@@ -10,6 +10,7 @@ from textual.content import Content
 from textual.widget import Widget
 
 from engine.narrative import sentence
+from engine.printed import harmless
 from engine.theory import STAGES
 from eos_tui.source import Condition, Source
 from eos_tui.theme import role_color
@@ -26,6 +27,7 @@ SIGNS: dict[str, tuple[str, str, str, str]] = {  # what the engine does -> sign,
     "finished": ("■", "#", "finished", "muted"),
     "crashed": ("✗", "x", "crashed", "bad"),
     "silent": ("?", "?", "silent", "bad"),
+    "unknown": ("?", "?", "unknown", "warn"),
     "removed": ("✗", "x", "removed", "bad"),
 }
 
@@ -126,6 +128,8 @@ def story(source: Source, row: dict[str, float], color: Color) -> Content:
         return Content(sentence(state, row))
     if source.condition == "removed":
         return Content.assemble(("The run directory is gone: it was removed.", color("bad")))
+    if source.displaced:
+        return Content.assemble((f"{harmless(source.displaced)}; what is shown is the run that was opened here.", color("bad")))
     if source.condition == "crashed":
         last = source.log.strip().splitlines()[-1:] or ["its log is empty"]
         text = f"The engine is gone without a word; every row on disk is kept. Its log ends: {last[0]}"
@@ -133,6 +137,9 @@ def story(source: Source, row: dict[str, float], color: Color) -> Content:
     if source.condition == "silent":
         text = f"Nothing heard from {state.host} for a while: its engine is gone, or the shared folder lags."
         return Content.assemble((text, color("bad")))
+    if source.condition == "unknown":
+        text = f"Whether its engine on {state.host} is at work cannot be told: no file can be written here to read the folder's clock."
+        return Content.assemble((text, color("warn")))
     if source.condition == "starting" and not len(source.history):
         return Content("The engine is starting: it compiles its steps first, then the curves begin.")
     return Content(sentence(state, row))
