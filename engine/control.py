@@ -257,15 +257,15 @@ def send(run: Path, command: AnyCommand, engine: str = "") -> str:
     if not engine and (holder := holding.holder_of(run)) is not None and holder.is_alive is not False:  # else a new one is just starting
         engine = holder.engine
     command = msgspec.structs.replace(command, engine=engine) if engine else command
-    inbox = run / "inbox"
+    inbox, shown = run / "inbox", holding.named(run) / "inbox"
     if inbox.is_symlink():
-        raise UserError(f"{inbox}: a link, so no inbox of eos; the command was not left there")
+        raise UserError(f"{shown}: a link, so no inbox of eos; the command was not left there")
     name = f"{time.time_ns():020d}-{command.id}"
     try:
         with replaced(inbox / f"{name}.json", nested=True) as draft:
             draft.write(encode(command))
     except OSError as error:
-        raise UserError(f"{inbox}: the command could not be left there ({error.strerror})") from None
+        raise UserError(f"{shown}: the command could not be left there ({error.strerror})") from None
     return command.id
 
 

@@ -186,6 +186,13 @@ class Folder:
             return False
 
 
+def named(folder: Path) -> Path:
+    """The path of a folder that is given by its descriptor, as it is now; any other as it is."""
+    with suppress(OSError):
+        return folder.readlink() if str(folder).startswith("/proc/self/fd/") else folder
+    return folder
+
+
 # -- a lock
 
 

@@ -180,7 +180,7 @@ class Runner:
             self._fail(f"{text} {'Make room' if full else 'Mend that'}, then `eos resume {self.run.name}`")
         except UserError as error:
             self._refuses = self.experiment is None
-            self._fail(str(error))
+            self._fail(self.writer.shown(error))
         except Exception as error:
             traceback.print_exc()  # into engine.log, for whoever mends it
             if self.group is not None and self._is_lost(error):

@@ -21,7 +21,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -220,7 +220,7 @@ class Run:
         try:
             return (size_of(path) or 0) // (8 * len(self.columns))
         except OSError as error:
-            raise _unreadable(path, error) from None
+            raise _unreadable(self.shown / path.name, error) from None
 
     def rows(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Rows `start` to `stop` as a float64 array (rows, columns), read now. Raises UserError where the record cannot be read."""
@@ -236,7 +236,7 @@ class Run:
         except FileNotFoundError:
             return np.empty((0, width))
         except OSError as error:
-            raise _unreadable(path, error) from None
+            raise _unreadable(self.shown / path.name, error) from None
         return flat[: len(flat) // width * width].reshape(-1, width)
 
     def table(self) -> dict[str, np.ndarray]:
@@ -318,6 +318,16 @@ class HeldRun(Run):
         if not os.path.lexists(shown):
             return f"{shown} was moved away"
         return f"{shown} is another folder now: this run was moved away"
+
+
+@contextmanager
+def _by_name(run: HeldRun) -> Iterator[None]:
+    """The system's errors tell of files by the path that a user knows."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename and run.folder.words(error.filename)
+        raise
 
 
 class RowTail:
@@ -646,7 +656,8 @@ class Writer:
         with suppress(OSError):  # copies leave empty folders out; what keeps it from being made is told to who leaves a command
             (self.run.path / "inbox").mkdir(mode=0o700, exist_ok=True)
         self.width = len(run.columns)
-        self._lock = holding.take(self.run.path, run.name)
+        with _by_name(self.run):
+            self._lock = holding.take(self.run.path, run.name)
         self.engine = self._lock.holder.engine
         """The id of this engine: commands carry it."""
         self.began = self._lock.taken - age
@@ -654,7 +665,7 @@ class Writer:
         self.cut = ""
         """What was taken off the end of the record, in words: rows that no engine wrote there."""
         self._flushing, self._flushed, self._failed = threading.Lock(), -2, ""
-        with ExitStack() as opened:  # whatever comes up before all is open gives the lock back
+        with _by_name(self.run), ExitStack() as opened:  # whatever comes up before all is open gives the lock back
             opened.callback(self._lock.close)
             self._cut_torn_tail()
             self.last_step = self._last_step()
@@ -764,7 +775,7 @@ class Writer:
         """The step of the last row. Rows at the end that are not one step after the other are cut off: a loss of power leaves them, and so
         does whoever writes into the record; a step from the future would have every row up to it left out as written already.
         """
-        count, path = self.run.row_count(), self.run.path / "metrics.f64"
+        count, path = self.run.row_count(), self.run.shown / "metrics.f64"
         first = float(self.run.rows(0, 1)[0, 0]) if count else 0.0
         if not (first.is_integer() and 0 <= first < 2**53):
             raise UserError(f"{path}: its first row is at step {first}, so not written by eos; the run cannot go on")
@@ -778,7 +789,7 @@ class Writer:
                 )
             due = first + count - 1
             self.cut = f"rows cut off the end of the record: {count - kept}; the last said step {last:g}, where {due:g} was due"
-            with append_plain(path) as record:
+            with append_plain(self.run.path / "metrics.f64") as record:
                 os.truncate(record.fileno(), kept * 8 * self.width)
         return int(first) + kept - 1 if count else -1
 

@@ -157,6 +157,26 @@ def test_an_engine_a_view_and_a_command_stay_with_their_run_when_another_takes_i
     assert view.read().condition == "removed"
 
 
+def test_what_is_wrong_with_a_file_is_told_by_the_path_that_a_user_knows(run):
+    held, record, inbox = run.held(), run.path / "metrics.f64", run.path / "inbox"
+    body = record.read_bytes()
+    record.write_bytes(np.full(len(body) // 8, 0.5).tobytes())
+    with pytest.raises(UserError) as first:
+        Writer(run)
+    record.unlink()
+    record.mkdir()
+    with pytest.raises(UserError) as second:
+        held.rows()
+    with pytest.raises((UserError, OSError)) as third:
+        Writer(run)
+    inbox.rmdir()
+    inbox.touch()
+    with pytest.raises(UserError) as fourth:
+        control.send(held.path, Stop())
+    for error, path in ((first, record), (second, record), (third, record), (fourth, inbox)):
+        assert (str(path) in str(error.value), "/proc/" in str(error.value)) == (True, False), error.value
+
+
 def test_commands_carry_the_engine_that_holds_the_run_and_no_other(run):
     with Writer(run) as writer:
         control.send(run.path, Stop())
@@ -164,6 +184,14 @@ def test_commands_carry_the_engine_that_holds_the_run_and_no_other(run):
         assert command.engine == writer.engine == run.engine()
     control.send(run.path, SetLearningRate(learning_rate=0.1))
     [command] = control.receive(run.path).commands  # for whichever engine comes
+    assert command.engine == ""
+
+
+def test_a_command_sent_as_an_engine_takes_over_from_one_that_was_killed_is_for_the_new_one(run):
+    killed = msgspec.structs.replace(holding.engine_of(run.path), pid=2**22 + 7)
+    (run.path / holding.LOCK).write_bytes(msgspec.json.encode(killed))
+    control.send(run.path, Stop())
+    [command] = control.receive(run.path).commands
     assert command.engine == ""
 
 
@@ -407,6 +435,17 @@ def test_a_sweep_waits_for_a_silent_point_and_takes_it_over_after_so_long(own_ho
     assert started == [point.name]
     assert "is silent but may still be at work" in err
     assert "taken over from another host; where it still works, both write one record until it notices" in err
+
+
+def test_a_point_that_a_silent_host_holds_is_free_after_so_long_and_one_that_is_begun_anew_here_is_not(run):
+    with Writer(run) as writer:
+        own(run, outcome=store.Outcome(kind="stopped", step=3, text=""), status="finished", pid=0)
+        assert not sweep.may_be_taken(run, 0)  # it had ended, and an engine here has not said a word yet
+        there = msgspec.structs.replace(writer._lock.holder, system="another", host="elsewhere")
+        (run.path / holding.LOCK).write_bytes(msgspec.json.encode(there))  # on a file system that tells of flock across hosts
+        own(run, 700)
+        assert (run.liveness(), run.is_locked(), sweep.is_busy(run)) == ("silent", True, False)
+        assert [sweep.may_be_taken(run, seconds) for seconds in (600, 1000)] == [True, False]
 
 
 def test_a_later_process_with_the_number_of_one_that_is_gone_is_not_taken_for_it():
