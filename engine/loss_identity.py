@@ -68,7 +68,9 @@ def identify(setup: Setup, state: ApproachState | EdgeState | DescentState | Tra
         return _identity(theta, descent.losses, descent.gradient_norms, _product(problem, theta, d, state.basis.shape[0]), d)
     count = state.moving.center_bases.shape[1] if isinstance(state, EdgeState) else state.bases.shape[1]
     loss, grad = loss_and_gradient(problem, theta)
-    return _identity(theta, loss, np.linalg.norm(np.asarray(grad)), _product(problem, theta, d, count), d)
+    with np.errstate(over="ignore"):  # of a run that diverges: what is not finite is not compared
+        norm = np.linalg.norm(np.asarray(grad))
+    return _identity(theta, loss, norm, _product(problem, theta, d, count), d)
 
 
 def _identity(theta: Array, loss: Any, norm: Any, product: tuple[float, float], d: np.ndarray) -> Identity:
