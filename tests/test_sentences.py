@@ -59,7 +59,7 @@ def test_the_header_tells_the_numbers_of_its_row(first, second, epsilon, correla
         assert ("Two directions" in text) <= (second >= 0.95)
         assert ("drifted off" in text) <= (size >= 0.25)
         assert ("too small to predict" in text) <= (size < 0.25)
-        assert ("Stable" in text) <= (first < 1)
+        assert ("Stable" in text) <= (first < 1 + 1e-12)  # 2/η times η/2 may be a last digit under 1
 
 
 @given(st.floats(0, 3))
