@@ -16,7 +16,7 @@ from jax import Array
 from engine import guards
 from engine.columns import Column, columns_for, places
 from engine.control import AnyEvent
-from engine.curvature import Eigenpairs, forms_hessian, random_start, sharpness_at
+from engine.curvature import Eigenpairs, random_start
 from engine.problem import Problem
 from engine.spec import RunSpec
 from engine.states import ApproachState, Clock
@@ -79,11 +79,8 @@ def check(setup: Setup, state: ApproachState) -> tuple[Eigenpairs, ApproachState
     one is due."""
     (step, _, eta), dtype, seed = state.clock, setup.spec.precision.curvature, setup.spec.seed
     point = descend(setup.problem, state.theta, eta / 2, 1).theta.astype(dtype)
-    if step - state.looked < guards.EVERY or forms_hessian(state.theta):
-        return sharpness_at(setup.problem, point, state.basis, CHECK_TOLERANCE, dtype), state
-    fresh = guards.fresh_rows(seed, step, state.theta.size, dtype)
-    pairs, _, known = guards.look(setup.problem, point, state.basis, state.guards, fresh, CHECK_TOLERANCE, dtype)
-    return pairs, state._replace(guards=known, looked=step)
+    read = guards.read(setup.problem, point, state.basis, state.guards, state.looked, step, seed, CHECK_TOLERANCE, dtype)
+    return read.pairs, state._replace(guards=read.guards, looked=read.looked)
 
 
 def advance(setup: Setup, state: ApproachState, limit: int) -> tuple[ApproachState, Progress, bool]:
@@ -140,8 +137,8 @@ def _go_back(state: ApproachState) -> ApproachState:
     """The state at the last passed check, from where every step is tested."""
     back = state.checked_clock
     state, _ = _release(state)
-    back_from = min(state.looked, back.step)
-    return state._replace(clock=back, theta=state.checked_theta, careful=1, next_check=back.step + 1, looked=back_from)
+    looked = min(state.looked, back.step)
+    return state._replace(clock=back, theta=state.checked_theta, careful=1, next_check=back.step + 1, looked=looked)
 
 
 def _release(state: ApproachState) -> tuple[ApproachState, np.ndarray]:

@@ -76,6 +76,12 @@ class Moving(NamedTuple):
     costs: Costs  # of making the centre
 
 
+def known(state: Moving) -> Guards:
+    """The eigenvectors that are known at θ†: its pairs and their guards."""
+    eigen, beyond = state.center.eigen, state.guards
+    return Guards(jnp.concatenate([eigen.vectors, beyond.vectors]), jnp.concatenate([eigen.values, beyond.values]))
+
+
 class Plan(NamedTuple):
     """What is compiled in."""
 

@@ -56,6 +56,10 @@ class Eigenpairs(NamedTuple):
     def sharpness(self) -> Array:
         return self.values[0]
 
+    def first(self, count: int) -> "Eigenpairs":
+        """The first so many of the pairs; the products are those that all took."""
+        return Eigenpairs(self.values[:count], self.vectors[:count], self.residuals[:count], self.hvps)
+
 
 def random_start(seed: int, step: int, count: int, size: int, dtype: str) -> Array:
     """Random vectors to start the solver from at a step, (count, p), the same for the same seed and step.

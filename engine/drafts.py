@@ -21,12 +21,12 @@ _DESCRIPTOR = re.compile(r"(?:/dev/fd|/proc/self/fd)/(\d{1,9})")
 
 
 @contextmanager
-def replaced(path: Path, mark: str = "", nested: bool = False) -> Iterator[IO[bytes]]:
+def replaced(path: Path, mark: str = "", nested: bool = False, durable: bool = False) -> Iterator[IO[bytes]]:
     """A draft beside `path`, open for writing, that takes its place at the end; whatever goes wrong before leaves what was there. What
     was there may be a link: that is replaced, and never followed.
 
     `mark` tells the drafts of several writers apart. Without it a writer that was killed finds its own draft again. `nested` as in
-    `files.open_plain`.
+    `files.open_plain`. `durable`: it is on the disk before it takes its place.
     """
     draft = path.with_name(f".{path.name}{mark}")
     try:
@@ -37,14 +37,17 @@ def replaced(path: Path, mark: str = "", nested: bool = False) -> Iterator[IO[by
     try:
         with handle:
             yield handle
+            if durable:
+                handle.flush()
+                os.fsync(handle.fileno())
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
 
 
-def replace_with(path: Path, body: bytes) -> None:
+def replace_with(path: Path, body: bytes, durable: bool = False) -> None:
     """Write a file whole, in place of what was there."""
-    with replaced(path) as handle:
+    with replaced(path, durable=durable) as handle:
         handle.write(body)
 
 

@@ -241,7 +241,7 @@ def _take(setup: Setup, state: EdgeState, limit: int, alone: bool) -> tuple[Movi
         step, audited = state.clock.step, _audit_is_due(setup, state)
         # What θ† comes to know in a step, gradient descent and the flow look at in the next.
         around = audited or guards.due(step - 1)
-        others = _known(moving) if around else None
+        others = coupled.known(moving) if around else None
         if audited:
             moving, others = _audit_beside(setup, state, moving, others)
         fresh = guards.fresh_rows(spec.seed, step, state.theta.size, plan.curvature) if guards.due(step) else None
@@ -261,12 +261,6 @@ def _take(setup: Setup, state: EdgeState, limit: int, alone: bool) -> tuple[Movi
     grown = state._replace(moving=moving._replace(bases=bases))
     moved, read, found, more = _take(setup, grown, limit, alone)
     return moved, read, found, events + more
-
-
-def _known(moving: Moving) -> guards.Guards:
-    """The eigenvectors that are known at θ†, guards too."""
-    eigen, beyond = moving.center.eigen, moving.guards
-    return guards.Guards(jnp.concatenate([eigen.vectors, beyond.vectors]), jnp.concatenate([eigen.values, beyond.values]))
 
 
 def _until_due(setup: Setup, state: EdgeState) -> int:
@@ -322,8 +316,7 @@ def _audit_beside(setup: Setup, state: EdgeState, moving: Moving, others: guards
     if moving.flow.size:
         start = random_start(seed, step, len(moving.center.eigen.values), size, dtype)
         on_flow = sharpness_at(setup.problem, moving.flow, start, LOOSE_TOLERANCE, dtype)
-        seen = guards.orthonormal(jnp.stack([moving.flow_vectors[1], moving.flow_guard]))[:1]
-        moving = moving._replace(flow_guard=guards.unseen(seen, on_flow.vectors, on_flow.values)[0])
+        moving = moving._replace(flow_guard=guards.unseen(moving.flow_vectors[1:], on_flow.vectors, on_flow.values)[0])
         spent = spent.plus(on_flow.hvps)
     return moving._replace(costs=spent), others
 

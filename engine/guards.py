@@ -11,13 +11,13 @@ first look after it.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from engine.curvature import Eigenpairs, Point, loss_and_gradient, random_start, solve_at
+from engine.curvature import Eigenpairs, Point, forms_hessian, loss_and_gradient, random_start, sharpness_at, solve_at
 from engine.leaves import Leaves
 from engine.problem import Problem
 
@@ -50,9 +50,9 @@ def unknown(vectors: str) -> Callable[[Leaves], Guards]:
     return lambda leaves: begin(0, 0, leaves[vectors].shape[-1], str(leaves[vectors].dtype))
 
 
-def due(step: Any, every: int = EVERY) -> Any:
-    """Whether a step looks around."""
-    return step % every == 0
+def due(step: int) -> bool:
+    """Whether a step of a trajectory that is read at each looks around."""
+    return step % EVERY == 0
 
 
 def look(
@@ -67,6 +67,24 @@ def look(
     wanted = count + COUNT if settle else count
     pairs, images = solve_at(problem, theta, rows, tolerance, dtype, wanted=wanted, looked=len(rows), explored=EXPLORED)
     return _parted(pairs, images, count)
+
+
+class Reading(NamedTuple):
+    """The top eigenpairs of a trajectory that is read now and then, and what its next reading starts from."""
+
+    pairs: Eigenpairs
+    guards: Guards
+    looked: int  # step of the last look around
+
+
+def read(
+    problem: Problem, theta: Array, start: Array, guards: Guards, looked: int, step: int, seed: int, tolerance: float, dtype: str
+) -> Reading:
+    """The top eigenpairs at θ from `start` (k, p), with a look around where the last one is `EVERY` steps ago or more."""
+    if step - looked < EVERY or forms_hessian(theta):
+        return Reading(sharpness_at(problem, theta, start, tolerance, dtype), guards, looked)
+    pairs, _, guards = look(problem, theta, start, guards, fresh_rows(seed, step, theta.size, dtype), tolerance, dtype)
+    return Reading(pairs, guards, step)
 
 
 def measure_around(
@@ -89,16 +107,7 @@ def _parted(pairs: Eigenpairs, images: Array, count: int) -> tuple[Eigenpairs, A
     last = count + COUNT
     lengths = jnp.linalg.norm(images[count:last], axis=1, keepdims=True)
     onward = images[count:last] / jnp.where(lengths > 0, lengths, 1)
-    kept = Eigenpairs(pairs.values[:count], pairs.vectors[:count], pairs.residuals[:count], pairs.hvps)
-    return kept, images[:count], Guards(onward, pairs.values[count:last])
-
-
-def orthonormal(rows: Array) -> Array:
-    """Two rows of any length, the second less what it has of the first; a row of nothing stays one."""
-    first = rows[0] / jnp.linalg.norm(rows[0])
-    second = rows[1] - (rows[1] @ first) * first
-    length = jnp.linalg.norm(second)
-    return jnp.stack([first, second / jnp.where(length > 0, length, 1)])
+    return pairs.first(count), images[:count], Guards(onward, pairs.values[count:last])
 
 
 def with_another(start: Array, vector: Array) -> Array:

@@ -41,8 +41,6 @@ def read_facts(path: Path) -> dict[str, object]:
 
 def write_facts(path: Path, facts: dict[str, object]) -> None:
     """Write a small file of JSON: whole or not, and through no link. Raises OSError where it cannot be written."""
-    with replaced(path, f".{os.urandom(8).hex()}") as handle:
+    with replaced(path, f".{os.urandom(8).hex()}", durable=True) as handle:
         os.fchmod(handle.fileno(), 0o600)
         handle.write(json.dumps(facts).encode() + b"\n")
-        handle.flush()
-        os.fsync(handle.fileno())

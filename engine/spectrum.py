@@ -54,7 +54,7 @@ def read(
             rows = guards.with_another(point.eigen.vectors, vector)
             pairs, images = solve_at(setup.problem, theta, rows, LOOSE_TOLERANCE, dtype, wanted=begun, looked=begun + 1)
             hvps += pairs.hvps
-            point, images = point._replace(eigen=top(pairs, begun)._replace(hvps=hvps)), images[:begun]
+            point, images = point._replace(eigen=pairs.first(begun)._replace(hvps=hvps)), images[:begun]
     while (count := len(point.eigen.values)) < most and float(point.eigen.values[-1]) * eta > FOLLOWED_FROM:
         fresh = random_start(setup.spec.seed, step, min(GROWTH, most - count), theta.size, dtype)
         point, images = measure_all(setup.problem, theta, jnp.concatenate([point.eigen.vectors, fresh]), LOOSE_TOLERANCE, dtype)
@@ -67,11 +67,6 @@ def read(
         text = f"{count} eigenvalues are followed from step {step}: λ{begun} is above {FOLLOWED_FROM:g}/η = {FOLLOWED_FROM / eta:.4g}"
         events.append(control.SpectrumGrown(step=step, text=text, count=count))
     return Spectrum(point, images, bases, events)
-
-
-def top(pairs: Eigenpairs, count: int) -> Eigenpairs:
-    """The first so many pairs."""
-    return Eigenpairs(pairs.values[:count], pairs.vectors[:count], pairs.residuals[:count], pairs.hvps)
 
 
 def values_of(pairs: Eigenpairs) -> dict[str, float]:

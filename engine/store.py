@@ -31,7 +31,7 @@ import numpy as np
 from engine import holding
 from engine.columns import Column, arranged, columns_for, layout, places
 from engine.control import AnyEvent, Event, Identifier, Refused, decode_event, encode, shown_harmless
-from engine.drafts import replaced
+from engine.drafts import replace_with, replaced
 from engine.errors import UserError
 from engine.files import append_plain, listed, open_plain, read_plain, read_text, size_of
 from engine.holding import SILENT_AFTER_SECONDS, DisplacedError, Folder, HeldError, Holder
@@ -672,7 +672,7 @@ class Writer:
             self._reserve = self.run.path / ".reserve"
             opened.callback(self.make_room)
             with suppress(OSError):  # then its last words are lost on a full disk, and nothing else
-                _replace(self._reserve, b"\0" * RESERVE_BYTES)
+                replace_with(self._reserve, b"\0" * RESERVE_BYTES, durable=True)
             self._metrics: IO[bytes] = append_plain(self.run.path / "metrics.f64")
             opened.callback(self._metrics.close)
             self._events: IO[bytes] = append_plain(self.run.path / "events.jsonl")
@@ -732,7 +732,7 @@ class Writer:
             self._failed = TAKEN
         self._need_lock()
         whole = msgspec.structs.replace(state, format=FORMAT, layout=self.run.layout, engine=self.engine, recorded=self.flush())
-        _replace(self.run.path / "state.json", msgspec.json.encode(whole))
+        replace_with(self.run.path / "state.json", msgspec.json.encode(whole), durable=True)
 
     def _need_lock(self) -> None:
         if self._failed == TAKEN:
@@ -752,7 +752,7 @@ class Writer:
     def provenance(self, facts: dict[str, Any]) -> None:
         """Replace the provenance, atomically."""
         whole = {"format": FORMAT, "layout": self.run.layout} | facts
-        _replace(self.run.path / "provenance.json", json.dumps(whole, indent=1, ensure_ascii=False).encode())
+        replace_with(self.run.path / "provenance.json", json.dumps(whole, indent=1, ensure_ascii=False).encode(), durable=True)
 
     def checkpoint(self, step: int, arrays: dict[str, np.ndarray], keep: int) -> Path:
         """Write the arrays as the checkpoint at this step and drop the oldest beyond `keep`.
@@ -859,16 +859,7 @@ def _save(folder: Path, step: int, arrays: dict[str, np.ndarray]) -> Path:
     """The arrays as `step-N.npz` in the folder: whole and on the disk, or not there."""
     folder.mkdir(mode=0o700, exist_ok=True)
     final = folder / f"step-{step:09d}.npz"
-    with replaced(final, nested=True) as handle:
+    with replaced(final, nested=True, durable=True) as handle:
         np.savez(handle, **arrays)  # type: ignore[arg-type]
-        handle.flush()
-        os.fsync(handle.fileno())
     sync(folder)  # before an older one is removed
     return final
-
-
-def _replace(path: Path, body: bytes) -> None:
-    with replaced(path) as handle:
-        handle.write(body)
-        handle.flush()
-        os.fsync(handle.fileno())

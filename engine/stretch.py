@@ -32,6 +32,7 @@ from engine.coupled import (
     arrive,
     flow_is_due,
     judge,
+    known,
     leave,
     sharpened,
     stay,
@@ -51,6 +52,7 @@ from engine.glance import Glance, glance
 from engine.guards import Guards
 from engine.problem import Problem
 from engine.spec import FOLLOWED_FROM
+from engine.sums import norms
 from engine.trajectories import AlongU, Places, places
 
 CHUNK = 512
@@ -183,11 +185,8 @@ def _look_on_flow(problem: Problem, rules: Rules, state: Moving, dtype: str, aro
 @jax.jit
 def _rows_on_flow(state: Moving, u: Array) -> Array:
     """What a look on the flow starts from, in as many rows as a look at θ† has: its own two vectors, and what θ† knows beside them."""
-    eigen, others = state.center.eigen, state.guards
-    own = guards.orthonormal(jnp.stack([u, state.flow_guard.astype(u.dtype)]))
-    best, _ = guards.unseen(own[:1], *(jnp.concatenate(each) for each in ((eigen.vectors, others.vectors), (eigen.values, others.values))))
-    rows = [*own, best.astype(u.dtype)]
-    return jnp.stack(rows + [jnp.zeros_like(u)] * (len(eigen.values) + guards.COUNT + guards.FRESH - len(rows)))
+    best, _ = guards.unseen((u / norms(u)[0])[None], *known(state))
+    return guards.with_another(jnp.stack([u, state.flow_guard.astype(u.dtype)]), best)
 
 
 def _found_on_flow(problem: Problem, state: Moving, at: Array, seen: Glance | OnFlow) -> OnFlow:

@@ -27,7 +27,7 @@ from engine.approach import CHECK_TOLERANCE, Progress, Setup, diverged, loss_goa
 from engine.columns import Column
 from engine.control import AnyEvent, EdgeReached
 from engine.coupled import followed_by
-from engine.curvature import forms_hessian, random_start, sharpness_at
+from engine.curvature import random_start
 from engine.guards import Guards, unknown
 from engine.leaves import Earlier
 from engine.problem import Problem
@@ -190,13 +190,10 @@ def _read(training: Training, state: TrainingState) -> tuple[TrainingState, dict
     spec, clock = training.setup.spec, state.clock
     # At the edge gradient descent alternates: where readings do too, the last but one is nearer.
     start = state.bases[-2 if spec.tracking.sharpness_every % 2 else -1]
-    dtype = spec.precision.curvature
-    if clock.step - state.looked < guards.EVERY or forms_hessian(state.theta):
-        pairs = sharpness_at(training.probe, state.theta, start, CHECK_TOLERANCE, dtype)
-    else:
-        fresh = guards.fresh_rows(spec.seed, clock.step, state.theta.size, dtype)
-        pairs, _, known = guards.look(training.probe, state.theta, start, state.guards, fresh, CHECK_TOLERANCE, dtype)
-        state = state._replace(guards=known, looked=clock.step)
+    pairs, known, looked = guards.read(
+        training.probe, state.theta, start, state.guards, state.looked, clock.step, spec.seed, CHECK_TOLERANCE, spec.precision.curvature
+    )
+    state = state._replace(guards=known, looked=looked)
     sharpness = float(pairs.values[0])
     if spec.optimizer.schedule == "inverse_sharpness" and 0 < sharpness < math.inf:
         clock = clock._replace(learning_rate=1 / sharpness)
