@@ -23,25 +23,26 @@ import msgspec
 import numpy as np
 import tomli_w
 
-from engine import control, hosts, launch, store
-from engine import trust as trusts
-from engine.columns import Column
-from engine.control import AnyEvent
+from engine.base.errors import UserError, one_of
+from engine.base.flags import has_begun
 from engine.data.catalog import ready
-from engine.device import configure, require_correct_sums
-from engine.errors import UserError, one_of
-from engine.flags import has_begun
-from engine.follow import LOOK_SECONDS, has_ended, log_note
+from engine.jobs import hosts, launch
+from engine.jobs.follow import LOOK_SECONDS, has_ended, log_note
+from engine.record import control, store
+from engine.record import trust as trusts
+from engine.record.columns import Column
+from engine.record.control import AnyEvent
+from engine.record.store import Outcome, Run, Writer
+from engine.record.untrusted import read_arrays
 from engine.spec import RunSpec, load_spec, with_overrides
-from engine.store import Outcome, Run, Writer
-from engine.untrusted import read_arrays
+from engine.xla.device import configure, require_correct_sums
 
 if TYPE_CHECKING:
     import pandas
     import polars
     import xarray
 
-    from engine.runner import Runner
+    from engine.process.runner import Runner
 
 AGAIN_SECONDS = 5.0
 """Between two interrupts of which the second is to end more than a run."""
@@ -223,7 +224,7 @@ class _Stepping:
         launch.refuse_unbuilt(self.run)
 
     def _here(self) -> Iterator[np.ndarray]:
-        from engine.runner import Runner
+        from engine.process.runner import Runner
 
         with Writer(self.run) as writer:
             self._runner = Runner(self.run, writer)

@@ -19,17 +19,19 @@ from textual.drivers.linux_driver import LinuxDriver
 from textual.filter import Monochrome, NoColor
 from textual.screen import Screen
 
-from engine import store
-from engine.errors import UserError
-from engine.garbage import collect_from_here
-from engine.store import Run
-from eos_tui import clipboard, export, keys, theme
-from eos_tui.diffdisplay import APPLIES, Difference, Screenful
-from eos_tui.leaving import WayOut
-from eos_tui.pace import DEFAULT_FPS, Pace
+from engine.base.errors import UserError
+from engine.base.garbage import collect_from_here
+from engine.record import store
+from engine.record.store import Run
+from eos_tui import keys
+from eos_tui.draw import theme
 from eos_tui.screens.ground import Ground
 from eos_tui.screens.live import LivePage, Page
-from eos_tui.terminal import TerminalDriver
+from eos_tui.terminal import clipboard, export
+from eos_tui.terminal.diffdisplay import APPLIES, Difference, Screenful
+from eos_tui.terminal.leaving import WayOut
+from eos_tui.terminal.pace import DEFAULT_FPS, Pace
+from eos_tui.terminal.terminal import TerminalDriver
 
 HANGUP_STATUS = 128 + signal.SIGHUP
 

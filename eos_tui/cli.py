@@ -21,13 +21,16 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 import engine
-from engine import completing, launch, options, toml, trust
-from engine.ending import report_error
-from engine.errors import UserError
-from engine.options import AS_TOLD, DataDir, Meeting, PresetName, RunName, RunNames, Trust
-from engine.printed import print_json
+from engine.base import toml
+from engine.base.ending import report_error
+from engine.base.errors import UserError
+from engine.base.printed import print_json
+from engine.commands import completing, options
+from engine.commands.options import AS_TOLD, DataDir, Meeting, PresetName, RunName, RunNames, Trust
+from engine.jobs import launch
+from engine.record import trust
+from engine.record.store import resolve
 from engine.spec import DEFAULT_PRESET, preset_names
-from engine.store import resolve
 from eos_tui import config
 from eos_tui.config import ThemeChoice
 from eos_tui.opening import need_terminal, need_view, opened, view
@@ -208,7 +211,7 @@ def serve(
     look: Look = AS_SET,
 ) -> int:
     """Open the app in a browser: a run, or the launcher. Prints an address that holds a key; needs the extra `web`."""
-    from eos_tui import browser
+    from eos_tui.terminal import browser
 
     settings = need_view(look.told())
     options = ["--fps", f"{settings.fps:g}", "--theme", settings.theme if settings.theme != "auto" else "dark"]
@@ -281,11 +284,11 @@ def doctor(*, json: Annotated[bool, _switch("Print one JSON array.")] = False) -
 
 def theme_named(choice: str) -> str:
     """The theme for a choice, by what the environment tells of the terminal."""
-    from eos_tui.theme import chosen
+    from eos_tui.draw.theme import chosen
 
     return chosen(choice, "NO_COLOR" not in os.environ, os.environ)
 
 
 def _headless() -> ModuleType:
     """The engine's own command line. By name: import contracts read imports, and jax lies behind some of its commands."""
-    return import_module("engine.cli")
+    return import_module("engine.commands.cli")

@@ -13,11 +13,11 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
-from engine import places, toml
-from engine.errors import UserError, one_of
-from engine.files import read_plain
+from engine.base import places, toml
+from engine.base.errors import UserError, one_of
+from engine.base.files import read_plain
 from eos_tui import keys
-from eos_tui.pace import DEFAULT_FPS, FASTEST, SLOWEST
+from eos_tui.terminal.pace import DEFAULT_FPS, FASTEST, SLOWEST
 
 MAX_BYTES = 64 * 1024
 NOWHERE = Path("~/.config/eos/config.toml")

@@ -17,9 +17,11 @@ from typing import Literal, NamedTuple
 from rich.console import Console
 
 import engine
-from engine import holding, launch, places, store
+from engine.base import places
+from engine.base.errors import UserError
 from engine.data import embedded
-from engine.errors import UserError
+from engine.jobs import launch
+from engine.record import holding, store
 from eos_tui import config
 
 Verdict = Literal["good", "note", "bad"]

@@ -6,13 +6,13 @@ from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
-from engine.drafts import output
-from engine.errors import UserError
-from engine.store import Run
-from eos_tui import export
+from engine.base.drafts import output
+from engine.base.errors import UserError
+from engine.record.store import Run
 from eos_tui.app import EosApp
 from eos_tui.lessons import STEPS
 from eos_tui.screens.learn import Learn
+from eos_tui.terminal import export
 
 SIZES = ((80, 24), (120, 40), (200, 50))
 GROUNDS = ("dark", "light")

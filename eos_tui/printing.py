@@ -13,17 +13,18 @@ from typing import NamedTuple
 import numpy as np
 import plotext
 
-from engine.columns import Column, meets_threshold
-from engine.drafts import STDOUT, check_output, output
-from engine.errors import UserError, one_of
-from engine.launch import LIVE
-from engine.store import RowTail, Run
-from eos_tui import export, panels, picture, theme
-from eos_tui.axes import Limits, ticks
-from eos_tui.curves import Curve, PlotSpec, Window
-from eos_tui.plots import render_text
-from eos_tui.series import History
-from eos_tui.timeline import first_edge
+from engine.base.drafts import STDOUT, check_output, output
+from engine.base.errors import UserError, one_of
+from engine.jobs.launch import LIVE
+from engine.record.columns import Column, meets_threshold
+from engine.record.store import RowTail, Run
+from eos_tui.draw import panels, theme
+from eos_tui.draw.axes import Limits, ticks
+from eos_tui.draw.curves import Curve, PlotSpec, Window
+from eos_tui.draw.plots import render_text
+from eos_tui.model.series import History
+from eos_tui.model.timeline import first_edge
+from eos_tui.terminal import export, picture
 
 ROLES = ("gd", "constrained", "generalized", "flow", "transported", "code", "good", "warn")
 """Colours of chosen series, in their order."""

@@ -9,9 +9,9 @@ import socket
 import sys
 import time
 
-from engine import control
-from engine.errors import UserError
-from engine.store import Outcome, Run, State, Writer
+from engine.base.errors import UserError
+from engine.record import control
+from engine.record.store import Outcome, Run, State, Writer
 
 
 def main(seconds: str, path: str) -> int:

@@ -19,11 +19,12 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from engine import control, launch, store, sweep
-from engine.errors import UserError
-from engine.fork import fork
+from engine.base.errors import UserError
+from engine.jobs import launch, sweep
+from engine.jobs.fork import fork
+from engine.record import control, store
+from engine.record.store import Outcome, Run, State, Writer
 from engine.spec import load_spec
-from engine.store import Outcome, Run, State, Writer
 
 from synthetic import make_run, rows_of
 

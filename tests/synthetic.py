@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from engine import control, store
+from engine.record import control, store
+from engine.record.store import Outcome, Run, State, Writer
 from engine.spec import load_spec_text
-from engine.store import Outcome, Run, State, Writer
 from engine.theory import delta, stage
 
 LEARNING_RATE = 0.02

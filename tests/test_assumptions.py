@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from engine import assumptions, gauges
-from engine.assumptions import restarted_norm, tensor_norm
-from engine.columns import columns_for
-from engine.curvature import Point, normals, sharpness_at, taylor_center
-from engine.experiment import Experiment
-from engine.gauges import GAUGES, RULES, verdict
-from engine.problem import Problem
+from engine.curvature.curvature import Point, normals, sharpness_at, taylor_center
+from engine.phases import assumptions
+from engine.phases.assumptions import restarted_norm, tensor_norm
+from engine.phases.experiment import Experiment
+from engine.problems.problem import Problem
+from engine.record.columns import columns_for
+from engine.report import gauges
+from engine.report.gauges import GAUGES, RULES, verdict
 
 from small import chebyshev_spec, rows, toy_spec
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import control, store
-from engine.errors import UserError
+from engine.base.errors import UserError
+from engine.record import control, store
 
 from fuzzing import fuzz
 from small import toy_spec
@@ -53,7 +53,7 @@ def test_a_command_half_written_waits(inbox, monkeypatch):
         looked.append(control.receive(inbox))
         draft.rename(final)
 
-    monkeypatch.setattr("engine.drafts.os.replace", move)
+    monkeypatch.setattr("engine.base.drafts.os.replace", move)
     command = control.Stop()
     control.send(inbox, command)
     assert looked == [control.Received([], [])]

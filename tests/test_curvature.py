@@ -5,8 +5,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from engine.curvature import BASIS, Eigenpairs, Point, measure, normals, random_start, sharpness_at, solve_at, taylor_center, top_eigenpairs
-from engine.problem import Problem
+from engine.curvature.curvature import (
+    BASIS,
+    Eigenpairs,
+    Point,
+    measure,
+    normals,
+    random_start,
+    sharpness_at,
+    solve_at,
+    taylor_center,
+    top_eigenpairs,
+)
+from engine.problems.problem import Problem
 
 from small import chebyshev_problem, dense_hessian
 

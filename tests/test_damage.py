@@ -11,9 +11,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from engine import control
-from engine.errors import BAD_INPUT, UserError
-from engine.store import Run, State
+from engine.base.errors import BAD_INPUT, UserError
+from engine.record import control
+from engine.record.store import Run, State
 from eos_tui import cli
 from eos_tui.printing import SHORTEST
 
@@ -128,7 +128,7 @@ def no_engines(monkeypatch):
     def start(run, group=None):
         raise UserError("here an engine would start")
 
-    monkeypatch.setattr("engine.launch.start", start)
+    monkeypatch.setattr("engine.jobs.launch.start", start)
 
 
 def spread(choices: Collection, count: int) -> list:

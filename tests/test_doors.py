@@ -14,17 +14,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import control, places, store, toml
-from engine.cli import main
-from engine.errors import BAD_INPUT, BROKEN_PIPE, UserError
-from engine.files import append_plain, listed, open_plain, read_plain
-from engine.fork import fork
-from engine.outcomes import outcomes
-from engine.printed import as_cell
-from engine.records_cli import as_csv
+from engine.base import places, toml
+from engine.base.errors import BAD_INPUT, BROKEN_PIPE, UserError
+from engine.base.files import append_plain, listed, open_plain, read_plain
+from engine.base.printed import as_cell
+from engine.commands.cli import main
+from engine.commands.records_cli import as_csv
+from engine.jobs.fork import fork
+from engine.record import control, store
+from engine.record.store import STEP_FILE, EventTail, Run
+from engine.record.untrusted import read_arrays
+from engine.report.outcomes import outcomes
 from engine.spec import MAX_SPEC_BYTES, load_spec
-from engine.store import STEP_FILE, EventTail, Run
-from engine.untrusted import read_arrays
 
 from synthetic import EDGE, make_run
 
@@ -203,7 +204,7 @@ def test_a_record_that_is_no_plain_file_is_told(own_home, capfd):
 
 
 def test_a_pipe_in_place_of_the_log_starts_no_engine(own_home):
-    from engine import launch
+    from engine.jobs import launch
 
     run = store.create(load_spec("phase"), "one")
     os.mkfifo(run.path / "engine.log")
@@ -327,7 +328,7 @@ def test_what_is_written_while_streams_are_closed_stays_what_it_is(made, tmp_pat
 
 
 NOBODY = "import pwd\ndef nobody(*_): raise KeyError('no such user')\npwd.getpwuid = nobody\n"
-PLACES = "from engine import places\nfor each in (places.data, places.cache, places.settings):\n    print(each())"
+PLACES = "from engine.base import places\nfor each in (places.data, places.cache, places.settings):\n    print(each())"
 
 
 def test_one_rule_for_every_place(tmp_path, monkeypatch):
@@ -348,7 +349,7 @@ def test_one_rule_for_every_place(tmp_path, monkeypatch):
 @pytest.mark.parametrize("given", [None, "~/runs"])
 def test_a_user_without_a_home_folder_makes_no_folder_called_tilde(given, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code = NOBODY + "from engine.cli import main\nraise SystemExit(main(['ls']))"
+    code = NOBODY + "from engine.commands.cli import main\nraise SystemExit(main(['ls']))"
     done = shell(f"python -c \"{code}\"", HOME=None, EOS_HOME=given, XDG_DATA_HOME=None)
     assert (done.returncode, len(done.stderr.splitlines())) == (BAD_INPUT, 1)
     assert "this user has no home folder" in done.stderr

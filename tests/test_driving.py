@@ -3,8 +3,8 @@
 
 import pytest
 
-from engine import control, store
-from engine.errors import UserError
+from engine.base.errors import UserError
+from engine.record import control, store
 from eos_tui.screens.dashboard import Dashboard
 from eos_tui.screens.prompts import Ask, a_count, a_learning_rate
 

@@ -12,16 +12,17 @@ import msgspec
 import numpy as np
 import pytest
 
-from engine import control, follow, holding, hosts, launch, store, sweep
-from engine.cli import main
-from engine.control import SetLearningRate, Stop
-from engine.errors import BAD_INPUT, HELD, NO_PLACE, NO_PORT, UserError
-from engine.holding import DisplacedError, HeldError
-from engine.hosts import Group
+from engine.base.errors import BAD_INPUT, HELD, NO_PLACE, NO_PORT, UserError
+from engine.commands.cli import main
+from engine.jobs import follow, hosts, launch, sweep
+from engine.jobs.hosts import Group
+from engine.record import control, holding, store
+from engine.record.control import SetLearningRate, Stop
+from engine.record.holding import DisplacedError, HeldError
+from engine.record.store import State, Writer
 from engine.spec import load_spec
-from engine.store import State, Writer
 from eos_tui import doctor
-from eos_tui.source import Source
+from eos_tui.model.source import Source
 
 from synthetic import FakeEngine, make_run, rows_of
 
@@ -196,7 +197,7 @@ def test_a_command_sent_as_an_engine_takes_over_from_one_that_was_killed_is_for_
 
 
 def test_a_command_left_for_an_engine_that_is_gone_is_told_and_not_carried_out(own_home, x64):
-    from engine.runner import Runner
+    from engine.process.runner import Runner
 
     run = store.create(load_spec("phase", ["budget.steps=30"]), "stale")
     control.send(run.path, Stop(), "0" * 32)
@@ -212,8 +213,8 @@ def test_a_command_left_for_an_engine_that_is_gone_is_told_and_not_carried_out(o
 ])  # fmt: skip
 def test_a_fork_goes_on_at_its_own_learning_rate_wherever_its_first_engine_dies(dies, own_home, x64, monkeypatch):
     """Before the checkpoint with the change, between that and the event that tells it, and after it."""
-    from engine.fork import fork
-    from engine.runner import Runner
+    from engine.jobs.fork import fork
+    from engine.process.runner import Runner
 
     from small import toy_spec
 
@@ -274,7 +275,7 @@ def test_a_lock_is_one_engines_and_is_free_when_that_one_is_gone(run, flock, mon
 
 def test_a_lock_file_of_another_host_is_taken_over_by_force_alone_and_the_other_engine_notices(run, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", no_flock)
-    monkeypatch.setattr("engine.launch.start", lambda run, group=None: 1)
+    monkeypatch.setattr("engine.jobs.launch.start", lambda run, group=None: 1)
     here = holding._here()
     with Writer(run) as writer:
         there = msgspec.structs.replace(writer._lock.holder, system="another", host="elsewhere")
@@ -300,7 +301,7 @@ def test_a_lock_file_of_another_host_is_taken_over_by_force_alone_and_the_other_
 
 
 def test_an_engine_that_was_displaced_ends_and_writes_nothing_more(own_home, x64, monkeypatch):
-    from engine import runner
+    from engine.process import runner
 
     run = store.create(load_spec("phase", ["budget.steps=1000000", "optimizer.learning_rate=1e-5"]), "taken")
     monkeypatch.setattr(runner, "HEARTBEAT_SECONDS", 0.01)

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from engine import control, theory
 from engine import spec as specs
-from engine.experiment import Experiment
+from engine import theory
+from engine.phases.experiment import Experiment
+from engine.record import control
 
 from small import chebyshev_spec, rows, toy_spec
 
@@ -179,7 +180,7 @@ def test_a_phase_portrait_keeps_lemma_3_and_its_map_gains_energy():
          "budget": {"steps": 1000}}, "test")
     experiment = Experiment(spec)
     record, _, _ = drive(experiment, 1000)
-    from engine.columns import columns_for
+    from engine.record.columns import columns_for
 
     index = {column.name: k for k, column in enumerate(columns_for(spec))}
     assert record.shape == (1000, len(index))

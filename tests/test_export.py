@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 from rich.text import Text
 
-from engine.store import Writer
-from eos_tui import cli, clipboard, export, picture, printing
+from engine.record.store import Writer
+from eos_tui import cli, printing
 from eos_tui.app import EosApp
-from eos_tui.theme import ANSI, picture_theme
+from eos_tui.draw.theme import ANSI, picture_theme
+from eos_tui.terminal import clipboard, export, picture
 
 from synthetic import EDGE, make_run, rows_of
 

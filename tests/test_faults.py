@@ -17,13 +17,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import control, drafts, files, launch, problem, runner, store
-from engine.cli import main
-from engine.errors import BAD_INPUT, HELD
-from engine.outcomes import outcomes
-from engine.runner import Runner
+from engine.base import drafts, files
+from engine.base.errors import BAD_INPUT, HELD
+from engine.commands.cli import main
+from engine.jobs import launch
+from engine.problems import problem
+from engine.process import runner
+from engine.process.runner import Runner
+from engine.record import control, store
+from engine.record.store import Run, Writer
+from engine.report.outcomes import outcomes
 from engine.spec import load_spec, with_overrides
-from engine.store import Run, Writer
 
 from small import toy_spec
 

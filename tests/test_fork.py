@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from engine import cli, control, store
-from engine.errors import UserError
-from engine.fork import checkpoint_at, differences, fork
+from engine.base.errors import UserError
+from engine.commands import cli
+from engine.jobs.fork import checkpoint_at, differences, fork
+from engine.record import control, store
 from engine.spec import with_overrides
 
 from synthetic import EDGE, make_run
@@ -58,7 +59,7 @@ def test_it_holds_the_rows_and_events_up_to_there_and_one_checkpoint(run):
 
 
 def test_a_fork_of_what_several_processes_computed_says_that_one_goes_on(run, monkeypatch, capfd):
-    monkeypatch.setattr("engine.launch.start", lambda run, group=None: 1)
+    monkeypatch.setattr("engine.jobs.launch.start", lambda run, group=None: 1)
     assert cli.main(["fork", "made", "--step", "200", "--new-name", "alone"]) == 0
     assert capfd.readouterr() == ("run alone goes on from made\n", "")
     with store.Writer(run) as writer:

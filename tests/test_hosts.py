@@ -15,12 +15,14 @@ import numpy as np
 import pytest
 
 import engine
-from engine import control, hosts, meeting, store
-from engine.errors import UserError
-from engine.experiment import Experiment
-from engine.hosts import Group
-from engine.problem import build
-from engine.runner import Runner
+from engine.base.errors import UserError
+from engine.jobs import hosts
+from engine.jobs.hosts import Group
+from engine.phases.experiment import Experiment
+from engine.problems.problem import build
+from engine.process import meeting
+from engine.process.runner import Runner
+from engine.record import control, store
 from engine.spec import with_overrides
 from eos_tui import cli as view
 
@@ -63,8 +65,8 @@ def test_what_a_group_lacks_is_told(given, words):
 def test_the_commands_with_a_view_take_the_options_and_process_0_alone_shows_the_run(words, monkeypatch):
     store.create(SPEC, "begun")
     done: list = []
-    monkeypatch.setattr("engine.launch.start", lambda run, group=None: done.append(group) or 1)
-    monkeypatch.setattr("engine.cli._help", lambda group, asked=None: done.append(group) or 0)
+    monkeypatch.setattr("engine.jobs.launch.start", lambda run, group=None: done.append(group) or 1)
+    monkeypatch.setattr("engine.commands.cli._help", lambda group, asked=None: done.append(group) or 0)
     monkeypatch.setattr("eos_tui.cli.need_terminal", lambda look: None)
     monkeypatch.setattr("eos_tui.cli.view", lambda run, look: done.append("view") or 0)
     monkeypatch.setattr(store.Run, "liveness", lambda run: "crashed")
@@ -126,11 +128,11 @@ import json, sys
 import jax, numpy as np
 import engine
 engine.configure(sparing=True)
-from engine.hosts import asked
-from engine.meeting import join
+from engine.jobs.hosts import asked
+from engine.process.meeting import join
 options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 join(asked(options["--coordinator"], int(options["--processes"]), int(options["--process"])), sys.exit)
-from engine.problem import Problem, build
+from engine.problems.problem import Problem, build
 from engine.spec import with_overrides
 from small import chebyshev_spec
 found = []
@@ -141,8 +143,8 @@ for size in (0, 5):
     v = jax.numpy.sin(jax.numpy.arange(theta.size))
     of = jax.jit(lambda p, t, v: (p.loss(t), p.gradient(t), p.hvp(t, v), p.grad_sharpness(t, v)))
     found.append([np.asarray(part).tolist() for part in of(problem, theta, v)])
-from engine.experiment import Experiment
-from engine.together import Member
+from engine.phases.experiment import Experiment
+from engine.process.together import Member
 member = Member(Experiment(chebyshev_spec()))
 drift = 1e-15 * jax.process_index()
 member.experiment.state = member.experiment.state._replace(theta=member.experiment.state.theta * (1 + drift))
@@ -290,7 +292,11 @@ def test_where_one_process_is_frozen_the_run_fails_and_says_which():
     """Silence of 3 s, not 20. The one that wakes too late ends, too."""
     run = store.create(with_overrides(SPEC, ["budget.steps=120"]), "frozen")
     control.send(run.path, control.Advance(steps=50))
-    port, impatient = free_port(), "import sys; from engine import cli, meeting; meeting.SILENT_SECONDS = 3.0; sys.exit(cli.main())"
+    port = free_port()
+    impatient = (
+        "import sys; from engine.commands import cli; from engine.process import meeting; meeting.SILENT_SECONDS = 3.0; "
+        "sys.exit(cli.main())"
+    )
     leading = start(["-c", impatient, "work", str(run.path)], 0, port)
     following = start(["-m", "engine", "resume", "it"], 1, port)
     wait_until(run, lambda: run.state().status == "paused")
@@ -325,10 +331,13 @@ def test_what_a_scheduler_sends_to_one_process_stops_all_with_a_checkpoint(who, 
     assert run.checkpoints()[-1].name == f"step-{run.state().step:09d}.npz"
 
 
-UNLIKE = "import sys; from engine import cli, meeting as it; own = it.{0}; it.{0} = lambda: own() | {1}; sys.exit(cli.main())"
-WITH_A_GPU = (
-    "import sys, time; from engine import cli, meeting as it; it.foreseen = lambda: 'gpu'; it.devices = lambda: time.sleep(600); "
+UNLIKE = (
+    "import sys; from engine.commands import cli; from engine.process import meeting as it; own = it.{0}; it.{0} = lambda: own() | {1}; "
     "sys.exit(cli.main())"
+)
+WITH_A_GPU = (
+    "import sys, time; from engine.commands import cli; from engine.process import meeting as it; it.foreseen = lambda: 'gpu'; "
+    "it.devices = lambda: time.sleep(600); sys.exit(cli.main())"
 )
 """A process with a GPU: where it looks for its devices, jax waits for the GPUs of the others."""
 
@@ -387,7 +396,10 @@ def test_what_cannot_be_shared_out_is_told_by_both_processes_which_slurm_brought
 
 
 def test_a_process_that_waits_in_vain_says_for_what():
-    code = "from engine import hosts, meeting, together; meeting.WAIT_SECONDS = 2.0; together.follow(hosts.Group('127.0.0.1:%d', 2, 1))"
+    code = (
+        "from engine.jobs import hosts; from engine.process import meeting, together; meeting.WAIT_SECONDS = 2.0; "
+        "together.follow(hosts.Group('127.0.0.1:%d', 2, 1))"
+    )
     around = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", code % free_port()], capture_output=True, text=True, check=False, timeout=60, env=around

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from engine import control, hosts, launch, store
-from engine.cli import main
-from engine.cluster import Work, _check
-from engine.errors import BAD_END, BAD_INPUT, INTERRUPTED, UserError
+from engine.base.errors import BAD_END, BAD_INPUT, INTERRUPTED, UserError
+from engine.commands.cli import main
+from engine.jobs import hosts, launch
+from engine.jobs.cluster import Work, _check
+from engine.record import control, store
 from engine.spec import load_spec
 
 ROOT = Path(__file__).parent.parent
@@ -22,14 +23,14 @@ STAND_IN = ROOT / "tests" / "standing_in.py"
 PHASE = ["sweep", "phase", "--set", "budget.steps=20"]
 STARTED = """import sys
 from engine import launch
-from engine.cli import main
+from engine.commands.cli import main
 launch.command = lambda run: [sys.executable, {stand_in!r}, {seconds!r}, str(run.path)]
 sys.exit(main({words!r}))
 """
 """A command with stand-ins for engines."""
 JOB = """import os, signal, sys, threading
 from engine import launch
-from engine.cluster import Work
+from engine.jobs.cluster import Work
 launch.command = lambda run: [sys.executable, {stand_in!r}, {seconds!r}, str(run.path)]
 work, back = Work(sys.argv[1], patience=1.0), []
 signal.signal(signal.SIGUSR2, lambda *_: back.append(work.checkpoint()))
@@ -103,7 +104,7 @@ def test_parameters_of_jobs_that_can_do_nothing_are_refused(cluster, given, said
 
 def test_how_often_a_job_is_handed_in_anew_is_taken(own_home, tmp_path):
     pytest.importorskip("submitit")
-    from engine.cluster import queue
+    from engine.jobs.cluster import queue
 
     for given in ({"slurm_max_num_timeout": 9}, {"local_max_num_timeout": 5, "timeout_min": 3}, {"max_num_timeout": 7, "name": "mine"}):
         executor = queue("local", given, tmp_path / "jobs")
@@ -211,7 +212,7 @@ def test_a_point_that_is_removed_meanwhile_is_told(own_home, capfd, monkeypatch)
 
 
 HANGING = """import os, sys, time
-from engine.follow import Followed
+from engine.jobs.follow import Followed
 poll = Followed.poll
 Followed.poll = lambda self: time.sleep(600) if os.path.exists({flag!r}) else poll(self)
 """

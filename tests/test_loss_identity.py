@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from test_training import digits_spec
 
-from engine import control, store
 from engine import spec as specs
-from engine.experiment import Experiment
-from engine.fork import fork
-from engine.leaves import unpack
-from engine.loss_identity import Identity, difference, direction
-from engine.problem import Problem
-from engine.runner import Runner
+from engine.jobs.fork import fork
+from engine.phases.experiment import Experiment
+from engine.phases.loss_identity import Identity, difference, direction
+from engine.problems.problem import Problem
+from engine.process.runner import Runner
+from engine.record import control, store
+from engine.record.store import IDENTITY, Writer
+from engine.record.untrusted import read_arrays
 from engine.spec import from_tree
-from engine.store import IDENTITY, Writer
-from engine.untrusted import read_arrays
+from engine.xla.leaves import unpack
 
 from small import chebyshev_spec, dense_hessian, toy_spec
 

@@ -11,13 +11,15 @@ from xml.etree import ElementTree
 import msgspec
 import pytest
 
-from engine import launch
-from engine.store import Outcome
-from eos_tui import cli, export, gallery, keys, theme
+from engine.jobs import launch
+from engine.record.store import Outcome
+from eos_tui import cli, gallery, keys
 from eos_tui.app import EosApp
+from eos_tui.draw import theme
 from eos_tui.screens.dashboard import Dashboard
 from eos_tui.screens.launcher import Launcher
 from eos_tui.screens.learn import Learn
+from eos_tui.terminal import export
 
 from synthetic import make_run
 from test_pty import Terminal

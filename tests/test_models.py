@@ -8,10 +8,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from engine import data, models
+from engine import data
 from engine import spec as specs
 from engine.data.words import PAD
-from engine.problem import Problem, network
+from engine.problems import models
+from engine.problems.problem import Problem, network
 
 pytestmark = pytest.mark.usefixtures("x64")
 

@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
-from engine import device, flags
-from engine.errors import UserError
+from engine.base import flags
+from engine.base.errors import UserError
+from engine.xla import device
 
 pytestmark = pytest.mark.skipif(flags.jaxlib_release() >= flags.KNOWS_THE_FLAG, reason="sums of this jaxlib are not switched")
 
@@ -58,7 +59,7 @@ for call in (
     lambda: engine.displacement(ones, None), lambda: engine.run("phase"), lambda: next(engine.stream("phase")),
 ):
     print(said(call))
-print(engine.load("first") if (engine.store.home() / "first").exists() else "nothing made")
+print(engine.load("first") if (engine.record.store.home() / "first").exists() else "nothing made")
 print(engine.run("phase", steps=7, name="first", apart=True)["step"].astype(int).tolist())
 print(sum(1 for _ in engine.stream("phase", steps=7, apart=True)))
 """
@@ -66,7 +67,7 @@ print(sum(1 for _ in engine.stream("phase", steps=7, apart=True)))
 
 def test_where_jax_began_first_every_door_refuses_and_a_process_of_its_own_works(own_home):
     """Of 50 sums 37 were wrong, and no word of it."""
-    lines = printed("import jax.numpy as jnp\n" + COMPUTED + "import engine, engine.store\n" + DOORS).splitlines()
+    lines = printed("import jax.numpy as jnp\n" + COMPUTED + "import engine, engine.record.store\n" + DOORS).splitlines()
     refused, (nothing, steps, rows) = lines[:-3], lines[-3:]
     assert len(refused) == 13
     for sentence in refused:

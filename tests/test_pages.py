@@ -9,19 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import control, store
-from engine.gauges import GAUGES
+from engine.record import control, store
+from engine.report.gauges import GAUGES
 from engine.spec import load_spec, load_spec_text
-from eos_tui import theme
 from eos_tui.app import EosApp
+from eos_tui.draw import theme
+from eos_tui.model.series import History
+from eos_tui.model.source import DataFacts
 from eos_tui.screens.assumptions import ASCII_BARS, Assumptions, latest, sparkline
 from eos_tui.screens.dashboard import Dashboard
 from eos_tui.screens.formula import Formula
 from eos_tui.screens.landscape import Landscape, drawn, verdict
 from eos_tui.screens.spectrum import Spectrum
 from eos_tui.screens.theorem import PLOTS, Theorem, held, unclaimed
-from eos_tui.series import History
-from eos_tui.source import DataFacts
 from eos_tui.widgets.valley import Plane, _lines
 from eos_tui.widgets.valley import sampled as read_plane
 

@@ -8,12 +8,12 @@ import pytest
 from textual.app import App
 from textual.color import Color
 
-from engine.columns import Column
-from eos_tui import curves, plots, theme, traces
-from eos_tui.curves import Axis, Overlay, Span
-from eos_tui.plots import Curve, PlotSpec, Window
-from eos_tui.pyramid import BLOCK
-from eos_tui.series import History
+from engine.record.columns import Column
+from eos_tui.draw import curves, plots, theme, traces
+from eos_tui.draw.curves import Axis, Overlay, Span
+from eos_tui.draw.plots import Curve, PlotSpec, Window
+from eos_tui.model.pyramid import BLOCK
+from eos_tui.model.series import History
 from eos_tui.widgets.plot import LinePlot
 
 NAMES = {"step": "t", "learning_rate": "η", "gd.loss": "L(θ)", "gd.sharpness": "S(θ)", "generalized.sharpness": "S⋆",

@@ -9,10 +9,11 @@ import time
 import numpy as np
 import pytest
 
-from engine import control, launch, store
 from engine import spec as specs
-from engine.errors import HELD
-from engine.fork import fork
+from engine.base.errors import HELD
+from engine.jobs import launch
+from engine.jobs.fork import fork
+from engine.record import control, store
 
 from small import chebyshev_spec, toy_spec
 
@@ -197,7 +198,7 @@ def test_an_unusable_checkpoint_is_skipped_for_an_older_one():
 
 
 def test_a_full_disk_ends_the_run_with_a_sentence(monkeypatch, x64):
-    from engine.runner import Runner
+    from engine.process.runner import Runner
 
     run = make(toy_spec(0.01), "budget.steps=50")
     with store.Writer(run) as writer:

@@ -15,17 +15,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from engine import approach, columns, control, experiment, scores, store
-from engine.cli import main
-from engine.columns import Column, columns_for, layout
-from engine.coupled import Moving
-from engine.errors import UserError
-from engine.fork import fork
-from engine.leaves import Earlier, pack, unpack
-from engine.runner import Runner
-from engine.store import FORMAT, Run, Writer
-from engine.untrusted import read_arrays
-from eos_tui.source import Source
+from engine.base.errors import UserError
+from engine.commands.cli import main
+from engine.dynamics import scores
+from engine.jobs.fork import fork
+from engine.phases import approach, experiment
+from engine.phases.coupled import Moving
+from engine.process.runner import Runner
+from engine.record import columns, control, store
+from engine.record.columns import Column, columns_for, layout
+from engine.record.store import FORMAT, Run, Writer
+from engine.record.untrusted import read_arrays
+from engine.xla.leaves import Earlier, pack, unpack
+from eos_tui.model.source import Source
 
 RUNS = Path(__file__).parent / "runs_of_before"
 STOPPED = {"coupled": 66, "descent": 58, "sharpness": 62, "portrait": 70}

@@ -10,17 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import engine
-from engine import approach, control, edge, readings, store
 from engine import spec as specs
-from engine.experiment import Experiment
-from engine.launch import BAD_ENDS
-from engine.narrative import percent, sentence
-from engine.outcomes import outcomes
-from engine.problem import Problem
-from engine.readings import Standing
-from engine.store import State
-from engine.summary import summarize
-from eos_tui.source import Source
+from engine.jobs.launch import BAD_ENDS
+from engine.phases import approach, edge, readings
+from engine.phases.experiment import Experiment
+from engine.phases.readings import Standing
+from engine.problems.problem import Problem
+from engine.record import control, store
+from engine.record.store import State
+from engine.report.narrative import percent, sentence
+from engine.report.outcomes import outcomes
+from engine.report.summary import summarize
+from eos_tui.model.source import Source
 
 from small import chebyshev_spec, dense_hessian, toy_spec
 

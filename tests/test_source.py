@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from engine import control, store
-from engine.narrative import sentence
-from engine.printed import harmless
-from eos_tui.source import Source
+from engine.base.printed import harmless
+from engine.record import control, store
+from engine.report.narrative import sentence
+from eos_tui.model.source import Source
 
 from synthetic import EDGE, make_run, rows_of
 
@@ -64,7 +64,7 @@ def test_words_that_would_steer_the_terminal_are_shown_instead(runs):
 
 
 def test_a_long_record_is_read_in_blocks_until_nothing_is_left(runs, monkeypatch):
-    monkeypatch.setattr("eos_tui.source.BLOCK", 150)
+    monkeypatch.setattr("eos_tui.model.source.BLOCK", 150)
     source, more = Source(make_run(runs)), []
     while not more or more[-1]:
         news = source.read()
@@ -75,7 +75,7 @@ def test_a_long_record_is_read_in_blocks_until_nothing_is_left(runs, monkeypatch
 
 
 def test_the_rest_of_a_long_record_is_read_without_looking_at_all_else_again(runs, monkeypatch):
-    monkeypatch.setattr("eos_tui.source.BLOCK", 150)
+    monkeypatch.setattr("eos_tui.model.source.BLOCK", 150)
     source = Source(make_run(runs))
     source.take(news := source.read())
     known = source.journal[:]

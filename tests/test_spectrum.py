@@ -5,9 +5,10 @@ from copy import copy
 import numpy as np
 import pytest
 
-from engine import approach, control
-from engine.columns import columns_for
-from engine.experiment import Experiment
+from engine.phases import approach
+from engine.phases.experiment import Experiment
+from engine.record import control
+from engine.record.columns import columns_for
 
 from small import chebyshev_spec, dense_hessian
 
@@ -38,7 +39,7 @@ def spectrum(experiment: Experiment, table: np.ndarray) -> np.ndarray:
 def several(x64):
     """Gradient descent of the small network 80 steps past the edge, where four eigenvalues come above 1.5/η."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("engine.curvature.LOOSE", 1e-3)  # at 1e-2 a pair that another is about to cross may be 1 % off
+        patched.setattr("engine.curvature.curvature.LOOSE", 1e-3)  # at 1e-2 a pair that another is about to cross may be 1 % off
         experiment = Experiment(chebyshev_spec(ETA, on_second_eigenvalue="gradient_descent", **LEAN))
         approached, _, _ = drive(experiment, 0)
         EDGE.update(experiment.snapshot())

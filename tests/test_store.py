@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import control, holding, launch, store
-from engine.errors import UserError
+from engine.base.errors import UserError
+from engine.jobs import launch
+from engine.record import control, holding, store
 
 from fuzzing import fuzz
 from small import toy_spec

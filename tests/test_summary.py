@@ -4,10 +4,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from engine import control, store
+from engine.record import control, store
+from engine.record.store import Outcome, Run, State, Writer
+from engine.report.summary import FULL_SPAN, SETTLED_ROWS, Summary, summarize, words
 from engine.spec import load_spec_text, with_overrides
-from engine.store import Outcome, Run, State, Writer
-from engine.summary import FULL_SPAN, SETTLED_ROWS, Summary, summarize, words
 
 from synthetic import EDGE, LEARNING_RATE, SPEC, THRESHOLD, make_run
 

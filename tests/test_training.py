@@ -7,12 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from engine import columns, control, curvature, data, problem, training
+from engine import data
 from engine import spec as specs
-from engine.errors import UserError
-from engine.experiment import Experiment
-from engine.losses import mse
-from engine.problem import Learning, Problem, build, network
+from engine.base.errors import UserError
+from engine.curvature import curvature
+from engine.phases import training
+from engine.phases.experiment import Experiment
+from engine.problems import problem
+from engine.problems.losses import mse
+from engine.problems.problem import Learning, Problem, build, network
+from engine.record import columns, control
 
 from small import chebyshev_spec, dense_hessian, rows, toy_spec
 
@@ -125,7 +129,7 @@ def test_a_run_records_what_it_says_and_nothing_else():
 
 
 def test_what_a_training_reads_has_its_plots():
-    from eos_tui.panels import line_plots
+    from eos_tui.draw.panels import line_plots
 
     shown = line_plots(columns.columns_for(digits_spec(*INVARIANT)), ("generalized",))
     assert [plot.id for plot in shown] == ["sharpness", "loss", "accuracy", "norm", "normalised"]

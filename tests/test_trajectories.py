@@ -6,12 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from engine import coupled, edge, stretch
 from engine import spec as specs
-from engine import trajectories as tr
-from engine.columns import columns_for
-from engine.curvature import Eigenpairs, Normals, Point, direction, normals
-from engine.experiment import Experiment
+from engine.curvature.curvature import Eigenpairs, Normals, Point, direction, normals
+from engine.dynamics import trajectories as tr
+from engine.phases import coupled, edge, stretch
+from engine.phases.experiment import Experiment
+from engine.record.columns import columns_for
 
 from small import chebyshev_spec, dense_hessian, rows, toy_spec
 
@@ -126,8 +126,8 @@ def test_what_is_known_at_a_point_slides_with_it_to_third_order(at_the_edge):
 
 def test_the_projection_removes_the_linearised_excess():
     """On a loss whose S is linear in θ one projection is exact: the toy, displaced along y."""
-    from engine.curvature import measure, random_start
-    from engine.problem import build
+    from engine.curvature.curvature import measure, random_start
+    from engine.problems.problem import build
 
     problem, theta, _ = build(toy_spec(0.01))
     moved = theta.at[0].set(0.0).at[1].set(3.0)  # S = 2/η + 3

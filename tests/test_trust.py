@@ -18,12 +18,15 @@ import numpy as np
 import pytest
 
 import engine
-from engine import api, fork, launch, parts, store, trust, worker
-from engine.cli import main
+from engine import api
+from engine.base.errors import BAD_INPUT, UserError
+from engine.commands.cli import main
 from engine.data.catalog import ready
-from engine.errors import BAD_INPUT, UserError
-from engine.parts import Function, Part
-from engine.spec import RunSpec, from_tree, load_spec, to_toml, with_overrides
+from engine.jobs import fork, launch
+from engine.process import worker
+from engine.record import store, trust
+from engine.spec import RunSpec, from_tree, load_spec, parts, to_toml, with_overrides
+from engine.spec.parts import Function, Part
 
 from synthetic import make_run
 
@@ -306,8 +309,8 @@ def test_a_preset_file_of_the_users_own_choice_is_trusted_and_a_link_to_a_runs_i
 
 
 def test_a_run_of_a_figure_or_a_sweep_that_lies_there_already_is_looked_at(got, mark, engines, own_home, monkeypatch, capfd):
-    from engine import sweep
     from engine.figures import runs
+    from engine.jobs import sweep
 
     want = runs.Wanted("toy", load_spec("toy"), "")
     own_home.mkdir()
@@ -329,7 +332,7 @@ def test_a_run_of_a_figure_or_a_sweep_that_lies_there_already_is_looked_at(got, 
 
 
 def test_a_follower_executes_no_code_that_it_was_not_asked_for(monkeypatch, capfd):
-    from engine.together import refuse_code
+    from engine.process.together import refuse_code
 
     spec = own_spec("/there")
     refuse_code(load_spec("toy"), None)
@@ -337,7 +340,7 @@ def test_a_follower_executes_no_code_that_it_was_not_asked_for(monkeypatch, capf
     for asked in (None, load_spec("toy"), own_spec("/there", function="marked:other"), own_spec("/there", arguments={})):
         with pytest.raises(UserError, match="process 0 would have this process execute code"):
             refuse_code(spec, asked)
-    monkeypatch.setattr("engine.cli._help", lambda group, asked=None: refuse_code(spec, asked) or 0)
+    monkeypatch.setattr("engine.commands.cli._help", lambda group, asked=None: refuse_code(spec, asked) or 0)
     group = ["--coordinator", "127.0.0.1:4000", "--processes", "2", "--process", "1"]
     for words, status in ((["--trust"], 0), ([], BAD_INPUT)):
         assert main(["resume", "it", *group, *words]) == status
@@ -500,7 +503,7 @@ def test_every_promise_names_tests_that_there_are():
 
 
 def test_jobs_of_a_cluster_are_handed_in_with_a_safe_path(monkeypatch, own_home):
-    from engine import cluster
+    from engine.jobs import cluster
 
     seen: list[tuple[str | None, str]] = []
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import platformdirs
 from msgspec.structs import replace
 
-from engine import places
-from engine.errors import UserError
+from engine.base import places
+from engine.base.errors import UserError
 from engine.spec import Data, Network, Own, RunSpec
 
 

@@ -9,7 +9,7 @@ from textual.containers import Vertical
 from textual.content import Content
 from textual.screen import ModalScreen
 
-from engine.columns import Column
+from engine.record.columns import Column
 from eos_tui.widgets.checklist import Checklist
 
 AXES = ("step", "time")

@@ -13,10 +13,10 @@ from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
-from eos_tui import plots
-from eos_tui.axes import Limits
-from eos_tui.curves import Overlay, PlotSpec, Window
-from eos_tui.series import History
+from eos_tui.draw import plots
+from eos_tui.draw.axes import Limits
+from eos_tui.draw.curves import Overlay, PlotSpec, Window
+from eos_tui.model.series import History
 
 BORDERS = 8
 """Borders kept of a widget: with and without the focus, for a few sizes and themes."""

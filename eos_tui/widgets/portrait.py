@@ -16,15 +16,15 @@ from textual.message import Message
 from textual.strip import Strip
 
 from engine import theory
-from engine.columns import Column
-from eos_tui import axes, plots
-from eos_tui.axes import Limits
-from eos_tui.curves import DASHED, OTHERS, Pen, Window
-from eos_tui.raster import Canvas, strokes
-from eos_tui.series import History
-from eos_tui.start import Start
-from eos_tui.surround import GUTTER, Box, Entry, legend, legend_rows, nothing_before_the_edge
-from eos_tui.theme import role_style
+from engine.record.columns import Column
+from eos_tui.draw import axes, plots
+from eos_tui.draw.axes import Limits
+from eos_tui.draw.curves import DASHED, OTHERS, Pen, Window
+from eos_tui.draw.raster import Canvas, strokes
+from eos_tui.draw.surround import GUTTER, Box, Entry, legend, legend_rows, nothing_before_the_edge
+from eos_tui.draw.theme import role_style
+from eos_tui.model.series import History
+from eos_tui.model.start import Start
 from eos_tui.widgets.plot import Drawing
 
 TRAIL = 150

@@ -9,14 +9,14 @@ from typing import NamedTuple
 import numpy as np
 from textual.strip import Strip
 
-from engine.untrusted import read_arrays
-from eos_tui import axes, plots
-from eos_tui.axes import Limits
-from eos_tui.curves import DASHED, Axis, Span
-from eos_tui.raster import Canvas, strokes
-from eos_tui.series import History
-from eos_tui.surround import GUTTER, Box, Entry, foot, legend, legend_rows, upright
-from eos_tui.theme import role_style
+from engine.record.untrusted import read_arrays
+from eos_tui.draw import axes, plots
+from eos_tui.draw.axes import Limits
+from eos_tui.draw.curves import DASHED, Axis, Span
+from eos_tui.draw.raster import Canvas, strokes
+from eos_tui.draw.surround import GUTTER, Box, Entry, foot, legend, legend_rows, upright
+from eos_tui.draw.theme import role_style
+from eos_tui.model.series import History
 from eos_tui.widgets.plot import Drawing
 from eos_tui.widgets.portrait import REAL
 

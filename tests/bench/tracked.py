@@ -28,14 +28,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import published
 
-from engine import approach, edge, watched
 from engine import spec as specs
-from engine import trajectories as tr
-from engine.coupled import LOOSE_TOLERANCE
-from engine.curvature import loss_along, normals, sharpness_at
-from engine.device import device_words
-from engine.problem import Problem, build
-from engine.states import Clock, EdgeState
+from engine.curvature.curvature import loss_along, normals, sharpness_at
+from engine.dynamics import trajectories as tr
+from engine.phases import approach, edge, watched
+from engine.phases.coupled import LOOSE_TOLERANCE
+from engine.phases.states import Clock, EdgeState
+from engine.problems.problem import Problem, build
+from engine.xla.device import device_words
 
 MLP = {"kind": "mlp", "widths": [200, 200], "activation": "tanh"}
 PROBLEMS: dict[str, dict[str, Any]] = {

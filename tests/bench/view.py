@@ -28,11 +28,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import numpy as np  # noqa: E402
 
-from engine import store  # noqa: E402
-from engine.store import Run  # noqa: E402
-from eos_tui import panels, plots  # noqa: E402
-from eos_tui.series import History  # noqa: E402
-from eos_tui.source import Source  # noqa: E402
+from engine.record import store  # noqa: E402
+from engine.record.store import Run  # noqa: E402
+from eos_tui.draw import panels, plots  # noqa: E402
+from eos_tui.model.series import History  # noqa: E402
+from eos_tui.model.source import Source  # noqa: E402
 
 from synthetic import FakeEngine, make_run, rows_of  # noqa: E402
 
