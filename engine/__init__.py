@@ -5,7 +5,7 @@ Importing this package is cheap: jax is imported by the packages that compute (`
 the two in any order.
 """
 
-from engine.base.flags import correct_sums
+from engine.base.xla_flags import correct_sums
 
 __version__ = "0.1.0"
 
@@ -19,7 +19,7 @@ SCRIPTING = {
         "engine.problems.problem": ("Problem",),
         "engine.problems.own": ("from_loss", "from_flax", "complaints", "Made"),
         "engine.curvature.curvature": ("top_eigenpairs", "random_start", "Eigenpairs", "TaylorCenter"),
-        "engine.dynamics.steps": ("center_at", "stable_point", "constrained_step", "predicted_step"),
+        "engine.dynamics.scripting": ("center_at", "stable_point", "constrained_step", "predicted_step"),
         "engine.dynamics.trajectories": ("displacement", "Displacement"),
     }.items() for name in names
 }

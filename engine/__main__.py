@@ -8,7 +8,7 @@ import sys
 def main() -> int:
     """Carry out the command, and return its exit status."""
     gc.disable()  # what is imported stays; to look through it again and again would take a sixth of the start
-    from engine.base.ending import ended, open_streams
+    from engine.base.exit import ended, open_streams
 
     open_streams()
     words = sys.argv[1:]
@@ -16,10 +16,10 @@ def main() -> int:
         from engine.process.worker import work
 
         return ended(lambda: work(words[1], code="".join(words[3:])))
-    from engine.commands import cli
+    from engine.commands import main
 
     gc.enable()
-    return cli.main()
+    return main.main()
 
 
 if __name__ == "__main__":

@@ -22,10 +22,10 @@ from cyclopts.validators import Number
 
 import engine
 from engine.base import toml
-from engine.base.ending import report_error
 from engine.base.errors import UserError
-from engine.base.printed import print_json
-from engine.commands import completing, options
+from engine.base.exit import report_error
+from engine.base.text import print_json
+from engine.commands import completion, options
 from engine.commands.options import AS_TOLD, DataDir, Meeting, PresetName, RunName, RunNames, Trust
 from engine.jobs import launch
 from engine.record import trust
@@ -167,7 +167,7 @@ Plots = Annotated[tuple[str, ...], Parameter(
 )]  # fmt: skip
 Series = Annotated[tuple[str, ...], Parameter(
     help="A recorded column to draw; may be repeated. `eos show --json` and the README list them.", negative=(), show_default=False,
-    completer=completing.columns,
+    completer=completion.columns,
 )]  # fmt: skip
 
 CELLS = Number(gte=1, lte=2000)
@@ -177,7 +177,7 @@ CELLS = Number(gte=1, lte=2000)
 def plot(
     name: Name | None = None, *, plots: Plots = (), series: Series = (),
     against: Annotated[str, Parameter(help="A column for the horizontal axis, instead of the step.", show_default=False,
-                                      completer=completing.columns)] = "",
+                                      completer=completion.columns)] = "",
     start: Annotated[float | None, Parameter("--from", help="The first step to show.")] = None,
     stop: Annotated[float | None, Parameter("--to", help="The last step to show.")] = None,
     log: Annotated[bool, _switch("Logarithmic values.")] = False,
@@ -291,4 +291,4 @@ def theme_named(choice: str) -> str:
 
 def _headless() -> ModuleType:
     """The engine's own command line. By name: import contracts read imports, and jax lies behind some of its commands."""
-    return import_module("engine.commands.cli")
+    return import_module("engine.commands.main")

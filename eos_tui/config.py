@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
-from engine.base import places, toml
+from engine.base import folders, toml
 from engine.base.errors import UserError, one_of
 from engine.base.files import read_plain
 from eos_tui import keys
@@ -67,7 +67,7 @@ class Loaded(NamedTuple):
 
 def path() -> Path:
     """The file of settings: `$EOS_CONFIG`, else in the platform's folder for settings."""
-    return places.settings()
+    return folders.settings()
 
 
 def load(where: Path | None = None) -> Loaded:

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, TextIO
 import msgspec
 
 from engine.base.aside import waited
-from engine.base.ending import ended
 from engine.base.errors import UserError
-from engine.base.printed import harmless
+from engine.base.exit import ended
+from engine.base.text import harmless
 from engine.jobs.launch import LIVE
 from engine.record.store import Run, resolve
 from eos_tui import config, keys
@@ -79,7 +79,7 @@ def _told(words: Sequence[str]) -> dict[str, Any] | None:
 def opened(names: Sequence[str], told: Mapping[str, Any]) -> int:
     """Show the runs of these names, the others laid over the first, or the latest run where there is no name."""
     need_terminal(told)  # whether there is such a run is nothing to tell where nothing can be shown
-    from eos_tui.draw.curves import OTHERS
+    from eos_tui.draw.plot_spec import OTHERS
 
     first, *others = found = waited(lambda: together(names))
     if len(others) > len(OTHERS):

@@ -10,7 +10,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import pytest
 
-from engine.base.flags import correct_sums, jaxlib_release
+from engine.base.xla_flags import correct_sums, jaxlib_release
 
 correct_sums()  # whichever test computes first
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it to what runs in the background: tests interrupt themselves

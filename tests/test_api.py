@@ -151,7 +151,7 @@ def test_bad_input_is_a_user_error():
 
 
 def test_importing_the_engine_is_cheap():
-    code = "import sys, engine.record.store, engine.record.control, engine.theory\nprint('jax' in sys.modules, 'flax' in sys.modules)"
+    code = "import sys, engine.record.store, engine.record.messages, engine.theory\nprint('jax' in sys.modules, 'flax' in sys.modules)"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.split() == ["False", "False"]
 
@@ -207,7 +207,7 @@ def test_a_record_becomes_a_dataset_with_units(own_home):
 def test_the_reference_tells_everything_and_its_links_lead_somewhere(capfd):
     import re
 
-    from engine.commands.cli import main
+    from engine.commands.main import main
 
     assert main(["reference"]) == 0
     text = capfd.readouterr().out

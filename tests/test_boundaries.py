@@ -64,13 +64,13 @@ def test_what_a_viewer_shares_loads_neither():
 
 
 def test_the_headless_commands_load_neither():
-    code = "from engine.commands.cli import main\nassert main(['presets', '--json']) == 0\nassert main(['ls']) == 0"
+    code = "from engine.commands.main import main\nassert main(['presets', '--json']) == 0\nassert main(['ls']) == 0"
     assert loaded_by(code, HEAVY + DRAWING) == []
 
 
 def test_a_headless_run_loads_neither_in_the_process_that_watches_it(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    code = "from engine.commands.cli import main\nassert main(['run', 'phase', '--set', 'budget.steps=10']) == 0"
+    code = "from engine.commands.main import main\nassert main(['run', 'phase', '--set', 'budget.steps=10']) == 0"
     assert loaded_by(code, HEAVY + DRAWING) == []
 
 
@@ -117,32 +117,32 @@ def test_nothing_read_from_a_file_is_ever_executed():
 
 
 DOORS = {
-    "open": {"engine/base/ending.py": "the standard streams", "engine/record/trust.py": "the key, of this user alone"}, "os.open": {
+    "open": {"engine/base/exit.py": "the standard streams", "engine/record/trust.py": "the key, of this user alone"}, "os.open": {
         "engine/base/files.py": "the door", "engine/record/trust.py": "the key, of this user alone",
-        "engine/base/drafts.py": "the door for output", "engine/base/ending.py": "the standard streams",
-        "engine/record/holding.py": "a folder by its descriptor, and its lock, of which no link is followed",
-        "engine/jobs/hosts.py": "a lock in a folder of this user alone",
+        "engine/base/atomic.py": "the door for output", "engine/base/exit.py": "the standard streams",
+        "engine/record/lock.py": "a folder by its descriptor, and its lock, of which no link is followed",
+        "engine/jobs/groups.py": "a lock in a folder of this user alone",
         "engine/record/store.py": "what is there already, to have it on the disk"},
     "read_text": {
-        "engine/process/meeting.py": "/proc", "engine/record/holding.py": "/proc", "engine/spec/loading.py": "presets in the package",
-        "engine/data/catalog.py": "a table of another package", "engine/base/flags.py": "jaxlib's own"},
+        "engine/process/rendezvous.py": "/proc", "engine/record/lock.py": "/proc", "engine/spec/loading.py": "presets in the package",
+        "engine/data/catalog.py": "a table of another package", "engine/base/xla_flags.py": "jaxlib's own"},
     "read_bytes": {"engine/data/embedded.py": "in the package", "engine/data/upstream.py": "archives whose sums are checked",
         "engine/problems/own.py": "sources that Python has imported"},
     "write_text": {"engine/record/store.py": "into a folder made a moment before"}, "write_bytes": {},
     "touch": {"engine/record/store.py": "into a folder made a moment before"},
     "np.fromfile": {"engine/record/store.py": "of what the door has opened"},
     "np.load": {
-        "engine/record/untrusted.py": "of what the door has opened", "engine/data/compact.py": "likewise",
-        "engine/data/embedded.py": "of bytes in memory", "engine/process/together.py": "of bytes in memory"},
+        "engine/record/safe_read.py": "of what the door has opened", "engine/data/compact.py": "likewise",
+        "engine/data/embedded.py": "of bytes in memory", "engine/process/lockstep.py": "of bytes in memory"},
     "np.memmap": {}, "np.save": {}, "np.genfromtxt": {}, "np.loadtxt": {}, "tofile": {}, "os.fdopen": {
-        "engine/base/files.py": "the door", "engine/base/drafts.py": "the door for output"},
+        "engine/base/files.py": "the door", "engine/base/atomic.py": "the door for output"},
     "shutil.copy": {}, "shutil.copyfile": {}, "shutil.copy2": {}, "shutil.copytree": {}, "shutil.move": {},
     "savefig": {"engine/figures/drawings.py": "into what the door has opened", "engine/figures/sweep_plot.py": "likewise"},
     "tomllib.loads": {"engine/base/toml.py": "where the depth of keys is bounded"}, "tomllib.load": {},
-    "expanduser": {}, "Path.home": {}, "os.path.expanduser": {"engine/base/places.py": "the one rule"},
+    "expanduser": {}, "Path.home": {}, "os.path.expanduser": {"engine/base/folders.py": "the one rule"},
 }  # fmt: skip
 """Ways to a file by name, and who may take them, and why: all others go through
-engine/base/files.py, engine/base/drafts.py and engine/base/places.py."""
+engine/base/files.py, engine/base/atomic.py and engine/base/folders.py."""
 
 
 def test_every_file_is_opened_through_one_door():

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from engine.base.errors import BAD_END, BAD_INPUT, HELD, INTERRUPTED
-from engine.commands.cli import main
+from engine.commands.main import main
 from engine.jobs import launch
 from engine.record import store
-from engine.record.control import Advance, Anchor, SetLearningRate
+from engine.record.messages import Advance, Anchor, SetLearningRate
 from engine.report.summary import Summary, summarize
 from engine.spec import load_spec, preset_names
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from engine.xla.compiled import is_whole
+from engine.xla.compile_cache import is_whole
 
 CODE = """
 import jax

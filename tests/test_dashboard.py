@@ -10,7 +10,7 @@ from textual.geometry import Region
 from textual.widget import Widget
 
 from engine.record import store
-from engine.record.control import Anchored
+from engine.record.messages import Anchored
 from engine.record.store import State
 from eos_tui.draw import panels, theme
 from eos_tui.screens.dashboard import Dashboard

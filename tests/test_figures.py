@@ -9,7 +9,7 @@ import pytest
 
 from engine import theory
 from engine.base.errors import UserError
-from engine.commands.cli import main
+from engine.commands.main import main
 from engine.figures import catalog, progress, reproduce, runs
 from engine.jobs import launch
 from engine.jobs.follow import Followed

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from engine.base.errors import BAD_END, BAD_INPUT, INTERRUPTED, UserError
-from engine.commands.cli import main
-from engine.jobs import hosts, launch
+from engine.commands.main import main
+from engine.jobs import groups, launch
 from engine.jobs.cluster import Work, _check
-from engine.record import control, store
+from engine.record import messages, store
 from engine.spec import load_spec
 
 ROOT = Path(__file__).parent.parent
@@ -23,7 +23,7 @@ STAND_IN = ROOT / "tests" / "standing_in.py"
 PHASE = ["sweep", "phase", "--set", "budget.steps=20"]
 STARTED = """import sys
 from engine import launch
-from engine.commands.cli import main
+from engine.commands.main import main
 launch.command = lambda run: [sys.executable, {stand_in!r}, {seconds!r}, str(run.path)]
 sys.exit(main({words!r}))
 """
@@ -127,14 +127,14 @@ def test_several_tasks_without_a_coordinator_are_no_copies_of_a_run(around, monk
     with pytest.raises(UserError, match="each would compute this run by itself"):
         engine.run("phase", steps=5)
     assert not store.all_runs()
-    hosts.refuse_copies("", around | {"EOS_COORDINATOR": "none"})
-    assert hosts.asked("none", environment=around) is None
+    groups.refuse_copies("", around | {"EOS_COORDINATOR": "none"})
+    assert groups.asked("none", environment=around) is None
 
 
 def test_the_script_of_a_batch_job_is_one_task():
-    assert hosts.several({"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}) == (1, 0)
-    assert hosts.several({"SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "1", "SLURM_PROCID": "0"}) == (1, 0)
-    assert hosts.several({"SLURM_STEP_NUM_TASKS": "many", "PMI_SIZE": "3", "PMI_RANK": "2"}) == (3, 2)
+    assert groups.several({"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}) == (1, 0)
+    assert groups.several({"SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "1", "SLURM_PROCID": "0"}) == (1, 0)
+    assert groups.several({"SLURM_STEP_NUM_TASKS": "many", "PMI_SIZE": "3", "PMI_RANK": "2"}) == (3, 2)
 
 
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGUSR1, marks=pytest.mark.slow), signal.SIGUSR2])
@@ -253,7 +253,7 @@ def test_submitit_hands_a_job_in_anew_that_was_told_that_its_time_is_up(own_home
         os.kill(int(task), signal.SIGUSR2)
         until(lambda times=times: sum("continued from the checkpoint" in event.text for event in run.events()) == times)
         until(lambda: run.state().status == "running")
-    control.send(run.path, control.Stop())
+    messages.send(run.path, messages.Stop())
     until(lambda: run.liveness() == "finished")
     until(lambda: not Path(f"/proc/{controller}").exists() or Path(f"/proc/{controller}/status").read_text().find("Z (zombie)") > 0)
     steps = run.rows()[:, 0]

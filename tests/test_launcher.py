@@ -5,7 +5,7 @@ from operator import is_
 
 import pytest
 
-from engine.base import drafts, files
+from engine.base import atomic, files
 from engine.record import store
 from eos_tui.model.listing import Listing
 from eos_tui.screens.dashboard import Dashboard
@@ -102,7 +102,7 @@ def test_what_has_not_changed_is_not_read_again(runs, monkeypatch):
     assert all(map(is_, listing.look(), first))
     assert read == []
     state = runs / "r1" / "state.json"
-    drafts.replace_with(state, state.read_bytes().replace(b"completed 399 steps", b"completed another way"))
+    atomic.replace_with(state, state.read_bytes().replace(b"completed 399 steps", b"completed another way"))
     read.clear()
     again = {entry.run.name: entry for entry in listing.look()}
     assert set(read) == {"r1"}

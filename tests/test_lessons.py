@@ -11,7 +11,7 @@ import pytest
 
 from engine.jobs import launch
 from engine.record.columns import columns_for
-from engine.record.control import Advance, Pause, Resume, Stop
+from engine.record.messages import Advance, Pause, Resume, Stop
 from engine.spec import load_spec
 from eos_tui import keys, lessons
 from eos_tui.app import EosApp

@@ -19,7 +19,7 @@ from eos_tui.draw import theme
 from eos_tui.screens.dashboard import Dashboard
 from eos_tui.screens.launcher import Launcher
 from eos_tui.screens.learn import Learn
-from eos_tui.terminal import export
+from eos_tui.terminal import screenshot
 
 from synthetic import make_run
 from test_pty import Terminal
@@ -136,7 +136,7 @@ async def test_in_ascii_nothing_is_drawn_with_other_signs(runs, begins):
                 await pilot.press(opened)
             for _ in range(3):
                 await pilot.pause(0.1)
-            drawn = set(export.screen(app, "eos").txt)
+            drawn = set(screenshot.screen(app, "eos").txt)
             assert not {sign for sign in drawn if "\u2500" <= sign <= "\u25ff" or "\u2800" <= sign <= "\u28ff"}
             if opened:
                 await pilot.press("escape")

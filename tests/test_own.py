@@ -11,7 +11,7 @@ from flax import linen, nnx
 
 import engine
 from engine.base.errors import BAD_INPUT, UserError
-from engine.commands.cli import main
+from engine.commands.main import main
 from engine.problems import own
 from engine.problems.problem import build
 from engine.record import store

@@ -8,8 +8,8 @@ from engine import theory
 from engine.record.columns import Column
 from engine.spec import PREDICTIONS
 from eos_tui.draw import theme
-from eos_tui.draw.plots import Window
-from eos_tui.model.series import History
+from eos_tui.draw.line_plot import Window
+from eos_tui.model.history import History
 from eos_tui.widgets.portrait import PhasePortrait
 
 ETA, ALPHA, BETA = 0.02, 4.0, 60.0

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from engine.base.errors import BAD_INPUT
-from engine.commands.cli import main
+from engine.commands.main import main
 from engine.record import store
-from engine.report.outcomes import horizon, outcomes, prediction_error
+from engine.report.comparison import horizon, outcomes, prediction_error
 from engine.spec import load_spec
 
 from synthetic import ALPHA, BETA, EDGE, LEARNING_RATE, FakeEngine, make_run

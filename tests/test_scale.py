@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from engine.base.errors import BAD_INPUT, UserError
-from engine.commands.cli import main
+from engine.commands.main import main
 from engine.phases.memory import estimate, words
 from engine.problems import problem
 from engine.process.runner import Runner

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.record.columns import Column
+from eos_tui.model.history import RAREST, History, with_values
 from eos_tui.model.pyramid import BLOCK
 from eos_tui.model.ruler import Ruler
-from eos_tui.model.series import RAREST, History, with_values
 
 COLUMNS = tuple(Column(name, name, name, "", "", "") for name in ("step", "dense", "sparse"))
 

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from engine.base.printed import harmless
-from engine.record import control, store
+from engine.base.text import harmless
+from engine.record import messages, store
 from engine.report.narrative import sentence
 from eos_tui.model.source import Source
 
@@ -52,7 +52,7 @@ def test_words_that_would_steer_the_terminal_are_shown_instead(runs):
     run = make_run(runs, finished=False)
     nasty = "a\x1b]0;title\x07b\x9b2J\u202ec\nd\ud800"
     with store.Writer(run) as writer:
-        writer.event(control.Refused(step=1, text=nasty[:-1]))
+        writer.event(messages.Refused(step=1, text=nasty[:-1]))
         outcome = store.Outcome(kind="failed", step=1, text=nasty[:-1])
         writer.state(store.State(status="finished", outcome=outcome, device="\x1b[31m", host="\x00"))
     source = Source(run)

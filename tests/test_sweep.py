@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from engine.base.errors import BAD_END, BAD_INPUT, INTERRUPTED
-from engine.commands.cli import main
+from engine.commands.main import main
 from engine.jobs import launch
 from engine.jobs.sweep import axis, points, split
 from engine.record import store
@@ -143,7 +143,7 @@ def test_an_interrupt_stops_every_engine_cleanly_and_the_same_command_goes_on(ow
 def test_the_outcomes_are_drawn(own_home, tmp_path):
     pytest.importorskip("matplotlib")
     from engine.figures.sweep_plot import save
-    from engine.report.outcomes import outcomes
+    from engine.report.comparison import outcomes
 
     found = [outcomes(make_run(own_home, steps=steps, name=f"r{steps}")) for steps in (150, 200, 60)]
     grid = [{"optimizer.learning_rate": rate, "seed": seed} for rate, seed in ((0.02, 0), (0.04, 0), (0.02, 1))]

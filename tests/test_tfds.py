@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from engine import data
 from engine.base.errors import BAD_INPUT, UserError
-from engine.commands.cli import main
+from engine.commands.main import main
 from engine.data import catalog, compact, words
 from engine.data import prepare as preparation
 from engine.data.catalog import DataUnavailable

@@ -16,7 +16,7 @@ from engine.phases.experiment import Experiment
 from engine.problems import problem
 from engine.problems.losses import mse
 from engine.problems.problem import Learning, Problem, build, network
-from engine.record import columns, control
+from engine.record import columns, messages
 
 from small import chebyshev_spec, dense_hessian, rows, toy_spec
 
@@ -198,8 +198,8 @@ def test_the_edge_is_told_once_where_a_reading_first_passes_the_threshold():
     experiment.state = training.begin(experiment.training, plain()[0].theta)
     for _ in range(4):
         events += experiment.advance(4).events
-        experiment.set_learning_rate(control.SetLearningRate(learning_rate=float(4 / sharpness)))  # S near 2 × 2/η
-    [event] = [event for event in events if isinstance(event, control.EdgeReached)]
+        experiment.set_learning_rate(messages.SetLearningRate(learning_rate=float(4 / sharpness)))  # S near 2 × 2/η
+    [event] = [event for event in events if isinstance(event, messages.EdgeReached)]
     assert event.step == experiment.edge_step == 4
     assert event.sharpness >= sharpness / 2
     assert experiment.budget_outcome().kind == "completed"
@@ -237,14 +237,14 @@ def test_a_training_ends_at_its_loss_goal():
 def test_a_change_of_the_learning_rate_takes_effect_at_once_unless_it_follows_the_sharpness():
     experiment = afresh()
     experiment.advance(2)
-    [event] = experiment.set_learning_rate(control.SetLearningRate(learning_rate=0.01, id="ab"))
+    [event] = experiment.set_learning_rate(messages.SetLearningRate(learning_rate=0.01, id="ab"))
     assert (event.step, event.answers, event.learning_rate) == (2, "ab", 0.01)
     assert experiment.advance(1).rows[0][2] == 0.01
     following = afresh(FOLLOWING)
-    [event] = following.set_learning_rate(control.SetLearningRate(learning_rate=0.01, id="cd"))
-    assert isinstance(event, control.Refused)
+    [event] = following.set_learning_rate(messages.SetLearningRate(learning_rate=0.01, id="cd"))
+    assert isinstance(event, messages.Refused)
     assert "1/λ_max" in event.text
-    assert isinstance(following.anchor(control.Anchor())[0], control.Refused)
+    assert isinstance(following.anchor(messages.Anchor())[0], messages.Refused)
 
 
 # -- raises of the learning rate
@@ -268,7 +268,7 @@ def test_raises_survive_a_resume_and_give_way_to_a_command():
     while experiment.clock.step < 3:
         experiment.advance(3 - experiment.clock.step)
     experiment.advance(1)
-    experiment.set_learning_rate(control.SetLearningRate(learning_rate=0.011))
+    experiment.set_learning_rate(messages.SetLearningRate(learning_rate=0.011))
     kept, resumed = {name: np.array(leaf) for name, leaf in experiment.snapshot().items()}, afresh(RAISES)
     resumed.restore(kept)
     found = []
@@ -284,7 +284,7 @@ def test_a_raise_restarts_a_coupled_run_on_the_lower_threshold():
         progress = experiment.advance(40 - experiment.clock.step)
         found += progress.rows
         events += progress.events
-    wanted = (control.EdgeReached, control.LearningRateChanged)
+    wanted = (messages.EdgeReached, messages.LearningRateChanged)
     told = [(type(event).__name__, event.step) for event in events if isinstance(event, wanted)]
     assert told == [("EdgeReached", 0), ("LearningRateChanged", 30), ("EdgeReached", 30)]
     np.testing.assert_array_equal([row[0] for row in found], np.arange(40))

@@ -9,7 +9,7 @@ import pytest
 from engine import spec as specs
 from engine.curvature.curvature import Eigenpairs, Normals, Point, direction, normals
 from engine.dynamics import trajectories as tr
-from engine.phases import coupled, edge, stretch
+from engine.phases import coupled, coupled_loop, edge
 from engine.phases.experiment import Experiment
 from engine.record.columns import columns_for
 
@@ -77,7 +77,7 @@ def test_lemma_13_predicts_the_step_to_second_order(at_the_edge):
         lemma = center.theta - s * (center.grad - center.grad_along_u * center.top_eigenvector - across * center.grad_sharpness_perp)
         np.testing.assert_allclose(guess, lemma, atol=1e-9)
         tried = coupled.aimed(target, center.eigen.vectors, center.point, center.normals)
-        settled = stretch.settle(setup.problem, edge._rules(setup, ETA, 0), tried, "float64", afresh=True).point
+        settled = coupled_loop.settle(setup.problem, edge._rules(setup, ETA, 0), tried, "float64", afresh=True).point
         misses.append(float(jnp.linalg.norm(settled.theta - guess)))
     assert misses[0] < 0.05 * ETA * float(jnp.linalg.norm(center.grad))
     assert 3.5 < misses[0] / misses[1] < 4.5

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpies
 
 from engine.base.errors import BAD_INPUT, HELD, UserError
-from engine.base.printed import harmless, is_harmless, to_json
-from engine.commands.cli import main
+from engine.base.text import harmless, is_harmless, to_json
+from engine.commands.main import main
 from engine.jobs import launch
-from engine.record import control, store
-from engine.record.untrusted import read_arrays
+from engine.record import messages, store
+from engine.record.safe_read import read_arrays
 from engine.spec import load_spec_text
 
 from fuzzing import fuzz
@@ -49,7 +49,7 @@ def no_engines(monkeypatch):
         raise UserError("here an engine would start")
 
     monkeypatch.setattr(launch, "start", start)
-    monkeypatch.setattr("engine.commands.control_cli.ANSWER_SECONDS", 0.01)
+    monkeypatch.setattr("engine.commands.control.ANSWER_SECONDS", 0.01)
 
 
 def run_of(where: Path, files: dict[str, bytes]) -> Path:
@@ -176,7 +176,7 @@ def test_a_command_is_not_left_behind_a_link(pristine, tmp_path, own_home):
     (path / "inbox").rmdir()
     (path / "inbox").symlink_to(tmp_path)
     with pytest.raises(UserError, match="a link, so no inbox of eos"):
-        control.send(path, control.Stop())
+        messages.send(path, messages.Stop())
 
 
 def test_rows_that_no_engine_wrote_are_read_and_not_gone_on_with(pristine, own_home, capfd):

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from textual.events import MouseScrollDown, MouseScrollUp
 
-from engine.record import control, store
+from engine.record import messages, store
 from eos_tui.draw import panels
+from eos_tui.model.placed_orbit import Start
 from eos_tui.model.replay import Replay
-from eos_tui.model.start import Start
+from eos_tui.screens.choose_curves import Series
 from eos_tui.screens.compare import Compare, others
 from eos_tui.screens.formula import Formula
 from eos_tui.screens.prompts import Ask
-from eos_tui.screens.series import Series
 from eos_tui.widgets.plot import LinePlot
 from eos_tui.widgets.portrait import PhasePortrait
 
@@ -134,7 +134,7 @@ async def test_another_run_is_chosen_and_laid_over_edge_on_edge(runs):
     run = make_run(runs)
     other = make_run(runs, steps=300, name="other")
     with open(other.path / "events.jsonl", "wb") as journal:
-        journal.write(control.encode(control.EdgeReached(step=150, text="edge", sharpness=100.0)) + b"\n")
+        journal.write(messages.encode(messages.EdgeReached(step=150, text="edge", sharpness=100.0)) + b"\n")
     async with opened(run) as (app, pilot):
         await pilot.press("m")
         assert isinstance(app.screen, Compare)

@@ -7,16 +7,16 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from engine.commands import completing
-from engine.jobs.hosts import ALONE, SLURM, Group, asked, refuse_copies
+from engine.commands import completion
+from engine.jobs.groups import ALONE, SLURM, Group, asked, refuse_copies
 
-PresetName = Annotated[str, Parameter(completer=completing.presets)]
-RunName = Annotated[str, Parameter(completer=completing.runs)]
-DataName = Annotated[str, Parameter(completer=completing.data_sets)]
-FigureName = Annotated[str, Parameter(completer=completing.figures)]
-RunNames = Annotated[tuple[str, ...], Parameter(completer=completing.runs)]
+PresetName = Annotated[str, Parameter(completer=completion.presets)]
+RunName = Annotated[str, Parameter(completer=completion.runs)]
+DataName = Annotated[str, Parameter(completer=completion.data_sets)]
+FigureName = Annotated[str, Parameter(completer=completion.figures)]
+RunNames = Annotated[tuple[str, ...], Parameter(completer=completion.runs)]
 Switch = Annotated[bool, Parameter(negative=(), show_default=False)]
-Overrides = Annotated[tuple[str, ...], Parameter("--set", negative=(), show_default=False, completer=completing.fields)]
+Overrides = Annotated[tuple[str, ...], Parameter("--set", negative=(), show_default=False, completer=completion.fields)]
 DataDir = Annotated[str | None, Parameter("--data-dir", show_default=False, help=(
     "Folder of the data sets that do not ship with eos; $TFDS_DATA_DIR, else the platform's, when not given."))]  # fmt: skip
 

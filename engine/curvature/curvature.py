@@ -29,9 +29,9 @@ from jax import Array, lax
 from engine.base.errors import UserError
 from engine.problems.problem import Problem
 from engine.xla.device import require_correct_sums
-from engine.xla.formats import jit_by_format
+from engine.xla.jit import jit_by_format
 from engine.xla.leaves import Earlier
-from engine.xla.sums import dots, norms
+from engine.xla.reductions import dots, norms
 
 DENSE_UP_TO = 64
 """Parameters up to which the Hessian is formed and diagonalised."""

@@ -35,7 +35,7 @@ from jax import Array, lax
 
 from engine.curvature.curvature import TaylorCenter
 from engine.problems.problem import Problem
-from engine.xla.formats import jit_by_format
+from engine.xla.jit import jit_by_format
 
 REACH = 5
 """Largest |x| sampled, in units of δ."""

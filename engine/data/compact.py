@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.base.drafts import replace_with, replaced
+from engine.base.atomic import replace_with, replaced
 from engine.base.errors import UserError
 from engine.base.files import open_plain, read_plain
 from engine.data.catalog import Entry, note_path

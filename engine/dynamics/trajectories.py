@@ -22,8 +22,8 @@ from jax import Array, lax
 from engine.curvature.curvature import Direction, Normals, Point, TaylorCenter, loss_and_gradient
 from engine.problems.problem import Problem
 from engine.xla.device import require_correct_sums
-from engine.xla.formats import jit_by_format
-from engine.xla.sums import dots, norms
+from engine.xla.jit import jit_by_format
+from engine.xla.reductions import dots, norms
 
 DESCENT_CHUNK = 64
 """Most steps of gradient descent in one compiled call."""

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
 from engine import theory
-from engine.base.drafts import output
+from engine.base.atomic import output
 from engine.figures.catalog import Figure
 from engine.figures.runs import Result, curves
 from engine.report.gauges import GAUGES, reading

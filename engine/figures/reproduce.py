@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from engine.base.drafts import check_output, output
+from engine.base.atomic import check_output, output
 from engine.base.errors import UserError
-from engine.base.printed import as_cell
+from engine.base.text import as_cell
 from engine.figures import catalog, runs
 from engine.figures.catalog import Figure
 from engine.figures.progress import Progress

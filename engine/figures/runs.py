@@ -14,14 +14,14 @@ import numpy as np
 from msgspec.structs import replace
 
 from engine.base.errors import UserError
-from engine.base.printed import print_line
+from engine.base.text import print_line
 from engine.data.catalog import ready
 from engine.figures.catalog import Figure, presets
 from engine.jobs import follow, launch
 from engine.record import store, trust
-from engine.record.control import EdgeReached, EigenvalueUnstable
+from engine.record.messages import EdgeReached, EigenvalueUnstable
+from engine.record.safe_read import read_arrays
 from engine.record.store import Run
-from engine.record.untrusted import read_arrays
 from engine.spec import Phase, RunSpec, load_spec, to_toml, with_overrides
 
 KEPT = ("completed", "edge_never_reached", "second_eigenvalue", "loss_goal", "diverged")

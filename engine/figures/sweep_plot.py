@@ -5,9 +5,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from engine.base.drafts import check_output, output
+from engine.base.atomic import check_output, output
 from engine.base.errors import UserError
-from engine.report.outcomes import HEADINGS, Outcomes
+from engine.report.comparison import HEADINGS, Outcomes
 
 SHOWN = ("edge_step", "sharpness_over_threshold", "delta", "epsilon", "prediction_error", "horizon", "test_accuracy", "seconds")
 

@@ -14,12 +14,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from engine.base.ending import report_error
 from engine.base.errors import UserError
+from engine.base.exit import report_error
 from engine.base.files import append_plain
-from engine.jobs import hosts, launch
+from engine.jobs import groups, launch
 from engine.jobs.sweep import is_over
-from engine.record import control
+from engine.record import messages
 from engine.record.store import Run
 
 Cluster = Literal["slurm", "local", "debug"]
@@ -57,7 +57,7 @@ class Work:
     def __call__(self) -> int:
         """Carry the run to its end; the engine's exit status, or that of what cannot be done."""
         try:
-            hosts.refuse_copies("a job of a sweep is one task: leave out --ntasks and the like")
+            groups.refuse_copies("a job of a sweep is one task: leave out --ntasks and the like")
             run = Run(self.path)
             if is_over(run):
                 return 0
@@ -92,7 +92,7 @@ class Work:
     def _save(self, *_: object) -> None:
         """SIGTERM may be the first word of a preemption, and then a signal or the end follows; submitit goes on, and so does the run."""
         with suppress(UserError):  # the inbox cannot be written to, and neither can a checkpoint
-            control.send(Path(self.path), control.Checkpoint())
+            messages.send(Path(self.path), messages.Checkpoint())
 
     def _stop(self) -> None:
         """Have the engine write a checkpoint and end; kill one that does not, as its step takes too long: the last checkpoint stands."""

@@ -16,13 +16,13 @@ from contextlib import ExitStack, contextmanager, suppress
 import numpy as np
 
 from engine.base.aside import Aside
-from engine.base.ending import STOPPING
 from engine.base.errors import BAD_INPUT, HELD, NO_PLACE, NO_PORT, UserError
-from engine.base.printed import harmless
+from engine.base.exit import STOPPING
+from engine.base.text import harmless
 from engine.jobs import launch
-from engine.record import control
-from engine.record.control import AnyEvent, EdgeReached, LearningRateChanged
-from engine.record.holding import HeldError
+from engine.record import messages
+from engine.record.lock import HeldError
+from engine.record.messages import AnyEvent, EdgeReached, LearningRateChanged
 from engine.record.store import EventTail, RowTail, Run, State
 from engine.report.narrative import sentence
 
@@ -35,7 +35,7 @@ STUCK_SECONDS = 1.0
 """That a look may take once the end is asked for."""
 LINE_SECONDS = 10.0
 """Between two lines of progress where nothing can be redrawn."""
-QUIET = (control.StageChanged, control.Checkpointed, control.Anchored, control.Finished)
+QUIET = (messages.StageChanged, messages.Checkpointed, messages.Anchored, messages.Finished)
 """Events that come too often to be told one by one, and the one that the caller tells."""
 
 Tell = Callable[[str], None]
@@ -155,7 +155,7 @@ def _looked(followed: Followed, asked: Asked) -> tuple[State, list[AnyEvent]]:
 def _stop(followed: Followed, times: int) -> str:
     """Ask the engine to stop; end it when asked for the second time. Says what was done."""
     if times == 1:
-        control.send(followed.run.path, control.Stop())
+        messages.send(followed.run.path, messages.Stop())
         return "stopping: the engine writes a checkpoint and ends at its next step; once more, as with Ctrl-C, kills it"
     os.kill(followed.pid, signal.SIGKILL)  # a child that was not waited for keeps its number
     return f"killed; every row on disk is kept, and `resume {followed.run.name}` goes on from the last checkpoint"

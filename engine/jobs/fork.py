@@ -17,10 +17,10 @@ import numpy as np
 from engine.base.errors import UserError
 from engine.base.files import append_plain
 from engine.jobs.launch import LIVE
-from engine.record import control, store, trust
+from engine.record import messages, store, trust
 from engine.record.columns import arranged
+from engine.record.safe_read import read_arrays
 from engine.record.store import CHANGED_RATE, Run, step_of
-from engine.record.untrusted import read_arrays
 from engine.spec import Phase, RunSpec, Toy, fields_of, with_overrides
 
 LEARNING_RATE = "optimizer.learning_rate"
@@ -34,7 +34,8 @@ FREE = (
 WORDS = ("name", "title", "shows", "takes")
 """Fields that say nothing of what is computed."""
 PASSING = (
-    control.Finished, control.Paused, control.Resumed, control.Refused, control.CheckpointSkipped, control.RecordCut, control.FolderMoved,
+    messages.Finished, messages.Paused, messages.Resumed, messages.Refused, messages.CheckpointSkipped, messages.RecordCut,
+    messages.FolderMoved,
 )
 """Events of the other run's engine, not of what it computed."""
 CHUNK = 4096
@@ -102,9 +103,9 @@ def fork(run: Run, step: int, overrides: Sequence[str] = (), name: str | None = 
             said = [", ".join(f"{field} = {value}" for field, value in changed.items()) or "nothing changed", shared_out(run)]
             said += ["the loss may be another from here"] if other_loss else []
             text = "; ".join(filter(None, [f"forked from run {run.name} at its checkpoint of step {at}", *said]))
-            forked = control.Forked(step=at, text=text, parent=run.name)
+            forked = messages.Forked(step=at, text=text, parent=run.name)
             for event in (*(each for each in run.events() if each.step <= at and not isinstance(each, PASSING)), forked):
-                journal.write(control.encode(event) + b"\n")
+                journal.write(messages.encode(event) + b"\n")
             journal.flush()
             os.fsync(journal.fileno())
         if rate is not None:  # a fork that never began has one already
@@ -137,7 +138,7 @@ def _readable(run: Run, path: Path) -> dict[str, np.ndarray]:
 def _need_steps(run: Run, spec: RunSpec, at: int, rate: float | None) -> None:
     """Refuse a fork that would end before its first step."""
     steps, edge_steps = spec.budget.steps, spec.budget.edge_steps
-    edge = control.edge_in_force(event for event in run.events() if event.step <= at)
+    edge = messages.edge_in_force(event for event in run.events() if event.step <= at)
     if at >= steps:
         raise UserError(f"budget.steps: {steps}, and the checkpoint is at step {at}, so no step is left; add budget.steps={at + steps}")
     if edge_steps and edge is not None and rate is None and at >= edge + edge_steps:

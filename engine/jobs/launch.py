@@ -6,14 +6,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.base import places
+from engine.base import folders
 from engine.base.errors import UserError
 from engine.base.files import append_plain, open_plain
-from engine.jobs.hosts import Group, need_port
-from engine.record import holding, trust
-from engine.record.holding import HeldError
+from engine.jobs.groups import Group, need_port
+from engine.record import lock, trust
+from engine.record.lock import HeldError
+from engine.record.safe_read import refuse_links
 from engine.record.store import RISK, Run, create, doubt, remove
-from engine.record.untrusted import refuse_links
 from engine.spec import load_spec
 
 LIVE = ("starting", "running", "paused")
@@ -58,7 +58,7 @@ def start(run: Run, group: Group | None = None) -> int:
             stdout=log,
             stderr=log,
             start_new_session=True,
-            cwd=places.home(),  # the caller's folder may vanish
+            cwd=folders.home(),  # the caller's folder may vanish
             env=environment(),
         )
     process.returncode = 0  # it outlives this process on purpose: Python is not to warn of a child left running
@@ -77,7 +77,7 @@ def python() -> list[str]:
 
 def environment() -> dict[str, str]:
     """The environment of a process of eos: this one's, and where eos lies."""
-    return os.environ | places.environment() | {"PYTHONPATH": os.pathsep.join(_import_path())}
+    return os.environ | folders.environment() | {"PYTHONPATH": os.pathsep.join(_import_path())}
 
 
 def _import_path() -> list[str]:
@@ -104,7 +104,7 @@ def restart(run: Run, group: Group | None = None, force: bool = False) -> int:
     need_port(group)
     if force and liveness in ("silent", "unknown"):
         try:
-            holding.break_lock(run.path)
+            lock.break_lock(run.path)
         except OSError as error:
             raise UserError(f"{run.path}: its lock cannot be taken away ({error.strerror})") from None
     return start(run, group)

@@ -21,13 +21,13 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 
 from engine.base.errors import UserError
-from engine.base.printed import print_line
+from engine.base.text import print_line
 from engine.data.catalog import ready
 from engine.jobs import launch
 from engine.jobs.follow import MOST_ASKED, Asked, has_ended, signals_counted
 from engine.jobs.launch import LIVE, RESUMABLE
-from engine.record import control, store, trust
-from engine.record.holding import HeldError
+from engine.record import messages, store, trust
+from engine.record.lock import HeldError
 from engine.record.store import NAME, Run
 from engine.spec import RunSpec, load_spec, to_toml
 
@@ -285,7 +285,7 @@ def _stop(engines: Sequence[tuple[Run | None, int]], times: int) -> None:
             if run is None or times > 1:
                 _signal(pid, signal.SIGKILL)
             else:
-                control.send(run.path, control.Stop())
+                messages.send(run.path, messages.Stop())
         except UserError:  # its inbox is gone, or cannot be written to
             _signal(pid, signal.SIGTERM)
     said = "stopping: each engine writes a checkpoint; the same command goes on; once more, as with Ctrl-C, kills them"

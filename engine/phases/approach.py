@@ -19,7 +19,7 @@ from engine.dynamics.trajectories import DESCENT_CHUNK, descend
 from engine.phases.states import ApproachState, Clock
 from engine.problems.problem import Problem
 from engine.record.columns import Column, columns_for, places
-from engine.record.control import AnyEvent
+from engine.record.messages import AnyEvent
 from engine.record.store import Outcome
 from engine.spec import RunSpec
 

@@ -19,13 +19,13 @@ from jax import Array
 
 from engine.curvature.curvature import Eigenpairs, Normals, Point, TaylorCenter, direction, taylor_center
 from engine.curvature.guards import Guards, unknown
-from engine.dynamics import scores
+from engine.dynamics import prediction_scores
 from engine.dynamics import trajectories as tr
-from engine.dynamics.scores import Scores
+from engine.dynamics.prediction_scores import Scores
 from engine.problems.problem import Problem
 from engine.spec import PREDICTIONS
 from engine.xla.leaves import Earlier
-from engine.xla.sums import dots, norms
+from engine.xla.reductions import dots, norms
 
 LOOSE_TOLERANCE = 1e-3
 """Relative eigen residual asked of gradient descent and gradient flow: their eigenvalue is read, their eigenvector is not."""
@@ -173,7 +173,7 @@ def _leave(
     look = (point.loss < rules.loss_goal) & (rules.loss_goal > 0)
     if plan.forms:
         forecast = tr.forecast(center, found, along, eta)
-        scored = scores.observe(state.scores, state.step, forecast.x, found.x[0], _delta(center), rules.horizon_tolerance)
+        scored = prediction_scores.observe(state.scores, state.step, forecast.x, found.x[0], _delta(center), rules.horizon_tolerance)
         read |= _forecast(plan.forms, forecast, state.scores, scored, state.step)
         look |= rules.host_at_loss & jnp.any(scored.lost > state.scores.lost)
         advanced = tr.predict(problem, center, state.predictions, along.slope, eta, dtype)
@@ -384,7 +384,7 @@ def _forecast(forms: tuple[str, ...], forecast: tr.Forecast, before: Scores, sco
     """What each form says, and how well it has held; NaN in what a lost one says."""
     said = jnp.where(scored.lost > 0, jnp.nan, jnp.stack(forecast))
     parts = dict(zip(forecast._fields, said, strict=True)) | {
-        "since_anchor": step - scored.anchored, "correlation": scores.correlation(scored), "horizon": scored.horizon,
+        "since_anchor": step - scored.anchored, "correlation": prediction_scores.correlation(scored), "horizon": scored.horizon,
         "newly_lost": scored.lost - before.lost,
     }
     followed = [k for k, form in enumerate(PREDICTIONS) if form in forms]

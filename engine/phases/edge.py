@@ -16,15 +16,15 @@ from msgspec.structs import replace
 from engine import theory
 from engine.curvature import guards, landscape
 from engine.curvature.curvature import Eigenpairs, Normals, Point, TaylorCenter, forms_hessian, random_start, sharpness_at
-from engine.dynamics import scores, unrolled
+from engine.dynamics import prediction_scores, unrolled
 from engine.dynamics import trajectories as tr
-from engine.phases import assumptions, coupled, readings, spectrum, stretch
+from engine.phases import coupled, coupled_loop, derived, gauge_readings, spectrum
 from engine.phases.approach import Curves, Progress, Setup, diverged, loss_goal
 from engine.phases.coupled import HOPELESS, LOOSE_TOLERANCE, Moving, Plan, Rules
-from engine.phases.readings import Standing
+from engine.phases.derived import Standing
 from engine.phases.states import Clock, DescentState, EdgeState
-from engine.record import control
-from engine.record.control import AnyEvent
+from engine.record import messages
+from engine.record.messages import AnyEvent
 from engine.record.store import Outcome
 from engine.spec import PREDICTIONS
 
@@ -55,7 +55,7 @@ def enter(
         swings=jnp.stack([x] * 4), center=center, center_bases=jnp.stack([tried.start] * 2), projections=tried.taken,
         correction=nothing, remainder=_remainder(center, theta, eta), sliding=tried.pushes, overlap=jnp.ones((), theta.dtype),
         predictions=tr.Predictions(*(v if form in tracking.predictions else v[:0] for form in PREDICTIONS)),
-        scores=scores.fresh(clock.step),
+        scores=prediction_scores.fresh(clock.step),
         flow=flow_theta if tracking.flow else jnp.zeros(0, theta.dtype), flow_vectors=jnp.stack([flow_u] * 2),
         flow_sharpness=center.sharpness.astype(theta.dtype), guards=known, flow_guard=known.vectors[0] if tracking.flow else nothing[:0],
         costs=tried.costs.plus(hvps, grad_sharpness=coupled.CONTRACTIONS),
@@ -65,7 +65,7 @@ def enter(
         failed=0, constraint_lost=0, unstable=0, audited=-1,
     )
     text = f"the edge: sharpness reached 2/η = {2 / clock.learning_rate:.4g} at step {clock.step}; θ† starts here"
-    return state, [control.EdgeReached(step=clock.step, text=text, sharpness=float(center.sharpness))]
+    return state, [messages.EdgeReached(step=clock.step, text=text, sharpness=float(center.sharpness))]
 
 
 def _all_around(setup: Setup, theta: Array, step: int, basis: Array) -> tuple[Array, guards.Guards, Any]:
@@ -87,9 +87,9 @@ def _without_center(setup: Setup, theta: Array, clock: Clock, basis: Array) -> l
     lost = f"the projection onto S ≤ 2/η did not converge at step {step}: it wandered{here}"
     reached = f"the edge: sharpness reached 2/η = {2 / eta:.4g} at step {step}"
     return [
-        control.EdgeReached(step=step, text=reached, sharpness=sharpness if math.isfinite(sharpness) else 2 / eta),
-        control.ConstraintLost(step=step, text=lost),
-        control.TrackingEnded(step=step, text="there is no θ† to follow, and no prediction; gradient descent goes on"),
+        messages.EdgeReached(step=step, text=reached, sharpness=sharpness if math.isfinite(sharpness) else 2 / eta),
+        messages.ConstraintLost(step=step, text=lost),
+        messages.TrackingEnded(step=step, text="there is no θ† to follow, and no prediction; gradient descent goes on"),
     ]
 
 
@@ -121,15 +121,15 @@ def advance(setup: Setup, state: EdgeState, limit: int) -> tuple[EdgeState | Des
     alone = second >= tracking.second_eigenvalue_limit and tracking.on_second_eigenvalue != "keep"
     occasional, curves = _occasional(setup, state)
     taken, read, verdict, grown = _take(setup, state, 1 if alone else min(limit, _until_due(setup, state)), alone)
-    found = readings.table(read, clock, tracking, state.stage)
+    found = derived.table(read, clock, tracking, state.stage)
     count = len(found["step"])
-    readings.add(found, occasional, count)
+    derived.add(found, occasional, count)
     found["audit.age"] = _audit_age(state, found["step"])
-    standing, happened = readings.events(found, Standing(state.stage, state.failed, state.constraint_lost), tracking)
+    standing, happened = derived.events(found, Standing(state.stage, state.failed, state.constraint_lost), tracking)
     unstable, risen = spectrum.unstable(found, state.unstable)
     told += sorted([*grown, *risen, *happened], key=lambda event: event.step)
     outcome = loss_goal(setup.spec, found["gd.loss"][-1], int(found["step"][-1])) if count else None
-    progress = Progress([*readings.rows(found, setup.places)], told, outcome, curves)
+    progress = Progress([*derived.rows(found, setup.places)], told, outcome, curves)
 
     moved = clock.after(count - 1 if verdict == coupled.UNSOLVED else count)
     following = state._replace(
@@ -156,7 +156,7 @@ def advance(setup: Setup, state: EdgeState, limit: int) -> tuple[EdgeState | Des
         ended = f"the projection onto S ≤ 2/η no longer converges at step {moved.step}"
     if ended is not None:
         text = f"{ended}; θ† and the predictions end here, gradient descent goes on"
-        told.append(control.TrackingEnded(step=moved.step, text=text))
+        told.append(messages.TrackingEnded(step=moved.step, text=text))
         bases = jnp.concatenate([taken.bases] * 2)
         return DescentState(moved, state.edge_step, taken.theta, bases, unstable, taken.guards), progress
     following, corrected = _audit(setup, following)
@@ -191,8 +191,8 @@ def anchor(state: EdgeState, forms: tuple[str, ...] = PREDICTIONS) -> EdgeState:
     """Set v⋆ := v in the given forms, and begin their scores anew."""
     moving, v = state.moving, state.theta - state.center.theta
     chosen = np.array([form in forms for form in PREDICTIONS])
-    new = scores.fresh(state.clock.step)
-    merged = scores.Scores(*(
+    new = prediction_scores.fresh(state.clock.step)
+    merged = prediction_scores.Scores(*(
         jnp.asarray(np.where(chosen.reshape(-1, *[1] * (old.ndim - 1)), fresh, old))
         for fresh, old in zip(new, moving.scores, strict=True)
     ))
@@ -212,8 +212,9 @@ def _afresh(setup: Setup, theta: Array, start: Array, previous_u: Array, eta: fl
     """The point of the stable set that projections from any θ lead to, with its expansion, and how they went."""
     dtype, rules = setup.spec.precision.curvature, _rules(setup, eta, 0)
     nowhere = Point(theta, theta[0], theta, Eigenpairs(start[:, 0], start, start[:, 0], jnp.array(0)))
-    tried = stretch.settle(setup.problem, rules, coupled.aimed(theta, start, nowhere, Normals(theta, theta, theta)), dtype, afresh=True)
-    return stretch.center_of(setup.problem, tried, previous_u, dtype), tried
+    unprojected = coupled.aimed(theta, start, nowhere, Normals(theta, theta, theta))
+    tried = coupled_loop.settle(setup.problem, rules, unprojected, dtype, afresh=True)
+    return coupled_loop.center_of(setup.problem, tried, previous_u, dtype), tried
 
 
 def _remainder(center: TaylorCenter, target: Array, eta: float) -> Array:
@@ -249,13 +250,13 @@ def _take(setup: Setup, state: EdgeState, limit: int, alone: bool) -> tuple[Movi
         if audited:
             moving, others = _audit_beside(setup, state, moving, others)
         fresh = guards.fresh_rows(spec.seed, step, state.theta.size, plan.curvature) if guards.due(step) else None
-        begun = None if alone else stretch.begin(problem, plan, rules, moving, fresh)
+        begun = None if alone else coupled_loop.begin(problem, plan, rules, moving, fresh)
         point, images, bases, events = spectrum.read(setup, moving.theta, coupled.ahead(moving), moving.bases, state.clock, others)
         moving = moving._replace(bases=bases)
-        moved, read, verdict = stretch.one(problem, plan, rules, moving, (point, images), begun, around)
+        moved, read, verdict = coupled_loop.one(problem, plan, rules, moving, (point, images), begun, around)
         found = int(verdict)
         return moving if found >= coupled.GROW else moved, read, found, events
-    moved, read, found = stretch.advance(problem, plan, rules, moving, limit, alone)
+    moved, read, found = coupled_loop.advance(problem, plan, rules, moving, limit, alone)
     if found != coupled.GROW:
         return moved, read, found, []
     taken = int(read.count)
@@ -276,7 +277,7 @@ def _until_due(setup: Setup, state: EdgeState) -> int:
     ]
     if tracking.beta_every:
         return 1
-    return min([stretch.CHUNK, *(every - (step - since) % every for every, since in periods if every)])
+    return min([coupled_loop.CHUNK, *(every - (step - since) % every for every, since in periods if every)])
 
 
 def _occasional(setup: Setup, state: EdgeState) -> tuple[dict[str, float], Curves]:
@@ -287,7 +288,7 @@ def _occasional(setup: Setup, state: EdgeState) -> tuple[dict[str, float], Curve
     if tracking.landscape_every and (state.clock.step - state.edge_step) % tracking.landscape_every == 0:
         told, curves = _landscape(setup, state)
         values |= told
-    return values | assumptions.gauges(setup, state), curves
+    return values | gauge_readings.gauges(setup, state), curves
 
 
 def _audit_every(setup: Setup, state: EdgeState) -> int:
@@ -348,7 +349,7 @@ def _audit(setup: Setup, state: EdgeState) -> tuple[EdgeState, list[AnyEvent]]:
         predictions=tr.turned(moving.predictions, old, center.top_eigenvector),
         costs=spent.plus(*tried.costs),
     )
-    return state._replace(moving=moving), [control.EigenpairCorrected(step=clock.step, text=text)]
+    return state._replace(moving=moving), [messages.EigenpairCorrected(step=clock.step, text=text)]
 
 
 def _remember(setup: Setup, state: EdgeState, following: EdgeState) -> EdgeState:
@@ -402,4 +403,4 @@ def _anchor_if_due(setup: Setup, state: EdgeState) -> tuple[EdgeState, list[AnyE
     if not forms:
         return state, []
     text = f"{', '.join(forms)}: set to the true displacement at step {state.clock.step}"
-    return anchor(state, forms), [control.Anchored(step=state.clock.step, text=text, forms=forms)]
+    return anchor(state, forms), [messages.Anchored(step=state.clock.step, text=text, forms=forms)]

@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from engine.phases import approach, edge, loss_identity, portrait, training
+from engine.phases import approach, edge, loss_identity, simplified, training
 from engine.phases.approach import Progress
 from engine.phases.loss_identity import Identity
-from engine.phases.portrait import PortraitState
+from engine.phases.simplified import PortraitState
 from engine.phases.states import ApproachState, Clock, DescentState, EdgeState
 from engine.phases.training import TrainingState
 from engine.problems.problem import build
-from engine.record import control
+from engine.record import messages
 from engine.record.columns import Column, arranged, columns_for, places
-from engine.record.control import AnyEvent
+from engine.record.messages import AnyEvent
 from engine.record.store import IDENTITY, Outcome
 from engine.report.narrative import percent
 from engine.spec import Phase, RunSpec
@@ -50,7 +50,7 @@ class Experiment:
         """In the middle of what several processes do together; see `together.Leading`."""
         self.state: AnyState
         if isinstance(spec.problem, Phase):
-            self.state = portrait.begin(spec)
+            self.state = simplified.begin(spec)
             return
         if spec.tracking.mode == "sharpness":
             self.training, theta, self.facts = training.build(spec, self.columns)
@@ -94,12 +94,12 @@ class Experiment:
             self.state, progress = training.advance(self.training, state, limit)
             return progress
         if isinstance(state, PortraitState):
-            self.state, rows = portrait.advance(self.spec, state, limit)
+            self.state, rows = simplified.advance(self.spec, state, limit)
             finite = np.isfinite(rows).all(axis=1)
-            own = arranged(rows, places(portrait.read(self.spec)), places(self.columns))
+            own = arranged(rows, places(simplified.read(self.spec)), places(self.columns))
             if not finite.all():
                 first = int(np.argmin(finite))
-                return Progress([*own[:first]], [], portrait.left(int(rows[first, 0])))
+                return Progress([*own[:first]], [], simplified.left(int(rows[first, 0])))
             return Progress([*own], [])
         if isinstance(state, EdgeState):
             self.state, progress = edge.advance(self.setup, state, limit)
@@ -159,7 +159,7 @@ class Experiment:
             return Outcome(kind="edge_never_reached", step=step, text=text)
         return Outcome(kind="completed", step=step, text=f"completed {step} steps")
 
-    def set_learning_rate(self, command: control.SetLearningRate) -> list[AnyEvent]:
+    def set_learning_rate(self, command: messages.SetLearningRate) -> list[AnyEvent]:
         """Change η: gradient descent goes on from its θ, and approaches the new threshold."""
         text = ""
         if isinstance(self.state, PortraitState):
@@ -167,7 +167,7 @@ class Experiment:
         elif self.spec.optimizer.schedule == "inverse_sharpness":
             text = "the learning rate of this run is 1/λ_max at every measurement; run it anew with --set optimizer.schedule=constant"
         if text:
-            return [control.Refused(step=self.clock.step, text=text, answers=command.id)]
+            return [messages.Refused(step=self.clock.step, text=text, answers=command.id)]
         return [self._change_learning_rate(command.learning_rate, command.id)]
 
     def _change_learning_rate(self, eta: float, answers: str = "") -> AnyEvent:
@@ -179,27 +179,27 @@ class Experiment:
             if eta != state.clock.learning_rate:  # what was below or at the last threshold may come to be above the new one: its edge
                 state = state._replace(edge_step=-1, below=int(state.below or state.edge_step >= 0))
             self.state = state._replace(clock=clock)
-            return control.LearningRateChanged(step=step, text=text, answers=answers, learning_rate=eta)
+            return messages.LearningRateChanged(step=step, text=text, answers=answers, learning_rate=eta)
         begun = approach.begin(self.setup, state.theta, clock)
         bases = state.basis if isinstance(state, ApproachState) else edge.newest(state)
         pending = state.pending if isinstance(state, ApproachState) else begun.pending
         self.state = begun._replace(basis=bases, pending=pending)
         text += "; θ† and the predictions restart there"
-        return control.LearningRateChanged(step=step, text=text, answers=answers, learning_rate=eta)
+        return messages.LearningRateChanged(step=step, text=text, answers=answers, learning_rate=eta)
 
-    def anchor(self, command: control.Anchor) -> list[AnyEvent]:
+    def anchor(self, command: messages.Anchor) -> list[AnyEvent]:
         """Set the predictions to the true displacement now; with `every`, also periodically from here."""
         step = self.clock.step
         if not isinstance(self.state, EdgeState) or not self.spec.tracking.predictions:
             text = "no prediction to anchor: they begin at the edge"
-            return [control.Refused(step=step, text=text, answers=command.id)]
+            return [messages.Refused(step=step, text=text, answers=command.id)]
         self.state = edge.anchor(self.state, self.spec.tracking.predictions)
         text = f"predictions set to the true displacement at step {step}"
         if command.every is not None:
             self.anchor_every = command.every
             self.state = self.state._replace(anchor_every=command.every, anchor_phase=step)
             text += f", and every {command.every} steps from here" if command.every else "; no more by themselves"
-        return [control.Anchored(step=step, text=text, answers=command.id, forms=self.spec.tracking.predictions)]
+        return [messages.Anchored(step=step, text=text, answers=command.id, forms=self.spec.tracking.predictions)]
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """Everything needed to go on, for a checkpoint."""

@@ -19,7 +19,7 @@ from jax import Array
 
 from engine.curvature.curvature import forms_hessian, loss_and_gradient, solve_at
 from engine.dynamics.trajectories import descend
-from engine.phases import watched
+from engine.phases import sharpness_every_step
 from engine.phases.approach import Setup
 from engine.phases.states import ApproachState, DescentState, EdgeState
 from engine.phases.training import Training, TrainingState, means_of, watches
@@ -58,7 +58,7 @@ def identify(setup: Setup, state: ApproachState | EdgeState | DescentState | Tra
         assert training is not None
         if watches(training):  # one step, whose vector is taken for an eigenvector whatever its residual
             rows = _rows(d[None], 4)
-            seen = watched.descend(problem, theta, rows, rows[0, 0], rows[0, 0], 1, eta, 1, math.inf, means_of(training))
+            seen = sharpness_every_step.descend(problem, theta, rows, rows[0, 0], rows[0, 0], 1, eta, 1, math.inf, means_of(training))
             along, left = (float(np.asarray(each)[0]) for each in (seen.sharpness, seen.residuals))
             return _identity(theta, seen.losses, seen.gradient_norms, (along, math.hypot(along, along * left)), d)
         descent = descend(problem, theta, eta, 1)

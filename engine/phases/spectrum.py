@@ -19,8 +19,8 @@ from engine.curvature.guards import Guards
 from engine.phases.approach import Setup
 from engine.phases.coupled import LOOSE_TOLERANCE
 from engine.phases.states import Clock
-from engine.record import control
-from engine.record.control import AnyEvent
+from engine.record import messages
+from engine.record.messages import AnyEvent
 from engine.spec import FOLLOWED_FROM
 
 GROWTH = 2
@@ -66,7 +66,7 @@ def read(
         more = jnp.stack([point.eigen.vectors[begun:]] * len(bases))
         bases = jnp.concatenate([bases, more], axis=1)
         text = f"{count} eigenvalues are followed from step {step}: λ{begun} is above {FOLLOWED_FROM:g}/η = {FOLLOWED_FROM / eta:.4g}"
-        events.append(control.SpectrumGrown(step=step, text=text, count=count))
+        events.append(messages.SpectrumGrown(step=step, text=text, count=count))
     return Spectrum(point, images, bases, events)
 
 
@@ -92,5 +92,5 @@ def unstable(table: Mapping[str, np.ndarray], known: int) -> tuple[int, list[Any
         row = int(np.argmax(above >= known))
         step, eta = int(table["step"][row]), table["learning_rate"][row]
         text = f"λ{known} is above 2/η = {2 / eta:.4g} for the first time at step {step}"
-        events.append(control.EigenvalueUnstable(step=step, text=text, number=known))
+        events.append(messages.EigenvalueUnstable(step=step, text=text, number=known))
     return known, events

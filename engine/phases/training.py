@@ -26,14 +26,14 @@ from engine.curvature import guards
 from engine.curvature.curvature import random_start
 from engine.curvature.guards import Guards, unknown
 from engine.dynamics.trajectories import DESCENT_CHUNK, descend
-from engine.phases import approach, readings, spectrum, watched
+from engine.phases import approach, derived, sharpness_every_step, spectrum
 from engine.phases.approach import CHECK_TOLERANCE, Progress, Setup, diverged, loss_goal
 from engine.phases.coupled import followed_by
 from engine.phases.states import Clock
 from engine.problems import losses, problem
 from engine.problems.problem import Problem
 from engine.record.columns import Column
-from engine.record.control import AnyEvent, EdgeReached
+from engine.record.messages import AnyEvent, EdgeReached
 from engine.record.store import Outcome
 from engine.xla.leaves import Earlier
 
@@ -120,7 +120,7 @@ def advance(training: Training, state: TrainingState, limit: int) -> tuple[Train
     steps = min(every - state.clock.step % every, limit, chunk)
     descent = descend(setup.problem, state.theta, state.clock.learning_rate, steps)
     passed = {"gd.loss": np.asarray(descent.losses), "gd.gradient_norm": np.asarray(descent.gradient_norms)}
-    readings.add(passed, {"cost.hvps": 0} | read, steps)
+    derived.add(passed, {"cost.hvps": 0} | read, steps)
     rows, outcome = _rows(training, state.clock, passed, steps)
     if outcome is None:
         state = state._replace(clock=state.clock.after(steps), theta=descent.theta)
@@ -145,7 +145,7 @@ def _watch(training: Training, state: TrainingState, steps: int) -> tuple[Traini
     clock, spec, known, means = state.clock, training.setup.spec, state.guards, means_of(training)
     decay, dtype = spec.optimizer.weight_decay, spec.precision.curvature
     fresh = guards.fresh_rows(spec.seed, 0, state.theta.size, dtype)[0]
-    found = watched.descend(
+    found = sharpness_every_step.descend(
         training.setup.problem, state.theta, state.bases, known.vectors[0], fresh, clock.step, clock.learning_rate, steps,
         CHECK_TOLERANCE, means,
     )

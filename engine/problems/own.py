@@ -20,7 +20,7 @@ import numpy as np
 from jax import Array
 
 from engine import spec as specs
-from engine.base import places
+from engine.base import folders
 from engine.base.errors import UserError, first_line, one_of
 from engine.problems.losses import CRITERIA
 from engine.problems.narrowing import narrowed
@@ -179,7 +179,7 @@ def _plain(leaf: Any) -> np.ndarray:
 
 def _call(part: specs.Own, seed: int) -> Made:
     name, _, attribute = part.function.partition(":")
-    folder = str(places.absolute(part.folder, "[problem] folder")) if part.folder else ""
+    folder = str(folders.absolute(part.folder, "[problem] folder")) if part.folder else ""
     if folder and folder not in sys.path:
         sys.path.append(folder)
     try:

@@ -18,8 +18,8 @@ from jax import Array, lax
 from engine import spec as specs
 from engine.base.errors import UserError
 from engine.problems.targets import require_finite, suited
-from engine.xla.apart import take_apart
 from engine.xla.device import require_correct_sums
+from engine.xla.split import take_apart
 
 if TYPE_CHECKING:
     from engine.data import Dataset
@@ -159,10 +159,10 @@ class Learning(NamedTuple):
 def learning(part: specs.Network, seed: int) -> Learning:
     """The network of a specification at its start, and its data."""
     from engine import data
-    from engine.problems import models
+    from engine.problems import networks
 
     dataset = data.load(part.data)
-    model = models.build(part.model, dataset, part.rematerialize)
+    model = networks.build(part.model, dataset, part.rematerialize)
     theta, restore = flatten(model.init(jax.random.key(seed)), part.rematerialize)
 
     def outputs(theta: Array, inputs: Array) -> Array:

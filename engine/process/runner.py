@@ -24,16 +24,16 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from engine.base.ending import STOPPING
+from engine.base.collector import collect_from_here
 from engine.base.errors import BAD_END, HELD, UserError, first_line, is_out_of_memory
-from engine.base.garbage import collect_from_here
-from engine.jobs.hosts import Group
+from engine.base.exit import STOPPING
+from engine.jobs.groups import Group
 from engine.jobs.launch import BAD_ENDS
 from engine.phases.approach import FIRST_ROWS, grown
 from engine.phases.experiment import Experiment, Standing
-from engine.record import control
-from engine.record.control import AnyCommand, AnyEvent
-from engine.record.holding import DisplacedError
+from engine.record import messages
+from engine.record.lock import DisplacedError
+from engine.record.messages import AnyCommand, AnyEvent
 from engine.record.store import (
     CHANGED_RATE,
     HEARTBEAT_SECONDS,
@@ -51,7 +51,7 @@ from engine.spec import Network, Phase, RunSpec
 from engine.xla.device import configure, device_words, process_count, version_of
 
 if TYPE_CHECKING:
-    from engine.process.meeting import Pulse
+    from engine.process.rendezvous import Pulse
 
 RATE_SECONDS = 3.0
 """Window over which the step rate is measured."""
@@ -75,9 +75,9 @@ def work(run: Run, writer: Writer, group: Group | None = None, asked: Sequence[i
     configure(sparing=run.spec.rematerializes or group is not None)
     runner = Runner(run, writer, group)
     for number in STOPPING:
-        signal.signal(number, lambda *_: runner.ask(control.Stop()))
+        signal.signal(number, lambda *_: runner.ask(messages.Stop()))
     if asked:
-        runner.ask(control.Stop())
+        runner.ask(messages.Stop())
     status = exit_status(runner.work())
     if runner.deserted:
         os._exit(status)  # jax would wait for the others; the run directory is as it should be
@@ -116,7 +116,7 @@ class Runner:
         """The learning rate that a fork begins with, where it is not that of its checkpoint."""
         self._refused: set[str] = set()  # told once: a file that cannot be removed is found again at every step
         self._pause_at: int | None = None
-        self._pause_on: type[control.Event] | None = None  # kinds of event to pause at
+        self._pause_on: type[messages.Event] | None = None  # kinds of event to pause at
         self._at_once = 1  # steps that a call may take at the edge
         self._advancing = ""  # id of the advance command in progress
         self._told: set[AnyEvent] = set()  # of steps that a killed engine took and this one takes again
@@ -163,7 +163,7 @@ class Runner:
                     yield self._advance()
             self._checkpoint()
         except GeneratorExit:
-            self._carry_out(control.Stop())
+            self._carry_out(messages.Stop())
             self._checkpoint()
         except KeyboardInterrupt:  # a script's, in the middle of anything: what is in memory may be between two steps
             step = self.experiment.clock.step if self.experiment else 0
@@ -204,7 +204,7 @@ class Runner:
 
     def _join(self, group: Group) -> None:
         """Meet the other processes of the run. Where they do not come, or one falls silent, this process ends with the run's outcome."""
-        from engine.process.meeting import join
+        from engine.process.rendezvous import join
 
         def give_up(text: str) -> None:
             if self.outcome is None:
@@ -217,9 +217,9 @@ class Runner:
 
     def _is_lost(self, error: Exception) -> bool:
         """Whether another process is gone: then that is the outcome."""
-        from engine.process import together
+        from engine.process import lockstep
 
-        self.deserted = together.is_lost(error)
+        self.deserted = lockstep.is_lost(error)
         if self.deserted:
             self._fail_alone(self._pulse.who_is_gone() if self._pulse is not None else "another process is gone")
         return self.deserted
@@ -251,16 +251,16 @@ class Runner:
     def _build(self) -> Experiment:
         if self.group is None:
             return Experiment(self.spec, self.run.columns)
-        from engine.process.together import Leading
+        from engine.process.lockstep import Leading
 
-        return Leading(self.spec, lambda: self.ask(control.Stop()), self.run.columns)
+        return Leading(self.spec, lambda: self.ask(messages.Stop()), self.run.columns)
 
     def _go_on(self, experiment: Experiment, skipped: Sequence[tuple[Path, str]]) -> None:
         """Tell from where the run goes on, and which checkpoints were `skipped`: it begins anew where none fits. A fork does not, whose
         first rows are of another run.
         """
         step = experiment.clock.step
-        if self._untried is None and any(isinstance(event, control.Forked) for event in self.run.events()):
+        if self._untried is None and any(isinstance(event, messages.Forked) for event in self.run.events()):
             why = _skip_words(*skipped[0]) if skipped else "it has no checkpoint"
             raise UserError(f"run {self.run.name}: {why}, and a fork has no other beginning; fork anew")
         self._told = {_timeless(event) for event in self.run.events() if event.step >= step}
@@ -268,15 +268,15 @@ class Runner:
         for path, why in skipped:
             text = f"{_skip_words(path, why)}; {on}"
             _log(f"{self.run.name}: {text}")
-            self._emit([control.CheckpointSkipped(step=step, text=text)])
+            self._emit([messages.CheckpointSkipped(step=step, text=text)])
         self._emit([event for event in self._owed if _timeless(event) not in self._told])
         if self.writer.cut:
-            self._emit([control.RecordCut(step=step, text=self.writer.cut)])
+            self._emit([messages.RecordCut(step=step, text=self.writer.cut)])
             self.writer.cut = ""  # told once, from whichever checkpoint the run goes on
         text = f"continued from the checkpoint at step {step}" if self._untried else "started"
-        self._emit([control.Started(step=step, text=f"{text} on {device_words()}")])
+        self._emit([messages.Started(step=step, text=f"{text} on {device_words()}")])
         if self._changed_rate is not None:
-            self._change(experiment.set_learning_rate(control.SetLearningRate(learning_rate=self._changed_rate)))
+            self._change(experiment.set_learning_rate(messages.SetLearningRate(learning_rate=self._changed_rate)))
 
     def _restore(self, experiment: Experiment) -> list[tuple[Path, str]]:
         """Take the state of the next older checkpoint that fits; those that do not, and why. Raises UserError where one fits but the loss
@@ -314,7 +314,7 @@ class Runner:
         """What a checkpoint holds beside the state: events that go with it, and the learning rate to go on with."""
         lines = np.asarray(leaves.get(OWED, ()), np.uint8).tobytes().splitlines()
         rate = float(leaves[CHANGED_RATE]) if CHANGED_RATE in leaves else None
-        self._owed, self._changed_rate = [event for event in map(control.decode_event, lines) if event is not None], rate
+        self._owed, self._changed_rate = [event for event in map(messages.decode_event, lines) if event is not None], rate
 
     def _advance(self) -> np.ndarray:
         """Some steps; the rows they gave."""
@@ -374,7 +374,7 @@ class Runner:
 
     def _edge_before(self) -> int | None:
         """The last edge of the run, whatever η was then."""
-        return max((event.step for event in self.run.events() if isinstance(event, control.EdgeReached)), default=None)
+        return max((event.step for event in self.run.events() if isinstance(event, messages.EdgeReached)), default=None)
 
     def _record(self, rows: list[np.ndarray]) -> np.ndarray:
         block = np.reshape(rows, (-1, len(self.run.columns)))
@@ -387,16 +387,16 @@ class Runner:
 
     def _obey(self) -> None:
         self._look_around()
-        received = control.receive(self.run.path)
+        received = messages.receive(self.run.path)
         step = self._experiment().clock.step
         fresh = [refusal for refusal in received.refusals if refusal not in self._refused]
         self._refused.update(fresh)
-        self._emit([control.Refused(step=step, text=refusal) for refusal in fresh])
+        self._emit([messages.Refused(step=step, text=refusal) for refusal in fresh])
         for command, written in zip(received.commands, received.written, strict=True):
             if self._is_stale(command, written):
                 kind = type(command).__name__
                 text = f"{kind}: left for an engine of this run that is gone, so not carried out; give it again if it still holds"
-                self._emit([control.Refused(step=step, text=text, answers=command.id)])
+                self._emit([messages.Refused(step=step, text=text, answers=command.id)])
             else:
                 self._carry_out(command)
         while self._asked:
@@ -408,7 +408,7 @@ class Runner:
         """
         if command.engine:
             return command.engine != self.writer.engine
-        return isinstance(command, control.Stop) and written < self.writer.began
+        return isinstance(command, messages.Stop) and written < self.writer.began
 
     def _look_around(self) -> None:
         """Say so where the run's folder has lost its name: it is written all the same. Raises DisplacedError where another has it."""
@@ -417,39 +417,39 @@ class Runner:
         moved = self.writer.displaced
         if moved and moved != self._moved:
             text = f"{moved}; this engine goes on in the folder it began in"
-            self._emit([control.FolderMoved(step=self._experiment().clock.step, text=text)])
+            self._emit([messages.FolderMoved(step=self._experiment().clock.step, text=text)])
         self._moved = moved
 
     def _carry_out(self, command: AnyCommand) -> None:
         experiment = self._experiment()
         step, answers = experiment.clock.step, command.id
-        if isinstance(command, control.Pause):
+        if isinstance(command, messages.Pause):
             self._pause(answers)
-        elif isinstance(command, control.Resume):
+        elif isinstance(command, messages.Resume):
             self._go(None, "")
-            self._emit([control.Resumed(step=step, text=f"resumed at step {step}", answers=answers)])
-        elif isinstance(command, control.Advance):
+            self._emit([messages.Resumed(step=step, text=f"resumed at step {step}", answers=answers)])
+        elif isinstance(command, messages.Advance):
             self._go(step + command.steps, answers)
             text = f"advancing {command.steps} steps from step {step}"
-            self._emit([control.Resumed(step=step, text=text, answers=answers)])
-        elif isinstance(command, control.AdvanceTo):
-            self._go(None, answers, control.StageChanged if command.what == "stage" else control.Event)
+            self._emit([messages.Resumed(step=step, text=text, answers=answers)])
+        elif isinstance(command, messages.AdvanceTo):
+            self._go(None, answers, messages.StageChanged if command.what == "stage" else messages.Event)
             text = f"going on from step {step} to the next {command.what}"
-            self._emit([control.Resumed(step=step, text=text, answers=answers)])
-        elif isinstance(command, control.Checkpoint):
+            self._emit([messages.Resumed(step=step, text=text, answers=answers)])
+        elif isinstance(command, messages.Checkpoint):
             path = self._checkpoint()
-            self._emit([control.Checkpointed(step=step, text=f"checkpoint at step {step}: {path.name}", answers=answers)])
-        elif isinstance(command, control.Stop):
+            self._emit([messages.Checkpointed(step=step, text=f"checkpoint at step {step}: {path.name}", answers=answers)])
+        elif isinstance(command, messages.Stop):
             self._stop_id = answers
             self.outcome = Outcome(kind="stopped", step=step, text=f"stopped at step {step}; `eos resume {self.run.name}` goes on")
-        elif isinstance(command, control.SetLearningRate):
+        elif isinstance(command, messages.SetLearningRate):
             self._change(experiment.set_learning_rate(command))
         else:
             self._change(experiment.anchor(command))
 
     def _change(self, events: list[AnyEvent]) -> None:
         """Save what has changed, then tell it."""
-        if not all(isinstance(event, control.Refused) for event in events):
+        if not all(isinstance(event, messages.Refused) for event in events):
             self._checkpoint(events)
         self._emit(events)
 
@@ -459,9 +459,9 @@ class Runner:
         self._worked += time.monotonic() - self._since
         self._since = time.monotonic()
         self._write_state()
-        self._emit([control.Paused(step=step, text=f"paused at step {step}", answers=answers)])
+        self._emit([messages.Paused(step=step, text=f"paused at step {step}", answers=answers)])
 
-    def _go(self, pause_at: int | None, answers: str, pause_on: type[control.Event] | None = None) -> None:
+    def _go(self, pause_at: int | None, answers: str, pause_on: type[messages.Event] | None = None) -> None:
         self._pause_at, self._pause_on, self._advancing = pause_at, pause_on, answers
         if self.status == "paused":
             self._since = self._last_row = time.monotonic()
@@ -472,7 +472,7 @@ class Runner:
     def _checkpoint(self, owed: Sequence[AnyEvent] = ()) -> Path:
         """Save the state, with the events that are told once it is saved."""
         experiment, began = self._experiment(), time.monotonic()
-        lines = np.frombuffer(b"\n".join(map(control.encode, owed)), np.uint8)
+        lines = np.frombuffer(b"\n".join(map(messages.encode, owed)), np.uint8)
         leaves = experiment.snapshot() | experiment.identified() | {OWED: lines}
         path = self.writer.checkpoint(experiment.clock.step, leaves, self.spec.recording.keep_checkpoints)
         self._last_checkpoint = time.monotonic()
@@ -512,7 +512,7 @@ class Runner:
             self.writer.make_room()
             try:
                 self._write_state()
-                self._emit([control.Finished(step=outcome.step, text=outcome.text, outcome=outcome.kind, answers=self._stop_id)])
+                self._emit([messages.Finished(step=outcome.step, text=outcome.text, outcome=outcome.kind, answers=self._stop_id)])
             except OSError as error:  # a full disk: the log is the last place to say it
                 _log(f"{self.folder}: the outcome could not be written ({error.strerror}): {outcome.text}")
 

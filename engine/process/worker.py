@@ -3,9 +3,9 @@
 import gc
 import signal
 
-from engine.base.ending import STOPPING
-from engine.jobs.hosts import Group
-from engine.record import holding, trust
+from engine.base.exit import STOPPING
+from engine.jobs.groups import Group
+from engine.record import lock, trust
 from engine.record.store import Run, Writer
 
 
@@ -17,7 +17,7 @@ def work(directory: str, group: Group | None = None, code: str = "") -> int:
     run = Run(directory)
     trust.need(run.path, run.spec, code)  # what is read here, whatever the caller has read
     # The lock first: where importing jax takes long, a run without one would look crashed.
-    with Writer(run, holding.process_age()) as writer:
+    with Writer(run, lock.process_age()) as writer:
         asked: list[int] = []  # before there is anything that could stop: importing jax takes seconds
         for number in STOPPING:
             signal.signal(number, lambda number, _: asked.append(number))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.base.paper import PLACES
+from engine.base.citations import PLACES
 from engine.spec import Network, Phase, RunSpec
 
 

@@ -14,9 +14,9 @@ from typing import IO, Any, Literal, get_args
 import msgspec
 import numpy as np
 
-from engine.base.drafts import STDOUT, output
+from engine.base.atomic import STDOUT, output
 from engine.base.errors import UserError, one_of
-from engine.base.printed import to_json
+from engine.base.text import to_json
 from engine.record.columns import Column
 from engine.record.store import Run
 from engine.spec import to_toml

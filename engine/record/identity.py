@@ -5,7 +5,7 @@ import os
 import re
 from pathlib import Path
 
-from engine.base.drafts import replaced
+from engine.base.atomic import replaced
 from engine.base.files import read_plain
 
 FILE = "identity.json"

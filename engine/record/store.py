@@ -28,18 +28,18 @@ from typing import IO, Any, Literal
 import msgspec
 import numpy as np
 
-from engine.base.drafts import replace_with, replaced
+from engine.base.atomic import replace_with, replaced
 from engine.base.errors import UserError
 from engine.base.files import append_plain, listed, open_plain, read_plain, read_text, size_of
-from engine.base.places import data, environment
-from engine.base.printed import harmless, print_line
-from engine.record import holding
+from engine.base.folders import data, environment
+from engine.base.text import harmless, print_line
+from engine.record import lock
 from engine.record.columns import Column, arranged, columns_for, layout, places
-from engine.record.control import AnyEvent, Event, Identifier, Refused, decode_event, encode, shown_harmless
-from engine.record.holding import SILENT_AFTER_SECONDS, DisplacedError, Folder, HeldError, Holder
 from engine.record.identity import give_identity, identity
+from engine.record.lock import SILENT_AFTER_SECONDS, DisplacedError, Folder, HeldError, Holder
+from engine.record.messages import AnyEvent, Event, Identifier, Refused, decode_event, encode, shown_harmless
+from engine.record.safe_read import read_arrays, read_columns, refuse_links
 from engine.record.trust import RUN_FILES, grant
-from engine.record.untrusted import read_arrays, read_columns, refuse_links
 from engine.spec import MAX_SPEC_BYTES, RunSpec, load_spec_text, to_toml
 
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}\Z")
@@ -170,11 +170,11 @@ class Run:
         state = state or self.state()
         if state.status == "finished":
             return "finished"
-        held, holder = holding.is_held(self.path), holding.holder_of(self.path)
+        held, holder = lock.is_held(self.path), lock.holder_of(self.path)
         if held and (holder is None or not holder.system or holder.shares_system):
             return state.status
         if held is False and self._is_of_here(state, holder):
-            age = holding.age(self.path / "spec.toml") if state.pid == 0 else None
+            age = lock.age(self.path / "spec.toml") if state.pid == 0 else None
             return state.status if age is not None and abs(age) < STARTING_SECONDS else "crashed"
         if (age := self.unchanged_for()) is None:
             return state.status if held else "unknown"
@@ -184,22 +184,22 @@ class Run:
         """Whether its engine was on this system, where a lock says all there is."""
         if holder is None or not holder.system:
             return state.host in ("", socket.gethostname())
-        return holder.shares_system or holding.is_gone(self.path, holder) is True
+        return holder.shares_system or lock.is_gone(self.path, holder) is True
 
     def unchanged_for(self) -> float | None:
         """Seconds since its engine last wrote its state, or since it was made, by the clock of its file system; None where that cannot be
         told, as on a file system that is read-only.
         """
         path = self.path / "state.json"
-        return holding.age(path if os.path.lexists(path) else self.path / "spec.toml")
+        return lock.age(path if os.path.lexists(path) else self.path / "spec.toml")
 
     def is_locked(self) -> bool:
         """Whether an engine holds the run, as far as can be told from this host."""
-        return holding.is_held(self.path) is True
+        return lock.is_held(self.path) is True
 
     def engine(self, state: State | None = None) -> str:
         """The id of the engine that holds it, or held it last; empty where there was none, or one of an earlier version."""
-        holder = holding.holder_of(self.path)
+        holder = lock.holder_of(self.path)
         return holder.engine if holder is not None else (state or self.state()).engine
 
     def held(self) -> "HeldRun":
@@ -477,12 +477,12 @@ HIDDEN = re.compile(rf"\.eos-({MAKING}|{REMOVING})-([0-9a-f]{{8}})-([0-9]{{1,10}
 """Names of folders that are being made or removed: by a process of which system, and of which run."""
 ABANDONED_SECONDS = 3600.0
 """Unchanged, after which a folder that a process of another host was making is nobody's."""
-PARTS = (*RUN_FILES, "spec.toml", "curves", "engine.log", holding.LOCK, holding.HELD)
+PARTS = (*RUN_FILES, "spec.toml", "curves", "engine.log", lock.LOCK, lock.HELD)
 """What there may be in a run directory, but for hidden files."""
 
 
 def _hidden(purpose: str, name: str = "") -> str:
-    return f".eos-{purpose}-{holding.system_mark()}-{os.getpid()}-{os.urandom(8).hex()}{name and f'-{name}'}"
+    return f".eos-{purpose}-{lock.system_mark()}-{os.getpid()}-{os.urandom(8).hex()}{name and f'-{name}'}"
 
 
 def _leftovers(where: Path) -> Iterator[tuple[Path, str, str]]:
@@ -491,10 +491,8 @@ def _leftovers(where: Path) -> Iterator[tuple[Path, str, str]]:
         for entry in os.scandir(where):
             if (given := HIDDEN.match(entry.name)) and entry.is_dir(follow_symlinks=False):
                 purpose, system, pid, name = given[1], given[2], int(given[3]), given[4] or ""
-                if system == holding.system_mark():
-                    left = not holding.is_running(pid)
-                else:
-                    left = (holding.age(Path(entry.path)) or 0.0) > ABANDONED_SECONDS
+                here = system == lock.system_mark()
+                left = not lock.is_running(pid) if here else (lock.age(Path(entry.path)) or 0.0) > ABANDONED_SECONDS
                 if left or purpose == REMOVING:  # two may well remove one thing
                     yield Path(entry.path), purpose, name
 
@@ -507,13 +505,13 @@ def clear(where: Path) -> list[str]:
             shutil.rmtree(path, ignore_errors=True)
             continue
         with suppress(UserError, OSError):  # an engine has it: it ends by itself, and the next look finishes this
-            lock = holding.take(path, name) if (path / "spec.toml").exists() else None
+            held = lock.take(path, name) if (path / "spec.toml").exists() else None
             try:
                 shutil.rmtree(path)
                 finished.append(name)
             finally:
-                if lock is not None:
-                    lock.close()
+                if held is not None:
+                    held.close()
     return finished
 
 
@@ -573,7 +571,7 @@ TAKEN = "another engine was given the run, with --force or by a sweep"
 
 def doubt(run: Run, liveness: Liveness) -> str:
     """Why nobody here can say whether an engine is at work on a run that is silent, or whose state is unknown."""
-    holder, state = holding.holder_of(run.path), run.state()
+    holder, state = lock.holder_of(run.path), run.state()
     host = harmless(holder.host if holder is not None else "") or state.host or "another host"
     if liveness == "unknown":
         why = "for no file can be written beside it to read the folder's clock"
@@ -609,8 +607,8 @@ def _delete(path: Path, name: str, force: bool = False) -> None:
         raise UserError(f"{path}: cannot be deleted ({error.strerror})") from None
     try:
         if force:
-            holding.break_lock(away)
-        lock = holding.take(away, name)
+            lock.break_lock(away)
+        held = lock.take(away, name)
     except (HeldError, OSError) as error:
         with suppress(OSError):
             away.rename(path)
@@ -622,7 +620,7 @@ def _delete(path: Path, name: str, force: bool = False) -> None:
     except OSError as error:
         raise UserError(f"{path}: cannot be deleted to its end ({error.strerror}); the next `eos rm` goes on with {away.name}") from None
     finally:
-        lock.close()
+        held.close()
 
 
 def discard(name: str, force: bool = False, where: Path | None = None) -> str:
@@ -635,7 +633,7 @@ def discard(name: str, force: bool = False, where: Path | None = None) -> str:
     with suppress(OSError, ValueError):  # a name that is none
         finished = clear(path.resolve().parent)
     if half_made(path):
-        if holding.is_held(path):
+        if lock.is_held(path):
             raise UserError(f"{path}: an engine is at work on it, though files of it are gone; end that process first")
         _delete(path.resolve(), path.name, force)
         return path.name
@@ -657,7 +655,7 @@ class Writer:
             (self.run.path / "inbox").mkdir(mode=0o700, exist_ok=True)
         self.width = len(run.columns)
         with _by_name(self.run):
-            self._lock = holding.take(self.run.path, run.name)
+            self._lock = lock.take(self.run.path, run.name)
         self.engine = self._lock.holder.engine
         """The id of this engine: commands carry it."""
         self.began = self._lock.taken - age

@@ -23,10 +23,10 @@ import platformdirs
 from msgspec import Meta
 
 from engine.base.errors import UserError
-from engine.base.printed import harmless, print_line
+from engine.base.text import harmless, print_line
 from engine.record.identity import give_identity, identity, read_facts, write_facts
-from engine.record.untrusted import refuse_links
-from engine.spec.parts import CODE, Part, RunSpec
+from engine.record.safe_read import refuse_links
+from engine.spec.sections import CODE, Part, RunSpec
 
 FILE = "trust.json"
 """In a run: the signature."""

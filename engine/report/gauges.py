@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
-from engine.base.paper import PLACES
+from engine.base.citations import PLACES
 from engine.report.narrative import CLOSE_SECOND, LARGE_EPSILON
 
 Verdict = Literal["green", "amber", "red", "none"]

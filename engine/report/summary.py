@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine.record.control import edge_in_force
+from engine.record.messages import edge_in_force
 from engine.record.store import Run, State
 from engine.spec import PREDICTIONS
 

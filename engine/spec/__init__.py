@@ -13,7 +13,7 @@ from engine.spec.loading import (
     to_toml,
     with_overrides,
 )
-from engine.spec.parts import (
+from engine.spec.sections import (
     FOLLOWED_FROM,
     PREDICTIONS,
     TEXTS,

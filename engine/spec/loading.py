@@ -20,8 +20,8 @@ import tomli_w
 from engine.base import toml
 from engine.base.errors import UserError, one_of
 from engine.base.files import read_plain
-from engine.base.printed import is_harmless
-from engine.spec.parts import TEXTS, Cnn, Mlp, Network, Part, Phase, ResNet, RunSpec, Transformer
+from engine.base.text import is_harmless
+from engine.spec.sections import TEXTS, Cnn, Mlp, Network, Part, Phase, ResNet, RunSpec, Transformer
 
 DEFAULT_PRESET = "fashion"
 """What `demo` runs."""

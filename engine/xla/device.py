@@ -5,9 +5,9 @@ import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
-from engine.base import flags, places
+from engine.base import folders, xla_flags
 from engine.base.errors import UserError
-from engine.xla import compiled
+from engine.xla import compile_cache
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's mallopt."""
@@ -38,12 +38,12 @@ def require_correct_sums(instead: str = "") -> None:
 
     Every function that computes for a script calls it.
     """
-    if flags.is_early(flags.SAFE_FUSIONS) or flags.jaxlib_release() >= flags.KNOWS_THE_FLAG or sums_are_right():
+    if xla_flags.is_early(xla_flags.SAFE_FUSIONS) or xla_flags.jaxlib_release() >= xla_flags.KNOWS_THE_FLAG or sums_are_right():
         return
     jaxlib = f"jaxlib {version_of('jaxlib')}"
-    if flags.names_file():
-        raise UserError(f"XLA_FLAGS: a file of flags, and {jaxlib} adds up wrong on a CPU without {flags.SAFE_FUSIONS}; write it there")
-    if (asked := flags.given(flags.SAFE_FUSIONS)) not in ("", flags.SAFE_FUSIONS):
+    if xla_flags.names_file():
+        raise UserError(f"XLA_FLAGS: a file of flags, and {jaxlib} adds up wrong on a CPU without {xla_flags.SAFE_FUSIONS}; write it there")
+    if (asked := xla_flags.given(xla_flags.SAFE_FUSIONS)) not in ("", xla_flags.SAFE_FUSIONS):
         raise UserError(f"XLA_FLAGS: has {asked}, with which {jaxlib} adds up wrong on a CPU; leave that out")
     raise UserError(
         f"jax has begun in this process before eos, and {jaxlib} would add up wrong on this CPU: write `import engine` before jax's first "
@@ -68,12 +68,12 @@ def configure(sparing: bool = False) -> None:
     """
     if sys.platform == "linux":
         keep_memory()
-    flags.correct_sums()
+    xla_flags.correct_sums()
     if sparing:
-        flags.spare_memory()
-        if flags.has_begun() and flags.jaxlib_release() < flags.KNOWS_THE_FLAG and not flags.given(flags.MEMORY_FIRST):
+        xla_flags.spare_memory()
+        if xla_flags.has_begun() and xla_flags.jaxlib_release() < xla_flags.KNOWS_THE_FLAG and not xla_flags.given(xla_flags.MEMORY_FIRST):
             print("jax has begun before eos: memory is not put first, so this may need more of it", file=sys.stderr)
-    if flags.has_begun():
+    if xla_flags.has_begun():
         require_correct_sums()
 
     import jax  # after XLA_FLAGS: they are read once
@@ -81,7 +81,7 @@ def configure(sparing: bool = False) -> None:
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_default_matmul_precision", "highest")  # TF32 spoils the third digit of the sharpness
     try:
-        cache = places.cache() / "compiled"
+        cache = folders.cache() / "compiled"
     except UserError as error:
         print(f"{error}; until then every start compiles anew", file=sys.stderr)
         return
@@ -90,7 +90,7 @@ def configure(sparing: bool = False) -> None:
     except OSError as error:
         print(f"{cache}: compiled code cannot be kept there ({error.strerror}); every start compiles anew", file=sys.stderr)
         return
-    compiled.keep_whole()
+    compile_cache.keep_whole()
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from engine.record.columns import PREDICTION_WORDS, Column
 from engine.spec import PREDICTIONS
-from eos_tui.draw.plots import Curve, PlotSpec
+from eos_tui.draw.line_plot import Curve, PlotSpec
 from eos_tui.draw.theme import ROLES
 
 CHOICES: tuple[tuple[str, ...], ...] = (

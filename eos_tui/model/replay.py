@@ -5,7 +5,7 @@ from time import monotonic
 
 import msgspec
 
-from engine.record.control import AnyEvent, EdgeReached, LearningRateChanged, TrackingEnded
+from engine.record.messages import AnyEvent, EdgeReached, LearningRateChanged, TrackingEnded
 from engine.record.store import State
 
 SLOWEST, FASTEST = 0.125, 2.0**20

@@ -13,14 +13,14 @@ import msgspec
 import numpy as np
 
 from engine.base.errors import UserError
-from engine.base.printed import harmless
+from engine.base.text import harmless
 from engine.jobs import launch
 from engine.record.columns import COUPLED, THEOREM, UNROLLED, Column, meets_threshold, predicted
-from engine.record.control import AnyCommand, AnyEvent, LearningRateChanged, send
+from engine.record.messages import AnyCommand, AnyEvent, LearningRateChanged, send
 from engine.record.store import EventTail, HeldRun, Liveness, RowTail, Run, State
 from engine.spec import PREDICTIONS
+from eos_tui.model.history import History, with_values
 from eos_tui.model.replay import Replay, as_it_stood
-from eos_tui.model.series import History, with_values
 
 OVER = ("finished", "crashed", "removed")
 """Conditions in which no row comes any more."""

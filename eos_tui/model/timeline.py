@@ -7,7 +7,7 @@ step, each frame would redraw every cell.
 import math
 from collections.abc import Iterable
 
-from engine.record.control import AnyEvent, EdgeReached
+from engine.record.messages import AnyEvent, EdgeReached
 
 ROOM = 1.25
 """Factor by which the axis outgrows the run when the run has reached its end."""

@@ -15,7 +15,7 @@ from textual.widgets import Static
 from engine.report.gauges import GAUGES, RULES, Gauge, Verdict, reading, verdict
 from eos_tui.draw.axes import number
 from eos_tui.keys import closing
-from eos_tui.model.series import History
+from eos_tui.model.history import History
 from eos_tui.model.source import Source
 from eos_tui.screens.formula import Formula
 from eos_tui.screens.live import LivePage

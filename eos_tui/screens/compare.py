@@ -11,10 +11,10 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from engine.base.errors import UserError
-from engine.base.printed import harmless
+from engine.base.text import harmless
 from engine.jobs.fork import differences
 from engine.record import store
-from engine.record.control import edge_in_force
+from engine.record.messages import edge_in_force
 from engine.record.store import Run
 from eos_tui.draw.theme import role_color
 from eos_tui.model.source import Condition

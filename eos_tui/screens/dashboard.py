@@ -11,12 +11,12 @@ from textual.binding import BindingType
 from textual.containers import Grid
 from textual.widgets import Static
 
-from engine.base.printed import as_cell
+from engine.base.text import as_cell
 from engine.jobs.launch import LIVE
 from engine.record.store import Run
 from engine.spec import Phase
 from eos_tui.draw import axes, panels
-from eos_tui.draw.plots import Window
+from eos_tui.draw.line_plot import Window
 from eos_tui.keys import Place, bindings
 from eos_tui.model.source import News, Source
 from eos_tui.model.timeline import first_edge

@@ -13,7 +13,7 @@ from engine.base.errors import UserError
 from engine.jobs import launch
 from engine.jobs.fork import LEARNING_RATE, checkpoint_at, fork
 from engine.record import trust
-from engine.record.control import (
+from engine.record.messages import (
     Advance,
     AdvanceTo,
     Anchor,

@@ -14,14 +14,14 @@ from textual.widgets import Static
 
 from engine.base.errors import UserError
 from engine.jobs import launch
-from engine.record.control import Advance, AnyCommand, EdgeReached, Pause, Resume, Stop, send
+from engine.record.messages import Advance, AnyCommand, EdgeReached, Pause, Resume, Stop, send
 from engine.record.store import Run
 from eos_tui.draw import panels
-from eos_tui.draw.plots import PlotSpec, Window
+from eos_tui.draw.line_plot import PlotSpec, Window
 from eos_tui.draw.theme import role_color
 from eos_tui.keys import Place, bindings
 from eos_tui.lessons import STEPS, Step, Table, happened
-from eos_tui.model.series import History
+from eos_tui.model.history import History
 from eos_tui.model.source import News, Source
 from eos_tui.model.timeline import Timeline
 from eos_tui.screens.driving import Driving

@@ -11,9 +11,9 @@ from textual.content import Content
 
 from engine.record.columns import Column
 from engine.spec import FOLLOWED_FROM
-from eos_tui.draw.curves import Curve, PlotSpec, Window
+from eos_tui.draw.plot_spec import Curve, PlotSpec, Window
 from eos_tui.keys import closing
-from eos_tui.model.series import History
+from eos_tui.model.history import History
 from eos_tui.model.source import Source
 from eos_tui.screens.formula import Formula, apart
 from eos_tui.screens.live import LivePage

@@ -13,10 +13,10 @@ from textual.widgets import Static
 
 from engine.spec import PREDICTIONS, Phase
 from eos_tui.draw.axes import number
-from eos_tui.draw.curves import Curve, PlotSpec, Window
-from eos_tui.draw.surround import ASCII_VEIL, VEIL
+from eos_tui.draw.decorations import ASCII_VEIL, VEIL
+from eos_tui.draw.plot_spec import Curve, PlotSpec, Window
 from eos_tui.keys import closing
-from eos_tui.model.series import History
+from eos_tui.model.history import History
 from eos_tui.model.source import Source
 from eos_tui.screens.formula import Formula
 from eos_tui.screens.live import LivePage

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from engine.base.errors import UserError
 from engine.record import store
 from eos_tui.draw import panels
-from eos_tui.draw.curves import OTHERS, STEPS, Axis, Overlay
 from eos_tui.draw.panels import Look
+from eos_tui.draw.plot_spec import OTHERS, STEPS, Axis, Overlay
 from eos_tui.model.replay import Replay
 from eos_tui.model.source import Source
 from eos_tui.model.timeline import Timeline, first_edge
+from eos_tui.screens.choose_curves import Series
 from eos_tui.screens.compare import Compare
 from eos_tui.screens.driving import Driving
-from eos_tui.screens.series import Series
 from eos_tui.widgets.plot import LinePlot, Pointed
 from eos_tui.widgets.portrait import PhasePortrait, Placed
 

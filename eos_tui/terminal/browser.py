@@ -27,7 +27,7 @@ from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from engine.base.errors import UserError
-from engine.base.printed import print_line
+from engine.base.text import print_line
 from engine.jobs.launch import environment, python
 
 PORT = 8000

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from engine.base.drafts import replace_with
+from engine.base.atomic import replace_with
 from engine.record import store
 
 TMUX_SECONDS = 2.0

@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from engine.base.aside import Aside, waited
-from engine.base.ending import STOPPING
+from engine.base.exit import STOPPING
 
 if TYPE_CHECKING:
     from eos_tui.app import EosApp

@@ -9,7 +9,7 @@ from textual.app import ComposeResult
 from textual.content import Content
 from textual.widget import Widget
 
-from engine.base.printed import harmless
+from engine.base.text import harmless
 from engine.report.narrative import sentence
 from engine.theory import STAGES
 from eos_tui.draw.theme import role_color

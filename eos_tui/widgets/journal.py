@@ -8,7 +8,7 @@ from textual.app import ComposeResult
 from textual.content import Content
 from textual.widget import Widget
 
-from engine.record.control import AnyEvent
+from engine.record.messages import AnyEvent
 from eos_tui.draw.theme import role_color
 from eos_tui.widgets.line import Line
 

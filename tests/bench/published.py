@@ -17,7 +17,7 @@ from jax.experimental.sparse.linalg import lobpcg_standard
 
 from engine.phases.states import EdgeState
 from engine.problems.problem import Problem
-from engine.xla.formats import jit_by_format
+from engine.xla.jit import jit_by_format
 
 PROJECTIONS = 3
 TOLERANCE = 1e-9

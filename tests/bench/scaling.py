@@ -166,8 +166,8 @@ def work(processes: int, place: int, devices: int, port: int) -> None:
 
     configure(sparing=True)  # as the processes of a run are
     if processes > 1:
-        from engine.jobs.hosts import Group
-        from engine.process.meeting import join
+        from engine.jobs.groups import Group
+        from engine.process.rendezvous import join
 
         join(Group(f"127.0.0.1:{port}", processes, place), sys.exit)
 

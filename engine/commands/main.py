@@ -18,16 +18,16 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
 
 import engine
-from engine.base.ending import ended
 from engine.base.errors import BAD_END, INTERRUPTED, UserError, is_out_of_memory, one_of
-from engine.base.printed import harmless, print_json, print_line, print_pairs, print_table
-from engine.commands import control_cli, data_cli, records_cli, sweep_cli
+from engine.base.exit import ended
+from engine.base.text import harmless, print_json, print_line, print_pairs, print_table
+from engine.commands import control, data, records, sweep
 from engine.commands.options import AS_TOLD, DataDir, FigureName, Meeting, Overrides, PresetName, RunName, Switch, Trust
 from engine.data.catalog import ready
 from engine.jobs import fork as forks
 from engine.jobs import launch
 from engine.jobs.follow import follow, gone_words, refusal
-from engine.jobs.hosts import Group
+from engine.jobs.groups import Group
 from engine.jobs.launch import BAD_ENDS
 from engine.process import worker
 from engine.record import store, trust
@@ -45,10 +45,10 @@ app = App(
                   "5 the coordinator's port is taken · 6 the place of this process is · 130 interrupted, engine stopped cleanly · "
                   "141 nobody reads stdout · 143 terminated, engine stopped cleanly.",
 )
-app.command(data_cli.app)
-control_cli.add_to(app)
-records_cli.add_to(app)
-sweep_cli.add_to(app)
+app.command(data.app)
+control.add_to(app)
+records.add_to(app)
+sweep.add_to(app)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -101,7 +101,7 @@ def run_headless(preset: str, overrides: Sequence[str] = (), name: str | None = 
 def _help(group: Group, asked: RunSpec | None = None) -> int:
     """Be a process that follows in a group, asked for this run or for whichever process 0 leads; the exit status."""
     engine.configure(sparing=True)
-    return importlib.import_module("engine.process.together").follow(group, asked)
+    return importlib.import_module("engine.process.lockstep").follow(group, asked)
 
 
 @app.command

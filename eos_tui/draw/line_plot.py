@@ -18,13 +18,13 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
 
-from eos_tui.draw import axes, surround, traces
+from eos_tui.draw import axes, decorations, traces
 from eos_tui.draw.axes import EXACT, Limits
-from eos_tui.draw.curves import Curve, Overlay, Pen, PlotSpec, Span, Window, pens, symbols
+from eos_tui.draw.decorations import GUTTER, Box, Entry
+from eos_tui.draw.plot_spec import Curve, Overlay, Pen, PlotSpec, Span, Window, pens, symbols
 from eos_tui.draw.raster import Canvas, connect, outline, spans
-from eos_tui.draw.surround import GUTTER, Box, Entry
 from eos_tui.draw.theme import DEFAULT, role_style
-from eos_tui.model.series import Envelope, History
+from eos_tui.model.history import Envelope, History
 
 __all__ = ["Curve", "Painted", "PlotSpec", "Window", "draw", "heading", "message", "paint", "render_text", "values_line"]
 
@@ -87,20 +87,20 @@ def paint(
     threshold = traces.threshold(history, span, bins, spec.log) if spec.threshold else None
     extent = _extent(spec, layers, len(others), _ranges(lo, hi), threshold)
     if extent is None:
-        return Painted(message(surround.why_empty(spec, history), canvas.width, canvas.height, theme), None, box, span)
+        return Painted(message(decorations.why_empty(spec, history), canvas.width, canvas.height, theme), None, box, span)
     # Of a curve's strands and its mean, which have the same ends, the one that says most of where it is.
     longest = [max((k for k, layer in enumerate(layers) if layer.curve is curve), key=held.__getitem__) for curve in spec.curves]
-    entries = surround.legend_entries(spec, history, [held[k] > 0 for k in longest], canvas.width - GUTTER, ascii)
+    entries = decorations.legend_entries(spec, history, [held[k] > 0 for k in longest], canvas.width - GUTTER, ascii)
     entries += [
         Entry(other.pen.mark * 2 if ascii else other.pen.sample, other.label, other.role)
         for other, count in zip(overlays, held, strict=False) if count
     ]
     if height >= 14:
-        box = Box.within(canvas, min(surround.legend_rows(entries, canvas.width - GUTTER), 3), right)
+        box = Box.within(canvas, min(decorations.legend_rows(entries, canvas.width - GUTTER), 3), right)
     limits = axes.settle(limits, *extent, log=spec.log)
     canvas = _ground(canvas.width, canvas.height, ascii, box, span._replace(cursor=None), limits, spec.log, spec.zero, spec.marks,
                      tuple(entries), theme).copy()
-    surround.stages(canvas, box, span, history, theme)
+    decorations.stages(canvas, box, span, history, theme)
     if any(held):
         scale = 4 * box.height / limits.span
         dots = spans(*connect((lo - limits.lo) * scale, (hi - limits.lo) * scale), 4 * box.height)
@@ -109,16 +109,16 @@ def paint(
         dots &= np.array([_strokes(layer.pen, bins) for layer in layers])[:, None]
         canvas.layers(dots, box.top, box.left, [layer.style for layer in layers], [layer.pen.mark for layer in layers])
     if threshold is not None:
-        surround.threshold_line(canvas, box, threshold, limits, role_style(theme, "threshold"), spec.log)
+        decorations.threshold_line(canvas, box, threshold, limits, role_style(theme, "threshold"), spec.log)
     if spec.veil:
-        surround.veil(canvas, box, span, history, spec.veil, role_style(theme, "muted", 2))
+        decorations.veil(canvas, box, span, history, spec.veil, role_style(theme, "muted", 2))
     if span.cursor is not None:
-        surround.cursor(canvas, box, span, role_style(theme, "muted"))
+        decorations.cursor(canvas, box, span, role_style(theme, "muted"))
     if not any(held[len(others) :]):
-        surround.centred(canvas, box, surround.why_empty(spec, history), role_style(theme, "muted"))
+        decorations.centred(canvas, box, decorations.why_empty(spec, history), role_style(theme, "muted"))
     if not box.top:
-        surround.legend(canvas, box, entries, theme)  # over the curves, where there is no row above them
-    surround.badges(canvas, box, spec, history, window, [layers[k].trace for k in longest], limits, theme,
+        decorations.legend(canvas, box, entries, theme)  # over the curves, where there is no row above them
+    decorations.badges(canvas, box, spec, history, window, [layers[k].trace for k in longest], limits, theme,
                     None if threshold is None else box.row(float(threshold.lo[-1]), limits))
     return Painted(canvas.strips(), limits, box, span)
 
@@ -130,9 +130,9 @@ def _ground(
 ) -> Canvas:
     """What stands on a plot's canvas while its axes stay: it is painted once, and copied for every frame."""
     canvas, muted = _upright(width, height, ascii, box, limits, log, zero, entries, theme).copy(), role_style(theme, "muted")
-    surround.foot(canvas, box, span, muted)
+    decorations.foot(canvas, box, span, muted)
     for at, name in marks:
-        surround.mark(canvas, box, span, at, name, muted)
+        decorations.mark(canvas, box, span, at, name, muted)
     return canvas
 
 
@@ -142,11 +142,11 @@ def _upright(
 ) -> Canvas:
     """What of it stays while the window moves."""
     canvas, muted = Canvas(width, height, ascii), role_style(theme, "muted")
-    surround.upright(canvas, box, limits, (axes.log_ticks if log else axes.ticks)(limits, min(max(box.height // 2, 3), 8)), muted)
+    decorations.upright(canvas, box, limits, (axes.log_ticks if log else axes.ticks)(limits, min(max(box.height // 2, 3), 8)), muted)
     if zero and not log and limits.lo < 0 < limits.hi:
         canvas.text(box.row(0, limits), box.left, ("-" if ascii else "┈") * box.width, role_style(theme, "muted", 1), under=True)
     if box.top:
-        surround.legend(canvas, box, entries, theme)
+        decorations.legend(canvas, box, entries, theme)
     return canvas
 
 

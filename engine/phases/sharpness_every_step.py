@@ -11,12 +11,12 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from engine.curvature.curvature import solve
-from engine.curvature.glance import Glance, glance
+from engine.curvature.tangent_pass import Glance, glance
 from engine.dynamics.trajectories import DESCENT_CHUNK
 from engine.phases.coupled import extrapolated
 from engine.problems.problem import Problem
-from engine.xla.formats import jit_by_format
-from engine.xla.sums import norms
+from engine.xla.jit import jit_by_format
+from engine.xla.reductions import norms
 
 EVERY = 5
 """Steps between looks around: at the guard,"""

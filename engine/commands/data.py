@@ -6,9 +6,9 @@ from typing import Any
 
 from cyclopts import App
 
-from engine.base.ending import report_error
 from engine.base.errors import BAD_INPUT, UserError, one_of
-from engine.base.printed import print_json, print_table
+from engine.base.exit import report_error
+from engine.base.text import print_json, print_table
 from engine.commands.options import DataDir, DataName, Switch
 from engine.data import EMBEDDED, catalog
 from engine.data.catalog import ENTRIES, Entry

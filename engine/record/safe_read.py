@@ -12,7 +12,7 @@ import numpy as np
 
 from engine.base.errors import UserError
 from engine.base.files import append_plain, listed, open_plain, read_plain, read_text, size_of
-from engine.base.printed import is_harmless
+from engine.base.text import is_harmless
 from engine.record.columns import Column
 
 __all__ = [

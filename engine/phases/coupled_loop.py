@@ -25,8 +25,8 @@ from engine.curvature.curvature import (
     solve_at,
     taylor_center,
 )
-from engine.curvature.glance import Glance, glance
 from engine.curvature.guards import Guards
+from engine.curvature.tangent_pass import Glance, glance
 from engine.dynamics.trajectories import AlongU, Places, places
 from engine.phases.coupled import (
     DIVERGED,
@@ -53,7 +53,7 @@ from engine.phases.coupled import (
 )
 from engine.problems.problem import Problem
 from engine.spec import FOLLOWED_FROM
-from engine.xla.sums import norms
+from engine.xla.reductions import norms
 
 CHUNK = 512
 """Most steps in one compiled call."""

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 
 from engine.base.errors import BAD_INPUT, BROKEN_PIPE, INTERRUPTED, UserError
-from engine.base.printed import print_line
+from engine.base.text import print_line
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 """What asks a run to stop, with a checkpoint: Ctrl-C, and what schedulers send some time before they kill."""

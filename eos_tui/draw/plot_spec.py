@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from rich.cells import cell_len
 
-from eos_tui.model.series import History
+from eos_tui.model.history import History
 
 
 class Curve(NamedTuple):

@@ -21,7 +21,7 @@ import msgspec
 
 import engine
 from engine.base.errors import UserError, first_line
-from engine.jobs.hosts import SLURM, Group, need_port, take_place
+from engine.jobs.groups import SLURM, Group, need_port, take_place
 from engine.jobs.launch import environment, python
 from engine.xla.device import version_of
 

@@ -18,11 +18,11 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
-from engine.base.drafts import replaced
+from engine.base.atomic import replaced
 from engine.base.errors import UserError
 from engine.base.files import NOT_PLAIN, listed, read_plain
-from engine.base.printed import harmless
-from engine.record import holding
+from engine.base.text import harmless
+from engine.record import lock
 
 MAX_COMMAND_BYTES = 4096
 _COMMAND_FILE = re.compile(r"[^.].*\.json", re.DOTALL)
@@ -254,10 +254,10 @@ def send(run: Path, command: AnyCommand, engine: str = "") -> str:
     """Put a command into the run's inbox and return its id. It is for the engine with the id given, else for that which holds the run now.
     Raises UserError when the inbox cannot be written.
     """
-    if not engine and (holder := holding.holder_of(run)) is not None and holder.is_alive is not False:  # else a new one is just starting
+    if not engine and (holder := lock.holder_of(run)) is not None and holder.is_alive is not False:  # else a new one is just starting
         engine = holder.engine
     command = msgspec.structs.replace(command, engine=engine) if engine else command
-    inbox, shown = run / "inbox", holding.named(run) / "inbox"
+    inbox, shown = run / "inbox", lock.named(run) / "inbox"
     if inbox.is_symlink():
         raise UserError(f"{shown}: a link, so no inbox of eos; the command was not left there")
     name = f"{time.time_ns():020d}-{command.id}"

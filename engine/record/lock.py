@@ -23,8 +23,8 @@ import msgspec
 
 from engine.base.errors import HELD as HELD_STATUS
 from engine.base.errors import UserError
-from engine.base.printed import harmless
-from engine.record.untrusted import open_plain, read_plain
+from engine.base.text import harmless
+from engine.record.safe_read import open_plain, read_plain
 
 LOCK, HELD, STATE = "lock", "lock.held", "state.json"
 REMOVING = ".eos-removing-"

@@ -24,17 +24,17 @@ import numpy as np
 from jax import Array
 from jax.experimental import multihost_utils
 
-from engine.base.ending import STOPPING
 from engine.base.errors import UserError, first_line
+from engine.base.exit import STOPPING
 from engine.jobs.fork import differences
-from engine.jobs.hosts import Group, PlaceError
+from engine.jobs.groups import Group, PlaceError
 from engine.phases.approach import Progress
 from engine.phases.experiment import Experiment
 from engine.phases.loss_identity import Identity
-from engine.process.meeting import Pulse, join
-from engine.record import control, trust
+from engine.process.rendezvous import Pulse, join
+from engine.record import messages, trust
 from engine.record.columns import Column
-from engine.record.control import AnyCommand, AnyEvent
+from engine.record.messages import AnyCommand, AnyEvent
 from engine.spec import Network, RunSpec, load_spec_text, to_toml
 
 PIECE = 1 << 26
@@ -170,15 +170,15 @@ class Leading(Experiment):
 
     def advance(self, limit: int) -> Progress:
         """At most `limit` steps, in every process."""
-        with self._together(control.Advance(steps=limit)):
+        with self._together(messages.Advance(steps=limit)):
             return super().advance(limit)
 
-    def set_learning_rate(self, command: control.SetLearningRate) -> list[AnyEvent]:
+    def set_learning_rate(self, command: messages.SetLearningRate) -> list[AnyEvent]:
         """Change η in every process."""
         with self._together(command):
             return super().set_learning_rate(command)
 
-    def anchor(self, command: control.Anchor) -> list[AnyEvent]:
+    def anchor(self, command: messages.Anchor) -> list[AnyEvent]:
         """Set the predictions to the true displacement in every process."""
         with self._together(command):
             return super().anchor(command)
@@ -190,7 +190,7 @@ class Leading(Experiment):
 
     def identify(self) -> Identity | None:
         """The numbers that identify the loss, which every process has a part in."""
-        with self._together(control.Checkpoint()):
+        with self._together(messages.Checkpoint()):
             return super().identify()
 
     def rehearse(self) -> None:
@@ -198,13 +198,13 @@ class Leading(Experiment):
 
     def hold(self) -> None:
         """Have the others wait, and see whether they are there."""
-        with self._together(control.Pause()):
+        with self._together(messages.Pause()):
             pass
 
     def end(self) -> None:
         """Have the others end; nothing where they would not hear it."""
         if not self.engaged:
-            with self._together(control.Stop()):
+            with self._together(messages.Stop()):
                 pass
 
     @contextmanager
@@ -216,7 +216,7 @@ class Leading(Experiment):
             print(f"step {self.clock.step}: one process had drifted off; all go on from process 0's state", file=sys.stderr, flush=True)
         if asked:
             self.ask_to_stop()
-        body = np.frombuffer(control.encode(command).ljust(ORDER), np.uint8)
+        body = np.frombuffer(messages.encode(command).ljust(ORDER), np.uint8)
         multihost_utils.broadcast_one_to_all(body)
         yield
         self.engaged = False
@@ -262,7 +262,7 @@ def follow(group: Group, asked: RunSpec | None = None) -> int:
             member.agree()
             order = multihost_utils.broadcast_one_to_all(np.zeros(ORDER, np.uint8))
             command = _COMMAND.decode(np.asarray(order, np.uint8).tobytes().strip())
-            if isinstance(command, control.Stop):
+            if isinstance(command, messages.Stop):
                 return 0
             obey(member.experiment, command)
     except UserError as error:
@@ -278,11 +278,11 @@ def follow(group: Group, asked: RunSpec | None = None) -> int:
 
 def obey(experiment: Experiment, order: AnyCommand) -> None:
     """Do what process 0 does now."""
-    if isinstance(order, control.Advance):
+    if isinstance(order, messages.Advance):
         experiment.advance(order.steps)
-    elif isinstance(order, control.SetLearningRate):
+    elif isinstance(order, messages.SetLearningRate):
         experiment.set_learning_rate(order)
-    elif isinstance(order, control.Anchor):
+    elif isinstance(order, messages.Anchor):
         experiment.anchor(order)
-    elif isinstance(order, control.Checkpoint):
+    elif isinstance(order, messages.Checkpoint):
         experiment.identify()

@@ -10,18 +10,18 @@ import numpy as np
 from cyclopts import App, Parameter
 
 from engine.base.errors import UserError
-from engine.base.printed import as_cell, cell, print_json, print_line, print_table, to_json
-from engine.commands import completing
+from engine.base.text import as_cell, cell, print_json, print_line, print_table, to_json
+from engine.commands import completion
 from engine.commands.options import RunName, RunNames, Switch
 from engine.jobs.launch import LIVE
 from engine.record.columns import Column
-from engine.record.control import AnyEvent
 from engine.record.export import FORMATS, chosen_columns, chosen_format, refuse_two, shown
 from engine.record.export import export as write
+from engine.record.messages import AnyEvent
 from engine.record.store import EventTail, HeldRun, RowTail, Run, resolve
-from engine.report.outcomes import Outcomes, outcomes, rows_of
+from engine.report.comparison import Outcomes, outcomes, rows_of
 
-Columns = Annotated[tuple[str, ...], Parameter("--columns", negative=(), show_default=False, completer=completing.columns)]
+Columns = Annotated[tuple[str, ...], Parameter("--columns", negative=(), show_default=False, completer=completion.columns)]
 
 LOOK_SECONDS = 0.2
 USUAL = (

@@ -11,8 +11,8 @@ import numpy as np
 from engine import theorem, theory
 from engine.phases.coupled import Readings
 from engine.phases.states import Clock
-from engine.record import control
-from engine.record.control import AnyEvent
+from engine.record import messages
+from engine.record.messages import AnyEvent
 from engine.spec import Tracking
 
 SWAP_OVERLAP = 0.7
@@ -80,7 +80,7 @@ def _stages(found: Table, stage: int) -> tuple[int, list[AnyEvent]]:
     for step, now in zip(found["step"], found["stage"], strict=True):
         if now not in (stage, 0):
             stage = int(now)
-            told.append(control.StageChanged(step=int(step), text=f"stage {stage}: {theory.STAGES[stage]}", stage=stage))
+            told.append(messages.StageChanged(step=int(step), text=f"stage {stage}: {theory.STAGES[stage]}", stage=stage))
     return stage, told
 
 
@@ -90,7 +90,7 @@ def _lost(found: Table, tracking: Tracking) -> list[AnyEvent]:
         for row in np.flatnonzero(found[f"{form}.newly_lost"]):
             since = int(found[f"{form}.since_anchor"][row])
             text = f"the {form} prediction left validity {since} steps after its anchor"
-            told.append(control.PredictionLost(step=int(found["step"][row]), text=text, form=form))
+            told.append(messages.PredictionLost(step=int(found["step"][row]), text=text, form=form))
     return told
 
 
@@ -109,10 +109,10 @@ def _assumptions(found: Table, failed: int, tracking: Tracking) -> tuple[int, li
             step, words = int(steps[row]), reading.format(values[row])
             if fails[row]:
                 text = f"Assumption {number} fails at step {step}: {words} ({claim})"
-                told.append(control.AssumptionFailed(step=step, text=text, assumption=number))
+                told.append(messages.AssumptionFailed(step=step, text=text, assumption=number))
             else:
                 text = f"Assumption {number} holds again at step {step}: {words}"
-                told.append(control.AssumptionRestored(step=step, text=text, assumption=number))
+                told.append(messages.AssumptionRestored(step=step, text=text, assumption=number))
         if len(fails):
             failed = failed & ~(1 << number) | int(fails[-1]) << number
     return failed, told
@@ -126,7 +126,7 @@ def _swaps(found: Table) -> list[AnyEvent]:
     for row in np.flatnonzero(found["next.overlap"] < SWAP_OVERLAP):
         step, overlap = int(found["step"][row]) + 1, found["next.overlap"][row]
         text = f"the top eigenvector turned at step {step} (|u·u′| = {overlap:.2f}): two eigenvalues crossed; x and y changed meaning"
-        told.append(control.EigenvectorsSwapped(step=step, text=text))
+        told.append(messages.EigenvectorsSwapped(step=step, text=text))
     return told
 
 
@@ -142,7 +142,7 @@ def _constraint(found: Table, lost: int, tracking: Tracking) -> tuple[int, list[
             step = int(found["step"][row]) + 1
             said = [f"{name} {f'= {at[row]:.1e}' if np.isfinite(at[row]) else 'is not a finite number'}" for name, at in numbers.items()]
             text = f"θ† misses its tolerances at step {step} after {tracking.max_projections} projections: {', '.join(said)}"
-            told.append(control.ConstraintLost(step=step, text=text))
+            told.append(messages.ConstraintLost(step=step, text=text))
     return int(missed[-1]) if len(missed) else lost, told
 
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from engine.base.flags import KNOWS_THE_FLAG, jaxlib_release
+from engine.base.xla_flags import KNOWS_THE_FLAG, jaxlib_release
 
 Function = TypeVar("Function", bound=Callable)
 LONE_PRODUCTS = {

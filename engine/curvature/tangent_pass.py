@@ -8,8 +8,8 @@ import jax
 from jax import Array
 
 from engine.problems.problem import Problem
-from engine.xla.formats import jit_by_format
-from engine.xla.sums import dots, norms
+from engine.xla.jit import jit_by_format
+from engine.xla.reductions import dots, norms
 
 
 class Glance(NamedTuple):

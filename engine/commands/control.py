@@ -7,11 +7,11 @@ import msgspec
 from cyclopts import App
 
 from engine.base.errors import BAD_INPUT, UserError
-from engine.base.printed import print_json, print_line
+from engine.base.text import print_json, print_line
 from engine.commands.options import RunName, Switch
 from engine.jobs.launch import LIVE, RESUMABLE
-from engine.record import control
-from engine.record.control import AnyCommand, AnyEvent
+from engine.record import messages
+from engine.record.messages import AnyCommand, AnyEvent
 from engine.record.store import EventTail, resolve
 
 ANSWER_SECONDS = 10.0
@@ -25,7 +25,7 @@ def pause(name: RunName, *, json: Switch = False) -> int:
         name: A run's name, or the path of a run directory.
         json: Print the answering event as one JSON object.
     """
-    return _tell(name, control.Pause(), json)
+    return _tell(name, messages.Pause(), json)
 
 
 def go(name: RunName, *, json: Switch = False) -> int:
@@ -35,7 +35,7 @@ def go(name: RunName, *, json: Switch = False) -> int:
         name: A run's name, or the path of a run directory.
         json: Print the answering event as one JSON object.
     """
-    return _tell(name, control.Resume(), json)
+    return _tell(name, messages.Resume(), json)
 
 
 def advance(name: RunName, steps: int, *, json: Switch = False) -> int:
@@ -46,7 +46,7 @@ def advance(name: RunName, steps: int, *, json: Switch = False) -> int:
         steps: How many.
         json: Print the answering event as one JSON object.
     """
-    return _tell(name, _checked(control.Advance, steps=steps), json)
+    return _tell(name, _checked(messages.Advance, steps=steps), json)
 
 
 def checkpoint(name: RunName, *, json: Switch = False) -> int:
@@ -56,7 +56,7 @@ def checkpoint(name: RunName, *, json: Switch = False) -> int:
         name: A run's name, or the path of a run directory.
         json: Print the answering event as one JSON object.
     """
-    return _tell(name, control.Checkpoint(), json)
+    return _tell(name, messages.Checkpoint(), json)
 
 
 def stop(name: RunName, *, json: Switch = False) -> int:
@@ -66,7 +66,7 @@ def stop(name: RunName, *, json: Switch = False) -> int:
         name: A run's name, or the path of a run directory.
         json: Print the answering event as one JSON object.
     """
-    return _tell(name, control.Stop(), json)
+    return _tell(name, messages.Stop(), json)
 
 
 def anchor(name: RunName, *, every: int | None = None, json: Switch = False) -> int:
@@ -77,7 +77,7 @@ def anchor(name: RunName, *, every: int | None = None, json: Switch = False) -> 
         every: Also every so many steps from here; 0 for no more by themselves.
         json: Print the answering event as one JSON object.
     """
-    return _tell(name, _checked(control.Anchor, every=every), json)
+    return _tell(name, _checked(messages.Anchor, every=every), json)
 
 
 def eta(name: RunName, learning_rate: float, *, json: Switch = False) -> int:
@@ -88,7 +88,7 @@ def eta(name: RunName, learning_rate: float, *, json: Switch = False) -> int:
         learning_rate: The new η.
         json: Print the answering event as one JSON object.
     """
-    return _tell(name, _checked(control.SetLearningRate, learning_rate=learning_rate), json)
+    return _tell(name, _checked(messages.SetLearningRate, learning_rate=learning_rate), json)
 
 
 def _tell(name: str, command: AnyCommand, json: bool) -> int:
@@ -104,13 +104,13 @@ def _tell(name: str, command: AnyCommand, json: bool) -> int:
     journal = EventTail(run)
     journal.poll()  # what happened before
     engine = run.engine()
-    control.send(run.path, command, engine)
+    messages.send(run.path, command, engine)
     end = time.monotonic() + ANSWER_SECONDS
     while time.monotonic() < end:
         replaced = bool(engine) and run.engine() != engine  # before its last words are read
         for event in journal.poll():
             if _answers(event, command):
-                refused = isinstance(event, control.Refused)
+                refused = isinstance(event, messages.Refused)
                 if json:
                     print_json(event)
                 else:
@@ -125,7 +125,7 @@ def _tell(name: str, command: AnyCommand, json: bool) -> int:
 
 
 def _answers(event: AnyEvent, command: AnyCommand) -> bool:
-    return event.answers == command.id or (isinstance(command, control.Stop) and isinstance(event, control.Finished))
+    return event.answers == command.id or (isinstance(command, messages.Stop) and isinstance(event, messages.Finished))
 
 
 def _checked(kind: type, **fields: Any) -> AnyCommand:

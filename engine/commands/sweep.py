@@ -9,23 +9,23 @@ import msgspec
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from engine.base.ending import STOPPING
 from engine.base.errors import BAD_END, UserError
-from engine.base.printed import print_line
-from engine.commands import completing
+from engine.base.exit import STOPPING
+from engine.base.text import print_line
+from engine.commands import completion
 from engine.commands.options import DataDir, Overrides, PresetName, Switch, Trust
-from engine.commands.records_cli import print_outcomes
+from engine.commands.records import print_outcomes
 from engine.jobs import sweep as sweeps
 from engine.jobs.cluster import Cluster, hand_in, patience, queue
 from engine.jobs.launch import BAD_ENDS
 from engine.record import store, trust
 from engine.record.export import refuse_two
 from engine.record.store import Run
-from engine.report.outcomes import outcomes
+from engine.report.comparison import outcomes
 from engine.spec import load_spec
 
 Repeated = Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)]
-Grid = Annotated[tuple[str, ...], Parameter(negative=(), show_default=False, completer=completing.fields)]
+Grid = Annotated[tuple[str, ...], Parameter(negative=(), show_default=False, completer=completion.fields)]
 
 
 def sweep(

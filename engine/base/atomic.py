@@ -11,7 +11,7 @@ from typing import IO, TextIO
 
 from engine.base.errors import UserError
 from engine.base.files import create_plain
-from engine.base.printed import print_line
+from engine.base.text import print_line
 
 STDOUT = Path("-")
 """As a file to write: the standard output."""

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 from textual.app import App
 
-from engine.base.drafts import replace_with
+from engine.base.atomic import replace_with
 from eos_tui.draw.theme import picture_theme
 
 FONTS = '"DejaVu Sans Mono", "Fira Code", Menlo, Consolas, monospace'

@@ -17,7 +17,7 @@ from jax import Array
 from engine import spec as specs
 from engine.data import Dataset
 from engine.data.words import MAX_TOKENS, PAD
-from engine.xla.formats import layer_product
+from engine.xla.jit import layer_product
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": jnp.tanh,
