@@ -150,8 +150,8 @@ class EosApp(App[int], inherit_bindings=False):
         self.call_after_refresh(collect_from_here)
 
     def get_driver_class(self) -> type[Driver]:
-        found = super().get_driver_class()
-        return TerminalDriver if found is LinuxDriver else found
+        driver = super().get_driver_class()
+        return TerminalDriver if driver is LinuxDriver else driver
 
     def lost_terminal(self) -> None:
         """Leave: the terminal takes no more. Called from a thread, with or without a hang-up signal beside it."""

@@ -63,7 +63,7 @@ class Look:
     ascii: Annotated[bool | None, Parameter(help="Draw with ASCII alone.")] = None
     low_bandwidth: Annotated[bool | None, Parameter(help="For slow links: a frame a second, sixteen colours, no mouse.")] = None
 
-    def told(self) -> dict[str, Any]:
+    def given(self) -> dict[str, Any]:
         """What was given."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
@@ -107,7 +107,7 @@ def _no_command(word: str) -> str:
 @app.default
 def launcher(*, look: Look = AS_SET) -> int:
     """Open the launcher: presets to start, runs to open."""
-    return view(None, look.told())
+    return view(None, look.given())
 
 
 @app.command
@@ -120,8 +120,8 @@ def run(preset: Preset, *, overrides: Overrides = (), name: NewName = None, head
     group = meeting.group()
     if headless or json or (group is not None and group.process):
         return _headless().run_headless(preset, overrides, name, json, data_dir, group, trusted)
-    need_terminal(look.told())  # before anything is made
-    return view(trust.asking(lambda: launch.begin(preset, overrides, name, data_dir, group), trusted)[0], look.told())
+    need_terminal(look.given())  # before anything is made
+    return view(trust.asking(lambda: launch.begin(preset, overrides, name, data_dir, group), trusted)[0], look.given())
 
 
 @app.command
@@ -141,10 +141,10 @@ def resume(name: Name, *, force: Force = False, headless: Headless = False, json
     group = meeting.group()
     if headless or json or (group is not None and group.process):
         return _headless().resume(name, force=force, json=json, trusted=trusted, meeting=meeting)
-    need_terminal(look.told())
-    found = resolve(name)
-    trust.asking(lambda: launch.restart(found, group, force), trusted)
-    return view(found, look.told())
+    need_terminal(look.given())
+    resumed = resolve(name)
+    trust.asking(lambda: launch.restart(resumed, group, force), trusted)
+    return view(resumed, look.given())
 
 
 @app.command
@@ -153,13 +153,13 @@ def attach(names: Names = (), /, *, look: Look = AS_SET) -> int:
 
     A sweep is opened by the name that its runs begin with, as in `eos attach fashion-sweep`.
     """
-    return opened(names, look.told())
+    return opened(names, look.given())
 
 
 @app.command
 def learn(*, look: Look = AS_SET) -> int:
     """Take the guided tour of the paper: eleven steps on real runs, each waiting for what it tells of."""
-    return view(None, look.told(), tour=True)
+    return view(None, look.given(), tour=True)
 
 
 Plots = Annotated[tuple[str, ...], Parameter(
@@ -213,7 +213,7 @@ def serve(
     """Open the app in a browser: a run, or the launcher. Prints an address that holds a key; needs the extra `web`."""
     from eos_tui.terminal import browser
 
-    settings = need_view(look.told())
+    settings = need_view(look.given())
     options = ["--fps", f"{settings.fps:g}", "--theme", settings.theme if settings.theme != "auto" else "dark"]
     return browser.serve(str(resolve(name).path.resolve()) if name else None, host, port, options + ["--ascii"] * settings.ascii)
 
@@ -256,13 +256,13 @@ def settings_path(*, json: JsonObject = False) -> int:
 @settings.command
 def validate(file: Path | None = None, *, json: JsonObject = False) -> int:
     """Check the file of settings, or another, and say what is wrong with it."""
-    found = config.load(file)
-    if file is not None and not found.exists:
+    loaded = config.load(file)
+    if file is not None and not loaded.exists:
         raise UserError(f"{file}: no such file")
     if json:
-        print_json({"path": str(found.path), "exists": found.exists, "in_order": True})
+        print_json({"path": str(loaded.path), "exists": loaded.exists, "in_order": True})
     else:
-        print(f"{found.path}: {'in order' if found.exists else 'not there; the defaults hold'}", file=sys.stderr)
+        print(f"{loaded.path}: {'in order' if loaded.exists else 'not there; the defaults hold'}", file=sys.stderr)
     return 0
 
 
@@ -272,13 +272,13 @@ def doctor(*, json: Annotated[bool, _switch("Print one JSON array.")] = False) -
 
     Ends with status 1 where something must be mended.
     """
-    from eos_tui import doctor as found
+    from eos_tui import doctor as checks
 
-    findings = found.examine()
+    findings = checks.examine()
     if json:
         print(msgspec.json.format(msgspec.json.encode([each._asdict() for each in findings])).decode())
     else:
-        print(found.told(findings, ascii="utf" not in (sys.stdout.encoding or "").lower()))
+        print(checks.as_text(findings, ascii="utf" not in (sys.stdout.encoding or "").lower()))
     return int(any(each.verdict == "bad" for each in findings))
 
 

@@ -52,8 +52,8 @@ def happened(step: Step, table: Table) -> int | None:
     if not len(table["step"]):
         return None
     with np.errstate(invalid="ignore"):
-        found = np.flatnonzero(step.when(table))
-    return int(found[0]) if len(found) else None
+        rows = np.flatnonzero(step.when(table))
+    return int(rows[0]) if len(rows) else None
 
 
 def after(first: np.ndarray, then: np.ndarray) -> np.ndarray:
@@ -76,10 +76,10 @@ def stages(*numbers: int) -> When:
 
     def reached(table: Table) -> np.ndarray:
         stage = column(table, "stage")
-        found = stage == numbers[0]
+        through = stage == numbers[0]
         for number in numbers[1:]:
-            found = after(found, stage == number)
-        return found
+            through = after(through, stage == number)
+        return through
 
     return reached
 

@@ -33,12 +33,12 @@ async def test_a_key_becomes_a_command_and_its_answer_is_shown(runs, pressed, co
             await until(lambda: app.screen.source.live)
             await pilot.press(*pressed)
             await until(lambda: engine.commands)
-            told = engine.commands[0]
-            assert type(told) is type(command)
+            received = engine.commands[0]
+            assert type(received) is type(command)
             for field in command.__struct_fields__:
                 if field not in ("id", "engine"):  # of this command, and of the engine that it is for
-                    assert getattr(told, field) == getattr(command, field)
-            await until(lambda: any(event.answers == told.id for event in app.screen.source.events))
+                    assert getattr(received, field) == getattr(command, field)
+            await until(lambda: any(event.answers == received.id for event in app.screen.source.events))
             await until(lambda: notified(app))
             assert "step" in notified(app)
 

@@ -19,8 +19,8 @@ LEFT = (
 def test_a_command_line_that_opens_the_view_is_read_as_the_whole_command_line_reads_it(line, monkeypatch):
     seen: list = []
     for module in ("eos_tui.cli", "eos_tui.opening"):
-        monkeypatch.setattr(f"{module}.need_terminal", lambda told: None)
-        monkeypatch.setattr(f"{module}.view", lambda run, told, beside=(): seen.append((run, dict(told), beside)) or 0)
+        monkeypatch.setattr(f"{module}.need_terminal", lambda given: None)
+        monkeypatch.setattr(f"{module}.view", lambda run, given, beside=(): seen.append((run, dict(given), beside)) or 0)
     monkeypatch.setattr("eos_tui.opening.resolve", lambda name: ("run", name))
     asked = Asked.of(line.split())
     assert asked is not None

@@ -37,13 +37,13 @@ def brute_force(steps, values, start, stop, bins):
         least = np.diff(whole).min() // 8
         size = max((size for size in (1, BLOCK, 16 * BLOCK, 256 * BLOCK) if size <= least), default=1)
         rows[1:-1] = np.minimum(-(-inner // size) * size, rows[-1])
-    found = np.full((2, bins), np.nan)
+    extremes = np.full((2, bins), np.nan)
     for k in range(bins):
         inside = values[rows[k] : rows[k + 1]]
         known = inside[np.isfinite(inside)]
         if len(known):
-            found[:, k] = known.min(), known.max()
-    return found
+            extremes[:, k] = known.min(), known.max()
+    return extremes
 
 
 @settings(max_examples=60, deadline=None)
@@ -70,8 +70,8 @@ def stays_exact(pieces, bins, stop):
         history.extend(rows[done : done + piece])
         done += piece
         for name, column in (("dense", 1), ("sparse", 2)):
-            found = np.stack(history.envelope(name, 5, stop, bins))
-            np.testing.assert_array_equal(found, brute_force(rows[:done, 0], rows[:done, column], 5, stop, bins))
+            drawn = np.stack(history.envelope(name, 5, stop, bins))
+            np.testing.assert_array_equal(drawn, brute_force(rows[:done, 0], rows[:done, column], 5, stop, bins))
 
 
 @settings(max_examples=40, deadline=None)

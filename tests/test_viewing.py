@@ -171,7 +171,7 @@ async def test_runs_that_are_opened_together_are_laid_over_the_first_and_as_many
 def test_runs_are_told_by_what_they_differ_in(runs):
     run = make_run(runs)
     store.create(run.spec, "same")
-    assert [told.differs for told in others(run)] == [()]
+    assert [candidate.differs for candidate in others(run)] == [()]
 
 
 # -- a replay

@@ -84,14 +84,14 @@ def _step_marks(box: Box, span: Span) -> Ticks:
 
 def _labelled(marks: Ticks, box: Box, span: Span, width: int) -> list[tuple[int, str, int]]:
     """The labels that fit beside each other: the cell each begins at, itself, and the cell of its tick."""
-    found, free = list[tuple[int, str, int]](), box.left
+    labels, free = list[tuple[int, str, int]](), box.left
     for value, label in zip(marks.values, marks.labels, strict=True):
         column = box.column(value + span.axis.origin, span)
         at = min(max(column - (len(label) - 1) // 2, box.left), width - len(label))
         if at >= free:
-            found.append((at, label, column))
+            labels.append((at, label, column))
             free = at + len(label) + 1
-    return found
+    return labels
 
 
 def threshold_line(canvas: Canvas, box: Box, threshold: Envelope, limits: Limits, style: Style, log: bool) -> None:
@@ -139,10 +139,10 @@ def veil(canvas: Canvas, box: Box, span: Span, history: History, column: str, st
     """Dots behind the curves in each cell of the axis where the column is 0 in any row, dense where it is so in all of them."""
     if not history.has(column) or not len(history) or not span.stop > span.start:
         return
-    found = history.envelope(column, span.start, span.stop, box.width, span.axis.along)
+    extremes = history.envelope(column, span.start, span.stop, box.width, span.axis.along)
     some, dense = ASCII_VEIL if canvas.ascii else VEIL
-    for at in np.flatnonzero(found.lo == 0).tolist():
-        canvas.rule(box.left + at, box.top, box.height, dense if found.hi[at] == 0 else some, style, under=True)
+    for at in np.flatnonzero(extremes.lo == 0).tolist():
+        canvas.rule(box.left + at, box.top, box.height, dense if extremes.hi[at] == 0 else some, style, under=True)
 
 
 VEIL, ASCII_VEIL = ("·", "░"), (".", ":")
@@ -167,15 +167,15 @@ def _stretches(history: History, begin: float, end: float, width: int, along: st
     """The cells of an axis from where to where each stage lasts, and the stage. Where stages change in most cells, those of a single
     cell are left out.
     """
-    found, now, beyond = list[int](), 0, len(history)
+    cells, now, beyond = list[int](), 0, len(history)
     edges = history.edges(begin, end, width, along).tolist()
     for value, rest in zip(history.lasts("stage", begin, end, width, along).tolist(), edges[1:], strict=True):
         if value != -math.inf:
             now, beyond = int(value) if value in (1, 2, 3, 4) else 0, edges[-1]
-        found.append(now if rest < beyond or value != -math.inf else 0)  # between two rows a stage lasts
-    begins = [k for k, stage in enumerate(found) if stage != (found[k - 1] if k else 0)]
+        cells.append(now if rest < beyond or value != -math.inf else 0)  # between two rows a stage lasts
+    begins = [k for k, stage in enumerate(cells) if stage != (cells[k - 1] if k else 0)]
     least = 2 if len(begins) > CROWDED * width else 1
-    return [(start, stop, found[start]) for start, stop in pairwise([*begins, width]) if found[start] and stop - start >= least]
+    return [(start, stop, cells[start]) for start, stop in pairwise([*begins, width]) if cells[start] and stop - start >= least]
 
 
 class Entry(NamedTuple):
@@ -210,7 +210,7 @@ class Place(NamedTuple):
 
 def legend_places(entries: Sequence[Entry], width: int, rows: int) -> list[Place]:
     """The entries one after the other in so many rows; those too long for the room left are left out, and an ellipsis says so."""
-    found, row, column, left_out = list[Place](), 0, 0, False
+    placed, row, column, left_out = list[Place](), 0, 0, False
     for k, entry in enumerate(entries):
         size = len(entry.name) + 3
         if column and column + size > width and row + 1 < rows:
@@ -219,9 +219,9 @@ def legend_places(entries: Sequence[Entry], width: int, rows: int) -> list[Place
         if column + size > width - ellipsis:
             left_out = True
             continue
-        found.append(Place(row, column, entry))
+        placed.append(Place(row, column, entry))
         column += size + 2
-    return [*found, Place(row, min(column, width - 1), None)] if left_out else found
+    return [*placed, Place(row, min(column, width - 1), None)] if left_out else placed
 
 
 def legend_rows(entries: Sequence[Entry], width: int) -> int:
@@ -247,7 +247,7 @@ def badges(
     """What the picture alone would hide: curves that ended, left the scale, or are not positive on a log axis. The row `avoided` is
     left to what is there.
     """
-    told: dict[tuple[str, str], list[Curve]] = {}
+    curves_said: dict[tuple[str, str], list[Curve]] = {}
     """Curves by what is said of them, and by a shorter way to say it."""
     for curve, trace in zip(spec.curves, traces, strict=True):
         if not history.has(curve.column):
@@ -264,12 +264,12 @@ def badges(
         if spec.log and history.last(curve.column) <= 0:
             said.append(("not positive: no log",) * 2)
         for each in said:
-            told.setdefault(each, []).append(curve)
-    if not told:
+            curves_said.setdefault(each, []).append(curve)
+    if not curves_said:
         return
     short = symbols(history, spec.curves)
     rows = [row for row in range(box.top, box.top + box.height) if row != avoided][: max(box.height // 3, 1)]
-    for row, ((what, brief), curves) in zip(rows, told.items(), strict=False):
+    for row, ((what, brief), curves) in zip(rows, curves_said.items(), strict=False):
         names = ", ".join(curve.label for curve in curves), ", ".join(short[curve.column] for curve in curves)
         choices = (f" {names[0]}: {what} ", f" {names[1]}: {what} ", f" {names[1]}: {brief} ", f"{names[1]}: {brief}")
         shown = next((text for text in choices if len(text) <= box.width), what)[: box.width]

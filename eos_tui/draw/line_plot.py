@@ -158,29 +158,29 @@ def _strokes(pen: Pen, bins: int) -> np.ndarray:
 
 def _layers(spec: PlotSpec, history: History, span: Span, bins: int, theme: str) -> list[_Layer]:
     """What is painted of the run's own curves, in this order: strands or the whole, and over them their means."""
-    found, means = [], []
+    layers, means = [], []
     for curve, pen in zip(spec.curves, pens(spec.curves), strict=True):
         age = 1 if spec.smooth else 0
         for strand in (1, 0) if spec.strands else (None,):
             drawn = traces.trace(history, curve.column, span, bins, spec.log, strand)
-            found.append(_Layer(curve, pen, role_style(theme, curve.role, min(age + (strand == 1), 2)), drawn))
+            layers.append(_Layer(curve, pen, role_style(theme, curve.role, min(age + (strand == 1), 2)), drawn))
         if spec.smooth:
             drawn = traces.mean(history, curve.column, span, bins, spec.log, spec.smooth)
             means.append(_Layer(curve, pen, role_style(theme, curve.role, bold=True), drawn))
-    return found + means
+    return layers + means
 
 
 def _others(
     spec: PlotSpec, history: History, span: Span, bins: int, theme: str, overlays: Sequence[Overlay]
 ) -> list[_Layer]:
     """What is painted of other runs: their first curve."""
-    found = []
+    layers = []
     for other in overlays:
         along = span.axis.along
         ahead = other.history.position(other.edge, along) - history.position(other.at, along)
         drawn = traces.trace(other.history, spec.curves[0].column, span.shifted(ahead), bins, spec.log)
-        found.append(_Layer(spec.curves[0]._replace(dashed=True), other.pen, role_style(theme, other.role), drawn))
-    return found
+        layers.append(_Layer(spec.curves[0]._replace(dashed=True), other.pen, role_style(theme, other.role), drawn))
+    return layers
 
 
 def message(text: str, width: int, height: int, theme: str = DEFAULT) -> list[Strip]:
@@ -256,8 +256,8 @@ def _extent(
 ) -> tuple[float, float] | None:
     """The range the axis must hold; None where there is nothing at all. The first layers, `others` of them, are other runs'."""
     minor = [k < others or layer.curve.role in COMPANIONS or ".lambda" in layer.curve.column for k, layer in enumerate(layers)]
-    core = _joined([found for found, is_minor in zip(ranges, minor, strict=True) if not is_minor])
-    companions = [found for found, is_minor in zip(ranges, minor, strict=True) if is_minor and found]
+    core = _joined([extremes for extremes, is_minor in zip(ranges, minor, strict=True) if not is_minor])
+    companions = [extremes for extremes, is_minor in zip(ranges, minor, strict=True) if is_minor and extremes]
     outer = _joined(companions)
     if core is None and outer is None and not threshold:
         return None
@@ -266,11 +266,11 @@ def _extent(
         reached = _joined([part for part in companions if part[0] <= high and part[1] >= low])
         outer = (max(reached[0], low), min(reached[1], high)) if reached else None
     fixed = _ranges(threshold.lo[None], threshold.hi[None]) if threshold else []
-    found = _joined([core, outer, *fixed, (0.0, 0.0) if spec.zero and not spec.log else None])
-    assert found is not None
+    whole = _joined([core, outer, *fixed, (0.0, 0.0) if spec.zero and not spec.log else None])
+    assert whole is not None
     if core is None and outer is None:
-        return found[0] - 1 if spec.log else 0.0, found[1]
-    return found
+        return whole[0] - 1 if spec.log else 0.0, whole[1]
+    return whole
 
 
 def _ranges(lo: np.ndarray, hi: np.ndarray) -> list[tuple[float, float] | None]:
@@ -281,5 +281,5 @@ def _ranges(lo: np.ndarray, hi: np.ndarray) -> list[tuple[float, float] | None]:
 
 def _joined(ranges: Sequence[tuple[float, float] | None]) -> tuple[float, float] | None:
     """The range that holds all of these."""
-    known = [found for found in ranges if found is not None]
+    known = [extremes for extremes in ranges if extremes is not None]
     return (min(low for low, _ in known), max(high for _, high in known)) if known else None

@@ -119,9 +119,9 @@ class History:
     def values(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """The values of a column in rows start to stop. Raises KeyError when the run does not record it."""
         stop = len(self) if stop is None else min(stop, len(self))
-        found = self._rows.read([self._index[name]], max(start, 0), max(stop, start, 0))[0]
-        found.flags.writeable = False
-        return found
+        values = self._rows.read([self._index[name]], max(start, 0), max(stop, start, 0))[0]
+        values.flags.writeable = False
+        return values
 
     def values_or_nan(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """The same with NaN where the run does not record the column: a page asks for what an engine of today writes, and shows the
@@ -167,12 +167,12 @@ class History:
 
     def latest(self) -> dict[str, float]:
         """The last finite value of every column; NaN when there is none. In a replay, of the last rows alone."""
-        found = self._last_value
+        values = self._last_value
         if self.limit is not None:
             part = self._rows.read([*range(len(self.columns))], max(len(self) - RECENT, 0), len(self)).T
             rows = _last_true(np.isfinite(part))
-            found = np.where(rows >= 0, part[rows, np.arange(len(rows))], np.nan) if len(part) else np.full(len(rows), np.nan)
-        return dict(zip(self._index, found.tolist(), strict=True))
+            values = np.where(rows >= 0, part[rows, np.arange(len(rows))], np.nan) if len(part) else np.full(len(rows), np.nan)
+        return dict(zip(self._index, values.tolist(), strict=True))
 
     def newest(self) -> dict[str, float]:
         """The values of the last row, as stored; NaN while there is none."""
@@ -237,7 +237,7 @@ class History:
         return slice(first, last)
 
     def edges(self, start: float, stop: float, bins: int, along: str = "step") -> np.ndarray:
-        """The first row of each part of [start, stop], and the row after the last; found once for all curves of a plot. Where
+        """The first row of each part of [start, stop], and the row after the last: searched once for all curves of a plot. Where
         parts hold many rows they meet at the next multiple of a pyramid's block, which is nearer than an eighth of a part.
         """
         return self._rounded_edges(start, stop, bins, along)[0]
@@ -300,10 +300,10 @@ class History:
         """The stored value in the last row of each of `bins` equal parts of [start, stop]; −inf where a part has no row."""
         edges = self.edges(start, stop, bins, along)
         held = np.flatnonzero(edges[1:] > edges[:-1])
-        found = np.full(bins, -np.inf)
+        values = np.full(bins, -np.inf)
         if len(held):
-            found[held] = self.gathered(name, edges[1:][held] - 1)
-        return found
+            values[held] = self.gathered(name, edges[1:][held] - 1)
+        return values
 
     def once(self, key: tuple, make: Callable[[], T]) -> T:
         """What `make` makes of the rows as they are, made once until there are others."""
@@ -377,10 +377,10 @@ class History:
                 break
             if stop == len(rows) and start:
                 held = held[(with_values(rows) if valued is None else valued)[held]]
-        found = np.flatnonzero(newest >= 0)
-        earlier, count = before[found], self._rows.count
-        self._row_before[found] = np.where(earlier >= 0, count + earlier, self._last_row[found])
-        self._last_row[found], self._last_value[found] = count + newest[found], rows[newest[found], found]
+        columns = np.flatnonzero(newest >= 0)
+        earlier, count = before[columns], self._rows.count
+        self._row_before[columns] = np.where(earlier >= 0, count + earlier, self._last_row[columns])
+        self._last_row[columns], self._last_value[columns] = count + newest[columns], rows[newest[columns], columns]
 
     def _last(self, column: int, stop: int | None = None) -> int:
         """The last row with a finite value, before row `stop` or the end of what is shown."""

@@ -47,18 +47,18 @@ class Listing:
         """Every run, the newest first; an entry is the same object as before where nothing in it is new. Raises OSError and UserError
         where the folder of runs cannot be read.
         """
-        found: dict[str, _Seen] = {}
+        seen_now: dict[str, _Seen] = {}
         now = time.time_ns()
         try:
             with os.scandir(store.home()) as entries:
                 for each in entries:
                     if store.NAME.match(each.name) and each.is_dir(follow_symlinks=False):
                         with suppress(OSError):  # removed while we look
-                            found[each.path] = self._look_at(each, now)
+                            seen_now[each.path] = self._look_at(each, now)
         except FileNotFoundError:
             pass
-        self._seen = found
-        return [seen.entry for seen in sorted(found.values(), key=lambda seen: seen.order, reverse=True) if seen.entry is not None]
+        self._seen = seen_now
+        return [seen.entry for seen in sorted(seen_now.values(), key=lambda seen: seen.order, reverse=True) if seen.entry is not None]
 
     def _look_at(self, folder: os.DirEntry[str], now: int) -> _Seen:
         facts, before = folder.stat(follow_symlinks=False), self._seen.get(folder.path)

@@ -48,8 +48,8 @@ class Start(NamedTuple):
 
     def period(self) -> float:
         """Steps of a turn of the flow."""
-        found = theory.period(float(f"{self.energy():.4g}"), self.alpha, self.beta, self.learning_rate)
-        return found if math.isfinite(found) else float(MOST)
+        steps = theory.period(float(f"{self.energy():.4g}"), self.alpha, self.beta, self.learning_rate)
+        return steps if math.isfinite(steps) else float(MOST)
 
     def orbits(self) -> tuple[np.ndarray, np.ndarray]:
         """The flow and the map from the start, each (steps, 2) of |X|/δ and Y; NaN where they overflow."""

@@ -72,7 +72,7 @@ class Ruler:
             rows = np.ceil(ahead) if side == "left" else np.floor(ahead) + 1
             return np.clip(rows, 0, self.next_row).astype(int)
         before = np.less if side == "left" else np.less_equal
-        found = np.interp(values, self._values, self._rows).astype(int)
+        rows = np.interp(values, self._values, self._rows).astype(int)
         for _ in range(2):  # the line is right but for rounding
-            found = found + ((found < self.next_row) & before(self.at(found), values))
-        return found - ((found > 0) & ~before(self.at(found - 1), values))
+            rows = rows + ((rows < self.next_row) & before(self.at(rows), values))
+        return rows - ((rows > 0) & ~before(self.at(rows - 1), values))

@@ -36,7 +36,7 @@ View = Literal["live", "frozen", "replay"]
 
 
 class News(NamedTuple):
-    """What one look into the run directory found."""
+    """The news of a run directory since the reading before."""
 
     rows: np.ndarray
     events: list[AnyEvent]
@@ -122,9 +122,9 @@ class Source:
         rows, trouble = (nothing, "") if self.frozen else self._poll()
         provenance = None if self._identified else run.provenance()
         log = launch.log_tail(run) if condition == "crashed" else ""
-        told = [_told(event) for event in self._events.poll()]
+        events = [_harmless_event(event) for event in self._events.poll()]
         more = len(rows) == BLOCK
-        return News(rows, told, cleaned(state), condition, log, _valued(rows), more, provenance, trouble, displaced)
+        return News(rows, events, cleaned(state), condition, log, _valued(rows), more, provenance, trouble, displaced)
 
     def read_on(self, news: News) -> News:
         """The next rows of a record that is being caught up with; all else is as it was a moment before."""
@@ -192,16 +192,16 @@ class Source:
         followed; else the newest there is, for the sharpness is measured only now and then on the approach. An eigenvalue that was
         read before η last changed says nothing of the present threshold: NaN.
         """
-        found = self.history.latest() | {
+        row = self.history.latest() | {
             name: value for name, value in self.history.newest().items() if name in _ABOUT_CENTER
         }
         since = next((event.step for event in reversed(self.events) if isinstance(event, LearningRateChanged)), 0)
         last = len(self.history) - 1
-        for name in (name for name in found if since and meets_threshold(name) and name not in _ABOUT_CENTER):
+        for name in (name for name in row if since and meets_threshold(name) and name not in _ABOUT_CENTER):
             read = self.history.lately(name, last)
             if read < 0 or self.history.value("step", read) < since:
-                found[name] = math.nan
-        return found
+                row[name] = math.nan
+        return row
 
     def tell(self, command: AnyCommand) -> str:
         """Leave a command for the engine and return its id. Raises UserError when no engine is there to take it."""
@@ -249,6 +249,6 @@ def cleaned(state: State) -> State:
     )
 
 
-def _told(event: AnyEvent) -> AnyEvent:
+def _harmless_event(event: AnyEvent) -> AnyEvent:
     """The event with a harmless sentence."""
     return event if harmless(event.text) == event.text else msgspec.structs.replace(event, text=harmless(event.text))

@@ -90,7 +90,7 @@ class Dashboard(Viewing):
         """What the panels were last asked to show."""
         self._painted_at = -math.inf
         self._trouble = ""
-        """Why the rows cannot be read, as it was told last."""
+        """Why the rows cannot be read: the notice given last."""
         self._plan: Plan | None = None
         self._laid_out: tuple[int, int, list[Panel]] | None = None
         # Kept by name: a frame may still be on its way when the screen is taken down and finds nothing any more.
@@ -123,9 +123,9 @@ class Dashboard(Viewing):
     @property
     def panel_order(self) -> list[Panel]:
         """Every panel, in the order of pages and of the focus."""
-        found = {panel.id or "": panel for panel in self.plots}
-        return [found[name] for name in PAGE_ORDER if name in found] + [
-            panel for name, panel in found.items() if name not in PAGE_ORDER
+        by_name = {panel.id or "": panel for panel in self.plots}
+        return [by_name[name] for name in PAGE_ORDER if name in by_name] + [
+            panel for name, panel in by_name.items() if name not in PAGE_ORDER
         ]
 
     @property

@@ -65,8 +65,8 @@ class Formula(Page):
         with VerticalScroll(classes="page") as page:
             page.border_title = self._title
             page.border_subtitle = self.hint
-            told = [*self._others]
-            told += [entry(c, self._row.get(c.name, math.nan), self._when) for c in self._columns]
-            for head, rest in told + ([origin(self._data)] if self._data else []):
+            entries = [*self._others]
+            entries += [entry(c, self._row.get(c.name, math.nan), self._when) for c in self._columns]
+            for head, rest in entries + ([origin(self._data)] if self._data else []):
                 yield Static(head)
                 yield Static(rest, classes="rest")

@@ -82,9 +82,9 @@ def verdict(history: History, step: int) -> Verdict:
     start = max(row + 1 - MEAN_OVER, 0)
     sharpness, center, rate = (
         history.values_or_nan(name, start, row + 1) for name in ("gd.sharpness", "constrained.sharpness", "learning_rate"))
-    found = sharpness[np.isfinite(sharpness) & np.isfinite(center) & (rate == eta)]
-    threshold, measured = 2 / eta if 0 < eta < math.inf else math.nan, float(found.mean()) if len(found) else math.nan
-    return Verdict(ratio, limit, turned, threshold, measured, len(found))
+    known = sharpness[np.isfinite(sharpness) & np.isfinite(center) & (rate == eta)]
+    threshold, measured = 2 / eta if 0 < eta < math.inf else math.nan, float(known.mean()) if len(known) else math.nan
+    return Verdict(ratio, limit, turned, threshold, measured, len(known))
 
 
 def drawn(path: Path) -> History | None:
@@ -98,9 +98,9 @@ def drawn(path: Path) -> History | None:
         return None
     if not len(rows) or not (np.diff(rows[:, 0], prepend=-math.inf) > 0).all():
         return None
-    found = History(ALONG)
-    found.extend(rows)
-    return found
+    sample = History(ALONG)
+    sample.extend(rows)
+    return sample
 
 
 def absent(spec: RunSpec) -> str:
@@ -251,12 +251,14 @@ class Landscape(LivePage):
         self._valley.words = f"The sample of step {step:,} holds no plane." if along else broken
         self._plot.show(along or History(ALONG), Window(-5.0, 5.0, None, Axis("step", 0.0, "x/δ")))
         self._valley.show(plane, self.source.history, step)
-        told = [Content("")] * 3 if step < 0 else self._told_of_plane() if self._planar else self._told(verdict(self.source.history, step))
-        self._lines[-1].display = len(told) > 3
-        for line, content in zip(self._lines, told, strict=False):
+        lines = [Content("")] * 3
+        if step >= 0:
+            lines = self._words_of_plane() if self._planar else self._words_of(verdict(self.source.history, step))
+        self._lines[-1].display = len(lines) > 3
+        for line, content in zip(self._lines, lines, strict=False):
             line.show(content)
 
-    def _told_of_plane(self) -> list[Content]:
+    def _words_of_plane(self) -> list[Content]:
         """How to read the plane."""
         muted = self.color("muted")
         return [
@@ -275,25 +277,25 @@ class Landscape(LivePage):
         alpha = self.source.row().get("constrained.alpha", math.nan)
         return f"δ = √(2α/β) is undefined while α ≤ 0, and α = {number(alpha, 3)} now: no sample is taken." if alpha <= 0 else ""
 
-    def _told(self, found: Verdict) -> list[Content]:
+    def _words_of(self, shape: Verdict) -> list[Content]:
         """The verdict, the prediction and the measurement, each with its multiple of 2/η."""
         muted = self.color("muted")
 
         def multiple(value: float) -> str:
-            return f"{number(value)} = {number(value / found.threshold)} × 2/η"
+            return f"{number(value)} = {number(value / shape.threshold)} × 2/η"
 
-        means = "under" if found.ratio < 1 else "over" if found.ratio > 1 else "exactly"
+        means = "under" if shape.ratio < 1 else "over" if shape.ratio > 1 else "exactly"
         lines = [Content.assemble(
-            (found.word, f"bold {self.color('constrained')}"), f": ηF(δ)/δ² = {number(found.ratio)}, {means} 1",
+            (shape.word, f"bold {self.color('constrained')}"), f": ηF(δ)/δ² = {number(shape.ratio)}, {means} 1",
         ), Content.assemble(
-            ("limit, the paper ", muted), ("S∞   ", "bold"), multiple(found.limit), ("  2/η + F''(δ) − F'(δ)/δ", muted),
+            ("limit, the paper ", muted), ("S∞   ", "bold"), multiple(shape.limit), ("  2/η + F''(δ) − F'(δ)/δ", muted),
         ), Content.assemble(
-            ("measured         ", muted), ("S(θ) ", "bold"), multiple(found.measured),
-            (f"  mean of the {found.steps} steps up to it", muted),
+            ("measured         ", muted), ("S(θ) ", "bold"), multiple(shape.measured),
+            (f"  mean of the {shape.steps} steps up to it", muted),
         )]
-        if math.isfinite(found.limit_turned):
+        if math.isfinite(shape.limit_turned):
             lines.insert(2, Content.assemble(
-                ("limit, ours      ", muted), ("S∞ᵤ  ", "bold"), multiple(found.limit_turned), ("  + ε²/η: u turns with x", muted),
+                ("limit, ours      ", muted), ("S∞ᵤ  ", "bold"), multiple(shape.limit_turned), ("  + ε²/η: u turns with x", muted),
             ))
         if halt := self._undefined():
             lines[0] = Content.assemble(lines[0], (f"  {halt}", self.color("warn")))

@@ -88,7 +88,7 @@ class Launcher(Ground):
         self._entries: list[Entry] = []
         self._listing = Listing()
         self._trouble = ""
-        """Why the folder of runs could not be read, as it was told."""
+        """Why the folder of runs could not be read: the notice given last."""
         self._frame = 0
         self._starting = False
         self.words: dict[str, Words] = {name: preset_words(name) for name in sorted(preset_names(), key=_rank)}

@@ -267,8 +267,8 @@ class Learn(Driving):
                 why = f"The run is {source.condition} before: {step.waits_for}. Space goes on."
                 return Content.assemble((why, self._color("warn")))
             known = {name: source.history.last(name) for name in step.gauge.split() if source.history.has(name)}
-            told = [f"{source.history.symbols[name]} = {value:.4g}" for name, value in known.items() if math.isfinite(value)]
-            now = f" (now {', '.join(told)})" if told else ""
+            values = [f"{source.history.symbols[name]} = {value:.4g}" for name, value in known.items() if math.isfinite(value)]
+            now = f" (now {', '.join(values)})" if values else ""
             return Content.assemble(("… " if not self.ascii else "... "), ("Waiting until ", ""), (step.waits_for, "bold"), f"{now}.")
         at = source.history.column("step")[self.seen_at]
         done = Content.assemble((f"{'+' if self.ascii else '✓'} At step {at:,.0f}: {step.waits_for}. ", f"bold {self._color('good')}"))

@@ -110,6 +110,6 @@ class Spectrum(LivePage):
         if not followed:
             return f"The eigenvalues are followed from the edge on. {self.hint}"
         seen = {k: step for k, step in sorted(self._above.items()) if step <= self.source.history.last_step}  # of a replay
-        told = " · ".join(f"λ{k} from step {step:,}" for k, step in seen.items()) or "none yet"
+        listed = " · ".join(f"λ{k} from step {step:,}" for k, step in seen.items()) or "none yet"
         changed = f" since η became {self._rate:g} at step {self._since:,}" if self._since else ""
-        return f"{followed} followed; first above 2/η{changed}: {told} · {self.hint}"
+        return f"{followed} followed; first above 2/η{changed}: {listed} · {self.hint}"

@@ -42,8 +42,8 @@ def unclaimed(history: History, start: float, stop: float) -> tuple[int, int]:
     if not history.has(HYPOTHESIS):
         return 0, 0
     rows = history.rows_between(start, stop)
-    found = history.values(HYPOTHESIS, rows.start, rows.stop)
-    return int((found == 0).sum()), int(np.isfinite(found).sum())
+    hypothesis = history.values(HYPOTHESIS, rows.start, rows.stop)
+    return int((hypothesis == 0).sum()), int(np.isfinite(hypothesis).sum())
 
 
 def held(horizon: float, since: float) -> str:

@@ -74,12 +74,12 @@ class Viewing(Driving):
 
     def overlays(self) -> tuple[Overlay, ...]:
         """The other runs, edge on edge; first step on first step where one of two has none."""
-        found = []
+        overlays = []
         for (source, role), pen in zip(self.compared, OTHERS, strict=False):
             edge, at = first_edge(source.journal), self.timeline.edge
             both = edge is not None and at is not None
-            found.append(Overlay(source.history, source.name, role, pen, edge or 0.0 if both else 0.0, at or 0.0 if both else 0.0))
-        return tuple(found)
+            overlays.append(Overlay(source.history, source.name, role, pen, edge or 0.0 if both else 0.0, at or 0.0 if both else 0.0))
+        return tuple(overlays)
 
     def respecify(self) -> None:
         """Draw the plots by their present specifications."""
@@ -141,7 +141,7 @@ class Viewing(Driving):
         self.app.push_screen(Compare(self.source.run, chosen, len(OTHERS), self.app.ascii), answer)
 
     def lay_over(self, names: Sequence[str]) -> None:
-        """Draw these runs, by name or path, over this one, as many as there are pens for; those that cannot be read are told."""
+        """Draw these runs, by name or path, over this one, as many as there are pens for; a notice names each that cannot be read."""
         known = {each.source.run.name: each.source for each in self.compared}
         self.compared = []
         for name, role in zip(names, ROLES, strict=False):

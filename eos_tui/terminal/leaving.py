@@ -86,17 +86,17 @@ class WayOut:
 
     def _take_signals(self) -> Callable[[], None]:
         """Have signals come here; returns what has them go where they went before."""
-        heard, told = socket.socketpair()
-        told.setblocking(False)
+        heard, written = socket.socketpair()
+        written.setblocking(False)
         heeding = threading.Thread(target=self._heed, args=(heard,), daemon=True)
         heeding.start()
         handlers = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
-        wakeup = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+        wakeup = signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # and in every thread begun from here on; engines undo it
 
         def restore() -> None:
             signal.set_wakeup_fd(wakeup)
-            told.close()
+            written.close()
             heeding.join()
             heard.close()
             for number, handler in handlers.items():

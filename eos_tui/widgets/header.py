@@ -32,9 +32,9 @@ SIGNS: dict[str, tuple[str, str, str, str]] = {  # what the engine does -> sign,
 }
 
 
-def condition(found: Condition, color: Color, ascii: bool = False) -> Content:
+def condition(condition: Condition, color: Color, ascii: bool = False) -> Content:
     """What the engine does, by sign, word and colour."""
-    sign, plain, word, role = SIGNS[found]
+    sign, plain, word, role = SIGNS[condition]
     return Content.assemble((f"{plain if ascii else sign} {word}", f"bold {color(role)}"))
 
 

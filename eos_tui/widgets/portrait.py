@@ -44,7 +44,7 @@ READ_OFF = (
     Column("x_max", "|x| ≤", "how far the orbit goes along u", "", "δ√(−W₋₁(−e^(−1−g)))", "Lemma 3"),
     Column("y_max", "|y| ≤", "how far its sharpness goes", "", "√(αg)", "Lemma 3"),
 )
-"""What is told below the portrait, of the orbit's last rows."""
+"""Quantities in the caption below the portrait, of the orbit's last rows."""
 NUDGE = 0.02
 """How far an arrow key moves a start, as a fraction of the axis; finely, a tenth of it."""
 
@@ -207,9 +207,9 @@ class PhasePortrait(Drawing):
             return None
         alpha, beta = self.alpha, self.beta
         if history.has("constrained.alpha"):
-            found = _latest(history, "constrained.alpha", row), _latest(history, "constrained.beta", row)
-            if not math.isnan(found[0]):
-                alpha, beta = found
+            constants = _latest(history, "constrained.alpha", row), _latest(history, "constrained.beta", row)
+            if not math.isnan(constants[0]):
+                alpha, beta = constants
         if alpha is None or beta is None:
             return None
         rate = history.value("learning_rate", row) if history.has("learning_rate") else math.nan
@@ -219,15 +219,15 @@ class PhasePortrait(Drawing):
         """The real orbit first, then the predicted ones; or those of a phase run, map before flow."""
         history, last = self._history, self._last_row()
         rows = max(last + 1 - TRAIL, 0), last + 1
-        found = []
+        orbits = []
         if history.has("ode1.x"):
             delta = self._setting().delta  # type: ignore[union-attr]
             starts = [k for k in range(1, 9) if history.has(f"ode{k}.x")]
             for family, label, role, pen in (("map", "map (3)", "gd", REAL), ("ode", "flow (4)", "flow", DASHED[0])):
                 for k in starts:
                     x, y = history.values(f"{family}{k}.x", *rows), history.values(f"{family}{k}.y", *rows)
-                    found.append(Orbit(label, role, pen, np.abs(x) / delta, y))
-            return found
+                    orbits.append(Orbit(label, role, pen, np.abs(x) / delta, y))
+            return orbits
         delta_rows = history.values("constrained.delta", *rows)
         families = [("gd", "real", REAL)] + [
             (form, form, DASHED[k]) for k, form in enumerate(self.forms) if history.has(f"{form}.x")
@@ -235,8 +235,8 @@ class PhasePortrait(Drawing):
         for family, label, pen in families:
             x, y = history.values(f"{family}.x", *rows), history.values(f"{family}.y", *rows)
             with np.errstate(all="ignore"):
-                found.append(Orbit(label, family, pen, np.abs(x) / delta_rows, y))
-        return found
+                orbits.append(Orbit(label, family, pen, np.abs(x) / delta_rows, y))
+        return orbits
 
     def _own_orbits(self) -> list[Orbit]:
         """The flow and the map from the start that was placed, as far as they are drawn."""
@@ -366,8 +366,8 @@ class _Frame(NamedTuple):
             x, y = _in_dots(orbit.x[-TRAIL - 1 :], orbit.y[-TRAIL - 1 :], self.x, self.y, self.columns, self.rows)
             youth = np.clip((np.arange(len(x)) - len(x) + TRAIL) // (TRAIL // 3), 0, 2)
             dots.append(np.zeros((3, 4 * self.rows, 2 * self.columns), bool))
-            found = strokes(x, y, 2 * self.columns, 4 * self.rows, youth)
-            dots[-1][: len(found)] = found
+            drawn = strokes(x, y, 2 * self.columns, 4 * self.rows, youth)
+            dots[-1][: len(drawn)] = drawn
             styles += [role_style(self.theme, orbit.role, age) for age in (2, 1, 0)]
         self.canvas.layers(np.concatenate(dots), self.top, self.left, styles, [orbit.pen.mark for orbit in orbits for _ in range(3)])
 

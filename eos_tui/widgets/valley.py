@@ -148,7 +148,7 @@ def _strands(x: np.ndarray, y: np.ndarray, columns: int, rows: int) -> np.ndarra
     order = np.concatenate([np.arange(0, len(x), 2), np.arange(1, len(x), 2)])
     first = (len(x) + 1) // 2  # of the second strand
     x, y, youth = (np.insert(each[order].astype(float), first, math.nan) for each in (x, y, youth))
-    found = np.zeros((3, rows, columns), bool)
+    dots = np.zeros((3, rows, columns), bool)
     drawn = strokes(x, y, columns, rows, np.nan_to_num(youth).astype(int))
-    found[: len(drawn)] = drawn
-    return found
+    dots[: len(drawn)] = drawn
+    return dots
