@@ -54,7 +54,7 @@ JsonObject = Annotated[bool, _switch("Print one JSON object.")]
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Look:
+class ViewOptions:
     """How the view is to look and behave; what is not given is as the settings say (`eos config show`)."""
 
     fps: Annotated[float | None, Parameter(help="Frames a second, 0.5 to 10.")] = None
@@ -68,7 +68,7 @@ class Look:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-AS_SET = Look()
+AS_SET = ViewOptions()
 COMPLETE = "__complete"
 """What the completion of a shell asks with; cyclopts answers it."""
 
@@ -105,14 +105,14 @@ def _no_command(word: str) -> str:
 
 
 @app.default
-def launcher(*, look: Look = AS_SET) -> int:
+def launcher(*, look: ViewOptions = AS_SET) -> int:
     """Open the launcher: presets to start, runs to open."""
     return view(None, look.given())
 
 
 @app.command
 def run(preset: Preset, *, overrides: Overrides = (), name: NewName = None, headless: Headless = False, json: Json = False,
-        data_dir: DataDir = None, trusted: Trust = False, meeting: Meeting = AS_TOLD, look: Look = AS_SET) -> int:
+        data_dir: DataDir = None, trusted: Trust = False, meeting: Meeting = AS_TOLD, look: ViewOptions = AS_SET) -> int:
     """Start a run and watch it.
 
     Several processes, on one host or many, run it together where each is given --coordinator. Process 0 alone writes and shows it.
@@ -126,14 +126,14 @@ def run(preset: Preset, *, overrides: Overrides = (), name: NewName = None, head
 
 @app.command
 def demo(*, overrides: Overrides = (), name: NewName = None, headless: Headless = False, json: Json = False,
-         look: Look = AS_SET) -> int:
+         look: ViewOptions = AS_SET) -> int:
     """Start the default preset, T-shirts against shirts, and watch it. Takes what `run` takes."""
     return run(DEFAULT_PRESET, overrides=overrides, name=name, headless=headless, json=json, look=look)
 
 
 @app.command
 def resume(name: Name, *, force: Force = False, headless: Headless = False, json: Json = False, trusted: Trust = False,
-           meeting: Meeting = AS_TOLD, look: Look = AS_SET) -> int:
+           meeting: Meeting = AS_TOLD, look: ViewOptions = AS_SET) -> int:
     """Go on with a stopped, failed or crashed run from its last checkpoint, and watch it.
 
     As many processes may share it out as --coordinator says, however many there were before. Process 0 alone shows it.
@@ -148,7 +148,7 @@ def resume(name: Name, *, force: Force = False, headless: Headless = False, json
 
 
 @app.command
-def attach(names: Names = (), /, *, look: Look = AS_SET) -> int:
+def attach(names: Names = (), /, *, look: ViewOptions = AS_SET) -> int:
     """Open a run where it stands: the latest one, or that of this name or path. Others named after it are laid over it.
 
     A sweep is opened by the name that its runs begin with, as in `eos attach fashion-sweep`.
@@ -157,7 +157,7 @@ def attach(names: Names = (), /, *, look: Look = AS_SET) -> int:
 
 
 @app.command
-def learn(*, look: Look = AS_SET) -> int:
+def learn(*, look: ViewOptions = AS_SET) -> int:
     """Take the guided tour of the paper: eleven steps on real runs, each waiting for what it tells of."""
     return view(None, look.given(), tour=True)
 
@@ -208,7 +208,7 @@ def serve(
     name: Name | None = None, *,
     host: Annotated[str, Parameter(help="The address to listen at; this machine alone reaches the default.")] = "127.0.0.1",
     port: Annotated[int, Parameter(help="The port to listen at.", validator=Number(gte=1, lte=65535))] = 8000,
-    look: Look = AS_SET,
+    look: ViewOptions = AS_SET,
 ) -> int:
     """Open the app in a browser: a run, or the launcher. Prints an address that holds a key; needs the extra `web`."""
     from eos_tui.terminal import browser

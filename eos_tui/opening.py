@@ -28,21 +28,21 @@ IN_BROWSER = "TEXTUAL_DRIVER"
 """Set where Textual draws into a browser: `eos serve` starts `eos` that way, with pipes for a terminal."""
 
 WITHOUT = "`eos run PRESET --headless` and `eos plot RUN` do without one"
-"""What does without a terminal."""
+"""The commands that need no terminal."""
 
 
-class Asked(NamedTuple):
+class ViewCommand(NamedTuple):
     """A command line that opens the view and does nothing else."""
 
     settings: Mapping[str, Any]
-    """The settings it gives."""
+    """The settings given by its options."""
     attach: bool = False
-    """To runs, rather than open the launcher."""
+    """Whether it opens runs, rather than the launcher."""
     names: tuple[str, ...] = ()
-    """Theirs; none for the latest."""
+    """The names of those runs; none for the latest run."""
 
     @classmethod
-    def of(cls, words: Sequence[str]) -> "Asked | None":
+    def of(cls, words: Sequence[str]) -> "ViewCommand | None":
         """The view that these words ask for; None where they ask for anything else, or in any other way."""
         attach = words[:1] == ["attach"]
         names = tuple(takewhile(lambda word: not word.startswith("-"), words[1:])) if attach else ()
@@ -155,7 +155,7 @@ def need_terminal(given: Mapping[str, Any]) -> View:
 
 
 def need_view(given: Mapping[str, Any]) -> View:
-    """The settings in force: what the command line tells, then the file. Raises UserError where they are wrong."""
+    """The settings in force: those of the command line, then those of the file. Raises UserError where they are wrong."""
     fps = given.get("fps")
     if fps is not None and not SLOWEST <= fps <= FASTEST:
         raise UserError(f"--fps {fps:g}: expected a number from {SLOWEST:g} to {FASTEST:g}")

@@ -22,7 +22,7 @@ from eos_tui.screens.formula import Formula
 from eos_tui.screens.landscape import Landscape, drawn, verdict
 from eos_tui.screens.spectrum import Spectrum
 from eos_tui.screens.theorem import PLOTS, Theorem, held, unclaimed
-from eos_tui.widgets.valley import Plane, _lines
+from eos_tui.widgets.valley import PlaneSample, _lines
 from eos_tui.widgets.valley import sampled as read_plane
 
 from synthetic import ALPHA, BETA, EDGE, LEARNING_RATE, SPEC, THRESHOLD, FakeEngine, make_run, rows_of
@@ -291,7 +291,7 @@ async def test_tab_turns_to_the_plane_and_wide_pages_show_both(tmp_path, size, a
 
 
 def test_the_plane_is_the_polynomial_through_its_sample():
-    plane = Plane(PLANE_X / DELTA, PLANE_Y, valley(PLANE_X[:, None], PLANE_Y) * LEARNING_RATE / DELTA**2)
+    plane = PlaneSample(PLANE_X / DELTA, PLANE_Y, valley(PLANE_X[:, None], PLANE_Y) * LEARNING_RATE / DELTA**2)
     x, y = np.array([-5.0, 0.0, 1.0, *plane.x[:3], 4.9]), np.array([-20.0, *plane.y[:2], 0.0, 7.3])
     exact = valley(DELTA * x[:, None], y) * LEARNING_RATE / DELTA**2
     np.testing.assert_allclose(plane.at(x, y), exact, atol=1e-11)

@@ -31,9 +31,9 @@ class Box(NamedTuple):
     width: int
     height: int
     axis: bool
-    """Whether there is a row for the axis of steps,"""
+    """Whether there is a row for the axis of steps."""
     steps: bool
-    """and one for its labels."""
+    """Whether there is a row for the labels of that axis."""
 
     @classmethod
     def within(cls, canvas: Canvas, legend: int, right: int) -> "Box":
@@ -146,7 +146,7 @@ def veil(canvas: Canvas, box: Box, span: Span, history: History, column: str, st
 
 
 VEIL, ASCII_VEIL = ("·", "░"), (".", ":")
-"""Where some rows are veiled, and where all are."""
+"""The sign of a cell where some rows are veiled, and of one where all are."""
 CROWDED = 0.6
 """Changes of stage a cell from which the line of stages tells of the longer ones alone."""
 STAGE_ROLES = ("muted", "gd", "warn", "threshold", "good")
@@ -178,7 +178,7 @@ def _stretches(history: History, begin: float, end: float, width: int, along: st
     return [(start, stop, cells[start]) for start, stop in pairwise([*begins, width]) if cells[start] and stop - start >= least]
 
 
-class Entry(NamedTuple):
+class LegendEntry(NamedTuple):
     """One curve in the legend."""
 
     sample: str
@@ -186,12 +186,12 @@ class Entry(NamedTuple):
     role: str
 
 
-def legend_entries(spec: PlotSpec, history: History, drawn: Sequence[bool], width: int, ascii: bool) -> list[Entry]:
+def legend_entries(spec: PlotSpec, history: History, drawn: Sequence[bool], width: int, ascii: bool) -> list[LegendEntry]:
     """Sample and name of each curve that is drawn, and of 2/η: the curves' own words, or where those do not fit their symbols."""
     kept = [(curve, pen) for curve, pen, is_drawn in zip(spec.curves, pens(spec.curves), drawn, strict=True) if is_drawn]
-    entries = [Entry(pen.mark * 2 if ascii else pen.sample, curve.label, curve.role) for curve, pen in kept]
+    entries = [LegendEntry(pen.mark * 2 if ascii else pen.sample, curve.label, curve.role) for curve, pen in kept]
     if spec.threshold:
-        entries.insert(1, Entry(THRESHOLD.mark * 2 if ascii else THRESHOLD.sample, "2/η", "threshold"))
+        entries.insert(1, LegendEntry(THRESHOLD.mark * 2 if ascii else THRESHOLD.sample, "2/η", "threshold"))
     if sum(len(entry.name) + 5 for entry in entries) - 2 > width:
         names = symbols(history, [curve for curve, _ in kept])
         short = {curve.label: names[curve.column] for curve, _ in kept}
@@ -199,18 +199,18 @@ def legend_entries(spec: PlotSpec, history: History, drawn: Sequence[bool], widt
     return entries
 
 
-class Place(NamedTuple):
+class LegendPlace(NamedTuple):
     """Where an entry of the legend stands."""
 
     row: int
     column: int
-    entry: Entry | None
+    entry: LegendEntry | None
     """None for the ellipsis that stands for those left out."""
 
 
-def legend_places(entries: Sequence[Entry], width: int, rows: int) -> list[Place]:
+def legend_places(entries: Sequence[LegendEntry], width: int, rows: int) -> list[LegendPlace]:
     """The entries one after the other in so many rows; those too long for the room left are left out, and an ellipsis says so."""
-    placed, row, column, left_out = list[Place](), 0, 0, False
+    placed, row, column, left_out = list[LegendPlace](), 0, 0, False
     for k, entry in enumerate(entries):
         size = len(entry.name) + 3
         if column and column + size > width and row + 1 < rows:
@@ -219,17 +219,17 @@ def legend_places(entries: Sequence[Entry], width: int, rows: int) -> list[Place
         if column + size > width - ellipsis:
             left_out = True
             continue
-        placed.append(Place(row, column, entry))
+        placed.append(LegendPlace(row, column, entry))
         column += size + 2
-    return [*placed, Place(row, min(column, width - 1), None)] if left_out else placed
+    return [*placed, LegendPlace(row, min(column, width - 1), None)] if left_out else placed
 
 
-def legend_rows(entries: Sequence[Entry], width: int) -> int:
+def legend_rows(entries: Sequence[LegendEntry], width: int) -> int:
     """Rows that a legend takes in so many cells."""
     return max((place.row for place in legend_places(entries, width, len(entries))), default=0) + 1
 
 
-def legend(canvas: Canvas, box: Box, entries: Sequence[Entry], theme: str) -> None:
+def legend(canvas: Canvas, box: Box, entries: Sequence[LegendEntry], theme: str) -> None:
     """The legend, on as many rows as it was given."""
     muted = role_style(theme, "muted")
     for row, column, entry in legend_places(entries, canvas.width - box.left, max(box.top, 1)):
@@ -244,11 +244,11 @@ def badges(
     canvas: Canvas, box: Box, spec: PlotSpec, history: History, window: Window, traces: Sequence[Envelope], limits: Limits,
     theme: str, avoided: int | None = None,
 ) -> None:
-    """What the picture alone would hide: curves that ended, left the scale, or are not positive on a log axis. The row `avoided` is
-    left to what is there.
+    """Badges for what the picture alone would hide: curves that ended, left the scale, or are not positive on a log axis. No badge
+    stands in the row `avoided`.
     """
     curves_said: dict[tuple[str, str], list[Curve]] = {}
-    """Curves by what is said of them, and by a shorter way to say it."""
+    """Curves by their badge, in words and in fewer words."""
     for curve, trace in zip(spec.curves, traces, strict=True):
         if not history.has(curve.column):
             continue

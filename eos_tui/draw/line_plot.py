@@ -20,7 +20,7 @@ from textual.strip import Strip
 
 from eos_tui.draw import axes, decorations, traces
 from eos_tui.draw.axes import EXACT, Limits
-from eos_tui.draw.decorations import GUTTER, Box, Entry
+from eos_tui.draw.decorations import GUTTER, Box, LegendEntry
 from eos_tui.draw.plot_spec import Curve, Overlay, Pen, PlotSpec, Span, Window, pens, symbols
 from eos_tui.draw.raster import Canvas, connect, outline, spans
 from eos_tui.draw.theme import DEFAULT, role_style
@@ -92,7 +92,7 @@ def paint(
     longest = [max((k for k, layer in enumerate(layers) if layer.curve is curve), key=held.__getitem__) for curve in spec.curves]
     entries = decorations.legend_entries(spec, history, [held[k] > 0 for k in longest], canvas.width - GUTTER, ascii)
     entries += [
-        Entry(other.pen.mark * 2 if ascii else other.pen.sample, other.label, other.role)
+        LegendEntry(other.pen.mark * 2 if ascii else other.pen.sample, other.label, other.role)
         for other, count in zip(overlays, held, strict=False) if count
     ]
     if height >= 14:
@@ -126,7 +126,7 @@ def paint(
 @lru_cache(maxsize=64)
 def _ground(
     width: int, height: int, ascii: bool, box: Box, span: Span, limits: Limits, log: bool, zero: bool,
-    marks: tuple[tuple[float, str], ...], entries: tuple[Entry, ...], theme: str,
+    marks: tuple[tuple[float, str], ...], entries: tuple[LegendEntry, ...], theme: str,
 ) -> Canvas:
     """What stands on a plot's canvas while its axes stay: it is painted once, and copied for every frame."""
     canvas, muted = _upright(width, height, ascii, box, limits, log, zero, entries, theme).copy(), role_style(theme, "muted")
@@ -138,7 +138,7 @@ def _ground(
 
 @lru_cache(maxsize=64)
 def _upright(
-    width: int, height: int, ascii: bool, box: Box, limits: Limits, log: bool, zero: bool, entries: tuple[Entry, ...], theme: str
+    width: int, height: int, ascii: bool, box: Box, limits: Limits, log: bool, zero: bool, entries: tuple[LegendEntry, ...], theme: str
 ) -> Canvas:
     """What of it stays while the window moves."""
     canvas, muted = Canvas(width, height, ascii), role_style(theme, "muted")

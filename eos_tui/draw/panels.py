@@ -33,23 +33,23 @@ def line_plots(columns: Sequence[Column], forms: Collection[str], log: Collectio
     return tuple(plot._replace(log=plot.id in log) for plot in kept if plot.curves)
 
 
-class Look(NamedTuple):
-    """How a plot is drawn, where the user chose."""
+class PlotOptions(NamedTuple):
+    """The user's choices for a plot."""
 
     log: bool = False
     smooth: int = 0
     strands: bool = False
     hidden: frozenset[str] = frozenset()
-    """Columns left out,"""
+    """Columns left out."""
     added: tuple[str, ...] = ()
-    """and columns drawn beside its own."""
+    """Columns drawn beside the plot's own."""
 
 
-def adapted(plot: PlotSpec, look: Look, columns: Sequence[Column]) -> PlotSpec:
+def adapted(plot: PlotSpec, options: PlotOptions, columns: Sequence[Column]) -> PlotSpec:
     """The plot as the user wants it."""
-    own = tuple(curve for curve in plot.curves if curve.column not in look.hidden)
-    added = tuple(_curve(column) for column in columns if column.name in look.added)
-    return plot._replace(log=look.log, smooth=look.smooth, strands=look.strands, curves=own + added or plot.curves)
+    own = tuple(curve for curve in plot.curves if curve.column not in options.hidden)
+    added = tuple(_curve(column) for column in columns if column.name in options.added)
+    return plot._replace(log=options.log, smooth=options.smooth, strands=options.strands, curves=own + added or plot.curves)
 
 
 def _curve(column: Column) -> Curve:

@@ -91,9 +91,9 @@ class Overlay(NamedTuple):
     role: str
     pen: "Pen"
     edge: float = 0.0
-    """The step of that run that stands"""
+    """The step of that run that is drawn at `at`, its edge."""
     at: float = 0.0
-    """at this step of the run it is laid over."""
+    """The step of the run below."""
 
 
 class Pen(NamedTuple):
@@ -102,7 +102,7 @@ class Pen(NamedTuple):
     sample: str
     """Its line in the legend."""
     on: int
-    """Cells drawn, then cells left out."""
+    """Cells drawn, and cells left out after them."""
     off: int
     mark: str
     """Its dots in ASCII."""

@@ -69,7 +69,7 @@ class History:
         self.limit: int | None = None
         """Rows shown, where not all are: a replay moves it."""
         self.over = False
-        """Whether there will be no more rows."""
+        """Whether the run has ended: no row comes any more."""
         self._index = {column.name: k for k, column in enumerate(self.columns)}
         self._rows: Rows = InMemory(len(self.columns)) if file is None else OnDisk(file, len(self.columns))
         self._steps = Ruler(0)

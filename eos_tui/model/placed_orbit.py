@@ -15,7 +15,7 @@ MOST = 4000
 FRAMES = 40
 """Frames in which a turn is drawn."""
 LEAST = 1e-3
-"""Smallest |X|/δ of a start: from 0 nothing turns."""
+"""Smallest |X|/δ of a start: an orbit from X = 0 never turns."""
 BOUND = 12.0
 """Largest |X|/δ and |Y|/√α of a start."""
 

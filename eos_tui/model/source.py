@@ -85,7 +85,7 @@ class DataFacts(NamedTuple):
 
 
 class Source:
-    """What is known of a run, and the way to tell its engine something."""
+    """A run as the view knows it, and the way to send its engine a command."""
 
     def __init__(self, run: Run):
         self.run = run
@@ -109,7 +109,7 @@ class Source:
         self._rows, self._events = RowTail(self._held or run), EventTail(self._held or run)
 
     def read(self) -> News:
-        """Look for what is new."""
+        """The news of the run directory."""
         nothing = np.empty((0, len(self.columns)))
         run = self._held
         if run is None or run.folder.is_gone:
@@ -139,7 +139,7 @@ class Source:
             return np.empty((0, len(self.columns))), str(error)
 
     def take(self, news: News) -> bool:
-        """Make it what is known, and move on what is played again. Returns whether there is anything new to show."""
+        """Take the news into history, journal and state, and move a replay on. Returns whether there is anything new to show."""
         fresh = self.replay is not None or news.tells_more(self.engine, self.condition) or news.displaced != self.displaced
         self.displaced = news.displaced
         self.history.extend(news.rows, news.valued)

@@ -1,4 +1,4 @@
-"""The other runs: where each stands, by what it differs from the one shown, and which are laid over it."""
+"""The other runs: the state of each, its differences from the run shown, and which runs are laid over that."""
 
 from collections.abc import Sequence
 from typing import ClassVar, NamedTuple

@@ -44,7 +44,7 @@ LOADING_SECONDS = 0.6
 """How long rows are read before a frame shows those there are."""
 
 
-class Plan(NamedTuple):
+class Arrangement(NamedTuple):
     """How a screen is shared out."""
 
     header: int
@@ -54,7 +54,7 @@ class Plan(NamedTuple):
     per_page: int
 
 
-def arranged(width: int, height: int, panels: int) -> Plan | None:
+def arranged(width: int, height: int, panels: int) -> Arrangement | None:
     """Three columns of plots where they fit, else pages of what fits below one another; None where nothing does."""
     if width < SMALLEST[0] or height < SMALLEST[1]:
         return None
@@ -62,7 +62,7 @@ def arranged(width: int, height: int, panels: int) -> Plan | None:
     journal = 1 if height < 36 else 4
     columns = 3 if width >= WIDE else 1
     rows = max(1, (height - header - journal - 1) // ROW_HEIGHT)
-    return Plan(header, journal, columns, min(rows, -(-panels // columns)) * columns)
+    return Arrangement(header, journal, columns, min(rows, -(-panels // columns)) * columns)
 
 
 class Dashboard(Viewing):
@@ -91,7 +91,7 @@ class Dashboard(Viewing):
         self._painted_at = -math.inf
         self._trouble = ""
         """Why the rows cannot be read: the notice given last."""
-        self._plan: Plan | None = None
+        self._arrangement: Arrangement | None = None
         self._laid_out: tuple[int, int, list[Panel]] | None = None
         # Kept by name: a frame may still be on its way when the screen is taken down and finds nothing any more.
         self.header, self.journal, self.footer = Header(ascii), Journal(), Footer("dashboard")
@@ -141,15 +141,15 @@ class Dashboard(Viewing):
     def _arrange(self) -> None:
         """Lay the panels out for the size of the screen."""
         width, height = self.size
-        self._plan = plan = arranged(width, height, len(self.panel_order))
-        self.set_class(plan is None, "too-small")
-        if plan is None:
+        self._arrangement = arrangement = arranged(width, height, len(self.panel_order))
+        self.set_class(arrangement is None, "too-small")
+        if arrangement is None:
             text = f"{width}×{height} is too small.\neos needs {SMALLEST[0]}×{SMALLEST[1]}."
             self.query_one("#small", Static).update(text)
             return
-        self.header.set_class(plan.header == 2, "short")
-        self.header.set_class(plan.header == 4, "tall")
-        self.journal.set_class(plan.journal == 1, "short")
+        self.header.set_class(arrangement.header == 2, "short")
+        self.header.set_class(arrangement.header == 4, "tall")
+        self.journal.set_class(arrangement.journal == 1, "short")
         self.set_class(self.zoomed, "zoomed")
         self.page = min(self.page, self.pages - 1)
         visible = self._visible()
@@ -157,7 +157,7 @@ class Dashboard(Viewing):
         if self._laid_out == (width, height, visible):
             return  # setting a style, even to what it is, lays out and paints the whole screen again
         self._laid_out = width, height, visible
-        columns = min(plan.columns, len(visible))
+        columns = min(arrangement.columns, len(visible))
         if len(visible) == 2 and width >= 2 * SQUARE and self.portrait in visible:
             columns = 2  # a portrait wants to be square
         grid = self.query_one("#grid", Grid)
@@ -173,7 +173,7 @@ class Dashboard(Viewing):
 
     @property
     def _per_page(self) -> int:
-        return self._plan.per_page if self._plan else 1
+        return self._arrangement.per_page if self._arrangement else 1
 
     def _visible(self) -> list[Panel]:
         if self.zoomed and isinstance(self.focused, Panel):
@@ -205,7 +205,7 @@ class Dashboard(Viewing):
         return fresh
 
     def take(self, news: News) -> bool:
-        """Let what is new be known, and tell what answers a command of ours. Returns whether there is anything to show."""
+        """Take the news, and notify the user of answers to commands. Returns whether there is anything to show."""
         fresh = self.source.take(news)
         if not self.source.frozen:
             if self.timeline.edge is None:

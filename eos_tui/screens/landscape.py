@@ -24,7 +24,7 @@ from eos_tui.screens.formula import Formula, apart
 from eos_tui.screens.live import LivePage
 from eos_tui.widgets.line import Line
 from eos_tui.widgets.plot import LinePlot
-from eos_tui.widgets.valley import Plane, Valley, sampled
+from eos_tui.widgets.valley import PlaneSample, Valley, sampled
 
 MEAN_OVER = 100
 """Most steps that the measured sharpness is a mean of. An even number takes the period-2 oscillation out."""
@@ -32,9 +32,9 @@ SHOWN = (
     "landscape.ratio", "landscape.limit", "landscape.limit_turned", "gd.sharpness", "constrained.sharpness", "constrained.delta",
     "constrained.beta", "learning_rate",
 )
-"""Columns whose formulas the page tells,"""
+"""Columns whose formulas the page of the loss along u shows."""
 AT_PLANE = ("gd.x", "gd.y", "generalized.x", "generalized.y", "constrained.alpha", "constrained.beta", "constrained.delta")
-"""and of the plane."""
+"""Columns whose formulas the page of the plane shows."""
 ALONG = (
     Column("x", "x/δ", "distance from θ† along u", "δ", "x/δ", "Appendix F"),
     Column("F_even", "F", "rise of the loss along u, its even part", "", "(F(x)+F(−x))/2, F(x) = L(θ†+xu) − L(θ†)", "Appendix F"),
@@ -45,7 +45,7 @@ IN_PLANE = (
     Column("plane", "L−L†", "rise of the loss in the plane of u and ∇S⊥; lines at k²δ²/η, k ≤ 5", "",
            "L(θ†+x·u+y·∇S⊥/β) − L(θ†) = x²/η + y(x²−δ²)/2 + …", "Section 4"),
 )
-"""What the level lines are of."""
+"""The quantity of the level lines."""
 BOTH = 110
 """Cells of the page from which both pictures stand side by side."""
 SPEC = PlotSpec("landscape", "", (
@@ -53,20 +53,20 @@ SPEC = PlotSpec("landscape", "", (
 ), zero=True, marks=((-1.0, "−δ"), (1.0, "δ")))
 
 
-class Verdict(NamedTuple):
-    """What a sample says, and what gradient descent's sharpness was then."""
+class ShapeVerdict(NamedTuple):
+    """The shape of the loss in a sample, and gradient descent's sharpness at that time."""
 
     ratio: float
     limit: float
-    """S∞ by the paper,"""
+    """S∞ of the paper."""
     limit_turned: float
-    """and by us: with the turn of u. NaN in a record made before that."""
+    """S∞ with the turn of u, which the paper leaves out. NaN in a record made before that."""
     threshold: float
     """2/η in force."""
     measured: float
-    """Mean sharpness of gradient descent over"""
+    """Mean sharpness of gradient descent over the steps up to the sample: since the edge, at the same learning rate."""
     steps: int
-    """so many steps up to the sample: since the edge, at the same learning rate."""
+    """The number of those steps."""
 
     @property
     def word(self) -> str:
@@ -74,7 +74,7 @@ class Verdict(NamedTuple):
         return "sub-quadratic" if self.ratio < 1 else "super-quadratic" if self.ratio > 1 else "quadratic"
 
 
-def verdict(history: History, step: int) -> Verdict:
+def verdict(history: History, step: int) -> ShapeVerdict:
     """The row of a sample's step, and the sharpness of the rows up to it."""
     row = history.row_near(step)
     ratio, limit, eta = (history.value(name, row) for name in ("landscape.ratio", "landscape.limit", "learning_rate"))
@@ -84,7 +84,7 @@ def verdict(history: History, step: int) -> Verdict:
         history.values_or_nan(name, start, row + 1) for name in ("gd.sharpness", "constrained.sharpness", "learning_rate"))
     known = sharpness[np.isfinite(sharpness) & np.isfinite(center) & (rate == eta)]
     threshold, measured = 2 / eta if 0 < eta < math.inf else math.nan, float(known.mean()) if len(known) else math.nan
-    return Verdict(ratio, limit, turned, threshold, measured, len(known))
+    return ShapeVerdict(ratio, limit, turned, threshold, measured, len(known))
 
 
 def drawn(path: Path) -> History | None:
@@ -151,7 +151,7 @@ class Landscape(LivePage):
         """When the folder of samples last changed, as the file system says."""
         self._chosen: int | None = None
         """The step of the sample shown; None follows the newest."""
-        self._drawn: tuple[int, History | None, Plane | None] = -1, None, None
+        self._drawn: tuple[int, History | None, PlaneSample | None] = -1, None, None
 
     def compose(self) -> ComposeResult:
         with Horizontal():
@@ -277,7 +277,7 @@ class Landscape(LivePage):
         alpha = self.source.row().get("constrained.alpha", math.nan)
         return f"δ = √(2α/β) is undefined while α ≤ 0, and α = {number(alpha, 3)} now: no sample is taken." if alpha <= 0 else ""
 
-    def _words_of(self, shape: Verdict) -> list[Content]:
+    def _words_of(self, shape: ShapeVerdict) -> list[Content]:
         """The verdict, the prediction and the measurement, each with its multiple of 2/η."""
         muted = self.color("muted")
 

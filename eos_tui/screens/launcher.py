@@ -20,7 +20,7 @@ from engine.record.trust import Untrusted
 from engine.spec import Words, preset_names, preset_words
 from eos_tui.draw.theme import role_color
 from eos_tui.keys import Place, bindings
-from eos_tui.model.listing import Entry, Listing
+from eos_tui.model.listing import ListedRun, Listing
 from eos_tui.screens.ground import Ground
 from eos_tui.screens.prompts import Confirm
 from eos_tui.terminal.leaving import aside
@@ -85,7 +85,7 @@ class Launcher(Ground):
         super().__init__()
         self._origin = origin
         """The run that was open before; `esc` returns to it."""
-        self._entries: list[Entry] = []
+        self._entries: list[ListedRun] = []
         self._listing = Listing()
         self._trouble = ""
         """Why the folder of runs could not be read: the notice given last."""
@@ -177,7 +177,7 @@ class Launcher(Ground):
         self._show_runs(entries)
         return bool(entries or before)
 
-    def _show_runs(self, entries: list[Entry]) -> None:
+    def _show_runs(self, entries: list[ListedRun]) -> None:
         runs = self.runs
         before = [entry.run.name for entry in self._entries]
         now = [entry.run.name for entry in entries]
@@ -198,7 +198,7 @@ class Launcher(Ground):
                 if line != self._run_line(old[entry.run.name]):
                     runs.replace_option_prompt(entry.run.name, line)
 
-    def _run_line(self, entry: Entry) -> Content:
+    def _run_line(self, entry: ListedRun) -> Content:
         sign, plain, word, role = SIGNS[entry.condition]
         state = entry.state
         muted = role_color(self.app.theme, "muted")
@@ -278,6 +278,6 @@ class Launcher(Ground):
         if self._origin is not None:
             self.app.open_run(self._origin)
 
-    def _chosen(self) -> Entry | None:
+    def _chosen(self) -> ListedRun | None:
         at = self.runs.highlighted
         return self._entries[at] if at is not None and at < len(self._entries) else None

@@ -73,7 +73,7 @@ class Trip:
         return {plot.id: plot for plot in panels.line_plots(self.source.run.columns, forms)}
 
     def take(self, news: News) -> bool:
-        """Let what is new be known. Returns whether there is anything to show."""
+        """Take the news of the run. Returns whether there is anything to show."""
         fresh = self.source.take(news)
         if self.timeline.edge is None:
             self.timeline.edge = next((event.step for event in news.events if isinstance(event, EdgeReached)), None)

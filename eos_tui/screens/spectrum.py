@@ -52,11 +52,11 @@ class Spectrum(LivePage):
         self._columns = [column.name for column in kept]
         self._history = History([*(c._replace(name=self._renamed.get(c.name, c.name)) for c in kept), LEVEL])
         self._above: dict[int, int] = {}
-        """The first recorded step of each eigenvalue above 2/η"""
+        """The first recorded step at which each eigenvalue is above 2/η, at the learning rate in force."""
         self._since = 0
-        """since this step, from which on η has been what it is,"""
+        """The step at which η last changed; 0 where it never did."""
         self._rate = math.nan
-        """this."""
+        """The learning rate in force."""
         self._plot = LinePlot(self._spec(1), ascii=ascii)
         self._line = Line()
 

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from engine.base.errors import UserError
 from engine.record import store
 from eos_tui.draw import panels
-from eos_tui.draw.panels import Look
+from eos_tui.draw.panels import PlotOptions
 from eos_tui.draw.plot_spec import OTHERS, STEPS, Axis, Overlay
 from eos_tui.model.replay import Replay
 from eos_tui.model.source import Source
 from eos_tui.model.timeline import Timeline, first_edge
-from eos_tui.screens.choose_curves import Series
+from eos_tui.screens.choose_curves import ChooseCurves
 from eos_tui.screens.compare import Compare
 from eos_tui.screens.driving import Driving
 from eos_tui.widgets.plot import LinePlot, Pointed
@@ -46,7 +46,7 @@ class Viewing(Driving):
         self.timeline = Timeline()
         self.choice = 0
         """Index into `panels.CHOICES`: the predictions drawn."""
-        self.looks: dict[str, Look] = {}
+        self.plot_options: dict[str, PlotOptions] = {}
         self.compared: list[Compared] = []
         self._axis = 0
 
@@ -63,8 +63,8 @@ class Viewing(Driving):
 
     def specs(self):
         """The line plots of the run, as the user wants them."""
-        columns = self.source.columns
-        return [panels.adapted(plot, self.looks.get(plot.id, Look()), columns) for plot in panels.line_plots(columns, self.forms())]
+        columns, chosen = self.source.columns, self.plot_options
+        return [panels.adapted(plot, chosen.get(plot.id, PlotOptions()), columns) for plot in panels.line_plots(columns, self.forms())]
 
     @property
     def axis(self) -> Axis:
@@ -97,8 +97,8 @@ class Viewing(Driving):
         self.notify(f"The portrait has no {what}.", severity="warning", timeout=2)
         return None
 
-    def _relook(self, panel: LinePlot, **changes) -> None:
-        self.looks[panel.spec.id] = self.looks.get(panel.spec.id, Look())._replace(**changes)
+    def _change_options(self, panel: LinePlot, **changes) -> None:
+        self.plot_options[panel.spec.id] = self.plot_options.get(panel.spec.id, PlotOptions())._replace(**changes)
         self.respecify()
 
     def action_predictions(self) -> None:
@@ -109,15 +109,15 @@ class Viewing(Driving):
 
     def action_log_axis(self) -> None:
         if (panel := self._line_plot("logarithmic axis")) is not None:
-            self._relook(panel, log=not panel.spec.log)
+            self._change_options(panel, log=not panel.spec.log)
 
     def action_smooth(self) -> None:
         if (panel := self._line_plot("running mean")) is not None:
-            self._relook(panel, smooth=MEANS[(MEANS.index(panel.spec.smooth) + 1) % len(MEANS)])
+            self._change_options(panel, smooth=MEANS[(MEANS.index(panel.spec.smooth) + 1) % len(MEANS)])
 
     def action_strands(self) -> None:
         if (panel := self._line_plot("strands: it shows |x|")) is not None:
-            self._relook(panel, strands=not panel.spec.strands)
+            self._change_options(panel, strands=not panel.spec.strands)
 
     def action_series(self) -> None:
         if (panel := self._line_plot("curves to choose; p chooses the predictions")) is None:
@@ -127,10 +127,10 @@ class Viewing(Driving):
 
         def answer(chosen: list[str] | None) -> None:
             if chosen:
-                self._relook(panel, hidden=frozenset(own) - set(chosen), added=tuple(name for name in chosen if name not in own))
+                self._change_options(panel, hidden=frozenset(own) - set(chosen), added=tuple(name for name in chosen if name not in own))
 
         drawn = [curve.column for curve in panel.spec.curves]
-        self.app.push_screen(Series(panel.spec.title, self.source.columns, own, drawn), answer)
+        self.app.push_screen(ChooseCurves(panel.spec.title, self.source.columns, own, drawn), answer)
 
     def action_compare(self) -> None:
         def answer(names: list[str] | None) -> None:

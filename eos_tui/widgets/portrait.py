@@ -19,7 +19,7 @@ from engine import theory
 from engine.record.columns import Column
 from eos_tui.draw import axes, line_plot
 from eos_tui.draw.axes import Limits
-from eos_tui.draw.decorations import GUTTER, Box, Entry, legend, legend_rows, nothing_before_the_edge
+from eos_tui.draw.decorations import GUTTER, Box, LegendEntry, legend, legend_rows, nothing_before_the_edge
 from eos_tui.draw.plot_spec import DASHED, OTHERS, Pen, Window
 from eos_tui.draw.raster import Canvas, strokes
 from eos_tui.draw.theme import role_style
@@ -297,9 +297,11 @@ class PhasePortrait(Drawing):
     def _in_reach(self, point: tuple[float, float], alpha: float) -> bool:
         return point[0] <= FARTHEST and abs(point[1]) <= FARTHEST * math.sqrt(alpha)
 
-    def _legend(self, orbits: list[Orbit]) -> list[Entry]:
+    def _legend(self, orbits: list[Orbit]) -> list[LegendEntry]:
         """Each kind of orbit once."""
-        samples = {orbit.label: Entry(orbit.pen.mark * 2 if self.ascii else orbit.pen.sample, orbit.label, orbit.role) for orbit in orbits}
+        samples = {
+            orbit.label: LegendEntry(orbit.pen.mark * 2 if self.ascii else orbit.pen.sample, orbit.label, orbit.role) for orbit in orbits
+        }
         return list(samples.values())
 
 
