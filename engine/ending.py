@@ -8,20 +8,22 @@ from collections.abc import Callable
 
 from engine.errors import BAD_INPUT, BROKEN_PIPE, INTERRUPTED, UserError
 from engine.printed import print_line
+from engine.stuck import way_out
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 """What asks a run to stop, with a checkpoint: Ctrl-C, and what schedulers send some time before they kill."""
 
 
 def ended(command: Callable[[], int | None]) -> int:
-    """Run a command and return its exit status."""
+    """Run a command and return its exit status. A signal ends it whatever the disk does."""
     open_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # η on a terminal that knows ASCII alone is no reason to fail
     try:
-        status = command()
-        sys.stdout.flush()
+        with way_out(STOPPING):
+            status = command()
+            sys.stdout.flush()
         return int(status or 0)
     except UserError as error:
         return report_error(error)

@@ -19,9 +19,10 @@ from engine.errors import UserError
 from engine.launch import LIVE
 from engine.printed import harmless
 from engine.store import Run, resolve
+from engine.stuck import PARTING_SECONDS
 from eos_tui import config, keys
 from eos_tui.config import View
-from eos_tui.leaving import PARTING_SECONDS, WayOut
+from eos_tui.leaving import WayOut
 from eos_tui.pace import FASTEST, SLOWEST
 
 IN_BROWSER = "TEXTUAL_DRIVER"
