@@ -246,7 +246,7 @@ async def test_the_toy_shows_its_steps_in_a_real_run(runs, monkeypatch):
     run, _ = launch.begin("toy", faster)
     app = EosApp(None, fps=10)
     async with app.run_test(size=(80, 24)) as pilot:
-        await app.push_screen(Learn(runs={"toy": run}))
+        await app.push_screen(Learn(app.pace, runs={"toy": run}))
         moments = []
         for at in range(4):
             await until(lambda at=at: app.screen.at == at and app.screen.seen_at is not None, 60)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
@@ -18,20 +18,18 @@ from engine.spec import Phase
 from eos_tui.draw import axes, panels
 from eos_tui.draw.line_plot import Window
 from eos_tui.keys import Place, bindings
+from eos_tui.messages import OpenLauncher
 from eos_tui.model.source import News, Source
 from eos_tui.model.timeline import first_edge
 from eos_tui.screens.driving import ACTIONS
 from eos_tui.screens.viewing import Panel, Viewing
 from eos_tui.terminal.leaving import aside, begun_aside
-from eos_tui.terminal.pace import RESTING_SECONDS
+from eos_tui.terminal.pace import RESTING_SECONDS, Pace
 from eos_tui.widgets.footer import Footer
 from eos_tui.widgets.header import Header
 from eos_tui.widgets.journal import Journal
 from eos_tui.widgets.plot import LinePlot
 from eos_tui.widgets.portrait import READ_OFF, PhasePortrait
-
-if TYPE_CHECKING:
-    from eos_tui.app import EosApp
 
 GRID_ORDER = ("sharpness", "loss", "distance", "x", "y", panels.PORTRAIT)
 PAGE_ORDER = ("sharpness", "loss", "x", "y", panels.PORTRAIT, "distance")
@@ -70,7 +68,6 @@ class Dashboard(Viewing):
 
     place: ClassVar[Place] = "dashboard"
     BINDINGS: ClassVar[list[BindingType]] = [*bindings(place)]
-    app: "EosApp"
 
     DEFAULT_CSS = """
     Dashboard { layout: vertical; overflow: hidden; }
@@ -81,8 +78,8 @@ class Dashboard(Viewing):
     Dashboard.zoomed Journal { display: none; }
     """
 
-    def __init__(self, run: Run, ascii: bool = False, beside: Sequence[Run] = ()):
-        super().__init__(Source(run))
+    def __init__(self, run: Run, pace: Pace, ascii: bool = False, beside: Sequence[Run] = ()):
+        super().__init__(Source(run), pace, ascii)
         self._beside = beside
         self.page = 0
         self.zoomed = False
@@ -153,7 +150,7 @@ class Dashboard(Viewing):
         self.set_class(self.zoomed, "zoomed")
         self.page = min(self.page, self.pages - 1)
         visible = self._visible()
-        self.app.pace.hurry()
+        self.pace.hurry()
         if self._laid_out == (width, height, visible):
             return  # setting a style, even to what it is, lays out and paints the whole screen again
         self._laid_out = width, height, visible
@@ -184,7 +181,7 @@ class Dashboard(Viewing):
 
     async def draw(self) -> bool:
         """Read what is new and show it; returns whether there was anything to show. Called by the clock alone."""
-        fresh = self.app.pace.hurried or self.portrait.start is not None or monotonic() - self._painted_at >= RESTING_SECONDS
+        fresh = self.pace.hurried or self.portrait.start is not None or monotonic() - self._painted_at >= RESTING_SECONDS
         for other, _ in self.compared:
             fresh |= other.take(await aside(other.read))
         began, reading = monotonic(), begun_aside(self.source.read)
@@ -197,7 +194,7 @@ class Dashboard(Viewing):
             if not news.more:
                 break
             if late:
-                self.app.pace.hurry()
+                self.pace.hurry()
                 break
         if fresh:
             self._painted_at = monotonic()
@@ -325,7 +322,7 @@ class Dashboard(Viewing):
             self.action_replay()
         elif self.timeline.cursor is not None:
             self.timeline.cursor = None
-            self.app.pace.hurry()
+            self.pace.hurry()
 
     # The pages above the dashboard are imported when they are opened: its own first frame waits for none of them.
 
@@ -352,7 +349,7 @@ class Dashboard(Viewing):
     def action_assumptions(self) -> None:
         from eos_tui.screens.assumptions import Assumptions
 
-        self.app.push_screen(Assumptions(self.source, self.header.ascii))
+        self.app.push_screen(Assumptions(self.source, self.ascii))
 
     def _since_edge(self) -> Window:
         """The steps in view; of the whole run, those from the edge on."""
@@ -361,20 +358,20 @@ class Dashboard(Viewing):
     def action_spectrum(self) -> None:
         from eos_tui.screens.spectrum import Spectrum
 
-        self.app.push_screen(Spectrum(self.source, self._since_edge, self.header.ascii))
+        self.app.push_screen(Spectrum(self.source, self._since_edge, self.ascii))
 
     def action_landscape(self) -> None:
         from eos_tui.screens.landscape import Landscape
 
-        self.app.push_screen(Landscape(self.source, self.header.ascii))
+        self.app.push_screen(Landscape(self.source, self.ascii))
 
     def action_theorem(self) -> None:
         from eos_tui.screens.theorem import Theorem
 
-        self.app.push_screen(Theorem(self.source, self._since_edge, self.header.ascii))
+        self.app.push_screen(Theorem(self.source, self._since_edge, self.ascii))
 
     def action_launcher(self) -> None:
-        self.app.open_launcher(self.source.run)
+        self.post_message(OpenLauncher(self.source.run))
 
     def clipping(self) -> str:
         """What `copy` copies: the focused plot's stored values at the cursor, or the newest, one a line, tabs between."""

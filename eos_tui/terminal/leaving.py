@@ -14,14 +14,11 @@ import termios
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+from typing import Any, Protocol, TextIO, TypeVar
 
 from engine.base.aside import Aside, waited
 from engine.base.exit import STOPPING
 from engine.base.stuck import PARTING_SECONDS, PATIENCE_SECONDS
-
-if TYPE_CHECKING:
-    from eos_tui.app import EosApp
 
 Result = TypeVar("Result")
 STUCK_SECONDS = 1.0
@@ -60,6 +57,21 @@ async def aside(function: Callable[[], Result]) -> Result:
     return await begun_aside(function)
 
 
+class Leavable(Protocol):
+    """The app, as far as the way out needs it."""
+
+    way_out: "WayOut | None"
+    loop: asyncio.AbstractEventLoop | None
+    """The loop of the thread that draws; None until it runs."""
+
+    @property
+    def _driver(self) -> object: ...
+
+    def call_later(self, callback: Callable[[int], object], status: int) -> bool: ...
+
+    def exit(self, result: int) -> None: ...
+
+
 class WayOut:
     """The way out of the view, for keys and for signals. Inside, the thread that draws takes none of the latter, for it may be stuck; one
     that does nothing else hears of each by a pipe, as whatever thread takes it writes there at once.
@@ -67,7 +79,7 @@ class WayOut:
     `part` says where the run stands, given the status and the stream to say it on.
     """
 
-    def __init__(self, app: "EosApp", part: Callable[[int, TextIO | None], None]):
+    def __init__(self, app: Leavable, part: Callable[[int, TextIO | None], None]):
         self._app, self._part = app, part
         self._over, self._armed = threading.Event(), threading.Lock()
         self._restore: Callable[[], object] = lambda: None
