@@ -14,7 +14,8 @@ from eos_tui.draw.axes import Limits, Ticks
 from eos_tui.draw.plot_spec import THRESHOLD, Curve, PlotSpec, Span, Window, pens, symbols
 from eos_tui.draw.raster import Canvas, spans
 from eos_tui.draw.theme import role_style
-from eos_tui.model.history import Envelope, History
+from eos_tui.model.envelopes import Envelope
+from eos_tui.model.history import History
 
 GUTTER = axes.LABEL + 1
 """Cells left of the plot: a tick's label and the axis."""

@@ -24,7 +24,8 @@ from eos_tui.draw.decorations import GUTTER, Box, LegendEntry
 from eos_tui.draw.plot_spec import Curve, Overlay, Pen, PlotSpec, Span, Window, pens, symbols
 from eos_tui.draw.raster import Canvas, connect, outline, spans
 from eos_tui.draw.theme import DEFAULT, role_style
-from eos_tui.model.history import Envelope, History
+from eos_tui.model.envelopes import Envelope
+from eos_tui.model.history import History
 
 __all__ = ["Curve", "Painted", "PlotSpec", "Window", "draw", "heading", "message", "paint", "render_text", "values_line"]
 

@@ -4,7 +4,8 @@ import numpy as np
 
 from eos_tui.draw.plot_spec import Span
 from eos_tui.draw.raster import beside, polyline
-from eos_tui.model.history import Envelope, History
+from eos_tui.model.envelopes import Envelope
+from eos_tui.model.history import History
 
 
 def trace(history: History, name: str, span: Span, bins: int, log: bool, strand: int | None = None) -> Envelope:

@@ -19,7 +19,8 @@ from engine.record.columns import COUPLED, THEOREM, UNROLLED, Column, meets_thre
 from engine.record.messages import AnyCommand, AnyEvent, LearningRateChanged, send
 from engine.record.store import EventTail, HeldRun, Liveness, RowTail, Run, State
 from engine.spec import PREDICTIONS
-from eos_tui.model.history import History, with_values
+from eos_tui.model.history import History
+from eos_tui.model.last_values import with_values
 from eos_tui.model.replay import Replay, as_it_stood
 
 OVER = ("finished", "crashed", "removed")
