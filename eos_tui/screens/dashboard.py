@@ -17,6 +17,7 @@ from engine.record.store import Run
 from engine.spec import Phase
 from eos_tui.draw import axes, panels
 from eos_tui.draw.line_plot import Window
+from eos_tui.draw.portrait_words import READ_OFF
 from eos_tui.keys import Place, bindings
 from eos_tui.messages import OpenLauncher
 from eos_tui.model.source import News, Source
@@ -29,7 +30,7 @@ from eos_tui.widgets.footer import Footer
 from eos_tui.widgets.header import Header
 from eos_tui.widgets.journal import Journal
 from eos_tui.widgets.plot import LinePlot
-from eos_tui.widgets.portrait import READ_OFF, PhasePortrait
+from eos_tui.widgets.portrait import PhasePortrait
 
 GRID_ORDER = ("sharpness", "loss", "distance", "x", "y", panels.PORTRAIT)
 PAGE_ORDER = ("sharpness", "loss", "x", "y", panels.PORTRAIT, "distance")
@@ -95,8 +96,8 @@ class Dashboard(Viewing):
         shown = {plot.id: plot for plot in self.specs()}
         names = [*(n for n in GRID_ORDER if n in shown), *(n for n in shown if n not in GRID_ORDER)]
         problem = run.spec.problem
-        alpha, beta = (problem.alpha, problem.beta) if isinstance(problem, Phase) else (None, None)
-        self.portrait = PhasePortrait(self.forms(), alpha, beta, id=panels.PORTRAIT, ascii=ascii)
+        given = (problem.alpha, problem.beta) if isinstance(problem, Phase) else None
+        self.portrait = PhasePortrait(self.forms(), given, id=panels.PORTRAIT, ascii=ascii)
         drawn = [curve.column for plot in shown.values() for curve in plot.curves]
         self.source.history.prepare([*drawn, "learning_rate", "stage"])
         self.plots: tuple[Panel, ...] = (*(LinePlot(shown[n], id=n, ascii=ascii) for n in names), self.portrait)

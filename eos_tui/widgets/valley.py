@@ -13,12 +13,12 @@ from engine.record.safe_read import read_arrays
 from eos_tui.draw import axes, line_plot
 from eos_tui.draw.axes import Limits
 from eos_tui.draw.decorations import GUTTER, Box, LegendEntry, foot, legend, legend_rows, upright
+from eos_tui.draw.orbits import REAL
 from eos_tui.draw.plot_spec import DASHED, Axis, Span
 from eos_tui.draw.raster import Canvas, strokes
 from eos_tui.draw.theme import role_style
 from eos_tui.model.history import History
 from eos_tui.widgets.plot import Drawing
-from eos_tui.widgets.portrait import REAL
 
 LEVELS = np.arange(6.0) ** 2
 """Level lines, in units of δ²/η: those of a valley of sharpness 2/η throughout stand upright, at |x| = 0, δ, … 5δ."""
