@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.base.citations import PLACES
+from engine.record.threshold import threshold
 
 Table = Mapping[str, np.ndarray]
 """Columns by name, (rows,); NaN where there is no value."""
@@ -67,8 +68,8 @@ def column(table: Table, name: str) -> np.ndarray:
 
 
 def ratio(table: Table, name: str) -> np.ndarray:
-    """An eigenvalue relative to 2/η."""
-    return column(table, name) * table["learning_rate"] / 2
+    """An eigenvalue relative to the stability threshold."""
+    return column(table, name) / threshold(table)
 
 
 def stages(*numbers: int) -> When:

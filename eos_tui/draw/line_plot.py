@@ -18,6 +18,7 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
 
+from engine.record.threshold import column_of, read_threshold
 from eos_tui.draw import axes, decorations, traces
 from eos_tui.draw.axes import EXACT, Limits
 from eos_tui.draw.decorations import GUTTER, Box, LegendEntry
@@ -246,10 +247,10 @@ def render_text(
 
 
 def _threshold_label_width(history: History) -> int:
-    """Cells right of the plot for the name and value of 2/η."""
-    if not history.has("learning_rate") or not history.last("learning_rate") > 0:
+    """Cells right of the plot for the name and value of the threshold."""
+    if column_of(history.has) is None or not (level := read_threshold(history.last, history.has)) > 0:
         return 0
-    return max(3, len(axes.number(2 / history.last("learning_rate"), 3)))
+    return max(3, len(axes.number(level, 3)))
 
 
 def _extent(

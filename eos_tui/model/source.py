@@ -188,6 +188,11 @@ class Source:
         rate = self.history.value("learning_rate", row) if known else self.engine.learning_rate
         return as_it_stood(self.engine, self.events, self.step, rate, self.replay.speed)
 
+    @property
+    def learning_rate(self) -> float:
+        """η in force: the engine's, or the specification's while the engine has said nothing."""
+        return self.state.learning_rate or self.run.spec.optimizer.learning_rate
+
     def row(self) -> dict[str, float]:
         """The present value of every column: of the newest row for what belongs to θ†, where a gap means that nothing is
         followed; else the newest there is, for the sharpness is measured only now and then on the approach. An eigenvalue that was

@@ -14,6 +14,7 @@ from textual.widgets import Static
 from engine.base.text import as_cell
 from engine.jobs.launch import LIVE
 from engine.record.store import Run
+from engine.record.threshold import RATE, THRESHOLD
 from engine.spec import Phase
 from eos_tui.draw import axes, panels
 from eos_tui.draw.line_plot import Window
@@ -99,7 +100,7 @@ class Dashboard(Viewing):
         given = (problem.alpha, problem.beta) if isinstance(problem, Phase) else None
         self.portrait = PhasePortrait(self.forms(), given, id=panels.PORTRAIT, ascii=ascii)
         drawn = [curve.column for plot in shown.values() for curve in plot.curves]
-        self.source.history.prepare([*drawn, "learning_rate", "stage"])
+        self.source.history.prepare([*drawn, THRESHOLD, RATE, "stage"])
         self.plots: tuple[Panel, ...] = (*(LinePlot(shown[n], id=n, ascii=ascii) for n in names), self.portrait)
 
     # -- what is on it
@@ -282,9 +283,9 @@ class Dashboard(Viewing):
         if isinstance(panel, LinePlot):
             names = [curve.column for curve in panel.spec.curves]
             if panel.spec.threshold:
-                names.append("learning_rate")
+                names += [THRESHOLD, RATE]
         elif "ode1.x" in run.index:
-            names = [column.name for column in run.columns if column.name not in ("step", "time", "learning_rate")]
+            names = [column.name for column in run.columns if column.name not in ("step", "time", THRESHOLD, RATE)]
         else:
             names = ["gd.x", "gd.y", *(f"{form}.{axis}" for form in self.forms() for axis in "xy"),
                      "constrained.alpha", "constrained.beta", "constrained.delta", "constrained.epsilon", "stage"]

@@ -27,6 +27,7 @@ from engine.record.messages import (
     Stop,
 )
 from engine.record.store import Run
+from engine.record.threshold import in_force
 from eos_tui.messages import OpenRun
 from eos_tui.model.source import Source
 from eos_tui.screens.ground import Ground
@@ -110,9 +111,9 @@ class Driving(Ground):
             if value is not None:
                 self.tell(SetLearningRate(learning_rate=value), f"η = {value:.4g}")
 
-        now = self.source.engine.learning_rate or self.source.run.spec.optimizer.learning_rate
+        now = self.source.learning_rate
         if self._engine_there():
-            self.app.push_screen(AskLearningRate(now, steps), answer)
+            self.app.push_screen(AskLearningRate(now, in_force(self.source.row(), now), steps), answer)
 
     def action_fork(self) -> None:
         """Ask what is to be different, and go on from the checkpoint as a new run; of code that is not trusted, ask first."""

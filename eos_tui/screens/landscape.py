@@ -13,6 +13,7 @@ from textual.strip import Strip
 
 from engine.record.columns import Column
 from engine.record.safe_read import read_arrays
+from engine.record.threshold import read_threshold
 from engine.spec import Phase, RunSpec
 from eos_tui import keys
 from eos_tui.draw import line_plot
@@ -62,7 +63,7 @@ class ShapeVerdict(NamedTuple):
     limit_turned: float
     """S∞ with the turn of u, which the paper leaves out. NaN in a record made before that."""
     threshold: float
-    """2/η in force."""
+    """The stability threshold in force."""
     measured: float
     """Mean sharpness of gradient descent over the steps up to the sample: since the edge, at the same learning rate."""
     steps: int
@@ -83,8 +84,8 @@ def verdict(history: History, step: int) -> ShapeVerdict:
     sharpness, center, rate = (
         history.values_or_nan(name, start, row + 1) for name in ("gd.sharpness", "constrained.sharpness", "learning_rate"))
     known = sharpness[np.isfinite(sharpness) & np.isfinite(center) & (rate == eta)]
-    threshold, measured = 2 / eta if 0 < eta < math.inf else math.nan, float(known.mean()) if len(known) else math.nan
-    return ShapeVerdict(ratio, limit, turned, threshold, measured, len(known))
+    threshold = read_threshold(lambda name: history.value(name, row), history.has)
+    return ShapeVerdict(ratio, limit, turned, threshold, float(known.mean()) if len(known) else math.nan, len(known))
 
 
 def drawn(path: Path) -> History | None:

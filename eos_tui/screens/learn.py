@@ -16,6 +16,7 @@ from engine.base.errors import UserError
 from engine.jobs import launch
 from engine.record.messages import Advance, AnyCommand, EdgeReached, Pause, Resume, Stop, send
 from engine.record.store import Run
+from engine.record.threshold import in_force
 from eos_tui.draw import panels
 from eos_tui.draw.line_plot import PlotSpec, Window
 from eos_tui.draw.theme import role_color
@@ -240,10 +241,11 @@ class Learn(Driving):
 
     def _where(self) -> Content:
         source, width = self.source, self.size.width
-        sharpness = source.row().get("gd.sharpness", math.nan)
+        row = source.row()
+        sharpness = row.get("gd.sharpness", math.nan)
         if math.isnan(sharpness):
-            sharpness = source.row().get("gd.midpoint_sharpness", math.nan)
-        share = (source.state.learning_rate or source.run.spec.optimizer.learning_rate) * sharpness / 2
+            sharpness = row.get("gd.midpoint_sharpness", math.nan)
+        share = sharpness / in_force(row, source.learning_rate)
         muted = self._color("muted")
         sign, plain, word, role = SIGNS[source.condition]
         parts = [
