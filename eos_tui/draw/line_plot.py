@@ -24,13 +24,13 @@ from eos_tui.draw.axes import EXACT, Limits
 from eos_tui.draw.decorations import GUTTER, Box, LegendEntry
 from eos_tui.draw.plot_spec import Curve, Overlay, Pen, PlotSpec, Span, Window, pens, symbols
 from eos_tui.draw.raster import Canvas, connect, outline, spans
-from eos_tui.draw.theme import DEFAULT, role_style
+from eos_tui.draw.theme import DEFAULT, FAMILIES, role_style
 from eos_tui.model.envelopes import Envelope
 from eos_tui.model.history import History
 
 __all__ = ["Curve", "Painted", "PlotSpec", "Window", "draw", "heading", "message", "paint", "render_text", "values_line"]
 
-COMPANIONS = ("generalized", "transported", "code", "flow")
+COMPANIONS = frozenset(name for name, family in FAMILIES.items() if family.companion)
 """Roles that may run off the scale, as may further eigenvalues: they widen the axis by no more than the range of the other
 curves on either side. A prediction that overflows, or a λ2 far below the edge, would else flatten what matters.
 """
