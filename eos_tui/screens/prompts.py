@@ -50,7 +50,7 @@ class Ask(ModalScreen[Any]):
 
 
 class AskLearningRate(Ask):
-    """Asks for η; the arrows make it larger and smaller, and 2/η is shown as it changes."""
+    """Asks for η; the arrows make it larger and smaller, and the threshold is shown as it changes."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,right_curly_bracket", "scale(1)", "larger", priority=True),
@@ -65,11 +65,13 @@ class AskLearningRate(Ask):
 
     @on(Input.Changed)
     def _tell(self, message: Input.Changed) -> None:
-        try:
-            then = at_rate(self._threshold, self._now, a_learning_rate(message.value.strip()))
-        except UserError:
-            then = math.nan
-        hint = f"Now η = {self._now:.6g} and 2/η = {_shown(self._threshold)}; with this η it is {_shown(then)}."
+        hint = f"Now η = {self._now:.6g}."
+        if math.isfinite(self._threshold):
+            try:
+                then = f"{at_rate(self._threshold, self._now, a_learning_rate(message.value.strip())):.6g}"
+            except UserError:
+                then = "–"
+            hint = f"Now η = {self._now:.6g} and 2/η = {self._threshold:.6g}; with this η it is {then}."
         self.query_one("#hint", Static).update(hint)
 
     def action_scale(self, steps: int) -> None:
@@ -79,10 +81,6 @@ class AskLearningRate(Ask):
             entry.cursor_position = len(entry.value)  # what was selected is gone
         except UserError as error:
             self.query_one("#error", Static).update(str(error))
-
-
-def _shown(threshold: float) -> str:
-    return f"{threshold:.6g}" if math.isfinite(threshold) else "–"
 
 
 class Confirm(ModalScreen[bool]):
