@@ -233,17 +233,17 @@ class _Stepping:
             yield from self._runner.blocks()
 
     def _from_engine(self) -> Iterator[np.ndarray]:
-        pid, rows, gone, told = launch.start(self.run), store.RowTail(self.run), False, False
+        pid, rows, gone, asked = launch.start(self.run), store.RowTail(self.run), False, False
         try:
             while not gone:
                 gone = has_ended(pid)  # before the rest is read: then that is all there is
-                if self.interrupted and not (gone or told):
-                    told = True
+                if self.interrupted and not (gone or asked):
+                    asked = True
                     messages.send(self.run.path, messages.Stop())  # Ctrl-C has not reached it: its session is its own
                 yield rows.poll()
                 time.sleep(0 if gone else LOOK_SECONDS)
-        except KeyboardInterrupt:  # the second: the engine is told, and writes its checkpoint by itself
-            if not (gone or told):
+        except KeyboardInterrupt:  # the second: the engine is asked to stop, and writes its checkpoint by itself
+            if not (gone or asked):
                 messages.send(self.run.path, messages.Stop())
             gone = True
             raise
@@ -258,13 +258,13 @@ class _Stepping:
 
 def _override(spec: RunSpec, name: str, value: Any) -> str:
     """The override that sets the one field of this name. Raises UserError where there is none, or more than one."""
-    found = list(_paths(msgspec.to_builtins(spec), name))
-    if len(found) != 1:
-        named = f"is one of {one_of(found)}; say which in overrides" if found else "no field of this specification"
+    fields = list(_paths(msgspec.to_builtins(spec), name))
+    if len(fields) != 1:
+        named = f"is one of {one_of(fields)}; say which in overrides" if fields else "no field of this specification"
         raise UserError(f"{name}: {named}")
     plain = value.item() if isinstance(value, np.generic) else value
     try:
-        return f"{found[0]}={tomli_w.dumps({'value': plain}).removeprefix('value =').strip()}"
+        return f"{fields[0]}={tomli_w.dumps({'value': plain}).removeprefix('value =').strip()}"
     except (TypeError, ValueError):
         raise UserError(f"{name} = {value!r}: expected a number, a text, or a list of such") from None
 

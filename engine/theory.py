@@ -74,8 +74,8 @@ def flow_orbit(x0: float, y0: float, alpha: float, beta: float, times: np.ndarra
         q, y = state.tolist()
         return 2 * y, alpha - beta / 2 * (math.exp(q) if q < LARGEST_EXPONENT else math.inf)
 
-    found = odeint(slope, (np.log(x0**2), y0), times, rtol=1e-13, atol=1e-13, mxstep=100_000)
-    return np.stack([np.sign(x0) * np.exp(found[:, 0] / 2), found[:, 1]], axis=1)
+    solution = odeint(slope, (np.log(x0**2), y0), times, rtol=1e-13, atol=1e-13, mxstep=100_000)
+    return np.stack([np.sign(x0) * np.exp(solution[:, 0] / 2), solution[:, 1]], axis=1)
 
 
 def h(z):
@@ -175,11 +175,11 @@ def stages(x: np.ndarray, y: np.ndarray, delta: np.ndarray, alpha: np.ndarray, b
     stage that was. Near the fixed point |x| and y cross their borders at every other step. A y of rounding is 0: at its start θ† may lie
     a last digit beside 2/η.
     """
-    found = stage(x, np.where(np.abs(y) <= ROUNDING * np.sqrt(np.abs(alpha)), 0, y), delta)
-    for k, now in enumerate(found.tolist()):
+    labels = stage(x, np.where(np.abs(y) <= ROUNDING * np.sqrt(np.abs(alpha)), 0, y), delta)
+    for k, now in enumerate(labels.tolist()):
         if now and before and (before - now) % 4 == 1:
             beyond = abs(abs(x[k]) - delta[k]) / delta[k] if now % 2 == 0 else abs(y[k]) / math.sqrt(alpha[k])
             if beyond < FLICKER:
-                found[k] = before
-        before = int(found[k]) or before
-    return found
+                labels[k] = before
+        before = int(labels[k]) or before
+    return labels

@@ -21,8 +21,8 @@ def keys() -> str:
 def notation() -> str:
     """A row for each quantity of the paper that a run records."""
     recorded = (*DESCENT, *COUPLED, *ASSUMPTIONS, *predicted("generalized")[:2], *THEOREM, *UNROLLED, *LANDSCAPE, *ACCURACY, *TEST, *NORM)
-    found = [column for column in recorded if column.source != "eos"]
-    rows = ((column.symbol, f"`{column.name}`", column.formula) for column in found)
+    ours = [column for column in recorded if column.source != "eos"]
+    rows = ((column.symbol, f"`{column.name}`", column.formula) for column in ours)
     return "\n".join("| " + " | ".join(cell.replace("|", chr(92) + "|") for cell in row) + " |" for row in rows)
 
 

@@ -59,7 +59,7 @@ def rows(experiment: Experiment, until: int, samples: dict[int, dict[str, np.nda
         if progress.outcome:
             break
     table = np.array(found)
-    return {name: table[:, k] for name, k in experiment.setup.places.items()}
+    return {name: table[:, k] for name, k in experiment.setup.column_index.items()}
 
 
 @jax.jit

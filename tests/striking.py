@@ -75,7 +75,7 @@ def ready(where: Path, command: str) -> None:
         writer.checkpoint(AT, {"phase": np.array("edge"), "state.theta": np.arange(3.0)}, keep=3)
 
 
-def sweep_points() -> list[sweep.Point]:
+def sweep_points() -> list[sweep.SweepPoint]:
     return sweep.points("phase", [sweep.axis("seed=0,1")], ["budget.steps=20"])
 
 

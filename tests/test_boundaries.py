@@ -99,21 +99,21 @@ def sources() -> list[tuple[Path, ast.Module]]:
 def test_nothing_read_from_a_file_is_ever_executed():
     """No pickle or its kin, no eval or exec, no shell; and every np.load says that it refuses pickles."""
     forbidden = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml"}
-    found = []
+    faults = []
     for path, tree in sources():
         for node in ast.walk(tree):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            found += [f"{path}: imports {name}" for name in names if name.split(".")[0] in forbidden]
+            faults += [f"{path}: imports {name}" for name in names if name.split(".")[0] in forbidden]
             if not isinstance(node, ast.Call):
                 continue
             called, options = ast.unparse(node.func), {option.arg: ast.unparse(option.value) for option in node.keywords}
             if called in ("eval", "exec", "compile", "os.system", "os.popen") or options.get("shell", "False") != "False":
-                found.append(f"{path}:{node.lineno}: {ast.unparse(node)[:80]}")
+                faults.append(f"{path}:{node.lineno}: {ast.unparse(node)[:80]}")
             pickles = options.get("allow_pickle", "True" if called in ("np.load", "numpy.load", "jnp.load") else "False")
             if pickles != "False":
-                found.append(f"{path}:{node.lineno}: {called} may unpickle")
-    assert found == []
+                faults.append(f"{path}:{node.lineno}: {called} may unpickle")
+    assert faults == []
 
 
 DOORS = {

@@ -64,8 +64,8 @@ def test_a_folder_inside_a_run_may_be_no_link(tmp_path):
 def test_a_run_s_own_folder_may_be_reached_through_a_link(tmp_path):
     run = make_run(tmp_path, steps=110)
     (tmp_path / "link").symlink_to(run.path)
-    found = Run(tmp_path / "link")
-    assert (found.row_count(), len(found.events()), found.state().step) == (110, 3, 109)
+    linked = Run(tmp_path / "link")
+    assert (linked.row_count(), len(linked.events()), linked.state().step) == (110, 3, 109)
 
 
 def test_a_name_that_tells_no_step_is_no_checkpoint(tmp_path):
@@ -295,8 +295,8 @@ FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "\n=1", "＝1
 def test_no_text_in_a_table_is_a_formula(text, tmp_path):
     assert as_cell(text).startswith("'")
     run = make_run(tmp_path, steps=EDGE)
-    found = outcomes(run)._replace(run=text, learning_rate=-0.5)
-    header, row = csv.reader(io.StringIO(as_csv([found], [{text: text}])))
+    ends = outcomes(run)._replace(run=text, learning_rate=-0.5)
+    header, row = csv.reader(io.StringIO(as_csv([ends], [{text: text}])))
     assert header[0].startswith("'")
     assert row[0].startswith("'")
     assert row[1].startswith("'")
@@ -328,7 +328,7 @@ def test_what_is_written_while_streams_are_closed_stays_what_it_is(made, tmp_pat
 
 
 NOBODY = "import pwd\ndef nobody(*_): raise KeyError('no such user')\npwd.getpwuid = nobody\n"
-PLACES = "from engine.base import places\nfor each in (places.data, places.cache, places.settings):\n    print(each())"
+PLACES = "from engine.base import folders\nfor each in (folders.data, folders.cache, folders.settings):\n    print(each())"
 
 
 def test_one_rule_for_every_place(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""The truth of the record: what is told is on the disk, a run is known by its id, and a lock says who has it, with flock or without."""
+"""The truth of the record: what a run says is on the disk, a run is known by its id, and a lock says who has it, with flock or without."""
 
 import errno
 import fcntl
@@ -204,8 +204,8 @@ def test_a_command_left_for_an_engine_that_is_gone_is_told_and_not_carried_out(o
     messages.send(run.path, Stop())
     with Writer(run) as writer:
         assert Runner(run, writer).work().kind == "completed"
-    told = [event.text for event in run.events() if isinstance(event, messages.Refused)]
-    assert told == ["Stop: left for an engine of this run that is gone, so not carried out; give it again if it still holds"] * 2
+    refusals = [event.text for event in run.events() if isinstance(event, messages.Refused)]
+    assert refusals == ["Stop: left for an engine of this run that is gone, so not carried out; give it again if it still holds"] * 2
 
 
 @pytest.mark.parametrize("dies", [
@@ -233,11 +233,11 @@ def test_a_fork_goes_on_at_its_own_learning_rate_wherever_its_first_engine_dies(
         if dies == "before":
             patched.setattr(Writer, "checkpoint", die)
         emit = Runner._emit
-        told = lambda events: any(isinstance(event, messages.LearningRateChanged) for event in events)  # noqa: E731
+        has_changed = lambda events: any(isinstance(event, messages.LearningRateChanged) for event in events)  # noqa: E731
         if dies == "between":
-            patched.setattr(Runner, "_emit", lambda self, events: die() if told(events) else emit(self, events))
+            patched.setattr(Runner, "_emit", lambda self, events: die() if has_changed(events) else emit(self, events))
         if dies == "after":
-            patched.setattr(Runner, "_emit", lambda self, events: emit(self, events) or (die() if told(events) else None))
+            patched.setattr(Runner, "_emit", lambda self, events: emit(self, events) or (die() if has_changed(events) else None))
         with pytest.raises(Death), Writer(made) as writer:
             Runner(made, writer).work()
     with Writer(made) as writer:

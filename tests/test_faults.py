@@ -115,19 +115,19 @@ def reproducible(run: Run) -> np.ndarray:
     return run.rows()[:, [k for name, k in run.index.items() if name != "cost.seconds"]]
 
 
-def told(run: Run) -> list[tuple]:
+def contents(run: Run) -> list[tuple]:
     """The events of the computation, without their times."""
     return [(type(event), event.step, event.text) for event in run.events() if not isinstance(event, PASSING)]
 
 
 def read_every_way(run: Run, capfd) -> np.ndarray:
     """The rows of a run that something befell, after every reader has had it."""
-    found = Run(run.path)
-    assert outcomes(found).run == run.name
+    reopened = Run(run.path)
+    assert outcomes(reopened).run == run.name
     for argv in (["ls"], ["show", run.name], ["export", run.name], ["tail", run.name, "-n", "2"], ["tail", run.name, "--events"]):
         assert main(argv) == 0
     assert "Traceback" not in capfd.readouterr().err
-    rows = reproducible(found)
+    rows = reproducible(reopened)
     np.testing.assert_array_equal(rows[:, 0], np.arange(len(rows)))
     return rows
 
@@ -153,7 +153,7 @@ def test_a_fault_at_any_write_loses_nothing(kind, code, cached_toy, capfd):
         assert carry_on(run).kind == "completed"
         np.testing.assert_array_equal(reproducible(run), reproducible(whole), err_msg=f"fault at write {at}")
         np.testing.assert_array_equal(kept, reproducible(run)[: len(kept)])
-        assert told(run) == told(whole), f"fault at write {at}"
+        assert contents(run) == contents(whole), f"fault at write {at}"
         shutil.rmtree(run.path)
 
 
@@ -208,7 +208,7 @@ def test_engines_killed_at_random_moments_leave_the_record_of_one_that_was_not(k
     assert subprocess.run(launch.command(whole), env=launch.environment(), timeout=200, check=False).returncode == 0
     kill_often(killed, times, seed=len(kind))
     np.testing.assert_array_equal(reproducible(killed), reproducible(whole))
-    assert told(killed) == told(whole)
+    assert contents(killed) == contents(whole)
 
 
 def test_a_copy_of_a_live_run_is_read_and_goes_on(own_home, monkeypatch, cached_toy, capfd):
@@ -229,7 +229,7 @@ def test_a_copy_of_a_live_run_is_read_and_goes_on(own_home, monkeypatch, cached_
     read_every_way(Run(copy), capfd)
     assert carry_on(Run(copy)).kind == "completed"
     np.testing.assert_array_equal(reproducible(Run(copy)), reproducible(whole))
-    assert told(Run(copy)) == told(whole)
+    assert contents(Run(copy)) == contents(whole)
 
 
 def test_torn_files_of_any_kind_leave_a_run_that_is_read_and_goes_on(own_home, cached_toy, capfd):

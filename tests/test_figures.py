@@ -1,4 +1,4 @@
-"""`reproduce`: the runs a figure needs are found again, cut ones go on, and what is written can be trusted."""
+"""`reproduce`: the runs a figure needs are read again, cut ones go on, and what is written can be trusted."""
 
 import csv
 import json
@@ -48,8 +48,8 @@ def test_a_figure_is_written_with_its_data_and_a_manifest_and_its_runs_are_kept(
     made = {path.name: path.stat().st_mtime_ns for path in own_home.glob("*/metrics.f64")}
     image = (out / "fig3.png").read_bytes()
     assert drawn(tmp_path, "--json") == 0
-    shown, told = capfd.readouterr()
-    assert "3 of 3 runs are there already" in told
+    shown, err = capfd.readouterr()
+    assert "3 of 3 runs are there already" in err
     assert json.loads(shown)["runs"] == manifest["runs"]
     assert {path.name: path.stat().st_mtime_ns for path in own_home.glob("*/metrics.f64")} == made
     assert (out / "fig3.png").read_bytes() == image
@@ -69,9 +69,9 @@ def test_a_run_cut_short_goes_on_from_its_checkpoint(own_home):
     assert runs.read(want) is None
     quiet = progress.Progress([want], 0)
     assert runs.carry_out([want], quiet.display)
-    found = runs.read(want)
-    assert found is not None
-    assert list(found.table["step"]) == list(range(1000))
+    result = runs.read(want)
+    assert result is not None
+    assert list(result.table["step"]) == list(range(1000))
     assert any("continued from the checkpoint" in event.text for event in run.events())
 
 
@@ -92,8 +92,8 @@ def test_a_run_that_ends_badly_is_told_and_nothing_is_drawn(own_home, monkeypatc
 def test_without_matplotlib_a_sentence_comes_before_any_run(own_home, monkeypatch, tmp_path, capfd):
     monkeypatch.setattr(reproduce, "find_spec", lambda name: None)
     assert drawn(tmp_path) == 2
-    told = capfd.readouterr().err
-    assert told == "eos: figures are drawn by matplotlib, which is not installed; pip install 'eos-tui[figures]' brings it\n"
+    err = capfd.readouterr().err
+    assert err == "eos: figures are drawn by matplotlib, which is not installed; pip install 'eos-tui[figures]' brings it\n"
     assert not own_home.exists()
     assert not (tmp_path / "out").exists()
 
@@ -112,10 +112,10 @@ def test_a_folder_that_cannot_be_made_is_told_before_any_run(own_home, tmp_path,
 
 
 def test_a_figure_is_run_at_every_learning_rate_of_its_preset():
-    found = runs.wanted(catalog.named("fig1"), True)
-    assert [want.spec.optimizer.learning_rate for want in found] == list(load_spec("fig1-small").optimizer.learning_rates)
-    assert [want.label for want in found] == [f"η = {want.spec.optimizer.learning_rate:g}" for want in found]
-    assert len({want.name for want in found}) == len(found)
+    wants = runs.wanted(catalog.named("fig1"), True)
+    assert [want.spec.optimizer.learning_rate for want in wants] == list(load_spec("fig1-small").optimizer.learning_rates)
+    assert [want.label for want in wants] == [f"η = {want.spec.optimizer.learning_rate:g}" for want in wants]
+    assert len({want.name for want in wants}) == len(wants)
 
 
 def test_a_run_is_named_after_what_it_computes_not_after_its_words():

@@ -65,12 +65,12 @@ def test_a_fork_of_what_several_processes_computed_says_that_one_goes_on(run, mo
     with store.Writer(run) as writer:
         writer.provenance(run.provenance() | {"processes": 2})
     assert main.main(["fork", "made", "--step", "200", "--new-name", "one", "--json"]) == 0
-    out, told = capfd.readouterr()
+    out, err = capfd.readouterr()
     assert json.loads(out) == {"run": "one", "from": "made", "step": 200}
     text = store.resolve("one").events()[-1].text
     assert text.startswith("forked from run made at its checkpoint of step 200; nothing changed; 2 processes took the steps up to there")
-    assert told.startswith("2 processes took the steps up to there and one takes those from there, the same to rounding")
-    assert "`stop one` and `resume one --coordinator …` give it to several" in told
+    assert err.startswith("2 processes took the steps up to there and one takes those from there, the same to rounding")
+    assert "`stop one` and `resume one --coordinator …` give it to several" in err
 
 
 def test_nothing_changed_leaves_nothing_to_change(run):

@@ -151,9 +151,9 @@ def test_two_equal_sweeps_at_once_share_the_points(own_home, tmp_path, monkeypat
     monkeypatch.setenv("STARTS", str(tmp_path / "starts"))
     words = [*PHASE, "--grid", "seed=0..3", "--json"]
     sweeps = [process(STARTED, seconds="0.6", words=words) for _ in range(2)]
-    told = [sweep.communicate(timeout=90) for sweep in sweeps]
-    assert [sweep.returncode for sweep in sweeps] == [0, 0], told
-    for out, err in told:
+    outputs = [sweep.communicate(timeout=90) for sweep in sweeps]
+    assert [sweep.returncode for sweep in sweeps] == [0, 0], outputs
+    for out, err in outputs:
         assert [row["outcome"] for row in json.loads(out)] == ["completed"] * 4
         assert err.count("completed, as far") == 4
     assert sorted((tmp_path / "starts").read_text().split()) == sorted(run.name for run in store.all_runs())  # each once

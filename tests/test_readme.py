@@ -80,19 +80,19 @@ def test_who_carries_eos_on_is_sent_where_things_are():
     table = README.split("| to add | go to |\n", 1)[1].split("\n\n", 1)[0].splitlines()[1:]
     assert len(table) >= 7
     for row in table:
-        told = re.findall(r"`([^`]+)`", row)
-        files = [root / name for name in told if "/" in name]
+        names = re.findall(r"`([^`]+)`", row)
+        files = [root / name for name in names if "/" in name]
         assert files, row
         assert all(path.exists() for path in files), row
         text = "".join(path.read_text(encoding="utf-8") for path in files if path.is_file())
-        assert all(re.search(rf"\b{name}\b", text) for name in told if "/" not in name), row
+        assert all(re.search(rf"\b{name}\b", text) for name in names if "/" not in name), row
 
 
 def test_a_run_is_read_in_numpy_as_the_guide_does(tmp_path, monkeypatch):
     run = make_run(tmp_path)
     monkeypatch.chdir(run.path)
     code = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "columns.json" in block)
-    found: dict = {}
-    exec(code, found)
-    np.testing.assert_array_equal(found["table"], run.rows())
-    np.testing.assert_array_equal(found["sharpness"], run.table()["gd.sharpness"])
+    namespace: dict = {}
+    exec(code, namespace)
+    np.testing.assert_array_equal(namespace["table"], run.rows())
+    np.testing.assert_array_equal(namespace["sharpness"], run.table()["gd.sharpness"])

@@ -25,8 +25,8 @@ def run(own_home):
     return make_run(own_home, steps=200)
 
 
-def same(run: store.Run, found: dict) -> None:
-    for name, values in found.items():
+def same(run: store.Run, table: dict) -> None:
+    for name, values in table.items():
         np.testing.assert_array_equal(np.array(values, float), run.table()[name], err_msg=name)
 
 
@@ -40,12 +40,12 @@ def test_csv_holds_every_digit_and_empty_cells_where_there_is_no_value(run, capf
 
 def test_json_holds_rows_events_and_the_specification(run, capfd):
     assert main(["export", "made", "--json", "--columns", "step,gd.x"]) == 0
-    found = json.loads(capfd.readouterr().out)
-    assert list(found["rows"]) == ["step", "gd.x"]
-    same(run, {name: [np.nan if value is None else value for value in values] for name, values in found["rows"].items()})
-    assert found["spec"] == json.loads(msgspec.json.encode(run.spec))
-    assert [event["event"] for event in found["events"]] == ["started", "edge_reached", "finished"]
-    assert found["columns"][1]["symbol"] == "x"
+    document = json.loads(capfd.readouterr().out)
+    assert list(document["rows"]) == ["step", "gd.x"]
+    same(run, {name: [np.nan if value is None else value for value in values] for name, values in document["rows"].items()})
+    assert document["spec"] == json.loads(msgspec.json.encode(run.spec))
+    assert [event["event"] for event in document["events"]] == ["started", "edge_reached", "finished"]
+    assert document["columns"][1]["symbol"] == "x"
 
 
 def test_npz_goes_to_a_file_or_down_a_pipe(run, tmp_path):

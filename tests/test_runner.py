@@ -30,9 +30,9 @@ def wait_for(run: store.Run, test, what: str, seconds: float = 90.0):
     """Poll the journal and the state until the test holds; the test's value."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        found = test()
-        if found:
-            return found
+        value = test()
+        if value:
+            return value
         time.sleep(0.02)
     raise AssertionError(f"no {what} within {seconds} s: {run.state()} {launch.log_tail(run)}")
 
@@ -99,7 +99,7 @@ def test_a_fork_goes_on_from_the_checkpoint_with_another_learning_rate(uninterru
 
 
 def test_commands_are_answered_at_the_step_they_took_effect():
-    run = make(toy_spec(0.01), "budget.steps=1000000", name="told")
+    run = make(toy_spec(0.01), "budget.steps=1000000", name="journal")
     launch.start(run)
     wait_for(run, lambda: run.row_count() > 5, "rows")
     paused = answer(run, messages.send(run.path, messages.Pause()))

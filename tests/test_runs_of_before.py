@@ -129,7 +129,7 @@ def test_its_fork_is_a_new_run_in_the_columns_of_today(run):
     if run.name == "coupled":  # whose steps take long to compile: that of the run before takes them
         taken = experiment.Experiment(made.spec, made.columns)
         taken.restore(read_arrays(made.checkpoints()[0]))
-        assert (taken.clock.step, taken.phase, taken.setup.places) == (at, "edge", made.index)
+        assert (taken.clock.step, taken.phase, taken.setup.column_index) == (at, "edge", made.index)
     else:
         made, computed = go_on(made, STOPPED[run.name] - at)
         own = columns.arranged(run.rows(at), run.index, made.index)
@@ -238,9 +238,9 @@ def test_a_checkpoint_that_does_not_fit_is_told_and_the_one_before_is_tried(run,
 def test_a_checkpoint_that_no_step_can_be_taken_from_is_one_that_does_not_fit(run, capfd):
     np.savez(run.path / "checkpoints" / "step-000000058.npz", **leaves_of(run, 58) | {"state.bases": np.ones((4, 4, 5))})
     after, _ = go_on(run, 1)
-    told = [event.text for event in after.events() if isinstance(event, messages.CheckpointSkipped | messages.Started)][1:]
-    assert re.fullmatch(r"checkpoint step-000000058.npz cannot be gone on from \(.*\); the run goes on from step 56", told[-2])
-    assert told[-1].startswith("continued from the checkpoint at step 56")
+    texts = [event.text for event in after.events() if isinstance(event, messages.CheckpointSkipped | messages.Started)][1:]
+    assert re.fullmatch(r"checkpoint step-000000058.npz cannot be gone on from \(.*\); the run goes on from step 56", texts[-2])
+    assert texts[-1].startswith("continued from the checkpoint at step 56")
     assert "Traceback" not in capfd.readouterr().err
     np.testing.assert_array_equal(after.rows()[:, 0], np.arange(after.row_count()))
 
@@ -274,9 +274,9 @@ def test_rows_of_other_columns_are_no_rows_of_this_run(run, capfd):
     (run.path / "columns.json").write_text(json.dumps(fewer))
     for command in (["show", run.name], ["export", run.name], ["resume", run.name], ["fork", run.name, "--step", "40"]):
         assert main(command) == 2, command
-        told = capfd.readouterr().err
-        assert "written beside rows of the columns" in told
-        assert "columns.json lists" in told
+        err = capfd.readouterr().err
+        assert "written beside rows of the columns" in err
+        assert "columns.json lists" in err
     assert store.all_runs() == []
     (run.path / "columns.json").write_text(listed)
     other = store.State(layout="0123456789abcdef")

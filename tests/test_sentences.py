@@ -112,7 +112,7 @@ def test_where_no_projection_converges_the_sharpness_told_is_that_of_gradient_de
     sharpness = np.linalg.eigvalsh(dense_hessian(experiment.setup.problem, experiment.state.theta))[-1]
     assert numbers("is N × 2/η", lost.text) == [pytest.approx(sharpness * 0.2 / 2, abs=6e-4)]
     row = experiment.advance(1).rows[0]
-    assert row[experiment.setup.places["gd.sharpness"]] == pytest.approx(sharpness, rel=1e-3)
+    assert row[experiment.setup.column_index["gd.sharpness"]] == pytest.approx(sharpness, rel=1e-3)
     assert not any("nan" in event.text for event in events)
     assert messages.edge_in_force(events) == lost.step
     assert "Gradient descent goes on without θ†" in sentence(

@@ -31,7 +31,7 @@ def drive(experiment: Experiment, steps: int) -> tuple[np.ndarray, list, dict]:
 
 def spectrum(experiment: Experiment, table: np.ndarray) -> np.ndarray:
     """λ1, λ2, … as recorded, (rows, columns)."""
-    places = experiment.setup.places
+    places = experiment.setup.column_index
     return table[:, [places["gd.sharpness"], *(place for name, place in places.items() if name.startswith("gd.lambda"))]]
 
 
@@ -125,7 +125,7 @@ def test_assumption_2_is_read_on_every_step_and_ends_the_run_or_not_as_asked(sev
     """At η = 0.5 the second eigenvalue of the small network is near 1.9/η as the edge is reached."""
     limit = 1.85
     experiment = at_the_edge(several, on_second_eigenvalue="stop", second_eigenvalue_limit=limit)
-    lambda2 = experiment.setup.places["constrained.lambda2"]
+    lambda2 = experiment.setup.column_index["constrained.lambda2"]
     center = experiment.state.center
     progress = experiment.advance(1)
     dense = np.linalg.eigvalsh(dense_hessian(experiment.setup.problem, center.theta))

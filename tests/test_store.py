@@ -168,7 +168,7 @@ def test_runs_are_found_by_name_by_path_and_as_the_latest(run, own_home, tmp_pat
         store.resolve("nothing")
     with pytest.raises(UserError, match="not a run directory"):
         store.resolve(str(tmp_path))
-    assert [found.name for found in store.all_runs()] == ["run", "newer"]
+    assert [run_seen.name for run_seen in store.all_runs()] == ["run", "newer"]
 
 
 @pytest.mark.parametrize("name", ["a/b", "x\n", "\x1b[2J", "x" * 300, "x" * 5000, "é", "\0", "../nothing", ".hidden"])
@@ -185,7 +185,7 @@ def test_a_folder_that_is_no_run_is_neither_listed_nor_the_latest(run, own_home)
     (broken / "spec.toml").write_text("[")
     (broken / "columns.json").write_text("[")
     (own_home / "file").touch()
-    assert [found.name for found in store.all_runs()] == ["run"]
+    assert [run_seen.name for run_seen in store.all_runs()] == ["run"]
     assert store.resolve().name == "run"
 
 
@@ -208,7 +208,7 @@ def test_corrupt_files_are_told_or_passed_over(run):
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "words"),
     [
         (b"\xff", "not UTF-8 text, so not written by eos"),
         (b"{", "not a list of columns, so not written by eos"),
@@ -219,11 +219,11 @@ def test_corrupt_files_are_told_or_passed_over(run):
         (b"[]", "its first column is not the step, so not written by eos"),
     ],
 )
-def test_broken_columns_are_told(run, body, told):
+def test_broken_columns_are_told(run, body, words):
     (run.path / "columns.json").write_bytes(body)
     with pytest.raises(UserError) as caught:
         store.Run(run.path)
-    assert str(caught.value) == f"{run.path / 'columns.json'}: {told}"
+    assert str(caught.value) == f"{run.path / 'columns.json'}: {words}"
 
 
 def test_columns_are_text_and_begin_with_the_step(run):
@@ -370,9 +370,9 @@ def test_checkpoints_are_kept_to_their_number_and_read_without_pickle(run):
     assert [path.name for path in run.checkpoints()] == ["step-000000002.npz", "step-000000003.npz"]
     with open(run.checkpoints()[-1], "wb") as handle:
         np.savez(handle, theta=np.array([object()], dtype=object))
-    found = list(store.load_checkpoint(run))
-    assert found[0][1] is None
-    np.testing.assert_array_equal(found[1][1]["theta"], np.arange(3.0))
+    checkpoints = list(store.load_checkpoint(run))
+    assert checkpoints[0][1] is None
+    np.testing.assert_array_equal(checkpoints[1][1]["theta"], np.arange(3.0))
 
 
 def damaged(body: bytes) -> list[bytes]:

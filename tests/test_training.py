@@ -194,7 +194,7 @@ def test_the_record_does_not_depend_on_where_it_is_cut_or_resumed(limit):
 
 def test_the_edge_is_told_once_where_a_reading_first_passes_the_threshold():
     experiment, events = afresh(), []
-    sharpness = afresh().advance(1).rows[0][experiment.setup.places["gd.sharpness"]]
+    sharpness = afresh().advance(1).rows[0][experiment.setup.column_index["gd.sharpness"]]
     experiment.state = training.begin(experiment.training, plain()[0].theta)
     for _ in range(4):
         events += experiment.advance(4).events
@@ -221,7 +221,7 @@ def test_a_diverging_training_keeps_every_row_up_to_there():
         outcome = progress.outcome
     assert outcome.kind == "diverged"
     assert outcome.step == len(found) > 1
-    assert np.isfinite([row[experiment.setup.places["gd.loss"]] for row in found]).all()
+    assert np.isfinite([row[experiment.setup.column_index["gd.loss"]] for row in found]).all()
 
 
 def test_a_training_ends_at_its_loss_goal():
@@ -230,7 +230,7 @@ def test_a_training_ends_at_its_loss_goal():
         progress = experiment.advance(1000)
         outcome, last = progress.outcome, progress.rows[-1]
     assert outcome.kind == "loss_goal"
-    assert last[experiment.setup.places["gd.loss"]] < 1e-6
+    assert last[experiment.setup.column_index["gd.loss"]] < 1e-6
     assert last[0] == outcome.step
 
 
@@ -288,7 +288,7 @@ def test_a_raise_restarts_a_coupled_run_on_the_lower_threshold():
     told = [(type(event).__name__, event.step) for event in events if isinstance(event, wanted)]
     assert told == [("EdgeReached", 0), ("LearningRateChanged", 30), ("EdgeReached", 30)]
     np.testing.assert_array_equal([row[0] for row in found], np.arange(40))
-    places = experiment.setup.places
+    places = experiment.setup.column_index
     assert found[-1][places["constrained.sharpness"]] == pytest.approx(2 / 0.0101, rel=1e-5)
     assert found[-1][places["gd.spike"]] == pytest.approx(found[-1][places["gd.x"]] ** 2 / 0.0101)
 

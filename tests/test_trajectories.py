@@ -31,7 +31,7 @@ def at_the_edge(x64):
         record += experiment.advance(1).rows
         states.append(experiment.state)
     table = np.array(record)
-    return experiment.setup, states, {name: table[:, k] for name, k in experiment.setup.places.items()}
+    return experiment.setup, states, {name: table[:, k] for name, k in experiment.setup.column_index.items()}
 
 
 def test_the_constrained_trajectory_stays_in_the_stable_set(at_the_edge):

@@ -26,7 +26,7 @@ from engine.jobs import fork, launch
 from engine.process import worker
 from engine.record import store, trust
 from engine.spec import RunSpec, from_tree, load_spec, sections, to_toml, with_overrides
-from engine.spec.sections import Function, Part
+from engine.spec.sections import Function, Section
 
 from synthetic import make_run
 
@@ -36,7 +36,7 @@ MARKED = "from pathlib import Path\nPath({mark!r}).touch()\nfrom own_problems im
 
 @pytest.fixture(autouse=True)
 def nothing_granted(monkeypatch, tmp_path):
-    """A process that has seen nothing yet, where modules of the tests and of the clone are found."""
+    """A process that has seen nothing yet, where modules of the tests and of the clone can be imported."""
     monkeypatch.setattr(trust, "_granted", set())
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{ROOT / 'tests'}")
     monkeypatch.chdir(tmp_path)
@@ -100,16 +100,16 @@ def answer(monkeypatch, text: str) -> None:
 # -- what is code
 
 
-class Metrics(Part, frozen=True, kw_only=True):
+class Metrics(Section, frozen=True, kw_only=True):
     functions: tuple[Function, ...] = ()
 
 
-class OwnOptimizer(Part, frozen=True, kw_only=True, tag_field="kind", tag="own"):
+class OwnOptimizer(Section, frozen=True, kw_only=True, tag_field="kind", tag="own"):
     step: Function
     folder: sections.CodeFolder = ""
 
 
-class Later(Part, frozen=True, kw_only=True):
+class Later(Section, frozen=True, kw_only=True):
     """A specification as a later version may have it."""
 
     problem: sections.Own | sections.Toy
@@ -137,7 +137,7 @@ def all_parts(kind=RunSpec, seen=None):
     """Every part that a specification may have."""
     seen = set() if seen is None else seen
     for each in (kind, *get_args(kind)):
-        if isinstance(each, type) and issubclass(each, Part) and each not in seen:
+        if isinstance(each, type) and issubclass(each, Section) and each not in seen:
             seen.add(each)
             for field in msgspec.structs.fields(each):
                 all_parts(field.type, seen)
@@ -421,10 +421,10 @@ def test_a_key_that_is_not_this_users_alone_signs_nothing_and_is_told(spoil, got
     assert main(["resume", str(got.path)]) == BAD_INPUT
     capfd.readouterr()
     assert main(["resume", str(got.path), "--trust"]) == 3  # this once
-    told = capfd.readouterr().err
-    assert "trusted this once, for that cannot be written down" in told
-    assert str(trust.key_path()) in told
-    assert "Traceback" not in told
+    err = capfd.readouterr().err
+    assert "trusted this once, for that cannot be written down" in err
+    assert str(trust.key_path()) in err
+    assert "Traceback" not in err
     trust._granted.clear()
     with pytest.raises(trust.Untrusted):
         trust.need(got.path, got.spec)

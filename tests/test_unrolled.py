@@ -33,7 +33,7 @@ def followed(x64):
         curves += progress.curves
         states.append(experiment.state)
     table = np.array(record)
-    return experiment.setup, states, {name: table[:, k] for name, k in experiment.setup.places.items()}, curves
+    return experiment.setup, states, {name: table[:, k] for name, k in experiment.setup.column_index.items()}, curves
 
 
 def test_the_sum_over_beta_is_definition_7(followed):

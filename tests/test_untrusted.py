@@ -212,17 +212,17 @@ def lines(events: list) -> bytes:
 @st.composite
 def damages(draw) -> dict[str, bytes]:
     """Some files of a run, each anything at all, or well-formed with anything in it."""
-    found = {}
+    files = {}
     for name in draw(st.lists(st.sampled_from([*JSON, "events.jsonl", "metrics.f64", "spec.toml"]), min_size=1, max_size=3, unique=True)):
         if name in JSON and draw(st.booleans()):
-            found[name] = json.dumps(draw(JSON[name])).encode()
+            files[name] = json.dumps(draw(JSON[name])).encode()
         elif name == "events.jsonl":
-            found[name] = lines(draw(EVENTS))
+            files[name] = lines(draw(EVENTS))
         elif name == "metrics.f64":
-            found[name] = np.array(draw(st.lists(st.floats(), max_size=300))).tobytes()
+            files[name] = np.array(draw(st.lists(st.floats(), max_size=300))).tobytes()
         else:
-            found[name] = draw(st.binary(max_size=200))
-    return found
+            files[name] = draw(st.binary(max_size=200))
+    return files
 
 
 def look(files: dict[str, bytes], pristine, own_home, capfd) -> None:
@@ -292,8 +292,8 @@ def test_a_damaged_npz_gives_arrays_or_nothing(damage, cut, tmp_path):
         spoilt[at : at + len(piece)] = piece
     path = tmp_path / "step-000000001.npz"
     path.write_bytes(bytes(spoilt[: len(spoilt) - cut]))
-    found = read_arrays(path)
-    assert found is None or all(isinstance(array, np.ndarray) for array in found.values())
+    arrays = read_arrays(path)
+    assert arrays is None or all(isinstance(array, np.ndarray) for array in arrays.values())
 
 
 def test_a_small_file_that_unpacks_into_a_large_one_is_not_read(tmp_path):

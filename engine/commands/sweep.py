@@ -75,21 +75,21 @@ def sweep(
         runs, status = sweeps.sweep(points, workers, take_over_after)
     there = [run is not None and sweeps.is_there(run) for run in runs]
     begun = [(point.values, run) for point, run, here in zip(points, runs, there, strict=True) if run is not None and here]
-    found = [outcomes(run) for _, run in begun]
+    ends = [outcomes(run) for _, run in begun]
     if waiting := runs.count(None):
         print_line(f"{waiting} of {len(points)} points have not begun", error=True)
     if removed := len(points) - waiting - len(begun):
         print_line(f"{removed} of {len(points)} points are gone: removed meanwhile; the same command computes them anew", error=True)
-    print_outcomes(found, csv, json, [values for values, _ in begun])
-    if plot is not None and found:
-        save([values for values, _ in begun], found, plot, force)
+    print_outcomes(ends, csv, json, [values for values, _ in begun])
+    if plot is not None and ends:
+        save([values for values, _ in begun], ends, plot, force)
     if status:
         return status
-    bad = removed > 0 or any(row.outcome in BAD_ENDS for row in found)
+    bad = removed > 0 or any(row.outcome in BAD_ENDS for row in ends)
     return BAD_END if bad and not (table or cluster) else 0
 
 
-def _on_cluster(points: list[sweeps.Point], cluster: Cluster, submit: tuple[str, ...], wait: bool) -> list[Run]:
+def _on_cluster(points: list[sweeps.SweepPoint], cluster: Cluster, submit: tuple[str, ...], wait: bool) -> list[Run]:
     parameters = dict(map(_parameter, submit))
     executor = queue(cluster, parameters, store.home() / ".submitit")  # before anything is made
     runs = [sweeps.made(point)[0] for point in points]

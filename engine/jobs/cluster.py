@@ -190,7 +190,7 @@ def _given(parameters: Mapping[str, Any], cluster: str, name: str) -> int | None
 
 
 def warning_seconds(parameters: Mapping[str, Any]) -> int:
-    """How long before its end a job on SLURM is told of it."""
+    """How long before its end SLURM warns a job."""
     return _given(parameters, "slurm", "signal_delay_s") or WARNING_SECONDS
 
 

@@ -49,10 +49,10 @@ def differences(spec: RunSpec, other: RunSpec) -> dict[str, Any]:
 
 def checkpoint_at(run: Run, step: int) -> tuple[Path, int]:
     """The newest checkpoint at or before a step, and its step. Raises UserError when there is none."""
-    found = [(step_of(path.name), path) for path in run.checkpoints()]
-    before = [(at, path) for at, path in found if at <= step]
+    checkpoints = [(step_of(path.name), path) for path in run.checkpoints()]
+    before = [(at, path) for at, path in checkpoints if at <= step]
     if not before:
-        oldest = f"the oldest is at step {found[0][0]}" if found else "it has none"
+        oldest = f"the oldest is at step {checkpoints[0][0]}" if checkpoints else "it has none"
         kept, rest = run.spec.recording.keep_checkpoints, run.spec.recording.checkpoint_seconds
         how = f"`eos checkpoint {run.name}` writes one" if run.liveness() in LIVE else (
             f"a run keeps its last {kept}, {rest:g} s apart: [recording] keep_checkpoints and checkpoint_seconds change that")

@@ -42,7 +42,7 @@ def begin(
 def start(run: Run, group: Group | None = None) -> int:
     """Start the engine on this run and return its process id. What it prints goes to `engine.log`.
 
-    The leader of a group is told so in options: the environment is inherited by much else. Raises Untrusted where the run names code
+    The leader of a group learns so from options: the environment is inherited by much else. Raises Untrusted where the run names code
     that is not trusted.
     """
     refuse_links(run.path)

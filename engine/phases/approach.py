@@ -18,7 +18,7 @@ from engine.curvature.curvature import Eigenpairs, random_start
 from engine.dynamics.trajectories import DESCENT_CHUNK, descend
 from engine.phases.states import ApproachState, Clock
 from engine.problems.problem import Problem
-from engine.record.columns import Column, columns_for, places
+from engine.record.columns import Column, column_index, columns_for
 from engine.record.messages import AnyEvent
 from engine.record.store import Outcome
 from engine.spec import RunSpec
@@ -33,14 +33,14 @@ class Setup(NamedTuple):
 
     spec: RunSpec
     problem: Problem
-    places: dict[str, int]  # column name -> place in a row of this run, which may be of an earlier version
+    column_index: dict[str, int]  # column name -> place in a row of this run, which may be of an earlier version
 
     def row(self, values: dict[str, float]) -> np.ndarray:
         """One row of the record, NaN where `values` is silent; names the run does not record are left out."""
-        row = np.full(len(self.places), np.nan)
+        row = np.full(len(self.column_index), np.nan)
         for name, value in values.items():
-            if name in self.places:
-                row[self.places[name]] = value
+            if name in self.column_index:
+                row[self.column_index[name]] = value
         return row
 
 
@@ -59,7 +59,7 @@ class Progress(NamedTuple):
 
 def setup(spec: RunSpec, problem: Problem, columns: Sequence[Column] = ()) -> Setup:
     """The setup of a run that records these columns; those of a new run where none are given."""
-    return Setup(spec, problem, places(columns or columns_for(spec)))
+    return Setup(spec, problem, column_index(columns or columns_for(spec)))
 
 
 def begin(setup: Setup, theta: Array, clock: Clock) -> ApproachState:
@@ -70,7 +70,7 @@ def begin(setup: Setup, theta: Array, clock: Clock) -> ApproachState:
     return ApproachState(
         clock=clock, theta=theta, basis=basis, sharpness=float("nan"), next_check=clock.step, careful=0, checked_clock=clock,
         checked_theta=theta, guards=guards.begin(seed, clock.step, theta.size, dtype), looked=clock.step - guards.EVERY,
-        pending=np.empty((0, len(setup.places))),
+        pending=np.empty((0, len(setup.column_index))),
     )
 
 
@@ -98,7 +98,7 @@ def advance(setup: Setup, state: ApproachState, limit: int) -> tuple[ApproachSta
             return state, Progress([], []), False
         state, released = _release(state)
     else:
-        released = np.empty((0, len(setup.places)))
+        released = np.empty((0, len(setup.column_index)))
 
     steps = max(1, min(state.next_check - state.clock.step, limit, DESCENT_CHUNK))
     measured = state.sharpness if state.clock == state.checked_clock else float("nan")
@@ -164,7 +164,7 @@ def _descend(setup: Setup, state: ApproachState, steps: int, sharpness: float) -
         if outcome is not None:
             break
     moved = Clock(clock.step + steps, float(times[len(rows)]), clock.learning_rate)
-    pending = np.concatenate([state.pending, np.reshape(rows, (-1, len(setup.places)))])
+    pending = np.concatenate([state.pending, np.reshape(rows, (-1, len(setup.column_index)))])
     return state._replace(clock=moved, theta=jnp.asarray(descent.theta), pending=pending), outcome
 
 

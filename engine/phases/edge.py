@@ -93,7 +93,7 @@ def _without_center(setup: Setup, theta: Array, clock: Clock, basis: Array) -> l
     ]
 
 
-def rehearse(setup: Setup, theta: Array, basis: Array, sharpness: float, soon: Callable[[], bool]) -> None:
+def precompile(setup: Setup, theta: Array, basis: Array, sharpness: float, soon: Callable[[], bool]) -> None:
     """Enter the edge at any θ of the approach, of about that sharpness, and take steps there: the edge finds all compiled.
 
     First what every step needs; what is read off now and then only if the edge does not come `soon`: it would come later for it.
@@ -129,7 +129,7 @@ def advance(setup: Setup, state: EdgeState, limit: int) -> tuple[EdgeState | Des
     unstable, risen = spectrum.unstable(found, state.unstable)
     told += sorted([*grown, *risen, *happened], key=lambda event: event.step)
     outcome = loss_goal(setup.spec, found["gd.loss"][-1], int(found["step"][-1])) if count else None
-    progress = Progress([*derived.rows(found, setup.places)], told, outcome, curves)
+    progress = Progress([*derived.rows(found, setup.column_index)], told, outcome, curves)
 
     moved = clock.after(count - 1 if verdict == coupled.UNSOLVED else count)
     following = state._replace(

@@ -16,7 +16,7 @@ from engine.phases.states import ApproachState, Clock, DescentState, EdgeState
 from engine.phases.training import TrainingState
 from engine.problems.problem import build
 from engine.record import messages
-from engine.record.columns import Column, arranged, columns_for, places
+from engine.record.columns import Column, arranged, column_index, columns_for
 from engine.record.messages import AnyEvent
 from engine.record.store import IDENTITY, Outcome
 from engine.report.narrative import percent
@@ -44,10 +44,10 @@ class Experiment:
         self.raised = 0
         """Raises of the learning rate that have taken effect."""
         self.facts: dict[str, Any] = {}
-        self.rehearsal: threading.Thread | None = None
+        self.precompilation: threading.Thread | None = None
         """Has the functions of the edge compiled beside the approach, once it is begun."""
         self.engaged = False
-        """In the middle of what several processes do together; see `together.Leading`."""
+        """In the middle of what several processes do together; see `lockstep.Leader`."""
         self.state: AnyState
         if isinstance(spec.problem, Phase):
             self.state = simplified.begin(spec)
@@ -96,7 +96,7 @@ class Experiment:
         if isinstance(state, PortraitState):
             self.state, rows = simplified.advance(self.spec, state, limit)
             finite = np.isfinite(rows).all(axis=1)
-            own = arranged(rows, places(simplified.read(self.spec)), places(self.columns))
+            own = arranged(rows, column_index(simplified.read(self.spec)), column_index(self.columns))
             if not finite.all():
                 first = int(np.argmin(finite))
                 return Progress([*own[:first]], [], simplified.left(int(rows[first, 0])))
@@ -111,22 +111,22 @@ class Experiment:
         self.state = approached
         if not at_edge:
             return progress
-        if self.rehearsal is not None:
-            self.rehearsal.join()  # two threads that need one function compile it twice
+        if self.precompilation is not None:
+            self.precompilation.join()  # two threads that need one function compile it twice
         self.state, events = edge.enter(self.setup, approached.theta, approached.clock, approached.basis, self.anchor_every)
         return Progress(progress.rows, [*progress.events, *events], progress.outcome)
 
-    def rehearse(self) -> None:
+    def precompile(self) -> None:
         """Have the functions of the edge compiled beside the approach; what goes wrong there shows again at the edge."""
         state = self.state
 
         def work() -> None:
             if isinstance(state, ApproachState):
                 with suppress(Exception):
-                    edge.rehearse(self.setup, state.theta, state.basis, state.sharpness, self._close)
+                    edge.precompile(self.setup, state.theta, state.basis, state.sharpness, self._close)
 
-        self.rehearsal = threading.Thread(target=work, daemon=True)
-        self.rehearsal.start()
+        self.precompilation = threading.Thread(target=work, daemon=True)
+        self.precompilation.start()
 
     def hold(self) -> None:
         """Called now and then while the run is paused."""

@@ -31,7 +31,7 @@ from engine.jobs.groups import Group, PlaceError
 from engine.phases.approach import Progress
 from engine.phases.experiment import Experiment
 from engine.phases.loss_identity import Identity
-from engine.process.rendezvous import Pulse, join
+from engine.process.rendezvous import Heartbeat, join
 from engine.record import messages, trust
 from engine.record.columns import Column
 from engine.record.messages import AnyCommand, AnyEvent
@@ -45,7 +45,7 @@ SAID = 600
 """Bytes of what went wrong."""
 LOST = ("Gloo", "NCCL", "ncclCommAbort", "coordination service", "CoordinationService")
 """What an error speaks of when another process is gone."""
-PLACES = ("problem.data.data_dir", "problem.data.vocab_file", "problem.folder")
+PATHS = ("problem.data.data_dir", "problem.data.vocab_file", "problem.folder")
 """Fields that each host may have its own way."""
 _COMMAND = msgspec.json.Decoder(AnyCommand)
 
@@ -69,7 +69,7 @@ def is_lost(error: Exception) -> bool:
     return any(word in str(error) for word in LOST)
 
 
-class Member:
+class Participant:
     """An experiment that is carried out by several processes, as each of them has it."""
 
     def __init__(self, experiment: Experiment):
@@ -82,14 +82,14 @@ class Member:
     def agree(self) -> tuple[bool, bool]:
         """Have all processes at the state of process 0. Returns whether one was asked to stop, and whether one had drifted off."""
         mine = np.array([self.experiment.clock.step, fingerprint(self.experiment), self.apart, self.asked_to_stop], np.int64)
-        found = multihost_utils.process_allgather(mine)
-        drifted, anew = bool((found[:, :2] != found[0, :2]).any()), bool(found[:, 2].any())
+        states = multihost_utils.process_allgather(mine)
+        drifted, anew = bool((states[:, :2] != states[0, :2]).any()), bool(states[:, 2].any())
         if drifted or anew:
             # All of them anew from the same bytes: arrays that lie elsewhere would be compiled for anew, in one process alone.
             given = share(_packed(self.experiment.snapshot()) if jax.process_index() == 0 else b"")
             Experiment.restore(self.experiment, _unpacked(given))
             self.apart = False
-        return bool(found[:, 3].any()), drifted and not anew
+        return bool(states[:, 3].any()), drifted and not anew
 
 
 def fingerprint(experiment: Experiment) -> int:
@@ -132,7 +132,7 @@ def begin_alike(spec: RunSpec, begin: Callable[[], Experiment]) -> Experiment:
         raise UserError(first)
     assert begun is not None
     hashes = everyone(str(begun.facts.get("sha256", "")))
-    other = next((process for process, found in enumerate(hashes) if found != hashes[0]), 0)
+    other = next((process for process, sha256 in enumerate(hashes) if sha256 != hashes[0]), 0)
     if other:
         raise UserError(f"process {other}: its data (SHA-256 {hashes[other]}) are not those of process 0 ({hashes[0]})")
     return begun
@@ -148,16 +148,16 @@ def refuse_unshared(spec: RunSpec) -> None:
 def refuse_other(spec: RunSpec, asked: RunSpec | None) -> None:
     """Raise UserError where this process was asked for another run than that of process 0."""
     mine, theirs = ({}, {}) if asked is None else (differences(spec, asked), differences(asked, spec))
-    other = next((field for field in mine if field not in PLACES), None)
+    other = next((field for field in mine if field not in PATHS), None)
     if other is not None:
         raise UserError(f"asked for {other} = {mine[other]}, and process 0 for {theirs.get(other)}; give all the same preset and --set")
 
 
-class Leading(Experiment):
+class Leader(Experiment):
     """The experiment of process 0: what changes its state is done by all."""
 
     def __init__(self, spec: RunSpec, ask_to_stop: Callable[[], None], columns: Sequence[Column] = ()):
-        self.member = Member(self)
+        self.participant = Participant(self)
         self.ask_to_stop = ask_to_stop
 
         def begin() -> Experiment:
@@ -186,14 +186,14 @@ class Leading(Experiment):
     def restore(self, leaves: dict[str, np.ndarray]) -> None:
         """Go on from a snapshot; the others are given it with the next order."""
         super().restore(leaves)
-        self.member.apart = True
+        self.participant.apart = True
 
     def identify(self) -> Identity | None:
         """The numbers that identify the loss, which every process has a part in."""
         with self._together(messages.Checkpoint()):
             return super().identify()
 
-    def rehearse(self) -> None:
+    def precompile(self) -> None:
         """Nothing: what a second thread computes with the others would come in another order in each process."""
 
     def hold(self) -> None:
@@ -211,7 +211,7 @@ class Leading(Experiment):
     def _together(self, command: AnyCommand) -> Iterator[None]:
         """Have the others do this, which the caller does inside; after an error there `engaged` stays, for they may be stuck in it."""
         self.engaged = True
-        asked, drifted = self.member.agree()
+        asked, drifted = self.participant.agree()
         if drifted:
             print(f"step {self.clock.step}: one process had drifted off; all go on from process 0's state", file=sys.stderr, flush=True)
         if asked:
@@ -227,7 +227,7 @@ def refuse_code(spec: RunSpec, asked: RunSpec | None) -> None:
     if trust.heeds_leader():
         return
     mine = trust.code_of(asked) if asked is not None else {}
-    other = {field: value for field, value in trust.code_of(spec).items() if field not in PLACES and mine.get(field) != value}
+    other = {field: value for field, value in trust.code_of(spec).items() if field not in PATHS and mine.get(field) != value}
     if other:
         raise UserError(f"process 0 would have this process execute code: {'; '.join(trust.words(other))}; --trust allows it")
 
@@ -236,9 +236,9 @@ def follow(group: Group, asked: RunSpec | None = None) -> int:
     """Be a process that follows, to the end of the run. Returns the exit status; ends the process where another one is gone.
 
     The specification comes from process 0; where this process was asked for one, it is to be the same. Code that it names is executed
-    where this process was asked for it, or told to trust process 0.
+    where this process was asked for it, or is to trust process 0.
     """
-    pulse: Pulse | None = None
+    heartbeat: Heartbeat | None = None
 
     def ended(text: str) -> None:
         print(f"eos: process {group.process}: {text}", file=sys.stderr, flush=True)
@@ -246,7 +246,7 @@ def follow(group: Group, asked: RunSpec | None = None) -> int:
 
     os.dup2(2, 1)  # Gloo greets on stdout, which carries data
     try:
-        pulse = join(group, ended)
+        heartbeat = join(group, ended)
         spec = load_spec_text(share().decode(), "process 0")
         columns = [Column(*each) for each in json.loads(share())]
 
@@ -255,25 +255,25 @@ def follow(group: Group, asked: RunSpec | None = None) -> int:
             refuse_code(spec, asked)
             return Experiment(spec, columns)
 
-        member = Member(begin_alike(spec, begin))
+        participant = Participant(begin_alike(spec, begin))
         for number in STOPPING:
-            signal.signal(number, lambda *_: setattr(member, "asked_to_stop", True))
+            signal.signal(number, lambda *_: setattr(participant, "asked_to_stop", True))
         while True:
-            member.agree()
+            participant.agree()
             order = multihost_utils.broadcast_one_to_all(np.zeros(ORDER, np.uint8))
             command = _COMMAND.decode(np.asarray(order, np.uint8).tobytes().strip())
             if isinstance(command, messages.Stop):
                 return 0
-            obey(member.experiment, command)
+            obey(participant.experiment, command)
     except UserError as error:
         print(f"eos: {error}", file=sys.stderr, flush=True)
         return error.status if isinstance(error, PlaceError) else 3
     except Exception as error:
-        ended(pulse.who_is_gone() if pulse is not None and is_lost(error) else first_line(error))
+        ended(heartbeat.who_is_gone() if heartbeat is not None and is_lost(error) else first_line(error))
         raise
     finally:
-        if pulse is not None:
-            pulse.stop()
+        if heartbeat is not None:
+            heartbeat.stop()
 
 
 def obey(experiment: Experiment, order: AnyCommand) -> None:

@@ -1,9 +1,9 @@
 """The host loop of a run: commands in, rows and events out, checkpoints, and an outcome. One process, one run directory; where
-several processes take the steps, this is the one that leads (`together`).
+several processes take the steps, this is the one that leads (`lockstep`).
 
 Commands take effect at step boundaries. After a command that changes what comes next (η, an anchor) the state is saved at
-once, so that a killed engine, resumed, repeats no step under other conditions than before; and only then is the change told. What is to be
-told is in that checkpoint too, for an engine that dies between the two.
+once, so that a killed engine, resumed, repeats no step under other conditions than before; and only then is the event of the change
+written. The events still to be written are in that checkpoint too, for an engine that dies between the two.
 """
 
 import errno
@@ -51,7 +51,7 @@ from engine.spec import Network, Phase, RunSpec
 from engine.xla.device import configure, device_words, process_count, version_of
 
 if TYPE_CHECKING:
-    from engine.process.rendezvous import Pulse
+    from engine.process.rendezvous import Heartbeat
 
 RATE_SECONDS = 3.0
 """Window over which the step rate is measured."""
@@ -101,7 +101,7 @@ class Runner:
         self.status: Status = "starting"
         self.outcome: Outcome | None = None
         self.experiment: Experiment | None = None
-        self._pulse: Pulse | None = None
+        self._group_heartbeat: Heartbeat | None = None
         self._device = ""
         self._refuses = False  # the problem that it is given
         self._asked: deque[AnyCommand] = deque()
@@ -109,12 +109,12 @@ class Runner:
         self.displaced = ""
         """Why this engine writes nothing more, in words: another one was given the run."""
         self._moved = ""
-        """What has become of the run's folder, as far as it was told."""
+        """What has become of the run's folder, in the words of the last event on it."""
         self._owed: list[AnyEvent] = []
         """What the checkpoint gone on from was to tell."""
         self._changed_rate: float | None = None
         """The learning rate that a fork begins with, where it is not that of its checkpoint."""
-        self._refused: set[str] = set()  # told once: a file that cannot be removed is found again at every step
+        self._refused: set[str] = set()  # reported once: a file that cannot be removed is there again at every step
         self._pause_at: int | None = None
         self._pause_on: type[messages.Event] | None = None  # kinds of event to pause at
         self._at_once = 1  # steps that a call may take at the edge
@@ -193,14 +193,14 @@ class Runner:
             self._ended.set()
             if beat.is_alive():
                 beat.join()
-            if self.experiment is not None and self.experiment.rehearsal is not None:
-                self.experiment.rehearsal.join()  # a process must not end in the middle of a compilation
+            if self.experiment is not None and self.experiment.precompilation is not None:
+                self.experiment.precompilation.join()  # a process must not end in the middle of a compilation
             if self.outcome is not None:
                 self._finish(self.outcome)
             if self.experiment is not None:
                 self._dismiss(self.experiment)
-            if self._pulse is not None:
-                self._pulse.stop()
+            if self._group_heartbeat is not None:
+                self._group_heartbeat.stop()
 
     def _join(self, group: Group) -> None:
         """Meet the other processes of the run. Where they do not come, or one falls silent, this process ends with the run's outcome."""
@@ -213,7 +213,7 @@ class Runner:
             self._finish(self.outcome)
             os._exit(exit_status(self.outcome))
 
-        self._pulse = join(group, give_up)
+        self._group_heartbeat = join(group, give_up)
 
     def _is_lost(self, error: Exception) -> bool:
         """Whether another process is gone: then that is the outcome."""
@@ -221,7 +221,7 @@ class Runner:
 
         self.deserted = lockstep.is_lost(error)
         if self.deserted:
-            self._fail_alone(self._pulse.who_is_gone() if self._pulse is not None else "another process is gone")
+            self._fail_alone(self._group_heartbeat.who_is_gone() if self._group_heartbeat is not None else "another process is gone")
         return self.deserted
 
     def _fail_alone(self, text: str) -> None:
@@ -251,9 +251,9 @@ class Runner:
     def _build(self) -> Experiment:
         if self.group is None:
             return Experiment(self.spec, self.run.columns)
-        from engine.process.lockstep import Leading
+        from engine.process.lockstep import Leader
 
-        return Leading(self.spec, lambda: self.ask(messages.Stop()), self.run.columns)
+        return Leader(self.spec, lambda: self.ask(messages.Stop()), self.run.columns)
 
     def _go_on(self, experiment: Experiment, skipped: Sequence[tuple[Path, str]]) -> None:
         """Tell from where the run goes on, and which checkpoints were `skipped`: it begins anew where none fits. A fork does not, whose
@@ -272,7 +272,7 @@ class Runner:
         self._emit([event for event in self._owed if _timeless(event) not in self._told])
         if self.writer.cut:
             self._emit([messages.RecordCut(step=step, text=self.writer.cut)])
-            self.writer.cut = ""  # told once, from whichever checkpoint the run goes on
+            self.writer.cut = ""  # reported once, from whichever checkpoint the run goes on
         text = f"continued from the checkpoint at step {step}" if self._untried else "started"
         self._emit([messages.Started(step=step, text=f"{text} on {device_words()}")])
         if self._changed_rate is not None:
@@ -353,8 +353,8 @@ class Runner:
         self._emit([event for event in progress.events if _timeless(event) not in self._told])
         self.outcome = progress.outcome and self._judged(progress.outcome)
         self._tick(experiment.clock.step)
-        if experiment.rehearsal is None:
-            experiment.rehearse()
+        if experiment.precompilation is None:
+            experiment.precompile()
         arrived = self._pause_at is not None and experiment.clock.step >= self._pause_at
         met = self._pause_on is not None and any(isinstance(event, self._pause_on) for event in progress.events)
         if (arrived or met) and self.outcome is None:
@@ -470,7 +470,7 @@ class Runner:
         self._write_state()
 
     def _checkpoint(self, owed: Sequence[AnyEvent] = ()) -> Path:
-        """Save the state, with the events that are told once it is saved."""
+        """Save the state, with the events that are written once it is saved."""
         experiment, began = self._experiment(), time.monotonic()
         lines = np.frombuffer(b"\n".join(map(messages.encode, owed)), np.uint8)
         leaves = experiment.snapshot() | experiment.identified() | {OWED: lines}

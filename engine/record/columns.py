@@ -203,9 +203,9 @@ def eigenvalues(count: int) -> tuple[Column, ...]:
 
 def phase(starts: int) -> tuple[Column, ...]:
     """The orbits of a phase-portrait run: the flow (4) and the map (3) from each start."""
-    found: list[Column] = []
+    orbits: list[Column] = []
     for k in range(1, starts + 1):
-        found += [
+        orbits += [
             Column(f"ode{k}.x", "X", f"flow from start {k}: oscillation", "", "X' = XY", PLACES["flow"]),
             Column(f"ode{k}.y", "Y", f"flow from start {k}: change of sharpness", "", "Y' = α − βX²/2", PLACES["flow"]),
             Column(f"ode{k}.energy", "g", f"flow from start {k}: conserved quantity", "", "g = h(βX²/2α) + Y²/α", PLACES["g"]),
@@ -214,15 +214,15 @@ def phase(starts: int) -> tuple[Column, ...]:
             Column(f"map{k}.energy", "g", f"map from start {k}: grows by about (1+2ε²) a step", "",
                    "g = h(βx²/2α) + y²/α", PLACES["g"]),
         ]
-    return tuple(found)
+    return tuple(orbits)
 
 
 def training(spec: RunSpec) -> tuple[Column, ...]:
     """What training with sharpness readings records (`mode = "sharpness"`)."""
-    found = tuple(column for column in DESCENT if column.name != "gd.midpoint_sharpness") + eigenvalues(spec.tracking.eigenvalues)
+    columns = tuple(column for column in DESCENT if column.name != "gd.midpoint_sharpness") + eigenvalues(spec.tracking.eigenvalues)
     if isinstance(spec.problem, Network) and spec.problem.data.name != "chebyshev":  # a regression has no right answers
-        found += ACCURACY + (TEST if spec.problem.data.test_examples else ())
-    return found + (NORM if spec.optimizer.weight_decay else ())
+        columns += ACCURACY + (TEST if spec.problem.data.test_examples else ())
+    return columns + (NORM if spec.optimizer.weight_decay else ())
 
 
 def columns_for(spec: RunSpec) -> tuple[Column, ...]:
@@ -232,21 +232,21 @@ def columns_for(spec: RunSpec) -> tuple[Column, ...]:
     tracking = spec.tracking
     if tracking.mode == "sharpness":
         return CLOCK + training(spec) + COST
-    found = CLOCK + DESCENT + eigenvalues(tracking.eigenvalue_columns) + COUPLED
+    columns = CLOCK + DESCENT + eigenvalues(tracking.eigenvalue_columns) + COUPLED
     for form in tracking.predictions:
-        found += predicted(form)
+        columns += predicted(form)
     if "transported" in tracking.predictions:
-        found += THEOREM
+        columns += THEOREM
     if tracking.beta_every:
-        found += UNROLLED
+        columns += UNROLLED
     if tracking.landscape_every:
-        found += LANDSCAPE
+        columns += LANDSCAPE
     if tracking.gauges_every:
-        found += (*ASSUMPTIONS, FOURTHS)
-    return found + (flow(tracking.flow_start) if tracking.flow else ()) + COST
+        columns += (*ASSUMPTIONS, FOURTHS)
+    return columns + (flow(tracking.flow_start) if tracking.flow else ()) + COST
 
 
-def places(columns: Sequence[Column]) -> dict[str, int]:
+def column_index(columns: Sequence[Column]) -> dict[str, int]:
     """The place of each column in a row, by its name."""
     return {column.name: k for k, column in enumerate(columns)}
 

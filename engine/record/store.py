@@ -28,13 +28,13 @@ from typing import IO, Any, Literal
 import msgspec
 import numpy as np
 
-from engine.base.atomic import replace_with, replaced
+from engine.base import atomic
 from engine.base.errors import UserError
 from engine.base.files import append_plain, listed, open_plain, read_plain, read_text, size_of
 from engine.base.folders import data, environment
 from engine.base.text import harmless, print_line
 from engine.record import lock
-from engine.record.columns import Column, arranged, columns_for, layout, places
+from engine.record.columns import Column, arranged, column_index, columns_for, layout
 from engine.record.identity import give_identity, identity
 from engine.record.lock import SILENT_AFTER_SECONDS, DisplacedError, Folder, HeldError, Holder
 from engine.record.messages import AnyEvent, Event, Identifier, Refused, decode_event, encode, shown_harmless
@@ -74,7 +74,7 @@ IDENTITY = "identity."
 ROWS = ("state.pending",)
 """Leaves of a checkpoint that are rows of the record."""
 OWED = "record.owed"
-"""In a checkpoint: the events that are told once it is on the disk, as bytes of JSON lines."""
+"""In a checkpoint: the events that are written once it is on the disk, as bytes of JSON lines."""
 CHANGED_RATE = "fork.learning_rate"
 """In the first checkpoint of a fork: the learning rate to go on with, where that is another than the state's."""
 
@@ -141,7 +141,7 @@ class Run:
         refuse_newer(state.format, where)
         self.spec: RunSpec = load_spec_text(read_text(self.path / "spec.toml", MAX_SPEC_BYTES), str(self.path / "spec.toml"))
         self.columns: tuple[Column, ...] = read_columns(self.path / "columns.json", MAX_FACTS_BYTES)
-        self.index, self.layout = places(self.columns), layout(self.columns)
+        self.index, self.layout = column_index(self.columns), layout(self.columns)
         refuse_other_layout(state.layout, self.layout, where)
 
     @property
@@ -188,13 +188,13 @@ class Run:
 
     def unchanged_for(self) -> float | None:
         """Seconds since its engine last wrote its state, or since it was made, by the clock of its file system; None where that cannot be
-        told, as on a file system that is read-only.
+        known, as on a file system that is read-only.
         """
         path = self.path / "state.json"
         return lock.age(path if os.path.lexists(path) else self.path / "spec.toml")
 
     def is_locked(self) -> bool:
-        """Whether an engine holds the run, as far as can be told from this host."""
+        """Whether an engine holds the run, as far as can be known from this host."""
         return lock.is_held(self.path) is True
 
     def engine(self, state: State | None = None) -> str:
@@ -380,11 +380,11 @@ class EventTail:
 
     def rest(self) -> list[AnyEvent]:
         """Every event that there is now."""
-        found, before = self.poll(), -1
+        events, before = self.poll(), -1
         while self.offset > before:
             before = self.offset
-            found += self.poll()
-        return found
+            events += self.poll()
+        return events
 
 
 def _end_of_reading(events: list[AnyEvent]) -> AnyEvent:
@@ -404,7 +404,7 @@ def create(spec: RunSpec, name: str | None = None, where: Path | None = None, fi
     wanted = name if name is not None else f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     if not NAME.match(wanted):
         raise UserError(f"run name {wanted[:100]!a}: use up to 80 letters, digits, '.', '_' and '-', beginning with a letter or digit")
-    environment()  # what would keep its engine from starting is told before anything is made
+    environment()  # what would keep its engine from starting is refused before anything is made
     draft = where / _hidden(MAKING)
     try:
         where.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -526,14 +526,14 @@ def half_made(path: Path) -> bool:
 
 def all_runs(where: Path | None = None) -> list[Run]:
     """Every readable run, oldest first."""
-    found = []
+    runs = []
     with suppress(FileNotFoundError):
         for entry in os.scandir(where or home()):
             if entry.is_dir(follow_symlinks=False) and NAME.match(entry.name):
                 with suppress(UserError, OSError):  # OSError: removed while we look
                     run = Run(entry.path)
-                    found.append(((run.path / "spec.toml").stat().st_mtime_ns, run.name, run))
-    return [run for _, _, run in sorted(found, key=lambda made: made[:2])]
+                    runs.append(((run.path / "spec.toml").stat().st_mtime_ns, run.name, run))
+    return [run for _, _, run in sorted(runs, key=lambda made: made[:2])]
 
 
 def resolve(name: str | None = None, where: Path | None = None) -> Run:
@@ -651,7 +651,7 @@ class Writer:
         """`age` is that of the process, in seconds, where it began to be the engine of this run."""
         refuse_links(run.path)
         self.run = run.held()
-        with suppress(OSError):  # copies leave empty folders out; what keeps it from being made is told to who leaves a command
+        with suppress(OSError):  # copies leave empty folders out; what keeps it from being made is reported to who leaves a command
             (self.run.path / "inbox").mkdir(mode=0o700, exist_ok=True)
         self.width = len(run.columns)
         with _by_name(self.run):
@@ -670,7 +670,7 @@ class Writer:
             self._reserve = self.run.path / ".reserve"
             opened.callback(self.make_room)
             with suppress(OSError):  # then its last words are lost on a full disk, and nothing else
-                replace_with(self._reserve, b"\0" * RESERVE_BYTES, durable=True)
+                atomic.replace_with(self._reserve, b"\0" * RESERVE_BYTES, durable=True)
             self._metrics: IO[bytes] = append_plain(self.run.path / "metrics.f64")
             opened.callback(self._metrics.close)
             self._events: IO[bytes] = append_plain(self.run.path / "events.jsonl")
@@ -709,7 +709,7 @@ class Writer:
     def flush(self) -> int:
         """Have the system write the rows to the disk, and return the last step that is there for good. Raises OSError where it cannot.
 
-        It is told of such a failure once, and takes the rows for written after that: so no row is written after it.
+        The system reports such a failure once, and takes the rows for written after that: so no row is written after it.
         """
         with self._flushing:
             last = self.last_step
@@ -730,7 +730,7 @@ class Writer:
             self._failed = TAKEN
         self._need_lock()
         whole = msgspec.structs.replace(state, format=FORMAT, layout=self.run.layout, engine=self.engine, recorded=self.flush())
-        replace_with(self.run.path / "state.json", msgspec.json.encode(whole), durable=True)
+        atomic.replace_with(self.run.path / "state.json", msgspec.json.encode(whole), durable=True)
 
     def _need_lock(self) -> None:
         if self._failed == TAKEN:
@@ -750,7 +750,7 @@ class Writer:
     def provenance(self, facts: dict[str, Any]) -> None:
         """Replace the provenance, atomically."""
         whole = {"format": FORMAT, "layout": self.run.layout} | facts
-        replace_with(self.run.path / "provenance.json", json.dumps(whole, indent=1, ensure_ascii=False).encode(), durable=True)
+        atomic.replace_with(self.run.path / "provenance.json", json.dumps(whole, indent=1, ensure_ascii=False).encode(), durable=True)
 
     def checkpoint(self, step: int, arrays: dict[str, np.ndarray], keep: int) -> Path:
         """Write the arrays as the checkpoint at this step and drop the oldest beyond `keep`.
@@ -857,7 +857,7 @@ def _save(folder: Path, step: int, arrays: dict[str, np.ndarray]) -> Path:
     """The arrays as `step-N.npz` in the folder: whole and on the disk, or not there."""
     folder.mkdir(mode=0o700, exist_ok=True)
     final = folder / f"step-{step:09d}.npz"
-    with replaced(final, nested=True, durable=True) as handle:
+    with atomic.write(final, nested=True, durable=True) as handle:
         np.savez(handle, **arrays)  # type: ignore[arg-type]
     sync(folder)  # before an older one is removed
     return final

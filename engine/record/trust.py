@@ -1,6 +1,6 @@
 """Whose code an engine may execute. A run directory is data, wherever it comes from; but a specification may name Python functions.
 
-The fields that do are declared as such (`parts.CODE`). A run that this user made here carries a signature over them and its id, by a
+The fields that do are declared as such (`sections.CODE`). A run that this user made here carries a signature over them and its id, by a
 key that only this user reads. Any other run that names code is asked about: a command shows the code and asks on a terminal, or refuses
 where there is none, unless `--trust` says so beforehand; what is trusted once is signed. A preset file that the user names is trusted;
 the specification inside a run directory is that run's, however it is named.
@@ -26,7 +26,7 @@ from engine.base.errors import UserError
 from engine.base.text import harmless, print_line
 from engine.record.identity import give_identity, identity, read_facts, write_facts
 from engine.record.safe_read import refuse_links
-from engine.spec.sections import CODE, Part, RunSpec
+from engine.spec.sections import CODE, RunSpec, Section
 
 FILE = "trust.json"
 """In a run: the signature."""
@@ -71,36 +71,36 @@ def code_of(spec: RunSpec) -> dict[str, Any]:
     """What says which code is executed, where it lies and what it is called with, by the path of the field; empty where no field
     names a function. Fields that are empty are left out, so that a later version may have more of them.
     """
-    found = list(_declared(spec))
-    named = any(value and "function" in roles for _, roles, value in found)
-    return {path: value for path, _, value in found if value} if named else {}
+    declared = list(_declared(spec))
+    named = any(value and "function" in roles for _, roles, value in declared)
+    return {path: value for path, _, value in declared if value} if named else {}
 
 
-def _declared(part: Any, path: str = "") -> Iterator[tuple[str, frozenset[str], Any]]:
-    """Every field declared with `parts.CODE` below a part of a specification: its path, what it is declared as, and its value."""
-    if isinstance(part, Part):
-        for name, roles in _fields(type(part)):
-            value, at = getattr(part, name), f"{path}.{name}" if path else name
+def _declared(section: Any, path: str = "") -> Iterator[tuple[str, frozenset[str], Any]]:
+    """Every field declared with `sections.CODE` below a section of a specification: its path, what it is declared as, and its value."""
+    if isinstance(section, Section):
+        for name, roles in _fields(type(section)):
+            value, at = getattr(section, name), f"{path}.{name}" if path else name
             if roles:
                 yield at, roles, msgspec.to_builtins(value)
             else:
                 yield from _declared(value, at)
-    elif isinstance(part, tuple | list):
-        for k, each in enumerate(part):
+    elif isinstance(section, tuple | list):
+        for k, each in enumerate(section):
             yield from _declared(each, f"{path}[{k}]")
-    elif isinstance(part, dict):
-        for key, each in part.items():
+    elif isinstance(section, dict):
+        for key, each in section.items():
             yield from _declared(each, f"{path}.{key}")
 
 
 @cache
 def _fields(kind: type) -> tuple[tuple[str, frozenset[str]], ...]:
-    """The fields of a part, each with what it is declared as."""
+    """The fields of a section, each with what it is declared as."""
     return tuple((field.name, frozenset(_roles(field.type))) for field in msgspec.structs.fields(kind))
 
 
 def _roles(annotation: Any) -> Iterator[str]:
-    """What `parts.CODE` says anywhere in an annotation, as in that of a list of functions."""
+    """What `sections.CODE` says anywhere in an annotation, as in that of a list of functions."""
     for argument in get_args(annotation):
         if isinstance(argument, Meta):
             if CODE in (argument.extra or {}):

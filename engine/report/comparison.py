@@ -86,12 +86,12 @@ def horizon(table: dict[str, np.ndarray], form: str | None) -> float | None:
     return float(np.median(held))
 
 
-def rows_of(found: list[Outcomes]) -> tuple[list[str], list[list[object]]]:
+def rows_of(ends: list[Outcomes]) -> tuple[list[str], list[list[object]]]:
     """Short headings and rows for a printed table; a column that no run has a value in is left out."""
-    columns = list(zip(*found, strict=True))
+    columns = list(zip(*ends, strict=True))
     kept = [k for k, column in enumerate(columns) if any(value is not None for value in column)]
     names = [HEADINGS.get(name, name) for name in Outcomes._fields]
-    return [names[k] for k in kept], [[row[k] for k in kept] for row in found]
+    return [names[k] for k in kept], [[row[k] for k in kept] for row in ends]
 
 
 def _known(values: np.ndarray) -> np.ndarray:

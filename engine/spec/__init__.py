@@ -1,4 +1,4 @@
-"""A run's specification: the parts that it is made of, and how it is read, changed and written down. Without jax."""
+"""A run's specification: the sections that it is made of, and how it is read, changed and written down. Without jax."""
 
 from engine.spec.loading import (
     DEFAULT_PRESET,
@@ -28,7 +28,6 @@ from engine.spec.sections import (
     Network,
     Optimizer,
     Own,
-    Part,
     Phase,
     Precision,
     Precisions,
@@ -36,6 +35,7 @@ from engine.spec.sections import (
     Recording,
     ResNet,
     RunSpec,
+    Section,
     Toy,
     Tracking,
     Transformer,
@@ -58,7 +58,6 @@ __all__ = [
     "Network",
     "Optimizer",
     "Own",
-    "Part",
     "Phase",
     "Precision",
     "Precisions",
@@ -66,6 +65,7 @@ __all__ = [
     "Recording",
     "ResNet",
     "RunSpec",
+    "Section",
     "Toy",
     "Tracking",
     "Transformer",

@@ -139,7 +139,7 @@ def measure(name: str, rounds: int) -> Measured:
             if not isinstance(following, EdgeState):
                 raise SystemExit(f"{name}: θ† was lost at step {state.clock.step}: {progress.events}")
             state = following
-            rows.append(dict(zip(setup.places, progress.rows[0], strict=True)))
+            rows.append(dict(zip(setup.column_index, progress.rows[0], strict=True)))
         began = time.perf_counter()
         rival = published.step(problem, rival, eta)
         theirs.append(time.perf_counter() - began)
@@ -147,7 +147,7 @@ def measure(name: str, rounds: int) -> Measured:
         began = time.perf_counter()
         floor()
         least.append(time.perf_counter() - began)
-    table = {column: np.array([row[column] for row in rows]) for column in setup.places}
+    table = {column: np.array([row[column] for row in rows]) for column in setup.column_index}
     rates = plain_rates(setup, state, rounds)
     middle = statistics.median
     return Measured(
