@@ -1,4 +1,5 @@
-"""The simplified system of Section 4: the map (3), the flow (4), and what Lemma 3 says of their orbits. Without jax.
+"""The simplified system of Section 4: the map (3), the flow (4), and what Lemma 3 says of their orbits; and what Theorem 1 leaves over.
+Without jax.
 
 In ODE time τ = ηt the oscillation X and the change of sharpness Y follow X' = XY, Y' = α − βX²/2: a predator–prey
 (Lotka–Volterra) system with fixed point (δ, 0), δ = √(2α/β), and conserved quantity g = h(X²/δ²) + Y²/α,
@@ -183,3 +184,22 @@ def stages(x: np.ndarray, y: np.ndarray, delta: np.ndarray, alpha: np.ndarray, b
                 labels[k] = before
         before = int(labels[k]) or before
     return labels
+
+
+def theorem_residuals(
+    loss, sharpness, deviation, predicted_loss, predicted_sharpness, x, delta, epsilon, learning_rate: float, least: float
+) -> dict[str, np.ndarray]:
+    """Theorem 1 as numbers: how far gradient descent is from what the predicted dynamics say, next to the orders it states, by name.
+    Scalars or arrays, one entry a step.
+
+    For t ≤ O(1/ε) and |x⋆| ≥ cδ:  L(θ) = L(θ†) + x⋆²/η + O(εδ²/η),  S(θ) = 2/η + y⋆ + (∇S·u)x⋆ + O(ε²/η),  θ = θ† + v⋆ + O(εδ).
+
+    `loss` and `sharpness` are those of gradient descent, `deviation` is ‖θ − θ† − v⋆‖, and `x` is x⋆. `hypothesis` is 1 where
+    |x⋆| ≥ `least`·δ, else 0: there the theorem claims nothing. NaN where the prediction is lost or δ undefined.
+    """
+    holds = np.where(np.isnan(x) | np.isnan(delta), np.nan, np.abs(x) >= least * np.asarray(delta))
+    return {
+        "loss": abs(loss - predicted_loss), "loss_order": epsilon * delta**2 / learning_rate,
+        "sharpness": abs(sharpness - predicted_sharpness), "sharpness_order": epsilon**2 / learning_rate,
+        "deviation": deviation, "deviation_order": epsilon * delta, "hypothesis": holds,
+    }

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from engine import theorem
+from engine import theory
 from engine.curvature import landscape
 from engine.dynamics import trajectories as tr
 from engine.dynamics import unrolled
@@ -159,7 +159,7 @@ def test_theorem_1_leaves_nothing_over_on_the_toy_and_marks_where_it_claims_noth
 
 def test_a_lost_prediction_has_no_residual():
     nan = math.nan
-    found = theorem.residuals(1.0, 2.0, nan, nan, nan, nan, 0.5, 0.1, 0.1, 0.1)
+    found = theory.theorem_residuals(1.0, 2.0, nan, nan, nan, nan, 0.5, 0.1, 0.1, 0.1)
     assert all(math.isnan(found[name]) for name in ("loss", "sharpness", "deviation", "hypothesis"))
     assert found["loss_order"] == pytest.approx(0.25)
 

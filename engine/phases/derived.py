@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine import theorem, theory
+from engine import theory
 from engine.phases.coupled import Readings
 from engine.phases.states import Clock
 from engine.record import messages
@@ -36,7 +36,7 @@ def table(read: Readings, clock: Clock, tracking: Tracking, stage: int = 0) -> T
         }
     if "transported" in tracking.predictions:
         x = found["transported.x"]
-        left = theorem.residuals(
+        left = theory.theorem_residuals(
             found["gd.loss"], found["gd.sharpness"], np.where(np.isfinite(x), found["deviation"], np.nan), found["transported.loss"],
             found["transported.sharpness"], x, delta, found["constrained.epsilon"], eta, tracking.hypothesis,
         )

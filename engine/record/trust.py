@@ -23,9 +23,11 @@ import platformdirs
 from msgspec import Meta
 
 from engine.base.errors import UserError
+from engine.base.files import read_text
 from engine.base.text import harmless, print_line
 from engine.record.identity import give_identity, identity, read_facts, write_facts
 from engine.record.safe_read import refuse_links
+from engine.spec import MAX_SPEC_BYTES, load_spec_text
 from engine.spec.sections import CODE, RunSpec, Section
 
 FILE = "trust.json"
@@ -148,10 +150,9 @@ def need_preset(preset: str, spec: RunSpec) -> None:
     folder = _run_around(preset) if code else None
     if folder is None or _is_granted(code):
         return
-    from engine.record.store import Run
-
     with suppress(UserError, OSError):
-        if _is_signed(folder, code_of(Run(folder).spec)):
+        file = folder / "spec.toml"
+        if _is_signed(folder, code_of(load_spec_text(read_text(file, MAX_SPEC_BYTES), str(file)))):
             return
     raise Untrusted(preset, code, lambda: _remember(code))
 
