@@ -30,10 +30,12 @@ from engine.jobs import groups, launch
 from engine.jobs.follow import LOOK_SECONDS, has_ended, log_note
 from engine.record import messages, store
 from engine.record import trust as trusts
+from engine.record.checkpoints import MARKS
 from engine.record.columns import Column
 from engine.record.messages import AnyEvent
+from engine.record.reader import Outcome, RowTail, Run
 from engine.record.safe_read import read_arrays
-from engine.record.store import Outcome, Run, Writer
+from engine.record.writer import Writer
 from engine.spec import RunSpec, load_spec, with_overrides
 from engine.xla.device import configure, require_correct_sums
 
@@ -84,7 +86,7 @@ class Record(Mapping[str, np.ndarray]):
         """
         read = {step: read_arrays(path) for step, path in self.run.samples().items()}
         sampled = {step: arrays for step, arrays in read.items() if arrays is not None}
-        return {step: {name: array for name, array in arrays.items() if name not in store.MARKS} for step, arrays in sampled.items()}
+        return {step: {name: array for name, array in arrays.items() if name not in MARKS} for step, arrays in sampled.items()}
 
     def to_pandas(self) -> "pandas.DataFrame":
         """A data frame with a row a step, indexed by the step. Needs pandas."""
@@ -233,7 +235,7 @@ class _Stepping:
             yield from self._runner.blocks()
 
     def _from_engine(self) -> Iterator[np.ndarray]:
-        pid, rows, gone, asked = launch.start(self.run), store.RowTail(self.run), False, False
+        pid, rows, gone, asked = launch.start(self.run), RowTail(self.run), False, False
         try:
             while not gone:
                 gone = has_ended(pid)  # before the rest is read: then that is all there is

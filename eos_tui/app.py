@@ -22,7 +22,7 @@ from textual.screen import Screen
 from engine.base.collector import collect_from_here
 from engine.base.errors import UserError
 from engine.record import store
-from engine.record.store import Run
+from engine.record.reader import Run
 from eos_tui import keys
 from eos_tui.draw import theme
 from eos_tui.screens.ground import Ground

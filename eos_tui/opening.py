@@ -19,7 +19,8 @@ from engine.base.exit import ended
 from engine.base.stuck import PARTING_SECONDS
 from engine.base.text import harmless
 from engine.jobs.launch import LIVE
-from engine.record.store import Run, resolve
+from engine.record.reader import Run
+from engine.record.store import resolve
 from eos_tui import config, keys
 from eos_tui.config import View
 from eos_tui.terminal.leaving import WayOut

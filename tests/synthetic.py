@@ -10,7 +10,8 @@ import msgspec
 import numpy as np
 
 from engine.record import messages, store
-from engine.record.store import Outcome, Run, State, Writer
+from engine.record.reader import Outcome, Run, State
+from engine.record.writer import Writer
 from engine.spec import load_spec_text
 from engine.theory import delta, stage
 

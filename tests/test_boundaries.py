@@ -77,9 +77,9 @@ def test_a_headless_run_loads_neither_in_the_process_that_watches_it(monkeypatch
 def test_the_engine_process_itself_loads_no_textual(monkeypatch, own_home):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     code = (
-        "from engine import spec\nfrom engine.record import store\nfrom engine.process import runner\n"
+        "from engine import spec\nfrom engine.record import store\nfrom engine.record.writer import Writer\nfrom engine.process import runner\n"
         "run = store.create(spec.load_spec('toy', ['budget.steps=3', 'tracking.flow=false']), 'mine')\n"
-        "assert runner.work(run, store.Writer(run)) == 0"
+        "assert runner.work(run, Writer(run)) == 0"
     )
     assert loaded_by(code, DRAWING) == []
     assert (own_home / "mine" / "metrics.f64").stat().st_size > 0
@@ -121,8 +121,7 @@ DOORS = {
         "engine/base/files.py": "the door", "engine/record/trust.py": "the key, of this user alone",
         "engine/base/atomic.py": "the door for output", "engine/base/exit.py": "the standard streams",
         "engine/record/lock.py": "a folder by its descriptor, and its lock, of which no link is followed",
-        "engine/jobs/groups.py": "a lock in a folder of this user alone",
-        "engine/record/store.py": "what is there already, to have it on the disk"},
+        "engine/jobs/groups.py": "a lock in a folder of this user alone"},
     "read_text": {
         "engine/process/rendezvous.py": "/proc", "engine/record/lock.py": "/proc", "engine/spec/loading.py": "presets in the package",
         "engine/data/catalog.py": "a table of another package", "engine/base/xla_flags.py": "jaxlib's own"},
@@ -130,7 +129,7 @@ DOORS = {
         "engine/problems/own.py": "sources that Python has imported"},
     "write_text": {"engine/record/store.py": "into a folder made a moment before"}, "write_bytes": {},
     "touch": {"engine/record/store.py": "into a folder made a moment before"},
-    "np.fromfile": {"engine/record/store.py": "of what the door has opened"},
+    "np.fromfile": {"engine/record/reader.py": "of what the door has opened"},
     "np.load": {
         "engine/record/safe_read.py": "of what the door has opened", "engine/data/compact.py": "likewise",
         "engine/data/embedded.py": "of bytes in memory", "engine/process/lockstep.py": "of bytes in memory"},
@@ -157,4 +156,4 @@ def test_every_file_is_opened_through_one_door():
                     continue  # an archive whose sum is checked, the view, and the door itself
                 if called in DOORS and where not in DOORS[called]:
                     strays.append(f"{where}:{node.lineno}: {ast.unparse(node)[:90]}")
-    assert strays == [], "open it by engine.files or engine.drafts, or say here why not"
+    assert strays == [], "open it by engine.base.files or engine.base.atomic, or say here why not"

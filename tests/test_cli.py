@@ -15,6 +15,8 @@ from engine.commands.main import main
 from engine.jobs import launch
 from engine.record import store
 from engine.record.messages import Advance, Anchor, SetLearningRate
+from engine.record.reader import Run
+from engine.record.writer import Writer
 from engine.report.summary import Summary, summarize
 from engine.spec import load_spec, preset_names
 
@@ -85,7 +87,7 @@ def test_an_interrupt_stops_the_engine_cleanly_and_resume_goes_on(own_home, capf
     assert json.loads(out)["outcome"] == "stopped"
     assert "stopping: the engine writes a checkpoint" in rest
     assert "Traceback" not in rest
-    run = store.Run(own_home / "long")
+    run = Run(own_home / "long")
     assert not run.is_locked()
     assert run.checkpoints()
     assert run.state().outcome.kind == "stopped"
@@ -251,12 +253,12 @@ def test_the_summary_reads_the_settled_sharpness_and_the_latest_full_stretch(own
 
 def test_the_correlation_is_that_of_the_latest_hundred_steps_after_an_anchor(own_home):
     run = store.create(load_spec("toy"), "anchored")
-    with store.Writer(run) as writer:
+    with Writer(run) as writer:
         writer.append(anchored_rows(run, 260))
     assert summarize(run).prediction_correlation == pytest.approx(0.95)
 
 
-def anchored_rows(run: store.Run, steps: int) -> np.ndarray:
+def anchored_rows(run: Run, steps: int) -> np.ndarray:
     """Anchors at 0, 101 and 240: at the hundredth step from the second on the correlation is 0.95, elsewhere 0.5."""
     table = np.full((steps, len(run.columns)), np.nan)
     step = np.arange(steps)

@@ -13,7 +13,7 @@ import pytest
 
 from engine.base.errors import BAD_INPUT, UserError
 from engine.record import messages
-from engine.record.store import Run, State
+from engine.record.reader import Run, State
 from eos_tui import cli
 from eos_tui.printing import SHORTEST
 

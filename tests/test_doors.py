@@ -21,9 +21,9 @@ from engine.base.text import as_cell
 from engine.commands.main import main
 from engine.commands.records import as_csv
 from engine.jobs.fork import fork
-from engine.record import messages, store
+from engine.record import messages, reader, store
+from engine.record.reader import STEP_FILE, EventTail, Run
 from engine.record.safe_read import read_arrays
-from engine.record.store import STEP_FILE, EventTail, Run
 from engine.report.comparison import outcomes
 from engine.spec import MAX_SPEC_BYTES, load_spec
 
@@ -168,7 +168,7 @@ def test_dots_in_texts_and_comments_are_no_keys():
 
 
 def test_a_line_without_an_end_hides_no_event_behind_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "MAX_JOURNAL_BYTES", 2**20)
+    monkeypatch.setattr(reader, "MAX_JOURNAL_BYTES", 2**20)
     run = make_run(tmp_path, steps=110)
     journal = run.path / "events.jsonl"
     before = journal.read_bytes()
@@ -185,7 +185,7 @@ def test_a_line_without_an_end_hides_no_event_behind_it(tmp_path, monkeypatch):
 
 def test_more_events_than_are_read_are_told(tmp_path, monkeypatch):
     run = make_run(tmp_path, steps=110)
-    monkeypatch.setattr(store, "MAX_JOURNAL_BYTES", 10_000)
+    monkeypatch.setattr(reader, "MAX_JOURNAL_BYTES", 10_000)
     line = messages.encode(messages.Started(step=1, text="again")) + b"\n"
     (run.path / "events.jsonl").write_bytes(line * 5000)
     events = run.events()

@@ -19,7 +19,8 @@ from engine.jobs.groups import Group
 from engine.record import lock, messages, store
 from engine.record.lock import DisplacedError, HeldError
 from engine.record.messages import SetLearningRate, Stop
-from engine.record.store import State, Writer
+from engine.record.reader import Outcome, Run, State
+from engine.record.writer import Writer
 from engine.spec import load_spec
 from eos_tui import doctor
 from eos_tui.model.source import Source
@@ -32,7 +33,7 @@ def run(own_home):
     return make_run(own_home, 20, "one", finished=False)
 
 
-def own(run: store.Run, age: float = 0.0, **state) -> None:
+def own(run: Run, age: float = 0.0, **state) -> None:
     """A last word of an engine elsewhere, so many seconds ago by the clock of the file system."""
     path = run.path / "state.json"
     path.write_bytes(msgspec.json.encode(State(**{"status": "running", "pid": 1, "host": "elsewhere"} | state)))
@@ -125,7 +126,7 @@ def test_rows_that_are_none_of_the_run_are_cut_off_and_told_and_what_is_no_recor
     (run.path / "columns.json").write_text(json.dumps(columns[:-7]))
     (run.path / "state.json").unlink()  # which names the layout of the rows; that of an earlier version does not
     with pytest.raises(UserError, match=r"these are not the columns of columns.json; the run cannot go on"):
-        Writer(store.Run(run.path))
+        Writer(Run(run.path))
     assert record.read_bytes() == body[: len(body) // (8 * (width - 7)) * 8 * (width - 7)]
 
 
@@ -140,8 +141,8 @@ def test_an_engine_a_view_and_a_command_stay_with_their_run_when_another_takes_i
         with FakeEngine(other) as second:
             first._writer.append(rows_of(run, 20, 25))
             first._say()
-            assert (store.Run(own_home / "away").row_count(), other.row_count()) == (25, 20)
-            assert store.Run(own_home / "away").state().engine == first._writer.engine != other.state().engine
+            assert (Run(own_home / "away").row_count(), other.row_count()) == (25, 20)
+            assert Run(own_home / "away").state().engine == first._writer.engine != other.state().engine
             assert first._writer.displaced == f"{run.path} is another folder now: this run was moved away"
             view.take(view.read())
             assert (len(view.history), view.displaced) == (25, first._writer.displaced)
@@ -154,7 +155,7 @@ def test_an_engine_a_view_and_a_command_stay_with_their_run_when_another_takes_i
             assert (len(first.commands), second.commands) == (2, [])
             with pytest.raises(UserError, match=r"another run lies at .* by now; give the command again"):
                 run.held()
-    store.remove(store.Run(own_home / "away"))
+    store.remove(Run(own_home / "away"))
     assert view.read().condition == "removed"
 
 
@@ -421,7 +422,7 @@ def test_a_sweep_waits_for_a_silent_point_and_takes_it_over_after_so_long(own_ho
     def start(run, group=None):
         started.append(run.name)
         with Writer(run) as writer:
-            writer.state(State(status="finished", outcome=store.Outcome(kind="completed", step=1, text="completed")))
+            writer.state(State(status="finished", outcome=Outcome(kind="completed", step=1, text="completed")))
         return 2**22 + 7
 
     monkeypatch.setattr(launch, "start", start)
@@ -430,7 +431,7 @@ def test_a_sweep_waits_for_a_silent_point_and_takes_it_over_after_so_long(own_ho
     assert sweep.may_be_taken(run, 100)
     monkeypatch.setattr(sweep, "LOOK_SECONDS", 0.01)
     ages = iter([50.0] * 5 + [700.0] * 99)
-    monkeypatch.setattr(store.Run, "unchanged_for", lambda self: next(ages))
+    monkeypatch.setattr(Run, "unchanged_for", lambda self: next(ages))
     assert sweep.sweep([point], 1).status == 0
     err = capfd.readouterr().err
     assert started == [point.name]
@@ -440,7 +441,7 @@ def test_a_sweep_waits_for_a_silent_point_and_takes_it_over_after_so_long(own_ho
 
 def test_a_point_that_a_silent_host_holds_is_free_after_so_long_and_one_that_is_begun_anew_here_is_not(run):
     with Writer(run) as writer:
-        own(run, outcome=store.Outcome(kind="stopped", step=3, text=""), status="finished", pid=0)
+        own(run, outcome=Outcome(kind="stopped", step=3, text=""), status="finished", pid=0)
         assert not sweep.may_be_taken(run, 0)  # it had ended, and an engine here has not said a word yet
         there = msgspec.structs.replace(writer._lock.holder, system="another", host="elsewhere")
         (run.path / lock.LOCK).write_bytes(msgspec.json.encode(there))  # on a file system that tells of flock across hosts

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from rich.text import Text
 
-from engine.record.store import Writer
+from engine.record.writer import Writer
 from eos_tui import cli, printing
 from eos_tui.app import EosApp
 from eos_tui.draw.theme import ANSI, picture_theme

@@ -24,8 +24,9 @@ from engine.jobs import launch
 from engine.problems import problem
 from engine.process import runner
 from engine.process.runner import Runner
-from engine.record import messages, store
-from engine.record.store import Run, Writer
+from engine.record import messages, store, writer
+from engine.record.reader import Outcome, Run
+from engine.record.writer import RESERVE_BYTES, Writer
 from engine.report.comparison import outcomes
 from engine.spec import load_spec, with_overrides
 
@@ -49,7 +50,7 @@ class Faults:
         monkeypatch.setattr(os, "replace", lambda *given: self.strike() or replace(*given))
         monkeypatch.setattr(os, "truncate", lambda *given: self.strike() or truncate(*given))
         monkeypatch.setattr(os, "fsync", lambda *given: self.strike() or fsync(*given))
-        monkeypatch.setattr(store, "append_plain", lambda *given, **options: Appended(self, append(*given, **options)))
+        monkeypatch.setattr(writer, "append_plain", lambda *given, **options: Appended(self, append(*given, **options)))
         monkeypatch.setattr(atomic, "create_plain", lambda *given: self.created(create(*given)))
         monkeypatch.setattr(Runner, "_heartbeat", lambda _: None)
 
@@ -106,7 +107,7 @@ def fresh(kind: str, name: str) -> Run:
     return store.create(with_overrides(SPECS[kind], [f"budget.steps={STEPS[kind]}", "recording.checkpoint_seconds=1e-9"]), name)
 
 
-def carry_on(run: Run) -> store.Outcome:
+def carry_on(run: Run) -> Outcome:
     with Writer(run) as writer:
         return Runner(run, writer).work()
 
@@ -160,7 +161,7 @@ def test_a_fault_at_any_write_loses_nothing(kind, code, cached_toy, capfd):
 def test_on_a_full_disk_there_is_room_for_the_last_words(own_home, cached_toy):
     run = fresh("toy", "one")
     with Writer(run) as writer:
-        assert (run.path / ".reserve").stat().st_blocks * 512 >= store.RESERVE_BYTES
+        assert (run.path / ".reserve").stat().st_blocks * 512 >= RESERVE_BYTES
         writer.make_room()
         assert not (run.path / ".reserve").exists()
     with Writer(run):

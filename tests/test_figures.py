@@ -15,6 +15,7 @@ from engine.jobs import launch
 from engine.jobs.follow import Followed
 from engine.record import store
 from engine.record.columns import columns_for
+from engine.record.writer import Writer
 from engine.spec import load_spec
 
 from synthetic import make_run
@@ -60,7 +61,7 @@ def test_a_run_cut_short_goes_on_from_its_checkpoint(own_home):
     run = store.create(want.spec, want.name)
     from engine.process.runner import Runner
 
-    with store.Writer(run) as writer:
+    with Writer(run) as writer:
         stepping = Runner(run, writer).blocks()
         next(stepping)
         stepping.close()  # as Ctrl-C does: a checkpoint, and the outcome "stopped"
@@ -78,7 +79,7 @@ def test_a_run_cut_short_goes_on_from_its_checkpoint(own_home):
 def test_a_run_that_another_engine_is_at_work_on_is_left_alone(own_home):
     want = runs.wanted(catalog.named("fig3"), False, TINY)[0]
     run = store.create(want.spec, want.name)
-    with store.Writer(run), pytest.raises(UserError, match="already"):
+    with Writer(run), pytest.raises(UserError, match="already"):
         runs.carry_out([want], progress.Progress([want], 0).display)
 
 

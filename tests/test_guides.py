@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from engine.record import store
+from engine.record.reader import Run
 
 from test_pty import Terminal
 from test_readme import README
@@ -113,7 +114,7 @@ class Machine:
             assert terminal.wait_for_end(30) == 0
             return text + terminal.text
 
-    def wait_for_runs(self) -> list[store.Run]:
+    def wait_for_runs(self) -> list[Run]:
         """Every run, once none is at work any more."""
         deadline = time.monotonic() + 400
         while True:

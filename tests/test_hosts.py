@@ -23,6 +23,8 @@ from engine.problems.problem import build
 from engine.process import rendezvous
 from engine.process.runner import Runner
 from engine.record import messages, store
+from engine.record.reader import Run
+from engine.record.writer import Writer
 from engine.spec import with_overrides
 from eos_tui import cli as view
 
@@ -69,7 +71,7 @@ def test_the_commands_with_a_view_take_the_options_and_process_0_alone_shows_the
     monkeypatch.setattr("engine.commands.main._help", lambda group, asked=None: done.append(group) or 0)
     monkeypatch.setattr("eos_tui.cli.need_terminal", lambda look: None)
     monkeypatch.setattr("eos_tui.cli.view", lambda run, look: done.append("view") or 0)
-    monkeypatch.setattr(store.Run, "liveness", lambda run: "crashed")
+    monkeypatch.setattr(Run, "liveness", lambda run: "crashed")
     groups = [Group("n1:4000", 2, process) for process in (0, 1)]
     for group in groups:
         assert view.main([*words.split(), *group.options()]) == 0
@@ -90,7 +92,7 @@ def start(arguments: list[str], process: int, port: int, processes: int = 2) -> 
     return subprocess.Popen([sys.executable, *arguments, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=around)
 
 
-def two_at(run: store.Run) -> tuple[subprocess.Popen, subprocess.Popen]:
+def two_at(run: Run) -> tuple[subprocess.Popen, subprocess.Popen]:
     """The engine of a run, and a process that follows it: all that this one is given is where to meet."""
     port = free_port()
     return start(["-m", "engine", "work", str(run.path)], 0, port), start(["-m", "engine", "resume", "it"], 1, port)
@@ -103,14 +105,14 @@ def end_of(*processes: subprocess.Popen) -> list[tuple[str, str]]:
     return outputs
 
 
-def wait_until(run: store.Run, test) -> None:
+def wait_until(run: Run, test) -> None:
     deadline = time.monotonic() + 90
     while not test():
         assert time.monotonic() < deadline, (run.state(), run.events())
         time.sleep(0.05)
 
 
-def carried_out(run: store.Run, command: messages.AnyCommand) -> messages.AnyEvent:
+def carried_out(run: Run, command: messages.AnyCommand) -> messages.AnyEvent:
     """The event that answers a command which is sent now."""
     identifier = messages.send(run.path, command)
     answers: list[messages.AnyEvent] = []
@@ -182,7 +184,7 @@ def test_a_run_of_two_processes_with_commands_is_that_of_one():
     expected.append(rows(alone, 330, samples))
 
     run = store.create(spec, "two")
-    with store.Writer(run) as writer:
+    with Writer(run) as writer:
         runner = Runner(run, writer)
         runner.ask(messages.Advance(steps=40))
         for _ in runner.blocks():
@@ -238,7 +240,7 @@ def test_where_one_process_dies_all_say_which_and_the_run_goes_on_alone_from_its
     assert outcome.text == (
         "process 1 is gone; the last checkpoint, step-000000050.npz, stands. `eos resume left` goes on in one process"
     )
-    with store.Writer(run) as writer:
+    with Writer(run) as writer:
         assert Runner(run, writer).work().kind == "edge_never_reached"
     np.testing.assert_allclose(run.table()["gd.loss"], rows(Experiment(run.spec), 120)["gd.loss"], rtol=1e-9)
 

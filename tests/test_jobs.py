@@ -22,14 +22,14 @@ ROOT = Path(__file__).parent.parent
 STAND_IN = ROOT / "tests" / "standing_in.py"
 PHASE = ["sweep", "phase", "--set", "budget.steps=20"]
 STARTED = """import sys
-from engine import launch
+from engine.jobs import launch
 from engine.commands.main import main
 launch.command = lambda run: [sys.executable, {stand_in!r}, {seconds!r}, str(run.path)]
 sys.exit(main({words!r}))
 """
 """A command with stand-ins for engines."""
 JOB = """import os, signal, sys, threading
-from engine import launch
+from engine.jobs import launch
 from engine.jobs.cluster import Work
 launch.command = lambda run: [sys.executable, {stand_in!r}, {seconds!r}, str(run.path)]
 work, back = Work(sys.argv[1], patience=1.0), []

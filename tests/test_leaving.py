@@ -13,7 +13,7 @@ from synthetic import FakeEngine, make_run
 from test_pty import LEAVE_SCREEN, SHOW_CURSOR, Terminal
 
 HANGING = """import os, sys, time
-from engine.record.store import Run
+from engine.record.reader import Run
 from eos_tui import cli, opening, source
 
 def hanging(function):

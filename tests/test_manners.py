@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from engine.jobs import launch
-from engine.record.store import Outcome
+from engine.record.reader import Outcome
 from eos_tui import cli, gallery, keys
 from eos_tui.app import EosApp
 from eos_tui.draw import theme

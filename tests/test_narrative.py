@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from engine.record.columns import columns_for
-from engine.record.store import Outcome, State
+from engine.record.reader import Outcome, State
 from engine.report.narrative import LENGTH, STAGE_WORDS, sentence, shortened
 from engine.spec import load_spec
 

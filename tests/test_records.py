@@ -14,6 +14,8 @@ import pytest
 from engine.base.errors import BAD_INPUT
 from engine.commands.main import main
 from engine.record import store
+from engine.record.reader import Run
+from engine.record.writer import Writer
 from engine.report.comparison import horizon, outcomes, prediction_error
 from engine.spec import load_spec
 
@@ -25,7 +27,7 @@ def run(own_home):
     return make_run(own_home, steps=200)
 
 
-def same(run: store.Run, table: dict) -> None:
+def same(run: Run, table: dict) -> None:
     for name, values in table.items():
         np.testing.assert_array_equal(np.array(values, float), run.table()[name], err_msg=name)
 
@@ -103,7 +105,7 @@ def test_what_cannot_be_exported_is_told_in_one_line(run, argv, said, capfd):
 
 def test_the_end_of_a_phase_portrait_is_printed_with_every_column(own_home, capfd):
     run = store.create(load_spec("phase"), "portrait")
-    with store.Writer(run) as writer:
+    with Writer(run) as writer:
         writer.append(np.arange(2.0)[:, None] * np.ones(len(run.columns)))
     assert main(["tail", "portrait", "-n", "1"]) == 0
     assert capfd.readouterr().out.splitlines()[0].split() == [column.name for column in run.columns]

@@ -14,19 +14,21 @@ from engine.base.errors import HELD
 from engine.jobs import launch
 from engine.jobs.fork import fork
 from engine.record import messages, store
+from engine.record.reader import Run
+from engine.record.writer import Writer
 
 from small import chebyshev_spec, toy_spec
 
 
-def make(spec: specs.RunSpec, *overrides: str, name: str | None = None) -> store.Run:
+def make(spec: specs.RunSpec, *overrides: str, name: str | None = None) -> Run:
     return store.create(specs.with_overrides(spec, overrides), name)
 
 
-def work(run: store.Run) -> int:
+def work(run: Run) -> int:
     return subprocess.run([sys.executable, "-m", "engine", "work", str(run.path)], timeout=120, check=False).returncode
 
 
-def wait_for(run: store.Run, test, what: str, seconds: float = 90.0):
+def wait_for(run: Run, test, what: str, seconds: float = 90.0):
     """Poll the journal and the state until the test holds; the test's value."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -37,12 +39,12 @@ def wait_for(run: store.Run, test, what: str, seconds: float = 90.0):
     raise AssertionError(f"no {what} within {seconds} s: {run.state()} {launch.log_tail(run)}")
 
 
-def answer(run: store.Run, identifier: str):
+def answer(run: Run, identifier: str):
     """The event that answers a command."""
     return wait_for(run, lambda: next((e for e in reversed(run.events()) if e.answers == identifier), None), "answer")
 
 
-def reproducible(run: store.Run) -> np.ndarray:
+def reproducible(run: Run) -> np.ndarray:
     """The record without the clock's column."""
     keep = [k for name, k in run.index.items() if name != "cost.seconds"]
     return run.rows()[:, keep]
@@ -201,7 +203,7 @@ def test_a_full_disk_ends_the_run_with_a_sentence(monkeypatch, x64):
     from engine.process.runner import Runner
 
     run = make(toy_spec(0.01), "budget.steps=50")
-    with store.Writer(run) as writer:
+    with Writer(run) as writer:
         limited = writer.append
 
         def append(rows):

@@ -23,9 +23,11 @@ from engine.phases import approach, experiment
 from engine.phases.coupled import Moving
 from engine.process.runner import Runner
 from engine.record import columns, messages, store
+from engine.record.checkpoints import save_checkpoint
 from engine.record.columns import Column, columns_for, layout
+from engine.record.reader import FORMAT, Run, State
 from engine.record.safe_read import read_arrays
-from engine.record.store import FORMAT, Run, Writer
+from engine.record.writer import Writer
 from engine.xla.leaves import Earlier, pack, unpack
 from eos_tui.model.source import Source
 
@@ -146,7 +148,7 @@ def test_rows_that_a_checkpoint_holds_back_are_brought_over_by_name(run):
     """On the approach rows wait in the state until a check has passed."""
     arrays = read_arrays(run.checkpoints()[0])
     held = run.rows(20, 30)
-    store.save_checkpoint(run, 30, arrays | {"state.pending": held})
+    save_checkpoint(run, 30, arrays | {"state.pending": held})
     made = fork(run, 30, ["budget.steps=40"], "made")
     brought = read_arrays(made.checkpoints()[0])["state.pending"]
     for name, place in run.index.items():
@@ -279,7 +281,7 @@ def test_rows_of_other_columns_are_no_rows_of_this_run(run, capfd):
         assert "columns.json lists" in err
     assert store.all_runs() == []
     (run.path / "columns.json").write_text(listed)
-    other = store.State(layout="0123456789abcdef")
+    other = State(layout="0123456789abcdef")
     (run.path / "state.json").write_text(json.dumps({"layout": other.layout}))
     assert (source.read().condition, len(source.read().rows)) == ("removed", 0)
     (run.path / "state.json").write_text('{"format": 99}')

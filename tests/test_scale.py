@@ -17,6 +17,7 @@ from engine.phases.memory import estimate, words
 from engine.problems import problem
 from engine.process.runner import Runner
 from engine.record import store
+from engine.record.writer import Writer
 from engine.spec import load_spec, with_overrides
 
 from small import chebyshev_problem, chebyshev_spec, toy_spec
@@ -41,7 +42,7 @@ def test_the_estimate_counts_the_data_and_falls_with_the_micro_batch():
 @pytest.mark.parametrize("error", [MemoryError("no room"), RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes")])
 def test_a_device_without_memory_ends_the_run_with_advice_and_the_checkpoint_stands(error, monkeypatch):
     run = store.create(with_overrides(toy_spec(0.05), ["recording.checkpoint_seconds=1e-9"]), "small")
-    with store.Writer(run) as writer:
+    with Writer(run) as writer:
         engine = Runner(run, writer)
         blocks = engine.blocks()
         next(blocks), next(blocks)
@@ -61,7 +62,7 @@ def exhausted(*_):
 
 def test_what_jax_says_where_there_is_no_memory_is_understood(monkeypatch):
     run = store.create(with_overrides(toy_spec(0.05), ["recording.checkpoint_seconds=1e-9"]), "small")
-    with store.Writer(run) as writer:
+    with Writer(run) as writer:
         blocks = (engine := Runner(run, writer)).blocks()
         next(blocks)
         monkeypatch.setattr(engine.experiment, "advance", exhausted)
@@ -136,7 +137,7 @@ def test_eight_devices_give_the_derivatives_of_one_to_rounding():
 
 
 NEEDED = """
-from engine import memory
+from engine.phases import memory
 from engine.problems.problem import Problem
 deep = with_overrides(base, ["problem.data.examples=4096", "problem.model.widths=[64, 64]"])
 found = []
@@ -187,7 +188,8 @@ SPARING = """
 import json, sys
 import engine
 engine.configure(sparing=True)
-from engine import memory, problem
+from engine.phases import memory
+from engine.problems import problem
 from engine.spec import load_spec
 deep = ["problem.model.widths=[32, 32, 32, 32, 32, 32, 32, 32, 32]", "problem.model.activation=swish"]
 found = []

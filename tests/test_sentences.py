@@ -17,7 +17,8 @@ from engine.phases.derived import Standing
 from engine.phases.experiment import Experiment
 from engine.problems.problem import Problem
 from engine.record import messages, store
-from engine.record.store import State
+from engine.record.reader import State
+from engine.record.writer import Writer
 from engine.report.comparison import outcomes
 from engine.report.narrative import percent, sentence
 from engine.report.summary import summarize
@@ -188,7 +189,7 @@ def test_after_a_smaller_rate_everything_is_read_at_the_one_in_force(lowered):
 def test_before_the_first_reading_at_a_new_rate_none_is_told(lowered, tmp_path):
     run = store.create(lowered.run.spec, "cut", tmp_path)
     kept = lowered.run.rows(0, 40)
-    with store.Writer(run) as writer:
+    with Writer(run) as writer:
         writer.append(kept)
         for event in lowered.events:
             if event.step <= 40 and not isinstance(event, messages.Finished):

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from engine.record import messages, store
-from engine.record.store import Outcome, Run, State, Writer
+from engine.record.reader import Outcome, Run, State
+from engine.record.writer import Writer
 from engine.report.summary import FULL_SPAN, SETTLED_ROWS, Summary, summarize, words
 from engine.spec import load_spec_text, with_overrides
 

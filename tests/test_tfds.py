@@ -21,7 +21,7 @@ from engine.data.embedded import Pool
 from engine.jobs import launch
 from engine.process.runner import Runner
 from engine.record import store
-from engine.record.store import Writer
+from engine.record.writer import Writer
 from engine.spec import Data, load_spec
 from eos_tui.cli import main as eos
 

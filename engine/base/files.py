@@ -129,3 +129,15 @@ def listed(folder: Path, pattern: re.Pattern[str], odd: bool = False) -> list[st
             ]  # fmt: skip
     except OSError:
         return []
+
+
+def sync(path: Path) -> None:
+    """Have the system write a file, or the names in a folder, to the disk. Raises OSError where it cannot."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EBADF):  # a folder, on file systems that write no names on demand
+            raise
+    finally:
+        os.close(descriptor)

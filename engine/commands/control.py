@@ -12,7 +12,8 @@ from engine.commands.options import RunName, Switch
 from engine.jobs.launch import LIVE, RESUMABLE
 from engine.record import messages
 from engine.record.messages import AnyCommand, AnyEvent
-from engine.record.store import EventTail, resolve
+from engine.record.reader import EventTail
+from engine.record.store import resolve
 
 ANSWER_SECONDS = 10.0
 """Wait for an engine's answer to a command. It answers between two steps, and a step may take seconds."""

@@ -31,7 +31,8 @@ from engine.jobs.groups import Group
 from engine.jobs.launch import BAD_ENDS
 from engine.process import worker
 from engine.record import store, trust
-from engine.record.store import Run, resolve
+from engine.record.reader import Run
+from engine.record.store import resolve
 from engine.report.summary import Summary, summarize, words
 from engine.spec import DEFAULT_PRESET, Network, Own, RunSpec, load_spec, preset_names
 

@@ -18,7 +18,8 @@ from engine.record.columns import Column
 from engine.record.export import FORMATS, chosen_columns, chosen_format, refuse_two, shown
 from engine.record.export import export as write
 from engine.record.messages import AnyEvent
-from engine.record.store import EventTail, HeldRun, RowTail, Run, resolve
+from engine.record.reader import EventTail, HeldRun, RowTail, Run
+from engine.record.store import resolve
 from engine.report.comparison import Outcomes, outcomes, rows_of
 
 Columns = Annotated[tuple[str, ...], Parameter("--columns", negative=(), show_default=False, completer=completion.columns)]

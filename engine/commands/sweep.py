@@ -20,7 +20,7 @@ from engine.jobs.cluster import Cluster, hand_in, patience, queue
 from engine.jobs.launch import BAD_ENDS
 from engine.record import store, trust
 from engine.record.export import refuse_two
-from engine.record.store import Run
+from engine.record.reader import Run
 from engine.report.comparison import outcomes
 from engine.spec import load_spec
 

@@ -20,8 +20,8 @@ from engine.figures.catalog import Figure, presets
 from engine.jobs import follow, launch
 from engine.record import store, trust
 from engine.record.messages import EdgeReached, EigenvalueUnstable
+from engine.record.reader import Run
 from engine.record.safe_read import read_arrays
-from engine.record.store import Run
 from engine.spec import Phase, RunSpec, load_spec, to_toml, with_overrides
 
 KEPT = ("completed", "edge_never_reached", "second_eigenvalue", "loss_goal", "diverged")

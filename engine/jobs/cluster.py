@@ -20,7 +20,7 @@ from engine.base.files import append_plain
 from engine.jobs import groups, launch
 from engine.jobs.sweep import is_over
 from engine.record import messages
-from engine.record.store import Run
+from engine.record.reader import Run
 
 Cluster = Literal["slurm", "local", "debug"]
 CLUSTERS = ("slurm", "local", "debug")

@@ -24,7 +24,7 @@ from engine.jobs import launch
 from engine.record import messages
 from engine.record.lock import HeldError
 from engine.record.messages import AnyEvent, EdgeReached, LearningRateChanged
-from engine.record.store import EventTail, RowTail, Run, State
+from engine.record.reader import EventTail, RowTail, Run, State
 from engine.report.narrative import sentence
 
 LOOK_SECONDS = 0.2

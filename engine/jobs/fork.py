@@ -18,9 +18,10 @@ from engine.base.errors import UserError
 from engine.base.files import append_plain
 from engine.jobs.launch import LIVE
 from engine.record import messages, store, trust
+from engine.record.checkpoints import CHANGED_RATE, IDENTITY, rearranged, refuse_foreign, save_checkpoint
 from engine.record.columns import arranged
+from engine.record.reader import Run, step_of
 from engine.record.safe_read import read_arrays
-from engine.record.store import CHANGED_RATE, Run, step_of
 from engine.spec import Phase, RunSpec, Toy, fields_of, with_overrides
 
 LEARNING_RATE = "optimizer.learning_rate"
@@ -81,7 +82,7 @@ def fork(run: Run, step: int, overrides: Sequence[str] = (), name: str | None = 
     path, at = checkpoint_at(run, step)
     leaves = _readable(run, path)
     if other_loss:
-        leaves = {name: leaf for name, leaf in leaves.items() if not name.startswith(store.IDENTITY)}
+        leaves = {name: leaf for name, leaf in leaves.items() if not name.startswith(IDENTITY)}
     spec = with_overrides(run.spec, tuple(overrides))
     changed = differences(run.spec, spec)
     for field in changed:
@@ -111,7 +112,7 @@ def fork(run: Run, step: int, overrides: Sequence[str] = (), name: str | None = 
         if rate is not None:  # a fork that never began has one already
             leaves.pop(CHANGED_RATE, None)
             leaves.update({CHANGED_RATE: np.array(rate)} if rate != before else {})
-        store.save_checkpoint(made, at, store.rearranged(leaves, run, made))
+        save_checkpoint(made, at, rearranged(leaves, run, made))
 
     return store.create(spec, name, fill=fill)
 
@@ -129,7 +130,7 @@ def _readable(run: Run, path: Path) -> dict[str, np.ndarray]:
     if leaves is None:
         raise UserError(f"{name} cannot be read; give the step of an earlier one")
     try:
-        store.refuse_foreign(leaves, run)
+        refuse_foreign(leaves, run)
     except (ValueError, TypeError) as error:
         raise UserError(f"{name} cannot be gone on from: {error}; give the step of an earlier one") from None
     return leaves

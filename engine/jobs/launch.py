@@ -12,8 +12,9 @@ from engine.base.files import append_plain, open_plain
 from engine.jobs.groups import Group, need_port
 from engine.record import lock, trust
 from engine.record.lock import HeldError
+from engine.record.reader import RISK, Run, doubt
 from engine.record.safe_read import refuse_links
-from engine.record.store import RISK, Run, create, doubt, remove
+from engine.record.store import create, remove
 from engine.spec import load_spec
 
 LIVE = ("starting", "running", "paused")

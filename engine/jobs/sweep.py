@@ -29,7 +29,8 @@ from engine.jobs.follow import MOST_ASKED, StopRequests, has_ended, signals_coun
 from engine.jobs.launch import LIVE, RESUMABLE
 from engine.record import messages, store, trust
 from engine.record.lock import HeldError
-from engine.record.store import NAME, Run
+from engine.record.reader import RISK, Run, doubt
+from engine.record.store import NAME
 from engine.spec import RunSpec, load_spec, to_toml
 
 MOST_POINTS = 10_000
@@ -248,7 +249,7 @@ def sweep(grid: Sequence[SweepPoint], workers: int, take_over_after: float = TAK
                     tried.add(run.name)
         elif run is not None and run.name not in doubted and run.liveness() == "silent":
             doubted.add(run.name)
-            print_line(f"{store.doubt(run, 'silent')}; it is taken over once that is {take_over_after:g} s", error=True)
+            print_line(f"{doubt(run, 'silent')}; it is taken over once that is {take_over_after:g} s", error=True)
 
     with signals_counted() as asked, stuck.taking_along(engines.values):
         try:
@@ -277,7 +278,7 @@ def _begin(run: Run) -> int:
     """An engine on the run, taken over from another host where that is silent; its process id."""
     if run.liveness() != "silent":
         return launch.start(run)
-    print_line(f"{run.name}: taken over from another host; {store.RISK}", error=True)
+    print_line(f"{run.name}: taken over from another host; {RISK}", error=True)
     return launch.restart(run, force=True)
 
 

@@ -20,7 +20,7 @@ from engine.phases.states import ApproachState, Clock
 from engine.problems.problem import Problem
 from engine.record.columns import Column, column_index, columns_for
 from engine.record.messages import AnyEvent
-from engine.record.store import Outcome
+from engine.record.reader import Outcome
 from engine.spec import RunSpec
 
 MAX_STRIDE = 50

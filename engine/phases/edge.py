@@ -26,7 +26,7 @@ from engine.phases.derived import Standing
 from engine.phases.states import Clock, DescentState, EdgeState
 from engine.record import messages
 from engine.record.messages import AnyEvent
-from engine.record.store import Outcome
+from engine.record.reader import Outcome
 from engine.spec import PREDICTIONS
 
 AUDIT_MARGIN = 1e-3

@@ -16,9 +16,10 @@ from engine.phases.states import ApproachState, Clock, DescentState, EdgeState
 from engine.phases.training import TrainingState
 from engine.problems.problem import build
 from engine.record import messages
+from engine.record.checkpoints import IDENTITY
 from engine.record.columns import Column, arranged, column_index, columns_for
 from engine.record.messages import AnyEvent
-from engine.record.store import IDENTITY, Outcome
+from engine.record.reader import Outcome
 from engine.report.narrative import percent
 from engine.spec import Phase, RunSpec
 from engine.xla.leaves import pack, shapes, unpack

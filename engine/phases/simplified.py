@@ -7,7 +7,7 @@ import numpy as np
 from engine import theory
 from engine.phases.states import Clock
 from engine.record.columns import CLOCK, Column, phase
-from engine.record.store import Outcome
+from engine.record.reader import Outcome
 from engine.spec import Phase, RunSpec
 
 BLOCK = 256

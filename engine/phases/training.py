@@ -34,7 +34,7 @@ from engine.problems import losses, problem
 from engine.problems.problem import Problem
 from engine.record.columns import Column
 from engine.record.messages import AnyEvent, EdgeReached
-from engine.record.store import Outcome
+from engine.record.reader import Outcome
 from engine.xla.leaves import Earlier
 
 

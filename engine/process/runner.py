@@ -32,21 +32,11 @@ from engine.jobs.launch import BAD_ENDS
 from engine.phases.approach import FIRST_ROWS, grown
 from engine.phases.experiment import Experiment, Standing
 from engine.record import messages
+from engine.record.checkpoints import CHANGED_RATE, LAST_STEP, OWED, load_checkpoint, refuse_foreign
 from engine.record.lock import DisplacedError
 from engine.record.messages import AnyCommand, AnyEvent
-from engine.record.store import (
-    CHANGED_RATE,
-    HEARTBEAT_SECONDS,
-    LAST_STEP,
-    OWED,
-    Outcome,
-    Run,
-    State,
-    Status,
-    Writer,
-    load_checkpoint,
-    refuse_foreign,
-)
+from engine.record.reader import Outcome, Run, State, Status
+from engine.record.writer import HEARTBEAT_SECONDS, Writer
 from engine.spec import Network, Phase, RunSpec
 from engine.xla.device import configure, device_words, process_count, version_of
 

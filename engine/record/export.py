@@ -18,7 +18,7 @@ from engine.base.atomic import STDOUT, output
 from engine.base.errors import UserError, one_of
 from engine.base.text import to_json
 from engine.record.columns import Column
-from engine.record.store import Run
+from engine.record.reader import Run
 from engine.spec import to_toml
 
 Format = Literal["csv", "parquet", "npz", "json"]

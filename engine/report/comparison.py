@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.record.store import Run
+from engine.record.reader import Run
 from engine.report.summary import FULL_SPAN, at_present, rate_in_force, summarize
 from engine.spec import PREDICTIONS
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from engine.record.store import State
+from engine.record.reader import State
 from engine.spec import PREDICTIONS
 
 LENGTH = 110

@@ -26,7 +26,7 @@ from engine.record.messages import (
     SetLearningRate,
     Stop,
 )
-from engine.record.store import Run
+from engine.record.reader import Run
 from eos_tui.model.source import Source
 from eos_tui.screens.ground import Ground
 from eos_tui.screens.prompts import Ask, AskLearningRate, Confirm, a_count
