@@ -21,7 +21,7 @@ SCRIPTING = {
         "engine.curvature.eigensolver": ("top_eigenpairs", "random_start", "Eigenpairs"),
         "engine.curvature.expansion": ("TaylorCenter",),
         "engine.dynamics.scripting": ("center_at", "stable_point", "constrained_step", "predicted_step"),
-        "engine.dynamics.trajectories": ("displacement", "Displacement"),
+        "engine.dynamics.predicted": ("displacement", "Displacement"),
     }.items() for name in names
 }
 """What scripts use, by the module it lies in."""

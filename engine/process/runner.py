@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import numpy as np
@@ -29,7 +29,8 @@ from engine.base.errors import BAD_END, HELD, UserError, first_line, is_out_of_m
 from engine.base.exit import STOPPING
 from engine.jobs.groups import Group
 from engine.jobs.launch import BAD_ENDS
-from engine.phases.approach import FIRST_ROWS, grown
+from engine.phases import loss_identity
+from engine.phases.context import FIRST_ROWS, grown
 from engine.phases.experiment import Experiment, Standing
 from engine.record import messages
 from engine.record.checkpoints import CHANGED_RATE, LAST_STEP, OWED, load_checkpoint, refuse_foreign
@@ -243,7 +244,7 @@ class Runner:
             return Experiment(self.spec, self.run.columns)
         from engine.process.lockstep import Leader
 
-        return Leader(self.spec, lambda: self.ask(messages.Stop()), self.run.columns)
+        return cast(Experiment, Leader(self.spec, lambda: self.ask(messages.Stop()), self.run.columns))
 
     def _go_on(self, experiment: Experiment, skipped: Sequence[tuple[Path, str]]) -> None:
         """Tell from where the run goes on, and which checkpoints were `skipped`: it begins anew where none fits. A fork does not, whose
@@ -282,7 +283,7 @@ class Runner:
                     raise ValueError(f"it is ahead of the record, which ends at step {self.writer.last_step}")
                 refuse_foreign(leaves, self.run)
                 experiment.restore(leaves)
-                changed = experiment.difference(leaves)
+                changed = loss_identity.changed(leaves, experiment.identify, experiment.state)
                 self._take_owed(leaves)
             except NO_CHECKPOINT as error:
                 experiment.put_back(begun)
@@ -463,7 +464,7 @@ class Runner:
         """Save the state, with the events that are written once it is saved."""
         experiment, began = self._experiment(), time.monotonic()
         lines = np.frombuffer(b"\n".join(map(messages.encode, owed)), np.uint8)
-        leaves = experiment.snapshot() | experiment.identified() | {OWED: lines}
+        leaves = experiment.snapshot() | loss_identity.leaves_of(experiment.identify()) | {OWED: lines}
         path = self.writer.checkpoint(experiment.clock.step, leaves, self.spec.recording.keep_checkpoints)
         self._last_checkpoint = time.monotonic()
         self._checkpoints_took.append(self._last_checkpoint - began)
@@ -546,7 +547,7 @@ class Runner:
         return State(
             status=self.status, phase=experiment.phase if experiment else "starting",
             step=experiment.clock.step if experiment else 0, rate=self._rate(),
-            learning_rate=experiment.clock.learning_rate if experiment else self.spec.optimizer.learning_rate,
+            learning_rate=experiment.learning_rate if experiment else self.spec.optimizer.learning_rate,
             device=self._device, precision=precision_words(self.spec), pid=os.getpid(), host=socket.gethostname(),
             heartbeat=time.time(), seconds=self._worked + working, outcome=self.outcome, refused=self._refuses,
         )

@@ -32,6 +32,7 @@ CLOCK = (
     Column("step", "t", "gradient-descent step", "steps", "t", "Section 1"),
     Column("time", "τ", "ODE time: the sum of the learning rates used", "", "τ = Σ η", "Section 4"),
     Column("learning_rate", "η", "learning rate in force", "", "η", "Section 1"),
+    Column("threshold", "2/η", "sharpness above which steps are unstable", "", "2/η", "Section 1"),
 )
 
 DESCENT = (

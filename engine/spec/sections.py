@@ -160,7 +160,7 @@ class Own(Section, frozen=True, kw_only=True, tag_field="kind", tag="own"):
 
 
 class Optimizer(Section, frozen=True, kw_only=True):
-    """Full-batch gradient descent."""
+    """What every optimizer has."""
 
     learning_rate: Positive
     learning_rates: Annotated[tuple[Positive, ...], Meta(max_length=16)] = ()
@@ -171,6 +171,14 @@ class Optimizer(Section, frozen=True, kw_only=True):
     """[step, η] pairs: the learning rate becomes η at that step, in any phase."""
     weight_decay: NonNegative = 0.0
     """λ: adds (λ/2)‖θ‖² to the training loss."""
+
+
+class GradientDescent(Optimizer, frozen=True, kw_only=True, tag_field="kind", tag="gradient_descent"):
+    """Full-batch gradient descent: θ ← θ − η∇L(θ). `kind` may be left out."""
+
+
+AnyOptimizer = GradientDescent
+"""Every optimizer there is, by `kind`."""
 
 
 class Budget(Section, frozen=True, kw_only=True):
@@ -285,7 +293,7 @@ class RunSpec(Section, frozen=True, kw_only=True):
     """How long it takes, and on what."""
     seed: Annotated[int, Meta(ge=0, lt=2**32)] = 0
     problem: Network | Toy | Phase | Own
-    optimizer: Optimizer
+    optimizer: AnyOptimizer
     budget: Budget = Budget()
     approach: Approach = Approach()
     tracking: Tracking = Tracking()
