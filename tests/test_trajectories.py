@@ -3,6 +3,7 @@
 import itertools
 
 import jax.numpy as jnp
+import msgspec
 import numpy as np
 import pytest
 
@@ -253,7 +254,7 @@ SCALE = 2.0**27
 
 def scaled_spec(scale):
     """A small network in mixed formats whose loss is divided by a power of two, and its η and ODE times multiplied by it."""
-    tree = specs.msgspec.to_builtins(chebyshev_spec(ETA, audit_every=10, landscape_every=20, gauges_every=0, beta_every=4))
+    tree = msgspec.to_builtins(chebyshev_spec(ETA, audit_every=10, landscape_every=20, gauges_every=0, beta_every=4))
     tree["problem"] = {"kind": "own", "function": "own_problems:chebyshev", "arguments": {"scale": 1 / scale}, "self_test": False}
     tree |= {"precision": {}, "approach": {"check_times": [time * scale for time in (1.0, 0.1, 0.01)]}}
     tree["optimizer"] = {"learning_rate": ETA * scale}

@@ -16,7 +16,7 @@ from engine.phases.states import ApproachState, Clock, DescentState, EdgeState
 from engine.phases.training import TrainingState
 from engine.problems.problem import build
 from engine.record import messages
-from engine.record.checkpoints import IDENTITY
+from engine.record.arrays import IDENTITY
 from engine.record.columns import Column, arranged, column_index, columns_for
 from engine.record.messages import AnyEvent
 from engine.record.reader import Outcome

@@ -25,7 +25,7 @@ from engine.phases.approach import Setup
 from engine.phases.states import ApproachState, DescentState, EdgeState
 from engine.phases.training import Training, TrainingState, means_of, watches
 from engine.problems.problem import Problem
-from engine.record.checkpoints import IDENTITY
+from engine.record.arrays import IDENTITY
 from engine.xla.leaves import unpack
 
 RELATIVE = {"float64": 1e-9, "float32": 1e-4}
