@@ -13,7 +13,7 @@ UNJUDGED = ("diverged", "failed", "loss_goal")
 
 
 def exit_status(outcome: Outcome) -> int:
-    """Of an engine whose run ended so."""
+    """The exit status of an engine whose run ended so."""
     return BAD_END if outcome.kind in BAD_ENDS else 0
 
 
@@ -32,7 +32,7 @@ def last_edge(run: Run) -> int | None:
 
 
 def what_stands(run: Run) -> str:
-    """What there is to go on from."""
+    """The checkpoint that a run can go on from, in words."""
     kept = run.checkpoints()
     return f"the last checkpoint, {kept[-1].name}, stands" if kept else "there is no checkpoint yet"
 

@@ -71,6 +71,6 @@ class NextPause(NamedTuple):
         return left if self.step is None else min(left, self.step - step)
 
     def is_reached(self, step: int, events: Sequence[AnyEvent]) -> bool:
-        """Whether the run is there."""
+        """Whether the run is at this step, or has just had such an event."""
         arrived = self.step is not None and step >= self.step
         return arrived or (self.event is not None and any(isinstance(event, self.event) for event in events))

@@ -24,17 +24,17 @@ class StateFile:
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
     def begin(self) -> None:
-        """Write it now, and every second."""
+        """Write the state now, and every second."""
         self._thread.start()
         self.write()
 
     def write(self) -> None:
-        """Write it now."""
+        """Write the state now."""
         with self._lock:
             self.writer.state(self.state())
 
     def end(self) -> None:
-        """Write it no more by itself."""
+        """End the thread that writes the state."""
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()
