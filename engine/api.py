@@ -30,7 +30,7 @@ from engine.jobs import groups, launch
 from engine.jobs.follow import LOOK_SECONDS, has_ended, log_note
 from engine.record import messages, store
 from engine.record import trust as trusts
-from engine.record.checkpoints import MARKS
+from engine.record.arrays import MARKS
 from engine.record.columns import Column
 from engine.record.messages import AnyEvent
 from engine.record.reader import Outcome, RowTail, Run

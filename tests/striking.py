@@ -23,7 +23,7 @@ from engine.base.errors import UserError
 from engine.jobs import launch, sweep
 from engine.jobs.fork import fork
 from engine.record import messages, store
-from engine.record.checkpoints import CHANGED_RATE, load_checkpoint
+from engine.record.arrays import CHANGED_RATE, load_checkpoint
 from engine.record.reader import Outcome, Run, State
 from engine.record.writer import Writer
 from engine.spec import load_spec

@@ -77,8 +77,8 @@ def test_a_headless_run_loads_neither_in_the_process_that_watches_it(monkeypatch
 def test_the_engine_process_itself_loads_no_textual(monkeypatch, own_home):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     code = (
-        "from engine import spec\nfrom engine.record import store\n"
-        "from engine.record.writer import Writer\nfrom engine.process import runner\n"
+        "from engine import spec\nfrom engine.record import store\nfrom engine.record.writer import Writer\n"
+        "from engine.process import runner\n"
         "run = store.create(spec.load_spec('toy', ['budget.steps=3', 'tracking.flow=false']), 'mine')\n"
         "assert runner.work(run, Writer(run)) == 0"
     )

@@ -215,6 +215,7 @@ def test_a_command_left_for_an_engine_that_is_gone_is_told_and_not_carried_out(o
 def test_a_fork_goes_on_at_its_own_learning_rate_wherever_its_first_engine_dies(dies, own_home, x64, monkeypatch):
     """Before the checkpoint with the change, between that and the event that tells it, and after it."""
     from engine.jobs.fork import fork
+    from engine.process.recorder import Recorder
     from engine.process.runner import Runner
 
     from small import toy_spec
@@ -233,12 +234,12 @@ def test_a_fork_goes_on_at_its_own_learning_rate_wherever_its_first_engine_dies(
     with monkeypatch.context() as patched:
         if dies == "before":
             patched.setattr(Writer, "checkpoint", die)
-        emit = Runner._emit
+        emit = Recorder.emit
         has_changed = lambda events: any(isinstance(event, messages.LearningRateChanged) for event in events)  # noqa: E731
         if dies == "between":
-            patched.setattr(Runner, "_emit", lambda self, events: die() if has_changed(events) else emit(self, events))
+            patched.setattr(Recorder, "emit", lambda self, events: die() if has_changed(events) else emit(self, events))
         if dies == "after":
-            patched.setattr(Runner, "_emit", lambda self, events: emit(self, events) or (die() if has_changed(events) else None))
+            patched.setattr(Recorder, "emit", lambda self, events: emit(self, events) or (die() if has_changed(events) else None))
         with pytest.raises(Death), Writer(made) as writer:
             Runner(made, writer).work()
     with Writer(made) as writer:
@@ -302,15 +303,16 @@ def test_a_lock_file_of_another_host_is_taken_over_by_force_alone_and_the_other_
 
 
 def test_an_engine_that_was_displaced_ends_and_writes_nothing_more(own_home, x64, monkeypatch):
-    from engine.process import runner
+    from engine.process import runner, state_file
 
     run = store.create(load_spec("phase", ["budget.steps=1000000", "optimizer.learning_rate=1e-5"]), "taken")
-    monkeypatch.setattr(runner, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(state_file, "HEARTBEAT_SECONDS", 0.01)
     monkeypatch.setattr(runner, "configure", lambda **_: None)
     monkeypatch.setattr(runner.signal, "signal", lambda *_: None)
     with Writer(run) as first:
         took = lock.take
-        monkeypatch.setattr(runner.Runner, "_advance", lambda self, real=runner.Runner._advance: lock.break_lock(run.path) or real(self))
+        advance = runner.Runner._advance
+        monkeypatch.setattr(runner.Runner, "_advance", lambda self, experiment: lock.break_lock(run.path) or advance(self, experiment))
         assert runner.work(run, first) == HELD
         events, state = len(run.events()), (run.path / "state.json").read_bytes()
         took(run.path, "taken").close()

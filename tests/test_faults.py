@@ -24,6 +24,7 @@ from engine.jobs import launch
 from engine.problems import build
 from engine.process import runner
 from engine.process.runner import Runner
+from engine.process.state_file import StateFile
 from engine.record import messages, store, writer
 from engine.record.reader import Outcome, Run
 from engine.record.writer import RESERVE_BYTES, Writer
@@ -52,7 +53,7 @@ class Faults:
         monkeypatch.setattr(os, "fsync", lambda *given: self.strike() or fsync(*given))
         monkeypatch.setattr(writer, "append_plain", lambda *given, **options: Appended(self, append(*given, **options)))
         monkeypatch.setattr(atomic, "create_plain", lambda *given: self.created(create(*given)))
-        monkeypatch.setattr(Runner, "_heartbeat", lambda _: None)
+        monkeypatch.setattr(StateFile, "_beat", lambda _: None)
 
     def strike(self, torn=lambda: None) -> None:
         self.count += 1

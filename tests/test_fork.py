@@ -9,7 +9,7 @@ from engine.base.errors import UserError
 from engine.commands import main
 from engine.jobs.fork import checkpoint_at, differences, fork
 from engine.record import messages, store
-from engine.record.checkpoints import CHANGED_RATE, load_checkpoint
+from engine.record.arrays import CHANGED_RATE, load_checkpoint
 from engine.record.writer import Writer
 from engine.spec import with_overrides
 

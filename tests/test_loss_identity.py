@@ -16,7 +16,7 @@ from engine.phases.loss_identity import Identity, difference, direction
 from engine.problems.problem import Problem
 from engine.process.runner import Runner
 from engine.record import messages, store
-from engine.record.checkpoints import IDENTITY
+from engine.record.arrays import IDENTITY
 from engine.record.reader import Run
 from engine.record.safe_read import read_arrays
 from engine.record.writer import Writer

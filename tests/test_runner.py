@@ -13,6 +13,7 @@ from engine import spec as specs
 from engine.base.errors import HELD
 from engine.jobs import launch
 from engine.jobs.fork import fork
+from engine.process import pace
 from engine.record import messages, store
 from engine.record.reader import Run
 from engine.record.writer import Writer
@@ -22,6 +23,15 @@ from small import chebyshev_spec, toy_spec
 
 def make(spec: specs.RunSpec, *overrides: str, name: str | None = None) -> Run:
     return store.create(specs.with_overrides(spec, overrides), name)
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 def work(run: Run) -> int:
@@ -139,6 +149,33 @@ def test_commands_are_answered_at_the_step_they_took_effect():
     assert run.state().outcome.kind == "stopped"
     steps = run.rows()[:, 0]
     np.testing.assert_array_equal(steps, np.arange(len(steps)))
+
+
+def test_a_pause_is_no_work_however_often_it_is_asked_for_and_even_where_the_run_ends_in_it(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(pace.time, "monotonic", clock)
+    paced = pace.Pace(100.0)
+    clock.now += 7
+    paced.tick(0)
+    clock.now += 1
+    paced.tick(50)
+    assert (paced.seconds, paced.rate) == (108.0, 50.0)
+    for _ in range(2):
+        paced.pause()
+        clock.now += 1000
+        assert paced.seconds == 108
+    paced.resume()
+    clock.now += 2
+    assert (paced.seconds, paced.rate) == (110, 0)
+
+
+def test_a_run_pauses_at_a_step_or_after_an_event():
+    stage = messages.StageChanged(step=8, text="", stage=2)
+    assert (pace.NextPause(step=9).limit(50, 4), pace.NextPause().limit(50, 4)) == (5, 50)
+    assert [pace.NextPause(step=9).is_reached(step, [stage]) for step in (8, 9, 10)] == [False, True, True]
+    assert [pace.NextPause(event=messages.Event).is_reached(8, events) for events in ([], [stage])] == [False, True]
+    assert not pace.NextPause(event=messages.EdgeReached).is_reached(8, [stage])
+    assert not pace.NextPause().is_reached(8, [stage])
 
 
 def test_a_terminated_engine_saves_its_state_and_can_be_resumed():

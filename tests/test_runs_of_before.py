@@ -23,7 +23,7 @@ from engine.phases.coupled_state import STATES
 from engine.phases.edge_state import EdgeState
 from engine.process.runner import Runner
 from engine.record import columns, messages, store
-from engine.record.checkpoints import save_checkpoint
+from engine.record.arrays import save_checkpoint
 from engine.record.columns import Column, columns_for, layout
 from engine.record.reader import FORMAT, Run, State
 from engine.record.safe_read import read_arrays

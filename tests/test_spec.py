@@ -17,8 +17,6 @@ NAMES = ", ".join(preset_names())
 TOP = '"name", "title", "shows", "takes", "seed", "problem", "optimizer", "budget", "approach", "tracking", "precision", "recording"'
 
 
-
-
 def refusal(build, *arguments) -> str:
     """The sentence with which it is refused."""
     with pytest.raises(UserError) as caught:

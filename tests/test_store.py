@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from engine.base.errors import UserError
 from engine.jobs import launch
 from engine.record import lock, messages, store
-from engine.record.checkpoints import load_checkpoint
+from engine.record.arrays import load_checkpoint
 from engine.record.reader import EventTail, Liveness, RowTail, Run, State
 from engine.record.writer import Writer
 

@@ -110,7 +110,7 @@ def test_an_engine_waits_for_its_disk(runs, tmp_path):
 
 def test_a_thread_that_takes_its_signals_is_left_alone_and_what_is_blocked_on_purpose_too(capfd):
     code = """import os, signal, time
-from engine.base.exit import STOPPING, ended
+from engine.base.exit import STOPPING, status_of
 heard = []
 signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
@@ -121,6 +121,6 @@ def busy():
     while time.monotonic() < until:
         sum(range(1000))
     return len(heard)
-raise SystemExit(ended(busy))"""
+raise SystemExit(status_of(busy))"""
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 1
     assert capfd.readouterr() == ("", "")

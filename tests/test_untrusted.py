@@ -267,7 +267,7 @@ def snapshot():
 @fuzz(200)
 @given(data=st.data())
 def test_a_checkpoint_spoilt_in_one_place_is_restored_or_passed_over(data, snapshot):
-    from engine.process.runner import NO_CHECKPOINT
+    from engine.process.checkpoints import NO_CHECKPOINT
 
     experiment, leaves = snapshot
     spoilt = dict(leaves)

@@ -96,7 +96,7 @@ def _stream(path: Path) -> TextIO | None:
 
 
 def _place(path: Path, force: bool, anew: bool, say: bool = True) -> tuple[Path, os.stat_result | None]:
-    """Where to write, and what is there."""
+    """The path to write to, behind a link, and the facts of the file that lies there."""
     try:
         if path.is_symlink() and not _is_open(path):
             target = path.parent / path.readlink()

@@ -14,7 +14,7 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 """What asks a run to stop, with a checkpoint: Ctrl-C, and what schedulers send some time before they kill."""
 
 
-def ended(command: Callable[[], int | None]) -> int:
+def status_of(command: Callable[[], int | None]) -> int:
     """Run a command and return its exit status. A signal ends it whatever the disk does."""
     open_streams()
     for stream in (sys.stdout, sys.stderr):

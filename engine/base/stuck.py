@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
-from engine.base.aside import waited
+from engine.base.aside import wait_for
 
 LOOK_SECONDS, PATIENCE_SECONDS = 0.25, 2.0
 """Between two looks at what is pending, and for a command to end in its own way."""
@@ -84,5 +84,5 @@ def _leave(status: int) -> None:
     text = f"eos: {farewell()}\n"
     with suppress(OSError, TimeoutError):
         # Past Python's stream, which the stuck thread may hold. A bar may have hidden the cursor of a terminal, and left its line open.
-        waited(lambda: os.write(2, (f"\x1b[?25h\n{text}" if os.isatty(2) else text).encode()), PARTING_SECONDS)
+        wait_for(lambda: os.write(2, (f"\x1b[?25h\n{text}" if os.isatty(2) else text).encode()), PARTING_SECONDS)
     os._exit(status)

@@ -19,7 +19,7 @@ from cyclopts.validators import Number
 
 import engine
 from engine.base.errors import BAD_END, INTERRUPTED, UserError, is_out_of_memory, one_of
-from engine.base.exit import ended
+from engine.base.exit import status_of
 from engine.base.text import harmless, print_json, print_line, print_pairs, print_table
 from engine.commands import control, data, records, sweep
 from engine.commands.options import AS_TOLD, DataDir, FigureName, Meeting, Overrides, PresetName, RunName, Switch, Trust
@@ -67,7 +67,7 @@ def run_command(commands: App, argv: Sequence[str] | None = None) -> int:
         except CycloptsError as error:
             raise UserError(str(error)) from error
 
-    return ended(command)
+    return status_of(command)
 
 
 def _with_streams(tokens: Sequence[str]) -> list[str]:

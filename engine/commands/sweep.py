@@ -92,7 +92,7 @@ def sweep(
 def _on_cluster(points: list[sweeps.SweepPoint], cluster: Cluster, submit: tuple[str, ...], wait: bool) -> list[Run]:
     parameters = dict(map(_parameter, submit))
     executor = queue(cluster, parameters, store.home() / ".submitit")  # before anything is made
-    runs = [sweeps.made(point)[0] for point in points]
+    runs = [sweeps.ensure_run(point)[0] for point in points]
     open_runs = [run for run in runs if not sweeps.is_over(run) and not run.is_locked()]
     for run in open_runs:
         if unsigned := trust.grant(run.path, run.spec):  # the specification is that of its point, and so the user's own

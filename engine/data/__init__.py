@@ -51,7 +51,7 @@ class Dataset(NamedTuple):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What a run's provenance says of its data."""
+        """The entries of a run's provenance on its data."""
         facts: dict[str, Any] = {
             "data": self.name, "rule": self.rule, "sha256": self.sha256, "origin": self.origin, "examples": len(self.inputs),
         }  # fmt: skip

@@ -37,7 +37,9 @@ def prepare(entry: TfdsDataset, where: Path, progress: bool = False) -> str:
 
 
 def verify(entry: TfdsDataset, where: Path) -> str:
-    """Read everything there is of a data set and compare. Raises UserError at what is damaged, half there, or not there."""
+    """Read a data set whole, both copies where there are two, and compare sums and counts. Raises UserError where the data set is
+    damaged, half there, or not there.
+    """
     has_records = _has_records(entry, where)
     if not catalog.is_prepared(entry, where):
         raise catalog.unavailable(entry, where, f"not prepared in {where}")
@@ -123,7 +125,7 @@ def _unreachable(wanted: list[Archive]) -> str:
 
 
 def _leftovers(entry: TfdsDataset, where: Path) -> list[Path]:
-    """What a broken download or a killed preparation left."""
+    """Files that a broken download or a killed preparation left."""
     downloads = where / "downloads"
     families = (
         downloads.glob("*.tmp.*"), (downloads / entry.source.split("/")[0]).glob("**/*.tmp.*"),

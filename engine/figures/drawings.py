@@ -288,7 +288,7 @@ def _largest(result: Result, *names: str) -> float:
 
 
 def _within(axes: Axes, measured: float) -> None:
-    """Leave out of sight what a prediction says far above the largest measured value."""
+    """Leave values of a prediction far above the largest measured value out of sight."""
     log = axes.get_yscale() == "log"
     if measured > 0 and axes.get_ylim()[1] > measured * (2 if log else 1.3):
         axes.set_ylim(top=measured * (1.6 if log else 1.15))

@@ -61,7 +61,7 @@ class Followed:
         self._note(self._journal.poll())  # of an earlier engine, not to be printed again
 
     def poll(self) -> tuple[State, list[AnyEvent]]:
-        """What is new: the state, and the events since the last call."""
+        """The state of the run, and the events since the last call."""
         self.gone = self.gone or has_ended(self.pid)  # before the rest is read: then that is all there is
         rows, events = self._rows.poll(), self._note(self._journal.poll())
         if any(isinstance(event, LearningRateChanged) for event in events):
@@ -101,8 +101,8 @@ class StopRequests:
 
 @contextmanager
 def signals_counted() -> Iterator[StopRequests]:
-    """What asks for the end only counted while inside: an exception could come in the middle of anything. The third time it does come:
-    then whoever counts has not looked since the second, as where a disk does not answer.
+    """Signals that ask for the end are only counted while inside: an exception could come in the middle of anything. The third signal does
+    raise one: then whoever counts has not looked since the second, as where a disk does not answer.
     """
     asked = StopRequests()
 
@@ -128,7 +128,7 @@ def follow(run: Run, pid: int, display: Callable[[ExitStack], Display] | None = 
         followed = Followed(run, pid)
         tell, draw = (display or _display)(stack)
         while True:
-            state, events = _looked(followed, asked)
+            state, events = _look(followed, asked)
             for event in events:
                 if not isinstance(event, QUIET):
                     tell(event.text)
@@ -141,7 +141,7 @@ def follow(run: Run, pid: int, display: Callable[[ExitStack], Display] | None = 
             time.sleep(LOOK_SECONDS)
 
 
-def _looked(followed: Followed, asked: StopRequests) -> tuple[State, list[AnyEvent]]:
+def _look(followed: Followed, asked: StopRequests) -> tuple[State, list[AnyEvent]]:
     """What is new. Where one asks for the end while the disk does not answer, the engine gets a signal, and this process ends."""
     done = threading.Event()
     look, since = Aside(followed.poll, done.set), math.inf
@@ -178,7 +178,7 @@ def has_ended(pid: int) -> bool:
 
 
 def exit_status(pid: int) -> int | None:
-    """With what a child ended, −n for signal n; None where that was not seen."""
+    """The status of a child that ended, −n for signal n; None where this process has not seen the end."""
     return _statuses.get(pid)
 
 

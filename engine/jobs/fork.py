@@ -18,7 +18,7 @@ from engine.base.errors import UserError
 from engine.base.files import append_plain
 from engine.jobs.launch import LIVE
 from engine.record import messages, store, trust
-from engine.record.checkpoints import CHANGED_RATE, IDENTITY, rearranged, refuse_foreign, save_checkpoint
+from engine.record.arrays import CHANGED_RATE, IDENTITY, rearranged, refuse_foreign, save_checkpoint
 from engine.record.columns import arranged
 from engine.record.reader import Run, step_of
 from engine.record.safe_read import read_arrays

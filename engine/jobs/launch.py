@@ -67,7 +67,7 @@ def start(run: Run, group: Group | None = None) -> int:
 
 
 def command(run: Run) -> list[str]:
-    """What to execute to be the engine of a run."""
+    """The command line of an engine for a run."""
     return [*python(), "-m", "engine", "work", str(run.path.resolve()), *trust.option(run.spec)]
 
 

@@ -140,7 +140,7 @@ def runs_of(name: str) -> list[Run]:
     return [] if (store.home() / name).exists() else [run for run in store.all_runs() if point.match(run.name)]
 
 
-def made(point: SweepPoint) -> tuple[Run, bool]:
+def ensure_run(point: SweepPoint) -> tuple[Run, bool]:
     """The run of a point, made where there is none; and whether by this process, rather than by another that came first."""
     while True:
         if (run := run_of(point)) is not None:
@@ -240,7 +240,7 @@ def sweep(grid: Sequence[SweepPoint], workers: int, take_over_after: float = TAK
             waiting.remove(point)
             tell(run.name, outcome.text if outcome else liveness)
         elif not asked.times and len(engines) < workers and (run is None or may_be_taken(run, take_over_after)):
-            run, ours = made(point)
+            run, ours = ensure_run(point)
             runs[point.name] = run
             if ours or (not is_done(run) and may_be_taken(run, take_over_after)):  # else made by another sweep since we looked
                 trust.grant(run.path, run.spec)  # the specification is that of its point, whoever made the folder

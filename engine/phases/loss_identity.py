@@ -22,7 +22,7 @@ from engine.curvature.expansion import loss_and_gradient
 from engine.dynamics.descent import descend
 from engine.phases.context import Setup
 from engine.problems.problem import Problem
-from engine.record.checkpoints import IDENTITY
+from engine.record.arrays import IDENTITY
 from engine.xla.leaves import pack, unpack
 
 RELATIVE = {"float64": 1e-9, "float32": 1e-4}

@@ -61,7 +61,7 @@ def share(body: bytes = b"") -> bytes:
 
 
 def everyone(text: str) -> list[str]:
-    """What each process says, in their order."""
+    """The text of each process, in the order of the processes."""
     said = np.frombuffer(text.encode()[:SAID].ljust(SAID, b"\0"), np.uint8)
     return [bytes(row).rstrip(b"\0").decode(errors="replace") for row in multihost_utils.process_allgather(said)]
 
@@ -215,7 +215,9 @@ class Leader:
 
     @contextmanager
     def _together(self, command: AnyCommand) -> Iterator[None]:
-        """Have the others do this, which the caller does inside; after an error there `engaged` stays, for they may be stuck in it."""
+        """Have the other processes carry out a command, as the caller does inside; after an error there `engaged` stays, for the others
+        may be stuck in that command.
+        """
         self.engaged = True
         asked, drifted = self.participant.agree()
         if drifted:
@@ -284,7 +286,7 @@ def follow(group: Group, asked: RunSpec | None = None) -> int:
 
 
 def obey(experiment: Experiment, order: AnyCommand) -> None:
-    """Do what process 0 does now."""
+    """Carry out an order of process 0."""
     if isinstance(order, messages.Advance):
         experiment.advance(order.steps)
     elif isinstance(order, messages.SetLearningRate):

@@ -71,7 +71,7 @@ def join(group: Group, give_up: Callable[[str], None]) -> "Heartbeat":
 
 @contextmanager
 def _within(seconds: float, give_up: Callable[[str], None], text: str) -> Iterator[None]:
-    """Give up where what is inside takes longer."""
+    """Call `give_up` where the block inside takes longer than so many seconds."""
     watch = threading.Timer(seconds, give_up, [text])
     watch.daemon = True
     watch.start()
@@ -98,7 +98,7 @@ def _initialize(group: Group) -> None:
 
 
 def versions() -> dict[str, str]:
-    """What this process computes with."""
+    """The versions of eos and of the packages that decide what is computed."""
     return {"eos": engine.__version__, **{name: version_of(name) for name in MUST_AGREE}}
 
 
@@ -115,7 +115,7 @@ def foreseen() -> str:
 
 
 def devices() -> dict[str, str]:
-    """What this process computes on. Another kind rounds otherwise, and a solver there takes another number of iterations."""
+    """The devices that this process computes on. Another kind rounds otherwise, and a solver there takes another number of iterations."""
     device = jax.local_devices()[0]
     kind = _processor() if device.platform == "cpu" else device.device_kind
     return {"device": kind, "number of devices": str(jax.local_device_count())}

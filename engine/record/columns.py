@@ -219,7 +219,7 @@ def phase(starts: int) -> tuple[Column, ...]:
 
 
 def training(spec: RunSpec) -> tuple[Column, ...]:
-    """What training with sharpness readings records (`mode = "sharpness"`)."""
+    """The columns of training with sharpness readings (`mode = "sharpness"`)."""
     columns = tuple(column for column in DESCENT if column.name != "gd.midpoint_sharpness") + eigenvalues(spec.tracking.eigenvalues)
     if isinstance(spec.problem, Network) and spec.problem.data.name != "chebyshev":  # a regression has no right answers
         columns += ACCURACY + (TEST if spec.problem.data.test_examples else ())
@@ -253,7 +253,7 @@ def column_index(columns: Sequence[Column]) -> dict[str, int]:
 
 
 def layout(columns: Sequence[Column]) -> str:
-    """What names a row's columns and their order in sixteen letters: rows of another layout mean something else."""
+    """Sixteen letters that stand for the columns of a row and their order: rows of another layout mean something else."""
     return sha256("\n".join(column.name for column in columns).encode()).hexdigest()[:16]
 
 

@@ -31,7 +31,7 @@ def give_identity(run: Path) -> str:
 
 
 def read_facts(path: Path) -> dict[str, object]:
-    """What a small file of JSON holds; nothing where it cannot be read, or holds no object."""
+    """The object in a small file of JSON; an empty one where the file cannot be read, or holds no object."""
     try:
         facts = json.loads(read_plain(path, MAX_BYTES))
     except (OSError, ValueError, RecursionError):
@@ -40,7 +40,7 @@ def read_facts(path: Path) -> dict[str, object]:
 
 
 def write_facts(path: Path, facts: dict[str, object]) -> None:
-    """Write a small file of JSON: whole or not, and through no link. Raises OSError where it cannot be written."""
+    """Write a small file of JSON: the whole file or none, and through no link. Raises OSError where the file cannot be written."""
     with atomic.write(path, f".{os.urandom(8).hex()}", durable=True) as handle:
         os.fchmod(handle.fileno(), 0o600)
         handle.write(json.dumps(facts).encode() + b"\n")

@@ -206,7 +206,7 @@ class Lock:
 
     @property
     def is_mine(self) -> bool:
-        """Whether nobody has taken it away. A file system that does not answer says nothing against it."""
+        """Whether this process has the lock still. A file system that does not answer says nothing against that."""
         name = LOCK if self.by_flock else HELD
         try:
             if self.by_flock and not os.path.samestat((self.folder / name).stat(), os.fstat(self._descriptor)):
@@ -219,7 +219,7 @@ class Lock:
         return said is None or said.engine == self.holder.engine
 
     def close(self) -> None:
-        """Give it back."""
+        """Give the lock back."""
         if self._descriptor < 0:
             return
         if not self.by_flock:
@@ -385,7 +385,7 @@ def _discard(path: Path, of: Holder | None) -> None:
 
 
 def _read(path: Path) -> Holder | None:
-    """What a lock file says; None where it says nothing, or nothing that can be read. Raises OSError."""
+    """The holder that a lock file names; None where the file is empty or cannot be read as one. Raises OSError."""
     try:
         return msgspec.json.decode(read_plain(path, MAX_BYTES), type=Holder)
     except (ValueError, RecursionError):
@@ -393,7 +393,9 @@ def _read(path: Path) -> Holder | None:
 
 
 def _write(descriptor: int, holder: Holder) -> None:
-    """Whole in one call: nobody reads half of it. A full disk leaves it empty, which is no reason not to run."""
+    """Write the words of a lock in one call, so that nobody reads half of them. A full disk leaves the file empty, which is no reason
+    not to run.
+    """
     with suppress(OSError):
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, msgspec.json.encode(holder), 0)
@@ -427,7 +429,7 @@ def age(path: Path) -> float | None:
 
 
 def _clock(device: int, folder: Path) -> float | None:
-    """What time it is on a file system, as a file says that was written there just now."""
+    """The time on a file system: that of a file which was written there just now."""
     known = _clocks.get(device)
     moment = time.monotonic()
     if known is not None and moment - known[1] < PROBE_SECONDS:

@@ -270,7 +270,7 @@ def send(run: Path, command: AnyCommand, engine: str = "") -> str:
 
 
 class Received(msgspec.Struct, frozen=True):
-    """What one look into the inbox gave."""
+    """The commands of one look into the inbox, when each was written, and the refusals of what is no command."""
 
     commands: list[AnyCommand]
     refusals: list[str]

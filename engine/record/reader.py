@@ -63,7 +63,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
-    """What the engine last said of itself."""
+    """The last word of an engine on itself and its run."""
 
     status: Status = "starting"
     phase: str = "starting"
@@ -117,7 +117,7 @@ class Run:
 
     @property
     def id(self) -> str:
-        """What tells it from any other run, wherever it lies; empty for one of an older version."""
+        """The random number that this run has and no other, wherever the folder lies; empty for a run of an older version."""
         return identity(self.path)
 
     def state(self) -> State:
@@ -347,7 +347,7 @@ class EventTail:
         return [*decoded, _end_of_reading(decoded)] if self._over else decoded
 
     def rest(self) -> list[AnyEvent]:
-        """Every event that there is now."""
+        """Every event up to the end of the journal as it is now."""
         events, before = self.poll(), -1
         while self.offset > before:
             before = self.offset
@@ -356,7 +356,7 @@ class EventTail:
 
 
 def _end_of_reading(events: list[AnyEvent]) -> AnyEvent:
-    """What is said in place of the events behind those that are read."""
+    """An event in place of all those that are not read."""
     text = (f"events.jsonl holds more than {MAX_JOURNAL_BYTES // 1024**2} MB of events, or {MAX_PASSED_BYTES // 1024**2} MB in all; what "
             "comes after is not read")
     return Refused(step=events[-1].step if events else 0, text=text)

@@ -55,7 +55,7 @@ def create(spec: RunSpec, name: str | None = None, where: Path | None = None, fi
     try:
         where.mkdir(parents=True, exist_ok=True, mode=0o700)
         clear(where)
-        _free(where, wanted, numbered=name is None)  # before anything is made
+        _free_path(where, wanted, numbered=name is None)  # before anything is made
         draft.mkdir(mode=0o700)
         (draft / "inbox").mkdir(mode=0o700)
         (draft / "checkpoints").mkdir(mode=0o700)
@@ -71,7 +71,7 @@ def create(spec: RunSpec, name: str | None = None, where: Path | None = None, fi
         unsigned = grant(draft, made.spec)
         for part in (draft / "spec.toml", draft / "columns.json", draft):
             sync(part)
-        path = _named(draft, where, wanted, numbered=name is None)
+        path = _give_name(draft, where, wanted, numbered=name is None)
         sync(where)
     except OSError as error:
         raise UserError(f"{where}: a run cannot be created there ({error.strerror}); set EOS_HOME to a folder you can write") from None
@@ -83,7 +83,7 @@ def create(spec: RunSpec, name: str | None = None, where: Path | None = None, fi
     return run
 
 
-def _free(where: Path, wanted: str, numbered: bool) -> Path:
+def _free_path(where: Path, wanted: str, numbered: bool) -> Path:
     """A path of that name which nothing has; when `numbered`, the first free one of name, name-2, name-3, …"""
     for attempt in range(1, 1000 if numbered else 2):
         path = where / (wanted if attempt == 1 else f"{wanted}-{attempt}")
@@ -92,10 +92,10 @@ def _free(where: Path, wanted: str, numbered: bool) -> Path:
     raise UserError(f"run {wanted}: exists already in {where}; choose another --name, or `eos rm {wanted}`")
 
 
-def _named(draft: Path, where: Path, wanted: str, numbered: bool) -> Path:
-    """Give a folder its name. Of several that want the same one, one has it."""
+def _give_name(draft: Path, where: Path, wanted: str, numbered: bool) -> Path:
+    """Give a draft its name. Of several drafts that want the same name, one gets that name."""
     while True:
-        path = _free(where, wanted, numbered)
+        path = _free_path(where, wanted, numbered)
         try:
             draft.rename(path)
             return path
@@ -121,7 +121,7 @@ def _leftovers(where: Path) -> Iterator[tuple[Path, str, str]]:
 
 
 def clear(where: Path) -> list[str]:
-    """Finish what was begun in a folder of runs and is nobody's any more. Returns the names of the runs that are removed by this."""
+    """Finish the making and removing of runs that a process had begun which is gone. Returns the names of the runs removed by this."""
     finished = []
     for path, purpose, name in _leftovers(where):
         if purpose == MAKING:

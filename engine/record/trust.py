@@ -102,7 +102,7 @@ def _fields(kind: type) -> tuple[tuple[str, frozenset[str]], ...]:
 
 
 def _roles(annotation: Any) -> Iterator[str]:
-    """What `sections.CODE` says anywhere in an annotation, as in that of a list of functions."""
+    """The roles that an annotation declares with `sections.CODE`, anywhere in it: a list of functions has the role inside."""
     for argument in get_args(annotation):
         if isinstance(argument, Meta):
             if CODE in (argument.extra or {}):
@@ -118,7 +118,7 @@ def words(code: dict[str, Any]) -> list[str]:
 
 
 def digest(code: dict[str, Any]) -> str:
-    """What stands for this code on the command line of an engine."""
+    """The sum that stands for this code on the command line of an engine."""
     from hashlib import sha256
 
     return sha256(_canonical("", code)).hexdigest()
@@ -192,7 +192,7 @@ def heed_leader(trusted: bool) -> None:
 
 
 def heeds_leader() -> bool:
-    """Whether it does."""
+    """Whether this process executes the code that process 0 names."""
     return _leader
 
 
@@ -203,7 +203,7 @@ def option(spec: RunSpec) -> list[str]:
 
 
 def asking(act: Callable[[], Result], trust: bool = False) -> Result:
-    """What `act` gives. Where code that is not trusted stands in its way, the user is asked on a terminal, unless `trust` says it."""
+    """The value of `act`. Where code that is not trusted stands in the way, the user is asked on a terminal, unless `trust` allows it."""
     try:
         return act()
     except Untrusted as refusal:
@@ -216,7 +216,7 @@ def asking(act: Callable[[], Result], trust: bool = False) -> Result:
 
 
 def _says_yes(refusal: Untrusted) -> bool:
-    """Whether the user says yes to it; no where there is no terminal to ask on."""
+    """Whether the user allows the code on a terminal; no where there is no terminal to ask on."""
     if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr)):
         return False
     print(f"{harmless(refusal.question, lines=True)} [y/N] ", end="", file=sys.stderr, flush=True)

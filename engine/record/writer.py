@@ -19,13 +19,12 @@ from engine.base import atomic
 from engine.base.errors import UserError
 from engine.base.files import append_plain, open_plain
 from engine.record import lock
-from engine.record.checkpoints import LAST_STEP, save_checkpoint, save_curve
+from engine.record.arrays import LAST_STEP, save_checkpoint, save_curve
 from engine.record.lock import DisplacedError
 from engine.record.messages import Event, encode
 from engine.record.reader import FORMAT, MAX_EVENT_BYTES, HeldRun, Run, State
 from engine.record.safe_read import refuse_links
 
-HEARTBEAT_SECONDS = 1.0
 RESERVE_BYTES = 32 * 1024
 """Held for the last words of an engine on a disk that is full: its state, an event, a line in its log."""
 BLOCK = 4096

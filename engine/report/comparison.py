@@ -17,7 +17,7 @@ HEADINGS = {
 
 
 class Outcomes(NamedTuple):
-    """What became of a run. None where a quantity does not exist."""
+    """The end of a run in numbers, for a comparison. None where a quantity does not exist."""
 
     run: str
     outcome: str
@@ -45,7 +45,7 @@ class Outcomes(NamedTuple):
 
 @np.errstate(all="ignore")  # rows of unknown origin may hold anything
 def outcomes(run: Run) -> Outcomes:
-    """What became of a run, as it stands."""
+    """The outcomes of a run as it stands."""
     summary, state, whole = summarize(run), run.state(), run.table()
     rate, table = rate_in_force(state, whole) or run.spec.optimizer.learning_rate, at_present(state, whole)
     form = next((form for form in PREDICTIONS if f"{form}.x" in table), None)

@@ -23,7 +23,7 @@ NO_LONGER_SMALL = 0.5
 
 
 class Rule(NamedTuple):
-    """What a reading is judged by."""
+    """A rule for the colour of a reading, and its reason."""
 
     words: str
     reason: str

@@ -41,7 +41,7 @@ def preset_names() -> list[str]:
 
 
 class Words(msgspec.Struct, frozen=True):
-    """What a preset says of itself."""
+    """The words of a preset on itself: its title, what it shows, how long it takes."""
 
     title: str
     shows: str
@@ -238,7 +238,7 @@ def _shortened(text: str) -> str:
 
 
 def _expectation(problem: str, keys: list[str], tree: dict[str, Any]) -> str:
-    """What would do: the choices of a closed set, else msgspec's own words."""
+    """The values that a field accepts: the choices of a closed set, else msgspec's own words."""
     if problem.startswith("Invalid enum value") or problem.startswith("Invalid value"):
         choices = _choices_at(keys, tree)
         if choices:
@@ -295,7 +295,7 @@ def _choices_at(keys: list[str], tree: dict[str, Any]) -> list[str]:
 
 
 def _check(spec: RunSpec, where: str) -> None:
-    """What types alone cannot say."""
+    """Raise UserError for values that each have the right type and do not go together."""
     forms = spec.tracking.predictions
     if len(set(forms)) < len(forms):
         raise UserError(f"{where}: [tracking] predictions = {list(forms)}; each form once, as each has its own columns")
