@@ -18,7 +18,8 @@ SCRIPTING = {
         "engine.xla.device": ("configure",),
         "engine.problems.problem": ("Problem",),
         "engine.problems.own": ("from_loss", "from_flax", "complaints", "Made"),
-        "engine.curvature.curvature": ("top_eigenpairs", "random_start", "Eigenpairs", "TaylorCenter"),
+        "engine.curvature.eigensolver": ("top_eigenpairs", "random_start", "Eigenpairs"),
+        "engine.curvature.expansion": ("TaylorCenter",),
         "engine.dynamics.scripting": ("center_at", "stable_point", "constrained_step", "predicted_step"),
         "engine.dynamics.trajectories": ("displacement", "Displacement"),
     }.items() for name in names

@@ -16,12 +16,13 @@ import msgspec
 from engine.base.aside import waited
 from engine.base.errors import UserError
 from engine.base.exit import ended
+from engine.base.stuck import PARTING_SECONDS
 from engine.base.text import harmless
 from engine.jobs.launch import LIVE
 from engine.record.store import Run, resolve
 from eos_tui import config, keys
 from eos_tui.config import View
-from eos_tui.terminal.leaving import PARTING_SECONDS, WayOut
+from eos_tui.terminal.leaving import WayOut
 from eos_tui.terminal.pace import FASTEST, SLOWEST
 
 IN_BROWSER = "TEXTUAL_DRIVER"

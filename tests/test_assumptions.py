@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from engine.curvature.curvature import Point, normals, sharpness_at, taylor_center
+from engine.curvature.eigensolver import sharpness_at
+from engine.curvature.expansion import Point, normals, taylor_center
 from engine.phases import gauge_readings
 from engine.phases.experiment import Experiment
 from engine.phases.gauge_readings import restarted_norm, tensor_norm

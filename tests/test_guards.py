@@ -12,7 +12,7 @@ import pytest
 import engine
 from engine import spec as specs
 from engine.curvature import guards
-from engine.curvature.curvature import solve_at
+from engine.curvature.eigensolver import solve_at
 from engine.phases.experiment import Experiment
 
 import own_problems

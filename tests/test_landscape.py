@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from engine.curvature import landscape
-from engine.curvature.curvature import Point, normals, sharpness_at, taylor_center
+from engine.curvature.eigensolver import sharpness_at
+from engine.curvature.expansion import Point, normals, taylor_center
 from engine.phases.experiment import Experiment
 from engine.problems.problem import Problem
 

@@ -13,7 +13,8 @@ import pytest
 
 from engine import theory
 from engine.curvature import landscape
-from engine.curvature.curvature import measure, normals, random_start, taylor_center
+from engine.curvature.eigensolver import random_start
+from engine.curvature.expansion import measure, normals, taylor_center
 from engine.phases.experiment import Experiment
 from engine.problems.problem import Problem
 

@@ -39,7 +39,7 @@ def spectrum(experiment: Experiment, table: np.ndarray) -> np.ndarray:
 def several(x64):
     """Gradient descent of the small network 80 steps past the edge, where four eigenvalues come above 1.5/η."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("engine.curvature.curvature.LOOSE", 1e-3)  # at 1e-2 a pair that another is about to cross may be 1 % off
+        patched.setattr("engine.curvature.eigensolver.LOOSE", 1e-3)  # at 1e-2 a pair that another is about to cross may be 1 % off
         experiment = Experiment(chebyshev_spec(ETA, on_second_eigenvalue="gradient_descent", **LEAN))
         approached, _, _ = drive(experiment, 0)
         EDGE.update(experiment.snapshot())

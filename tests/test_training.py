@@ -10,7 +10,7 @@ import pytest
 from engine import data
 from engine import spec as specs
 from engine.base.errors import UserError
-from engine.curvature import curvature
+from engine.curvature import eigensolver
 from engine.phases import training
 from engine.phases.experiment import Experiment
 from engine.problems import problem
@@ -29,7 +29,7 @@ ETA, DECAY = 0.05, 0.3
 def dense():
     """Eigenvalues from the dense Hessian: exact, and sooner compiled. The same network is begun once for all tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(curvature, "DENSE_UP_TO", 256)
+        patch.setattr(eigensolver, "DENSE_UP_TO", 256)
         patch.setattr(problem, "learning", cache(problem.learning))
         yield
 

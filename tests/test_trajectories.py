@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from engine import spec as specs
-from engine.curvature.curvature import Eigenpairs, Normals, Point, direction, normals
+from engine.curvature.eigensolver import Eigenpairs
+from engine.curvature.expansion import Normals, Point, direction, normals
 from engine.dynamics import trajectories as tr
 from engine.phases import coupled, coupled_loop, edge
 from engine.phases.experiment import Experiment
@@ -126,7 +127,8 @@ def test_what_is_known_at_a_point_slides_with_it_to_third_order(at_the_edge):
 
 def test_the_projection_removes_the_linearised_excess():
     """On a loss whose S is linear in θ one projection is exact: the toy, displaced along y."""
-    from engine.curvature.curvature import measure, random_start
+    from engine.curvature.eigensolver import random_start
+    from engine.curvature.expansion import measure
     from engine.problems.problem import build
 
     problem, theta, _ = build(toy_spec(0.01))

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 from engine.base.errors import BAD_INPUT, BROKEN_PIPE, INTERRUPTED, UserError
+from engine.base.stuck import way_out
 from engine.base.text import print_line
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
@@ -14,14 +15,15 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def ended(command: Callable[[], int | None]) -> int:
-    """Run a command and return its exit status."""
+    """Run a command and return its exit status. A signal ends it whatever the disk does."""
     open_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # η on a terminal that knows ASCII alone is no reason to fail
     try:
-        status = command()
-        sys.stdout.flush()
+        with way_out(STOPPING):
+            status = command()
+            sys.stdout.flush()
         return int(status or 0)
     except UserError as error:
         return report_error(error)

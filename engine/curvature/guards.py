@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from engine.curvature.curvature import Eigenpairs, Point, forms_hessian, loss_and_gradient, random_start, sharpness_at, solve_at
+from engine.curvature.eigensolver import Eigenpairs, forms_hessian, random_start, sharpness_at, solve_at
+from engine.curvature.expansion import Point, loss_and_gradient
 from engine.problems.problem import Problem
 from engine.xla.leaves import Leaves
 

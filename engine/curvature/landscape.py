@@ -33,7 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from engine.curvature.curvature import TaylorCenter
+from engine.curvature.expansion import TaylorCenter
 from engine.problems.problem import Problem
 from engine.xla.jit import jit_by_format
 

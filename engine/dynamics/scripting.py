@@ -14,7 +14,8 @@ import numpy as np
 from jax import Array
 
 from engine.base.errors import UserError
-from engine.curvature.curvature import TaylorCenter, loss_along, measure, normals, random_start, taylor_center
+from engine.curvature.eigensolver import random_start
+from engine.curvature.expansion import TaylorCenter, loss_along, measure, normals, taylor_center
 from engine.dynamics import trajectories as tr
 from engine.problems.problem import Problem, require_x64
 from engine.spec import Prediction

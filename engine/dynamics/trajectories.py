@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from engine.curvature.curvature import Direction, Normals, Point, TaylorCenter, loss_and_gradient
+from engine.curvature.expansion import Direction, Normals, Point, TaylorCenter, loss_and_gradient
 from engine.problems.problem import Problem
 from engine.xla.device import require_correct_sums
 from engine.xla.jit import jit_by_format

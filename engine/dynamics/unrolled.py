@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from engine.curvature.curvature import TaylorCenter
+from engine.curvature.expansion import TaylorCenter
 from engine.dynamics.trajectories import displacement
 from engine.problems.problem import Problem
 

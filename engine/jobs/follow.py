@@ -11,10 +11,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 
+from engine.base import stuck
 from engine.base.aside import Aside
 from engine.base.errors import BAD_INPUT, HELD, NO_PLACE, NO_PORT, UserError
 from engine.base.exit import STOPPING
@@ -121,8 +122,10 @@ def signals_counted() -> Iterator[Asked]:
 def follow(run: Run, pid: int, display: Callable[[ExitStack], Display] | None = None) -> int:
     """Show a run until its engine has ended, as `display` says, else by a bar or lines. Returns the status of a command that a signal
     ended, as Ctrl-C does; 0 where none came."""
-    followed, heeded = Followed(run, pid), 0
+    heeded = 0
     with signals_counted() as asked, ExitStack() as stack:
+        stack.enter_context(stuck.taking_along(lambda: [] if pid in _statuses else [pid]))
+        followed = Followed(run, pid)
         tell, draw = (display or _display)(stack)
         while True:
             state, events = _looked(followed, asked)
@@ -145,9 +148,7 @@ def _looked(followed: Followed, asked: Asked) -> tuple[State, list[AnyEvent]]:
     while not done.wait(LOOK_SECONDS):
         since = min(since, time.monotonic()) if asked.times else math.inf
         if time.monotonic() - since > STUCK_SECONDS:
-            with suppress(ProcessLookupError):
-                os.kill(followed.pid, signal.SIGTERM)
-            print(f"the disk does not answer; the engine, process {followed.pid}, was told to stop", file=sys.stderr, flush=True)
+            print(stuck.farewell(), file=sys.stderr, flush=True)
             sys.exit(asked.status)
     return look.result()
 

@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from hashlib import sha256
 from typing import Any, NamedTuple
 
+from engine.base import stuck
 from engine.base.errors import UserError
 from engine.base.text import print_line
 from engine.data.catalog import ready
@@ -247,7 +248,7 @@ def sweep(grid: Sequence[Point], workers: int, take_over_after: float = TAKE_OVE
             told.add(run.name)
             print_line(f"{store.doubt(run, 'silent')}; it is taken over once that is {take_over_after:g} s", error=True)
 
-    with signals_counted() as asked:
+    with signals_counted() as asked, stuck.taking_along(engines.values):
         try:
             while waiting or engines:
                 for name in [name for name, pid in engines.items() if has_ended(pid)]:

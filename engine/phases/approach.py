@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array
 
 from engine.curvature import guards
-from engine.curvature.curvature import Eigenpairs, random_start
+from engine.curvature.eigensolver import Eigenpairs, random_start
 from engine.dynamics.trajectories import DESCENT_CHUNK, descend
 from engine.phases.states import ApproachState, Clock
 from engine.problems.problem import Problem

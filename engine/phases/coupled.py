@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from engine.curvature.curvature import Eigenpairs, Normals, Point, TaylorCenter, direction, taylor_center
+from engine.curvature.eigensolver import Eigenpairs
+from engine.curvature.expansion import Normals, Point, TaylorCenter, direction, taylor_center
 from engine.curvature.guards import Guards, unknown
 from engine.dynamics import prediction_scores
 from engine.dynamics import trajectories as tr

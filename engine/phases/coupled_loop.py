@@ -14,17 +14,8 @@ import numpy as np
 from jax import Array, lax
 
 from engine.curvature import guards
-from engine.curvature.curvature import (
-    Normals,
-    Point,
-    TaylorCenter,
-    loss_along,
-    loss_and_gradient,
-    measure_all,
-    normals,
-    solve_at,
-    taylor_center,
-)
+from engine.curvature.eigensolver import solve_at
+from engine.curvature.expansion import Normals, Point, TaylorCenter, loss_along, loss_and_gradient, measure_all, normals, taylor_center
 from engine.curvature.guards import Guards
 from engine.curvature.tangent_pass import Glance, glance
 from engine.dynamics.trajectories import AlongU, Places, places

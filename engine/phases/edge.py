@@ -15,7 +15,8 @@ from msgspec.structs import replace
 
 from engine import theory
 from engine.curvature import guards, landscape
-from engine.curvature.curvature import Eigenpairs, Normals, Point, TaylorCenter, forms_hessian, random_start, sharpness_at
+from engine.curvature.eigensolver import Eigenpairs, forms_hessian, random_start, sharpness_at
+from engine.curvature.expansion import Normals, Point, TaylorCenter
 from engine.dynamics import prediction_scores, unrolled
 from engine.dynamics import trajectories as tr
 from engine.phases import coupled, coupled_loop, derived, gauge_readings, spectrum

@@ -22,7 +22,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from engine.curvature.curvature import TaylorCenter, grad_sharpness, random_start
+from engine.curvature.eigensolver import random_start
+from engine.curvature.expansion import TaylorCenter, grad_sharpness
 from engine.phases.approach import Setup
 from engine.phases.states import EdgeState
 from engine.problems.problem import Problem

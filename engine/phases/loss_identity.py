@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from engine.curvature.curvature import forms_hessian, loss_and_gradient, solve_at
+from engine.curvature.eigensolver import forms_hessian, solve_at
+from engine.curvature.expansion import loss_and_gradient
 from engine.dynamics.trajectories import descend
 from engine.phases import sharpness_every_step
 from engine.phases.approach import Setup

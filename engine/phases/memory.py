@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from engine.curvature.curvature import BASIS
+from engine.curvature.eigensolver import BASIS
 from engine.problems.problem import Problem
 
 VECTORS = 34

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from engine.curvature.curvature import solve
+from engine.curvature.eigensolver import solve
 from engine.curvature.tangent_pass import Glance, glance
 from engine.dynamics.trajectories import DESCENT_CHUNK
 from engine.phases.coupled import extrapolated

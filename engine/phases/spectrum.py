@@ -14,7 +14,8 @@ import numpy as np
 from jax import Array
 
 from engine.curvature import guards
-from engine.curvature.curvature import Eigenpairs, Point, measure_all, random_start, solve_at
+from engine.curvature.eigensolver import Eigenpairs, random_start, solve_at
+from engine.curvature.expansion import Point, measure_all
 from engine.curvature.guards import Guards
 from engine.phases.approach import Setup
 from engine.phases.coupled import LOOSE_TOLERANCE

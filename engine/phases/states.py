@@ -7,7 +7,7 @@ from typing import Annotated, NamedTuple
 import numpy as np
 from jax import Array
 
-from engine.curvature.curvature import TaylorCenter
+from engine.curvature.expansion import TaylorCenter
 from engine.curvature.guards import Guards, unknown
 from engine.dynamics.unrolled import Unrolled
 from engine.phases.coupled import Moving

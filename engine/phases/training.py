@@ -23,7 +23,7 @@ from jax import Array
 
 from engine import spec as specs
 from engine.curvature import guards
-from engine.curvature.curvature import random_start
+from engine.curvature.eigensolver import random_start
 from engine.curvature.guards import Guards, unknown
 from engine.dynamics.trajectories import DESCENT_CHUNK, descend
 from engine.phases import approach, derived, sharpness_every_step, spectrum

@@ -24,6 +24,7 @@ import numpy as np
 from jax import Array
 from jax.experimental import multihost_utils
 
+from engine.base import stuck
 from engine.base.errors import UserError, first_line
 from engine.base.exit import STOPPING
 from engine.jobs.fork import differences
@@ -238,6 +239,7 @@ def follow(group: Group, asked: RunSpec | None = None) -> int:
     The specification comes from process 0; where this process was asked for one, it is to be the same. Code that it names is executed
     where this process was asked for it, or told to trust process 0.
     """
+    stuck.wait_for_disk()
     pulse: Pulse | None = None
 
     def ended(text: str) -> None:

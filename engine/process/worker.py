@@ -3,6 +3,7 @@
 import gc
 import signal
 
+from engine.base import stuck
 from engine.base.exit import STOPPING
 from engine.jobs.groups import Group
 from engine.record import lock, trust
@@ -14,6 +15,7 @@ def work(directory: str, group: Group | None = None, code: str = "") -> int:
 
     `code` is the digest of the code that it may execute, as whoever starts it has seen it; without, the run is to be signed.
     """
+    stuck.wait_for_disk()
     run = Run(directory)
     trust.need(run.path, run.spec, code)  # what is read here, whatever the caller has read
     # The lock first: where importing jax takes long, a run without one would look crashed.

@@ -18,15 +18,14 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from engine.base.aside import Aside, waited
 from engine.base.exit import STOPPING
+from engine.base.stuck import PARTING_SECONDS, PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from eos_tui.app import EosApp
 
 Result = TypeVar("Result")
-STUCK_SECONDS, PATIENCE_SECONDS = 1.0, 2.0
-"""For the thread that draws to give a sign of life when the app is to end, and for the app to end in its own way."""
-PARTING_SECONDS = 0.5
-"""For what is said on leaving, which is read from the disk."""
+STUCK_SECONDS = 1.0
+"""For the thread that draws to give a sign of life when the app is to end."""
 SIGNALS = (signal.SIGHUP, *STOPPING)
 TAKEN_DOWN = (
     "\x1b[?1000l\x1b[?1003l\x1b[?1015l\x1b[?1006l\x1b[?2004l\x1b[?7h\x1b[?2048l"  # mouse, paste, no wrap, sizes in band

@@ -29,7 +29,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 import published
 
 from engine import spec as specs
-from engine.curvature.curvature import loss_along, normals, sharpness_at
+from engine.curvature.eigensolver import sharpness_at
+from engine.curvature.expansion import loss_along, normals
 from engine.dynamics import trajectories as tr
 from engine.phases import approach, edge, sharpness_every_step
 from engine.phases.coupled import LOOSE_TOLERANCE
