@@ -76,7 +76,7 @@ def contents(topics: Sequence[Topic]) -> str:
     return f"# Topics\n\n{lines}\n\n{HOW}\n"
 
 
-class Page(NamedTuple):
+class Answer(NamedTuple):
     """What was asked for: a whole topic, or a part of one."""
 
     topic: str
@@ -85,7 +85,7 @@ class Page(NamedTuple):
     """Markdown."""
 
 
-def page(topics: Sequence[Topic], words: Sequence[str]) -> Page:
+def page(topics: Sequence[Topic], words: Sequence[str]) -> Answer:
     """What these words ask for: a topic, a part of it, or a part of whichever topic has it. Raises UserError with the nearest name where
     there is none.
     """
@@ -94,11 +94,11 @@ def page(topics: Sequence[Topic], words: Sequence[str]) -> Page:
         raise UserError(f'"{" ".join(words)[:80]}": expected a topic, or a topic and one part of it')
     named = by_name.get(words[0])
     if named is not None and len(words) == 1:
-        return Page(named.name, named.title, named.markdown())
+        return Answer(named.name, named.title, named.markdown())
     if named is not None or len(words) == 1:
         for topic in topics if named is None else (named,):
             if (text := topic.part(words[-1])) is not None:
-                return Page(topic.name, topic.title, text)
+                return Answer(topic.name, topic.title, text)
     if named is not None:
         near = _nearest(words[1], tuple(named.parts()))
         raise UserError(f'"{words[1][:80]}": not in the topic {named.name}{near or f"; `help {named.name}` tells what is"}')

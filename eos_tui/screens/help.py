@@ -84,8 +84,8 @@ class Help(Page):
         """From the keys to the topics, and back."""
         keys, topics = self.query_one("#keys"), self.query_one("#topics")
         keys.display, topics.display = not keys.display, keys.display
-        (self.query_one(Options) if topics.display else keys).focus()
+        self.set_focus(self.query_one(Options) if topics.display else keys)
 
     def action_into(self, text: bool) -> None:
         """Focus the text of the topic, or the list of topics."""
-        self.query_one("#text" if text else Options).focus()
+        self.set_focus(self.query_one("#text" if text else Options))
