@@ -13,7 +13,8 @@ import msgspec
 from msgspec import Meta
 
 from engine.help.catalog import Section
-from engine.spec import Part, RunSpec
+from engine.spec import RunSpec
+from engine.spec import Section as SpecSection
 
 LARGEST = 1e9
 """From here on a bound keeps numbers finite, and is no part of what a setting means."""
@@ -24,15 +25,15 @@ def sections() -> list[Section]:
     return list(_sections(RunSpec, "", {}))
 
 
-def _sections(struct: type[Part], path: str, chosen: dict[str, str]) -> Iterator[Section]:
+def _sections(struct: type[SpecSection], path: str, chosen: dict[str, str]) -> Iterator[Section]:
     """The section of a part, then those of the parts within it. `chosen`: the kinds that lead here, by the path they are chosen at."""
-    texts, inner, entries = documented(struct), list[tuple[str, type[Part]]](), list[tuple[str, str]]()
+    texts, inner, entries = documented(struct), list[tuple[str, type[SpecSection]]](), list[tuple[str, str]]()
     kind = struct.__struct_config__.tag
     if isinstance(kind, str):
         chosen = chosen | {path: kind}
     for field in msgspec.structs.fields(struct):
         where = f"{path}.{field.name}".lstrip(".")
-        if parts := [one for one in alternatives(field.type) if isinstance(one, type) and issubclass(one, Part)]:
+        if parts := [one for one in alternatives(field.type) if isinstance(one, type) and issubclass(one, SpecSection)]:
             inner += [(where, part) for part in parts]
             continue
         default = ", required" if field.required else f" = `{shown(default_of(field))}`"

@@ -5,14 +5,14 @@ Names are `trajectory.quantity`: `gd` gradient descent, `constrained` the constr
 and one family for each form of the predicted dynamics.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import NamedTuple
 
 import numpy as np
 
 from engine.base.citations import PLACES
-from engine.spec import Network, Phase, RunSpec
+from engine.spec import Network, Phase, RunSpec, Tracking
 
 
 class Column(NamedTuple):
@@ -194,6 +194,12 @@ def flow(start: str) -> tuple[Column, ...]:
     )
 
 
+BESIDE: dict[str, Callable[[Tracking], tuple[Column, ...]]] = {
+    "flow": lambda tracking: flow(tracking.flow_start) if tracking.flow else (),
+}
+"""The columns of each trajectory beside gradient descent, where a run follows it: by the name it has in `dynamics.trajectories`."""
+
+
 def eigenvalues(count: int) -> tuple[Column, ...]:
     """λ2 to λ_count of gradient descent; NaN in a row that did not follow so many."""
     return tuple(
@@ -244,7 +250,9 @@ def columns_for(spec: RunSpec) -> tuple[Column, ...]:
         columns += LANDSCAPE
     if tracking.gauges_every:
         columns += (*ASSUMPTIONS, FOURTHS)
-    return columns + (flow(tracking.flow_start) if tracking.flow else ()) + COST
+    for columns_beside in BESIDE.values():
+        columns += columns_beside(tracking)
+    return columns + COST
 
 
 def column_index(columns: Sequence[Column]) -> dict[str, int]:
