@@ -30,10 +30,12 @@ from engine.jobs import groups, launch
 from engine.jobs.follow import LOOK_SECONDS, has_ended, log_note
 from engine.record import messages, store
 from engine.record import trust as trusts
+from engine.record.arrays import MARKS
 from engine.record.columns import Column
 from engine.record.messages import AnyEvent
+from engine.record.reader import Outcome, RowTail, Run
 from engine.record.safe_read import read_arrays
-from engine.record.store import Outcome, Run, Writer
+from engine.record.writer import Writer
 from engine.spec import RunSpec, load_spec, with_overrides
 from engine.xla.device import configure, require_correct_sums
 
@@ -84,7 +86,7 @@ class Record(Mapping[str, np.ndarray]):
         """
         read = {step: read_arrays(path) for step, path in self.run.samples().items()}
         sampled = {step: arrays for step, arrays in read.items() if arrays is not None}
-        return {step: {name: array for name, array in arrays.items() if name not in store.MARKS} for step, arrays in sampled.items()}
+        return {step: {name: array for name, array in arrays.items() if name not in MARKS} for step, arrays in sampled.items()}
 
     def to_pandas(self) -> "pandas.DataFrame":
         """A data frame with a row a step, indexed by the step. Needs pandas."""
@@ -233,17 +235,17 @@ class _Stepping:
             yield from self._runner.blocks()
 
     def _from_engine(self) -> Iterator[np.ndarray]:
-        pid, rows, gone, told = launch.start(self.run), store.RowTail(self.run), False, False
+        pid, rows, gone, asked = launch.start(self.run), RowTail(self.run), False, False
         try:
             while not gone:
                 gone = has_ended(pid)  # before the rest is read: then that is all there is
-                if self.interrupted and not (gone or told):
-                    told = True
+                if self.interrupted and not (gone or asked):
+                    asked = True
                     messages.send(self.run.path, messages.Stop())  # Ctrl-C has not reached it: its session is its own
                 yield rows.poll()
                 time.sleep(0 if gone else LOOK_SECONDS)
-        except KeyboardInterrupt:  # the second: the engine is told, and writes its checkpoint by itself
-            if not (gone or told):
+        except KeyboardInterrupt:  # the second: the engine is asked to stop, and writes its checkpoint by itself
+            if not (gone or asked):
                 messages.send(self.run.path, messages.Stop())
             gone = True
             raise
@@ -258,13 +260,13 @@ class _Stepping:
 
 def _override(spec: RunSpec, name: str, value: Any) -> str:
     """The override that sets the one field of this name. Raises UserError where there is none, or more than one."""
-    found = list(_paths(msgspec.to_builtins(spec), name))
-    if len(found) != 1:
-        named = f"is one of {one_of(found)}; say which in overrides" if found else "no field of this specification"
+    fields = list(_paths(msgspec.to_builtins(spec), name))
+    if len(fields) != 1:
+        named = f"is one of {one_of(fields)}; say which in overrides" if fields else "no field of this specification"
         raise UserError(f"{name}: {named}")
     plain = value.item() if isinstance(value, np.generic) else value
     try:
-        return f"{found[0]}={tomli_w.dumps({'value': plain}).removeprefix('value =').strip()}"
+        return f"{fields[0]}={tomli_w.dumps({'value': plain}).removeprefix('value =').strip()}"
     except (TypeError, ValueError):
         raise UserError(f"{name} = {value!r}: expected a number, a text, or a list of such") from None
 

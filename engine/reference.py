@@ -34,8 +34,8 @@ def section(name: str, value: Any, known: set[str]) -> str:
     if not isinstance(value, ModuleType):
         parts.append(f"```python\n{name}{signature(value)}\n```")
     parts.append(linked(inspect.getdoc(value) or "", known - {name}))
-    members = [f"- `{field}`{told and f': {told}'}" for field, told in fields(value)]
-    members += [f"- `{member}{signature(found)}`: {linked(first_line(found), known)}" for member, found in public(value)]
+    members = [f"- `{field}`{words and f': {words}'}" for field, words in fields(value)]
+    members += [f"- `{name}{signature(member)}`: {linked(first_line(member), known)}" for name, member in public(value)]
     return "\n\n".join([*parts, *(["\n".join(members)] if members else [])])
 
 
@@ -48,10 +48,10 @@ def public(value: Any) -> Iterator[tuple[str, Any]]:
     """The documented members of a class, or functions of a module, that are its own."""
     if inspect.isclass(value):
         named = set(getattr(value, "_fields", ()))
-        yield from ((name, found) for name, found in vars(value).items() if name not in named and name[0] != "_" and first_line(found))
+        yield from ((name, member) for name, member in vars(value).items() if name not in named and name[0] != "_" and first_line(member))
     elif isinstance(value, ModuleType):
         own = (pair for pair in vars(value).items() if getattr(pair[1], "__module__", "") == value.__name__)
-        yield from ((name, found) for name, found in own if not name.startswith("_") and callable(found) and first_line(found))
+        yield from ((name, member) for name, member in own if not name.startswith("_") and callable(member) and first_line(member))
 
 
 def signature(value: Any) -> str:
@@ -73,6 +73,6 @@ def linked(text: str, known: set[str]) -> str:
     paragraphs = inspect.cleandoc(text).split("\n\n")
     return "\n\n".join(
         paragraph if paragraph.startswith("    ")
-        else NAME.sub(lambda found: f"[`{found[1]}`](#{anchor(found[1])})" if found[1] in known else found[0], paragraph)
+        else NAME.sub(lambda match: f"[`{match[1]}`](#{anchor(match[1])})" if match[1] in known else match[0], paragraph)
         for paragraph in paragraphs
     )

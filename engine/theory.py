@@ -1,4 +1,5 @@
-"""The simplified system of Section 4: the map (3), the flow (4), and what Lemma 3 says of their orbits. Without jax.
+"""The simplified system of Section 4: the map (3), the flow (4), and what Lemma 3 says of their orbits; and what Theorem 1 leaves over.
+Without jax.
 
 In ODE time τ = ηt the oscillation X and the change of sharpness Y follow X' = XY, Y' = α − βX²/2: a predator–prey
 (Lotka–Volterra) system with fixed point (δ, 0), δ = √(2α/β), and conserved quantity g = h(X²/δ²) + Y²/α,
@@ -7,7 +8,7 @@ about 1 + 2ε² a step, ε = η√α, so a long run of (3) spirals outward.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,6 +26,11 @@ HUGE = 1e60
 """α or β beyond which, or beneath whose inverse, the flow is not integrated."""
 FLICKER = 0.05
 """How far beyond its border a stage must lie that is entered against the cycle's order: in units of δ for |x|, of √α for y."""
+
+
+def threshold(learning_rate: Any) -> Any:
+    """2/η, the sharpness above which gradient descent on a quadratic diverges (Section 1); scalars or arrays."""
+    return 2 / learning_rate
 
 
 def delta(alpha, beta):
@@ -74,8 +80,8 @@ def flow_orbit(x0: float, y0: float, alpha: float, beta: float, times: np.ndarra
         q, y = state.tolist()
         return 2 * y, alpha - beta / 2 * (math.exp(q) if q < LARGEST_EXPONENT else math.inf)
 
-    found = odeint(slope, (np.log(x0**2), y0), times, rtol=1e-13, atol=1e-13, mxstep=100_000)
-    return np.stack([np.sign(x0) * np.exp(found[:, 0] / 2), found[:, 1]], axis=1)
+    solution = odeint(slope, (np.log(x0**2), y0), times, rtol=1e-13, atol=1e-13, mxstep=100_000)
+    return np.stack([np.sign(x0) * np.exp(solution[:, 0] / 2), solution[:, 1]], axis=1)
 
 
 def h(z):
@@ -175,11 +181,30 @@ def stages(x: np.ndarray, y: np.ndarray, delta: np.ndarray, alpha: np.ndarray, b
     stage that was. Near the fixed point |x| and y cross their borders at every other step. A y of rounding is 0: at its start θ† may lie
     a last digit beside 2/η.
     """
-    found = stage(x, np.where(np.abs(y) <= ROUNDING * np.sqrt(np.abs(alpha)), 0, y), delta)
-    for k, now in enumerate(found.tolist()):
+    labels = stage(x, np.where(np.abs(y) <= ROUNDING * np.sqrt(np.abs(alpha)), 0, y), delta)
+    for k, now in enumerate(labels.tolist()):
         if now and before and (before - now) % 4 == 1:
             beyond = abs(abs(x[k]) - delta[k]) / delta[k] if now % 2 == 0 else abs(y[k]) / math.sqrt(alpha[k])
             if beyond < FLICKER:
-                found[k] = before
-        before = int(found[k]) or before
-    return found
+                labels[k] = before
+        before = int(labels[k]) or before
+    return labels
+
+
+def theorem_residuals(
+    loss, sharpness, deviation, predicted_loss, predicted_sharpness, x, delta, epsilon, learning_rate: float, least: float
+) -> dict[str, np.ndarray]:
+    """Theorem 1 as numbers: how far gradient descent is from what the predicted dynamics say, next to the orders it states, by name.
+    Scalars or arrays, one entry a step.
+
+    For t ≤ O(1/ε) and |x⋆| ≥ cδ:  L(θ) = L(θ†) + x⋆²/η + O(εδ²/η),  S(θ) = 2/η + y⋆ + (∇S·u)x⋆ + O(ε²/η),  θ = θ† + v⋆ + O(εδ).
+
+    `loss` and `sharpness` are those of gradient descent, `deviation` is ‖θ − θ† − v⋆‖, and `x` is x⋆. `hypothesis` is 1 where
+    |x⋆| ≥ `least`·δ, else 0: there the theorem claims nothing. NaN where the prediction is lost or δ undefined.
+    """
+    holds = np.where(np.isnan(x) | np.isnan(delta), np.nan, np.abs(x) >= least * np.asarray(delta))
+    return {
+        "loss": abs(loss - predicted_loss), "loss_order": epsilon * delta**2 / learning_rate,
+        "sharpness": abs(sharpness - predicted_sharpness), "sharpness_order": epsilon**2 / learning_rate,
+        "deviation": deviation, "deviation_order": epsilon * delta, "hypothesis": holds,
+    }

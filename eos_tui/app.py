@@ -22,7 +22,7 @@ from textual.screen import Screen
 from engine.base.collector import collect_from_here
 from engine.base.errors import UserError
 from engine.record import store
-from engine.record.store import Run
+from engine.record.reader import Run
 from eos_tui import keys
 from eos_tui.draw import theme
 from eos_tui.messages import OpenLauncher, OpenRun
@@ -108,7 +108,7 @@ class EosApp(App[int], inherit_bindings=False):
     .ascii Drawing, .ascii .pane { border: ascii $border-blurred; }
     .ascii Drawing:focus { border: ascii $primary; }
     .ascii .pane:focus-within, .ascii .dialog, .ascii .page { border: ascii $primary; }
-    .ascii .page, .ascii .dialog, .ascii OptionList, .ascii CommandList { scrollbar-size-vertical: 0; }
+    .ascii .page, .ascii .dialog, .ascii OptionList, .ascii CommandList, .ascii #text { scrollbar-size-vertical: 0; }
     .ascii CommandPalette #--input, .ascii CommandPalette CommandList { border: none; }
     .ascii #about { border-top: ascii $border-blurred; }
     .quiet { color: $text-muted; margin-top: 1; }

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from engine.base.atomic import output
 from engine.base.errors import UserError
-from engine.record.store import Run
+from engine.record.reader import Run
 from eos_tui.app import EosApp
 from eos_tui.lessons import STEPS
 from eos_tui.screens.learn import Learn
@@ -43,6 +43,7 @@ PAGES: tuple[GalleryPage, ...] = (
     GalleryPage("formula", keys=("i",)),
     GalleryPage("events", keys=("v",)),
     GalleryPage("keys", keys=("question_mark",)),
+    GalleryPage("topics", keys=("question_mark", "tab", "down", "down", "down")),
     GalleryPage("palette", keys=("ctrl+p",)),
     GalleryPage("tour", "tour"),
 )

@@ -2,7 +2,7 @@
 
 from textual.message import Message
 
-from engine.record.store import Run
+from engine.record.reader import Run
 
 
 class OpenRun(Message):

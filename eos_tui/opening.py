@@ -13,13 +13,14 @@ from typing import Any, NamedTuple, TextIO
 
 import msgspec
 
-from engine.base.aside import waited
+from engine.base.aside import wait_for
 from engine.base.errors import UserError
-from engine.base.exit import ended
+from engine.base.exit import status_of
 from engine.base.stuck import PARTING_SECONDS
 from engine.base.text import harmless
 from engine.jobs.launch import LIVE
-from engine.record.store import Run, resolve
+from engine.record.reader import Run
+from engine.record.store import resolve
 from eos_tui import config, keys
 from eos_tui.config import View
 from eos_tui.terminal.leaving import WayOut
@@ -52,7 +53,7 @@ class ViewCommand(NamedTuple):
 
     def open(self) -> int:
         """Open it until the user leaves, and return the exit status."""
-        return ended(self._shown)
+        return status_of(self._shown)
 
     def _shown(self) -> int:
         return opened(self.names, self.settings) if self.attach else view(None, self.settings)
@@ -82,7 +83,7 @@ def opened(names: Sequence[str], given: Mapping[str, Any]) -> int:
     need_terminal(given)  # whether there is such a run is nothing to tell where nothing can be shown
     from eos_tui.draw.plot_spec import OTHERS
 
-    first, *others = runs = waited(lambda: together(names))
+    first, *others = runs = wait_for(lambda: together(names))
     if len(others) > len(OTHERS):
         print(f"{len(runs)} runs: the first {1 + len(OTHERS)} are drawn, and the key m chooses others", file=sys.stderr)
     return view(first, given, beside=others[: len(OTHERS)])
@@ -120,7 +121,7 @@ def view(run: Run | None, given: Mapping[str, Any], tour: bool = False, beside: 
         if (seen := shown.seen) is None or status == HANGUP_STATUS or IN_BROWSER in os.environ:  # there is nobody to tell
             return
         try:
-            print(waited(lambda: farewell(seen), PARTING_SECONDS), file=stream, flush=True)
+            print(wait_for(lambda: farewell(seen), PARTING_SECONDS), file=stream, flush=True)
         except TimeoutError:
             print(f"run {harmless(seen.name)}: its folder does not answer", file=stream, flush=True)
 
@@ -160,7 +161,7 @@ def need_view(given: Mapping[str, Any]) -> View:
     fps = given.get("fps")
     if fps is not None and not SLOWEST <= fps <= FASTEST:
         raise UserError(f"--fps {fps:g}: expected a number from {SLOWEST:g} to {FASTEST:g}")
-    settings = waited(config.load).config
+    settings = wait_for(config.load).config
     keys.remap(config.key_changes(settings))
     return msgspec.structs.replace(settings.view, **given).settled()
 

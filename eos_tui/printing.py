@@ -17,7 +17,7 @@ from engine.base.atomic import STDOUT, check_output, output
 from engine.base.errors import UserError, one_of
 from engine.jobs.launch import LIVE
 from engine.record.columns import Column, meets_threshold
-from engine.record.store import RowTail, Run
+from engine.record.reader import RowTail, Run
 from eos_tui.draw import panels, theme
 from eos_tui.draw.axes import Limits, ticks
 from eos_tui.draw.line_plot import render_text

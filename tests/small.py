@@ -8,7 +8,8 @@ import numpy as np
 
 from engine import spec as specs
 from engine.phases.experiment import Experiment
-from engine.problems.problem import Problem, build
+from engine.problems.build import build
+from engine.problems.problem import Problem
 
 
 def chebyshev_spec(learning_rate: float = 0.1, **tracking) -> specs.RunSpec:
@@ -59,7 +60,7 @@ def rows(experiment: Experiment, until: int, samples: dict[int, dict[str, np.nda
         if progress.outcome:
             break
     table = np.array(found)
-    return {name: table[:, k] for name, k in experiment.setup.places.items()}
+    return {name: table[:, k] for name, k in experiment.setup.column_index.items()}
 
 
 @jax.jit

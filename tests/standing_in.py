@@ -11,7 +11,8 @@ import time
 
 from engine.base.errors import UserError
 from engine.record import messages
-from engine.record.store import Outcome, Run, State, Writer
+from engine.record.reader import Outcome, Run, State
+from engine.record.writer import Writer
 
 
 def main(seconds: str, path: str) -> int:

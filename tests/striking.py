@@ -23,7 +23,9 @@ from engine.base.errors import UserError
 from engine.jobs import launch, sweep
 from engine.jobs.fork import fork
 from engine.record import messages, store
-from engine.record.store import Outcome, Run, State, Writer
+from engine.record.arrays import CHANGED_RATE, load_checkpoint
+from engine.record.reader import Outcome, Run, State
+from engine.record.writer import Writer
 from engine.spec import load_spec
 
 from synthetic import make_run, rows_of
@@ -75,7 +77,7 @@ def ready(where: Path, command: str) -> None:
         writer.checkpoint(AT, {"phase": np.array("edge"), "state.theta": np.arange(3.0)}, keep=3)
 
 
-def sweep_points() -> list[sweep.Point]:
+def sweep_points() -> list[sweep.SweepPoint]:
     return sweep.points("phase", [sweep.axis("seed=0,1")], ["budget.steps=20"])
 
 
@@ -133,7 +135,7 @@ def check(where: Path, command: str, done: bool) -> None:
         assert set(runs) == shown <= {"one"}
         if not runs:
             carry(where, command)
-        assert store.Run(where / "one").spec == load_spec("toy")
+        assert Run(where / "one").spec == load_spec("toy")
     elif command == "fork":
         assert {"one"} <= set(runs) == shown
         whole(runs["one"], STEPS)
@@ -142,8 +144,8 @@ def check(where: Path, command: str, done: bool) -> None:
             carry(where, command)
         two = Run(where / "two")
         whole(two, AT)
-        [(_, leaves)] = store.load_checkpoint(two)
-        assert (two.spec.optimizer.learning_rate, leaves[store.CHANGED_RATE]) == (0.031, 0.031)
+        [(_, leaves)] = load_checkpoint(two)
+        assert (two.spec.optimizer.learning_rate, leaves[CHANGED_RATE]) == (0.031, 0.031)
         assert [type(event) for event in two.events()][-1] is messages.Forked
     elif command == "rm":
         assert set(runs) == shown <= {"one"}

@@ -10,7 +10,8 @@ import msgspec
 import numpy as np
 
 from engine.record import messages, store
-from engine.record.store import Outcome, Run, State, Writer
+from engine.record.reader import Outcome, Run, State
+from engine.record.writer import Writer
 from engine.spec import load_spec_text
 from engine.theory import delta, stage
 
@@ -50,6 +51,7 @@ def rows_of(run: Run, start: int, stop: int) -> np.ndarray:
     put("step", step)
     put("time", LEARNING_RATE * step)
     put("learning_rate", LEARNING_RATE)
+    put("threshold", THRESHOLD)
     put("gd.loss", 0.5 * np.exp(-step / 400) + np.where(at_edge, 0.02 * np.nan_to_num(x) ** 2, 0))
     put("gd.sharpness", np.where(at_edge, THRESHOLD + np.nan_to_num(y), np.minimum(20 + 0.8 * step, THRESHOLD)))
     put("gd.lambda2", 30.0)
@@ -86,7 +88,7 @@ def make_run(where: Path, steps: int = 400, name: str = "made", finished: bool =
 
 
 class FakeEngine(threading.Thread):
-    """Holds a run, answers its commands, and takes the steps it is told to. `commands` keeps what it was told."""
+    """Holds a run, answers its commands, and takes the steps it is asked for. `commands` keeps what it was sent."""
 
     def __init__(self, run: Run):
         super().__init__(daemon=True)
@@ -121,29 +123,29 @@ class FakeEngine(threading.Thread):
                 self._say()
 
     def _answer(self, command: messages.AnyCommand) -> None:
-        at, told = self._writer.last_step, {"answers": command.id}
+        at, answer = self._writer.last_step, {"answers": command.id}
         match command:
             case messages.Pause():
                 self._status = "paused"
-                event: messages.Event = messages.Paused(step=at, text=f"paused at step {at}", **told)
+                event: messages.Event = messages.Paused(step=at, text=f"paused at step {at}", **answer)
             case messages.Resume():
                 self._status = "running"
-                event = messages.Resumed(step=at, text=f"resumed at step {at}", **told)
+                event = messages.Resumed(step=at, text=f"resumed at step {at}", **answer)
             case messages.Advance(steps=steps):
                 self._writer.append(rows_of(self.run_directory, at + 1, at + 1 + steps))
                 self._status = "paused"
-                event = messages.Paused(step=at + steps, text=f"took {steps} steps, paused at step {at + steps}", **told)
+                event = messages.Paused(step=at + steps, text=f"took {steps} steps, paused at step {at + steps}", **answer)
             case messages.AdvanceTo(what=what):
                 self._status = "paused"
-                event = messages.Paused(step=at, text=f"paused at the next {what}", **told)
+                event = messages.Paused(step=at, text=f"paused at the next {what}", **answer)
             case messages.SetLearningRate(learning_rate=value):
                 self._learning_rate = value
-                event = messages.LearningRateChanged(step=at, text=f"η is now {value:g}", learning_rate=value, **told)
+                event = messages.LearningRateChanged(step=at, text=f"η is now {value:g}", learning_rate=value, **answer)
             case messages.Anchor():
-                event = messages.Anchored(step=at, text="re-anchored", forms=("generalized",), **told)
+                event = messages.Anchored(step=at, text="re-anchored", forms=("generalized",), **answer)
             case messages.Checkpoint():
-                event = messages.Checkpointed(step=at, text=f"checkpoint at step {at}", **told)
+                event = messages.Checkpointed(step=at, text=f"checkpoint at step {at}", **answer)
             case messages.Stop():
                 self._status = "finished"
-                event = messages.Finished(step=at, text=f"stopped at step {at}", outcome="stopped", **told)
+                event = messages.Finished(step=at, text=f"stopped at step {at}", outcome="stopped", **answer)
         self._writer.event(event)

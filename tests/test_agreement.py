@@ -1,4 +1,4 @@
-"""The comparison of two runs that the README's table of devices is made with."""
+"""The comparison of two runs that the table of devices in `.github/NUMBERS.md` is made with."""
 
 import sys
 from pathlib import Path
@@ -21,11 +21,11 @@ def test_a_run_agrees_with_itself_and_another_start_is_told_from_it(x64):
     alike = compare(one, one, 1e-15)
     assert alike["loss_before_edge"] == 0
     assert all(alike[label] == {"largest_first_20": 0, "steps_within": None} for label in QUANTITIES)
-    found = compare(one, other, 1e-3)
-    assert found["edge"][0] == found["edge"][1]
-    assert found["|x|"]["steps_within"] == 0
-    assert found["|x|"]["largest_first_20"] == pytest.approx(0.003 / 2**0.5, rel=0.2)  # |x| is small against δ = √2
-    assert found["S(θ†)"]["steps_within"] is None
+    differences = compare(one, other, 1e-3)
+    assert differences["edge"][0] == differences["edge"][1]
+    assert differences["|x|"]["steps_within"] == 0
+    assert differences["|x|"]["largest_first_20"] == pytest.approx(0.003 / 2**0.5, rel=0.2)  # |x| is small against δ = √2
+    assert differences["S(θ†)"]["steps_within"] is None
 
 
 def test_runs_without_an_edge_are_not_compared(x64):

@@ -37,10 +37,10 @@ def test_a_script_runs_a_preset_and_reads_named_columns(own_home):
 
 def test_a_record_has_what_was_sampled_by_step():
     record = engine.run(toy_spec(landscape_every=20), steps=50, name="sampled")
-    found = record.samples()
-    assert list(found) == [0, 20, 40]
-    assert found[20]["F"].shape == found[20]["x"].shape == (51,)
-    assert found[20]["plane"].shape == (*found[20]["plane_x"].shape, *found[20]["plane_y"].shape) == (13, 7)
+    samples = record.samples()
+    assert list(samples) == [0, 20, 40]
+    assert samples[20]["F"].shape == samples[20]["x"].shape == (51,)
+    assert samples[20]["plane"].shape == (*samples[20]["plane_x"].shape, *samples[20]["plane_y"].shape) == (13, 7)
     record.run.curves()[1].write_bytes(b"PK torn")
     assert list(record.samples()) == [0, 40]
 
@@ -198,10 +198,10 @@ def test_a_record_becomes_a_dataset_with_units(own_home):
     from synthetic import make_run
 
     make_run(own_home, steps=150)
-    found = engine.load("made").to_xarray()
-    assert found["cost.seconds"].attrs["units"] == "s"
-    assert "units" not in found["gd.y"].attrs  # its numbers are not multiples of 1/η
-    np.testing.assert_array_equal(found["gd.x"].sel(step=120), engine.load("made")["gd.x"][120])
+    dataset = engine.load("made").to_xarray()
+    assert dataset["cost.seconds"].attrs["units"] == "s"
+    assert "units" not in dataset["gd.y"].attrs  # its numbers are not multiples of 1/η
+    np.testing.assert_array_equal(dataset["gd.x"].sel(step=120), engine.load("made")["gd.x"][120])
 
 
 def test_the_reference_tells_everything_and_its_links_lead_somewhere(capfd):

@@ -17,7 +17,8 @@ ROOT = Path(__file__).parent.parent
 NUMBERED = re.compile(r"(Definition|Assumption|Lemma|Theorem)s? (\d+)(?:(?:,| and| to) (\d+))?")
 TEXTS = [
     *(path for folder in ("engine", "eos_tui", "presets", "tests/examples") for path in sorted((ROOT / folder).rglob("*.py"))),
-    *sorted((ROOT / "presets").glob("*.toml")), ROOT / "README.md",
+    *sorted((ROOT / "presets").glob("*.toml")), ROOT / "README.md", ROOT / ".github" / "NUMBERS.md",
+    *sorted((ROOT / "engine/help/text").glob("*.md")), *sorted((ROOT / "eos_tui/topics/text").glob("*.md")),
 ]
 
 
@@ -28,10 +29,10 @@ def symbols(place: str) -> list[str]:
 
 def cited(text: str) -> set[str]:
     """The numbered statements that a text cites; `Assumptions 1 to 3` are three."""
-    found = set()
+    cited = set()
     for kind, first, last in NUMBERED.findall(text):
-        found |= {f"{kind} {k}" for k in range(int(first), int(last or first) + 1)}
-    return found
+        cited |= {f"{kind} {k}" for k in range(int(first), int(last or first) + 1)}
+    return cited
 
 
 def test_the_table_has_what_the_paper_says():
@@ -116,9 +117,9 @@ def test_text_cites_equations_where_it_speaks_of_them():
     }
     for path in TEXTS:
         text = path.read_text(encoding="utf-8")
-        for found in re.finditer(r"[Ee]quations? \((\d)\)", text):
-            near = text[max(found.start() - 300, 0) : found.end() + 300]
-            assert any(name in near for name in about[found[1]]), f"{path.name}: {near!r}"
+        for match in re.finditer(r"[Ee]quations? \((\d)\)", text):
+            near = text[max(match.start() - 300, 0) : match.end() + 300]
+            assert any(name in near for name in about[match[1]]), f"{path.name}: {near!r}"
 
 
 def test_the_check_of_text_would_find_a_wrong_number():

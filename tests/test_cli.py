@@ -15,6 +15,8 @@ from engine.commands.main import main
 from engine.jobs import launch
 from engine.record import store
 from engine.record.messages import Advance, Anchor, SetLearningRate
+from engine.record.reader import Run
+from engine.record.writer import Writer
 from engine.report.summary import Summary, summarize
 from engine.spec import load_spec, preset_names
 
@@ -34,11 +36,11 @@ def importable(monkeypatch):
 def test_a_run_ends_with_one_json_object_on_stdout(capfd, own_home):
     assert main(["run", "toy", "--set", "budget.steps=60", "--set", "tracking.flow=false", "--name", "mine", "--json"]) == 0
     out, err = capfd.readouterr()
-    found = json.loads(out)
-    assert list(found) == FIELDS
-    assert (found["run"], found["outcome"], found["steps"], found["edge_step"]) == ("mine", "completed", 60, 0)
-    assert found["prediction_correlation"] == pytest.approx(1, abs=1e-9)
-    assert found["seconds"] > 0
+    summary = json.loads(out)
+    assert list(summary) == FIELDS
+    assert (summary["run"], summary["outcome"], summary["steps"], summary["edge_step"]) == ("mine", "completed", 60, 0)
+    assert summary["prediction_correlation"] == pytest.approx(1, abs=1e-9)
+    assert summary["seconds"] > 0
     assert "the edge: sharpness reached 2/η" in err
     assert err.endswith("completed 60 steps\n")
     assert store.resolve("mine").path == own_home / "mine"
@@ -47,9 +49,9 @@ def test_a_run_ends_with_one_json_object_on_stdout(capfd, own_home):
 def test_a_run_that_diverges_ends_badly(capfd):
     assert main(["run", "phase", "--set", "optimizer.learning_rate=5", "--json"]) == BAD_END
     out, err = capfd.readouterr()
-    found = json.loads(out)
-    assert found["outcome"] == "diverged"
-    assert 0 < found["steps"] < 1500
+    summary = json.loads(out)
+    assert summary["outcome"] == "diverged"
+    assert 0 < summary["steps"] < 1500
     assert "diverged at step" in err
 
 
@@ -85,14 +87,14 @@ def test_an_interrupt_stops_the_engine_cleanly_and_resume_goes_on(own_home, capf
     assert json.loads(out)["outcome"] == "stopped"
     assert "stopping: the engine writes a checkpoint" in rest
     assert "Traceback" not in rest
-    run = store.Run(own_home / "long")
+    run = Run(own_home / "long")
     assert not run.is_locked()
     assert run.checkpoints()
     assert run.state().outcome.kind == "stopped"
     assert main(["resume", "long"]) == 0
     out, err = capfd.readouterr()
     assert "continued from the checkpoint" in err
-    assert "the edge" not in err  # that was told before
+    assert "the edge" not in err  # that was printed before
     assert run.state().outcome.kind == "completed"
     np.testing.assert_array_equal(run.table()["step"], np.arange(400))
 
@@ -161,8 +163,8 @@ def test_commands_are_answered_with_the_step_at_which_they_took_effect(capfd, ow
             assert main(argv) == 0
             out, err = capfd.readouterr()
             assert (out, err) == (f"{answer}\n", "")
-    told = [command for command in fake.commands if isinstance(command, Advance | SetLearningRate | Anchor)]
-    assert (told[0].steps, told[1].learning_rate, told[2].every) == (3, 0.03, 50)
+    commands = [command for command in fake.commands if isinstance(command, Advance | SetLearningRate | Anchor)]
+    assert (commands[0].steps, commands[1].learning_rate, commands[2].every) == (3, 0.03, 50)
 
 
 def test_a_run_without_an_engine_takes_no_commands(capfd, own_home):
@@ -241,22 +243,22 @@ def test_a_closed_pipe_is_no_error():
 
 
 def test_the_summary_reads_the_settled_sharpness_and_the_latest_full_stretch(own_home):
-    found = summarize(make_run(own_home, steps=400))
-    assert isinstance(found, Summary)
-    assert found.edge_step == EDGE
-    assert found.sharpness_over_threshold == pytest.approx(1, abs=0.02)
+    summary = summarize(make_run(own_home, steps=400))
+    assert isinstance(summary, Summary)
+    assert summary.edge_step == EDGE
+    assert summary.sharpness_over_threshold == pytest.approx(1, abs=0.02)
     early = summarize(make_run(own_home, steps=60, name="early"))
     assert (early.edge_step, early.prediction_correlation) == (None, None)
 
 
 def test_the_correlation_is_that_of_the_latest_hundred_steps_after_an_anchor(own_home):
     run = store.create(load_spec("toy"), "anchored")
-    with store.Writer(run) as writer:
+    with Writer(run) as writer:
         writer.append(anchored_rows(run, 260))
     assert summarize(run).prediction_correlation == pytest.approx(0.95)
 
 
-def anchored_rows(run: store.Run, steps: int) -> np.ndarray:
+def anchored_rows(run: Run, steps: int) -> np.ndarray:
     """Anchors at 0, 101 and 240: at the hundredth step from the second on the correlation is 0.95, elsewhere 0.5."""
     table = np.full((steps, len(run.columns)), np.nan)
     step = np.arange(steps)

@@ -13,7 +13,7 @@ import pytest
 
 import engine
 from engine.phases import experiment, training
-from engine.phases.approach import setup
+from engine.phases.context import setup
 from engine.record.messages import TrackingEnded
 from engine.spec import RunSpec, from_tree, with_overrides
 
@@ -140,12 +140,12 @@ def _usual(mode: str, kind: str) -> Iterator[Pair]:
 
 def every() -> list[Pair]:
     """The pairs of the slow suite: all of them, on the quick kinds."""
-    found: dict[Pair, None] = {}
+    pairs: dict[Pair, None] = {}
     for mode, kind in SETTINGS:
         if kind in QUICK:
             held = [("mode", mode), ("kind", kind), *levels_of(mode, kind)]
-            found |= dict.fromkeys(frozenset(two) for two in combinations(held, 2) if two[0][0] != two[1][0])
-    return [*found]
+            pairs |= dict.fromkeys(frozenset(two) for two in combinations(held, 2) if two[0][0] != two[1][0])
+    return [*pairs]
 
 
 def levels_of(mode: str, kind: str) -> list[tuple[str, str]]:
@@ -159,7 +159,7 @@ def covering(wanted: list[Pair]) -> list[Row]:
         begun = dict(next(iter(left)))
         kinds = [begun["kind"]] if "kind" in begun else QUICK
         tried = ([filled(begun, mode, kind, left) for mode in modes(kind) if mode == begun.get("mode", mode)] for kind in kinds)
-        rows = next(found for each in tried if (found := [row for row in each if row]))  # the quickest kind that has the parts
+        rows = next(kept for each in tried if (kept := [row for row in each if row]))  # the quickest kind that has the parts
         best = max(rows, key=lambda row: len(pairs_of(row) & left.keys()))
         for pair in pairs_of(best):
             left.pop(pair, None)
@@ -205,8 +205,8 @@ def built_once():
         return kept[key]
 
     def trainings(spec, columns):
-        found, theta, facts = once(lambda _: build_training(spec, columns), spec, spec.tracking.sharpness_examples)
-        return found._replace(setup=setup(spec, found.setup.problem, columns)), theta, facts
+        state, theta, facts = once(lambda _: build_training(spec, columns), spec, spec.tracking.sharpness_examples)
+        return state._replace(setup=setup(spec, state.setup.problem, columns)), theta, facts
 
     build_training, build_problem = training.build, experiment.build
     with pytest.MonkeyPatch.context() as patched:
@@ -235,7 +235,7 @@ def name_of(row: Row) -> str:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_pair_of_parts_runs_three_steps(kind, monkeypatch):
     """Kinds that take long to compile stay below the edge: there only the slow suite follows them."""
-    monkeypatch.setattr(experiment.Experiment, "rehearse", lambda self: None)
+    monkeypatch.setattr(experiment.Experiment, "precompile", lambda self: None)
     for row in USUAL:
         if row["kind"] == kind:
             runs_three_steps(row, below=kind not in QUICK)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from engine.base.errors import UserError
 from engine.record import messages, store
+from engine.record.reader import Run
 
 from fuzzing import fuzz
 from small import toy_spec
@@ -159,7 +160,7 @@ def test_no_bytes_harm_an_inbox_or_a_journal(inbox, body):
     (inbox / "inbox" / "1.json").write_bytes(body)
     messages.receive(inbox)
     (inbox / "events.jsonl").write_bytes(body + b"\n")
-    store.Run(inbox).events()
+    Run(inbox).events()
     assert messages.decode_event(body) is None
 
 
@@ -175,7 +176,7 @@ def test_a_line_that_is_no_event_is_passed_over(inbox, line):
     good = messages.Paused(step=1, text="paused")
     (inbox / "events.jsonl").write_bytes(line + b"\n" + messages.encode(good) + b"\n")
     assert messages.decode_event(line) is None
-    assert store.Run(inbox).events() == [good]
+    assert Run(inbox).events() == [good]
 
 
 ODD = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=6) | st.just([])

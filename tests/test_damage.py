@@ -13,7 +13,7 @@ import pytest
 
 from engine.base.errors import BAD_INPUT, UserError
 from engine.record import messages
-from engine.record.store import Run, State
+from engine.record.reader import Run, State
 from eos_tui import cli
 from eos_tui.printing import SHORTEST
 
@@ -115,7 +115,7 @@ async def damaged(home: Path, file: str, damage: str, when: str, pages) -> None:
 CALLS = (["--once"], ["--once", "--plot", "x", "--columns", "70"], ["--once", "--series", "gd.sharpness"], ["--once", "--against", "gd.x"])
 
 
-def printed_or_told(run: Path, capsys) -> None:
+def printed_or_refused(run: Path, capsys) -> None:
     """Every kind of printed plot of a run, whatever befell it."""
     for call in CALLS:
         status = cli.main(["plot", str(run), *call])
@@ -145,7 +145,7 @@ FEW = list(zip(spread(FILES, 1), spread(DAMAGES, 2), spread(PAGES, 1), spread(("
 def test_a_printed_plot_of_a_damaged_run_is_drawn_or_says_why_not(file, damage, runs, capsys):
     run = whole(runs)
     DAMAGES[damage](run.path / file)
-    printed_or_told(run.path, capsys)
+    printed_or_refused(run.path, capsys)
 
 
 @pytest.mark.parametrize(("file", "damage", "page", "when"), FEW[::2])
@@ -167,7 +167,7 @@ def test_every_printed_plot(file, damage, runs, capsys):
     """The product of files and damages, of which the usual suite meets each once."""
     run = whole(runs)
     DAMAGES[damage](run.path / file)
-    printed_or_told(run.path, capsys)
+    printed_or_refused(run.path, capsys)
 
 
 @pytest.mark.slow

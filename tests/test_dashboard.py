@@ -11,7 +11,8 @@ from textual.widget import Widget
 
 from engine.record import store
 from engine.record.messages import Anchored
-from engine.record.store import State
+from engine.record.reader import Outcome, State
+from engine.record.writer import Writer
 from eos_tui.draw import panels, theme
 from eos_tui.screens.dashboard import Dashboard
 from eos_tui.screens.formula import Formula
@@ -143,7 +144,7 @@ async def test_a_run_at_rest_is_not_painted_and_what_comes_is(runs, monkeypatch)
         assert not painted
         await pilot.press("c")
         await until(lambda: len(painted) == 1)
-        with store.Writer(run) as writer:
+        with Writer(run) as writer:
             writer.append(rows_of(run, 400, 401))
         await until(lambda: len(painted) == 2)
         await pilot.press("g")
@@ -156,9 +157,9 @@ async def test_a_diverged_run_stays_drawable(runs):
     for name in ("gd.loss", "gd.sharpness", "gd.x", "generalized.x", "generalized.y"):
         rows[20:, run.index[name]] = math.inf
     rows[30:, 3:] = math.nan
-    with store.Writer(run) as writer:
+    with Writer(run) as writer:
         writer.append(rows)
-        outcome = store.Outcome(kind="diverged", step=420, text="diverged at step 420")
+        outcome = Outcome(kind="diverged", step=420, text="diverged at step 420")
         writer.state(State(status="finished", phase="edge", step=439, learning_rate=LEARNING_RATE, outcome=outcome))
     async with opened(run) as (app, pilot):
         assert "Diverged at step 420" in text_of(app)
@@ -309,7 +310,7 @@ async def test_the_journal_lists_every_event_also_those_to_come(runs):
         assert app.screen.source.events
         for event in app.screen.source.events:
             assert event.text in text_of(app)
-        with store.Writer(run) as writer:
+        with Writer(run) as writer:
             writer.event(Anchored(step=399, text="a new one, while the page is open", forms=()))
         await until(lambda: "a new one" in text_of(app))
         await pilot.press("escape")

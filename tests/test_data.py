@@ -16,13 +16,13 @@ SHIRTS = Data(name="fashion", classes=(0, 6), standardize="none")
 
 def test_the_default_problem_takes_the_first_five_hundred_of_each_class():
     images, labels, *_ = embedded.fashion()
-    found = data.load(SHIRTS)
-    assert found.inputs.shape == (1000, 28, 28, 1)
+    dataset = data.load(SHIRTS)
+    assert dataset.inputs.shape == (1000, 28, 28, 1)
     for label, sign, half in ((0, -1, slice(0, 500)), (6, 1, slice(500, 1000))):
-        np.testing.assert_array_equal(found.inputs[half], images[labels == label][:500])
-        assert (found.targets[half] == sign).all()
-    assert (found.classes, found.outputs) == (2, 1)
-    assert found.rule.startswith("the first 500 of T-shirt (−1) and shirt (+1) in file order")
+        np.testing.assert_array_equal(dataset.inputs[half], images[labels == label][:500])
+        assert (dataset.targets[half] == sign).all()
+    assert (dataset.classes, dataset.outputs) == (2, 1)
+    assert dataset.rule.startswith("the first 500 of T-shirt (−1) and shirt (+1) in file order")
 
 
 def test_the_default_problem_is_the_same_to_the_last_bit():
@@ -32,60 +32,60 @@ def test_the_default_problem_is_the_same_to_the_last_bit():
 
 def test_test_images_are_prepared_with_the_statistics_of_the_training_images():
     part = Data(name="fashion", classes=(0, 6), examples=100, test_examples=40)
-    found, plain = data.load(part), data.load(replace(part, standardize="none"))
+    dataset, plain = data.load(part), data.load(replace(part, standardize="none"))
     mean = plain.inputs.astype(float).mean(axis=0)
     spread = (plain.inputs - mean).std()
-    np.testing.assert_allclose(found.test_inputs, (plain.test_inputs - mean) / spread, atol=1e-5)
-    np.testing.assert_array_equal(found.test_targets[:, 0], np.repeat([-1, 1], 20))
+    np.testing.assert_allclose(dataset.test_inputs, (plain.test_inputs - mean) / spread, atol=1e-5)
+    np.testing.assert_array_equal(dataset.test_targets[:, 0], np.repeat([-1, 1], 20))
     pool = embedded.fashion()
     np.testing.assert_array_equal(plain.test_inputs[:20], pool.test_inputs[pool.test_labels == 0][:20])
-    assert found.rule.startswith("the first 50 of T-shirt (−1) and shirt (+1) in file order, "
+    assert dataset.rule.startswith("the first 50 of T-shirt (−1) and shirt (+1) in file order, "
                                  "tested on the first 20 a class of the test set;")
-    assert found.sha256 == data.load(replace(part, test_examples=0)).sha256
+    assert dataset.sha256 == data.load(replace(part, test_examples=0)).sha256
 
 
 def test_where_there_is_no_test_set_the_images_after_the_training_ones_are_it():
-    found = data.load(Data(name="digits", classes=(3, 8), examples=40, test_examples=10, standardize="none"))
+    dataset = data.load(Data(name="digits", classes=(3, 8), examples=40, test_examples=10, standardize="none"))
     more = data.load(Data(name="digits", classes=(3, 8), examples=50, standardize="none"))
-    np.testing.assert_array_equal(found.test_inputs, np.concatenate([more.inputs[20:25], more.inputs[45:]]))
-    assert "tested on the first 5 a class after them" in found.rule
+    np.testing.assert_array_equal(dataset.test_inputs, np.concatenate([more.inputs[20:25], more.inputs[45:]]))
+    assert "tested on the first 5 a class after them" in dataset.rule
 
 
 def test_without_test_examples_there_are_none():
-    found = data.load(Data(name="digits", examples=10))
-    assert found.test_inputs is None
-    assert found.test_targets is None
+    dataset = data.load(Data(name="digits", examples=10))
+    assert dataset.test_inputs is None
+    assert dataset.test_targets is None
 
 
 def test_test_sentences_use_the_vocabulary_of_the_training_sentences():
     part = Data(name="sentences", classes=(0, 1), examples=100, test_examples=400, standardize="none")
-    found = data.load(part)
-    assert found.vocabulary == data.load(replace(part, test_examples=0)).vocabulary
-    assert found.test_inputs.shape[0] == 400
-    assert (found.test_inputs[:, 0] == words.START).all()
-    assert found.test_inputs.max() < len(found.vocabulary)
+    dataset = data.load(part)
+    assert dataset.vocabulary == data.load(replace(part, test_examples=0)).vocabulary
+    assert dataset.test_inputs.shape[0] == 400
+    assert (dataset.test_inputs[:, 0] == words.START).all()
+    assert dataset.test_inputs.max() < len(dataset.vocabulary)
 
 
 def test_standardized_inputs_have_no_mean_image_and_unit_spread():
-    found = data.load(Data(name="fashion", classes=(0, 6)))
-    assert found.inputs.dtype == np.float32
-    assert np.abs(found.inputs.astype(float).mean(axis=0)).max() < 1e-6
-    assert found.inputs.astype(float).std() == pytest.approx(1, abs=1e-6)
+    dataset = data.load(Data(name="fashion", classes=(0, 6)))
+    assert dataset.inputs.dtype == np.float32
+    assert np.abs(dataset.inputs.astype(float).mean(axis=0)).max() < 1e-6
+    assert dataset.inputs.astype(float).std() == pytest.approx(1, abs=1e-6)
     plain = data.load(SHIRTS).inputs.astype(float)
     centred = plain - plain.mean(axis=0)
-    np.testing.assert_allclose(found.inputs, centred / centred.std(), atol=1e-6)
+    np.testing.assert_allclose(dataset.inputs, centred / centred.std(), atol=1e-6)
 
 
 def test_a_global_standardization_removes_one_number():
-    found = data.load(Data(name="digits", examples=1000, standardize="global")).inputs.astype(float)
+    dataset = data.load(Data(name="digits", examples=1000, standardize="global")).inputs.astype(float)
     plain = data.load(Data(name="digits", examples=1000, standardize="none")).inputs.astype(float)
-    np.testing.assert_allclose(found, (plain - plain.mean()) / plain.std(), atol=1e-6)
+    np.testing.assert_allclose(dataset, (plain - plain.mean()) / plain.std(), atol=1e-6)
 
 
 def test_more_than_two_classes_have_their_number_as_target():
-    found = data.load(Data(name="digits", examples=300, classes=(7, 1, 4)))
-    np.testing.assert_array_equal(found.targets, np.repeat([0, 1, 2], 100))
-    assert (found.targets.dtype, found.outputs) == (np.int32, 3)
+    dataset = data.load(Data(name="digits", examples=300, classes=(7, 1, 4)))
+    np.testing.assert_array_equal(dataset.targets, np.repeat([0, 1, 2], 100))
+    assert (dataset.targets.dtype, dataset.outputs) == (np.int32, 3)
     assert data.load(Data(name="digits")).outputs == 10
     assert data.load(Data(name="digits", standardize="none")).inputs.max() == 16
 
@@ -99,11 +99,11 @@ def test_padding_puts_the_image_in_the_middle_of_zeros():
 
 @pytest.mark.parametrize("degree", [1, 2, 4, 5])
 def test_chebyshev_targets_are_the_cosine_of_so_many_angles(degree):
-    found = data.load(Data(name="chebyshev", examples=20, degree=degree, standardize="none"))
+    dataset = data.load(Data(name="chebyshev", examples=20, degree=degree, standardize="none"))
     x = np.linspace(-1, 1, 20)
-    np.testing.assert_allclose(found.inputs[:, 0], x, atol=1e-7)
-    np.testing.assert_allclose(found.targets[:, 0], np.cos(degree * np.arccos(x)), atol=1e-6)
-    assert (found.classes, found.outputs) == (0, 1)
+    np.testing.assert_allclose(dataset.inputs[:, 0], x, atol=1e-7)
+    np.testing.assert_allclose(dataset.targets[:, 0], np.cos(degree * np.arccos(x)), atol=1e-6)
+    assert (dataset.classes, dataset.outputs) == (0, 1)
 
 
 def test_words_are_sorted_by_count_then_spelling_and_rare_ones_are_unknown():
@@ -130,11 +130,11 @@ def test_a_word_becomes_its_longest_pieces_from_the_left(tmp_path):
         [[3, 4, 5, 6, 8, 10, 9], [3, 2, 1, 0, 0, 0, 0], [3, 2, 0, 0, 0, 0, 0]],
     )
     part = Data(name="sentences", classes=(0, 1), examples=10, test_examples=4, standardize="none", vocab_file=str(path))
-    found = data.load(part)
-    assert found.vocabulary == pieces
-    assert (found.inputs[:, 0] == 3).all()
-    assert "13 word pieces of vocab.txt, at most 64 tokens" in found.rule
-    assert found.facts["vocabulary_sha256"] == hashlib.sha256("\n".join(pieces).encode()).hexdigest()
+    dataset = data.load(part)
+    assert dataset.vocabulary == pieces
+    assert (dataset.inputs[:, 0] == 3).all()
+    assert "13 word pieces of vocab.txt, at most 64 tokens" in dataset.rule
+    assert dataset.facts["vocabulary_sha256"] == hashlib.sha256("\n".join(pieces).encode()).hexdigest()
 
 
 @pytest.mark.parametrize(("body", "said"), [
@@ -162,25 +162,25 @@ def test_the_path_of_a_vocabulary_is_made_absolute_and_checked_before_a_run(tmp_
 
 def test_in_file_order_the_first_come_as_they_lie():
     images, labels, *_ = embedded.digits()
-    found = data.load(Data(name="digits", examples=25, order="file", test_examples=5, standardize="none"))
-    np.testing.assert_array_equal(found.inputs, images[:25])
-    np.testing.assert_array_equal(found.targets, labels[:25])
-    np.testing.assert_array_equal(found.test_inputs, images[25:30])
-    assert found.rule.startswith("the first 25 of 10 classes in file order, tested on the first 5 after them")
+    dataset = data.load(Data(name="digits", examples=25, order="file", test_examples=5, standardize="none"))
+    np.testing.assert_array_equal(dataset.inputs, images[:25])
+    np.testing.assert_array_equal(dataset.targets, labels[:25])
+    np.testing.assert_array_equal(dataset.test_inputs, images[25:30])
+    assert dataset.rule.startswith("the first 25 of 10 classes in file order, tested on the first 5 after them")
 
 
 def test_sentences_become_tokens_of_their_own_vocabulary():
-    found = data.load(Data(name="sentences", examples=200, classes=(0, 1), standardize="none"))
+    dataset = data.load(Data(name="sentences", examples=200, classes=(0, 1), standardize="none"))
     sentences, labels, *_ = embedded.sentences()
     places = np.concatenate([np.flatnonzero(labels == label)[:100] for label in (0, 1)])
     kept = [sentences[k] for k in places]
-    assert found.inputs.dtype == np.int32
-    assert (found.inputs[:, 0] == words.START).all()
-    assert found.inputs.max() == len(found.vocabulary) - 1
-    np.testing.assert_array_equal(found.targets[:, 0], np.repeat([-1, 1], 100))
-    first = [found.vocabulary[k] for k in found.inputs[0] if k > words.START]
-    assert first == [word for word in words.split(kept[0]) if word in found.vocabulary]
-    counts = [sum(words.split(text).count(word) for text in kept) for word in found.vocabulary[3:]]
+    assert dataset.inputs.dtype == np.int32
+    assert (dataset.inputs[:, 0] == words.START).all()
+    assert dataset.inputs.max() == len(dataset.vocabulary) - 1
+    np.testing.assert_array_equal(dataset.targets[:, 0], np.repeat([-1, 1], 100))
+    first = [dataset.vocabulary[k] for k in dataset.inputs[0] if k > words.START]
+    assert first == [word for word in words.split(kept[0]) if word in dataset.vocabulary]
+    counts = [sum(words.split(text).count(word) for text in kept) for word in dataset.vocabulary[3:]]
     assert counts == sorted(counts, reverse=True)
     assert counts[-1] == words.MIN_COUNT
 

@@ -21,9 +21,9 @@ from engine.base.text import as_cell
 from engine.commands.main import main
 from engine.commands.records import as_csv
 from engine.jobs.fork import fork
-from engine.record import messages, store
+from engine.record import messages, reader, store
+from engine.record.reader import STEP_FILE, EventTail, Run
 from engine.record.safe_read import read_arrays
-from engine.record.store import STEP_FILE, EventTail, Run
 from engine.report.comparison import outcomes
 from engine.spec import MAX_SPEC_BYTES, load_spec
 
@@ -64,8 +64,8 @@ def test_a_folder_inside_a_run_may_be_no_link(tmp_path):
 def test_a_run_s_own_folder_may_be_reached_through_a_link(tmp_path):
     run = make_run(tmp_path, steps=110)
     (tmp_path / "link").symlink_to(run.path)
-    found = Run(tmp_path / "link")
-    assert (found.row_count(), len(found.events()), found.state().step) == (110, 3, 109)
+    linked = Run(tmp_path / "link")
+    assert (linked.row_count(), len(linked.events()), linked.state().step) == (110, 3, 109)
 
 
 def test_a_name_that_tells_no_step_is_no_checkpoint(tmp_path):
@@ -168,7 +168,7 @@ def test_dots_in_texts_and_comments_are_no_keys():
 
 
 def test_a_line_without_an_end_hides_no_event_behind_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "MAX_JOURNAL_BYTES", 2**20)
+    monkeypatch.setattr(reader, "MAX_JOURNAL_BYTES", 2**20)
     run = make_run(tmp_path, steps=110)
     journal = run.path / "events.jsonl"
     before = journal.read_bytes()
@@ -185,7 +185,7 @@ def test_a_line_without_an_end_hides_no_event_behind_it(tmp_path, monkeypatch):
 
 def test_more_events_than_are_read_are_told(tmp_path, monkeypatch):
     run = make_run(tmp_path, steps=110)
-    monkeypatch.setattr(store, "MAX_JOURNAL_BYTES", 10_000)
+    monkeypatch.setattr(reader, "MAX_JOURNAL_BYTES", 10_000)
     line = messages.encode(messages.Started(step=1, text="again")) + b"\n"
     (run.path / "events.jsonl").write_bytes(line * 5000)
     events = run.events()
@@ -295,8 +295,8 @@ FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "\n=1", "＝1
 def test_no_text_in_a_table_is_a_formula(text, tmp_path):
     assert as_cell(text).startswith("'")
     run = make_run(tmp_path, steps=EDGE)
-    found = outcomes(run)._replace(run=text, learning_rate=-0.5)
-    header, row = csv.reader(io.StringIO(as_csv([found], [{text: text}])))
+    ends = outcomes(run)._replace(run=text, learning_rate=-0.5)
+    header, row = csv.reader(io.StringIO(as_csv([ends], [{text: text}])))
     assert header[0].startswith("'")
     assert row[0].startswith("'")
     assert row[1].startswith("'")
@@ -328,7 +328,7 @@ def test_what_is_written_while_streams_are_closed_stays_what_it_is(made, tmp_pat
 
 
 NOBODY = "import pwd\ndef nobody(*_): raise KeyError('no such user')\npwd.getpwuid = nobody\n"
-PLACES = "from engine.base import places\nfor each in (places.data, places.cache, places.settings):\n    print(each())"
+PLACES = "from engine.base import folders\nfor each in (folders.data, folders.cache, folders.settings):\n    print(each())"
 
 
 def test_one_rule_for_every_place(tmp_path, monkeypatch):

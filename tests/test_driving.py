@@ -6,7 +6,8 @@ import math
 import pytest
 
 from engine.base.errors import UserError
-from engine.record import messages, store
+from engine.record import messages
+from engine.record.writer import Writer
 from eos_tui.screens.dashboard import Dashboard
 from eos_tui.screens.prompts import Ask, AskLearningRate, a_count, a_learning_rate
 
@@ -124,7 +125,7 @@ def test_a_learning_rate_is_positive_and_finite(text):
 async def test_a_command_that_is_not_answered_is_said_to_wait(runs, monkeypatch):
     monkeypatch.setattr("eos_tui.screens.driving.PATIENCE_SECONDS", 0.1)
     run = make_run(runs, finished=False)
-    with store.Writer(run):  # an engine in the middle of a long step
+    with Writer(run):  # an engine in the middle of a long step
         async with opened(run) as (app, pilot):
             await until(lambda: app.screen.source.live)
             await pilot.press("k")

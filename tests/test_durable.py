@@ -1,4 +1,4 @@
-"""The truth of the record: what is told is on the disk, a run is known by its id, and a lock says who has it, with flock or without."""
+"""The truth of the record: what a run says is on the disk, a run is known by its id, and a lock says who has it, with flock or without."""
 
 import errno
 import fcntl
@@ -19,7 +19,8 @@ from engine.jobs.groups import Group
 from engine.record import lock, messages, store
 from engine.record.lock import DisplacedError, HeldError
 from engine.record.messages import SetLearningRate, Stop
-from engine.record.store import State, Writer
+from engine.record.reader import Outcome, Run, State
+from engine.record.writer import Writer
 from engine.spec import load_spec
 from eos_tui import doctor
 from eos_tui.model.source import Source
@@ -32,7 +33,7 @@ def run(own_home):
     return make_run(own_home, 20, "one", finished=False)
 
 
-def own(run: store.Run, age: float = 0.0, **state) -> None:
+def own(run: Run, age: float = 0.0, **state) -> None:
     """A last word of an engine elsewhere, so many seconds ago by the clock of the file system."""
     path = run.path / "state.json"
     path.write_bytes(msgspec.json.encode(State(**{"status": "running", "pid": 1, "host": "elsewhere"} | state)))
@@ -125,7 +126,7 @@ def test_rows_that_are_none_of_the_run_are_cut_off_and_told_and_what_is_no_recor
     (run.path / "columns.json").write_text(json.dumps(columns[:-7]))
     (run.path / "state.json").unlink()  # which names the layout of the rows; that of an earlier version does not
     with pytest.raises(UserError, match=r"these are not the columns of columns.json; the run cannot go on"):
-        Writer(store.Run(run.path))
+        Writer(Run(run.path))
     assert record.read_bytes() == body[: len(body) // (8 * (width - 7)) * 8 * (width - 7)]
 
 
@@ -140,8 +141,8 @@ def test_an_engine_a_view_and_a_command_stay_with_their_run_when_another_takes_i
         with FakeEngine(other) as second:
             first._writer.append(rows_of(run, 20, 25))
             first._say()
-            assert (store.Run(own_home / "away").row_count(), other.row_count()) == (25, 20)
-            assert store.Run(own_home / "away").state().engine == first._writer.engine != other.state().engine
+            assert (Run(own_home / "away").row_count(), other.row_count()) == (25, 20)
+            assert Run(own_home / "away").state().engine == first._writer.engine != other.state().engine
             assert first._writer.displaced == f"{run.path} is another folder now: this run was moved away"
             view.take(view.read())
             assert (len(view.history), view.displaced) == (25, first._writer.displaced)
@@ -154,7 +155,7 @@ def test_an_engine_a_view_and_a_command_stay_with_their_run_when_another_takes_i
             assert (len(first.commands), second.commands) == (2, [])
             with pytest.raises(UserError, match=r"another run lies at .* by now; give the command again"):
                 run.held()
-    store.remove(store.Run(own_home / "away"))
+    store.remove(Run(own_home / "away"))
     assert view.read().condition == "removed"
 
 
@@ -204,8 +205,8 @@ def test_a_command_left_for_an_engine_that_is_gone_is_told_and_not_carried_out(o
     messages.send(run.path, Stop())
     with Writer(run) as writer:
         assert Runner(run, writer).work().kind == "completed"
-    told = [event.text for event in run.events() if isinstance(event, messages.Refused)]
-    assert told == ["Stop: left for an engine of this run that is gone, so not carried out; give it again if it still holds"] * 2
+    refusals = [event.text for event in run.events() if isinstance(event, messages.Refused)]
+    assert refusals == ["Stop: left for an engine of this run that is gone, so not carried out; give it again if it still holds"] * 2
 
 
 @pytest.mark.parametrize("dies", [
@@ -214,6 +215,7 @@ def test_a_command_left_for_an_engine_that_is_gone_is_told_and_not_carried_out(o
 def test_a_fork_goes_on_at_its_own_learning_rate_wherever_its_first_engine_dies(dies, own_home, x64, monkeypatch):
     """Before the checkpoint with the change, between that and the event that tells it, and after it."""
     from engine.jobs.fork import fork
+    from engine.process.recorder import Recorder
     from engine.process.runner import Runner
 
     from small import toy_spec
@@ -232,12 +234,12 @@ def test_a_fork_goes_on_at_its_own_learning_rate_wherever_its_first_engine_dies(
     with monkeypatch.context() as patched:
         if dies == "before":
             patched.setattr(Writer, "checkpoint", die)
-        emit = Runner._emit
-        told = lambda events: any(isinstance(event, messages.LearningRateChanged) for event in events)  # noqa: E731
+        emit = Recorder.emit
+        has_changed = lambda events: any(isinstance(event, messages.LearningRateChanged) for event in events)  # noqa: E731
         if dies == "between":
-            patched.setattr(Runner, "_emit", lambda self, events: die() if told(events) else emit(self, events))
+            patched.setattr(Recorder, "emit", lambda self, events: die() if has_changed(events) else emit(self, events))
         if dies == "after":
-            patched.setattr(Runner, "_emit", lambda self, events: emit(self, events) or (die() if told(events) else None))
+            patched.setattr(Recorder, "emit", lambda self, events: emit(self, events) or (die() if has_changed(events) else None))
         with pytest.raises(Death), Writer(made) as writer:
             Runner(made, writer).work()
     with Writer(made) as writer:
@@ -301,15 +303,16 @@ def test_a_lock_file_of_another_host_is_taken_over_by_force_alone_and_the_other_
 
 
 def test_an_engine_that_was_displaced_ends_and_writes_nothing_more(own_home, x64, monkeypatch):
-    from engine.process import runner
+    from engine.process import runner, state_file
 
     run = store.create(load_spec("phase", ["budget.steps=1000000", "optimizer.learning_rate=1e-5"]), "taken")
-    monkeypatch.setattr(runner, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(state_file, "HEARTBEAT_SECONDS", 0.01)
     monkeypatch.setattr(runner, "configure", lambda **_: None)
     monkeypatch.setattr(runner.signal, "signal", lambda *_: None)
     with Writer(run) as first:
         took = lock.take
-        monkeypatch.setattr(runner.Runner, "_advance", lambda self, real=runner.Runner._advance: lock.break_lock(run.path) or real(self))
+        advance = runner.Runner._advance
+        monkeypatch.setattr(runner.Runner, "_advance", lambda self, experiment: lock.break_lock(run.path) or advance(self, experiment))
         assert runner.work(run, first) == HELD
         events, state = len(run.events()), (run.path / "state.json").read_bytes()
         took(run.path, "taken").close()
@@ -421,7 +424,7 @@ def test_a_sweep_waits_for_a_silent_point_and_takes_it_over_after_so_long(own_ho
     def start(run, group=None):
         started.append(run.name)
         with Writer(run) as writer:
-            writer.state(State(status="finished", outcome=store.Outcome(kind="completed", step=1, text="completed")))
+            writer.state(State(status="finished", outcome=Outcome(kind="completed", step=1, text="completed")))
         return 2**22 + 7
 
     monkeypatch.setattr(launch, "start", start)
@@ -430,7 +433,7 @@ def test_a_sweep_waits_for_a_silent_point_and_takes_it_over_after_so_long(own_ho
     assert sweep.may_be_taken(run, 100)
     monkeypatch.setattr(sweep, "LOOK_SECONDS", 0.01)
     ages = iter([50.0] * 5 + [700.0] * 99)
-    monkeypatch.setattr(store.Run, "unchanged_for", lambda self: next(ages))
+    monkeypatch.setattr(Run, "unchanged_for", lambda self: next(ages))
     assert sweep.sweep([point], 1).status == 0
     err = capfd.readouterr().err
     assert started == [point.name]
@@ -440,7 +443,7 @@ def test_a_sweep_waits_for_a_silent_point_and_takes_it_over_after_so_long(own_ho
 
 def test_a_point_that_a_silent_host_holds_is_free_after_so_long_and_one_that_is_begun_anew_here_is_not(run):
     with Writer(run) as writer:
-        own(run, outcome=store.Outcome(kind="stopped", step=3, text=""), status="finished", pid=0)
+        own(run, outcome=Outcome(kind="stopped", step=3, text=""), status="finished", pid=0)
         assert not sweep.may_be_taken(run, 0)  # it had ended, and an engine here has not said a word yet
         there = msgspec.structs.replace(writer._lock.holder, system="another", host="elsewhere")
         (run.path / lock.LOCK).write_bytes(msgspec.json.encode(there))  # on a file system that tells of flock across hosts

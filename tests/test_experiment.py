@@ -30,7 +30,7 @@ def test_the_toy_begins_at_the_edge_and_goes_through_the_four_stages():
     assert isinstance(events[0], messages.EdgeReached)
     assert [event.stage for event in events if isinstance(event, messages.StageChanged)] == [1, 2, 3, 4, 1]
     names = ("gd.x", "gd.y", "constrained.delta", "stage")
-    x, y, delta, stage = (record[:, experiment.setup.places[name]] for name in names)
+    x, y, delta, stage = (record[:, experiment.setup.column_index[name]] for name in names)
     np.testing.assert_array_equal(stage, theory.stage(x, np.where(abs(y) < 1e-9, 0, y), delta))  # y_0 is rounding
     assert (np.diff(y)[stage[:-1] > 2] < 0).all()
     assert (np.diff(y)[stage[:-1] < 3] > 0).all()
@@ -50,7 +50,7 @@ def test_the_approach_finds_the_edge_to_the_step_whatever_the_limits(limit):
 def test_the_midpoint_of_the_edge_step_is_the_first_beyond_the_threshold():
     experiment = Experiment(chebyshev_spec(0.2, flow=False))
     record, _, _ = drive(experiment, 319)
-    sharpness = record[:, experiment.setup.places["gd.midpoint_sharpness"]]
+    sharpness = record[:, experiment.setup.column_index["gd.midpoint_sharpness"]]
     checked = sharpness[np.isfinite(sharpness)]
     assert (checked < 10).all()
     assert checked[-1] > 9.8
@@ -80,7 +80,7 @@ def test_a_diverging_run_keeps_every_row_up_to_there():
     record, _, outcome = drive(experiment, 500)
     assert outcome.kind == "diverged"
     assert outcome.step == len(record) > 1
-    assert np.isfinite(record[:, experiment.setup.places["gd.loss"]]).all()
+    assert np.isfinite(record[:, experiment.setup.column_index["gd.loss"]]).all()
 
 
 def test_changing_the_learning_rate_moves_the_threshold_and_restarts_there():
@@ -92,7 +92,7 @@ def test_changing_the_learning_rate_moves_the_threshold_and_restarts_there():
     assert events[0].step == 325
     record, more, _ = drive(experiment, 700)
     assert experiment.phase == "edge"
-    assert record[0, experiment.setup.places["learning_rate"]] == 0.15
+    assert record[0, experiment.setup.column_index["learning_rate"]] == 0.15
     reached = next(event for event in more if isinstance(event, messages.EdgeReached))
     assert abs(reached.sharpness - 2 / 0.15) < 1e-3
 
@@ -100,7 +100,7 @@ def test_changing_the_learning_rate_moves_the_threshold_and_restarts_there():
 def test_an_anchor_sets_every_prediction_to_the_true_displacement():
     experiment = Experiment(chebyshev_spec(0.2, flow=False))
     drive(experiment, 420)
-    index = experiment.setup.places
+    index = experiment.setup.column_index
     before = drive(experiment, 421)[0][0]
     assert before[index["transported.x"]] != before[index["gd.x"]]
     events = experiment.anchor(messages.Anchor(every=5))
@@ -138,7 +138,7 @@ def test_tracking_ends_or_goes_on_when_the_second_eigenvalue_rises():
     assert alone.phase == "gradient descent"
     assert len(record) == 400
     assert any(isinstance(event, messages.TrackingEnded) for event in events)
-    assert np.isfinite(record[-1, alone.setup.places["gd.sharpness"]])
+    assert np.isfinite(record[-1, alone.setup.column_index["gd.sharpness"]])
     kept = Experiment(chebyshev_spec(0.2, on_second_eigenvalue="keep", **low))
     _, events, outcome = drive(kept, 400)
     assert kept.phase == "edge"
@@ -147,14 +147,15 @@ def test_tracking_ends_or_goes_on_when_the_second_eigenvalue_rises():
 
 def spoilt(state, factor):
     """The state with the code form of the predictions multiplied by `factor`."""
-    predictions = state.moving.predictions
-    return state._replace(moving=state.moving._replace(predictions=predictions._replace(code=predictions.code * factor)))
+    track = state.coupled.predicted
+    moved = track._replace(displacements=track.displacements | {"code": track.displacements["code"] * factor})
+    return state._replace(coupled=state.coupled._replace(predicted=moved))
 
 
 def test_a_lost_prediction_becomes_nan_and_says_so_once():
     experiment = Experiment(chebyshev_spec(0.2, flow=False))
     drive(experiment, 330)
-    index, state = experiment.setup.places, experiment.state
+    index, state = experiment.setup.column_index, experiment.state
     experiment.state = spoilt(state, np.inf)
     record, events, outcome = drive(experiment, 335)
     assert outcome is None
@@ -166,7 +167,7 @@ def test_a_lost_prediction_becomes_nan_and_says_so_once():
 def test_a_lost_prediction_is_anchored_again_when_asked():
     experiment = Experiment(chebyshev_spec(0.2, flow=False, anchor_lost=True))
     drive(experiment, 330)
-    index, state = experiment.setup.places, experiment.state
+    index, state = experiment.setup.column_index, experiment.state
     experiment.state = spoilt(state, np.nan)
     record, events, _ = drive(experiment, 335)
     assert [(event.step, event.forms) for event in events if isinstance(event, messages.Anchored)] == [(331, ("code",))]

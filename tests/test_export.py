@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from rich.text import Text
 
-from engine.record.store import Writer
+from engine.record.writer import Writer
 from eos_tui import cli, printing
 from eos_tui.app import EosApp
 from eos_tui.draw.theme import ANSI, picture_theme
@@ -140,9 +140,9 @@ REFUSED = [
 def test_what_cannot_be_printed_is_told_in_one_line(runs, capsys, argv, said):
     make_run(runs)
     assert cli.main(["plot", *argv]) == 2
-    told = capsys.readouterr().err
-    assert said in told
-    assert len(told.splitlines()) == 1
+    err = capsys.readouterr().err
+    assert said in err
+    assert len(err.splitlines()) == 1
 
 
 def test_the_svg_of_a_plot_shows_what_is_printed(runs, capsys, tmp_path):

@@ -21,11 +21,13 @@ from engine.base import atomic, files
 from engine.base.errors import BAD_INPUT, HELD
 from engine.commands.main import main
 from engine.jobs import launch
-from engine.problems import problem
+from engine.problems import build
 from engine.process import runner
 from engine.process.runner import Runner
-from engine.record import messages, store
-from engine.record.store import Run, Writer
+from engine.process.state_file import StateFile
+from engine.record import messages, store, writer
+from engine.record.reader import Outcome, Run
+from engine.record.writer import RESERVE_BYTES, Writer
 from engine.report.comparison import outcomes
 from engine.spec import load_spec, with_overrides
 
@@ -49,9 +51,9 @@ class Faults:
         monkeypatch.setattr(os, "replace", lambda *given: self.strike() or replace(*given))
         monkeypatch.setattr(os, "truncate", lambda *given: self.strike() or truncate(*given))
         monkeypatch.setattr(os, "fsync", lambda *given: self.strike() or fsync(*given))
-        monkeypatch.setattr(store, "append_plain", lambda *given, **options: Appended(self, append(*given, **options)))
+        monkeypatch.setattr(writer, "append_plain", lambda *given, **options: Appended(self, append(*given, **options)))
         monkeypatch.setattr(atomic, "create_plain", lambda *given: self.created(create(*given)))
-        monkeypatch.setattr(Runner, "_heartbeat", lambda _: None)
+        monkeypatch.setattr(StateFile, "_beat", lambda _: None)
 
     def strike(self, torn=lambda: None) -> None:
         self.count += 1
@@ -92,7 +94,7 @@ class Appended:
 @pytest.fixture
 def cached_toy(monkeypatch):
     """One toy problem for every engine of this process: compiled once."""
-    monkeypatch.setattr(problem, "toy", cache(problem.toy))
+    monkeypatch.setattr(build, "toy", cache(build.toy))
 
 
 SPECS = {
@@ -106,7 +108,7 @@ def fresh(kind: str, name: str) -> Run:
     return store.create(with_overrides(SPECS[kind], [f"budget.steps={STEPS[kind]}", "recording.checkpoint_seconds=1e-9"]), name)
 
 
-def carry_on(run: Run) -> store.Outcome:
+def carry_on(run: Run) -> Outcome:
     with Writer(run) as writer:
         return Runner(run, writer).work()
 
@@ -115,19 +117,19 @@ def reproducible(run: Run) -> np.ndarray:
     return run.rows()[:, [k for name, k in run.index.items() if name != "cost.seconds"]]
 
 
-def told(run: Run) -> list[tuple]:
+def contents(run: Run) -> list[tuple]:
     """The events of the computation, without their times."""
     return [(type(event), event.step, event.text) for event in run.events() if not isinstance(event, PASSING)]
 
 
 def read_every_way(run: Run, capfd) -> np.ndarray:
     """The rows of a run that something befell, after every reader has had it."""
-    found = Run(run.path)
-    assert outcomes(found).run == run.name
+    reopened = Run(run.path)
+    assert outcomes(reopened).run == run.name
     for argv in (["ls"], ["show", run.name], ["export", run.name], ["tail", run.name, "-n", "2"], ["tail", run.name, "--events"]):
         assert main(argv) == 0
     assert "Traceback" not in capfd.readouterr().err
-    rows = reproducible(found)
+    rows = reproducible(reopened)
     np.testing.assert_array_equal(rows[:, 0], np.arange(len(rows)))
     return rows
 
@@ -153,14 +155,14 @@ def test_a_fault_at_any_write_loses_nothing(kind, code, cached_toy, capfd):
         assert carry_on(run).kind == "completed"
         np.testing.assert_array_equal(reproducible(run), reproducible(whole), err_msg=f"fault at write {at}")
         np.testing.assert_array_equal(kept, reproducible(run)[: len(kept)])
-        assert told(run) == told(whole), f"fault at write {at}"
+        assert contents(run) == contents(whole), f"fault at write {at}"
         shutil.rmtree(run.path)
 
 
 def test_on_a_full_disk_there_is_room_for_the_last_words(own_home, cached_toy):
     run = fresh("toy", "one")
     with Writer(run) as writer:
-        assert (run.path / ".reserve").stat().st_blocks * 512 >= store.RESERVE_BYTES
+        assert (run.path / ".reserve").stat().st_blocks * 512 >= RESERVE_BYTES
         writer.make_room()
         assert not (run.path / ".reserve").exists()
     with Writer(run):
@@ -208,7 +210,7 @@ def test_engines_killed_at_random_moments_leave_the_record_of_one_that_was_not(k
     assert subprocess.run(launch.command(whole), env=launch.environment(), timeout=200, check=False).returncode == 0
     kill_often(killed, times, seed=len(kind))
     np.testing.assert_array_equal(reproducible(killed), reproducible(whole))
-    assert told(killed) == told(whole)
+    assert contents(killed) == contents(whole)
 
 
 def test_a_copy_of_a_live_run_is_read_and_goes_on(own_home, monkeypatch, cached_toy, capfd):
@@ -229,7 +231,7 @@ def test_a_copy_of_a_live_run_is_read_and_goes_on(own_home, monkeypatch, cached_
     read_every_way(Run(copy), capfd)
     assert carry_on(Run(copy)).kind == "completed"
     np.testing.assert_array_equal(reproducible(Run(copy)), reproducible(whole))
-    assert told(Run(copy)) == told(whole)
+    assert contents(Run(copy)) == contents(whole)
 
 
 def test_torn_files_of_any_kind_leave_a_run_that_is_read_and_goes_on(own_home, cached_toy, capfd):

@@ -1,4 +1,4 @@
-"""`reproduce`: the runs a figure needs are found again, cut ones go on, and what is written can be trusted."""
+"""`reproduce`: the runs a figure needs are read again, cut ones go on, and what is written can be trusted."""
 
 import csv
 import json
@@ -15,6 +15,7 @@ from engine.jobs import launch
 from engine.jobs.follow import Followed
 from engine.record import store
 from engine.record.columns import columns_for
+from engine.record.writer import Writer
 from engine.spec import load_spec
 
 from synthetic import make_run
@@ -48,8 +49,8 @@ def test_a_figure_is_written_with_its_data_and_a_manifest_and_its_runs_are_kept(
     made = {path.name: path.stat().st_mtime_ns for path in own_home.glob("*/metrics.f64")}
     image = (out / "fig3.png").read_bytes()
     assert drawn(tmp_path, "--json") == 0
-    shown, told = capfd.readouterr()
-    assert "3 of 3 runs are there already" in told
+    shown, err = capfd.readouterr()
+    assert "3 of 3 runs are there already" in err
     assert json.loads(shown)["runs"] == manifest["runs"]
     assert {path.name: path.stat().st_mtime_ns for path in own_home.glob("*/metrics.f64")} == made
     assert (out / "fig3.png").read_bytes() == image
@@ -60,7 +61,7 @@ def test_a_run_cut_short_goes_on_from_its_checkpoint(own_home):
     run = store.create(want.spec, want.name)
     from engine.process.runner import Runner
 
-    with store.Writer(run) as writer:
+    with Writer(run) as writer:
         stepping = Runner(run, writer).blocks()
         next(stepping)
         stepping.close()  # as Ctrl-C does: a checkpoint, and the outcome "stopped"
@@ -69,16 +70,16 @@ def test_a_run_cut_short_goes_on_from_its_checkpoint(own_home):
     assert runs.read(want) is None
     quiet = progress.Progress([want], 0)
     assert runs.carry_out([want], quiet.display)
-    found = runs.read(want)
-    assert found is not None
-    assert list(found.table["step"]) == list(range(1000))
+    result = runs.read(want)
+    assert result is not None
+    assert list(result.table["step"]) == list(range(1000))
     assert any("continued from the checkpoint" in event.text for event in run.events())
 
 
 def test_a_run_that_another_engine_is_at_work_on_is_left_alone(own_home):
     want = runs.wanted(catalog.named("fig3"), False, TINY)[0]
     run = store.create(want.spec, want.name)
-    with store.Writer(run), pytest.raises(UserError, match="already"):
+    with Writer(run), pytest.raises(UserError, match="already"):
         runs.carry_out([want], progress.Progress([want], 0).display)
 
 
@@ -92,8 +93,8 @@ def test_a_run_that_ends_badly_is_told_and_nothing_is_drawn(own_home, monkeypatc
 def test_without_matplotlib_a_sentence_comes_before_any_run(own_home, monkeypatch, tmp_path, capfd):
     monkeypatch.setattr(reproduce, "find_spec", lambda name: None)
     assert drawn(tmp_path) == 2
-    told = capfd.readouterr().err
-    assert told == "eos: figures are drawn by matplotlib, which is not installed; pip install 'eos-tui[figures]' brings it\n"
+    err = capfd.readouterr().err
+    assert err == "eos: figures are drawn by matplotlib, which is not installed; pip install 'eos-tui[figures]' brings it\n"
     assert not own_home.exists()
     assert not (tmp_path / "out").exists()
 
@@ -112,10 +113,10 @@ def test_a_folder_that_cannot_be_made_is_told_before_any_run(own_home, tmp_path,
 
 
 def test_a_figure_is_run_at_every_learning_rate_of_its_preset():
-    found = runs.wanted(catalog.named("fig1"), True)
-    assert [want.spec.optimizer.learning_rate for want in found] == list(load_spec("fig1-small").optimizer.learning_rates)
-    assert [want.label for want in found] == [f"η = {want.spec.optimizer.learning_rate:g}" for want in found]
-    assert len({want.name for want in found}) == len(found)
+    wants = runs.wanted(catalog.named("fig1"), True)
+    assert [want.spec.optimizer.learning_rate for want in wants] == list(load_spec("fig1-small").optimizer.learning_rates)
+    assert [want.label for want in wants] == [f"η = {want.spec.optimizer.learning_rate:g}" for want in wants]
+    assert len({want.name for want in wants}) == len(wants)
 
 
 def test_a_run_is_named_after_what_it_computes_not_after_its_words():

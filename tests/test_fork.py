@@ -9,6 +9,8 @@ from engine.base.errors import UserError
 from engine.commands import main
 from engine.jobs.fork import checkpoint_at, differences, fork
 from engine.record import messages, store
+from engine.record.arrays import CHANGED_RATE, load_checkpoint
+from engine.record.writer import Writer
 from engine.spec import with_overrides
 
 from synthetic import EDGE, make_run
@@ -18,7 +20,7 @@ from synthetic import EDGE, make_run
 def run(own_home):
     """A finished run of 400 steps with checkpoints at 90, 200 and 400."""
     made = make_run(own_home)
-    with store.Writer(made) as writer:
+    with Writer(made) as writer:
         for step in (90, 200, 400):
             writer.checkpoint(step, {"state": np.array(step)}, keep=3)
     return made
@@ -52,8 +54,8 @@ def test_it_holds_the_rows_and_events_up_to_there_and_one_checkpoint(run):
     assert (forked.parent, forked.step) == ("made", 200)
     assert "budget.steps = 900" in forked.text
     assert messages.receive(made.path).commands == []
-    [leaves] = [leaves for _, leaves in store.load_checkpoint(made)]
-    assert leaves[store.CHANGED_RATE] == 0.03
+    [leaves] = [leaves for _, leaves in load_checkpoint(made)]
+    assert leaves[CHANGED_RATE] == 0.03
     assert made.spec.budget.steps == 900
     assert run.row_count() == 400
 
@@ -62,29 +64,29 @@ def test_a_fork_of_what_several_processes_computed_says_that_one_goes_on(run, mo
     monkeypatch.setattr("engine.jobs.launch.start", lambda run, group=None: 1)
     assert main.main(["fork", "made", "--step", "200", "--new-name", "alone"]) == 0
     assert capfd.readouterr() == ("run alone goes on from made\n", "")
-    with store.Writer(run) as writer:
+    with Writer(run) as writer:
         writer.provenance(run.provenance() | {"processes": 2})
     assert main.main(["fork", "made", "--step", "200", "--new-name", "one", "--json"]) == 0
-    out, told = capfd.readouterr()
+    out, err = capfd.readouterr()
     assert json.loads(out) == {"run": "one", "from": "made", "step": 200}
     text = store.resolve("one").events()[-1].text
     assert text.startswith("forked from run made at its checkpoint of step 200; nothing changed; 2 processes took the steps up to there")
-    assert told.startswith("2 processes took the steps up to there and one takes those from there, the same to rounding")
-    assert "`stop one` and `resume one --coordinator …` give it to several" in told
+    assert err.startswith("2 processes took the steps up to there and one takes those from there, the same to rounding")
+    assert "`stop one` and `resume one --coordinator …` give it to several" in err
 
 
 def test_nothing_changed_leaves_nothing_to_change(run):
     assert messages.receive(fork(run, 200).path).commands == []
-    [(_, leaves)] = store.load_checkpoint(fork(run, 200))
-    assert store.CHANGED_RATE not in leaves
+    [(_, leaves)] = load_checkpoint(fork(run, 200))
+    assert CHANGED_RATE not in leaves
 
 
 def test_a_fork_of_a_fork_that_never_began_goes_on_with_its_learning_rate_or_another(run):
     first = fork(run, 200, ["optimizer.learning_rate=0.03"], "first")
     before = run.rows(199, 200)[0, run.index["learning_rate"]]
     for overrides, rate in (((), 0.03), (["optimizer.learning_rate=0.05"], 0.05), ([f"optimizer.learning_rate={before}"], None)):
-        [(_, leaves)] = store.load_checkpoint(fork(first, 200, overrides))
-        assert leaves.get(store.CHANGED_RATE) == rate
+        [(_, leaves)] = load_checkpoint(fork(first, 200, overrides))
+        assert leaves.get(CHANGED_RATE) == rate
 
 
 def test_an_unreadable_checkpoint_is_told_and_makes_nothing(run):

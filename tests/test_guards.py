@@ -56,12 +56,12 @@ def delays(function, eta, arguments, steps, **tracking):
         state = experiment.state
         if not hasattr(state, "center"):
             break
-        points = {"gd": state.theta, "constrained": state.center.theta, "flow": state.moving.flow}
+        points = {"gd": state.theta, "constrained": state.center.theta, "flow": state.coupled.beside["flow"].theta}
         exact = {name: np.linalg.eigh(np.asarray(dense_hessian(problem, theta))) for name, theta in points.items()}
         row = experiment.advance(1).rows[0]
         for name, place in READ.items():
             value = exact[name.partition(".")[0]][0][-1 - place]
-            wrong[name].append(abs(row[experiment.setup.places[name]] - value) > 0.01 * value)
+            wrong[name].append(abs(row[experiment.setup.column_index[name]] - value) > 0.01 * value)
         tops.append(exact["flow"][1][:, -1])
     turned = sum(abs(a @ b) < 0.5 for a, b in itertools.pairwise(tops))
     return {name: longest(each) for name, each in wrong.items()}, turned

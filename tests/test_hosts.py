@@ -19,10 +19,12 @@ from engine.base.errors import UserError
 from engine.jobs import groups
 from engine.jobs.groups import Group
 from engine.phases.experiment import Experiment
-from engine.problems.problem import build
+from engine.problems.build import build
 from engine.process import rendezvous
 from engine.process.runner import Runner
 from engine.record import messages, store
+from engine.record.reader import Run
+from engine.record.writer import Writer
 from engine.spec import with_overrides
 from eos_tui import cli as view
 
@@ -40,9 +42,9 @@ def test_several_processes_join_only_where_they_are_told_to():
     assert groups.asked("slurm", environment=allocation) == Group("slurm", 4, 2)
     assert groups.asked(environment=allocation | {"EOS_COORDINATOR": "slurm"}) == Group("slurm", 4, 2)
     assert groups.asked("slurm", environment={"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}) is None
-    told = {"EOS_COORDINATOR": "n1:4000", "EOS_PROCESSES": "2", "EOS_PROCESS": "1"}
-    assert groups.asked(environment=told) == Group("n1:4000", 2, 1)
-    assert groups.asked("n2:4001", 3, 0, environment=told) == Group("n2:4001", 3, 0)
+    environment = {"EOS_COORDINATOR": "n1:4000", "EOS_PROCESSES": "2", "EOS_PROCESS": "1"}
+    assert groups.asked(environment=environment) == Group("n1:4000", 2, 1)
+    assert groups.asked("n2:4001", 3, 0, environment=environment) == Group("n2:4001", 3, 0)
     group = Group("n1:4000", 2, 1)
     assert group.options() == ["--coordinator", "n1:4000", "--processes", "2", "--process", "1"]
 
@@ -69,7 +71,7 @@ def test_the_commands_with_a_view_take_the_options_and_process_0_alone_shows_the
     monkeypatch.setattr("engine.commands.main._help", lambda group, asked=None: done.append(group) or 0)
     monkeypatch.setattr("eos_tui.cli.need_terminal", lambda look: None)
     monkeypatch.setattr("eos_tui.cli.view", lambda run, look: done.append("view") or 0)
-    monkeypatch.setattr(store.Run, "liveness", lambda run: "crashed")
+    monkeypatch.setattr(Run, "liveness", lambda run: "crashed")
     groups = [Group("n1:4000", 2, process) for process in (0, 1)]
     for group in groups:
         assert view.main([*words.split(), *group.options()]) == 0
@@ -90,37 +92,37 @@ def start(arguments: list[str], process: int, port: int, processes: int = 2) -> 
     return subprocess.Popen([sys.executable, *arguments, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=around)
 
 
-def two_at(run: store.Run) -> tuple[subprocess.Popen, subprocess.Popen]:
-    """The engine of a run, and a process that follows it: all that this one is told is where to meet."""
+def two_at(run: Run) -> tuple[subprocess.Popen, subprocess.Popen]:
+    """The engine of a run, and a process that follows it: all that this one is given is where to meet."""
     port = free_port()
     return start(["-m", "engine", "work", str(run.path)], 0, port), start(["-m", "engine", "resume", "it"], 1, port)
 
 
 def end_of(*processes: subprocess.Popen) -> list[tuple[str, str]]:
     """What each wrote to stdout and stderr; all have ended well."""
-    told = [process.communicate(timeout=120) for process in processes]
-    assert [process.returncode for process in processes] == [0] * len(processes), told
-    return told
+    outputs = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), outputs
+    return outputs
 
 
-def wait_until(run: store.Run, test) -> None:
+def wait_until(run: Run, test) -> None:
     deadline = time.monotonic() + 90
     while not test():
         assert time.monotonic() < deadline, (run.state(), run.events())
         time.sleep(0.05)
 
 
-def carried_out(run: store.Run, command: messages.AnyCommand) -> messages.AnyEvent:
+def carried_out(run: Run, command: messages.AnyCommand) -> messages.AnyEvent:
     """The event that answers a command which is sent now."""
     identifier = messages.send(run.path, command)
-    found: list[messages.AnyEvent] = []
+    answers: list[messages.AnyEvent] = []
 
     def answered() -> bool:
-        found[:] = [event for event in run.events() if event.answers == identifier]
-        return bool(found)
+        answers[:] = [event for event in run.events() if event.answers == identifier]
+        return bool(answers)
 
     wait_until(run, answered)
-    return found[-1]
+    return answers[-1]
 
 
 DERIVATIVES = """
@@ -135,21 +137,21 @@ join(asked(options["--coordinator"], int(options["--processes"]), int(options["-
 from engine.problems.problem import Problem, build
 from engine.spec import with_overrides
 from small import chebyshev_spec
-found = []
+results = []
 for size in (0, 5):
     problem, theta, _ = build(with_overrides(chebyshev_spec(), [f"problem.micro_batch={size}"]))
     inputs = problem.data[0]
     assert [shard.data.shape[1] for shard in inputs.addressable_shards] == [inputs.shape[1] // 2]  # its share, and no more
     v = jax.numpy.sin(jax.numpy.arange(theta.size))
     of = jax.jit(lambda p, t, v: (p.loss(t), p.gradient(t), p.hvp(t, v), p.grad_sharpness(t, v)))
-    found.append([np.asarray(part).tolist() for part in of(problem, theta, v)])
+    results.append([np.asarray(part).tolist() for part in of(problem, theta, v)])
 from engine.phases.experiment import Experiment
-from engine.process.lockstep import Member
-member = Member(Experiment(chebyshev_spec()))
+from engine.process.lockstep import Participant
+participant = Participant(Experiment(chebyshev_spec()))
 drift = 1e-15 * jax.process_index()
-member.experiment.state = member.experiment.state._replace(theta=member.experiment.state.theta * (1 + drift))
-found.append([member.agree(), member.agree(), np.asarray(member.experiment.state.theta).tolist()])
-print(json.dumps(found))
+participant.experiment.state = participant.experiment.state._replace(theta=participant.experiment.state.theta * (1 + drift))
+results.append([participant.agree(), participant.agree(), np.asarray(participant.experiment.state.theta).tolist()])
+print(json.dumps(results))
 """
 
 
@@ -164,8 +166,8 @@ def test_two_processes_give_the_derivatives_of_one_to_rounding_and_one_that_drif
     *derivatives, (before, after, brought_back) = first
     assert (before, after) == ([False, True], [False, False])  # that nobody was asked to stop, and whether one had drifted off
     assert brought_back == theta.tolist()
-    for found in derivatives:
-        for one, two in zip(alone, found, strict=True):
+    for shared in derivatives:
+        for one, two in zip(alone, shared, strict=True):
             np.testing.assert_allclose(two, one, rtol=1e-10, atol=1e-13)
 
 
@@ -182,7 +184,7 @@ def test_a_run_of_two_processes_with_commands_is_that_of_one():
     expected.append(rows(alone, 330, samples))
 
     run = store.create(spec, "two")
-    with store.Writer(run) as writer:
+    with Writer(run) as writer:
         runner = Runner(run, writer)
         runner.ask(messages.Advance(steps=40))
         for _ in runner.blocks():
@@ -198,12 +200,12 @@ def test_a_run_of_two_processes_with_commands_is_that_of_one():
     wait_until(run, lambda: run.state().status == "paused" and run.state().step == 315)
     assert isinstance(carried_out(run, messages.Anchor()), messages.Anchored)
     messages.send(run.path, messages.Resume())
-    told = end_of(*both)
-    assert told[1][0] == ""  # stdout carries data
+    outputs = end_of(*both)
+    assert outputs[1][0] == ""  # stdout carries data
     assert run.state().outcome.kind == "completed"
     assert run.state().device == "CPU ×2 in 2 processes"
     assert run.provenance()["processes"] == 2
-    assert "drifted" not in str(told)
+    assert "drifted" not in str(outputs)
 
     table = run.table()
     np.testing.assert_array_equal(table["step"], np.arange(330))
@@ -229,16 +231,16 @@ def test_where_one_process_dies_all_say_which_and_the_run_goes_on_alone_from_its
     wait_until(run, lambda: run.state().status == "paused")
     carried_out(run, messages.Checkpoint())
     dying.kill()
-    told = [process.communicate(timeout=60)[1] for process in (leading, staying, dying)]
-    assert [process.returncode for process in (leading, staying)] == [3, 3], told
-    assert "Traceback" in told[0]  # of what jax said, in the log
-    assert "eos: process 2: process 1 is gone\n" in told[1]
+    errors = [process.communicate(timeout=60)[1] for process in (leading, staying, dying)]
+    assert [process.returncode for process in (leading, staying)] == [3, 3], errors
+    assert "Traceback" in errors[0]  # of what jax said, in the log
+    assert "eos: process 2: process 1 is gone\n" in errors[1]
     outcome = run.state().outcome
     assert outcome.kind == "failed"
     assert outcome.text == (
         "process 1 is gone; the last checkpoint, step-000000050.npz, stands. `eos resume left` goes on in one process"
     )
-    with store.Writer(run) as writer:
+    with Writer(run) as writer:
         assert Runner(run, writer).work().kind == "edge_never_reached"
     np.testing.assert_allclose(run.table()["gd.loss"], rows(Experiment(run.spec), 120)["gd.loss"], rtol=1e-9)
 
@@ -250,10 +252,10 @@ def test_where_process_0_dies_the_others_end():
     leading, following = two_at(run)
     wait_until(run, lambda: run.state().status == "paused")
     leading.kill()
-    told = following.communicate(timeout=60)[1]
+    err = following.communicate(timeout=60)[1]
     leading.communicate()
-    assert following.returncode in (-signal.SIGABRT, 3), told
-    assert "process 0 is gone" in told or "the leader task was preempted/died" in told
+    assert following.returncode in (-signal.SIGABRT, 3), err
+    assert "process 0 is gone" in err or "the leader task was preempted/died" in err
     assert run.liveness() == "crashed"
 
 
@@ -261,13 +263,13 @@ class Service:
     """A coordination service with signs of life, each list one look after another."""
 
     def __init__(self, *looks: dict[int, str]):
-        self.looks, self.told = [list({f"{rendezvous.PULSE}{k}": sign for k, sign in look.items()}.items()) for look in looks], {}
+        self.looks, self.left = [list({f"{rendezvous.SIGNS}{k}": sign for k, sign in look.items()}.items()) for look in looks], {}
 
     def key_value_dir_get(self, _: str) -> list[tuple[str, str]]:
         return self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
 
     def key_value_set(self, key: str, value: str, **_) -> None:
-        self.told[key] = value
+        self.left[key] = value
 
 
 @pytest.mark.parametrize(("looks", "words"), [
@@ -280,12 +282,12 @@ class Service:
 def test_who_gives_no_sign_of_life_is_gone(looks, words, monkeypatch):
     service = Service(*looks)
     monkeypatch.setattr(rendezvous, "_service", lambda: service)
-    pulse = rendezvous.Pulse(Group("n1:4000", 4, 0), pytest.fail)
-    pulse.stop()  # before its first beat, which would take a look
+    heartbeat = rendezvous.Heartbeat(Group("n1:4000", 4, 0), pytest.fail)
+    heartbeat.stop()  # before its first beat, which would take a look
     for name, seconds in {"GONE_SECONDS": 0.3, "ALL_GONE_SECONDS": 0.3, "BEAT_SECONDS": 0.01}.items():
         monkeypatch.setattr(rendezvous, name, seconds)
-    assert pulse.who_is_gone() == words
-    assert service.told == {f"{rendezvous.GONE}0": words}
+    assert heartbeat.who_is_gone() == words
+    assert service.left == {f"{rendezvous.GONE}0": words}
 
 
 def test_where_one_process_is_frozen_the_run_fails_and_says_which():
@@ -320,8 +322,8 @@ def test_where_one_process_is_frozen_the_run_fails_and_says_which():
 @pytest.mark.slow
 @pytest.mark.parametrize(("who", "number"), [(0, signal.SIGUSR2), (1, signal.SIGUSR1)])
 def test_what_a_scheduler_sends_to_one_process_stops_all_with_a_checkpoint(who, number):
-    """Only two processes show that the others are told."""
-    run = store.create(with_overrides(SPEC, ["budget.steps=100000"]), f"told-{who}")
+    """Only two processes show that the others hear of it."""
+    run = store.create(with_overrides(SPEC, ["budget.steps=100000"]), f"heard-{who}")
     messages.send(run.path, messages.Advance(steps=3))
     processes = two_at(run)
     wait_until(run, lambda: run.state().status == "paused")
@@ -352,21 +354,21 @@ def test_processes_that_would_not_compute_alike_are_refused_at_the_meeting(other
     run = store.create(SPEC, "unlike")
     port = free_port()
     both = start(["-m", "engine", "work", str(run.path)], 0, port), start(other, 1, port)
-    told = [process.communicate(timeout=120)[1] for process in both]
-    assert [process.returncode for process in both] == [3, 3], told
-    assert words in told[1]
+    errors = [process.communicate(timeout=120)[1] for process in both]
+    assert [process.returncode for process in both] == [3, 3], errors
+    assert words in errors[1]
     assert (run.state().outcome.kind, words in run.state().outcome.text) == ("failed", True)
     assert run.row_count() == 0
 
 
-@pytest.mark.parametrize(("platforms", "plugins", "found"), [("cpu", ["cuda"], "cpu"), ("", [], "cpu"), ("", ["cuda"], "tpu?")])
-def test_the_kind_of_device_is_asked_of_another_process_where_there_may_be_one(platforms, plugins, found, monkeypatch):
+@pytest.mark.parametrize(("platforms", "plugins", "kind"), [("cpu", ["cuda"], "cpu"), ("", [], "cpu"), ("", ["cuda"], "tpu?")])
+def test_the_kind_of_device_is_asked_of_another_process_where_there_may_be_one(platforms, plugins, kind, monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", platforms)
     monkeypatch.setattr(rendezvous, "entry_points", lambda group: plugins)
     monkeypatch.setattr(rendezvous, "ASK_JAX", "import os; print('a greeting'); print('tpu?' if not os.environ['JAX_PLATFORMS'] else '')")
-    assert rendezvous.foreseen() == found
+    assert rendezvous.foreseen() == kind
     monkeypatch.setattr(rendezvous, "ASK_JAX", "raise RuntimeError('no such driver')")
-    assert rendezvous.foreseen() == ("cpu" if found == "cpu" else "none (RuntimeError: no such driver)")
+    assert rendezvous.foreseen() == ("cpu" if kind == "cpu" else "none (RuntimeError: no such driver)")
 
 
 @pytest.mark.parametrize("state", [None, SimpleNamespace(), SimpleNamespace(client=SimpleNamespace(key_value_set=print))])
@@ -389,9 +391,9 @@ def test_what_cannot_be_shared_out_is_told_by_both_processes_which_slurm_brought
         subprocess.Popen([sys.executable, "-m", "engine", *command, "--coordinator", "slurm"], stderr=subprocess.PIPE, text=True, env=env)
         for command, env in zip(commands, around, strict=True)
     )
-    (_, _), (_, told) = (process.communicate(timeout=120) for process in (leading, following))
+    (_, _), (_, err) = (process.communicate(timeout=120) for process in (leading, following))
     assert (leading.returncode, following.returncode) == (3, 3)
-    assert 'kind = "toy" has no examples to share out' in told
+    assert 'kind = "toy" has no examples to share out' in err
     assert 'kind = "toy" has no examples to share out' in run.state().outcome.text
 
 

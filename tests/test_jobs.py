@@ -22,14 +22,14 @@ ROOT = Path(__file__).parent.parent
 STAND_IN = ROOT / "tests" / "standing_in.py"
 PHASE = ["sweep", "phase", "--set", "budget.steps=20"]
 STARTED = """import sys
-from engine import launch
+from engine.jobs import launch
 from engine.commands.main import main
 launch.command = lambda run: [sys.executable, {stand_in!r}, {seconds!r}, str(run.path)]
 sys.exit(main({words!r}))
 """
 """A command with stand-ins for engines."""
 JOB = """import os, signal, sys, threading
-from engine import launch
+from engine.jobs import launch
 from engine.jobs.cluster import Work
 launch.command = lambda run: [sys.executable, {stand_in!r}, {seconds!r}, str(run.path)]
 work, back = Work(sys.argv[1], patience=1.0), []
@@ -151,9 +151,9 @@ def test_two_equal_sweeps_at_once_share_the_points(own_home, tmp_path, monkeypat
     monkeypatch.setenv("STARTS", str(tmp_path / "starts"))
     words = [*PHASE, "--grid", "seed=0..3", "--json"]
     sweeps = [process(STARTED, seconds="0.6", words=words) for _ in range(2)]
-    told = [sweep.communicate(timeout=90) for sweep in sweeps]
-    assert [sweep.returncode for sweep in sweeps] == [0, 0], told
-    for out, err in told:
+    outputs = [sweep.communicate(timeout=90) for sweep in sweeps]
+    assert [sweep.returncode for sweep in sweeps] == [0, 0], outputs
+    for out, err in outputs:
         assert [row["outcome"] for row in json.loads(out)] == ["completed"] * 4
         assert err.count("completed, as far") == 4
     assert sorted((tmp_path / "starts").read_text().split()) == sorted(run.name for run in store.all_runs())  # each once

@@ -6,14 +6,14 @@ import time
 
 import pytest
 
-from engine.base.aside import waited
+from engine.base.aside import wait_for
 from eos_tui.terminal.leaving import begun_aside
 
 from synthetic import FakeEngine, make_run
 from test_pty import LEAVE_SCREEN, SHOW_CURSOR, Terminal
 
 HANGING = """import os, sys, time
-from engine.record.store import Run
+from engine.record.reader import Run
 from eos_tui import cli, opening
 from eos_tui.model import source
 
@@ -88,8 +88,8 @@ async def test_what_is_read_aside_gives_its_value_or_its_error_and_may_be_abando
         await begun_aside(lambda: 1 // 0)
     future = begun_aside(lambda: time.sleep(0.05))
     future.cancel()
-    assert waited(os.getpid) == os.getpid()
+    assert wait_for(os.getpid) == os.getpid()
     with pytest.raises(ZeroDivisionError):
-        waited(lambda: 1 // 0)
+        wait_for(lambda: 1 // 0)
     with pytest.raises(TimeoutError):
-        waited(lambda: time.sleep(0.2), 0.01)
+        wait_for(lambda: time.sleep(0.2), 0.01)

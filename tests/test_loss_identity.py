@@ -16,8 +16,10 @@ from engine.phases.loss_identity import Identity, difference, direction
 from engine.problems.problem import Problem
 from engine.process.runner import Runner
 from engine.record import messages, store
+from engine.record.arrays import IDENTITY
+from engine.record.reader import Run
 from engine.record.safe_read import read_arrays
-from engine.record.store import IDENTITY, Writer
+from engine.record.writer import Writer
 from engine.spec import from_tree
 from engine.xla.leaves import unpack
 
@@ -65,7 +67,7 @@ def mine(folder, **overrides) -> specs.RunSpec:
     }, "test")  # fmt: skip
 
 
-def work(run: store.Run, until: int | None = None):
+def work(run: Run, until: int | None = None):
     """Carry the run on to its end, or to a step; its outcome."""
     with Writer(run) as writer:
         runner = Runner(run, writer)

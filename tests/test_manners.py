@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from engine.jobs import launch
-from engine.record.store import Outcome
+from engine.record.reader import Outcome
 from eos_tui import cli, gallery, keys
 from eos_tui.app import EosApp
 from eos_tui.draw import theme
@@ -20,6 +20,7 @@ from eos_tui.screens.dashboard import Dashboard
 from eos_tui.screens.launcher import Launcher
 from eos_tui.screens.learn import Learn
 from eos_tui.terminal import screenshot
+from eos_tui.topics.topics import TOPICS
 
 from synthetic import make_run
 from test_pty import Terminal
@@ -70,7 +71,7 @@ def test_the_theme_is_the_one_chosen_or_what_the_terminal_can(choice, colors, en
 
 def codes(sent: bytes) -> set[bytes]:
     """Every parameter of every colour sequence, those of 38 and 48 with their kind."""
-    found = set()
+    modes = set()
     for sequence in SGR.findall(sent):
         parts = sequence.split(b";")
         while parts:
@@ -79,8 +80,8 @@ def codes(sent: bytes) -> set[bytes]:
                 kind = parts.pop(0)
                 del parts[: 3 if kind == b"2" else 1]
                 first += b";" + kind
-            found.add(first)
-    return found
+            modes.add(first)
+    return modes
 
 
 PLAIN = {b"", b"0", b"1", b"2", b"3", b"4", b"7", b"22", b"39", b"49"}
@@ -260,19 +261,19 @@ def test_completion_is_installed_for_the_shell_in_use(tmp_path):
     assert scripts
 
 
-@pytest.mark.parametrize(("words", "found"), [
+@pytest.mark.parametrize(("words", "completion"), [
     (["run", "fa"], "fashion"), (["run", "here/mi"], "here/mine.toml"), (["attach", ""], "made"), (["pause", "ma"], "made"),
     (["compare", "made", ""], "made"), (["plot", "made", "--series", "gd."], "gd.sharpness"), (["tail", "--columns", ""], "gd.loss"),
     (["reproduce", ""], "fig5"), (["data", "prepare", ""], "cifar10"), (["export", "made", "--columns", "step,gd.s"], "step,gd.sharpness"),
     (["run", "toy", "--set", "opt"], "optimizer.learning_rate=0.02"), (["fork", "made", "--set", ""], "seed=0"),
     (["sweep", "fashion", "--grid", "problem.model."], "problem.model.widths=[100,100]"),
 ])  # fmt: skip
-def test_a_shell_completes_names(runs, capsys, words, found):
+def test_a_shell_completes_names(runs, capsys, words, completion):
     make_run(runs)
     Path("here").mkdir()
     Path("here/mine.toml").touch()
     assert cli.main(["__complete", *words]) == 0
-    assert found in [line.partition("\t")[0] for line in capsys.readouterr().out.splitlines()]
+    assert completion in [line.partition("\t")[0] for line in capsys.readouterr().out.splitlines()]
 
 
 def test_completion_is_silent_where_a_run_is_not_there(runs, capsys):
@@ -283,8 +284,8 @@ def test_completion_is_silent_where_a_run_is_not_there(runs, capsys):
 def test_help_tells_every_exit_status(capsys):
     assert cli.main(["--help"]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    told = out.partition("Exit status: ")[2].rstrip(".")
-    statuses = [part.split()[0] for part in told.split(" · ")]
+    listed = out.partition("Exit status: ")[2].rstrip(".")
+    statuses = [part.split()[0] for part in listed.split(" · ")]
     assert statuses == ["0", "1", "2", "3", "4", "5", "6", "129", "130", "141", "143"]
-    readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("\n", " ")
-    assert all(re.search(rf"Exit status: .*?\b{status}\b[^.]*", readme) for status in statuses)
+    topic = next(topic for topic in TOPICS if topic.name == "commands").markdown().replace("\n", " ")
+    assert all(re.search(rf"Exit status: .*?\b{status}\b[^.]*", topic) for status in statuses)

@@ -7,55 +7,55 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from engine.record.columns import columns_for
-from engine.record.store import Outcome, State
+from engine.record.reader import Outcome, State
 from engine.report.narrative import LENGTH, STAGE_WORDS, sentence, shortened
 from engine.spec import load_spec
 
 ETA = 0.02
 COLUMNS = [column.name for column in columns_for(load_spec("fashion"))]
 AT_EDGE = {
-    "learning_rate": ETA, "stage": 3.0, "gd.sharpness": 101.0, "gd.lambda2": 45.0, "constrained.alpha": 25.0, "constrained.lambda2": 45.0,
+    "learning_rate": ETA, "threshold": 2 / ETA, "stage": 3.0, "gd.sharpness": 101.0, "gd.lambda2": 45.0, "constrained.alpha": 25.0, "constrained.lambda2": 45.0,
     "constrained.epsilon": 0.1, "generalized.x": 0.3, "generalized.since_anchor": 60.0, "generalized.correlation": 0.99,
 }  # fmt: skip
 
 
-def told(phase: str = "edge", **changed: float) -> str:
+def said(phase: str = "edge", **changed: float) -> str:
     row = dict.fromkeys(COLUMNS, math.nan) | AT_EDGE | {name.replace("__", "."): value for name, value in changed.items()}
     return sentence(State(status="running", phase=phase, step=700, learning_rate=ETA), row)
 
 
 def test_the_approach_tells_how_far_the_sharpness_is():
-    assert told("approach", gd__midpoint_sharpness=63.0).startswith("Stable: the sharpness is at 63% of 2/η")
-    assert "not measured yet" in told("approach")
-    assert "the edge is here" in told("approach", gd__midpoint_sharpness=100.5)
+    assert said("approach", gd__midpoint_sharpness=63.0).startswith("Stable: the sharpness is at 63% of 2/η")
+    assert "not measured yet" in said("approach")
+    assert "the edge is here" in said("approach", gd__midpoint_sharpness=100.5)
 
 
 @pytest.mark.parametrize("stage", STAGE_WORDS)
 def test_each_stage_has_its_words(stage):
-    assert told(stage=stage).startswith(STAGE_WORDS[stage])
+    assert said(stage=stage).startswith(STAGE_WORDS[stage])
 
 
 def test_it_says_that_the_prediction_holds():
-    assert told().endswith("as predicted (ε = 0.1, correlation 0.99)")
-    assert told(generalized__since_anchor=3.0).endswith("the theory applies (ε = 0.1)")
+    assert said().endswith("as predicted (ε = 0.1, correlation 0.99)")
+    assert said(generalized__since_anchor=3.0).endswith("the theory applies (ε = 0.1)")
 
 
 def test_it_says_which_condition_fails_the_gravest_first():
-    assert "α ≤ 0" in told(constrained__alpha=-1.0, constrained__lambda2=96.0)
-    assert "λ2 is at 96% of 2/η" in told(constrained__lambda2=96.0, constrained__epsilon=0.3)
-    assert "ε = 0.19 is large" in told(constrained__epsilon=0.19, generalized__x=math.nan)
-    assert "the prediction is lost" in told(generalized__x=math.nan)
-    assert "drifted off (correlation 0.35)" in told(generalized__correlation=0.35)
+    assert "α ≤ 0" in said(constrained__alpha=-1.0, constrained__lambda2=96.0)
+    assert "λ2 is at 96% of 2/η" in said(constrained__lambda2=96.0, constrained__epsilon=0.3)
+    assert "ε = 0.19 is large" in said(constrained__epsilon=0.19, generalized__x=math.nan)
+    assert "the prediction is lost" in said(generalized__x=math.nan)
+    assert "drifted off (correlation 0.35)" in said(generalized__correlation=0.35)
 
 
 def test_without_a_constrained_trajectory_the_eigenvalues_are_told():
-    assert told("gradient descent", gd__lambda2=98.0).endswith("the sharpness is at 101% of 2/η, λ2 at 98%")
+    assert said("gradient descent", gd__lambda2=98.0).endswith("the sharpness is at 101% of 2/η, λ2 at 98%")
 
 
 def test_a_training_tells_its_sharpness_and_what_it_gets_right():
-    assert told("training", test__accuracy=0.713) == "Training: the sharpness is at 101% of 2/η; 71.3% of the test examples are right"
-    assert told("training") == "Training: the sharpness is at 101% of 2/η"
-    assert "not measured yet" in told("training", gd__sharpness=math.nan)
+    assert said("training", test__accuracy=0.713) == "Training: the sharpness is at 101% of 2/η; 71.3% of the test examples are right"
+    assert said("training") == "Training: the sharpness is at 101% of 2/η"
+    assert "not measured yet" in said("training", gd__sharpness=math.nan)
 
 
 def test_an_ended_run_tells_its_outcome():

@@ -13,7 +13,7 @@ import engine
 from engine.base.errors import BAD_INPUT, UserError
 from engine.commands.main import main
 from engine.problems import own
-from engine.problems.problem import build
+from engine.problems.build import build
 from engine.record import store
 from engine.spec import from_tree, load_spec_text, to_toml
 
@@ -166,7 +166,8 @@ def test_a_refused_problem_ends_check_and_run_alike_and_leaves_nothing(test, tmp
 
 def test_what_a_refused_run_had_done_before_is_kept(own_home):
     from engine.jobs import launch
-    from engine.record.store import Outcome, State, Writer
+    from engine.record.reader import Outcome, State
+    from engine.record.writer import Writer
 
     run = store.create(own_spec("good"), "mine")
     with Writer(run) as writer:

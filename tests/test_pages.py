@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from engine.record import messages, store
+from engine.record.reader import Run
+from engine.record.writer import Writer
 from engine.report.gauges import GAUGES
 from engine.spec import load_spec, load_spec_text
 from eos_tui.app import EosApp
@@ -51,7 +53,7 @@ def text_of(app: EosApp) -> str:
     return "\n".join(strip.text.rstrip() for strip in app.screen._compositor.render_strips())
 
 
-def gauged(where: Path, steps: int = 400, **changed: float) -> store.Run:
+def gauged(where: Path, steps: int = 400, **changed: float) -> Run:
     """A run whose gauges are measured every 50 steps from the edge, and whose λ1 to λ3 are known from there."""
     bare = make_run(where, EDGE, "gauged", finished=False)
     rows = rows_of(bare, EDGE, steps)
@@ -64,7 +66,7 @@ def gauged(where: Path, steps: int = 400, **changed: float) -> store.Run:
     for name, value in values.items():
         column = np.broadcast_to(np.asarray(value, float), since.shape)
         rows[:, bare.index[name]] = np.where(since % 50 == 0, column, np.nan) if name.startswith("assumption.") else column
-    with store.Writer(bare) as writer:
+    with Writer(bare) as writer:
         writer.append(rows)
         writer.event(messages.EigenvalueUnstable(step=110, text="λ1 is above 2/η", number=1))
         writer.event(messages.EigenvalueUnstable(step=340, text="λ2 is above 2/η", number=2))
@@ -167,7 +169,7 @@ async def test_the_spectrum_of_a_run_without_events_says_since_when_by_its_rows(
     values = {"step": step, "learning_rate": LEARNING_RATE, "gd.sharpness": THRESHOLD * step / 30, "gd.lambda2": THRESHOLD * step / 60}
     for name, value in values.items():
         rows[:, run.index[name]] = value
-    with store.Writer(run) as writer:
+    with Writer(run) as writer:
         writer.append(rows)
     async with opened(run, (80, 24)) as (app, pilot):
         await pilot.press("L")
@@ -181,7 +183,7 @@ async def test_the_spectrum_tells_since_when_of_the_threshold_in_force(tmp_path)
     rate = np.where(step < 40, LEARNING_RATE, LEARNING_RATE / 2)
     for name, value in {"step": step, "learning_rate": rate, "gd.sharpness": THRESHOLD * step / 25, "gd.lambda2": 1.0}.items():
         rows[:, run.index[name]] = value
-    with store.Writer(run) as writer:
+    with Writer(run) as writer:
         writer.append(rows[:45])
         async with opened(run, (120, 24)) as (app, pilot):
             await pilot.press("L")
@@ -190,7 +192,7 @@ async def test_the_spectrum_tells_since_when_of_the_threshold_in_force(tmp_path)
             await until(lambda: "since η became 0.01 at step 40: λ1 from step 51 ·" in text_of(app))
 
 
-def history_of(run: store.Run) -> History:
+def history_of(run: Run) -> History:
     history = History(run.columns)
     history.extend(run.rows())
     return history
@@ -230,7 +232,7 @@ def valley(x, y):
     return x**2 / LEARNING_RATE + y * (x**2 - DELTA**2) / 2
 
 
-def sampled(where: Path, last: int = 400, every: int = 50, spec: str = SPEC, **changed) -> store.Run:
+def sampled(where: Path, last: int = 400, every: int = 50, spec: str = SPEC, **changed) -> Run:
     """A run whose loss along u is sub-quadratic in every sample, and whose theorem claims nothing in every fourth step."""
     run = store.create(load_spec_text(spec, "a test"), "sampled", where)
     rows = rows_of(run, 0, last)
@@ -246,7 +248,7 @@ def sampled(where: Path, last: int = 400, every: int = 50, spec: str = SPEC, **c
     for name, value in (values | {name.replace("__", "."): value for name, value in changed.items()}).items():
         if name in run.index:
             rows[:, run.index[name]] = np.where(step >= EDGE, value, np.nan)
-    with store.Writer(run) as writer:
+    with Writer(run) as writer:
         writer.append(rows)
         for at in step[due].astype(int).tolist():
             even = (x**2 - QUARTIC * x**4) / LEARNING_RATE
@@ -444,7 +446,7 @@ def test_the_share_without_a_claim_is_that_of_the_steps_in_view(tmp_path):
 async def test_the_name_and_sum_of_the_data_are_on_the_screen_and_their_rule_one_key_away(tmp_path):
     run = sampled(tmp_path)
     sha = "0123456789abcdef" * 4
-    with store.Writer(run) as writer:
+    with Writer(run) as writer:
         writer.provenance({"problem": {"data": "fashion", "sha256": sha, "rule": "the first 5 examples", "origin": "ships with eos"}})
     async with opened(run, (160, 40)) as (app, pilot):
         await until(lambda: "data fashion 01234567" in text_of(app))

@@ -2,12 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+import msgspec
 import numpy as np
 import pytest
 
 from engine import spec as specs
 from engine.base.errors import UserError
-from engine.problems.problem import build, network, require_x64
+from engine.problems.build import build, network
+from engine.problems.problem import require_x64
 
 from small import chebyshev_problem, dense_hessian, toy_spec
 
@@ -64,7 +66,7 @@ def test_micro_batches_give_the_full_batch_to_rounding(size):
         data=specs.Data(name="digits", examples=40), model=specs.Mlp(widths=(6,), activation="tanh"), criterion="mse"
     )
     whole, theta, _ = network(part, seed=0)
-    batched, _, _ = network(specs.msgspec.structs.replace(part, micro_batch=size), seed=0)
+    batched, _, _ = network(msgspec.structs.replace(part, micro_batch=size), seed=0)
     assert batched.data[2].shape == (-(-40 // size), min(size, 40))  # a batch larger than all examples would be filled up for nothing
     u = unit(5, theta.size)
     np.testing.assert_allclose(batched.loss(theta), whole.loss(theta), rtol=1e-14)

@@ -14,6 +14,8 @@ import pytest
 from engine.base.errors import BAD_INPUT
 from engine.commands.main import main
 from engine.record import store
+from engine.record.reader import Run
+from engine.record.writer import Writer
 from engine.report.comparison import horizon, outcomes, prediction_error
 from engine.spec import load_spec
 
@@ -25,8 +27,8 @@ def run(own_home):
     return make_run(own_home, steps=200)
 
 
-def same(run: store.Run, found: dict) -> None:
-    for name, values in found.items():
+def same(run: Run, table: dict) -> None:
+    for name, values in table.items():
         np.testing.assert_array_equal(np.array(values, float), run.table()[name], err_msg=name)
 
 
@@ -40,12 +42,12 @@ def test_csv_holds_every_digit_and_empty_cells_where_there_is_no_value(run, capf
 
 def test_json_holds_rows_events_and_the_specification(run, capfd):
     assert main(["export", "made", "--json", "--columns", "step,gd.x"]) == 0
-    found = json.loads(capfd.readouterr().out)
-    assert list(found["rows"]) == ["step", "gd.x"]
-    same(run, {name: [np.nan if value is None else value for value in values] for name, values in found["rows"].items()})
-    assert found["spec"] == json.loads(msgspec.json.encode(run.spec))
-    assert [event["event"] for event in found["events"]] == ["started", "edge_reached", "finished"]
-    assert found["columns"][1]["symbol"] == "x"
+    document = json.loads(capfd.readouterr().out)
+    assert list(document["rows"]) == ["step", "gd.x"]
+    same(run, {name: [np.nan if value is None else value for value in values] for name, values in document["rows"].items()})
+    assert document["spec"] == json.loads(msgspec.json.encode(run.spec))
+    assert [event["event"] for event in document["events"]] == ["started", "edge_reached", "finished"]
+    assert document["columns"][1]["symbol"] == "x"
 
 
 def test_npz_goes_to_a_file_or_down_a_pipe(run, tmp_path):
@@ -103,7 +105,7 @@ def test_what_cannot_be_exported_is_told_in_one_line(run, argv, said, capfd):
 
 def test_the_end_of_a_phase_portrait_is_printed_with_every_column(own_home, capfd):
     run = store.create(load_spec("phase"), "portrait")
-    with store.Writer(run) as writer:
+    with Writer(run) as writer:
         writer.append(np.arange(2.0)[:, None] * np.ones(len(run.columns)))
     assert main(["tail", "portrait", "-n", "1"]) == 0
     assert capfd.readouterr().out.splitlines()[0].split() == [column.name for column in run.columns]

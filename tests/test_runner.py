@@ -13,36 +13,48 @@ from engine import spec as specs
 from engine.base.errors import HELD
 from engine.jobs import launch
 from engine.jobs.fork import fork
+from engine.process import pace
 from engine.record import messages, store
+from engine.record.reader import Run
+from engine.record.writer import Writer
 
 from small import chebyshev_spec, toy_spec
 
 
-def make(spec: specs.RunSpec, *overrides: str, name: str | None = None) -> store.Run:
+def make(spec: specs.RunSpec, *overrides: str, name: str | None = None) -> Run:
     return store.create(specs.with_overrides(spec, overrides), name)
 
 
-def work(run: store.Run) -> int:
+class Clock:
+    """A clock that is set by hand."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def work(run: Run) -> int:
     return subprocess.run([sys.executable, "-m", "engine", "work", str(run.path)], timeout=120, check=False).returncode
 
 
-def wait_for(run: store.Run, test, what: str, seconds: float = 90.0):
+def wait_for(run: Run, test, what: str, seconds: float = 90.0):
     """Poll the journal and the state until the test holds; the test's value."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        found = test()
-        if found:
-            return found
+        value = test()
+        if value:
+            return value
         time.sleep(0.02)
     raise AssertionError(f"no {what} within {seconds} s: {run.state()} {launch.log_tail(run)}")
 
 
-def answer(run: store.Run, identifier: str):
+def answer(run: Run, identifier: str):
     """The event that answers a command."""
     return wait_for(run, lambda: next((e for e in reversed(run.events()) if e.answers == identifier), None), "answer")
 
 
-def reproducible(run: store.Run) -> np.ndarray:
+def reproducible(run: Run) -> np.ndarray:
     """The record without the clock's column."""
     keep = [k for name, k in run.index.items() if name != "cost.seconds"]
     return run.rows()[:, keep]
@@ -99,7 +111,7 @@ def test_a_fork_goes_on_from_the_checkpoint_with_another_learning_rate(uninterru
 
 
 def test_commands_are_answered_at_the_step_they_took_effect():
-    run = make(toy_spec(0.01), "budget.steps=1000000", name="told")
+    run = make(toy_spec(0.01), "budget.steps=1000000", name="journal")
     launch.start(run)
     wait_for(run, lambda: run.row_count() > 5, "rows")
     paused = answer(run, messages.send(run.path, messages.Pause()))
@@ -137,6 +149,33 @@ def test_commands_are_answered_at_the_step_they_took_effect():
     assert run.state().outcome.kind == "stopped"
     steps = run.rows()[:, 0]
     np.testing.assert_array_equal(steps, np.arange(len(steps)))
+
+
+def test_a_pause_is_no_work_however_often_it_is_asked_for_and_even_where_the_run_ends_in_it(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(pace.time, "monotonic", clock)
+    paced = pace.Pace(100.0)
+    clock.now += 7
+    paced.tick(0)
+    clock.now += 1
+    paced.tick(50)
+    assert (paced.seconds, paced.rate) == (108.0, 50.0)
+    for _ in range(2):
+        paced.pause()
+        clock.now += 1000
+        assert paced.seconds == 108
+    paced.resume()
+    clock.now += 2
+    assert (paced.seconds, paced.rate) == (110, 0)
+
+
+def test_a_run_pauses_at_a_step_or_after_an_event():
+    stage = messages.StageChanged(step=8, text="", stage=2)
+    assert (pace.NextPause(step=9).limit(50, 4), pace.NextPause().limit(50, 4)) == (5, 50)
+    assert [pace.NextPause(step=9).is_reached(step, [stage]) for step in (8, 9, 10)] == [False, True, True]
+    assert [pace.NextPause(event=messages.Event).is_reached(8, events) for events in ([], [stage])] == [False, True]
+    assert not pace.NextPause(event=messages.EdgeReached).is_reached(8, [stage])
+    assert not pace.NextPause().is_reached(8, [stage])
 
 
 def test_a_terminated_engine_saves_its_state_and_can_be_resumed():
@@ -201,7 +240,7 @@ def test_a_full_disk_ends_the_run_with_a_sentence(monkeypatch, x64):
     from engine.process.runner import Runner
 
     run = make(toy_spec(0.01), "budget.steps=50")
-    with store.Writer(run) as writer:
+    with Writer(run) as writer:
         limited = writer.append
 
         def append(rows):

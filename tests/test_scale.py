@@ -14,9 +14,10 @@ import pytest
 from engine.base.errors import BAD_INPUT, UserError
 from engine.commands.main import main
 from engine.phases.memory import estimate, words
-from engine.problems import problem
+from engine.problems import build
 from engine.process.runner import Runner
 from engine.record import store
+from engine.record.writer import Writer
 from engine.spec import load_spec, with_overrides
 
 from small import chebyshev_problem, chebyshev_spec, toy_spec
@@ -27,8 +28,8 @@ ROOT = Path(__file__).parent.parent
 
 def test_the_estimate_counts_the_data_and_falls_with_the_micro_batch():
     spec = with_overrides(chebyshev_spec(), ["problem.data.examples=4096", "problem.model.widths=[64, 64]"])
-    whole, theta, _ = problem.build(spec)
-    parts = problem.build(with_overrides(spec, ["problem.micro_batch=64"]))[0]
+    whole, theta, _ = build.build(spec)
+    parts = build.build(with_overrides(spec, ["problem.micro_batch=64"]))[0]
     at_once, in_parts = estimate(whole, theta), estimate(parts, theta)
     assert at_once.examples == in_parts.examples == sum(np.asarray(leaf).nbytes for leaf in whole.data)
     assert at_once.hvp > 4096 * 64 * 4  # one layer's outputs at least
@@ -41,7 +42,7 @@ def test_the_estimate_counts_the_data_and_falls_with_the_micro_batch():
 @pytest.mark.parametrize("error", [MemoryError("no room"), RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes")])
 def test_a_device_without_memory_ends_the_run_with_advice_and_the_checkpoint_stands(error, monkeypatch):
     run = store.create(with_overrides(toy_spec(0.05), ["recording.checkpoint_seconds=1e-9"]), "small")
-    with store.Writer(run) as writer:
+    with Writer(run) as writer:
         engine = Runner(run, writer)
         blocks = engine.blocks()
         next(blocks), next(blocks)
@@ -61,7 +62,7 @@ def exhausted(*_):
 
 def test_what_jax_says_where_there_is_no_memory_is_understood(monkeypatch):
     run = store.create(with_overrides(toy_spec(0.05), ["recording.checkpoint_seconds=1e-9"]), "small")
-    with store.Writer(run) as writer:
+    with Writer(run) as writer:
         blocks = (engine := Runner(run, writer)).blocks()
         next(blocks)
         monkeypatch.setattr(engine.experiment, "advance", exhausted)
@@ -81,7 +82,7 @@ def test_a_preset_for_which_there_is_no_memory_is_told_with_what_it_needs(monkey
 
 def test_more_devices_than_there_are_is_told():
     with pytest.raises(UserError, match=r"\[problem\] devices = 64: this machine has \d+ for jax; expected up to"):
-        problem.build(with_overrides(chebyshev_spec(), ["problem.devices=64"]))
+        build.build(with_overrides(chebyshev_spec(), ["problem.devices=64"]))
 
 
 PREAMBLE = """
@@ -136,7 +137,7 @@ def test_eight_devices_give_the_derivatives_of_one_to_rounding():
 
 
 NEEDED = """
-from engine import memory
+from engine.phases import memory
 from engine.problems.problem import Problem
 deep = with_overrides(base, ["problem.data.examples=4096", "problem.model.widths=[64, 64]"])
 found = []
@@ -187,12 +188,13 @@ SPARING = """
 import json, sys
 import engine
 engine.configure(sparing=True)
-from engine import memory, problem
+from engine.phases import memory
+from engine.problems import problem
 from engine.spec import load_spec
 deep = ["problem.model.widths=[32, 32, 32, 32, 32, 32, 32, 32, 32]", "problem.model.activation=swish"]
 found = []
 for again in ("false", "true"):
-    built, theta, _ = problem.build(load_spec("fashion-10", [*deep, f"problem.rematerialize={again}"]))
+    built, theta, _ = build.build(load_spec("fashion-10", [*deep, f"problem.rematerialize={again}"]))
     found.append(memory.estimate(built, theta)._asdict())
 json.dump(found, sys.stdout)
 """
@@ -230,7 +232,7 @@ def test_a_batch_is_timed_against_one_after_the_other(monkeypatch, capfd):
     found = json.loads(capfd.readouterr().out)
     assert [(entry["work"], entry["members"]) for entry in found] == [("descent", 4), ("products", 4)]
     assert all(entry["faster"] == entry["one_by_one_s"] / entry["batch_s"] for entry in found)
-    built, theta, _ = problem.build(load_spec("toy"))
+    built, theta, _ = build.build(load_spec("toy"))
     batch = jax.vmap(batched.descent, (None, 0, 0))(built, jnp.stack([theta] * 4), jnp.asarray(batched.LEARNING_RATES))
     for rate, member in zip(batched.LEARNING_RATES, batch, strict=True):
         np.testing.assert_allclose(member, batched.descent(built, theta, jnp.asarray(rate)), rtol=1e-9)

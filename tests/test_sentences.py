@@ -17,7 +17,8 @@ from engine.phases.derived import Standing
 from engine.phases.experiment import Experiment
 from engine.problems.problem import Problem
 from engine.record import messages, store
-from engine.record.store import State
+from engine.record.reader import State
+from engine.record.writer import Writer
 from engine.report.comparison import outcomes
 from engine.report.narrative import percent, sentence
 from engine.report.summary import summarize
@@ -113,7 +114,7 @@ def test_where_no_projection_converges_the_sharpness_told_is_that_of_gradient_de
     sharpness = np.linalg.eigvalsh(dense_hessian(experiment.setup.problem, experiment.state.theta))[-1]
     assert numbers("is N × 2/η", lost.text) == [pytest.approx(sharpness * 0.2 / 2, abs=6e-4)]
     row = experiment.advance(1).rows[0]
-    assert row[experiment.setup.places["gd.sharpness"]] == pytest.approx(sharpness, rel=1e-3)
+    assert row[experiment.setup.column_index["gd.sharpness"]] == pytest.approx(sharpness, rel=1e-3)
     assert not any("nan" in event.text for event in events)
     assert messages.edge_in_force(events) == lost.step
     assert "Gradient descent goes on without θ†" in sentence(
@@ -189,7 +190,7 @@ def test_after_a_smaller_rate_everything_is_read_at_the_one_in_force(lowered):
 def test_before_the_first_reading_at_a_new_rate_none_is_told(lowered, tmp_path):
     run = store.create(lowered.run.spec, "cut", tmp_path)
     kept = lowered.run.rows(0, 40)
-    with store.Writer(run) as writer:
+    with Writer(run) as writer:
         writer.append(kept)
         for event in lowered.events:
             if event.step <= 40 and not isinstance(event, messages.Finished):

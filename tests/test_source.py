@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from engine.base.text import harmless
-from engine.record import messages, store
+from engine.record import messages
+from engine.record.reader import Outcome, State
+from engine.record.writer import Writer
 from engine.report.narrative import sentence
 from eos_tui.model.source import Source
 
@@ -40,7 +42,7 @@ def test_a_prediction_lost_in_the_newest_row_is_said_to_be_lost(runs):
     rows = rows_of(run, 400, 440)
     rows[:, run.index["generalized.since_anchor"]] = np.arange(300, 340)
     rows[10:, [run.index[f"generalized.{name}"] for name in ("x", "y", "loss", "sharpness")]] = math.nan
-    with store.Writer(run) as writer:
+    with Writer(run) as writer:
         writer.append(rows)
     source = Source(run)
     source.take(source.read())
@@ -51,10 +53,10 @@ def test_a_prediction_lost_in_the_newest_row_is_said_to_be_lost(runs):
 def test_words_that_would_steer_the_terminal_are_shown_instead(runs):
     run = make_run(runs, finished=False)
     nasty = "a\x1b]0;title\x07b\x9b2J\u202ec\nd\ud800"
-    with store.Writer(run) as writer:
+    with Writer(run) as writer:
         writer.event(messages.Refused(step=1, text=nasty[:-1]))
-        outcome = store.Outcome(kind="failed", step=1, text=nasty[:-1])
-        writer.state(store.State(status="finished", outcome=outcome, device="\x1b[31m", host="\x00"))
+        outcome = Outcome(kind="failed", step=1, text=nasty[:-1])
+        writer.state(State(status="finished", outcome=outcome, device="\x1b[31m", host="\x00"))
     source = Source(run)
     source.take(source.read())
     said = source.events[-1].text, source.state.outcome.text, source.state.device, source.state.host, harmless(nasty)

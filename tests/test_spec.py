@@ -2,6 +2,7 @@
 
 import re
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,8 +15,6 @@ from fuzzing import fuzz
 
 NAMES = ", ".join(preset_names())
 TOP = '"name", "title", "shows", "takes", "seed", "problem", "optimizer", "budget", "approach", "tracking", "precision", "recording"'
-
-
 
 
 def refusal(build, *arguments) -> str:
@@ -273,15 +272,15 @@ def test_any_tree_is_a_specification_or_a_sentence(tree):
 @fuzz(100)
 @given(st.sampled_from(["toy", "fashion", "sentences"]), st.data())
 def test_a_preset_spoilt_in_one_place_is_a_specification_or_a_sentence(name, data):
-    found = specs.msgspec.to_builtins(load_spec(name))
-    branch = found
+    tree = msgspec.to_builtins(load_spec(name))
+    branch = tree
     while True:
         key = data.draw(st.sampled_from(sorted(branch)))
         if not isinstance(branch[key], dict) or data.draw(st.booleans()):
             break
         branch = branch[key]
     branch[key] = data.draw(trees)
-    spec_or_sentence(from_tree, found, "f")
+    spec_or_sentence(from_tree, tree, "f")
 
 
 @fuzz(100)

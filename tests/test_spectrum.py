@@ -31,7 +31,7 @@ def drive(experiment: Experiment, steps: int) -> tuple[np.ndarray, list, dict]:
 
 def spectrum(experiment: Experiment, table: np.ndarray) -> np.ndarray:
     """λ1, λ2, … as recorded, (rows, columns)."""
-    places = experiment.setup.places
+    places = experiment.setup.column_index
     return table[:, [places["gd.sharpness"], *(place for name, place in places.items() if name.startswith("gd.lambda"))]]
 
 
@@ -107,7 +107,7 @@ def test_a_snapshot_with_more_eigenvalues_goes_on_as_if_never_interrupted(severa
     leaves = {name: np.array(leaf) for name, leaf in experiment.snapshot().items()}
     resumed = Experiment(experiment.spec)
     resumed.restore(leaves)
-    assert resumed.state.bases.shape[1] == experiment.state.bases.shape[1] > 2
+    assert resumed.state.eigenvector_history.shape[1] == experiment.state.eigenvector_history.shape[1] > 2
     rows = [np.array([each.advance(1).rows[0] for _ in range(3)]) for each in (experiment, resumed)]
     np.testing.assert_array_equal(*rows)
 
@@ -125,7 +125,7 @@ def test_assumption_2_is_read_on_every_step_and_ends_the_run_or_not_as_asked(sev
     """At η = 0.5 the second eigenvalue of the small network is near 1.9/η as the edge is reached."""
     limit = 1.85
     experiment = at_the_edge(several, on_second_eigenvalue="stop", second_eigenvalue_limit=limit)
-    lambda2 = experiment.setup.places["constrained.lambda2"]
+    lambda2 = experiment.setup.column_index["constrained.lambda2"]
     center = experiment.state.center
     progress = experiment.advance(1)
     dense = np.linalg.eigvalsh(dense_hessian(experiment.setup.problem, center.theta))

@@ -121,7 +121,7 @@ def followed(side, eta, steps, every):
         target = exact - eta * np.asarray(gradient(jnp.asarray(exact)))
         exact, multiplier = nearest_stable(loss, target, eta, begin=exact, tolerance=1e-9)
         record += experiment.advance(1).rows
-    active = np.array(record)[:, experiment.setup.places["constrained.active"]]
+    active = np.array(record)[:, experiment.setup.column_index["constrained.active"]]
     return np.array(losses), active, experiment.state.center, multiplier
 
 

@@ -18,6 +18,9 @@ from hypothesis import strategies as st
 from engine.base.errors import UserError
 from engine.jobs import launch
 from engine.record import lock, messages, store
+from engine.record.arrays import load_checkpoint
+from engine.record.reader import EventTail, Liveness, RowTail, Run, State
+from engine.record.writer import Writer
 
 from fuzzing import fuzz
 from small import toy_spec
@@ -28,7 +31,7 @@ def run():
     return store.create(toy_spec(), "run")
 
 
-def block(run: store.Run, first: int, count: int) -> np.ndarray:
+def block(run: Run, first: int, count: int) -> np.ndarray:
     rows = np.full((count, len(run.columns)), np.nan)
     rows[:, 0] = np.arange(first, first + count)
     rows[:, 1] = np.random.default_rng(first).normal(size=count)
@@ -37,8 +40,8 @@ def block(run: store.Run, first: int, count: int) -> np.ndarray:
 
 def test_rows_are_read_as_they_were_written(run):
     written = block(run, 0, 7)
-    tail = store.RowTail(run)
-    with store.Writer(run) as writer:
+    tail = RowTail(run)
+    with Writer(run) as writer:
         writer.append(written[:3])
         assert len(tail.poll()) == 3
         writer.append(written[3:])
@@ -49,7 +52,7 @@ def test_rows_are_read_as_they_were_written(run):
 
 
 def test_a_torn_row_is_ignored_by_readers_and_cut_by_the_writer(run):
-    with store.Writer(run) as writer:
+    with Writer(run) as writer:
         writer.append(block(run, 0, 5))
     with open(run.path / "metrics.f64", "ab") as handle:
         handle.write(b"12345")
@@ -57,7 +60,7 @@ def test_a_torn_row_is_ignored_by_readers_and_cut_by_the_writer(run):
         handle.write(b'{"event": "pau')
     assert run.row_count() == 5
     assert run.events() == []
-    with store.Writer(run) as writer:
+    with Writer(run) as writer:
         writer.append(block(run, 5, 1))
         writer.event(messages.Paused(step=6, text="paused"))
     np.testing.assert_array_equal(run.rows()[:, 0], np.arange(6))
@@ -65,15 +68,15 @@ def test_a_torn_row_is_ignored_by_readers_and_cut_by_the_writer(run):
 
 
 def test_rows_already_on_disk_are_not_written_twice(run):
-    with store.Writer(run) as writer:
+    with Writer(run) as writer:
         writer.append(block(run, 0, 5))
-    with store.Writer(run) as writer:
+    with Writer(run) as writer:
         writer.append(block(run, 3, 4))
     np.testing.assert_array_equal(run.rows()[:, 0], np.arange(7))
 
 
 def test_a_record_torn_at_any_byte_gives_its_whole_rows(run):
-    with store.Writer(run) as writer:
+    with Writer(run) as writer:
         writer.append(block(run, 0, 3))
     body = (run.path / "metrics.f64").read_bytes()
     for size in range(0, len(body) + 1, 7):
@@ -85,25 +88,25 @@ def test_a_record_torn_at_any_byte_gives_its_whole_rows(run):
 
 def test_any_stretch_of_rows_can_be_read(run):
     written = block(run, 0, 9)
-    with store.Writer(run) as writer:
+    with Writer(run) as writer:
         writer.append(written)
     for start, stop in ((0, 4), (3, 9), (8, 100), (9, 9), (7, 2)):
         np.testing.assert_array_equal(run.rows(start, stop), written[start:stop])
 
 
 def test_there_is_one_writer_and_a_refused_second_leaves_the_first_its_record(run):
-    with store.Writer(run) as writer:
+    with Writer(run) as writer:
         writer.append(block(run, 0, 2))
         with pytest.raises(UserError, match="another engine is at work on it; `eos attach run` shows it"):
-            store.Writer(run)
+            Writer(run)
         writer.append(block(run, 2, 1))
     assert run.row_count() == 3
-    with store.Writer(run) as writer:
+    with Writer(run) as writer:
         assert writer.last_step == 2
 
 
 def test_an_event_being_written_waits_for_its_end(run):
-    tail = store.EventTail(run)
+    tail = EventTail(run)
     line = messages.encode(messages.Paused(step=1, text="a"))
     with open(run.path / "events.jsonl", "ab") as handle:
         handle.write(line[:10])
@@ -144,7 +147,7 @@ def test_unnamed_runs_of_the_same_second_are_numbered(monkeypatch):
 
 def test_a_fresh_run_is_complete_and_silent(run):
     assert run.spec == toy_spec()
-    assert (run.columns[0].name, run.state(), run.provenance(), run.events(), run.checkpoints()) == ("step", store.State(), {}, [], [])
+    assert (run.columns[0].name, run.state(), run.provenance(), run.events(), run.checkpoints()) == ("step", State(), {}, [], [])
     assert run.liveness() == "starting"
 
 
@@ -168,7 +171,7 @@ def test_runs_are_found_by_name_by_path_and_as_the_latest(run, own_home, tmp_pat
         store.resolve("nothing")
     with pytest.raises(UserError, match="not a run directory"):
         store.resolve(str(tmp_path))
-    assert [found.name for found in store.all_runs()] == ["run", "newer"]
+    assert [run_seen.name for run_seen in store.all_runs()] == ["run", "newer"]
 
 
 @pytest.mark.parametrize("name", ["a/b", "x\n", "\x1b[2J", "x" * 300, "x" * 5000, "é", "\0", "../nothing", ".hidden"])
@@ -185,7 +188,7 @@ def test_a_folder_that_is_no_run_is_neither_listed_nor_the_latest(run, own_home)
     (broken / "spec.toml").write_text("[")
     (broken / "columns.json").write_text("[")
     (own_home / "file").touch()
-    assert [found.name for found in store.all_runs()] == ["run"]
+    assert [run_seen.name for run_seen in store.all_runs()] == ["run"]
     assert store.resolve().name == "run"
 
 
@@ -196,19 +199,19 @@ def test_no_runs_at_all_is_told(own_home):
 
 def test_corrupt_files_are_told_or_passed_over(run):
     (run.path / "state.json").write_bytes(b"{broken")
-    assert run.state() == store.State()
+    assert run.state() == State()
     (run.path / "events.jsonl").write_bytes(b'\xff\xfe\n{"event": "unheard_of"}\n[[[[\n')
     assert run.events() == []
     (run.path / "columns.json").write_text("[]")
     with pytest.raises(UserError, match=r"columns\.json"):
-        store.Run(run.path)
+        Run(run.path)
     (run.path / "spec.toml").write_bytes(b"\xff")
     with pytest.raises(UserError, match=r"spec\.toml: not UTF-8"):
-        store.Run(run.path)
+        Run(run.path)
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "words"),
     [
         (b"\xff", "not UTF-8 text, so not written by eos"),
         (b"{", "not a list of columns, so not written by eos"),
@@ -219,11 +222,11 @@ def test_corrupt_files_are_told_or_passed_over(run):
         (b"[]", "its first column is not the step, so not written by eos"),
     ],
 )
-def test_broken_columns_are_told(run, body, told):
+def test_broken_columns_are_told(run, body, words):
     (run.path / "columns.json").write_bytes(body)
     with pytest.raises(UserError) as caught:
-        store.Run(run.path)
-    assert str(caught.value) == f"{run.path / 'columns.json'}: {told}"
+        Run(run.path)
+    assert str(caught.value) == f"{run.path / 'columns.json'}: {words}"
 
 
 def test_columns_are_text_and_begin_with_the_step(run):
@@ -231,18 +234,18 @@ def test_columns_are_text_and_begin_with_the_step(run):
     columns = json.loads(path.read_text())
     path.write_text(json.dumps(columns[1:]))
     with pytest.raises(UserError, match="its first column is not the step"):
-        store.Run(run.path)
+        Run(run.path)
     columns[1]["name"] = ["time"]
     path.write_text(json.dumps(columns))
     with pytest.raises(UserError, match="not a list of columns"):
-        store.Run(run.path)
+        Run(run.path)
 
 
 def test_a_broken_specification_is_told_with_its_place(run):
     path = run.path / "spec.toml"
     path.write_text(path.read_text().replace("learning_rate = 0.01", "learning_rate = -1.0"))
     with pytest.raises(UserError) as caught:
-        store.Run(run.path)
+        Run(run.path)
     assert str(caught.value) == f"{path}: [optimizer] learning_rate = -1.0; expected `float` > 0.0"
 
 
@@ -254,26 +257,26 @@ BYTES = st.binary(max_size=120) | st.text(alphabet='{}[]":,0123456789.eE+-truefa
 def test_no_bytes_of_state_or_provenance_raise(run, body):
     (run.path / "state.json").write_bytes(body)
     (run.path / "provenance.json").write_bytes(body)
-    assert isinstance(run.state(), store.State)
+    assert isinstance(run.state(), State)
     assert isinstance(run.provenance(), dict)
-    assert run.liveness() in get_args(store.Liveness)
+    assert run.liveness() in get_args(Liveness)
 
 
 @pytest.mark.parametrize("body", [b'{"phase": "\xff"}', b'{"x": ' + b"[" * 60_000, b'{"step": ' + b"9" * 5000 + b"}"])
 def test_a_state_beyond_what_json_may_be_is_no_state(run, body):
     (run.path / "state.json").write_bytes(body)
     (run.path / "provenance.json").write_bytes(body)
-    assert run.state() == store.State()
+    assert run.state() == State()
     assert run.provenance() == {}
 
 
 @pytest.mark.parametrize(
     ("state", "liveness"),
     [
-        (store.State(status="finished"), "finished"),
-        (store.State(status="running", pid=1, host=socket.gethostname(), heartbeat=0), "crashed"),
-        (store.State(status="running", pid=1, host="elsewhere", heartbeat=0), "running"),
-        (store.State(status="paused", pid=1, host="elsewhere", heartbeat=1e12), "paused"),
+        (State(status="finished"), "finished"),
+        (State(status="running", pid=1, host=socket.gethostname(), heartbeat=0), "crashed"),
+        (State(status="running", pid=1, host="elsewhere", heartbeat=0), "running"),
+        (State(status="paused", pid=1, host="elsewhere", heartbeat=1e12), "paused"),
     ],
 )
 def test_a_crash_is_told_from_life_elsewhere_whatever_the_clocks_of_the_hosts_say(run, state, liveness):
@@ -281,10 +284,10 @@ def test_a_crash_is_told_from_life_elsewhere_whatever_the_clocks_of_the_hosts_sa
     assert run.liveness() == liveness
 
 
-def say(run: store.Run, age: float = 0.0, **state) -> None:
+def say(run: Run, age: float = 0.0, **state) -> None:
     """What an engine said last, so many seconds ago by the clock of the file system."""
     path = run.path / "state.json"
-    path.write_bytes(msgspec.json.encode(store.State(**{"status": "running", "pid": 1, "host": "elsewhere"} | state)))
+    path.write_bytes(msgspec.json.encode(State(**{"status": "running", "pid": 1, "host": "elsewhere"} | state)))
     os.utime(path, (path.stat().st_mtime - age,) * 2)
 
 
@@ -326,7 +329,7 @@ def test_a_run_that_cannot_be_deleted_is_told_by_its_path(run, monkeypatch, own_
     def read_only(*_):
         raise OSError(30, "Read-only file system", "state.json")
 
-    (run.path / "state.json").write_bytes(msgspec.json.encode(store.State(status="finished")))
+    (run.path / "state.json").write_bytes(msgspec.json.encode(State(status="finished")))
     with monkeypatch.context() as patched:
         patched.setattr("pathlib.Path.rename", read_only)
         with pytest.raises(UserError) as caught:
@@ -343,8 +346,8 @@ def test_a_run_that_cannot_be_deleted_is_told_by_its_path(run, monkeypatch, own_
 
 
 def test_a_live_run_is_not_deleted(run):
-    with store.Writer(run) as writer:
-        writer.state(store.State(status="running", pid=os.getpid(), host=socket.gethostname(), heartbeat=time.time()))
+    with Writer(run) as writer:
+        writer.state(State(status="running", pid=os.getpid(), host=socket.gethostname(), heartbeat=time.time()))
         with pytest.raises(UserError, match="still running"):
             store.remove(run)
     store.remove(run)
@@ -364,15 +367,15 @@ def test_a_run_that_may_live_elsewhere_is_not_deleted_but_a_crashed_one_is(run):
 
 
 def test_checkpoints_are_kept_to_their_number_and_read_without_pickle(run):
-    with store.Writer(run) as writer:
+    with Writer(run) as writer:
         for step in (1, 2, 3):
             writer.checkpoint(step, {"theta": np.arange(3.0), "phase": np.array("edge")}, keep=2)
     assert [path.name for path in run.checkpoints()] == ["step-000000002.npz", "step-000000003.npz"]
     with open(run.checkpoints()[-1], "wb") as handle:
         np.savez(handle, theta=np.array([object()], dtype=object))
-    found = list(store.load_checkpoint(run))
-    assert found[0][1] is None
-    np.testing.assert_array_equal(found[1][1]["theta"], np.arange(3.0))
+    checkpoints = list(load_checkpoint(run))
+    assert checkpoints[0][1] is None
+    np.testing.assert_array_equal(checkpoints[1][1]["theta"], np.arange(3.0))
 
 
 def damaged(body: bytes) -> list[bytes]:
@@ -383,7 +386,7 @@ def damaged(body: bytes) -> list[bytes]:
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(run):
-    with store.Writer(run) as writer:
+    with Writer(run) as writer:
         writer.checkpoint(1, {"theta": np.arange(3.0)}, keep=2)
         newest = writer.checkpoint(2, {"theta": np.arange(4.0)}, keep=2)
     header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (999999999999,), }\n"
@@ -395,7 +398,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(run):
     unreadable = 0
     for body in [b"", plain.getvalue(), packed.getvalue(), *damaged(packed.getvalue()), *damaged(newest.read_bytes())]:
         newest.write_bytes(body)
-        (path, first), (_, second) = store.load_checkpoint(run)
+        (path, first), (_, second) = load_checkpoint(run)
         assert path == newest
         np.testing.assert_array_equal(second["theta"], np.arange(3.0))
         unreadable += first is None

@@ -54,7 +54,7 @@ def begun(runs: Path, tmp_path: Path, words: list[str], seconds: int = 60) -> su
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def told(process: subprocess.Popen, number: int) -> str:
+def last_words(process: subprocess.Popen, number: int) -> str:
     """What a process says on its way out that a signal finds stuck."""
     said = ""
     for line in process.stderr:
@@ -78,7 +78,7 @@ def test_a_command_is_left_at_once_though_its_disk_hangs(runs, tmp_path, words, 
     make_run(runs)
     (tmp_path / "hang").touch()
     process = begun(runs, tmp_path, words)
-    said = told(process, number)
+    said = last_words(process, number)
     assert (process.returncode, said) == (status, "eos: the disk does not answer; this command ended without it\n" * (status > 0))
 
 
@@ -90,7 +90,7 @@ def test_a_sweep_that_its_disk_holds_takes_its_engines_along(runs, tmp_path, num
     until(lambda: [run.state().status for run in store.all_runs()] == ["running"] * 2)
     engines = {run.state().pid for run in store.all_runs()}
     (tmp_path / "hang").touch()
-    said = told(process, number)
+    said = last_words(process, number)
     assert process.returncode == status
     head, _, tail = said.partition("processes ")
     assert (head, tail) == ("eos: the disk does not answer; the engines, ", f"{', '.join(map(str, sorted(engines)))}, were told to stop\n")
@@ -103,14 +103,14 @@ def test_an_engine_waits_for_its_disk(runs, tmp_path):
     (tmp_path / "hang").touch()
     began = time.monotonic()
     process = begun(runs, tmp_path, ["work", str(run.path)], seconds=4)
-    assert told(process, signal.SIGINT) == ""
+    assert last_words(process, signal.SIGINT) == ""
     assert process.returncode == INTERRUPTED
     assert time.monotonic() - began > 4
 
 
 def test_a_thread_that_takes_its_signals_is_left_alone_and_what_is_blocked_on_purpose_too(capfd):
     code = """import os, signal, time
-from engine.base.exit import STOPPING, ended
+from engine.base.exit import STOPPING, status_of
 heard = []
 signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
@@ -121,6 +121,6 @@ def busy():
     while time.monotonic() < until:
         sum(range(1000))
     return len(heard)
-raise SystemExit(ended(busy))"""
+raise SystemExit(status_of(busy))"""
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 1
     assert capfd.readouterr() == ("", "")

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from engine.record import messages, store
-from engine.record.store import Outcome, Run, State, Writer
+from engine.record.reader import Outcome, Run, State
+from engine.record.writer import Writer
 from engine.report.summary import FULL_SPAN, SETTLED_ROWS, Summary, summarize, words
 from engine.spec import load_spec_text, with_overrides
 
@@ -89,22 +90,22 @@ def test_the_correlation_is_read_a_hundred_steps_after_the_latest_anchor():
     since = np.concatenate([np.arange(131), np.arange(131), np.arange(40)]).astype(float)
     correlation = 1 - since / 1000
     correlation[131:262] -= 0.5
-    found = summarize(run_of(len(since), generalized__since_anchor=since, generalized__correlation=correlation))
-    assert found.prediction_correlation == pytest.approx(1 - (FULL_SPAN - 1) / 1000 - 0.5)
+    summary = summarize(run_of(len(since), generalized__since_anchor=since, generalized__correlation=correlation))
+    assert summary.prediction_correlation == pytest.approx(1 - (FULL_SPAN - 1) / 1000 - 0.5)
 
 
 def test_the_correlation_is_that_of_the_latest_stretch_where_each_has_a_hundred_steps():
     since = np.tile(np.arange(100.0), 3)
     correlation = np.repeat([0.9, 0.5, 0.2], 100)
-    found = summarize(run_of(300, generalized__since_anchor=since, generalized__correlation=correlation))
-    assert found.prediction_correlation == pytest.approx(0.2)
+    summary = summarize(run_of(300, generalized__since_anchor=since, generalized__correlation=correlation))
+    assert summary.prediction_correlation == pytest.approx(0.2)
 
 
 def test_the_correlation_of_a_short_run_is_that_of_its_longest_stretch():
     since = np.concatenate([np.arange(60), np.arange(20)]).astype(float)
     correlation = np.where(since > 0, since / 100, np.nan)
-    found = summarize(run_of(80, generalized__since_anchor=since, generalized__correlation=correlation))
-    assert found.prediction_correlation == pytest.approx(0.59)
+    summary = summarize(run_of(80, generalized__since_anchor=since, generalized__correlation=correlation))
+    assert summary.prediction_correlation == pytest.approx(0.59)
 
 
 def test_the_correlation_is_that_of_the_first_form_recorded():

@@ -78,8 +78,8 @@ def test_a_sweep_is_carried_out_once_and_a_larger_one_takes_it_over(capfd, own_h
     assert main([*PHASE, "--grid", "optimizer.learning_rate=0.02,0.03", "--workers", "2", "--json"]) == 0
     out, err = capfd.readouterr()
     first = json.loads(out)
-    told = [(row["optimizer.learning_rate"], row["outcome"], row["steps"]) for row in first]
-    assert told == [(0.02, "completed", 20), (0.03, "completed", 20)]
+    ends = [(row["optimizer.learning_rate"], row["outcome"], row["steps"]) for row in first]
+    assert ends == [(0.02, "completed", 20), (0.03, "completed", 20)]
     assert [line.split()[0] for line in err.splitlines()] == ["1/2", "2/2"]
     assert sorted(started) == sorted(row["run"] for row in first)
     assert main([*PHASE, "--grid", "optimizer.learning_rate=0.02,5.0,0.03", "--csv"]) == BAD_END
@@ -105,8 +105,8 @@ def test_a_sweep_is_opened_by_the_name_that_its_runs_begin_with(own_home, monkey
     from eos_tui import opening
 
     opened: list = []
-    monkeypatch.setattr(opening, "need_terminal", lambda told: None)
-    monkeypatch.setattr(opening, "view", lambda run, told, beside: opened.append([each.name for each in (run, *beside)]) or 0)
+    monkeypatch.setattr(opening, "need_terminal", lambda arguments: None)
+    monkeypatch.setattr(opening, "view", lambda run, arguments, beside: opened.append([each.name for each in (run, *beside)]) or 0)
     names = [point.name for point in points("phase", [axis("seed=0..4")])]
     for name in (*names, "alone", "phase-sweep-other"):
         make_run(own_home, name=name, steps=20)
@@ -145,9 +145,9 @@ def test_the_outcomes_are_drawn(own_home, tmp_path):
     from engine.figures.sweep_plot import save
     from engine.report.comparison import outcomes
 
-    found = [outcomes(make_run(own_home, steps=steps, name=f"r{steps}")) for steps in (150, 200, 60)]
+    ends = [outcomes(make_run(own_home, steps=steps, name=f"r{steps}")) for steps in (150, 200, 60)]
     grid = [{"optimizer.learning_rate": rate, "seed": seed} for rate, seed in ((0.02, 0), (0.04, 0), (0.02, 1))]
-    save(grid, found, tmp_path / "sweep.svg")
+    save(grid, ends, tmp_path / "sweep.svg")
     text = (tmp_path / "sweep.svg").read_text()
     assert "<svg" in text
     assert len(text) > 10_000

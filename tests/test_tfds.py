@@ -21,7 +21,7 @@ from engine.data.embedded import Pool
 from engine.jobs import launch
 from engine.process.runner import Runner
 from engine.record import store
-from engine.record.store import Writer
+from engine.record.writer import Writer
 from engine.spec import Data, load_spec
 from eos_tui.cli import main as eos
 
@@ -43,14 +43,14 @@ def seen(tmp_path_factory):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_archives_brought_by_hand_give_their_examples_in_file_order(seen, name):
-    found = seen["by_hand"][name]
+    report = seen["by_hand"][name]
     train, test = COUNTS[name]
-    assert found["told"][0].startswith(f"{name}: {train} + {test} examples prepared in ")
-    assert found["told"][1].startswith(f"{name}: ready in ")
-    assert found["told"][2].endswith("(the compact copy and the records)")
-    assert found["copy"]
-    assert found["records"]
-    assert found["no_writes"]  # reading leaves a read-only folder as it is
+    assert report["texts"][0].startswith(f"{name}: {train} + {test} examples prepared in ")
+    assert report["texts"][1].startswith(f"{name}: ready in ")
+    assert report["texts"][2].endswith("(the compact copy and the records)")
+    assert report["copy"]
+    assert report["records"]
+    assert report["no_writes"]  # reading leaves a read-only folder as it is
 
 
 @pytest.mark.parametrize(("name", "version", "keys"), [
@@ -58,18 +58,18 @@ def test_archives_brought_by_hand_give_their_examples_in_file_order(seen, name):
     ("fashion_mnist", "3.0.1", ["image", "label"]),
 ])  # fmt: skip
 def test_plain_tensorflow_datasets_reads_the_records_as_its_own(seen, name, version, keys):
-    found = seen["by_hand"][name]
-    assert (found["version"], found["keys"], found["plain"]) == (version, keys, COUNTS[name][0])
-    assert version in found["origin"]
+    report = seen["by_hand"][name]
+    assert (report["version"], report["keys"], report["plain"]) == (version, keys, COUNTS[name][0])
+    assert version in report["origin"]
     labels = {"cifar10": list(CIFAR_NAMES), "sst2": ["negative", "positive"]}
-    assert found["labels"] == labels.get(name, found["labels"])
+    assert report["labels"] == labels.get(name, report["labels"])
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_damaged_copy_is_told_and_written_again(seen, name):
-    told, again, after = seen["by_hand"][name]["damaged"]
-    assert "damaged or half copied: its SHA-256 sum is not the one in" in told
-    assert f"`eos data prepare {name} --data-dir" in told
+    damaged, again, after = seen["by_hand"][name]["damaged"]
+    assert "damaged or half copied: its SHA-256 sum is not the one in" in damaged
+    assert f"`eos data prepare {name} --data-dir" in damaged
     assert "examples prepared in" in again
     assert "whole in" in after
 
@@ -77,7 +77,7 @@ def test_a_damaged_copy_is_told_and_written_again(seen, name):
 def test_damaged_and_half_copied_records_are_told(seen):
     assert "damaged (" in seen["by_hand"]["torn_records"]
     assert "damaged (" in seen["by_hand"]["torn_info"]
-    assert all("2.0.0: half prepared or half copied (no dataset_info.json); remove it" in told for told in seen["network"]["half"])
+    assert all("2.0.0: half prepared or half copied (no dataset_info.json); remove it" in text for text in seen["network"]["half"])
 
 
 def test_records_that_only_tensorflow_reads_are_told(seen):
@@ -85,9 +85,9 @@ def test_records_that_only_tensorflow_reads_are_told(seen):
 
 
 def test_a_wrong_archive_is_told_by_its_sums_and_leftovers_are_cleared(seen):
-    told = seen["wrong_archive"]["told"]
-    assert "downloads/manual/SST-2.zip: not the archive expected: it has 9 bytes and SHA-256" in told
-    assert "; expected SST-2.zip (" in told
+    text = seen["wrong_archive"]["text"]
+    assert "downloads/manual/SST-2.zip: not the archive expected: it has 9 bytes and SHA-256" in text
+    assert "; expected SST-2.zip (" in text
     assert "examples prepared" in seen["wrong_archive"]["then"]
     assert seen["wrong_archive"]["left"] == []
 
@@ -103,10 +103,10 @@ def test_a_download_is_checked_and_a_wrong_one_not_kept(seen):
 def test_a_silent_host_is_given_up_on_with_three_next_steps(seen):
     assert preparation.REACH_SECONDS <= 10  # of the fifteen, beside the import
     assert seen["network"]["seconds"] < 5
-    told = seen["network"]["silent"]
-    assert told.startswith("DataUnavailable: cifar10: 127.0.0.1:")
+    text = seen["network"]["silent"]
+    assert text.startswith("DataUnavailable: cifar10: 127.0.0.1:")
     for step in ("`eos data prepare cifar10 --data-dir DIR` where there is a network", "cifar-10-binary.tar.gz (", "or use the embedded"):
-        assert step in told
+        assert step in text
 
 
 @pytest.fixture
@@ -125,52 +125,52 @@ def small(tmp_path, monkeypatch):
 
 def test_the_first_of_cifar_in_file_order_are_standardized_by_channel(small):
     truth = MADE["cifar10"]()[1]
-    found = data.load(Data(name="cifar10", examples=30, order="file", test_examples=20, standardize="channel"))
+    dataset = data.load(Data(name="cifar10", examples=30, order="file", test_examples=20, standardize="channel"))
     pixels = truth["inputs"].astype(float)
     mean, spread = pixels[:30].mean(axis=(0, 1, 2)), pixels[:30].std(axis=(0, 1, 2))
-    np.testing.assert_allclose(found.inputs, (pixels[:30] - mean) / spread, atol=1e-5)
-    np.testing.assert_allclose(found.test_inputs, (pixels[40:] - mean) / spread, atol=1e-5)
-    np.testing.assert_array_equal(found.targets, truth["labels"][:30])
-    assert found.rule == ("the first 30 of 10 classes in file order, tested on the first 20 of the test set; "
+    np.testing.assert_allclose(dataset.inputs, (pixels[:30] - mean) / spread, atol=1e-5)
+    np.testing.assert_allclose(dataset.test_inputs, (pixels[40:] - mean) / spread, atol=1e-5)
+    np.testing.assert_array_equal(dataset.targets, truth["labels"][:30])
+    assert dataset.rule == ("the first 30 of 10 classes in file order, tested on the first 20 of the test set; "
                           "mean of each channel removed, divided by its standard deviation")  # fmt: skip
-    assert found.origin == f"cifar10 of a test, in {small}"
+    assert dataset.origin == f"cifar10 of a test, in {small}"
 
 
 def test_cats_against_dogs_are_the_first_of_each(small):
     truth = MADE["cifar10"]()[1]
-    found = data.load(Data(name="cifar10", classes=(3, 5), examples=6, standardize="none"))
+    dataset = data.load(Data(name="cifar10", classes=(3, 5), examples=6, standardize="none"))
     cats, dogs = (truth["inputs"][:40][truth["labels"][:40] == label][:3] for label in (3, 5))
-    np.testing.assert_array_equal(found.inputs, np.concatenate([cats, dogs]))
-    np.testing.assert_array_equal(found.targets[:, 0], [-1, -1, -1, 1, 1, 1])
-    assert found.rule.startswith("the first 3 of cat (−1) and dog (+1) in file order")
+    np.testing.assert_array_equal(dataset.inputs, np.concatenate([cats, dogs]))
+    np.testing.assert_array_equal(dataset.targets[:, 0], [-1, -1, -1, 1, 1, 1])
+    assert dataset.rule.startswith("the first 3 of cat (−1) and dog (+1) in file order")
 
 
 def test_two_classes_in_file_order_stay_mixed(small):
     truth = MADE["cifar10"]()[1]["labels"][:40]
-    found = data.load(Data(name="cifar10", classes=(5, 3), examples=7, order="file", standardize="none"))
-    np.testing.assert_array_equal(found.targets[:, 0], np.where(truth[np.isin(truth, (3, 5))][:7] == 5, -1, 1))
+    dataset = data.load(Data(name="cifar10", classes=(5, 3), examples=7, order="file", standardize="none"))
+    np.testing.assert_array_equal(dataset.targets[:, 0], np.where(truth[np.isin(truth, (3, 5))][:7] == 5, -1, 1))
 
 
 def test_sentences_of_sst2_take_the_words_of_the_training_subset(small):
     truth = MADE["sst2"]()[1]
-    found = data.load(Data(name="sst2", classes=(0, 1), examples=10, test_examples=2, standardize="none"))
+    dataset = data.load(Data(name="sst2", classes=(0, 1), examples=10, test_examples=2, standardize="none"))
     pairs = list(zip(truth["inputs"][:30], truth["labels"][:30], strict=True))
     chosen = [[text for text, label in pairs if label == wanted][:5] for wanted in (0, 1)]
     kept = chosen[0] + chosen[1]
-    assert found.vocabulary == words.vocabulary(kept)
-    np.testing.assert_array_equal(found.inputs, words.tokens(kept, found.vocabulary))
-    assert found.facts["data"] == "sst2"
-    assert found.facts["vocabulary"] == len(found.vocabulary)
-    assert len(found.facts["vocabulary_sha256"]) == 64
+    assert dataset.vocabulary == words.vocabulary(kept)
+    np.testing.assert_array_equal(dataset.inputs, words.tokens(kept, dataset.vocabulary))
+    assert dataset.facts["data"] == "sst2"
+    assert dataset.facts["vocabulary"] == len(dataset.vocabulary)
+    assert len(dataset.facts["vocabulary_sha256"]) == 64
 
 
 def test_what_is_missing_is_refused_before_anything_is_written(small, own_home, capsys):
     shutil.rmtree(small)
     assert main(["run", "fashion", "--set", "problem.data.name=cifar10"]) == BAD_INPUT
-    told = capsys.readouterr().err
-    assert f"cifar10: not prepared in {small}" in told
-    assert "cifar-10-binary.tar.gz (170,052,171 bytes, SHA-256 c4a38c50" in told
-    assert told.count("\n") == 1
+    err = capsys.readouterr().err
+    assert f"cifar10: not prepared in {small}" in err
+    assert "cifar-10-binary.tar.gz (170,052,171 bytes, SHA-256 c4a38c50" in err
+    assert err.count("\n") == 1
     assert eos(["run", "fashion", "--set", "problem.data.name=cifar10", "--data-dir", str(small / "b"), "--headless"]) == BAD_INPUT
     assert f"cifar10: not prepared in {small / 'b'}" in capsys.readouterr().err
     assert not own_home.exists()

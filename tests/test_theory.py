@@ -48,8 +48,8 @@ def test_period_tends_to_its_limits():
 @pytest.mark.parametrize("g", [1e-9, 1e-3, 1.0, 30.0])
 def test_level_sets_lie_on_their_level(g):
     orbit = theory.level_set(g, ALPHA, BETA)
-    found = theory.conserved(orbit[:, 0] * DELTA, orbit[:, 1], ALPHA, BETA)
-    np.testing.assert_allclose(found, g, rtol=1e-6, atol=1e-15)
+    conserved = theory.conserved(orbit[:, 0] * DELTA, orbit[:, 1], ALPHA, BETA)
+    np.testing.assert_allclose(conserved, g, rtol=1e-6, atol=1e-15)
 
 
 @pytest.mark.parametrize(
@@ -76,12 +76,12 @@ def test_a_step_back_counts_where_it_is_no_flicker_and_however_the_rows_are_cut(
     for size, kept in ((0.03, True), (0.3, False)):
         swing = size * (-1.0) ** step
         x, y = 1 + swing, np.full(20, 0.5)
-        found = theory.stages(x, y, np.ones(20), np.ones(20))
-        assert (found == 3).all() if kept else found.tolist() == [3, 2] * 10
+        stages = theory.stages(x, y, np.ones(20), np.ones(20))
+        assert (stages == 3).all() if kept else stages.tolist() == [3, 2] * 10
         sideways = theory.stages(0 * x + 0.5, swing, np.ones(20), np.ones(20))
         assert (sideways[1:] == 2).all() if kept else sideways.tolist() == [2, 1] * 10
         first = theory.stages(x[:7], y[:7], np.ones(7), np.ones(7))
-        np.testing.assert_array_equal(theory.stages(x[7:], y[7:], np.ones(13), np.ones(13), int(first[-1])), found[7:])
+        np.testing.assert_array_equal(theory.stages(x[7:], y[7:], np.ones(13), np.ones(13), int(first[-1])), stages[7:])
     assert theory.stages(np.array([1.2, np.nan, 0.99]), np.ones(3), np.ones(3), np.ones(3)).tolist() == [3, 0, 3]
 
 

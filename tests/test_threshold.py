@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.record.columns import Column, arranged
-from engine.record.store import State
+from engine.record.reader import State
 from engine.record.threshold import at_rate, column_of, in_force, of_gradient_descent, read_threshold, threshold
 from engine.report.narrative import sentence
 from eos_tui.draw import line_plot, traces

@@ -13,9 +13,10 @@ from engine.base.errors import UserError
 from engine.curvature import eigensolver
 from engine.phases import training
 from engine.phases.experiment import Experiment
-from engine.problems import problem
+from engine.problems import build as building
+from engine.problems.build import Learning, build, network
 from engine.problems.losses import mse
-from engine.problems.problem import Learning, Problem, build, network
+from engine.problems.problem import Problem
 from engine.record import columns, messages
 
 from small import chebyshev_spec, dense_hessian, rows, toy_spec
@@ -30,7 +31,7 @@ def dense():
     """Eigenvalues from the dense Hessian: exact, and sooner compiled. The same network is begun once for all tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(eigensolver, "DENSE_UP_TO", 256)
-        patch.setattr(problem, "learning", cache(problem.learning))
+        patch.setattr(building, "learning", cache(building.learning))
         yield
 
 
@@ -65,14 +66,14 @@ def experiment_of(*overrides: str) -> Experiment:
 def afresh(*overrides: str) -> Experiment:
     """The experiment at its start."""
     experiment = experiment_of(*overrides)
-    experiment.state, experiment.raised = training.begin(experiment.training, plain()[0].theta), 0
+    experiment.state, experiment.raised = training.begin(experiment.phases["training"].training, plain()[0].theta), 0
     return experiment
 
 
 @cache
 def plain() -> tuple[Learning, Problem]:
     """The network and its training loss, without decay."""
-    found = problem.learning(digits_spec().problem, 0)
+    found = building.learning(digits_spec().problem, 0)
     return found, found.mean(mse, found.batches(found.dataset.inputs, found.dataset.targets))
 
 
@@ -194,8 +195,8 @@ def test_the_record_does_not_depend_on_where_it_is_cut_or_resumed(limit):
 
 def test_the_edge_is_told_once_where_a_reading_first_passes_the_threshold():
     experiment, events = afresh(), []
-    sharpness = afresh().advance(1).rows[0][experiment.setup.places["gd.sharpness"]]
-    experiment.state = training.begin(experiment.training, plain()[0].theta)
+    sharpness = afresh().advance(1).rows[0][experiment.setup.column_index["gd.sharpness"]]
+    experiment.state = training.begin(experiment.phases["training"].training, plain()[0].theta)
     for _ in range(4):
         events += experiment.advance(4).events
         experiment.set_learning_rate(messages.SetLearningRate(learning_rate=float(4 / sharpness)))  # S near 2 × 2/η
@@ -221,7 +222,7 @@ def test_a_diverging_training_keeps_every_row_up_to_there():
         outcome = progress.outcome
     assert outcome.kind == "diverged"
     assert outcome.step == len(found) > 1
-    assert np.isfinite([row[experiment.setup.places["gd.loss"]] for row in found]).all()
+    assert np.isfinite([row[experiment.setup.column_index["gd.loss"]] for row in found]).all()
 
 
 def test_a_training_ends_at_its_loss_goal():
@@ -230,7 +231,7 @@ def test_a_training_ends_at_its_loss_goal():
         progress = experiment.advance(1000)
         outcome, last = progress.outcome, progress.rows[-1]
     assert outcome.kind == "loss_goal"
-    assert last[experiment.setup.places["gd.loss"]] < 1e-6
+    assert last[experiment.setup.column_index["gd.loss"]] < 1e-6
     assert last[0] == outcome.step
 
 
@@ -288,7 +289,7 @@ def test_a_raise_restarts_a_coupled_run_on_the_lower_threshold():
     told = [(type(event).__name__, event.step) for event in events if isinstance(event, wanted)]
     assert told == [("EdgeReached", 0), ("LearningRateChanged", 30), ("EdgeReached", 30)]
     np.testing.assert_array_equal([row[0] for row in found], np.arange(40))
-    places = experiment.setup.places
+    places = experiment.setup.column_index
     assert found[-1][places["constrained.sharpness"]] == pytest.approx(2 / 0.0101, rel=1e-5)
     assert found[-1][places["gd.spike"]] == pytest.approx(found[-1][places["gd.x"]] ** 2 / 0.0101)
 
@@ -303,7 +304,7 @@ def test_weight_decay_adds_its_square_its_slope_and_its_curvature():
     np.testing.assert_allclose(decayed.loss(theta), bare.loss(theta) + DECAY / 2 * theta @ theta, rtol=1e-14)
     np.testing.assert_allclose(decayed.gradient(theta), bare.gradient(theta) + DECAY * theta, atol=1e-13)
     np.testing.assert_allclose(decayed.hvp(theta, v), bare.hvp(theta, v) + DECAY * v, atol=1e-12)
-    assert problem.decayed(bare, 0.0) is bare
+    assert building.decayed(bare, 0.0) is bare
 
 
 def test_the_squared_norm_of_a_scale_invariant_network_keeps_its_balance_to_the_step():

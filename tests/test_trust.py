@@ -25,8 +25,10 @@ from engine.data.catalog import ready
 from engine.jobs import fork, launch
 from engine.process import worker
 from engine.record import store, trust
+from engine.record.reader import Outcome, Run, State
+from engine.record.writer import Writer
 from engine.spec import RunSpec, from_tree, load_spec, sections, to_toml, with_overrides
-from engine.spec.sections import Function, Part
+from engine.spec.sections import Function, Section
 
 from synthetic import make_run
 
@@ -36,7 +38,7 @@ MARKED = "from pathlib import Path\nPath({mark!r}).touch()\nfrom own_problems im
 
 @pytest.fixture(autouse=True)
 def nothing_granted(monkeypatch, tmp_path):
-    """A process that has seen nothing yet, where modules of the tests and of the clone are found."""
+    """A process that has seen nothing yet, where modules of the tests and of the clone can be imported."""
     monkeypatch.setattr(trust, "_granted", set())
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{ROOT / 'tests'}")
     monkeypatch.chdir(tmp_path)
@@ -64,14 +66,14 @@ def got(mark, tmp_path):
     made = store.create(own_spec(tmp_path / "code"), "got", tmp_path)
     rows = np.full((3, len(made.columns)), np.nan)
     rows[:, 0] = range(3)
-    with store.Writer(made) as writer:
+    with Writer(made) as writer:
         writer.append(rows)
         writer.checkpoint(2, {"theta": np.zeros(3)}, 3)
-        writer.state(store.State(status="finished", step=2, outcome=store.Outcome(kind="stopped", step=2, text="stopped")))
+        writer.state(State(status="finished", step=2, outcome=Outcome(kind="stopped", step=2, text="stopped")))
     trust.key_path().unlink()
     trust._granted.clear()
     assert (made.path / "trust.json").is_file()
-    return store.Run(made.path)
+    return Run(made.path)
 
 
 @pytest.fixture
@@ -100,16 +102,16 @@ def answer(monkeypatch, text: str) -> None:
 # -- what is code
 
 
-class Metrics(Part, frozen=True, kw_only=True):
+class Metrics(Section, frozen=True, kw_only=True):
     functions: tuple[Function, ...] = ()
 
 
-class OwnOptimizer(Part, frozen=True, kw_only=True, tag_field="kind", tag="own"):
+class OwnOptimizer(Section, frozen=True, kw_only=True, tag_field="kind", tag="own"):
     step: Function
     folder: sections.CodeFolder = ""
 
 
-class Later(Part, frozen=True, kw_only=True):
+class Later(Section, frozen=True, kw_only=True):
     """A specification as a later version may have it."""
 
     problem: sections.Own | sections.Toy
@@ -137,7 +139,7 @@ def all_parts(kind=RunSpec, seen=None):
     """Every part that a specification may have."""
     seen = set() if seen is None else seen
     for each in (kind, *get_args(kind)):
-        if isinstance(each, type) and issubclass(each, Part) and each not in seen:
+        if isinstance(each, type) and issubclass(each, Section) and each not in seen:
             seen.add(each)
             for field in msgspec.structs.fields(each):
                 all_parts(field.type, seen)
@@ -213,14 +215,14 @@ def test_the_option_is_as_good_as_an_answer_and_the_run_is_signed(way, got, engi
 def test_an_own_run_of_an_older_version_is_asked_about_once(got, engines, capfd, monkeypatch):
     for name in ("identity.json", "trust.json"):
         (got.path / name).unlink()
-    assert store.Run(got.path).id == ""
+    assert Run(got.path).id == ""
     assert main(["resume", str(got.path)]) == BAD_INPUT
     assert not (got.path / "identity.json").exists()
     assert main(["resume", str(got.path), "--trust"]) == 3
     trust._granted.clear()
     assert main(["resume", str(got.path)]) == 3
     assert "--code" not in engines[-1]  # the engine looks at the signature
-    assert len(store.Run(got.path).id) == 32
+    assert len(Run(got.path).id) == 32
     capfd.readouterr()
 
 
@@ -231,16 +233,16 @@ def test_a_run_made_here_goes_on_wherever_it_lies_and_not_with_other_code(mark, 
     shutil.copytree(run.path, tmp_path / "copy")
     shutil.move(run.path, tmp_path / "moved")
     for place in ("copy", "moved"):
-        trust.need(tmp_path / place, store.Run(tmp_path / place).spec)
+        trust.need(tmp_path / place, Run(tmp_path / place).spec)
     spec = tmp_path / "moved" / "spec.toml"
     text = spec.read_text()
     spec.write_text(text.replace("steps = 5\n", "steps = 6\n"))  # data
-    trust.need(spec.parent, store.Run(spec.parent).spec)
+    trust.need(spec.parent, Run(spec.parent).spec)
     for old, new in (('"marked:good"', '"os:system"'), (str(tmp_path / "code"), "/tmp"), ("scale = 2.0", "scale = 3.0")):
         assert old in text
         spec.write_text(text.replace(old, new))
         with pytest.raises(trust.Untrusted):
-            trust.need(spec.parent, store.Run(spec.parent).spec)
+            trust.need(spec.parent, Run(spec.parent).spec)
 
 
 def test_another_runs_signature_is_worth_nothing(mark, got, tmp_path):
@@ -373,7 +375,7 @@ async def test_the_view_asks_before_it_forks_or_resumes(got, engines, own_home, 
             assert len(engines) == started
     trust._granted.clear()
     (own_home / "got" / "trust.json").unlink()
-    app = EosApp(store.Run(own_home / "got"))
+    app = EosApp(Run(own_home / "got"))
     async with app.run_test(size=(110, 36)) as pilot:
         await pilot.pause()
         await pilot.press("F")
@@ -421,10 +423,10 @@ def test_a_key_that_is_not_this_users_alone_signs_nothing_and_is_told(spoil, got
     assert main(["resume", str(got.path)]) == BAD_INPUT
     capfd.readouterr()
     assert main(["resume", str(got.path), "--trust"]) == 3  # this once
-    told = capfd.readouterr().err
-    assert "trusted this once, for that cannot be written down" in told
-    assert str(trust.key_path()) in told
-    assert "Traceback" not in told
+    err = capfd.readouterr().err
+    assert "trusted this once, for that cannot be written down" in err
+    assert str(trust.key_path()) in err
+    assert "Traceback" not in err
     trust._granted.clear()
     with pytest.raises(trust.Untrusted):
         trust.need(got.path, got.spec)

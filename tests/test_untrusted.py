@@ -18,8 +18,10 @@ from engine.base.errors import BAD_INPUT, HELD, UserError
 from engine.base.text import harmless, is_harmless, to_json
 from engine.commands.main import main
 from engine.jobs import launch
-from engine.record import messages, store
+from engine.record import messages, reader, store
+from engine.record.reader import Run
 from engine.record.safe_read import read_arrays
+from engine.record.writer import Writer
 from engine.spec import load_spec_text
 
 from fuzzing import fuzz
@@ -112,7 +114,7 @@ def test_events_outcomes_and_facts_with_escape_sequences_are_shown_harmless(pris
         "provenance.json": json.dumps(facts).encode(), "engine.log": EVIL.encode(),
     }  # fmt: skip
     assert "\\x1b]0;owned" in read_every_way(run_of(own_home / "evil", files), capfd)
-    assert store.Run(own_home / "evil").events()[0].text == harmless(EVIL)  # whoever reads them, the app too
+    assert Run(own_home / "evil").events()[0].text == harmless(EVIL)  # whoever reads them, the app too
 
 
 def test_a_folder_with_an_evil_name_is_shown_harmless(pristine, tmp_path, capfd):
@@ -140,8 +142,8 @@ def test_columns_with_evil_names_are_refused(change, pristine, own_home, capfd):
 
 @pytest.mark.parametrize("name", ["spec.toml", "columns.json", "state.json", "provenance.json", "events.jsonl", "engine.log"])
 def test_pipes_devices_and_endless_files_keep_nobody_waiting(name, pristine, own_home, capfd, monkeypatch):
-    monkeypatch.setattr(store, "MAX_JOURNAL_BYTES", 2**20)  # of an endless journal much is read elsewhere
-    monkeypatch.setattr(store, "MAX_PASSED_BYTES", 2**22)
+    monkeypatch.setattr(reader, "MAX_JOURNAL_BYTES", 2**20)  # of an endless journal much is read elsewhere
+    monkeypatch.setattr(reader, "MAX_PASSED_BYTES", 2**22)
     path = run_of(own_home / "odd", pristine)
     (path / name).unlink(missing_ok=True)
     os.mkfifo(path / name)
@@ -164,8 +166,8 @@ def test_an_engine_does_not_follow_links_out_of_its_run(name, pristine, tmp_path
     path = run_of(own_home / "linked", pristine)
     (path / name).unlink(missing_ok=True)
     (path / name).symlink_to(outside)
-    run = store.Run(path)
-    for begin in (launch.start, store.Writer):
+    run = Run(path)
+    for begin in (launch.start, Writer):
         with pytest.raises(UserError, match="a link, which an engine would follow out of the run; copy the run instead"):
             begin(run)
     assert outside.read_bytes() == b"1234567"
@@ -185,7 +187,7 @@ def test_rows_that_no_engine_wrote_are_read_and_not_gone_on_with(pristine, own_h
         path = run_of(own_home / "odd", pristine | {"metrics.f64": np.full((3, width), value).tobytes()})
         read_every_way(path, capfd)
         with pytest.raises(UserError, match="so not written by eos"):
-            store.Writer(store.Run(path))
+            Writer(Run(path))
 
 
 TEXTS = st.text(max_size=8) | st.sampled_from([EVIL, "../../etc/passwd", "\ud800", "a" * 3000])
@@ -212,17 +214,17 @@ def lines(events: list) -> bytes:
 @st.composite
 def damages(draw) -> dict[str, bytes]:
     """Some files of a run, each anything at all, or well-formed with anything in it."""
-    found = {}
+    files = {}
     for name in draw(st.lists(st.sampled_from([*JSON, "events.jsonl", "metrics.f64", "spec.toml"]), min_size=1, max_size=3, unique=True)):
         if name in JSON and draw(st.booleans()):
-            found[name] = json.dumps(draw(JSON[name])).encode()
+            files[name] = json.dumps(draw(JSON[name])).encode()
         elif name == "events.jsonl":
-            found[name] = lines(draw(EVENTS))
+            files[name] = lines(draw(EVENTS))
         elif name == "metrics.f64":
-            found[name] = np.array(draw(st.lists(st.floats(), max_size=300))).tobytes()
+            files[name] = np.array(draw(st.lists(st.floats(), max_size=300))).tobytes()
         else:
-            found[name] = draw(st.binary(max_size=200))
-    return found
+            files[name] = draw(st.binary(max_size=200))
+    return files
 
 
 def look(files: dict[str, bytes], pristine, own_home, capfd) -> None:
@@ -265,7 +267,7 @@ def snapshot():
 @fuzz(200)
 @given(data=st.data())
 def test_a_checkpoint_spoilt_in_one_place_is_restored_or_passed_over(data, snapshot):
-    from engine.process.runner import NO_CHECKPOINT
+    from engine.process.checkpoints import NO_CHECKPOINT
 
     experiment, leaves = snapshot
     spoilt = dict(leaves)
@@ -292,8 +294,8 @@ def test_a_damaged_npz_gives_arrays_or_nothing(damage, cut, tmp_path):
         spoilt[at : at + len(piece)] = piece
     path = tmp_path / "step-000000001.npz"
     path.write_bytes(bytes(spoilt[: len(spoilt) - cut]))
-    found = read_arrays(path)
-    assert found is None or all(isinstance(array, np.ndarray) for array in found.values())
+    arrays = read_arrays(path)
+    assert arrays is None or all(isinstance(array, np.ndarray) for array in arrays.values())
 
 
 def test_a_small_file_that_unpacks_into_a_large_one_is_not_read(tmp_path):

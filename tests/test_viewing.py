@@ -7,6 +7,7 @@ import pytest
 from textual.events import MouseScrollDown, MouseScrollUp
 
 from engine.record import messages, store
+from engine.record.writer import Writer
 from eos_tui.draw import panels
 from eos_tui.model.placed_orbit import Start
 from eos_tui.model.replay import Replay
@@ -275,7 +276,7 @@ async def test_a_fork_goes_on_from_the_cursor_and_is_opened(runs, monkeypatch):
     started = []
     monkeypatch.setattr("engine.jobs.launch.start", lambda run, group=None: started.append(run) or 1)
     run = make_run(runs)
-    with store.Writer(run) as writer:
+    with Writer(run) as writer:
         writer.checkpoint(200, {"state": np.array(1)}, keep=3)
     async with opened(run) as (app, pilot):
         await pilot.press("c")
@@ -351,7 +352,7 @@ def test_rows_that_arrive_while_frozen_or_replayed_are_not_lost(runs):
     source = Source(run)
     source.take(source.read())
     source.frozen = True
-    with store.Writer(run) as writer:
+    with Writer(run) as writer:
         writer.append(rows_of(run, 400, 420))
     source.take(source.read())
     assert len(source.history) == 400

@@ -76,7 +76,7 @@ def install(address: str = "") -> None:
         catalog.ENTRIES[name] = catalog.ENTRIES[name]._replace(examples=counts)
     real = catalog.archives
 
-    def archives(entry: catalog.Entry) -> list[Archive]:
+    def archives(entry: catalog.TfdsDataset) -> list[Archive]:
         files = MADE[entry.name]()[0]
         return [
             Archive(address + one.file if address else one.url, len(files[one.file]), hashlib.sha256(files[one.file]).hexdigest(), one.file)

@@ -25,14 +25,14 @@ class Aside(threading.Thread):
         self._done()
 
     def result(self) -> Any:
-        """What the function gave. Raises what it raised."""
+        """The value that the function returned. Raises the error that the function raised."""
         if self.error is not None:
             raise self.error
         return self.value
 
 
-def waited(function: Callable[[], Result], seconds: float | None = None) -> Result:
-    """What the function gives, waited for where a signal is heeded. Raises TimeoutError where it takes longer."""
+def wait_for(function: Callable[[], Result], seconds: float | None = None) -> Result:
+    """The value of the function, which runs in a thread: a signal is heeded meanwhile. Raises TimeoutError after so many seconds."""
     done = threading.Event()
     read = Aside(function, done.set)
     if not done.wait(seconds):

@@ -21,7 +21,7 @@ _DESCRIPTOR = re.compile(r"(?:/dev/fd|/proc/self/fd)/(\d{1,9})")
 
 
 @contextmanager
-def replaced(path: Path, mark: str = "", nested: bool = False, durable: bool = False) -> Iterator[IO[bytes]]:
+def write(path: Path, mark: str = "", nested: bool = False, durable: bool = False) -> Iterator[IO[bytes]]:
     """A draft beside `path`, open for writing, that takes its place at the end; whatever goes wrong before leaves what was there. What
     was there may be a link: that is replaced, and never followed.
 
@@ -47,7 +47,7 @@ def replaced(path: Path, mark: str = "", nested: bool = False, durable: bool = F
 
 def replace_with(path: Path, body: bytes, durable: bool = False) -> None:
     """Write a file whole, in place of what was there."""
-    with replaced(path, durable=durable) as handle:
+    with write(path, durable=durable) as handle:
         handle.write(body)
 
 
@@ -55,8 +55,9 @@ def replace_with(path: Path, body: bytes, durable: bool = False) -> None:
 def output(path: Path, force: bool = False, anew: bool = False) -> Iterator[IO[bytes]]:
     """A file that a user names, open for writing. Raises UserError for what is not to be written over, and OSError.
 
-    `-` is stdout. Devices and pipes are written to. A link is followed once, and told. Any other file is there whole or not at all: a new
-    one, or with `force` in place of one that is there, read-only or not; `anew` replaces one that may be written, as in a folder of eos's.
+    `-` is stdout. Devices and pipes are written to. A link is followed once, with a line on stderr. Any other file is there whole or not
+    at all: a new one, or with `force` in place of one that is there, read-only or not; `anew` replaces one that may be written, as in a
+    folder of eos's.
     """
     stream = _stream(path)
     if stream is not None:
@@ -71,7 +72,7 @@ def output(path: Path, force: bool = False, anew: bool = False) -> Iterator[IO[b
         with os.fdopen(number, "wb") as handle:
             yield handle
         return
-    with replaced(path, f".{os.getpid()}") as handle:
+    with write(path, f".{os.getpid()}") as handle:
         if there is not None:
             os.fchmod(handle.fileno(), stat.S_IMODE(there.st_mode))
         yield handle
@@ -80,7 +81,7 @@ def output(path: Path, force: bool = False, anew: bool = False) -> Iterator[IO[b
 def check_output(path: Path, force: bool = False, anew: bool = False) -> None:
     """Raise UserError for what `output` would refuse: before hours of work."""
     if _stream(path) is None:
-        _place(path, force, anew, told=False)
+        _place(path, force, anew, say=False)
 
 
 def _stream(path: Path) -> TextIO | None:
@@ -94,14 +95,14 @@ def _stream(path: Path) -> TextIO | None:
     return None
 
 
-def _place(path: Path, force: bool, anew: bool, told: bool = True) -> tuple[Path, os.stat_result | None]:
-    """Where to write, and what is there."""
+def _place(path: Path, force: bool, anew: bool, say: bool = True) -> tuple[Path, os.stat_result | None]:
+    """The path to write to, behind a link, and the facts of the file that lies there."""
     try:
         if path.is_symlink() and not _is_open(path):
             target = path.parent / path.readlink()
             if target.is_symlink() and not _is_open(target):
                 raise UserError(f"{path}: a link to a link, {target}; give the file that is to be written")
-            if told:
+            if say:
                 print_line(f"{path}: a link to {target}, which is written", error=True)
             path = target
         there = path.stat()

@@ -7,15 +7,15 @@ number, as 143 when terminated."""
 
 
 class UserError(Exception):
-    """Bad input, told in one sentence. Commands print it without a traceback and exit with its status."""
+    """Bad input, in one sentence. Commands print it without a traceback and exit with its status."""
 
     status = BAD_INPUT
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a device or this machine had not enough memory. On a CPU jax says so in words alone, beneath INTERNAL."""
-    told = str(error)
-    return isinstance(error, MemoryError) or any(words in told for words in ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory"))
+    text = str(error)
+    return isinstance(error, MemoryError) or any(words in text for words in ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory"))
 
 
 def first_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""How a command ends: with a status, and whatever its user may have caused told in one sentence."""
+"""How a command ends: with a status, and whatever its user may have caused said in one sentence."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 """What asks a run to stop, with a checkpoint: Ctrl-C, and what schedulers send some time before they kill."""
 
 
-def ended(command: Callable[[], int | None]) -> int:
+def status_of(command: Callable[[], int | None]) -> int:
     """Run a command and return its exit status. A signal ends it whatever the disk does."""
     open_streams()
     for stream in (sys.stdout, sys.stderr):
@@ -44,8 +44,8 @@ def ended(command: Callable[[], int | None]) -> int:
 
 def open_streams() -> None:
     """Put something in place of the standard streams that were closed (`>&-`): the next file that is opened would take their numbers, and
-    what is printed end up in it. An end of input for stdin, nothing for stderr; for stdout what cannot be written to, so that data that
-    nobody gets are told.
+    what is printed end up in it. An end of input for stdin, nothing for stderr; for stdout what cannot be written to, so that lost
+    data are reported.
     """
     for number, mode in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
         try:

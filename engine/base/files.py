@@ -53,7 +53,7 @@ def _descriptor(path: Path, flags: int, follow: bool, nested: bool) -> int:
                 path.name if nested else path, flags | FLAGS | (0 if follow else os.O_NOFOLLOW), 0o666, dir_fd=folder
             )  # fmt: skip
     except OSError as error:
-        raise _told(error, path) from None
+        raise _explained(error, path) from None
     kind = os.fstat(opened).st_mode
     if stat.S_ISREG(kind):
         return opened
@@ -80,8 +80,8 @@ def _anywhere() -> Iterator[None]:
     yield None
 
 
-def _told(error: OSError, path: Path) -> OSError:
-    """The error with the whole path and a reason that says what is there."""
+def _explained(error: OSError, path: Path) -> OSError:
+    """The error with the whole path, and with a reason that names the kind of thing that lies there."""
     number = error.errno or 0
     return OSError(number, REASONS.get(number, error.strerror), error.filename if number == errno.ENOTDIR else str(path))
 
@@ -129,3 +129,15 @@ def listed(folder: Path, pattern: re.Pattern[str], odd: bool = False) -> list[st
             ]  # fmt: skip
     except OSError:
         return []
+
+
+def sync(path: Path) -> None:
+    """Have the system write a file, or the names in a folder, to the disk. Raises OSError where it cannot."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EBADF):  # a folder, on file systems that write no names on demand
+            raise
+    finally:
+        os.close(descriptor)

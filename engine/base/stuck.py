@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
-from engine.base.aside import waited
+from engine.base.aside import wait_for
 
 LOOK_SECONDS, PATIENCE_SECONDS = 0.25, 2.0
 """Between two looks at what is pending, and for a command to end in its own way."""
@@ -57,14 +57,14 @@ def taking_along(engines: Callable[[], Iterable[int]]) -> Iterator[None]:
 
 def farewell() -> str:
     """Have the engines that are to be taken along stop, by a signal, as what goes to the disk reaches nobody; says what was done."""
-    found = [pid for engines in _engines for pid in list(engines())]
-    for pid in found:
+    stopped = [pid for engines in _engines for pid in list(engines())]
+    for pid in stopped:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
-    if not found:
+    if not stopped:
         return "the disk does not answer; this command ended without it"
-    several = len(found) > 1
-    who = f"engines, processes {', '.join(map(str, found))}, were" if several else f"engine, process {found[0]}, was"
+    several = len(stopped) > 1
+    who = f"engines, processes {', '.join(map(str, stopped))}, were" if several else f"engine, process {stopped[0]}, was"
     return f"the disk does not answer; the {who} told to stop"
 
 
@@ -84,5 +84,5 @@ def _leave(status: int) -> None:
     text = f"eos: {farewell()}\n"
     with suppress(OSError, TimeoutError):
         # Past Python's stream, which the stuck thread may hold. A bar may have hidden the cursor of a terminal, and left its line open.
-        waited(lambda: os.write(2, (f"\x1b[?25h\n{text}" if os.isatty(2) else text).encode()), PARTING_SECONDS)
+        wait_for(lambda: os.write(2, (f"\x1b[?25h\n{text}" if os.isatty(2) else text).encode()), PARTING_SECONDS)
     os._exit(status)

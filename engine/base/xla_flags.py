@@ -28,7 +28,7 @@ _early: set[str] = set()
 
 @cache
 def jaxlib_release() -> tuple[int, ...]:
-    """jaxlib's version, as (major, minor); one that knows no flag where it is not to be told. Read from its own file: a view asks too,
+    """jaxlib's version, as (major, minor); one that knows no flag where there is none to read. Read from its own file: a view asks too,
     and neither jaxlib nor the metadata of packages are to be loaded before its first frame.
     """
     spec = find_spec("jaxlib")

@@ -1,6 +1,6 @@
 """What a shell may complete where a command line names a preset, a run, a column of a run, or a field to set.
 
-Asked at each press of the key, so nothing is imported here that takes time, and nothing is said where nothing is found.
+Asked at each press of the key, so nothing is imported here that takes time, and nothing is said where there is nothing to complete.
 """
 
 import json

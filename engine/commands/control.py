@@ -12,7 +12,8 @@ from engine.commands.options import RunName, Switch
 from engine.jobs.launch import LIVE, RESUMABLE
 from engine.record import messages
 from engine.record.messages import AnyCommand, AnyEvent
-from engine.record.store import EventTail, resolve
+from engine.record.reader import EventTail
+from engine.record.store import resolve
 
 ANSWER_SECONDS = 10.0
 """Wait for an engine's answer to a command. It answers between two steps, and a step may take seconds."""
@@ -93,14 +94,14 @@ def eta(name: RunName, learning_rate: float, *, json: Switch = False) -> int:
 
 def _tell(name: str, command: AnyCommand, json: bool) -> int:
     """Leave a command for a run's engine, wait for its answer and print it. Returns the exit status."""
-    found = resolve(name)
-    liveness = found.liveness()
+    named = resolve(name)
+    liveness = named.liveness()
     if liveness not in LIVE:
         how = "has finished" if liveness == "finished" else f"is {liveness}"
-        outcome = found.state().outcome
-        on = f"`resume {found.name}` starts one" if outcome is None or outcome.kind in RESUMABLE else f"it is over ({outcome.text})"
-        raise UserError(f"run {found.name} {how}: no engine takes commands; {on}")
-    run = found.held()  # a command goes to this one, whatever has its name in a moment
+        outcome = named.state().outcome
+        on = f"`resume {named.name}` starts one" if outcome is None or outcome.kind in RESUMABLE else f"it is over ({outcome.text})"
+        raise UserError(f"run {named.name} {how}: no engine takes commands; {on}")
+    run = named.held()  # a command goes to this one, whatever has its name in a moment
     journal = EventTail(run)
     journal.poll()  # what happened before
     engine = run.engine()
@@ -117,10 +118,10 @@ def _tell(name: str, command: AnyCommand, json: bool) -> int:
                     print_line(event.text, error=refused)
                 return BAD_INPUT if refused else 0
         if replaced:
-            raise UserError(f"run {found.name}: the engine that this was for ended before it came to it; the next does not carry it out")
+            raise UserError(f"run {named.name}: the engine that this was for ended before it came to it; the next does not carry it out")
         time.sleep(0.05)
     moved = f" ({run.displaced})" if run.displaced else ""
-    print_line(f"run {found.name}: not answered yet{moved}; the command waits for the end of the step", error=True)
+    print_line(f"run {named.name}: not answered yet{moved}; the command waits for the end of the step", error=True)
     return 0
 
 

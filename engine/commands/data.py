@@ -11,7 +11,7 @@ from engine.base.exit import report_error
 from engine.base.text import print_json, print_table
 from engine.commands.options import DataDir, DataName, Switch
 from engine.data import EMBEDDED, catalog
-from engine.data.catalog import ENTRIES, Entry
+from engine.data.catalog import ENTRIES, TfdsDataset
 
 app = App(name="data", help="List, prepare and verify data sets.")
 
@@ -24,11 +24,11 @@ def list_data(*, data_dir: DataDir = None, json: Switch = False) -> int:
         json: Print one JSON array, with the archives to bring by hand.
     """
     where = catalog.folder(data_dir or "")
-    found = [_embedded(name) for name in EMBEDDED] + [_prepared(entry, where) for entry in ENTRIES.values()]
+    data_sets = [_embedded(name) for name in EMBEDDED] + [_prepared(entry, where) for entry in ENTRIES.values()]
     if json:
-        print_json(found)
+        print_json(data_sets)
         return 0
-    rows = [[str(one["data"]), f"{one['examples']:,}", f"{one['test_examples']:,}", one["state"], one["stand_in"]] for one in found]
+    rows = [[str(one["data"]), f"{one['examples']:,}", f"{one['test_examples']:,}", one["state"], one["stand_in"]] for one in data_sets]
     print_table(["data", "examples", "to test on", "state", "stand-in"], rows)
     print(f"data folder: {where}", file=sys.stderr)
     return 0
@@ -61,19 +61,19 @@ def verify(name: DataName | None = None, *, data_dir: DataDir = None, json: Swit
     """
     where = catalog.folder(data_dir or "")
     names = [name] if name else [*EMBEDDED, *(entry.name for entry in ENTRIES.values() if catalog.is_begun(entry, where))]
-    found: list[dict[str, Any]] = []
+    verified: list[dict[str, Any]] = []
     for one in names:
         try:
-            found.append({"data": one, "whole": True, "text": _read_whole(one, where)})
+            verified.append({"data": one, "whole": True, "text": _read_whole(one, where)})
         except UserError as error:
-            found.append({"data": one, "whole": False, "text": str(error)})
-        if not found[-1]["whole"]:
-            report_error(found[-1]["text"])
+            verified.append({"data": one, "whole": False, "text": str(error)})
+        if not verified[-1]["whole"]:
+            report_error(verified[-1]["text"])
         elif not json:
-            print(found[-1]["text"])
+            print(verified[-1]["text"])
     if json:
-        print_json(found)
-    return 0 if all(row["whole"] for row in found) else BAD_INPUT
+        print_json(verified)
+    return 0 if all(row["whole"] for row in verified) else BAD_INPUT
 
 
 def _read_whole(name: str, where: Path) -> str:
@@ -91,7 +91,7 @@ def _tell(said: str, row: dict[str, Any], json: bool) -> int:
     return 0
 
 
-def _entry(name: str) -> Entry:
+def _entry(name: str) -> TfdsDataset:
     if name not in ENTRIES:
         raise UserError(f"{name[:100]}: no such data set; expected one of {one_of([*EMBEDDED, *ENTRIES])}")
     return ENTRIES[name]
@@ -103,7 +103,7 @@ def _embedded(name: str) -> dict[str, Any]:
     return {"data": name, "examples": len(pool.labels), "test_examples": held, "state": "ships with eos", "stand_in": ""}
 
 
-def _prepared(entry: Entry, where: Path) -> dict[str, Any]:
+def _prepared(entry: TfdsDataset, where: Path) -> dict[str, Any]:
     ready = catalog.is_prepared(entry, where)
     return {
         "data": entry.name, "examples": entry.examples[0], "test_examples": entry.examples[1],

@@ -1,6 +1,6 @@
 """The headless command line: runs without a view.
 
-stdout carries the data, stderr the story. Exit status: 0 done; 2 bad input, told in one sentence; 3 the run ended badly
+stdout carries the data, stderr the story. Exit status: 0 done; 2 bad input, said in one sentence; 3 the run ended badly
 (diverged, failed, crashed); 4 another engine is at work on the run; 5 the port where its processes meet is taken; 6 the place of
 this process among them is; 130 interrupted with Ctrl-C, the engine stopped cleanly; 141 nobody reads stdout any more; 143 terminated,
 the engine stopped as cleanly.
@@ -19,11 +19,12 @@ from cyclopts.validators import Number
 
 import engine
 from engine.base.errors import BAD_END, INTERRUPTED, UserError, is_out_of_memory, one_of
-from engine.base.exit import ended
+from engine.base.exit import status_of
 from engine.base.text import harmless, print_json, print_line, print_pairs, print_table
-from engine.commands import control, data, records, sweep
+from engine.commands import control, data, help, records, sweep
 from engine.commands.options import AS_TOLD, DataDir, FigureName, Meeting, Overrides, PresetName, RunName, Switch, Trust
 from engine.data.catalog import ready
+from engine.help.topics import TOPICS
 from engine.jobs import fork as forks
 from engine.jobs import launch
 from engine.jobs.follow import follow, gone_words, refusal
@@ -31,7 +32,8 @@ from engine.jobs.groups import Group
 from engine.jobs.launch import BAD_ENDS
 from engine.process import worker
 from engine.record import store, trust
-from engine.record.store import Run, resolve
+from engine.record.reader import Run
+from engine.record.store import resolve
 from engine.report.summary import Summary, summarize, words
 from engine.spec import DEFAULT_PRESET, Network, Own, RunSpec, load_spec, preset_names
 
@@ -49,6 +51,7 @@ app.command(data.app)
 control.add_to(app)
 records.add_to(app)
 sweep.add_to(app)
+app.command(help.command(TOPICS))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_command(commands: App, argv: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit status; whatever a user may cause is told in one sentence."""
+    """Run a command line and return its exit status; whatever a user may cause is said in one sentence."""
     tokens = _with_streams(sys.argv[1:] if argv is None else argv)
 
     def command() -> int | None:
@@ -66,7 +69,7 @@ def run_command(commands: App, argv: Sequence[str] | None = None) -> int:
         except CycloptsError as error:
             raise UserError(str(error)) from error
 
-    return ended(command)
+    return status_of(command)
 
 
 def _with_streams(tokens: Sequence[str]) -> list[str]:
@@ -145,8 +148,8 @@ def resume(
     if group is not None and group.process:
         trust.heed_leader(trusted)
         return _help(group)
-    found = resolve(name)
-    return _see_through(found, trust.asking(lambda: launch.restart(found, group, force), trusted), json)
+    chosen = resolve(name)
+    return _see_through(chosen, trust.asking(lambda: launch.restart(chosen, group, force), trusted), json)
 
 
 @app.command
@@ -156,13 +159,13 @@ def ls(*, json: Switch = False) -> int:
     Args:
         json: Print one JSON array.
     """
-    found = [_listed(run) for run in store.all_runs()]
+    runs = [_listed(run) for run in store.all_runs()]
     if json:
-        print_json(found)
-    elif not found:
+        print_json(runs)
+    elif not runs:
         print_line(f"no runs in {store.home()} yet; `demo` makes one", error=True)
     else:
-        print_table(list(found[0]), [[_cell(value) for value in entry.values()] for entry in found])
+        print_table(list(runs[0]), [[_cell(value) for value in entry.values()] for entry in runs])
     return 0
 
 
@@ -174,18 +177,18 @@ def show(name: RunName | None = None, *, json: Switch = False) -> int:
         name: A run's name (`ls` lists them), or the path of a run directory.
         json: Print one JSON object, with the specification, every event, and every column with its words and formula.
     """
-    found = resolve(name)
-    summary, facts, events = summarize(found), found.provenance(), found.events()
+    chosen = resolve(name)
+    summary, facts, events = summarize(chosen), chosen.provenance(), chosen.events()
     if json:
-        parts = {"summary": summary._asdict(), "state": found.state(), "provenance": facts, "spec": found.spec}
-        print_json(parts | {"events": events, "columns": [column._asdict() for column in found.columns]})
+        parts = {"summary": summary._asdict(), "state": chosen.state(), "provenance": facts, "spec": chosen.spec}
+        print_json(parts | {"events": events, "columns": [column._asdict() for column in chosen.columns]})
         return 0
     problem = facts.get("problem", {})
     sources: tuple[tuple[dict[str, Any], tuple[str, ...]], ...] = (
         (facts, ("device", "precision", "started")), (problem, ("parameters", "data", "rule", "sha256", "origin", "vocabulary_sha256"))
     )
-    told = [(name, str(source[name])) for source, names in sources for name in names if name in source]
-    print_pairs([*words(summary), ("preset", found.spec.name), ("directory", str(found.path)), *told])
+    origin = [(name, str(source[name])) for source, names in sources for name in names if name in source]
+    print_pairs([*words(summary), ("preset", chosen.spec.name), ("directory", str(chosen.path)), *origin])
     for event in events[-10:]:
         print_line(f"step {event.step}: {event.text}")
     return 0
@@ -255,16 +258,16 @@ def fork(
         other_loss: Go on with the code and data there are now, though the loss at the checkpoint was another.
         json: Print one JSON object: both names, and the step.
     """
-    found = resolve(name)
-    at = found.state().step if step is None else step
-    made = trust.asking(lambda: forks.fork(found, at, overrides, new_name, other_loss), trusted)
+    parent = resolve(name)
+    at = parent.state().step if step is None else step
+    made = trust.asking(lambda: forks.fork(parent, at, overrides, new_name, other_loss), trusted)
     launch.start(made)
-    if several := forks.shared_out(found):
+    if several := forks.shared_out(parent):
         print_line(f"{several}; `stop {made.name}` and `resume {made.name} --coordinator …` give it to several", error=True)
     if json:
-        print_json({"run": made.name, "from": found.name, "step": made.events()[-1].step})
+        print_json({"run": made.name, "from": parent.name, "step": made.events()[-1].step})
     else:
-        print_line(f"run {made.name} goes on from {found.name}")
+        print_line(f"run {made.name} goes on from {parent.name}")
     return 0
 
 
@@ -314,12 +317,12 @@ def check(
     if wrong:
         raise UserError(f"{spec.name}: {'; '.join(wrong)}")
     needed = memory.estimate(problem, theta, *formats)
-    found = {"preset": spec.name, **facts, "loss": loss}
+    about = {"preset": spec.name, **facts, "loss": loss}
     if json:
-        print_json(found | {"memory": {**needed._asdict(), "total": needed.total}})
+        print_json(about | {"memory": {**needed._asdict(), "total": needed.total}})
     else:
         tested = ("tested", "number formats kept, the same twice, three derivatives against differences of the one below")
-        print_pairs([*((name, str(value)) for name, value in found.items()), ("memory", f"about {memory.words(needed.total)}"), tested])
+        print_pairs([*((name, str(value)) for name, value in about.items()), ("memory", f"about {memory.words(needed.total)}"), tested])
     return 0
 
 
@@ -342,7 +345,7 @@ def bench(
 
     Args:
         problems: digits, fashion-1000, fashion-5000, fashion-cnn, transformer; all when none is named. Or scaling, runs or batch, alone.
-        rounds: Interleaved rounds; medians are told.
+        rounds: Interleaved rounds; medians are printed.
         json: Print a JSON array, an object a problem.
     """
     folder = Path(__file__).parents[2] / "tests" / "bench"

@@ -24,7 +24,7 @@ Trust = Annotated[bool, Parameter("--trust", negative=(), show_default=False, he
     "Execute code that a run from elsewhere names, without asking."))]  # fmt: skip
 
 HOW = f"--coordinator {SLURM}, or HOST:PORT, makes them one run, and --coordinator {ALONE} as many runs as there are tasks"
-"""How several tasks are told what they are."""
+"""How several tasks learn what they are."""
 
 
 @Parameter(name="*")

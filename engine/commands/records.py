@@ -18,7 +18,8 @@ from engine.record.columns import Column
 from engine.record.export import FORMATS, chosen_columns, chosen_format, refuse_two, shown
 from engine.record.export import export as write
 from engine.record.messages import AnyEvent
-from engine.record.store import EventTail, HeldRun, RowTail, Run, resolve
+from engine.record.reader import EventTail, HeldRun, RowTail, Run
+from engine.record.store import resolve
 from engine.report.comparison import Outcomes, outcomes, rows_of
 
 Columns = Annotated[tuple[str, ...], Parameter("--columns", negative=(), show_default=False, completer=completion.columns)]
@@ -96,21 +97,21 @@ def compare(names: RunNames, /, *, csv: Switch = False, json: Switch = False) ->
     return 0
 
 
-def print_outcomes(found: Sequence[Outcomes], csv: bool = False, json: bool = False, grid: Sequence[dict[str, Any]] = ()) -> None:
+def print_outcomes(ends: Sequence[Outcomes], csv: bool = False, json: bool = False, grid: Sequence[dict[str, Any]] = ()) -> None:
     """Print what became of runs; `grid` gives values that go before each row. Raises UserError when asked for two formats."""
     refuse_two(["csv", "json"] if csv and json else [])
-    before = grid or [{} for _ in found]
+    before = grid or [{} for _ in ends]
     if json:
-        print_json([{**values, **row._asdict()} for values, row in zip(before, found, strict=True)])
+        print_json([{**values, **row._asdict()} for values, row in zip(before, ends, strict=True)])
     elif csv:
-        sys.stdout.write(as_csv(found, before))
-    elif found:
-        names, rows = rows_of(list(found))
+        sys.stdout.write(as_csv(ends, before))
+    elif ends:
+        names, rows = rows_of(list(ends))
         whole = [[*values.values(), *row] for values, row in zip(before, rows, strict=True)]
         print_table([*before[0], *names], [[cell(value) for value in row] for row in whole])
 
 
-def as_csv(found: Sequence[Outcomes], grid: Sequence[dict[str, Any]]) -> str:
+def as_csv(ends: Sequence[Outcomes], grid: Sequence[dict[str, Any]]) -> str:
     """The table of outcomes as CSV, full names and every digit; the values of the grid first. No text is a formula."""
     import csv
     import io
@@ -118,7 +119,7 @@ def as_csv(found: Sequence[Outcomes], grid: Sequence[dict[str, Any]]) -> str:
     body = io.StringIO()
     writer = csv.writer(body, lineterminator="\n")
     writer.writerow(map(as_cell, [*(grid[0] if grid else ()), *Outcomes._fields]))
-    for values, row in zip(grid, found, strict=True):
+    for values, row in zip(grid, ends, strict=True):
         whole = ["" if value is None else value for value in (*values.values(), *row)]
         writer.writerow([as_cell(value) for value in whole])
     return body.getvalue()

@@ -20,7 +20,7 @@ from engine.jobs.cluster import Cluster, hand_in, patience, queue
 from engine.jobs.launch import BAD_ENDS
 from engine.record import store, trust
 from engine.record.export import refuse_two
-from engine.record.store import Run
+from engine.record.reader import Run
 from engine.report.comparison import outcomes
 from engine.spec import load_spec
 
@@ -75,24 +75,24 @@ def sweep(
         runs, status = sweeps.sweep(points, workers, take_over_after)
     there = [run is not None and sweeps.is_there(run) for run in runs]
     begun = [(point.values, run) for point, run, here in zip(points, runs, there, strict=True) if run is not None and here]
-    found = [outcomes(run) for _, run in begun]
+    ends = [outcomes(run) for _, run in begun]
     if waiting := runs.count(None):
         print_line(f"{waiting} of {len(points)} points have not begun", error=True)
     if removed := len(points) - waiting - len(begun):
         print_line(f"{removed} of {len(points)} points are gone: removed meanwhile; the same command computes them anew", error=True)
-    print_outcomes(found, csv, json, [values for values, _ in begun])
-    if plot is not None and found:
-        save([values for values, _ in begun], found, plot, force)
+    print_outcomes(ends, csv, json, [values for values, _ in begun])
+    if plot is not None and ends:
+        save([values for values, _ in begun], ends, plot, force)
     if status:
         return status
-    bad = removed > 0 or any(row.outcome in BAD_ENDS for row in found)
+    bad = removed > 0 or any(row.outcome in BAD_ENDS for row in ends)
     return BAD_END if bad and not (table or cluster) else 0
 
 
-def _on_cluster(points: list[sweeps.Point], cluster: Cluster, submit: tuple[str, ...], wait: bool) -> list[Run]:
+def _on_cluster(points: list[sweeps.SweepPoint], cluster: Cluster, submit: tuple[str, ...], wait: bool) -> list[Run]:
     parameters = dict(map(_parameter, submit))
     executor = queue(cluster, parameters, store.home() / ".submitit")  # before anything is made
-    runs = [sweeps.made(point)[0] for point in points]
+    runs = [sweeps.ensure_run(point)[0] for point in points]
     open_runs = [run for run in runs if not sweeps.is_over(run) and not run.is_locked()]
     for run in open_runs:
         if unsigned := trust.grant(run.path, run.spec):  # the specification is that of its point, and so the user's own

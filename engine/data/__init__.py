@@ -51,7 +51,7 @@ class Dataset(NamedTuple):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What a run's provenance says of its data."""
+        """The entries of a run's provenance on its data."""
         facts: dict[str, Any] = {
             "data": self.name, "rule": self.rule, "sha256": self.sha256, "origin": self.origin, "examples": len(self.inputs),
         }  # fmt: skip
@@ -72,8 +72,8 @@ def load(part: Data) -> Dataset:
     if part.name == "chebyshev":
         return _chebyshev(part)
     pool, origin = _pool(part)
-    found = _sentences(part, pool) if part.name in TEXTS else _images(part, pool)
-    return found._replace(origin=origin)
+    dataset = _sentences(part, pool) if part.name in TEXTS else _images(part, pool)
+    return dataset._replace(origin=origin)
 
 
 def _pool(part: Data) -> tuple[Pool, str]:
@@ -83,12 +83,12 @@ def _pool(part: Data) -> tuple[Pool, str]:
     entry, where = catalog.ENTRIES[part.name], catalog.folder(part.data_dir)
     if not catalog.is_prepared(entry, where):
         raise catalog.unavailable(entry, where, f"not prepared in {where}")
-    found = compact.read(entry, where)
-    if found is None:
+    copy = compact.read(entry, where)
+    if copy is None:
         from engine.data import upstream  # imports tensorflow-datasets: seconds
 
-        found = upstream.read(entry, where)
-    return found[0], f"{found[1]}, in {where}"
+        copy = upstream.read(entry, where)
+    return copy[0], f"{copy[1]}, in {where}"
 
 
 def _images(part: Data, pool: Pool) -> Dataset:
@@ -124,8 +124,8 @@ def _sentences(part: Data, pool: Pool) -> Dataset:
 
 def _dataset(part: Data, rule: str, inputs: np.ndarray, targets: np.ndarray, *test: np.ndarray) -> Dataset:
     classes = len(part.classes) or len(CLASS_NAMES[part.name])
-    found = Dataset(part.name, inputs, targets, classes, rule)
-    return found._replace(test_inputs=test[0], test_targets=test[1]) if part.test_examples else found
+    dataset = Dataset(part.name, inputs, targets, classes, rule)
+    return dataset._replace(test_inputs=test[0], test_targets=test[1]) if part.test_examples else dataset
 
 
 def _chebyshev(part: Data) -> Dataset:

@@ -1,6 +1,6 @@
 """The data sets that tensorflow-datasets prepares: what they are, where they lie, and what to do where they are not there.
 
-Nothing here imports tensorflow-datasets: a missing data set is told before an engine is started. The addresses, sizes and
+Nothing here imports tensorflow-datasets: a missing data set is reported before an engine is started. The addresses, sizes and
 sums of the archives are read from that package's own registry.
 """
 
@@ -16,7 +16,7 @@ from engine.base.errors import UserError
 from engine.spec import Data, Network, Own, RunSpec
 
 
-class Entry(NamedTuple):
+class TfdsDataset(NamedTuple):
     """A data set of tensorflow-datasets."""
 
     name: str
@@ -35,16 +35,16 @@ class Entry(NamedTuple):
 ENTRIES = {
     entry.name: entry
     for entry in (
-        Entry(
+        TfdsDataset(
             "fashion_mnist", "fashion_mnist",
             ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
             ("train", "test"), (60_000, 10_000), 'name = "fashion"',
         ),
-        Entry(
+        TfdsDataset(
             "cifar10", "cifar10", ("cifar-10-binary.tar.gz",), ("train", "test"), (50_000, 10_000),
             'name = "fashion", pad_to = 32, channels = 3',
         ),
-        Entry("sst2", "glue/sst2", ("SST-2.zip",), ("train", "validation"), (67_349, 872), 'name = "sentences"'),
+        TfdsDataset("sst2", "glue/sst2", ("SST-2.zip",), ("train", "validation"), (67_349, 872), 'name = "sentences"'),
     )
 }  # fmt: skip
 
@@ -77,7 +77,7 @@ def manual(where: Path) -> Path:
     return where / "downloads" / "manual"
 
 
-def archives(entry: Entry) -> list[Archive]:
+def archives(entry: TfdsDataset) -> list[Archive]:
     """The archives of a data set, from the registry of tensorflow-datasets."""
     package = find_spec("tensorflow_datasets")
     if package is None or not package.submodule_search_locations:
@@ -88,22 +88,22 @@ def archives(entry: Entry) -> list[Archive]:
     return [known[file] for file in entry.archives]
 
 
-def is_prepared(entry: Entry, where: Path) -> bool:
-    """Whether there is something to read. Cheap: whether it is whole is found out when it is read."""
+def is_prepared(entry: TfdsDataset, where: Path) -> bool:
+    """Whether there is something to read. Cheap: whether it is whole shows when it is read."""
     return note_path(entry, where).is_file() or any((where / entry.source).glob("*/dataset_info.json"))
 
 
-def is_begun(entry: Entry, where: Path) -> bool:
+def is_begun(entry: TfdsDataset, where: Path) -> bool:
     """Whether there is anything of a data set, be it half of it."""
     return any((where / entry.source).glob("*")) or any((where / "eos").glob(f"{entry.name}.*"))
 
 
-def note_path(entry: Entry, where: Path) -> Path:
+def note_path(entry: TfdsDataset, where: Path) -> Path:
     """The note beside the compact copy: its SHA-256 sum and where it comes from."""
     return where / "eos" / f"{entry.name}.json"
 
 
-def unavailable(entry: Entry, where: Path, why: str) -> DataUnavailable:
+def unavailable(entry: TfdsDataset, where: Path, why: str) -> DataUnavailable:
     """The error for a data set that is not there."""
     files = ", ".join(map(str, archives(entry)))
     return DataUnavailable(

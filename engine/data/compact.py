@@ -14,22 +14,22 @@ from typing import Any
 
 import numpy as np
 
-from engine.base.atomic import replace_with, replaced
+from engine.base import atomic
 from engine.base.errors import UserError
 from engine.base.files import open_plain, read_plain
-from engine.data.catalog import Entry, note_path
+from engine.data.catalog import TfdsDataset, note_path
 from engine.data.embedded import Pool
 
 MAX_NOTE_BYTES = 64 * 1024
 
 
-def copy_path(entry: Entry, where: Path) -> Path:
+def copy_path(entry: TfdsDataset, where: Path) -> Path:
     """The npz of a data set."""
     return where / "eos" / f"{entry.name}.npz"
 
 
-def write(entry: Entry, where: Path, pool: Pool, origin: str) -> None:
-    """Write the compact copy, then its note: a copy without a note is half prepared, and told so."""
+def write(entry: TfdsDataset, where: Path, pool: Pool, origin: str) -> None:
+    """Write the compact copy, then its note: a copy without a note is half prepared, and reported so."""
     arrays: dict[str, np.ndarray] = {}
     for split, inputs, labels in (("train", pool.inputs, pool.labels), ("test", pool.test_inputs, pool.test_labels)):
         assert inputs is not None
@@ -39,13 +39,13 @@ def write(entry: Entry, where: Path, pool: Pool, origin: str) -> None:
     path, note = copy_path(entry, where), note_path(entry, where)
     path.parent.mkdir(parents=True, exist_ok=True)
     note.unlink(missing_ok=True)
-    with replaced(path) as handle:
+    with atomic.write(path) as handle:
         np.savez(handle, **arrays)  # type: ignore[arg-type]
     facts = {"name": entry.name, "origin": origin, "bytes": path.stat().st_size, "sha256": _sum(path)}
-    replace_with(note, json.dumps(facts, indent=1).encode())
+    atomic.replace_with(note, json.dumps(facts, indent=1).encode())
 
 
-def read(entry: Entry, where: Path) -> tuple[Pool, str] | None:
+def read(entry: TfdsDataset, where: Path) -> tuple[Pool, str] | None:
     """The copy and its origin in words; None where there is no note, so no whole copy. Raises UserError when it is damaged."""
     path, facts = copy_path(entry, where), _note(entry, where)
     if facts is None:
@@ -55,13 +55,13 @@ def read(entry: Entry, where: Path) -> tuple[Pool, str] | None:
         if _sum(path) != facts["sha256"]:
             raise UserError(f"{path}: damaged or half copied: its SHA-256 sum is not the one in {note_path(entry, where).name}{again}")
         with open_plain(path, follow=True) as handle, np.load(handle, allow_pickle=False) as arrays:
-            found = [_unpacked(arrays[f"{split}_{what}"]) for split in ("train", "test") for what in ("inputs", "labels")]
+            halves = [_unpacked(arrays[f"{split}_{what}"]) for split in ("train", "test") for what in ("inputs", "labels")]
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}){again}") from None
-    return Pool(*found), str(facts["origin"])
+    return Pool(*halves), str(facts["origin"])
 
 
-def _note(entry: Entry, where: Path) -> dict[str, Any] | None:
+def _note(entry: TfdsDataset, where: Path) -> dict[str, Any] | None:
     note = note_path(entry, where)
     try:
         facts = json.loads(read_plain(note, MAX_NOTE_BYTES, follow=True))

@@ -14,14 +14,14 @@ import numpy as np
 from engine.base.errors import UserError
 from engine.base.files import append_plain, open_plain
 from engine.data import catalog, compact
-from engine.data.catalog import Archive, Entry
+from engine.data.catalog import Archive, TfdsDataset
 from engine.data.embedded import Pool
 
 REACH_SECONDS = 8.0
 """Wait for a host's first answer; name servers that do not answer take longer than any timeout of a connection."""
 
 
-def prepare(entry: Entry, where: Path, progress: bool = False) -> str:
+def prepare(entry: TfdsDataset, where: Path, progress: bool = False) -> str:
     """Have a data set ready in a data folder, and say what was done. Raises DataUnavailable without a network or archives."""
     if _is_whole(entry, where):
         return f"{entry.name}: ready in {where}"
@@ -36,8 +36,10 @@ def prepare(entry: Entry, where: Path, progress: bool = False) -> str:
     return f"{entry.name}: {len(pool.labels):,} + {len(pool.test_labels):,} examples prepared in {where}"  # type: ignore[arg-type]
 
 
-def verify(entry: Entry, where: Path) -> str:
-    """Read everything there is of a data set and compare. Raises UserError at what is damaged, half there, or not there."""
+def verify(entry: TfdsDataset, where: Path) -> str:
+    """Read a data set whole, both copies where there are two, and compare sums and counts. Raises UserError where the data set is
+    damaged, half there, or not there.
+    """
     has_records = _has_records(entry, where)
     if not catalog.is_prepared(entry, where):
         raise catalog.unavailable(entry, where, f"not prepared in {where}")
@@ -57,7 +59,7 @@ def verify(entry: Entry, where: Path) -> str:
     return f"{entry.name}: whole in {where} ({read}){left}"
 
 
-def _is_whole(entry: Entry, where: Path) -> bool:
+def _is_whole(entry: TfdsDataset, where: Path) -> bool:
     """Whether there is a compact copy that is not damaged; a damaged one is written again."""
     try:
         return compact.read(entry, where) is not None
@@ -65,7 +67,7 @@ def _is_whole(entry: Entry, where: Path) -> bool:
         return False
 
 
-def _has_records(entry: Entry, where: Path) -> bool:
+def _has_records(entry: TfdsDataset, where: Path) -> bool:
     """Whether tensorflow-datasets finished here. Raises UserError where a folder of records is without its dataset_info.json."""
     versions = [path for path in (where / entry.source).glob("*") if path.is_dir() and "incomplete" not in path.name]
     for path in versions:
@@ -74,7 +76,7 @@ def _has_records(entry: Entry, where: Path) -> bool:
     return bool(versions)
 
 
-def _write_records(entry: Entry, where: Path, progress: bool) -> None:
+def _write_records(entry: TfdsDataset, where: Path, progress: bool) -> None:
     known = catalog.archives(entry)
     wanted = [archive for archive in known if not _brought(archive, where)]
     unreachable = _unreachable(wanted) if wanted else ""
@@ -94,9 +96,9 @@ def _brought(archive: Archive, where: Path) -> bool:
     if not path.exists():
         return False
     with open_plain(path, follow=True) as handle:
-        found = hashlib.file_digest(handle, "sha256").hexdigest()
-    if found != archive.sha256:
-        raise UserError(f"{path}: not the archive expected: it has {path.stat().st_size:,} bytes and SHA-256 {found}; expected {archive}")
+        sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
+    if sha256 != archive.sha256:
+        raise UserError(f"{path}: not the archive expected: it has {path.stat().st_size:,} bytes and SHA-256 {sha256}; expected {archive}")
     return True
 
 
@@ -122,8 +124,8 @@ def _unreachable(wanted: list[Archive]) -> str:
     return ""
 
 
-def _leftovers(entry: Entry, where: Path) -> list[Path]:
-    """What a broken download or a killed preparation left."""
+def _leftovers(entry: TfdsDataset, where: Path) -> list[Path]:
+    """Files that a broken download or a killed preparation left."""
     downloads = where / "downloads"
     families = (
         downloads.glob("*.tmp.*"), (downloads / entry.source.split("/")[0]).glob("**/*.tmp.*"),
@@ -132,13 +134,13 @@ def _leftovers(entry: Entry, where: Path) -> list[Path]:
     return [path for family in families for path in family]
 
 
-def _clear_leftovers(entry: Entry, where: Path) -> None:
+def _clear_leftovers(entry: TfdsDataset, where: Path) -> None:
     for path in _leftovers(entry, where):
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 @contextmanager
-def _alone(entry: Entry, where: Path) -> Iterator[None]:
+def _alone(entry: TfdsDataset, where: Path) -> Iterator[None]:
     """Hold the data folder: two preparations at once would clear away each other's downloads."""
     try:
         (where / "eos").mkdir(parents=True, exist_ok=True)
@@ -153,11 +155,11 @@ def _alone(entry: Entry, where: Path) -> Iterator[None]:
         yield
 
 
-def _check_counts(entry: Entry, where: Path, pool: Pool) -> None:
+def _check_counts(entry: TfdsDataset, where: Path, pool: Pool) -> None:
     assert pool.test_labels is not None
-    found = (len(pool.labels), len(pool.test_labels))
-    if found != entry.examples:
-        raise UserError(f"{compact.copy_path(entry, where)}: has {found} examples, expected {entry.examples}")
+    counts = (len(pool.labels), len(pool.test_labels))
+    if counts != entry.examples:
+        raise UserError(f"{compact.copy_path(entry, where)}: has {counts} examples, expected {entry.examples}")
 
 
 def _equal(one: Pool, other: Pool) -> bool:

@@ -33,7 +33,7 @@ from tensorflow_datasets.text import glue
 
 from engine.base.errors import UserError
 from engine.data import catalog
-from engine.data.catalog import Archive, Entry, manual
+from engine.data.catalog import Archive, TfdsDataset, manual
 from engine.data.embedded import Pool
 
 SILENT_SECONDS = (5, 30)
@@ -109,13 +109,13 @@ with registered.skip_registration():  # `tfds.builder("cifar10")` goes on to mea
 
 
 def _member(opened: tarfile.TarFile, name: str) -> bytes:
-    found = opened.extractfile(name)  # nothing is unpacked to the disk
-    if found is None:
+    member = opened.extractfile(name)  # nothing is unpacked to the disk
+    if member is None:
         raise KeyError(f"{name}: not a file")
-    return found.read()
+    return member.read()
 
 
-def builder(entry: Entry, where: Path) -> Any:
+def builder(entry: TfdsDataset, where: Path) -> Any:
     """The builder of a data set in a data folder."""
     try:
         if entry.name == "sst2":
@@ -125,14 +125,14 @@ def builder(entry: Entry, where: Path) -> Any:
         raise _damaged(entry, where / entry.source, error) from None
 
 
-def is_cached(archive: Archive, entry: Entry, where: Path) -> bool:
+def is_cached(archive: Archive, entry: TfdsDataset, where: Path) -> bool:
     """Whether an earlier download of the archive is there, with the right sum."""
     name = resource.get_dl_fname(archive.url, archive.sha256)
     return any(resource.is_locally_cached(path) for path in (where / "downloads" / entry.source.split("/")[0] / name,
                                                              where / "downloads" / name))  # fmt: skip
 
 
-def prepare(entry: Entry, where: Path, archives: list[Archive], progress: bool) -> None:
+def prepare(entry: TfdsDataset, where: Path, archives: list[Archive], progress: bool) -> None:
     """Download what is not there yet and write the records. Raises DataUnavailable for wrong or broken downloads."""
     if not progress:
         tfds.disable_progress_bar()
@@ -154,7 +154,7 @@ def prepare(entry: Entry, where: Path, archives: list[Archive], progress: bool) 
         raise UserError(f"{where}: {entry.name} cannot be prepared there ({error.strerror or error})") from None
 
 
-def read(entry: Entry, where: Path) -> tuple[Pool, str]:
+def read(entry: TfdsDataset, where: Path) -> tuple[Pool, str]:
     """The records of a data set in file order, and their origin in words. Takes half a minute for 60,000 images."""
     built = builder(entry, where)
     place = built.data_path
@@ -174,7 +174,7 @@ def read(entry: Entry, where: Path) -> tuple[Pool, str]:
     return Pool(inputs, labels, test_inputs, test_labels), origin
 
 
-def _split(built: Any, entry: Entry, split: str, count: int) -> tuple[Any, np.ndarray]:
+def _split(built: Any, entry: TfdsDataset, split: str, count: int) -> tuple[Any, np.ndarray]:
     records = list(built.as_data_source(split))
     if len(records) != count:
         raise UserError(f"{built.data_path}: {len(records)} of {count} {split} examples are there; remove it, then prepare again")
@@ -195,7 +195,7 @@ def _text(value: Any) -> str:
     return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 
 
-def _damaged(entry: Entry, place: Path, error: Exception) -> UserError:
+def _damaged(entry: TfdsDataset, place: Path, error: Exception) -> UserError:
     first = (str(error).strip().splitlines() or [""])[0][:200]
     return UserError(f"{place}: damaged ({type(error).__name__}: {first}); remove it, then `eos data prepare {entry.name}`")
 

@@ -69,23 +69,23 @@ def piece_tokens(sentences: list[str], words: tuple[str, ...]) -> np.ndarray:
     rows = []
     for sentence in sentences:
         plain = "".join(c for c in unicodedata.normalize("NFD", sentence.lower()) if unicodedata.category(c) != "Mn")
-        found = _PIECED.findall(plain)
-        rows.append([k for word in found for k in cut.setdefault(word, _pieces(word, index))])
+        pieces = _PIECED.findall(plain)
+        rows.append([k for word in pieces for k in cut.setdefault(word, _pieces(word, index))])
     return _filled(index[SPECIAL[START]], rows)
 
 
 def _pieces(word: str, index: dict[str, int]) -> list[int]:
     """A word as the longest piece it begins with, then the longest of the rest; [UNK] where one of them is not known."""
-    found, start = [], 0
+    pieces, start = [], 0
     while start < len(word):
         inside = "##" if start else ""
         ends = (end for end in range(len(word), start, -1) if inside + word[start:end] in index)
         end = next(ends, 0)
         if not end or len(word) > MAX_WORD:
             return [index[SPECIAL[UNKNOWN]]]
-        found.append(index[inside + word[start:end]])
+        pieces.append(index[inside + word[start:end]])
         start = end
-    return found
+    return pieces
 
 
 def _filled(start: int, sentences: Iterable[Iterable[int]]) -> np.ndarray:

@@ -1,6 +1,6 @@
 """How each figure is drawn, by matplotlib: measured curves solid, predicted ones dashed, the threshold 2/η always in sight.
 
-Colours are those of Okabe and Ito, told apart by colour-blind eyes, and no meaning rests on colour alone.
+Colours are those of Okabe and Ito, distinct to colour-blind eyes, and no meaning rests on colour alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -288,7 +288,7 @@ def _largest(result: Result, *names: str) -> float:
 
 
 def _within(axes: Axes, measured: float) -> None:
-    """Leave out of sight what a prediction says far above the largest measured value."""
+    """Leave values of a prediction far above the largest measured value out of sight."""
     log = axes.get_yscale() == "log"
     if measured > 0 and axes.get_ylim()[1] > measured * (2 if log else 1.3):
         axes.set_ylim(top=measured * (1.6 if log else 1.15))
@@ -354,10 +354,10 @@ def _style_legend(axes: Axes, entries: Sequence[tuple[str, Literal["-", ":"]]]) 
 
 
 def _by_preset(results: Sequence[Result]) -> dict[str, list[Result]]:
-    found: dict[str, list[Result]] = {}
+    grouped: dict[str, list[Result]] = {}
     for result in results:
-        found.setdefault(result.wanted.preset, []).append(result)
-    return found
+        grouped.setdefault(result.wanted.preset, []).append(result)
+    return grouped
 
 
 def _setting(result: Result) -> str:

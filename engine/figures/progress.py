@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 from engine.figures.runs import Wanted
 from engine.jobs.follow import LINE_SECONDS, Display, Followed, progress_line, redraws
-from engine.record.store import State
+from engine.record.reader import State
 from engine.record.threshold import in_force
 
 APPROACH_SHARE = 0.2
@@ -30,7 +30,7 @@ class Estimate:
 
 
 def share(followed: Followed, state: State) -> float:
-    """How much of a run is done, as far as can be told."""
+    """How much of a run is done, as far as is known."""
     spec = followed.run.spec
     total = max(followed.steps_in_all(), 1)
     if spec.budget.edge_steps and spec.tracking.mode == "coupled":
@@ -52,7 +52,7 @@ def time_left(seconds: float | None) -> str:
     return f"about {max(seconds, 1):.0f} s left"
 
 
-class Progress:
+class FigureProgress:
     """The display of a figure's runs, for `runs.carry_out`."""
 
     def __init__(self, wants: list[Wanted], kept: int):
@@ -84,8 +84,8 @@ class Progress:
         from rich.progress import Progress as Bars
 
         console = Console(stderr=True, highlight=False)
-        share_done, told = TextColumn("{task.percentage:>3.0f}%"), TextColumn("{task.description}")
-        columns = (TextColumn("{task.fields[title]}"), BarColumn(24), share_done, told)
+        share_done, description = TextColumn("{task.percentage:>3.0f}%"), TextColumn("{task.description}")
+        columns = (TextColumn("{task.fields[title]}"), BarColumn(24), share_done, description)
         bars = stack.enter_context(Bars(*columns, console=console, transient=True, refresh_per_second=4))
         whole = bars.add_task("", title="all runs", total=1.0)
         current = bars.add_task("", title=title, total=1.0)

@@ -18,7 +18,7 @@ from engine.base.errors import UserError
 from engine.base.text import as_cell
 from engine.figures import catalog, runs
 from engine.figures.catalog import Figure
-from engine.figures.progress import Progress
+from engine.figures.progress import FigureProgress
 from engine.figures.runs import Result
 
 RESIDUALS = ("gd.eigen_residual", "constrained.eigen_residual")
@@ -27,7 +27,7 @@ RESIDUALS = ("gd.eigen_residual", "constrained.eigen_residual")
 def reproduce(name: str, small: bool, out: Path, overrides: tuple[str, ...] = (), data_dir: str | None = None,
               force: bool = False) -> dict[str, Any] | None:
     """Make a figure in the folder `out`; returns the manifest, None when the user interrupted. Raises UserError for bad input, and for a
-    file that is read-only, unless told with `force` to replace it.
+    file that is read-only, unless `force` says to replace it.
     """
     figure = catalog.named(name)
     require_matplotlib()
@@ -39,7 +39,7 @@ def reproduce(name: str, small: bool, out: Path, overrides: tuple[str, ...] = ()
     kept = sum(runs.read(want) is not None for want in wants)
     if kept:
         print(f"{kept} of {len(wants)} runs are there already", file=sys.stderr)
-    if not runs.carry_out(wants, Progress(wants, kept).display):
+    if not runs.carry_out(wants, FigureProgress(wants, kept).display):
         return None
     results = [result for want in wants if (result := runs.read(want)) is not None]
     files = _write_data(figure, results, out, stem, force)

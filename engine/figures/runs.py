@@ -1,4 +1,4 @@
-"""The runs behind a figure: each is found by what it computes, so that finished ones are kept and cut ones go on.
+"""The runs behind a figure: each is named by what it computes, so that finished ones are kept and cut ones go on.
 
 A run is named after its preset, its η and a digest of its specification without the words: `fig4-mlp-small-eta0.02-1f3a…`. Two
 figures that show the same experiment share its run, and a changed preset makes a new one.
@@ -20,8 +20,8 @@ from engine.figures.catalog import Figure, presets
 from engine.jobs import follow, launch
 from engine.record import store, trust
 from engine.record.messages import EdgeReached, EigenvalueUnstable
+from engine.record.reader import Run
 from engine.record.safe_read import read_arrays
-from engine.record.store import Run
 from engine.record.threshold import threshold
 from engine.spec import Phase, RunSpec, load_spec, to_toml, with_overrides
 
@@ -116,8 +116,8 @@ def read(want: Wanted) -> Result | None:
 
 def curves(result: Result) -> list[tuple[int, dict[str, np.ndarray]]]:
     """The sampled F_t of a run: step, and arrays of its file, `x` and `F` among them."""
-    found = ((step, read_arrays(path)) for step, path in result.run.samples().items())
-    return [(step, arrays) for step, arrays in found if arrays is not None and {"x", "F"} <= arrays.keys()]
+    samples = ((step, read_arrays(path)) for step, path in result.run.samples().items())
+    return [(step, arrays) for step, arrays in samples if arrays is not None and {"x", "F"} <= arrays.keys()]
 
 
 def carry_out(wants: Sequence[Wanted], display: Callable[[ExitStack, int], follow.Display]) -> bool:

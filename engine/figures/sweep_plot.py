@@ -21,18 +21,18 @@ def check(file: Path, force: bool = False) -> None:
     check_output(file, force)
 
 
-def save(grid: Sequence[dict[str, Any]], found: Sequence[Outcomes], file: Path, force: bool = False) -> None:
+def save(grid: Sequence[dict[str, Any]], ends: Sequence[Outcomes], file: Path, force: bool = False) -> None:
     """Draw the outcomes into a file; its ending chooses SVG, PNG or PDF. Raises UserError as `check` does."""
     check(file, force)
     from matplotlib.figure import Figure
 
-    kept = [name for name in SHOWN if any(getattr(row, name) is not None for row in found)]
+    kept = [name for name in SHOWN if any(getattr(row, name) is not None for row in ends)]
     field, *others = grid[0]
     figure = Figure(figsize=(8, 2 * len(kept) + 1), layout="constrained")
     axes: Any = figure.subplots(len(kept), 1, sharex=True, squeeze=False)[:, 0] if kept else []
     for axis, name in zip(axes, kept, strict=True):
         lines: dict[str, list[tuple[Any, Any]]] = {}
-        for values, row in zip(grid, found, strict=True):
+        for values, row in zip(grid, ends, strict=True):
             label = ", ".join(f"{other.rpartition('.')[2]} = {values[other]}" for other in others)
             lines.setdefault(label, []).append((values[field], getattr(row, name)))
         for label, pairs in lines.items():

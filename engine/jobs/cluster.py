@@ -20,7 +20,7 @@ from engine.base.files import append_plain
 from engine.jobs import groups, launch
 from engine.jobs.sweep import is_over
 from engine.record import messages
-from engine.record.store import Run
+from engine.record.reader import Run
 
 Cluster = Literal["slurm", "local", "debug"]
 CLUSTERS = ("slurm", "local", "debug")
@@ -118,8 +118,8 @@ class Work:
 
 
 @contextmanager
-def _told(cluster: Cluster) -> Iterator[None]:
-    """What submitit refuses, as a UserError in its words."""
+def _submitit_refusals(cluster: Cluster) -> Iterator[None]:
+    """A refusal of submitit becomes a UserError in submitit's words."""
     try:
         yield
     except (RuntimeError, NameError, TypeError, ValueError, AssertionError, subprocess.CalledProcessError) as error:
@@ -149,7 +149,7 @@ def queue(cluster: Cluster, parameters: Mapping[str, Any], folder: Path) -> Any:
     _check(cluster, parameters)
     made = {f"{cluster}_{key}" if key in MADE_WITH else key: value for key, value in parameters.items() if _bare(key) in MADE_WITH}
     others = {key: value for key, value in parameters.items() if _bare(key) not in MADE_WITH}
-    with _told(cluster):
+    with _submitit_refusals(cluster):
         executor = submitit.AutoExecutor(folder, cluster=cluster, **made)
         executor.update_parameters(**{"name": "eos"} | others)
         return executor
@@ -190,7 +190,7 @@ def _given(parameters: Mapping[str, Any], cluster: str, name: str) -> int | None
 
 
 def warning_seconds(parameters: Mapping[str, Any]) -> int:
-    """How long before its end a job on SLURM is told of it."""
+    """How long before its end SLURM warns a job."""
     return _given(parameters, "slurm", "signal_delay_s") or WARNING_SECONDS
 
 
@@ -201,5 +201,5 @@ def patience(cluster: Cluster, parameters: Mapping[str, Any]) -> float:
 
 def hand_in(runs: Sequence[Run], cluster: Cluster, executor: Any, patience: float = PATIENCE_SECONDS) -> list[Any]:
     """A job for each run. Raises UserError where one is refused."""
-    with _told(cluster), _safe_path():
+    with _submitit_refusals(cluster), _safe_path():
         return [executor.submit(Work(str(run.path.resolve()), patience)) for run in runs]

@@ -24,7 +24,7 @@ from engine.jobs import launch
 from engine.record import messages
 from engine.record.lock import HeldError
 from engine.record.messages import AnyEvent, EdgeReached, LearningRateChanged
-from engine.record.store import EventTail, RowTail, Run, State
+from engine.record.reader import EventTail, RowTail, Run, State
 from engine.report.narrative import sentence
 
 LOOK_SECONDS = 0.2
@@ -37,7 +37,7 @@ STUCK_SECONDS = 1.0
 LINE_SECONDS = 10.0
 """Between two lines of progress where nothing can be redrawn."""
 QUIET = (messages.StageChanged, messages.Checkpointed, messages.Anchored, messages.Finished)
-"""Events that come too often to be told one by one, and the one that the caller tells."""
+"""Events that come too often to be printed one by one, and the one that the caller prints."""
 
 Tell = Callable[[str], None]
 Draw = Callable[["Followed", State], None]
@@ -58,10 +58,10 @@ class Followed:
         self._since = 0
         """The step from which on η has been what it is."""
         self._rows, self._journal = RowTail(run), EventTail(run)
-        self._note(self._journal.poll())  # of an earlier engine, not to be told again
+        self._note(self._journal.poll())  # of an earlier engine, not to be printed again
 
     def poll(self) -> tuple[State, list[AnyEvent]]:
-        """What is new: the state, and the events since the last call."""
+        """The state of the run, and the events since the last call."""
         self.gone = self.gone or has_ended(self.pid)  # before the rest is read: then that is all there is
         rows, events = self._rows.poll(), self._note(self._journal.poll())
         if any(isinstance(event, LearningRateChanged) for event in events):
@@ -83,14 +83,14 @@ class Followed:
         return events
 
     def steps_in_all(self) -> int:
-        """Steps after which a budget ends the run, as far as can be told now."""
+        """Steps after which a budget ends the run, as far as is known now."""
         budget = self.run.spec.budget
         if self.edge_step is not None and budget.edge_steps:
             return min(budget.steps, self.edge_step + budget.edge_steps)
         return budget.steps
 
 
-class Asked:
+class StopRequests:
     """How often a signal asked for the end."""
 
     def __init__(self) -> None:
@@ -100,11 +100,11 @@ class Asked:
 
 
 @contextmanager
-def signals_counted() -> Iterator[Asked]:
-    """What asks for the end only counted while inside: an exception could come in the middle of anything. The third time it does come:
-    then whoever counts has not looked since the second, as where a disk does not answer.
+def signals_counted() -> Iterator[StopRequests]:
+    """Signals that ask for the end are only counted while inside: an exception could come in the middle of anything. The third signal does
+    raise one: then whoever counts has not looked since the second, as where a disk does not answer.
     """
-    asked = Asked()
+    asked = StopRequests()
 
     def ask(number: int, _: object) -> None:
         asked.times, asked.status = asked.times + 1, 128 + number
@@ -128,7 +128,7 @@ def follow(run: Run, pid: int, display: Callable[[ExitStack], Display] | None = 
         followed = Followed(run, pid)
         tell, draw = (display or _display)(stack)
         while True:
-            state, events = _looked(followed, asked)
+            state, events = _look(followed, asked)
             for event in events:
                 if not isinstance(event, QUIET):
                     tell(event.text)
@@ -141,8 +141,8 @@ def follow(run: Run, pid: int, display: Callable[[ExitStack], Display] | None = 
             time.sleep(LOOK_SECONDS)
 
 
-def _looked(followed: Followed, asked: Asked) -> tuple[State, list[AnyEvent]]:
-    """What is new. Where one asks for the end while the disk does not answer, the engine is told by a signal, and this process ends."""
+def _look(followed: Followed, asked: StopRequests) -> tuple[State, list[AnyEvent]]:
+    """What is new. Where one asks for the end while the disk does not answer, the engine gets a signal, and this process ends."""
     done = threading.Event()
     look, since = Aside(followed.poll, done.set), math.inf
     while not done.wait(LOOK_SECONDS):
@@ -178,7 +178,7 @@ def has_ended(pid: int) -> bool:
 
 
 def exit_status(pid: int) -> int | None:
-    """With what a child ended, −n for signal n; None where that was not seen."""
+    """The status of a child that ended, −n for signal n; None where this process has not seen the end."""
     return _statuses.get(pid)
 
 

@@ -18,9 +18,10 @@ from engine.base.errors import UserError
 from engine.base.files import append_plain
 from engine.jobs.launch import LIVE
 from engine.record import messages, store, trust
+from engine.record.arrays import CHANGED_RATE, IDENTITY, rearranged, refuse_foreign, save_checkpoint
 from engine.record.columns import arranged
+from engine.record.reader import Run, step_of
 from engine.record.safe_read import read_arrays
-from engine.record.store import CHANGED_RATE, Run, step_of
 from engine.spec import Phase, RunSpec, Toy, fields_of, with_overrides
 
 LEARNING_RATE = "optimizer.learning_rate"
@@ -49,10 +50,10 @@ def differences(spec: RunSpec, other: RunSpec) -> dict[str, Any]:
 
 def checkpoint_at(run: Run, step: int) -> tuple[Path, int]:
     """The newest checkpoint at or before a step, and its step. Raises UserError when there is none."""
-    found = [(step_of(path.name), path) for path in run.checkpoints()]
-    before = [(at, path) for at, path in found if at <= step]
+    checkpoints = [(step_of(path.name), path) for path in run.checkpoints()]
+    before = [(at, path) for at, path in checkpoints if at <= step]
     if not before:
-        oldest = f"the oldest is at step {found[0][0]}" if found else "it has none"
+        oldest = f"the oldest is at step {checkpoints[0][0]}" if checkpoints else "it has none"
         kept, rest = run.spec.recording.keep_checkpoints, run.spec.recording.checkpoint_seconds
         how = f"`eos checkpoint {run.name}` writes one" if run.liveness() in LIVE else (
             f"a run keeps its last {kept}, {rest:g} s apart: [recording] keep_checkpoints and checkpoint_seconds change that")
@@ -81,7 +82,7 @@ def fork(run: Run, step: int, overrides: Sequence[str] = (), name: str | None = 
     path, at = checkpoint_at(run, step)
     leaves = _readable(run, path)
     if other_loss:
-        leaves = {name: leaf for name, leaf in leaves.items() if not name.startswith(store.IDENTITY)}
+        leaves = {name: leaf for name, leaf in leaves.items() if not name.startswith(IDENTITY)}
     spec = with_overrides(run.spec, tuple(overrides))
     changed = differences(run.spec, spec)
     for field in changed:
@@ -111,7 +112,7 @@ def fork(run: Run, step: int, overrides: Sequence[str] = (), name: str | None = 
         if rate is not None:  # a fork that never began has one already
             leaves.pop(CHANGED_RATE, None)
             leaves.update({CHANGED_RATE: np.array(rate)} if rate != before else {})
-        store.save_checkpoint(made, at, store.rearranged(leaves, run, made))
+        save_checkpoint(made, at, rearranged(leaves, run, made))
 
     return store.create(spec, name, fill=fill)
 
@@ -129,7 +130,7 @@ def _readable(run: Run, path: Path) -> dict[str, np.ndarray]:
     if leaves is None:
         raise UserError(f"{name} cannot be read; give the step of an earlier one")
     try:
-        store.refuse_foreign(leaves, run)
+        refuse_foreign(leaves, run)
     except (ValueError, TypeError) as error:
         raise UserError(f"{name} cannot be gone on from: {error}; give the step of an earlier one") from None
     return leaves

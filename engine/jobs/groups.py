@@ -1,8 +1,8 @@
 """One run on several hosts: which process of how many this one is, as options, the environment or SLURM say. Without jax.
 
-Several processes join only where they are told to, so that a plain run inside an allocation stays a run of one process; several tasks
-that were told nothing are refused, for each would compute the same run by itself. Process 0 leads: it alone has the run directory, and
-the others need nothing but the data and a way to it.
+Several processes join only where options or the environment say so, so that a plain run inside an allocation stays a run of one process;
+several tasks without such a word are refused, for each would compute the same run by itself. Process 0 leads: it alone has the run
+directory, and the others need nothing but the data and a way to it.
 """
 
 import errno
@@ -49,7 +49,7 @@ class Group(NamedTuple):
 def asked(
     coordinator: str | None = None, processes: int | None = None, process: int | None = None, environment: Mapping[str, str] = os.environ
 ) -> Group | None:
-    """The group that this process was told to join; None where it runs alone.
+    """The group that this process is to join; None where it runs alone.
 
     What is not given stands in EOS_COORDINATOR, EOS_PROCESSES and EOS_PROCESS, and for the coordinator `slurm` in SLURM's variables.
     Raises UserError, naming what is missing or will not do.
@@ -71,7 +71,7 @@ def asked(
 
 
 def refuse_copies(how: str, environment: Mapping[str, str] = os.environ) -> None:
-    """Raise UserError where this process is one of several tasks that were started alike and told of no coordinator: `how` tells it."""
+    """Raise UserError where this process is one of several tasks that were started alike without a coordinator: `how` names the options."""
     if environment.get("EOS_COORDINATOR") == ALONE:
         return
     count, place = several(environment)
@@ -102,8 +102,8 @@ def _number(option: str, given: int | None, variable: str, environment: Mapping[
         return given
     text = environment.get(variable, "")
     if not text.isdecimal():
-        found = f"{variable} is {text[:40]!a}" if text else f"{variable} is not set"
-        raise UserError(f"--coordinator: {found}; expected a number there, or {option}")
+        given_there = f"{variable} is {text[:40]!a}" if text else f"{variable} is not set"
+        raise UserError(f"--coordinator: {given_there}; expected a number there, or {option}")
     return int(text)
 
 
@@ -145,7 +145,7 @@ def take_place(group: Group) -> None:
     """
     folder = Path(tempfile.gettempdir()) / f"eos-{os.geteuid()}"
     job = "-".join(os.environ.get(name, "") for name in ("SLURM_JOB_ID", "SLURM_STEP_ID")) if group.coordinator == SLURM else ""
-    with suppress(OSError):  # where there is no such folder, or no flock, nothing can be told
+    with suppress(OSError):  # where there is no such folder, or no flock, nothing can be said
         folder.mkdir(mode=0o700, exist_ok=True)
         owner = folder.lstat()
         if not stat.S_ISDIR(owner.st_mode) or owner.st_uid != os.geteuid():

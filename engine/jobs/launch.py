@@ -12,8 +12,9 @@ from engine.base.files import append_plain, open_plain
 from engine.jobs.groups import Group, need_port
 from engine.record import lock, trust
 from engine.record.lock import HeldError
+from engine.record.reader import RISK, Run, doubt
 from engine.record.safe_read import refuse_links
-from engine.record.store import RISK, Run, create, doubt, remove
+from engine.record.store import create, remove
 from engine.spec import load_spec
 
 LIVE = ("starting", "running", "paused")
@@ -42,7 +43,7 @@ def begin(
 def start(run: Run, group: Group | None = None) -> int:
     """Start the engine on this run and return its process id. What it prints goes to `engine.log`.
 
-    The leader of a group is told so in options: the environment is inherited by much else. Raises Untrusted where the run names code
+    The leader of a group learns so from options: the environment is inherited by much else. Raises Untrusted where the run names code
     that is not trusted.
     """
     refuse_links(run.path)
@@ -66,7 +67,7 @@ def start(run: Run, group: Group | None = None) -> int:
 
 
 def command(run: Run) -> list[str]:
-    """What to execute to be the engine of a run."""
+    """The command line of an engine for a run."""
     return [*python(), "-m", "engine", "work", str(run.path.resolve()), *trust.option(run.spec)]
 
 

@@ -25,11 +25,12 @@ from engine.base.errors import UserError
 from engine.base.text import print_line
 from engine.data.catalog import ready
 from engine.jobs import launch
-from engine.jobs.follow import MOST_ASKED, Asked, has_ended, signals_counted
+from engine.jobs.follow import MOST_ASKED, StopRequests, has_ended, signals_counted
 from engine.jobs.launch import LIVE, RESUMABLE
 from engine.record import messages, store, trust
 from engine.record.lock import HeldError
-from engine.record.store import NAME, Run
+from engine.record.reader import RISK, Run, doubt
+from engine.record.store import NAME
 from engine.spec import RunSpec, load_spec, to_toml
 
 MOST_POINTS = 10_000
@@ -39,14 +40,14 @@ TAKE_OVER_SECONDS = 600.0
 RANGE = re.compile(r"(-?\d{1,18})\.\.(-?\d{1,18})\Z")
 
 
-class Axis(NamedTuple):
+class SweepAxis(NamedTuple):
     """A field of the specification and the values it takes, as text."""
 
     field: str
     values: tuple[str, ...]
 
 
-class Point(NamedTuple):
+class SweepPoint(NamedTuple):
     """A point of the grid: the value of each field, and the specification with them."""
 
     values: dict[str, Any]
@@ -55,19 +56,19 @@ class Point(NamedTuple):
     """Of its run."""
 
 
-def axis(text: str) -> Axis:
+def axis(text: str) -> SweepAxis:
     """The axis in `section.field=a,b,c` or `section.field=0..4`. Raises UserError for what is neither."""
     field, separator, raw = text.partition("=")
-    found = RANGE.match(raw.strip())
-    if found:
-        first, last = int(found[1]), int(found[2])
+    span = RANGE.match(raw.strip())
+    if span:
+        first, last = int(span[1]), int(span[2])
         if not 0 <= last - first < MOST_POINTS:
             raise UserError(f"--grid {text[:120]}: expected a range that rises, of up to {MOST_POINTS:,} values")
-        return Axis(field.strip(), tuple(map(str, range(first, last + 1))))
+        return SweepAxis(field.strip(), tuple(map(str, range(first, last + 1))))
     values = tuple(value.strip() for value in split(raw))
     if not separator or not field.strip() or not all(values):
         raise UserError(f'--grid {text[:120]}: expected section.field=value,…, as in "optimizer.learning_rate=0.02,0.04" or "seed=0..4"')
-    return Axis(field.strip(), values)
+    return SweepAxis(field.strip(), values)
 
 
 def split(text: str) -> list[str]:
@@ -87,7 +88,9 @@ def split(text: str) -> list[str]:
     return parts
 
 
-def points(preset: str, axes: Sequence[Axis], overrides: Sequence[str] = (), name: str | None = None, data_dir: str = "") -> list[Point]:
+def points(
+    preset: str, axes: Sequence[SweepAxis], overrides: Sequence[str] = (), name: str | None = None, data_dir: str = ""
+) -> list[SweepPoint]:
     """Every point of the grid, the last axis running fastest. Raises UserError before anything is made."""
     fields = [each.field for each in axes]
     if len(set(fields)) < len(fields):
@@ -95,17 +98,17 @@ def points(preset: str, axes: Sequence[Axis], overrides: Sequence[str] = (), nam
     grid = list(itertools.islice(itertools.product(*(each.values for each in axes)), MOST_POINTS + 1))
     if len(grid) > MOST_POINTS:
         raise UserError(f"--grid: more than {MOST_POINTS:,} points; expected fewer values")
-    found: dict[str, Point] = {}
+    named: dict[str, SweepPoint] = {}
     for values in grid:
         chosen = [f"{field}={value}" for field, value in zip(fields, values, strict=True)]
         spec = ready(load_spec(preset, [*overrides, *chosen]), data_dir)
         title = f"{name or f'{spec.name}-sweep'}-{sha256(to_toml(spec).encode()).hexdigest()[:8]}"
         if not NAME.match(title):
             raise UserError(f"sweep name {str(name)[:100]!a}: use up to 70 letters, digits, '.', '_', '-', a letter or digit first")
-        if title in found:
+        if title in named:
             raise UserError(f"--grid: {', '.join(chosen)} is a point that was there before; expected each value once")
-        found[title] = Point({field: _value(spec, field) for field in fields}, spec, title)
-    return list(found.values())
+        named[title] = SweepPoint({field: _value(spec, field) for field in fields}, spec, title)
+    return list(named.values())
 
 
 def _value(spec: RunSpec, field: str) -> Any:
@@ -116,7 +119,7 @@ def _value(spec: RunSpec, field: str) -> Any:
     return value if isinstance(value, bool | int | float | str) else str(value)
 
 
-def run_of(point: Point) -> Run | None:
+def run_of(point: SweepPoint) -> Run | None:
     """The run of a point, None before there is one. Raises UserError where another run has its name."""
     path = store.home() / point.name
     if not path.exists():
@@ -137,7 +140,7 @@ def runs_of(name: str) -> list[Run]:
     return [] if (store.home() / name).exists() else [run for run in store.all_runs() if point.match(run.name)]
 
 
-def made(point: Point) -> tuple[Run, bool]:
+def ensure_run(point: SweepPoint) -> tuple[Run, bool]:
     """The run of a point, made where there is none; and whether by this process, rather than by another that came first."""
     while True:
         if (run := run_of(point)) is not None:
@@ -170,7 +173,7 @@ def is_anothers(run: Run) -> bool:
 
 @contextmanager
 def _unless_gone(run: Run | None) -> Iterator[None]:
-    """What fails inside since the run was removed in this moment is told at the next look."""
+    """A failure inside because the run was removed in this moment is reported at the next look."""
     try:
         yield
     except (OSError, UserError):
@@ -204,13 +207,13 @@ class Swept(NamedTuple):
     """Of a command that a signal ended, as Ctrl-C does; 0 where none came."""
 
 
-def sweep(grid: Sequence[Point], workers: int, take_over_after: float = TAKE_OVER_SECONDS) -> Swept:
+def sweep(grid: Sequence[SweepPoint], workers: int, take_over_after: float = TAKE_OVER_SECONDS) -> Swept:
     """Carry every point to its end, `workers` engines at a time, and tell of each on stderr. Ctrl-C stops them cleanly.
 
     What another sweep is at work on is waited for, and taken up where that one leaves it. So is a point whose engine is silent, on another
     host, which is taken over where it has changed nothing for `take_over_after` seconds. Whatever ends this one, no engine is left.
     """
-    told: set[str] = set()
+    doubted: set[str] = set()
     runs, waiting = {point.name: run_of(point) for point in grid}, list(grid)
     engines: dict[str, int] = {}  # name -> process id
     tried: set[str] = set()
@@ -223,7 +226,7 @@ def sweep(grid: Sequence[Point], workers: int, take_over_after: float = TAKE_OVE
         over.add(name)
         print_line(f"{len(over)}/{len(grid)} {name}: {text}", error=True)
 
-    def look(point: Point) -> None:
+    def look(point: SweepPoint) -> None:
         run = runs[point.name]
         if run is not None and not is_there(run):
             if point.name in engines:
@@ -237,16 +240,16 @@ def sweep(grid: Sequence[Point], workers: int, take_over_after: float = TAKE_OVE
             waiting.remove(point)
             tell(run.name, outcome.text if outcome else liveness)
         elif not asked.times and len(engines) < workers and (run is None or may_be_taken(run, take_over_after)):
-            run, ours = made(point)
+            run, ours = ensure_run(point)
             runs[point.name] = run
             if ours or (not is_done(run) and may_be_taken(run, take_over_after)):  # else made by another sweep since we looked
                 trust.grant(run.path, run.spec)  # the specification is that of its point, whoever made the folder
                 with suppress(HeldError):  # another sweep was first
                     engines[run.name] = _begin(run)
                     tried.add(run.name)
-        elif run is not None and run.name not in told and run.liveness() == "silent":
-            told.add(run.name)
-            print_line(f"{store.doubt(run, 'silent')}; it is taken over once that is {take_over_after:g} s", error=True)
+        elif run is not None and run.name not in doubted and run.liveness() == "silent":
+            doubted.add(run.name)
+            print_line(f"{doubt(run, 'silent')}; it is taken over once that is {take_over_after:g} s", error=True)
 
     with signals_counted() as asked, stuck.taking_along(engines.values):
         try:
@@ -275,7 +278,7 @@ def _begin(run: Run) -> int:
     """An engine on the run, taken over from another host where that is silent; its process id."""
     if run.liveness() != "silent":
         return launch.start(run)
-    print_line(f"{run.name}: taken over from another host; {store.RISK}", error=True)
+    print_line(f"{run.name}: taken over from another host; {RISK}", error=True)
     return launch.restart(run, force=True)
 
 
@@ -294,7 +297,7 @@ def _stop(engines: Sequence[tuple[Run | None, int]], times: int) -> None:
     print(said, file=sys.stderr)
 
 
-def _end(engines: Sequence[tuple[Run | None, int]], asked: Asked) -> None:
+def _end(engines: Sequence[tuple[Run | None, int]], asked: StopRequests) -> None:
     """Have engines stop and wait until the last has ended; a signal that asks for the end meanwhile kills them."""
     left, before = list(engines), asked.times
     if left and asked.times <= MOST_ASKED:

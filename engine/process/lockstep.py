@@ -16,6 +16,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,10 +30,10 @@ from engine.base.errors import UserError, first_line
 from engine.base.exit import STOPPING
 from engine.jobs.fork import differences
 from engine.jobs.groups import Group, PlaceError
-from engine.phases.approach import Progress
-from engine.phases.experiment import Experiment
+from engine.phases.context import Progress
+from engine.phases.experiment import Experiment, Standing
 from engine.phases.loss_identity import Identity
-from engine.process.rendezvous import Pulse, join
+from engine.process.rendezvous import Heartbeat, join
 from engine.record import messages, trust
 from engine.record.columns import Column
 from engine.record.messages import AnyCommand, AnyEvent
@@ -46,7 +47,7 @@ SAID = 600
 """Bytes of what went wrong."""
 LOST = ("Gloo", "NCCL", "ncclCommAbort", "coordination service", "CoordinationService")
 """What an error speaks of when another process is gone."""
-PLACES = ("problem.data.data_dir", "problem.data.vocab_file", "problem.folder")
+PATHS = ("problem.data.data_dir", "problem.data.vocab_file", "problem.folder")
 """Fields that each host may have its own way."""
 _COMMAND = msgspec.json.Decoder(AnyCommand)
 
@@ -60,7 +61,7 @@ def share(body: bytes = b"") -> bytes:
 
 
 def everyone(text: str) -> list[str]:
-    """What each process says, in their order."""
+    """The text of each process, in the order of the processes."""
     said = np.frombuffer(text.encode()[:SAID].ljust(SAID, b"\0"), np.uint8)
     return [bytes(row).rstrip(b"\0").decode(errors="replace") for row in multihost_utils.process_allgather(said)]
 
@@ -70,7 +71,7 @@ def is_lost(error: Exception) -> bool:
     return any(word in str(error) for word in LOST)
 
 
-class Member:
+class Participant:
     """An experiment that is carried out by several processes, as each of them has it."""
 
     def __init__(self, experiment: Experiment):
@@ -83,14 +84,14 @@ class Member:
     def agree(self) -> tuple[bool, bool]:
         """Have all processes at the state of process 0. Returns whether one was asked to stop, and whether one had drifted off."""
         mine = np.array([self.experiment.clock.step, fingerprint(self.experiment), self.apart, self.asked_to_stop], np.int64)
-        found = multihost_utils.process_allgather(mine)
-        drifted, anew = bool((found[:, :2] != found[0, :2]).any()), bool(found[:, 2].any())
+        states = multihost_utils.process_allgather(mine)
+        drifted, anew = bool((states[:, :2] != states[0, :2]).any()), bool(states[:, 2].any())
         if drifted or anew:
             # All of them anew from the same bytes: arrays that lie elsewhere would be compiled for anew, in one process alone.
             given = share(_packed(self.experiment.snapshot()) if jax.process_index() == 0 else b"")
-            Experiment.restore(self.experiment, _unpacked(given))
+            self.experiment.restore(_unpacked(given))
             self.apart = False
-        return bool(found[:, 3].any()), drifted and not anew
+        return bool(states[:, 3].any()), drifted and not anew
 
 
 def fingerprint(experiment: Experiment) -> int:
@@ -133,7 +134,7 @@ def begin_alike(spec: RunSpec, begin: Callable[[], Experiment]) -> Experiment:
         raise UserError(first)
     assert begun is not None
     hashes = everyone(str(begun.facts.get("sha256", "")))
-    other = next((process for process, found in enumerate(hashes) if found != hashes[0]), 0)
+    other = next((process for process, sha256 in enumerate(hashes) if sha256 != hashes[0]), 0)
     if other:
         raise UserError(f"process {other}: its data (SHA-256 {hashes[other]}) are not those of process 0 ({hashes[0]})")
     return begun
@@ -149,52 +150,56 @@ def refuse_unshared(spec: RunSpec) -> None:
 def refuse_other(spec: RunSpec, asked: RunSpec | None) -> None:
     """Raise UserError where this process was asked for another run than that of process 0."""
     mine, theirs = ({}, {}) if asked is None else (differences(spec, asked), differences(asked, spec))
-    other = next((field for field in mine if field not in PLACES), None)
+    other = next((field for field in mine if field not in PATHS), None)
     if other is not None:
         raise UserError(f"asked for {other} = {mine[other]}, and process 0 for {theirs.get(other)}; give all the same preset and --set")
 
 
-class Leading(Experiment):
-    """The experiment of process 0: what changes its state is done by all."""
+class Leader:
+    """The experiment of process 0: what changes its state is done by all, and all else is the experiment's own."""
 
     def __init__(self, spec: RunSpec, ask_to_stop: Callable[[], None], columns: Sequence[Column] = ()):
-        self.member = Member(self)
         self.ask_to_stop = ask_to_stop
-
-        def begin() -> Experiment:
-            Experiment.__init__(self, spec, columns)
-            return self
-
+        self.engaged = False
+        """In the middle of what all do: others may be stuck in it."""
         share(to_toml(spec).encode())
         share(json.dumps(list(columns)).encode())
-        begin_alike(spec, begin)
+        self.experiment = begin_alike(spec, lambda: Experiment(spec, columns))
+        self.participant = Participant(self.experiment)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.experiment, name)
 
     def advance(self, limit: int) -> Progress:
         """At most `limit` steps, in every process."""
         with self._together(messages.Advance(steps=limit)):
-            return super().advance(limit)
+            return self.experiment.advance(limit)
 
     def set_learning_rate(self, command: messages.SetLearningRate) -> list[AnyEvent]:
         """Change η in every process."""
         with self._together(command):
-            return super().set_learning_rate(command)
+            return self.experiment.set_learning_rate(command)
 
     def anchor(self, command: messages.Anchor) -> list[AnyEvent]:
         """Set the predictions to the true displacement in every process."""
         with self._together(command):
-            return super().anchor(command)
+            return self.experiment.anchor(command)
 
     def restore(self, leaves: dict[str, np.ndarray]) -> None:
         """Go on from a snapshot; the others are given it with the next order."""
-        super().restore(leaves)
-        self.member.apart = True
+        self.experiment.restore(leaves)
+        self.participant.apart = True
+
+    def put_back(self, standing: Standing) -> None:
+        """Stand there again."""
+        self.experiment.put_back(standing)
 
     def identify(self) -> Identity | None:
         """The numbers that identify the loss, which every process has a part in."""
         with self._together(messages.Checkpoint()):
-            return super().identify()
+            return self.experiment.identify()
 
-    def rehearse(self) -> None:
+    def precompile(self) -> None:
         """Nothing: what a second thread computes with the others would come in another order in each process."""
 
     def hold(self) -> None:
@@ -210,9 +215,11 @@ class Leading(Experiment):
 
     @contextmanager
     def _together(self, command: AnyCommand) -> Iterator[None]:
-        """Have the others do this, which the caller does inside; after an error there `engaged` stays, for they may be stuck in it."""
+        """Have the other processes carry out a command, as the caller does inside; after an error there `engaged` stays, for the others
+        may be stuck in that command.
+        """
         self.engaged = True
-        asked, drifted = self.member.agree()
+        asked, drifted = self.participant.agree()
         if drifted:
             print(f"step {self.clock.step}: one process had drifted off; all go on from process 0's state", file=sys.stderr, flush=True)
         if asked:
@@ -228,7 +235,7 @@ def refuse_code(spec: RunSpec, asked: RunSpec | None) -> None:
     if trust.heeds_leader():
         return
     mine = trust.code_of(asked) if asked is not None else {}
-    other = {field: value for field, value in trust.code_of(spec).items() if field not in PLACES and mine.get(field) != value}
+    other = {field: value for field, value in trust.code_of(spec).items() if field not in PATHS and mine.get(field) != value}
     if other:
         raise UserError(f"process 0 would have this process execute code: {'; '.join(trust.words(other))}; --trust allows it")
 
@@ -237,10 +244,10 @@ def follow(group: Group, asked: RunSpec | None = None) -> int:
     """Be a process that follows, to the end of the run. Returns the exit status; ends the process where another one is gone.
 
     The specification comes from process 0; where this process was asked for one, it is to be the same. Code that it names is executed
-    where this process was asked for it, or told to trust process 0.
+    where this process was asked for it, or is to trust process 0.
     """
     stuck.wait_for_disk()
-    pulse: Pulse | None = None
+    heartbeat: Heartbeat | None = None
 
     def ended(text: str) -> None:
         print(f"eos: process {group.process}: {text}", file=sys.stderr, flush=True)
@@ -248,7 +255,7 @@ def follow(group: Group, asked: RunSpec | None = None) -> int:
 
     os.dup2(2, 1)  # Gloo greets on stdout, which carries data
     try:
-        pulse = join(group, ended)
+        heartbeat = join(group, ended)
         spec = load_spec_text(share().decode(), "process 0")
         columns = [Column(*each) for each in json.loads(share())]
 
@@ -257,29 +264,29 @@ def follow(group: Group, asked: RunSpec | None = None) -> int:
             refuse_code(spec, asked)
             return Experiment(spec, columns)
 
-        member = Member(begin_alike(spec, begin))
+        participant = Participant(begin_alike(spec, begin))
         for number in STOPPING:
-            signal.signal(number, lambda *_: setattr(member, "asked_to_stop", True))
+            signal.signal(number, lambda *_: setattr(participant, "asked_to_stop", True))
         while True:
-            member.agree()
+            participant.agree()
             order = multihost_utils.broadcast_one_to_all(np.zeros(ORDER, np.uint8))
             command = _COMMAND.decode(np.asarray(order, np.uint8).tobytes().strip())
             if isinstance(command, messages.Stop):
                 return 0
-            obey(member.experiment, command)
+            obey(participant.experiment, command)
     except UserError as error:
         print(f"eos: {error}", file=sys.stderr, flush=True)
         return error.status if isinstance(error, PlaceError) else 3
     except Exception as error:
-        ended(pulse.who_is_gone() if pulse is not None and is_lost(error) else first_line(error))
+        ended(heartbeat.who_is_gone() if heartbeat is not None and is_lost(error) else first_line(error))
         raise
     finally:
-        if pulse is not None:
-            pulse.stop()
+        if heartbeat is not None:
+            heartbeat.stop()
 
 
 def obey(experiment: Experiment, order: AnyCommand) -> None:
-    """Do what process 0 does now."""
+    """Carry out an order of process 0."""
     if isinstance(order, messages.Advance):
         experiment.advance(order.steps)
     elif isinstance(order, messages.SetLearningRate):

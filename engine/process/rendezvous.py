@@ -39,7 +39,7 @@ HEARTBEAT_SECONDS = 60
 """Silence after which jax itself counts a process as dead, and ends the others without a word to the run: the last resort."""
 LEAVE_SECONDS = 30
 """For all processes to end together."""
-PULSE, LEAVING, GONE = "eos/pulse/", "leaving", "eos/gone/"
+SIGNS, LEAVING, GONE = "eos/pulse/", "leaving", "eos/gone/"
 """Where signs of life are left, the last one of a process that ends in good order, and where process 0 says who is gone."""
 CALLS = ("key_value_set", "blocking_key_value_get", "key_value_dir_get")
 """What is asked of the coordination service."""
@@ -48,11 +48,11 @@ MUST_AGREE = ("jax", "jaxlib", "jax-cuda12-plugin", "jax-cuda13-plugin", "flax")
 """Packages that decide what is computed, and in which order."""
 
 
-def join(group: Group, give_up: Callable[[str], None]) -> "Pulse":
+def join(group: Group, give_up: Callable[[str], None]) -> "Heartbeat":
     """Meet the other processes, before jax's first computation. Raises UserError where they cannot work together.
 
-    Where they do not all come, or one falls silent later, `give_up` is told why, in another thread, and is to end this process: it may
-    be waiting for the other one for ever.
+    Where they do not all come, or one falls silent later, `give_up` is called with the reason, in another thread, and is to end this
+    process: it may be waiting for the other one for ever.
     """
     _require_service()
     take_place(group)
@@ -60,18 +60,18 @@ def join(group: Group, give_up: Callable[[str], None]) -> "Pulse":
     awaited = f"process 0 at {group.coordinator}" if group.process else f"{group.processes - 1} more of {group.processes} processes"
     with _within(WAIT_SECONDS, give_up, f"waited {WAIT_SECONDS:.0f} s for {awaited}; not all came"):
         _initialize(group)
-    pulse = Pulse(group, give_up)
+    heartbeat = Heartbeat(group, give_up)
     # Both before any of them has looked for its devices: with one GPU among them, jax waits there for the GPUs of the others.
     compare(group, "versions", versions())
     compare(group, "platforms", {"kind of device": foreseen()})
     with _within(WAIT_SECONDS, give_up, f"waited {WAIT_SECONDS:.0f} s for the devices of all processes; expected the same kind in each"):
         compare(group, "devices", devices())
-    return pulse
+    return heartbeat
 
 
 @contextmanager
 def _within(seconds: float, give_up: Callable[[str], None], text: str) -> Iterator[None]:
-    """Give up where what is inside takes longer."""
+    """Call `give_up` where the block inside takes longer than so many seconds."""
     watch = threading.Timer(seconds, give_up, [text])
     watch.daemon = True
     watch.start()
@@ -98,7 +98,7 @@ def _initialize(group: Group) -> None:
 
 
 def versions() -> dict[str, str]:
-    """What this process computes with."""
+    """The versions of eos and of the packages that decide what is computed."""
     return {"eos": engine.__version__, **{name: version_of(name) for name in MUST_AGREE}}
 
 
@@ -110,12 +110,12 @@ def foreseen() -> str:
     done = subprocess.run(
         [*python(), "-c", ASK_JAX], capture_output=True, text=True, env=around, stdin=subprocess.DEVNULL, check=False
     )
-    told = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines() or [f"exit status {done.returncode}"]
-    return told[-1] if done.returncode == 0 else f"none ({told[-1][:200]})"
+    answer = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines() or [f"exit status {done.returncode}"]
+    return answer[-1] if done.returncode == 0 else f"none ({answer[-1][:200]})"
 
 
 def devices() -> dict[str, str]:
-    """What this process computes on. Another kind rounds otherwise, and a solver there takes another number of iterations."""
+    """The devices that this process computes on. Another kind rounds otherwise, and a solver there takes another number of iterations."""
     device = jax.local_devices()[0]
     kind = _processor() if device.platform == "cpu" else device.device_kind
     return {"device": kind, "number of devices": str(jax.local_device_count())}
@@ -134,12 +134,12 @@ def compare(group: Group, topic: str, facts: dict[str, str]) -> None:
     """Tell the others of this process, and hear of them. Raises UserError in all processes alike where one is not as process 0."""
     service, limit = _service(), int(1000 * WAIT_SECONDS)
     service.key_value_set(f"eos/{topic}/{group.process}", msgspec.json.encode(facts).decode())
-    told = [service.blocking_key_value_get(f"eos/{topic}/{process}", limit) for process in range(group.processes)]
-    first, *others = (msgspec.json.decode(text, type=dict[str, str]) for text in told)
-    for process, found in enumerate(others, start=1):
+    given = [service.blocking_key_value_get(f"eos/{topic}/{process}", limit) for process in range(group.processes)]
+    first, *others = (msgspec.json.decode(text, type=dict[str, str]) for text in given)
+    for process, theirs in enumerate(others, start=1):
         for name, ours in first.items():
-            if found.get(name) != ours:
-                raise UserError(f"process {process} has {name} {found.get(name)}, process 0 has {ours}; expected the same of each")
+            if theirs.get(name) != ours:
+                raise UserError(f"process {process} has {name} {theirs.get(name)}, process 0 has {ours}; expected the same of each")
 
 
 def _require_service() -> Any:
@@ -147,12 +147,12 @@ def _require_service() -> Any:
     its members to speak. Raises UserError where this jax has no such module.
     """
     try:
-        found = import_module("jax._src.distributed")
+        module = import_module("jax._src.distributed")
     except ImportError:
         raise UserError(_not_served()) from None
-    if not hasattr(getattr(found, "global_state", None), "client"):
+    if not hasattr(getattr(module, "global_state", None), "client"):
         raise UserError(_not_served())
-    return found
+    return module
 
 
 def _service() -> Any:
@@ -167,7 +167,7 @@ def _not_served() -> str:
     return f"several processes: jax {jax.__version__} has no coordination service as eos knows it; expected a jax of 0.10 to 0.12"
 
 
-class Pulse:
+class Heartbeat:
     """Signs of life, from when it is made until it is stopped: process 0 hears every other one, and every other one hears process 0."""
 
     def __init__(self, group: Group, give_up: Callable[[str], None]):
@@ -230,11 +230,11 @@ class Pulse:
                         self.give_up(text)
 
     def _beat(self, sign: str) -> None:
-        self._service.key_value_set(f"{PULSE}{self.group.process}", sign, allow_overwrite=True)
+        self._service.key_value_set(f"{SIGNS}{self.group.process}", sign, allow_overwrite=True)
 
     def _signs(self) -> dict[int, str]:
         """The latest sign of life of each process that follows."""
-        return {int(key.rpartition("/")[2]): sign for key, sign in self._service.key_value_dir_get(PULSE)}
+        return {int(key.rpartition("/")[2]): sign for key, sign in self._service.key_value_dir_get(SIGNS)}
 
     def _listen(self) -> None:
         for process, sign in self._signs().items():

@@ -7,7 +7,8 @@ from engine.base import stuck
 from engine.base.exit import STOPPING
 from engine.jobs.groups import Group
 from engine.record import lock, trust
-from engine.record.store import Run, Writer
+from engine.record.reader import Run
+from engine.record.writer import Writer
 
 
 def work(directory: str, group: Group | None = None, code: str = "") -> int:

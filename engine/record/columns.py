@@ -5,7 +5,7 @@ Names are `trajectory.quantity`: `gd` gradient descent, `constrained` the constr
 and one family for each form of the predicted dynamics.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from engine.base.citations import PLACES
 from engine.record.threshold import RATE, THRESHOLD, of_gradient_descent
-from engine.spec import Network, Phase, RunSpec
+from engine.spec import Network, Phase, RunSpec, Tracking
 
 
 class Column(NamedTuple):
@@ -33,6 +33,7 @@ CLOCK = (
     Column("step", "t", "gradient-descent step", "steps", "t", "Section 1"),
     Column("time", "τ", "ODE time: the sum of the learning rates used", "", "τ = Σ η", "Section 4"),
     Column("learning_rate", "η", "learning rate in force", "", "η", "Section 1"),
+    Column("threshold", "2/η", "sharpness above which steps are unstable", "", "2/η", "Section 1"),
 )
 
 DESCENT = (
@@ -194,6 +195,12 @@ def flow(start: str) -> tuple[Column, ...]:
     )
 
 
+BESIDE: dict[str, Callable[[Tracking], tuple[Column, ...]]] = {
+    "flow": lambda tracking: flow(tracking.flow_start) if tracking.flow else (),
+}
+"""The columns of each trajectory beside gradient descent, where a run follows it: by the name it has in `dynamics.trajectories`."""
+
+
 def eigenvalues(count: int) -> tuple[Column, ...]:
     """λ2 to λ_count of gradient descent; NaN in a row that did not follow so many."""
     return tuple(
@@ -204,9 +211,9 @@ def eigenvalues(count: int) -> tuple[Column, ...]:
 
 def phase(starts: int) -> tuple[Column, ...]:
     """The orbits of a phase-portrait run: the flow (4) and the map (3) from each start."""
-    found: list[Column] = []
+    orbits: list[Column] = []
     for k in range(1, starts + 1):
-        found += [
+        orbits += [
             Column(f"ode{k}.x", "X", f"flow from start {k}: oscillation", "", "X' = XY", PLACES["flow"]),
             Column(f"ode{k}.y", "Y", f"flow from start {k}: change of sharpness", "", "Y' = α − βX²/2", PLACES["flow"]),
             Column(f"ode{k}.energy", "g", f"flow from start {k}: conserved quantity", "", "g = h(βX²/2α) + Y²/α", PLACES["g"]),
@@ -215,15 +222,15 @@ def phase(starts: int) -> tuple[Column, ...]:
             Column(f"map{k}.energy", "g", f"map from start {k}: grows by about (1+2ε²) a step", "",
                    "g = h(βx²/2α) + y²/α", PLACES["g"]),
         ]
-    return tuple(found)
+    return tuple(orbits)
 
 
 def training(spec: RunSpec) -> tuple[Column, ...]:
-    """What training with sharpness readings records (`mode = "sharpness"`)."""
-    found = tuple(column for column in DESCENT if column.name != "gd.midpoint_sharpness") + eigenvalues(spec.tracking.eigenvalues)
+    """The columns of training with sharpness readings (`mode = "sharpness"`)."""
+    columns = tuple(column for column in DESCENT if column.name != "gd.midpoint_sharpness") + eigenvalues(spec.tracking.eigenvalues)
     if isinstance(spec.problem, Network) and spec.problem.data.name != "chebyshev":  # a regression has no right answers
-        found += ACCURACY + (TEST if spec.problem.data.test_examples else ())
-    return found + (NORM if spec.optimizer.weight_decay else ())
+        columns += ACCURACY + (TEST if spec.problem.data.test_examples else ())
+    return columns + (NORM if spec.optimizer.weight_decay else ())
 
 
 def columns_for(spec: RunSpec) -> tuple[Column, ...]:
@@ -233,27 +240,29 @@ def columns_for(spec: RunSpec) -> tuple[Column, ...]:
     tracking = spec.tracking
     if tracking.mode == "sharpness":
         return CLOCK + training(spec) + COST
-    found = CLOCK + DESCENT + eigenvalues(tracking.eigenvalue_columns) + COUPLED
+    columns = CLOCK + DESCENT + eigenvalues(tracking.eigenvalue_columns) + COUPLED
     for form in tracking.predictions:
-        found += predicted(form)
+        columns += predicted(form)
     if "transported" in tracking.predictions:
-        found += THEOREM
+        columns += THEOREM
     if tracking.beta_every:
-        found += UNROLLED
+        columns += UNROLLED
     if tracking.landscape_every:
-        found += LANDSCAPE
+        columns += LANDSCAPE
     if tracking.gauges_every:
-        found += (*ASSUMPTIONS, FOURTHS)
-    return found + (flow(tracking.flow_start) if tracking.flow else ()) + COST
+        columns += (*ASSUMPTIONS, FOURTHS)
+    for columns_beside in BESIDE.values():
+        columns += columns_beside(tracking)
+    return columns + COST
 
 
-def places(columns: Sequence[Column]) -> dict[str, int]:
+def column_index(columns: Sequence[Column]) -> dict[str, int]:
     """The place of each column in a row, by its name."""
     return {column.name: k for k, column in enumerate(columns)}
 
 
 def layout(columns: Sequence[Column]) -> str:
-    """What names a row's columns and their order in sixteen letters: rows of another layout mean something else."""
+    """Sixteen letters that stand for the columns of a row and their order: rows of another layout mean something else."""
     return sha256("\n".join(column.name for column in columns).encode()).hexdigest()[:16]
 
 

@@ -18,7 +18,7 @@ from engine.base.atomic import STDOUT, output
 from engine.base.errors import UserError, one_of
 from engine.base.text import to_json
 from engine.record.columns import Column
-from engine.record.store import Run
+from engine.record.reader import Run
 from engine.spec import to_toml
 
 Format = Literal["csv", "parquet", "npz", "json"]
@@ -79,9 +79,9 @@ def export(run: Run, format: str, columns: Sequence[Column], out: Path | None, f
 
 def blocks(run: Run, columns: Sequence[Column]) -> Iterator[np.ndarray]:
     """The rows in pieces (rows, columns), as many as there are when it begins."""
-    places, count = [run.index[column.name] for column in columns], run.row_count()
+    chosen, count = [run.index[column.name] for column in columns], run.row_count()
     for start in range(0, count, CHUNK):
-        yield run.rows(start, min(start + CHUNK, count))[:, places]
+        yield run.rows(start, min(start + CHUNK, count))[:, chosen]
 
 
 def shown(value: float) -> str:

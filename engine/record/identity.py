@@ -5,7 +5,7 @@ import os
 import re
 from pathlib import Path
 
-from engine.base.atomic import replaced
+from engine.base import atomic
 from engine.base.files import read_plain
 
 FILE = "identity.json"
@@ -17,21 +17,21 @@ ID = re.compile(r"^[0-9a-f]{32}\Z")
 def identity(run: Path) -> str:
     """The id of a run; empty where it has none, as runs of older versions."""
     facts = read_facts(run / FILE)
-    found = facts.get("id")
-    return found if isinstance(found, str) and ID.match(found) else ""
+    given = facts.get("id")
+    return given if isinstance(given, str) and ID.match(given) else ""
 
 
 def give_identity(run: Path) -> str:
     """The id of a run, a new one where it has none. Raises OSError where that cannot be written."""
-    found = identity(run)
-    if not found:
-        found = os.urandom(16).hex()
-        write_facts(run / FILE, {"format": FORMAT, "id": found})
-    return found
+    known = identity(run)
+    if not known:
+        known = os.urandom(16).hex()
+        write_facts(run / FILE, {"format": FORMAT, "id": known})
+    return known
 
 
 def read_facts(path: Path) -> dict[str, object]:
-    """What a small file of JSON holds; nothing where it cannot be read, or holds no object."""
+    """The object in a small file of JSON; an empty one where the file cannot be read, or holds no object."""
     try:
         facts = json.loads(read_plain(path, MAX_BYTES))
     except (OSError, ValueError, RecursionError):
@@ -40,7 +40,7 @@ def read_facts(path: Path) -> dict[str, object]:
 
 
 def write_facts(path: Path, facts: dict[str, object]) -> None:
-    """Write a small file of JSON: whole or not, and through no link. Raises OSError where it cannot be written."""
-    with replaced(path, f".{os.urandom(8).hex()}", durable=True) as handle:
+    """Write a small file of JSON: the whole file or none, and through no link. Raises OSError where the file cannot be written."""
+    with atomic.write(path, f".{os.urandom(8).hex()}", durable=True) as handle:
         os.fchmod(handle.fileno(), 0o600)
         handle.write(json.dumps(facts).encode() + b"\n")

@@ -1,8 +1,8 @@
-"""Who is at work on a run, as far as can be told: a lock, a folder that is held by its descriptor, and the age of a file.
+"""Who is at work on a run, as far as can be known: a lock, a folder that is held by its descriptor, and the age of a file.
 
 The lock is flock on the file `lock`, which says who holds it: an id made for that engine, its host, the start of that host's system, and
 its process. Where a file system has no flock, a file `lock.held` of the same words is the lock. A lock says enough among processes of one
-system. Of one on another host nothing is sure but how long a file of the run is unchanged, and that is told by the clock of the file
+system. Of one on another host nothing is sure but how long a file of the run is unchanged, and that is read off the clock of the file
 system alone: a probe file is written beside it, and the two times are of one clock, whatever the clocks of the hosts say.
 """
 
@@ -68,7 +68,7 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def is_alive(self) -> bool | None:
-        """Whether its process is there; None where that cannot be told from here."""
+        """Whether its process is there; None where that cannot be known from here."""
         if not (self.shares_system and self.space == _here().space):
             return None
         return is_running(self.pid) and self.began in ("", _began(self.pid))
@@ -98,7 +98,7 @@ def _here() -> Holder:
 
 
 def _began(pid: int) -> str:
-    """When a process began, in the counting of its system; empty where that is not told."""
+    """When a process began, in the counting of its system; empty where the system does not say."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19]
     except (OSError, IndexError):
@@ -106,7 +106,7 @@ def _began(pid: int) -> str:
 
 
 def process_age() -> float:
-    """Seconds since this process began; 0 where that is not told."""
+    """Seconds since this process began; 0 where the system does not say."""
     with suppress(OSError, IndexError, ValueError):
         return max(time.clock_gettime(time.CLOCK_BOOTTIME) - int(_began(os.getpid())) / os.sysconf("SC_CLK_TCK"), 0.0)
     return 0.0
@@ -206,7 +206,7 @@ class Lock:
 
     @property
     def is_mine(self) -> bool:
-        """Whether nobody has taken it away. A file system that does not answer says nothing against it."""
+        """Whether this process has the lock still. A file system that does not answer says nothing against that."""
         name = LOCK if self.by_flock else HELD
         try:
             if self.by_flock and not os.path.samestat((self.folder / name).stat(), os.fstat(self._descriptor)):
@@ -219,7 +219,7 @@ class Lock:
         return said is None or said.engine == self.holder.engine
 
     def close(self) -> None:
-        """Give it back."""
+        """Give the lock back."""
         if self._descriptor < 0:
             return
         if not self.by_flock:
@@ -313,7 +313,7 @@ def _need_gone(folder: Path, file: str, name: str) -> None:
 
 
 def is_gone(folder: Path, holder: Holder) -> bool | None:
-    """Whether an engine is gone; None where that cannot be told from here. A host that bears this one's name is this one, started anew,
+    """Whether an engine is gone; None where that cannot be known from here. A host that bears this one's name is this one, started anew,
     unless the run has changed just now. What lies in a copy of its run says nothing of it.
     """
     if _is_copied(folder, holder):
@@ -385,7 +385,7 @@ def _discard(path: Path, of: Holder | None) -> None:
 
 
 def _read(path: Path) -> Holder | None:
-    """What a lock file says; None where it says nothing, or nothing that can be read. Raises OSError."""
+    """The holder that a lock file names; None where the file is empty or cannot be read as one. Raises OSError."""
     try:
         return msgspec.json.decode(read_plain(path, MAX_BYTES), type=Holder)
     except (ValueError, RecursionError):
@@ -393,7 +393,9 @@ def _read(path: Path) -> Holder | None:
 
 
 def _write(descriptor: int, holder: Holder) -> None:
-    """Whole in one call: nobody reads half of it. A full disk leaves it empty, which is no reason not to run."""
+    """Write the words of a lock in one call, so that nobody reads half of them. A full disk leaves the file empty, which is no reason
+    not to run.
+    """
     with suppress(OSError):
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, msgspec.json.encode(holder), 0)
@@ -427,7 +429,7 @@ def age(path: Path) -> float | None:
 
 
 def _clock(device: int, folder: Path) -> float | None:
-    """What time it is on a file system, as a file says that was written there just now."""
+    """The time on a file system: that of a file which was written there just now."""
     known = _clocks.get(device)
     moment = time.monotonic()
     if known is not None and moment - known[1] < PROBE_SECONDS:

@@ -1,4 +1,4 @@
-"""What a run is told and what it answers: commands into its inbox, events into its journal.
+"""What is said to a run and what it answers: commands into its inbox, events into its journal.
 
 A command is one small JSON file in `RUN/inbox/`, put there by an atomic rename; the engine takes it at the next step
 boundary, and answers with an event that carries the command's id and the step at which it took effect. A command carries the id of
@@ -18,7 +18,7 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
-from engine.base.atomic import replaced
+from engine.base import atomic
 from engine.base.errors import UserError
 from engine.base.files import NOT_PLAIN, listed, read_plain
 from engine.base.text import harmless
@@ -157,7 +157,7 @@ class EigenvectorsSwapped(Event, frozen=True, kw_only=True, tag="eigenvectors_sw
 
 
 class EigenpairCorrected(Event, frozen=True, kw_only=True, tag="eigenpair_corrected"):
-    """An audit from a random start found a larger eigenvalue than the tracked one."""
+    """An audit from a random start met a larger eigenvalue than the tracked one."""
 
 
 class ConstraintLost(Event, frozen=True, kw_only=True, tag="constraint_lost"):
@@ -262,7 +262,7 @@ def send(run: Path, command: AnyCommand, engine: str = "") -> str:
         raise UserError(f"{shown}: a link, so no inbox of eos; the command was not left there")
     name = f"{time.time_ns():020d}-{command.id}"
     try:
-        with replaced(inbox / f"{name}.json", nested=True) as draft:
+        with atomic.write(inbox / f"{name}.json", nested=True) as draft:
             draft.write(encode(command))
     except OSError as error:
         raise UserError(f"{shown}: the command could not be left there ({error.strerror})") from None
@@ -270,7 +270,7 @@ def send(run: Path, command: AnyCommand, engine: str = "") -> str:
 
 
 class Received(msgspec.Struct, frozen=True):
-    """What one look into the inbox found."""
+    """The commands of one look into the inbox, when each was written, and the refusals of what is no command."""
 
     commands: list[AnyCommand]
     refusals: list[str]

@@ -10,6 +10,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from engine import theory
+
 THRESHOLD, RATE = "threshold", "learning_rate"
 
 Values = TypeVar("Values", float, np.ndarray)
@@ -18,10 +20,9 @@ Values = TypeVar("Values", float, np.ndarray)
 def of_gradient_descent(rate: Values) -> Values:
     """2/η; NaN where η is no positive number."""
     if isinstance(rate, np.ndarray):
-        levels = np.full(rate.shape, np.nan)
-        np.divide(2.0, rate, out=levels, where=np.isfinite(rate) & (rate > 0))
-        return levels
-    return 2.0 / rate if 0 < rate < math.inf else math.nan
+        with np.errstate(over="ignore"):  # of the smallest rates it is ∞
+            return theory.threshold(np.where(np.isfinite(rate) & (rate > 0), rate, np.nan))
+    return theory.threshold(rate) if 0 < rate < math.inf else math.nan
 
 
 def _positive(levels: Values) -> Values:

@@ -1,6 +1,6 @@
 """Whose code an engine may execute. A run directory is data, wherever it comes from; but a specification may name Python functions.
 
-The fields that do are declared as such (`parts.CODE`). A run that this user made here carries a signature over them and its id, by a
+The fields that do are declared as such (`sections.CODE`). A run that this user made here carries a signature over them and its id, by a
 key that only this user reads. Any other run that names code is asked about: a command shows the code and asks on a terminal, or refuses
 where there is none, unless `--trust` says so beforehand; what is trusted once is signed. A preset file that the user names is trusted;
 the specification inside a run directory is that run's, however it is named.
@@ -23,10 +23,12 @@ import platformdirs
 from msgspec import Meta
 
 from engine.base.errors import UserError
+from engine.base.files import read_text
 from engine.base.text import harmless, print_line
 from engine.record.identity import give_identity, identity, read_facts, write_facts
 from engine.record.safe_read import refuse_links
-from engine.spec.sections import CODE, Part, RunSpec
+from engine.spec import MAX_SPEC_BYTES, load_spec_text
+from engine.spec.sections import CODE, RunSpec, Section
 
 FILE = "trust.json"
 """In a run: the signature."""
@@ -71,36 +73,36 @@ def code_of(spec: RunSpec) -> dict[str, Any]:
     """What says which code is executed, where it lies and what it is called with, by the path of the field; empty where no field
     names a function. Fields that are empty are left out, so that a later version may have more of them.
     """
-    found = list(_declared(spec))
-    named = any(value and "function" in roles for _, roles, value in found)
-    return {path: value for path, _, value in found if value} if named else {}
+    declared = list(_declared(spec))
+    named = any(value and "function" in roles for _, roles, value in declared)
+    return {path: value for path, _, value in declared if value} if named else {}
 
 
-def _declared(part: Any, path: str = "") -> Iterator[tuple[str, frozenset[str], Any]]:
-    """Every field declared with `parts.CODE` below a part of a specification: its path, what it is declared as, and its value."""
-    if isinstance(part, Part):
-        for name, roles in _fields(type(part)):
-            value, at = getattr(part, name), f"{path}.{name}" if path else name
+def _declared(section: Any, path: str = "") -> Iterator[tuple[str, frozenset[str], Any]]:
+    """Every field declared with `sections.CODE` below a section of a specification: its path, what it is declared as, and its value."""
+    if isinstance(section, Section):
+        for name, roles in _fields(type(section)):
+            value, at = getattr(section, name), f"{path}.{name}" if path else name
             if roles:
                 yield at, roles, msgspec.to_builtins(value)
             else:
                 yield from _declared(value, at)
-    elif isinstance(part, tuple | list):
-        for k, each in enumerate(part):
+    elif isinstance(section, tuple | list):
+        for k, each in enumerate(section):
             yield from _declared(each, f"{path}[{k}]")
-    elif isinstance(part, dict):
-        for key, each in part.items():
+    elif isinstance(section, dict):
+        for key, each in section.items():
             yield from _declared(each, f"{path}.{key}")
 
 
 @cache
 def _fields(kind: type) -> tuple[tuple[str, frozenset[str]], ...]:
-    """The fields of a part, each with what it is declared as."""
+    """The fields of a section, each with what it is declared as."""
     return tuple((field.name, frozenset(_roles(field.type))) for field in msgspec.structs.fields(kind))
 
 
 def _roles(annotation: Any) -> Iterator[str]:
-    """What `parts.CODE` says anywhere in an annotation, as in that of a list of functions."""
+    """The roles that an annotation declares with `sections.CODE`, anywhere in it: a list of functions has the role inside."""
     for argument in get_args(annotation):
         if isinstance(argument, Meta):
             if CODE in (argument.extra or {}):
@@ -116,7 +118,7 @@ def words(code: dict[str, Any]) -> list[str]:
 
 
 def digest(code: dict[str, Any]) -> str:
-    """What stands for this code on the command line of an engine."""
+    """The sum that stands for this code on the command line of an engine."""
     from hashlib import sha256
 
     return sha256(_canonical("", code)).hexdigest()
@@ -148,10 +150,9 @@ def need_preset(preset: str, spec: RunSpec) -> None:
     folder = _run_around(preset) if code else None
     if folder is None or _is_granted(code):
         return
-    from engine.record.store import Run
-
     with suppress(UserError, OSError):
-        if _is_signed(folder, code_of(Run(folder).spec)):
+        file = folder / "spec.toml"
+        if _is_signed(folder, code_of(load_spec_text(read_text(file, MAX_SPEC_BYTES), str(file)))):
             return
     raise Untrusted(preset, code, lambda: _remember(code))
 
@@ -191,7 +192,7 @@ def heed_leader(trusted: bool) -> None:
 
 
 def heeds_leader() -> bool:
-    """Whether it does."""
+    """Whether this process executes the code that process 0 names."""
     return _leader
 
 
@@ -202,7 +203,7 @@ def option(spec: RunSpec) -> list[str]:
 
 
 def asking(act: Callable[[], Result], trust: bool = False) -> Result:
-    """What `act` gives. Where code that is not trusted stands in its way, the user is asked on a terminal, unless `trust` says it."""
+    """The value of `act`. Where code that is not trusted stands in the way, the user is asked on a terminal, unless `trust` allows it."""
     try:
         return act()
     except Untrusted as refusal:
@@ -215,7 +216,7 @@ def asking(act: Callable[[], Result], trust: bool = False) -> Result:
 
 
 def _says_yes(refusal: Untrusted) -> bool:
-    """Whether the user says yes to it; no where there is no terminal to ask on."""
+    """Whether the user allows the code on a terminal; no where there is no terminal to ask on."""
     if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr)):
         return False
     print(f"{harmless(refusal.question, lines=True)} [y/N] ", end="", file=sys.stderr, flush=True)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.record.store import Run
+from engine.record.reader import Run
 from engine.report.summary import FULL_SPAN, at_present, rate_in_force, summarize
 from engine.spec import PREDICTIONS
 
@@ -17,7 +17,7 @@ HEADINGS = {
 
 
 class Outcomes(NamedTuple):
-    """What became of a run. None where a quantity does not exist."""
+    """The end of a run in numbers, for a comparison. None where a quantity does not exist."""
 
     run: str
     outcome: str
@@ -45,7 +45,7 @@ class Outcomes(NamedTuple):
 
 @np.errstate(all="ignore")  # rows of unknown origin may hold anything
 def outcomes(run: Run) -> Outcomes:
-    """What became of a run, as it stands."""
+    """The outcomes of a run as it stands."""
     summary, state, whole = summarize(run), run.state(), run.table()
     rate, table = rate_in_force(state, whole) or run.spec.optimizer.learning_rate, at_present(state, whole)
     form = next((form for form in PREDICTIONS if f"{form}.x" in table), None)
@@ -86,12 +86,12 @@ def horizon(table: dict[str, np.ndarray], form: str | None) -> float | None:
     return float(np.median(held))
 
 
-def rows_of(found: list[Outcomes]) -> tuple[list[str], list[list[object]]]:
+def rows_of(ends: list[Outcomes]) -> tuple[list[str], list[list[object]]]:
     """Short headings and rows for a printed table; a column that no run has a value in is left out."""
-    columns = list(zip(*found, strict=True))
+    columns = list(zip(*ends, strict=True))
     kept = [k for k, column in enumerate(columns) if any(value is not None for value in column)]
     names = [HEADINGS.get(name, name) for name in Outcomes._fields]
-    return [names[k] for k in kept], [[row[k] for k in kept] for row in found]
+    return [names[k] for k in kept], [[row[k] for k in kept] for row in ends]
 
 
 def _known(values: np.ndarray) -> np.ndarray:

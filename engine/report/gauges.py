@@ -23,7 +23,7 @@ NO_LONGER_SMALL = 0.5
 
 
 class Rule(NamedTuple):
-    """What a reading is judged by."""
+    """A rule for the colour of a reading, and its reason."""
 
     words: str
     reason: str
@@ -38,8 +38,8 @@ def _banded(value: float, green: float, amber: float) -> Verdict:
 def _order_epsilon(value: float, epsilon: float, _: float) -> Verdict:
     if not math.isfinite(epsilon):
         return "red" if value > NO_LONGER_SMALL else "none"
-    found = _banded(value, NEAR_EPSILON * epsilon, FAR_FROM_EPSILON * epsilon)
-    return "red" if value > NO_LONGER_SMALL else found
+    banded = _banded(value, NEAR_EPSILON * epsilon, FAR_FROM_EPSILON * epsilon)
+    return "red" if value > NO_LONGER_SMALL else banded
 
 
 def _gap(value: float, _: float, limit: float) -> Verdict:

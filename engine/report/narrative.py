@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from engine.record.store import State
+from engine.record.reader import State
 from engine.record.threshold import in_force
 from engine.spec import PREDICTIONS
 
@@ -66,8 +66,8 @@ def _approach(state: State, row: Mapping[str, float]) -> str:
     if not math.isfinite(share):
         return "On the way to the edge; the sharpness is not measured yet"
     if share >= 1:
-        found = "is found once the engine goes on" if state.status == "paused" else "is being found"
-        return f"The sharpness is at {percent(share)} of 2/η: the edge is here, and its exact step {found}"
+        when = "is found once the engine goes on" if state.status == "paused" else "is being found"
+        return f"The sharpness is at {percent(share)} of 2/η: the edge is here, and its exact step {when}"
     return f"Stable: the sharpness is at {percent(share)} of 2/η, and gradient descent stays close to gradient flow"
 
 

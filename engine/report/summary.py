@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from engine.record.messages import edge_in_force
-from engine.record.store import Run, State
+from engine.record.reader import Run, State
 from engine.record.threshold import column_of, threshold
 from engine.spec import PREDICTIONS
 

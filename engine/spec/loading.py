@@ -21,7 +21,7 @@ from engine.base import toml
 from engine.base.errors import UserError, one_of
 from engine.base.files import read_plain
 from engine.base.text import is_harmless
-from engine.spec.sections import TEXTS, Cnn, Mlp, Network, Part, Phase, ResNet, RunSpec, Transformer
+from engine.spec.sections import TEXTS, Cnn, Mlp, Network, Phase, ResNet, RunSpec, Section, Transformer
 
 DEFAULT_PRESET = "fashion"
 """What `demo` runs."""
@@ -41,7 +41,7 @@ def preset_names() -> list[str]:
 
 
 class Words(msgspec.Struct, frozen=True):
-    """What a preset says of itself."""
+    """The words of a preset on itself: its title, what it shows, how long it takes."""
 
     title: str
     shows: str
@@ -79,6 +79,8 @@ def from_tree(tree: dict[str, Any], where: str) -> RunSpec:
     _refuse_unwritable(tree, where)
     if isinstance(tree.get("problem"), str):
         tree = tree | {"problem": {"kind": "own", "function": tree["problem"]}}
+    if isinstance(tree.get("optimizer"), dict):
+        tree = tree | {"optimizer": {"kind": "gradient_descent"} | tree["optimizer"]}
     try:
         spec = msgspec.convert(tree, RunSpec)
     except msgspec.ValidationError as error:
@@ -161,8 +163,8 @@ def _in_ascii(letter: str) -> str:
     base = unicodedata.normalize("NFD", letter)[0]
     if base.isascii():
         return base
-    found = PLAIN.match(unicodedata.name(base, ""))
-    name = "" if found is None else "ss" if found[1] == "SHARP S" else found[1].lower()
+    plain = PLAIN.match(unicodedata.name(base, ""))
+    name = "" if plain is None else "ss" if plain[1] == "SHARP S" else plain[1].lower()
     return (name.capitalize() if letter.isupper() else name) or letter
 
 
@@ -236,7 +238,7 @@ def _shortened(text: str) -> str:
 
 
 def _expectation(problem: str, keys: list[str], tree: dict[str, Any]) -> str:
-    """What would do: the choices of a closed set, else msgspec's own words."""
+    """The values that a field accepts: the choices of a closed set, else msgspec's own words."""
     if problem.startswith("Invalid enum value") or problem.startswith("Invalid value"):
         choices = _choices_at(keys, tree)
         if choices:
@@ -249,7 +251,7 @@ def _expectation(problem: str, keys: list[str], tree: dict[str, Any]) -> str:
 
 
 def _type_at(keys: list[str], tree: dict[str, Any]) -> Any:
-    """The annotated type at a path of keys; unions of parts are narrowed by the tree's own `kind`."""
+    """The annotated type at a path of keys; unions of sections are narrowed by the tree's own `kind`."""
     kind: Any = RunSpec
     branch: Any = tree
     for key in keys:
@@ -263,10 +265,10 @@ def _type_at(keys: list[str], tree: dict[str, Any]) -> Any:
 
 def _struct_of(kind: Any, branch: Any) -> type | None:
     options = [kind, *get_args(kind)]
-    parts = [option for option in options if isinstance(option, type) and issubclass(option, Part)]
-    tagged = {part.__struct_config__.tag: part for part in parts}
-    if len(parts) == 1:
-        return parts[0]
+    sections = [option for option in options if isinstance(option, type) and issubclass(option, Section)]
+    tagged = {section.__struct_config__.tag: section for section in sections}
+    if len(sections) == 1:
+        return sections[0]
     return tagged.get(branch.get("kind")) if isinstance(branch, dict) else None
 
 
@@ -279,21 +281,21 @@ def _fields_at(keys: list[str], tree: dict[str, Any]) -> list[str]:
 
 
 def _choices_at(keys: list[str], tree: dict[str, Any]) -> list[str]:
-    """The strings a field accepts: a Literal's values, or the tags of a union of parts."""
+    """The strings a field accepts: a Literal's values, or the tags of a union of sections."""
     if keys and keys[-1] == "kind":
-        parts = [part for part in get_args(_type_at(keys[:-1], tree)) if isinstance(part, type)]
-        return [str(part.__struct_config__.tag) for part in parts if issubclass(part, Part)]
-    found: list[str] = []
+        sections = [section for section in get_args(_type_at(keys[:-1], tree)) if isinstance(section, type)]
+        return [str(section.__struct_config__.tag) for section in sections if issubclass(section, Section)]
+    choices: list[str] = []
     pending = [_type_at(keys, tree)]
     while pending:
         args = get_args(pending.pop())
-        found += [arg for arg in args if isinstance(arg, str)]
+        choices += [arg for arg in args if isinstance(arg, str)]
         pending += [arg for arg in args if not isinstance(arg, str) and arg is not Ellipsis]
-    return found
+    return choices
 
 
 def _check(spec: RunSpec, where: str) -> None:
-    """What types alone cannot say."""
+    """Raise UserError for values that each have the right type and do not go together."""
     forms = spec.tracking.predictions
     if len(set(forms)) < len(forms):
         raise UserError(f"{where}: [tracking] predictions = {list(forms)}; each form once, as each has its own columns")

@@ -1,6 +1,6 @@
-"""The parts of a run's specification: what to train, at which learning rate, what to track, for how long.
+"""The sections of a run's specification: what to train, at which learning rate, what to track, for how long.
 
-A tree of frozen, typed parts, with what each field does and what it is when not given. `engine.spec` reads, changes and checks it.
+A tree of frozen, typed sections, with what each field does and what it is when not given. `engine.spec` reads, changes and checks it.
 """
 
 from typing import Annotated, Literal, get_args
@@ -35,11 +35,11 @@ FOLLOWED_FROM = 1.5
 """λη from which every eigenvalue of gradient descent is followed."""
 
 
-class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A section of the specification."""
 
 
-class Data(Part, frozen=True, kw_only=True):
+class Data(Section, frozen=True, kw_only=True):
     """Which examples, and how they become inputs and targets."""
 
     name: Literal["fashion", "digits", "sentences", "chebyshev", "fashion_mnist", "cifar10", "sst2"]
@@ -67,26 +67,31 @@ class Data(Part, frozen=True, kw_only=True):
     """Degree of the Chebyshev polynomial (`chebyshev` only)."""
 
 
-class Mlp(Part, frozen=True, kw_only=True, tag_field="kind", tag="mlp"):
+class Mlp(Section, frozen=True, kw_only=True, tag_field="kind", tag="mlp"):
     """A fully connected network on the flattened input."""
 
     widths: Widths = (200, 200)
+    """Width of each hidden layer."""
     activation: Activation = "swish"
+    """What follows each hidden layer."""
     head_scale: Positive = 1.0
     """Factor on the initial weights of the last layer."""
     normalized: bool = False
     """Scale-invariant: LayerNorm without parameters after every hidden layer, and a head of unit norm, so that f(cθ) = f(θ)."""
 
 
-class Cnn(Part, frozen=True, kw_only=True, tag_field="kind", tag="cnn"):
+class Cnn(Section, frozen=True, kw_only=True, tag_field="kind", tag="cnn"):
     """(3×3 convolution, activation, 2×2 average pool) for each width, then a dense layer."""
 
     widths: Widths = (32, 32)
+    """Channels of each convolution."""
     activation: Activation = "swish"
+    """What follows each convolution."""
     head_scale: Positive = 1.0
+    """Factor on the initial weights of the last layer."""
 
 
-class ResNet(Part, frozen=True, kw_only=True, tag_field="kind", tag="resnet"):
+class ResNet(Section, frozen=True, kw_only=True, tag_field="kind", tag="resnet"):
     """A residual network: a 3×3 stem, a stage of blocks for each width, mean pool, zero-initialised head. Two blocks in each of
     four stages make ResNet18."""
 
@@ -97,21 +102,26 @@ class ResNet(Part, frozen=True, kw_only=True, tag_field="kind", tag="resnet"):
     groups: Count = 16
     """Groups of GroupNorm; as many as there are channels where those are fewer."""
     activation: Activation = "swish"
+    """What follows the stem, the first convolution of a block, and its sum."""
 
 
-class Transformer(Part, frozen=True, kw_only=True, tag_field="kind", tag="transformer"):
+class Transformer(Section, frozen=True, kw_only=True, tag_field="kind", tag="transformer"):
     """Post-LayerNorm encoder with learned positions and a mean-pooled, zero-initialised head."""
 
     layers: Count = 2
+    """Blocks of attention and a dense network."""
     hidden: Count = 64
+    """Numbers a token; the dense network within a block has four times as many."""
     heads: Count = 2
+    """Heads of attention, which share out the numbers of a token."""
     activation: Activation = "gelu"
+    """What follows the first layer of the dense network."""
 
 
 Model = Mlp | Cnn | ResNet | Transformer
 
 
-class Network(Part, frozen=True, kw_only=True, tag_field="kind", tag="network"):
+class Network(Section, frozen=True, kw_only=True, tag_field="kind", tag="network"):
     """A flax model, a data set and a criterion: the full-batch training loss."""
 
     data: Data
@@ -126,26 +136,31 @@ class Network(Part, frozen=True, kw_only=True, tag_field="kind", tag="network"):
     """Devices that share out the examples of a pass: of this machine, or of each process where several run. 0 takes all there are."""
 
 
-class Toy(Part, frozen=True, kw_only=True, tag_field="kind", tag="toy"):
+class Toy(Section, frozen=True, kw_only=True, tag_field="kind", tag="toy"):
     """Appendix B: L(x,y,z) = ½(2/η + √β·y)x² − (α/√β)y − z, on which gradient descent is the map (3) exactly."""
 
     alpha: Positive = 1.0
+    """Progressive sharpening α."""
     beta: Positive = 1.0
+    """Strength of self-stabilization β."""
     x0: Annotated[float, Meta(ge=-1e12, le=1e12)] = 0.1
+    """The x to start from."""
     threshold: NonNegative = 0.0
     """The 2/η in the loss. 0 takes that of the learning rate; a fork to another η keeps that of the run it is from."""
 
 
-class Phase(Part, frozen=True, kw_only=True, tag_field="kind", tag="phase"):
+class Phase(Section, frozen=True, kw_only=True, tag_field="kind", tag="phase"):
     """No training: the map (3) and the flow (4) of the simplified system, from several starts X(0), Y(0) = 0."""
 
     alpha: Positive = 1.0
+    """Progressive sharpening α."""
     beta: Positive = 1.0
+    """Strength of self-stabilization β."""
     starts: Annotated[tuple[Positive, ...], Meta(min_length=1, max_length=8)] = (0.1, 0.4, 0.8)
     """X(0) of each orbit, in units of δ."""
 
 
-class Own(Part, frozen=True, kw_only=True, tag_field="kind", tag="own"):
+class Own(Section, frozen=True, kw_only=True, tag_field="kind", tag="own"):
     """A loss of your own: what a Python function returns (`engine.from_loss`, `engine.from_flax`). `problem = "module:name"` is short
     for it. The engine that runs it imports the module, and nothing else does."""
 
@@ -159,10 +174,11 @@ class Own(Part, frozen=True, kw_only=True, tag_field="kind", tag="own"):
     """Test the loss before the run: its format, determinism, and three derivatives against differences. A kink near θ0 fails it."""
 
 
-class Optimizer(Part, frozen=True, kw_only=True):
-    """Full-batch gradient descent."""
+class Optimizer(Section, frozen=True, kw_only=True):
+    """What every optimizer has."""
 
     learning_rate: Positive
+    """η."""
     learning_rates: Annotated[tuple[Positive, ...], Meta(max_length=16)] = ()
     """Every η that the experiment is shown at; `eos reproduce` runs each of them. Empty means the one above."""
     schedule: Literal["constant", "inverse_sharpness"] = "constant"
@@ -173,7 +189,15 @@ class Optimizer(Part, frozen=True, kw_only=True):
     """λ: adds (λ/2)‖θ‖² to the training loss."""
 
 
-class Budget(Part, frozen=True, kw_only=True):
+class GradientDescent(Optimizer, frozen=True, kw_only=True, tag_field="kind", tag="gradient_descent"):
+    """Full-batch gradient descent: θ ← θ − η∇L(θ). `kind` may be left out."""
+
+
+AnyOptimizer = GradientDescent
+"""Every optimizer there is, by `kind`."""
+
+
+class Budget(Section, frozen=True, kw_only=True):
     """When to end. The first limit reached ends the run."""
 
     steps: Count = 5000
@@ -184,14 +208,14 @@ class Budget(Part, frozen=True, kw_only=True):
     """Training loss under which the run ends. 0 means never."""
 
 
-class Approach(Part, frozen=True, kw_only=True):
+class Approach(Section, frozen=True, kw_only=True):
     """How gradient descent is followed until the sharpness of a midpoint (θ_t+θ_{t+1})/2 reaches 2/η."""
 
     check_times: tuple[Positive, Positive, Positive] = (1.0, 0.1, 0.01)
     """ODE time ηt between sharpness checks: at first, once S ≥ 1/η, and once S ≥ 1.5/η."""
 
 
-class Tracking(Part, frozen=True, kw_only=True):
+class Tracking(Section, frozen=True, kw_only=True):
     """What is followed beside gradient descent: once at the edge, or from the start."""
 
     mode: Literal["coupled", "sharpness"] = "coupled"
@@ -256,36 +280,41 @@ class Tracking(Part, frozen=True, kw_only=True):
         return max(self.eigenvalues, self.max_eigenvalues)
 
 
-class Precisions(Part, frozen=True, kw_only=True):
+class Precisions(Section, frozen=True, kw_only=True):
     """Number formats by part."""
 
     approach: Precision = "float32"
+    """Parameters and gradients up to the edge."""
     edge: Precision = "float64"
     """Parameters and gradients from the edge on."""
     curvature: Precision = "float32"
     """Hessian–vector products and ∇S."""
 
 
-class Recording(Part, frozen=True, kw_only=True):
+class Recording(Section, frozen=True, kw_only=True):
     """What is written, beyond one row a step."""
 
     checkpoint_seconds: Positive = 20.0
     """Wall-clock seconds between checkpoints; more where one takes over a twentieth of that."""
     keep_checkpoints: Annotated[int, Meta(ge=1, le=100)] = 3
+    """Checkpoints that a run keeps, the newest."""
 
 
-class RunSpec(Part, frozen=True, kw_only=True):
+class RunSpec(Section, frozen=True, kw_only=True):
     """Everything that determines a run."""
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,47}\Z")]
+    """The preset's name: letters, digits, `.`, `_` and `-`. That of its file where the file gives none."""
     title: Annotated[str, Meta(max_length=80)] = ""
+    """What it is, in a few words."""
     shows: Annotated[str, Meta(max_length=600)] = ""
     """What to see in it, in a sentence or two."""
     takes: Annotated[str, Meta(max_length=120)] = ""
     """How long it takes, and on what."""
     seed: Annotated[int, Meta(ge=0, lt=2**32)] = 0
+    """What the initial parameters are drawn from, and the random vectors of the solver."""
     problem: Network | Toy | Phase | Own
-    optimizer: Optimizer
+    optimizer: AnyOptimizer
     budget: Budget = Budget()
     approach: Approach = Approach()
     tracking: Tracking = Tracking()

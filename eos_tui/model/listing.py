@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from engine.base.errors import UserError
 from engine.record import store
-from engine.record.store import Run, State
+from engine.record.reader import Run, State
 from eos_tui.model.source import OVER, Condition, cleaned
 
 FRESH_NS = 2 * 10**9

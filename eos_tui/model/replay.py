@@ -6,7 +6,7 @@ from time import monotonic
 import msgspec
 
 from engine.record.messages import AnyEvent, EdgeReached, LearningRateChanged, TrackingEnded
-from engine.record.store import State
+from engine.record.reader import State
 
 SLOWEST, FASTEST = 0.125, 2.0**20
 """Steps a second."""

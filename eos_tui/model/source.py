@@ -17,7 +17,7 @@ from engine.base.text import harmless
 from engine.jobs import launch
 from engine.record.columns import COUPLED, THEOREM, UNROLLED, Column, meets_threshold, predicted
 from engine.record.messages import AnyCommand, AnyEvent, LearningRateChanged, send
-from engine.record.store import EventTail, HeldRun, Liveness, RowTail, Run, State
+from engine.record.reader import EventTail, HeldRun, Liveness, RowTail, Run, State
 from engine.spec import PREDICTIONS
 from eos_tui.model.history import History
 from eos_tui.model.last_values import with_values

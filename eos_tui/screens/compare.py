@@ -15,7 +15,7 @@ from engine.base.text import harmless
 from engine.jobs.fork import differences
 from engine.record import store
 from engine.record.messages import edge_in_force
-from engine.record.store import Run
+from engine.record.reader import Run
 from eos_tui.draw.theme import role_color
 from eos_tui.model.source import Condition
 from eos_tui.terminal.leaving import aside

@@ -13,7 +13,7 @@ from textual.widgets import Static
 
 from engine.base.text import as_cell
 from engine.jobs.launch import LIVE
-from engine.record.store import Run
+from engine.record.reader import Run
 from engine.record.threshold import RATE, THRESHOLD
 from engine.spec import Phase
 from eos_tui.draw import axes, panels

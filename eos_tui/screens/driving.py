@@ -26,7 +26,7 @@ from engine.record.messages import (
     SetLearningRate,
     Stop,
 )
-from engine.record.store import Run
+from engine.record.reader import Run
 from engine.record.threshold import in_force
 from eos_tui.messages import OpenRun
 from eos_tui.model.source import Source

@@ -15,7 +15,7 @@ from textual.widgets.option_list import Option
 from engine.base.errors import UserError
 from engine.jobs import launch
 from engine.record import store
-from engine.record.store import Run
+from engine.record.reader import Run
 from engine.record.trust import Untrusted
 from engine.spec import Words, preset_names, preset_words
 from eos_tui.draw.theme import role_color

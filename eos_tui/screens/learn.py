@@ -15,7 +15,7 @@ from textual.widgets import Static
 from engine.base.errors import UserError
 from engine.jobs import launch
 from engine.record.messages import Advance, AnyCommand, EdgeReached, Pause, Resume, Stop, send
-from engine.record.store import Run
+from engine.record.reader import Run
 from engine.record.threshold import in_force
 from eos_tui.draw import panels
 from eos_tui.draw.line_plot import PlotSpec, Window

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol, TextIO, TypeVar
 
-from engine.base.aside import Aside, waited
+from engine.base.aside import Aside, wait_for
 from engine.base.exit import STOPPING
 from engine.base.stuck import PARTING_SECONDS, PATIENCE_SECONDS
 
@@ -152,9 +152,9 @@ class WayOut:
         attributes = getattr(driver, "attrs_before", None)
         if attributes is not None:
             with suppress(TimeoutError, OSError, termios.error):  # a terminal that is gone as well
-                waited(lambda: _give_back(attributes), PARTING_SECONDS)
+                wait_for(lambda: _give_back(attributes), PARTING_SECONDS)
         with suppress(Exception):  # a terminal that is gone, or words that the stuck thread is about to write: nothing is to keep it here
-            waited(lambda: self._part(status, sys.__stdout__), 2 * PARTING_SECONDS)  # Textual has put its own in place of stdout
+            wait_for(lambda: self._part(status, sys.__stdout__), 2 * PARTING_SECONDS)  # Textual has put its own in place of stdout
         os._exit(status)
 
 

@@ -22,9 +22,11 @@ from rich.table import Table
 
 from engine import spec as specs
 from engine.phases import memory
-from engine.problems import problem
+from engine.problems import build
 from engine.process.runner import Runner
 from engine.record import store
+from engine.record.reader import Run
+from engine.record.writer import Writer
 from engine.xla.device import configure, device_words
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +66,7 @@ def rate(preset: str, rounds: int) -> float:
     with tempfile.TemporaryDirectory() as home:
         for k in range(rounds + 1):
             run = store.create(specs.load_spec(preset), f"r{k}", Path(home))
-            with store.Writer(run) as writer:
+            with Writer(run) as writer:
                 blocks = Runner(run, writer).blocks()
                 first = next(len(block) for block in blocks if len(block))
                 began = time.perf_counter()
@@ -88,7 +90,7 @@ def viewer(rounds: int) -> float:
         try:
             path = Path(home) / "watched" / "metrics.f64"
             _wait(lambda: path.exists() and path.stat().st_size > 0, engine)
-            run = store.Run(path.parent)
+            run = Run(path.parent)
             _wait(lambda: run.row_count() and run.rows()[-1, run.index["constrained.loss"]] > 0, engine)
             time.sleep(5)  # everything is compiled
             for _ in range(rounds):
@@ -108,7 +110,7 @@ def viewer(rounds: int) -> float:
     return statistics.median(ratios)
 
 
-def _rows_a_second(run: store.Run, master: int | None = None) -> float:
+def _rows_a_second(run: Run, master: int | None = None) -> float:
     """Rows recorded over a stretch, what a viewer draws being read."""
     began, first = time.perf_counter(), run.row_count()
     while time.perf_counter() < began + STRETCH_SECONDS:
@@ -150,7 +152,7 @@ def memory_ratio() -> float:
                 "data": {"name": "chebyshev", "examples": count, "standardize": "none"},
             },
         }
-        loss, theta, _ = problem.build(specs.from_tree(tree, "bench"))
+        loss, theta, _ = build.build(specs.from_tree(tree, "bench"))
         needed.append(memory.estimate(loss, theta).third_derivative)
     return needed[1] / needed[0]
 

@@ -29,7 +29,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import numpy as np  # noqa: E402
 
 from engine.record import store  # noqa: E402
-from engine.record.store import Run  # noqa: E402
+from engine.record.reader import Run  # noqa: E402
 from eos_tui.draw import line_plot, panels  # noqa: E402
 from eos_tui.model.history import History  # noqa: E402
 from eos_tui.model.source import Source  # noqa: E402

@@ -1,0 +1,29 @@
+"""What a reader needs to trust or repeat a run."""
+
+import platform
+import time
+from typing import Any
+
+from engine.spec import Phase, RunSpec
+from engine.xla.device import device_words, process_count, version_of
+
+
+def precision_words(spec: RunSpec) -> str:
+    """The number formats in words: `f32 → f64, curvature f32`."""
+    if isinstance(spec.problem, Phase):
+        return "f64"
+    short = {"float32": "f32", "float64": "f64"}
+    chosen = spec.precision
+    if spec.tracking.mode == "sharpness":
+        return f"{short[chosen.approach]}, curvature {short[chosen.curvature]}"
+    return f"{short[chosen.approach]} → {short[chosen.edge]}, curvature {short[chosen.curvature]}"
+
+
+def provenance(spec: RunSpec, facts: dict[str, Any]) -> dict[str, Any]:
+    """What a reader needs to trust or repeat a run."""
+    return {
+        "versions": {name: version_of(name) for name in ("eos-tui", "jax", "jaxlib", "flax", "numpy", "scipy", "tensorflow-datasets")},
+        "python": platform.python_version(), "platform": platform.platform(), "device": device_words(),
+        "processes": process_count(), "precision": precision_words(spec), "matmul_precision": "highest", "seed": spec.seed,
+        "problem": facts, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
