@@ -310,4 +310,4 @@ class AtEdge(Phase):
 
     def kinds(self, theta: Array) -> Kinds:
         """The optimizer's state, and those of the trajectories beside."""
-        return dict(super().kinds(theta)) | {"beside": STATES}
+        return {**super().kinds(theta), "beside": STATES}
