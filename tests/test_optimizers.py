@@ -39,7 +39,7 @@ def test_the_threshold_of_gradient_descent_is_two_over_eta_and_recorded():
     state = optimizer.init(jnp.zeros(3), lambda flat: flat, 0.01)
     assert float(optimizer.threshold(state)) == theory.threshold(0.01) == 200
     assert optimizer.preconditioner(state).shape == ()
-    assert optimizer_of(specs.GradientDescent(learning_rate=0.01)) is optimizer_of(specs.GradientDescent(learning_rate=0.01))
+    assert optimizer_of(specs.GradientDescent(learning_rate=0.02)) is optimizer  # nothing is compiled anew for another η
     experiment = Experiment(spec)
     rows = [row for _ in range(4) for row in experiment.advance(3).rows]
     recorded = np.array(rows)[:, experiment.setup.column_index["threshold"]]
