@@ -166,8 +166,8 @@ async def test_the_spectrum_of_a_run_without_events_says_since_when_by_its_rows(
     run = store.create(load_spec_text(SPEC + '[tracking]\nmode = "sharpness"', "a test"), "trained", tmp_path)
     rows = np.full((50, len(run.columns)), np.nan)
     step = np.arange(50)
-    values = {"step": step, "learning_rate": LEARNING_RATE, "gd.sharpness": THRESHOLD * step / 30, "gd.lambda2": THRESHOLD * step / 60}
-    for name, value in values.items():
+    values = {"step": step, "learning_rate": LEARNING_RATE, "threshold": THRESHOLD, "gd.sharpness": THRESHOLD * step / 30}
+    for name, value in (values | {"gd.lambda2": THRESHOLD * step / 60}).items():
         rows[:, run.index[name]] = value
     with Writer(run) as writer:
         writer.append(rows)
@@ -181,7 +181,8 @@ async def test_the_spectrum_tells_since_when_of_the_threshold_in_force(tmp_path)
     rows = np.full((60, len(run.columns)), np.nan)
     step = np.arange(60)
     rate = np.where(step < 40, LEARNING_RATE, LEARNING_RATE / 2)
-    for name, value in {"step": step, "learning_rate": rate, "gd.sharpness": THRESHOLD * step / 25, "gd.lambda2": 1.0}.items():
+    values = {"step": step, "learning_rate": rate, "threshold": 2 / rate, "gd.sharpness": THRESHOLD * step / 25, "gd.lambda2": 1.0}
+    for name, value in values.items():
         rows[:, run.index[name]] = value
     with Writer(run) as writer:
         writer.append(rows[:45])
