@@ -20,12 +20,12 @@ if TYPE_CHECKING:  # what `__getattr__` brings, for whoever reads a script witho
     from engine.curvature.eigensolver import random_start as random_start
     from engine.curvature.eigensolver import top_eigenpairs as top_eigenpairs
     from engine.curvature.expansion import TaylorCenter as TaylorCenter
+    from engine.dynamics.predicted import Displacement as Displacement
+    from engine.dynamics.predicted import displacement as displacement
     from engine.dynamics.scripting import center_at as center_at
     from engine.dynamics.scripting import constrained_step as constrained_step
     from engine.dynamics.scripting import predicted_step as predicted_step
     from engine.dynamics.scripting import stable_point as stable_point
-    from engine.dynamics.trajectories import Displacement as Displacement
-    from engine.dynamics.trajectories import displacement as displacement
     from engine.problems.own import Made as Made
     from engine.problems.own import complaints as complaints
     from engine.problems.own import from_flax as from_flax
@@ -47,7 +47,7 @@ SCRIPTING = {
         "engine.curvature.eigensolver": ("top_eigenpairs", "random_start", "Eigenpairs"),
         "engine.curvature.expansion": ("TaylorCenter",),
         "engine.dynamics.scripting": ("center_at", "stable_point", "constrained_step", "predicted_step"),
-        "engine.dynamics.trajectories": ("displacement", "Displacement"),
+        "engine.dynamics.predicted": ("displacement", "Displacement"),
     }.items() for name in names
 }
 """What scripts use, by the module it lies in: the same names as above."""

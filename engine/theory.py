@@ -8,7 +8,7 @@ about 1 + 2ε² a step, ε = η√α, so a long run of (3) spirals outward.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,6 +26,11 @@ HUGE = 1e60
 """α or β beyond which, or beneath whose inverse, the flow is not integrated."""
 FLICKER = 0.05
 """How far beyond its border a stage must lie that is entered against the cycle's order: in units of δ for |x|, of √α for y."""
+
+
+def threshold(learning_rate: Any) -> Any:
+    """2/η, the sharpness above which gradient descent on a quadratic diverges (Section 1); scalars or arrays."""
+    return 2 / learning_rate
 
 
 def delta(alpha, beta):

@@ -107,7 +107,7 @@ class EosApp(App[int], inherit_bindings=False):
     .ascii Drawing, .ascii .pane { border: ascii $border-blurred; }
     .ascii Drawing:focus { border: ascii $primary; }
     .ascii .pane:focus-within, .ascii .dialog, .ascii .page { border: ascii $primary; }
-    .ascii .page, .ascii .dialog, .ascii OptionList, .ascii CommandList { scrollbar-size-vertical: 0; }
+    .ascii .page, .ascii .dialog, .ascii OptionList, .ascii CommandList, .ascii #text { scrollbar-size-vertical: 0; }
     .ascii CommandPalette #--input, .ascii CommandPalette CommandList { border: none; }
     .ascii #about { border-top: ascii $border-blurred; }
     .quiet { color: $text-muted; margin-top: 1; }

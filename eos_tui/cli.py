@@ -26,14 +26,16 @@ from engine.base.errors import UserError
 from engine.base.exit import report_error
 from engine.base.text import print_json
 from engine.commands import completion, options
+from engine.commands import help as topics
 from engine.commands.options import AS_TOLD, DataDir, Meeting, PresetName, RunName, RunNames, Trust
 from engine.jobs import launch
 from engine.record import trust
 from engine.record.store import resolve
 from engine.spec import DEFAULT_PRESET, preset_names
-from eos_tui import config
+from eos_tui import config, keys
 from eos_tui.config import ThemeChoice
 from eos_tui.opening import need_terminal, need_view, opened, view
+from eos_tui.topics.topics import TOPICS
 
 
 def _switch(help: str) -> Parameter:
@@ -75,11 +77,20 @@ COMPLETE = "__complete"
 app = App(
     name="eos",
     version=engine.__version__,
-    help="Gradient descent at the edge of stability, live in the terminal.",
+    help="Gradient descent at the edge of stability, live in the terminal. `eos help` tells more.",
     help_epilogue="Exit status: 0 done · 1 something to mend · 2 bad input · 3 the run ended badly · 4 another engine has the run · "
                   "5 the coordinator's port is taken · 6 the place of this process is · "
                   "129 the terminal hung up · 130 interrupted · 141 nobody reads stdout · 143 terminated.",
 )
+
+
+def _keys_in_force() -> str:
+    """The topic of keys, with those that the settings give."""
+    keys.remap(config.key_changes(config.load().config))
+    return next(topic for topic in TOPICS if topic.name == "keys").render()
+
+
+app.command(topics.command([topic._replace(render=_keys_in_force) if topic.name == "keys" else topic for topic in TOPICS]))
 app.register_install_completion_command(help="Install completion of commands, options and names for the shell in use.")
 
 
@@ -166,7 +177,7 @@ Plots = Annotated[tuple[str, ...], Parameter(
     "--plot", help="A plot of the dashboard: sharpness, loss, x, y, distance, …; may be repeated.", negative=(), show_default=False,
 )]  # fmt: skip
 Series = Annotated[tuple[str, ...], Parameter(
-    help="A recorded column to draw; may be repeated. `eos show --json` and the README list them.", negative=(), show_default=False,
+    help="A recorded column to draw; may be repeated. `eos help columns` lists them.", negative=(), show_default=False,
     completer=completion.columns,
 )]  # fmt: skip
 

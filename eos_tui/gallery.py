@@ -43,6 +43,7 @@ PAGES: tuple[Page, ...] = (
     Page("formula", keys=("i",)),
     Page("events", keys=("v",)),
     Page("keys", keys=("question_mark",)),
+    Page("topics", keys=("question_mark", "tab", "down", "down", "down")),
     Page("palette", keys=("ctrl+p",)),
     Page("tour", "tour"),
 )

@@ -1,4 +1,4 @@
-"""Every key, once. Bindings, footer, `?` help, palette and the README's table are all made from `TABLE`.
+"""Every key, once. Bindings, footer, `?` help, palette and the topic of keys are all made from `TABLE`.
 
 The settings may give an action other keys (`remap`): bindings follow by id, and whatever prints keys asks `table()`.
 
@@ -14,12 +14,12 @@ from engine.base.errors import UserError
 if TYPE_CHECKING:  # Textual is imported where it is needed: headless runs do without
     from textual.binding import Binding
 
-Place = Literal["dashboard", "page", "landscape", "tour", "launcher", "anywhere"]
+Place = Literal["dashboard", "page", "landscape", "help", "tour", "launcher", "anywhere"]
 PLACES: dict[Place, str] = {
-    "dashboard": "on the dashboard", "page": "on a page", "landscape": "on the landscape", "tour": "on the tour",
-    "launcher": "on the launcher", "anywhere": "anywhere",
+    "dashboard": "on the dashboard", "page": "on a page", "landscape": "on the landscape", "help": "on the page of help",
+    "tour": "on the tour", "launcher": "on the launcher", "anywhere": "anywhere",
 }
-WITHIN: dict[Place, Place] = {"landscape": "page"}
+WITHIN: dict[Place, Place] = {"landscape": "page", "help": "page"}
 """A place whose keys work in another one too."""
 
 
@@ -151,7 +151,7 @@ TABLE: tuple[Key, ...] = (
     Key("<", "<", "screen.speed(0.5)", "slower", "Play the replay at half the speed.", "dashboard", TIME),
     Key(">", ">", "screen.speed(2)", "faster", "Play the replay at twice the speed.", "dashboard", TIME),
     Key("l", "l", "screen.launcher", "launcher", "Presets and past runs. The engine goes on.", "dashboard", EOS, 18),
-    Key("escape,q,enter", "esc", "screen.dismiss(None)", "close", "Back to the dashboard; so does the key that opened the page.",
+    Key("escape,q,enter", "esc", "screen.dismiss(None)", "close", "Back to where it was opened; so does the key that opened the page.",
         "page", PAGE),
     Key("i", "i", "screen.formula", "formula", "What the page shows: words, symbols, formulas, place in the paper.", "page", PAGE),
     Key("left", "←", "screen.move(-1)", "earlier sample", "Show the sample before.", "landscape", PAGE),
@@ -160,6 +160,10 @@ TABLE: tuple[Key, ...] = (
     Key("end", "end", "screen.move_to_end(1)", "newest sample", "Show the newest sample and follow it.", "landscape", PAGE),
     Key("tab,shift+tab", "tab", "screen.turn", "other picture", "Between the loss along u and the plane of u and ∇S⊥.",
         "landscape", PAGE),
+    Key("tab,shift+tab", "tab", "screen.topics", "topics", "Between the keys and the topics of `eos help`.", "help", PAGE),
+    Key("right", "→", "screen.into(True)", "into the text", "From the list of topics into the text, where the arrows scroll.",
+        "help", PAGE),
+    Key("left", "←", "screen.into(False)", "to the list", "Back to the list of topics.", "help", PAGE),
     Key("ctrl+c", "ctrl+c", "app.detach", "detach", "Leave. The engine goes on; `eos attach` returns.", "page", PAGE),
     Key("space,right", "space", "screen.next_step", "next", "The next step of the tour; its engine goes on from where it waits.",
         "tour", TOUR, 2),
@@ -186,7 +190,7 @@ TABLE: tuple[Key, ...] = (
     Key("t", "t", "app.next_theme", "theme", "The next colour theme: dark, light, the terminal's own.", "anywhere", EOS),
     Key("ctrl+l", "ctrl+l", "app.redraw", "redraw", "Send the whole screen again, after something else wrote to the terminal.",
         "anywhere", EOS),
-    Key("question_mark", "?", "app.keys", "help", "This list of keys.", "anywhere", EOS, 19),
+    Key("question_mark", "?", "app.keys", "help", "This list of keys, and from it to the topics of `eos help`.", "anywhere", EOS, 19),
     Key("ctrl+p", "ctrl+p", "app.command_palette", "palette", "Every action, found by typing a part of its name.",
         "anywhere", EOS, 20),
     Key("q,ctrl+c", "q", "app.detach", "detach", "Leave. The engine goes on; `eos attach` returns.", "anywhere", EOS, 1),
@@ -290,13 +294,3 @@ def groups(keys: list[Key] | tuple[Key, ...] = TABLE) -> Iterator[tuple[str, lis
     """Keys by group, in the order of the table."""
     for group in dict.fromkeys(key.group for key in keys):
         yield group, [key for key in keys if key.group == group]
-
-
-def markdown() -> str:
-    """The table of keys, as the README prints it."""
-    lines = ["| key | where | what it does |", "|---|---|---|"]
-    for _, keys in groups():
-        lines += [
-            f"| {' '.join(f'`{name}`' for name in key.shown.split())} | {PLACES[key.place]} | {key.help} |" for key in keys
-        ]
-    return "\n".join(lines) + "\n"

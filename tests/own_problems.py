@@ -209,8 +209,8 @@ def chebyshev(scale: float = 1.0):
     """The network of `small.chebyshev_spec`, its loss times a power of two."""
     from dataclasses import replace
 
+    from engine.problems.build import build
     from engine.problems.own import Made
-    from engine.problems.problem import build
 
     from small import chebyshev_spec
 

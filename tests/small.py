@@ -8,7 +8,8 @@ import numpy as np
 
 from engine import spec as specs
 from engine.phases.experiment import Experiment
-from engine.problems.problem import Problem, build
+from engine.problems.build import build
+from engine.problems.problem import Problem
 
 
 def chebyshev_spec(learning_rate: float = 0.1, **tracking) -> specs.RunSpec:

@@ -1,4 +1,4 @@
-"""The comparison of two runs that the README's table of devices is made with."""
+"""The comparison of two runs that the table of devices in `.github/NUMBERS.md` is made with."""
 
 import sys
 from pathlib import Path

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SHARED = ("base", "spec", "record", "report", "data", "jobs", "figures", "commands")
+SHARED = ("base", "spec", "record", "report", "data", "jobs", "figures", "help", "commands")
 """Packages of the engine that a viewer uses, or may."""
 HEAVY = ("jax", "jaxlib", "flax", "tensorflow_datasets", "matplotlib")
 DRAWING = ("textual", "plotext", "eos_tui")
@@ -125,7 +125,8 @@ DOORS = {
         "engine/jobs/groups.py": "a lock in a folder of this user alone"},
     "read_text": {
         "engine/process/rendezvous.py": "/proc", "engine/record/lock.py": "/proc", "engine/spec/loading.py": "presets in the package",
-        "engine/data/catalog.py": "a table of another package", "engine/base/xla_flags.py": "jaxlib's own"},
+        "engine/data/catalog.py": "a table of another package", "engine/help/catalog.py": "topics in the package",
+        "engine/base/xla_flags.py": "jaxlib's own"},
     "read_bytes": {"engine/data/embedded.py": "in the package", "engine/data/upstream.py": "archives whose sums are checked",
         "engine/problems/own.py": "sources that Python has imported"},
     "write_text": {"engine/record/store.py": "into a folder made a moment before"}, "write_bytes": {},

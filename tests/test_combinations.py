@@ -13,7 +13,7 @@ import pytest
 
 import engine
 from engine.phases import experiment, training
-from engine.phases.approach import setup
+from engine.phases.context import setup
 from engine.record.messages import TrackingEnded
 from engine.spec import RunSpec, from_tree, with_overrides
 

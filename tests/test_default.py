@@ -1,4 +1,4 @@
-"""The default preset, whole: what the README promises of it, on the real images."""
+"""The default preset, whole: what the README and `.github/NUMBERS.md` promise of it, on the real images."""
 
 import os
 import subprocess

@@ -147,8 +147,9 @@ def test_tracking_ends_or_goes_on_when_the_second_eigenvalue_rises():
 
 def spoilt(state, factor):
     """The state with the code form of the predictions multiplied by `factor`."""
-    predictions = state.moving.predictions
-    return state._replace(moving=state.moving._replace(predictions=predictions._replace(code=predictions.code * factor)))
+    track = state.coupled.predicted
+    moved = track._replace(displacements=track.displacements | {"code": track.displacements["code"] * factor})
+    return state._replace(coupled=state.coupled._replace(predicted=moved))
 
 
 def test_a_lost_prediction_becomes_nan_and_says_so_once():

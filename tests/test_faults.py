@@ -21,7 +21,7 @@ from engine.base import atomic, files
 from engine.base.errors import BAD_INPUT, HELD
 from engine.commands.main import main
 from engine.jobs import launch
-from engine.problems import problem
+from engine.problems import build
 from engine.process import runner
 from engine.process.runner import Runner
 from engine.process.state_file import StateFile
@@ -94,7 +94,7 @@ class Appended:
 @pytest.fixture
 def cached_toy(monkeypatch):
     """One toy problem for every engine of this process: compiled once."""
-    monkeypatch.setattr(problem, "toy", cache(problem.toy))
+    monkeypatch.setattr(build, "toy", cache(build.toy))
 
 
 SPECS = {

@@ -56,7 +56,7 @@ def delays(function, eta, arguments, steps, **tracking):
         state = experiment.state
         if not hasattr(state, "center"):
             break
-        points = {"gd": state.theta, "constrained": state.center.theta, "flow": state.moving.flow}
+        points = {"gd": state.theta, "constrained": state.center.theta, "flow": state.coupled.beside["flow"].theta}
         exact = {name: np.linalg.eigh(np.asarray(dense_hessian(problem, theta))) for name, theta in points.items()}
         row = experiment.advance(1).rows[0]
         for name, place in READ.items():

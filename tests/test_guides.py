@@ -1,4 +1,5 @@
-"""Every command of the README is carried out, in its own words: on smaller problems, and with stand-ins for what is not here.
+"""Every command of the README and of the topics of `eos help` is carried out, in its own words: on smaller problems, and with stand-ins
+for what is not here.
 
 `ssh`, `tmux`, `srun` and `sbatch` are scripts that do on this machine what they would do elsewhere; CIFAR-10 is a tiny archive in
 the true layout; a view is looked at in a terminal and left with `q`.
@@ -19,13 +20,13 @@ from engine.record import store
 from engine.record.reader import Run
 
 from test_pty import Terminal
-from test_readme import README
+from test_readme import GUIDES
 from tfds_archives import bring
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = [
     [line.split(" #")[0].strip() for line in block.splitlines() if line.strip()]
-    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    for block in re.findall(r"```sh\n(.*?)```", GUIDES, re.DOTALL)
 ]
 ELSEWHERE = ("pip install", "pip-audit")
 """What needs a fresh environment or a service: `.ci/run` carries out the first block."""

@@ -19,7 +19,7 @@ from engine.base.errors import UserError
 from engine.jobs import groups
 from engine.jobs.groups import Group
 from engine.phases.experiment import Experiment
-from engine.problems.problem import build
+from engine.problems.build import build
 from engine.process import rendezvous
 from engine.process.runner import Runner
 from engine.record import messages, store

@@ -18,6 +18,7 @@ from eos_tui.screens.learn import Learn
 from eos_tui.screens.live import LivePage
 from eos_tui.screens.spectrum import Spectrum
 from eos_tui.screens.theorem import Theorem
+from eos_tui.topics.topics import code, key_tables
 from eos_tui.widgets.footer import fitting
 from eos_tui.widgets.plot import LinePlot
 
@@ -46,7 +47,9 @@ async def test_the_palette_finds_an_action_by_a_part_of_its_name(runs):
         await until(lambda: isinstance(app.screen, Dashboard) and app.screen.query_one("#sharpness", LinePlot).spec.log)
 
 
-SCREENS = {"dashboard": Dashboard, "page": LivePage, "landscape": Landscape, "launcher": Launcher, "tour": Learn, "anywhere": EosApp}
+SCREENS = {
+    "dashboard": Dashboard, "page": LivePage, "landscape": Landscape, "help": Help, "launcher": Launcher, "tour": Learn, "anywhere": EosApp,
+}  # fmt: skip
 PAGES = {"U": Landscape, "L": Spectrum, "T": Theorem, "a": Assumptions, "v": Events, "i": Formula}
 
 
@@ -65,7 +68,7 @@ def test_no_key_means_two_things_in_a_place_and_none_belongs_to_tmux_or_the_term
     every = [one for key in keys.offered(place) for one in key.keys.split(",")]
     assert sorted(set(every)) == sorted(every)
     assert not {"ctrl+a", "ctrl+b", "ctrl+s", "ctrl+q", "ctrl+z"} & set(every)
-    if place not in ("page", "landscape"):  # they have no footer
+    if place not in ("page", "landscape", "help"):  # they have no footer
         assert {"q", "?"} <= {key.shown for key in fitting(place, 80)}
 
 
@@ -116,8 +119,9 @@ async def test_the_palette_on_a_page_offers_what_the_page_can_do(runs):
         assert "Pause the engine" not in text_of(app)
 
 
-def test_the_key_table_of_the_readme_has_every_key():
-    assert keys.markdown().count("\n") == len(keys.TABLE) + 2
+def test_the_topic_of_keys_has_every_key_by_its_name():
+    text = key_tables()
+    assert all(f"| {code(key.shown)} | `{key.name}` | " in text for key in keys.TABLE)
 
 
 @pytest.mark.parametrize("width", [40, 80, 120, 250])

@@ -1,6 +1,7 @@
-"""The lock file: every dependency is in it, at a version that pyproject.toml allows, with its sums."""
+"""The lock file: every dependency is in it, at a version that pyproject.toml allows, with its sums. And what lies beside it."""
 
 import re
+import subprocess
 import tomllib
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
@@ -10,9 +11,11 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = PYPROJECT["project"]
+LOCK = (ROOT / ".ci" / "requirements.lock").read_text(encoding="utf-8")
 LOCKED: dict[str, list[Requirement]] = {}
-for line in re.findall(r"^(\w[^\n]*?) \\$", (ROOT / "requirements.lock").read_text(encoding="utf-8"), re.MULTILINE):
+for line in re.findall(r"^(\w[^\n]*?) \\$", LOCK, re.MULTILINE):
     LOCKED.setdefault(canonicalize_name(Requirement(line).name), []).append(Requirement(line))
 
 
@@ -34,6 +37,17 @@ def test_what_a_locked_package_needs_is_locked_too():
 
 
 def test_every_locked_version_has_its_sums_and_no_host():
-    body = (ROOT / "requirements.lock").read_text(encoding="utf-8")
-    assert body.count("--hash=sha256:") > len(LOCKED)
-    assert "://" not in body
+    assert LOCK.count("--hash=sha256:") > len(LOCKED)
+    assert "://" not in LOCK
+
+
+def test_the_top_level_is_what_a_source_archive_carries():
+    """Packages, presets, tests and three files; what else there is lies in folders with a dot. Each is in the archive: tests read them."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a clone")
+    top = {path.partition("/")[0] for path in listed.stdout.splitlines()}
+    assert top - {".gitignore", "pyproject.toml"} == set(PYPROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["include"])
+    assert {name for name in top if not name.startswith(".")} == {
+        "LICENSE", "README.md", "engine", "eos_tui", "presets", "pyproject.toml", "tests",
+    }  # fmt: skip

@@ -20,6 +20,7 @@ from eos_tui.screens.dashboard import Dashboard
 from eos_tui.screens.launcher import Launcher
 from eos_tui.screens.learn import Learn
 from eos_tui.terminal import screenshot
+from eos_tui.topics.topics import TOPICS
 
 from synthetic import make_run
 from test_pty import Terminal
@@ -286,5 +287,5 @@ def test_help_tells_every_exit_status(capsys):
     listed = out.partition("Exit status: ")[2].rstrip(".")
     statuses = [part.split()[0] for part in listed.split(" · ")]
     assert statuses == ["0", "1", "2", "3", "4", "5", "6", "129", "130", "141", "143"]
-    readme = (ROOT / "README.md").read_text(encoding="utf-8").replace("\n", " ")
-    assert all(re.search(rf"Exit status: .*?\b{status}\b[^.]*", readme) for status in statuses)
+    topic = next(topic for topic in TOPICS if topic.name == "commands").markdown().replace("\n", " ")
+    assert all(re.search(rf"Exit status: .*?\b{status}\b[^.]*", topic) for status in statuses)

@@ -12,7 +12,8 @@ from engine import data
 from engine import spec as specs
 from engine.data.words import PAD
 from engine.problems import networks
-from engine.problems.problem import Problem, network
+from engine.problems.build import network
+from engine.problems.problem import Problem
 
 pytestmark = pytest.mark.usefixtures("x64")
 

@@ -13,7 +13,7 @@ import engine
 from engine.base.errors import BAD_INPUT, UserError
 from engine.commands.main import main
 from engine.problems import own
-from engine.problems.problem import build
+from engine.problems.build import build
 from engine.record import store
 from engine.spec import from_tree, load_spec_text, to_toml
 

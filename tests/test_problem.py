@@ -8,7 +8,8 @@ import pytest
 
 from engine import spec as specs
 from engine.base.errors import UserError
-from engine.problems.problem import build, network, require_x64
+from engine.problems.build import build, network
+from engine.problems.problem import require_x64
 
 from small import chebyshev_problem, dense_hessian, toy_spec
 

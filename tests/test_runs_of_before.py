@@ -9,7 +9,7 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Annotated, NamedTuple, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,10 +17,10 @@ import pytest
 
 from engine.base.errors import UserError
 from engine.commands.main import main
-from engine.dynamics import prediction_scores
 from engine.jobs.fork import fork
-from engine.phases import approach, experiment
-from engine.phases.coupled import Moving
+from engine.phases import context, experiment
+from engine.phases.coupled_state import STATES
+from engine.phases.edge_state import EdgeState
 from engine.process.runner import Runner
 from engine.record import columns, messages, store
 from engine.record.arrays import save_checkpoint
@@ -53,7 +53,7 @@ def later_columns(monkeypatch):
     def more(spec):
         return (*columns_for(spec)[:4], MORE, *columns_for(spec)[4:])
 
-    for module in (store, approach, experiment):
+    for module in (store, context, experiment):
         monkeypatch.setattr(module, "columns_for", more)
 
 
@@ -175,49 +175,67 @@ class Audit(NamedTuple):
     probe: np.ndarray
 
 
-@pytest.mark.usefixtures("x64")
+class Probed(NamedTuple):
+    """A state of an earlier version."""
+
+    theta: np.ndarray
+    loss: float
+    pairs: np.ndarray
+
+
 def test_what_an_older_checkpoint_lacks_is_made_as_the_state_declares():
-    leaves = leaves_of(Run(RUNS / "coupled"), 66)
+    leaves = pack(Probed(np.ones(97), 2.0, np.ones((2, 4, 97))), "state.")
     later = with_fields(
-        Moving,
+        Probed,
         turning=Annotated[jnp.ndarray, Earlier(lambda _: np.array(True))],
-        probe=Annotated[np.ndarray, Earlier(lambda state: np.ones_like(state["theta"]) * state["center.loss"])],
-        audit=Annotated[Audit, Earlier(lambda state: Audit(int(state["step"]), state["flow"]))],
-        course=Annotated[jnp.ndarray, Earlier(names=("path", "flow"))],
-        pairs=Annotated[np.ndarray, Earlier(names=("bases",), fitted=lambda array, state: array[:, : len(state["center_bases"][0])])],
+        probe=Annotated[np.ndarray, Earlier(lambda state: np.ones_like(state["theta"]) * state["loss"])],
+        audit=Annotated[Audit, Earlier(lambda state: Audit(int(state["loss"]), state["theta"]))],
+        course=Annotated[jnp.ndarray, Earlier(names=("path", "theta"))],
+        fewer=Annotated[np.ndarray, Earlier(names=("pairs",), fitted=lambda array, state: array[:, : len(state["pairs"])])],
+        named=dict[str, np.ndarray],
+        own=Any,
     )
-    found = unpack(later, leaves, "state.moving.")
-    assert bool(found.turning) is True
-    np.testing.assert_array_equal(found.probe, np.full(97, float(found.center.loss)))
-    assert (found.audit.step, found.audit.probe.shape) == (66, (97,))
-    np.testing.assert_array_equal(found.course, found.flow)
-    assert (found.bases.shape, found.pairs.shape) == ((2, 4, 97), (2, 2, 97))
-    again = unpack(later, pack(found, "state.moving.") | {"state.moving.unknown": np.ones(3)}, "state.moving.")
-    np.testing.assert_array_equal(again.audit.probe, found.audit.probe)
-    np.testing.assert_array_equal(again.pairs, found.pairs)
-    for undeclared in (with_fields(Moving, age=int), with_fields(Moving, audit=Audit)):
-        with pytest.raises(ValueError, match=r"it has no state.moving.(age|audit), and nothing says what that would have been"):
-            unpack(undeclared, leaves, "state.moving.")
+    with pytest.raises(ValueError, match=r"it has no state.own, and nothing says what that would have been"):
+        unpack(later, leaves, "state.")
+    state = unpack(later, leaves | pack({"a": np.zeros(2)}, "state.named.") | pack((np.ones(3), {"b": 2.0}), "state.own."), "state.",
+                   {"own": (np.zeros(3), {"b": 0.0})})
+    assert bool(state.turning) is True
+    np.testing.assert_array_equal(state.probe, np.full(97, 2.0))
+    assert (state.audit.step, state.audit.probe.shape) == (2, (97,))
+    np.testing.assert_array_equal(state.course, state.theta)
+    assert (state.pairs.shape, state.fewer.shape) == ((2, 4, 97), (2, 2, 97))
+    assert list(state.named) == ["a"]
+    np.testing.assert_array_equal(state.own[0], np.ones(3))
+    assert float(state.own[1]["b"]) == 2.0
+    again = unpack(later, pack(state, "state.") | {"state.unknown": np.ones(3)}, "state.", {"own": state.own})
+    np.testing.assert_array_equal(again.audit.probe, state.audit.probe)
+    np.testing.assert_array_equal(again.fewer, state.fewer)
+    np.testing.assert_array_equal(again.own[0], state.own[0])
+    for undeclared in (with_fields(Probed, age=int), with_fields(Probed, audit=Audit)):
+        with pytest.raises(ValueError, match=r"it has no state.(age|audit), and nothing says what that would have been"):
+            unpack(undeclared, leaves, "state.")
 
 
 @pytest.mark.usefixtures("x64")
-def test_scores_of_fewer_forms_have_room_for_one_more(monkeypatch):
-    """As a form that comes later needs it."""
+def test_the_tracks_of_a_checkpoint_of_before_are_what_it_had_in_one_tuple():
     leaves = leaves_of(Run(RUNS / "coupled"), 66)
-    monkeypatch.setattr(prediction_scores, "PREDICTIONS", (*prediction_scores.PREDICTIONS, "another"))
-    found, before = unpack(prediction_scores.Scores, leaves, "state.moving.scores."), leaves["state.moving.scores.sums"]
-    assert [each.shape[0] for each in found] == [5] * 5
-    np.testing.assert_array_equal(found.sums[:4], before)
-    np.testing.assert_array_equal(found.sums[4:], np.zeros((1, 6)))
-    assert np.isnan(found.horizon[4])
+    state = unpack(EdgeState, leaves, "state.", {"optimizer": None, "beside": STATES}).coupled
+    assert float(state.descent.optimizer.learning_rate) == leaves["state.clock.learning_rate"]
+    np.testing.assert_array_equal(state.descent.eigenvector_history, leaves["state.moving.bases"])
+    np.testing.assert_array_equal(state.constrained.center.theta, leaves["state.moving.center.theta"])
+    np.testing.assert_array_equal(state.beside["flow"].theta, leaves["state.moving.flow"])
+    for k, (form, score) in enumerate(state.predicted.scores.items()):
+        np.testing.assert_array_equal(state.predicted.displacements[form], leaves[f"state.moving.predictions.{form}"])
+        np.testing.assert_array_equal(score.sums, leaves["state.moving.scores.sums"][k])
 
 
 @pytest.mark.usefixtures("x64")
 @of("sharpness")
 @pytest.mark.parametrize(("spoil", "why"), [
-    (lambda leaves: leaves.pop("state.bases"), r"it has no state.bases"),
-    (lambda leaves: leaves.update({"state.bases": np.ones(3)}), r"state.bases is of shape \(3,\), which does not go with \(4, 2, 265\)"),
-    (lambda leaves: leaves.update({"state.bases": np.ones((4, 2, 7), np.float32)}), r"state.bases is of shape \(4, 2, 7\)"),
+    (lambda leaves: leaves.pop("state.bases"), r"it has no state.eigenvector_history"),
+    (lambda leaves: leaves.update({"state.bases": np.ones(3)}),
+     r"state.eigenvector_history is of shape \(3,\), which does not go with \(4, 2, 265\)"),
+    (lambda leaves: leaves.update({"state.bases": np.ones((4, 2, 7), np.float32)}), r"state.eigenvector_history is of shape \(4, 2, 7\)"),
     (lambda leaves: leaves.update({"record.format": np.array(99)}), r"written by a later version of eos, in format 99"),
     (lambda leaves: leaves.update({"record.layout": np.array("0123456789abcdef")}), r"continues rows of the columns '0123456789abcdef'"),
     (lambda leaves: leaves.update(phase=np.array("edge")), r"of the phase 'edge', which this specification does not come to"),

@@ -14,7 +14,7 @@ import pytest
 from engine.base.errors import BAD_INPUT, UserError
 from engine.commands.main import main
 from engine.phases.memory import estimate, words
-from engine.problems import problem
+from engine.problems import build
 from engine.process.runner import Runner
 from engine.record import store
 from engine.record.writer import Writer
@@ -28,8 +28,8 @@ ROOT = Path(__file__).parent.parent
 
 def test_the_estimate_counts_the_data_and_falls_with_the_micro_batch():
     spec = with_overrides(chebyshev_spec(), ["problem.data.examples=4096", "problem.model.widths=[64, 64]"])
-    whole, theta, _ = problem.build(spec)
-    parts = problem.build(with_overrides(spec, ["problem.micro_batch=64"]))[0]
+    whole, theta, _ = build.build(spec)
+    parts = build.build(with_overrides(spec, ["problem.micro_batch=64"]))[0]
     at_once, in_parts = estimate(whole, theta), estimate(parts, theta)
     assert at_once.examples == in_parts.examples == sum(np.asarray(leaf).nbytes for leaf in whole.data)
     assert at_once.hvp > 4096 * 64 * 4  # one layer's outputs at least
@@ -82,7 +82,7 @@ def test_a_preset_for_which_there_is_no_memory_is_told_with_what_it_needs(monkey
 
 def test_more_devices_than_there_are_is_told():
     with pytest.raises(UserError, match=r"\[problem\] devices = 64: this machine has \d+ for jax; expected up to"):
-        problem.build(with_overrides(chebyshev_spec(), ["problem.devices=64"]))
+        build.build(with_overrides(chebyshev_spec(), ["problem.devices=64"]))
 
 
 PREAMBLE = """
@@ -194,7 +194,7 @@ from engine.spec import load_spec
 deep = ["problem.model.widths=[32, 32, 32, 32, 32, 32, 32, 32, 32]", "problem.model.activation=swish"]
 found = []
 for again in ("false", "true"):
-    built, theta, _ = problem.build(load_spec("fashion-10", [*deep, f"problem.rematerialize={again}"]))
+    built, theta, _ = build.build(load_spec("fashion-10", [*deep, f"problem.rematerialize={again}"]))
     found.append(memory.estimate(built, theta)._asdict())
 json.dump(found, sys.stdout)
 """
@@ -232,7 +232,7 @@ def test_a_batch_is_timed_against_one_after_the_other(monkeypatch, capfd):
     found = json.loads(capfd.readouterr().out)
     assert [(entry["work"], entry["members"]) for entry in found] == [("descent", 4), ("products", 4)]
     assert all(entry["faster"] == entry["one_by_one_s"] / entry["batch_s"] for entry in found)
-    built, theta, _ = problem.build(load_spec("toy"))
+    built, theta, _ = build.build(load_spec("toy"))
     batch = jax.vmap(batched.descent, (None, 0, 0))(built, jnp.stack([theta] * 4), jnp.asarray(batched.LEARNING_RATES))
     for rate, member in zip(batched.LEARNING_RATES, batch, strict=True):
         np.testing.assert_allclose(member, batched.descent(built, theta, jnp.asarray(rate)), rtol=1e-9)

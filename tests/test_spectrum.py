@@ -107,7 +107,7 @@ def test_a_snapshot_with_more_eigenvalues_goes_on_as_if_never_interrupted(severa
     leaves = {name: np.array(leaf) for name, leaf in experiment.snapshot().items()}
     resumed = Experiment(experiment.spec)
     resumed.restore(leaves)
-    assert resumed.state.bases.shape[1] == experiment.state.bases.shape[1] > 2
+    assert resumed.state.eigenvector_history.shape[1] == experiment.state.eigenvector_history.shape[1] > 2
     rows = [np.array([each.advance(1).rows[0] for _ in range(3)]) for each in (experiment, resumed)]
     np.testing.assert_array_equal(*rows)
 

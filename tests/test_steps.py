@@ -6,8 +6,8 @@ import pytest
 
 import engine
 from engine.base.errors import UserError
-from engine.dynamics import trajectories as tr
-from engine.problems.problem import build
+from engine.dynamics.predicted import FORMS
+from engine.problems.build import build
 from engine.theory import map_step
 
 from small import toy_spec
@@ -41,7 +41,7 @@ def test_the_constrained_trajectory_slides_along_the_threshold(toy):
         np.testing.assert_allclose(center.theta, start + np.array([0, 0, k * ETA]), atol=1e-7)
 
 
-@pytest.mark.parametrize("form", tr.Predictions._fields)
+@pytest.mark.parametrize("form", [*FORMS])
 def test_every_prediction_is_the_map_on_the_toy(toy, form):
     problem, theta = toy
     center = engine.stable_point(problem, theta, ETA)

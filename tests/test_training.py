@@ -13,9 +13,10 @@ from engine.base.errors import UserError
 from engine.curvature import eigensolver
 from engine.phases import training
 from engine.phases.experiment import Experiment
-from engine.problems import problem
+from engine.problems import build as building
+from engine.problems.build import Learning, build, network
 from engine.problems.losses import mse
-from engine.problems.problem import Learning, Problem, build, network
+from engine.problems.problem import Problem
 from engine.record import columns, messages
 
 from small import chebyshev_spec, dense_hessian, rows, toy_spec
@@ -30,7 +31,7 @@ def dense():
     """Eigenvalues from the dense Hessian: exact, and sooner compiled. The same network is begun once for all tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(eigensolver, "DENSE_UP_TO", 256)
-        patch.setattr(problem, "learning", cache(problem.learning))
+        patch.setattr(building, "learning", cache(building.learning))
         yield
 
 
@@ -65,14 +66,14 @@ def experiment_of(*overrides: str) -> Experiment:
 def afresh(*overrides: str) -> Experiment:
     """The experiment at its start."""
     experiment = experiment_of(*overrides)
-    experiment.state, experiment.raised = training.begin(experiment.training, plain()[0].theta), 0
+    experiment.state, experiment.raised = training.begin(experiment.phases["training"].training, plain()[0].theta), 0
     return experiment
 
 
 @cache
 def plain() -> tuple[Learning, Problem]:
     """The network and its training loss, without decay."""
-    found = problem.learning(digits_spec().problem, 0)
+    found = building.learning(digits_spec().problem, 0)
     return found, found.mean(mse, found.batches(found.dataset.inputs, found.dataset.targets))
 
 
@@ -195,7 +196,7 @@ def test_the_record_does_not_depend_on_where_it_is_cut_or_resumed(limit):
 def test_the_edge_is_told_once_where_a_reading_first_passes_the_threshold():
     experiment, events = afresh(), []
     sharpness = afresh().advance(1).rows[0][experiment.setup.column_index["gd.sharpness"]]
-    experiment.state = training.begin(experiment.training, plain()[0].theta)
+    experiment.state = training.begin(experiment.phases["training"].training, plain()[0].theta)
     for _ in range(4):
         events += experiment.advance(4).events
         experiment.set_learning_rate(messages.SetLearningRate(learning_rate=float(4 / sharpness)))  # S near 2 × 2/η
@@ -303,7 +304,7 @@ def test_weight_decay_adds_its_square_its_slope_and_its_curvature():
     np.testing.assert_allclose(decayed.loss(theta), bare.loss(theta) + DECAY / 2 * theta @ theta, rtol=1e-14)
     np.testing.assert_allclose(decayed.gradient(theta), bare.gradient(theta) + DECAY * theta, atol=1e-13)
     np.testing.assert_allclose(decayed.hvp(theta, v), bare.hvp(theta, v) + DECAY * v, atol=1e-12)
-    assert problem.decayed(bare, 0.0) is bare
+    assert building.decayed(bare, 0.0) is bare
 
 
 def test_the_squared_norm_of_a_scale_invariant_network_keeps_its_balance_to_the_step():

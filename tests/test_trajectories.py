@@ -10,9 +10,15 @@ import pytest
 from engine import spec as specs
 from engine.curvature.eigensolver import Eigenpairs
 from engine.curvature.expansion import Normals, Point, direction, normals
-from engine.dynamics import trajectories as tr
-from engine.phases import coupled, coupled_loop, edge
+from engine.curvature.predictor import predict_eigenvectors
+from engine.dynamics.constrained import project, project_center, slide
+from engine.dynamics.descent import descend
+from engine.dynamics.flow import flow_step
+from engine.dynamics.predicted import FORMS, carry, displacement, predict
+from engine.phases.coupled_loop import expected_eigenvectors
+from engine.phases.edge_state import step_params
 from engine.phases.experiment import Experiment
+from engine.phases.projection import project_until_converged, start_projection
 from engine.record.columns import columns_for
 
 from small import chebyshev_spec, dense_hessian, rows, toy_spec
@@ -75,11 +81,11 @@ def test_lemma_13_predicts_the_step_to_second_order(at_the_edge):
     misses, across = [], center.grad @ center.grad_sharpness_perp / center.beta
     for s in (ETA, ETA / 2, ETA / 4):
         target = center.theta - s * center.grad
-        guess = tr.project_center(center, target, ETA).theta
+        guess = project_center(center, target, 2 / ETA).theta
         lemma = center.theta - s * (center.grad - center.grad_along_u * center.top_eigenvector - across * center.grad_sharpness_perp)
         np.testing.assert_allclose(guess, lemma, atol=1e-9)
-        tried = coupled.aimed(target, center.eigen.vectors, center.point, center.normals)
-        settled = coupled_loop.settle(setup.problem, edge._rules(setup, ETA, 0), tried, "float64", afresh=True).point
+        begun = start_projection(target, center.eigen.vectors, center.point, center.normals)
+        settled = project_until_converged(setup.problem, step_params(setup, states[30].optimizer, 0), begun, "float64", afresh=True).point
         misses.append(float(jnp.linalg.norm(settled.theta - guess)))
     assert misses[0] < 0.05 * ETA * float(jnp.linalg.norm(center.grad))
     assert 3.5 < misses[0] / misses[1] < 4.5
@@ -91,14 +97,17 @@ def test_the_solver_starts_at_gradient_descent_from_what_u_turned_by_before(at_t
     setup, states, _ = at_the_edge
     misses = []
     for state in states[6:60:2]:
-        hessian, starts = dense_hessian(setup.problem, state.theta), (coupled.ahead(state.moving)[0], state.moving.bases[0][0])
+        hessian, starts = dense_hessian(setup.problem, state.theta), (
+            expected_eigenvectors(state.coupled)[0], state.coupled.descent.eigenvector_history[0][0],
+        )
         for v in (np.asarray(start / jnp.linalg.norm(start)) for start in starts):
             misses.append(np.linalg.norm(hessian @ v - (v @ hessian @ v) * v) / (v @ hessian @ v))
     ours, before = np.reshape(misses, (-1, 2)).T
     assert np.median(ours) < np.median(before) / 3
     assert (ours < 1.2 * before).all()
-    still = states[20].moving._replace(swings=jnp.zeros(4), theta=states[20].center.theta)
-    assert jnp.isfinite(coupled.ahead(still)).all()
+    track, u = states[20].coupled.descent, states[20].center.top_eigenvector
+    still = predict_eigenvectors(u, jnp.zeros_like(u), track.eigenvector_offsets, jnp.zeros(4), track.eigenvector_history[0])
+    assert jnp.isfinite(still).all()
 
 
 def test_what_is_known_at_a_point_slides_with_it_to_third_order(at_the_edge):
@@ -113,7 +122,7 @@ def test_what_is_known_at_a_point_slides_with_it_to_third_order(at_the_edge):
         pairs = Eigenpairs(jnp.asarray(values[::-1][:2]), jnp.asarray(vectors.T[::-1][:2]), jnp.zeros(2), jnp.array(0))
         point = Point(theta, problem.loss(theta), problem.gradient(theta), pairs)
         there = normals(problem, point, "float64")
-        slid, turn = tr.slide(point, direction(point, there), pairs.values[0] * pairs.vectors[0], there.dS)
+        slid, turn = slide(point, direction(point, there), pairs.values[0] * pairs.vectors[0], there.dS)
         there, first = dense_hessian(problem, slid.theta), pairs.vectors[0]
         residual = np.linalg.norm(there @ first - (first @ there @ first) * first)
         assert abs(first @ problem.gradient(slid.theta)) < 1e-7
@@ -130,13 +139,13 @@ def test_the_projection_removes_the_linearised_excess():
     """On a loss whose S is linear in θ one projection is exact: the toy, displaced along y."""
     from engine.curvature.eigensolver import random_start
     from engine.curvature.expansion import measure
-    from engine.problems.problem import build
+    from engine.problems.build import build
 
     problem, theta, _ = build(toy_spec(0.01))
     moved = theta.at[0].set(0.0).at[1].set(3.0)  # S = 2/η + 3
     point = measure(problem, moved, random_start(0, 0, 2, 3, "float64"), 1e-8, "float64")
     normal = Normals(jnp.array([1.0, 0, 0]), jnp.array([0.0, 1.0, 0.0]), jnp.zeros(3))
-    landed = tr.project(point, direction(point, normal), normal, moved, 0.01)
+    landed = project(point, direction(point, normal), normal, moved, 2 / 0.01)
     assert landed.pushes
     np.testing.assert_allclose(landed.theta, [0, 0, 0], atol=1e-12)
     np.testing.assert_allclose(landed.residuals.sharpness, 3 * 0.01 / 2, rtol=1e-12)
@@ -155,14 +164,14 @@ def test_unrolling_definition_7_gives_equation_5(at_the_edge):
     setup, states, _ = at_the_edge
     centers = [state.center for state in states[:13]]
     v = 0.02 * centers[0].top_eigenvector
-    predictions = tr.Predictions(v, v, v, v)
+    predictions = dict.fromkeys(FORMS, v)
     xs, ys = [], []
     for now, after in itertools.pairwise(centers):
-        found = tr.displacement(predictions.transported, now)
+        found = displacement(predictions["transported"], now)
         xs.append(float(found.x))
         ys.append(float(found.y))
-        advance = tr.predict(setup.problem, now, predictions, jnp.zeros(()), ETA, "float64")
-        predictions = tr.carry(advance, after.top_eigenvector)
+        advanced = predict(setup.problem, now, predictions, {"generalized": jnp.zeros(())}, ETA, 2 / ETA, "float64")
+        predictions = carry(advanced, after.top_eigenvector)
 
     def transport(t):
         u = centers[t].top_eigenvector
@@ -185,7 +194,7 @@ def test_unrolling_definition_7_gives_equation_5(at_the_edge):
 def test_flow_substeps_are_euler_steps_of_equal_size(at_the_edge):
     setup, states, _ = at_the_edge
     theta = states[0].center.theta
-    moved = tr.flow_step(setup.problem, theta, setup.problem.gradient(theta), ETA, jnp.array(4))
+    moved = flow_step(setup.problem, theta, setup.problem.gradient(theta), ETA, jnp.array(4))
     expected = theta
     for _ in range(4):
         expected = expected - ETA / 4 * setup.problem.gradient(expected)
@@ -222,7 +231,7 @@ def test_the_predicted_distance_is_the_length_of_the_predicted_displacement(at_t
     _, states, record = at_the_edge
     for k in (0, 7, 30):
         for form in ("generalized", "transported", "code"):
-            v = getattr(states[k].moving.predictions, form)
+            v = states[k].coupled.predicted.displacements[form]
             assert record[f"{form}.distance"][k] == pytest.approx(np.linalg.norm(v), rel=1e-12)
     assert record["transported.distance"][0] == pytest.approx(record["gd.distance"][0], rel=1e-12)  # anchored there
 
@@ -230,9 +239,10 @@ def test_the_predicted_distance_is_the_length_of_the_predicted_displacement(at_t
 def test_descent_does_not_depend_on_how_it_is_cut(at_the_edge):
     setup, states, _ = at_the_edge
     theta = states[0].theta.astype("float32")
-    whole = tr.descend(setup.problem, theta, ETA, 20)
-    first = tr.descend(setup.problem, theta, ETA, 7)
-    second = tr.descend(setup.problem, first.theta, ETA, 13)
+    optimizer, state = setup.optimizer, states[0].optimizer
+    whole = descend(setup.problem, optimizer, theta, state, 20)
+    first = descend(setup.problem, optimizer, theta, state, 7)
+    second = descend(setup.problem, optimizer, first.theta, first.optimizer_state, 13)
     assert (whole.theta == second.theta).all()
     assert (whole.losses[7:20] == second.losses[:13]).all()
 
@@ -266,7 +276,7 @@ def test_no_number_hangs_on_the_size_of_the_loss():
     one, other = (rows(Experiment(scaled_spec(scale)), 420) for scale in (1.0, SCALE))
     assert np.isfinite(one["generalized.x"]).sum() > 100
     per_loss = {"loss", "sharpness", "midpoint_sharpness", "gradient_norm", "y", "spike", "skew", "sharpness_gap", "gradient_along_u",
-                "loss_order", "sharpness_order", "limit", "limit_turned", *(f"lambda{k}" for k in range(2, 17))}
+                "loss_order", "sharpness_order", "limit", "limit_turned", "threshold", *(f"lambda{k}" for k in range(2, 17))}
     squared = {"alpha", "beta", "beta_oldest"}
     for name, values in one.items():
         quantity = name.rpartition(".")[2]

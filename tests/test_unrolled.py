@@ -9,8 +9,9 @@ import pytest
 
 from engine import theory
 from engine.curvature import landscape
-from engine.dynamics import trajectories as tr
 from engine.dynamics import unrolled
+from engine.dynamics.constrained import next_target, project_center
+from engine.dynamics.predicted import predict
 from engine.phases.experiment import Experiment
 
 from small import chebyshev_spec, dense_hessian, rows, toy_spec
@@ -61,12 +62,12 @@ def test_beta_is_its_formula(followed):
 
 def test_starts_every_few_steps_cost_less_and_stay_near(followed):
     setup, states, record, _ = followed
-    v = states[0].moving.predictions.transported
+    v = states[0].coupled.predicted.displacements["transported"]
     total = unrolled.begin(states[0].center, v, every=4, window=5)
     found = []
     for now, then in itertools.pairwise(states):
         found.append(total.y)
-        total = unrolled.advance(setup.problem, total, now.clock.step, now.center, then.center, ETA, "float64")
+        total = unrolled.advance(setup.problem, total, now.clock.step, now.center, then.center, ETA, 2 / ETA, "float64")
     exact = record["transported.y"]
     assert len(total.starts) == 5
     assert np.max(np.abs(np.array(found) - exact)) < 0.03 * np.max(np.abs(exact))
@@ -78,15 +79,15 @@ def test_all_of_the_cubic_term_predicts_gradient_descent_to_third_order(followed
     center, problem = states[20].center, setup.problem
     direction = jnp.sin(jnp.arange(1.0, center.theta.size + 1))
     direction = direction / jnp.linalg.norm(direction)
-    guess = tr.project_center(center, tr.next_target(center, ETA), ETA).theta
+    guess = project_center(center, next_target(center, ETA), 2 / ETA).theta
     left_along_u = center.top_eigenvector * (center.top_eigenvector @ center.grad)  # the projection takes it out
     errors = []
     for size in (0.1, 0.05):
         v = size * direction
         moved = center.theta + v - ETA * (problem.gradient(center.theta + v) - left_along_u)
-        predictions = tr.Predictions(v, v, v, v)
-        advance = tr.predict(problem, center, predictions, jnp.zeros(()), ETA, "float64")
-        errors.append(float(jnp.linalg.norm(moved - guess - advance.moved.full_cubic)))
+        predictions = dict.fromkeys(FORMS, v)
+        advance = predict(problem, center, predictions, {"generalized": jnp.zeros(())}, ETA, 2 / ETA, "float64")
+        errors.append(float(jnp.linalg.norm(moved - guess - advance["full_cubic"].v)))
     assert errors[0] / errors[1] == pytest.approx(8, rel=0.1)
 
 
@@ -174,6 +175,6 @@ def test_a_sum_that_ran_off_is_lost_and_does_not_raise(followed):
     setup, states, _, _ = followed
     gone = states[0].unrolled._replace(x=1e200)
     for before, after in itertools.pairwise(states[:4]):
-        gone = unrolled.advance(setup.problem, gone, before.clock.step, before.center, after.center, ETA, "float64")
+        gone = unrolled.advance(setup.problem, gone, before.clock.step, before.center, after.center, ETA, 2 / ETA, "float64")
     assert math.isnan(gone.x)
     assert math.isnan(gone.y)

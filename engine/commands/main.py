@@ -21,9 +21,10 @@ import engine
 from engine.base.errors import BAD_END, INTERRUPTED, UserError, is_out_of_memory, one_of
 from engine.base.exit import status_of
 from engine.base.text import harmless, print_json, print_line, print_pairs, print_table
-from engine.commands import control, data, records, sweep
+from engine.commands import control, data, help, records, sweep
 from engine.commands.options import AS_TOLD, DataDir, FigureName, Meeting, Overrides, PresetName, RunName, Switch, Trust
 from engine.data.catalog import ready
+from engine.help.topics import TOPICS
 from engine.jobs import fork as forks
 from engine.jobs import launch
 from engine.jobs.follow import follow, gone_words, refusal
@@ -50,6 +51,7 @@ app.command(data.app)
 control.add_to(app)
 records.add_to(app)
 sweep.add_to(app)
+app.command(help.command(TOPICS))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -38,6 +38,8 @@ BASIS = 12
 passes over the whole basis several times, and at 24 that took as long as the product."""
 INDEPENDENT = 0.5
 """Least eigenvalue of the Gram matrix of unit vectors from which one pass makes them orthogonal to rounding."""
+LOOSE_TOLERANCE = 1e-3
+"""Relative residual asked of gradient descent and gradient flow: their eigenvalue is read, their eigenvector is not."""
 LOOSE = 1e-2
 """Relative residual (in units of the top eigenvalue) asked of all pairs but the first."""
 
@@ -131,7 +133,7 @@ def _davidson(
     count, size = start.shape
     most = max(BASIS, 2 * count + 4)
     keep = max(most // 3, count + 2)
-    _, product = jax.linearize(problem.gradient, theta)
+    product = problem.product_at(theta)
     asked = jnp.where(jnp.arange(count) == 0, tolerance, jnp.maximum(tolerance, LOOSE))
     tolerances = jnp.where(jnp.arange(count) < wanted, asked, jnp.inf).astype(theta.dtype)
 

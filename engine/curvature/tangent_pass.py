@@ -12,14 +12,14 @@ from engine.xla.jit import jit_by_format
 from engine.xla.reductions import dots, norms
 
 
-class Glance(NamedTuple):
-    """What a pass tells of θ, in θ's number format."""
+class TangentPass(NamedTuple):
+    """What a pass shows of θ, in θ's number format."""
 
     loss: Array
     grad: Array  # (p,)
     grad_norm: Array
     vector: Array  # (p,) of unit length, the expected eigenvector
-    sharpened: Array  # (p,) it one step of power iteration on: Hu of unit length
+    power_step: Array  # (p,) it one step of power iteration on: Hu of unit length
     sharpness: Array  # u·Hu
     residual: Array  # ‖Hu−Su‖/|S|
 
@@ -29,10 +29,10 @@ class Glance(NamedTuple):
 
 
 @jit_by_format
-def glance(problem: Problem, theta: Array, vector: Array) -> Glance:
-    """θ seen along a vector (p,) of any length."""
+def value_grad_hvp(problem: Problem, theta: Array, vector: Array) -> TangentPass:
+    """Loss and gradient at θ, and the Hessian along a vector (p,) of any length."""
     u = vector / norms(vector)[0]
     (loss, grad), (_, image) = jax.jvp(jax.value_and_grad(problem.loss), (theta,), (u,))
     (sharpness,) = dots((u, image))
     left, grad_norm, image_norm = norms(image - sharpness * u, grad, image)
-    return Glance(loss, grad, grad_norm, u, image / image_norm, sharpness, left / abs(sharpness))
+    return TangentPass(loss, grad, grad_norm, u, image / image_norm, sharpness, left / abs(sharpness))

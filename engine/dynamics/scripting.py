@@ -13,10 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from engine import theory
 from engine.base.errors import UserError
 from engine.curvature.eigensolver import random_start
 from engine.curvature.expansion import TaylorCenter, loss_along, measure, normals, taylor_center
-from engine.dynamics import trajectories as tr
+from engine.dynamics.constrained import next_target, project_center
+from engine.dynamics.predicted import FORMS, carry, coordinates, predict
 from engine.problems.problem import Problem, require_x64
 from engine.spec import Prediction
 from engine.xla.device import require_correct_sums
@@ -67,8 +69,8 @@ def constrained_step(problem: Problem, center: TaylorCenter, learning_rate: floa
     require_correct_sums()
     if not 0 < learning_rate < np.inf:
         raise UserError(f"learning rate {learning_rate!r}: expected a positive number")
-    target = tr.next_target(center, learning_rate)
-    begin = tr.project_center(center, target, learning_rate).theta
+    target = next_target(center, learning_rate)
+    begin = project_center(center, target, theory.threshold(learning_rate)).theta
     return _projected(problem, target, begin, learning_rate, tolerance, most, center)
 
 
@@ -76,11 +78,11 @@ def _projected(
     problem: Problem, target: Array, begin: Array, learning_rate: float, tolerance: float, most: int, previous: TaylorCenter | None
 ) -> TaylorCenter:
     """The point of M nearest to a target (p,), by steps that begin elsewhere."""
-    theta, stable = begin, None
+    theta, stable, threshold = begin, None, theory.threshold(learning_rate)
     vectors = None if previous is None else previous.eigen.vectors
     for _ in range(most + 1):
         center = center_at(problem, theta, vectors, tolerance)
-        theta, left, _ = tr.project_center(center, target, learning_rate)
+        theta, left, _ = project_center(center, target, threshold)
         if float(left.sharpness) <= tolerance and float(left.gradient) <= tolerance:
             stable = center
             if float(left.sideways) <= tolerance:
@@ -93,11 +95,11 @@ def _projected(
     if not np.isfinite(theta).all():
         raise UserError(
             f"no point of the stable set can be found from S = {float(center.sharpness):.4g}, ‖∇S⊥‖ = {float(center.beta) ** 0.5:.1e}: "
-            f"a projection onto S = 2/η = {2 / learning_rate:.4g} needs a sharpness above 0 that changes with θ"
+            f"a projection onto S = 2/η = {threshold:.4g} needs a sharpness above 0 that changes with θ"
         )
     raise UserError(
         f"no point of the stable set within {tolerance:.1e} after {most} projections: |S−2/η|·η/2 = {float(left.sharpness):.1e}, "
-        f"|∇L·u|/‖∇L‖ = {float(left.gradient):.1e}; is S near 2/η = {2 / learning_rate:.4g}?"
+        f"|∇L·u|/‖∇L‖ = {float(left.gradient):.1e}; is S near 2/η = {threshold:.4g}?"
     )
 
 
@@ -110,15 +112,13 @@ def predicted_step(
     `center` is θ†_t and `following` θ†_{t+1}, whose u the prediction is carried to.
     """
     require_correct_sums()
-    if form not in tr.Predictions._fields:
-        raise UserError(f'form "{form}": not known; expected one of {", ".join(tr.Predictions._fields)}')
+    if form not in FORMS:
+        raise UserError(f'form "{form}": not known; expected one of {", ".join(FORMS)}')
     v = jnp.asarray(v)
     if v.shape != center.theta.shape:
         raise UserError(f"v: an array of shape {v.shape}; expected that of θ†, {center.theta.shape}")
-    dtype, alone = str(np.dtype(center.theta.dtype)), tr.Predictions(*(v if form == each else v[:0] for each in tr.Predictions._fields))
-    slope = jnp.zeros((), v.dtype)
-    if form == "generalized":
-        found = tr.places(center, v, alone)
-        slope = loss_along(problem, found.along, center.top_eigenvector)[1]
-    advance = tr.predict(problem, center, alone, slope, learning_rate, dtype)
-    return getattr(tr.carry(advance, following.top_eigenvector), form)
+    dtype, alone = str(np.dtype(center.theta.dtype)), {str(form): v}
+    _, _, points = coordinates(center, v, alone)
+    slopes = {each: loss_along(problem, point, center.top_eigenvector)[1] for each, point in points.items()}
+    advanced = predict(problem, center, alone, slopes, learning_rate, theory.threshold(learning_rate), dtype)
+    return carry(advanced, following.top_eigenvector)[form]

@@ -18,7 +18,7 @@ import numpy as np
 from jax import Array
 
 from engine.curvature.expansion import TaylorCenter
-from engine.dynamics.trajectories import displacement
+from engine.dynamics.predicted import displacement
 from engine.problems.problem import Problem
 
 FARTHEST = 1e150
@@ -51,12 +51,13 @@ def absent() -> Unrolled:
 
 
 def advance(
-    problem: Problem, state: Unrolled, step: int, center: TaylorCenter, following: TaylorCenter, learning_rate: float, dtype: str
+    problem: Problem, state: Unrolled, step: int, center: TaylorCenter, following: TaylorCenter, learning_rate: float,
+    threshold: float, dtype: str,
 ) -> Unrolled:
     """One step on, from the centre at `step` to the `following` one. Products in `dtype`, one for each vector."""
     every, window = len(state.recent), len(state.starts)
     x = state.x if abs(state.x) < FARTHEST else np.nan  # a prediction that ran off is lost; its square would overflow
-    strength = (float(center.balance(learning_rate)) - x**2) / 2
+    strength = (float(center.balance(learning_rate, threshold)) - x**2) / 2
     vectors = carried(problem, center, state.vectors, learning_rate, dtype)
     starts, weights, recent = state.starts.copy(), state.weights.copy(), state.recent.copy()
     since = step - starts[0] if starts[0] >= 0 else every
@@ -86,5 +87,5 @@ def carried(problem: Problem, center: TaylorCenter, vectors: Array, learning_rat
     """(I − η∇²L)P⊥_u w for each row w of `vectors`, all at once."""
     u = center.top_eigenvector
     across = vectors - jnp.outer(vectors @ u, u)
-    _, product = jax.linearize(problem.gradient, center.theta.astype(dtype))
+    product = problem.product_at(center.theta.astype(dtype))
     return across - learning_rate * jax.vmap(product)(across.astype(dtype)).astype(u.dtype)

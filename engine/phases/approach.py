@@ -1,4 +1,4 @@
-"""The approach: gradient descent until the sharpness of a midpoint (θ_t + θ_{t+1})/2 reaches 2/η.
+"""The approach: gradient descent until the sharpness of a midpoint (θ_t + θ_{t+1})/2 reaches the edge, 2/η.
 
 The midpoint leaves out the oscillation. Its sharpness is checked at a cadence in ODE time that shrinks near the edge; when a
 check finds it beyond 2/η, gradient descent goes back to the last check and tests every step, so that the edge is found to
@@ -6,8 +6,8 @@ the step. Rows are held back until a check has passed, so that none is ever take
 """
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,61 +15,48 @@ from jax import Array
 
 from engine.curvature import guards
 from engine.curvature.eigensolver import Eigenpairs, random_start
-from engine.dynamics.trajectories import DESCENT_CHUNK, descend
-from engine.phases.states import ApproachState, Clock
-from engine.problems.problem import Problem
-from engine.record.columns import Column, column_index, columns_for
-from engine.record.messages import AnyEvent
+from engine.curvature.guards import Guards, unknown
+from engine.dynamics.descent import DESCENT_CHUNK, descend
+from engine.phases import earlier, loss_identity
+from engine.phases.context import Clock, Progress, Setup, diverged, loss_goal
+from engine.phases.loss_identity import Identity
+from engine.phases.phase import Advanced, Phase, Restart
 from engine.record.reader import Outcome
-from engine.spec import RunSpec
+from engine.report.narrative import percent
+from engine.xla.leaves import Earlier
 
 MAX_STRIDE = 50
 """Most steps between checks: at small η a unit of ODE time is long to wait for."""
 CHECK_TOLERANCE = 1e-3
 
 
-class Setup(NamedTuple):
-    """What does not change during a run."""
+class ApproachState(NamedTuple):
+    """Gradient descent below the edge, between two sharpness checks."""
 
-    spec: RunSpec
-    problem: Problem
-    column_index: dict[str, int]  # column name -> place in a row of this run, which may be of an earlier version
-
-    def row(self, values: dict[str, float]) -> np.ndarray:
-        """One row of the record, NaN where `values` is silent; names the run does not record are left out."""
-        row = np.full(len(self.column_index), np.nan)
-        for name, value in values.items():
-            if name in self.column_index:
-                row[self.column_index[name]] = value
-        return row
-
-
-Curves = tuple[tuple[int, dict[str, np.ndarray]], ...]
-"""Sampled curves by the step they were sampled at."""
+    clock: Clock
+    optimizer: Annotated[Any, Earlier(earlier.gradient_descent_state)]
+    theta: Array  # (p,)
+    eigenvectors: Annotated[Array, Earlier(names=("basis",))]  # (k, p) the top ones at the last check
+    sharpness: float  # at the midpoint of the last check; NaN before the first
+    next_check: int  # step of the next check
+    careful: int  # 1 after an overshoot: check every step
+    checked_clock: Clock  # where the last passed check was,
+    checked_theta: Array  # θ there, to go back to on an overshoot,
+    checked_optimizer: Annotated[Any, Earlier(earlier.gradient_descent_state)]  # and the optimizer's state
+    guards: Annotated[Guards, Earlier(unknown("basis"))]  # of the eigenvectors
+    looked: Annotated[int, Earlier(lambda leaves: leaves["clock.step"])]  # step of the last check that looked around
+    pending: np.ndarray  # (rows, columns) passed since then, not yet certain
 
 
-class Progress(NamedTuple):
-    """What a stretch of work gave: rows, events, an outcome if it ended the run, and curves by step."""
-
-    rows: list[np.ndarray]
-    events: list[AnyEvent]
-    outcome: Outcome | None = None
-    curves: Curves = ()
-
-
-def setup(spec: RunSpec, problem: Problem, columns: Sequence[Column] = ()) -> Setup:
-    """The setup of a run that records these columns; those of a new run where none are given."""
-    return Setup(spec, problem, column_index(columns or columns_for(spec)))
-
-
-def begin(setup: Setup, theta: Array, clock: Clock) -> ApproachState:
+def begin(setup: Setup, theta: Array, clock: Clock, optimizer: Any) -> ApproachState:
     """The approach from θ, in θ's number format."""
     count = min(setup.spec.tracking.eigenvalues, theta.size)
     seed, dtype = setup.spec.seed, setup.spec.precision.curvature
     basis = random_start(seed, clock.step, count, theta.size, dtype)
     return ApproachState(
-        clock=clock, theta=theta, basis=basis, sharpness=float("nan"), next_check=clock.step, careful=0, checked_clock=clock,
-        checked_theta=theta, guards=guards.begin(seed, clock.step, theta.size, dtype), looked=clock.step - guards.EVERY,
+        clock=clock, optimizer=optimizer, theta=theta, eigenvectors=basis, sharpness=float("nan"), next_check=clock.step, careful=0,
+        checked_clock=clock, checked_theta=theta, checked_optimizer=optimizer,
+        guards=guards.begin(seed, clock.step, theta.size, dtype), looked=clock.step - guards.EVERY,
         pending=np.empty((0, len(setup.column_index))),
     )
 
@@ -77,9 +64,10 @@ def begin(setup: Setup, theta: Array, clock: Clock) -> ApproachState:
 def check(setup: Setup, state: ApproachState) -> tuple[Eigenpairs, ApproachState]:
     """The top eigenpairs at the midpoint of the coming step, half a step of gradient descent on, and the state after a look around where
     one is due."""
-    (step, _, eta), dtype, seed = state.clock, setup.spec.precision.curvature, setup.spec.seed
-    point = descend(setup.problem, state.theta, eta / 2, 1).theta.astype(dtype)
-    read = guards.read(setup.problem, point, state.basis, state.guards, state.looked, step, seed, CHECK_TOLERANCE, dtype)
+    dtype, seed = setup.spec.precision.curvature, setup.spec.seed
+    half = state.optimizer._replace(learning_rate=state.optimizer.learning_rate / 2)  # half the rate leads half the way
+    point = descend(setup.problem, setup.optimizer, state.theta, half, 1).theta.astype(dtype)
+    read = guards.read(setup.problem, point, state.eigenvectors, state.guards, state.looked, state.clock.step, seed, CHECK_TOLERANCE, dtype)
     return read.pairs, state._replace(guards=read.guards, looked=read.looked)
 
 
@@ -91,7 +79,7 @@ def advance(setup: Setup, state: ApproachState, limit: int) -> tuple[ApproachSta
     """
     if state.clock.step == state.next_check:
         pairs, state = check(setup, state)
-        state, went_back, at_edge = _judge(setup, state, pairs)
+        state, went_back, at_edge = _judged(setup, state, pairs)
         if at_edge:
             return _release(state)[0], Progress([*state.pending], []), True
         if went_back:
@@ -105,11 +93,13 @@ def advance(setup: Setup, state: ApproachState, limit: int) -> tuple[ApproachSta
     state, outcome = _descend(setup, state, steps, measured)
     if outcome is None and steps == limit:
         sharpness = float(check(setup, state)[0].values[0])
-        if sharpness >= 2 / state.clock.learning_rate:
+        if sharpness >= setup.threshold(state.optimizer):
             exact = state.careful or state.clock.step - state.checked_clock.step <= 1
             state = state._replace(next_check=state.clock.step) if exact else _go_back(state)
         else:
-            state = state._replace(checked_clock=state.clock, checked_theta=state.theta, sharpness=sharpness)
+            state = state._replace(
+                checked_clock=state.clock, checked_theta=state.theta, checked_optimizer=state.optimizer, sharpness=sharpness
+            )
             state, more = _release(state)
             released = np.concatenate([released, more])
     if outcome is not None:
@@ -117,19 +107,21 @@ def advance(setup: Setup, state: ApproachState, limit: int) -> tuple[ApproachSta
     return state, Progress([*released], [], outcome), False
 
 
-def _judge(setup: Setup, state: ApproachState, pairs: Eigenpairs) -> tuple[ApproachState, bool, bool]:
+def _judged(setup: Setup, state: ApproachState, pairs: Eigenpairs) -> tuple[ApproachState, bool, bool]:
     """The state after a check; whether it went back to the last one; whether the edge is here."""
-    sharpness, eta, clock = float(pairs.values[0]), state.clock.learning_rate, state.clock
-    state = state._replace(basis=pairs.vectors)
-    if sharpness >= 2 / eta:
+    sharpness, eta, clock = float(pairs.values[0]), float(state.optimizer.learning_rate), state.clock
+    threshold = setup.threshold(state.optimizer)
+    state = state._replace(eigenvectors=pairs.vectors)
+    if sharpness >= threshold:
         if state.careful or clock.step - state.checked_clock.step <= 1:
             return state._replace(sharpness=sharpness), False, True
         return _go_back(state), True, False
     far, near, close = setup.spec.approach.check_times
-    span = far if sharpness < 1 / eta else near if sharpness < 1.5 / eta else close
+    span = far if sharpness < threshold / 2 else near if sharpness < 0.75 * threshold else close
     stride = 1 if state.careful else min(max(1, round(span / eta)), MAX_STRIDE)
     return state._replace(
-        sharpness=sharpness, next_check=clock.step + stride, checked_clock=clock, checked_theta=state.theta
+        sharpness=sharpness, next_check=clock.step + stride, checked_clock=clock, checked_theta=state.theta,
+        checked_optimizer=state.optimizer,
     ), False, False
 
 
@@ -138,7 +130,9 @@ def _go_back(state: ApproachState) -> ApproachState:
     back = state.checked_clock
     state, _ = _release(state)
     looked = min(state.looked, back.step)
-    return state._replace(clock=back, theta=state.checked_theta, careful=1, next_check=back.step + 1, looked=looked)
+    return state._replace(
+        clock=back, theta=state.checked_theta, optimizer=state.checked_optimizer, careful=1, next_check=back.step + 1, looked=looked
+    )
 
 
 def _release(state: ApproachState) -> tuple[ApproachState, np.ndarray]:
@@ -147,8 +141,9 @@ def _release(state: ApproachState) -> tuple[ApproachState, np.ndarray]:
 
 def _descend(setup: Setup, state: ApproachState, steps: int, sharpness: float) -> tuple[ApproachState, Outcome | None]:
     """Some steps of gradient descent into the pending rows; the outcome when the loss stops being a number, or is low enough."""
-    clock, times = state.clock, state.clock.times(steps)
-    descent = descend(setup.problem, state.theta, clock.learning_rate, steps)
+    clock, eta = state.clock, float(state.optimizer.learning_rate)
+    times, threshold = clock.times(steps, eta), setup.threshold(state.optimizer)
+    descent = descend(setup.problem, setup.optimizer, state.theta, state.optimizer, steps)
     losses, norms = np.asarray(descent.losses), np.asarray(descent.gradient_norms)
     rows, outcome = [], None
     for k in range(steps):
@@ -156,49 +151,70 @@ def _descend(setup: Setup, state: ApproachState, steps: int, sharpness: float) -
             outcome, steps = diverged(clock.step + k), k  # what came after is none of its steps
             break
         rows.append(setup.row({
-            "step": clock.step + k, "time": times[k], "learning_rate": clock.learning_rate,
+            "step": clock.step + k, "time": times[k], "learning_rate": eta, "threshold": threshold,
             "gd.loss": losses[k], "gd.gradient_norm": norms[k],
             "gd.midpoint_sharpness": sharpness if k == 0 else np.nan,
         }))
         outcome = loss_goal(setup.spec, losses[k], clock.step + k)
         if outcome is not None:
             break
-    moved = Clock(clock.step + steps, float(times[len(rows)]), clock.learning_rate)
+    moved = Clock(clock.step + steps, float(times[len(rows)]))
     pending = np.concatenate([state.pending, np.reshape(rows, (-1, len(setup.column_index)))])
-    return state._replace(clock=moved, theta=jnp.asarray(descent.theta), pending=pending), outcome
+    following = state._replace(clock=moved, theta=jnp.asarray(descent.theta), optimizer=descent.optimizer_state, pending=pending)
+    return following, outcome
 
 
-GROWN = 1e6
-"""How many times the largest loss of the first rows a finite last one may be before the run counts as diverged."""
-FIRST_ROWS = 10
+class Approach(Phase):
+    """Gradient descent below the edge."""
+
+    name: ClassVar[str] = "approach"
+    State: ClassVar[type] = ApproachState
+
+    def __init__(self, setup: Setup, precompile_edge: Callable[[ApproachState, Callable[[], bool]], None]):
+        super().__init__(setup)
+        self._precompile_edge = precompile_edge
+
+    def begin(self, theta: Array) -> ApproachState:
+        """The run's first state."""
+        optimizer = self.setup.optimizer.init(theta, self.setup.problem.unravel, self.setup.spec.optimizer.learning_rate)
+        return begin(self.setup, theta, Clock(0, 0.0), optimizer)
+
+    def advance(self, state: ApproachState, limit: int) -> Advanced:
+        """At most `limit` steps towards the edge: to the next check."""
+        moved, progress, at_edge = advance(self.setup, state, limit)
+        return Advanced(moved, progress, "edge" if at_edge else "")
+
+    def set_learning_rate(self, state: ApproachState, learning_rate: float) -> Restart:
+        """The approach to another threshold, from the same θ."""
+        anew = restart(self.setup, state.theta, state.clock, state.optimizer, state.eigenvectors, learning_rate)
+        return anew._replace(state=anew.state._replace(pending=state.pending))
+
+    def outcome(self, state: ApproachState, edge: int | None) -> Outcome:
+        """Completed where the edge was reached before at another η; else never reached."""
+        step, eta = state.clock.step, self.learning_rate(state)
+        share, at = state.sharpness / self.setup.threshold(state.optimizer), state.checked_clock.step
+        where = f": the sharpness is at {percent(share)} of 2/η at step {at}" if math.isfinite(share) else ""
+        if edge is not None:
+            text = f"completed {step} steps; the edge was reached at step {edge}, and not again at η = {eta:g}{where}"
+            return Outcome(kind="completed", step=step, text=text)
+        text = f"edge never reached in {step} steps{where}; try a larger learning rate or more steps"
+        return Outcome(kind="edge_never_reached", step=step, text=text)
+
+    def precompile(self, state: ApproachState, soon: Callable[[], bool]) -> None:
+        """Have the functions of the edge compiled beside the approach."""
+        self._precompile_edge(state, soon)
+
+    def is_far_from_edge(self, state: ApproachState) -> bool:
+        """Whether the sharpness is not half way to the edge; NaN, before the first check, counts."""
+        return not state.sharpness > self.setup.threshold(state.optimizer) / 2
+
+    def identity(self, state: ApproachState) -> Identity:
+        """By the functions of the approach."""
+        d = loss_identity.direction(state.theta.size, self.setup.spec.precision.curvature)
+        return loss_identity.of_descent(self.setup, state.theta, state.optimizer, d, self.setup.problem, state.eigenvectors.shape[0])
 
 
-def diverged(step: int) -> Outcome:
-    """The outcome of a loss or gradient that is not a finite number: from the first step on it is none that η can mend."""
-    if step == 0:
-        text = (
-            "the loss or its gradient is not a finite number at the start, before any step, so no learning rate would do: look for NaN "
-            "or infinity in the data and in the initial parameters"
-        )
-        return Outcome(kind="failed", step=0, text=text)
-    text = f"diverged at step {step}: the loss is no longer a finite number; try a smaller learning rate"
-    return Outcome(kind="diverged", step=step, text=text)
-
-
-def grown(first: np.ndarray, last: float, step: int) -> Outcome | None:
-    """The outcome where the last loss of a run is finite but beyond any descent, given those of the first ten rows, (rows,)."""
-    known = np.abs(first[np.isfinite(first)])
-    largest = float(known.max()) if len(known) else 0.0
-    if not (largest > 0 and GROWN * largest < abs(last) < math.inf):
-        return None
-    text = (
-        f"diverged at step {step}: the loss is {last:.3g}, over a million times the {largest:.3g} of the first rows; "
-        f"try a smaller learning rate"
-    )
-    return Outcome(kind="diverged", step=step, text=text)
-
-
-def loss_goal(spec: RunSpec, loss: float, step: int) -> Outcome | None:
-    """The outcome when the loss is under the goal of the budget, if it sets one."""
-    goal = spec.budget.loss_goal
-    return Outcome(kind="loss_goal", step=step, text=f"training loss below {goal:g} at step {step}") if loss < goal and goal > 0 else None
+def restart(setup: Setup, theta: Array, clock: Clock, optimizer: Any, eigenvectors: Array, learning_rate: float) -> Restart:
+    """The approach anew from θ with another learning rate and these eigenvectors (k, p) to start from."""
+    state = begin(setup, theta, clock, optimizer._replace(learning_rate=jnp.asarray(learning_rate, jnp.float64)))
+    return Restart(state._replace(eigenvectors=eigenvectors), "approach", "; θ† and the predictions restart there")

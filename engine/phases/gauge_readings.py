@@ -24,8 +24,8 @@ from jax import Array
 
 from engine.curvature.eigensolver import random_start
 from engine.curvature.expansion import TaylorCenter, grad_sharpness
-from engine.phases.approach import Setup
-from engine.phases.states import EdgeState
+from engine.phases.context import Setup
+from engine.phases.edge_state import EdgeState
 from engine.problems.problem import Problem
 
 SHIFT = 0.25
@@ -132,7 +132,7 @@ def along(problem: Problem, theta: Array, w: Array, dtype: str) -> Derivatives:
     return Derivatives(*(part.astype(theta.dtype) for part in (second, third, fourth)))
 
 
-class Readings(NamedTuple):
+class Gauges(NamedTuple):
     """What the gauges need of one θ†."""
 
     rho3: Norm
@@ -145,7 +145,7 @@ class Readings(NamedTuple):
 def measure(
     problem: Problem, center: TaylorCenter, v: Array, learning_rate: float, iterations: int, dtype: str,
     starts: int = 4, seed: int = 0, step: int = 0,
-) -> Readings:
+) -> Gauges:
     """The readings at a centre, for gradient descent displaced by v (p,) from it; derivatives in `dtype`.
 
     ρ3 and ρ4 are looked for from u, then from ∇S⊥, then from random vectors, so many `starts` in all; the random ones are the same for
@@ -170,7 +170,7 @@ def measure(
     displaced = across(v)
     felt = along(problem, theta, displaced, dtype)
     scale = rho3.value or math.nan
-    return Readings(
+    return Gauges(
         rho3, rho4,
         float(jnp.linalg.norm(felt.third)) / scale,
         float(jnp.linalg.norm(third(across(center.grad)))) / scale,
@@ -179,22 +179,17 @@ def measure(
 
 
 def gauges(setup: Setup, state: EdgeState) -> dict[str, float]:
-    """The gauges' columns at this step and the work they took, where it is one of those that measure them."""
-    tracking, clock, center = setup.spec.tracking, state.clock, state.center
-    if not tracking.gauges_every:
-        return {}
-    if (clock.step - state.edge_step) % tracking.gauges_every:
-        return {"cost.fourth_derivatives": 0}
-    eta, dtype = clock.learning_rate, setup.spec.precision.curvature
-    found = measure(
-        setup.problem, center, state.theta - center.theta, eta, tracking.rho_iterations, dtype, tracking.rho_starts, setup.spec.seed,
-        clock.step,
+    """The gauges' columns at this step and the work they took."""
+    tracking, center, eta = setup.spec.tracking, state.center, float(state.optimizer.learning_rate)
+    read = measure(
+        setup.problem, center, state.theta - center.theta, eta, tracking.rho_iterations, setup.spec.precision.curvature,
+        tracking.rho_starts, setup.spec.seed, state.clock.step,
     )
-    rho3, rho4 = found.rho3.value, found.rho4.value
+    rho3, rho4 = read.rho3.value, read.rho4.value
     values = {
         "rho3": rho3, "rho4": rho4, "stabilization": math.sqrt(float(center.beta)) / (rho3 or math.nan),
-        "quartic": rho4 / (eta * rho3**2 or math.nan), "cubic_displacement": found.cubic_displacement,
-        "cubic_gradient": found.cubic_gradient, "quadratic_displacement": found.quadratic_displacement,
+        "quartic": rho4 / (eta * rho3**2 or math.nan), "cubic_displacement": read.cubic_displacement,
+        "cubic_gradient": read.cubic_gradient, "quadratic_displacement": read.quadratic_displacement,
     }
-    told = {f"assumption.{name}": value for name, value in values.items()}
-    return told | {"cost.fourth_derivatives": found.rho4.contractions + 1, "cost.grad_sharpness": found.rho3.contractions + 1}
+    costs = {"cost.fourth_derivatives": read.rho4.contractions + 1, "cost.grad_sharpness": read.rho3.contractions + 1}
+    return {f"assumption.{name}": value for name, value in values.items()} | costs

@@ -10,7 +10,7 @@ more than a fraction of either near a minimum.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -19,14 +19,11 @@ from jax import Array
 
 from engine.curvature.eigensolver import forms_hessian, solve_at
 from engine.curvature.expansion import loss_and_gradient
-from engine.dynamics.trajectories import descend
-from engine.phases import sharpness_every_step
-from engine.phases.approach import Setup
-from engine.phases.states import ApproachState, DescentState, EdgeState
-from engine.phases.training import Training, TrainingState, means_of, watches
+from engine.dynamics.descent import descend
+from engine.phases.context import Setup
 from engine.problems.problem import Problem
 from engine.record.arrays import IDENTITY
-from engine.xla.leaves import unpack
+from engine.xla.leaves import pack, unpack
 
 RELATIVE = {"float64": 1e-9, "float32": 1e-4}
 """What a number may change by, of itself, by its format."""
@@ -51,43 +48,35 @@ def direction(size: int, dtype: str) -> np.ndarray:
     return (signs / math.sqrt(size)).astype(dtype)
 
 
-def identify(setup: Setup, state: ApproachState | EdgeState | DescentState | TrainingState, training: Training | None = None) -> Identity:
-    """The numbers at a state's θ; those of a `training` are read as it reads its own."""
-    theta, problem, eta = state.theta, setup.problem, state.clock.learning_rate
+def of_descent(setup: Setup, theta: Array, optimizer: Any, d: np.ndarray, probe: Problem, count: int) -> Identity:
+    """The numbers at θ by a step of the optimizer, and the Hessian of `probe` by the solver for `count` pairs."""
+    descent = descend(setup.problem, setup.optimizer, theta, optimizer, 1)
+    return numbers(theta, descent.losses, descent.gradient_norms, _product(probe, theta, d, count), d)
+
+
+def of_gradient(setup: Setup, theta: Array, count: int) -> Identity:
+    """The numbers at θ by its gradient, and the Hessian by the solver for `count` pairs."""
     d = direction(theta.size, setup.spec.precision.curvature)
-    if isinstance(state, TrainingState):
-        assert training is not None
-        if watches(training):  # one step, whose vector is taken for an eigenvector whatever its residual
-            rows = _rows(d[None], 4)
-            seen = sharpness_every_step.descend(problem, theta, rows, rows[0, 0], rows[0, 0], 1, eta, 1, math.inf, means_of(training))
-            along, left = (float(np.asarray(each)[0]) for each in (seen.sharpness, seen.residuals))
-            return _identity(theta, seen.losses, seen.gradient_norms, (along, math.hypot(along, along * left)), d)
-        descent = descend(problem, theta, eta, 1)
-        return _identity(theta, descent.losses, descent.gradient_norms, _product(training.probe, theta, d, state.bases.shape[1]), d)
-    if isinstance(state, ApproachState):
-        descent = descend(problem, theta, eta, 1)
-        return _identity(theta, descent.losses, descent.gradient_norms, _product(problem, theta, d, state.basis.shape[0]), d)
-    count = state.moving.center_bases.shape[1] if isinstance(state, EdgeState) else state.bases.shape[1]
-    loss, grad = loss_and_gradient(problem, theta)
+    loss, grad = loss_and_gradient(setup.problem, theta)
     with np.errstate(over="ignore"):  # of a run that diverges: what is not finite is not compared
         norm = np.linalg.norm(np.asarray(grad))
-    return _identity(theta, loss, norm, _product(problem, theta, d, count), d)
+    return numbers(theta, loss, norm, _product(setup.problem, theta, d, count), d)
 
 
-def _identity(theta: Array, loss: Any, norm: Any, product: tuple[float, float], d: np.ndarray) -> Identity:
+def numbers(theta: Array, loss: Any, norm: Any, product: tuple[float, float], d: np.ndarray) -> Identity:
     """The first of each in the format of θ, and the product in that of d."""
     value, slope = (np.asarray(np.asarray(each).reshape(-1)[0], theta.dtype) for each in (loss, norm))
     return Identity(value, slope, np.array(product, d.dtype))
 
 
-def _rows(d: np.ndarray, count: int) -> Array:
+def copies(d: np.ndarray, count: int) -> Array:
     """So many times d on the device. All here is numpy but for what the phase has compiled: each small operation of jax is compiled too."""
     return jnp.asarray(np.stack([d] * count))
 
 
 def _product(problem: Problem, theta: Array, d: np.ndarray, count: int) -> tuple[float, float]:
     """The Hessian along d by one product of the solver for `count` pairs, told that any residual will do."""
-    pairs, images = solve_at(problem, theta, _rows(d, count), math.inf, str(d.dtype), wanted=1)
+    pairs, images = solve_at(problem, theta, copies(d, count), math.inf, str(d.dtype), wanted=1)
     values = np.asarray(pairs.values, float)
     if forms_hessian(theta):
         return values[-1], abs(values[0])
@@ -96,11 +85,26 @@ def _product(problem: Problem, theta: Array, d: np.ndarray, count: int) -> tuple
 
 def checked(leaves: Mapping[str, np.ndarray]) -> Identity:
     """The numbers in a checkpoint. Raises ValueError where they are none."""
-    found: Identity = unpack(Identity, leaves, IDENTITY)
-    shapes = [(leaf.shape, str(leaf.dtype) in RELATIVE) for leaf in found]
+    identity: Identity = unpack(Identity, leaves, IDENTITY)
+    shapes = [(leaf.shape, str(leaf.dtype) in RELATIVE) for leaf in identity]
     if shapes != [((), True), ((), True), ((2,), True)]:
         raise ValueError("what it says of the loss are not the numbers that an engine writes")
-    return found
+    return identity
+
+
+def leaves_of(identity: Identity | None) -> dict[str, np.ndarray]:
+    """The numbers as leaves of a checkpoint."""
+    return {} if identity is None else pack(identity, IDENTITY)
+
+
+def changed(leaves: Mapping[str, np.ndarray], identify: Callable[[], Identity | None], state: Any) -> str:
+    """How the loss differs from that of a checkpoint just restored, in words. Empty where it does not, or where the checkpoint, of an
+    earlier version, has nothing to compare.
+    """
+    if not any(path.startswith(IDENTITY) for path in leaves):
+        return ""
+    then, now = checked(leaves), identify()
+    return "" if now is None else difference(then, now, state.theta)
 
 
 def difference(then: Identity, now: Identity, theta: Array) -> str:

@@ -1,14 +1,18 @@
-"""A phase-portrait run: the map (3) and the flow (4) of the simplified system from several starts. No training, no jax."""
+"""A phase-portrait run: the map (3) and the flow (4) of the simplified system from several starts, with no training."""
 
-from typing import NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import numpy as np
+from jax import Array
 
 from engine import theory
-from engine.phases.states import Clock
-from engine.record.columns import CLOCK, Column, phase
+from engine.phases.context import Clock, Progress
+from engine.phases.phase import Advanced
+from engine.phases.phase import Phase as RunPhase
+from engine.record.columns import CLOCK, Column, arranged, column_index, phase
 from engine.record.reader import Outcome
 from engine.spec import Phase, RunSpec
+from engine.xla.leaves import Earlier, Kinds
 
 BLOCK = 256
 """Steps recorded at a time."""
@@ -18,6 +22,7 @@ class PortraitState(NamedTuple):
     """Where every orbit stands."""
 
     clock: Clock
+    learning_rate: Annotated[float, Earlier(lambda leaves: leaves["clock.learning_rate"])]
     flow: np.ndarray  # (starts, 2) X and Y
     mapped: np.ndarray  # (starts, 2) x and y
 
@@ -26,15 +31,17 @@ def begin(spec: RunSpec) -> PortraitState:
     """All orbits at their start (X(0), 0)."""
     part = _phase(spec)
     start = np.stack([np.array(part.starts) * theory.delta(part.alpha, part.beta), np.zeros(len(part.starts))], axis=1)
-    return PortraitState(Clock(0, 0.0, spec.optimizer.learning_rate), start, start.copy())
+    return PortraitState(Clock(0, 0.0), spec.optimizer.learning_rate, start, start.copy())
 
 
 def advance(spec: RunSpec, state: PortraitState, limit: int) -> tuple[PortraitState, np.ndarray]:
-    """At most `limit` steps of every orbit, and their rows (steps, columns), of the columns `read`."""
-    part, (step, time, eta) = _phase(spec), state.clock
+    """At most `limit` steps of every orbit, and their rows (steps, columns), of the columns `recorded`."""
+    part, (step, time), eta = _phase(spec), state.clock, state.learning_rate
     count = min(limit, BLOCK - step % BLOCK)  # ends on multiples of BLOCK, however it is interrupted
     times = time + eta * np.arange(count + 1)
-    parts: list[np.ndarray] = [step + np.arange(count + 1.0), times, np.full(count + 1, eta)]
+    parts: list[np.ndarray] = [
+        step + np.arange(count + 1.0), times, np.full(count + 1, eta), np.full(count + 1, theory.threshold(eta))
+    ]
     ends = []
     with np.errstate(over="ignore", invalid="ignore"):
         for flow_start, map_start in zip(state.flow, state.mapped, strict=True):
@@ -45,12 +52,12 @@ def advance(spec: RunSpec, state: PortraitState, limit: int) -> tuple[PortraitSt
             ends.append((flow[-1], mapped[-1]))
     rows = np.stack(parts, axis=1)[:count]
     moved = PortraitState(
-        Clock(step + count, float(times[-1]), eta), np.stack([end[0] for end in ends]), np.stack([end[1] for end in ends])
+        Clock(step + count, float(times[-1])), eta, np.stack([end[0] for end in ends]), np.stack([end[1] for end in ends])
     )
     return moved, rows
 
 
-def read(spec: RunSpec) -> tuple[Column, ...]:
+def recorded(spec: RunSpec) -> tuple[Column, ...]:
     """The columns of the rows that `advance` gives, in their order."""
     return CLOCK + phase(len(_phase(spec).starts))
 
@@ -64,3 +71,35 @@ def left(step: int) -> Outcome:
 def _phase(spec: RunSpec) -> Phase:
     assert isinstance(spec.problem, Phase)
     return spec.problem
+
+
+class Simplified(RunPhase):
+    """The simplified system alone."""
+
+    name: ClassVar[str] = "phase portrait"
+    State: ClassVar[type] = PortraitState
+
+    def __init__(self, spec: RunSpec, index: dict[str, int]):
+        self.spec, self.column_index = spec, index
+
+    def advance(self, state: PortraitState, limit: int) -> Advanced:
+        """At most `limit` steps of every orbit."""
+        moved, rows = advance(self.spec, state, limit)
+        finite = np.isfinite(rows).all(axis=1)
+        own = arranged(rows, column_index(recorded(self.spec)), self.column_index)
+        if not finite.all():
+            first = int(np.argmin(finite))
+            return Advanced(moved, Progress([*own[:first]], [], left(int(rows[first, 0]))))
+        return Advanced(moved, Progress([*own], []))
+
+    def learning_rate(self, state: PortraitState) -> float:
+        """η in force."""
+        return state.learning_rate
+
+    def refuses_learning_rate(self) -> str:
+        """An orbit has one."""
+        return "the learning rate of a phase portrait is fixed; run it anew with --set optimizer.learning_rate=…"
+
+    def kinds(self, theta: Array) -> Kinds:
+        """Nothing: an orbit has no optimizer."""
+        return {}

@@ -14,7 +14,7 @@ decay as the only push, α = 2λS_L, and where ∇S_L is radial, β = (2S_L/‖�
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,13 +25,16 @@ from engine import spec as specs
 from engine.curvature import guards
 from engine.curvature.eigensolver import random_start
 from engine.curvature.guards import Guards, unknown
-from engine.dynamics.trajectories import DESCENT_CHUNK, descend
-from engine.phases import approach, derived, sharpness_every_step, spectrum
-from engine.phases.approach import CHECK_TOLERANCE, Progress, Setup, diverged, loss_goal
-from engine.phases.coupled import followed_by
-from engine.phases.states import Clock
-from engine.problems import losses, problem
-from engine.problems.problem import Problem
+from engine.curvature.predictor import push
+from engine.dynamics.descent import DESCENT_CHUNK, descend
+from engine.phases import context, derived, earlier, loss_identity, sharpness_every_step, spectrum
+from engine.phases.approach import CHECK_TOLERANCE
+from engine.phases.context import Clock, Progress, Setup, diverged, loss_goal
+from engine.phases.loss_identity import Identity
+from engine.phases.phase import Advanced, Phase, Restart
+from engine.problems import build as building
+from engine.problems import losses
+from engine.problems.problem import Problem, require_x64
 from engine.record.columns import Column
 from engine.record.messages import AnyEvent, EdgeReached
 from engine.record.reader import Outcome
@@ -52,8 +55,9 @@ class TrainingState(NamedTuple):
     """Gradient descent between two readings of the sharpness."""
 
     clock: Clock
+    optimizer: Annotated[Any, Earlier(earlier.gradient_descent_state)]
     theta: Array  # (p,)
-    bases: Array  # (4, k, p) top eigenvectors at the last four readings
+    eigenvector_history: Annotated[Array, Earlier(names=("bases",))]  # (4, k, p) the top ones at the last four readings
     guards: Annotated[Guards, Earlier(unknown("bases"))]  # of the eigenvectors
     looked: Annotated[int, Earlier(lambda leaves: leaves["clock.step"])]  # step of the last look around
     below: int  # 1 when the last reading was below 2/η
@@ -64,21 +68,21 @@ def build(spec: specs.RunSpec, columns: Sequence[Column] = ()) -> tuple[Training
     """The training of a specification whose run records these columns, its initial θ in float64, and facts on its data for the record."""
     part, decay, wanted = spec.problem, spec.optimizer.weight_decay, spec.tracking.sharpness_examples
     if not isinstance(part, specs.Network):
-        total, theta, facts = problem.build(spec)
-        return Training(approach.setup(spec, total, columns), total, {}), theta, facts
-    problem.require_x64()
-    found = problem.learning(part, spec.seed)
-    data, criterion = found.dataset, losses.CRITERIA[part.criterion]
-    examples = found.batches(data.inputs, data.targets)
-    total = probe = problem.decayed(found.mean(criterion, examples), decay)
+        total, theta, facts = building.build(spec)
+        return Training(context.setup(spec, total, columns), total, {}), theta, facts
+    require_x64()
+    network = building.learning(part, spec.seed)
+    data, criterion = network.dataset, losses.CRITERIA[part.criterion]
+    examples = network.batches(data.inputs, data.targets)
+    total = probe = building.decayed(network.mean(criterion, examples), decay)
     if 0 < wanted < len(data.inputs):
         first = first_examples(data.targets, wanted, data.classes)
-        probe = problem.decayed(found.mean(criterion, found.batches(data.inputs[first], data.targets[first])), decay)
-    readings = {"train.accuracy": found.mean(losses.correct, examples)} if data.classes else {}
+        probe = building.decayed(network.mean(criterion, network.batches(data.inputs[first], data.targets[first])), decay)
+    readings = {"train.accuracy": network.mean(losses.correct, examples)} if data.classes else {}
     if data.test_inputs is not None and data.test_targets is not None:
-        tests = found.batches(data.test_inputs, data.test_targets)
-        readings |= {"test.loss": found.mean(criterion, tests), "test.accuracy": found.mean(losses.correct, tests)}
-    return Training(approach.setup(spec, total, columns), probe, readings), found.theta, found.facts
+        tests = network.batches(data.test_inputs, data.test_targets)
+        readings |= {"test.loss": network.mean(criterion, tests), "test.accuracy": network.mean(losses.correct, tests)}
+    return Training(context.setup(spec, total, columns), probe, readings), network.theta, network.facts
 
 
 def first_examples(targets: np.ndarray, count: int, classes: int) -> np.ndarray:
@@ -97,9 +101,10 @@ def begin(training: Training, theta: Array) -> TrainingState:
     count = min(spec.tracking.eigenvalues, theta.size)
     dtype, size = spec.precision.curvature, theta.size
     basis, known = random_start(spec.seed, 0, count, size, dtype), guards.begin(spec.seed, 0, size, dtype)
-    clock = Clock(0, 0.0, spec.optimizer.learning_rate)
+    optimizer = training.setup.optimizer.init(theta, training.setup.problem.unravel, spec.optimizer.learning_rate)
     return TrainingState(
-        clock, theta.astype(spec.precision.approach), jnp.stack([basis] * 4), known, looked=-guards.EVERY, below=0, edge_step=-1
+        Clock(0, 0.0), optimizer, theta.astype(spec.precision.approach), jnp.stack([basis] * 4), known, looked=-guards.EVERY, below=0,
+        edge_step=-1,
     )
 
 
@@ -118,12 +123,13 @@ def advance(training: Training, state: TrainingState, limit: int) -> tuple[Train
     if state.clock.step % every == 0:
         state, read, events = _read(training, state)
     steps = min(every - state.clock.step % every, limit, chunk)
-    descent = descend(setup.problem, state.theta, state.clock.learning_rate, steps)
+    descent = descend(setup.problem, setup.optimizer, state.theta, state.optimizer, steps)
     passed = {"gd.loss": np.asarray(descent.losses), "gd.gradient_norm": np.asarray(descent.gradient_norms)}
     derived.add(passed, {"cost.hvps": 0} | read, steps)
-    rows, outcome = _rows(training, state.clock, passed, steps)
+    rows, outcome = _rows(training, state, passed, steps)
     if outcome is None:
-        state = state._replace(clock=state.clock.after(steps), theta=descent.theta)
+        clock = state.clock.after(steps, float(state.optimizer.learning_rate))
+        state = state._replace(clock=clock, theta=descent.theta, optimizer=descent.optimizer_state)
     return state, Progress(rows, events, outcome)
 
 
@@ -142,44 +148,48 @@ def means_of(training: Training) -> dict[str, Problem]:
 
 
 def _watch(training: Training, state: TrainingState, steps: int) -> tuple[TrainingState, Progress]:
-    clock, spec, known, means = state.clock, training.setup.spec, state.guards, means_of(training)
-    decay, dtype = spec.optimizer.weight_decay, spec.precision.curvature
-    fresh = guards.fresh_rows(spec.seed, 0, state.theta.size, dtype)[0]
-    found = sharpness_every_step.descend(
-        training.setup.problem, state.theta, state.bases, known.vectors[0], fresh, clock.step, clock.learning_rate, steps,
-        CHECK_TOLERANCE, means,
+    setup, clock, known = training.setup, state.clock, state.guards
+    spec, decay, threshold = setup.spec, setup.spec.optimizer.weight_decay, setup.threshold(state.optimizer)
+    fresh = guards.fresh_rows(spec.seed, 0, state.theta.size, spec.precision.curvature)[0]
+    watched = sharpness_every_step.descend(
+        setup.problem, setup.optimizer, state.theta, state.optimizer, state.eigenvector_history, known.vectors[0], fresh, clock.step,
+        steps, CHECK_TOLERANCE, means_of(training),
     )
     passed = {
-        "gd.loss": found.losses, "gd.gradient_norm": found.gradient_norms, "gd.sharpness": found.sharpness,
-        "gd.eigen_residual": found.residuals, "cost.hvps": found.hvps,
-    } | found.readings
+        "gd.loss": watched.losses, "gd.gradient_norm": watched.gradient_norms, "gd.sharpness": watched.sharpness,
+        "gd.eigen_residual": watched.residuals, "cost.hvps": watched.hvps,
+    } | watched.readings
     columns = {name: np.asarray(column, float) for name, column in passed.items()}
     if decay:
-        columns |= norms(columns["gd.sharpness"], columns["norm.squared"], clock.learning_rate, decay)
-    rows, outcome = _rows(training, clock, columns, steps)
+        columns |= norms(columns["gd.sharpness"], columns["norm.squared"], threshold, decay)
+    rows, outcome = _rows(training, state, columns, steps)
     events: list[AnyEvent] = []
     for k in range(len(rows)):
-        state, told = _seen(state, clock.step + k, columns["gd.sharpness"][k], 2 / clock.learning_rate)
-        events += told
+        state, edge = _seen(state, clock.step + k, columns["gd.sharpness"][k], threshold)
+        events += edge
     if outcome is None:
-        known = known._replace(vectors=known.vectors.at[0].set(found.guard))
-        state = state._replace(clock=clock.after(steps), theta=found.theta, bases=found.bases, guards=known)
+        state = state._replace(
+            clock=clock.after(steps, float(state.optimizer.learning_rate)), optimizer=watched.optimizer_state, theta=watched.theta,
+            eigenvector_history=watched.eigenvector_history, guards=known._replace(vectors=known.vectors.at[0].set(watched.guard)),
+        )
     return state, Progress(rows, events, outcome)
 
 
-def _rows(training: Training, clock: Clock, columns: dict[str, np.ndarray], steps: int) -> tuple[list[np.ndarray], Outcome | None]:
+def _rows(training: Training, state: TrainingState, columns: dict[str, np.ndarray], steps: int) -> tuple[list[np.ndarray], Outcome | None]:
     """The rows of `steps` steps from columns of what they passed, and the outcome where one of them ends the run."""
-    setup, rows = training.setup, list[np.ndarray]()
-    for k, time in enumerate(clock.times(steps)[:steps]):
+    setup, rows, clock = training.setup, list[np.ndarray](), state.clock
+    eta, threshold = float(state.optimizer.learning_rate), setup.threshold(state.optimizer)
+    for k, time in enumerate(clock.times(steps, eta)[:steps]):
         values = {name: float(column[k]) for name, column in columns.items()}
         loss, norm = values["gd.loss"], values["gd.gradient_norm"]
         if not (math.isfinite(loss) and math.isfinite(norm)):
             return rows, diverged(clock.step + k)
         values |= {
-            "step": clock.step + k, "time": time, "learning_rate": clock.learning_rate, "cost.gradients": 1, "cost.grad_sharpness": 0,
+            "step": clock.step + k, "time": time, "learning_rate": eta, "threshold": threshold, "cost.gradients": 1,
+            "cost.grad_sharpness": 0,
         }
         if math.isfinite(squared := values.get("norm.squared", math.nan)):
-            values |= balance(norm, squared, clock.learning_rate, setup.spec.optimizer.weight_decay)
+            values |= balance(norm, squared, threshold, setup.spec.optimizer.weight_decay)
         rows.append(setup.row(values))
         outcome = loss_goal(setup.spec, loss, clock.step + k)
         if outcome is not None:
@@ -189,22 +199,23 @@ def _rows(training: Training, clock: Clock, columns: dict[str, np.ndarray], step
 
 def _read(training: Training, state: TrainingState) -> tuple[TrainingState, dict[str, float], list[AnyEvent]]:
     """What there is to read at θ; the learning rate follows where the schedule says so."""
-    spec, clock = training.setup.spec, state.clock
+    spec, step = training.setup.spec, state.clock.step
     # At the edge gradient descent alternates: where readings do too, the last but one is nearer.
-    start = state.bases[-2 if spec.tracking.sharpness_every % 2 else -1]
+    start = state.eigenvector_history[-2 if spec.tracking.sharpness_every % 2 else -1]
     pairs, known, looked = guards.read(
-        training.probe, state.theta, start, state.guards, state.looked, clock.step, spec.seed, CHECK_TOLERANCE, spec.precision.curvature
+        training.probe, state.theta, start, state.guards, state.looked, step, spec.seed, CHECK_TOLERANCE, spec.precision.curvature
     )
     state = state._replace(guards=known, looked=looked)
     sharpness = float(pairs.values[0])
     if spec.optimizer.schedule == "inverse_sharpness" and 0 < sharpness < math.inf:
-        clock = clock._replace(learning_rate=1 / sharpness)
+        state = state._replace(optimizer=state.optimizer._replace(learning_rate=jnp.asarray(1 / sharpness, jnp.float64)))
+    threshold = training.setup.threshold(state.optimizer)
     values = spectrum.values_of(pairs) | {name: float(_mean(mean, state.theta)) for name, mean in training.readings.items()}
     if spec.optimizer.weight_decay:
-        values |= norms(sharpness, float(state.theta @ state.theta), clock.learning_rate, spec.optimizer.weight_decay)
-    state, events = _seen(state, clock.step, sharpness, 2 / clock.learning_rate)
-    begun = jnp.stack([pairs.vectors] * 4) if clock.step == 0 else followed_by(state.bases, pairs.vectors)  # no reading from a random start
-    return state._replace(clock=clock, bases=begun), values, events
+        values |= norms(sharpness, float(state.theta @ state.theta), threshold, spec.optimizer.weight_decay)
+    state, events = _seen(state, step, sharpness, threshold)
+    history = jnp.stack([pairs.vectors] * 4) if step == 0 else push(state.eigenvector_history, pairs.vectors)  # from no random start
+    return state._replace(eigenvector_history=history), values, events
 
 
 def _seen(state: TrainingState, step: int, sharpness: float, threshold: float) -> tuple[TrainingState, list[AnyEvent]]:
@@ -225,15 +236,60 @@ def _squared(theta: Array, _: Any) -> Array:
 _mean = jax.jit(Problem.loss)
 
 
-def norms(sharpness: Any, squared: Any, learning_rate: float, weight_decay: float) -> dict[str, Any]:
+def norms(sharpness: Any, squared: Any, threshold: float, weight_decay: float) -> dict[str, Any]:
     """‖θ‖², S̄, and the ‖θ‖² that would put this S̄ at the edge; NaN where decay alone is beyond it. S is that of T. Scalars or arrays."""
-    normalised, room = (sharpness - weight_decay) * squared, 2 / learning_rate - weight_decay
+    normalised, room = (sharpness - weight_decay) * squared, threshold - weight_decay
     at_edge = normalised / (room if room > 0 else math.nan)
     return {"norm.squared": squared, "norm.sharpness": normalised, "norm.edge_squared": at_edge}
 
 
-def balance(gradient_norm: float, squared: float, learning_rate: float, weight_decay: float) -> dict[str, float]:
+def balance(gradient_norm: float, squared: float, threshold: float, weight_decay: float) -> dict[str, float]:
     """S̄ from the balance at the edge. ‖∇T‖ is given, and ‖∇L‖² = ‖∇T‖² − λ²‖θ‖² since θ·∇L = 0."""
-    room, bare = 2 / learning_rate - weight_decay, gradient_norm**2 - weight_decay**2 * squared
+    room, bare = threshold - weight_decay, gradient_norm**2 - weight_decay**2 * squared
     known = bare > 0 and room > 0
     return {"norm.balance_sharpness": math.sqrt(bare * squared * room / weight_decay) if known else math.nan}
+
+
+class TrainingPhase(Phase):
+    """Training with readings of the sharpness, from the first step to the last."""
+
+    name: ClassVar[str] = "training"
+    State: ClassVar[type] = TrainingState
+
+    def __init__(self, training: Training):
+        super().__init__(training.setup)
+        self.training = training
+
+    def advance(self, state: TrainingState, limit: int) -> Advanced:
+        """At most `limit` steps."""
+        return Advanced(*advance(self.training, state, limit))
+
+    def refuses_learning_rate(self) -> str:
+        """A schedule sets it."""
+        if self.setup.spec.optimizer.schedule == "inverse_sharpness":
+            return "the learning rate of this run is 1/λ_max at every measurement; run it anew with --set optimizer.schedule=constant"
+        return ""
+
+    def set_learning_rate(self, state: TrainingState, learning_rate: float) -> Restart:
+        """The same training: what was below or at the last threshold may come to be above the new one, its edge."""
+        if learning_rate != self.learning_rate(state):
+            state = state._replace(edge_step=-1, below=int(state.below or state.edge_step >= 0))
+        optimizer = state.optimizer._replace(learning_rate=jnp.asarray(learning_rate, jnp.float64))
+        return Restart(state._replace(optimizer=optimizer))
+
+    def edge_step(self, state: TrainingState) -> int | None:
+        """The step of the first reading at or above the threshold after one below."""
+        return state.edge_step if state.edge_step >= 0 else None
+
+    def identity(self, state: TrainingState) -> Identity:
+        """By the functions that the training reads its own sharpness with."""
+        setup, theta = self.setup, state.theta
+        d = loss_identity.direction(theta.size, setup.spec.precision.curvature)
+        if not watches(self.training):
+            return loss_identity.of_descent(setup, theta, state.optimizer, d, self.training.probe, state.eigenvector_history.shape[1])
+        rows = loss_identity.copies(d[None], 4)  # one step, whose vector is taken for an eigenvector whatever its residual
+        seen = sharpness_every_step.descend(
+            setup.problem, setup.optimizer, theta, state.optimizer, rows, rows[0, 0], rows[0, 0], 1, 1, math.inf, means_of(self.training)
+        )
+        along, left = (float(np.asarray(each)[0]) for each in (seen.sharpness, seen.residuals))
+        return loss_identity.numbers(theta, seen.losses, seen.gradient_norms, (along, math.hypot(along, along * left)), d)

@@ -9,6 +9,7 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
@@ -56,7 +57,7 @@ def from_loss(loss: Callable[..., Array], params: Any, data: Any = (), label: st
     def loss_of(theta: Array, data: Any) -> Array:
         return loss(restore(theta), data) if wants_data else loss(restore(theta))
 
-    return Made(Problem(loss_of, jax.tree.map(jnp.asarray, data), label), theta)
+    return Made(Problem(loss_of, jax.tree.map(jnp.asarray, data), label, restore), theta)
 
 
 def from_flax(module: Any, inputs: np.ndarray, targets: np.ndarray, criterion: Any = "mse", seed: int = 0, label: str = "") -> Made:
@@ -111,7 +112,8 @@ def from_flax(module: Any, inputs: np.ndarray, targets: np.ndarray, criterion: A
         data = (data[0], jnp.asarray(suited(criterion, outputs.shape, np.asarray(data[1]))))
     if (given := jax.eval_shape(losses, params, data)).shape != (len(data[0]),):
         raise UserError(f"the criterion: gives an array of shape {given.shape}; expected one loss for each example, ({len(data[0])},)")
-    return from_loss(loss, params, data, label or type(module).__name__)
+    made = from_loss(loss, params, data, label or type(module).__name__)
+    return made._replace(problem=replace(made.problem, examples=lambda data, indices: jax.tree.map(lambda leaf: leaf[indices], data)))
 
 
 def _array(name: str, given: Any) -> Array:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.base.errors import UserError, first_line
+from engine.phases import loss_identity
 from engine.phases.experiment import Experiment, Standing
 from engine.process.recorder import Recorder, log
 from engine.record import messages
@@ -57,7 +58,7 @@ class Checkpoints:
         """Save the state, with the events that are written once it is saved."""
         began = time.monotonic()
         lines = np.frombuffer(b"\n".join(map(messages.encode, owed)), np.uint8)
-        leaves = experiment.snapshot() | experiment.identified() | {OWED: lines}
+        leaves = experiment.snapshot() | loss_identity.leaves_of(experiment.identify()) | {OWED: lines}
         path = self.writer.checkpoint(experiment.clock.step, leaves, self.run.spec.recording.keep_checkpoints)
         self._saved = time.monotonic()
         self._took.append(self._saved - began)
@@ -111,7 +112,7 @@ class Checkpoints:
                     raise ValueError(f"it is ahead of the record, which ends at step {self.writer.last_step}")
                 refuse_foreign(leaves, self.run)
                 experiment.restore(leaves)
-                changed = experiment.difference(leaves)
+                changed = loss_identity.changed(leaves, experiment.identify, experiment.state)
                 self._take_owed(leaves)
             except NO_CHECKPOINT as error:
                 experiment.put_back(begun)

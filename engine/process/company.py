@@ -1,7 +1,7 @@
 """The other processes of a run, as process 0 knows them; there are none where it works alone."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from engine.base.errors import first_line
 from engine.jobs.groups import Group
@@ -36,7 +36,7 @@ class Company:
             return Experiment(spec, columns)
         from engine.process.lockstep import Leader
 
-        return Leader(spec, ask_to_stop, columns)
+        return cast(Experiment, Leader(spec, ask_to_stop, columns))
 
     def loss_in(self, error: Exception) -> str:
         """Who is gone, in words, where an error says that another process is; empty for any other error."""

@@ -2,7 +2,7 @@
 
 from engine.base.errors import BAD_END
 from engine.jobs.launch import BAD_ENDS
-from engine.phases.approach import FIRST_ROWS, grown
+from engine.phases.context import FIRST_ROWS, grown
 from engine.record import messages
 from engine.record.reader import Outcome, Run
 from engine.spec import Network

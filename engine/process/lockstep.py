@@ -16,6 +16,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,8 +30,8 @@ from engine.base.errors import UserError, first_line
 from engine.base.exit import STOPPING
 from engine.jobs.fork import differences
 from engine.jobs.groups import Group, PlaceError
-from engine.phases.approach import Progress
-from engine.phases.experiment import Experiment
+from engine.phases.context import Progress
+from engine.phases.experiment import Experiment, Standing
 from engine.phases.loss_identity import Identity
 from engine.process.rendezvous import Heartbeat, join
 from engine.record import messages, trust
@@ -88,7 +89,7 @@ class Participant:
         if drifted or anew:
             # All of them anew from the same bytes: arrays that lie elsewhere would be compiled for anew, in one process alone.
             given = share(_packed(self.experiment.snapshot()) if jax.process_index() == 0 else b"")
-            Experiment.restore(self.experiment, _unpacked(given))
+            self.experiment.restore(_unpacked(given))
             self.apart = False
         return bool(states[:, 3].any()), drifted and not anew
 
@@ -154,45 +155,49 @@ def refuse_other(spec: RunSpec, asked: RunSpec | None) -> None:
         raise UserError(f"asked for {other} = {mine[other]}, and process 0 for {theirs.get(other)}; give all the same preset and --set")
 
 
-class Leader(Experiment):
-    """The experiment of process 0: what changes its state is done by all."""
+class Leader:
+    """The experiment of process 0: what changes its state is done by all, and all else is the experiment's own."""
 
     def __init__(self, spec: RunSpec, ask_to_stop: Callable[[], None], columns: Sequence[Column] = ()):
-        self.participant = Participant(self)
         self.ask_to_stop = ask_to_stop
-
-        def begin() -> Experiment:
-            Experiment.__init__(self, spec, columns)
-            return self
-
+        self.engaged = False
+        """In the middle of what all do: others may be stuck in it."""
         share(to_toml(spec).encode())
         share(json.dumps(list(columns)).encode())
-        begin_alike(spec, begin)
+        self.experiment = begin_alike(spec, lambda: Experiment(spec, columns))
+        self.participant = Participant(self.experiment)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.experiment, name)
 
     def advance(self, limit: int) -> Progress:
         """At most `limit` steps, in every process."""
         with self._together(messages.Advance(steps=limit)):
-            return super().advance(limit)
+            return self.experiment.advance(limit)
 
     def set_learning_rate(self, command: messages.SetLearningRate) -> list[AnyEvent]:
         """Change η in every process."""
         with self._together(command):
-            return super().set_learning_rate(command)
+            return self.experiment.set_learning_rate(command)
 
     def anchor(self, command: messages.Anchor) -> list[AnyEvent]:
         """Set the predictions to the true displacement in every process."""
         with self._together(command):
-            return super().anchor(command)
+            return self.experiment.anchor(command)
 
     def restore(self, leaves: dict[str, np.ndarray]) -> None:
         """Go on from a snapshot; the others are given it with the next order."""
-        super().restore(leaves)
+        self.experiment.restore(leaves)
         self.participant.apart = True
+
+    def put_back(self, standing: Standing) -> None:
+        """Stand there again."""
+        self.experiment.put_back(standing)
 
     def identify(self) -> Identity | None:
         """The numbers that identify the loss, which every process has a part in."""
         with self._together(messages.Checkpoint()):
-            return super().identify()
+            return self.experiment.identify()
 
     def precompile(self) -> None:
         """Nothing: what a second thread computes with the others would come in another order in each process."""

@@ -8,7 +8,7 @@ from contextlib import suppress
 import msgspec
 import numpy as np
 
-from engine.phases.approach import Progress
+from engine.phases.context import Progress
 from engine.record import messages
 from engine.record.messages import AnyEvent
 from engine.record.writer import Writer

@@ -274,7 +274,7 @@ class Runner:
         return State(
             status=self.status, phase=experiment.phase if experiment else "starting", step=self._step,
             rate=self.pace.rate if self.status == "running" else 0.0,
-            learning_rate=experiment.clock.learning_rate if experiment else self.spec.optimizer.learning_rate,
+            learning_rate=experiment.learning_rate if experiment else self.spec.optimizer.learning_rate,
             device=self._device, precision=precision_words(self.spec), pid=os.getpid(), host=socket.gethostname(),
             heartbeat=time.time(), seconds=self.pace.seconds, outcome=self.outcome, refused=self._refused,
         )

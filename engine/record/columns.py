@@ -5,14 +5,14 @@ Names are `trajectory.quantity`: `gd` gradient descent, `constrained` the constr
 and one family for each form of the predicted dynamics.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import NamedTuple
 
 import numpy as np
 
 from engine.base.citations import PLACES
-from engine.spec import Network, Phase, RunSpec
+from engine.spec import Network, Phase, RunSpec, Tracking
 
 
 class Column(NamedTuple):
@@ -32,6 +32,7 @@ CLOCK = (
     Column("step", "t", "gradient-descent step", "steps", "t", "Section 1"),
     Column("time", "τ", "ODE time: the sum of the learning rates used", "", "τ = Σ η", "Section 4"),
     Column("learning_rate", "η", "learning rate in force", "", "η", "Section 1"),
+    Column("threshold", "2/η", "sharpness above which steps are unstable", "", "2/η", "Section 1"),
 )
 
 DESCENT = (
@@ -193,6 +194,12 @@ def flow(start: str) -> tuple[Column, ...]:
     )
 
 
+BESIDE: dict[str, Callable[[Tracking], tuple[Column, ...]]] = {
+    "flow": lambda tracking: flow(tracking.flow_start) if tracking.flow else (),
+}
+"""The columns of each trajectory beside gradient descent, where a run follows it: by the name it has in `dynamics.trajectories`."""
+
+
 def eigenvalues(count: int) -> tuple[Column, ...]:
     """λ2 to λ_count of gradient descent; NaN in a row that did not follow so many."""
     return tuple(
@@ -243,7 +250,9 @@ def columns_for(spec: RunSpec) -> tuple[Column, ...]:
         columns += LANDSCAPE
     if tracking.gauges_every:
         columns += (*ASSUMPTIONS, FOURTHS)
-    return columns + (flow(tracking.flow_start) if tracking.flow else ()) + COST
+    for columns_beside in BESIDE.values():
+        columns += columns_beside(tracking)
+    return columns + COST
 
 
 def column_index(columns: Sequence[Column]) -> dict[str, int]:

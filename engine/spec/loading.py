@@ -79,6 +79,8 @@ def from_tree(tree: dict[str, Any], where: str) -> RunSpec:
     _refuse_unwritable(tree, where)
     if isinstance(tree.get("problem"), str):
         tree = tree | {"problem": {"kind": "own", "function": tree["problem"]}}
+    if isinstance(tree.get("optimizer"), dict):
+        tree = tree | {"optimizer": {"kind": "gradient_descent"} | tree["optimizer"]}
     try:
         spec = msgspec.convert(tree, RunSpec)
     except msgspec.ValidationError as error:

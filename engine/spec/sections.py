@@ -71,7 +71,9 @@ class Mlp(Section, frozen=True, kw_only=True, tag_field="kind", tag="mlp"):
     """A fully connected network on the flattened input."""
 
     widths: Widths = (200, 200)
+    """Width of each hidden layer."""
     activation: Activation = "swish"
+    """What follows each hidden layer."""
     head_scale: Positive = 1.0
     """Factor on the initial weights of the last layer."""
     normalized: bool = False
@@ -82,8 +84,11 @@ class Cnn(Section, frozen=True, kw_only=True, tag_field="kind", tag="cnn"):
     """(3×3 convolution, activation, 2×2 average pool) for each width, then a dense layer."""
 
     widths: Widths = (32, 32)
+    """Channels of each convolution."""
     activation: Activation = "swish"
+    """What follows each convolution."""
     head_scale: Positive = 1.0
+    """Factor on the initial weights of the last layer."""
 
 
 class ResNet(Section, frozen=True, kw_only=True, tag_field="kind", tag="resnet"):
@@ -97,15 +102,20 @@ class ResNet(Section, frozen=True, kw_only=True, tag_field="kind", tag="resnet")
     groups: Count = 16
     """Groups of GroupNorm; as many as there are channels where those are fewer."""
     activation: Activation = "swish"
+    """What follows the stem, the first convolution of a block, and its sum."""
 
 
 class Transformer(Section, frozen=True, kw_only=True, tag_field="kind", tag="transformer"):
     """Post-LayerNorm encoder with learned positions and a mean-pooled, zero-initialised head."""
 
     layers: Count = 2
+    """Blocks of attention and a dense network."""
     hidden: Count = 64
+    """Numbers a token; the dense network within a block has four times as many."""
     heads: Count = 2
+    """Heads of attention, which share out the numbers of a token."""
     activation: Activation = "gelu"
+    """What follows the first layer of the dense network."""
 
 
 Model = Mlp | Cnn | ResNet | Transformer
@@ -130,8 +140,11 @@ class Toy(Section, frozen=True, kw_only=True, tag_field="kind", tag="toy"):
     """Appendix B: L(x,y,z) = ½(2/η + √β·y)x² − (α/√β)y − z, on which gradient descent is the map (3) exactly."""
 
     alpha: Positive = 1.0
+    """Progressive sharpening α."""
     beta: Positive = 1.0
+    """Strength of self-stabilization β."""
     x0: Annotated[float, Meta(ge=-1e12, le=1e12)] = 0.1
+    """The x to start from."""
     threshold: NonNegative = 0.0
     """The 2/η in the loss. 0 takes that of the learning rate; a fork to another η keeps that of the run it is from."""
 
@@ -140,7 +153,9 @@ class Phase(Section, frozen=True, kw_only=True, tag_field="kind", tag="phase"):
     """No training: the map (3) and the flow (4) of the simplified system, from several starts X(0), Y(0) = 0."""
 
     alpha: Positive = 1.0
+    """Progressive sharpening α."""
     beta: Positive = 1.0
+    """Strength of self-stabilization β."""
     starts: Annotated[tuple[Positive, ...], Meta(min_length=1, max_length=8)] = (0.1, 0.4, 0.8)
     """X(0) of each orbit, in units of δ."""
 
@@ -160,9 +175,10 @@ class Own(Section, frozen=True, kw_only=True, tag_field="kind", tag="own"):
 
 
 class Optimizer(Section, frozen=True, kw_only=True):
-    """Full-batch gradient descent."""
+    """What every optimizer has."""
 
     learning_rate: Positive
+    """η."""
     learning_rates: Annotated[tuple[Positive, ...], Meta(max_length=16)] = ()
     """Every η that the experiment is shown at; `eos reproduce` runs each of them. Empty means the one above."""
     schedule: Literal["constant", "inverse_sharpness"] = "constant"
@@ -171,6 +187,14 @@ class Optimizer(Section, frozen=True, kw_only=True):
     """[step, η] pairs: the learning rate becomes η at that step, in any phase."""
     weight_decay: NonNegative = 0.0
     """λ: adds (λ/2)‖θ‖² to the training loss."""
+
+
+class GradientDescent(Optimizer, frozen=True, kw_only=True, tag_field="kind", tag="gradient_descent"):
+    """Full-batch gradient descent: θ ← θ − η∇L(θ). `kind` may be left out."""
+
+
+AnyOptimizer = GradientDescent
+"""Every optimizer there is, by `kind`."""
 
 
 class Budget(Section, frozen=True, kw_only=True):
@@ -260,6 +284,7 @@ class Precisions(Section, frozen=True, kw_only=True):
     """Number formats by part."""
 
     approach: Precision = "float32"
+    """Parameters and gradients up to the edge."""
     edge: Precision = "float64"
     """Parameters and gradients from the edge on."""
     curvature: Precision = "float32"
@@ -272,20 +297,24 @@ class Recording(Section, frozen=True, kw_only=True):
     checkpoint_seconds: Positive = 20.0
     """Wall-clock seconds between checkpoints; more where one takes over a twentieth of that."""
     keep_checkpoints: Annotated[int, Meta(ge=1, le=100)] = 3
+    """Checkpoints that a run keeps, the newest."""
 
 
 class RunSpec(Section, frozen=True, kw_only=True):
     """Everything that determines a run."""
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,47}\Z")]
+    """The preset's name: letters, digits, `.`, `_` and `-`. That of its file where the file gives none."""
     title: Annotated[str, Meta(max_length=80)] = ""
+    """What it is, in a few words."""
     shows: Annotated[str, Meta(max_length=600)] = ""
     """What to see in it, in a sentence or two."""
     takes: Annotated[str, Meta(max_length=120)] = ""
     """How long it takes, and on what."""
     seed: Annotated[int, Meta(ge=0, lt=2**32)] = 0
+    """What the initial parameters are drawn from, and the random vectors of the solver."""
     problem: Network | Toy | Phase | Own
-    optimizer: Optimizer
+    optimizer: AnyOptimizer
     budget: Budget = Budget()
     approach: Approach = Approach()
     tracking: Tracking = Tracking()

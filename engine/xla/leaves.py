@@ -1,21 +1,25 @@
 """How the leaves of a state go into a checkpoint, and how they come back, from an earlier version of eos too.
 
-A state is a NamedTuple of arrays, numbers and further states; `pack` names every leaf by its path, so a checkpoint is a plain npz
-file that says what it holds. `unpack` takes the leaves of a state by their names: those it does not know are ignored, and where one
-is missing, or of an earlier shape, the state's own declaration says what stands in for it:
+A state is a NamedTuple of arrays, numbers, further states, and dicts of them by name; `pack` names every leaf by its path, so a checkpoint
+is a plain npz file that says what it holds. `unpack` takes the leaves of a state by their names: those it does not know are ignored, and
+where one is missing, or of an earlier shape, the state's own declaration says what stands in for it:
 
     probe: Annotated[Array, Earlier(lambda leaves: np.zeros_like(leaves["theta"]))]  # (p,)
 
-`leaves` are those of the same state in the checkpoint, by their paths from there. A default of the NamedTuple does as well.
+`leaves` are those of the same state in the checkpoint, by their paths from there. A default of the NamedTuple does as well. What a field
+of the type Any holds depends on the run: the caller says what it is, by the field's name.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 Leaves = Mapping[str, np.ndarray]
+Kinds = Mapping[str, Any]
+"""What fields of the type Any hold: a tree to take after, or the state's kind; by name where a dict holds several."""
 
 
 class Earlier(NamedTuple):
@@ -31,45 +35,80 @@ class Earlier(NamedTuple):
 
 def pack(state: Any, prefix: str = "") -> dict[str, np.ndarray]:
     """Every leaf of a state by its dotted path."""
-    leaves: dict[str, np.ndarray] = {}
-    for name, value in zip(state._fields, state, strict=True):
-        if hasattr(value, "_fields"):
-            leaves |= pack(value, f"{prefix}{name}.")
-        else:
-            leaves[prefix + name] = np.asarray(value)
-    return leaves
+    return {path: np.asarray(leaf) for path, leaf in _leaves(state, prefix)}
 
 
 def shapes(state: Any, prefix: str = "") -> dict[str, tuple[int, ...]]:
     """The shape of every leaf by its path; no array is moved for it."""
-    found: dict[str, tuple[int, ...]] = {}
-    for name, value in zip(state._fields, state, strict=True):
-        found |= shapes(value, f"{prefix}{name}.") if hasattr(value, "_fields") else {prefix + name: np.shape(value)}
-    return found
+    return {path: np.shape(leaf) for path, leaf in _leaves(state, prefix)}
 
 
-def unpack(kind: type, leaves: Leaves, prefix: str = "") -> Any:
+def _leaves(state: Any, prefix: str) -> list[tuple[str, Any]]:
+    parts = _parts(state)
+    if parts is None:
+        return [(prefix.removesuffix("."), state)]
+    return [leaf for name, part in parts.items() for leaf in _leaves(part, f"{prefix}{name}.")]
+
+
+def _parts(state: Any) -> dict[str, Any] | None:
+    """What a state, a dict or a tuple consists of, by name; None for a leaf."""
+    if hasattr(state, "_asdict"):
+        return dict(state._asdict())
+    if isinstance(state, Mapping):
+        return {str(name): part for name, part in state.items()}
+    return {str(k): part for k, part in enumerate(state)} if isinstance(state, tuple | list) else None
+
+
+def unpack(kind: type, leaves: Leaves, prefix: str = "", kinds: Kinds | None = None) -> Any:
     """The state of this kind in the leaves. Raises ValueError when a leaf is missing and nothing says what it would have been."""
     hints, values = get_type_hints(kind, include_extras=True), {}
     for name in kind._fields:  # type: ignore[attr-defined]
         hint, earlier = _declared(hints[name])
-        found = next((path for each in (name, *earlier.names) if _holds(leaves, path := prefix + each)), None)
-        if found is None:
+        path = next((path for each in (name, *earlier.names) if _holds(leaves, path := prefix + each)), None)
+        if path is None:
             values[name] = _typed(hint, _made(kind, name, earlier, leaves, prefix))
         elif hasattr(hint, "_fields"):
-            values[name] = unpack(hint, leaves, f"{found}.")
+            values[name] = unpack(hint, leaves, f"{path}.", kinds)
+        elif get_origin(hint) is dict:
+            inner = get_args(hint)[1]
+            given = (kinds or {}).get(name, {})
+            named = {each: given.get(each) if inner is Any else inner for each in _names(leaves, f"{path}.")}
+            values[name] = {each: _named(one, leaves, f"{path}.{each}", kinds) for each, one in named.items() if one is not None}
+        elif hint is Any:
+            values[name] = _like((kinds or {}).get(name), leaves, path)
         else:
-            leaf = leaves[found]
+            leaf = leaves[path]
             values[name] = _typed(hint, earlier.fitted(leaf, _of(leaves, prefix)) if earlier.fitted else leaf)
     return kind(**values)
+
+
+def _named(kind: Any, leaves: Leaves, path: str, kinds: Kinds | None) -> Any:
+    """What a dict holds under a name."""
+    return unpack(kind, leaves, f"{path}.", kinds) if hasattr(kind, "_fields") else _typed(kind, leaves[path])
+
+
+def _like(template: Any, leaves: Leaves, path: str) -> Any:
+    """A tree like another one, of the leaves that are there."""
+
+    def leaf(where: str) -> Any:
+        if where not in leaves:
+            raise ValueError(f"it has no {where}, and nothing says what that would have been")
+        return jnp.asarray(leaves[where])
+
+    return jax.tree.unflatten(jax.tree.structure(template), [leaf(where.removesuffix(".")) for where, _ in _leaves(template, f"{path}.")])
+
+
+def _names(leaves: Leaves, prefix: str) -> list[str]:
+    """The names under a path, in the order of the checkpoint."""
+    return list(dict.fromkeys(path.removeprefix(prefix).split(".")[0] for path in leaves if path.startswith(prefix)))
 
 
 def _declared(hint: Any) -> tuple[Any, Earlier]:
     """A field's type, and what its declaration says of earlier checkpoints."""
     if get_origin(hint) is not Annotated:
         return hint, Earlier()
-    kind, *said = get_args(hint)
-    return kind, next((each for each in said if isinstance(each, Earlier)), Earlier())
+    kind, *metadata = get_args(hint)
+    return kind, next((each for each in metadata if isinstance(each, Earlier)), Earlier())
 
 
 def _holds(leaves: Leaves, path: str) -> bool:
@@ -87,11 +126,13 @@ def _made(kind: type, name: str, earlier: Earlier, leaves: Leaves, prefix: str) 
         return earlier.made(_of(leaves, prefix))
     if name in kind._field_defaults:  # type: ignore[attr-defined]
         return kind._field_defaults[name]  # type: ignore[attr-defined]
+    if get_origin(_declared(get_type_hints(kind, include_extras=True)[name])[0]) is dict:
+        return {}  # a dict of nothing leaves no leaf behind
     raise ValueError(f"it has no {prefix}{name}, and nothing says what that would have been")
 
 
 def _typed(hint: Any, value: Any) -> Any:
-    """A leaf as its state has it: a number of Python, a numpy array, an array on the device; a state as it is."""
+    """A leaf as its state has it: a number of Python, a numpy array, an array on the device; a state or a dict as it is."""
     if hint in (int, float):
         return hint(value)
-    return value if hint is np.ndarray or hasattr(value, "_fields") else jnp.asarray(value)
+    return value if hint is np.ndarray or hasattr(value, "_fields") or isinstance(value, dict) else jnp.asarray(value)

@@ -1,4 +1,4 @@
-"""The list of keys, made from the table of keys."""
+"""The list of keys, made from the table of keys, and beside it the topics of `eos help`."""
 
 from typing import ClassVar
 
@@ -7,11 +7,15 @@ from rich.table import Table
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.containers import VerticalScroll
+from textual.containers import Horizontal, VerticalScroll
 from textual.widgets import Static
+from textual.widgets.option_list import Option
 
-from eos_tui.keys import MOUSE, PLACES, Place, closing, groups, offered
+from engine.help.drawn import Drawn
+from eos_tui.keys import MOUSE, PLACES, Place, bindings, closing, groups, offered, shown
 from eos_tui.screens.live import Page
+from eos_tui.topics.topics import TOPICS
+from eos_tui.widgets.options import Options
 
 
 def key_list(place: Place) -> Group:
@@ -36,16 +40,52 @@ def key_list(place: Place) -> Group:
 
 
 class Help(Page):
-    """Every key of the place it was opened from."""
+    """Every key of the place it was opened from; then, in turn with it, the topics: a list of them, and the text of the chosen one."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [closing("anywhere.help")]
+    place = "help"
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("help"), closing("anywhere.help")]
+    CSS = """
+    Help #topics { height: 96%; width: 120; padding: 0; display: none; }
+    Help #topics Options { width: 16; max-width: 40%; height: 100%; border: none; padding: 0; background: $surface; }
+    Help #topics Options { scrollbar-size-vertical: 0; }
+    Help #text { width: 1fr; height: 100%; padding: 0 1; scrollbar-size-vertical: 1; }
+    """
 
     def __init__(self, of: Place):
         super().__init__()
         self._of: Place = of
 
+    @property
+    def hint(self) -> str:
+        return f"{shown('help.topics')} topics · {super().hint}"
+
     def compose(self) -> ComposeResult:
-        with VerticalScroll(classes="page") as page:
+        with VerticalScroll(classes="page", id="keys") as page:
             page.border_title = f"keys {PLACES[self._of]}"
             page.border_subtitle = self.hint
             yield Static(key_list(self._of))
+        with Horizontal(classes="page", id="topics") as page:
+            page.border_subtitle = f"{shown('help.into_the_text')} into the text · {shown('help.topics')} keys · {super().hint}"
+            yield Options(*(Option(topic.name, id=topic.name) for topic in TOPICS))
+            with VerticalScroll(id="text"):
+                yield Static()
+
+    def on_option_list_option_highlighted(self, event: Options.OptionHighlighted) -> None:
+        """Show the topic."""
+        topic = TOPICS[event.option_index]
+        self.query_one("#topics").border_title = topic.title
+        self.query_one("#text Static", Static).update(Drawn(topic.render()))
+        self.query_one("#text").scroll_home(animate=False)
+
+    def on_option_list_option_selected(self) -> None:
+        self.action_into(True)
+
+    def action_topics(self) -> None:
+        """From the keys to the topics, and back."""
+        keys, topics = self.query_one("#keys"), self.query_one("#topics")
+        keys.display, topics.display = not keys.display, keys.display
+        self.set_focus(self.query_one(Options) if topics.display else keys)
+
+    def action_into(self, text: bool) -> None:
+        """Focus the text of the topic, or the list of topics."""
+        self.set_focus(self.query_one("#text" if text else Options))

@@ -21,7 +21,8 @@ from jax import Array, lax
 from rich.console import Console
 from rich.table import Table
 
-from engine.problems.problem import Problem, build
+from engine.problems.build import build
+from engine.problems.problem import Problem
 from engine.spec import load_spec
 from engine.xla.device import device_words
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.experimental.sparse.linalg import lobpcg_standard
 
-from engine.phases.states import EdgeState
+from engine.phases.edge_state import EdgeState
 from engine.problems.problem import Problem
 from engine.xla.jit import jit_by_format
 
@@ -41,8 +41,8 @@ class Published(NamedTuple):
 def begin(state: EdgeState) -> Published:
     """The same place as a state of the engine."""
     u = state.center.top_eigenvector
-    moving = state.moving
-    return Published(state.theta, state.center.theta, u, moving.predictions.generalized, moving.flow, (u, u, u), 0, 0.0, 0.0, 0.0)
+    v, flow = state.coupled.predicted.displacements["generalized"], state.coupled.beside["flow"].theta
+    return Published(state.theta, state.center.theta, u, v, flow, (u, u, u), 0, 0.0, 0.0, 0.0)
 
 
 @jit_by_format

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from engine import spec as specs
 from engine.phases import memory
-from engine.problems import problem
+from engine.problems import build
 from engine.process.runner import Runner
 from engine.record import store
 from engine.record.reader import Run
@@ -152,7 +152,7 @@ def memory_ratio() -> float:
                 "data": {"name": "chebyshev", "examples": count, "standardize": "none"},
             },
         }
-        loss, theta, _ = problem.build(specs.from_tree(tree, "bench"))
+        loss, theta, _ = build.build(specs.from_tree(tree, "bench"))
         needed.append(memory.estimate(loss, theta).third_derivative)
     return needed[1] / needed[0]
 

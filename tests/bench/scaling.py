@@ -176,7 +176,8 @@ def work(processes: int, place: int, devices: int, port: int) -> None:
     import numpy as np
 
     from engine.problems import losses
-    from engine.problems.problem import Problem, learning
+    from engine.problems.build import learning
+    from engine.problems.problem import Problem
     from engine.spec import Network, load_spec
 
     part = load_spec(PRESET, ["problem.data.examples=1000", "problem.devices=0"]).problem

@@ -29,13 +29,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 import published
 
 from engine import spec as specs
-from engine.curvature.eigensolver import sharpness_at
+from engine.curvature.eigensolver import LOOSE_TOLERANCE, sharpness_at
 from engine.curvature.expansion import loss_along, normals
-from engine.dynamics import trajectories as tr
-from engine.phases import approach, edge, sharpness_every_step
-from engine.phases.coupled import LOOSE_TOLERANCE
-from engine.phases.states import Clock, EdgeState
-from engine.problems.problem import Problem, build
+from engine.dynamics.descent import DESCENT_CHUNK, descend
+from engine.phases import approach, context, edge, sharpness_every_step
+from engine.phases.context import Clock, Setup
+from engine.phases.edge_state import EdgeState, anchor
+from engine.problems.build import build
+from engine.problems.problem import Problem
 from engine.xla.device import device_words
 
 MLP = {"kind": "mlp", "widths": [200, 200], "activation": "tanh"}
@@ -124,7 +125,7 @@ TABLES = {
 def measure(name: str, rounds: int) -> Measured:
     """One problem's figures."""
     setup, state = at_the_edge(name)
-    problem, eta = setup.problem, state.clock.learning_rate
+    problem, eta = setup.problem, float(state.optimizer.learning_rate)
     rival = published.begin(state)
     for _ in range(2):
         rival = published.step(problem, rival, eta)
@@ -134,7 +135,7 @@ def measure(name: str, rounds: int) -> Measured:
     for _ in range(rounds):
         for _ in range(3):
             began = time.perf_counter()
-            following, progress = edge.advance(setup, state, 1)
+            following, progress, _ = edge.advance(setup, state, 1)
             jax.block_until_ready(jax.tree.leaves(following))
             ours.append(time.perf_counter() - began)
             if not isinstance(following, EdgeState):
@@ -162,7 +163,7 @@ def measure(name: str, rounds: int) -> Measured:
     )
 
 
-def at_the_edge(name: str) -> tuple[approach.Setup, EdgeState]:
+def at_the_edge(name: str) -> tuple[Setup, EdgeState]:
     """The coupled state at an edge where the sharpness has risen to, after some steps there."""
     tree = {
         "name": name, "problem": {"kind": "network", **PROBLEMS[name]}, "optimizer": {"learning_rate": 0.01},
@@ -172,9 +173,10 @@ def at_the_edge(name: str) -> tuple[approach.Setup, EdgeState]:
     spec = specs.from_tree(tree, "bench")
     problem, theta, _ = build(spec)
     theta = theta.astype("float32")
-    setup = approach.setup(spec, problem)
-    basis = approach.begin(setup, theta, Clock(0, 0.0, 0.01)).basis
-    eta, first = 0.01, None
+    setup = context.setup(spec, problem)
+    rate, tree_of = setup.optimizer.init, problem.unravel
+    begun = approach.begin(setup, theta, Clock(0, 0.0), rate(theta, tree_of, 0.01))
+    basis, eta, first = begun.eigenvectors, 0.01, None
     for _ in range(12):  # gradient descent at a third of the threshold, until the sharpness has doubled
         pairs = sharpness_at(problem, theta, basis, 1e-3, "float32")
         basis, sharpness = pairs.vectors, float(pairs.values[0])
@@ -182,17 +184,19 @@ def at_the_edge(name: str) -> tuple[approach.Setup, EdgeState]:
         if sharpness > 2 * first:
             break
         eta = 0.67 / sharpness
-        theta = tr.descend(problem, theta, eta, tr.DESCENT_CHUNK).theta
+        theta = descend(problem, setup.optimizer, theta, rate(theta, tree_of, eta), DESCENT_CHUNK).theta
     eta = 2 / sharpness
     spec = specs.with_overrides(spec, [f"optimizer.learning_rate={eta!r}"])
-    setup = approach.setup(spec, problem)
-    state, events = edge.enter(setup, theta, Clock(0, 0.0, eta), basis, 0)
+    setup = context.setup(spec, problem)
+    here = begun._replace(theta=theta, eigenvectors=basis, optimizer=rate(theta, tree_of, eta))
+    state, events, _ = edge.enter(setup, here, 0)
     if not isinstance(state, EdgeState):
         raise SystemExit(f"{name}: {events[0].text}")
     delta = float(jnp.sqrt(jnp.maximum(state.center.delta_squared, 0)))
-    state = edge.anchor(state._replace(moving=state.moving._replace(theta=state.center.theta + 0.5 * delta * state.center.top_eigenvector)))
+    displaced = state.coupled.descent._replace(theta=state.center.theta + 0.5 * delta * state.center.top_eigenvector)
+    state = anchor(state._replace(coupled=state.coupled._replace(descent=displaced)), spec.tracking.predictions)
     for _ in range(WARM_UP):
-        following, _ = edge.advance(setup, state, 1)
+        following, _, _ = edge.advance(setup, state, 1)
         if not isinstance(following, EdgeState):
             raise SystemExit(f"{name}: θ† was lost at step {state.clock.step}")
         state = following
@@ -208,35 +212,42 @@ def floor_of(problem: Problem, state: EdgeState) -> Callable[[], None]:
             published.gradient(problem, state.theta), published.gradient(problem, state.center.theta),
             normals(problem, state.center.point, "float32"), loss_along(problem, state.center.theta, u),
             *(published.product(problem, state.center.theta, u) for _ in range(3)),
-            *(published.product(problem, state.theta, u) for _ in range(2)), published.product(problem, state.moving.flow, u),
+            *(published.product(problem, state.theta, u) for _ in range(2)),
+            published.product(problem, state.coupled.beside["flow"].theta, u),
         ])
 
     return work
 
 
-def plain_rates(setup: approach.Setup, state: EdgeState, rounds: int) -> tuple[float, ...]:
+def plain_rates(setup: Setup, state: EdgeState, rounds: int) -> tuple[float, ...]:
     """Steps a second of plain gradient descent, of it with the sharpness at every step, and of a bare scan of the gradient; the first
     over the third and over the second, medians of what was measured side by side."""
-    problem, eta = setup.problem, state.clock.learning_rate / 4
-    start, chunk = state.center.theta.astype("float32"), tr.DESCENT_CHUNK
+    problem, eta = setup.problem, float(state.optimizer.learning_rate) / 4
+    start, chunk, optimizer = state.center.theta.astype("float32"), DESCENT_CHUNK, setup.optimizer
+    rate = optimizer.init(start, problem.unravel, eta)
 
     @jax.jit
     def scan(problem, theta):
         return lax.scan(lambda th, _: (th - jnp.float32(eta) * problem.gradient(th), None), theta, length=chunk)[0]
 
-    bases, guard = jnp.concatenate([state.moving.bases[:, :1]] * 2), state.moving.guards.vectors[0]
-    seen = sharpness_every_step.descend(problem, start, bases, guard, guard, 0, eta, chunk, LOOSE_TOLERANCE, {})
-    jax.block_until_ready([tr.descend(problem, start, eta, chunk).theta, scan(problem, start)])
+    track = state.coupled
+    history, guard = jnp.concatenate([track.descent.eigenvector_history[:, :1]] * 2), track.constrained.guards.vectors[0]
+
+    def sharpness_too(theta, history, guard):
+        return sharpness_every_step.descend(problem, optimizer, theta, rate, history, guard, guard, 0, chunk, LOOSE_TOLERANCE, {})
+
+    seen = sharpness_too(start, history, guard)
+    jax.block_until_ready([descend(problem, optimizer, start, rate, chunk).theta, scan(problem, start)])
     plain, bare, sharp = [], [], []
     for _ in range(rounds):
         began = time.perf_counter()
-        jax.block_until_ready(tr.descend(problem, start, eta, chunk).theta)
+        jax.block_until_ready(descend(problem, optimizer, start, rate, chunk).theta)
         plain.append((time.perf_counter() - began) / chunk)
         began = time.perf_counter()
         jax.block_until_ready(scan(problem, start))
         bare.append((time.perf_counter() - began) / chunk)
         began = time.perf_counter()
-        seen = sharpness_every_step.descend(problem, seen.theta, seen.bases, seen.guard, guard, 0, eta, chunk, LOOSE_TOLERANCE, {})
+        seen = sharpness_too(seen.theta, seen.eigenvector_history, seen.guard)
         jax.block_until_ready(seen.theta)
         sharp.append((time.perf_counter() - began) / chunk)
     middle = statistics.median

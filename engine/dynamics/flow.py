@@ -1,0 +1,143 @@
+"""Gradient flow θ' = −∇L(θ) from the edge on.
+
+It starts at θ†_0, where the paper's other trajectories part from; in the authors' code it starts at gradient descent's θ, as it does here
+with `tracking.flow_start = "descent"`.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from engine.curvature import guards
+from engine.curvature.eigensolver import LOOSE_TOLERANCE, sharpness_at, solve_at
+from engine.curvature.expansion import loss_and_gradient
+from engine.curvature.guards import Guards
+from engine.curvature.predictor import extrapolated, power_step, push
+from engine.curvature.tangent_pass import TangentPass, value_grad_hvp
+from engine.dynamics.trajectory import Beginning, Costs, Row, StepContext, Trajectory
+from engine.problems.problem import Problem
+from engine.spec import Tracking
+from engine.xla.reductions import norms
+
+
+class FlowState(NamedTuple):
+    """Where gradient flow is."""
+
+    theta: Array  # (p,)
+    eigenvectors: Array  # (2, p) its top eigenvector at the last reading but one, and at the last
+    sharpness: Array  # () at the last reading
+    guard: Array  # (p,) the next eigenvector, so far as it is known
+
+
+class OnFlow(NamedTuple):
+    """What is measured at the θ where gradient flow is; of no meaning what hangs on its eigenpair, where that is not due."""
+
+    loss: Array
+    grad: Array  # (p,) in the number format of the curvature
+    sharpness: Array
+    vector: Array  # (p,) its eigenvector, one step of power iteration on
+    guard: Array  # (p,) the next one, so far as it is known
+    hvps: Any
+
+
+def begin(at: Beginning, tracking: Tracking) -> FlowState:
+    """The flow at its start."""
+    theta, u = (at.theta, at.eigenvector) if tracking.flow_start == "descent" else (at.center.theta, at.center_eigenvector)
+    return FlowState(theta, jnp.stack([u] * 2), at.center.sharpness.astype(theta.dtype), at.guards.vectors[0])
+
+
+def measure(at: StepContext, state: FlowState) -> tuple[Array, TangentPass | OnFlow]:
+    """θ in the format of the curvature and what is measured there, under way: one tangent pass where the sharpness is due, or a solve that
+    looks around."""
+    theta, u = _expected(state, at.dtype)
+    if at.traced:
+        return theta, _solved(at.problem, state, theta, u, *loss_and_gradient(at.problem, theta))
+    due = _is_due(at)
+    if due and not at.around:
+        return theta, value_grad_hvp(at.problem, theta, u)
+    loss, grad = loss_and_gradient(at.problem, theta)
+    if not due:
+        return theta, OnFlow(loss, grad, state.sharpness, u, state.guard, 0)
+    pairs, images = solve_at(at.problem, theta, _rows(state, u, at.known()), LOOSE_TOLERANCE, at.dtype, wanted=1, looked=3)
+    vectors = power_step(pairs, images)
+    return theta, OnFlow(loss, grad, pairs.sharpness, vectors[0], vectors[1], pairs.hvps)
+
+
+def step(at: StepContext, state: FlowState, measured: tuple[Array, TangentPass | OnFlow]) -> tuple[FlowState, Row, Costs]:
+    """One step of time η on, and the row here: the host waits for the tangent pass, and has the eigenpair solved for where that does not
+    show it."""
+    theta, seen = measured
+    if isinstance(seen, OnFlow):
+        here = seen
+    elif seen.shows_eigenpair(LOOSE_TOLERANCE):
+        here = OnFlow(seen.loss, seen.grad, seen.sharpness, seen.power_step, state.guard, 1)
+    else:
+        here = _solved(at.problem, state, theta, seen.vector, seen.loss, seen.grad, 1)
+    return _advanced(at.problem, state, here, at.center.theta, at.learning_rate, _is_due(at))
+
+
+def audit(problem: Problem, state: FlowState, rows: Any, dtype: str) -> tuple[FlowState, Array]:
+    """What random rows show that the flow does not follow becomes its guard."""
+    pairs = sharpness_at(problem, state.theta, rows(2), LOOSE_TOLERANCE, dtype)
+    return state._replace(guard=guards.unseen(state.eigenvectors[1:], pairs.vectors, pairs.values)[0]), pairs.hvps
+
+
+def _is_due(at: StepContext) -> Any:
+    """Whether the sharpness is read at this step."""
+    return at.since_edge % at.sharpness_every == 0
+
+
+@jax.jit
+def _advanced(
+    problem: Problem, state: FlowState, here: OnFlow, center: Array, learning_rate: float, due: bool | Array
+) -> tuple[FlowState, Row, Costs]:
+    """⌈ηS⌉ Euler steps on, as in the paper."""
+    sharpness = jnp.where(due, here.sharpness.astype(state.theta.dtype), state.sharpness)
+    substeps = jnp.where(jnp.isfinite(sharpness), jnp.maximum(1, jnp.ceil(learning_rate * sharpness)), 1).astype(int)
+    moved = FlowState(
+        flow_step(problem, state.theta, here.grad, learning_rate, substeps),
+        jnp.where(due, push(state.eigenvectors, here.vector), state.eigenvectors), sharpness, here.guard.astype(state.guard.dtype),
+    )
+    row = {
+        "flow.loss": here.loss, "flow.sharpness": jnp.where(due, sharpness, jnp.nan), "flow.distance": norms(state.theta - center)[0],
+    }
+    return moved, row, Costs(jnp.where(due, here.hvps, 0), substeps, jnp.zeros((), int))
+
+
+def flow_step(problem: Problem, theta: Array, grad: Array, learning_rate: float, substeps: Array) -> Array:
+    """Gradient flow over time η by `substeps` equal Euler steps, from a θ (p,) where the gradient is `grad`.
+
+    Further gradients are in the number format of this one, added up in θ's own.
+    """
+    def descend(at: Array, grad: Array) -> Array:
+        return at - learning_rate / substeps * grad.astype(at.dtype)
+
+    def onward(_: Array, at: Array) -> Array:
+        return descend(at, loss_and_gradient(problem, at.astype(grad.dtype))[1])
+
+    return lax.fori_loop(1, substeps, onward, descend(theta, grad))
+
+
+@partial(jax.jit, static_argnames="dtype")
+def _expected(state: FlowState, dtype: str) -> tuple[Array, Array]:
+    """θ, and what its top eigenvector is expected to be, (p,) each, in a number format."""
+    return state.theta.astype(dtype), extrapolated(*state.eigenvectors[:, None])[0].astype(dtype)
+
+
+def _solved(problem: Problem, state: FlowState, theta: Array, u: Array, loss: Array, grad: Array, hvps: int = 0) -> OnFlow:
+    """With the eigenpair solved for from u, after so many products."""
+    pairs, images = solve_at(problem, theta, jnp.stack([u, u]), LOOSE_TOLERANCE, str(theta.dtype), wanted=1)
+    return OnFlow(loss, grad, pairs.sharpness, power_step(pairs, images)[0], state.guard, pairs.hvps + hvps)
+
+
+@jax.jit
+def _rows(state: FlowState, u: Array, known: Guards) -> Array:
+    """What a look starts from, in as many rows as a look at θ† has: the flow's own two vectors, and what θ† knows beside them."""
+    best, _ = guards.unseen((u / norms(u)[0])[None], *known)
+    return guards.with_another(jnp.stack([u, state.guard.astype(u.dtype)]), best)
+
+
+FLOW = Trajectory(FlowState, lambda tracking: tracking.flow, begin, measure, step, audit)

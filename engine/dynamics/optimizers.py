@@ -1,0 +1,67 @@
+"""The optimizers: how each takes a step, and the sharpness above which its steps are unstable.
+
+An optimizer is four pure functions of its state. The state is what the next step needs and is part of every checkpoint; whatever its kind,
+it has a field `learning_rate`, in which a step's length is linear: half the rate leads half the way. Update rules are optax's:
+`optax.sgd` gives θ − η∇L to the last bit.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from engine import spec as specs
+from engine import theory
+
+State = Any
+"""A NamedTuple of arrays with a field `learning_rate`."""
+Unravel = Callable[[Array], Any]
+"""θ (p,) as the tree of parameters that it is made of."""
+Gradient = Callable[[Array], Array]
+"""∇L at any θ, (p,) each."""
+
+
+class Optimizer(NamedTuple):
+    """A step and the edge that belongs to it; hyperparameters are closed over."""
+
+    init: Callable[[Array, Unravel, float], State]
+    """θ (p,), its tree and η to the state before the first step."""
+    step: Callable[[Array, State, Array, Gradient], tuple[Array, State]]
+    """θ (p,), state, ∇L(θ), and ∇L where a step asks for it elsewhere, to the next θ, in its number format, and the state there."""
+    preconditioner: Callable[[State], Array]
+    """P, () or (p,): stability is read off the top eigenvalue of P^-½ ∇²L P^-½."""
+    threshold: Callable[[State], Array]
+    """That eigenvalue above which steps are unstable, ()."""
+
+
+class GradientDescentState(NamedTuple):
+    """What gradient descent needs to know for a step."""
+
+    learning_rate: Array  # () η
+
+
+def gradient_descent(_: specs.GradientDescent) -> Optimizer:
+    """θ ← θ − η∇L(θ), stable on a quadratic while S ≤ 2/η."""
+
+    def init(theta: Array, unravel: Unravel, learning_rate: float) -> GradientDescentState:
+        return GradientDescentState(jnp.asarray(learning_rate, jnp.float64))
+
+    def step(theta: Array, state: GradientDescentState, gradient: Array, gradient_at: Gradient) -> tuple[Array, GradientDescentState]:
+        rule = optax.sgd(state.learning_rate.astype(theta.dtype))
+        updates, _ = rule.update(gradient, rule.init(theta))
+        return jnp.asarray(optax.apply_updates(theta, updates)), state
+
+    return Optimizer(init, step, lambda state: jnp.ones(()), lambda state: theory.threshold(state.learning_rate))
+
+
+OPTIMIZERS: dict[type, Callable[[Any], Optimizer]] = {specs.GradientDescent: gradient_descent}
+"""By their section of the specification."""
+
+
+@cache
+def optimizer_of(section: specs.Optimizer) -> Optimizer:
+    """The optimizer of a section: the same one for equal sections, so that what is compiled for it is compiled once."""
+    return OPTIMIZERS[type(section)](section)

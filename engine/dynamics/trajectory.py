@@ -1,0 +1,71 @@
+"""Trajectories that are followed beside gradient descent from the edge on: what one is. `trajectories` says which there are.
+
+Each is a state, where it begins, and a step `state -> (state, row)`; its columns are declared in `engine.record.columns`, where no jax is.
+A step is taken in two parts: `measure` has the device begin, and `step` is given what came of it, so that the host need not wait between.
+Each runs inside one compiled call where the problem is small, and out of functions that are compiled each for itself elsewhere.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jax import Array
+
+from engine.curvature.expansion import TaylorCenter
+from engine.curvature.guards import Guards
+from engine.problems.problem import Problem
+from engine.spec import Tracking
+
+Row = dict[str, Array]
+"""Numbers () by their columns' names."""
+
+
+class Costs(NamedTuple):
+    """Work since the last row: how many of each."""
+
+    hvps: Array  # ()
+    gradients: Array  # ()
+    grad_sharpness: Array  # ()
+
+    def plus(self, hvps: Any = 0, gradients: Any = 0, grad_sharpness: Any = 0) -> "Costs":
+        """With more of each."""
+        return Costs(self.hvps + hvps, self.gradients + gradients, self.grad_sharpness + grad_sharpness)
+
+
+class Beginning(NamedTuple):
+    """Where trajectories part at the edge."""
+
+    theta: Array  # (p,) gradient descent's
+    eigenvector: Array  # (p,) the top one there
+    center: TaylorCenter
+    center_eigenvector: Array  # (p,) the top one at θ†, one step of power iteration on
+    guards: Guards  # the next eigenvectors, so far as they are known
+
+
+class StepContext(NamedTuple):
+    """What a step reads besides its own state."""
+
+    problem: Problem
+    since_edge: Any  # steps
+    sharpness_every: Any  # steps between readings of the sharpness
+    learning_rate: float
+    center: TaylorCenter
+    known: Callable[[], Guards]  # eigenvectors at θ†
+    dtype: str  # of the curvature
+    around: bool  # whether the eigensolver looks around
+    traced: bool  # inside one compiled call
+
+
+class Trajectory(NamedTuple):
+    """A trajectory beside gradient descent."""
+
+    state: type
+    """A NamedTuple of arrays, for a checkpoint to be read into."""
+    follows: Callable[[Tracking], bool]
+    """Whether a run has it."""
+    begin: Callable[[Beginning, Tracking], Any]
+    measure: Callable[[StepContext, Any], Any]
+    step: Callable[[StepContext, Any, Any], tuple[Any, Row, Costs]]
+    """From the state and what was measured there to the next state, the row here and the work both took."""
+    audit: Callable[[Problem, Any, Callable[[int], Array], str], tuple[Any, Any]] = lambda problem, state, rows, dtype: (state, 0)
+    """The state after a look for a larger eigenvalue from so many random rows (count, p), in a format, and the products it took."""
+

@@ -1,0 +1,66 @@
+"""What the topics take from the code: presets, columns, figures, and the data sets that are downloaded."""
+
+from collections.abc import Sequence
+from operator import attrgetter
+
+from engine.data.catalog import ENTRIES, archives
+from engine.figures.catalog import FIGURES
+from engine.help.catalog import Section
+from engine.record import columns
+from engine.record.columns import Column
+from engine.spec import PREDICTIONS, load_spec, preset_names
+
+COLUMNS: tuple[tuple[str, str, Sequence[Column]], ...] = (
+    ("clock", "In every run.", columns.CLOCK),
+    ("gd", "Gradient descent; in every run of a loss.", (*columns.DESCENT, *columns.eigenvalues(2))),
+    ("constrained", "From the edge on: the constrained trajectory θ†, and gradient descent beside it.", columns.COUPLED),
+    *((form, f"With `{form}` among `tracking.predictions`.", columns.predicted(form)) for form in PREDICTIONS),
+    ("theorem", "What Theorem 1 leaves over, with `transported` among `tracking.predictions`.", columns.THEOREM),
+    ("unrolled", "With `tracking.beta_every` above 0.", columns.UNROLLED),
+    ("landscape", "Every `tracking.landscape_every` steps.", columns.LANDSCAPE),
+    ("assumption", "Every `tracking.gauges_every` steps.", (*columns.ASSUMPTIONS, columns.FOURTHS)),
+    ("flow", "Gradient flow, with `tracking.flow`.", columns.flow("constrained")),
+    ("training", 'With `tracking.mode = "sharpness"`.', (*columns.ACCURACY, *columns.TEST)),
+    ("norm", 'With `tracking.mode = "sharpness"` and `optimizer.weight_decay`.', columns.NORM),
+    ("phase", 'With `problem.kind = "phase"`: of each start 1, 2, ….', columns.phase(1)),
+    ("cost", "In every run of a loss.", columns.COST),
+)
+"""Families of columns: name, when they are recorded, members."""
+
+
+def column_sections() -> list[Section]:
+    """A section for each family; gd.lambda3 and further ones are as gd.lambda2."""
+    return [Section(name, name, words, tuple((column.name, _description(column)) for column in family)) for name, words, family in COLUMNS]
+
+
+def _description(column: Column) -> str:
+    unit = f" In {column.unit}." if column.unit else ""
+    return f", {column.symbol}: {column.words}. `{column.formula}`.{unit} {column.source}."
+
+
+def presets() -> str:
+    """A row for each preset: its name, its title and how long it takes."""
+    specs = map(load_spec, preset_names())
+    return table(("preset", "what it shows"), [(f"`{spec.name}`", f"{spec.title}; {spec.takes}") for spec in specs])
+
+
+def figures() -> str:
+    """A row for each figure: its name, its title, and the presets it is made from."""
+    rows = ((f"`{figure.name}`", figure.title, ", ".join(f"`{name}`" for name in figure.presets)) for figure in FIGURES.values())
+    return table(("figure", "what it shows", "presets"), list(rows))
+
+
+def data_sets() -> str:
+    """A row for each data set that tensorflow-datasets brings: how many examples it has, and the size of what is downloaded."""
+    rows = []
+    for entry in sorted(ENTRIES.values(), key=attrgetter("name")):
+        train, test = entry.examples
+        size = sum(archive.bytes for archive in archives(entry))
+        rows.append((f"`{entry.name}`", f"{train:,} + {test:,}", f"{size / 1e6:.0f} MB"))
+    return table(("data set", "to train on + to test on", "archives"), rows)
+
+
+def table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in (names, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(names), *lines[1:]])

@@ -1,0 +1,104 @@
+"""What every phase of a run has in common: what does not change, where the run stands in time, and what some steps come to."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from engine.dynamics.optimizers import Optimizer, State, optimizer_of
+from engine.problems.problem import Problem
+from engine.record.columns import Column, column_index, columns_for
+from engine.record.messages import AnyEvent
+from engine.record.reader import Outcome
+from engine.spec import RunSpec
+
+GROWN = 1e6
+"""How many times the largest loss of the first rows a finite last one may be before the run counts as diverged."""
+FIRST_ROWS = 10
+
+
+class Clock(NamedTuple):
+    """Where a run stands in time."""
+
+    step: int
+    time: float  # Σ η
+
+    def times(self, steps: int, learning_rate: float) -> np.ndarray:
+        """When each of the next `steps` begins, and when the last one ends, (steps + 1,). Added up one by one, so that it leaves no
+        trace in the last digit how many are taken at once."""
+        return np.add.accumulate([self.time, *[learning_rate] * steps])
+
+    def after(self, steps: int, learning_rate: float) -> "Clock":
+        """Where the run stands so many steps on."""
+        return Clock(self.step + steps, float(self.times(steps, learning_rate)[-1]))
+
+
+class Setup(NamedTuple):
+    """What does not change during a run."""
+
+    spec: RunSpec
+    problem: Problem
+    optimizer: Optimizer
+    column_index: dict[str, int]  # column name -> place in a row of this run, which may be of an earlier version
+
+    def row(self, values: dict[str, float]) -> np.ndarray:
+        """One row of the record, NaN where `values` is silent; names the run does not record are left out."""
+        row = np.full(len(self.column_index), np.nan)
+        for name, value in values.items():
+            if name in self.column_index:
+                row[self.column_index[name]] = value
+        return row
+
+    def threshold(self, optimizer_state: State) -> float:
+        """The sharpness above which steps are unstable, 2/η for gradient descent."""
+        return float(self.optimizer.threshold(optimizer_state))
+
+
+Curves = tuple[tuple[int, dict[str, np.ndarray]], ...]
+"""Sampled curves by the step they were sampled at."""
+
+
+class Progress(NamedTuple):
+    """What a stretch of work gave: rows, events, an outcome if it ended the run, and curves by step."""
+
+    rows: list[np.ndarray]
+    events: list[AnyEvent]
+    outcome: Outcome | None = None
+    curves: Curves = ()
+
+
+def setup(spec: RunSpec, problem: Problem, columns: Sequence[Column] = ()) -> Setup:
+    """The setup of a run that records these columns; those of a new run where none are given."""
+    return Setup(spec, problem, optimizer_of(spec.optimizer), column_index(columns or columns_for(spec)))
+
+
+def diverged(step: int) -> Outcome:
+    """The outcome of a loss or gradient that is not a finite number: from the first step on it is none that η can mend."""
+    if step == 0:
+        text = (
+            "the loss or its gradient is not a finite number at the start, before any step, so no learning rate would do: look for NaN "
+            "or infinity in the data and in the initial parameters"
+        )
+        return Outcome(kind="failed", step=0, text=text)
+    text = f"diverged at step {step}: the loss is no longer a finite number; try a smaller learning rate"
+    return Outcome(kind="diverged", step=step, text=text)
+
+
+def grown(first: np.ndarray, last: float, step: int) -> Outcome | None:
+    """The outcome where the last loss of a run is finite but beyond any descent, given those of the first ten rows, (rows,)."""
+    known = np.abs(first[np.isfinite(first)])
+    largest = float(known.max()) if len(known) else 0.0
+    if not (largest > 0 and GROWN * largest < abs(last) < math.inf):
+        return None
+    text = (
+        f"diverged at step {step}: the loss is {last:.3g}, over a million times the {largest:.3g} of the first rows; "
+        f"try a smaller learning rate"
+    )
+    return Outcome(kind="diverged", step=step, text=text)
+
+
+def loss_goal(spec: RunSpec, loss: float, step: int) -> Outcome | None:
+    """The outcome when the loss is under the goal of the budget, if it sets one."""
+    goal = spec.budget.loss_goal
+    return Outcome(kind="loss_goal", step=step, text=f"training loss below {goal:g} at step {step}") if loss < goal and goal > 0 else None

@@ -1,0 +1,103 @@
+"""What a coupled step moves, track by track: gradient descent, the constrained trajectory, its predictions, and what is followed beside.
+
+What comes to a track later says at its declaration what stands in for it in an older checkpoint (`leaves.Earlier`).
+"""
+
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from engine.curvature.expansion import TaylorCenter
+from engine.curvature.guards import Guards
+from engine.dynamics.predicted import Displacements
+from engine.dynamics.prediction_scores import Score
+from engine.dynamics.trajectories import TRAJECTORIES
+from engine.dynamics.trajectory import Costs
+
+STATES: dict[str, type] = {name: trajectory.state for name, trajectory in TRAJECTORIES.items()}
+"""What each trajectory beside gradient descent is read from a checkpoint as."""
+
+
+class StepStatus(IntEnum):
+    """What a step came to. The last three leave the state as it was, and GROW and DIVERGED give no row."""
+
+    ON = 0  # go on
+    HOST = 1  # go on after the host has looked
+    ENDED = 2  # θ† cannot be followed further
+    GROW = 3  # more eigenvalues are to be followed before this step is taken
+    DIVERGED = 4  # the loss is no number
+    UNSOLVED = 5  # no eigenpair was found at the next θ†
+
+
+class DescentTrack(NamedTuple):
+    """Gradient descent."""
+
+    theta: Array  # (p,)
+    optimizer: Any  # the optimizer's state
+    eigenvector_history: Array  # (2, k, p) its top eigenvectors, two steps ago first: it alternates
+    eigenvector_offsets: Array  # (4, p) what the first differed by from that of the centre, four steps ago first,
+    x_history: Array  # (4,) and x there
+
+
+class ConstrainedTrack(NamedTuple):
+    """The constrained trajectory."""
+
+    center: TaylorCenter
+    eigenvector_history: Array  # (2, 2, p) the top eigenvectors at the centre before, and at this one, to start the solver from
+    guards: Guards  # of them
+    projections: Array  # () that the centre took
+    active: Array  # () whether S ≤ 2/η holds the centre back, or is slack
+    correction: Array  # (p,) what the first guess left out
+    remainder: Array  # (p,) what the tolerances left: one more step of the projection would move the centre so
+    overlap: Array  # () |u_t·u_{t−1}|
+
+
+class PredictedTrack(NamedTuple):
+    """The predictions."""
+
+    displacements: Displacements
+    scores: dict[str, Score]
+
+
+class CoupledState(NamedTuple):
+    """All that a coupled step reads but the settings."""
+
+    step: Array  # ()
+    descent: DescentTrack
+    constrained: ConstrainedTrack
+    predicted: PredictedTrack
+    beside: dict[str, Any]  # the states of the `TRAJECTORIES` that are followed
+    costs: Costs  # of making the centre
+
+
+def known_eigenvectors(track: ConstrainedTrack) -> Guards:
+    """The eigenvectors that are known at θ†: its pairs and their guards."""
+    eigen, beyond = track.center.eigen, track.guards
+    return Guards(jnp.concatenate([eigen.vectors, beyond.vectors]), jnp.concatenate([eigen.values, beyond.values]))
+
+
+class StaticConfig(NamedTuple):
+    """What is compiled in."""
+
+    optimizer: Any
+    curvature: str  # number format
+    most_eigenvalues: int
+
+
+class StepParams(NamedTuple):
+    """Numbers of the specification that a step reads."""
+
+    learning_rate: float
+    threshold: float  # the sharpness at the edge, 2/η
+    eigen_tolerance: float
+    sharpness_tolerance: float
+    gradient_tolerance: float
+    max_projections: int
+    horizon_tolerance: float
+    edge_step: int
+    flow_sharpness_every: int
+    loss_goal: float
+    second_limit: float  # λ2·η from which the host looks
+    host_at_loss: bool  # of a prediction
