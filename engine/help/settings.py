@@ -52,11 +52,12 @@ def alternatives(annotation: Any) -> tuple[Any, ...]:
 
 
 def documented(struct: type) -> dict[str, str]:
-    """What stands under each field of a class, from its source."""
-    [body] = [node.body for node in ast.parse(textwrap.dedent(inspect.getsource(struct))).body if isinstance(node, ast.ClassDef)]
+    """What stands under each field of a class, its own and those that it inherits, from its source."""
+    sources = [ast.parse(textwrap.dedent(inspect.getsource(each))) for each in struct.__mro__ if issubclass(each, SpecSection)]
+    bodies = [node.body for source in reversed(sources) for node in source.body if isinstance(node, ast.ClassDef)]
     return {
         field.target.id: " ".join(below.value.value.split())
-        for field, below in pairwise(body)
+        for body in bodies for field, below in pairwise(body)
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
         and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) and isinstance(below.value.value, str)
     }  # fmt: skip
