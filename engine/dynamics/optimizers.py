@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from engine import spec as specs
 from engine import theory
+from engine.spec import sections
 
 State = Any
 """A NamedTuple of arrays with a field `learning_rate`."""
@@ -43,7 +43,7 @@ class GradientDescentState(NamedTuple):
     learning_rate: Array  # () η
 
 
-def gradient_descent(_: specs.GradientDescent) -> Optimizer:
+def gradient_descent(_: sections.GradientDescent) -> Optimizer:
     """θ ← θ − η∇L(θ), stable on a quadratic while S ≤ 2/η."""
 
     def init(theta: Array, unravel: Unravel, learning_rate: float) -> GradientDescentState:
@@ -57,11 +57,11 @@ def gradient_descent(_: specs.GradientDescent) -> Optimizer:
     return Optimizer(init, step, lambda state: jnp.ones(()), lambda state: theory.threshold(state.learning_rate))
 
 
-OPTIMIZERS: dict[type, Callable[[Any], Optimizer]] = {specs.GradientDescent: gradient_descent}
+OPTIMIZERS: dict[type, Callable[[Any], Optimizer]] = {sections.GradientDescent: gradient_descent}
 """By their section of the specification."""
 
 
 @cache
-def optimizer_of(section: specs.Optimizer) -> Optimizer:
+def optimizer_of(section: sections.Optimizer) -> Optimizer:
     """The optimizer of a section: the same one for equal sections, so that what is compiled for it is compiled once."""
     return OPTIMIZERS[type(section)](section)
