@@ -140,4 +140,4 @@ def _rows(state: FlowState, u: Array, known: Guards) -> Array:
     return guards.with_another(jnp.stack([u, state.guard.astype(u.dtype)]), best)
 
 
-FLOW = Trajectory(FlowState, lambda tracking: tracking.flow, begin, measure, step, audit)
+FLOW = Trajectory(FlowState, begin, measure, step, audit)

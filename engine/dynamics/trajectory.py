@@ -60,8 +60,6 @@ class Trajectory(NamedTuple):
 
     state: type
     """A NamedTuple of arrays, for a checkpoint to be read into."""
-    follows: Callable[[Tracking], bool]
-    """Whether a run has it."""
     begin: Callable[[Beginning, Tracking], Any]
     measure: Callable[[StepContext, Any], Any]
     step: Callable[[StepContext, Any, Any], tuple[Any, Row, Costs]]

@@ -45,6 +45,7 @@ from engine.phases.projection import (
     UNUSABLE,
 )
 from engine.record import messages
+from engine.record.columns import BESIDE
 from engine.record.messages import AnyEvent
 from engine.record.reader import Outcome
 from engine.xla.leaves import Kinds
@@ -74,7 +75,7 @@ def enter(setup: Setup, at: ApproachState, anchor_every: int) -> Entered:
             remainder=remainder(center, theta, threshold), overlap=jnp.ones((), theta.dtype),
         ),
         predicted=PredictedTrack(displacements, {form: prediction_scores.fresh(clock.step) for form in displacements}),
-        beside={name: each.begin(beginning, tracking) for name, each in TRAJECTORIES.items() if each.follows(tracking)},
+        beside={name: each.begin(beginning, tracking) for name, each in TRAJECTORIES.items() if BESIDE[name].follows(tracking)},
         costs=projection.costs.plus(hvps, grad_sharpness=CONTRACTIONS),
     )
     state = EdgeState(
