@@ -264,12 +264,16 @@ def _type_at(keys: list[str], tree: dict[str, Any]) -> Any:
 
 
 def _struct_of(kind: Any, branch: Any) -> type | None:
-    options = [kind, *get_args(kind)]
-    sections = [option for option in options if isinstance(option, type) and issubclass(option, Section)]
+    sections = _sections_of(kind)
     tagged = {section.__struct_config__.tag: section for section in sections}
     if len(sections) == 1:
         return sections[0]
     return tagged.get(branch.get("kind")) if isinstance(branch, dict) else None
+
+
+def _sections_of(kind: Any) -> list[type[Section]]:
+    """The sections that a field may hold."""
+    return [option for option in (kind, *get_args(kind)) if isinstance(option, type) and issubclass(option, Section)]
 
 
 def _fields_at(keys: list[str], tree: dict[str, Any]) -> list[str]:
@@ -283,8 +287,7 @@ def _fields_at(keys: list[str], tree: dict[str, Any]) -> list[str]:
 def _choices_at(keys: list[str], tree: dict[str, Any]) -> list[str]:
     """The strings a field accepts: a Literal's values, or the tags of a union of sections."""
     if keys and keys[-1] == "kind":
-        sections = [section for section in get_args(_type_at(keys[:-1], tree)) if isinstance(section, type)]
-        return [str(section.__struct_config__.tag) for section in sections if issubclass(section, Section)]
+        return [str(section.__struct_config__.tag) for section in _sections_of(_type_at(keys[:-1], tree))]
     choices: list[str] = []
     pending = [_type_at(keys, tree)]
     while pending:
