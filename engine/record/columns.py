@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.base.citations import PLACES
-from engine.spec import Network, Phase, RunSpec, Tracking
+from engine.spec import CoupledTracking, Network, Phase, RunSpec, SharpnessTracking
 
 
 class Column(NamedTuple):
@@ -199,9 +199,9 @@ class Beside(NamedTuple):
 
     words: str
     """What it is, and when it is followed."""
-    follows: Callable[[Tracking], bool]
+    follows: Callable[[CoupledTracking], bool]
     """Whether a run has it."""
-    columns: Callable[[Tracking], tuple[Column, ...]]
+    columns: Callable[[CoupledTracking], tuple[Column, ...]]
 
 
 BESIDE: dict[str, Beside] = {
@@ -247,7 +247,7 @@ def columns_for(spec: RunSpec) -> tuple[Column, ...]:
     if isinstance(spec.problem, Phase):
         return CLOCK + phase(len(spec.problem.starts))
     tracking = spec.tracking
-    if tracking.mode == "sharpness":
+    if isinstance(tracking, SharpnessTracking):
         return CLOCK + training(spec) + COST
     columns = CLOCK + DESCENT + eigenvalues(tracking.eigenvalue_columns) + COUPLED
     for form in tracking.predictions:
