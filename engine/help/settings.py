@@ -55,9 +55,10 @@ def alternatives(annotation: Any) -> tuple[Any, ...]:
 
 
 def documented(struct: type) -> dict[str, str]:
-    """What stands under each field of a class, its own and those that it inherits, from its source."""
-    sources = [ast.parse(textwrap.dedent(inspect.getsource(each))) for each in struct.__mro__ if issubclass(each, SpecSection)]
-    bodies = [node.body for source in reversed(sources) for node in source.body if isinstance(node, ast.ClassDef)]
+    """The words under each field of a class and of those that it inherits from, from their source."""
+    classes = [base for base in reversed(struct.__mro__) if base is not SpecSection and issubclass(base, SpecSection)]
+    trees = [ast.parse(textwrap.dedent(inspect.getsource(base))) for base in classes]
+    bodies = [node.body for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)]
     return {
         field.target.id: " ".join(below.value.value.split())
         for body in bodies for field, below in pairwise(body)
