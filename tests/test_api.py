@@ -171,6 +171,17 @@ def test_a_field_is_set_by_its_own_name_where_there_is_one(own_home):
         engine.run("fashion", kind="toy")
 
 
+def test_another_mode_is_chosen_by_its_own_name_whatever_else_is_set():
+    """What it has is known once it is chosen: fields and overrides beside it may be of that mode, in any order."""
+    expected = engine.spec.SharpnessTracking(sharpness_every=3, eigenvalues=1)
+    for number, fields in enumerate(({"mode": "sharpness", "eigenvalues": 1}, {"eigenvalues": 1, "mode": "sharpness"})):
+        record = engine.run("toy", overrides=["tracking.sharpness_every=3"], steps=4, name=f"read-{number}", **fields)
+        assert record.spec.tracking == expected
+    assert np.isfinite(record["gd.sharpness"]).tolist() == [True, False, False, True]
+    with pytest.raises(UserError, match=r'\[tracking\] mode = "loose"; expected one of "coupled", "sharpness"'):
+        engine.run("toy", mode="loose")
+
+
 def test_a_record_becomes_frames_and_datasets(own_home):
     from synthetic import make_run
 

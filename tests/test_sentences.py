@@ -88,7 +88,7 @@ def test_assumptions_are_told_by_the_readings_of_their_step(rows):
     alpha, second = np.array(rows).T
     table = {"step": np.arange(len(rows), dtype=float), "learning_rate": np.full(len(rows), 0.5), "stage": np.zeros(len(rows)),
              "constrained.alpha": alpha, "constrained.lambda2": second / 0.5}
-    _, events = derived.events(table, Reported(0, 0, 0), specs.Tracking(predictions=()))
+    _, events = derived.events(table, Reported(0, 0, 0), specs.CoupledTracking(predictions=()))
     for event in events:
         value = (alpha if event.assumption == 1 else second)[event.step]
         [told] = numbers("α = N" if event.assumption == 1 else "λ2 = N/η", event.text)
