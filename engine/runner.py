@@ -160,20 +160,17 @@ class Runner:
                     time.sleep(IDLE_SECONDS)
                     self._experiment().hold()
                 elif self.outcome is None:
-                    yield self._advance()
-            self._checkpoint()
-        except GeneratorExit:
-            self._carry_out(control.Stop())
+                    try:
+                        yield self._advance()
+                    except GeneratorExit:
+                        self._carry_out(control.Stop())
             self._checkpoint()
         except KeyboardInterrupt:  # a script's, in the middle of anything: what is in memory may be between two steps
             step = self.experiment.clock.step if self.experiment else 0
             self.outcome = Outcome(kind="stopped", step=step, text=f"interrupted at step {step}; {self._what_stands()}")
             raise
-        except DisplacedError as error:  # nothing more is written: another engine may be at work
-            self.displaced = str(error)
-            self._fail(self.displaced)
-            self.status = "finished"
-            _log(self.displaced)
+        except DisplacedError as error:
+            self._leave(str(error))
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             text = f"{self.writer.shown(error.filename or self.run.path)}: {error.strerror or error}; {self._last_row_kept()}."
@@ -513,8 +510,16 @@ class Runner:
             try:
                 self._write_state()
                 self._emit([control.Finished(step=outcome.step, text=outcome.text, outcome=outcome.kind, answers=self._stop_id)])
+            except DisplacedError as error:
+                self._leave(str(error))
             except OSError as error:  # a full disk: the log is the last place to say it
                 _log(f"{self.folder}: the outcome could not be written ({error.strerror}): {outcome.text}")
+
+    def _leave(self, why: str) -> None:
+        """End, and write nothing more: another engine may be at work."""
+        self.displaced, self.status = why, "finished"
+        self._fail(why)
+        _log(why)
 
     def _emit(self, events: list[AnyEvent]) -> None:
         for event in events:

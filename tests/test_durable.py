@@ -316,6 +316,44 @@ def test_an_engine_that_was_displaced_ends_and_writes_nothing_more(own_home, x64
     assert not any(isinstance(event, control.Finished) for event in run.events())
 
 
+@pytest.mark.parametrize("how", ["forced", "moved"])
+def test_an_engine_that_is_displaced_at_its_last_word_says_so_and_loses_nothing(how, own_home, x64, monkeypatch, capfd):
+    """By --force, or where a folder is known by its name alone, as elsewhere than on Linux: another run has the name."""
+    from engine import runner
+
+    run, last, ours = store.create(load_spec("phase", ["budget.steps=20"]), "taken"), runner.Runner._checkpoint, own_home / "taken"
+    if how == "moved":
+        is_it = holding.Folder._is
+        monkeypatch.setattr(holding.Folder, "_is", lambda self, path: not str(path).startswith("/proc") and is_it(self, path))
+        ours = own_home / "elsewhere"
+
+    def checkpoint(self, owed=()):
+        path = last(self, owed)
+        if how == "moved":
+            run.path.rename(ours)
+            store.create(run.spec, "taken")
+        else:
+            holding.break_lock(run.path)
+        (run.path / "state.json").write_bytes(b"{}")
+        (run.path / ".reserve").write_bytes(b"another's")
+        return path
+
+    monkeypatch.setattr(runner, "configure", lambda **_: None)
+    monkeypatch.setattr(runner.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(runner.Runner, "_checkpoint", checkpoint)
+    with Writer(run) as writer:
+        assert runner.work(run, writer) == HELD
+    why = f"{run.path} is another folder now: this run was moved away" if how == "moved" else store.TAKEN
+    [said] = capfd.readouterr().err.splitlines()
+    assert said == f"run taken: {why}; this one ends, and what it computed since its last row is not written"
+    assert [(run.path / name).read_bytes() for name in ("state.json", ".reserve")] == [b"{}", b"another's"]
+    (ours / "state.json").unlink()
+    kept = store.Run(ours)
+    np.testing.assert_array_equal(kept.rows()[:, 0], range(20))
+    assert kept.checkpoints()[-1].name == "step-000000020.npz"
+    assert not any(isinstance(event, control.Finished) for event in kept.events())
+
+
 def test_the_same_name_of_another_start_of_this_host_is_this_host(run):
     """A machine that lost its power is not another one, and its runs are crashed, not silent."""
     there = msgspec.structs.replace(holding.engine_of(run.path), system="the start before", pid=1)
