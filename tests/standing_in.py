@@ -10,7 +10,7 @@ import sys
 import time
 
 from engine import control
-from engine.errors import UserError
+from engine.ending import ended
 from engine.store import Outcome, Run, State, Writer
 
 
@@ -36,7 +36,4 @@ def main(seconds: str, path: str) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(*sys.argv[1:]))
-    except UserError as error:
-        sys.exit(f"{error}")
+    sys.exit(ended(lambda: main(*sys.argv[1:])))
