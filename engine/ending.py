@@ -15,11 +15,11 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 def ended(command: Callable[[], int | None]) -> int:
     """Run a command and return its exit status."""
-    open_streams()
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # η on a terminal that knows ASCII alone is no reason to fail
     try:
+        open_streams()
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="replace")  # η on a terminal that knows ASCII alone is no reason to fail
         status = command()
         sys.stdout.flush()
         return int(status or 0)
