@@ -15,6 +15,7 @@ from engine.curvature import solve
 from engine.formats import jit_by_format
 from engine.glance import Glance, glance
 from engine.problem import Problem
+from engine.sums import norms
 from engine.trajectories import DESCENT_CHUNK
 
 EVERY = 5
@@ -87,8 +88,9 @@ def descend(
         looked, explored = jnp.where(exploring, 3, jnp.where(around(k), 2, 1)), jnp.where(exploring, EXPLORED, 0)
         pairs, images = solve(problem, state.theta, rows, tolerance, wanted=1, looked=looked, explored=explored)
         pair = pairs.sharpness, pairs.residuals[0], (pairs.hvps + 1).astype(dtype)
-        moved = stepped(k, state, seen, pairs.vectors[0], pair)
-        guard = images[1] / jnp.maximum(jnp.linalg.norm(images[1]), jnp.finfo(dtype).tiny)
+        # One step of power iteration on, as `glance` hands it out: the noise of the tolerance, extrapolated, would ask for the next solve.
+        vector, guard = (image / jnp.maximum(norms(image)[0], jnp.finfo(dtype).tiny) for image in (images[0], images[min(1, len(images) - 1)]))
+        moved = stepped(k, state, seen, vector, pair)
         guard = jnp.where(around(k), guard.astype(state.guard.dtype), state.guard)
         return k + 1, moved._replace(guard=guard), seen, jnp.array(True)
 
