@@ -17,6 +17,7 @@ from typing import Any, Literal
 from engine import control, hosts, launch
 from engine.ending import report_error
 from engine.errors import UserError
+from engine.files import resolved
 from engine.printed import print_line
 from engine.store import Run
 from engine.sweep import TAKE_OVER_SECONDS, begin, is_done, is_waited_for, waits_words
@@ -209,4 +210,4 @@ def hand_in(
 ) -> list[Any]:
     """A job for each run. Raises UserError where one is refused."""
     with _told(cluster), _safe_path():
-        return [executor.submit(Work(str(run.path.resolve()), patience, take_over_after)) for run in runs]
+        return [executor.submit(Work(str(resolved(run.path)), patience, take_over_after)) for run in runs]

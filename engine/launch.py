@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engine import holding, places, trust
 from engine.errors import UserError
-from engine.files import append_plain, open_plain
+from engine.files import append_plain, open_plain, resolved
 from engine.holding import HeldError
 from engine.hosts import Group, need_port
 from engine.spec import load_spec
@@ -66,7 +66,7 @@ def start(run: Run, group: Group | None = None) -> int:
 
 def command(run: Run) -> list[str]:
     """What to execute to be the engine of a run."""
-    return [*python(), "-m", "engine", "work", str(run.path.resolve()), *trust.option(run.spec)]
+    return [*python(), "-m", "engine", "work", str(resolved(run.path)), *trust.option(run.spec)]
 
 
 def python() -> list[str]:

@@ -33,7 +33,7 @@ from engine.columns import Column, arranged, columns_for, layout, places
 from engine.control import AnyEvent, Event, Identifier, Refused, decode_event, encode, shown_harmless
 from engine.drafts import replace_with, replaced
 from engine.errors import UserError
-from engine.files import append_plain, listed, open_plain, read_plain, read_text, size_of
+from engine.files import append_plain, listed, open_plain, read_plain, read_text, resolved, size_of
 from engine.holding import SILENT_AFTER_SECONDS, DisplacedError, Folder, HeldError, Holder
 from engine.identity import give_identity, identity
 from engine.places import data, environment
@@ -588,7 +588,7 @@ def remove(run: Run, force: bool = False) -> None:
 
     It is renamed first, so that half of it is never taken for a run, and then locked.
     """
-    path = run.path.resolve()
+    path = resolved(run.path)
     liveness = run.liveness()
     if liveness in ("starting", "running", "paused"):
         raise UserError(f"run {run.name}: still {liveness}; `eos stop {run.name}` first")
@@ -633,11 +633,11 @@ def discard(name: str, force: bool = False, where: Path | None = None) -> str:
     named = NAME.match(name) and (os.path.lexists(where / name) or not _is_folder(name))
     path = where / name if named else Path(name)
     with suppress(OSError, ValueError):  # a name that is none
-        finished = clear(path.resolve().parent)
+        finished = clear(resolved(path).parent)
     if half_made(path):
         if holding.is_held(path):
             raise UserError(f"{path}: an engine is at work on it, though files of it are gone; end that process first")
-        _delete(path.resolve(), path.name, force)
+        _delete(resolved(path), path.name, force)
         return path.name
     if path.name in finished and not os.path.lexists(path):
         return path.name

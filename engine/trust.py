@@ -23,6 +23,7 @@ import platformdirs
 from msgspec import Meta
 
 from engine.errors import UserError
+from engine.files import resolved
 from engine.identity import give_identity, identity, read_facts, write_facts
 from engine.parts import CODE, Part, RunSpec
 from engine.printed import harmless, print_line
@@ -226,7 +227,7 @@ def _run_around(preset: str) -> Path | None:
     """The run directory that a preset file is the specification of; None for any other preset."""
     if not (preset.endswith(".toml") or "/" in preset):
         return None
-    file = Path(preset).resolve()
+    file = resolved(preset)
     beside = file.name == "spec.toml" and any(os.path.lexists(file.parent / name) for name in RUN_FILES)
     return file.parent if beside else None
 

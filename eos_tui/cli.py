@@ -24,6 +24,7 @@ import engine
 from engine import completing, launch, options, toml, trust
 from engine.ending import report_error
 from engine.errors import UserError
+from engine.files import resolved
 from engine.options import AS_TOLD, DataDir, Meeting, PresetName, RunName, RunNames, Trust
 from engine.printed import print_json
 from engine.spec import DEFAULT_PRESET, preset_names
@@ -212,7 +213,7 @@ def serve(
 
     settings = need_view(look.told())
     options = ["--fps", f"{settings.fps:g}", "--theme", settings.theme if settings.theme != "auto" else "dark"]
-    return browser.serve(str(resolve(name).path.resolve()) if name else None, host, port, options + ["--ascii"] * settings.ascii)
+    return browser.serve(str(resolved(resolve(name).path)) if name else None, host, port, options + ["--ascii"] * settings.ascii)
 
 
 @app.command(show=False)

@@ -431,6 +431,15 @@ def test_half_a_run_is_removed_by_its_name_and_another_folder_is_not(own_home, c
     assert [entry.name for entry in own_home.iterdir()] == ["mine"]
 
 
+@pytest.mark.parametrize("words", [["rm"], ["show"], ["resume"], ["run"]])
+def test_a_link_that_leads_in_a_circle_is_no_run_and_no_preset(words, own_home, capfd):
+    own_home.mkdir()
+    (own_home / "loop.toml").symlink_to("loop.toml")
+    assert main([*words, str(own_home / "loop.toml")]) == BAD_INPUT
+    out, err = capfd.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+
+
 def test_a_run_is_removed_from_within_and_told_by_its_name(own_home, monkeypatch, capfd):
     run = make_run(own_home, 5, "here")
     monkeypatch.chdir(run.path)

@@ -13,6 +13,7 @@ from textual.widgets import Static
 from engine import store
 from engine.control import edge_in_force
 from engine.errors import UserError
+from engine.files import resolved
 from engine.fork import differences
 from engine.printed import harmless
 from engine.store import Run
@@ -41,7 +42,7 @@ def others(run: Run) -> list[Told]:
     except (OSError, UserError):  # there is no folder of runs to choose from
         return []
     for each in reversed(runs):
-        if each.path.resolve() != run.path.resolve():
+        if resolved(each.path) != resolved(run.path):
             edge = edge_in_force(each.events())
             fields = sorted(differences(run.spec, each.spec).items(), key=lambda item: item[1] is None)  # what it has first
             differs = tuple(f"no {name}" if value is None else f"{name} = {value}" for name, value in fields)
