@@ -1,24 +1,29 @@
 """The engine: gradient descent at the edge of stability, its constrained trajectory and its predicted dynamics.
 
-Importing this package is cheap: jax is imported only by the modules that compute (`problem`, `curvature`, …), never by
-those that a viewer shares with the engine (`spec`, `columns`, `store`, `control`, `theory`, `narrative`, `launch`). It does set what
-jax reads at its first computation: a script may import the two in any order.
+Importing this package is cheap: jax is imported by the packages that compute (`xla`, `problems`, `curvature`, `dynamics`, `phases`,
+`process`), never by those that a viewer shares with the engine. It does set what jax reads at its first computation: a script may import
+the two in any order.
 """
 
-from engine.flags import correct_sums
+from engine.base.xla_flags import correct_sums
 
 __version__ = "0.1.0"
 
 correct_sums()
 
 SCRIPTING = {
-    "run": "engine.api", "stream": "engine.api", "load": "engine.api", "Record": "engine.api", "UserError": "engine.errors",
-    "configure": "engine.device", "Problem": "engine.problem", "from_loss": "engine.own", "from_flax": "engine.own",
-    "complaints": "engine.own", "top_eigenpairs": "engine.curvature", "random_start": "engine.curvature", "center_at": "engine.steps",
-    "stable_point": "engine.steps", "constrained_step": "engine.steps", "predicted_step": "engine.steps",
-    "displacement": "engine.trajectories", "Made": "engine.own", "Eigenpairs": "engine.curvature", "TaylorCenter": "engine.curvature",
-    "Displacement": "engine.trajectories",
-}  # fmt: skip
+    name: module for module, names in {
+        "engine.api": ("run", "stream", "load", "Record"),
+        "engine.base.errors": ("UserError",),
+        "engine.xla.device": ("configure",),
+        "engine.problems.problem": ("Problem",),
+        "engine.problems.own": ("from_loss", "from_flax", "complaints", "Made"),
+        "engine.curvature.eigensolver": ("top_eigenpairs", "random_start", "Eigenpairs"),
+        "engine.curvature.expansion": ("TaylorCenter",),
+        "engine.dynamics.scripting": ("center_at", "stable_point", "constrained_step", "predicted_step"),
+        "engine.dynamics.trajectories": ("displacement", "Displacement"),
+    }.items() for name in names
+}
 """What scripts use, by the module it lies in."""
 
 

@@ -8,18 +8,18 @@ import sys
 def main() -> int:
     """Carry out the command, and return its exit status."""
     gc.disable()  # what is imported stays; to look through it again and again would take a sixth of the start
-    from engine.ending import ended, open_streams
+    from engine.base.exit import ended, open_streams
 
     open_streams()
     words = sys.argv[1:]
     if len(words) in (2, 4) and words[0] == "work" and not words[1].startswith("-") and words[2:3] in ([], ["--code"]):
-        from engine.worker import work
+        from engine.process.worker import work
 
         return ended(lambda: work(words[1], code="".join(words[3:])))
-    from engine import cli
+    from engine.commands import main
 
     gc.enable()
-    return cli.main()
+    return main.main()
 
 
 if __name__ == "__main__":

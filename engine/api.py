@@ -23,25 +23,26 @@ import msgspec
 import numpy as np
 import tomli_w
 
-from engine import control, hosts, launch, store
-from engine import trust as trusts
-from engine.columns import Column
-from engine.control import AnyEvent
+from engine.base.errors import UserError, one_of
+from engine.base.xla_flags import has_begun
 from engine.data.catalog import ready
-from engine.device import configure, require_correct_sums
-from engine.errors import UserError, one_of
-from engine.flags import has_begun
-from engine.follow import LOOK_SECONDS, has_ended, log_note
+from engine.jobs import groups, launch
+from engine.jobs.follow import LOOK_SECONDS, has_ended, log_note
+from engine.record import messages, store
+from engine.record import trust as trusts
+from engine.record.columns import Column
+from engine.record.messages import AnyEvent
+from engine.record.safe_read import read_arrays
+from engine.record.store import Outcome, Run, Writer
 from engine.spec import RunSpec, load_spec, with_overrides
-from engine.store import Outcome, Run, Writer
-from engine.untrusted import read_arrays
+from engine.xla.device import configure, require_correct_sums
 
 if TYPE_CHECKING:
     import pandas
     import polars
     import xarray
 
-    from engine.runner import Runner
+    from engine.process.runner import Runner
 
 AGAIN_SECONDS = 5.0
 """Between two interrupts of which the second is to end more than a run."""
@@ -202,7 +203,7 @@ class _Stepping:
         spec = ready(with_overrides(spec, [_override(spec, *field) for field in fields.items()]))
         if not trust:
             trusts.need_preset(preset, spec) if isinstance(preset, str) else trusts.need_word(spec)
-        hosts.refuse_copies("run it in one, or set EOS_COORDINATOR=none where each task has a run of its own")
+        groups.refuse_copies("run it in one, or set EOS_COORDINATOR=none where each task has a run of its own")
         if not apart:
             if has_begun():
                 require_correct_sums(OF_ITS_OWN)
@@ -215,7 +216,7 @@ class _Stepping:
         """Have the run stop at its next step, with a checkpoint. A signal handler calls this."""
         self.interrupted = True
         if self._runner is not None:
-            self._runner.ask(control.Stop())
+            self._runner.ask(messages.Stop())
 
     def blocks(self) -> Iterator[np.ndarray]:
         """The rows as they are recorded, (rows, columns). Raises UserError, and leaves no run, where the problem was refused."""
@@ -223,12 +224,12 @@ class _Stepping:
         launch.refuse_unbuilt(self.run)
 
     def _here(self) -> Iterator[np.ndarray]:
-        from engine.runner import Runner
+        from engine.process.runner import Runner
 
         with Writer(self.run) as writer:
             self._runner = Runner(self.run, writer)
             if self.interrupted:
-                self._runner.ask(control.Stop())
+                self._runner.ask(messages.Stop())
             yield from self._runner.blocks()
 
     def _from_engine(self) -> Iterator[np.ndarray]:
@@ -238,17 +239,17 @@ class _Stepping:
                 gone = has_ended(pid)  # before the rest is read: then that is all there is
                 if self.interrupted and not (gone or told):
                     told = True
-                    control.send(self.run.path, control.Stop())  # Ctrl-C has not reached it: its session is its own
+                    messages.send(self.run.path, messages.Stop())  # Ctrl-C has not reached it: its session is its own
                 yield rows.poll()
                 time.sleep(0 if gone else LOOK_SECONDS)
         except KeyboardInterrupt:  # the second: the engine is told, and writes its checkpoint by itself
             if not (gone or told):
-                control.send(self.run.path, control.Stop())
+                messages.send(self.run.path, messages.Stop())
             gone = True
             raise
         finally:
             if not gone:
-                control.send(self.run.path, control.Stop())
+                messages.send(self.run.path, messages.Stop())
             while not (gone or has_ended(pid)):
                 time.sleep(LOOK_SECONDS)
         if self.run.liveness() == "crashed":

@@ -8,7 +8,7 @@ import sys
 def main() -> int:
     """Run `eos` and return its exit status."""
     gc.disable()  # what is imported stays; to look through it again and again would take a fifth of the start
-    from engine.ending import open_streams
+    from engine.base.exit import open_streams
 
     open_streams()
     from eos_tui.opening import Asked

@@ -19,17 +19,19 @@ from textual.drivers.linux_driver import LinuxDriver
 from textual.filter import Monochrome, NoColor
 from textual.screen import Screen
 
-from engine import store
-from engine.errors import UserError
-from engine.garbage import collect_from_here
-from engine.store import Run
-from eos_tui import clipboard, export, keys, theme
-from eos_tui.diffdisplay import APPLIES, Difference, Screenful
-from eos_tui.leaving import WayOut
-from eos_tui.pace import DEFAULT_FPS, Pace
+from engine.base.collector import collect_from_here
+from engine.base.errors import UserError
+from engine.record import store
+from engine.record.store import Run
+from eos_tui import keys
+from eos_tui.draw import theme
 from eos_tui.screens.ground import Ground
 from eos_tui.screens.live import LivePage, Page
-from eos_tui.terminal import TerminalDriver
+from eos_tui.terminal import clipboard, screenshot
+from eos_tui.terminal.diffdisplay import APPLIES, Difference, Screenful
+from eos_tui.terminal.driver import TerminalDriver
+from eos_tui.terminal.leaving import WayOut
+from eos_tui.terminal.pace import DEFAULT_FPS, Pace
 
 HANGUP_STATUS = 128 + signal.SIGHUP
 
@@ -250,16 +252,16 @@ class EosApp(App[int], inherit_bindings=False):
             self.notify(f"the screenshot could not be saved: {error}", severity="error", markup=False)
             return
         try:
-            files = export.screen(self, f"eos · {run}").save(folder / stem)
+            files = screenshot.screen(self, f"eos · {run}").save(folder / stem)
         except OSError as error:
             self.notify(f"{folder}: the screenshot could not be saved ({error.strerror})", severity="error", markup=False)
         else:
-            self.notify(export.names(files), title="screenshot saved", markup=False)
+            self.notify(screenshot.names(files), title="screenshot saved", markup=False)
 
     def action_copy_values(self) -> None:
         """Copy what the screen offers to copy, else its text."""
         offered = getattr(self.screen, "clipping", None)
-        text = offered() if offered else export.screen(self, "eos").txt
+        text = offered() if offered else screenshot.screen(self, "eos").txt
         try:
             self.notify(clipboard.copy(text, self.copy_to_clipboard), title="copied", markup=False)
         except OSError as error:

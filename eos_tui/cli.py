@@ -21,14 +21,17 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 import engine
-from engine import completing, launch, options, toml, trust
-from engine.ending import report_error
-from engine.errors import UserError
-from engine.files import resolved
-from engine.options import AS_TOLD, DataDir, Meeting, PresetName, RunName, RunNames, Trust
-from engine.printed import print_json
+from engine.base import toml
+from engine.base.errors import UserError
+from engine.base.exit import report_error
+from engine.base.files import resolved
+from engine.base.text import print_json
+from engine.commands import completion, options
+from engine.commands.options import AS_TOLD, DataDir, Meeting, PresetName, RunName, RunNames, Trust
+from engine.jobs import launch
+from engine.record import trust
+from engine.record.store import resolve
 from engine.spec import DEFAULT_PRESET, preset_names
-from engine.store import resolve
 from eos_tui import config
 from eos_tui.config import ThemeChoice
 from eos_tui.opening import need_terminal, need_view, opened, view
@@ -165,7 +168,7 @@ Plots = Annotated[tuple[str, ...], Parameter(
 )]  # fmt: skip
 Series = Annotated[tuple[str, ...], Parameter(
     help="A recorded column to draw; may be repeated. `eos show --json` and the README list them.", negative=(), show_default=False,
-    completer=completing.columns,
+    completer=completion.columns,
 )]  # fmt: skip
 
 CELLS = Number(gte=1, lte=2000)
@@ -175,7 +178,7 @@ CELLS = Number(gte=1, lte=2000)
 def plot(
     name: Name | None = None, *, plots: Plots = (), series: Series = (),
     against: Annotated[str, Parameter(help="A column for the horizontal axis, instead of the step.", show_default=False,
-                                      completer=completing.columns)] = "",
+                                      completer=completion.columns)] = "",
     start: Annotated[float | None, Parameter("--from", help="The first step to show.")] = None,
     stop: Annotated[float | None, Parameter("--to", help="The last step to show.")] = None,
     log: Annotated[bool, _switch("Logarithmic values.")] = False,
@@ -209,7 +212,7 @@ def serve(
     look: Look = AS_SET,
 ) -> int:
     """Open the app in a browser: a run, or the launcher. Prints an address that holds a key; needs the extra `web`."""
-    from eos_tui import browser
+    from eos_tui.terminal import browser
 
     settings = need_view(look.told())
     options = ["--fps", f"{settings.fps:g}", "--theme", settings.theme if settings.theme != "auto" else "dark"]
@@ -282,11 +285,11 @@ def doctor(*, json: Annotated[bool, _switch("Print one JSON array.")] = False) -
 
 def theme_named(choice: str) -> str:
     """The theme for a choice, by what the environment tells of the terminal."""
-    from eos_tui.theme import chosen
+    from eos_tui.draw.theme import chosen
 
     return chosen(choice, "NO_COLOR" not in os.environ, os.environ)
 
 
 def _headless() -> ModuleType:
     """The engine's own command line. By name: import contracts read imports, and jax lies behind some of its commands."""
-    return import_module("engine.cli")
+    return import_module("engine.commands.main")

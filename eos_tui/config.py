@@ -13,11 +13,11 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
-from engine import places, toml
-from engine.errors import UserError, one_of
-from engine.files import read_plain
+from engine.base import folders, toml
+from engine.base.errors import UserError, one_of
+from engine.base.files import read_plain
 from eos_tui import keys
-from eos_tui.pace import DEFAULT_FPS, FASTEST, SLOWEST
+from eos_tui.terminal.pace import DEFAULT_FPS, FASTEST, SLOWEST
 
 MAX_BYTES = 64 * 1024
 NOWHERE = Path("~/.config/eos/config.toml")
@@ -67,7 +67,7 @@ class Loaded(NamedTuple):
 
 def path() -> Path:
     """The file of settings: `$EOS_CONFIG`, else in the platform's folder for settings."""
-    return places.settings()
+    return folders.settings()
 
 
 def load(where: Path | None = None) -> Loaded:

@@ -17,9 +17,11 @@ from typing import Literal, NamedTuple
 from rich.console import Console
 
 import engine
-from engine import holding, launch, places, store
+from engine.base import folders
+from engine.base.errors import UserError
 from engine.data import embedded
-from engine.errors import UserError
+from engine.jobs import launch
+from engine.record import lock, store
 from eos_tui import config
 
 Verdict = Literal["good", "note", "bad"]
@@ -135,7 +137,7 @@ def devices(seconds: float = JAX_SECONDS, code: str = ASK_JAX) -> Finding:
     """What jax computes on."""
     try:
         done = subprocess.run([*launch.python(), "-c", code], capture_output=True, text=True, timeout=seconds, check=False,
-                              stdin=subprocess.DEVNULL, cwd=places.home(), env=launch.environment())
+                              stdin=subprocess.DEVNULL, cwd=folders.home(), env=launch.environment())
     except subprocess.TimeoutExpired:
         return Finding("devices", f"jax did not start within {seconds:.0f} s", "bad",
                        "a driver may hang: JAX_PLATFORMS=cpu leaves the GPUs alone")
@@ -187,12 +189,12 @@ def locks(folder: Path | None = None) -> list[Finding]:
         return []
     there = next(each for each in (folder, *folder.parents) if each.exists())
     try:
-        has = holding.has_flock(there)
+        has = lock.has_flock(there)
     except OSError as error:
         said = f"cannot be tried in {there} ({error.strerror})"
         return [Finding("locks", said, "note", "set EOS_HOME to a folder that can be written")]
     if not has:
-        return [Finding("locks", f"{there} has no flock: a file {holding.HELD} with its engine's id and host locks a run", "note",
+        return [Finding("locks", f"{there} has no flock: a file {lock.HELD} with its engine's id and host locks a run", "note",
                         "after a crash on another host `eos resume RUN --force` takes such a lock over")]
     return [Finding("locks", f"flock in {there}")]
 

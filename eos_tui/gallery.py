@@ -6,13 +6,13 @@ from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
-from engine.drafts import output
-from engine.errors import UserError
-from engine.store import Run
-from eos_tui import export
+from engine.base.atomic import output
+from engine.base.errors import UserError
+from engine.record.store import Run
 from eos_tui.app import EosApp
 from eos_tui.lessons import STEPS
 from eos_tui.screens.learn import Learn
+from eos_tui.terminal import screenshot
 
 SIZES = ((80, 24), (120, 40), (200, 50))
 GROUNDS = ("dark", "light")
@@ -98,7 +98,7 @@ async def _drawn(run: Run, page: Page, size: tuple[int, int], ground: str) -> st
             await pilot.press(key)
         await _frames(app)
         await pilot.pause()
-        return export.screen(app, f"eos · {page.name}").svg
+        return screenshot.screen(app, f"eos · {page.name}").svg
 
 
 async def _frames(app: EosApp) -> None:

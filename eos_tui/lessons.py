@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.paper import PLACES
+from engine.base.citations import PLACES
 
 Table = Mapping[str, np.ndarray]
 """Columns by name, (rows,); NaN where there is no value."""

@@ -13,16 +13,17 @@ from typing import Any, NamedTuple, TextIO
 
 import msgspec
 
-from engine.aside import waited
-from engine.ending import ended
-from engine.errors import UserError
-from engine.launch import LIVE
-from engine.printed import harmless
-from engine.store import Run, resolve
+from engine.base.aside import waited
+from engine.base.errors import UserError
+from engine.base.exit import ended
+from engine.base.stuck import PARTING_SECONDS
+from engine.base.text import harmless
+from engine.jobs.launch import LIVE
+from engine.record.store import Run, resolve
 from eos_tui import config, keys
 from eos_tui.config import View
-from eos_tui.leaving import PARTING_SECONDS, WayOut
-from eos_tui.pace import FASTEST, SLOWEST
+from eos_tui.terminal.leaving import WayOut
+from eos_tui.terminal.pace import FASTEST, SLOWEST
 
 IN_BROWSER = "TEXTUAL_DRIVER"
 """Set where Textual draws into a browser: `eos serve` starts `eos` that way, with pipes for a terminal."""
@@ -79,7 +80,7 @@ def _told(words: Sequence[str]) -> dict[str, Any] | None:
 def opened(names: Sequence[str], told: Mapping[str, Any]) -> int:
     """Show the runs of these names, the others laid over the first, or the latest run where there is no name."""
     need_terminal(told)  # whether there is such a run is nothing to tell where nothing can be shown
-    from eos_tui.curves import OTHERS
+    from eos_tui.draw.plot_spec import OTHERS
 
     first, *others = found = waited(lambda: together(names))
     if len(others) > len(OTHERS):
@@ -96,7 +97,7 @@ def _named(name: str) -> list[Run]:
     try:
         return [resolve(name)]
     except UserError:
-        from engine.sweep import runs_of
+        from engine.jobs.sweep import runs_of
 
         found = runs_of(name)
         if not found:

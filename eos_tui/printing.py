@@ -13,17 +13,18 @@ from typing import NamedTuple
 import numpy as np
 import plotext
 
-from engine.columns import Column, meets_threshold
-from engine.drafts import STDOUT, check_output, output
-from engine.errors import UserError, one_of
-from engine.launch import LIVE
-from engine.store import RowTail, Run
-from eos_tui import export, panels, picture, theme
-from eos_tui.axes import Limits, ticks
-from eos_tui.curves import Curve, PlotSpec, Window
-from eos_tui.plots import render_text
-from eos_tui.series import History
-from eos_tui.timeline import first_edge
+from engine.base.atomic import STDOUT, check_output, output
+from engine.base.errors import UserError, one_of
+from engine.jobs.launch import LIVE
+from engine.record.columns import Column, meets_threshold
+from engine.record.store import RowTail, Run
+from eos_tui.draw import panels, theme
+from eos_tui.draw.axes import Limits, ticks
+from eos_tui.draw.line_plot import render_text
+from eos_tui.draw.plot_spec import Curve, PlotSpec, Window
+from eos_tui.model.history import History
+from eos_tui.model.timeline import first_edge
+from eos_tui.terminal import picture, screenshot
 
 ROLES = ("gd", "constrained", "generalized", "flow", "transported", "code", "good", "warn")
 """Colours of chosen series, in their order."""
@@ -105,7 +106,7 @@ def show(run: Run, request: Request, once: bool, svg: Path | None = None, png: P
         return 0
     colored = text if request.color else frame(run, history, request._replace(color=True))
     if svg is not None:
-        _save(svg, export.printed(colored, request.width, f"eos · {run.name}", request.theme).encode(), force)
+        _save(svg, screenshot.printed(colored, request.width, f"eos · {run.name}", request.theme).encode(), force)
     if png is not None:
         _save(png, picture.png(colored, request.width, theme.picture_theme(request.theme)), force)
     return 0

@@ -10,7 +10,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import pytest
 
-from engine.flags import correct_sums, jaxlib_release
+from engine.base.xla_flags import correct_sums, jaxlib_release
 
 correct_sums()  # whichever test computes first
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it to what runs in the background: tests interrupt themselves
@@ -56,7 +56,7 @@ def shared_compile_cache(tmp_path_factory):
 @pytest.fixture(scope="session")
 def x64(shared_compile_cache):
     """jax as an engine process has it: float64 where asked, exact products, correct sums."""
-    from engine.device import configure
+    from engine.xla.device import configure
 
     configure()
 
@@ -88,7 +88,7 @@ def runs(tmp_path, monkeypatch):
 @pytest.fixture
 def rows_looked_at(monkeypatch):
     """How many rows each look of a pyramid of extremes reads, in order."""
-    from eos_tui.pyramid import Extremes
+    from eos_tui.model.pyramid import Extremes
 
     looked, folded = [], Extremes.folded
 

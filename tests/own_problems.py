@@ -8,7 +8,7 @@ import numpy as np
 from flax import linen, nnx
 
 import engine
-from engine.problem import Problem
+from engine.problems.problem import Problem
 
 START = np.array([0.3, -0.2, 0.5])
 
@@ -209,8 +209,8 @@ def chebyshev(scale: float = 1.0):
     """The network of `small.chebyshev_spec`, its loss times a power of two."""
     from dataclasses import replace
 
-    from engine.own import Made
-    from engine.problem import build
+    from engine.problems.own import Made
+    from engine.problems.problem import build
 
     from small import chebyshev_spec
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from engine.columns import ACCURACY, ASSUMPTIONS, COUPLED, DESCENT, LANDSCAPE, NORM, TEST, THEOREM, UNROLLED, predicted
+from engine.record.columns import ACCURACY, ASSUMPTIONS, COUPLED, DESCENT, LANDSCAPE, NORM, TEST, THEOREM, UNROLLED, predicted
 from engine.spec import load_spec, preset_names
 from eos_tui.keys import markdown
 

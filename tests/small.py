@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from engine import spec as specs
-from engine.experiment import Experiment
-from engine.problem import Problem, build
+from engine.phases.experiment import Experiment
+from engine.problems.problem import Problem, build
 
 
 def chebyshev_spec(learning_rate: float = 0.1, **tracking) -> specs.RunSpec:

@@ -9,9 +9,9 @@ import socket
 import sys
 import time
 
-from engine import control
-from engine.ending import ended
-from engine.store import Outcome, Run, State, Writer
+from engine.base.exit import ended
+from engine.record import messages
+from engine.record.store import Outcome, Run, State, Writer
 
 
 def main(seconds: str, path: str) -> int:
@@ -28,7 +28,7 @@ def main(seconds: str, path: str) -> int:
         with open(os.environ.get("STARTS", os.devnull), "a") as starts:
             starts.write(f"{run.name}\n")
         until = time.monotonic() + (60 if deaf else float(seconds))
-        while deaf or not (asked or time.monotonic() > until or control.receive(run.path).commands):
+        while deaf or not (asked or time.monotonic() > until or messages.receive(run.path).commands):
             time.sleep(0.02)
         kind = "completed" if time.monotonic() > until else "stopped"
         say("finished", Outcome(kind=kind, step=0, text=f"{kind}, as far as a stand-in can"))

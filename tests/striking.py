@@ -19,11 +19,12 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from engine import control, launch, store, sweep
-from engine.errors import UserError
-from engine.fork import fork
+from engine.base.errors import UserError
+from engine.jobs import launch, sweep
+from engine.jobs.fork import fork
+from engine.record import messages, store
+from engine.record.store import Outcome, Run, State, Writer
 from engine.spec import load_spec
-from engine.store import Outcome, Run, State, Writer
 
 from synthetic import make_run, rows_of
 
@@ -107,7 +108,7 @@ def work(run: Run) -> None:
         outcome = Outcome(kind="completed", step=STEPS, text="completed")
         writer.checkpoint(STEPS, {"phase": np.array("edge")}, keep=2)
         writer.state(State(status="finished", step=STEPS, outcome=outcome))
-        writer.event(control.Finished(step=STEPS, text="completed", outcome="completed"))
+        writer.event(messages.Finished(step=STEPS, text="completed", outcome="completed"))
 
 
 # -- what holds after each
@@ -143,7 +144,7 @@ def check(where: Path, command: str, done: bool) -> None:
         whole(two, AT)
         [(_, leaves)] = store.load_checkpoint(two)
         assert (two.spec.optimizer.learning_rate, leaves[store.CHANGED_RATE]) == (0.031, 0.031)
-        assert [type(event) for event in two.events()][-1] is control.Forked
+        assert [type(event) for event in two.events()][-1] is messages.Forked
     elif command == "rm":
         assert set(runs) == shown <= {"one"}
         if runs:

@@ -28,8 +28,9 @@ from types import SimpleNamespace
 from aiohttp import ClientError, ClientSession, ClientTimeout, CookieJar, WSMsgType
 from textual_serve import app_service, server  # noqa: F401  what is loaded here is not struck
 
-from engine.errors import BAD_INPUT
-from eos_tui import browser, cli
+from engine.base.errors import BAD_INPUT
+from eos_tui import cli
+from eos_tui.terminal import browser
 
 from synthetic import make_run
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from engine import control, store
+from engine.record import messages, store
+from engine.record.store import Outcome, Run, State, Writer
 from engine.spec import load_spec_text
-from engine.store import Outcome, Run, State, Writer
 from engine.theory import delta, stage
 
 LEARNING_RATE = 0.02
@@ -71,15 +71,15 @@ def make_run(where: Path, steps: int = 400, name: str = "made", finished: bool =
     run = store.create(load_spec_text(SPEC, "a test"), name, where)
     with Writer(run) as writer:
         writer.append(rows_of(run, 0, steps))
-        writer.event(control.Started(step=0, text="the engine took up the run"))
+        writer.event(messages.Started(step=0, text="the engine took up the run"))
         if steps > EDGE:
-            writer.event(control.EdgeReached(step=EDGE, text=f"the sharpness reached 2/η = {THRESHOLD:g}", sharpness=THRESHOLD))
+            writer.event(messages.EdgeReached(step=EDGE, text=f"the sharpness reached 2/η = {THRESHOLD:g}", sharpness=THRESHOLD))
         state = State(status="paused", phase="edge" if steps > EDGE else "approach", step=steps - 1, rate=170.0,
                       learning_rate=LEARNING_RATE, device="cpu", precision="float64", pid=os.getpid(),
                       host=socket.gethostname(), heartbeat=time.time(), seconds=3.0)
         if finished:
             outcome = Outcome(kind="completed", step=steps - 1, text=f"completed {steps - 1} steps")
-            writer.event(control.Finished(step=steps - 1, text=outcome.text, outcome="completed"))
+            writer.event(messages.Finished(step=steps - 1, text=outcome.text, outcome="completed"))
             state = msgspec.structs.replace(state, status="finished", outcome=outcome)
         writer.state(state)
     return run
@@ -91,7 +91,7 @@ class FakeEngine(threading.Thread):
     def __init__(self, run: Run):
         super().__init__(daemon=True)
         self.run_directory = run
-        self.commands: list[control.AnyCommand] = []
+        self.commands: list[messages.AnyCommand] = []
         self.failed: list[str] = []
         self._over = threading.Event()
         self._status, self._learning_rate = "running", LEARNING_RATE
@@ -115,35 +115,35 @@ class FakeEngine(threading.Thread):
 
     def run(self) -> None:
         while not self._over.wait(0.02):
-            for command in control.receive(self._writer.run.path).commands:
+            for command in messages.receive(self._writer.run.path).commands:
                 self.commands.append(command)
                 self._answer(command)
                 self._say()
 
-    def _answer(self, command: control.AnyCommand) -> None:
+    def _answer(self, command: messages.AnyCommand) -> None:
         at, told = self._writer.last_step, {"answers": command.id}
         match command:
-            case control.Pause():
+            case messages.Pause():
                 self._status = "paused"
-                event: control.Event = control.Paused(step=at, text=f"paused at step {at}", **told)
-            case control.Resume():
+                event: messages.Event = messages.Paused(step=at, text=f"paused at step {at}", **told)
+            case messages.Resume():
                 self._status = "running"
-                event = control.Resumed(step=at, text=f"resumed at step {at}", **told)
-            case control.Advance(steps=steps):
+                event = messages.Resumed(step=at, text=f"resumed at step {at}", **told)
+            case messages.Advance(steps=steps):
                 self._writer.append(rows_of(self.run_directory, at + 1, at + 1 + steps))
                 self._status = "paused"
-                event = control.Paused(step=at + steps, text=f"took {steps} steps, paused at step {at + steps}", **told)
-            case control.AdvanceTo(what=what):
+                event = messages.Paused(step=at + steps, text=f"took {steps} steps, paused at step {at + steps}", **told)
+            case messages.AdvanceTo(what=what):
                 self._status = "paused"
-                event = control.Paused(step=at, text=f"paused at the next {what}", **told)
-            case control.SetLearningRate(learning_rate=value):
+                event = messages.Paused(step=at, text=f"paused at the next {what}", **told)
+            case messages.SetLearningRate(learning_rate=value):
                 self._learning_rate = value
-                event = control.LearningRateChanged(step=at, text=f"η is now {value:g}", learning_rate=value, **told)
-            case control.Anchor():
-                event = control.Anchored(step=at, text="re-anchored", forms=("generalized",), **told)
-            case control.Checkpoint():
-                event = control.Checkpointed(step=at, text=f"checkpoint at step {at}", **told)
-            case control.Stop():
+                event = messages.LearningRateChanged(step=at, text=f"η is now {value:g}", learning_rate=value, **told)
+            case messages.Anchor():
+                event = messages.Anchored(step=at, text="re-anchored", forms=("generalized",), **told)
+            case messages.Checkpoint():
+                event = messages.Checkpointed(step=at, text=f"checkpoint at step {at}", **told)
+            case messages.Stop():
                 self._status = "finished"
-                event = control.Finished(step=at, text=f"stopped at step {at}", outcome="stopped", **told)
+                event = messages.Finished(step=at, text=f"stopped at step {at}", outcome="stopped", **told)
         self._writer.event(event)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from engine.apart import take_apart
+from engine.xla.split import take_apart
 
 pytestmark = pytest.mark.usefixtures("x64")
 SIZES = (2, 1, 4, 3)

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 import engine
-from engine import api, store
-from engine.errors import UserError
-from engine.runner import Runner
+from engine import api
+from engine.base.errors import UserError
+from engine.process.runner import Runner
+from engine.record import store
 
 from small import toy_spec
 
@@ -59,7 +60,7 @@ def test_a_stream_that_is_closed_where_the_disk_is_full_ends_as_a_run_does(monke
 
     rows = engine.stream(toy_spec(), name="full")
     next(rows)
-    monkeypatch.setattr("engine.store.Writer.checkpoint", full)
+    monkeypatch.setattr("engine.record.store.Writer.checkpoint", full)
     rows.close()
     outcome = engine.load("full").outcome
     assert outcome.kind == "failed"
@@ -164,7 +165,7 @@ def test_bad_input_is_a_user_error():
 
 
 def test_importing_the_engine_is_cheap():
-    code = "import sys, engine, engine.store, engine.control, engine.theory; print('jax' in sys.modules, 'flax' in sys.modules)"
+    code = "import sys, engine.record.store, engine.record.messages, engine.theory\nprint('jax' in sys.modules, 'flax' in sys.modules)"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.split() == ["False", "False"]
 
@@ -220,7 +221,7 @@ def test_a_record_becomes_a_dataset_with_units(own_home):
 def test_the_reference_tells_everything_and_its_links_lead_somewhere(capfd):
     import re
 
-    from engine.cli import main
+    from engine.commands.main import main
 
     assert main(["reference"]) == 0
     text = capfd.readouterr().out

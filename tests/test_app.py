@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from eos_tui import theme
+from eos_tui.draw import theme
 
 from piloting import frames, notified, opened, until
 from synthetic import FakeEngine, make_run

@@ -7,13 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from engine import assumptions, gauges
-from engine.assumptions import restarted_norm, tensor_norm
-from engine.columns import columns_for
-from engine.curvature import Point, normals, sharpness_at, taylor_center
-from engine.experiment import Experiment
-from engine.gauges import GAUGES, RULES, verdict
-from engine.problem import Problem
+from engine.curvature.eigensolver import sharpness_at
+from engine.curvature.expansion import Point, normals, taylor_center
+from engine.phases import gauge_readings
+from engine.phases.experiment import Experiment
+from engine.phases.gauge_readings import restarted_norm, tensor_norm
+from engine.problems.problem import Problem
+from engine.record.columns import columns_for
+from engine.report import gauges
+from engine.report.gauges import GAUGES, RULES, verdict
 
 from small import chebyshev_spec, rows, toy_spec
 
@@ -154,7 +156,7 @@ def dense_norm(tensor: np.ndarray) -> float:
 def test_every_reading_is_that_of_the_dense_tensors(dense):
     problem, center, (second, third, fourth) = dense
     v, eta = jnp.asarray([0.2, 0.1, -0.3, 0.05, 0.4, 0.1]), 0.3
-    found = assumptions.measure(problem, center, v, eta, 60, "float64")
+    found = gauge_readings.measure(problem, center, v, eta, 60, "float64")
     u = np.asarray(center.top_eigenvector)
     across = [w - u * (u @ w) for w in (np.asarray(v), np.asarray(center.grad))]
     rho3, rho4 = found.rho3.value, found.rho4.value
@@ -171,7 +173,7 @@ def test_every_reading_is_that_of_the_dense_tensors(dense):
 
 def test_more_starts_never_read_less_and_one_is_the_iteration_from_u(dense):
     problem, center, (_, third, fourth) = dense
-    found = [assumptions.measure(problem, center, jnp.ones(6), 0.3, 60, "float64", starts) for starts in (1, 2, 4, 8)]
+    found = [gauge_readings.measure(problem, center, jnp.ones(6), 0.3, 60, "float64", starts) for starts in (1, 2, 4, 8)]
     for name, norm in (("rho3", dense_norm(third)), ("rho4", dense_norm(fourth))):
         values = [getattr(each, name).value for each in found]
         assert values[-1] == pytest.approx(norm, rel=2e-3)
@@ -183,7 +185,7 @@ def test_more_starts_never_read_less_and_one_is_the_iteration_from_u(dense):
 
 def test_no_displacement_leaves_its_gauges_without_a_value(dense):
     problem, center, _ = dense
-    found = assumptions.measure(problem, center, jnp.zeros(6), 0.3, 60, "float64")
+    found = gauge_readings.measure(problem, center, jnp.zeros(6), 0.3, 60, "float64")
     assert math.isnan(found.cubic_displacement)
     assert math.isnan(found.quadratic_displacement)
     assert math.isfinite(found.cubic_gradient)

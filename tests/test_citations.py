@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.columns import COUPLED, columns_for, phase, predicted
-from engine.gauges import GAUGES
-from engine.paper import PLACES
+from engine.base.citations import PLACES
+from engine.record.columns import COUPLED, columns_for, phase, predicted
+from engine.report.gauges import GAUGES
 from engine.spec import PREDICTIONS, preset_names
 from eos_tui.lessons import STEPS
 
@@ -101,7 +101,7 @@ def test_text_cites_a_statement_only_where_it_speaks_of_it():
             for statement in cited(block) - {"Theorem 1"}:
                 looked_at += 1
                 names = symbols(statement)
-                assert names, f"{path.name}: {statement} is not in the table of engine/paper.py"
+                assert names, f"{path.name}: {statement} is not in the table of engine/base/citations.py"
                 assert any(name in block for name in (*names, *WORDS.get(statement, ()))), f"{path.name}: {statement} in {block!r}"
             for symbol, statement in re.findall(r"([^\s,;:(]+) \(((?:Definition|Assumption|Lemma|Section) [\d.]+)\)", block):
                 assert symbol not in PLACES or statement in PLACES[symbol], f"{path.name}: {symbol} ({statement})"

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import launch, store
-from engine.cli import main
-from engine.control import Advance, Anchor, SetLearningRate
-from engine.errors import BAD_END, BAD_INPUT, HELD, INTERRUPTED
+from engine.base.errors import BAD_END, BAD_INPUT, HELD, INTERRUPTED
+from engine.commands.main import main
+from engine.jobs import launch
+from engine.record import store
+from engine.record.messages import Advance, Anchor, SetLearningRate
+from engine.report.summary import Summary, summarize
 from engine.spec import load_spec, preset_names
-from engine.summary import Summary, summarize
 
 from synthetic import EDGE, FakeEngine, make_run
 
@@ -120,7 +121,7 @@ BAD = [
 @pytest.mark.parametrize(("argv", "said"), BAD, ids=[" ".join(argv) for argv, _ in BAD])
 def test_bad_input_is_told_in_one_line_and_nothing_is_made(argv, said, capfd, own_home, monkeypatch):
     if argv[0] == "work":
-        monkeypatch.setattr("engine.device.configure", lambda: None)
+        monkeypatch.setattr("engine.xla.device.configure", lambda: None)
     assert main(argv) == BAD_INPUT
     out, err = capfd.readouterr()
     assert out == ""

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import engine
-from engine import experiment, training
-from engine.approach import setup
-from engine.control import TrackingEnded
+from engine.phases import experiment, training
+from engine.phases.approach import setup
+from engine.record.messages import TrackingEnded
 from engine.spec import RunSpec, from_tree, with_overrides
 
 pytestmark = pytest.mark.usefixtures("x64")

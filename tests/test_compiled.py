@@ -5,11 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from engine.compiled import is_whole
+from engine.xla.compile_cache import is_whole
 
 CODE = """
 import jax
-from engine.device import configure
+from engine.xla.device import configure
 configure()
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 hits = []

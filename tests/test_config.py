@@ -6,7 +6,7 @@ import tomllib
 import msgspec
 import pytest
 
-from engine.errors import UserError
+from engine.base.errors import UserError
 from eos_tui import cli, config, keys
 from eos_tui.app import EosApp
 from eos_tui.config import Config, View, load, parse, to_toml

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import control, store
-from engine.errors import UserError
+from engine.base.errors import UserError
+from engine.record import messages, store
 
 from fuzzing import fuzz
 from small import toy_spec
@@ -20,29 +20,29 @@ def inbox():
     return store.create(toy_spec(), "run").path
 
 
-COMMANDS = [control.Pause(), control.Resume(), control.Advance(steps=3), control.AdvanceTo(what="stage"),
-            control.Checkpoint(), control.Stop(), control.SetLearningRate(learning_rate=0.5), control.Anchor(), control.Anchor(every=7)]
+COMMANDS = [messages.Pause(), messages.Resume(), messages.Advance(steps=3), messages.AdvanceTo(what="stage"), messages.Checkpoint(),
+            messages.Stop(), messages.SetLearningRate(learning_rate=0.5), messages.Anchor(), messages.Anchor(every=7)]
 
 
 def test_commands_arrive_once_and_in_order(inbox):
     for command in COMMANDS:
-        control.send(inbox, command)
-    assert control.receive(inbox).commands == COMMANDS
-    assert control.receive(inbox).commands == []
+        messages.send(inbox, command)
+    assert messages.receive(inbox).commands == COMMANDS
+    assert messages.receive(inbox).commands == []
 
 
 def test_every_kind_of_command_is_among_them_and_has_an_id_of_its_own():
-    assert {type(command) for command in COMMANDS} == set(typing.get_args(control.AnyCommand))
+    assert {type(command) for command in COMMANDS} == set(typing.get_args(messages.AnyCommand))
     assert len({command.id for command in COMMANDS}) == len(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_is_one_small_line_and_its_id_is_returned(inbox, command):
-    assert control.send(inbox, command) == command.id
+    assert messages.send(inbox, command) == command.id
     (path,) = (inbox / "inbox").iterdir()
-    assert path.read_bytes() == control.encode(command)
+    assert path.read_bytes() == messages.encode(command)
     assert b"\n" not in path.read_bytes()
-    assert path.stat().st_size < control.MAX_COMMAND_BYTES
+    assert path.stat().st_size < messages.MAX_COMMAND_BYTES
 
 
 def test_a_command_half_written_waits(inbox, monkeypatch):
@@ -50,27 +50,27 @@ def test_a_command_half_written_waits(inbox, monkeypatch):
     looked = []
 
     def move(draft, final):
-        looked.append(control.receive(inbox))
+        looked.append(messages.receive(inbox))
         draft.rename(final)
 
-    monkeypatch.setattr("engine.drafts.os.replace", move)
-    command = control.Stop()
-    control.send(inbox, command)
-    assert looked == [control.Received([], [])]
-    assert control.receive(inbox).commands == [command]
+    monkeypatch.setattr("engine.base.atomic.os.replace", move)
+    command = messages.Stop()
+    messages.send(inbox, command)
+    assert looked == [messages.Received([], [])]
+    assert messages.receive(inbox).commands == [command]
 
 
 def test_a_run_without_an_inbox_is_told_nothing(tmp_path):
-    assert control.receive(tmp_path) == control.Received([], [])
+    assert messages.receive(tmp_path) == messages.Received([], [])
 
 
 def test_every_event_survives_its_line():
     samples = {"sharpness": 1.5, "stage": 2, "forms": ("code",), "form": "code", "assumption": 1,
                "learning_rate": 0.1, "outcome": "x", "parent": "y", "number": 2, "count": 4}
-    for kind in typing.get_args(control.AnyEvent):
+    for kind in typing.get_args(messages.AnyEvent):
         extra = {name: samples[name] for name in kind.__struct_fields__ if name in samples}
         event = kind(step=3, text="θ† starts here", **extra)
-        assert control.decode_event(control.encode(event)) == event
+        assert messages.decode_event(messages.encode(event)) == event
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_every_event_survives_its_line():
 )
 def test_what_is_no_command_is_refused_and_removed(inbox, body):
     (inbox / "inbox" / "1.json").write_bytes(body)
-    received = control.receive(inbox)
+    received = messages.receive(inbox)
     assert received.commands == []
     assert len(received.refusals) == 1
     assert "is no command" in received.refusals[0]
@@ -92,18 +92,18 @@ def test_what_is_no_command_is_refused_and_removed(inbox, body):
 
 def test_a_refusal_names_the_file_and_the_reason(inbox):
     (inbox / "inbox" / "1.json").write_bytes(b'{"command": "advance", "steps": 0}')
-    (inbox / "inbox" / "2.json").write_bytes(b" " * (control.MAX_COMMAND_BYTES + 1))
-    assert control.receive(inbox).refusals == [
+    (inbox / "inbox" / "2.json").write_bytes(b" " * (messages.MAX_COMMAND_BYTES + 1))
+    assert messages.receive(inbox).refusals == [
         "'1.json' in the inbox is no command (Expected `int` >= 1 - at `$.steps`); it was removed",
         "'2.json' in the inbox is no command (a link, or too large); it was removed",
     ]
 
 
 def test_a_refused_file_does_not_hold_up_the_commands_around_it(inbox):
-    control.send(inbox, COMMANDS[0])
+    messages.send(inbox, COMMANDS[0])
     (inbox / "inbox" / "1.json").write_bytes(b"x")
     (inbox / "inbox" / "z.json").write_bytes(b"x")
-    received = control.receive(inbox)
+    received = messages.receive(inbox)
     assert received.commands == COMMANDS[:1]
     assert len(received.refusals) == 2
 
@@ -111,7 +111,7 @@ def test_a_refused_file_does_not_hold_up_the_commands_around_it(inbox):
 def test_what_cannot_be_taken_is_told_and_not_carried_out(inbox):
     (inbox / "inbox" / "1.json").mkdir()
     for _ in range(2):
-        received = control.receive(inbox)
+        received = messages.receive(inbox)
         assert received.commands == []
         assert len(received.refusals) == 1
         assert received.refusals[0].startswith("'1.json' in the inbox cannot be taken (")
@@ -121,27 +121,27 @@ def test_what_cannot_be_taken_is_told_and_not_carried_out(inbox):
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
 def test_a_command_that_cannot_be_read_is_told(inbox):
     path = inbox / "inbox" / "1.json"
-    path.write_bytes(control.encode(control.Stop()))
+    path.write_bytes(messages.encode(messages.Stop()))
     path.chmod(0)
-    received = control.receive(inbox)
+    received = messages.receive(inbox)
     assert received.commands == []
     assert received.refusals == ["'1.json' in the inbox cannot be taken (Permission denied); it is not carried out"]
 
 
 def test_an_inbox_that_may_not_be_emptied_carries_nothing_out(inbox, monkeypatch):
-    control.send(inbox, control.Stop())
+    messages.send(inbox, messages.Stop())
     monkeypatch.setattr(type(inbox), "unlink", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
-    received = control.receive(inbox)
+    received = messages.receive(inbox)
     assert received.commands == []
     assert "cannot be taken (Permission denied)" in received.refusals[0]
 
 
 def test_links_are_not_followed_and_control_characters_are_shown_harmless(inbox, tmp_path):
     target = tmp_path / "target"
-    target.write_bytes(control.encode(control.Stop()))
+    target.write_bytes(messages.encode(messages.Stop()))
     (inbox / "inbox" / "1.json").symlink_to(target)
     (inbox / "inbox" / "2\x1b[2J.json").write_bytes(b"x")
-    received = control.receive(inbox)
+    received = messages.receive(inbox)
     assert received.commands == []
     assert target.exists()
     assert all("\x1b" not in refusal for refusal in received.refusals)
@@ -149,7 +149,7 @@ def test_links_are_not_followed_and_control_characters_are_shown_harmless(inbox,
 
 def test_an_inbox_that_cannot_be_written_is_told(tmp_path):
     with pytest.raises(UserError) as caught:
-        control.send(tmp_path, control.Pause())
+        messages.send(tmp_path, messages.Pause())
     assert str(caught.value) == f"{tmp_path / 'inbox'}: the command could not be left there (No such file or directory)"
 
 
@@ -157,10 +157,10 @@ def test_an_inbox_that_cannot_be_written_is_told(tmp_path):
 @given(st.binary(max_size=200))
 def test_no_bytes_harm_an_inbox_or_a_journal(inbox, body):
     (inbox / "inbox" / "1.json").write_bytes(body)
-    control.receive(inbox)
+    messages.receive(inbox)
     (inbox / "events.jsonl").write_bytes(body + b"\n")
     store.Run(inbox).events()
-    assert control.decode_event(body) is None
+    assert messages.decode_event(body) is None
 
 
 @pytest.mark.parametrize(
@@ -172,14 +172,14 @@ def test_no_bytes_harm_an_inbox_or_a_journal(inbox, body):
      b'{"event": "paused", "step": 1, "text": "", "answers": "\\u001b[2J"}', b"[" * 100_000],
 )
 def test_a_line_that_is_no_event_is_passed_over(inbox, line):
-    good = control.Paused(step=1, text="paused")
-    (inbox / "events.jsonl").write_bytes(line + b"\n" + control.encode(good) + b"\n")
-    assert control.decode_event(line) is None
+    good = messages.Paused(step=1, text="paused")
+    (inbox / "events.jsonl").write_bytes(line + b"\n" + messages.encode(good) + b"\n")
+    assert messages.decode_event(line) is None
     assert store.Run(inbox).events() == [good]
 
 
 ODD = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=6) | st.just([])
-TAGS = st.sampled_from([kind.__struct_config__.tag for kind in typing.get_args(control.AnyCommand | control.AnyEvent)])
+TAGS = st.sampled_from([kind.__struct_config__.tag for kind in typing.get_args(messages.AnyCommand | messages.AnyEvent)])
 FIELDS = ("id", "steps", "learning_rate", "every", "step", "text", "at", "answers", "sharpness", "stage", "forms", "outcome")
 
 
@@ -188,10 +188,10 @@ FIELDS = ("id", "steps", "learning_rate", "every", "step", "text", "at", "answer
 def test_a_message_of_odd_fields_is_what_it_says_or_is_refused(inbox, fields):
     body = msgspec.json.encode(fields)
     (inbox / "inbox" / "1.json").write_bytes(body)
-    received = control.receive(inbox)
+    received = messages.receive(inbox)
     assert len(received.commands) + len(received.refusals) == 1
     for command in received.commands:
-        assert control.encode(command) == control.encode(control._COMMAND.decode(control.encode(command)))
+        assert messages.encode(command) == messages.encode(messages._COMMAND.decode(messages.encode(command)))
         assert type(command).__struct_config__.tag == fields["command"]
-    event = control.decode_event(body)
+    event = messages.decode_event(body)
     assert event is None or type(event).__struct_config__.tag == fields["event"]

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from engine.curvature import BASIS, Eigenpairs, Point, measure, normals, random_start, sharpness_at, solve_at, taylor_center, top_eigenpairs
-from engine.problem import Problem
+from engine.curvature.eigensolver import BASIS, Eigenpairs, random_start, sharpness_at, solve_at, top_eigenpairs
+from engine.curvature.expansion import Point, measure, normals, taylor_center
+from engine.problems.problem import Problem
 
 from small import chebyshev_problem, dense_hessian
 

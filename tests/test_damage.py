@@ -11,9 +11,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from engine import control
-from engine.errors import BAD_INPUT, UserError
-from engine.store import Run, State
+from engine.base.errors import BAD_INPUT, UserError
+from engine.record import messages
+from engine.record.store import Run, State
 from eos_tui import cli
 from eos_tui.printing import SHORTEST
 
@@ -81,7 +81,8 @@ def whole(home: Path) -> Run:
     (run.path / "engine.log").write_text("a line\n")
     state = State(status="finished", phase="edge", step=399, learning_rate=LEARNING_RATE, pid=1, host="elsewhere")
     (run.path / "state.json").write_bytes(msgspec.json.encode(state))
-    (run.path / "events.jsonl").write_bytes(control.encode(control.EdgeReached(step=EDGE, text="at the edge", sharpness=THRESHOLD)) + b"\n")
+    edge = messages.EdgeReached(step=EDGE, text="at the edge", sharpness=THRESHOLD)
+    (run.path / "events.jsonl").write_bytes(messages.encode(edge) + b"\n")
     (run.path / "checkpoints" / "step-000000009.npz").write_bytes((run.path / "curves" / "step-000000350.npz").read_bytes())
     return run
 
@@ -128,7 +129,7 @@ def no_engines(monkeypatch):
     def start(run, group=None):
         raise UserError("here an engine would start")
 
-    monkeypatch.setattr("engine.launch.start", start)
+    monkeypatch.setattr("engine.jobs.launch.start", start)
 
 
 def spread(choices: Collection, count: int) -> list:

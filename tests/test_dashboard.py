@@ -9,10 +9,10 @@ from textual.content import Content
 from textual.geometry import Region
 from textual.widget import Widget
 
-from engine import store
-from engine.control import Anchored
-from engine.store import State
-from eos_tui import panels, theme
+from engine.record import store
+from engine.record.messages import Anchored
+from engine.record.store import State
+from eos_tui.draw import panels, theme
 from eos_tui.screens.dashboard import Dashboard
 from eos_tui.screens.formula import Formula
 from eos_tui.screens.journal import Events

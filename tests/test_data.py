@@ -7,8 +7,8 @@ import pytest
 from msgspec.structs import replace
 
 from engine import data
+from engine.base.errors import UserError
 from engine.data import catalog, embedded, words
-from engine.errors import UserError
 from engine.spec import DEFAULT_PRESET, Data, load_spec
 
 SHIRTS = Data(name="fashion", classes=(0, 6), standardize="none")

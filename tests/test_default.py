@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import engine
-from engine.summary import summarize
+from engine.report.summary import summarize
 
 ANCHOR = 130
 """Steps after the edge at which the preset anchors the predictions: after the first burst."""

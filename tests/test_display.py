@@ -14,8 +14,8 @@ from textual.geometry import Region
 from textual.strip import Strip
 
 from eos_tui.app import EosApp
-from eos_tui.diffdisplay import APPLIES, Difference, Screenful
 from eos_tui.screens.dashboard import Dashboard
+from eos_tui.terminal.diffdisplay import APPLIES, Difference, Screenful
 
 from piloting import until
 from synthetic import make_run

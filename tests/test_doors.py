@@ -14,17 +14,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import control, places, store, toml
-from engine.cli import main
-from engine.errors import BAD_INPUT, BROKEN_PIPE, UserError
-from engine.files import append_plain, listed, open_plain, read_plain
-from engine.fork import fork
-from engine.outcomes import outcomes
-from engine.printed import as_cell
-from engine.records_cli import as_csv
+from engine.base import folders, toml
+from engine.base.errors import BAD_INPUT, BROKEN_PIPE, UserError
+from engine.base.files import append_plain, listed, open_plain, read_plain
+from engine.base.text import as_cell
+from engine.commands.main import main
+from engine.commands.records import as_csv
+from engine.jobs.fork import fork
+from engine.record import messages, store
+from engine.record.safe_read import read_arrays
+from engine.record.store import STEP_FILE, EventTail, Run
+from engine.report.comparison import outcomes
 from engine.spec import MAX_SPEC_BYTES, load_spec
-from engine.store import STEP_FILE, EventTail, Run
-from engine.untrusted import read_arrays
 
 from synthetic import EDGE, make_run
 
@@ -173,7 +174,7 @@ def test_a_line_without_an_end_hides_no_event_behind_it(tmp_path, monkeypatch):
     before = journal.read_bytes()
     tail = EventTail(run)
     assert len(tail.poll()) == 3
-    late = control.encode(control.Started(step=7, text="late")) + b"\n"
+    late = messages.encode(messages.Started(step=7, text="late")) + b"\n"
     journal.write_bytes(before + b"x" * (5 * 2**20) + b"\n" + late)
     assert [event.text for event in run.events()][-1] == "late"
     assert len(run.events()) == 4
@@ -185,7 +186,7 @@ def test_a_line_without_an_end_hides_no_event_behind_it(tmp_path, monkeypatch):
 def test_more_events_than_are_read_are_told(tmp_path, monkeypatch):
     run = make_run(tmp_path, steps=110)
     monkeypatch.setattr(store, "MAX_JOURNAL_BYTES", 10_000)
-    line = control.encode(control.Started(step=1, text="again")) + b"\n"
+    line = messages.encode(messages.Started(step=1, text="again")) + b"\n"
     (run.path / "events.jsonl").write_bytes(line * 5000)
     events = run.events()
     assert "what comes after is not read" in events[-1].text
@@ -203,7 +204,7 @@ def test_a_record_that_is_no_plain_file_is_told(own_home, capfd):
 
 
 def test_a_pipe_in_place_of_the_log_starts_no_engine(own_home):
-    from engine import launch
+    from engine.jobs import launch
 
     run = store.create(load_spec("phase"), "one")
     os.mkfifo(run.path / "engine.log")
@@ -327,28 +328,28 @@ def test_what_is_written_while_streams_are_closed_stays_what_it_is(made, tmp_pat
 
 
 NOBODY = "import pwd\ndef nobody(*_): raise KeyError('no such user')\npwd.getpwuid = nobody\n"
-PLACES = "from engine import places\nfor each in (places.data, places.cache, places.settings):\n    print(each())"
+PLACES = "from engine.base import places\nfor each in (places.data, places.cache, places.settings):\n    print(each())"
 
 
 def test_one_rule_for_every_place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for variable, place in (("EOS_HOME", places.data), ("EOS_CACHE", places.cache), ("EOS_CONFIG", places.settings)):
+    for variable, place in (("EOS_HOME", folders.data), ("EOS_CACHE", folders.cache), ("EOS_CONFIG", folders.settings)):
         for given, known in {"~/x": Path.home() / "x", "x/y": tmp_path / "x" / "y", "/x": Path("/x"), "./~": tmp_path / "~"}.items():
             monkeypatch.setenv(variable, given)
             assert place() == known
-            assert places.environment()[variable] == str(known)  # an engine works elsewhere
+            assert folders.environment()[variable] == str(known)  # an engine works elsewhere
         monkeypatch.setenv(variable, "~nobody-of-this-name/x")
         with pytest.raises(UserError, match=rf"{variable}: ~nobody-of-this-name/x: no user is called nobody-of-this-name"):
             place()
         monkeypatch.setenv(variable, "")
         assert place().is_absolute()
-        assert variable not in places.environment()
+        assert variable not in folders.environment()
 
 
 @pytest.mark.parametrize("given", [None, "~/runs"])
 def test_a_user_without_a_home_folder_makes_no_folder_called_tilde(given, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code = NOBODY + "from engine.cli import main\nraise SystemExit(main(['ls']))"
+    code = NOBODY + "from engine.commands.main import main\nraise SystemExit(main(['ls']))"
     done = shell(f"python -c \"{code}\"", HOME=None, EOS_HOME=given, XDG_DATA_HOME=None)
     assert (done.returncode, len(done.stderr.splitlines())) == (BAD_INPUT, 1)
     assert "this user has no home folder" in done.stderr
@@ -365,7 +366,7 @@ def test_a_cache_that_is_nowhere_is_told_before_a_run_is_made(own_home, monkeypa
 
 def test_a_home_folder_that_is_not_there_is_no_place_to_work_in(monkeypatch):
     monkeypatch.setenv("HOME", "/nowhere/at/all")
-    assert places.home() == Path("/")
+    assert folders.home() == Path("/")
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir], ids=["pipe", "folder"])

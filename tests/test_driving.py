@@ -3,8 +3,8 @@
 
 import pytest
 
-from engine import control, store
-from engine.errors import UserError
+from engine.base.errors import UserError
+from engine.record import messages, store
 from eos_tui.screens.dashboard import Dashboard
 from eos_tui.screens.prompts import Ask, a_count, a_learning_rate
 
@@ -13,18 +13,18 @@ from synthetic import FakeEngine, make_run
 
 
 @pytest.mark.parametrize(("pressed", "command"), [
-    (["space"], control.Pause()),
-    (["."], control.Advance(steps=1)),
-    (["S", *"25", "enter"], control.Advance(steps=25)),
-    (["e", *"0.05", "enter"], control.SetLearningRate(learning_rate=0.05)),
-    (["}", "up", "down", "enter"], control.SetLearningRate(learning_rate=0.022)),
-    (["{", "enter"], control.SetLearningRate(learning_rate=0.0181818)),
-    (["N"], control.AdvanceTo(what="stage")),
-    (["E"], control.AdvanceTo(what="event")),
-    (["r"], control.Anchor()),
-    (["R", *"40", "enter"], control.Anchor(every=40)),
-    (["k"], control.Checkpoint()),
-    (["x", "y"], control.Stop()),
+    (["space"], messages.Pause()),
+    (["."], messages.Advance(steps=1)),
+    (["S", *"25", "enter"], messages.Advance(steps=25)),
+    (["e", *"0.05", "enter"], messages.SetLearningRate(learning_rate=0.05)),
+    (["}", "up", "down", "enter"], messages.SetLearningRate(learning_rate=0.022)),
+    (["{", "enter"], messages.SetLearningRate(learning_rate=0.0181818)),
+    (["N"], messages.AdvanceTo(what="stage")),
+    (["E"], messages.AdvanceTo(what="event")),
+    (["r"], messages.Anchor()),
+    (["R", *"40", "enter"], messages.Anchor(every=40)),
+    (["k"], messages.Checkpoint()),
+    (["x", "y"], messages.Stop()),
 ])  # fmt: skip
 async def test_a_key_becomes_a_command_and_its_answer_is_shown(runs, pressed, command):
     run = make_run(runs, finished=False)
@@ -54,7 +54,7 @@ async def test_space_resumes_what_it_paused(runs):
             assert "paused" in text_of(app)
             await pilot.press("space")
             await until(lambda: len(engine.commands) == 2)
-            assert isinstance(engine.commands[1], control.Resume)
+            assert isinstance(engine.commands[1], messages.Resume)
 
 
 async def test_advancing_shows_exactly_the_new_steps(runs):

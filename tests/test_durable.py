@@ -12,16 +12,17 @@ import msgspec
 import numpy as np
 import pytest
 
-from engine import control, follow, holding, hosts, launch, store, sweep
-from engine.cli import main
-from engine.control import SetLearningRate, Stop
-from engine.errors import BAD_INPUT, HELD, NO_PLACE, NO_PORT, UserError
-from engine.holding import DisplacedError, HeldError
-from engine.hosts import Group
+from engine.base.errors import BAD_INPUT, HELD, NO_PLACE, NO_PORT, UserError
+from engine.commands.main import main
+from engine.jobs import follow, groups, launch, sweep
+from engine.jobs.groups import Group
+from engine.record import lock, messages, store
+from engine.record.lock import DisplacedError, HeldError
+from engine.record.messages import SetLearningRate, Stop
+from engine.record.store import State, Writer
 from engine.spec import load_spec
-from engine.store import State, Writer
 from eos_tui import doctor
-from eos_tui.source import Source
+from eos_tui.model.source import Source
 
 from synthetic import FakeEngine, make_run, rows_of
 
@@ -145,8 +146,8 @@ def test_an_engine_a_view_and_a_command_stay_with_their_run_when_another_takes_i
             view.take(view.read())
             assert (len(view.history), view.displaced) == (25, first._writer.displaced)
             assert view.live
-            view.tell(control.Pause())
-            control.send(held.path, control.Checkpoint())
+            view.tell(messages.Pause())
+            messages.send(held.path, messages.Checkpoint())
             deadline = time.monotonic() + 20
             while len(first.commands) < 2 and time.monotonic() < deadline:
                 time.sleep(0.01)
@@ -172,38 +173,38 @@ def test_what_is_wrong_with_a_file_is_told_by_the_path_that_a_user_knows(run):
     inbox.rmdir()
     inbox.touch()
     with pytest.raises(UserError) as fourth:
-        control.send(held.path, Stop())
+        messages.send(held.path, Stop())
     for error, path in ((first, record), (second, record), (third, record), (fourth, inbox)):
         assert (str(path) in str(error.value), "/proc/" in str(error.value)) == (True, False), error.value
 
 
 def test_commands_carry_the_engine_that_holds_the_run_and_no_other(run):
     with Writer(run) as writer:
-        control.send(run.path, Stop())
-        [command] = control.receive(run.path).commands
+        messages.send(run.path, Stop())
+        [command] = messages.receive(run.path).commands
         assert command.engine == writer.engine == run.engine()
-    control.send(run.path, SetLearningRate(learning_rate=0.1))
-    [command] = control.receive(run.path).commands  # for whichever engine comes
+    messages.send(run.path, SetLearningRate(learning_rate=0.1))
+    [command] = messages.receive(run.path).commands  # for whichever engine comes
     assert command.engine == ""
 
 
 def test_a_command_sent_as_an_engine_takes_over_from_one_that_was_killed_is_for_the_new_one(run):
-    killed = msgspec.structs.replace(holding.engine_of(run.path), pid=2**22 + 7)
-    (run.path / holding.LOCK).write_bytes(msgspec.json.encode(killed))
-    control.send(run.path, Stop())
-    [command] = control.receive(run.path).commands
+    killed = msgspec.structs.replace(lock.engine_of(run.path), pid=2**22 + 7)
+    (run.path / lock.LOCK).write_bytes(msgspec.json.encode(killed))
+    messages.send(run.path, Stop())
+    [command] = messages.receive(run.path).commands
     assert command.engine == ""
 
 
 def test_a_command_left_for_an_engine_that_is_gone_is_told_and_not_carried_out(own_home, x64):
-    from engine.runner import Runner
+    from engine.process.runner import Runner
 
     run = store.create(load_spec("phase", ["budget.steps=30"]), "stale")
-    control.send(run.path, Stop(), "0" * 32)
-    control.send(run.path, Stop())
+    messages.send(run.path, Stop(), "0" * 32)
+    messages.send(run.path, Stop())
     with Writer(run) as writer:
         assert Runner(run, writer).work().kind == "completed"
-    told = [event.text for event in run.events() if isinstance(event, control.Refused)]
+    told = [event.text for event in run.events() if isinstance(event, messages.Refused)]
     assert told == ["Stop: left for an engine of this run that is gone, so not carried out; give it again if it still holds"] * 2
 
 
@@ -212,8 +213,8 @@ def test_a_command_left_for_an_engine_that_is_gone_is_told_and_not_carried_out(o
 ])  # fmt: skip
 def test_a_fork_goes_on_at_its_own_learning_rate_wherever_its_first_engine_dies(dies, own_home, x64, monkeypatch):
     """Before the checkpoint with the change, between that and the event that tells it, and after it."""
-    from engine.fork import fork
-    from engine.runner import Runner
+    from engine.jobs.fork import fork
+    from engine.process.runner import Runner
 
     from small import toy_spec
 
@@ -232,7 +233,7 @@ def test_a_fork_goes_on_at_its_own_learning_rate_wherever_its_first_engine_dies(
         if dies == "before":
             patched.setattr(Writer, "checkpoint", die)
         emit = Runner._emit
-        told = lambda events: any(isinstance(event, control.LearningRateChanged) for event in events)  # noqa: E731
+        told = lambda events: any(isinstance(event, messages.LearningRateChanged) for event in events)  # noqa: E731
         if dies == "between":
             patched.setattr(Runner, "_emit", lambda self, events: die() if told(events) else emit(self, events))
         if dies == "after":
@@ -243,7 +244,7 @@ def test_a_fork_goes_on_at_its_own_learning_rate_wherever_its_first_engine_dies(
         Runner(made, writer).work()
     assert (made.rows()[4:, made.index["learning_rate"]] == 0.025).all()
     assert len(made.rows()) == 8
-    assert [event.step for event in made.events() if isinstance(event, control.LearningRateChanged)] == [4]
+    assert [event.step for event in made.events() if isinstance(event, messages.LearningRateChanged)] == [4]
 
 
 def load_spec_of(spec, *overrides):
@@ -264,21 +265,21 @@ def test_a_lock_is_one_engines_and_is_free_when_that_one_is_gone(run, flock, mon
         with pytest.raises(HeldError, match="another engine is at work on it; `eos attach one` shows it"):
             Writer(run)
     assert (run.is_locked(), run.liveness()) == (False, "crashed")
-    gone = msgspec.structs.replace(holding.engine_of(run.path), pid=2**22 + 7)  # no process has so large a number
-    (run.path / holding.HELD).write_bytes(msgspec.json.encode(gone))
+    gone = msgspec.structs.replace(lock.engine_of(run.path), pid=2**22 + 7)  # no process has so large a number
+    (run.path / lock.HELD).write_bytes(msgspec.json.encode(gone))
     assert run.liveness() == "crashed"
     with Writer(run):
         pass
-    assert not (run.path / holding.HELD).exists()
+    assert not (run.path / lock.HELD).exists()
 
 
 def test_a_lock_file_of_another_host_is_taken_over_by_force_alone_and_the_other_engine_notices(run, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", no_flock)
-    monkeypatch.setattr("engine.launch.start", lambda run, group=None: 1)
-    here = holding._here()
+    monkeypatch.setattr("engine.jobs.launch.start", lambda run, group=None: 1)
+    here = lock._here()
     with Writer(run) as writer:
         there = msgspec.structs.replace(writer._lock.holder, system="another", host="elsewhere")
-        (run.path / holding.HELD).write_bytes(msgspec.json.encode(there))
+        (run.path / lock.HELD).write_bytes(msgspec.json.encode(there))
         own(run)
         assert run.liveness() == "running"
         own(run, 60)
@@ -300,31 +301,31 @@ def test_a_lock_file_of_another_host_is_taken_over_by_force_alone_and_the_other_
 
 
 def test_an_engine_that_was_displaced_ends_and_writes_nothing_more(own_home, x64, monkeypatch):
-    from engine import runner
+    from engine.process import runner
 
     run = store.create(load_spec("phase", ["budget.steps=1000000", "optimizer.learning_rate=1e-5"]), "taken")
     monkeypatch.setattr(runner, "HEARTBEAT_SECONDS", 0.01)
     monkeypatch.setattr(runner, "configure", lambda **_: None)
     monkeypatch.setattr(runner.signal, "signal", lambda *_: None)
     with Writer(run) as first:
-        took = holding.take
-        monkeypatch.setattr(runner.Runner, "_advance", lambda self, real=runner.Runner._advance: holding.break_lock(run.path) or real(self))
+        took = lock.take
+        monkeypatch.setattr(runner.Runner, "_advance", lambda self, real=runner.Runner._advance: lock.break_lock(run.path) or real(self))
         assert runner.work(run, first) == HELD
         events, state = len(run.events()), (run.path / "state.json").read_bytes()
         took(run.path, "taken").close()
     assert (len(run.events()), (run.path / "state.json").read_bytes()) == (events, state)
-    assert not any(isinstance(event, control.Finished) for event in run.events())
+    assert not any(isinstance(event, messages.Finished) for event in run.events())
 
 
 @pytest.mark.parametrize("how", ["forced", "moved"])
 def test_an_engine_that_is_displaced_at_its_last_word_says_so_and_loses_nothing(how, own_home, x64, monkeypatch, capfd):
     """By --force, or where a folder is known by its name alone, as elsewhere than on Linux: another run has the name."""
-    from engine import runner
+    from engine.process import runner
 
     run, last, ours = store.create(load_spec("phase", ["budget.steps=20"]), "taken"), runner.Runner._checkpoint, own_home / "taken"
     if how == "moved":
-        is_it = holding.Folder._is
-        monkeypatch.setattr(holding.Folder, "_is", lambda self, path: not str(path).startswith("/proc") and is_it(self, path))
+        is_it = lock.Folder._is
+        monkeypatch.setattr(lock.Folder, "_is", lambda self, path: not str(path).startswith("/proc") and is_it(self, path))
         ours = own_home / "elsewhere"
 
     def checkpoint(self, owed=()):
@@ -333,7 +334,7 @@ def test_an_engine_that_is_displaced_at_its_last_word_says_so_and_loses_nothing(
             run.path.rename(ours)
             store.create(run.spec, "taken")
         else:
-            holding.break_lock(run.path)
+            lock.break_lock(run.path)
         (run.path / "state.json").write_bytes(b"{}")
         (run.path / ".reserve").write_bytes(b"another's")
         return path
@@ -351,13 +352,13 @@ def test_an_engine_that_is_displaced_at_its_last_word_says_so_and_loses_nothing(
     kept = store.Run(ours)
     np.testing.assert_array_equal(kept.rows()[:, 0], range(20))
     assert kept.checkpoints()[-1].name == "step-000000020.npz"
-    assert not any(isinstance(event, control.Finished) for event in kept.events())
+    assert not any(isinstance(event, messages.Finished) for event in kept.events())
 
 
 def test_the_same_name_of_another_start_of_this_host_is_this_host(run):
     """A machine that lost its power is not another one, and its runs are crashed, not silent."""
-    there = msgspec.structs.replace(holding.engine_of(run.path), system="the start before", pid=1)
-    (run.path / holding.LOCK).write_bytes(msgspec.json.encode(there))
+    there = msgspec.structs.replace(lock.engine_of(run.path), system="the start before", pid=1)
+    (run.path / lock.LOCK).write_bytes(msgspec.json.encode(there))
     own(run, 60, host=socket.gethostname())
     assert run.liveness() == "crashed"
 
@@ -399,20 +400,20 @@ def test_a_port_that_is_taken_is_told_before_anything_is_made(own_home, capfd):
         group = Group(f"127.0.0.1:{port}", 2, 0)
         assert main(["run", "toy", "--name", "never", *group.options()]) == NO_PORT
         assert f"port {port} is taken by another process on this host; give another one to all processes" in capfd.readouterr().err
-        hosts.need_port(group._replace(process=1))
+        groups.need_port(group._replace(process=1))
     assert not (own_home / "never").exists()
-    hosts.need_port(group)
+    groups.need_port(group)
 
 
 def test_a_place_that_another_process_has_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
-    monkeypatch.setattr(hosts, "_places", [])
-    hosts.take_place(Group("n1:4000", 2, 1))
-    hosts.take_place(Group("n1:4001", 2, 1))
+    monkeypatch.setattr(groups, "_places", [])
+    groups.take_place(Group("n1:4000", 2, 1))
+    groups.take_place(Group("n1:4001", 2, 1))
     with pytest.raises(UserError, match=r"--process 1: another process on this host is that one already, at n1:4000") as refused:
-        hosts.take_place(Group("n1:4000", 2, 1))
+        groups.take_place(Group("n1:4000", 2, 1))
     assert refused.value.status == NO_PLACE
-    for descriptor in hosts._places:
+    for descriptor in groups._places:
         os.close(descriptor)
 
 
@@ -450,7 +451,7 @@ def test_a_run_is_removed_from_within_and_told_by_its_name(own_home, monkeypatch
 
 def test_what_was_begun_by_a_process_that_is_gone_is_finished_and_what_is_being_made_is_left(own_home):
     own_home.mkdir()
-    mark, gone, mine = holding.system_mark(), 2**22 + 7, os.getpid()
+    mark, gone, mine = lock.system_mark(), 2**22 + 7, os.getpid()
     names = {f".eos-making-{mark}-{gone}-{'0' * 16}": False, f".eos-making-{mark}-{mine}-{'1' * 16}": True,
              f".eos-making-{'f' * 8}-{gone}-{'2' * 16}": True, f".eos-removing-{mark}-{mine}-{'3' * 16}-old": False}  # fmt: skip
     for name in names:
@@ -489,14 +490,14 @@ def test_a_point_that_a_silent_host_holds_is_free_after_so_long_and_one_that_is_
         own(run, outcome=store.Outcome(kind="stopped", step=3, text=""), status="finished", pid=0)
         assert not sweep.may_be_taken(run, 0)  # it had ended, and an engine here has not said a word yet
         there = msgspec.structs.replace(writer._lock.holder, system="another", host="elsewhere")
-        (run.path / holding.LOCK).write_bytes(msgspec.json.encode(there))  # on a file system that tells of flock across hosts
+        (run.path / lock.LOCK).write_bytes(msgspec.json.encode(there))  # on a file system that tells of flock across hosts
         own(run, 700)
         assert (run.liveness(), run.is_locked(), sweep.is_busy(run)) == ("silent", True, False)
         assert [sweep.may_be_taken(run, seconds) for seconds in (600, 1000)] == [True, False]
 
 
 def test_a_later_process_with_the_number_of_one_that_is_gone_is_not_taken_for_it():
-    mine = holding.engine_of(Path.cwd())
+    mine = lock.engine_of(Path.cwd())
     assert mine.is_alive is True
     assert msgspec.structs.replace(mine, began="1").is_alive is False
     assert msgspec.structs.replace(mine, space="pid:[1]").is_alive is None

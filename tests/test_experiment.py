@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from engine import control, theory
 from engine import spec as specs
-from engine.experiment import Experiment
+from engine import theory
+from engine.phases.experiment import Experiment
+from engine.record import messages
 
 from small import chebyshev_spec, rows, toy_spec
 
@@ -26,8 +27,8 @@ def drive(experiment: Experiment, until: int, limit: int = 10_000):
 def test_the_toy_begins_at_the_edge_and_goes_through_the_four_stages():
     experiment = Experiment(toy_spec(0.01, flow=False))
     record, events, _ = drive(experiment, 500)
-    assert isinstance(events[0], control.EdgeReached)
-    assert [event.stage for event in events if isinstance(event, control.StageChanged)] == [1, 2, 3, 4, 1]
+    assert isinstance(events[0], messages.EdgeReached)
+    assert [event.stage for event in events if isinstance(event, messages.StageChanged)] == [1, 2, 3, 4, 1]
     names = ("gd.x", "gd.y", "constrained.delta", "stage")
     x, y, delta, stage = (record[:, experiment.setup.places[name]] for name in names)
     np.testing.assert_array_equal(stage, theory.stage(x, np.where(abs(y) < 1e-9, 0, y), delta))  # y_0 is rounding
@@ -85,14 +86,14 @@ def test_a_diverging_run_keeps_every_row_up_to_there():
 def test_changing_the_learning_rate_moves_the_threshold_and_restarts_there():
     experiment = Experiment(chebyshev_spec(0.2, flow=False))
     drive(experiment, 325)
-    events = experiment.set_learning_rate(control.SetLearningRate(learning_rate=0.15, id="ab"))
+    events = experiment.set_learning_rate(messages.SetLearningRate(learning_rate=0.15, id="ab"))
     assert experiment.phase == "approach"
     assert events[0].answers == "ab"
     assert events[0].step == 325
     record, more, _ = drive(experiment, 700)
     assert experiment.phase == "edge"
     assert record[0, experiment.setup.places["learning_rate"]] == 0.15
-    reached = next(event for event in more if isinstance(event, control.EdgeReached))
+    reached = next(event for event in more if isinstance(event, messages.EdgeReached))
     assert abs(reached.sharpness - 2 / 0.15) < 1e-3
 
 
@@ -102,13 +103,13 @@ def test_an_anchor_sets_every_prediction_to_the_true_displacement():
     index = experiment.setup.places
     before = drive(experiment, 421)[0][0]
     assert before[index["transported.x"]] != before[index["gd.x"]]
-    events = experiment.anchor(control.Anchor(every=5))
+    events = experiment.anchor(messages.Anchor(every=5))
     assert events[0].step == 421
     record, more, _ = drive(experiment, 433)
     for form in ("generalized", "transported", "code"):
         assert record[0, index[f"{form}.x"]] == record[0, index["gd.x"]]
         np.testing.assert_array_equal(record[:, index[f"{form}.since_anchor"]], [0, 1, 2, 3, 4] * 2 + [0, 1])
-    assert [event.step for event in more if isinstance(event, control.Anchored)] == [426, 431]
+    assert [event.step for event in more if isinstance(event, messages.Anchored)] == [426, 431]
 
 
 def test_a_snapshot_goes_on_as_if_never_interrupted():
@@ -136,12 +137,12 @@ def test_tracking_ends_or_goes_on_when_the_second_eigenvalue_rises():
     assert outcome is None
     assert alone.phase == "gradient descent"
     assert len(record) == 400
-    assert any(isinstance(event, control.TrackingEnded) for event in events)
+    assert any(isinstance(event, messages.TrackingEnded) for event in events)
     assert np.isfinite(record[-1, alone.setup.places["gd.sharpness"]])
     kept = Experiment(chebyshev_spec(0.2, on_second_eigenvalue="keep", **low))
     _, events, outcome = drive(kept, 400)
     assert kept.phase == "edge"
-    assert [e.assumption for e in events if isinstance(e, control.AssumptionFailed)] == [2]
+    assert [e.assumption for e in events if isinstance(e, messages.AssumptionFailed)] == [2]
 
 
 def spoilt(state, factor):
@@ -159,7 +160,7 @@ def test_a_lost_prediction_becomes_nan_and_says_so_once():
     assert outcome is None
     assert np.isnan(record[:, index["code.x"]]).all()
     assert np.isfinite(record[:, index["generalized.x"]]).all()
-    assert [event.form for event in events if isinstance(event, control.PredictionLost)] == ["code"]
+    assert [event.form for event in events if isinstance(event, messages.PredictionLost)] == ["code"]
 
 
 def test_a_lost_prediction_is_anchored_again_when_asked():
@@ -168,7 +169,7 @@ def test_a_lost_prediction_is_anchored_again_when_asked():
     index, state = experiment.setup.places, experiment.state
     experiment.state = spoilt(state, np.nan)
     record, events, _ = drive(experiment, 335)
-    assert [(event.step, event.forms) for event in events if isinstance(event, control.Anchored)] == [(331, ("code",))]
+    assert [(event.step, event.forms) for event in events if isinstance(event, messages.Anchored)] == [(331, ("code",))]
     assert record[1, index["code.x"]] == record[1, index["gd.x"]]
     assert record[1, index["transported.since_anchor"]] == 331 - experiment.edge_step
 
@@ -179,7 +180,7 @@ def test_a_phase_portrait_keeps_lemma_3_and_its_map_gains_energy():
          "budget": {"steps": 1000}}, "test")
     experiment = Experiment(spec)
     record, _, _ = drive(experiment, 1000)
-    from engine.columns import columns_for
+    from engine.record.columns import columns_for
 
     index = {column.name: k for k, column in enumerate(columns_for(spec))}
     assert record.shape == (1000, len(index))

@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 from rich.text import Text
 
-from engine.store import Writer
-from eos_tui import cli, clipboard, export, picture, printing
+from engine.record.store import Writer
+from eos_tui import cli, printing
 from eos_tui.app import EosApp
-from eos_tui.theme import ANSI, picture_theme
+from eos_tui.draw.theme import ANSI, picture_theme
+from eos_tui.terminal import clipboard, picture, screenshot
 
 from synthetic import EDGE, make_run, rows_of
 
@@ -39,7 +40,7 @@ async def test_the_three_pictures_show_the_same_screen(runs):
         await pilot.pause()
         await pilot.press("question_mark")
         await pilot.pause()
-        pictures = export.screen(app, "eos")
+        pictures = screenshot.screen(app, "eos")
     lines = pictures.txt.splitlines()
     assert len(lines) == 24
     assert [line.rstrip() for line in ESCAPE.sub("", pictures.ansi).splitlines()] == lines
@@ -53,7 +54,7 @@ async def test_the_three_pictures_show_the_same_screen(runs):
 async def test_a_picture_asks_no_server_for_anything(runs):
     app = EosApp(None)
     async with app.run_test(size=(80, 24)):
-        svg = export.screen(app, "eos").svg
+        svg = screenshot.screen(app, "eos").svg
     assert "@font-face" not in svg
     assert "url(http" not in svg
     assert set(re.findall(r"https?://[^\s\"]*", svg)) <= {"http://www.w3.org/2000/svg", "https://www.textualize.io"}  # names alone

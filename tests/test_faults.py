@@ -17,19 +17,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import control, drafts, files, launch, problem, runner, store
-from engine.cli import main
-from engine.errors import BAD_INPUT, HELD
-from engine.outcomes import outcomes
-from engine.runner import Runner
+from engine.base import atomic, files
+from engine.base.errors import BAD_INPUT, HELD
+from engine.commands.main import main
+from engine.jobs import launch
+from engine.problems import problem
+from engine.process import runner
+from engine.process.runner import Runner
+from engine.record import messages, store
+from engine.record.store import Run, Writer
+from engine.report.comparison import outcomes
 from engine.spec import load_spec, with_overrides
-from engine.store import Run, Writer
 
 from small import toy_spec
 
 pytestmark = pytest.mark.usefixtures("x64")
 ROOT = Path(__file__).parent.parent
-PASSING = (control.Started, control.Finished, control.CheckpointSkipped)
+PASSING = (messages.Started, messages.Finished, messages.CheckpointSkipped)
 
 
 class Death(BaseException):
@@ -46,7 +50,7 @@ class Faults:
         monkeypatch.setattr(os, "truncate", lambda *given: self.strike() or truncate(*given))
         monkeypatch.setattr(os, "fsync", lambda *given: self.strike() or fsync(*given))
         monkeypatch.setattr(store, "append_plain", lambda *given, **options: Appended(self, append(*given, **options)))
-        monkeypatch.setattr(drafts, "create_plain", lambda *given: self.created(create(*given)))
+        monkeypatch.setattr(atomic, "create_plain", lambda *given: self.created(create(*given)))
         monkeypatch.setattr(Runner, "_heartbeat", lambda _: None)
 
     def strike(self, torn=lambda: None) -> None:
@@ -259,7 +263,7 @@ def test_a_clock_that_jumps_changes_no_row(cached_toy, monkeypatch):
     with Writer(run) as writer:
         blocks = Runner(run, writer).blocks()
         next(blocks)
-        control.send(run.path, control.Checkpoint())
+        messages.send(run.path, messages.Checkpoint())
         for _ in blocks:
             assert run.liveness() in ("starting", "running")  # the next heartbeat says which
     np.testing.assert_array_equal(reproducible(run), reproducible(whole))
@@ -279,7 +283,7 @@ def test_a_second_engine_leaves_the_first_alone(cached_toy, capfd, monkeypatch):
         for _ in blocks:
             pass
     assert run.state().outcome.kind == "completed"
-    assert [type(event) for event in run.events()].count(control.Started) == 1
+    assert [type(event) for event in run.events()].count(messages.Started) == 1
 
 
 def test_a_command_that_cannot_be_left_is_told(own_home, capfd, cached_toy):
@@ -300,4 +304,4 @@ def test_a_view_killed_in_the_middle_of_a_command_leaves_no_command(cached_toy):
     run = fresh("toy", "one")
     (run.path / "inbox" / ".00000000001-abc").write_bytes(b'{"command": "sto')
     assert carry_on(run).kind == "completed"
-    assert not any(isinstance(event, control.Refused) for event in run.events())
+    assert not any(isinstance(event, messages.Refused) for event in run.events())

@@ -7,12 +7,14 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 
-from engine import launch, store, theory
-from engine.cli import main
-from engine.columns import columns_for
-from engine.errors import UserError
+from engine import theory
+from engine.base.errors import UserError
+from engine.commands.main import main
 from engine.figures import catalog, progress, reproduce, runs
-from engine.follow import Followed
+from engine.jobs import launch
+from engine.jobs.follow import Followed
+from engine.record import store
+from engine.record.columns import columns_for
 from engine.spec import load_spec
 
 from synthetic import make_run
@@ -56,7 +58,7 @@ def test_a_figure_is_written_with_its_data_and_a_manifest_and_its_runs_are_kept(
 def test_a_run_cut_short_goes_on_from_its_checkpoint(own_home):
     want = runs.wanted(catalog.named("fig3"), False, ("budget.steps=1000",))[0]
     run = store.create(want.spec, want.name)
-    from engine.runner import Runner
+    from engine.process.runner import Runner
 
     with store.Writer(run) as writer:
         stepping = Runner(run, writer).blocks()

@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from engine import cli, control, store
-from engine.errors import UserError
-from engine.fork import checkpoint_at, differences, fork
+from engine.base.errors import UserError
+from engine.commands import main
+from engine.jobs.fork import checkpoint_at, differences, fork
+from engine.record import messages, store
 from engine.spec import with_overrides
 
 from synthetic import EDGE, make_run
@@ -46,11 +47,11 @@ def test_it_holds_the_rows_and_events_up_to_there_and_one_checkpoint(run):
     np.testing.assert_array_equal(made.rows(), run.rows(0, 200))
     assert [path.name for path in made.checkpoints()] == ["step-000000200.npz"]
     [started, edge, forked] = made.events()
-    assert isinstance(started, control.Started)
+    assert isinstance(started, messages.Started)
     assert edge.step == EDGE
     assert (forked.parent, forked.step) == ("made", 200)
     assert "budget.steps = 900" in forked.text
-    assert control.receive(made.path).commands == []
+    assert messages.receive(made.path).commands == []
     [leaves] = [leaves for _, leaves in store.load_checkpoint(made)]
     assert leaves[store.CHANGED_RATE] == 0.03
     assert made.spec.budget.steps == 900
@@ -58,12 +59,12 @@ def test_it_holds_the_rows_and_events_up_to_there_and_one_checkpoint(run):
 
 
 def test_a_fork_of_what_several_processes_computed_says_that_one_goes_on(run, monkeypatch, capfd):
-    monkeypatch.setattr("engine.launch.start", lambda run, group=None: 1)
-    assert cli.main(["fork", "made", "--step", "200", "--new-name", "alone"]) == 0
+    monkeypatch.setattr("engine.jobs.launch.start", lambda run, group=None: 1)
+    assert main.main(["fork", "made", "--step", "200", "--new-name", "alone"]) == 0
     assert capfd.readouterr() == ("run alone goes on from made\n", "")
     with store.Writer(run) as writer:
         writer.provenance(run.provenance() | {"processes": 2})
-    assert cli.main(["fork", "made", "--step", "200", "--new-name", "one", "--json"]) == 0
+    assert main.main(["fork", "made", "--step", "200", "--new-name", "one", "--json"]) == 0
     out, told = capfd.readouterr()
     assert json.loads(out) == {"run": "one", "from": "made", "step": 200}
     text = store.resolve("one").events()[-1].text
@@ -73,7 +74,7 @@ def test_a_fork_of_what_several_processes_computed_says_that_one_goes_on(run, mo
 
 
 def test_nothing_changed_leaves_nothing_to_change(run):
-    assert control.receive(fork(run, 200).path).commands == []
+    assert messages.receive(fork(run, 200).path).commands == []
     [(_, leaves)] = store.load_checkpoint(fork(run, 200))
     assert store.CHANGED_RATE not in leaves
 

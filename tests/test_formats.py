@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from engine.formats import LONE_PRODUCTS, jit_by_format, layer_product, lone_products
+from engine.xla.jit import LONE_PRODUCTS, jit_by_format, layer_product, lone_products
 
 pytestmark = pytest.mark.usefixtures("x64")
 

@@ -27,7 +27,7 @@ async def press_at_random(runs, monkeypatch, seed: int, count: int) -> None:
     rng = random.Random(seed)
     run = make_run(runs, finished=False)
     make_run(runs, steps=250, name="other")
-    monkeypatch.setattr("engine.launch.start", lambda run, group=None: 1)
+    monkeypatch.setattr("engine.jobs.launch.start", lambda run, group=None: 1)
     bad = rows_of(run, 400, 440)
     for start in range(0, 40, 5):
         bad[start : start + 5, 3 + rng.randrange(20) :] = rng.choice([np.nan, np.inf, -np.inf, 0.0, -1.0, 1e300])

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import engine
-from engine import guards
 from engine import spec as specs
-from engine.curvature import solve_at
-from engine.experiment import Experiment
+from engine.curvature import guards
+from engine.curvature.eigensolver import solve_at
+from engine.phases.experiment import Experiment
 
 import own_problems
 from small import dense_hessian, rows

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import store
+from engine.record import store
 
 from test_pty import Terminal
 from test_readme import README

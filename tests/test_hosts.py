@@ -15,12 +15,14 @@ import numpy as np
 import pytest
 
 import engine
-from engine import control, hosts, meeting, store
-from engine.errors import UserError
-from engine.experiment import Experiment
-from engine.hosts import Group
-from engine.problem import build
-from engine.runner import Runner
+from engine.base.errors import UserError
+from engine.jobs import groups
+from engine.jobs.groups import Group
+from engine.phases.experiment import Experiment
+from engine.problems.problem import build
+from engine.process import rendezvous
+from engine.process.runner import Runner
+from engine.record import messages, store
 from engine.spec import with_overrides
 from eos_tui import cli as view
 
@@ -34,13 +36,13 @@ SPEC = chebyshev_spec(0.2, **LEAN)
 
 def test_several_processes_join_only_where_they_are_told_to():
     allocation = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "2", "SLURM_LOCALID": "0", "SLURM_STEP_NODELIST": "n[1-4]"}
-    assert hosts.asked(environment=allocation) is None
-    assert hosts.asked("slurm", environment=allocation) == Group("slurm", 4, 2)
-    assert hosts.asked(environment=allocation | {"EOS_COORDINATOR": "slurm"}) == Group("slurm", 4, 2)
-    assert hosts.asked("slurm", environment={"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}) is None
+    assert groups.asked(environment=allocation) is None
+    assert groups.asked("slurm", environment=allocation) == Group("slurm", 4, 2)
+    assert groups.asked(environment=allocation | {"EOS_COORDINATOR": "slurm"}) == Group("slurm", 4, 2)
+    assert groups.asked("slurm", environment={"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}) is None
     told = {"EOS_COORDINATOR": "n1:4000", "EOS_PROCESSES": "2", "EOS_PROCESS": "1"}
-    assert hosts.asked(environment=told) == Group("n1:4000", 2, 1)
-    assert hosts.asked("n2:4001", 3, 0, environment=told) == Group("n2:4001", 3, 0)
+    assert groups.asked(environment=told) == Group("n1:4000", 2, 1)
+    assert groups.asked("n2:4001", 3, 0, environment=told) == Group("n2:4001", 3, 0)
     group = Group("n1:4000", 2, 1)
     assert group.options() == ["--coordinator", "n1:4000", "--processes", "2", "--process", "1"]
 
@@ -55,7 +57,7 @@ def test_several_processes_join_only_where_they_are_told_to():
 ])  # fmt: skip
 def test_what_a_group_lacks_is_told(given, words):
     with pytest.raises(UserError) as error:
-        hosts.asked(*given, environment={})
+        groups.asked(*given, environment={})
     assert words in str(error.value)
 
 
@@ -63,8 +65,8 @@ def test_what_a_group_lacks_is_told(given, words):
 def test_the_commands_with_a_view_take_the_options_and_process_0_alone_shows_the_run(words, monkeypatch):
     store.create(SPEC, "begun")
     done: list = []
-    monkeypatch.setattr("engine.launch.start", lambda run, group=None: done.append(group) or 1)
-    monkeypatch.setattr("engine.cli._help", lambda group, asked=None: done.append(group) or 0)
+    monkeypatch.setattr("engine.jobs.launch.start", lambda run, group=None: done.append(group) or 1)
+    monkeypatch.setattr("engine.commands.main._help", lambda group, asked=None: done.append(group) or 0)
     monkeypatch.setattr("eos_tui.cli.need_terminal", lambda look: None)
     monkeypatch.setattr("eos_tui.cli.view", lambda run, look: done.append("view") or 0)
     monkeypatch.setattr(store.Run, "liveness", lambda run: "crashed")
@@ -108,10 +110,10 @@ def wait_until(run: store.Run, test) -> None:
         time.sleep(0.05)
 
 
-def carried_out(run: store.Run, command: control.AnyCommand) -> control.AnyEvent:
+def carried_out(run: store.Run, command: messages.AnyCommand) -> messages.AnyEvent:
     """The event that answers a command which is sent now."""
-    identifier = control.send(run.path, command)
-    found: list[control.AnyEvent] = []
+    identifier = messages.send(run.path, command)
+    found: list[messages.AnyEvent] = []
 
     def answered() -> bool:
         found[:] = [event for event in run.events() if event.answers == identifier]
@@ -126,11 +128,11 @@ import json, sys
 import jax, numpy as np
 import engine
 engine.configure(sparing=True)
-from engine.hosts import asked
-from engine.meeting import join
+from engine.jobs.groups import asked
+from engine.process.rendezvous import join
 options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 join(asked(options["--coordinator"], int(options["--processes"]), int(options["--process"])), sys.exit)
-from engine.problem import Problem, build
+from engine.problems.problem import Problem, build
 from engine.spec import with_overrides
 from small import chebyshev_spec
 found = []
@@ -141,8 +143,8 @@ for size in (0, 5):
     v = jax.numpy.sin(jax.numpy.arange(theta.size))
     of = jax.jit(lambda p, t, v: (p.loss(t), p.gradient(t), p.hvp(t, v), p.grad_sharpness(t, v)))
     found.append([np.asarray(part).tolist() for part in of(problem, theta, v)])
-from engine.experiment import Experiment
-from engine.together import Member
+from engine.phases.experiment import Experiment
+from engine.process.lockstep import Member
 member = Member(Experiment(chebyshev_spec()))
 drift = 1e-15 * jax.process_index()
 member.experiment.state = member.experiment.state._replace(theta=member.experiment.state.theta * (1 + drift))
@@ -172,30 +174,30 @@ def test_a_run_of_two_processes_with_commands_is_that_of_one():
     spec = with_overrides(SPEC, ["budget.steps=330", "tracking.landscape_every=5"])
     alone = Experiment(spec)
     expected = [rows(alone, 60)]
-    alone.set_learning_rate(control.SetLearningRate(learning_rate=0.21))
+    alone.set_learning_rate(messages.SetLearningRate(learning_rate=0.21))
     expected.append(rows(alone, 315))
     assert alone.edge_step is not None
-    alone.anchor(control.Anchor())
+    alone.anchor(messages.Anchor())
     samples: dict[int, dict[str, np.ndarray]] = {}
     expected.append(rows(alone, 330, samples))
 
     run = store.create(spec, "two")
     with store.Writer(run) as writer:
         runner = Runner(run, writer)
-        runner.ask(control.Advance(steps=40))
+        runner.ask(messages.Advance(steps=40))
         for _ in runner.blocks():
             if runner.status == "paused":
-                runner.ask(control.Stop())
+                runner.ask(messages.Stop())
     assert run.row_count() == 40
-    control.send(run.path, control.Advance(steps=20))
+    messages.send(run.path, messages.Advance(steps=20))
     both = two_at(run)
     wait_until(run, lambda: run.state().status == "paused" and run.state().step == 60)
-    assert carried_out(run, control.SetLearningRate(learning_rate=0.21)).step == 60
-    assert isinstance(carried_out(run, control.Anchor()), control.Refused)
-    carried_out(run, control.Advance(steps=255))
+    assert carried_out(run, messages.SetLearningRate(learning_rate=0.21)).step == 60
+    assert isinstance(carried_out(run, messages.Anchor()), messages.Refused)
+    carried_out(run, messages.Advance(steps=255))
     wait_until(run, lambda: run.state().status == "paused" and run.state().step == 315)
-    assert isinstance(carried_out(run, control.Anchor()), control.Anchored)
-    control.send(run.path, control.Resume())
+    assert isinstance(carried_out(run, messages.Anchor()), messages.Anchored)
+    messages.send(run.path, messages.Resume())
     told = end_of(*both)
     assert told[1][0] == ""  # stdout carries data
     assert run.state().outcome.kind == "completed"
@@ -220,12 +222,12 @@ def test_a_run_of_two_processes_with_commands_is_that_of_one():
 
 def test_where_one_process_dies_all_say_which_and_the_run_goes_on_alone_from_its_checkpoint():
     run = store.create(with_overrides(SPEC, ["budget.steps=120"]), "left")
-    control.send(run.path, control.Advance(steps=50))
+    messages.send(run.path, messages.Advance(steps=50))
     port = free_port()
     leading = start(["-m", "engine", "work", str(run.path)], 0, port, 3)
     dying, staying = (start(["-m", "engine", "resume", "it"], process, port, 3) for process in (1, 2))
     wait_until(run, lambda: run.state().status == "paused")
-    carried_out(run, control.Checkpoint())
+    carried_out(run, messages.Checkpoint())
     dying.kill()
     told = [process.communicate(timeout=60)[1] for process in (leading, staying, dying)]
     assert [process.returncode for process in (leading, staying)] == [3, 3], told
@@ -244,7 +246,7 @@ def test_where_one_process_dies_all_say_which_and_the_run_goes_on_alone_from_its
 def test_where_process_0_dies_the_others_end():
     """Mostly by jax, which ends a process whose coordinator is gone before its Python hears of it."""
     run = store.create(with_overrides(SPEC, ["budget.steps=120"]), "headless")
-    control.send(run.path, control.Advance(steps=20))
+    messages.send(run.path, messages.Advance(steps=20))
     leading, following = two_at(run)
     wait_until(run, lambda: run.state().status == "paused")
     leading.kill()
@@ -259,7 +261,7 @@ class Service:
     """A coordination service with signs of life, each list one look after another."""
 
     def __init__(self, *looks: dict[int, str]):
-        self.looks, self.told = [list({f"{meeting.PULSE}{k}": sign for k, sign in look.items()}.items()) for look in looks], {}
+        self.looks, self.told = [list({f"{rendezvous.PULSE}{k}": sign for k, sign in look.items()}.items()) for look in looks], {}
 
     def key_value_dir_get(self, _: str) -> list[tuple[str, str]]:
         return self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
@@ -269,32 +271,36 @@ class Service:
 
 
 @pytest.mark.parametrize(("looks", "words"), [
-    ([{1: "4", 2: "5", 3: "4"}, {1: "4", 2: "6", 3: meeting.LEAVING}], "process 1 is gone"),
-    ([{2: "5", 3: meeting.LEAVING}, {2: "6", 3: meeting.LEAVING}], "process 1 is gone"),
+    ([{1: "4", 2: "5", 3: "4"}, {1: "4", 2: "6", 3: rendezvous.LEAVING}], "process 1 is gone"),
+    ([{2: "5", 3: rendezvous.LEAVING}, {2: "6", 3: rendezvous.LEAVING}], "process 1 is gone"),
     ([{1: "4", 2: "5", 3: "4"}, {1: "4", 2: "5", 3: "5"}], "processes 1 and 2 are gone"),
     ([{1: "4", 2: "5", 3: "4"}], "processes 1, 2 and 3 are gone"),
     ([{1: "4", 2: "5", 3: "4"}, {1: "5", 2: "6", 3: "5"}], "another process is gone"),
 ])  # fmt: skip
 def test_who_gives_no_sign_of_life_is_gone(looks, words, monkeypatch):
     service = Service(*looks)
-    monkeypatch.setattr(meeting, "_service", lambda: service)
-    pulse = meeting.Pulse(Group("n1:4000", 4, 0), pytest.fail)
+    monkeypatch.setattr(rendezvous, "_service", lambda: service)
+    pulse = rendezvous.Pulse(Group("n1:4000", 4, 0), pytest.fail)
     pulse.stop()  # before its first beat, which would take a look
     for name, seconds in {"GONE_SECONDS": 0.3, "ALL_GONE_SECONDS": 0.3, "BEAT_SECONDS": 0.01}.items():
-        monkeypatch.setattr(meeting, name, seconds)
+        monkeypatch.setattr(rendezvous, name, seconds)
     assert pulse.who_is_gone() == words
-    assert service.told == {f"{meeting.GONE}0": words}
+    assert service.told == {f"{rendezvous.GONE}0": words}
 
 
 def test_where_one_process_is_frozen_the_run_fails_and_says_which():
     """Silence of 3 s, not 20. The one that wakes too late ends, too."""
     run = store.create(with_overrides(SPEC, ["budget.steps=120"]), "frozen")
-    control.send(run.path, control.Advance(steps=50))
-    port, impatient = free_port(), "import sys; from engine import cli, meeting; meeting.SILENT_SECONDS = 3.0; sys.exit(cli.main())"
+    messages.send(run.path, messages.Advance(steps=50))
+    port = free_port()
+    impatient = (
+        "import sys; from engine.commands import cli; from engine.process import meeting; meeting.SILENT_SECONDS = 3.0; "
+        "sys.exit(cli.main())"
+    )
     leading = start(["-c", impatient, "work", str(run.path)], 0, port)
     following = start(["-m", "engine", "resume", "it"], 1, port)
     wait_until(run, lambda: run.state().status == "paused")
-    carried_out(run, control.Checkpoint())
+    carried_out(run, messages.Checkpoint())
     following.send_signal(signal.SIGSTOP)
     began = time.monotonic()
     assert leading.wait(60) == 3
@@ -304,7 +310,7 @@ def test_where_one_process_is_frozen_the_run_fails_and_says_which():
     assert outcome.text == (
         "process 1 has not answered for 3 s; the last checkpoint, step-000000050.npz, stands. `eos resume frozen` goes on in one process"
     )
-    assert [event.outcome for event in run.events() if isinstance(event, control.Finished)] == ["failed"]
+    assert [event.outcome for event in run.events() if isinstance(event, messages.Finished)] == ["failed"]
     following.send_signal(signal.SIGCONT)
     assert following.wait(60) != 0
     for process in (leading, following):
@@ -316,7 +322,7 @@ def test_where_one_process_is_frozen_the_run_fails_and_says_which():
 def test_what_a_scheduler_sends_to_one_process_stops_all_with_a_checkpoint(who, number):
     """Only two processes show that the others are told."""
     run = store.create(with_overrides(SPEC, ["budget.steps=100000"]), f"told-{who}")
-    control.send(run.path, control.Advance(steps=3))
+    messages.send(run.path, messages.Advance(steps=3))
     processes = two_at(run)
     wait_until(run, lambda: run.state().status == "paused")
     processes[who].send_signal(number)
@@ -325,10 +331,13 @@ def test_what_a_scheduler_sends_to_one_process_stops_all_with_a_checkpoint(who, 
     assert run.checkpoints()[-1].name == f"step-{run.state().step:09d}.npz"
 
 
-UNLIKE = "import sys; from engine import cli, meeting as it; own = it.{0}; it.{0} = lambda: own() | {1}; sys.exit(cli.main())"
-WITH_A_GPU = (
-    "import sys, time; from engine import cli, meeting as it; it.foreseen = lambda: 'gpu'; it.devices = lambda: time.sleep(600); "
+UNLIKE = (
+    "import sys; from engine.commands import cli; from engine.process import meeting as it; own = it.{0}; it.{0} = lambda: own() | {1}; "
     "sys.exit(cli.main())"
+)
+WITH_A_GPU = (
+    "import sys, time; from engine.commands import cli; from engine.process import meeting as it; it.foreseen = lambda: 'gpu'; "
+    "it.devices = lambda: time.sleep(600); sys.exit(cli.main())"
 )
 """A process with a GPU: where it looks for its devices, jax waits for the GPUs of the others."""
 
@@ -353,22 +362,22 @@ def test_processes_that_would_not_compute_alike_are_refused_at_the_meeting(other
 @pytest.mark.parametrize(("platforms", "plugins", "found"), [("cpu", ["cuda"], "cpu"), ("", [], "cpu"), ("", ["cuda"], "tpu?")])
 def test_the_kind_of_device_is_asked_of_another_process_where_there_may_be_one(platforms, plugins, found, monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", platforms)
-    monkeypatch.setattr(meeting, "entry_points", lambda group: plugins)
-    monkeypatch.setattr(meeting, "ASK_JAX", "import os; print('a greeting'); print('tpu?' if not os.environ['JAX_PLATFORMS'] else '')")
-    assert meeting.foreseen() == found
-    monkeypatch.setattr(meeting, "ASK_JAX", "raise RuntimeError('no such driver')")
-    assert meeting.foreseen() == ("cpu" if found == "cpu" else "none (RuntimeError: no such driver)")
+    monkeypatch.setattr(rendezvous, "entry_points", lambda group: plugins)
+    monkeypatch.setattr(rendezvous, "ASK_JAX", "import os; print('a greeting'); print('tpu?' if not os.environ['JAX_PLATFORMS'] else '')")
+    assert rendezvous.foreseen() == found
+    monkeypatch.setattr(rendezvous, "ASK_JAX", "raise RuntimeError('no such driver')")
+    assert rendezvous.foreseen() == ("cpu" if found == "cpu" else "none (RuntimeError: no such driver)")
 
 
 @pytest.mark.parametrize("state", [None, SimpleNamespace(), SimpleNamespace(client=SimpleNamespace(key_value_set=print))])
 def test_a_jax_without_the_service_is_refused_before_anybody_waits(state, monkeypatch):
-    monkeypatch.setattr(meeting, "_initialize", lambda group: None)
+    monkeypatch.setattr(rendezvous, "_initialize", lambda group: None)
     monkeypatch.setattr("jax._src.distributed.global_state", state)
     with pytest.raises(UserError, match=r"several processes: jax \d.* has no coordination service as eos knows it; expected a jax of 0"):
-        meeting.join(Group("n1:4000", 2, 0), pytest.fail)
+        rendezvous.join(Group("n1:4000", 2, 0), pytest.fail)
     monkeypatch.setitem(sys.modules, "jax._src.distributed", None)
     with pytest.raises(UserError, match="has no coordination service"):
-        meeting.join(Group("n1:4000", 2, 0), pytest.fail)
+        rendezvous.join(Group("n1:4000", 2, 0), pytest.fail)
 
 
 def test_what_cannot_be_shared_out_is_told_by_both_processes_which_slurm_brought_together():
@@ -387,7 +396,10 @@ def test_what_cannot_be_shared_out_is_told_by_both_processes_which_slurm_brought
 
 
 def test_a_process_that_waits_in_vain_says_for_what():
-    code = "from engine import hosts, meeting, together; meeting.WAIT_SECONDS = 2.0; together.follow(hosts.Group('127.0.0.1:%d', 2, 1))"
+    code = (
+        "from engine.jobs import hosts; from engine.process import meeting, together; meeting.WAIT_SECONDS = 2.0; "
+        "together.follow(hosts.Group('127.0.0.1:%d', 2, 1))"
+    )
     around = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", code % free_port()], capture_output=True, text=True, check=False, timeout=60, env=around

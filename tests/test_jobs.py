@@ -13,25 +13,27 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from engine import cluster, control, holding, hosts, launch, store, sweep, sweep_cli
-from engine.cli import main
-from engine.cluster import Work, _check
-from engine.errors import BAD_END, BAD_INPUT, INTERRUPTED, UserError
+from engine.base.errors import BAD_END, BAD_INPUT, INTERRUPTED, UserError
+from engine.commands import sweep as sweep_cli
+from engine.commands.main import main
+from engine.jobs import cluster, groups, launch, sweep
+from engine.jobs.cluster import Work, _check
+from engine.record import lock, messages, store
 from engine.spec import load_spec
 
 ROOT = Path(__file__).parent.parent
 STAND_IN = ROOT / "tests" / "standing_in.py"
 PHASE = ["sweep", "phase", "--set", "budget.steps=20"]
 STARTED = """import sys
-from engine import launch
-from engine.cli import main
+from engine.jobs import launch
+from engine.commands.main import main
 launch.command = lambda run: [sys.executable, {stand_in!r}, {seconds!r}, str(run.path)]
 sys.exit(main({words!r}))
 """
 """A command with stand-ins for engines."""
 JOB = """import os, signal, sys, threading
-from engine import launch
-from engine.cluster import Work
+from engine.jobs import launch
+from engine.jobs.cluster import Work
 launch.command = lambda run: [sys.executable, {stand_in!r}, {seconds!r}, str(run.path)]
 work, back = Work(sys.argv[1], patience=1.0), []
 signal.signal(signal.SIGUSR2, lambda *_: back.append(work.checkpoint()))
@@ -86,8 +88,8 @@ def test_a_job_of_a_run_that_is_gone_tells_it_and_opens_no_debugger(own_home, ca
 
 def silent(run: store.Run) -> store.Run:
     """The run as an engine on another host left it, on a file system without flock."""
-    there = msgspec.structs.replace(holding.engine_of(run.path), system="another", host="elsewhere")
-    (run.path / holding.HELD).write_bytes(msgspec.json.encode(there))
+    there = msgspec.structs.replace(lock.engine_of(run.path), system="another", host="elsewhere")
+    (run.path / lock.HELD).write_bytes(msgspec.json.encode(there))
     state = run.path / "state.json"
     state.write_bytes(msgspec.json.encode(store.State(status="running", pid=1, host="elsewhere")))
     os.utime(state, (state.stat().st_mtime - 120,) * 2)
@@ -101,7 +103,7 @@ def test_a_job_takes_a_silent_point_over_without_flock_after_as_long_as_a_sweep_
     monkeypatch.setattr(store.Run, "unchanged_for", lambda self: next(ages))
     assert Work(str(run.path), take_over_after=600)() == 0
     assert run.state().outcome.kind == "completed"
-    assert not (run.path / holding.HELD).exists()
+    assert not (run.path / lock.HELD).exists()
     waits, takes = capfd.readouterr().err.splitlines()
     assert "is silent but may still be at work" in waits
     assert waits.endswith("; it is taken over once that is 600 s")
@@ -144,7 +146,7 @@ def test_parameters_of_jobs_that_can_do_nothing_are_refused(cluster, given, said
 
 def test_how_often_a_job_is_handed_in_anew_is_taken(own_home, tmp_path):
     pytest.importorskip("submitit")
-    from engine.cluster import queue
+    from engine.jobs.cluster import queue
 
     for given in ({"slurm_max_num_timeout": 9}, {"local_max_num_timeout": 5, "timeout_min": 3}, {"max_num_timeout": 7, "name": "mine"}):
         executor = queue("local", given, tmp_path / "jobs")
@@ -167,14 +169,14 @@ def test_several_tasks_without_a_coordinator_are_no_copies_of_a_run(around, monk
     with pytest.raises(UserError, match="each would compute this run by itself"):
         engine.run("phase", steps=5)
     assert not store.all_runs()
-    hosts.refuse_copies("", around | {"EOS_COORDINATOR": "none"})
-    assert hosts.asked("none", environment=around) is None
+    groups.refuse_copies("", around | {"EOS_COORDINATOR": "none"})
+    assert groups.asked("none", environment=around) is None
 
 
 def test_the_script_of_a_batch_job_is_one_task():
-    assert hosts.several({"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}) == (1, 0)
-    assert hosts.several({"SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "1", "SLURM_PROCID": "0"}) == (1, 0)
-    assert hosts.several({"SLURM_STEP_NUM_TASKS": "many", "PMI_SIZE": "3", "PMI_RANK": "2"}) == (3, 2)
+    assert groups.several({"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}) == (1, 0)
+    assert groups.several({"SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "1", "SLURM_PROCID": "0"}) == (1, 0)
+    assert groups.several({"SLURM_STEP_NUM_TASKS": "many", "PMI_SIZE": "3", "PMI_RANK": "2"}) == (3, 2)
 
 
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGUSR1, marks=pytest.mark.slow), signal.SIGUSR2])
@@ -252,7 +254,7 @@ def test_a_point_that_is_removed_meanwhile_is_told(own_home, capfd, monkeypatch)
 
 
 HANGING = """import os, sys, time
-from engine.follow import Followed
+from engine.jobs.follow import Followed
 poll = Followed.poll
 Followed.poll = lambda self: time.sleep(600) if os.path.exists({flag!r}) else poll(self)
 """
@@ -293,7 +295,7 @@ def test_submitit_hands_a_job_in_anew_that_was_told_that_its_time_is_up(own_home
         os.kill(int(task), signal.SIGUSR2)
         until(lambda times=times: sum("continued from the checkpoint" in event.text for event in run.events()) == times)
         until(lambda: run.state().status == "running")
-    control.send(run.path, control.Stop())
+    messages.send(run.path, messages.Stop())
     until(lambda: run.liveness() == "finished")
     until(lambda: not Path(f"/proc/{controller}").exists() or Path(f"/proc/{controller}/status").read_text().find("Z (zombie)") > 0)
     steps = run.rows()[:, 0]

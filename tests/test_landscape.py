@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from engine import landscape
-from engine.curvature import Point, normals, sharpness_at, taylor_center
-from engine.experiment import Experiment
-from engine.problem import Problem
+from engine.curvature import landscape
+from engine.curvature.eigensolver import sharpness_at
+from engine.curvature.expansion import Point, normals, taylor_center
+from engine.phases.experiment import Experiment
+from engine.problems.problem import Problem
 
 from small import dense_hessian, rows, toy_spec
 

@@ -5,8 +5,9 @@ from operator import is_
 
 import pytest
 
-from engine import drafts, files, store
-from eos_tui.listing import Listing
+from engine.base import atomic, files
+from engine.record import store
+from eos_tui.model.listing import Listing
 from eos_tui.screens.dashboard import Dashboard
 from eos_tui.screens.launcher import Launcher
 from eos_tui.screens.prompts import Confirm
@@ -46,7 +47,7 @@ async def test_a_page_may_be_turned_in_a_list_without_a_line(runs, size):
 
 async def test_the_launcher_starts_a_preset(runs, monkeypatch):
     started = []
-    monkeypatch.setattr("engine.launch.start", lambda run, group=None: started.append(run.spec.name) or 1)
+    monkeypatch.setattr("engine.jobs.launch.start", lambda run, group=None: started.append(run.spec.name) or 1)
     async with opened() as (app, pilot):
         await pilot.press("enter")
         await until(lambda: isinstance(app.screen, Dashboard))
@@ -101,7 +102,7 @@ def test_what_has_not_changed_is_not_read_again(runs, monkeypatch):
     assert all(map(is_, listing.look(), first))
     assert read == []
     state = runs / "r1" / "state.json"
-    drafts.replace_with(state, state.read_bytes().replace(b"completed 399 steps", b"completed another way"))
+    atomic.replace_with(state, state.read_bytes().replace(b"completed 399 steps", b"completed another way"))
     read.clear()
     again = {entry.run.name: entry for entry in listing.look()}
     assert set(read) == {"r1"}

@@ -6,14 +6,14 @@ import time
 
 import pytest
 
-from engine.aside import waited
-from eos_tui.leaving import begun_aside
+from engine.base.aside import waited
+from eos_tui.terminal.leaving import begun_aside
 
 from synthetic import FakeEngine, make_run
 from test_pty import LEAVE_SCREEN, SHOW_CURSOR, Terminal
 
 HANGING = """import os, sys, time
-from engine.store import Run
+from engine.record.store import Run
 from eos_tui import cli, opening, source
 
 def hanging(function):

@@ -9,12 +9,13 @@ import time
 import numpy as np
 import pytest
 
-from engine import launch
-from engine.columns import columns_for
-from engine.control import Advance, Pause, Resume, Stop
+from engine.jobs import launch
+from engine.record.columns import columns_for
+from engine.record.messages import Advance, Pause, Resume, Stop
 from engine.spec import load_spec
-from eos_tui import keys, lessons, panels
+from eos_tui import keys, lessons
 from eos_tui.app import EosApp
+from eos_tui.draw import panels
 from eos_tui.lessons import STEPS, happened, stages
 from eos_tui.screens import learn
 from eos_tui.screens.dashboard import Dashboard
@@ -203,7 +204,7 @@ async def test_a_run_that_ends_before_is_said_to_have(runs, monkeypatch):
 @pytest.mark.parametrize("leave", ["q", "hang-up"])
 def test_leaving_the_terminal_stops_the_engines_of_the_tour(runs, leave):
     run = make_run(runs, 60, finished=False)
-    code = ("import sys\nfrom engine.store import resolve\nfrom eos_tui import cli\nfrom eos_tui.screens import learn\n"
+    code = ("import sys\nfrom engine.record.store import resolve\nfrom eos_tui import cli\nfrom eos_tui.screens import learn\n"
             "learn.launch.begin = lambda preset: (resolve('made'), 0)\nsys.exit(cli.main(['learn']))")
     with FakeEngine(run) as engine, Terminal(runs, "-c", code) as terminal:
         terminal.wait_for("Progressive sharpening")

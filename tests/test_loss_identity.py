@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from test_training import digits_spec
 
-from engine import control, store
 from engine import spec as specs
-from engine.experiment import Experiment
-from engine.fork import fork
-from engine.leaves import unpack
-from engine.loss_identity import Identity, difference, direction
-from engine.problem import Problem
-from engine.runner import Runner
+from engine.jobs.fork import fork
+from engine.phases.experiment import Experiment
+from engine.phases.loss_identity import Identity, difference, direction
+from engine.problems.problem import Problem
+from engine.process.runner import Runner
+from engine.record import messages, store
+from engine.record.safe_read import read_arrays
+from engine.record.store import IDENTITY, Writer
 from engine.spec import from_tree
-from engine.store import IDENTITY, Writer
-from engine.untrusted import read_arrays
+from engine.xla.leaves import unpack
 
 from small import chebyshev_spec, dense_hessian, toy_spec
 
@@ -94,7 +94,7 @@ def test_an_edited_loss_is_refused_and_the_one_before_goes_on(tracking, where, t
     assert "its loss is not the one of its checkpoint" in work(made).text
     other = fork(run, 1000, ["budget.steps=60"], name="other", other_loss=True)
     assert work(other).kind in ("completed", "edge_never_reached")
-    assert any("the loss may be another from here" in event.text for event in other.events() if isinstance(event, control.Forked))
+    assert any("the loss may be another from here" in event.text for event in other.events() if isinstance(event, messages.Forked))
     edited(tmp_path, "3", "3")
     work(run, until=kept + 5)
     assert run.row_count() > kept
@@ -126,7 +126,7 @@ def test_a_checkpoint_that_says_nothing_of_its_loss_goes_on(tmp_path):
     for path in run.checkpoints():
         np.savez(path, **leaves | {f"{IDENTITY}product": np.ones(5)})
     assert work(run).kind == "completed"
-    told = [event.text for event in run.events() if isinstance(event, control.CheckpointSkipped | control.Started)]
+    told = [event.text for event in run.events() if isinstance(event, messages.CheckpointSkipped | messages.Started)]
     assert "are not the numbers that an engine writes" in told[-2]
     assert told[-2].endswith("the run begins anew")
     assert told[-1].startswith("started on")

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from engine.losses import CRITERIA, correct
+from engine.problems.losses import CRITERIA, correct
 from engine.spec import Criterion
 
 pytestmark = pytest.mark.usefixtures("x64")

@@ -11,13 +11,15 @@ from xml.etree import ElementTree
 import msgspec
 import pytest
 
-from engine import launch
-from engine.store import Outcome
-from eos_tui import cli, export, gallery, keys, theme
+from engine.jobs import launch
+from engine.record.store import Outcome
+from eos_tui import cli, gallery, keys
 from eos_tui.app import EosApp
+from eos_tui.draw import theme
 from eos_tui.screens.dashboard import Dashboard
 from eos_tui.screens.launcher import Launcher
 from eos_tui.screens.learn import Learn
+from eos_tui.terminal import screenshot
 
 from synthetic import make_run
 from test_pty import Terminal
@@ -134,7 +136,7 @@ async def test_in_ascii_nothing_is_drawn_with_other_signs(runs, begins):
                 await pilot.press(opened)
             for _ in range(3):
                 await pilot.pause(0.1)
-            drawn = set(export.screen(app, "eos").txt)
+            drawn = set(screenshot.screen(app, "eos").txt)
             assert not {sign for sign in drawn if "\u2500" <= sign <= "\u25ff" or "\u2800" <= sign <= "\u28ff"}
             if opened:
                 await pilot.press("escape")

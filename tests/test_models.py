@@ -8,10 +8,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from engine import data, models
+from engine import data
 from engine import spec as specs
 from engine.data.words import PAD
-from engine.problem import Problem, network
+from engine.problems import networks
+from engine.problems.problem import Problem, network
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -105,7 +106,7 @@ def test_loss_and_derivatives_have_the_number_format_of_theta(model, precision):
 
 def leaves(model: specs.Model, part: specs.Data = DIGITS) -> dict[str, np.ndarray]:
     """The initial parameters by path."""
-    tree = models.build(model, data.load(part)).init(jax.random.key(0))
+    tree = networks.build(model, data.load(part)).init(jax.random.key(0))
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
@@ -130,7 +131,7 @@ def test_head_scale_multiplies_the_last_layer_alone():
 
 def test_padding_does_not_change_the_output_of_the_transformer():
     dataset = data.load(SENTENCES)
-    model = models.build(TRANSFORMER, dataset)
+    model = networks.build(TRANSFORMER, dataset)
     noise = np.random.default_rng(1)
     initial = model.init(jax.random.key(0))
     parameters = jax.tree.map(lambda leaf: np.asarray(leaf + 0.1 * noise.normal(size=leaf.shape)), initial)
@@ -145,7 +146,7 @@ def test_padding_does_not_change_the_output_of_the_transformer():
 
 def test_the_transformer_starts_at_the_output_zero():
     dataset = data.load(SENTENCES)
-    model = models.build(TRANSFORMER, dataset)
+    model = networks.build(TRANSFORMER, dataset)
     np.testing.assert_array_equal(jax.jit(model.apply)(model.init(jax.random.key(0)), dataset.inputs), 0)
 
 
@@ -153,7 +154,7 @@ def test_a_convolution_is_that_of_lax():
     random = np.random.default_rng(0)
     maps, kernel, bias = random.normal(size=(2, 5, 6, 3)), random.normal(size=(3, 3, 3, 4)), random.normal(size=4)
     parameters = {"params": {"Dense_0": {"kernel": kernel.reshape(27, 4), "bias": bias}}}
-    found = jax.jit(models.Conv(4).apply)(parameters, maps)
+    found = jax.jit(networks.Conv(4).apply)(parameters, maps)
     wanted = jax.lax.conv_general_dilated(maps, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
     np.testing.assert_allclose(found, wanted + bias, rtol=1e-12, atol=1e-12)
 
@@ -164,7 +165,7 @@ def test_a_strided_convolution_is_that_of_lax(side, stride, shape):
     random = np.random.default_rng(0)
     maps, kernel = random.normal(size=(2, *shape, 3)), random.normal(size=(side, side, 3, 4))
     parameters = {"params": {"Dense_0": {"kernel": kernel.reshape(-1, 4)}}}
-    found = models.Conv(4, side, stride, bias=False).apply(parameters, maps)
+    found = networks.Conv(4, side, stride, bias=False).apply(parameters, maps)
     edge = (side // 2, side // 2)
     wanted = jax.lax.conv_general_dilated(maps, kernel, (stride, stride), (edge, edge), dimension_numbers=("NHWC", "HWIO", "NHWC"))
     np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-12)
@@ -172,11 +173,11 @@ def test_a_strided_convolution_is_that_of_lax(side, stride, shape):
 
 def test_a_group_norm_leaves_each_group_with_mean_zero_and_variance_one():
     maps = 3 + 2 * np.random.default_rng(0).normal(size=(2, 4, 5, 6))
-    norm = models.group_norm(2, 6)
+    norm = networks.group_norm(2, 6)
     normed = np.asarray(norm.apply(norm.init(jax.random.key(0), maps), maps)).reshape(2, 20, 2, 3)
     np.testing.assert_allclose(normed.mean(axis=(1, 3)), 0, atol=1e-12)
     np.testing.assert_allclose(normed.var(axis=(1, 3)), 1, atol=1e-5)  # the norm adds 1e-6 to the variance
-    assert models.group_norm(16, 6).num_groups == 6
+    assert networks.group_norm(16, 6).num_groups == 6
 
 
 def test_a_convolution_before_a_norm_starts_at_variance_one_over_fan_in():
@@ -190,7 +191,7 @@ def test_a_convolution_before_a_norm_starts_at_variance_one_over_fan_in():
 
 def shapes(model: specs.Model, part: specs.Data) -> list[tuple[str, tuple[int, ...]]]:
     """The parameters by path and their shapes, none of them drawn."""
-    tree = jax.eval_shape(models.build(model, data.load(part)).init, jax.random.key(0))
+    tree = jax.eval_shape(networks.build(model, data.load(part)).init, jax.random.key(0))
     return [(jax.tree_util.keystr(path), leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
 
 
@@ -211,19 +212,19 @@ def test_depth_and_width_of_the_residual_network_are_those_asked_for():
     assert kernels.count((9 * 8, 8)) == 5
 
 
-@pytest.mark.parametrize("activation", models.ACTIVATIONS)
+@pytest.mark.parametrize("activation", networks.ACTIVATIONS)
 def test_every_model_takes_every_activation(activation):
     for model in (specs.Mlp(widths=(3,)), specs.Cnn(widths=(3,)), RESNET, TRANSFORMER):
         chosen = msgspec.structs.replace(model, activation=activation)
         part = SENTENCES if isinstance(model, specs.Transformer) else DIGITS
         dataset = data.load(part)
-        built = models.build(chosen, dataset)
+        built = networks.build(chosen, dataset)
         assert jax.eval_shape(built.apply, jax.eval_shape(built.init, jax.random.key(0)), dataset.inputs).shape == (4, 1)
 
 
 def test_the_residual_network_starts_at_the_output_zero():
     dataset = data.load(DIGITS)
-    model = models.build(RESNET, dataset)
+    model = networks.build(RESNET, dataset)
     np.testing.assert_array_equal(jax.jit(model.apply)(model.init(jax.random.key(0)), dataset.inputs), 0)
 
 
@@ -245,17 +246,17 @@ def test_a_normalized_network_depends_on_the_direction_of_its_parameters_alone()
 
 def test_a_normalized_network_reads_an_input_of_zeros():
     dataset = data.load(DIGITS)
-    model = models.build(INVARIANT, dataset)
+    model = networks.build(INVARIANT, dataset)
     found = jax.jit(model.apply)(model.init(jax.random.key(0)), np.zeros_like(dataset.inputs))
     assert np.isfinite(found).all()
 
 
 def test_average_pool_leaves_out_an_odd_last_row():
     maps = jnp.arange(15.0).reshape(1, 3, 5, 1)
-    np.testing.assert_array_equal(models.average_pool(maps)[0, :, :, 0], [[3.0, 5.0]])
+    np.testing.assert_array_equal(networks.average_pool(maps)[0, :, :, 0], [[3.0, 5.0]])
 
 
 def test_the_default_network_has_88701_parameters():
     part = specs.load_spec("fashion").problem
-    shapes = jax.eval_shape(models.build(part.model, data.load(part.data)).init, jax.random.key(0))
+    shapes = jax.eval_shape(networks.build(part.model, data.load(part.data)).init, jax.random.key(0))
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 88_701

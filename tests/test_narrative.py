@@ -6,10 +6,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from engine.columns import columns_for
-from engine.narrative import LENGTH, STAGE_WORDS, sentence, shortened
+from engine.record.columns import columns_for
+from engine.record.store import Outcome, State
+from engine.report.narrative import LENGTH, STAGE_WORDS, sentence, shortened
 from engine.spec import load_spec
-from engine.store import Outcome, State
 
 ETA = 0.02
 COLUMNS = [column.name for column in columns_for(load_spec("fashion"))]

@@ -10,7 +10,7 @@ from flax import linen, nnx
 from jax import lax
 
 import engine
-from engine.narrowing import narrowed
+from engine.problems.narrowing import narrowed
 
 from small import chebyshev_problem
 

@@ -6,10 +6,11 @@ import sys
 
 import pytest
 
-from engine import device, flags
-from engine.errors import UserError
+from engine.base import xla_flags
+from engine.base.errors import UserError
+from engine.xla import device
 
-pytestmark = pytest.mark.skipif(flags.jaxlib_release() >= flags.KNOWS_THE_FLAG, reason="sums of this jaxlib are not switched")
+pytestmark = pytest.mark.skipif(xla_flags.jaxlib_release() >= xla_flags.KNOWS_THE_FLAG, reason="sums of this jaxlib are not switched")
 
 SUMS = """
 total = jax.jit(lambda column: jnp.sum(jnp.broadcast_to(column, (2, 1024, 1024))))
@@ -29,7 +30,7 @@ def printed(script: str, **environment: str) -> str:
 def test_the_version_of_jaxlib_is_read_from_its_file():
     import jaxlib
 
-    assert jaxlib.__version__.startswith("{}.{}.".format(*flags.jaxlib_release()))
+    assert jaxlib.__version__.startswith("{}.{}.".format(*xla_flags.jaxlib_release()))
 
 
 @pytest.mark.parametrize("order", [
@@ -58,7 +59,7 @@ for call in (
     lambda: engine.displacement(ones, None), lambda: engine.run("phase"), lambda: next(engine.stream("phase")),
 ):
     print(said(call))
-print(engine.load("first") if (engine.store.home() / "first").exists() else "nothing made")
+print(engine.load("first") if (engine.record.store.home() / "first").exists() else "nothing made")
 print(engine.run("phase", steps=7, name="first", apart=True)["step"].astype(int).tolist())
 print(sum(1 for _ in engine.stream("phase", steps=7, apart=True)))
 """
@@ -66,7 +67,7 @@ print(sum(1 for _ in engine.stream("phase", steps=7, apart=True)))
 
 def test_where_jax_began_first_every_door_refuses_and_a_process_of_its_own_works(own_home):
     """Of 50 sums 37 were wrong, and no word of it."""
-    lines = printed("import jax.numpy as jnp\n" + COMPUTED + "import engine, engine.store\n" + DOORS).splitlines()
+    lines = printed("import jax.numpy as jnp\n" + COMPUTED + "import engine, engine.record.store\n" + DOORS).splitlines()
     refused, (nothing, steps, rows) = lines[:-3], lines[-3:]
     assert len(refused) == 13
     for sentence in refused:
@@ -76,15 +77,15 @@ def test_where_jax_began_first_every_door_refuses_and_a_process_of_its_own_works
 
 
 @pytest.mark.parametrize(("given", "said"), [
-    (f"{flags.SAFE_FUSIONS}LIBRARY_FUSION_TYPE_REDUCE", "XLA_FLAGS: has .*REDUCE, with which jaxlib .* adds up wrong on a CPU; leave"),
-    ("/home/me/flags", f"XLA_FLAGS: a file of flags, .* on a CPU without {flags.SAFE_FUSIONS}; write it there"),
+    (f"{xla_flags.SAFE_FUSIONS}LIBRARY_FUSION_TYPE_REDUCE", "XLA_FLAGS: has .*REDUCE, with which jaxlib .* adds up wrong on a CPU; leave"),
+    ("/home/me/flags", f"XLA_FLAGS: a file of flags, .* on a CPU without {xla_flags.SAFE_FUSIONS}; write it there"),
     ("", "jax has begun in this process before eos"),
 ])  # fmt: skip
 def test_a_setting_of_the_user_is_left_alone_and_named_where_it_is_wrong(given, said, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", given)
     monkeypatch.setattr(device, "sums_are_right", lambda: False)
-    flags.correct_sums()
-    monkeypatch.setattr(flags, "_early", set())
+    xla_flags.correct_sums()
+    monkeypatch.setattr(xla_flags, "_early", set())
     if given:
         assert os.environ["XLA_FLAGS"] == given
     with pytest.raises(UserError, match=said):
@@ -101,6 +102,6 @@ def test_compiled_code_tells_whether_sums_are_right(x64):
 
 
 def test_memory_that_cannot_be_put_first_is_told(capfd, x64, monkeypatch):
-    monkeypatch.setattr(flags, "has_begun", lambda: True)
+    monkeypatch.setattr(xla_flags, "has_begun", lambda: True)
     device.configure(sparing=True)
     assert "memory is not put first" in capfd.readouterr().err

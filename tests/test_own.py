@@ -10,10 +10,11 @@ import pytest
 from flax import linen, nnx
 
 import engine
-from engine import own, store
-from engine.cli import main
-from engine.errors import BAD_INPUT, UserError
-from engine.problem import build
+from engine.base.errors import BAD_INPUT, UserError
+from engine.commands.main import main
+from engine.problems import own
+from engine.problems.problem import build
+from engine.record import store
 from engine.spec import from_tree, load_spec_text, to_toml
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -164,8 +165,8 @@ def test_a_refused_problem_ends_check_and_run_alike_and_leaves_nothing(test, tmp
 
 
 def test_what_a_refused_run_had_done_before_is_kept(own_home):
-    from engine import launch
-    from engine.store import Outcome, State, Writer
+    from engine.jobs import launch
+    from engine.record.store import Outcome, State, Writer
 
     run = store.create(own_spec("good"), "mine")
     with Writer(run) as writer:
@@ -207,8 +208,8 @@ def test_the_module_is_imported_by_the_engine_alone(tmp_path, own_home, capfd, m
     preset = tmp_path / "mine.toml"
     preset.write_text('problem = "marked:good"\n[optimizer]\nlearning_rate = 0.1\n[budget]\nsteps = 30\n')
     monkeypatch.chdir(tmp_path)
-    from engine import launch
     from engine.data.catalog import ready
+    from engine.jobs import launch
     from engine.spec import load_spec
 
     run = store.create(ready(load_spec(str(preset))), "mine")

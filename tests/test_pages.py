@@ -9,19 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import control, store
-from engine.gauges import GAUGES
+from engine.record import messages, store
+from engine.report.gauges import GAUGES
 from engine.spec import load_spec, load_spec_text
-from eos_tui import theme
 from eos_tui.app import EosApp
+from eos_tui.draw import theme
+from eos_tui.model.history import History
+from eos_tui.model.source import DataFacts
 from eos_tui.screens.assumptions import ASCII_BARS, Assumptions, latest, sparkline
 from eos_tui.screens.dashboard import Dashboard
 from eos_tui.screens.formula import Formula
 from eos_tui.screens.landscape import Landscape, drawn, verdict
 from eos_tui.screens.spectrum import Spectrum
 from eos_tui.screens.theorem import PLOTS, Theorem, held, unclaimed
-from eos_tui.series import History
-from eos_tui.source import DataFacts
 from eos_tui.widgets.valley import Plane, _lines
 from eos_tui.widgets.valley import sampled as read_plane
 
@@ -66,8 +66,8 @@ def gauged(where: Path, steps: int = 400, **changed: float) -> store.Run:
         rows[:, bare.index[name]] = np.where(since % 50 == 0, column, np.nan) if name.startswith("assumption.") else column
     with store.Writer(bare) as writer:
         writer.append(rows)
-        writer.event(control.EigenvalueUnstable(step=110, text="λ1 is above 2/η", number=1))
-        writer.event(control.EigenvalueUnstable(step=340, text="λ2 is above 2/η", number=2))
+        writer.event(messages.EigenvalueUnstable(step=110, text="λ1 is above 2/η", number=1))
+        writer.event(messages.EigenvalueUnstable(step=340, text="λ2 is above 2/η", number=2))
     return bare
 
 
@@ -101,7 +101,7 @@ async def test_the_assumptions_go_on_as_the_run_does(tmp_path):
             await until(lambda: app.screen.source.live)
             await pilot.press("a")
             await until(lambda: "step 399" in text_of(app))
-            control.send(run.path, control.Advance(steps=7))
+            messages.send(run.path, messages.Advance(steps=7))
             await until(lambda: "step 406" in text_of(app))
 
 

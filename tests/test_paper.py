@@ -11,10 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from engine import landscape, theory
-from engine.curvature import measure, normals, random_start, taylor_center
-from engine.experiment import Experiment
-from engine.problem import Problem
+from engine import theory
+from engine.curvature import landscape
+from engine.curvature.eigensolver import random_start
+from engine.curvature.expansion import measure, normals, taylor_center
+from engine.phases.experiment import Experiment
+from engine.problems.problem import Problem
 
 from small import chebyshev_spec, rows
 

@@ -8,12 +8,12 @@ import pytest
 from textual.app import App
 from textual.color import Color
 
-from engine.columns import Column
-from eos_tui import curves, plots, theme, traces
-from eos_tui.curves import Axis, Overlay, Span
-from eos_tui.plots import Curve, PlotSpec, Window
-from eos_tui.pyramid import BLOCK
-from eos_tui.series import History
+from engine.record.columns import Column
+from eos_tui.draw import line_plot, plot_spec, theme, traces
+from eos_tui.draw.line_plot import Curve, PlotSpec, Window
+from eos_tui.draw.plot_spec import Axis, Overlay, Span
+from eos_tui.model.history import History
+from eos_tui.model.pyramid import BLOCK
 from eos_tui.widgets.plot import LinePlot
 
 NAMES = {"step": "t", "learning_rate": "η", "gd.loss": "L(θ)", "gd.sharpness": "S(θ)", "generalized.sharpness": "S⋆",
@@ -51,7 +51,7 @@ def oscillating(count):
 
 
 def lines(spec, history, window, width=60, height=16, **options):
-    return [strip.text for strip in plots.draw(spec, history, window, width, height, **options)]
+    return [strip.text for strip in line_plot.draw(spec, history, window, width, height, **options)]
 
 
 def cells(rows, pattern="[⠁-⣿]"):
@@ -63,7 +63,7 @@ def cells(rows, pattern="[⠁-⣿]"):
 def test_every_row_has_exactly_the_cells_asked_for(spec, width):
     histories = (History(COLUMNS), oscillating(700))
     for history, size in itertools.product(histories, [(width, height) for height in (0, 1, 3, 4, 5, 9, 12, 36)]):
-        strips = plots.draw(spec, history, Window(0, 900, 333), *size)
+        strips = line_plot.draw(spec, history, Window(0, 900, 333), *size)
         assert len(strips) == size[1]
         assert all(strip.cell_length == size[0] == sum(s.cell_length for s in strip) for strip in strips)
 
@@ -194,14 +194,14 @@ def test_the_cursor_stands_at_its_step_and_reads_stored_values():
     window = Window(0, 500, cursor=250)
     shown = lines(SWING, history, window)
     assert "250" in shown[-1]
-    assert plots.values_line(SWING, history, window) == "t 250 · x 1.0"
-    assert plots.values_line(SHARPNESS, history, Window(0, 500)).startswith("S(θ) 99.00 · S⋆ ")
-    assert plots.values_line(SHARPNESS, history, Window(0, 500), width=15) == "S(θ) 99.00"
+    assert line_plot.values_line(SWING, history, window) == "t 250 · x 1.0"
+    assert line_plot.values_line(SHARPNESS, history, Window(0, 500)).startswith("S(θ) 99.00 · S⋆ ")
+    assert line_plot.values_line(SHARPNESS, history, Window(0, 500), width=15) == "S(θ) 99.00"
 
 
 def test_curves_differ_by_more_than_colour():
     many = [Curve(f"c{k}", str(k), "gd", dashed) for k, dashed in enumerate((False, False, False, True, True, True))]
-    pens = curves.pens(many)
+    pens = plot_spec.pens(many)
     assert len({(pen.on, pen.off) for pen in pens}) == 6
     assert len({pen.sample for pen in pens}) == 6
     assert len({pen.mark for pen in pens}) == 6
@@ -222,19 +222,19 @@ def test_ascii_output_draws_in_ascii():
 
 def test_an_axis_kept_from_the_frame_before_leaves_all_other_rows_unchanged():
     rising, window = 1.0 + np.arange(910) / 1e3, Window(0, 1250)
-    before = plots.paint(LOSS, history_of(900, gd_loss=rising[:900]), window, 60, 16)
-    after = plots.paint(LOSS, history_of(910, gd_loss=rising), window, 60, 16, limits=before.limits)
+    before = line_plot.paint(LOSS, history_of(900, gd_loss=rising[:900]), window, 60, 16)
+    after = line_plot.paint(LOSS, history_of(910, gd_loss=rising), window, 60, 16, limits=before.limits)
     changed = [y for y, (old, new) in enumerate(zip(before.strips, after.strips, strict=True)) if old != new]
     assert 1 <= len(changed) <= 2
 
 
 def test_a_printed_frame_is_text_with_or_without_colours():
     history = oscillating(300)
-    plain = plots.render_text(SHARPNESS, history, Window(0, 300), 60, 14, colour=False)
+    plain = line_plot.render_text(SHARPNESS, history, Window(0, 300), 60, 14, colour=False)
     assert plain.startswith("sharpness S")
     assert len(plain.splitlines()) == 14
     assert "\x1b" not in plain
-    colourful = plots.render_text(SHARPNESS, history, Window(0, 300), 60, 14, colour=True)
+    colourful = line_plot.render_text(SHARPNESS, history, Window(0, 300), 60, 14, colour=True)
     assert "\x1b[" in colourful
     stripped = re.sub(r"\x1b\[[0-9;]*m", "", colourful).splitlines()
     assert [row.rstrip() for row in stripped] == plain.splitlines()
@@ -243,9 +243,9 @@ def test_a_printed_frame_is_text_with_or_without_colours():
 def test_drawing_does_not_depend_on_the_length_of_the_history(rows_looked_at):
     """Of a million rows it looks at the ragged ends of the pixel columns alone: at most two blocks a column and curve."""
     history, width = oscillating(1_000_000), 100
-    plots.draw(SHARPNESS, history, Window(0, 1_000_000), width, 20)
+    line_plot.draw(SHARPNESS, history, Window(0, 1_000_000), width, 20)
     rows_looked_at.clear()
-    plots.draw(SHARPNESS, history, Window(1, 999_999), width, 20)
+    line_plot.draw(SHARPNESS, history, Window(1, 999_999), width, 20)
     assert 0 < sum(rows_looked_at) <= 2 * BLOCK * 2 * width * len(SHARPNESS.curves)  # two pixels a cell
 
 
@@ -256,10 +256,10 @@ def test_under_the_cursor_stands_the_stored_number_where_there_is_room():
     history = history_of(100, gd_loss=np.linspace(0.1, 0.2, 100) / 3)
     window = Window(0, 100, cursor=41)
     stored = history.at("gd.loss", 41)[1]
-    exact = plots.values_line(LOSS, history, window)
+    exact = line_plot.values_line(LOSS, history, window)
     assert float(exact.split("L(θ) ")[1]) == stored
     for width, digits in ((24, 9), (21, 6), (19, 4)):
-        shown = plots.values_line(LOSS, history, window, width)
+        shown = line_plot.values_line(LOSS, history, window, width)
         assert len(shown) <= width
         assert shown.split("L(θ) ")[1] == f"{stored:#.{digits}g}"
 
@@ -295,13 +295,13 @@ def test_strands_are_two_lines_and_the_band_between_them_is_empty(count):
 
 def test_an_even_mean_takes_the_oscillation_out_and_leaves_it_in_sight():
     history = oscillating(5000)
-    plain = plots.draw(SWING, history, Window(0, 5000), 60, 20)
-    smooth = plots.draw(SWING._replace(smooth=50), history, Window(0, 5000), 60, 20)
+    plain = line_plot.draw(SWING, history, Window(0, 5000), 60, 20)
+    smooth = line_plot.draw(SWING._replace(smooth=50), history, Window(0, 5000), 60, 20)
     rows = [strip.text for strip in smooth]
     assert sum(row.count("⣿") for row in rows) > 0.8 * sum(strip.text.count("⣿") for strip in plain)
     bright = {y for y, strip in enumerate(smooth) for text, style, _ in strip if style and style.bold and text.strip()}
     assert len(bright) == 1  # the mean is 0 everywhere
-    assert "mean 50" in plots.heading(SWING._replace(smooth=50))
+    assert "mean 50" in line_plot.heading(SWING._replace(smooth=50))
 
 
 @pytest.mark.parametrize("count", [30, 3000])
@@ -334,8 +334,8 @@ def test_the_stages_stand_along_the_axis_by_number():
 def test_another_run_is_laid_over_with_its_edge_on_this_ones():
     jump = history_of(400, gd_loss=np.where(np.arange(400) < 100, 1.0, 2.0))
     later = history_of(600, gd_loss=np.where(np.arange(600) < 250, 1.1, 1.9))
-    other = Overlay(later, "later", "warn", curves.OTHERS[0], edge=250, at=100)
-    drawn = plots.paint(LOSS, jump, Window(0, 400), 67, 16, overlays=[other])
+    other = Overlay(later, "later", "warn", plot_spec.OTHERS[0], edge=250, at=100)
+    drawn = line_plot.paint(LOSS, jump, Window(0, 400), 67, 16, overlays=[other])
     rows = [strip.text for strip in drawn.strips]
     assert "╍╍ later" in rows[0]
     amber = theme.role_style(theme.DARK, "warn").color
@@ -446,7 +446,7 @@ async def test_the_widget_draws_again_for_a_new_size_theme_and_axis():
 
 
 def test_no_two_pens_have_the_same_sample():
-    pens = (*curves.SOLID, *curves.DASHED, *curves.OTHERS, curves.THRESHOLD)
+    pens = (*plot_spec.SOLID, *plot_spec.DASHED, *plot_spec.OTHERS, plot_spec.THRESHOLD)
     assert len({pen.sample for pen in pens}) == len(pens)
 
 

@@ -5,11 +5,11 @@ import pytest
 from textual.app import App
 
 from engine import theory
-from engine.columns import Column
+from engine.record.columns import Column
 from engine.spec import PREDICTIONS
-from eos_tui import theme
-from eos_tui.plots import Window
-from eos_tui.series import History
+from eos_tui.draw import theme
+from eos_tui.draw.line_plot import Window
+from eos_tui.model.history import History
 from eos_tui.widgets.portrait import PhasePortrait
 
 ETA, ALPHA, BETA = 0.02, 4.0, 60.0

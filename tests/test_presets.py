@@ -4,9 +4,9 @@ import jax
 import pytest
 
 from engine import data
-from engine.columns import columns_for
-from engine.errors import UserError
-from engine.problem import build
+from engine.base.errors import UserError
+from engine.problems.problem import build
+from engine.record.columns import columns_for
 from engine.spec import Mlp, Network, Phase, Words, from_tree, load_spec, load_spec_text, preset_names, preset_words, to_toml
 
 NAMES = [

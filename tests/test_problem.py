@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from engine import spec as specs
-from engine.errors import UserError
-from engine.problem import build, network, require_x64
+from engine.base.errors import UserError
+from engine.problems.problem import build, network, require_x64
 
 from small import chebyshev_problem, dense_hessian, toy_spec
 

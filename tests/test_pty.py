@@ -17,7 +17,7 @@ from pathlib import Path
 import pyte
 import pytest
 
-from engine import store
+from engine.record import store
 
 from synthetic import FakeEngine, make_run
 

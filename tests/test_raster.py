@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.style import Style
 
-from eos_tui import axes
-from eos_tui.axes import Limits
-from eos_tui.raster import BRAILLE, Canvas, connect, outline, polyline, spans, strokes
+from eos_tui.draw import axes
+from eos_tui.draw.axes import Limits
+from eos_tui.draw.raster import BRAILLE, Canvas, connect, outline, polyline, spans, strokes
 
 RED, BLUE = Style(color="red"), Style(color="blue")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import cli as headless
+from engine.commands import main as headless
 from eos_tui import cli
 
 import readme_tables

@@ -11,10 +11,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from engine import store
-from engine.cli import main
-from engine.errors import BAD_INPUT
-from engine.outcomes import horizon, outcomes, prediction_error
+from engine.base.errors import BAD_INPUT
+from engine.commands.main import main
+from engine.record import store
+from engine.report.comparison import horizon, outcomes, prediction_error
 from engine.spec import load_spec
 
 from synthetic import ALPHA, BETA, EDGE, LEARNING_RATE, FakeEngine, make_run
@@ -74,7 +74,7 @@ def test_parquet_has_nulls_units_and_the_specification(run, tmp_path):
 def test_a_file_that_cannot_be_written_leaves_the_old_one_whole(run, tmp_path, capfd, monkeypatch):
     out = tmp_path / "kept.csv"
     out.write_text("before")
-    monkeypatch.setattr("engine.export.blocks", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device", str(out))))
+    monkeypatch.setattr("engine.record.export.blocks", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device", str(out))))
     assert main(["export", "made", "--out", str(out), "--force"]) == BAD_INPUT
     assert capfd.readouterr().err == f"eos: {out}: No space left on device\n"
     assert out.read_text() == "before"

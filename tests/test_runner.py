@@ -9,10 +9,11 @@ import time
 import numpy as np
 import pytest
 
-from engine import control, launch, store
 from engine import spec as specs
-from engine.errors import HELD
-from engine.fork import fork
+from engine.base.errors import HELD
+from engine.jobs import launch
+from engine.jobs.fork import fork
+from engine.record import messages, store
 
 from small import chebyshev_spec, toy_spec
 
@@ -101,37 +102,37 @@ def test_commands_are_answered_at_the_step_they_took_effect():
     run = make(toy_spec(0.01), "budget.steps=1000000", name="told")
     launch.start(run)
     wait_for(run, lambda: run.row_count() > 5, "rows")
-    paused = answer(run, control.send(run.path, control.Pause()))
-    assert isinstance(paused, control.Paused)
+    paused = answer(run, messages.send(run.path, messages.Pause()))
+    assert isinstance(paused, messages.Paused)
     assert run.liveness() == "paused"
     assert run.rows()[-1, 0] == paused.step - 1
 
-    control.send(run.path, advance := control.Advance(steps=17))
+    messages.send(run.path, advance := messages.Advance(steps=17))
     ended = wait_for(
-        run, lambda: next((e for e in run.events() if isinstance(e, control.Paused) and e.answers == advance.id), None), "end"
+        run, lambda: next((e for e in run.events() if isinstance(e, messages.Paused) and e.answers == advance.id), None), "end"
     )
     assert ended.step == paused.step + 17
     assert run.rows()[-1, 0] == ended.step - 1
 
-    control.send(run.path, onward := control.AdvanceTo(what="stage"))
+    messages.send(run.path, onward := messages.AdvanceTo(what="stage"))
     ended = wait_for(
-        run, lambda: next((e for e in run.events() if isinstance(e, control.Paused) and e.answers == onward.id), None), "stage"
+        run, lambda: next((e for e in run.events() if isinstance(e, messages.Paused) and e.answers == onward.id), None), "stage"
     )
-    turned = [event.step for event in run.events() if isinstance(event, control.StageChanged)]
+    turned = [event.step for event in run.events() if isinstance(event, messages.StageChanged)]
     assert turned[-1] == ended.step - 1
     assert len([step for step in turned if step >= paused.step + 17]) == 1
 
-    assert answer(run, control.send(run.path, control.Anchor())).step == ended.step
-    changed = answer(run, control.send(run.path, control.SetLearningRate(learning_rate=0.009)))
-    assert isinstance(changed, control.LearningRateChanged)
-    saved = answer(run, control.send(run.path, control.Checkpoint()))
+    assert answer(run, messages.send(run.path, messages.Anchor())).step == ended.step
+    changed = answer(run, messages.send(run.path, messages.SetLearningRate(learning_rate=0.009)))
+    assert isinstance(changed, messages.LearningRateChanged)
+    saved = answer(run, messages.send(run.path, messages.Checkpoint()))
     assert f"step-{saved.step:09d}.npz" in saved.text
     (run.path / "inbox" / "0-nonsense.json").write_text('{"command": "explode"}')
-    refused = wait_for(run, lambda: next((e for e in run.events() if isinstance(e, control.Refused)), None), "refusal")
+    refused = wait_for(run, lambda: next((e for e in run.events() if isinstance(e, messages.Refused)), None), "refusal")
     assert "is no command" in refused.text
-    resumed = answer(run, control.send(run.path, control.Resume()))
+    resumed = answer(run, messages.send(run.path, messages.Resume()))
     assert resumed.step == ended.step
-    control.send(run.path, control.Stop())
+    messages.send(run.path, messages.Stop())
     wait_for(run, lambda: run.liveness() == "finished", "end")
     assert run.state().outcome.kind == "stopped"
     steps = run.rows()[:, 0]
@@ -174,7 +175,7 @@ def test_two_engines_never_work_on_one_run():
     assert second.returncode == HELD
     assert "another engine is at work" in second.stderr
     assert "Traceback" not in second.stderr
-    control.send(run.path, control.Stop())
+    messages.send(run.path, messages.Stop())
     wait_for(run, lambda: run.liveness() == "finished", "end")
 
 
@@ -197,7 +198,7 @@ def test_an_unusable_checkpoint_is_skipped_for_an_older_one():
 
 
 def test_a_full_disk_ends_the_run_with_a_sentence(monkeypatch, x64):
-    from engine.runner import Runner
+    from engine.process.runner import Runner
 
     run = make(toy_spec(0.01), "budget.steps=50")
     with store.Writer(run) as writer:

@@ -15,17 +15,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from engine import approach, columns, control, experiment, scores, store
-from engine.cli import main
-from engine.columns import Column, columns_for, layout
-from engine.coupled import Moving
-from engine.errors import UserError
-from engine.fork import fork
-from engine.leaves import Earlier, pack, unpack
-from engine.runner import Runner
-from engine.store import FORMAT, Run, Writer
-from engine.untrusted import read_arrays
-from eos_tui.source import Source
+from engine.base.errors import UserError
+from engine.commands.main import main
+from engine.dynamics import prediction_scores
+from engine.jobs.fork import fork
+from engine.phases import approach, experiment
+from engine.phases.coupled import Moving
+from engine.process.runner import Runner
+from engine.record import columns, messages, store
+from engine.record.columns import Column, columns_for, layout
+from engine.record.safe_read import read_arrays
+from engine.record.store import FORMAT, Run, Writer
+from engine.xla.leaves import Earlier, pack, unpack
+from eos_tui.model.source import Source
 
 RUNS = Path(__file__).parent / "runs_of_before"
 STOPPED = {"coupled": 66, "descent": 58, "sharpness": 62, "portrait": 70}
@@ -108,7 +110,7 @@ def test_it_goes_on_in_its_own_columns_as_it_did(run):
     for name in seen:  # what had a value has one, but for what is read now and then
         assert np.isfinite(table[name][stopped:]).any() or name.startswith(("landscape.", "assumption.", "train.")), name
     kinds = [type(event) for event in after.events()]
-    assert control.CheckpointSkipped not in kinds
+    assert messages.CheckpointSkipped not in kinds
     assert any("continued from the checkpoint at step" in event.text for event in after.events())
     state = json.loads((run.path / "state.json").read_text())
     for facts in (state, after.provenance()):
@@ -200,8 +202,8 @@ def test_what_an_older_checkpoint_lacks_is_made_as_the_state_declares():
 def test_scores_of_fewer_forms_have_room_for_one_more(monkeypatch):
     """As a form that comes later needs it."""
     leaves = leaves_of(Run(RUNS / "coupled"), 66)
-    monkeypatch.setattr(scores, "PREDICTIONS", (*scores.PREDICTIONS, "another"))
-    found, before = unpack(scores.Scores, leaves, "state.moving.scores."), leaves["state.moving.scores.sums"]
+    monkeypatch.setattr(prediction_scores, "PREDICTIONS", (*prediction_scores.PREDICTIONS, "another"))
+    found, before = unpack(prediction_scores.Scores, leaves, "state.moving.scores."), leaves["state.moving.scores.sums"]
     assert [each.shape[0] for each in found] == [5] * 5
     np.testing.assert_array_equal(found.sums[:4], before)
     np.testing.assert_array_equal(found.sums[4:], np.zeros((1, 6)))
@@ -223,7 +225,7 @@ def test_a_checkpoint_that_does_not_fit_is_told_and_the_one_before_is_tried(run,
     spoil(leaves)
     np.savez(run.path / "checkpoints" / "step-000000062.npz", **leaves)
     after, _ = go_on(run, 2)
-    skipped = next(event for event in after.events() if isinstance(event, control.CheckpointSkipped))
+    skipped = next(event for event in after.events() if isinstance(event, messages.CheckpointSkipped))
     assert f"checkpoint step-000000062.npz cannot be gone on from ({skipped.text.partition('(')[2]}" in capfd.readouterr().err
     assert skipped.text.endswith("the run goes on from step 40")
     assert re.search(why, skipped.text), skipped.text
@@ -236,7 +238,7 @@ def test_a_checkpoint_that_does_not_fit_is_told_and_the_one_before_is_tried(run,
 def test_a_checkpoint_that_no_step_can_be_taken_from_is_one_that_does_not_fit(run, capfd):
     np.savez(run.path / "checkpoints" / "step-000000058.npz", **leaves_of(run, 58) | {"state.bases": np.ones((4, 4, 5))})
     after, _ = go_on(run, 1)
-    told = [event.text for event in after.events() if isinstance(event, control.CheckpointSkipped | control.Started)][1:]
+    told = [event.text for event in after.events() if isinstance(event, messages.CheckpointSkipped | messages.Started)][1:]
     assert re.fullmatch(r"checkpoint step-000000058.npz cannot be gone on from \(.*\); the run goes on from step 56", told[-2])
     assert told[-1].startswith("continued from the checkpoint at step 56")
     assert "Traceback" not in capfd.readouterr().err

@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from engine import problem, store
-from engine.cli import main
-from engine.errors import BAD_INPUT, UserError
-from engine.memory import estimate, words
-from engine.runner import Runner
+from engine.base.errors import BAD_INPUT, UserError
+from engine.commands.main import main
+from engine.phases.memory import estimate, words
+from engine.problems import problem
+from engine.process.runner import Runner
+from engine.record import store
 from engine.spec import load_spec, with_overrides
 
 from small import chebyshev_problem, chebyshev_spec, toy_spec
@@ -89,8 +90,8 @@ import numpy as np
 import jax
 import engine
 engine.configure()
-from engine.experiment import Experiment
-from engine.problem import build
+from engine.phases.experiment import Experiment
+from engine.problems.problem import build
 from engine.spec import with_overrides
 from small import chebyshev_spec, rows
 assert jax.local_device_count() == 8
@@ -136,7 +137,7 @@ def test_eight_devices_give_the_derivatives_of_one_to_rounding():
 
 NEEDED = """
 from engine import memory
-from engine.problem import Problem
+from engine.problems.problem import Problem
 deep = with_overrides(base, ["problem.data.examples=4096", "problem.model.widths=[64, 64]"])
 found = []
 for count in (1, 8):

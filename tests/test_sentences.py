@@ -10,17 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import engine
-from engine import approach, control, edge, readings, store
 from engine import spec as specs
-from engine.experiment import Experiment
-from engine.launch import BAD_ENDS
-from engine.narrative import percent, sentence
-from engine.outcomes import outcomes
-from engine.problem import Problem
-from engine.readings import Standing
-from engine.store import State
-from engine.summary import summarize
-from eos_tui.source import Source
+from engine.jobs.launch import BAD_ENDS
+from engine.phases import approach, derived, edge
+from engine.phases.derived import Standing
+from engine.phases.experiment import Experiment
+from engine.problems.problem import Problem
+from engine.record import messages, store
+from engine.record.store import State
+from engine.report.comparison import outcomes
+from engine.report.narrative import percent, sentence
+from engine.report.summary import summarize
+from eos_tui.model.source import Source
 
 from small import chebyshev_spec, dense_hessian, toy_spec
 
@@ -85,13 +86,13 @@ def test_assumptions_are_told_by_the_readings_of_their_step(rows):
     alpha, second = np.array(rows).T
     table = {"step": np.arange(len(rows), dtype=float), "learning_rate": np.full(len(rows), 0.5), "stage": np.zeros(len(rows)),
              "constrained.alpha": alpha, "constrained.lambda2": second / 0.5}
-    _, events = readings.events(table, Standing(0, 0, 0), specs.Tracking(predictions=()))
+    _, events = derived.events(table, Standing(0, 0, 0), specs.Tracking(predictions=()))
     for event in events:
         value = (alpha if event.assumption == 1 else second)[event.step]
         [told] = numbers("α = N" if event.assumption == 1 else "λ2 = N/η", event.text)
         assert told == pytest.approx(value, rel=5e-3)
         fails = value <= 0 if event.assumption == 1 else value >= 1.9
-        assert isinstance(event, control.AssumptionFailed) == fails
+        assert isinstance(event, messages.AssumptionFailed) == fails
 
 
 def test_where_no_projection_converges_the_sharpness_told_is_that_of_gradient_descent(x64, monkeypatch):
@@ -104,16 +105,16 @@ def test_where_no_projection_converges_the_sharpness_told_is_that_of_gradient_de
         return center._replace(eigen=eigen), tried._replace(usable=jnp.array(False))
 
     monkeypatch.setattr(edge, "_afresh", wandered)
-    events: list[control.AnyEvent] = []
+    events: list[messages.AnyEvent] = []
     while experiment.phase != "gradient descent":
         events += experiment.advance(10_000).events
-    [lost] = [event for event in events if isinstance(event, control.ConstraintLost)]
+    [lost] = [event for event in events if isinstance(event, messages.ConstraintLost)]
     sharpness = np.linalg.eigvalsh(dense_hessian(experiment.setup.problem, experiment.state.theta))[-1]
     assert numbers("is N × 2/η", lost.text) == [pytest.approx(sharpness * 0.2 / 2, abs=6e-4)]
     row = experiment.advance(1).rows[0]
     assert row[experiment.setup.places["gd.sharpness"]] == pytest.approx(sharpness, rel=1e-3)
     assert not any("nan" in event.text for event in events)
-    assert control.edge_in_force(events) == lost.step
+    assert messages.edge_in_force(events) == lost.step
     assert "Gradient descent goes on without θ†" in sentence(
         State(phase="gradient descent", learning_rate=0.2), {"gd.sharpness": sharpness, "gd.lambda2": 3.0})
 
@@ -190,7 +191,7 @@ def test_before_the_first_reading_at_a_new_rate_none_is_told(lowered, tmp_path):
     with store.Writer(run) as writer:
         writer.append(kept)
         for event in lowered.events:
-            if event.step <= 40 and not isinstance(event, control.Finished):
+            if event.step <= 40 and not isinstance(event, messages.Finished):
                 writer.event(event)
         writer.state(State(status="paused", phase="approach", step=40, learning_rate=0.008))
     summary = summarize(run)
@@ -205,12 +206,12 @@ def test_before_the_first_reading_at_a_new_rate_none_is_told(lowered, tmp_path):
 
 def test_the_edge_in_force_is_the_first_since_the_rate_last_changed():
     def reached(step):
-        return control.EdgeReached(step=step, text="", sharpness=1.0)
+        return messages.EdgeReached(step=step, text="", sharpness=1.0)
 
     def changed(step, eta):
-        return control.LearningRateChanged(step=step, text="", learning_rate=eta)
+        return messages.LearningRateChanged(step=step, text="", learning_rate=eta)
 
-    assert control.edge_in_force([reached(3), reached(5)]) == 3
-    assert control.edge_in_force([reached(3), changed(4, 0.1)]) is None
-    assert control.edge_in_force([reached(3), changed(4, 0.1), reached(6), changed(7, 0.1), reached(9)]) == 6
-    assert control.edge_in_force([]) is None
+    assert messages.edge_in_force([reached(3), reached(5)]) == 3
+    assert messages.edge_in_force([reached(3), changed(4, 0.1)]) is None
+    assert messages.edge_in_force([reached(3), changed(4, 0.1), reached(6), changed(7, 0.1), reached(9)]) == 6
+    assert messages.edge_in_force([]) is None

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.columns import Column
-from eos_tui.pyramid import BLOCK
-from eos_tui.ruler import Ruler
-from eos_tui.series import RAREST, History, with_values
+from engine.record.columns import Column
+from eos_tui.model.history import RAREST, History, with_values
+from eos_tui.model.pyramid import BLOCK
+from eos_tui.model.ruler import Ruler
 
 COLUMNS = tuple(Column(name, name, name, "", "", "") for name in ("step", "dense", "sparse"))
 

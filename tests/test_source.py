@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from engine import control, store
-from engine.narrative import sentence
-from engine.printed import harmless
-from eos_tui.source import Source
+from engine.base.text import harmless
+from engine.record import messages, store
+from engine.report.narrative import sentence
+from eos_tui.model.source import Source
 
 from synthetic import EDGE, make_run, rows_of
 
@@ -52,7 +52,7 @@ def test_words_that_would_steer_the_terminal_are_shown_instead(runs):
     run = make_run(runs, finished=False)
     nasty = "a\x1b]0;title\x07b\x9b2J\u202ec\nd\ud800"
     with store.Writer(run) as writer:
-        writer.event(control.Refused(step=1, text=nasty[:-1]))
+        writer.event(messages.Refused(step=1, text=nasty[:-1]))
         outcome = store.Outcome(kind="failed", step=1, text=nasty[:-1])
         writer.state(store.State(status="finished", outcome=outcome, device="\x1b[31m", host="\x00"))
     source = Source(run)
@@ -64,7 +64,7 @@ def test_words_that_would_steer_the_terminal_are_shown_instead(runs):
 
 
 def test_a_long_record_is_read_in_blocks_until_nothing_is_left(runs, monkeypatch):
-    monkeypatch.setattr("eos_tui.source.BLOCK", 150)
+    monkeypatch.setattr("eos_tui.model.source.BLOCK", 150)
     source, more = Source(make_run(runs)), []
     while not more or more[-1]:
         news = source.read()
@@ -75,7 +75,7 @@ def test_a_long_record_is_read_in_blocks_until_nothing_is_left(runs, monkeypatch
 
 
 def test_the_rest_of_a_long_record_is_read_without_looking_at_all_else_again(runs, monkeypatch):
-    monkeypatch.setattr("eos_tui.source.BLOCK", 150)
+    monkeypatch.setattr("eos_tui.model.source.BLOCK", 150)
     source = Source(make_run(runs))
     source.take(news := source.read())
     known = source.journal[:]

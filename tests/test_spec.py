@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import spec as specs
-from engine.errors import UserError
+from engine.base.errors import UserError
 from engine.spec import RunSpec, from_tree, load_spec, load_spec_text, preset_names, to_toml, with_overrides
 
 from fuzzing import fuzz

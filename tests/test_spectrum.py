@@ -5,9 +5,10 @@ from copy import copy
 import numpy as np
 import pytest
 
-from engine import approach, control
-from engine.columns import columns_for
-from engine.experiment import Experiment
+from engine.phases import approach
+from engine.phases.experiment import Experiment
+from engine.record import messages
+from engine.record.columns import columns_for
 
 from small import chebyshev_spec, dense_hessian
 
@@ -38,7 +39,7 @@ def spectrum(experiment: Experiment, table: np.ndarray) -> np.ndarray:
 def several(x64):
     """Gradient descent of the small network 80 steps past the edge, where four eigenvalues come above 1.5/η."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("engine.curvature.LOOSE", 1e-3)  # at 1e-2 a pair that another is about to cross may be 1 % off
+        patched.setattr("engine.curvature.eigensolver.LOOSE", 1e-3)  # at 1e-2 a pair that another is about to cross may be 1 % off
         experiment = Experiment(chebyshev_spec(ETA, on_second_eigenvalue="gradient_descent", **LEAN))
         approached, _, _ = drive(experiment, 0)
         EDGE.update(experiment.snapshot())
@@ -85,7 +86,7 @@ def test_the_number_grows_only_as_needed_and_says_so(several):
     experiment, table, events, _ = several
     counts = np.isfinite(spectrum(experiment, table)[experiment.edge_step:]).sum(axis=1)
     assert (np.diff(counts) >= 0).all()
-    grown = [event for event in events if isinstance(event, control.SpectrumGrown)]
+    grown = [event for event in events if isinstance(event, messages.SpectrumGrown)]
     assert grown  # how far it grows is the trajectory's: six with jaxlib 0.10, four with 0.12
     assert [event.count for event in grown] == list(range(4, counts[-1] + 1, 2))
     for event in grown:
@@ -96,7 +97,7 @@ def test_the_number_grows_only_as_needed_and_says_so(several):
 def test_an_event_names_the_step_at_which_each_eigenvalue_becomes_unstable(several):
     experiment, table, events, _ = several
     recorded = spectrum(experiment, table) * ETA > 2
-    told = {event.number: event.step for event in events if isinstance(event, control.EigenvalueUnstable)}
+    told = {event.number: event.step for event in events if isinstance(event, messages.EigenvalueUnstable)}
     assert len(told) >= 2
     assert told == {k + 1: int(np.argmax(recorded[:, k])) for k in range(recorded.shape[1]) if recorded[:, k].any()}
 
@@ -117,7 +118,7 @@ def test_theta_dagger_keeps_its_two_pairs_while_more_are_followed(several):
     assert experiment.phase == "edge"
     assert experiment.state.center.eigen.vectors.shape[0] == 2
     assert np.isfinite(spectrum(experiment, table)).all()
-    assert [event.count for event in events if isinstance(event, control.SpectrumGrown)] == [3]  # no more than have a column
+    assert [event.count for event in events if isinstance(event, messages.SpectrumGrown)] == [3]  # no more than have a column
 
 
 def test_assumption_2_is_read_on_every_step_and_ends_the_run_or_not_as_asked(several):
@@ -140,7 +141,7 @@ def test_assumption_2_is_read_on_every_step_and_ends_the_run_or_not_as_asked(sev
         assert progress.outcome is None
         events, table = events + progress.events, table + progress.rows
     assert kept.phase == "edge"
-    failed = [event for event in events if isinstance(event, control.AssumptionFailed)]
+    failed = [event for event in events if isinstance(event, messages.AssumptionFailed)]
     assert [(event.step, event.assumption) for event in failed] == [(kept.edge_step, 2)]
     assert (np.array(table)[:, lambda2] * ETA >= limit).all()
 

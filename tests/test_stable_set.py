@@ -8,7 +8,7 @@ import pytest
 
 import engine
 from engine import spec as specs
-from engine.experiment import Experiment
+from engine.phases.experiment import Experiment
 
 import own_problems
 from oracle import expansion, nearest_stable

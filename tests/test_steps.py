@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 import engine
-from engine import trajectories as tr
-from engine.errors import UserError
-from engine.problem import build
+from engine.base.errors import UserError
+from engine.dynamics import trajectories as tr
+from engine.problems.problem import build
 from engine.theory import map_step
 
 from small import toy_spec

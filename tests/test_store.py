@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import control, holding, launch, store
-from engine.errors import UserError
+from engine.base.errors import UserError
+from engine.jobs import launch
+from engine.record import lock, messages, store
 
 from fuzzing import fuzz
 from small import toy_spec
@@ -58,7 +59,7 @@ def test_a_torn_row_is_ignored_by_readers_and_cut_by_the_writer(run):
     assert run.events() == []
     with store.Writer(run) as writer:
         writer.append(block(run, 5, 1))
-        writer.event(control.Paused(step=6, text="paused"))
+        writer.event(messages.Paused(step=6, text="paused"))
     np.testing.assert_array_equal(run.rows()[:, 0], np.arange(6))
     assert [event.text for event in run.events()] == ["paused"]
 
@@ -103,7 +104,7 @@ def test_there_is_one_writer_and_a_refused_second_leaves_the_first_its_record(ru
 
 def test_an_event_being_written_waits_for_its_end(run):
     tail = store.EventTail(run)
-    line = control.encode(control.Paused(step=1, text="a"))
+    line = messages.encode(messages.Paused(step=1, text="a"))
     with open(run.path / "events.jsonl", "ab") as handle:
         handle.write(line[:10])
         handle.flush()
@@ -299,9 +300,9 @@ def test_an_engine_elsewhere_is_silent_by_the_age_of_its_word_and_a_word_from_th
 
 def test_where_no_clock_can_be_read_nothing_is_known(run, monkeypatch):
     say(run)
-    monkeypatch.setattr(holding, "_clocks", {})
-    monkeypatch.setattr(holding, "_closed", {})
-    monkeypatch.setattr(holding.tempfile, "TemporaryFile", lambda **_: (_ for _ in ()).throw(OSError(30, "Read-only file system")))
+    monkeypatch.setattr(lock, "_clocks", {})
+    monkeypatch.setattr(lock, "_closed", {})
+    monkeypatch.setattr(lock.tempfile, "TemporaryFile", lambda **_: (_ for _ in ()).throw(OSError(30, "Read-only file system")))
     assert run.liveness() == "unknown"
     with pytest.raises(UserError, match=r"whether its engine on elsewhere is at work cannot be told"):
         store.remove(run)

@@ -4,10 +4,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from engine import control, store
+from engine.record import messages, store
+from engine.record.store import Outcome, Run, State, Writer
+from engine.report.summary import FULL_SPAN, SETTLED_ROWS, Summary, summarize, words
 from engine.spec import load_spec_text, with_overrides
-from engine.store import Outcome, Run, State, Writer
-from engine.summary import FULL_SPAN, SETTLED_ROWS, Summary, summarize, words
 
 from synthetic import EDGE, LEARNING_RATE, SPEC, THRESHOLD, make_run
 
@@ -61,7 +61,7 @@ def test_the_edge_is_where_it_was_first_reached():
     run = run_of(3)
     with Writer(run) as writer:
         for step in (111, 222):
-            writer.event(control.EdgeReached(step=step, text="2/η", sharpness=THRESHOLD))
+            writer.event(messages.EdgeReached(step=step, text="2/η", sharpness=THRESHOLD))
     assert summarize(run).edge_step == 111
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from engine.sums import LONG, SHARES, TOGETHER, dots, norms
+from engine.xla.reductions import LONG, SHARES, TOGETHER, dots, norms
 
 pytestmark = pytest.mark.usefixtures("x64")
 

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from engine import launch, store
-from engine.cli import main
-from engine.errors import BAD_END, BAD_INPUT, INTERRUPTED
-from engine.sweep import axis, points, split
+from engine.base.errors import BAD_END, BAD_INPUT, INTERRUPTED
+from engine.commands.main import main
+from engine.jobs import launch
+from engine.jobs.sweep import axis, points, split
+from engine.record import store
 
 from synthetic import make_run
 
@@ -141,8 +142,8 @@ def test_an_interrupt_stops_every_engine_cleanly_and_the_same_command_goes_on(ow
 
 def test_the_outcomes_are_drawn(own_home, tmp_path):
     pytest.importorskip("matplotlib")
-    from engine.outcomes import outcomes
-    from engine.sweep_plot import save
+    from engine.figures.sweep_plot import save
+    from engine.report.comparison import outcomes
 
     found = [outcomes(make_run(own_home, steps=steps, name=f"r{steps}")) for steps in (150, 200, 60)]
     grid = [{"optimizer.learning_rate": rate, "seed": seed} for rate, seed in ((0.02, 0), (0.04, 0), (0.02, 1))]

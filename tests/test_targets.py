@@ -6,8 +6,8 @@ import pytest
 from flax import linen
 
 import engine
-from engine.errors import UserError
-from engine.targets import require_finite, suited
+from engine.base.errors import UserError
+from engine.problems.targets import require_finite, suited
 
 X = np.linspace(-1, 1, 6)[:, None]
 CLASSES = np.arange(6) % 3

@@ -11,16 +11,18 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from engine import data, launch, store
-from engine.cli import main
+from engine import data
+from engine.base.errors import BAD_INPUT, UserError
+from engine.commands.main import main
 from engine.data import catalog, compact, words
 from engine.data import prepare as preparation
 from engine.data.catalog import DataUnavailable
 from engine.data.embedded import Pool
-from engine.errors import BAD_INPUT, UserError
-from engine.runner import Runner
+from engine.jobs import launch
+from engine.process.runner import Runner
+from engine.record import store
+from engine.record.store import Writer
 from engine.spec import Data, load_spec
-from engine.store import Writer
 from eos_tui.cli import main as eos
 
 from tfds_archives import CIFAR_NAMES, COUNTS, MADE

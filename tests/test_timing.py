@@ -5,8 +5,8 @@ from itertools import pairwise
 
 import pytest
 
-from eos_tui.pace import Pace
-from eos_tui.timeline import Timeline
+from eos_tui.model.timeline import Timeline
+from eos_tui.terminal.pace import Pace
 
 from piloting import until
 
@@ -38,7 +38,7 @@ async def test_the_clock_waits_for_the_terminal_and_goes_on_without_one():
 
 
 async def test_a_terminal_that_never_answers_is_drawn_once_a_second(monkeypatch):
-    monkeypatch.setattr("eos_tui.pace.PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr("eos_tui.terminal.pace.PATIENCE_SECONDS", 0.05)
     pace = Pace(fps=10)
 
     async def draw() -> bool:

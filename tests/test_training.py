@@ -7,12 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from engine import columns, control, curvature, data, problem, training
+from engine import data
 from engine import spec as specs
-from engine.errors import UserError
-from engine.experiment import Experiment
-from engine.losses import mse
-from engine.problem import Learning, Problem, build, network
+from engine.base.errors import UserError
+from engine.curvature import eigensolver
+from engine.phases import training
+from engine.phases.experiment import Experiment
+from engine.problems import problem
+from engine.problems.losses import mse
+from engine.problems.problem import Learning, Problem, build, network
+from engine.record import columns, messages
 
 from small import chebyshev_spec, dense_hessian, rows, toy_spec
 
@@ -25,7 +29,7 @@ ETA, DECAY = 0.05, 0.3
 def dense():
     """Eigenvalues from the dense Hessian: exact, and sooner compiled. The same network is begun once for all tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(curvature, "DENSE_UP_TO", 256)
+        patch.setattr(eigensolver, "DENSE_UP_TO", 256)
         patch.setattr(problem, "learning", cache(problem.learning))
         yield
 
@@ -125,7 +129,7 @@ def test_a_run_records_what_it_says_and_nothing_else():
 
 
 def test_what_a_training_reads_has_its_plots():
-    from eos_tui.panels import line_plots
+    from eos_tui.draw.panels import line_plots
 
     shown = line_plots(columns.columns_for(digits_spec(*INVARIANT)), ("generalized",))
     assert [plot.id for plot in shown] == ["sharpness", "loss", "accuracy", "norm", "normalised"]
@@ -194,8 +198,8 @@ def test_the_edge_is_told_once_where_a_reading_first_passes_the_threshold():
     experiment.state = training.begin(experiment.training, plain()[0].theta)
     for _ in range(4):
         events += experiment.advance(4).events
-        experiment.set_learning_rate(control.SetLearningRate(learning_rate=float(4 / sharpness)))  # S near 2 × 2/η
-    [event] = [event for event in events if isinstance(event, control.EdgeReached)]
+        experiment.set_learning_rate(messages.SetLearningRate(learning_rate=float(4 / sharpness)))  # S near 2 × 2/η
+    [event] = [event for event in events if isinstance(event, messages.EdgeReached)]
     assert event.step == experiment.edge_step == 4
     assert event.sharpness >= sharpness / 2
     assert experiment.budget_outcome().kind == "completed"
@@ -233,14 +237,14 @@ def test_a_training_ends_at_its_loss_goal():
 def test_a_change_of_the_learning_rate_takes_effect_at_once_unless_it_follows_the_sharpness():
     experiment = afresh()
     experiment.advance(2)
-    [event] = experiment.set_learning_rate(control.SetLearningRate(learning_rate=0.01, id="ab"))
+    [event] = experiment.set_learning_rate(messages.SetLearningRate(learning_rate=0.01, id="ab"))
     assert (event.step, event.answers, event.learning_rate) == (2, "ab", 0.01)
     assert experiment.advance(1).rows[0][2] == 0.01
     following = afresh(FOLLOWING)
-    [event] = following.set_learning_rate(control.SetLearningRate(learning_rate=0.01, id="cd"))
-    assert isinstance(event, control.Refused)
+    [event] = following.set_learning_rate(messages.SetLearningRate(learning_rate=0.01, id="cd"))
+    assert isinstance(event, messages.Refused)
     assert "1/λ_max" in event.text
-    assert isinstance(following.anchor(control.Anchor())[0], control.Refused)
+    assert isinstance(following.anchor(messages.Anchor())[0], messages.Refused)
 
 
 # -- raises of the learning rate
@@ -264,7 +268,7 @@ def test_raises_survive_a_resume_and_give_way_to_a_command():
     while experiment.clock.step < 3:
         experiment.advance(3 - experiment.clock.step)
     experiment.advance(1)
-    experiment.set_learning_rate(control.SetLearningRate(learning_rate=0.011))
+    experiment.set_learning_rate(messages.SetLearningRate(learning_rate=0.011))
     kept, resumed = {name: np.array(leaf) for name, leaf in experiment.snapshot().items()}, afresh(RAISES)
     resumed.restore(kept)
     found = []
@@ -280,7 +284,7 @@ def test_a_raise_restarts_a_coupled_run_on_the_lower_threshold():
         progress = experiment.advance(40 - experiment.clock.step)
         found += progress.rows
         events += progress.events
-    wanted = (control.EdgeReached, control.LearningRateChanged)
+    wanted = (messages.EdgeReached, messages.LearningRateChanged)
     told = [(type(event).__name__, event.step) for event in events if isinstance(event, wanted)]
     assert told == [("EdgeReached", 0), ("LearningRateChanged", 30), ("EdgeReached", 30)]
     np.testing.assert_array_equal([row[0] for row in found], np.arange(40))

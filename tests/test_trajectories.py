@@ -6,12 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from engine import coupled, edge, stretch
 from engine import spec as specs
-from engine import trajectories as tr
-from engine.columns import columns_for
-from engine.curvature import Eigenpairs, Normals, Point, direction, normals
-from engine.experiment import Experiment
+from engine.curvature.eigensolver import Eigenpairs
+from engine.curvature.expansion import Normals, Point, direction, normals
+from engine.dynamics import trajectories as tr
+from engine.phases import coupled, coupled_loop, edge
+from engine.phases.experiment import Experiment
+from engine.record.columns import columns_for
 
 from small import chebyshev_spec, dense_hessian, rows, toy_spec
 
@@ -77,7 +78,7 @@ def test_lemma_13_predicts_the_step_to_second_order(at_the_edge):
         lemma = center.theta - s * (center.grad - center.grad_along_u * center.top_eigenvector - across * center.grad_sharpness_perp)
         np.testing.assert_allclose(guess, lemma, atol=1e-9)
         tried = coupled.aimed(target, center.eigen.vectors, center.point, center.normals)
-        settled = stretch.settle(setup.problem, edge._rules(setup, ETA, 0), tried, "float64", afresh=True).point
+        settled = coupled_loop.settle(setup.problem, edge._rules(setup, ETA, 0), tried, "float64", afresh=True).point
         misses.append(float(jnp.linalg.norm(settled.theta - guess)))
     assert misses[0] < 0.05 * ETA * float(jnp.linalg.norm(center.grad))
     assert 3.5 < misses[0] / misses[1] < 4.5
@@ -126,8 +127,9 @@ def test_what_is_known_at_a_point_slides_with_it_to_third_order(at_the_edge):
 
 def test_the_projection_removes_the_linearised_excess():
     """On a loss whose S is linear in θ one projection is exact: the toy, displaced along y."""
-    from engine.curvature import measure, random_start
-    from engine.problem import build
+    from engine.curvature.eigensolver import random_start
+    from engine.curvature.expansion import measure
+    from engine.problems.problem import build
 
     problem, theta, _ = build(toy_spec(0.01))
     moved = theta.at[0].set(0.0).at[1].set(3.0)  # S = 2/η + 3

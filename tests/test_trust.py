@@ -18,12 +18,15 @@ import numpy as np
 import pytest
 
 import engine
-from engine import api, fork, launch, parts, store, trust, worker
-from engine.cli import main
+from engine import api
+from engine.base.errors import BAD_INPUT, UserError
+from engine.commands.main import main
 from engine.data.catalog import ready
-from engine.errors import BAD_INPUT, UserError
-from engine.parts import Function, Part
-from engine.spec import RunSpec, from_tree, load_spec, to_toml, with_overrides
+from engine.jobs import fork, launch
+from engine.process import worker
+from engine.record import store, trust
+from engine.spec import RunSpec, from_tree, load_spec, sections, to_toml, with_overrides
+from engine.spec.sections import Function, Part
 
 from synthetic import make_run
 
@@ -103,13 +106,13 @@ class Metrics(Part, frozen=True, kw_only=True):
 
 class OwnOptimizer(Part, frozen=True, kw_only=True, tag_field="kind", tag="own"):
     step: Function
-    folder: parts.CodeFolder = ""
+    folder: sections.CodeFolder = ""
 
 
 class Later(Part, frozen=True, kw_only=True):
     """A specification as a later version may have it."""
 
-    problem: parts.Own | parts.Toy
+    problem: sections.Own | sections.Toy
     optimizer: OwnOptimizer | None = None
     metrics: Metrics = Metrics()
     listed: tuple[OwnOptimizer, ...] = ()
@@ -118,14 +121,14 @@ class Later(Part, frozen=True, kw_only=True):
 
 
 def test_every_field_that_is_declared_as_code_is_trusted_shown_and_signed_whichever_part_has_it():
-    toy, step = parts.Toy(), OwnOptimizer(step="a:step", folder="/there")
+    toy, step = sections.Toy(), OwnOptimizer(step="a:step", folder="/there")
     assert trust.code_of(Later(problem=toy)) == {}
     assert trust.code_of(Later(problem=toy, optimizer=step)) == {"optimizer.step": "a:step", "optimizer.folder": "/there"}
     assert trust.code_of(Later(problem=toy, metrics=Metrics(functions=("m:f", "m:g")))) == {"metrics.functions": ("m:f", "m:g")}
     assert trust.code_of(Later(problem=toy, listed=(step,))) == {"listed[0].step": "a:step", "listed[0].folder": "/there"}
     assert trust.code_of(Later(problem=toy, named={"x": "m:f"})) == {"named": {"x": "m:f"}}
     assert trust.code_of(Later(problem=toy, maybe="m:f")) == {"maybe": "m:f"}
-    own = Later(problem=parts.Own(function="m:f", arguments={"a": (1, "b")}), maybe="m:g")
+    own = Later(problem=sections.Own(function="m:f", arguments={"a": (1, "b")}), maybe="m:g")
     assert trust.code_of(own) == {"problem.function": "m:f", "problem.arguments": {"a": (1, "b")}, "maybe": "m:g"}
     assert trust.words(trust.code_of(own))[0] == 'problem.function = "m:f"'
 
@@ -145,7 +148,7 @@ def test_no_field_of_a_specification_that_reads_like_code_is_left_undeclared():
     for part in all_parts():
         for name, roles in trust._fields(part):
             assert roles or not any(word in name for word in ("function", "module", "callable", "code")), (part, name)
-    assert dict(trust._fields(parts.Own)) == {
+    assert dict(trust._fields(sections.Own)) == {
         "function": {"function"}, "folder": {"folder"}, "arguments": {"arguments"}, "self_test": frozenset(),
     }  # fmt: skip
 
@@ -306,8 +309,8 @@ def test_a_preset_file_of_the_users_own_choice_is_trusted_and_a_link_to_a_runs_i
 
 
 def test_a_run_of_a_figure_or_a_sweep_that_lies_there_already_is_looked_at(got, mark, engines, own_home, monkeypatch, capfd):
-    from engine import sweep
     from engine.figures import runs
+    from engine.jobs import sweep
 
     want = runs.Wanted("toy", load_spec("toy"), "")
     own_home.mkdir()
@@ -329,7 +332,7 @@ def test_a_run_of_a_figure_or_a_sweep_that_lies_there_already_is_looked_at(got, 
 
 
 def test_a_follower_executes_no_code_that_it_was_not_asked_for(monkeypatch, capfd):
-    from engine.together import refuse_code
+    from engine.process.lockstep import refuse_code
 
     spec = own_spec("/there")
     refuse_code(load_spec("toy"), None)
@@ -337,7 +340,7 @@ def test_a_follower_executes_no_code_that_it_was_not_asked_for(monkeypatch, capf
     for asked in (None, load_spec("toy"), own_spec("/there", function="marked:other"), own_spec("/there", arguments={})):
         with pytest.raises(UserError, match="process 0 would have this process execute code"):
             refuse_code(spec, asked)
-    monkeypatch.setattr("engine.cli._help", lambda group, asked=None: refuse_code(spec, asked) or 0)
+    monkeypatch.setattr("engine.commands.main._help", lambda group, asked=None: refuse_code(spec, asked) or 0)
     group = ["--coordinator", "127.0.0.1:4000", "--processes", "2", "--process", "1"]
     for words, status in ((["--trust"], 0), ([], BAD_INPUT)):
         assert main(["resume", "it", *group, *words]) == status
@@ -500,7 +503,7 @@ def test_every_promise_names_tests_that_there_are():
 
 
 def test_jobs_of_a_cluster_are_handed_in_with_a_safe_path(monkeypatch, own_home):
-    from engine import cluster
+    from engine.jobs import cluster
 
     seen: list[tuple[str | None, str]] = []
 

@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from engine import landscape, theorem, unrolled
-from engine import trajectories as tr
-from engine.experiment import Experiment
+from engine import theorem
+from engine.curvature import landscape
+from engine.dynamics import trajectories as tr
+from engine.dynamics import unrolled
+from engine.phases.experiment import Experiment
 
 from small import chebyshev_spec, dense_hessian, rows, toy_spec
 

@@ -14,12 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpies
 
-from engine import control, launch, store
-from engine.cli import main
-from engine.errors import BAD_INPUT, HELD, UserError
-from engine.printed import harmless, is_harmless, to_json
+from engine.base.errors import BAD_INPUT, HELD, UserError
+from engine.base.text import harmless, is_harmless, to_json
+from engine.commands.main import main
+from engine.jobs import launch
+from engine.record import messages, store
+from engine.record.safe_read import read_arrays
 from engine.spec import load_spec_text
-from engine.untrusted import read_arrays
 
 from fuzzing import fuzz
 from small import toy_spec
@@ -48,7 +49,7 @@ def no_engines(monkeypatch):
         raise UserError("here an engine would start")
 
     monkeypatch.setattr(launch, "start", start)
-    monkeypatch.setattr("engine.control_cli.ANSWER_SECONDS", 0.01)
+    monkeypatch.setattr("engine.commands.control.ANSWER_SECONDS", 0.01)
 
 
 def run_of(where: Path, files: dict[str, bytes]) -> Path:
@@ -175,7 +176,7 @@ def test_a_command_is_not_left_behind_a_link(pristine, tmp_path, own_home):
     (path / "inbox").rmdir()
     (path / "inbox").symlink_to(tmp_path)
     with pytest.raises(UserError, match="a link, so no inbox of eos"):
-        control.send(path, control.Stop())
+        messages.send(path, messages.Stop())
 
 
 def test_rows_that_no_engine_wrote_are_read_and_not_gone_on_with(pristine, own_home, capfd):
@@ -253,8 +254,8 @@ ARRAYS = numpies.arrays(numpies.scalar_dtypes(), numpies.array_shapes(min_dims=0
 @pytest.fixture(scope="module")
 def snapshot():
     """The leaves of a state of the toy at its start, and an experiment to put others into."""
-    from engine.device import configure
-    from engine.experiment import Experiment
+    from engine.phases.experiment import Experiment
+    from engine.xla.device import configure
 
     configure()
     experiment = Experiment(toy_spec())
@@ -264,7 +265,7 @@ def snapshot():
 @fuzz(200)
 @given(data=st.data())
 def test_a_checkpoint_spoilt_in_one_place_is_restored_or_passed_over(data, snapshot):
-    from engine.runner import NO_CHECKPOINT
+    from engine.process.runner import NO_CHECKPOINT
 
     experiment, leaves = snapshot
     spoilt = dict(leaves)

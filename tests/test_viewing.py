@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from textual.events import MouseScrollDown, MouseScrollUp
 
-from engine import control, store
-from eos_tui import panels
-from eos_tui.replay import Replay
+from engine.record import messages, store
+from eos_tui.draw import panels
+from eos_tui.model.placed_orbit import Start
+from eos_tui.model.replay import Replay
+from eos_tui.screens.choose_curves import Series
 from eos_tui.screens.compare import Compare, others
 from eos_tui.screens.formula import Formula
 from eos_tui.screens.prompts import Ask
-from eos_tui.screens.series import Series
-from eos_tui.start import Start
 from eos_tui.widgets.plot import LinePlot
 from eos_tui.widgets.portrait import PhasePortrait
 
@@ -134,7 +134,7 @@ async def test_another_run_is_chosen_and_laid_over_edge_on_edge(runs):
     run = make_run(runs)
     other = make_run(runs, steps=300, name="other")
     with open(other.path / "events.jsonl", "wb") as journal:
-        journal.write(control.encode(control.EdgeReached(step=150, text="edge", sharpness=100.0)) + b"\n")
+        journal.write(messages.encode(messages.EdgeReached(step=150, text="edge", sharpness=100.0)) + b"\n")
     async with opened(run) as (app, pilot):
         await pilot.press("m")
         assert isinstance(app.screen, Compare)
@@ -273,7 +273,7 @@ async def test_a_replay_plays_by_itself(runs):
 
 async def test_a_fork_goes_on_from_the_cursor_and_is_opened(runs, monkeypatch):
     started = []
-    monkeypatch.setattr("engine.launch.start", lambda run, group=None: started.append(run) or 1)
+    monkeypatch.setattr("engine.jobs.launch.start", lambda run, group=None: started.append(run) or 1)
     run = make_run(runs)
     with store.Writer(run) as writer:
         writer.checkpoint(200, {"state": np.array(1)}, keep=3)
@@ -345,7 +345,7 @@ def test_the_flow_from_a_start_closes_and_the_map_spirals_out():
 
 
 def test_rows_that_arrive_while_frozen_or_replayed_are_not_lost(runs):
-    from eos_tui.source import Source
+    from eos_tui.model.source import Source
 
     run = make_run(runs, finished=False)
     source = Source(run)

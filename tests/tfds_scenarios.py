@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from engine.base.errors import UserError
 from engine.data import catalog, compact, upstream
 from engine.data import prepare as preparation
-from engine.errors import UserError
 
 from tfds_archives import COUNTS, MADE, bring, install
 

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.polynomial import Chebyshev
 
 import engine
+from engine.base.errors import UserError, one_of
 from engine.data import catalog, compact, embedded, images, words
 from engine.data.embedded import Pool
 from engine.data.subset import CLASS_NAMES, choose
-from engine.errors import UserError, one_of
 from engine.spec import TEXTS, Data
 
 

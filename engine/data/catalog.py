@@ -11,8 +11,8 @@ from typing import NamedTuple
 import platformdirs
 from msgspec.structs import replace
 
-from engine import places
-from engine.errors import UserError
+from engine.base import folders
+from engine.base.errors import UserError
 from engine.spec import Data, Network, Own, RunSpec
 
 
@@ -68,8 +68,8 @@ class DataUnavailable(UserError):
 def folder(chosen: str = "") -> Path:
     """The data folder, absolute: the one chosen, else `$TFDS_DATA_DIR`, else the platform's."""
     if chosen:
-        return places.absolute(chosen, "--data-dir")
-    return places.of("TFDS_DATA_DIR", platformdirs.user_data_dir, "eos-data")
+        return folders.absolute(chosen, "--data-dir")
+    return folders.of("TFDS_DATA_DIR", platformdirs.user_data_dir, "eos-data")
 
 
 def manual(where: Path) -> Path:
@@ -119,7 +119,7 @@ def ready(spec: RunSpec, data_dir: str = "") -> RunSpec:
     `data_dir` goes before the specification's own, where it needs one. Raises UserError when a file or data set is not there.
     """
     if isinstance(spec.problem, Own):
-        return replace(spec, problem=replace(spec.problem, folder=str(places.absolute(spec.problem.folder or ".", "[problem] folder"))))
+        return replace(spec, problem=replace(spec.problem, folder=str(folders.absolute(spec.problem.folder or ".", "[problem] folder"))))
     if not isinstance(spec.problem, Network):
         return spec
     data = spec.problem.data
@@ -139,7 +139,7 @@ def _data_dir(part: Data, chosen: str) -> str:
 def _vocab_file(part: Data) -> str:
     if not part.vocab_file:
         return ""
-    path = places.absolute(part.vocab_file, "[problem.data] vocab_file")
+    path = folders.absolute(part.vocab_file, "[problem.data] vocab_file")
     if not path.is_file():
         raise UserError(f"[problem.data] vocab_file = {part.vocab_file!a}: no such file; give a WordPiece vocabulary, one piece a line")
     return str(path)

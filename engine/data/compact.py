@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from engine.base.atomic import replace_with, replaced
+from engine.base.errors import UserError
+from engine.base.files import open_plain, read_plain
 from engine.data.catalog import Entry, note_path
 from engine.data.embedded import Pool
-from engine.drafts import replace_with, replaced
-from engine.errors import UserError
-from engine.files import open_plain, read_plain
 
 MAX_NOTE_BYTES = 64 * 1024
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.errors import UserError
+from engine.base.errors import UserError
 
 SHA256 = {
     "fashion_mnist_5k.npz": "5de05f4efcbb2713f7dbeeb1ba7286288c73937220f24d8e0c5b9212aa3732cb",

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from engine.errors import UserError
+from engine.base.errors import UserError
 
 
 def padded(images: np.ndarray, side: int) -> np.ndarray:

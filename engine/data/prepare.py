@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from engine.base.errors import UserError
+from engine.base.files import append_plain, open_plain
 from engine.data import catalog, compact
 from engine.data.catalog import Archive, Entry
 from engine.data.embedded import Pool
-from engine.errors import UserError
-from engine.files import append_plain, open_plain
 
 REACH_SECONDS = 8.0
 """Wait for a host's first answer; name servers that do not answer take longer than any timeout of a connection."""

@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from engine.base.errors import UserError
 from engine.data.embedded import Pool
-from engine.errors import UserError
 from engine.spec import Data
 
 _FASHION = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")

@@ -31,10 +31,10 @@ from tensorflow_datasets.core.hashing import Hasher
 from tensorflow_datasets.image_classification import cifar, mnist
 from tensorflow_datasets.text import glue
 
+from engine.base.errors import UserError
 from engine.data import catalog
 from engine.data.catalog import Archive, Entry, manual
 from engine.data.embedded import Pool
-from engine.errors import UserError
 
 SILENT_SECONDS = (5, 30)
 """Wait for a connection, and for the next bytes. The downloader itself would wait for ever."""

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.errors import UserError
-from engine.files import read_plain
+from engine.base.errors import UserError
+from engine.base.files import read_plain
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]")
 PAD, UNKNOWN, START = range(3)

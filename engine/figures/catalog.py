@@ -3,8 +3,8 @@
 import difflib
 from typing import NamedTuple
 
-from engine.errors import UserError, one_of
-from engine.gauges import GAUGES
+from engine.base.errors import UserError, one_of
+from engine.report.gauges import GAUGES
 
 
 class Figure(NamedTuple):

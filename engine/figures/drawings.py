@@ -15,10 +15,10 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
 from engine import theory
-from engine.drafts import output
+from engine.base.atomic import output
 from engine.figures.catalog import Figure
 from engine.figures.runs import Result, curves
-from engine.gauges import GAUGES, reading
+from engine.report.gauges import GAUGES, reading
 from engine.spec import Phase, load_spec
 
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (

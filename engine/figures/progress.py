@@ -6,8 +6,8 @@ import time
 from contextlib import ExitStack
 
 from engine.figures.runs import Wanted
-from engine.follow import LINE_SECONDS, Display, Followed, progress_line, redraws
-from engine.store import State
+from engine.jobs.follow import LINE_SECONDS, Display, Followed, progress_line, redraws
+from engine.record.store import State
 
 APPROACH_SHARE = 0.2
 """Part of a coupled run that the approach counts for: tracked steps cost more, and when the edge comes is not known."""

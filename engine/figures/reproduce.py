@@ -13,13 +13,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from engine.drafts import check_output, output
-from engine.errors import UserError
+from engine.base.atomic import check_output, output
+from engine.base.errors import UserError
+from engine.base.text import as_cell
 from engine.figures import catalog, runs
 from engine.figures.catalog import Figure
 from engine.figures.progress import Progress
 from engine.figures.runs import Result
-from engine.printed import as_cell
 
 RESIDUALS = ("gd.eigen_residual", "constrained.eigen_residual")
 

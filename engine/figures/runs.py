@@ -13,15 +13,16 @@ from typing import NamedTuple
 import numpy as np
 from msgspec.structs import replace
 
-from engine import follow, launch, store, trust
-from engine.control import EdgeReached, EigenvalueUnstable
+from engine.base.errors import UserError
+from engine.base.text import print_line
 from engine.data.catalog import ready
-from engine.errors import UserError
 from engine.figures.catalog import Figure, presets
-from engine.printed import print_line
+from engine.jobs import follow, launch
+from engine.record import store, trust
+from engine.record.messages import EdgeReached, EigenvalueUnstable
+from engine.record.safe_read import read_arrays
+from engine.record.store import Run
 from engine.spec import Phase, RunSpec, load_spec, to_toml, with_overrides
-from engine.store import Run
-from engine.untrusted import read_arrays
 
 KEPT = ("completed", "edge_never_reached", "second_eigenvalue", "loss_goal", "diverged")
 """Outcomes that are a result."""

@@ -12,13 +12,13 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from engine.gauges import GAUGES, RULES, Gauge, Verdict, reading, verdict
-from eos_tui.axes import number
+from engine.report.gauges import GAUGES, RULES, Gauge, Verdict, reading, verdict
+from eos_tui.draw.axes import number
 from eos_tui.keys import closing
+from eos_tui.model.history import History
+from eos_tui.model.source import Source
 from eos_tui.screens.formula import Formula
 from eos_tui.screens.live import LivePage
-from eos_tui.series import History
-from eos_tui.source import Source
 
 SIGNS: dict[Verdict, tuple[str, str, str]] = {  # verdict -> sign, sign in ASCII, role
     "green": ("●", "o", "good"), "amber": ("▲", "!", "warn"), "red": ("✗", "x", "bad"), "none": ("·", "-", "muted"),

@@ -10,16 +10,16 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from engine import store
-from engine.control import edge_in_force
-from engine.errors import UserError
-from engine.files import resolved
-from engine.fork import differences
-from engine.printed import harmless
-from engine.store import Run
-from eos_tui.leaving import aside
-from eos_tui.source import Condition
-from eos_tui.theme import role_color
+from engine.base.errors import UserError
+from engine.base.files import resolved
+from engine.base.text import harmless
+from engine.jobs.fork import differences
+from engine.record import store
+from engine.record.messages import edge_in_force
+from engine.record.store import Run
+from eos_tui.draw.theme import role_color
+from eos_tui.model.source import Condition
+from eos_tui.terminal.leaving import aside
 from eos_tui.widgets.checklist import Checklist
 from eos_tui.widgets.header import SIGNS
 

@@ -11,19 +11,19 @@ from textual.binding import BindingType
 from textual.containers import Grid
 from textual.widgets import Static
 
-from engine.launch import LIVE
-from engine.printed import as_cell
+from engine.base.text import as_cell
+from engine.jobs.launch import LIVE
+from engine.record.store import Run
 from engine.spec import Phase
-from engine.store import Run
-from eos_tui import axes, panels
+from eos_tui.draw import axes, panels
+from eos_tui.draw.line_plot import Window
 from eos_tui.keys import Place, bindings
-from eos_tui.leaving import aside, begun_aside
-from eos_tui.pace import RESTING_SECONDS
-from eos_tui.plots import Window
+from eos_tui.model.source import News, Source
+from eos_tui.model.timeline import first_edge
 from eos_tui.screens.driving import ACTIONS
 from eos_tui.screens.viewing import Panel, Viewing
-from eos_tui.source import News, Source
-from eos_tui.timeline import first_edge
+from eos_tui.terminal.leaving import aside, begun_aside
+from eos_tui.terminal.pace import RESTING_SECONDS
 from eos_tui.widgets.footer import Footer
 from eos_tui.widgets.header import Header
 from eos_tui.widgets.journal import Journal

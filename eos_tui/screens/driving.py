@@ -9,8 +9,11 @@ from textual.notifications import SeverityLevel
 from textual.reactive import Reactive
 from textual.widget import Widget
 
-from engine import launch, trust
-from engine.control import (
+from engine.base.errors import UserError
+from engine.jobs import launch
+from engine.jobs.fork import LEARNING_RATE, checkpoint_at, fork
+from engine.record import trust
+from engine.record.messages import (
     Advance,
     AdvanceTo,
     Anchor,
@@ -23,12 +26,10 @@ from engine.control import (
     SetLearningRate,
     Stop,
 )
-from engine.errors import UserError
-from engine.fork import LEARNING_RATE, checkpoint_at, fork
-from engine.store import Run
+from engine.record.store import Run
+from eos_tui.model.source import Source
 from eos_tui.screens.ground import Ground
 from eos_tui.screens.prompts import Ask, AskLearningRate, Confirm, a_count
-from eos_tui.source import Source
 
 if TYPE_CHECKING:
     from eos_tui.app import EosApp

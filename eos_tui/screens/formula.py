@@ -10,10 +10,10 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from engine.columns import Column
+from engine.record.columns import Column
 from eos_tui.keys import closing
+from eos_tui.model.source import DataFacts
 from eos_tui.screens.live import Page
-from eos_tui.source import DataFacts
 
 
 class Entry(NamedTuple):

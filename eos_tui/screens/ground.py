@@ -4,8 +4,8 @@ from typing import ClassVar
 
 from textual.screen import Screen
 
-from eos_tui.diffdisplay import APPLIES, Composition
 from eos_tui.keys import Place
+from eos_tui.terminal.diffdisplay import APPLIES, Composition
 
 
 class Ground(Screen[None]):

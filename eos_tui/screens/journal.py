@@ -9,9 +9,9 @@ from textual.content import Content
 from textual.widgets import Static
 
 from eos_tui.keys import closing
+from eos_tui.model.source import Source
 from eos_tui.screens.formula import Formula
 from eos_tui.screens.live import LivePage
-from eos_tui.source import Source
 from eos_tui.widgets.journal import retold
 
 SHOWN = 1000

@@ -11,16 +11,17 @@ from textual.containers import Horizontal
 from textual.content import Content
 from textual.strip import Strip
 
-from engine.columns import Column
+from engine.record.columns import Column
+from engine.record.safe_read import read_arrays
 from engine.spec import Phase, RunSpec
-from engine.untrusted import read_arrays
-from eos_tui import keys, plots
-from eos_tui.axes import number
-from eos_tui.curves import Axis, Curve, PlotSpec, Window
+from eos_tui import keys
+from eos_tui.draw import line_plot
+from eos_tui.draw.axes import number
+from eos_tui.draw.plot_spec import Axis, Curve, PlotSpec, Window
+from eos_tui.model.history import History
+from eos_tui.model.source import Source
 from eos_tui.screens.formula import Formula, apart
 from eos_tui.screens.live import LivePage
-from eos_tui.series import History
-from eos_tui.source import Source
 from eos_tui.widgets.line import Line
 from eos_tui.widgets.plot import LinePlot
 from eos_tui.widgets.valley import Plane, Valley, sampled
@@ -119,7 +120,7 @@ class Along(LinePlot):
     title, subtitle, words = "", "", ""
 
     def content_strips(self, width: int, height: int, theme: str) -> list[Strip]:
-        return plots.message(self.words, width, height, theme) if self.words else super().content_strips(width, height, theme)
+        return line_plot.message(self.words, width, height, theme) if self.words else super().content_strips(width, height, theme)
 
     def titles(self, width: int) -> tuple[str, str]:
         return self.title, self.subtitle

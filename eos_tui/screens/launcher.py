@@ -12,17 +12,18 @@ from textual.content import Content
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
-from engine import launch, store
-from engine.errors import UserError
+from engine.base.errors import UserError
+from engine.jobs import launch
+from engine.record import store
+from engine.record.store import Run
+from engine.record.trust import Untrusted
 from engine.spec import Words, preset_names, preset_words
-from engine.store import Run
-from engine.trust import Untrusted
+from eos_tui.draw.theme import role_color
 from eos_tui.keys import Place, bindings
-from eos_tui.leaving import aside
-from eos_tui.listing import Entry, Listing
+from eos_tui.model.listing import Entry, Listing
 from eos_tui.screens.ground import Ground
 from eos_tui.screens.prompts import Confirm
-from eos_tui.theme import role_color
+from eos_tui.terminal.leaving import aside
 from eos_tui.widgets.footer import Footer
 from eos_tui.widgets.header import SIGNS
 from eos_tui.widgets.options import Options

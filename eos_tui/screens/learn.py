@@ -12,20 +12,20 @@ from textual.containers import Grid, Vertical
 from textual.content import Content
 from textual.widgets import Static
 
-from engine import launch
-from engine.control import Advance, AnyCommand, EdgeReached, Pause, Resume, Stop, send
-from engine.errors import UserError
-from engine.store import Run
-from eos_tui import panels
+from engine.base.errors import UserError
+from engine.jobs import launch
+from engine.record.messages import Advance, AnyCommand, EdgeReached, Pause, Resume, Stop, send
+from engine.record.store import Run
+from eos_tui.draw import panels
+from eos_tui.draw.line_plot import PlotSpec, Window
+from eos_tui.draw.theme import role_color
 from eos_tui.keys import Place, bindings
-from eos_tui.leaving import aside
 from eos_tui.lessons import STEPS, Step, Table, happened
-from eos_tui.plots import PlotSpec, Window
+from eos_tui.model.history import History
+from eos_tui.model.source import News, Source
+from eos_tui.model.timeline import Timeline
 from eos_tui.screens.driving import Driving
-from eos_tui.series import History
-from eos_tui.source import News, Source
-from eos_tui.theme import role_color
-from eos_tui.timeline import Timeline
+from eos_tui.terminal.leaving import aside
 from eos_tui.widgets.footer import Footer
 from eos_tui.widgets.header import SIGNS, gauge
 from eos_tui.widgets.line import Line

@@ -5,9 +5,9 @@ from typing import ClassVar
 from textual.binding import BindingType
 from textual.screen import ModalScreen
 
+from eos_tui.draw.theme import role_color
 from eos_tui.keys import Place, modal_bindings, shown
-from eos_tui.source import Source
-from eos_tui.theme import role_color
+from eos_tui.model.source import Source
 
 
 class Page(ModalScreen[None]):

@@ -10,7 +10,7 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
-from engine.errors import UserError
+from engine.base.errors import UserError
 
 TENTH = 1.1
 """Factor of one step of η."""

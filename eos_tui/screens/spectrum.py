@@ -9,14 +9,14 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.content import Content
 
-from engine.columns import Column
+from engine.record.columns import Column
 from engine.spec import FOLLOWED_FROM
-from eos_tui.curves import Curve, PlotSpec, Window
+from eos_tui.draw.plot_spec import Curve, PlotSpec, Window
 from eos_tui.keys import closing
+from eos_tui.model.history import History
+from eos_tui.model.source import Source
 from eos_tui.screens.formula import Formula, apart
 from eos_tui.screens.live import LivePage
-from eos_tui.series import History
-from eos_tui.source import Source
 from eos_tui.widgets.line import Line
 from eos_tui.widgets.plot import LinePlot
 

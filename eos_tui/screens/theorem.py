@@ -12,14 +12,14 @@ from textual.content import Content
 from textual.widgets import Static
 
 from engine.spec import PREDICTIONS, Phase
-from eos_tui.axes import number
-from eos_tui.curves import Curve, PlotSpec, Window
+from eos_tui.draw.axes import number
+from eos_tui.draw.decorations import ASCII_VEIL, VEIL
+from eos_tui.draw.plot_spec import Curve, PlotSpec, Window
 from eos_tui.keys import closing
+from eos_tui.model.history import History
+from eos_tui.model.source import Source
 from eos_tui.screens.formula import Formula
 from eos_tui.screens.live import LivePage
-from eos_tui.series import History
-from eos_tui.source import Source
-from eos_tui.surround import ASCII_VEIL, VEIL
 from eos_tui.widgets.plot import LinePlot
 
 HYPOTHESIS = "theorem.hypothesis"

@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from engine import store
-from engine.errors import UserError
-from eos_tui import panels
-from eos_tui.curves import OTHERS, STEPS, Axis, Overlay
-from eos_tui.panels import Look
-from eos_tui.replay import Replay
+from engine.base.errors import UserError
+from engine.record import store
+from eos_tui.draw import panels
+from eos_tui.draw.panels import Look
+from eos_tui.draw.plot_spec import OTHERS, STEPS, Axis, Overlay
+from eos_tui.model.replay import Replay
+from eos_tui.model.source import Source
+from eos_tui.model.timeline import Timeline, first_edge
+from eos_tui.screens.choose_curves import Series
 from eos_tui.screens.compare import Compare
 from eos_tui.screens.driving import Driving
-from eos_tui.screens.series import Series
-from eos_tui.source import Source
-from eos_tui.timeline import Timeline, first_edge
 from eos_tui.widgets.plot import LinePlot, Pointed
 from eos_tui.widgets.portrait import PhasePortrait, Placed
 

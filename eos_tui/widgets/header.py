@@ -9,11 +9,11 @@ from textual.app import ComposeResult
 from textual.content import Content
 from textual.widget import Widget
 
-from engine.narrative import sentence
-from engine.printed import harmless
+from engine.base.text import harmless
+from engine.report.narrative import sentence
 from engine.theory import STAGES
-from eos_tui.source import Condition, Source
-from eos_tui.theme import role_color
+from eos_tui.draw.theme import role_color
+from eos_tui.model.source import Condition, Source
 from eos_tui.widgets.line import Line
 
 Color = Callable[[str], str]

@@ -8,8 +8,8 @@ from textual.app import ComposeResult
 from textual.content import Content
 from textual.widget import Widget
 
-from engine.control import AnyEvent
-from eos_tui.theme import role_color
+from engine.record.messages import AnyEvent
+from eos_tui.draw.theme import role_color
 from eos_tui.widgets.line import Line
 
 EVENT_ROLES = {

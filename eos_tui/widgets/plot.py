@@ -13,10 +13,10 @@ from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
-from eos_tui import plots
-from eos_tui.axes import Limits
-from eos_tui.curves import Overlay, PlotSpec, Window
-from eos_tui.series import History
+from eos_tui.draw import line_plot
+from eos_tui.draw.axes import Limits
+from eos_tui.draw.plot_spec import Overlay, PlotSpec, Window
+from eos_tui.model.history import History
 
 BORDERS = 8
 """Borders kept of a widget: with and without the focus, for a few sizes and themes."""
@@ -231,7 +231,7 @@ class LinePlot(Drawing):
         self._window = Window(0, 1)
         self._overlays: Sequence[Overlay] = ()
         self._limits: Limits | None = None
-        self._painted: plots.Painted | None = None
+        self._painted: line_plot.Painted | None = None
 
     def show(self, history: History, window: Window, overlays: Sequence[Overlay] = ()) -> None:
         """Show these steps of this history, with other runs laid over it."""
@@ -265,8 +265,8 @@ class LinePlot(Drawing):
 
     def content_strips(self, width: int, height: int, theme: str) -> list[Strip]:
         if not self._history.columns:
-            return plots.message("no data yet", width, height, theme)
-        painted = plots.paint(
+            return line_plot.message("no data yet", width, height, theme)
+        painted = line_plot.paint(
             self.spec, self._history, self._window, width, height, ascii=self.ascii, theme=theme, limits=self._limits,
             overlays=self._overlays,
         )
@@ -274,4 +274,4 @@ class LinePlot(Drawing):
         return painted.strips
 
     def titles(self, width: int) -> tuple[str, str]:
-        return plots.heading(self.spec), plots.values_line(self.spec, self._history, self._window, max(width - 4, 0))
+        return line_plot.heading(self.spec), line_plot.values_line(self.spec, self._history, self._window, max(width - 4, 0))

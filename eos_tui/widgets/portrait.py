@@ -16,15 +16,15 @@ from textual.message import Message
 from textual.strip import Strip
 
 from engine import theory
-from engine.columns import Column
-from eos_tui import axes, plots
-from eos_tui.axes import Limits
-from eos_tui.curves import DASHED, OTHERS, Pen, Window
-from eos_tui.raster import Canvas, strokes
-from eos_tui.series import History
-from eos_tui.start import Start
-from eos_tui.surround import GUTTER, Box, Entry, legend, legend_rows, nothing_before_the_edge
-from eos_tui.theme import role_style
+from engine.record.columns import Column
+from eos_tui.draw import axes, line_plot
+from eos_tui.draw.axes import Limits
+from eos_tui.draw.decorations import GUTTER, Box, Entry, legend, legend_rows, nothing_before_the_edge
+from eos_tui.draw.plot_spec import DASHED, OTHERS, Pen, Window
+from eos_tui.draw.raster import Canvas, strokes
+from eos_tui.draw.theme import role_style
+from eos_tui.model.history import History
+from eos_tui.model.placed_orbit import Start
 from eos_tui.widgets.plot import Drawing
 
 TRAIL = 150
@@ -156,9 +156,9 @@ class PhasePortrait(Drawing):
         setting = self._setting()
         self._frame = self._now = None
         if setting is None:
-            return plots.message(self._why_empty(), width, height, theme)
+            return line_plot.message(self._why_empty(), width, height, theme)
         if not math.isfinite(setting.delta):
-            return plots.message(
+            return line_plot.message(
                 f"δ = √(2α/β) is undefined here: α = {axes.number(setting.alpha)}, β = {axes.number(setting.beta)}. "
                 "Without progressive sharpening (α > 0, Assumption 1) there is no fixed point to turn around.",
                 width, height, theme,

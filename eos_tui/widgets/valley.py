@@ -9,14 +9,14 @@ from typing import NamedTuple
 import numpy as np
 from textual.strip import Strip
 
-from engine.untrusted import read_arrays
-from eos_tui import axes, plots
-from eos_tui.axes import Limits
-from eos_tui.curves import DASHED, Axis, Span
-from eos_tui.raster import Canvas, strokes
-from eos_tui.series import History
-from eos_tui.surround import GUTTER, Box, Entry, foot, legend, legend_rows, upright
-from eos_tui.theme import role_style
+from engine.record.safe_read import read_arrays
+from eos_tui.draw import axes, line_plot
+from eos_tui.draw.axes import Limits
+from eos_tui.draw.decorations import GUTTER, Box, Entry, foot, legend, legend_rows, upright
+from eos_tui.draw.plot_spec import DASHED, Axis, Span
+from eos_tui.draw.raster import Canvas, strokes
+from eos_tui.draw.theme import role_style
+from eos_tui.model.history import History
 from eos_tui.widgets.plot import Drawing
 from eos_tui.widgets.portrait import REAL
 
@@ -99,7 +99,7 @@ class Valley(Drawing):
     def content_strips(self, width: int, height: int, theme: str) -> list[Strip]:
         plane = self._plane
         if plane is None:
-            return plots.message(self.words, width, height, theme)
+            return line_plot.message(self.words, width, height, theme)
         canvas, muted = Canvas(max(width, 0), max(height, 0), self.ascii), role_style(theme, "muted")
         entries = [Entry("--" if self.ascii else "──", "level lines at k²δ²/η", "muted")] + [
             Entry(pen.mark * 2 if self.ascii else pen.sample, name, family)

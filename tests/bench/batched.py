@@ -21,9 +21,9 @@ from jax import Array, lax
 from rich.console import Console
 from rich.table import Table
 
-from engine.device import device_words
-from engine.problem import Problem, build
+from engine.problems.problem import Problem, build
 from engine.spec import load_spec
+from engine.xla.device import device_words
 
 PRESETS, STEPS, PRODUCTS = ("toy", "chebyshev", "fashion"), 100, 10
 LEARNING_RATES = np.array([0.005, 0.01, 0.015, 0.02])
@@ -78,7 +78,7 @@ def measure(preset: str, work: Callable[[Problem, Array, Array], Array], rounds:
 
 def main(rounds: int = 5, as_json: bool = False) -> int:
     """Measure every preset and print a table or JSON."""
-    from engine.device import configure
+    from engine.xla.device import configure
 
     configure()
     found = []

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 from jax import Array
 from jax.experimental.sparse.linalg import lobpcg_standard
 
-from engine.formats import jit_by_format
-from engine.problem import Problem
-from engine.states import EdgeState
+from engine.phases.states import EdgeState
+from engine.problems.problem import Problem
+from engine.xla.jit import jit_by_format
 
 PROJECTIONS = 3
 TOLERANCE = 1e-9

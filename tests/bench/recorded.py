@@ -20,10 +20,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from engine import memory, problem, store
 from engine import spec as specs
-from engine.device import configure, device_words
-from engine.runner import Runner
+from engine.phases import memory
+from engine.problems import problem
+from engine.process.runner import Runner
+from engine.record import store
+from engine.xla.device import configure, device_words
 
 ROOT = Path(__file__).parents[2]
 STRETCH_SECONDS = 8.0

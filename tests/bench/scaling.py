@@ -109,7 +109,7 @@ class Workers:
 
     def __init__(self, what: str, count: int):
         processes, devices = (count, 1) if what == "processes" else (1, count)
-        from engine import launch
+        from engine.jobs import launch
 
         flags = os.environ.get("XLA_FLAGS", "")
         around = launch.environment() | {
@@ -162,12 +162,12 @@ def work(processes: int, place: int, devices: int, port: int) -> None:
         mine = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, mine[place : place + 1] if processes > 1 else mine[:devices])
 
-    from engine.device import configure
+    from engine.xla.device import configure
 
     configure(sparing=True)  # as the processes of a run are
     if processes > 1:
-        from engine.hosts import Group
-        from engine.meeting import join
+        from engine.jobs.groups import Group
+        from engine.process.rendezvous import join
 
         join(Group(f"127.0.0.1:{port}", processes, place), sys.exit)
 
@@ -175,8 +175,8 @@ def work(processes: int, place: int, devices: int, port: int) -> None:
     import jax.numpy as jnp
     import numpy as np
 
-    from engine import losses
-    from engine.problem import Problem, learning
+    from engine.problems import losses
+    from engine.problems.problem import Problem, learning
     from engine.spec import Network, load_spec
 
     part = load_spec(PRESET, ["problem.data.examples=1000", "problem.devices=0"]).problem

@@ -28,14 +28,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import published
 
-from engine import approach, edge, watched
 from engine import spec as specs
-from engine import trajectories as tr
-from engine.coupled import LOOSE_TOLERANCE
-from engine.curvature import loss_along, normals, sharpness_at
-from engine.device import device_words
-from engine.problem import Problem, build
-from engine.states import Clock, EdgeState
+from engine.curvature.eigensolver import sharpness_at
+from engine.curvature.expansion import loss_along, normals
+from engine.dynamics import trajectories as tr
+from engine.phases import approach, edge, sharpness_every_step
+from engine.phases.coupled import LOOSE_TOLERANCE
+from engine.phases.states import Clock, EdgeState
+from engine.problems.problem import Problem, build
+from engine.xla.device import device_words
 
 MLP = {"kind": "mlp", "widths": [200, 200], "activation": "tanh"}
 PROBLEMS: dict[str, dict[str, Any]] = {
@@ -224,7 +225,7 @@ def plain_rates(setup: approach.Setup, state: EdgeState, rounds: int) -> tuple[f
         return lax.scan(lambda th, _: (th - jnp.float32(eta) * problem.gradient(th), None), theta, length=chunk)[0]
 
     bases, guard = jnp.concatenate([state.moving.bases[:, :1]] * 2), state.moving.guards.vectors[0]
-    seen = watched.descend(problem, start, bases, guard, guard, 0, eta, chunk, LOOSE_TOLERANCE, {})
+    seen = sharpness_every_step.descend(problem, start, bases, guard, guard, 0, eta, chunk, LOOSE_TOLERANCE, {})
     jax.block_until_ready([tr.descend(problem, start, eta, chunk).theta, scan(problem, start)])
     plain, bare, sharp = [], [], []
     for _ in range(rounds):
@@ -235,7 +236,7 @@ def plain_rates(setup: approach.Setup, state: EdgeState, rounds: int) -> tuple[f
         jax.block_until_ready(scan(problem, start))
         bare.append((time.perf_counter() - began) / chunk)
         began = time.perf_counter()
-        seen = watched.descend(problem, seen.theta, seen.bases, seen.guard, guard, 0, eta, chunk, LOOSE_TOLERANCE, {})
+        seen = sharpness_every_step.descend(problem, seen.theta, seen.bases, seen.guard, guard, 0, eta, chunk, LOOSE_TOLERANCE, {})
         jax.block_until_ready(seen.theta)
         sharp.append((time.perf_counter() - began) / chunk)
     middle = statistics.median

@@ -28,11 +28,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import numpy as np  # noqa: E402
 
-from engine import store  # noqa: E402
-from engine.store import Run  # noqa: E402
-from eos_tui import panels, plots  # noqa: E402
-from eos_tui.series import History  # noqa: E402
-from eos_tui.source import Source  # noqa: E402
+from engine.record import store  # noqa: E402
+from engine.record.store import Run  # noqa: E402
+from eos_tui.draw import line_plot, panels  # noqa: E402
+from eos_tui.model.history import History  # noqa: E402
+from eos_tui.model.source import Source  # noqa: E402
 
 from synthetic import FakeEngine, make_run, rows_of  # noqa: E402
 
@@ -233,7 +233,7 @@ def attaching(home: Path, rows: int):
 
 def drawing(rows: int):
     columns = Source(make_run(store.home(), 2, "columns")).columns
-    loss = plots.PlotSpec("loss", "training loss", (plots.Curve("gd.loss", "gradient descent", "gd"),))
+    loss = line_plot.PlotSpec("loss", "training loss", (line_plot.Curve("gd.loss", "gradient descent", "gd"),))
     best = {}
     for count in (1_000, 10_000, 100_000, rows):
         kept = [column for column in columns if column.name in ("step", "learning_rate", "gd.loss")]
@@ -242,7 +242,7 @@ def drawing(rows: int):
         taken = []
         for k in range(60):
             began = time.perf_counter()
-            plots.draw(loss, history, plots.Window(k, count), 100, 20)  # each window is new: nothing is left from the last
+            line_plot.draw(loss, history, line_plot.Window(k, count), 100, 20)  # each window is new: nothing is left from the last
             taken.append(time.perf_counter() - began)
         best[count] = min(taken) * 1e3
     shown = ", ".join(f"{value:.2f}" for value in best.values())

@@ -1,0 +1,45 @@
+"""What may hang, carried out in a thread that is abandoned: whatever a disk does, the thread that asked for it goes on."""
+
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from engine.base.errors import UserError
+
+Result = TypeVar("Result")
+
+
+class Aside(threading.Thread):
+    """A function carried out in a thread of its own, which ends with the process."""
+
+    def __init__(self, function: Callable[[], Any], done: Callable[[], object]):
+        super().__init__(daemon=True)
+        self._function, self._done = function, done
+        self.value: Any = None
+        self.error: BaseException | None = None
+        try:
+            self.start()
+        except RuntimeError as error:  # told as what it is: this user or this machine has too many
+            raise UserError(f"{error}: too many processes here, or not enough memory") from None
+
+    def run(self) -> None:
+        try:
+            self.value = self._function()
+        except BaseException as error:  # raised where it is asked for
+            self.error = error
+        self._done()
+
+    def result(self) -> Any:
+        """What the function gave. Raises what it raised."""
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+def waited(function: Callable[[], Result], seconds: float | None = None) -> Result:
+    """What the function gives, waited for where a signal is heeded. Raises TimeoutError where it takes longer."""
+    done = threading.Event()
+    read = Aside(function, done.set)
+    if not done.wait(seconds):
+        raise TimeoutError
+    return read.result()

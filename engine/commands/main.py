@@ -1,0 +1,409 @@
+"""The headless command line: runs without a view.
+
+stdout carries the data, stderr the story. Exit status: 0 done; 2 bad input, told in one sentence; 3 the run ended badly
+(diverged, failed, crashed); 4 another engine is at work on the run; 5 the port where its processes meet is taken; 6 the place of
+this process among them is; 130 interrupted with Ctrl-C, the engine stopped cleanly; 141 nobody reads stdout any more; 143 terminated,
+the engine stopped as cleanly.
+"""
+
+import importlib
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.validators import Number
+
+import engine
+from engine.base.errors import BAD_END, INTERRUPTED, UserError, is_out_of_memory, one_of
+from engine.base.exit import ended
+from engine.base.text import harmless, print_json, print_line, print_pairs, print_table
+from engine.commands import control, data, records, sweep
+from engine.commands.options import AS_TOLD, DataDir, FigureName, Meeting, Overrides, PresetName, RunName, Switch, Trust
+from engine.data.catalog import ready
+from engine.jobs import fork as forks
+from engine.jobs import launch
+from engine.jobs.follow import follow, gone_words, refusal
+from engine.jobs.groups import Group
+from engine.jobs.launch import BAD_ENDS
+from engine.process import worker
+from engine.record import store, trust
+from engine.record.store import Run, resolve
+from engine.report.summary import Summary, summarize, words
+from engine.spec import DEFAULT_PRESET, Network, Own, RunSpec, load_spec, preset_names
+
+MARGIN = "    "
+
+app = App(
+    name="python -m engine",
+    version=engine.__version__,
+    help="Gradient descent at the edge of stability, without a view.",
+    help_epilogue="Exit status: 0 done · 2 bad input · 3 the run ended badly · 4 another engine has the run · "
+                  "5 the coordinator's port is taken · 6 the place of this process is · 130 interrupted, engine stopped cleanly · "
+                  "141 nobody reads stdout · 143 terminated, engine stopped cleanly.",
+)
+app.command(data.app)
+control.add_to(app)
+records.add_to(app)
+sweep.add_to(app)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `python -m engine` with these arguments and return its exit status."""
+    return run_command(app, argv)
+
+
+def run_command(commands: App, argv: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit status; whatever a user may cause is told in one sentence."""
+    tokens = _with_streams(sys.argv[1:] if argv is None else argv)
+
+    def command() -> int | None:
+        try:
+            return commands(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        except CycloptsError as error:
+            raise UserError(str(error)) from error
+
+    return ended(command)
+
+
+def _with_streams(tokens: Sequence[str]) -> list[str]:
+    """The tokens with `--out -` as `--out=-`: a dash alone would be taken for the beginning of an option."""
+    joined: list[str] = []
+    for token in tokens:
+        if token == "-" and joined and joined[-1].startswith("--") and "=" not in joined[-1]:
+            joined[-1] += "=-"
+        else:
+            joined.append(token)
+    return joined
+
+
+def run_headless(preset: str, overrides: Sequence[str] = (), name: str | None = None, json: bool = False,
+                 data_dir: str | None = None, group: Group | None = None, trusted: bool = False) -> int:
+    """Run a preset to its end with progress on stderr and a summary on stdout. Returns the exit status.
+
+    A process that follows in a group leaves nothing on disk or stdout.
+    """
+    if group is not None and group.process:
+        asked = ready(load_spec(preset, tuple(overrides)), data_dir or "")
+        trust.asking(lambda: trust.need_preset(preset, asked), trusted)
+        return _help(group, asked)
+    run, pid = trust.asking(lambda: launch.begin(preset, overrides, name, data_dir, group), trusted)
+    optimizer = run.spec.optimizer
+    if others := [f"{rate:g}" for rate in optimizer.learning_rates if rate != optimizer.learning_rate]:
+        how = f"`sweep {preset} --grid optimizer.learning_rate={','.join(others)}`"
+        print_line(f"this is η = {optimizer.learning_rate:g} alone; {how} runs the others it is shown at", error=True)
+    return _see_through(run, pid, json, made=True)
+
+
+def _help(group: Group, asked: RunSpec | None = None) -> int:
+    """Be a process that follows in a group, asked for this run or for whichever process 0 leads; the exit status."""
+    engine.configure(sparing=True)
+    return importlib.import_module("engine.process.lockstep").follow(group, asked)
+
+
+@app.command
+def run(
+    preset: PresetName, *, overrides: Overrides = (), name: str | None = None, json: Switch = False, data_dir: DataDir = None,
+    trusted: Trust = False, meeting: Meeting = AS_TOLD,
+) -> int:
+    """Run a preset to its end and print a summary. Ctrl-C stops it cleanly.
+
+    Several processes, on one host or many, run it together where each is given --coordinator, and process 0 alone writes the run.
+
+    Args:
+        preset: A preset's name (`presets` lists them), or the path of a preset file.
+        overrides: `section.field=value`, as in `--set optimizer.learning_rate=0.05`; may be repeated.
+        name: The run's name; made from the preset and the time when not given.
+        json: Print the summary as one JSON object.
+    """
+    return run_headless(preset, overrides, name, json, data_dir, meeting.group(), trusted)
+
+
+@app.command
+def demo(*, overrides: Overrides = (), name: str | None = None, json: Switch = False) -> int:
+    """Run the default preset, T-shirts against shirts, and print a summary. Takes what `run` takes."""
+    return run_headless(DEFAULT_PRESET, overrides, name, json, group=AS_TOLD.group())
+
+
+@app.command
+def resume(
+    name: RunName, *, force: Switch = False, json: Switch = False, trusted: Trust = False, meeting: Meeting = AS_TOLD
+) -> int:
+    """Go on with a stopped, failed or crashed run from its last checkpoint, and follow it to its end.
+
+    As many processes may share it out as --coordinator says, however many there were before.
+
+    Args:
+        name: A run's name (`ls` lists them), or the path of a run directory.
+        force: Also a run whose engine on another host has fallen silent. Where it still works, both write one record until it notices.
+        json: Print the summary as one JSON object.
+    """
+    group = meeting.group()
+    if group is not None and group.process:
+        trust.heed_leader(trusted)
+        return _help(group)
+    found = resolve(name)
+    return _see_through(found, trust.asking(lambda: launch.restart(found, group, force), trusted), json)
+
+
+@app.command
+def ls(*, json: Switch = False) -> int:
+    """List the runs with status, step, rate and outcome, oldest first.
+
+    Args:
+        json: Print one JSON array.
+    """
+    found = [_listed(run) for run in store.all_runs()]
+    if json:
+        print_json(found)
+    elif not found:
+        print_line(f"no runs in {store.home()} yet; `demo` makes one", error=True)
+    else:
+        print_table(list(found[0]), [[_cell(value) for value in entry.values()] for entry in found])
+    return 0
+
+
+@app.command
+def show(name: RunName | None = None, *, json: Switch = False) -> int:
+    """Show where a run stands: its summary, what it ran on, and its latest events. Without a name, the latest run.
+
+    Args:
+        name: A run's name (`ls` lists them), or the path of a run directory.
+        json: Print one JSON object, with the specification, every event, and every column with its words and formula.
+    """
+    found = resolve(name)
+    summary, facts, events = summarize(found), found.provenance(), found.events()
+    if json:
+        parts = {"summary": summary._asdict(), "state": found.state(), "provenance": facts, "spec": found.spec}
+        print_json(parts | {"events": events, "columns": [column._asdict() for column in found.columns]})
+        return 0
+    problem = facts.get("problem", {})
+    sources: tuple[tuple[dict[str, Any], tuple[str, ...]], ...] = (
+        (facts, ("device", "precision", "started")), (problem, ("parameters", "data", "rule", "sha256", "origin", "vocabulary_sha256"))
+    )
+    told = [(name, str(source[name])) for source, names in sources for name in names if name in source]
+    print_pairs([*words(summary), ("preset", found.spec.name), ("directory", str(found.path)), *told])
+    for event in events[-10:]:
+        print_line(f"step {event.step}: {event.text}")
+    return 0
+
+
+@app.command
+def presets(*, json: Switch = False) -> int:
+    """List the presets that ship with eos: what each shows and how long it takes.
+
+    Args:
+        json: Print one JSON array.
+    """
+    specs = [load_spec(name) for name in preset_names()]
+    if json:
+        print_json([{"name": spec.name, "title": spec.title, "shows": spec.shows, "takes": spec.takes} for spec in specs])
+        return 0
+    width = shutil.get_terminal_size().columns
+    for spec in specs:
+        text = f"{spec.title}. {spec.shows} Takes: {spec.takes}."
+        print(f"{spec.name}\n{textwrap.fill(text, max(width, 60), initial_indent=MARGIN, subsequent_indent=MARGIN)}")
+    return 0
+
+
+@app.command
+def reproduce(
+    figure: FigureName, *, small: Switch = False, out: Path = Path("figures"), overrides: Overrides = (), json: Switch = False,
+    data_dir: DataDir = None, force: Switch = False,
+) -> int:
+    """Make a figure of the paper anew: its runs, then SVG, PNG, CSV and a manifest. Needs the extra `figures`.
+
+    Runs that have ended are kept and those cut short go on, so the same command again goes on after an interruption.
+
+    Args:
+        figure: fig1 to fig6, appendix-e or appendix-g.
+        small: The small twins, on data that ship with eos: minutes on a laptop.
+        out: The folder that the files are written to.
+        overrides: `section.field=value` for every run of the figure; may be repeated.
+        json: Print the manifest as one JSON object.
+        force: Replace files of the figure that are read-only, too.
+    """
+    from engine.figures.reproduce import reproduce as make
+
+    manifest = make(figure, small, out, overrides, data_dir, force)
+    if manifest is None:
+        print("interrupted; the same command goes on from there", file=sys.stderr)
+        return INTERRUPTED
+    if json:
+        print_json(manifest)
+    else:
+        for name in manifest["files"]:
+            print(out / name)
+    return 0
+
+
+@app.command
+def fork(
+    name: RunName, *, step: Annotated[int | None, Parameter(("--step", "--at"))] = None, overrides: Overrides = (),
+    new_name: str | None = None, other_loss: Switch = False, json: Switch = False, trusted: Trust = False,
+) -> int:
+    """Go on from a checkpoint of a run as a new run, with another learning rate or other settings. One process takes its steps.
+
+    Args:
+        name: A run's name, or the path of a run directory.
+        step: Fork from the newest checkpoint at or before this step; without it, from the newest of all.
+        overrides: `section.field=value`, as in `--set optimizer.learning_rate=0.05`; may be repeated.
+        new_name: The new run's name; made from the preset and the time when not given.
+        other_loss: Go on with the code and data there are now, though the loss at the checkpoint was another.
+        json: Print one JSON object: both names, and the step.
+    """
+    found = resolve(name)
+    at = found.state().step if step is None else step
+    made = trust.asking(lambda: forks.fork(found, at, overrides, new_name, other_loss), trusted)
+    launch.start(made)
+    if several := forks.shared_out(found):
+        print_line(f"{several}; `stop {made.name}` and `resume {made.name} --coordinator …` give it to several", error=True)
+    if json:
+        print_json({"run": made.name, "from": found.name, "step": made.events()[-1].step})
+    else:
+        print_line(f"run {made.name} goes on from {found.name}")
+    return 0
+
+
+@app.command
+def rm(name: RunName, *, force: Switch = False, json: Switch = False) -> int:
+    """Delete a run and everything it recorded.
+
+    Args:
+        name: A run's name, or the path of a run directory.
+        force: Also a run whose engine on another host has fallen silent. Where it still works, what it does from then on is lost.
+        json: Print one JSON object: the run that is gone.
+    """
+    removed = store.discard(name, force)
+    if json:
+        print_json({"run": removed, "removed": True})
+    print_line(f"run {removed}: removed", error=True)
+    return 0
+
+
+@app.command
+def check(
+    preset: PresetName, *, overrides: Overrides = (), json: Switch = False, data_dir: DataDir = None, trusted: Trust = False
+) -> int:
+    """Build a preset's problem and test it, without running it: its format, determinism, three derivatives, and memory.
+
+    Args:
+        preset: A preset's name (`presets` lists them), or the path of a preset file.
+        overrides: `section.field=value`, as in `--set optimizer.learning_rate=0.05`; may be repeated.
+        json: Print one JSON object.
+    """
+    spec = ready(load_spec(preset, overrides), data_dir or "")
+    trust.asking(lambda: trust.need_preset(preset, spec), trusted)
+    engine.configure(spec.rematerializes)
+    problem, theta, facts = importlib.import_module("engine.problems.problem").build(spec)
+    memory = importlib.import_module("engine.phases.memory")
+    formats = spec.precision.edge, spec.precision.curvature
+    try:
+        wrong, loss = engine.complaints(problem, theta), float(problem.loss(theta))
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        needed = memory.estimate(problem, theta, *formats)
+        less = "--set problem.micro_batch=N brings it down" if isinstance(spec.problem, Network) else "make the problem smaller"
+        if needed.parameters > needed.total / 2:
+            less = f"{memory.words(needed.parameters)} of it go with the parameters: make the model smaller"
+        raise UserError(f"{spec.name}: needs about {memory.words(needed.total)}, more than there is here; {less}") from None
+    if wrong:
+        raise UserError(f"{spec.name}: {'; '.join(wrong)}")
+    needed = memory.estimate(problem, theta, *formats)
+    found = {"preset": spec.name, **facts, "loss": loss}
+    if json:
+        print_json(found | {"memory": {**needed._asdict(), "total": needed.total}})
+    else:
+        tested = ("tested", "number formats kept, the same twice, three derivatives against differences of the one below")
+        print_pairs([*((name, str(value)) for name, value in found.items()), ("memory", f"about {memory.words(needed.total)}"), tested])
+    return 0
+
+
+@app.command
+def reference() -> int:
+    """Print the reference of `import engine` as Markdown, from its signatures and docstrings."""
+    print(importlib.import_module("engine.reference").markdown(), end="")
+    return 0
+
+
+@app.command
+def bench(
+    problems: tuple[str, ...] = (), /, *, rounds: Annotated[int, Parameter(validator=Number(gte=1))] = 5, json: Switch = False
+) -> int:
+    """Time a tracked step against the published procedure and against its floor, in the same run.
+
+    `bench scaling` times the derivatives instead, shared out over devices and over processes, one for each core of this machine.
+    `bench runs` times recorded runs: small ones, one with a viewer attached, the first step of `eos demo`, memory against n.
+    `bench batch` times several learning rates in one batch against one after the other.
+
+    Args:
+        problems: digits, fashion-1000, fashion-5000, fashion-cnn, transformer; all when none is named. Or scaling, runs or batch, alone.
+        rounds: Interleaved rounds; medians are told.
+        json: Print a JSON array, an object a problem.
+    """
+    folder = Path(__file__).parents[2] / "tests" / "bench"
+    if not (folder / "tracked.py").is_file():
+        raise UserError(f"{folder}: the benchmark is not installed with eos; run `python -m engine bench` in a clone of its sources")
+    sys.path.insert(0, str(folder))
+    others = {"scaling": "scaling", "runs": "recorded", "batch": "batched"}
+    if len(problems) == 1 and problems[0] in others:
+        return importlib.import_module(others[problems[0]]).main(rounds, json)
+    from engine.xla.device import configure
+
+    configure()
+    tracked = importlib.import_module("tracked")
+    unknown = [name for name in problems if name not in tracked.PROBLEMS]
+    if unknown:
+        raise UserError(f'bench problem "{unknown[0]}": not known; expected some of {one_of(tracked.PROBLEMS)}, or {one_of(others)} alone')
+    return tracked.main(problems, rounds, json)
+
+
+@app.command(show=False)
+def work(directory: str, *, code: str = "", meeting: Meeting = AS_TOLD) -> int:
+    """Be the engine of a run directory, trusted with the code of this digest. The other commands start this one."""
+    # Options alone: engines that a sweep starts inherit the environment, and each is at a run of its own.
+    return worker.work(directory, meeting.group(environment={}), code)
+
+
+def _see_through(run: Run, pid: int, json: bool, made: bool = False) -> int:
+    print_line(f"run {run.name} in {run.path}", error=True)
+    if isinstance(run.spec.problem, Own):
+        print_line(f"its engine imports {run.spec.problem.function}, from Python's path or {run.spec.problem.folder}", error=True)
+    run = run.held()  # the one that this engine is at, whatever has its name in a moment
+    status = follow(run, pid)
+    launch.refuse_unbuilt(run, made)
+    summary, state = summarize(run), run.state()
+    outcome = state.outcome if state.pid == pid else None  # else the last word is that of an earlier engine
+    if outcome is None and (refused := refusal(run, pid)) is not None:  # it never got as far as its loop
+        raise refused
+    if outcome is None:
+        summary = summary._replace(outcome="crashed")
+        print(harmless(gone_words(run, pid), lines=True), file=sys.stderr)
+    else:
+        print_line(outcome.text, error=True)
+    if json:
+        print_json(summary._asdict())
+    else:
+        print_pairs(words(summary))
+    return status if status and summary.outcome in ("stopped", "crashed") else _status(summary)
+
+
+def _status(summary: Summary) -> int:
+    return BAD_END if summary.outcome in BAD_ENDS else 0
+
+
+def _listed(run: Run) -> dict[str, Any]:
+    state = run.state()
+    outcome = state.outcome.text if state.outcome else None
+    rate = state.rate if run.liveness() == "running" else None
+    return {"run": run.name, "preset": run.spec.name, "status": run.liveness(), "step": state.step, "rate": rate, "outcome": outcome}
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3g}/s" if isinstance(value, float) else str(value)

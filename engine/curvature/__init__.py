@@ -1,0 +1,1 @@
+"""The top of the Hessian, and the loss expanded about a point."""

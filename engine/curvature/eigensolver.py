@@ -1,0 +1,267 @@
+"""The eigensolver: the top of the Hessian's spectrum at a point.
+
+The solver is a block Davidson method without a preconditioner, thick-restarted. It keeps an orthonormal basis V and its
+image W = HV; the Rayleigh–Ritz pairs of V are the candidates, and the basis grows by one residual at a time: that of the
+first pair that has not converged. Each growth costs one Hessian–vector product (HVP); the residual itself costs none,
+since it is a combination of V and W. Started from one vector this builds the Krylov space of Lanczos; started from eigenvectors
+extrapolated from the last steps (`coupled`) it mostly needs no more than the one product for each pair that shows it: room for a
+larger basis is made only when that is not enough. It stops when the relative residual ‖Hu−Su‖/S of the top pair is within
+`tolerance` and those of the others within `loose`: by the Bauer–Fike and sin θ theorems that bounds the error of S by S·tolerance
+(in practice by its square over the gap) and that of u by tolerance over the relative gap. Small problems are solved densely, in
+the number format of θ.
+
+What was tried and dropped: `lobpcg_standard` of jax, whose tolerance grows with p and whose every iteration costs 4 products.
+Quadratic extrapolation of u, which starts at the same residual as linear (7e-5 on digits, where the last u has 1.2e-3): the noise
+that the tolerance leaves in the vectors limits both. For gradient descent's u, extrapolation of u itself (of 40 steps 34 on digits
+and 27 on fashion-1000 need a further product, for 17 and none by what u turns by from that of θ†), and a fit that takes the steps on
+the other side of θ† in (37 and 34). Extrapolation of the second vector, whose noise is a hundred times larger: it starts worse than
+the last one. The whole step in one compiled function: 27 s to compile where its parts take 7, and no faster on a CPU.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from engine.base.errors import UserError
+from engine.problems.problem import Problem
+from engine.xla.device import require_correct_sums
+from engine.xla.jit import jit_by_format
+from engine.xla.reductions import dots, norms
+
+DENSE_UP_TO = 64
+"""Parameters up to which the Hessian is formed and diagonalised."""
+BASIS = 12
+"""Largest basis of the iterative solver for up to four pairs; a restart keeps a third of it. Small on purpose: every product
+passes over the whole basis several times, and at 24 that took as long as the product."""
+INDEPENDENT = 0.5
+"""Least eigenvalue of the Gram matrix of unit vectors from which one pass makes them orthogonal to rounding."""
+LOOSE = 1e-2
+"""Relative residual (in units of the top eigenvalue) asked of all pairs but the first."""
+
+
+class Eigenpairs(NamedTuple):
+    """The largest eigenvalues of a Hessian and their unit eigenvectors."""
+
+    values: Array  # (k,) descending; the first is the sharpness S
+    vectors: Array  # (k, p)
+    residuals: Array  # (k,) ‖Hu−λu‖/|λ1|
+    hvps: Array  # () products taken
+
+    @property
+    def sharpness(self) -> Array:
+        return self.values[0]
+
+    def first(self, count: int) -> "Eigenpairs":
+        """The first so many of the pairs; the products are those that all took."""
+        return Eigenpairs(self.values[:count], self.vectors[:count], self.residuals[:count], self.hvps)
+
+
+def random_start(seed: int, step: int, count: int, size: int, dtype: str) -> Array:
+    """Random vectors to start the solver from at a step, (count, p), the same for the same seed and step.
+
+    Drawn by numpy: jax's generator takes longer to compile.
+    """
+    return jnp.asarray(np.random.default_rng([seed, step]).standard_normal((count, size)), dtype)
+
+
+def top_eigenpairs(problem: Problem, theta: Array, start: Array, tolerance: float = 1e-4, max_hvps: int = 400) -> Eigenpairs:
+    """The k largest eigenpairs of ∇²L(θ), from `start` (k, p): old eigenvectors, or random vectors.
+
+    Products are taken in θ's number format. Residuals beyond `tolerance` mean that `max_hvps` were not enough, or that the
+    format cannot do better; the caller must look. Raises UserError where `start` is of another shape.
+    """
+    require_correct_sums()
+    if start.ndim != 2 or start.shape[1] != theta.size or not 0 < len(start) <= theta.size:
+        raise UserError(f"start: an array of shape {start.shape}; expected (k, {theta.size}) with k from 1 to {theta.size}")
+    return solve(problem, theta, start, tolerance, max_hvps)[0]
+
+
+def solve(
+    problem: Problem, theta: Array, start: Array, tolerance: float, max_hvps: int = 400, wanted: int | Array | None = None,
+    looked: int | Array | None = None, explored: int | Array = 0,
+) -> tuple[Eigenpairs, Array]:
+    """`top_eigenpairs`, and what the Hessian makes of their vectors, (k, p).
+
+    Where fewer pairs than `start` has rows are `wanted`, the others are not waited for. They are started from where more rows are
+    `looked` at: what they show that is larger takes its place among the wanted; else they are of no meaning. From the least of the rows
+    looked at the basis is then grown by so many products more as are to be `explored` with.
+    """
+    if forms_hessian(theta):
+        return _dense(problem, theta, start.shape[0])
+    wanted = start.shape[0] if wanted is None else wanted
+    looked = wanted if looked is None else looked
+    return _davidson(problem, theta, start.astype(theta.dtype), tolerance, max_hvps, wanted, looked, explored)
+
+
+def forms_hessian(theta: Array) -> bool:
+    """Whether the Hessian at θ is small enough to be formed."""
+    return theta.size <= DENSE_UP_TO
+
+
+def _dense(problem: Problem, theta: Array, count: int) -> tuple[Eigenpairs, Array]:
+    hessian = jax.jacfwd(problem.gradient)(theta)
+    values, vectors = jnp.linalg.eigh(hessian, symmetrize_input=False)  # it is, but for rounding
+    count = min(count, theta.size)
+    values, vectors = values[::-1][:count], vectors.T[::-1][:count]
+    images = vectors @ hessian
+    residuals = jnp.linalg.norm(images - values[:, None] * vectors, axis=1) / jnp.abs(values[0])
+    return Eigenpairs(values, vectors, residuals, jnp.array(theta.size)), images
+
+
+class _Basis(NamedTuple):
+    v: Array  # (most, p) orthonormal rows, zero beyond `size`
+    w: Array  # (most, p) their images under the Hessian
+    t: Array  # (most, most) V W^T
+    size: Array
+    pairs: Eigenpairs
+    images: Array  # (k, p) of their vectors under the Hessian
+    worst: Array  # (p,) residual of the first pair that has not converged, or of the last row looked at where all have
+    left: Array  # products to explore with
+    converged: Array
+    exhausted: Array
+
+
+def _davidson(
+    problem: Problem, theta: Array, start: Array, tolerance: float, max_hvps: int, wanted: int | Array, looked: int | Array,
+    explored: int | Array,
+) -> tuple[Eigenpairs, Array]:
+    count, size = start.shape
+    most = max(BASIS, 2 * count + 4)
+    keep = max(most // 3, count + 2)
+    _, product = jax.linearize(problem.gradient, theta)
+    asked = jnp.where(jnp.arange(count) == 0, tolerance, jnp.maximum(tolerance, LOOSE))
+    tolerances = jnp.where(jnp.arange(count) < wanted, asked, jnp.inf).astype(theta.dtype)
+
+    def added(vector: Array, v: Array, w: Array, t: Array, filled: Array) -> tuple[Array, Array, Array, Array]:
+        """One row more, along what the first `filled` leave of the vector, and the fraction they leave."""
+        new, left = _orthogonalise(vector, v)
+        image = product(new)
+        v, w = _with_row(v, filled, new), _with_row(w, filled, image)
+        row = _along_each(v, image)
+        return v, w, t.at[filled].set(row).at[:, filled].set(row), left
+
+    def ritz(v: Array, w: Array, t: Array, size: Array, hvps: Array, left: Array) -> _Basis:
+        """Rayleigh–Ritz on the first `size` rows; rows beyond get a value below every Ritz value and drop out."""
+        inside = jnp.arange(len(t)) < size
+        below = -1.5 * jnp.linalg.norm(t) - jnp.finfo(t.dtype).tiny
+        values, coefficients = _eigh(t + jnp.diag(jnp.where(inside, 0, below)))
+        vectors, images = coefficients[:count] @ v, coefficients[:count] @ w
+        remainders = images - values[:count, None] * vectors
+        residuals = jnp.stack(norms(*remainders)) / jnp.abs(values[0])
+        missing = residuals > tolerances
+        pairs = Eigenpairs(values[:count], vectors, residuals, hvps)
+        converged = ~jnp.any(missing)
+        worst = remainders[jnp.where(converged, jnp.maximum(looked - 1, 0), jnp.argmax(missing))]
+        return _Basis(v, w, t, size, pairs, images, worst, left, converged, jnp.array(False))
+
+    def restart(basis: _Basis) -> tuple[Array, Array, Array, Array]:
+        """The `keep` best Ritz vectors as a new basis; costs no product."""
+        _, coefficients = _eigh(basis.t)
+        mix = jnp.where(jnp.arange(most)[:, None] < keep, coefficients, 0)
+        return mix @ basis.v, mix @ basis.w, mix @ basis.t @ mix.T, jnp.array(keep)
+
+    def grow(basis: _Basis) -> _Basis:
+        v, w, t, filled = lax.cond(basis.size == most, restart, lambda b: (b.v, b.w, b.t, b.size), basis)
+        v, w, t, left = added(basis.worst, v, w, t, filled)
+        grown = ritz(v, w, t, filled + 1, basis.pairs.hvps + 1, basis.left - basis.converged)
+        return grown._replace(exhausted=left < 10 * jnp.finfo(theta.dtype).eps)  # rounding alone: nothing new to add
+
+    def unfinished(basis: _Basis) -> Array:
+        finite = jnp.all(jnp.isfinite(basis.pairs.values))
+        return (~basis.converged | (basis.left > 0)) & ~basis.exhausted & (basis.pairs.hvps < max_hvps) & finite
+
+    def onward() -> tuple[Eigenpairs, Array]:
+        v, w = (jnp.zeros((most, size), theta.dtype).at[:count].set(rows) for rows in (begun.v, begun.w))
+        t = jnp.zeros((most, most), theta.dtype).at[:count, :count].set(begun.t)
+        ended = lax.while_loop(unfinished, grow, begun._replace(v=v, w=w, t=t))
+        return ended.pairs, ended.images
+
+    v = _orthonormal(start, looked)
+
+    def imaged(k: Array, found: tuple[Array, Array]) -> tuple[Array, Array]:
+        image = product(v[k])
+        return _with_row(found[0], k, image), _with_row(found[1], k, _along_each(v, image))
+
+    w, t = lax.fori_loop(0, looked, imaged, (jnp.zeros_like(v), jnp.zeros((count, count), theta.dtype)))
+    begun = ritz(v, w, t, jnp.asarray(looked), jnp.asarray(looked), jnp.asarray(explored))
+    return lax.cond(unfinished(begun), onward, lambda: (begun.pairs, begun.images))
+
+
+def _eigh(matrix: Array) -> tuple[Array, Array]:
+    """Eigenvalues of a small symmetric matrix, descending, and eigenvectors as rows; float64 inside, since it costs nothing."""
+    values, vectors = jnp.linalg.eigh(((matrix + matrix.T) / 2).astype(jnp.float64))
+    return values[::-1].astype(matrix.dtype), vectors.T[::-1].astype(matrix.dtype)
+
+
+def _along_each(rows: Array, vector: Array) -> Array:
+    """rows @ vector. Not as a product: XLA's on a CPU adds up one after the other, which in float32 loses 3e-6 of what 2e5 numbers come
+    to and 2e-4 of what 5e6 do, and the residual of an eigenpair would not get under that."""
+    return jnp.stack(dots(*((row, vector) for row in rows)))
+
+
+def _with_row(rows: Array, k: Array, row: Array) -> Array:
+    """The rows with another one in place k, which is one of theirs: XLA then writes this one and copies none."""
+    return lax.dynamic_update_index_in_dim(rows, row, k, 0)
+
+
+def _orthonormal(start: Array, wanted: int | Array) -> Array:
+    """Orthonormal rows that span the first `wanted` of `start` (k, p), with rows of zeros after them.
+
+    All at once (Löwdin's, which are the nearest) where the rows are as independent as the eigenvectors of the last step; else one by one.
+    """
+    inside = jnp.arange(len(start)) < wanted
+    gram = _gram(start).astype(jnp.float64)
+    size = jnp.sqrt(jnp.diag(gram))
+    weight = jnp.where(inside & (size > 0), 1 / size, 0)
+    squares, axes = jnp.linalg.eigh(jnp.where(jnp.outer(inside, inside), gram * jnp.outer(weight, weight), jnp.eye(len(start))))
+
+    def one_by_one() -> Array:
+        return lax.fori_loop(0, wanted, lambda k, rows: _with_row(rows, k, _orthogonalise(start[k], rows)[0]), jnp.zeros_like(start))
+
+    mix = (axes / jnp.sqrt(squares)) @ axes.T * weight
+
+    return lax.cond(squares[0] > INDEPENDENT, lambda: mix.astype(start.dtype) @ start, one_by_one)
+
+
+def _gram(rows: Array) -> Array:
+    """rows @ rowsᵀ, as sums."""
+    return jnp.stack(dots(*((a, b) for a in rows for b in rows))).reshape(len(rows), -1)
+
+
+def _orthogonalise(vector: Array, basis: Array) -> tuple[Array, Array]:
+    """The unit vector along what the orthonormal rows of `basis` leave of `vector`, and the fraction they leave.
+
+    Classical Gram–Schmidt, twice: the residual of a nearly converged pair is small against the rounding in it.
+    """
+    tiny = jnp.finfo(vector.dtype).tiny
+    rest = vector / jnp.maximum(jnp.linalg.norm(vector), tiny)
+    rest = rest - (basis @ rest) @ basis
+    left = jnp.linalg.norm(rest)
+    rest = rest / jnp.maximum(left, tiny)
+    rest = rest - (basis @ rest) @ basis
+    return rest / jnp.maximum(jnp.linalg.norm(rest), tiny), left
+
+
+def sharpness_at(problem: Problem, theta: Array, start: Array, tolerance: float, curvature_dtype: str) -> Eigenpairs:
+    """The top eigenpairs at θ alone."""
+    return solve_at(problem, theta, start, tolerance, curvature_dtype)[0]
+
+
+def solve_at(
+    problem: Problem, theta: Array, start: Array, tolerance: float, curvature_dtype: str, wanted: int | None = None,
+    looked: int | None = None, explored: int = 0,
+) -> tuple[Eigenpairs, Array]:
+    """`solve` in `curvature_dtype`, compiled once for each number of rows."""
+    wanted = start.shape[0] if wanted is None else wanted
+    looked = wanted if looked is None else looked
+    return _solve_at(problem, theta.astype(curvature_dtype), start.astype(curvature_dtype), tolerance, wanted, looked, explored)
+
+
+@jit_by_format
+def _solve_at(
+    problem: Problem, theta: Array, start: Array, tolerance: float, wanted: int, looked: int, explored: int
+) -> tuple[Eigenpairs, Array]:
+    return solve(problem, theta, start, tolerance, wanted=wanted, looked=looked, explored=explored)

@@ -1,0 +1,196 @@
+"""The loss expanded about a point: what is measured there, the normals of the stable set, and α, β and ∇S⊥ at θ†."""
+
+from functools import partial
+from typing import Annotated, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from engine.curvature.eigensolver import Eigenpairs, solve_at
+from engine.problems.problem import Problem
+from engine.xla.jit import jit_by_format
+from engine.xla.leaves import Earlier
+from engine.xla.reductions import dots, norms
+
+
+class Point(NamedTuple):
+    """What is measured at one θ: loss and gradient in θ's number format, curvature in its own."""
+
+    theta: Array  # (p,)
+    loss: Array
+    grad: Array  # (p,)
+    eigen: Eigenpairs
+
+
+def measure(problem: Problem, theta: Array, start: Array, tolerance: float, curvature_dtype: str) -> Point:
+    """Loss and gradient at θ, and the top eigenpairs from `start` (k, p) with products in `curvature_dtype`."""
+    return measure_all(problem, theta, start, tolerance, curvature_dtype)[0]
+
+
+def measure_all(problem: Problem, theta: Array, start: Array, tolerance: float, curvature_dtype: str) -> tuple[Point, Array]:
+    """`measure`, and what the Hessian makes of the eigenvectors, (k, p).
+
+    Two compiled functions rather than one: the solver is then compiled once for the approach and the edge.
+    """
+    loss, grad = loss_and_gradient(problem, theta)
+    pairs, images = solve_at(problem, theta, start, tolerance, curvature_dtype)
+    return Point(theta, loss, grad, pairs), images
+
+
+@jit_by_format
+def loss_and_gradient(problem: Problem, theta: Array) -> tuple[Array, Array]:
+    """L(θ) and ∇L(θ), in θ's number format."""
+    return jax.value_and_grad(problem.loss)(theta)
+
+
+@jit_by_format
+def loss_along(problem: Problem, theta: Array, direction: Array) -> tuple[Array, Array, Array]:
+    """L(θ), its slope ∇L(θ)·d and its curvature dᵀ∇²L(θ)d along a direction d (p,), in θ's number format.
+
+    All forward: no vector of p numbers is made, and it costs as much as a gradient.
+    """
+    d = (direction.astype(theta.dtype),)
+
+    def with_slope(theta: Array) -> tuple[Array, Array]:
+        return jax.jvp(problem.loss, (theta,), d)
+
+    (loss, slope), (_, curvature) = jax.jvp(with_slope, (theta,), d)
+    return loss, slope, curvature
+
+
+def grad_sharpness(problem: Problem, theta: Array, u: Array, curvature_dtype: str) -> Array:
+    """∇S = ∇³L(u,u) at θ, in θ's number format, computed in `curvature_dtype`; compiled once for every format of u."""
+    return _grad_sharpness(problem, theta, u.astype(curvature_dtype), curvature_dtype)
+
+
+@partial(jit_by_format, place=2, static_argnames=("curvature_dtype",))
+def _grad_sharpness(problem: Problem, theta: Array, u: Array, curvature_dtype: str) -> Array:
+    return problem.grad_sharpness(theta.astype(curvature_dtype), u).astype(theta.dtype)
+
+
+class Normals(NamedTuple):
+    """The normals of the stable set M at a point, (p,) each: ∇S of S ≤ 2/η, and ∇(u·∇L) = Su + `tilt` of u·∇L = 0."""
+
+    u: Array  # of unit length, whose sign the tilt has
+    dS: Array  # ∇S = ∇³L(u,u)
+    tilt: Array  # ∇³L(u, (S − H)⁺∇L): u turns with θ, and takes ∇L with it
+
+
+DEGENERATE = 0.05
+"""Least gap S − λ_j, in units of S, that the tilt counts with: where two eigenvalues meet u turns without bound, and M has no normal."""
+
+
+def normals(problem: Problem, point: Point, curvature_dtype: str) -> Normals:
+    """The normals of M at a measured point, in θ's number format, computed in `curvature_dtype`. Two contractions of ∇³L, which share
+    half of their work.
+
+    (S − H)⁺ is exact on the eigenvectors at hand and 1/S on the rest, whose eigenvalues are small against S.
+    """
+    u, w = _arguments(point)
+    dS, tilt = _contractions(problem, point.theta, u.astype(curvature_dtype), w.astype(curvature_dtype), curvature_dtype)
+    return Normals(u, dS, tilt)
+
+
+@jax.jit
+def _arguments(point: Point) -> tuple[Array, Array]:
+    """u of unit length and (S − H)⁺∇L, (p,) each."""
+    grad, sharpness = point.grad, point.eigen.sharpness.astype(point.theta.dtype)
+    vectors, values = point.eigen.vectors.astype(grad.dtype), point.eigen.values.astype(grad.dtype)
+    u, *others = (vector / size for vector, size in zip(vectors, norms(*vectors), strict=True))
+    along = dots(*((grad, vector) for vector in (u, *others)))
+    gaps = jnp.maximum(sharpness - values, DEGENERATE * sharpness)
+    w = (grad - along[0] * u) / sharpness
+    for slope, vector, gap in zip(along[1:], others, gaps[1:], strict=True):
+        w += slope * (1 / gap - 1 / sharpness) * vector
+    return u, w
+
+
+@partial(jit_by_format, place=2, static_argnames=("curvature_dtype",))
+def _contractions(problem: Problem, theta: Array, u: Array, w: Array, curvature_dtype: str) -> tuple[Array, Array]:
+    """∇³L(u,u) and ∇³L(u,w): what they share, the gradient and its tangent along u, is computed once."""
+    at = theta.astype(curvature_dtype)
+    return problem.derivative(at, 3, u, u).astype(theta.dtype), problem.derivative(at, 3, u, w).astype(theta.dtype)
+
+
+class Direction(NamedTuple):
+    """The top eigenvector at a point, and ∇S split by it, in θ's number format."""
+
+    u: Array  # (p,) of unit length in it, its sign that of the normals
+    skew: Array  # () ∇S·u
+    dS_perp: Array  # (p,) ∇S⊥
+    along: Array  # () ∇L·u
+    size: Array  # () of the measured eigenvector in units of u
+
+
+def direction(point: Point, normals: Normals) -> Direction:
+    """That of a measured point, with the normals there or nearby."""
+    u = point.eigen.vectors[0].astype(point.theta.dtype)
+    square, sign, skew, along = dots((u, u), (u, normals.u), (u, normals.dS), (u, point.grad))
+    size = jnp.where(sign < 0, -1, 1) * jnp.sqrt(square)
+    u, skew = u / size, skew / size
+    return Direction(u, skew, normals.dS - skew * u, along / size, size)
+
+
+class TaylorCenter(NamedTuple):
+    """A point θ† of the constrained trajectory with the expansion of the loss about it, in θ's number format."""
+
+    theta: Array  # (p,)
+    loss: Array  # () L(θ†)
+    grad: Array  # (p,) ∇L
+    eigen: Eigenpairs  # the top two
+    top_eigenvector: Array  # (p,) u, its sign kept from step to step
+    grad_sharpness: Array  # (p,) ∇S
+    grad_sharpness_perp: Array  # (p,) ∇S⊥ = ∇S − u(u·∇S)
+    tilt: Annotated[Array, Earlier(lambda leaves: np.zeros_like(leaves["theta"]))]  # (p,) ∇(u·∇L) − Su
+    alpha: Array  # () −∇L·∇S
+    beta: Array  # () ‖∇S⊥‖²
+    skew: Array  # () ∇S·u
+    grad_norm: Array  # () ‖∇L‖
+    grad_along_u: Array  # () ∇L·u: 0 but for the tolerance
+
+    @property
+    def point(self) -> Point:
+        """What was measured here, without the expansion."""
+        return Point(self.theta, self.loss, self.grad, self.eigen)
+
+    @property
+    def normals(self) -> Normals:
+        """The normals of M here."""
+        return Normals(self.top_eigenvector, self.grad_sharpness, self.tilt)
+
+    @property
+    def sharpness(self) -> Array:
+        return self.eigen.values[0]
+
+    @property
+    def delta_squared(self) -> Array:
+        """δ² = 2α/β; negative where progressive sharpening fails."""
+        return 2 * self.alpha / self.beta
+
+    def balance(self, learning_rate: float) -> Array:
+        """x² whose push −½x²∇S⊥ balances that of the constraint on the next step: δ² where θ† slides along S = 2/η, 0 where the
+        constraint is slack, and less than δ² at the step that brings θ† there.
+
+        max(0, S + ηα − 2/η) is how far S would go beyond 2/η, and the multiplier of the next projection is that over β.
+        """
+        excess = self.alpha + (self.sharpness.astype(self.theta.dtype) - 2 / learning_rate) / learning_rate
+        return 2 * jnp.where(excess > 0, excess / self.beta, 0)
+
+
+def taylor_center(point: Point, normals: Normals, previous_u: Array) -> TaylorCenter:
+    """The expansion about a measured point, with the normals there; the sign of u is that of `previous_u` (p,)."""
+    known = _expansion(point, normals, previous_u)
+    return TaylorCenter(point.theta, point.loss, point.grad, point.eigen, grad_sharpness=normals.dS, **known)
+
+
+@jax.jit
+def _expansion(point: Point, normals: Normals, previous_u: Array) -> dict[str, Array]:
+    top, grad = direction(point, normals), point.grad
+    before, slope, beta, square = dots((top.u, previous_u), (grad, normals.dS), (top.dS_perp, top.dS_perp), (grad, grad))
+    sign = jnp.where(before < 0, -1, 1)
+    return {
+        "top_eigenvector": sign * top.u, "grad_sharpness_perp": top.dS_perp, "tilt": sign * normals.tilt, "alpha": -slope, "beta": beta,
+        "skew": sign * top.skew, "grad_norm": jnp.sqrt(square), "grad_along_u": sign * top.along,
+    }

@@ -1,0 +1,126 @@
+"""What no residual shows: an eigenvalue that rises past those which are followed, in a direction that none of their vectors has.
+
+A small residual proves an eigenpair, not the top one. A start from the eigenvectors of the last step spans what they span: where the
+loss is made of nearly independent parts, a valley that grows steeper elsewhere never enters it. So every few steps each trajectory *looks
+around*: its solver starts from further rows too, which are looked at and not waited for. They are the next eigenvectors so far as they
+are known, the guards, each one step of power iteration on; a random vector, in which all directions are, with a few products more to
+tell them apart; and what another trajectory has seen that this one has not. What turns out larger takes its place among the followed, at
+that very step. From a look on the guards hold the largest of the rest, so that a crossing that one of them has seen coming is in the
+first look after it.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from engine.curvature.eigensolver import Eigenpairs, forms_hessian, random_start, sharpness_at, solve_at
+from engine.curvature.expansion import Point, loss_and_gradient
+from engine.problems.problem import Problem
+from engine.xla.leaves import Leaves
+
+COUNT = 2
+"""Guards kept."""
+FRESH = 1
+"""Random rows of a look."""
+EXPLORED = 3
+"""Products that grow the basis from the random row: a Krylov space of as many powers in what is not followed."""
+EVERY = 4
+"""Steps between looks."""
+NEAR = 0.95
+"""Fraction of the smallest followed eigenvalue from which another trajectory's vector is looked at."""
+
+
+class Guards(NamedTuple):
+    """The next eigenvectors after those followed, so far as they are known."""
+
+    vectors: Array  # (COUNT, p)
+    values: Array  # (COUNT,) their Rayleigh quotients at the last look
+
+
+def begin(seed: int, step: int, size: int, dtype: str) -> Guards:
+    """Guards that know nothing yet: random vectors."""
+    return Guards(random_start(seed, step, COUNT, size, dtype), jnp.zeros(COUNT, dtype))
+
+
+def unknown(vectors: str) -> Callable[[Leaves], Guards]:
+    """How guards come to a checkpoint that has none: as they begin, in the format of the eigenvectors there."""
+    return lambda leaves: begin(0, 0, leaves[vectors].shape[-1], str(leaves[vectors].dtype))
+
+
+def due(step: int) -> bool:
+    """Whether a step of a trajectory that is read at each looks around."""
+    return step % EVERY == 0
+
+
+def look(
+    problem: Problem, theta: Array, start: Array, guards: Guards, fresh: Array, tolerance: float, dtype: str, settle: bool = False
+) -> tuple[Eigenpairs, Array, Guards]:
+    """The top eigenpairs at θ from `start` (k, p), with what the Hessian makes of them, and the guards after it.
+
+    `fresh` (FRESH, p) are random rows. To `settle` is to wait for the guards too: they are then the next eigenvectors.
+    """
+    count = len(start)
+    rows = jnp.concatenate([start.astype(dtype), guards.vectors.astype(dtype), fresh.astype(dtype)])
+    wanted = count + COUNT if settle else count
+    pairs, images = solve_at(problem, theta, rows, tolerance, dtype, wanted=wanted, looked=len(rows), explored=EXPLORED)
+    return _parted(pairs, images, count)
+
+
+class Reading(NamedTuple):
+    """The top eigenpairs of a trajectory that is read now and then, and what its next reading starts from."""
+
+    pairs: Eigenpairs
+    guards: Guards
+    looked: int  # step of the last look around
+
+
+def read(
+    problem: Problem, theta: Array, start: Array, guards: Guards, looked: int, step: int, seed: int, tolerance: float, dtype: str
+) -> Reading:
+    """The top eigenpairs at θ from `start` (k, p), with a look around where the last one is `EVERY` steps ago or more."""
+    if step - looked < EVERY or forms_hessian(theta):
+        return Reading(sharpness_at(problem, theta, start, tolerance, dtype), guards, looked)
+    pairs, _, guards = look(problem, theta, start, guards, fresh_rows(seed, step, theta.size, dtype), tolerance, dtype)
+    return Reading(pairs, guards, step)
+
+
+def measure_around(
+    problem: Problem, theta: Array, start: Array, guards: Guards, fresh: Array, tolerance: float, dtype: str
+) -> tuple[tuple[Point, Array], Guards]:
+    """`curvature.measure_all` with a look around, and the guards after it."""
+    loss, grad = loss_and_gradient(problem, theta)
+    pairs, images, guards = look(problem, theta, start, guards, fresh, tolerance, dtype)
+    return (Point(theta, loss, grad, pairs), images), guards
+
+
+def fresh_rows(seed: int, step: int, size: int, dtype: str) -> Array:
+    """The random rows of a look at this step, (FRESH, p); others than those that guards begin with."""
+    return random_start(seed, step, COUNT + FRESH, size, dtype)[COUNT:]
+
+
+@partial(jax.jit, static_argnames="count")
+def _parted(pairs: Eigenpairs, images: Array, count: int) -> tuple[Eigenpairs, Array, Guards]:
+    """The first `count` pairs with their images, and the next as guards, one step of power iteration on."""
+    last = count + COUNT
+    lengths = jnp.linalg.norm(images[count:last], axis=1, keepdims=True)
+    onward = images[count:last] / jnp.where(lengths > 0, lengths, 1)
+    return pairs.first(count), images[:count], Guards(onward, pairs.values[count:last])
+
+
+def with_another(start: Array, vector: Array) -> Array:
+    """A start (k, p) and one vector more, in as many rows as a look has: compiled for it already."""
+    return jnp.concatenate([start, vector[None].astype(start.dtype), jnp.zeros((COUNT + FRESH - 1, start.shape[1]), start.dtype)])
+
+
+@jax.jit
+def unseen(rows: Array, vectors: Array, values: Array) -> tuple[Array, Array]:
+    """Of unit `vectors` (m, p) with eigenvalues (m,) elsewhere the one that matters most and is not in the span of orthonormal `rows`
+    (k, p), and what its eigenvalue weighs outside that span."""
+    overlap = jnp.sum((vectors.astype(rows.dtype) @ rows.T) ** 2, axis=1)
+    weights = values * jnp.maximum(1 - overlap, 0)
+    best = jnp.argmax(weights)
+    return vectors[best], weights[best]

@@ -1,0 +1,1 @@
+"""The trajectories of the paper, each a pure step."""

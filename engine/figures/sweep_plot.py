@@ -1,0 +1,48 @@
+"""The outcomes of a sweep as a figure: each against the first field of the grid, a line for every choice of the others."""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from engine.base.atomic import check_output, output
+from engine.base.errors import UserError
+from engine.report.comparison import HEADINGS, Outcomes
+
+SHOWN = ("edge_step", "sharpness_over_threshold", "delta", "epsilon", "prediction_error", "horizon", "test_accuracy", "seconds")
+
+
+def check(file: Path, force: bool = False) -> None:
+    """Raise UserError where the outcomes could not be drawn into this file: before hours of work."""
+    if find_spec("matplotlib") is None:
+        raise UserError("--plot: needs matplotlib; pip install 'eos-tui[figures]'")
+    if file.suffix not in (".svg", ".png", ".pdf"):
+        raise UserError(f"{file}: expected a name that ends in .svg, .png or .pdf")
+    check_output(file, force)
+
+
+def save(grid: Sequence[dict[str, Any]], found: Sequence[Outcomes], file: Path, force: bool = False) -> None:
+    """Draw the outcomes into a file; its ending chooses SVG, PNG or PDF. Raises UserError as `check` does."""
+    check(file, force)
+    from matplotlib.figure import Figure
+
+    kept = [name for name in SHOWN if any(getattr(row, name) is not None for row in found)]
+    field, *others = grid[0]
+    figure = Figure(figsize=(8, 2 * len(kept) + 1), layout="constrained")
+    axes: Any = figure.subplots(len(kept), 1, sharex=True, squeeze=False)[:, 0] if kept else []
+    for axis, name in zip(axes, kept, strict=True):
+        lines: dict[str, list[tuple[Any, Any]]] = {}
+        for values, row in zip(grid, found, strict=True):
+            label = ", ".join(f"{other.rpartition('.')[2]} = {values[other]}" for other in others)
+            lines.setdefault(label, []).append((values[field], getattr(row, name)))
+        for label, pairs in lines.items():
+            known = [(x, y) for x, y in pairs if y is not None]
+            axis.plot([x for x, _ in known], [y for _, y in known], "o-", label=label or None, markersize=4)
+        axis.set_ylabel(HEADINGS[name])
+        axis.spines[["top", "right"]].set_visible(False)
+    if kept:
+        axes[-1].set_xlabel(field)
+    if others and kept:
+        axes[0].legend(fontsize="small")
+    with output(file, force) as handle:
+        figure.savefig(handle, format=file.suffix[1:])

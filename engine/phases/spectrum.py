@@ -1,0 +1,97 @@
+"""How many of gradient descent's eigenvalues are followed: as many as lie above 1.5/η, so that whatever becomes unstable was
+seen coming.
+
+The number only grows. While the smallest one followed lies above 1.5/η the solver is asked for more at the same θ, from random
+vectors beside the pairs it has, so that every row covers what it should, up to the columns allotted. Each new number of pairs
+compiles the solver once; an event says so. Another event says when each eigenvalue is first above 2/η.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from engine.curvature import guards
+from engine.curvature.eigensolver import Eigenpairs, random_start, solve_at
+from engine.curvature.expansion import Point, measure_all
+from engine.curvature.guards import Guards
+from engine.phases.approach import Setup
+from engine.phases.coupled import LOOSE_TOLERANCE
+from engine.phases.states import Clock
+from engine.record import messages
+from engine.record.messages import AnyEvent
+from engine.spec import FOLLOWED_FROM
+
+GROWTH = 2
+"""Eigenvalues added at once: each addition compiles the solver anew."""
+
+
+class Spectrum(NamedTuple):
+    """What is measured at gradient descent's θ, as many vectors at its last steps as there are pairs, and what is to be told."""
+
+    point: Point
+    images: Array  # (k, p) of the eigenvectors under the Hessian
+    bases: Array  # (steps, k, p)
+    events: list[AnyEvent]
+
+
+def read(
+    setup: Setup, theta: Array, start: Array, bases: Array, clock: Clock, others: Guards | None = None,
+    measured: tuple[Point, Array] | None = None,
+) -> Spectrum:
+    """Loss, gradient and eigenpairs at θ from a start (k, p); `bases` (steps, k, p) become as many as are followed.
+
+    `others` are eigenvectors that another trajectory knows: they are looked at where one of them may be among the largest here and is
+    not in what was measured. Where the pairs are `measured` already they are not measured anew.
+    """
+    dtype, (step, _, eta) = setup.spec.precision.curvature, clock
+    begun, most = bases.shape[1], most_followed(setup, theta.size)
+    point, images = measured or measure_all(setup.problem, theta, start, LOOSE_TOLERANCE, dtype)
+    hvps = point.eigen.hvps
+    if others is not None:
+        vector, weight = guards.unseen(point.eigen.vectors, *others)
+        if float(weight) > guards.NEAR * float(point.eigen.values[-1]):
+            rows = guards.with_another(point.eigen.vectors, vector)
+            pairs, images = solve_at(setup.problem, theta, rows, LOOSE_TOLERANCE, dtype, wanted=begun, looked=begun + 1)
+            hvps += pairs.hvps
+            point, images = point._replace(eigen=pairs.first(begun)._replace(hvps=hvps)), images[:begun]
+    while (count := len(point.eigen.values)) < most and float(point.eigen.values[-1]) * eta > FOLLOWED_FROM:
+        fresh = random_start(setup.spec.seed, step, min(GROWTH, most - count), theta.size, dtype)
+        point, images = measure_all(setup.problem, theta, jnp.concatenate([point.eigen.vectors, fresh]), LOOSE_TOLERANCE, dtype)
+        hvps += point.eigen.hvps
+    events: list[AnyEvent] = []
+    if count > begun:
+        point = point._replace(eigen=point.eigen._replace(hvps=hvps))
+        more = jnp.stack([point.eigen.vectors[begun:]] * len(bases))
+        bases = jnp.concatenate([bases, more], axis=1)
+        text = f"{count} eigenvalues are followed from step {step}: λ{begun} is above {FOLLOWED_FROM:g}/η = {FOLLOWED_FROM / eta:.4g}"
+        events.append(messages.SpectrumGrown(step=step, text=text, count=count))
+    return Spectrum(point, images, bases, events)
+
+
+def values_of(pairs: Eigenpairs) -> dict[str, float]:
+    """The columns that eigenpairs of gradient descent give."""
+    values = np.asarray(pairs.values, float)
+    named = {f"gd.lambda{k}": value for k, value in enumerate(values, start=1) if k > 1}
+    return named | {"gd.sharpness": values[0], "gd.eigen_residual": float(pairs.residuals[0]), "cost.hvps": int(pairs.hvps)}
+
+
+def most_followed(setup: Setup, size: int) -> int:
+    """The most eigenvalues that a run follows."""
+    return min(setup.spec.tracking.eigenvalue_columns, size)
+
+
+def unstable(table: Mapping[str, np.ndarray], known: int) -> tuple[int, list[AnyEvent]]:
+    """The most eigenvalues above 2/η up to the last row of a table, `known` before the first; an event for each new one."""
+    names = ["gd.sharpness", *(f"gd.lambda{k}" for k in range(2, len(table)) if f"gd.lambda{k}" in table)]
+    above = np.sum(np.stack([table[name] for name in names]) * table["learning_rate"] > 2, axis=0)
+    events: list[AnyEvent] = []
+    while len(above) and known < above.max():
+        known += 1
+        row = int(np.argmax(above >= known))
+        step, eta = int(table["step"][row]), table["learning_rate"][row]
+        text = f"λ{known} is above 2/η = {2 / eta:.4g} for the first time at step {step}"
+        events.append(messages.EigenvalueUnstable(step=step, text=text, number=known))
+    return known, events

@@ -1,0 +1,239 @@
+"""Training with readings of the sharpness at a cadence, and no constrained trajectory: Figure 6.
+
+Every step records loss and gradient norm. At every `sharpness_every`-th step, before it is taken, the top eigenvalues, the
+accuracies and the test loss are read at θ, and with `schedule = "inverse_sharpness"` the learning rate becomes 1/λ_max.
+
+Weight decay on a scale-invariant loss (Appendix H). Let f(cθ) = f(θ) and T = L + (λ/2)‖θ‖². Then θ·∇L = 0, ∇L(cθ) = ∇L(θ)/c and
+S_L(cθ) = S_L(θ)/c², so that S̄ = S_L‖θ‖² depends on the direction of θ alone, and:
+- At the edge S_L + λ = 2/η, so ‖θ‖² = S̄/(2/η − λ).
+- A step has ‖θ_{t+1}‖² = (1−ηλ)²‖θ_t‖² + η²‖∇L‖² exactly. It keeps ‖θ‖ where ‖∇L‖² = λ(2/η − λ)‖θ‖².
+- Both together, with ‖∇̄L‖ = ‖∇L‖‖θ‖ the gradient norm on the unit sphere: S̄ = ‖∇̄L‖√((2/η − λ)/λ).
+The last is self-stabilization in disguise. With ∇L ≈ S_L·x·u the balance says x² = λ‖θ‖²/S_L. By degree −2, θ·∇S_L = −2S_L; with
+decay as the only push, α = 2λS_L, and where ∇S_L is radial, β = (2S_L/‖θ‖)²: then δ² = 2α/β is this x².
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from engine import spec as specs
+from engine.curvature import guards
+from engine.curvature.eigensolver import random_start
+from engine.curvature.guards import Guards, unknown
+from engine.dynamics.trajectories import DESCENT_CHUNK, descend
+from engine.phases import approach, derived, sharpness_every_step, spectrum
+from engine.phases.approach import CHECK_TOLERANCE, Progress, Setup, diverged, loss_goal
+from engine.phases.coupled import followed_by
+from engine.phases.states import Clock
+from engine.problems import losses, problem
+from engine.problems.problem import Problem
+from engine.record.columns import Column
+from engine.record.messages import AnyEvent, EdgeReached
+from engine.record.store import Outcome
+from engine.xla.leaves import Earlier
+
+
+class Training(NamedTuple):
+    """What does not change during a run."""
+
+    setup: Setup
+    probe: Problem
+    """The loss whose sharpness is read: on the first examples, or all."""
+    readings: dict[str, Problem]
+    """Column -> the mean that it is, as a function of θ."""
+
+
+class TrainingState(NamedTuple):
+    """Gradient descent between two readings of the sharpness."""
+
+    clock: Clock
+    theta: Array  # (p,)
+    bases: Array  # (4, k, p) top eigenvectors at the last four readings
+    guards: Annotated[Guards, Earlier(unknown("bases"))]  # of the eigenvectors
+    looked: Annotated[int, Earlier(lambda leaves: leaves["clock.step"])]  # step of the last look around
+    below: int  # 1 when the last reading was below 2/η
+    edge_step: int  # of the first reading at or above 2/η after one below; −1 before
+
+
+def build(spec: specs.RunSpec, columns: Sequence[Column] = ()) -> tuple[Training, Array, dict[str, Any]]:
+    """The training of a specification whose run records these columns, its initial θ in float64, and facts on its data for the record."""
+    part, decay, wanted = spec.problem, spec.optimizer.weight_decay, spec.tracking.sharpness_examples
+    if not isinstance(part, specs.Network):
+        total, theta, facts = problem.build(spec)
+        return Training(approach.setup(spec, total, columns), total, {}), theta, facts
+    problem.require_x64()
+    found = problem.learning(part, spec.seed)
+    data, criterion = found.dataset, losses.CRITERIA[part.criterion]
+    examples = found.batches(data.inputs, data.targets)
+    total = probe = problem.decayed(found.mean(criterion, examples), decay)
+    if 0 < wanted < len(data.inputs):
+        first = first_examples(data.targets, wanted, data.classes)
+        probe = problem.decayed(found.mean(criterion, found.batches(data.inputs[first], data.targets[first])), decay)
+    readings = {"train.accuracy": found.mean(losses.correct, examples)} if data.classes else {}
+    if data.test_inputs is not None and data.test_targets is not None:
+        tests = found.batches(data.test_inputs, data.test_targets)
+        readings |= {"test.loss": found.mean(criterion, tests), "test.accuracy": found.mean(losses.correct, tests)}
+    return Training(approach.setup(spec, total, columns), probe, readings), found.theta, found.facts
+
+
+def first_examples(targets: np.ndarray, count: int, classes: int) -> np.ndarray:
+    """Indices of the first `count` examples; where the classes follow one another, the first of each class in turn."""
+    flat = targets.reshape(len(targets), -1)[:, 0]
+    if not classes or (np.diff(flat) < 0).any():
+        return np.arange(count)
+    _, starts, sizes = np.unique(flat, return_index=True, return_counts=True)
+    rank = np.arange(len(flat)) - np.repeat(starts, sizes)
+    return np.sort(np.argsort(rank, kind="stable")[:count])
+
+
+def begin(training: Training, theta: Array) -> TrainingState:
+    """The start of a training at θ."""
+    spec = training.setup.spec
+    count = min(spec.tracking.eigenvalues, theta.size)
+    dtype, size = spec.precision.curvature, theta.size
+    basis, known = random_start(spec.seed, 0, count, size, dtype), guards.begin(spec.seed, 0, size, dtype)
+    clock = Clock(0, 0.0, spec.optimizer.learning_rate)
+    return TrainingState(
+        clock, theta.astype(spec.precision.approach), jnp.stack([basis] * 4), known, looked=-guards.EVERY, below=0, edge_step=-1
+    )
+
+
+def advance(training: Training, state: TrainingState, limit: int) -> tuple[TrainingState, Progress]:
+    """At most `limit` steps as rows and events, the outcome when they end the run. Between readings many steps are one compiled call,
+    and with readings at every step too, where the top eigenvalue alone is read.
+    """
+    setup, every = training.setup, training.setup.spec.tracking.sharpness_every
+    # One call takes no more than a step where a step takes many micro-batches: commands wait for its end.
+    part = setup.spec.problem
+    chunk = 1 if isinstance(part, specs.Network) and 0 < part.micro_batch < part.data.examples else DESCENT_CHUNK
+    if watches(training):
+        return _watch(training, state, min(limit, chunk))
+    read: dict[str, float] = {}
+    events: list[AnyEvent] = []
+    if state.clock.step % every == 0:
+        state, read, events = _read(training, state)
+    steps = min(every - state.clock.step % every, limit, chunk)
+    descent = descend(setup.problem, state.theta, state.clock.learning_rate, steps)
+    passed = {"gd.loss": np.asarray(descent.losses), "gd.gradient_norm": np.asarray(descent.gradient_norms)}
+    derived.add(passed, {"cost.hvps": 0} | read, steps)
+    rows, outcome = _rows(training, state.clock, passed, steps)
+    if outcome is None:
+        state = state._replace(clock=state.clock.after(steps), theta=descent.theta)
+    return state, Progress(rows, events, outcome)
+
+
+def watches(training: Training) -> bool:
+    """Whether the sharpness of the training loss, and no other eigenvalue, is read at every step."""
+    spec = training.setup.spec
+    return (
+        spec.tracking.sharpness_every == spec.tracking.eigenvalues == 1 and training.probe is training.setup.problem
+        and spec.optimizer.schedule == "constant" and spec.precision.curvature == spec.precision.approach
+    )
+
+
+def means_of(training: Training) -> dict[str, Problem]:
+    """What is read at every step beside the sharpness, by its column."""
+    return training.readings | ({"norm.squared": Problem(_squared, (), "‖θ‖²")} if training.setup.spec.optimizer.weight_decay else {})
+
+
+def _watch(training: Training, state: TrainingState, steps: int) -> tuple[TrainingState, Progress]:
+    clock, spec, known, means = state.clock, training.setup.spec, state.guards, means_of(training)
+    decay, dtype = spec.optimizer.weight_decay, spec.precision.curvature
+    fresh = guards.fresh_rows(spec.seed, 0, state.theta.size, dtype)[0]
+    found = sharpness_every_step.descend(
+        training.setup.problem, state.theta, state.bases, known.vectors[0], fresh, clock.step, clock.learning_rate, steps,
+        CHECK_TOLERANCE, means,
+    )
+    passed = {
+        "gd.loss": found.losses, "gd.gradient_norm": found.gradient_norms, "gd.sharpness": found.sharpness,
+        "gd.eigen_residual": found.residuals, "cost.hvps": found.hvps,
+    } | found.readings
+    columns = {name: np.asarray(column, float) for name, column in passed.items()}
+    if decay:
+        columns |= norms(columns["gd.sharpness"], columns["norm.squared"], clock.learning_rate, decay)
+    rows, outcome = _rows(training, clock, columns, steps)
+    events: list[AnyEvent] = []
+    for k in range(len(rows)):
+        state, told = _seen(state, clock.step + k, columns["gd.sharpness"][k], 2 / clock.learning_rate)
+        events += told
+    if outcome is None:
+        known = known._replace(vectors=known.vectors.at[0].set(found.guard))
+        state = state._replace(clock=clock.after(steps), theta=found.theta, bases=found.bases, guards=known)
+    return state, Progress(rows, events, outcome)
+
+
+def _rows(training: Training, clock: Clock, columns: dict[str, np.ndarray], steps: int) -> tuple[list[np.ndarray], Outcome | None]:
+    """The rows of `steps` steps from columns of what they passed, and the outcome where one of them ends the run."""
+    setup, rows = training.setup, list[np.ndarray]()
+    for k, time in enumerate(clock.times(steps)[:steps]):
+        values = {name: float(column[k]) for name, column in columns.items()}
+        loss, norm = values["gd.loss"], values["gd.gradient_norm"]
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            return rows, diverged(clock.step + k)
+        values |= {
+            "step": clock.step + k, "time": time, "learning_rate": clock.learning_rate, "cost.gradients": 1, "cost.grad_sharpness": 0,
+        }
+        if math.isfinite(squared := values.get("norm.squared", math.nan)):
+            values |= balance(norm, squared, clock.learning_rate, setup.spec.optimizer.weight_decay)
+        rows.append(setup.row(values))
+        outcome = loss_goal(setup.spec, loss, clock.step + k)
+        if outcome is not None:
+            return rows, outcome
+    return rows, None
+
+
+def _read(training: Training, state: TrainingState) -> tuple[TrainingState, dict[str, float], list[AnyEvent]]:
+    """What there is to read at θ; the learning rate follows where the schedule says so."""
+    spec, clock = training.setup.spec, state.clock
+    # At the edge gradient descent alternates: where readings do too, the last but one is nearer.
+    start = state.bases[-2 if spec.tracking.sharpness_every % 2 else -1]
+    pairs, known, looked = guards.read(
+        training.probe, state.theta, start, state.guards, state.looked, clock.step, spec.seed, CHECK_TOLERANCE, spec.precision.curvature
+    )
+    state = state._replace(guards=known, looked=looked)
+    sharpness = float(pairs.values[0])
+    if spec.optimizer.schedule == "inverse_sharpness" and 0 < sharpness < math.inf:
+        clock = clock._replace(learning_rate=1 / sharpness)
+    values = spectrum.values_of(pairs) | {name: float(_mean(mean, state.theta)) for name, mean in training.readings.items()}
+    if spec.optimizer.weight_decay:
+        values |= norms(sharpness, float(state.theta @ state.theta), clock.learning_rate, spec.optimizer.weight_decay)
+    state, events = _seen(state, clock.step, sharpness, 2 / clock.learning_rate)
+    begun = jnp.stack([pairs.vectors] * 4) if clock.step == 0 else followed_by(state.bases, pairs.vectors)  # no reading from a random start
+    return state._replace(clock=clock, bases=begun), values, events
+
+
+def _seen(state: TrainingState, step: int, sharpness: float, threshold: float) -> tuple[TrainingState, list[AnyEvent]]:
+    """The state after a reading of the sharpness, and the edge where it is the first above the threshold after one below."""
+    events = list[AnyEvent]()
+    if state.below and sharpness >= threshold and state.edge_step < 0:
+        text = f"the edge: the sharpness, {sharpness:.4g}, is above 2/η = {threshold:.4g} at step {step}"
+        events.append(EdgeReached(step=step, text=text, sharpness=float(sharpness)))
+        state = state._replace(edge_step=step)
+    return state._replace(below=int(sharpness < threshold)), events
+
+
+def _squared(theta: Array, _: Any) -> Array:
+    """‖θ‖²."""
+    return theta @ theta
+
+
+_mean = jax.jit(Problem.loss)
+
+
+def norms(sharpness: Any, squared: Any, learning_rate: float, weight_decay: float) -> dict[str, Any]:
+    """‖θ‖², S̄, and the ‖θ‖² that would put this S̄ at the edge; NaN where decay alone is beyond it. S is that of T. Scalars or arrays."""
+    normalised, room = (sharpness - weight_decay) * squared, 2 / learning_rate - weight_decay
+    at_edge = normalised / (room if room > 0 else math.nan)
+    return {"norm.squared": squared, "norm.sharpness": normalised, "norm.edge_squared": at_edge}
+
+
+def balance(gradient_norm: float, squared: float, learning_rate: float, weight_decay: float) -> dict[str, float]:
+    """S̄ from the balance at the edge. ‖∇T‖ is given, and ‖∇L‖² = ‖∇T‖² − λ²‖θ‖² since θ·∇L = 0."""
+    room, bare = 2 / learning_rate - weight_decay, gradient_norm**2 - weight_decay**2 * squared
+    known = bare > 0 and room > 0
+    return {"norm.balance_sharpness": math.sqrt(bare * squared * room / weight_decay) if known else math.nan}

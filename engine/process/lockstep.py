@@ -1,0 +1,290 @@
+"""Several processes at one run: process 0 leads, the others follow its orders and take the same steps.
+
+The problem is shared out, an equal part of the examples to every device of every process (`problem`); θ and whatever else is no
+example is on all of them, computed alike. All must therefore call the same compiled functions in the same order, and one that took
+another turn would leave the others waiting for ever. So nothing is decided twice: process 0 reads the inbox, the clock and the disk,
+and before its state changes it sends what changes it, as the command that a user would give. The others only obey.
+
+Before each order all compare their steps and the bits of their states. Where one differs (after a resume, or in rounding) all go on from
+the state of process 0.
+"""
+
+import io
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import jax
+import jax.numpy as jnp
+import msgspec
+import numpy as np
+from jax import Array
+from jax.experimental import multihost_utils
+
+from engine.base import stuck
+from engine.base.errors import UserError, first_line
+from engine.base.exit import STOPPING
+from engine.jobs.fork import differences
+from engine.jobs.groups import Group, PlaceError
+from engine.phases.approach import Progress
+from engine.phases.experiment import Experiment
+from engine.phases.loss_identity import Identity
+from engine.process.rendezvous import Pulse, join
+from engine.record import messages, trust
+from engine.record.columns import Column
+from engine.record.messages import AnyCommand, AnyEvent
+from engine.spec import Network, RunSpec, load_spec_text, to_toml
+
+PIECE = 1 << 26
+"""Most bytes sent at once: as many again, for each process, are needed on the device."""
+ORDER = 256
+"""Bytes of an order."""
+SAID = 600
+"""Bytes of what went wrong."""
+LOST = ("Gloo", "NCCL", "ncclCommAbort", "coordination service", "CoordinationService")
+"""What an error speaks of when another process is gone."""
+PLACES = ("problem.data.data_dir", "problem.data.vocab_file", "problem.folder")
+"""Fields that each host may have its own way."""
+_COMMAND = msgspec.json.Decoder(AnyCommand)
+
+
+def share(body: bytes = b"") -> bytes:
+    """The bytes that process 0 gives, in all processes."""
+    size = int(multihost_utils.broadcast_one_to_all(np.array(len(body))))
+    given = np.frombuffer(body, np.uint8) if jax.process_index() == 0 else np.zeros(size, np.uint8)
+    pieces = [multihost_utils.broadcast_one_to_all(given[at : at + PIECE]) for at in range(0, size, PIECE)]
+    return b"".join(np.asarray(piece, np.uint8).tobytes() for piece in pieces)
+
+
+def everyone(text: str) -> list[str]:
+    """What each process says, in their order."""
+    said = np.frombuffer(text.encode()[:SAID].ljust(SAID, b"\0"), np.uint8)
+    return [bytes(row).rstrip(b"\0").decode(errors="replace") for row in multihost_utils.process_allgather(said)]
+
+
+def is_lost(error: Exception) -> bool:
+    """Whether an error says that another process is gone."""
+    return any(word in str(error) for word in LOST)
+
+
+class Member:
+    """An experiment that is carried out by several processes, as each of them has it."""
+
+    def __init__(self, experiment: Experiment):
+        self.experiment = experiment
+        self.asked_to_stop = False
+        """By a signal to this process."""
+        self.apart = False
+        """Has a state that the others do not have, whatever its bits say."""
+
+    def agree(self) -> tuple[bool, bool]:
+        """Have all processes at the state of process 0. Returns whether one was asked to stop, and whether one had drifted off."""
+        mine = np.array([self.experiment.clock.step, fingerprint(self.experiment), self.apart, self.asked_to_stop], np.int64)
+        found = multihost_utils.process_allgather(mine)
+        drifted, anew = bool((found[:, :2] != found[0, :2]).any()), bool(found[:, 2].any())
+        if drifted or anew:
+            # All of them anew from the same bytes: arrays that lie elsewhere would be compiled for anew, in one process alone.
+            given = share(_packed(self.experiment.snapshot()) if jax.process_index() == 0 else b"")
+            Experiment.restore(self.experiment, _unpacked(given))
+            self.apart = False
+        return bool(found[:, 3].any()), drifted and not anew
+
+
+def fingerprint(experiment: Experiment) -> int:
+    """A sum over the bits of this process's own state on the device: θ, θ†, the predictions, every eigenvector."""
+    leaves = [leaf for leaf in jax.tree.leaves(experiment.state) if isinstance(leaf, Array)]
+    return int(_bits([leaf.addressable_data(0) for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)]))
+
+
+@jax.jit
+def _bits(leaves: list[Array]) -> Array:
+    return sum((jnp.sum(jax.lax.bitcast_convert_type(leaf, jnp.uint32), dtype=jnp.uint32) for leaf in leaves), jnp.uint32(0))
+
+
+def _packed(leaves: dict[str, np.ndarray]) -> bytes:
+    body = io.BytesIO()
+    np.savez(body, **leaves)  # type: ignore[arg-type]
+    return body.getvalue()
+
+
+def _unpacked(body: bytes) -> dict[str, np.ndarray]:
+    with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def begin_alike(spec: RunSpec, begin: Callable[[], Experiment]) -> Experiment:
+    """The experiment of this process, as every process builds its own. Raises UserError in all of them where one could not, or has
+    other data.
+    """
+    problem, begun = "", None
+    try:
+        refuse_unshared(spec)
+        begun = begin()
+    except UserError as error:
+        problem = str(error)
+    except Exception as error:
+        problem = f"{type(error).__name__}: {error}"
+    said = everyone(problem)
+    first = next((f"process {process}: {text}" for process, text in enumerate(said) if text), "")
+    if first:
+        raise UserError(first)
+    assert begun is not None
+    hashes = everyone(str(begun.facts.get("sha256", "")))
+    other = next((process for process, found in enumerate(hashes) if found != hashes[0]), 0)
+    if other:
+        raise UserError(f"process {other}: its data (SHA-256 {hashes[other]}) are not those of process 0 ({hashes[0]})")
+    return begun
+
+
+def refuse_unshared(spec: RunSpec) -> None:
+    """Raise UserError where there are no examples to share out."""
+    if not isinstance(spec.problem, Network):
+        kind = spec.problem.__struct_config__.tag
+        raise UserError(f'{spec.name}: [problem] kind = "{kind}" has no examples to share out to several processes; run it in one')
+
+
+def refuse_other(spec: RunSpec, asked: RunSpec | None) -> None:
+    """Raise UserError where this process was asked for another run than that of process 0."""
+    mine, theirs = ({}, {}) if asked is None else (differences(spec, asked), differences(asked, spec))
+    other = next((field for field in mine if field not in PLACES), None)
+    if other is not None:
+        raise UserError(f"asked for {other} = {mine[other]}, and process 0 for {theirs.get(other)}; give all the same preset and --set")
+
+
+class Leading(Experiment):
+    """The experiment of process 0: what changes its state is done by all."""
+
+    def __init__(self, spec: RunSpec, ask_to_stop: Callable[[], None], columns: Sequence[Column] = ()):
+        self.member = Member(self)
+        self.ask_to_stop = ask_to_stop
+
+        def begin() -> Experiment:
+            Experiment.__init__(self, spec, columns)
+            return self
+
+        share(to_toml(spec).encode())
+        share(json.dumps(list(columns)).encode())
+        begin_alike(spec, begin)
+
+    def advance(self, limit: int) -> Progress:
+        """At most `limit` steps, in every process."""
+        with self._together(messages.Advance(steps=limit)):
+            return super().advance(limit)
+
+    def set_learning_rate(self, command: messages.SetLearningRate) -> list[AnyEvent]:
+        """Change η in every process."""
+        with self._together(command):
+            return super().set_learning_rate(command)
+
+    def anchor(self, command: messages.Anchor) -> list[AnyEvent]:
+        """Set the predictions to the true displacement in every process."""
+        with self._together(command):
+            return super().anchor(command)
+
+    def restore(self, leaves: dict[str, np.ndarray]) -> None:
+        """Go on from a snapshot; the others are given it with the next order."""
+        super().restore(leaves)
+        self.member.apart = True
+
+    def identify(self) -> Identity | None:
+        """The numbers that identify the loss, which every process has a part in."""
+        with self._together(messages.Checkpoint()):
+            return super().identify()
+
+    def rehearse(self) -> None:
+        """Nothing: what a second thread computes with the others would come in another order in each process."""
+
+    def hold(self) -> None:
+        """Have the others wait, and see whether they are there."""
+        with self._together(messages.Pause()):
+            pass
+
+    def end(self) -> None:
+        """Have the others end; nothing where they would not hear it."""
+        if not self.engaged:
+            with self._together(messages.Stop()):
+                pass
+
+    @contextmanager
+    def _together(self, command: AnyCommand) -> Iterator[None]:
+        """Have the others do this, which the caller does inside; after an error there `engaged` stays, for they may be stuck in it."""
+        self.engaged = True
+        asked, drifted = self.member.agree()
+        if drifted:
+            print(f"step {self.clock.step}: one process had drifted off; all go on from process 0's state", file=sys.stderr, flush=True)
+        if asked:
+            self.ask_to_stop()
+        body = np.frombuffer(messages.encode(command).ljust(ORDER), np.uint8)
+        multihost_utils.broadcast_one_to_all(body)
+        yield
+        self.engaged = False
+
+
+def refuse_code(spec: RunSpec, asked: RunSpec | None) -> None:
+    """Raise UserError where process 0 names code that this process was not asked for: whoever reaches the port could be process 0."""
+    if trust.heeds_leader():
+        return
+    mine = trust.code_of(asked) if asked is not None else {}
+    other = {field: value for field, value in trust.code_of(spec).items() if field not in PLACES and mine.get(field) != value}
+    if other:
+        raise UserError(f"process 0 would have this process execute code: {'; '.join(trust.words(other))}; --trust allows it")
+
+
+def follow(group: Group, asked: RunSpec | None = None) -> int:
+    """Be a process that follows, to the end of the run. Returns the exit status; ends the process where another one is gone.
+
+    The specification comes from process 0; where this process was asked for one, it is to be the same. Code that it names is executed
+    where this process was asked for it, or told to trust process 0.
+    """
+    stuck.wait_for_disk()
+    pulse: Pulse | None = None
+
+    def ended(text: str) -> None:
+        print(f"eos: process {group.process}: {text}", file=sys.stderr, flush=True)
+        os._exit(3)  # jax would wait for the others, who wait for this one
+
+    os.dup2(2, 1)  # Gloo greets on stdout, which carries data
+    try:
+        pulse = join(group, ended)
+        spec = load_spec_text(share().decode(), "process 0")
+        columns = [Column(*each) for each in json.loads(share())]
+
+        def begin() -> Experiment:
+            refuse_other(spec, asked)
+            refuse_code(spec, asked)
+            return Experiment(spec, columns)
+
+        member = Member(begin_alike(spec, begin))
+        for number in STOPPING:
+            signal.signal(number, lambda *_: setattr(member, "asked_to_stop", True))
+        while True:
+            member.agree()
+            order = multihost_utils.broadcast_one_to_all(np.zeros(ORDER, np.uint8))
+            command = _COMMAND.decode(np.asarray(order, np.uint8).tobytes().strip())
+            if isinstance(command, messages.Stop):
+                return 0
+            obey(member.experiment, command)
+    except UserError as error:
+        print(f"eos: {error}", file=sys.stderr, flush=True)
+        return error.status if isinstance(error, PlaceError) else 3
+    except Exception as error:
+        ended(pulse.who_is_gone() if pulse is not None and is_lost(error) else first_line(error))
+        raise
+    finally:
+        if pulse is not None:
+            pulse.stop()
+
+
+def obey(experiment: Experiment, order: AnyCommand) -> None:
+    """Do what process 0 does now."""
+    if isinstance(order, messages.Advance):
+        experiment.advance(order.steps)
+    elif isinstance(order, messages.SetLearningRate):
+        experiment.set_learning_rate(order)
+    elif isinstance(order, messages.Anchor):
+        experiment.anchor(order)
+    elif isinstance(order, messages.Checkpoint):
+        experiment.identify()

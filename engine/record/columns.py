@@ -1,0 +1,271 @@
+"""Every recorded quantity, once: its column, symbol, words, unit, formula and place in the paper.
+
+A run records the columns that its specification asks for, one float64 row a step; NaN where a column has no value yet.
+Names are `trajectory.quantity`: `gd` gradient descent, `constrained` the constrained trajectory θ†, `flow` gradient flow,
+and one family for each form of the predicted dynamics.
+"""
+
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from typing import NamedTuple
+
+import numpy as np
+
+from engine.base.citations import PLACES
+from engine.spec import Network, Phase, RunSpec
+
+
+class Column(NamedTuple):
+    """One recorded quantity."""
+
+    name: str
+    symbol: str
+    words: str
+    unit: str
+    """Of time and counts; "" for what is measured in the units of the loss and of θ, as sharpness is, and for pure numbers."""
+    formula: str
+    source: str
+    """Equation, definition or section of the paper; "eos" for what is our own."""
+
+
+CLOCK = (
+    Column("step", "t", "gradient-descent step", "steps", "t", "Section 1"),
+    Column("time", "τ", "ODE time: the sum of the learning rates used", "", "τ = Σ η", "Section 4"),
+    Column("learning_rate", "η", "learning rate in force", "", "η", "Section 1"),
+)
+
+DESCENT = (
+    Column("gd.loss", "L(θ)", "training loss of gradient descent", "", "L(θ_t)", "Section 1"),
+    Column("gd.gradient_norm", "‖∇L‖", "gradient norm of gradient descent", "", "‖∇L(θ_t)‖", "Section 1"),
+    Column("gd.midpoint_sharpness", "S½", "sharpness half way to the next step, on the approach", "",
+           "S((θ_t+θ_{t+1})/2)", "authors' code"),
+    Column("gd.sharpness", "S(θ)", "sharpness of gradient descent", "", "λ1(∇²L(θ_t))", "Section 1"),
+    Column("gd.eigen_residual", "r(θ)", "relative residual of the top eigenpair at θ", "", "‖Hu−Su‖/S", "eos"),
+)
+
+COUPLED = (
+    Column("gd.distance", "‖θ−θ†‖", "distance of gradient descent to the constrained trajectory", "", "‖θ_t − θ†_t‖",
+           PLACES["distance"]),
+    Column("gd.x", "x", "displacement along the top eigenvector: the oscillation", "", "x_t = u_t·(θ_t − θ†_t)", "Section 5"),
+    Column("gd.y", "y", "displacement along ∇S⊥: the first-order change of sharpness", "",
+           "y_t = ∇S⊥_t·(θ_t − θ†_t)", "Section 5"),
+    Column("gd.spike", "x²/η", "predicted rise of the loss over that of θ†", "", "x_t²/η", "Theorem 1"),
+    Column("constrained.loss", "L(θ†)", "training loss of the constrained trajectory", "", "L(θ†_t)", PLACES["θ†"]),
+    Column("constrained.sharpness", "S(θ†)", "sharpness of the constrained trajectory", "", "λ1(∇²L(θ†_t))",
+           PLACES["θ†"]),
+    Column("constrained.lambda2", "λ2(θ†)", "second eigenvalue at θ†", "", "λ2(∇²L(θ†_t))", PLACES["λ2"]),
+    Column("constrained.alpha", "α", "progressive sharpening", "", "α_t = −∇L·∇S at θ†", PLACES["α"]),
+    Column("constrained.beta", "β", "strength of self-stabilization", "", "β_t = ‖∇S⊥‖² at θ†", "Section 5"),
+    Column("constrained.delta", "δ", "size of the oscillation at the fixed point", "", "δ_t = √(2α/β)", "Section 5"),
+    Column("constrained.epsilon", "ε", "small parameter of the theory", "", "ε_t = η√α", PLACES["ε"]),
+    Column("constrained.gamma", "γ", "alignment of −∇L with ∇S⊥", "", "γ_t = α/(‖∇L‖‖∇S⊥‖)", PLACES["γ"]),
+    Column("constrained.gradient_norm", "‖∇L†‖", "gradient norm at θ†", "", "‖∇L(θ†_t)‖", "Section 5"),
+    Column("constrained.skew", "∇S·u", "cubic term along the top eigenvector", "", "∇S·u = ∇³L(u,u,u) at θ†", "Theorem 1"),
+    Column("constrained.sharpness_gap", "|S−2/η|", "distance of S(θ†) from the threshold where that holds θ† back, 0 where it is slack",
+           "", "|S(θ†) − 2/η|", PLACES["M"]),
+    Column("constrained.active", "n", "directions in which S ≤ 2/η holds θ† back: 1, or 0 where it is slack", "",
+           "1 where the multiplier of the projection is positive", PLACES["M"]),
+    Column("constrained.gradient_along_u", "|∇L·u|", "gradient left along the top eigenvector at θ†", "", "|∇L(θ†)·u|",
+           PLACES["M"]),
+    Column("constrained.eigen_residual", "r(θ†)", "relative residual of the top eigenpair at θ†", "", "‖Hu−Su‖/S", "eos"),
+    Column("constrained.projections", "n_P", "linearised projections this step took", "", "count", PLACES["θ†"]),
+    Column("constrained.overlap", "u·u′", "overlap of the top eigenvector with the previous one", "", "|u_t·u_{t−1}|", "eos"),
+    Column("audit.age", "t−t_a", "steps since the top eigenvalues were last looked for from random vectors, on every trajectory", "steps",
+           "t − t_a; 0 where the Hessian is formed", "eos"),
+    Column("stage", "stage", "stage of the cycle, 1 to 4", "", "1 y≤0, |x|≤δ · 2 y>0, |x|≤δ · 3 y>0, |x|>δ · 4 y≤0, |x|>δ",
+           "Section 4.1"),
+)
+
+ASSUMPTIONS = (
+    Column("assumption.rho3", "ρ3", "lower bound on the size of the third derivative at θ†", "",
+           "max ‖∇³L(v,v)‖ met over ‖v‖ = 1, by power iteration from several starts: a lower bound", PLACES["ρ3"]),
+    Column("assumption.rho4", "ρ4", "lower bound on the size of the fourth derivative at θ†", "",
+           "max ‖∇⁴L(v,v,v)‖ met over ‖v‖ = 1, by power iteration from several starts: a lower bound", PLACES["ρ4"]),
+    Column("assumption.stabilization", "‖∇S⊥‖/ρ3", "strength of self-stabilization against the third derivative, ρ3 a lower bound", "",
+           "‖∇S⊥‖/ρ3", PLACES["‖∇S⊥‖/ρ3"]),
+    Column("assumption.quartic", "ρ4/(ηρ3²)", "fourth derivative against the third, both lower bounds", "", "ρ4/(ηρ3²)",
+           PLACES["ρ4/(ηρ3²)"]),
+    Column("assumption.cubic_displacement", "ρ3(v⊥)", "third derivative along v = θ−θ† without its u part, ρ3 a lower bound", "",
+           "‖∇³L(v⊥,v⊥)‖/(ρ3‖v⊥‖²)", PLACES["v⊥"]),
+    Column("assumption.cubic_gradient", "ρ3(g⊥)", "third derivative along g = ∇L(θ†) without its u part, ρ3 a lower bound", "",
+           "‖∇³L(g⊥,g⊥)‖/(ρ3‖g⊥‖²)", PLACES["g⊥"]),
+    Column("assumption.quadratic_displacement", "ρ2(v⊥)", "curvature along the displacement v = θ−θ† without its u part", "",
+           "|∇²L(v⊥,v⊥)|/((2/η)‖v⊥‖²)", PLACES["v⊥"]),
+)
+
+FOURTHS = Column("cost.fourth_derivatives", "n_4", "fourth-derivative contractions since the last row", "", "count", "eos")
+
+ACCURACY = (
+    Column("train.accuracy", "acc", "share of the training examples answered right", "", "mean of 1[answer = y]", "Figure 6"),
+)
+
+TEST = (
+    Column("test.loss", "L_test", "loss on the test examples, without weight decay", "", "mean of the criterion", "Figure 6"),
+    Column("test.accuracy", "acc_test", "share of the test examples answered right", "", "mean of 1[answer = y]", "Figure 6"),
+)
+
+NORM = (
+    Column("norm.squared", "‖θ‖²", "squared norm of the parameters", "", "‖θ_t‖²", "Appendix H"),
+    Column("norm.sharpness", "S̄", "normalised sharpness, that of θ/‖θ‖ without weight decay where f(cθ) = f(θ)", "",
+           "S̄ = (S − λ)‖θ‖²", "Appendix H; derived here"),
+    Column("norm.edge_squared", "‖θ‖²_edge", "squared norm at which S̄ is at the edge", "", "S̄/(2/η − λ)",
+           "Appendix H; derived here"),
+    Column("norm.balance_sharpness", "S̄_bal", "normalised sharpness at the edge where the gradient step grows ‖θ‖ as decay shrinks it",
+           "", "‖∇L‖‖θ‖√((2/η − λ)/λ), ∇L without decay", "Appendix H; derived here"),
+)
+
+COST = (
+    Column("cost.hvps", "n_H", "Hessian–vector products since the last row", "", "count", "eos"),
+    Column("cost.gradients", "n_∇", "full-batch gradients since the last row", "", "count", "eos"),
+    Column("cost.grad_sharpness", "n_S", "third-derivative contractions since the last row", "", "count", "eos"),
+    Column("cost.seconds", "s", "wall-clock time since the last row; the one column that differs when repeated", "s", "clock",
+           "eos"),
+)
+
+PREDICTION_WORDS = {
+    "generalized": ("generalized prediction", PLACES["F"]),
+    "transported": ("cubic prediction, transported", PLACES["transported"]),
+    "code": ("cubic prediction, authors' code form", "authors' code"),
+    "full_cubic": ("prediction with all of the cubic term", "eos"),
+}
+
+THEOREM = (
+    Column("theorem.loss", "ΔL", "loss left over by Theorem 1", "", "|L(θ) − L(θ†) − x⋆²/η|, x⋆ transported", "Theorem 1"),
+    Column("theorem.loss_order", "εδ²/η", "order that Theorem 1 states for the loss", "", "εδ²/η", "Theorem 1"),
+    Column("theorem.sharpness", "ΔS", "sharpness left over by Theorem 1", "", "|S(θ) − S(θ†) − y⋆ − (∇S·u)x⋆|, transported", "Theorem 1"),
+    Column("theorem.sharpness_order", "ε²/η", "order that Theorem 1 states for the sharpness", "", "ε²/η", "Theorem 1"),
+    Column("theorem.deviation", "Δv", "displacement left over by Theorem 1", "", "‖θ − θ† − v⋆‖, v⋆ transported, (6)", "Theorem 1"),
+    Column("theorem.deviation_order", "εδ", "order that Theorem 1 states for the displacement", "", "εδ", "Theorem 1"),
+    Column("theorem.hypothesis", "|x⋆| ≥ cδ", "whether the hypothesis of Theorem 1 holds: 1 yes, 0 no", "", "|x⋆| ≥ cδ, x⋆ transported",
+           "Theorem 1"),
+)
+
+LANDSCAPE = (
+    Column("landscape.ratio", "ηF(δ)/δ²", "loss along u against the quadratic: under 1 sub-quadratic, over 1 super-quadratic", "",
+           "η(F(δ)+F(−δ))/2δ²", "Appendix F"),
+    Column("landscape.limit", "S∞", "sharpness at which the oscillation is predicted to settle, by the paper", "",
+           "2/η + F''(δ) − F'(δ)/δ, F its even part", "Appendix F"),
+    Column("landscape.limit_turned", "S∞ᵤ", "the same with the turn of u along the oscillation, ε²/η more", "",
+           "2/η + F''(δ) − F'(δ)/δ + δ²βη/2", "Appendix F; derived here"),
+)
+
+UNROLLED = (
+    Column("unrolled.x", "x⋆", "prediction summed from β: oscillation", "", "x⋆ ← −(1+ηy⋆)x⋆", PLACES["y⋆"]),
+    Column("unrolled.y", "y⋆", "prediction summed from β: change of sharpness", "", "y⋆ = η Σ_s β_{s→t}(δ_s² − x⋆_s²)/2", PLACES["y⋆"]),
+    Column("unrolled.beta", "β_{s→t}", "memory of the newest start", "", "∇S⊥_{t+1}·[∏(I−η∇²L)P⊥]∇S⊥_s", PLACES["β_{s→t}"]),
+    Column("unrolled.beta_oldest", "β_{s→t}", "memory of the oldest start followed", "", "∇S⊥_{t+1}·[∏(I−η∇²L)P⊥]∇S⊥_s", PLACES["β_{s→t}"]),
+)
+
+
+def predicted(form: str) -> tuple[Column, ...]:
+    """The columns of one form of the predicted dynamics."""
+    words, source = PREDICTION_WORDS[form]
+    loss, sharpness, theorem = "L(θ†) + x⋆²/η", "S(θ†) + y⋆ + (∇S·u)x⋆", "Theorem 1"
+    if form == "generalized":
+        loss, sharpness, theorem = "L(θ†) + F(x⋆)", "F''(x⋆) + y⋆", "Appendix F"
+    return (
+        Column(f"{form}.x", "x⋆", f"{words}: oscillation", "", "x⋆ = u·v⋆", source),
+        Column(f"{form}.y", "y⋆", f"{words}: change of sharpness", "", "y⋆ = ∇S⊥·v⋆", source),
+        Column(f"{form}.loss", "L⋆", f"{words}: training loss", "", loss, theorem),
+        Column(f"{form}.sharpness", "S⋆", f"{words}: sharpness", "", sharpness, theorem),
+        Column(f"{form}.distance", "‖v⋆‖", f"{words}: distance to the constrained trajectory", "", "‖v⋆‖", source),
+        Column(f"{form}.correlation", "corr", f"{words}: correlation of |x⋆| with |x| since the last anchor", "",
+               "corr(|x⋆|, |x|)", "eos"),
+        Column(f"{form}.horizon", "h", f"{words}: steps since the last anchor until it left its tolerance", "steps",
+               "first t with ||x⋆|−|x|| > tol·max(δ,|x|)", "eos"),
+        Column(f"{form}.since_anchor", "t−t₀", f"{words}: steps since the last anchor", "steps", "t − t₀", "eos"),
+    )
+
+
+FLOW_STARTS = {"constrained": ("θ†_0", "θ(0) = θ†_0"), "descent": ("gradient descent's θ at the edge", "θ(0) = θ there")}
+"""Where gradient flow starts by `tracking.flow_start`, in words and in a formula."""
+
+
+def flow(start: str) -> tuple[Column, ...]:
+    """The columns of gradient flow, which starts at θ†_0 or at gradient descent's θ."""
+    words, formula = FLOW_STARTS[start]
+    return (
+        Column("flow.loss", "L(θ_GF)", f"training loss of gradient flow from {words}", "", f"L of θ' = −∇L(θ), {formula}",
+               PLACES["flow from θ†"]),
+        Column("flow.sharpness", "S(θ_GF)", f"sharpness of gradient flow from {words}", "", "λ1(∇²L) on the flow", PLACES["flow from θ†"]),
+        Column("flow.distance", "‖θ_GF−θ†‖", f"distance of gradient flow from {words} to the constrained trajectory", "",
+               "‖θ_GF − θ†_t‖", PLACES["flow from θ†"]),
+    )
+
+
+def eigenvalues(count: int) -> tuple[Column, ...]:
+    """λ2 to λ_count of gradient descent; NaN in a row that did not follow so many."""
+    return tuple(
+        Column(f"gd.lambda{k}", f"λ{k}", f"eigenvalue {k} of gradient descent", "", f"λ{k}(∇²L(θ_t))", PLACES["several eigenvalues"])
+        for k in range(2, count + 1)
+    )
+
+
+def phase(starts: int) -> tuple[Column, ...]:
+    """The orbits of a phase-portrait run: the flow (4) and the map (3) from each start."""
+    found: list[Column] = []
+    for k in range(1, starts + 1):
+        found += [
+            Column(f"ode{k}.x", "X", f"flow from start {k}: oscillation", "", "X' = XY", PLACES["flow"]),
+            Column(f"ode{k}.y", "Y", f"flow from start {k}: change of sharpness", "", "Y' = α − βX²/2", PLACES["flow"]),
+            Column(f"ode{k}.energy", "g", f"flow from start {k}: conserved quantity", "", "g = h(βX²/2α) + Y²/α", PLACES["g"]),
+            Column(f"map{k}.x", "x", f"map from start {k}: oscillation", "", "x ← −(1+ηy)x", PLACES["map"]),
+            Column(f"map{k}.y", "y", f"map from start {k}: change of sharpness", "", "y ← y + η(α − βx²/2)", PLACES["map"]),
+            Column(f"map{k}.energy", "g", f"map from start {k}: grows by about (1+2ε²) a step", "",
+                   "g = h(βx²/2α) + y²/α", PLACES["g"]),
+        ]
+    return tuple(found)
+
+
+def training(spec: RunSpec) -> tuple[Column, ...]:
+    """What training with sharpness readings records (`mode = "sharpness"`)."""
+    found = tuple(column for column in DESCENT if column.name != "gd.midpoint_sharpness") + eigenvalues(spec.tracking.eigenvalues)
+    if isinstance(spec.problem, Network) and spec.problem.data.name != "chebyshev":  # a regression has no right answers
+        found += ACCURACY + (TEST if spec.problem.data.test_examples else ())
+    return found + (NORM if spec.optimizer.weight_decay else ())
+
+
+def columns_for(spec: RunSpec) -> tuple[Column, ...]:
+    """The columns a run of this specification records, in order; the first is the step."""
+    if isinstance(spec.problem, Phase):
+        return CLOCK + phase(len(spec.problem.starts))
+    tracking = spec.tracking
+    if tracking.mode == "sharpness":
+        return CLOCK + training(spec) + COST
+    found = CLOCK + DESCENT + eigenvalues(tracking.eigenvalue_columns) + COUPLED
+    for form in tracking.predictions:
+        found += predicted(form)
+    if "transported" in tracking.predictions:
+        found += THEOREM
+    if tracking.beta_every:
+        found += UNROLLED
+    if tracking.landscape_every:
+        found += LANDSCAPE
+    if tracking.gauges_every:
+        found += (*ASSUMPTIONS, FOURTHS)
+    return found + (flow(tracking.flow_start) if tracking.flow else ()) + COST
+
+
+def places(columns: Sequence[Column]) -> dict[str, int]:
+    """The place of each column in a row, by its name."""
+    return {column.name: k for k, column in enumerate(columns)}
+
+
+def layout(columns: Sequence[Column]) -> str:
+    """What names a row's columns and their order in sixteen letters: rows of another layout mean something else."""
+    return sha256("\n".join(column.name for column in columns).encode()).hexdigest()[:16]
+
+
+def arranged(rows: np.ndarray, given: Mapping[str, int], wanted: Mapping[str, int]) -> np.ndarray:
+    """Rows (rows, columns) of one layout in another, by name: NaN where the first has no such column."""
+    block = np.full((len(rows), len(wanted)), np.nan)
+    both = [name for name in wanted if name in given]
+    block[:, [wanted[name] for name in both]] = rows[:, [given[name] for name in both]]
+    return block
+
+
+def meets_threshold(column: str) -> bool:
+    """Whether the quantity of this column is an eigenvalue of the Hessian, to be read against 2/η."""
+    family, _, quantity = column.partition(".")
+    eigenvalue = quantity in ("sharpness", "midpoint_sharpness") or quantity.startswith("lambda")
+    return eigenvalue and family not in ("theorem", "norm")

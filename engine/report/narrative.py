@@ -1,0 +1,136 @@
+"""What is happening in a run, in one plain sentence, and whether the theory applies right now. Without jax."""
+
+import math
+from collections.abc import Mapping
+
+from engine.record.store import State
+from engine.spec import PREDICTIONS
+
+LENGTH = 110
+"""Most characters of a sentence: it fits beside a margin on a wide terminal, and on two lines of a narrow one."""
+LARGE_EPSILON = 0.15
+"""ε from which the theory, an expansion in ε, holds for some tens of steps only."""
+CLOSE_SECOND = 1.8
+"""λ2·η from which a second direction is about to go unstable."""
+HELD = 0.9
+"""Correlation of |x⋆| with |x| under which a prediction counts as drifted off."""
+SMALL = 0.25
+"""|x|/δ under which x is too small to be predicted."""
+LIMIT = 0.95
+"""λ2·η/2 from which a second direction is at the edge: the paper's 1.9/η."""
+TELLING = 20
+"""Steps since the anchor from which a correlation says something."""
+
+STAGE_WORDS = {
+    1: "The oscillation is within δ, so the sharpness rises to 2/η",
+    2: "The sharpness is above 2/η, so the oscillation grows",
+    3: "The oscillation exceeds δ and drives the sharpness down",
+    4: "The sharpness is below 2/η again, so the oscillation decays",
+}
+
+
+def sentence(state: State, row: Mapping[str, float]) -> str:
+    """What is happening now, from the engine's last word and the newest value of every column (NaN where there is none)."""
+    if state.outcome is not None:
+        return shortened(state.outcome.text[:1].upper() + state.outcome.text[1:])
+    if state.phase == "approach":
+        return _approach(state, row)
+    if state.phase == "edge":
+        return _edge(state, row)
+    if state.phase == "gradient descent":
+        return _descent(state, row)
+    if state.phase == "training":
+        return _training(state, row)
+    if state.phase == "phase portrait":
+        return "The flow (4) turns on its level sets for ever; the map (3) gains energy and spirals outward"
+    return "The engine gets ready: it reads the data and compiles the derivatives"
+
+
+def percent(share: float) -> str:
+    """A share of 2/η; what is not at 100 % is not rounded to it while three more digits tell."""
+    for digits in range(4):
+        text = f"{share:.{digits}%}"
+        if share == 1 or float(text[:-1]) != 100:
+            break
+    return text
+
+
+def shortened(text: str, length: int = LENGTH) -> str:
+    """The text, cut at a word and marked with … where it is longer."""
+    return text if len(text) <= length else text[: length - 1].rsplit(" ", 1)[0].rstrip(" ,;:") + "…"
+
+
+def _approach(state: State, row: Mapping[str, float]) -> str:
+    share = state.learning_rate * _value(row, "gd.midpoint_sharpness") / 2
+    if not math.isfinite(share):
+        return "On the way to the edge; the sharpness is not measured yet"
+    if share >= 1:
+        found = "is found once the engine goes on" if state.status == "paused" else "is being found"
+        return f"The sharpness is at {percent(share)} of 2/η: the edge is here, and its exact step {found}"
+    return f"Stable: the sharpness is at {percent(share)} of 2/η, and gradient descent stays close to gradient flow"
+
+
+def _edge(state: State, row: Mapping[str, float]) -> str:
+    alpha = _value(row, "constrained.alpha")
+    if math.isnan(alpha):
+        return "At the edge: the constrained trajectory θ† begins"
+    happening = STAGE_WORDS.get(int(_finite(_value(row, "stage"))), "At the edge, between two stages")
+    return f"{happening}; {_applicability(state, row, alpha)}"
+
+
+def _applicability(state: State, row: Mapping[str, float], alpha: float) -> str:
+    """Whether the theory applies, and if not, which of its conditions fails: the gravest first."""
+    if alpha <= 0:
+        return "but α ≤ 0, so the theory does not apply"
+    second = state.learning_rate * _value(row, "constrained.lambda2")
+    if second >= CLOSE_SECOND:
+        return f"but λ2 is at {percent(second / 2)} of 2/η: too close for the theory"
+    epsilon = _value(row, "constrained.epsilon")
+    if epsilon > LARGE_EPSILON:
+        return f"ε = {epsilon:.2f} is large: predictions hold briefly"
+    size = "" if math.isnan(epsilon) else f"ε = {epsilon:.2g}"
+    applies = f"the theory applies ({size})" if size else "the theory applies"
+    form = next((form for form in PREDICTIONS if f"{form}.since_anchor" in row), None)
+    if form is None:
+        return applies
+    since, correlation = _value(row, f"{form}.since_anchor"), _value(row, f"{form}.correlation")
+    if since > 0 and math.isnan(_value(row, f"{form}.x")):
+        return "the prediction is lost until its next anchor"
+    if since < TELLING or math.isnan(correlation):
+        return applies
+    size_of_x = abs(_value(row, "gd.x")) / _positive(_value(row, "constrained.delta"))
+    if correlation < HELD and size_of_x < SMALL:
+        return f"|x| is at {percent(size_of_x)} of δ: too small to predict yet"
+    if correlation < HELD:
+        return f"the prediction drifted off (correlation {correlation:.2f})"
+    return f"as predicted ({', '.join(filter(None, (size, f'correlation {correlation:.2f}')))})"
+
+
+def _descent(state: State, row: Mapping[str, float]) -> str:
+    share = state.learning_rate * _value(row, "gd.sharpness") / 2
+    second = state.learning_rate * _value(row, "gd.lambda2") / 2
+    if not (math.isfinite(share) and math.isfinite(second)):
+        return "Gradient descent goes on alone; θ† and its predictions have ended"
+    why = "Two directions at the edge, so no θ†" if second >= LIMIT else "Gradient descent goes on without θ†"
+    return f"{why}: the sharpness is at {percent(share)} of 2/η, λ2 at {percent(second)}"
+
+
+def _training(state: State, row: Mapping[str, float]) -> str:
+    share = state.learning_rate * _value(row, "gd.sharpness") / 2
+    if not math.isfinite(share):
+        return "Training; the sharpness is not measured yet"
+    accuracy = row.get("test.accuracy", math.nan)
+    tested = f"; {accuracy:.1%} of the test examples are right" if math.isfinite(accuracy) else ""
+    return f"Training: the sharpness is at {percent(share)} of 2/η{tested}"
+
+
+def _value(row: Mapping[str, float], name: str) -> float:
+    return row.get(name, math.nan)
+
+
+def _positive(value: float) -> float:
+    return value if value > 0 else math.nan
+
+
+def _finite(value: float) -> float:
+    return value if math.isfinite(value) else 0.0

@@ -1,0 +1,298 @@
+"""The parts of a run's specification: what to train, at which learning rate, what to track, for how long.
+
+A tree of frozen, typed parts, with what each field does and what it is when not given. `engine.spec` reads, changes and checks it.
+"""
+
+from typing import Annotated, Literal, get_args
+
+import msgspec
+from msgspec import Meta
+
+Positive = Annotated[float, Meta(gt=0, le=1e12)]
+NonNegative = Annotated[float, Meta(ge=0, le=1e12)]
+Count = Annotated[int, Meta(ge=1, le=10**9)]
+CountOrNever = Annotated[int, Meta(ge=0, le=10**9)]
+Widths = Annotated[tuple[Count, ...], Meta(min_length=0, max_length=32)]
+Precision = Literal["float32", "float64"]
+Activation = Literal["tanh", "swish", "relu", "gelu", "elu"]
+Criterion = Literal["mse", "half_mse", "cross_entropy", "logistic"]
+Prediction = Literal["generalized", "transported", "code", "full_cubic"]
+
+PREDICTIONS: tuple[str, ...] = get_args(Prediction)
+CODE = "code"
+"""Under `extra` in the Meta of a field: it says which code an engine executes, a `function`, where that lies, a `folder`, or what it is
+called with, `arguments`. Whatever a specification has of these is trusted, shown and signed (`engine.record.trust`): declare it."""
+Function = Annotated[str, Meta(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*\Z", max_length=200, extra={CODE: "function"})]
+"""`module:name` of a Python function."""
+CodeFolder = Annotated[str, Meta(extra={CODE: "folder"})]
+Arguments = Annotated[
+    dict[Annotated[str, Meta(pattern=r"^[A-Za-z_]\w*\Z")], bool | int | float | str | tuple[bool | int | float | str, ...]],
+    Meta(extra={CODE: "arguments"}),
+]
+TEXTS = ("sentences", "sst2")
+"""Data sets of sentences, which become rows of tokens."""
+FOLLOWED_FROM = 1.5
+"""λη from which every eigenvalue of gradient descent is followed."""
+
+
+class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A section of the specification."""
+
+
+class Data(Part, frozen=True, kw_only=True):
+    """Which examples, and how they become inputs and targets."""
+
+    name: Literal["fashion", "digits", "sentences", "chebyshev", "fashion_mnist", "cifar10", "sst2"]
+    """The first four ship with eos; `eos data prepare` brings the others through tensorflow-datasets."""
+    examples: Count = 1000
+    """Training examples, the first in the order below."""
+    order: Literal["by_class", "file"] = "by_class"
+    """`by_class`: equal shares, the first of each class, class by class. `file`: whatever comes first in the files."""
+    test_examples: CountOrNever = 0
+    """Examples held out to test on, chosen by the same rule. 0 means none."""
+    classes: tuple[int, ...] = ()
+    """Labels to keep. Two labels make a binary problem with targets −1 and +1. Empty keeps every class."""
+    standardize: Literal["mean_image", "global", "channel", "none"] = "mean_image"
+    """Inputs less their mean image, or their mean, then divided by the standard deviation of all of them; or, channel by
+    channel, less its mean and divided by its standard deviation. Always those of the training examples."""
+    pad_to: CountOrNever = 0
+    """Side in pixels that images are padded to with zeros. 0 leaves them as they are."""
+    channels: CountOrNever = 0
+    """Channels of the images: one of grey is repeated so often. 0 leaves them as they are."""
+    vocab_file: str = ""
+    """WordPiece vocabulary, one piece a line, [PAD] first. Empty takes the words of the training examples."""
+    data_dir: str = ""
+    """Folder of prepared data sets. Empty means $TFDS_DATA_DIR, else the platform's; a run keeps the folder it began with."""
+    degree: Count = 4
+    """Degree of the Chebyshev polynomial (`chebyshev` only)."""
+
+
+class Mlp(Part, frozen=True, kw_only=True, tag_field="kind", tag="mlp"):
+    """A fully connected network on the flattened input."""
+
+    widths: Widths = (200, 200)
+    activation: Activation = "swish"
+    head_scale: Positive = 1.0
+    """Factor on the initial weights of the last layer."""
+    normalized: bool = False
+    """Scale-invariant: LayerNorm without parameters after every hidden layer, and a head of unit norm, so that f(cθ) = f(θ)."""
+
+
+class Cnn(Part, frozen=True, kw_only=True, tag_field="kind", tag="cnn"):
+    """(3×3 convolution, activation, 2×2 average pool) for each width, then a dense layer."""
+
+    widths: Widths = (32, 32)
+    activation: Activation = "swish"
+    head_scale: Positive = 1.0
+
+
+class ResNet(Part, frozen=True, kw_only=True, tag_field="kind", tag="resnet"):
+    """A residual network: a 3×3 stem, a stage of blocks for each width, mean pool, zero-initialised head. Two blocks in each of
+    four stages make ResNet18."""
+
+    widths: Annotated[tuple[Count, ...], Meta(min_length=1, max_length=8)] = (16, 32, 64, 128)
+    """Channels of each stage; every stage after the first halves the side of the maps."""
+    blocks: Annotated[int, Meta(ge=1, le=64)] = 2
+    """Blocks a stage, of two 3×3 convolutions each."""
+    groups: Count = 16
+    """Groups of GroupNorm; as many as there are channels where those are fewer."""
+    activation: Activation = "swish"
+
+
+class Transformer(Part, frozen=True, kw_only=True, tag_field="kind", tag="transformer"):
+    """Post-LayerNorm encoder with learned positions and a mean-pooled, zero-initialised head."""
+
+    layers: Count = 2
+    hidden: Count = 64
+    heads: Count = 2
+    activation: Activation = "gelu"
+
+
+Model = Mlp | Cnn | ResNet | Transformer
+
+
+class Network(Part, frozen=True, kw_only=True, tag_field="kind", tag="network"):
+    """A flax model, a data set and a criterion: the full-batch training loss."""
+
+    data: Data
+    model: Model
+    criterion: Criterion = "mse"
+    """`mse` is ‖f−y‖² without ½ (the paper); `half_mse` has the ½ (Cohen et al.), so half the sharpness."""
+    micro_batch: CountOrNever = 0
+    """Examples a device pass; the full-batch result is accumulated. 0 takes them all at once."""
+    rematerialize: bool = False
+    """Keep only what enters a layer or block, and compute what is inside again where a derivative needs it: less memory, more time."""
+    devices: CountOrNever = 1
+    """Devices that share out the examples of a pass: of this machine, or of each process where several run. 0 takes all there are."""
+
+
+class Toy(Part, frozen=True, kw_only=True, tag_field="kind", tag="toy"):
+    """Appendix B: L(x,y,z) = ½(2/η + √β·y)x² − (α/√β)y − z, on which gradient descent is the map (3) exactly."""
+
+    alpha: Positive = 1.0
+    beta: Positive = 1.0
+    x0: Annotated[float, Meta(ge=-1e12, le=1e12)] = 0.1
+    threshold: NonNegative = 0.0
+    """The 2/η in the loss. 0 takes that of the learning rate; a fork to another η keeps that of the run it is from."""
+
+
+class Phase(Part, frozen=True, kw_only=True, tag_field="kind", tag="phase"):
+    """No training: the map (3) and the flow (4) of the simplified system, from several starts X(0), Y(0) = 0."""
+
+    alpha: Positive = 1.0
+    beta: Positive = 1.0
+    starts: Annotated[tuple[Positive, ...], Meta(min_length=1, max_length=8)] = (0.1, 0.4, 0.8)
+    """X(0) of each orbit, in units of δ."""
+
+
+class Own(Part, frozen=True, kw_only=True, tag_field="kind", tag="own"):
+    """A loss of your own: what a Python function returns (`engine.from_loss`, `engine.from_flax`). `problem = "module:name"` is short
+    for it. The engine that runs it imports the module, and nothing else does."""
+
+    function: Function
+    """`module:name` of the function to call."""
+    folder: CodeFolder = ""
+    """Folder of the module, looked at after Python's own path. Empty means where the command is given; a run keeps it."""
+    arguments: Arguments = {}
+    """What to call it with; the run's `seed` is added where it takes one."""
+    self_test: bool = True
+    """Test the loss before the run: its format, determinism, and three derivatives against differences. A kink near θ0 fails it."""
+
+
+class Optimizer(Part, frozen=True, kw_only=True):
+    """Full-batch gradient descent."""
+
+    learning_rate: Positive
+    learning_rates: Annotated[tuple[Positive, ...], Meta(max_length=16)] = ()
+    """Every η that the experiment is shown at; `eos reproduce` runs each of them. Empty means the one above."""
+    schedule: Literal["constant", "inverse_sharpness"] = "constant"
+    """`inverse_sharpness` sets η to 1/λ_max at every measurement; it needs `mode = "sharpness"` under [tracking]."""
+    raises: Annotated[tuple[tuple[Count, Positive], ...], Meta(max_length=256)] = ()
+    """[step, η] pairs: the learning rate becomes η at that step, in any phase."""
+    weight_decay: NonNegative = 0.0
+    """λ: adds (λ/2)‖θ‖² to the training loss."""
+
+
+class Budget(Part, frozen=True, kw_only=True):
+    """When to end. The first limit reached ends the run."""
+
+    steps: Count = 5000
+    """Gradient-descent steps in all. Ending before the edge gives the outcome "edge never reached"."""
+    edge_steps: CountOrNever = 0
+    """Steps after the edge. 0 sets no limit of its own."""
+    loss_goal: NonNegative = 0.0
+    """Training loss under which the run ends. 0 means never."""
+
+
+class Approach(Part, frozen=True, kw_only=True):
+    """How gradient descent is followed until the sharpness of a midpoint (θ_t+θ_{t+1})/2 reaches 2/η."""
+
+    check_times: tuple[Positive, Positive, Positive] = (1.0, 0.1, 0.01)
+    """ODE time ηt between sharpness checks: at first, once S ≥ 1/η, and once S ≥ 1.5/η."""
+
+
+class Tracking(Part, frozen=True, kw_only=True):
+    """What is followed beside gradient descent: once at the edge, or from the start."""
+
+    mode: Literal["coupled", "sharpness"] = "coupled"
+    """`coupled` seeks the edge and follows θ†, the predictions and gradient flow from there; `sharpness` trains and reads the
+    sharpness now and then (Figure 6), and of this section uses the next two and `eigenvalues` alone."""
+    sharpness_every: Count = 40
+    """Steps between readings of sharpness, accuracy and test loss (`sharpness` only)."""
+    sharpness_examples: CountOrNever = 0
+    """Training examples that the sharpness is read on: the first of them (`sharpness` only). 0 takes all."""
+    predictions: tuple[Prediction, ...] = ("generalized", "transported", "code")
+    """Forms of the predicted dynamics to advance. `full_cubic` costs a third derivative a step."""
+    flow: bool = True
+    """Follow gradient flow from the edge on."""
+    flow_start: Literal["constrained", "descent"] = "constrained"
+    """Where gradient flow starts there: `constrained` at θ†_0, the projection of gradient descent's θ onto the stable set; `descent` at
+    that θ itself, as in the authors' code."""
+    flow_sharpness_every: Count = 1
+    """Steps between sharpness measurements of gradient flow."""
+    anchor_every: CountOrNever = 0
+    """Steps between re-anchorings of every prediction to the true displacement. 0 means only when asked."""
+    anchor_lost: bool = False
+    """Re-anchor a prediction when it has left validity (not finite, or far outside the orbit)."""
+    horizon_tolerance: Positive = 0.25
+    """A prediction's horizon ends when its |x⋆| is off by more than this fraction of δ, or of |x| where larger."""
+    hypothesis: Positive = 0.1
+    """The c of Theorem 1: it claims nothing where |x⋆| < cδ."""
+    landscape_every: CountOrNever = 50
+    """Steps between samples of the loss along u, F_t, and in the plane of u and ∇S⊥. 0 means never."""
+    beta_every: CountOrNever = 0
+    """Steps between the starts s of β_{s→t}, from which (5) is summed. 0 leaves (5) out."""
+    beta_window: Annotated[int, Meta(ge=1, le=1000)] = 20
+    """Starts followed at once; each costs a Hessian–vector product a step."""
+    eigenvalues: Annotated[int, Meta(ge=1, le=16)] = 2
+    """Top eigenvalues of gradient descent to record, to begin with. 1 (`sharpness` only), read at every step, is fastest."""
+    max_eigenvalues: Annotated[int, Meta(ge=2, le=16)] = 8
+    """Most eigenvalues to record: more are followed while the smallest is above 1.5/η. Up to `eigenvalues`, the number stays."""
+    eigen_tolerance: Annotated[float, Meta(gt=0, le=0.1)] = 1e-4
+    """Largest relative residual ‖Hu−Su‖/S of a top eigenpair at θ†."""
+    audit_every: CountOrNever = 50
+    """Steps between audits of the top eigenpairs from fresh random starts, on every trajectory. 0 means never; each looks around every
+    fourth step all the same (`engine.curvature.guards`)."""
+    max_projections: Count = 8
+    """Linearised projections a step before giving up on the constraint tolerances."""
+    sharpness_tolerance: Positive = 1e-5
+    """Largest |S(θ†) − 2/η|·η/2 after projection."""
+    gradient_tolerance: Positive = 1e-6
+    """Largest |∇L·u| / ‖∇L‖ at θ† after projection."""
+    second_eigenvalue_limit: Positive = 1.9
+    """λ2(θ†)·η from which Assumption 2 counts as failed."""
+    on_second_eigenvalue: Literal["stop", "gradient_descent", "keep"] = "stop"
+    """When it fails: end the run, go on with gradient descent and its eigenvalues alone, or keep tracking θ†."""
+    gauges_every: CountOrNever = 50
+    """Steps between measurements of the gauges of Appendix E that take third and fourth derivatives. 0 means never."""
+    rho_iterations: Annotated[int, Meta(ge=1, le=1000)] = 20
+    """Most power iterations from each start for each of ρ3 and ρ4, and as many more from the best of them."""
+    rho_starts: Annotated[int, Meta(ge=1, le=100)] = 4
+    """Starts of these power iterations: u, ∇S⊥, then random vectors. More of them miss less; ρ3 and ρ4 stay lower bounds."""
+
+    @property
+    def eigenvalue_columns(self) -> int:
+        """Eigenvalues that a run has columns for."""
+        return max(self.eigenvalues, self.max_eigenvalues)
+
+
+class Precisions(Part, frozen=True, kw_only=True):
+    """Number formats by part."""
+
+    approach: Precision = "float32"
+    edge: Precision = "float64"
+    """Parameters and gradients from the edge on."""
+    curvature: Precision = "float32"
+    """Hessian–vector products and ∇S."""
+
+
+class Recording(Part, frozen=True, kw_only=True):
+    """What is written, beyond one row a step."""
+
+    checkpoint_seconds: Positive = 20.0
+    """Wall-clock seconds between checkpoints; more where one takes over a twentieth of that."""
+    keep_checkpoints: Annotated[int, Meta(ge=1, le=100)] = 3
+
+
+class RunSpec(Part, frozen=True, kw_only=True):
+    """Everything that determines a run."""
+
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,47}\Z")]
+    title: Annotated[str, Meta(max_length=80)] = ""
+    shows: Annotated[str, Meta(max_length=600)] = ""
+    """What to see in it, in a sentence or two."""
+    takes: Annotated[str, Meta(max_length=120)] = ""
+    """How long it takes, and on what."""
+    seed: Annotated[int, Meta(ge=0, lt=2**32)] = 0
+    problem: Network | Toy | Phase | Own
+    optimizer: Optimizer
+    budget: Budget = Budget()
+    approach: Approach = Approach()
+    tracking: Tracking = Tracking()
+    precision: Precisions = Precisions()
+    recording: Recording = Recording()
+
+    @property
+    def rematerializes(self) -> bool:
+        """Whether memory goes before time."""
+        return isinstance(self.problem, Network) and self.problem.rematerialize

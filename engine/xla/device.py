@@ -1,0 +1,111 @@
+"""jax's global switches for a process that computes, and the device in words. Entry points call `configure` first."""
+
+import ctypes
+import sys
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+
+from engine.base import folders, xla_flags
+from engine.base.errors import UserError
+from engine.xla import compile_cache
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Parameters of glibc's mallopt."""
+
+
+def keep_memory() -> None:
+    """Have the C library keep freed memory for the next call, where it is glibc; elsewhere nothing changes.
+
+    XLA allocates its temporaries anew in every call. Given back to the system in between, their pages fault in again each
+    time: 30,000 faults and a quarter to a third of the time of a tracked step of the default preset.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+def version_of(package: str) -> str:
+    """The version of an installed package, else `not installed`."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def require_correct_sums(instead: str = "") -> None:
+    """Raise UserError where sums would be wrong in this process, with the sentence that mends it; `instead` is another way out.
+
+    Every function that computes for a script calls it.
+    """
+    if xla_flags.is_early(xla_flags.SAFE_FUSIONS) or xla_flags.jaxlib_release() >= xla_flags.KNOWS_THE_FLAG or sums_are_right():
+        return
+    jaxlib = f"jaxlib {version_of('jaxlib')}"
+    if xla_flags.names_file():
+        raise UserError(f"XLA_FLAGS: a file of flags, and {jaxlib} adds up wrong on a CPU without {xla_flags.SAFE_FUSIONS}; write it there")
+    if (asked := xla_flags.given(xla_flags.SAFE_FUSIONS)) not in ("", xla_flags.SAFE_FUSIONS):
+        raise UserError(f"XLA_FLAGS: has {asked}, with which {jaxlib} adds up wrong on a CPU; leave that out")
+    raise UserError(
+        f"jax has begun in this process before eos, and {jaxlib} would add up wrong on this CPU: write `import engine` before jax's first "
+        f"computation, and start Python or the notebook's kernel anew{instead}"
+    )
+
+
+@cache
+def sums_are_right() -> bool:
+    """Whether a sum is left to XLA's own code, by what it is compiled to: what XLA_FLAGS says may have come too late. Starts the device."""
+    import jax
+
+    many = jax.ShapeDtypeStruct((1 << 21,), "float32")
+    return "ynn_fusion" not in (jax.jit(lambda numbers: numbers.sum()).lower(many).compile().as_text() or "")
+
+
+def configure(sparing: bool = False) -> None:
+    """float64 where asked, exact products, correct sums, compiled code kept on disk. Before the first computation.
+
+    `sparing` puts memory first; a run that rematerializes wants it, and the processes of a group, which all are to compute alike.
+    Raises UserError where jax has begun and its sums would be wrong.
+    """
+    if sys.platform == "linux":
+        keep_memory()
+    xla_flags.correct_sums()
+    if sparing:
+        xla_flags.spare_memory()
+        if xla_flags.has_begun() and xla_flags.jaxlib_release() < xla_flags.KNOWS_THE_FLAG and not xla_flags.given(xla_flags.MEMORY_FIRST):
+            print("jax has begun before eos: memory is not put first, so this may need more of it", file=sys.stderr)
+    if xla_flags.has_begun():
+        require_correct_sums()
+
+    import jax  # after XLA_FLAGS: they are read once
+
+    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_default_matmul_precision", "highest")  # TF32 spoils the third digit of the sharpness
+    try:
+        cache = folders.cache() / "compiled"
+    except UserError as error:
+        print(f"{error}; until then every start compiles anew", file=sys.stderr)
+        return
+    try:
+        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        print(f"{cache}: compiled code cannot be kept there ({error.strerror}); every start compiles anew", file=sys.stderr)
+        return
+    compile_cache.keep_whole()
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def process_count() -> int:
+    """How many processes share the run out."""
+    import jax
+
+    return jax.process_count()
+
+
+def device_words() -> str:
+    """The device in words: `CPU ×1`, `NVIDIA H100 ×1`, `NVIDIA H100 ×8 in 2 processes`."""
+    import jax
+
+    devices, processes = jax.devices(), jax.process_count()
+    kind = devices[0].device_kind
+    return f"{kind.upper() if kind == 'cpu' else kind} ×{len(devices)}{f' in {processes} processes' if processes > 1 else ''}"
