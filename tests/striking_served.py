@@ -124,8 +124,8 @@ class Served:
         return self.said.read().decode()
 
 
-async def look(address: str) -> None:
-    """Open a page, type a letter, and close it."""
+async def look(address: str) -> bool:
+    """Open a page, type a letter, and close it; whether it drew anything."""
     async with ClientSession(cookie_jar=CookieJar(unsafe=True), timeout=PATIENT) as page:
         first = await page.get(address)
         token = first.real_url.fragment.removeprefix("token=")
@@ -135,6 +135,7 @@ async def look(address: str) -> None:
             if message.type == WSMsgType.BINARY:
                 await feed.send_json(["stdin", "x"])
                 await feed.send_json(["resize", {"width": 90, "height": 30}])
+            return message.type == WSMsgType.BINARY
 
 
 async def is_answered(address: str) -> bool:
@@ -145,13 +146,13 @@ async def is_answered(address: str) -> bool:
     return False
 
 
-def served(home: Path, strace: list[str], real: bool, killed: bool) -> None:
-    """One server, begun and looked at and ended, whatever strikes it meanwhile."""
-    it = Served(home, strace, real)
+def served(home: Path, strace: list[str], real: bool, killed: bool) -> bool:
+    """One server, begun and looked at and ended, whatever strikes it meanwhile; whether its page drew anything."""
+    it, drew = Served(home, strace, real), False
     try:
         until(lambda: it.has_ended() or it.listens())
         with suppress(ClientError, OSError, TimeoutError):
-            asyncio.run(look(it.address))
+            drew = asyncio.run(look(it.address))
         until(lambda: it.left() in ([], [it.pid]))  # what was behind the page
         goes_on = any(asyncio.run(is_answered(it.address)) for _ in range(2))  # one may be struck, too
         if not goes_on:
@@ -162,6 +163,7 @@ def served(home: Path, strace: list[str], real: bool, killed: bool) -> None:
     assert "Traceback" not in said, said
     assert "Exception ignored" not in said, said
     assert it.status != BAD_INPUT or "eos: " in said.splitlines()[-1], said
+    return drew
 
 
 def load() -> None:
@@ -175,7 +177,7 @@ def load() -> None:
 def calls_of(home: Path, call: str, real: bool) -> int:
     """How many of the calls there are where nothing strikes, up to the signal that ends it."""
     log = home / "calls"
-    served(home, ["strace", "-qq", *(["-f"] if real else []), "-o", str(log), "-e", f"trace={call}"], real, False)
+    assert served(home, ["strace", "-qq", *(["-f"] if real else []), "-o", str(log), "-e", f"trace={call}"], real, False)
     return log.read_text().partition("--- SIGTERM")[0].count(f"{call}(")
 
 

@@ -162,7 +162,7 @@ def server(command: str, host: str, port: int, key: str) -> Any:
 
         async def _open_app_process(self, width: int = 80, height: int = 24) -> asyncio.subprocess.Process:
             """Start it without a shell, in a session of its own, so that all of it can be ended, and what it says on stderr is ours."""
-            around = self._build_environment(width, height) | {"TEXTUAL_DRIVER": "eos_tui.terminal.page:PageDriver"}
+            around = self._build_environment(width, height) | {"TEXTUAL_DRIVER": "eos_tui.terminal.browser_driver:PageDriver"}
             around["PYTHONPATH"] = environment()["PYTHONPATH"]
             try:
                 self._process = process = await asyncio.create_subprocess_exec(
