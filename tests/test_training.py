@@ -324,8 +324,8 @@ def test_the_normalised_sharpness_is_that_of_the_loss_on_the_unit_sphere():
 
 def test_at_the_edge_the_squared_norm_is_the_predicted_one():
     sharpness = 2 / ETA  # of T = L + (λ/2)‖θ‖²
-    assert training.norms(sharpness, 7.0, ETA, DECAY)["norm.edge_squared"] == pytest.approx(7.0)
-    above = training.norms(1.1 * sharpness, 7.0, ETA, DECAY)["norm.edge_squared"]
+    assert training.norms(sharpness, 7.0, 2 / ETA, DECAY)["norm.edge_squared"] == pytest.approx(7.0)
+    above = training.norms(1.1 * sharpness, 7.0, 2 / ETA, DECAY)["norm.edge_squared"]
     assert above > 7.0  # too sharp: ‖θ‖² has to grow
     assert np.isnan(training.norms(1.0, 7.0, 10.0, 0.3)["norm.edge_squared"])  # 2/η < λ
 
@@ -336,8 +336,8 @@ def test_in_balance_at_the_edge_the_gradient_predicts_the_normalised_sharpness()
     bare = DECAY * room * squared
     total = np.sqrt(bare + DECAY**2 * squared)
     assert (1 - ETA * DECAY) ** 2 * squared + ETA**2 * bare == pytest.approx(squared, rel=1e-14)
-    assert training.balance(total, squared, ETA, DECAY)["norm.balance_sharpness"] == pytest.approx(room * squared, rel=1e-12)
-    assert np.isnan(training.balance(0.0, squared, ETA, DECAY)["norm.balance_sharpness"])
+    assert training.balance(total, squared, 2 / ETA, DECAY)["norm.balance_sharpness"] == pytest.approx(room * squared, rel=1e-12)
+    assert np.isnan(training.balance(0.0, squared, 2 / ETA, DECAY)["norm.balance_sharpness"])
 
 
 # -- refusals
@@ -376,8 +376,8 @@ WATCHED = ("tracking.sharpness_every=1", "tracking.eigenvalues=1")
 def test_watching_the_sharpness_of_every_step_reads_what_separate_readings_do(overrides):
     """Eigenvalues to the square of the residual that is asked for; what θ passes, to rounding."""
     watched, read = (Experiment(digits_spec(*overrides, "tracking.sharpness_every=1", f"tracking.eigenvalues={k}")) for k in (1, 2))
-    assert training.watches(watched.training)
-    assert not training.watches(read.training)
+    assert training.watches(watched.phases["training"].training)
+    assert not training.watches(read.phases["training"].training)
     one, two = rows(watched, 60), rows(read, 60)
     for name, column in one.items():
         if name in ("gd.eigen_residual", "cost.hvps"):

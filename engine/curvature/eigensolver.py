@@ -183,9 +183,9 @@ def _davidson(
 
     v = _orthonormal(start, looked)
 
-    def imaged(k: Array, found: tuple[Array, Array]) -> tuple[Array, Array]:
+    def imaged(k: Array, rows: tuple[Array, Array]) -> tuple[Array, Array]:
         image = product(v[k])
-        return _with_row(found[0], k, image), _with_row(found[1], k, _along_each(v, image))
+        return _with_row(rows[0], k, image), _with_row(rows[1], k, _along_each(v, image))
 
     w, t = lax.fori_loop(0, looked, imaged, (jnp.zeros_like(v), jnp.zeros((count, count), theta.dtype)))
     begun = ritz(v, w, t, jnp.asarray(looked), jnp.asarray(looked), jnp.asarray(explored))

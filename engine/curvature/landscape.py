@@ -33,6 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from engine import theory
 from engine.curvature.expansion import TaylorCenter
 from engine.problems.problem import Problem
 from engine.xla.jit import jit_by_format
@@ -70,7 +71,7 @@ def sample(problem: Problem, center: TaylorCenter, delta: float, learning_rate: 
         np.asarray(part, float) for part in _along(problem, center.theta, center.top_eigenvector, jnp.asarray(x), jnp.asarray(x[[*both]])))
     even_slope, even_curvature = (slope[1] - slope[0]) / 2, curvature.mean()
     ratio = learning_rate * rise[[*both]].mean() / delta**2
-    limit = float(2 / learning_rate + even_curvature - even_slope / delta)
+    limit = float(theory.threshold(learning_rate) + even_curvature - even_slope / delta)
     return Landscape(x, rise, float(ratio), limit, limit + delta**2 * float(center.beta) * learning_rate / 2)
 
 
@@ -97,8 +98,8 @@ def _in_plane(problem: Problem, theta: Array, u: Array, w: Array, x: Array, y: A
         return problem.loss(theta + place[0] * u + place[1] * w)
 
     places = jnp.stack([jnp.zeros(2), *jnp.stack(jnp.meshgrid(x, y, indexing="ij"), axis=-1).reshape(-1, 2)])
-    found = lax.map(loss, places)
-    return (found[1:] - found[0]).reshape(x.size, y.size)
+    losses = lax.map(loss, places)
+    return (losses[1:] - losses[0]).reshape(x.size, y.size)
 
 
 @jit_by_format

@@ -6,7 +6,6 @@ it has a field `learning_rate`, in which a step's length is linear: half the rat
 """
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -43,25 +42,31 @@ class GradientDescentState(NamedTuple):
     learning_rate: Array  # () η
 
 
-def gradient_descent(_: specs.GradientDescent) -> Optimizer:
-    """θ ← θ − η∇L(θ), stable on a quadratic while S ≤ 2/η."""
-
-    def init(theta: Array, unravel: Unravel, learning_rate: float) -> GradientDescentState:
-        return GradientDescentState(jnp.asarray(learning_rate, jnp.float64))
-
-    def step(theta: Array, state: GradientDescentState, gradient: Array, gradient_at: Gradient) -> tuple[Array, GradientDescentState]:
-        rule = optax.sgd(state.learning_rate.astype(theta.dtype))
-        updates, _ = rule.update(gradient, rule.init(theta))
-        return jnp.asarray(optax.apply_updates(theta, updates)), state
-
-    return Optimizer(init, step, lambda state: jnp.ones(()), lambda state: theory.threshold(state.learning_rate))
+def _begin(theta: Array, unravel: Unravel, learning_rate: float) -> GradientDescentState:
+    return GradientDescentState(jnp.asarray(learning_rate, jnp.float64))
 
 
-OPTIMIZERS: dict[type, Callable[[Any], Optimizer]] = {specs.GradientDescent: gradient_descent}
-"""By their section of the specification."""
+def _step(theta: Array, state: GradientDescentState, gradient: Array, gradient_at: Gradient) -> tuple[Array, GradientDescentState]:
+    rule = optax.sgd(state.learning_rate.astype(theta.dtype))
+    updates, _ = rule.update(gradient, rule.init(theta))
+    return jnp.asarray(optax.apply_updates(theta, updates)), state
 
 
-@cache
+def _unscaled(state: GradientDescentState) -> Array:
+    return jnp.ones(())
+
+
+def _two_over_eta(state: GradientDescentState) -> Array:
+    return theory.threshold(state.learning_rate)
+
+
+GRADIENT_DESCENT = Optimizer(_begin, _step, _unscaled, _two_over_eta)
+"""θ ← θ − η∇L(θ), stable on a quadratic while S ≤ 2/η."""
+
+OPTIMIZERS: dict[type, Callable[[Any], Optimizer]] = {specs.GradientDescent: lambda section: GRADIENT_DESCENT}
+"""By their section of the specification. Sections that differ in η alone give the same optimizer: what is compiled is compiled for it."""
+
+
 def optimizer_of(section: specs.Optimizer) -> Optimizer:
-    """The optimizer of a section: the same one for equal sections, so that what is compiled for it is compiled once."""
+    """The optimizer of a section."""
     return OPTIMIZERS[type(section)](section)

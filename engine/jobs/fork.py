@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from engine import theory
 from engine.base.errors import UserError
 from engine.base.files import append_plain
 from engine.jobs.launch import LIVE
@@ -121,7 +122,7 @@ def _same_loss(before: RunSpec, spec: RunSpec) -> RunSpec:
     """The specification with the loss of the one before: that of a toy is made for its learning rate."""
     if not isinstance(spec.problem, Toy) or spec.problem.threshold or spec.optimizer.learning_rate == before.optimizer.learning_rate:
         return spec
-    return with_overrides(spec, (f"problem.threshold={2 / before.optimizer.learning_rate!r}",))
+    return with_overrides(spec, (f"problem.threshold={theory.threshold(before.optimizer.learning_rate)!r}",))
 
 
 def _readable(run: Run, path: Path) -> dict[str, np.ndarray]:

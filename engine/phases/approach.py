@@ -23,7 +23,7 @@ from engine.phases.loss_identity import Identity
 from engine.phases.phase import Advanced, Phase, Restart
 from engine.record.reader import Outcome
 from engine.report.narrative import percent
-from engine.xla.leaves import Earlier
+from engine.xla.leaves import Earlier, Kinds
 
 MAX_STRIDE = 50
 """Most steps between checks: at small η a unit of ODE time is long to wait for."""
@@ -212,6 +212,11 @@ class Approach(Phase):
         """By the functions of the approach."""
         d = loss_identity.direction(state.theta.size, self.setup.spec.precision.curvature)
         return loss_identity.of_descent(self.setup, state.theta, state.optimizer, d, self.setup.problem, state.eigenvectors.shape[0])
+
+    def kinds(self, theta: Array) -> Kinds:
+        """The optimizer's state, here and at the last check."""
+        kinds = super().kinds(theta)
+        return {**kinds, "checked_optimizer": kinds["optimizer"]}
 
 
 def restart(setup: Setup, theta: Array, clock: Clock, optimizer: Any, eigenvectors: Array, learning_rate: float) -> Restart:

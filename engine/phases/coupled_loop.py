@@ -44,29 +44,30 @@ CHUNK = 512
 
 
 def advance(
-    problem: Problem, config: StaticConfig, params: StepParams, state: CoupledState, limit: int, alone: bool = False
+    problem: Problem, config: StaticConfig, params: StepParams, state: CoupledState, limit: int, most: int, alone: bool = False
 ) -> tuple[CoupledState, StepRows, StepStatus]:
-    """At most `limit` ≤ CHUNK steps as one compiled call: where they lead, what they read, and what the last came to.
+    """At most `limit` ≤ CHUNK steps as one compiled call: where they lead, what they read, and what the last came to. `most` is how many
+    eigenvalues of gradient descent may be followed.
 
     `alone` leaves θ† where it is, and takes one step.
     """
-    moved, rows, last = _advance(problem, config, params, state, np.array(limit), alone)
+    moved, rows, last = _advance(problem, config, params, state, np.array(limit), most, alone)
     status = StepStatus(int(last))
     if status >= StepStatus.GROW:  # the last is not to be taken: the others once more, which is rare, rather than a choice at every step
         taken = int(rows.count) - (status == StepStatus.UNSOLVED)
-        moved = _advance(problem, config, params, state, np.array(taken), alone)[0] if taken else state
+        moved = _advance(problem, config, params, state, np.array(taken), most, alone)[0] if taken else state
     return moved, rows, status
 
 
-@partial(jax.jit, static_argnames=("config", "alone"))
+@partial(jax.jit, static_argnames=("config", "most", "alone"))
 def _advance(
-    problem: Problem, config: StaticConfig, params: StepParams, state: CoupledState, limit: Array, alone: bool
+    problem: Problem, config: StaticConfig, params: StepParams, state: CoupledState, limit: Array, most: int, alone: bool
 ) -> tuple[CoupledState, StepRows, Array]:
     names: tuple[str, ...] = ()
 
     def step(state: CoupledState) -> tuple[CoupledState, Array, Array]:
         nonlocal names
-        moved, rows, status = _step(problem, config, params, state, alone)
+        moved, rows, status = _step(problem, config, params, state, most, alone)
         names = rows.names
         return moved, rows.values[0], status
 
@@ -86,7 +87,7 @@ def _advance(
 
 
 def _step(
-    problem: Problem, config: StaticConfig, params: StepParams, state: CoupledState, alone: bool
+    problem: Problem, config: StaticConfig, params: StepParams, state: CoupledState, most: int, alone: bool
 ) -> tuple[CoupledState, StepRows, Array]:
     """`one` from its beginning, inside one compiled call."""
     dtype = config.curvature
@@ -101,7 +102,7 @@ def _step(
     newest = lax.cond(projection.afresh, lambda: projection.normals, lambda: normals(problem, projection.point, dtype))
     moved, rows, status = finish_step(params, state.constrained, partial_step, projection, newest)
     above = measured[0].eigen.values[-1] * params.learning_rate > FOLLOWED_FROM
-    grow = above & (state.descent.eigenvector_history.shape[1] < config.most_eigenvalues) & (status != StepStatus.DIVERGED)
+    grow = above & (state.descent.eigenvector_history.shape[1] < most) & (status != StepStatus.DIVERGED)
     return moved, rows, jnp.where(grow, StepStatus.GROW, status)
 
 

@@ -11,6 +11,7 @@ from jax import Array
 
 from engine.curvature.expansion import TaylorCenter
 from engine.curvature.guards import Guards
+from engine.dynamics.optimizers import Optimizer
 from engine.dynamics.predicted import Displacements
 from engine.dynamics.prediction_scores import Score
 from engine.dynamics.trajectories import TRAJECTORIES
@@ -81,9 +82,8 @@ def known_eigenvectors(track: ConstrainedTrack) -> Guards:
 class StaticConfig(NamedTuple):
     """What is compiled in."""
 
-    optimizer: Any
+    optimizer: Optimizer
     curvature: str  # number format
-    most_eigenvalues: int
 
 
 class StepParams(NamedTuple):

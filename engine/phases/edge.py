@@ -140,8 +140,8 @@ def advance(setup: Setup, state: EdgeState, limit: int) -> Advanced:
     alone = second >= tracking.second_eigenvalue_limit and tracking.on_second_eigenvalue != "keep"
     reading = occasional.read(setup, state)
     steps = _take(setup, state, 1 if alone else min(limit, occasional.steps_until_due(setup, state)), alone)
-    table, events_after, following = _told(setup, state, steps, reading.values)
-    events += events_after
+    table, happened, following = _report(setup, state, steps, reading.values)
+    events += happened
     count = len(table["step"])
     outcome = loss_goal(setup.spec, table["gd.loss"][-1], int(table["step"][-1])) if count else None
     progress = Progress([*derived.rows(table, setup.column_index)], events, outcome, reading.curves)
@@ -163,7 +163,7 @@ def advance(setup: Setup, state: EdgeState, limit: int) -> Advanced:
     return Advanced(_remembered(setup, state, following), progress)
 
 
-def _told(
+def _report(
     setup: Setup, state: EdgeState, steps: "Steps", readings: Mapping[str, float]
 ) -> tuple[derived.Table, list[AnyEvent], EdgeState]:
     """The table of some steps with what was read at the first of them, what happened over it in order, and the state after."""
@@ -219,12 +219,14 @@ def _take(setup: Setup, state: EdgeState, limit: int, alone: bool) -> Steps:
     One at a time where the Hessian is too large to be formed: the solver is then the one of the approach, compiled already, and a
     larger number of eigenvalues compiles it alone anew.
     """
-    config = StaticConfig(setup.optimizer, setup.spec.precision.curvature, spectrum.most_followed(setup, state.theta.size))
+    config = StaticConfig(setup.optimizer, setup.spec.precision.curvature)
     params = step_params(setup, state.optimizer, state.edge_step)
+    coupled = state.coupled
     if not forms_hessian(state.theta):
         return _take_one(setup, state, config, params, alone)
-    coupled = state.coupled
-    moved, rows, status = coupled_loop.advance(setup.problem, config, params, coupled, limit, alone)
+    moved, rows, status = coupled_loop.advance(
+        setup.problem, config, params, coupled, limit, spectrum.most_followed(setup, state.theta.size), alone
+    )
     if status != StepStatus.GROW:
         return Steps(moved, rows, status, [])
     if int(rows.count):
@@ -310,4 +312,4 @@ class AtEdge(Phase):
 
     def kinds(self, theta: Array) -> Kinds:
         """The optimizer's state, and those of the trajectories beside."""
-        return dict(super().kinds(theta)) | {"beside": STATES}
+        return {**super().kinds(theta), "beside": STATES}

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from engine import data
+from engine import data, theory
 from engine import spec as specs
 from engine.base.errors import UserError
 from engine.data import Dataset
@@ -51,7 +51,7 @@ def toy(part: specs.Toy, learning_rate: float) -> tuple[Problem, Array, dict[str
         x, y, z = theta
         return (threshold + root_beta * y) * x**2 / 2 - alpha / root_beta * y - z
 
-    constants = np.array([part.alpha, math.sqrt(part.beta), part.threshold or 2 / learning_rate])
+    constants = np.array([part.alpha, math.sqrt(part.beta), part.threshold or theory.threshold(learning_rate)])
     return Problem(loss_of, jnp.asarray(constants), "Appendix B toy"), jnp.array([part.x0, 0.0, 0.0]), {"parameters": 3}
 
 

@@ -23,11 +23,11 @@ def dots(*pairs: tuple[Array, Array]) -> tuple[Array, ...]:
     """a·b for each pair of vectors, all (p,): in the format of their product, added up in float64."""
     wide = [(a.astype(jnp.float64), b.astype(jnp.float64)) for a, b in pairs]
     if pairs[0][0].size < LONG:
-        found = [a @ b for a, b in wide]
+        sums = [a @ b for a, b in wide]
     else:
         products = [a * b for a, b in wide]
-        found = [total for first in range(0, len(pairs), TOGETHER) for total in _one_pass(products[first : first + TOGETHER])]
-    return tuple(total.astype(jnp.result_type(*pair)) for total, pair in zip(found, pairs, strict=True))
+        sums = [total for first in range(0, len(pairs), TOGETHER) for total in _one_pass(products[first : first + TOGETHER])]
+    return tuple(total.astype(jnp.result_type(*pair)) for total, pair in zip(sums, pairs, strict=True))
 
 
 def norms(*vectors: Array) -> tuple[Array, ...]:
