@@ -48,6 +48,6 @@ async def test_q_detaches_and_leaves_the_engine_alone(runs):
 def test_the_view_opens_without_jax():
     code = ("import json, sys, eos_tui.app, eos_tui.cli; "
             "print(json.dumps([m for m in ('jax', 'jaxlib', 'flax', 'tensorflow_datasets') if m in sys.modules]))")
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
                            cwd=Path(__file__).parent.parent)
-    assert json.loads(found.stdout) == []
+    assert json.loads(done.stdout) == []
