@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 
-from engine.base.errors import UserError
+from engine.base.exit import status_of
 from engine.record import messages
 from engine.record.reader import Outcome, Run, State
 from engine.record.writer import Writer
@@ -37,7 +37,4 @@ def main(seconds: str, path: str) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(*sys.argv[1:]))
-    except UserError as error:
-        sys.exit(f"{error}")
+    sys.exit(status_of(lambda: main(*sys.argv[1:])))

@@ -1,5 +1,6 @@
 """The engine from a script."""
 
+import errno
 import math
 import os
 import signal
@@ -51,6 +52,19 @@ def test_a_stream_gives_rows_as_they_come_and_stops_when_closed():
     rows.close()
     assert steps == [0, 1, 2, 3, 4]
     assert engine.load("streamed").outcome.kind == "stopped"
+
+
+def test_a_stream_that_is_closed_where_the_disk_is_full_ends_as_a_run_does(monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "checkpoints")
+
+    rows = engine.stream(toy_spec(), name="full")
+    next(rows)
+    monkeypatch.setattr("engine.record.writer.Writer.checkpoint", full)
+    rows.close()
+    outcome = engine.load("full").outcome
+    assert outcome.kind == "failed"
+    assert "No space left on device; the last row on it is that of step 0. Make room, then" in outcome.text
 
 
 def interrupted(rows, after: int, pause: float = 0.0):

@@ -23,7 +23,7 @@ import platformdirs
 from msgspec import Meta
 
 from engine.base.errors import UserError
-from engine.base.files import read_text
+from engine.base.files import read_text, resolved
 from engine.base.text import harmless, print_line
 from engine.record.identity import give_identity, identity, read_facts, write_facts
 from engine.record.safe_read import refuse_links
@@ -227,7 +227,7 @@ def _run_around(preset: str) -> Path | None:
     """The run directory that a preset file is the specification of; None for any other preset."""
     if not (preset.endswith(".toml") or "/" in preset):
         return None
-    file = Path(preset).resolve()
+    file = resolved(preset)
     beside = file.name == "spec.toml" and any(os.path.lexists(file.parent / name) for name in RUN_FILES)
     return file.parent if beside else None
 
