@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-SCRIPT = str(ROOT / "tests" / "striking.py")
+from places import ROOT, TESTS
+
+SCRIPT = str(TESTS / "striking.py")
 COMMANDS = ("create", "fork", "rm", "resume", "sweep")
 WRITING = "mkdir,mkdirat,rename,renameat,renameat2,unlink,unlinkat,rmdir,write,pwrite64,ftruncate,truncate,fsync,link,linkat,flock"
 
 
 def python(*given: str, tracer: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    around = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    around = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{TESTS}"}
     command = [*tracer, sys.executable, "-B", SCRIPT, *given]
     return subprocess.run(command, capture_output=True, text=True, env=around, timeout=900, check=False)
 
