@@ -11,9 +11,9 @@ def main() -> int:
     from engine.base.exit import open_streams
 
     open_streams()
-    from eos_tui.opening import Asked
+    from eos_tui.opening import ViewCommand
 
-    if (asked := Asked.of(sys.argv[1:])) is not None:
+    if (asked := ViewCommand.of(sys.argv[1:])) is not None:
         return asked.open()
     from eos_tui import cli
 

@@ -25,6 +25,7 @@ from engine.record import store
 from engine.record.reader import Run
 from eos_tui import keys
 from eos_tui.draw import theme
+from eos_tui.messages import OpenLauncher, OpenRun
 from eos_tui.screens.ground import Ground
 from eos_tui.screens.live import LivePage, Page
 from eos_tui.terminal import clipboard, screenshot
@@ -64,22 +65,22 @@ def place_of(screen: Screen) -> keys.Place:
 # Each screen is imported when it is opened first: the one that is to be drawn at once does not wait for the others.
 
 
-def _launcher(origin: Run | None = None) -> Ground:
+def _launcher(pace: Pace, ascii: bool, origin: Run | None = None) -> Ground:
     from eos_tui.screens.launcher import Launcher
 
-    return Launcher(origin)
+    return Launcher(pace, ascii, origin)
 
 
-def _dashboard(run: Run, ascii: bool, beside: Sequence[Run] = ()) -> Ground:
+def _dashboard(run: Run, pace: Pace, ascii: bool, beside: Sequence[Run] = ()) -> Ground:
     from eos_tui.screens.dashboard import Dashboard
 
-    return Dashboard(run, ascii, beside)
+    return Dashboard(run, pace, ascii, beside)
 
 
-def _tour(ascii: bool) -> Ground:
+def _tour(pace: Pace, ascii: bool) -> Ground:
     from eos_tui.screens.learn import Learn
 
-    return Learn(ascii)
+    return Learn(pace, ascii)
 
 
 class EosApp(App[int], inherit_bindings=False):
@@ -141,17 +142,17 @@ class EosApp(App[int], inherit_bindings=False):
         self.loop = asyncio.get_running_loop()
         self.seen = self._first
         if self._tour:
-            await self.push_screen(_tour(self.ascii))
+            await self.push_screen(_tour(self.pace, self.ascii))
         elif self.seen is None:
-            await self.push_screen(_launcher())
+            await self.push_screen(_launcher(self.pace, self.ascii))
         else:
-            await self.push_screen(_dashboard(self.seen, self.ascii, self._beside))
+            await self.push_screen(_dashboard(self.seen, self.pace, self.ascii, self._beside))
         self.run_worker(self.pace.run(self._draw, self._ask), name="pace")
         self.call_after_refresh(collect_from_here)
 
     def get_driver_class(self) -> type[Driver]:
-        found = super().get_driver_class()
-        return TerminalDriver if found is LinuxDriver else found
+        driver = super().get_driver_class()
+        return TerminalDriver if driver is LinuxDriver else driver
 
     def lost_terminal(self) -> None:
         """Leave: the terminal takes no more. Called from a thread, with or without a hang-up signal beside it."""
@@ -194,19 +195,17 @@ class EosApp(App[int], inherit_bindings=False):
 
     # -- from screen to screen
 
-    def open_run(self, run: Run) -> None:
-        """Show a run."""
-        self.seen = run
-        self.switch_screen(_dashboard(run, self.ascii))
+    def on_open_run(self, message: OpenRun) -> None:
+        self.seen = message.run
+        self.switch_screen(_dashboard(message.run, self.pace, self.ascii))
 
-    def open_launcher(self, origin: Run | None = None) -> None:
-        """Show presets and runs."""
-        self.switch_screen(_launcher(origin))
+    def on_open_launcher(self, message: OpenLauncher) -> None:
+        self.switch_screen(_launcher(self.pace, self.ascii, message.origin))
 
     def action_tour(self) -> None:
         """Begin the guided tour."""
         try:
-            self.switch_screen(_tour(self.ascii))
+            self.switch_screen(_tour(self.pace, self.ascii))
         except UserError as error:
             self.notify(str(error), severity="error", markup=False)
 

@@ -56,7 +56,7 @@ JsonObject = Annotated[bool, _switch("Print one JSON object.")]
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Look:
+class ViewOptions:
     """How the view is to look and behave; what is not given is as the settings say (`eos config show`)."""
 
     fps: Annotated[float | None, Parameter(help="Frames a second, 0.5 to 10.")] = None
@@ -65,12 +65,12 @@ class Look:
     ascii: Annotated[bool | None, Parameter(help="Draw with ASCII alone.")] = None
     low_bandwidth: Annotated[bool | None, Parameter(help="For slow links: a frame a second, sixteen colours, no mouse.")] = None
 
-    def told(self) -> dict[str, Any]:
+    def given(self) -> dict[str, Any]:
         """What was given."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-AS_SET = Look()
+AS_SET = ViewOptions()
 COMPLETE = "__complete"
 """What the completion of a shell asks with; cyclopts answers it."""
 
@@ -116,14 +116,14 @@ def _no_command(word: str) -> str:
 
 
 @app.default
-def launcher(*, look: Look = AS_SET) -> int:
+def launcher(*, look: ViewOptions = AS_SET) -> int:
     """Open the launcher: presets to start, runs to open."""
-    return view(None, look.told())
+    return view(None, look.given())
 
 
 @app.command
 def run(preset: Preset, *, overrides: Overrides = (), name: NewName = None, headless: Headless = False, json: Json = False,
-        data_dir: DataDir = None, trusted: Trust = False, meeting: Meeting = AS_TOLD, look: Look = AS_SET) -> int:
+        data_dir: DataDir = None, trusted: Trust = False, meeting: Meeting = AS_TOLD, look: ViewOptions = AS_SET) -> int:
     """Start a run and watch it.
 
     Several processes, on one host or many, run it together where each is given --coordinator. Process 0 alone writes and shows it.
@@ -131,20 +131,20 @@ def run(preset: Preset, *, overrides: Overrides = (), name: NewName = None, head
     group = meeting.group()
     if headless or json or (group is not None and group.process):
         return _headless().run_headless(preset, overrides, name, json, data_dir, group, trusted)
-    need_terminal(look.told())  # before anything is made
-    return view(trust.asking(lambda: launch.begin(preset, overrides, name, data_dir, group), trusted)[0], look.told())
+    need_terminal(look.given())  # before anything is made
+    return view(trust.asking(lambda: launch.begin(preset, overrides, name, data_dir, group), trusted)[0], look.given())
 
 
 @app.command
 def demo(*, overrides: Overrides = (), name: NewName = None, headless: Headless = False, json: Json = False,
-         look: Look = AS_SET) -> int:
+         look: ViewOptions = AS_SET) -> int:
     """Start the default preset, T-shirts against shirts, and watch it. Takes what `run` takes."""
     return run(DEFAULT_PRESET, overrides=overrides, name=name, headless=headless, json=json, look=look)
 
 
 @app.command
 def resume(name: Name, *, force: Force = False, headless: Headless = False, json: Json = False, trusted: Trust = False,
-           meeting: Meeting = AS_TOLD, look: Look = AS_SET) -> int:
+           meeting: Meeting = AS_TOLD, look: ViewOptions = AS_SET) -> int:
     """Go on with a stopped, failed or crashed run from its last checkpoint, and watch it.
 
     As many processes may share it out as --coordinator says, however many there were before. Process 0 alone shows it.
@@ -152,25 +152,25 @@ def resume(name: Name, *, force: Force = False, headless: Headless = False, json
     group = meeting.group()
     if headless or json or (group is not None and group.process):
         return _headless().resume(name, force=force, json=json, trusted=trusted, meeting=meeting)
-    need_terminal(look.told())
-    found = resolve(name)
-    trust.asking(lambda: launch.restart(found, group, force), trusted)
-    return view(found, look.told())
+    need_terminal(look.given())
+    resumed = resolve(name)
+    trust.asking(lambda: launch.restart(resumed, group, force), trusted)
+    return view(resumed, look.given())
 
 
 @app.command
-def attach(names: Names = (), /, *, look: Look = AS_SET) -> int:
+def attach(names: Names = (), /, *, look: ViewOptions = AS_SET) -> int:
     """Open a run where it stands: the latest one, or that of this name or path. Others named after it are laid over it.
 
     A sweep is opened by the name that its runs begin with, as in `eos attach fashion-sweep`.
     """
-    return opened(names, look.told())
+    return opened(names, look.given())
 
 
 @app.command
-def learn(*, look: Look = AS_SET) -> int:
+def learn(*, look: ViewOptions = AS_SET) -> int:
     """Take the guided tour of the paper: eleven steps on real runs, each waiting for what it tells of."""
-    return view(None, look.told(), tour=True)
+    return view(None, look.given(), tour=True)
 
 
 Plots = Annotated[tuple[str, ...], Parameter(
@@ -219,12 +219,12 @@ def serve(
     name: Name | None = None, *,
     host: Annotated[str, Parameter(help="The address to listen at; this machine alone reaches the default.")] = "127.0.0.1",
     port: Annotated[int, Parameter(help="The port to listen at.", validator=Number(gte=1, lte=65535))] = 8000,
-    look: Look = AS_SET,
+    look: ViewOptions = AS_SET,
 ) -> int:
     """Open the app in a browser: a run, or the launcher. Prints an address that holds a key; needs the extra `web`."""
     from eos_tui.terminal import browser
 
-    settings = need_view(look.told())
+    settings = need_view(look.given())
     options = ["--fps", f"{settings.fps:g}", "--theme", settings.theme if settings.theme != "auto" else "dark"]
     return browser.serve(str(resolve(name).path.resolve()) if name else None, host, port, options + ["--ascii"] * settings.ascii)
 
@@ -267,13 +267,13 @@ def settings_path(*, json: JsonObject = False) -> int:
 @settings.command
 def validate(file: Path | None = None, *, json: JsonObject = False) -> int:
     """Check the file of settings, or another, and say what is wrong with it."""
-    found = config.load(file)
-    if file is not None and not found.exists:
+    loaded = config.load(file)
+    if file is not None and not loaded.exists:
         raise UserError(f"{file}: no such file")
     if json:
-        print_json({"path": str(found.path), "exists": found.exists, "in_order": True})
+        print_json({"path": str(loaded.path), "exists": loaded.exists, "in_order": True})
     else:
-        print(f"{found.path}: {'in order' if found.exists else 'not there; the defaults hold'}", file=sys.stderr)
+        print(f"{loaded.path}: {'in order' if loaded.exists else 'not there; the defaults hold'}", file=sys.stderr)
     return 0
 
 
@@ -283,13 +283,13 @@ def doctor(*, json: Annotated[bool, _switch("Print one JSON array.")] = False) -
 
     Ends with status 1 where something must be mended.
     """
-    from eos_tui import doctor as found
+    from eos_tui import doctor as checks
 
-    findings = found.examine()
+    findings = checks.examine()
     if json:
         print(msgspec.json.format(msgspec.json.encode([each._asdict() for each in findings])).decode())
     else:
-        print(found.told(findings, ascii="utf" not in (sys.stdout.encoding or "").lower()))
+        print(checks.as_text(findings, ascii="utf" not in (sys.stdout.encoding or "").lower()))
     return int(any(each.verdict == "bad" for each in findings))
 
 

@@ -73,19 +73,19 @@ def path() -> Path:
 def load(where: Path | None = None) -> Loaded:
     """The settings in force; the defaults where there is no file. Raises UserError with what is wrong in it."""
     try:
-        found = where or path()
+        file = where or path()
     except UserError:
         if os.environ.get("EOS_CONFIG"):
             raise
         return Loaded(Config(), NOWHERE, False)
     try:
-        raw = read_plain(found, MAX_BYTES, follow=True)
+        raw = read_plain(file, MAX_BYTES, follow=True)
     except FileNotFoundError:
-        return Loaded(Config(), found, False)
+        return Loaded(Config(), file, False)
     except OSError as error:
         why = f"{error.strerror}, so not a file of settings" if error.errno == errno.EFBIG else f"cannot be read ({error.strerror})"
-        raise UserError(f"{found}: {why}") from None
-    return Loaded(parse(raw, str(found)), found, True)
+        raise UserError(f"{file}: {why}") from None
+    return Loaded(parse(raw, str(file)), file, True)
 
 
 def parse(raw: bytes, where: str) -> Config:

@@ -32,13 +32,13 @@ SMALLEST, COMFORTABLE = (40, 12), (110, 36)
 ENOUGH_BYTES = 200e6
 ASK_JAX = (
     "import json, jax\n"
-    "found = jax.devices()\n"
-    "print(json.dumps({'backend': jax.default_backend(), 'devices': [str(each.device_kind) for each in found]}))"
+    "listed = jax.devices()\n"
+    "print(json.dumps({'backend': jax.default_backend(), 'devices': [str(each.device_kind) for each in listed]}))"
 )
 
 
 class Finding(NamedTuple):
-    """One subject: what was found, whether that will do, and what to do where it will not."""
+    """One subject: its state, whether that will do, and the remedy where it will not."""
 
     subject: str
     found: str
@@ -55,14 +55,14 @@ def examine(environment: Mapping[str, str] = os.environ, ask_jax: Callable[[], F
 
 
 def _versions() -> Finding:
-    found = [f"eos {engine.__version__}", f"Python {platform.python_version()}"]
+    parts = [f"eos {engine.__version__}", f"Python {platform.python_version()}"]
     missing = []
     for name in PACKAGES:
         try:
-            found.append(f"{name} {version(name)}")
+            parts.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             missing.append(name)
-    text = ", ".join(found)
+    text = ", ".join(parts)
     if missing:
         return Finding("versions", text, "bad", f"not installed: {', '.join(missing)}; `pip install eos-tui` brings them")
     return Finding("versions", text)
@@ -118,19 +118,19 @@ def encoding() -> Finding:
 
 def between(environment: Mapping[str, str]) -> Finding:
     """What lies between eos and the screen."""
-    found, advice = [], []
+    layers, advice = [], []
     if "SSH_CONNECTION" in environment or "SSH_TTY" in environment:
-        found.append("ssh")
+        layers.append("ssh")
         advice.append("on a slow link `--low-bandwidth`; a dropped connection leaves the engine running")
     if "TMUX" in environment:
-        found.append("tmux")
+        layers.append("tmux")
         advice.append("copying goes through tmux's buffer")
     elif environment.get("TERM", "").startswith("screen") or "STY" in environment:
-        found.append("screen")
+        layers.append("screen")
         advice.append("copying saves to a file only, for screen passes no clipboard on")
-    if not found:
+    if not layers:
         return Finding("between", "nothing: a local terminal")
-    return Finding("between", " and ".join(found), "good", "; ".join(advice))
+    return Finding("between", " and ".join(layers), "good", "; ".join(advice))
 
 
 def devices(seconds: float = JAX_SECONDS, code: str = ASK_JAX) -> Finding:
@@ -143,15 +143,15 @@ def devices(seconds: float = JAX_SECONDS, code: str = ASK_JAX) -> Finding:
                        "a driver may hang: JAX_PLATFORMS=cpu leaves the GPUs alone")
     last = (done.stdout.strip().splitlines() or [""])[-1]
     try:
-        found = json.loads(last)
-        kinds = [str(kind) for kind in found["devices"]]
+        answer = json.loads(last)
+        kinds = [str(kind) for kind in answer["devices"]]
     except (ValueError, TypeError, KeyError):
         why = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         return Finding("devices", f"jax fails: {why[:200]}", "bad",
                        "`pip install --upgrade eos-tui` repairs it, or JAX_PLATFORMS=cpu avoids it")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     text = ", ".join(f"{kind} ×{kinds.count(kind)}" for kind in dict.fromkeys(kinds)) + f"; {cores} CPU cores"
-    if found["backend"] == "cpu" and shutil.which("nvidia-smi"):
+    if answer["backend"] == "cpu" and shutil.which("nvidia-smi"):
         return Finding("devices", text, "note",
                        "there is an NVIDIA driver that jax does not use: `pip install 'eos-tui[cuda12]'`, or cuda13")
     return Finding("devices", text)
@@ -226,7 +226,7 @@ def settings() -> Finding:
 SIGNS: dict[Verdict, tuple[str, str]] = {"good": ("✓", "ok"), "note": ("·", "--"), "bad": ("✗", "!!")}
 
 
-def told(findings: list[Finding], ascii: bool = False) -> str:
+def as_text(findings: list[Finding], ascii: bool = False) -> str:
     """The findings as lines, advice beneath what it is about."""
     width = max(len(each.subject) for each in findings)
     lines = []

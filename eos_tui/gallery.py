@@ -20,7 +20,7 @@ FRAMES = 3
 """Frames to wait for before keys and before a picture."""
 
 
-class Page(NamedTuple):
+class GalleryPage(NamedTuple):
     """One page: where it begins, and the keys that lead to it."""
 
     name: str
@@ -29,23 +29,23 @@ class Page(NamedTuple):
     keys: tuple[str, ...] = ()
 
 
-PAGES: tuple[Page, ...] = (
-    Page("launcher", "launcher"),
-    Page("dashboard"),
-    Page("plot", keys=("enter",)),
-    Page("phase", keys=("shift+tab", "shift+tab", "enter")),
-    Page("cursor", keys=("c", *["left"] * 9)),
-    Page("assumptions", keys=("a",)),
-    Page("spectrum", keys=("L",)),
-    Page("landscape", keys=("U",)),
-    Page("plane", keys=("U", "tab")),
-    Page("theorem", keys=("T",)),
-    Page("formula", keys=("i",)),
-    Page("events", keys=("v",)),
-    Page("keys", keys=("question_mark",)),
-    Page("topics", keys=("question_mark", "tab", "down", "down", "down")),
-    Page("palette", keys=("ctrl+p",)),
-    Page("tour", "tour"),
+PAGES: tuple[GalleryPage, ...] = (
+    GalleryPage("launcher", "launcher"),
+    GalleryPage("dashboard"),
+    GalleryPage("plot", keys=("enter",)),
+    GalleryPage("phase", keys=("shift+tab", "shift+tab", "enter")),
+    GalleryPage("cursor", keys=("c", *["left"] * 9)),
+    GalleryPage("assumptions", keys=("a",)),
+    GalleryPage("spectrum", keys=("L",)),
+    GalleryPage("landscape", keys=("U",)),
+    GalleryPage("plane", keys=("U", "tab")),
+    GalleryPage("theorem", keys=("T",)),
+    GalleryPage("formula", keys=("i",)),
+    GalleryPage("events", keys=("v",)),
+    GalleryPage("keys", keys=("question_mark",)),
+    GalleryPage("topics", keys=("question_mark", "tab", "down", "down", "down")),
+    GalleryPage("palette", keys=("ctrl+p",)),
+    GalleryPage("tour", "tour"),
 )
 
 
@@ -62,7 +62,7 @@ class Picture(NamedTuple):
         return f"{self.page}-{self.size[0]}x{self.size[1]}-{self.ground}.svg"
 
 
-def make(folder: Path, run: Run, pages: Sequence[Page] = PAGES, sizes: Sequence[tuple[int, int]] = SIZES,
+def make(folder: Path, run: Run, pages: Sequence[GalleryPage] = PAGES, sizes: Sequence[tuple[int, int]] = SIZES,
          grounds: Sequence[str] = GROUNDS) -> Iterator[Picture]:
     """Draw every page of this run and save it as SVG, one after the other; an index.html shows them all."""
     made = []
@@ -88,12 +88,12 @@ def _write(path: Path, text: str) -> None:
         handle.write(text.encode())
 
 
-async def _drawn(run: Run, page: Page, size: tuple[int, int], ground: str) -> str:
+async def _drawn(run: Run, page: GalleryPage, size: tuple[int, int], ground: str) -> str:
     """One page as SVG."""
     app = EosApp(run if page.begins == "run" else None, fps=10, theme_choice=ground)
     async with app.run_test(size=size) as pilot:
         if page.begins == "tour":
-            await app.push_screen(Learn(runs={run.spec.name: run}, stay=True, at=tour_steps(run)[-1]))
+            await app.push_screen(Learn(app.pace, runs={run.spec.name: run}, stay=True, at=tour_steps(run)[-1]))
         await _frames(app)
         for key in page.keys:
             await pilot.press(key)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.base.citations import PLACES
+from engine.record.threshold import threshold
 
 Table = Mapping[str, np.ndarray]
 """Columns by name, (rows,); NaN where there is no value."""
@@ -52,8 +53,8 @@ def happened(step: Step, table: Table) -> int | None:
     if not len(table["step"]):
         return None
     with np.errstate(invalid="ignore"):
-        found = np.flatnonzero(step.when(table))
-    return int(found[0]) if len(found) else None
+        rows = np.flatnonzero(step.when(table))
+    return int(rows[0]) if len(rows) else None
 
 
 def after(first: np.ndarray, then: np.ndarray) -> np.ndarray:
@@ -67,8 +68,8 @@ def column(table: Table, name: str) -> np.ndarray:
 
 
 def ratio(table: Table, name: str) -> np.ndarray:
-    """An eigenvalue relative to 2/η."""
-    return column(table, name) * table["learning_rate"] / 2
+    """An eigenvalue relative to the stability threshold."""
+    return column(table, name) / threshold(table)
 
 
 def stages(*numbers: int) -> When:
@@ -76,10 +77,10 @@ def stages(*numbers: int) -> When:
 
     def reached(table: Table) -> np.ndarray:
         stage = column(table, "stage")
-        found = stage == numbers[0]
+        through = stage == numbers[0]
         for number in numbers[1:]:
-            found = after(found, stage == number)
-        return found
+            through = after(through, stage == number)
+        return through
 
     return reached
 

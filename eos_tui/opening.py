@@ -30,63 +30,63 @@ IN_BROWSER = "TEXTUAL_DRIVER"
 """Set where Textual draws into a browser: `eos serve` starts `eos` that way, with pipes for a terminal."""
 
 WITHOUT = "`eos run PRESET --headless` and `eos plot RUN` do without one"
-"""What does without a terminal."""
+"""The commands that need no terminal."""
 
 
-class Asked(NamedTuple):
+class ViewCommand(NamedTuple):
     """A command line that opens the view and does nothing else."""
 
-    told: Mapping[str, Any]
-    """The settings it gives."""
+    settings: Mapping[str, Any]
+    """The settings given by its options."""
     attach: bool = False
-    """To runs, rather than open the launcher."""
+    """Whether it opens runs, rather than the launcher."""
     names: tuple[str, ...] = ()
-    """Theirs; none for the latest."""
+    """The names of those runs; none for the latest run."""
 
     @classmethod
-    def of(cls, words: Sequence[str]) -> "Asked | None":
-        """What these words ask for; None where it is anything else, or is told in any other way."""
+    def of(cls, words: Sequence[str]) -> "ViewCommand | None":
+        """The view that these words ask for; None where they ask for anything else, or in any other way."""
         attach = words[:1] == ["attach"]
         names = tuple(takewhile(lambda word: not word.startswith("-"), words[1:])) if attach else ()
-        told = _told(words[attach + len(names) :])
-        return None if told is None else cls(told, attach, names)
+        settings = _settings(words[attach + len(names) :])
+        return None if settings is None else cls(settings, attach, names)
 
     def open(self) -> int:
         """Open it until the user leaves, and return the exit status."""
         return status_of(self._shown)
 
     def _shown(self) -> int:
-        return opened(self.names, self.told) if self.attach else view(None, self.told)
+        return opened(self.names, self.settings) if self.attach else view(None, self.settings)
 
 
-def _told(words: Sequence[str]) -> dict[str, Any] | None:
+def _settings(words: Sequence[str]) -> dict[str, Any] | None:
     """The settings given by options such as `--fps 2 --no-mouse`; None where a word is no option, or no value of one."""
     kinds = {field.name: field.type for field in msgspec.structs.fields(View)}
-    found, rest = dict[str, Any](), iter(words)
+    settings, rest = dict[str, Any](), iter(words)
     for word in rest:
         name = word.removeprefix("--").removeprefix("no-").replace("-", "_")
         option, kind = "--" + name.replace("_", "-"), kinds.get(name)
         if kind is bool and word in (option, "--no-" + option[2:]):
-            found[name] = word == option
+            settings[name] = word == option
         elif kind is not None and word == option:
             try:
-                found[name] = msgspec.convert(next(rest, None), kind, strict=False)
+                settings[name] = msgspec.convert(next(rest, None), kind, strict=False)
             except msgspec.ValidationError:
                 return None
         else:
             return None
-    return found
+    return settings
 
 
-def opened(names: Sequence[str], told: Mapping[str, Any]) -> int:
+def opened(names: Sequence[str], given: Mapping[str, Any]) -> int:
     """Show the runs of these names, the others laid over the first, or the latest run where there is no name."""
-    need_terminal(told)  # whether there is such a run is nothing to tell where nothing can be shown
+    need_terminal(given)  # whether there is such a run is nothing to tell where nothing can be shown
     from eos_tui.draw.plot_spec import OTHERS
 
-    first, *others = found = wait_for(lambda: together(names))
+    first, *others = runs = wait_for(lambda: together(names))
     if len(others) > len(OTHERS):
-        print(f"{len(found)} runs: the first {1 + len(OTHERS)} are drawn, and the key m chooses others", file=sys.stderr)
-    return view(first, told, beside=others[: len(OTHERS)])
+        print(f"{len(runs)} runs: the first {1 + len(OTHERS)} are drawn, and the key m chooses others", file=sys.stderr)
+    return view(first, given, beside=others[: len(OTHERS)])
 
 
 def together(names: Sequence[str]) -> list[Run]:
@@ -100,15 +100,15 @@ def _named(name: str) -> list[Run]:
     except UserError:
         from engine.jobs.sweep import runs_of
 
-        found = runs_of(name)
-        if not found:
+        runs = runs_of(name)
+        if not runs:
             raise
-        return found
+        return runs
 
 
-def view(run: Run | None, told: Mapping[str, Any], tour: bool = False, beside: Sequence[Run] = ()) -> int:
+def view(run: Run | None, given: Mapping[str, Any], tour: bool = False, beside: Sequence[Run] = ()) -> int:
     """Show a run, others laid over it, or the tour or the launcher, until the user leaves; then say how to come back."""
-    settings = need_terminal(told)
+    settings = need_terminal(given)
     gc.disable()  # until the app stands: what is made until then stays
     from eos_tui.app import HANGUP_STATUS, EosApp
 
@@ -148,22 +148,22 @@ def farewell(run: Run) -> str:
     return f"run {name} is {condition} since step {state.step}; eos resume {name} goes on from its last checkpoint"
 
 
-def need_terminal(told: Mapping[str, Any]) -> View:
+def need_terminal(given: Mapping[str, Any]) -> View:
     """The settings in force. Raises UserError where they are wrong, or no view can be drawn."""
-    settings = need_view(told)
+    settings = need_view(given)
     if IN_BROWSER not in os.environ:
         _need_screen()
     return settings
 
 
-def need_view(told: Mapping[str, Any]) -> View:
-    """The settings in force: what the command line tells, then the file. Raises UserError where they are wrong."""
-    fps = told.get("fps")
+def need_view(given: Mapping[str, Any]) -> View:
+    """The settings in force: those of the command line, then those of the file. Raises UserError where they are wrong."""
+    fps = given.get("fps")
     if fps is not None and not SLOWEST <= fps <= FASTEST:
         raise UserError(f"--fps {fps:g}: expected a number from {SLOWEST:g} to {FASTEST:g}")
     settings = wait_for(config.load).config
     keys.remap(config.key_changes(settings))
-    return msgspec.structs.replace(settings.view, **told).settled()
+    return msgspec.structs.replace(settings.view, **given).settled()
 
 
 def _need_screen() -> None:

@@ -124,18 +124,18 @@ def _save(path: Path, body: bytes, force: bool) -> None:
 def specs(run: Run, request: Request) -> list[PlotSpec]:
     """The plots asked for."""
     known = {spec.id: spec for spec in panels.line_plots(run.columns, panels.CHOICES[0])}
-    found = []
+    chosen = []
     for name in request.plots:
         if name not in known:
             raise UserError(f"plot {name}: not in run {run.name}; {_nearest(name, list(known))}")
-        found.append(known[name])
+        chosen.append(known[name])
     if request.series:
         columns = [column_of(run, name) for name in request.series]
         curves = tuple(Curve(c.name, c.name, ROLES[k % len(ROLES)]) for k, c in enumerate(columns))
         unit = columns[0].unit if len({column.unit for column in columns}) == 1 else ""
         title = ", ".join(request.series) + (f" [{unit}]" if unit else "")
-        found.append(PlotSpec("series", title, curves, threshold=all(meets_threshold(column.name) for column in columns)))
-    return [spec._replace(log=request.log) for spec in found or list(known.values())[:1]]
+        chosen.append(PlotSpec("series", title, curves, threshold=all(meets_threshold(column.name) for column in columns)))
+    return [spec._replace(log=request.log) for spec in chosen or list(known.values())[:1]]
 
 
 def column_of(run: Run, name: str) -> Column:

@@ -51,6 +51,7 @@ def rows_of(run: Run, start: int, stop: int) -> np.ndarray:
     put("step", step)
     put("time", LEARNING_RATE * step)
     put("learning_rate", LEARNING_RATE)
+    put("threshold", THRESHOLD)
     put("gd.loss", 0.5 * np.exp(-step / 400) + np.where(at_edge, 0.02 * np.nan_to_num(x) ** 2, 0))
     put("gd.sharpness", np.where(at_edge, THRESHOLD + np.nan_to_num(y), np.minimum(20 + 0.8 * step, THRESHOLD)))
     put("gd.lambda2", 30.0)

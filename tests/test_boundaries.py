@@ -50,7 +50,7 @@ def test_a_portrait_is_drawn_without_scipy():
 
 
 def test_the_first_frame_waits_for_no_command_line_and_for_no_other_screen():
-    code = "from eos_tui import opening, app\nfrom eos_tui.screens import {}\nassert opening.Asked.of(['--fps', '4'])"
+    code = "from eos_tui import opening, app\nfrom eos_tui.screens import {}\nassert opening.ViewCommand.of(['--fps', '4'])"
     spared = ("cyclopts", "engine.data", "importlib.metadata", *(f"eos_tui.screens.{name}" for name in ("learn", "landscape", "theorem")))
     assert loaded_by(code.format("launcher"), (*spared, "eos_tui.screens.dashboard")) == []
     assert loaded_by(code.format("dashboard"), (*spared, "eos_tui.screens.launcher")) == []

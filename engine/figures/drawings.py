@@ -96,8 +96,8 @@ def stages(results: Sequence[Result]) -> Pages:
     for side in (-delta, delta):
         above.axhline(side, color=BLACK, linestyle="--", linewidth=0.9)
     above.set(ylabel="oscillation x", title="x along the top eigenvector, ±δ dashed")
-    below.plot(step, 2 / eta + y, color=DESCENT)
-    below.axhline(2 / eta, color=BLACK, linestyle=":")
+    below.plot(step, result.threshold + y, color=DESCENT)
+    _threshold(below, result, BLACK)
     below.set(ylabel="2/η + y", title="sharpness along u, 2/η dotted")
     for kind, color in STAGES.items():
         at = stage == kind
@@ -176,7 +176,7 @@ def spectra(results: Sequence[Result]) -> Pages:
         for k, (name, (color, dashes)) in enumerate(zip(names, STROKES, strict=True), start=1):
             _band(below, result, name, color, linestyle=dashes, label=f"λ{k}")
             if k in result.unstable:
-                at = result.unstable[k], 2 / result.learning_rate
+                at = result.unstable[k], result.threshold
                 below.plot(*at, "v", color=color, markersize=8, markeredgecolor=BLACK, zorder=3)
         _threshold(below, result, BLACK)
         above.set_title(result.wanted.label)
@@ -260,9 +260,9 @@ def _compared(loss: Axes, sharpness: Axes, result: Result, form: str) -> None:
                 _at_edge(axes, result, f"{family}.{quantity}", color, linewidth=width)
         _foretold(axes, result, form, quantity)
     _threshold(sharpness, result, BLACK)
-    measured = np.where(_since(result) >= 0, result.column("gd.sharpness"), np.nan) * result.learning_rate / 2
+    measured = np.where(_since(result) >= 0, result.column("gd.sharpness"), np.nan) / result.threshold
     low, high = np.nanmin(measured), np.nanmax(measured)
-    sharpness.set_ylim((min(low, 0.95) - 0.05) * 2 / result.learning_rate, (max(high, 1.05) + 0.12) * 2 / result.learning_rate)
+    sharpness.set_ylim((min(low, 0.95) - 0.05) * result.threshold, (max(high, 1.05) + 0.12) * result.threshold)
     _labels(loss, "training loss", log=True, x="")
     _labels(sharpness, "sharpness", x="")
     _within(loss, _largest(result, "gd.loss", "constrained.loss", "flow.loss"))
@@ -340,7 +340,7 @@ def _since(result: Result) -> np.ndarray:
 
 
 def _threshold(axes: Axes, result: Result, color: str) -> None:
-    axes.axhline(2 / result.learning_rate, color=color, linestyle=":", linewidth=1.2)
+    axes.axhline(result.threshold, color=color, linestyle=":", linewidth=1.2)
 
 
 def _labels(axes: Axes, y: str, log: bool = False, x: str = "gradient-descent step t") -> None:

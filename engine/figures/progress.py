@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from engine.figures.runs import Wanted
 from engine.jobs.follow import LINE_SECONDS, Display, Followed, progress_line, redraws
 from engine.record.reader import State
+from engine.record.threshold import in_force
 
 APPROACH_SHARE = 0.2
 """Part of a coupled run that the approach counts for: tracked steps cost more, and when the edge comes is not known."""
@@ -34,7 +35,7 @@ def share(followed: Followed, state: State) -> float:
     total = max(followed.steps_in_all(), 1)
     if spec.budget.edge_steps and spec.tracking.mode == "coupled":
         if followed.edge_step is None:
-            rise = state.learning_rate * followed.row.get("gd.midpoint_sharpness", math.nan) / 2
+            rise = followed.row.get("gd.midpoint_sharpness", math.nan) / in_force(followed.row, state.learning_rate)
             return APPROACH_SHARE * min(rise, 1) if math.isfinite(rise) else 0.0
         tracked = max(state.step - followed.edge_step, 0) / spec.budget.edge_steps
         return APPROACH_SHARE + (1 - APPROACH_SHARE) * min(tracked, 1)

@@ -22,6 +22,7 @@ from engine.record import store, trust
 from engine.record.messages import EdgeReached, EigenvalueUnstable
 from engine.record.reader import Run
 from engine.record.safe_read import read_arrays
+from engine.record.threshold import threshold
 from engine.spec import Phase, RunSpec, load_spec, to_toml, with_overrides
 
 KEPT = ("completed", "edge_never_reached", "second_eigenvalue", "loss_goal", "diverged")
@@ -58,6 +59,11 @@ class Result(NamedTuple):
     @property
     def learning_rate(self) -> float:
         return self.wanted.spec.optimizer.learning_rate
+
+    @property
+    def threshold(self) -> float:
+        """The stability threshold, which stays where η does."""
+        return float(threshold(self.table)[-1])
 
     def column(self, name: str) -> np.ndarray:
         """A recorded column, all NaN where the run has none."""

@@ -52,11 +52,13 @@ def alternatives(annotation: Any) -> tuple[Any, ...]:
 
 
 def documented(struct: type) -> dict[str, str]:
-    """What stands under each field of a class, from its source."""
-    [body] = [node.body for node in ast.parse(textwrap.dedent(inspect.getsource(struct))).body if isinstance(node, ast.ClassDef)]
+    """The words under each field of a class and of those that it inherits from, from their source."""
+    classes = [base for base in reversed(struct.__mro__) if base is not SpecSection and issubclass(base, SpecSection)]
+    trees = [ast.parse(textwrap.dedent(inspect.getsource(base))) for base in classes]
+    bodies = [node.body for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)]
     return {
         field.target.id: " ".join(below.value.value.split())
-        for field, below in pairwise(body)
+        for body in bodies for field, below in pairwise(body)
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
         and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) and isinstance(below.value.value, str)
     }  # fmt: skip

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.base.citations import PLACES
+from engine.record.threshold import RATE, THRESHOLD, of_gradient_descent
 from engine.spec import Network, Phase, RunSpec, Tracking
 
 
@@ -266,10 +267,14 @@ def layout(columns: Sequence[Column]) -> str:
 
 
 def arranged(rows: np.ndarray, given: Mapping[str, int], wanted: Mapping[str, int]) -> np.ndarray:
-    """Rows (rows, columns) of one layout in another, by name: NaN where the first has no such column."""
+    """Rows (rows, columns) of one layout in another, by name: NaN where the first has no such column, but for the stability threshold,
+    which rows of a record without it have by their learning rate.
+    """
     block = np.full((len(rows), len(wanted)), np.nan)
     both = [name for name in wanted if name in given]
     block[:, [wanted[name] for name in both]] = rows[:, [given[name] for name in both]]
+    if THRESHOLD in wanted and THRESHOLD not in given and RATE in given:
+        block[:, wanted[THRESHOLD]] = of_gradient_descent(rows[:, given[RATE]])
     return block
 
 

@@ -28,7 +28,7 @@ class Outcomes(NamedTuple):
     edge_step: int | None
     """Step at which the sharpness first reached this 2/η."""
     sharpness_over_threshold: float | None
-    """S·η/2: the mean over the last rows at the edge, or its last value on the approach."""
+    """S over the threshold: the mean over the last rows at the edge, or its last value on the approach."""
     delta: float | None
     """δ = √(2α/β), mean over the rows at the edge."""
     epsilon: float | None

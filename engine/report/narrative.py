@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 
 from engine.record.reader import State
+from engine.record.threshold import in_force
 from engine.spec import PREDICTIONS
 
 LENGTH = 110
@@ -61,7 +62,7 @@ def shortened(text: str, length: int = LENGTH) -> str:
 
 
 def _approach(state: State, row: Mapping[str, float]) -> str:
-    share = state.learning_rate * _value(row, "gd.midpoint_sharpness") / 2
+    share = _value(row, "gd.midpoint_sharpness") / in_force(row, state.learning_rate)
     if not math.isfinite(share):
         return "On the way to the edge; the sharpness is not measured yet"
     if share >= 1:
@@ -82,9 +83,9 @@ def _applicability(state: State, row: Mapping[str, float], alpha: float) -> str:
     """Whether the theory applies, and if not, which of its conditions fails: the gravest first."""
     if alpha <= 0:
         return "but α ≤ 0, so the theory does not apply"
-    second = state.learning_rate * _value(row, "constrained.lambda2")
-    if second >= CLOSE_SECOND:
-        return f"but λ2 is at {percent(second / 2)} of 2/η: too close for the theory"
+    second = _value(row, "constrained.lambda2") / in_force(row, state.learning_rate)
+    if second >= CLOSE_SECOND / 2:
+        return f"but λ2 is at {percent(second)} of 2/η: too close for the theory"
     epsilon = _value(row, "constrained.epsilon")
     if epsilon > LARGE_EPSILON:
         return f"ε = {epsilon:.2f} is large: predictions hold briefly"
@@ -107,8 +108,8 @@ def _applicability(state: State, row: Mapping[str, float], alpha: float) -> str:
 
 
 def _descent(state: State, row: Mapping[str, float]) -> str:
-    share = state.learning_rate * _value(row, "gd.sharpness") / 2
-    second = state.learning_rate * _value(row, "gd.lambda2") / 2
+    threshold = in_force(row, state.learning_rate)
+    share, second = _value(row, "gd.sharpness") / threshold, _value(row, "gd.lambda2") / threshold
     if not (math.isfinite(share) and math.isfinite(second)):
         return "Gradient descent goes on alone; θ† and its predictions have ended"
     why = "Two directions at the edge, so no θ†" if second >= LIMIT else "Gradient descent goes on without θ†"
@@ -116,7 +117,7 @@ def _descent(state: State, row: Mapping[str, float]) -> str:
 
 
 def _training(state: State, row: Mapping[str, float]) -> str:
-    share = state.learning_rate * _value(row, "gd.sharpness") / 2
+    share = _value(row, "gd.sharpness") / in_force(row, state.learning_rate)
     if not math.isfinite(share):
         return "Training; the sharpness is not measured yet"
     accuracy = row.get("test.accuracy", math.nan)

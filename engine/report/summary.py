@@ -6,6 +6,7 @@ import numpy as np
 
 from engine.record.messages import edge_in_force
 from engine.record.reader import Run, State
+from engine.record.threshold import column_of, threshold
 from engine.spec import PREDICTIONS
 
 SETTLED_ROWS = 100
@@ -26,7 +27,7 @@ class Summary(NamedTuple):
     edge_step: int | None
     """Step at which the sharpness first reached 2/η, at the η in force."""
     sharpness_over_threshold: float | None
-    """S·η/2 at the η in force: the mean over the last rows at the edge, or its last value on the approach."""
+    """S over the threshold, at the η in force: the mean over the last rows at the edge, or its last value on the approach."""
     loss: float | None
     """Training loss, the last that was recorded."""
     prediction_correlation: float | None
@@ -75,8 +76,8 @@ def _loss(table: dict[str, np.ndarray]) -> float | None:
 
 def _sharpness(table: dict[str, np.ndarray]) -> float | None:
     for name, count in (("gd.sharpness", SETTLED_ROWS), ("gd.midpoint_sharpness", 1)):
-        if name in table and "learning_rate" in table:
-            share = table[name] * table["learning_rate"] / 2
+        if name in table and column_of(table.__contains__):
+            share = table[name] / threshold(table)
             known = share[np.isfinite(share)]
             last = share[-count:]  # the sharpness may be read now and then only: the mean is over rows, not readings
             recent = last[np.isfinite(last)]

@@ -14,7 +14,8 @@ from eos_tui.draw.axes import Limits, Ticks
 from eos_tui.draw.plot_spec import THRESHOLD, Curve, PlotSpec, Span, Window, pens, symbols
 from eos_tui.draw.raster import Canvas, spans
 from eos_tui.draw.theme import role_style
-from eos_tui.model.history import Envelope, History
+from eos_tui.model.envelopes import Envelope
+from eos_tui.model.history import History
 
 GUTTER = axes.LABEL + 1
 """Cells left of the plot: a tick's label and the axis."""
@@ -31,9 +32,9 @@ class Box(NamedTuple):
     width: int
     height: int
     axis: bool
-    """Whether there is a row for the axis of steps,"""
+    """Whether there is a row for the axis of steps."""
     steps: bool
-    """and one for its labels."""
+    """Whether there is a row for the labels of that axis."""
 
     @classmethod
     def within(cls, canvas: Canvas, legend: int, right: int) -> "Box":
@@ -84,14 +85,14 @@ def _step_marks(box: Box, span: Span) -> Ticks:
 
 def _labelled(marks: Ticks, box: Box, span: Span, width: int) -> list[tuple[int, str, int]]:
     """The labels that fit beside each other: the cell each begins at, itself, and the cell of its tick."""
-    found, free = list[tuple[int, str, int]](), box.left
+    labels, free = list[tuple[int, str, int]](), box.left
     for value, label in zip(marks.values, marks.labels, strict=True):
         column = box.column(value + span.axis.origin, span)
         at = min(max(column - (len(label) - 1) // 2, box.left), width - len(label))
         if at >= free:
-            found.append((at, label, column))
+            labels.append((at, label, column))
             free = at + len(label) + 1
-    return found
+    return labels
 
 
 def threshold_line(canvas: Canvas, box: Box, threshold: Envelope, limits: Limits, style: Style, log: bool) -> None:
@@ -139,14 +140,14 @@ def veil(canvas: Canvas, box: Box, span: Span, history: History, column: str, st
     """Dots behind the curves in each cell of the axis where the column is 0 in any row, dense where it is so in all of them."""
     if not history.has(column) or not len(history) or not span.stop > span.start:
         return
-    found = history.envelope(column, span.start, span.stop, box.width, span.axis.along)
+    extremes = history.envelope(column, span.start, span.stop, box.width, span.axis.along)
     some, dense = ASCII_VEIL if canvas.ascii else VEIL
-    for at in np.flatnonzero(found.lo == 0).tolist():
-        canvas.rule(box.left + at, box.top, box.height, dense if found.hi[at] == 0 else some, style, under=True)
+    for at in np.flatnonzero(extremes.lo == 0).tolist():
+        canvas.rule(box.left + at, box.top, box.height, dense if extremes.hi[at] == 0 else some, style, under=True)
 
 
 VEIL, ASCII_VEIL = ("·", "░"), (".", ":")
-"""Where some rows are veiled, and where all are."""
+"""The sign of a cell where some rows are veiled, and of one where all are."""
 CROWDED = 0.6
 """Changes of stage a cell from which the line of stages tells of the longer ones alone."""
 STAGE_ROLES = ("muted", "gd", "warn", "threshold", "good")
@@ -167,18 +168,18 @@ def _stretches(history: History, begin: float, end: float, width: int, along: st
     """The cells of an axis from where to where each stage lasts, and the stage. Where stages change in most cells, those of a single
     cell are left out.
     """
-    found, now, beyond = list[int](), 0, len(history)
+    cells, now, beyond = list[int](), 0, len(history)
     edges = history.edges(begin, end, width, along).tolist()
     for value, rest in zip(history.lasts("stage", begin, end, width, along).tolist(), edges[1:], strict=True):
         if value != -math.inf:
             now, beyond = int(value) if value in (1, 2, 3, 4) else 0, edges[-1]
-        found.append(now if rest < beyond or value != -math.inf else 0)  # between two rows a stage lasts
-    begins = [k for k, stage in enumerate(found) if stage != (found[k - 1] if k else 0)]
+        cells.append(now if rest < beyond or value != -math.inf else 0)  # between two rows a stage lasts
+    begins = [k for k, stage in enumerate(cells) if stage != (cells[k - 1] if k else 0)]
     least = 2 if len(begins) > CROWDED * width else 1
-    return [(start, stop, found[start]) for start, stop in pairwise([*begins, width]) if found[start] and stop - start >= least]
+    return [(start, stop, cells[start]) for start, stop in pairwise([*begins, width]) if cells[start] and stop - start >= least]
 
 
-class Entry(NamedTuple):
+class LegendEntry(NamedTuple):
     """One curve in the legend."""
 
     sample: str
@@ -186,12 +187,12 @@ class Entry(NamedTuple):
     role: str
 
 
-def legend_entries(spec: PlotSpec, history: History, drawn: Sequence[bool], width: int, ascii: bool) -> list[Entry]:
+def legend_entries(spec: PlotSpec, history: History, drawn: Sequence[bool], width: int, ascii: bool) -> list[LegendEntry]:
     """Sample and name of each curve that is drawn, and of 2/η: the curves' own words, or where those do not fit their symbols."""
     kept = [(curve, pen) for curve, pen, is_drawn in zip(spec.curves, pens(spec.curves), drawn, strict=True) if is_drawn]
-    entries = [Entry(pen.mark * 2 if ascii else pen.sample, curve.label, curve.role) for curve, pen in kept]
+    entries = [LegendEntry(pen.mark * 2 if ascii else pen.sample, curve.label, curve.role) for curve, pen in kept]
     if spec.threshold:
-        entries.insert(1, Entry(THRESHOLD.mark * 2 if ascii else THRESHOLD.sample, "2/η", "threshold"))
+        entries.insert(1, LegendEntry(THRESHOLD.mark * 2 if ascii else THRESHOLD.sample, "2/η", "threshold"))
     if sum(len(entry.name) + 5 for entry in entries) - 2 > width:
         names = symbols(history, [curve for curve, _ in kept])
         short = {curve.label: names[curve.column] for curve, _ in kept}
@@ -199,18 +200,18 @@ def legend_entries(spec: PlotSpec, history: History, drawn: Sequence[bool], widt
     return entries
 
 
-class Place(NamedTuple):
+class LegendPlace(NamedTuple):
     """Where an entry of the legend stands."""
 
     row: int
     column: int
-    entry: Entry | None
+    entry: LegendEntry | None
     """None for the ellipsis that stands for those left out."""
 
 
-def legend_places(entries: Sequence[Entry], width: int, rows: int) -> list[Place]:
+def legend_places(entries: Sequence[LegendEntry], width: int, rows: int) -> list[LegendPlace]:
     """The entries one after the other in so many rows; those too long for the room left are left out, and an ellipsis says so."""
-    found, row, column, left_out = list[Place](), 0, 0, False
+    placed, row, column, left_out = list[LegendPlace](), 0, 0, False
     for k, entry in enumerate(entries):
         size = len(entry.name) + 3
         if column and column + size > width and row + 1 < rows:
@@ -219,17 +220,17 @@ def legend_places(entries: Sequence[Entry], width: int, rows: int) -> list[Place
         if column + size > width - ellipsis:
             left_out = True
             continue
-        found.append(Place(row, column, entry))
+        placed.append(LegendPlace(row, column, entry))
         column += size + 2
-    return [*found, Place(row, min(column, width - 1), None)] if left_out else found
+    return [*placed, LegendPlace(row, min(column, width - 1), None)] if left_out else placed
 
 
-def legend_rows(entries: Sequence[Entry], width: int) -> int:
+def legend_rows(entries: Sequence[LegendEntry], width: int) -> int:
     """Rows that a legend takes in so many cells."""
     return max((place.row for place in legend_places(entries, width, len(entries))), default=0) + 1
 
 
-def legend(canvas: Canvas, box: Box, entries: Sequence[Entry], theme: str) -> None:
+def legend(canvas: Canvas, box: Box, entries: Sequence[LegendEntry], theme: str) -> None:
     """The legend, on as many rows as it was given."""
     muted = role_style(theme, "muted")
     for row, column, entry in legend_places(entries, canvas.width - box.left, max(box.top, 1)):
@@ -244,11 +245,11 @@ def badges(
     canvas: Canvas, box: Box, spec: PlotSpec, history: History, window: Window, traces: Sequence[Envelope], limits: Limits,
     theme: str, avoided: int | None = None,
 ) -> None:
-    """What the picture alone would hide: curves that ended, left the scale, or are not positive on a log axis. The row `avoided` is
-    left to what is there.
+    """Badges for what the picture alone would hide: curves that ended, left the scale, or are not positive on a log axis. No badge
+    stands in the row `avoided`.
     """
-    told: dict[tuple[str, str], list[Curve]] = {}
-    """Curves by what is said of them, and by a shorter way to say it."""
+    curves_said: dict[tuple[str, str], list[Curve]] = {}
+    """Curves by their badge, in words and in fewer words."""
     for curve, trace in zip(spec.curves, traces, strict=True):
         if not history.has(curve.column):
             continue
@@ -264,12 +265,12 @@ def badges(
         if spec.log and history.last(curve.column) <= 0:
             said.append(("not positive: no log",) * 2)
         for each in said:
-            told.setdefault(each, []).append(curve)
-    if not told:
+            curves_said.setdefault(each, []).append(curve)
+    if not curves_said:
         return
     short = symbols(history, spec.curves)
     rows = [row for row in range(box.top, box.top + box.height) if row != avoided][: max(box.height // 3, 1)]
-    for row, ((what, brief), curves) in zip(rows, told.items(), strict=False):
+    for row, ((what, brief), curves) in zip(rows, curves_said.items(), strict=False):
         names = ", ".join(curve.label for curve in curves), ", ".join(short[curve.column] for curve in curves)
         choices = (f" {names[0]}: {what} ", f" {names[1]}: {what} ", f" {names[1]}: {brief} ", f"{names[1]}: {brief}")
         shown = next((text for text in choices if len(text) <= box.width), what)[: box.width]

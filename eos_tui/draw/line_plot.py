@@ -18,17 +18,19 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
 
+from engine.record.threshold import column_of, read_threshold
 from eos_tui.draw import axes, decorations, traces
 from eos_tui.draw.axes import EXACT, Limits
-from eos_tui.draw.decorations import GUTTER, Box, Entry
+from eos_tui.draw.decorations import GUTTER, Box, LegendEntry
 from eos_tui.draw.plot_spec import Curve, Overlay, Pen, PlotSpec, Span, Window, pens, symbols
 from eos_tui.draw.raster import Canvas, connect, outline, spans
-from eos_tui.draw.theme import DEFAULT, role_style
-from eos_tui.model.history import Envelope, History
+from eos_tui.draw.theme import DEFAULT, FAMILIES, role_style
+from eos_tui.model.envelopes import Envelope
+from eos_tui.model.history import History
 
 __all__ = ["Curve", "Painted", "PlotSpec", "Window", "draw", "heading", "message", "paint", "render_text", "values_line"]
 
-COMPANIONS = ("generalized", "transported", "code", "flow")
+COMPANIONS = frozenset(name for name, family in FAMILIES.items() if family.companion)
 """Roles that may run off the scale, as may further eigenvalues: they widen the axis by no more than the range of the other
 curves on either side. A prediction that overflows, or a λ2 far below the edge, would else flatten what matters.
 """
@@ -92,7 +94,7 @@ def paint(
     longest = [max((k for k, layer in enumerate(layers) if layer.curve is curve), key=held.__getitem__) for curve in spec.curves]
     entries = decorations.legend_entries(spec, history, [held[k] > 0 for k in longest], canvas.width - GUTTER, ascii)
     entries += [
-        Entry(other.pen.mark * 2 if ascii else other.pen.sample, other.label, other.role)
+        LegendEntry(other.pen.mark * 2 if ascii else other.pen.sample, other.label, other.role)
         for other, count in zip(overlays, held, strict=False) if count
     ]
     if height >= 14:
@@ -126,7 +128,7 @@ def paint(
 @lru_cache(maxsize=64)
 def _ground(
     width: int, height: int, ascii: bool, box: Box, span: Span, limits: Limits, log: bool, zero: bool,
-    marks: tuple[tuple[float, str], ...], entries: tuple[Entry, ...], theme: str,
+    marks: tuple[tuple[float, str], ...], entries: tuple[LegendEntry, ...], theme: str,
 ) -> Canvas:
     """What stands on a plot's canvas while its axes stay: it is painted once, and copied for every frame."""
     canvas, muted = _upright(width, height, ascii, box, limits, log, zero, entries, theme).copy(), role_style(theme, "muted")
@@ -138,7 +140,7 @@ def _ground(
 
 @lru_cache(maxsize=64)
 def _upright(
-    width: int, height: int, ascii: bool, box: Box, limits: Limits, log: bool, zero: bool, entries: tuple[Entry, ...], theme: str
+    width: int, height: int, ascii: bool, box: Box, limits: Limits, log: bool, zero: bool, entries: tuple[LegendEntry, ...], theme: str
 ) -> Canvas:
     """What of it stays while the window moves."""
     canvas, muted = Canvas(width, height, ascii), role_style(theme, "muted")
@@ -158,29 +160,29 @@ def _strokes(pen: Pen, bins: int) -> np.ndarray:
 
 def _layers(spec: PlotSpec, history: History, span: Span, bins: int, theme: str) -> list[_Layer]:
     """What is painted of the run's own curves, in this order: strands or the whole, and over them their means."""
-    found, means = [], []
+    layers, means = [], []
     for curve, pen in zip(spec.curves, pens(spec.curves), strict=True):
         age = 1 if spec.smooth else 0
         for strand in (1, 0) if spec.strands else (None,):
             drawn = traces.trace(history, curve.column, span, bins, spec.log, strand)
-            found.append(_Layer(curve, pen, role_style(theme, curve.role, min(age + (strand == 1), 2)), drawn))
+            layers.append(_Layer(curve, pen, role_style(theme, curve.role, min(age + (strand == 1), 2)), drawn))
         if spec.smooth:
             drawn = traces.mean(history, curve.column, span, bins, spec.log, spec.smooth)
             means.append(_Layer(curve, pen, role_style(theme, curve.role, bold=True), drawn))
-    return found + means
+    return layers + means
 
 
 def _others(
     spec: PlotSpec, history: History, span: Span, bins: int, theme: str, overlays: Sequence[Overlay]
 ) -> list[_Layer]:
     """What is painted of other runs: their first curve."""
-    found = []
+    layers = []
     for other in overlays:
         along = span.axis.along
         ahead = other.history.position(other.edge, along) - history.position(other.at, along)
         drawn = traces.trace(other.history, spec.curves[0].column, span.shifted(ahead), bins, spec.log)
-        found.append(_Layer(spec.curves[0]._replace(dashed=True), other.pen, role_style(theme, other.role), drawn))
-    return found
+        layers.append(_Layer(spec.curves[0]._replace(dashed=True), other.pen, role_style(theme, other.role), drawn))
+    return layers
 
 
 def message(text: str, width: int, height: int, theme: str = DEFAULT) -> list[Strip]:
@@ -245,10 +247,10 @@ def render_text(
 
 
 def _threshold_label_width(history: History) -> int:
-    """Cells right of the plot for the name and value of 2/η."""
-    if not history.has("learning_rate") or not history.last("learning_rate") > 0:
+    """Cells right of the plot for the name and value of the threshold."""
+    if column_of(history.has) is None or not (level := read_threshold(history.last, history.has)) > 0:
         return 0
-    return max(3, len(axes.number(2 / history.last("learning_rate"), 3)))
+    return max(3, len(axes.number(level, 3)))
 
 
 def _extent(
@@ -256,8 +258,8 @@ def _extent(
 ) -> tuple[float, float] | None:
     """The range the axis must hold; None where there is nothing at all. The first layers, `others` of them, are other runs'."""
     minor = [k < others or layer.curve.role in COMPANIONS or ".lambda" in layer.curve.column for k, layer in enumerate(layers)]
-    core = _joined([found for found, is_minor in zip(ranges, minor, strict=True) if not is_minor])
-    companions = [found for found, is_minor in zip(ranges, minor, strict=True) if is_minor and found]
+    core = _joined([extremes for extremes, is_minor in zip(ranges, minor, strict=True) if not is_minor])
+    companions = [extremes for extremes, is_minor in zip(ranges, minor, strict=True) if is_minor and extremes]
     outer = _joined(companions)
     if core is None and outer is None and not threshold:
         return None
@@ -266,11 +268,11 @@ def _extent(
         reached = _joined([part for part in companions if part[0] <= high and part[1] >= low])
         outer = (max(reached[0], low), min(reached[1], high)) if reached else None
     fixed = _ranges(threshold.lo[None], threshold.hi[None]) if threshold else []
-    found = _joined([core, outer, *fixed, (0.0, 0.0) if spec.zero and not spec.log else None])
-    assert found is not None
+    whole = _joined([core, outer, *fixed, (0.0, 0.0) if spec.zero and not spec.log else None])
+    assert whole is not None
     if core is None and outer is None:
-        return found[0] - 1 if spec.log else 0.0, found[1]
-    return found
+        return whole[0] - 1 if spec.log else 0.0, whole[1]
+    return whole
 
 
 def _ranges(lo: np.ndarray, hi: np.ndarray) -> list[tuple[float, float] | None]:
@@ -281,5 +283,5 @@ def _ranges(lo: np.ndarray, hi: np.ndarray) -> list[tuple[float, float] | None]:
 
 def _joined(ranges: Sequence[tuple[float, float] | None]) -> tuple[float, float] | None:
     """The range that holds all of these."""
-    known = [found for found in ranges if found is not None]
+    known = [extremes for extremes in ranges if extremes is not None]
     return (min(low for low, _ in known), max(high for _, high in known)) if known else None

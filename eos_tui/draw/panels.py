@@ -6,15 +6,11 @@ from typing import NamedTuple
 from engine.record.columns import PREDICTION_WORDS, Column
 from engine.spec import PREDICTIONS
 from eos_tui.draw.line_plot import Curve, PlotSpec
-from eos_tui.draw.theme import ROLES
+from eos_tui.draw.theme import FAMILIES, ROLES
 
-CHOICES: tuple[tuple[str, ...], ...] = (
-    ("generalized",),
-    ("generalized", "transported"),
-    ("generalized", "transported", "code"),
-    (),
-)
-"""What the key for predictions goes through."""
+_PREDICTED = tuple(name for name, family in FAMILIES.items() if family.predicted)
+CHOICES: tuple[tuple[str, ...], ...] = (*(_PREDICTED[: k + 1] for k in range(len(_PREDICTED))), ())
+"""What the key for predictions goes through: one more of them each time, then none."""
 
 PORTRAIT = "portrait"
 _ORBIT_ROLES = ("gd", "generalized", "transported", "code", "flow", "constrained", "good", "warn")
@@ -33,23 +29,23 @@ def line_plots(columns: Sequence[Column], forms: Collection[str], log: Collectio
     return tuple(plot._replace(log=plot.id in log) for plot in kept if plot.curves)
 
 
-class Look(NamedTuple):
-    """How a plot is drawn, where the user chose."""
+class PlotOptions(NamedTuple):
+    """The user's choices for a plot."""
 
     log: bool = False
     smooth: int = 0
     strands: bool = False
     hidden: frozenset[str] = frozenset()
-    """Columns left out,"""
+    """Columns left out."""
     added: tuple[str, ...] = ()
-    """and columns drawn beside its own."""
+    """Columns drawn beside the plot's own."""
 
 
-def adapted(plot: PlotSpec, look: Look, columns: Sequence[Column]) -> PlotSpec:
+def adapted(plot: PlotSpec, options: PlotOptions, columns: Sequence[Column]) -> PlotSpec:
     """The plot as the user wants it."""
-    own = tuple(curve for curve in plot.curves if curve.column not in look.hidden)
-    added = tuple(_curve(column) for column in columns if column.name in look.added)
-    return plot._replace(log=look.log, smooth=look.smooth, strands=look.strands, curves=own + added or plot.curves)
+    own = tuple(curve for curve in plot.curves if curve.column not in options.hidden)
+    added = tuple(_curve(column) for column in columns if column.name in options.added)
+    return plot._replace(log=options.log, smooth=options.smooth, strands=options.strands, curves=own + added or plot.curves)
 
 
 def _curve(column: Column) -> Curve:
@@ -58,34 +54,28 @@ def _curve(column: Column) -> Curve:
     return Curve(column.name, column.symbol, family if family in ROLES else "muted", dashed=family in PREDICTIONS)
 
 
-def _predicted(forms: Collection[str], quantity: str) -> tuple[Curve, ...]:
-    return tuple(Curve(f"{form}.{quantity}", form, form, dashed=True) for form in PREDICTIONS if form in forms)
+def _curves(
+    quantity: str, forms: Collection[str], beside: Sequence[Curve] = (), below: Sequence[Curve] = ()
+) -> tuple[Curve, ...]:
+    """A quantity of every trajectory: gradient descent with other curves `beside` it, θ†, the chosen predictions with others `below`
+    them, and the rest.
+    """
+    drawn = {name: family for name, family in FAMILIES.items() if not (family.on_threshold and quantity == "sharpness")}
+    curves = {name: Curve(f"{name}.{quantity}", family.label, name, family.predicted) for name, family in drawn.items()}
+    first = [curves.pop(name) for name in ("gd", "constrained") if name in curves]
+    predicted = [curve for name, curve in curves.items() if drawn[name].predicted and name in forms]
+    return (first[0], *beside, *first[1:], *predicted, *below, *(curve for curve in curves.values() if not curve.dashed))
 
 
 def _training_plots(forms: Collection[str]) -> tuple[PlotSpec, ...]:
-    descent, constrained, flow = "gradient descent", "constrained θ†", "gradient flow"
+    midpoint, second = Curve("gd.midpoint_sharpness", "at midpoints", "gd"), Curve("gd.lambda2", "λ2", "muted")
+    tested = Curve("test.loss", "test examples", "flow")
     return (
-        PlotSpec("sharpness", "sharpness S", (
-            Curve("gd.sharpness", descent, "gd"),
-            Curve("gd.midpoint_sharpness", "at midpoints", "gd"),
-            *_predicted(forms, "sharpness"),
-            Curve("gd.lambda2", "λ2", "muted"),
-            Curve("flow.sharpness", flow, "flow"),
-        ), threshold=True),
-        PlotSpec("loss", "training loss L", (
-            Curve("gd.loss", descent, "gd"),
-            Curve("constrained.loss", constrained, "constrained"),
-            *_predicted(forms, "loss"),
-            Curve("flow.loss", flow, "flow"),
-            Curve("test.loss", "test examples", "flow"),
-        )),
-        PlotSpec("x", "x = u·(θ−θ†)", (Curve("gd.x", descent, "gd"), *_predicted(forms, "x")), zero=True, from_edge=True),
-        PlotSpec("y", "y = ∇S⊥·(θ−θ†)", (Curve("gd.y", descent, "gd"), *_predicted(forms, "y")), zero=True, from_edge=True),
-        PlotSpec("distance", "distance to θ†", (
-            Curve("gd.distance", descent, "gd"),
-            *_predicted(forms, "distance"),
-            Curve("flow.distance", flow, "flow"),
-        ), from_edge=True),
+        PlotSpec("sharpness", "sharpness S", _curves("sharpness", forms, [midpoint], [second]), threshold=True),
+        PlotSpec("loss", "training loss L", (*_curves("loss", forms), tested)),
+        PlotSpec("x", "x = u·(θ−θ†)", _curves("x", forms), zero=True, from_edge=True),
+        PlotSpec("y", "y = ∇S⊥·(θ−θ†)", _curves("y", forms), zero=True, from_edge=True),
+        PlotSpec("distance", "distance to θ†", _curves("distance", forms), from_edge=True),
         PlotSpec("accuracy", "right answers", (
             Curve("train.accuracy", "training examples", "gd"),
             Curve("test.accuracy", "test examples", "flow"),

@@ -1,4 +1,4 @@
-"""What a plot is asked to show: its curves, its window of steps, and how curves are told apart without colour."""
+"""What a plot is asked to show: its curves, its window of steps, and how curves differ without colour."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -91,18 +91,18 @@ class Overlay(NamedTuple):
     role: str
     pen: "Pen"
     edge: float = 0.0
-    """The step of that run that stands"""
+    """The step of that run that is drawn at `at`, its edge."""
     at: float = 0.0
-    """at this step of the run it is laid over."""
+    """The step of the run below."""
 
 
 class Pen(NamedTuple):
-    """How a curve is told from the others without colour."""
+    """The stroke of a curve, by which it differs from the others without colour."""
 
     sample: str
     """Its line in the legend."""
     on: int
-    """Cells drawn, then cells left out."""
+    """Cells drawn, and cells left out after them."""
     off: int
     mark: str
     """Its dots in ASCII."""
@@ -118,11 +118,11 @@ THRESHOLD = Pen("╴╴", 1, 1, "-")
 def pens(curves: Sequence[Curve]) -> list[Pen]:
     """A pen for each curve, in order: the solid ones and the dashed ones each get different strokes."""
     solid, dashed = 0, 0
-    found = []
+    chosen = []
     for curve in curves:
-        found.append(DASHED[dashed % len(DASHED)] if curve.dashed else SOLID[solid % len(SOLID)])
+        chosen.append(DASHED[dashed % len(DASHED)] if curve.dashed else SOLID[solid % len(SOLID)])
         solid, dashed = solid + (not curve.dashed), dashed + curve.dashed
-    return found
+    return chosen
 
 
 def symbols(history: History, curves: Sequence[Curve]) -> dict[str, str]:
@@ -131,10 +131,10 @@ def symbols(history: History, curves: Sequence[Curve]) -> dict[str, str]:
     """
     known = history.symbols
     recorded = [curve for curve in curves if curve.column in known]
-    found = [known[curve.column] for curve in recorded]
+    own = [known[curve.column] for curve in recorded]
     return {
-        curve.column: symbol if found.count(symbol) == 1 and _plain(symbol) else curve.label
-        for curve, symbol in zip(recorded, found, strict=True)
+        curve.column: symbol if own.count(symbol) == 1 and _plain(symbol) else curve.label
+        for curve, symbol in zip(recorded, own, strict=True)
     }
 
 

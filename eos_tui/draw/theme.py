@@ -8,6 +8,7 @@ markup; plots take ready styles from `role_style`.
 
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import NamedTuple
 
 from rich.color import Color as RichColor
 from rich.style import Style
@@ -18,35 +19,51 @@ from textual.theme import BUILTIN_THEMES, Theme
 DARK, LIGHT, ANSI = "eos-dark", "eos-light", "eos-ansi"
 DEFAULT = DARK
 
-ROLES: dict[str, str] = {
-    "gd": "gradient descent",
-    "constrained": "constrained trajectory θ†",
-    "flow": "gradient flow",
-    "generalized": "generalized prediction",
-    "transported": "cubic prediction, transported",
-    "code": "cubic prediction, authors' code form",
-    "threshold": "the stability threshold 2/η",
-    "muted": "axes, ticks, captions",
-    "good": "as the theory wants it",
-    "warn": "worth a look",
-    "bad": "broken or lost",
+class Colours(NamedTuple):
+    """The colour of a role on a dark ground, on a light one, and of the terminal's own sixteen."""
+
+    dark: str
+    light: str
+    terminal: str
+
+
+class Family(NamedTuple):
+    """A trajectory as plots show it: its columns are `name.loss`, `name.sharpness`, … where a run records them."""
+
+    label: str
+    """Its name in a legend."""
+    colours: Colours
+    predicted: bool = False
+    """Whether it is a form of the predicted dynamics: dashed, and drawn where the key for predictions chooses it."""
+    companion: bool = False
+    """Whether it may run off the scale rather than flatten the other curves: a prediction that overflows, or gradient flow."""
+    on_threshold: bool = False
+    """Whether its sharpness lies on the threshold, which is drawn anyway."""
+
+
+FAMILIES: dict[str, Family] = {
+    "gd": Family("gradient descent", Colours("#5db2ee", "#0a84e8", "ansi_cyan")),
+    "constrained": Family("constrained θ†", Colours("#1fd890", "#00704c", "ansi_green"), on_threshold=True),
+    "generalized": Family("generalized", Colours("#f0dc32", "#5f4400", "ansi_yellow"), predicted=True, companion=True),
+    "transported": Family("transported", Colours("#e3e7ee", "#2f3a48", "ansi_default"), predicted=True, companion=True),
+    "code": Family("code", Colours("#8463ea", "#3f2fd0", "ansi_bright_blue"), predicted=True, companion=True),
+    "flow": Family("gradient flow", Colours("#b9779c", "#bd6aa2", "ansi_magenta"), companion=True),
+}
+"""The trajectories. A row here is all that a new one needs to be drawn, beside the columns that its runs record."""
+
+ROLES: dict[str, Colours] = {
+    **{name: family.colours for name, family in FAMILIES.items()},
+    "threshold": Colours("#ee5a2f", "#e2440f", "ansi_bright_red"),  # the stability threshold 2/η
+    "muted": Colours("#7d8896", "#727b87", "ansi_bright_black"),  # axes, ticks, captions
+    "good": Colours("#4fc08d", "#17784f", "ansi_bright_green"),  # as the theory wants it
+    "warn": Colours("#e6a23c", "#96600a", "ansi_bright_yellow"),  # worth a look
+    "bad": Colours("#f2545b", "#c21f33", "ansi_red"),  # broken or lost
 }
 
 _PALETTES: dict[str, dict[str, str]] = {
-    DARK: {
-        "gd": "#5db2ee", "constrained": "#1fd890", "flow": "#b9779c", "generalized": "#f0dc32", "transported": "#e3e7ee",
-        "code": "#8463ea", "threshold": "#ee5a2f", "muted": "#7d8896", "good": "#4fc08d", "warn": "#e6a23c", "bad": "#f2545b",
-    },
-    LIGHT: {
-        "gd": "#0a84e8", "constrained": "#00704c", "flow": "#bd6aa2", "generalized": "#5f4400", "transported": "#2f3a48",
-        "code": "#3f2fd0", "threshold": "#e2440f", "muted": "#727b87", "good": "#17784f", "warn": "#96600a", "bad": "#c21f33",
-    },
-    ANSI: {  # the darker half where it can be, for grounds may be black or white
-        "gd": "ansi_cyan", "constrained": "ansi_green", "flow": "ansi_magenta", "generalized": "ansi_yellow",
-        "transported": "ansi_default", "code": "ansi_bright_blue", "threshold": "ansi_bright_red", "muted": "ansi_bright_black",
-        "good": "ansi_bright_green", "warn": "ansi_bright_yellow", "bad": "ansi_red",
-    },
+    theme: {role: colours[k] for role, colours in ROLES.items()} for k, theme in enumerate((DARK, LIGHT, ANSI))
 }
+"""The terminal's sixteen colours are the darker half where they can be, for its ground may be black or white."""
 
 
 def _highlight(ground: str, blurred: str, text: str) -> dict[str, str]:

@@ -2,9 +2,11 @@
 
 import numpy as np
 
+from engine.record.threshold import column_of, read_threshold
 from eos_tui.draw.plot_spec import Span
 from eos_tui.draw.raster import beside, polyline
-from eos_tui.model.history import Envelope, History
+from eos_tui.model.envelopes import Envelope
+from eos_tui.model.history import History
 
 
 def trace(history: History, name: str, span: Span, bins: int, log: bool, strand: int | None = None) -> Envelope:
@@ -50,20 +52,28 @@ def mean(history: History, name: str, span: Span, bins: int, log: bool, rows: in
 
 
 def threshold(history: History, span: Span, bins: int, log: bool) -> Envelope | None:
-    """2/η in each pixel column; where no row has come yet, that of the last row before."""
-    if not history.has("learning_rate") or not history.last("learning_rate") > 0:
+    """The stability threshold in each pixel column; where no row has come yet, that of the last row before."""
+    column = column_of(history.has)
+    if column is None or not (newest := read_threshold(history.last, history.has)) > 0:
         return None
     start, stop, along = span.start, max(span.stop, span.start + 1e-9), span.axis.along
-    rates = history.envelope("learning_rate", start, stop, 1, along)
-    if rates.lo[0] == rates.hi[0]:  # one rate throughout, as almost always
-        level = np.full(bins, np.log10(2 / rates.lo[0]) if log else 2 / rates.lo[0])
-        return Envelope(level, level)
-    rates = history.envelope("learning_rate", start, stop, bins, along)
-    rate = (rates.lo + rates.hi) / 2
-    known = np.flatnonzero(~np.isnan(rate))
-    held = rate[known[np.clip(np.searchsorted(known, np.arange(bins), "right") - 1, 0, None)]] if len(known) else np.full(
-        bins, history.last("learning_rate"))
-    level = np.log10(2 / held) if log else 2 / held
+
+    def middles(parts: int) -> np.ndarray:
+        def read(name: str) -> np.ndarray:
+            lo, hi = history.envelope(name, start, stop, parts, along)
+            return (lo + hi) / 2
+
+        return read_threshold(read, history.has)
+
+    whole = history.envelope(column, start, stop, 1, along)
+    if whole.lo[0] == whole.hi[0]:  # one threshold throughout, as almost always
+        level = np.full(bins, middles(1)[0])
+    else:
+        level = middles(bins)
+        known = np.flatnonzero(~np.isnan(level))
+        held = known[np.clip(np.searchsorted(known, np.arange(bins), "right") - 1, 0, None)] if len(known) else None
+        level = np.full(bins, newest) if held is None else level[held]
+    level = _logarithm(level, log)
     return Envelope(level, level)
 
 

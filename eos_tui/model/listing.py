@@ -1,7 +1,7 @@
-"""Every run, looked at again and again while nothing happens: of each only what has changed is read.
+"""The runs of the folder, listed again and again: of each run only the files that have changed are read.
 
-To read them all anew takes a fifth of a second for two hundred. Whatever an engine says of itself is put into its place by a rename,
-which the folder it lies in shows: one look at a folder tells that nothing in it is new.
+To read two hundred runs anew takes a fifth of a second. An engine puts its state file into place by a rename, which changes the time
+of the run's folder: one `stat` of that folder shows that nothing in it is new.
 """
 
 import os
@@ -18,7 +18,7 @@ FRESH_NS = 2 * 10**9
 """Age from which a folder's time tells its changes apart: within less, two may have had the same."""
 
 
-class Entry(NamedTuple):
+class ListedRun(NamedTuple):
     """A run in the list."""
 
     run: Run
@@ -27,13 +27,13 @@ class Entry(NamedTuple):
 
 
 class _Seen(NamedTuple):
-    """What was read of a run, and when its folder had last changed."""
+    """A run as it was read, and the time of its folder's last change."""
 
     changed: tuple[int, int]
     settled: bool
     """Whether that was long enough ago for a change since to show."""
     order: tuple[int, str]
-    entry: Entry | None
+    entry: ListedRun | None
     """None for a folder that is no run."""
 
 
@@ -43,22 +43,22 @@ class Listing:
     def __init__(self) -> None:
         self._seen: dict[str, _Seen] = {}
 
-    def look(self) -> list[Entry]:
+    def look(self) -> list[ListedRun]:
         """Every run, the newest first; an entry is the same object as before where nothing in it is new. Raises OSError and UserError
         where the folder of runs cannot be read.
         """
-        found: dict[str, _Seen] = {}
+        seen_now: dict[str, _Seen] = {}
         now = time.time_ns()
         try:
             with os.scandir(store.home()) as entries:
                 for each in entries:
                     if store.NAME.match(each.name) and each.is_dir(follow_symlinks=False):
                         with suppress(OSError):  # removed while we look
-                            found[each.path] = self._look_at(each, now)
+                            seen_now[each.path] = self._look_at(each, now)
         except FileNotFoundError:
             pass
-        self._seen = found
-        return [seen.entry for seen in sorted(found.values(), key=lambda seen: seen.order, reverse=True) if seen.entry is not None]
+        self._seen = seen_now
+        return [seen.entry for seen in sorted(seen_now.values(), key=lambda seen: seen.order, reverse=True) if seen.entry is not None]
 
     def _look_at(self, folder: os.DirEntry[str], now: int) -> _Seen:
         facts, before = folder.stat(follow_symlinks=False), self._seen.get(folder.path)
@@ -75,5 +75,5 @@ class Listing:
             return _Seen(changed, settled, (0, ""), None)
         order = before.order if known is not None and before is not None else ((run.path / "spec.toml").lstat().st_mtime_ns, run.name)
         state = run.state()
-        entry = Entry(run, cleaned(state), run.liveness(state))
+        entry = ListedRun(run, cleaned(state), run.liveness(state))
         return _Seen(changed, settled, order, known if known == entry and known is not None else entry)

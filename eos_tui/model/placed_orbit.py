@@ -15,7 +15,7 @@ MOST = 4000
 FRAMES = 40
 """Frames in which a turn is drawn."""
 LEAST = 1e-3
-"""Smallest |X|/δ of a start: from 0 nothing turns."""
+"""Smallest |X|/δ of a start: an orbit from X = 0 never turns."""
 BOUND = 12.0
 """Largest |X|/δ and |Y|/√α of a start."""
 
@@ -48,8 +48,8 @@ class Start(NamedTuple):
 
     def period(self) -> float:
         """Steps of a turn of the flow."""
-        found = theory.period(float(f"{self.energy():.4g}"), self.alpha, self.beta, self.learning_rate)
-        return found if math.isfinite(found) else float(MOST)
+        steps = theory.period(float(f"{self.energy():.4g}"), self.alpha, self.beta, self.learning_rate)
+        return steps if math.isfinite(steps) else float(MOST)
 
     def orbits(self) -> tuple[np.ndarray, np.ndarray]:
         """The flow and the map from the start, each (steps, 2) of |X|/δ and Y; NaN where they overflow."""

@@ -39,10 +39,10 @@ class _Level:
 
     def taken(self, which: np.ndarray) -> np.ndarray:
         """The entries of these numbers, (2, …). All are there: to have that checked would take as long again."""
-        found = np.empty((2, *which.shape))
-        for side, into in zip(self._store, found, strict=True):
+        entries = np.empty((2, *which.shape))
+        for side, into in zip(self._store, entries, strict=True):
             side.take(which, out=into, mode="clip")
-        return found
+        return entries
 
     def joined(self, fold: np.ufunc, first: np.ndarray, last: np.ndarray) -> np.ndarray:
         """The entries first[k] to last[k] − 1 joined, (2, ranges); none is empty."""
@@ -138,12 +138,12 @@ class Pyramid:
         whole = 0
         if key is not None and self._kept is not None and self._kept[0] == key and self._kept[1] <= reached:
             whole = int(np.searchsorted(last, self._kept[1], "right"))
-        found = self._folded(gather, first[whole:], last[whole:])
+        pairs = self._folded(gather, first[whole:], last[whole:])
         if whole and self._kept is not None:
-            found = np.append(self._kept[2][:, :whole], found, axis=1)
+            pairs = np.append(self._kept[2][:, :whole], pairs, axis=1)
         if key is not None:
-            self._kept = key, reached, found
-        return found
+            self._kept = key, reached, pairs
+        return pairs
 
     def last_before(self, gather: Gather, stop: int) -> int:
         """The last row before `stop` that has a value; −1 where none has."""
@@ -172,7 +172,7 @@ class Pyramid:
         return self._levels[depth].entries[1, start:stop] != self.nothing
 
     def _folded(self, gather: Gather, first: np.ndarray, last: np.ndarray) -> np.ndarray:
-        found = np.full((2, len(first)), self.nothing)
+        pairs = np.full((2, len(first)), self.nothing)
         which, a, b = np.arange(len(first)), first, last
         depth, size = -1, BLOCK
         while True:
@@ -180,19 +180,19 @@ class Pyramid:
             if not left.all():
                 which, a, b = which[left], a[left], b[left]
             if not len(which):
-                return found
+                return pairs
             if depth >= 0 and (b - a).sum() <= AT_ONCE:
-                found[:, which] = self.fold(found[:, which], self._levels[depth].joined(self.fold, a, b))
-                return found
+                pairs[:, which] = self.fold(pairs[:, which], self._levels[depth].joined(self.fold, a, b))
+                return pairs
             up, down = a + (size - 1) & -size, b & -size  # sizes are powers of two
             head = np.minimum(up, b)  # the ragged ends are [a, head) and [tail, b)
             tail = np.maximum(down, head)
             ragged = np.flatnonzero((head > a) | (tail < b))
-            if len(ragged) == found.shape[1]:
-                found = self.fold(found, self._ends(gather, depth, a, head, tail, b))
+            if len(ragged) == pairs.shape[1]:
+                pairs = self.fold(pairs, self._ends(gather, depth, a, head, tail, b))
             elif len(ragged):
                 into = which[ragged]
-                found[:, into] = self.fold(found[:, into], self._ends(gather, depth, a[ragged], head[ragged], tail[ragged], b[ragged]))
+                pairs[:, into] = self.fold(pairs[:, into], self._ends(gather, depth, a[ragged], head[ragged], tail[ragged], b[ragged]))
             a, b = up // size, down // size
             depth, size = depth + 1, FACTOR
 

@@ -101,10 +101,10 @@ class OnDisk:
 
     def read(self, columns: list[int], start: int, stop: int) -> np.ndarray:
         rows = self._between(start, stop)
-        found = np.empty((len(columns), len(rows)))
+        block = np.empty((len(columns), len(rows)))
         for first in range(0, len(rows), self.STRETCH):  # turned over piece by piece, in the processor's cache
-            found[:, first : first + self.STRETCH] = rows[first : first + self.STRETCH].T[columns]
-        return found
+            block[:, first : first + self.STRETCH] = rows[first : first + self.STRETCH].T[columns]
+        return block
 
     def gather(self, column: int, rows: np.ndarray) -> np.ndarray:
         kept = self.count - len(self._tail)
@@ -117,11 +117,11 @@ class OnDisk:
         """The rows of these pages, one page after the other."""
         key = numbers.tobytes()
         if self._pages is None or self._pages[0] != key:
-            found = np.full((len(numbers), self.PAGE, self._width), np.nan)
-            for page, number in zip(found, numbers.tolist(), strict=True):
+            pages = np.full((len(numbers), self.PAGE, self._width), np.nan)
+            for page, number in zip(pages, numbers.tolist(), strict=True):
                 rows = self._between(number * self.PAGE, (number + 1) * self.PAGE)
                 page[: len(rows)] = rows
-            self._pages = key, found.reshape(-1, self._width)
+            self._pages = key, pages.reshape(-1, self._width)
         return self._pages[1]
 
     def _between(self, start: int, stop: int) -> np.ndarray:

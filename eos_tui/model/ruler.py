@@ -72,7 +72,21 @@ class Ruler:
             rows = np.ceil(ahead) if side == "left" else np.floor(ahead) + 1
             return np.clip(rows, 0, self.next_row).astype(int)
         before = np.less if side == "left" else np.less_equal
-        found = np.interp(values, self._values, self._rows).astype(int)
+        rows = np.interp(values, self._values, self._rows).astype(int)
         for _ in range(2):  # the line is right but for rounding
-            found = found + ((found < self.next_row) & before(self.at(found), values))
-        return found - ((found > 0) & ~before(self.at(found - 1), values))
+            rows = rows + ((rows < self.next_row) & before(self.at(rows), values))
+        return rows - ((rows > 0) & ~before(self.at(rows - 1), values))
+
+
+def on_line(value: float, known: Ruler, wanted: Ruler) -> float:
+    """`wanted` where `known` has this value; beyond either end, on the line through the two rows there."""
+    count = known.next_row
+    first, last = known.at(np.array([0, count - 1]))
+    if first <= value <= last:
+        row = known.row_of(value)
+        return float(wanted.at(row))
+    ends = np.array([0, 1]) if value < first else np.array([count - 2, count - 1])
+    x, y = known.at(np.maximum(ends, 0)), wanted.at(np.maximum(ends, 0))
+    slope = (y[1] - y[0]) / (x[1] - x[0]) if x[1] > x[0] else 0.0
+    nearest = 0 if value < first else 1
+    return float(y[nearest] + slope * (value - x[nearest]))

@@ -19,7 +19,8 @@ from engine.record.columns import COUPLED, THEOREM, UNROLLED, Column, meets_thre
 from engine.record.messages import AnyCommand, AnyEvent, LearningRateChanged, send
 from engine.record.reader import EventTail, HeldRun, Liveness, RowTail, Run, State
 from engine.spec import PREDICTIONS
-from eos_tui.model.history import History, with_values
+from eos_tui.model.history import History
+from eos_tui.model.last_values import with_values
 from eos_tui.model.replay import Replay, as_it_stood
 
 OVER = ("finished", "crashed", "removed")
@@ -36,7 +37,7 @@ View = Literal["live", "frozen", "replay"]
 
 
 class News(NamedTuple):
-    """What one look into the run directory found."""
+    """The news of a run directory since the reading before."""
 
     rows: np.ndarray
     events: list[AnyEvent]
@@ -85,7 +86,7 @@ class DataFacts(NamedTuple):
 
 
 class Source:
-    """What is known of a run, and the way to tell its engine something."""
+    """A run as the view knows it, and the way to send its engine a command."""
 
     def __init__(self, run: Run):
         self.run = run
@@ -109,7 +110,7 @@ class Source:
         self._rows, self._events = RowTail(self._held or run), EventTail(self._held or run)
 
     def read(self) -> News:
-        """Look for what is new."""
+        """The news of the run directory."""
         nothing = np.empty((0, len(self.columns)))
         run = self._held
         if run is None or run.folder.is_gone:
@@ -122,9 +123,9 @@ class Source:
         rows, trouble = (nothing, "") if self.frozen else self._poll()
         provenance = None if self._identified else run.provenance()
         log = launch.log_tail(run) if condition == "crashed" else ""
-        told = [_told(event) for event in self._events.poll()]
+        events = [_harmless_event(event) for event in self._events.poll()]
         more = len(rows) == BLOCK
-        return News(rows, told, cleaned(state), condition, log, _valued(rows), more, provenance, trouble, displaced)
+        return News(rows, events, cleaned(state), condition, log, _valued(rows), more, provenance, trouble, displaced)
 
     def read_on(self, news: News) -> News:
         """The next rows of a record that is being caught up with; all else is as it was a moment before."""
@@ -139,7 +140,7 @@ class Source:
             return np.empty((0, len(self.columns))), str(error)
 
     def take(self, news: News) -> bool:
-        """Make it what is known, and move on what is played again. Returns whether there is anything new to show."""
+        """Take the news into history, journal and state, and move a replay on. Returns whether there is anything new to show."""
         fresh = self.replay is not None or news.tells_more(self.engine, self.condition) or news.displaced != self.displaced
         self.displaced = news.displaced
         self.history.extend(news.rows, news.valued)
@@ -187,21 +188,26 @@ class Source:
         rate = self.history.value("learning_rate", row) if known else self.engine.learning_rate
         return as_it_stood(self.engine, self.events, self.step, rate, self.replay.speed)
 
+    @property
+    def learning_rate(self) -> float:
+        """η in force: the engine's, or the specification's while the engine has said nothing."""
+        return self.state.learning_rate or self.run.spec.optimizer.learning_rate
+
     def row(self) -> dict[str, float]:
         """The present value of every column: of the newest row for what belongs to θ†, where a gap means that nothing is
         followed; else the newest there is, for the sharpness is measured only now and then on the approach. An eigenvalue that was
         read before η last changed says nothing of the present threshold: NaN.
         """
-        found = self.history.latest() | {
+        row = self.history.latest() | {
             name: value for name, value in self.history.newest().items() if name in _ABOUT_CENTER
         }
         since = next((event.step for event in reversed(self.events) if isinstance(event, LearningRateChanged)), 0)
         last = len(self.history) - 1
-        for name in (name for name in found if since and meets_threshold(name) and name not in _ABOUT_CENTER):
+        for name in (name for name in row if since and meets_threshold(name) and name not in _ABOUT_CENTER):
             read = self.history.lately(name, last)
             if read < 0 or self.history.value("step", read) < since:
-                found[name] = math.nan
-        return found
+                row[name] = math.nan
+        return row
 
     def tell(self, command: AnyCommand) -> str:
         """Leave a command for the engine and return its id. Raises UserError when no engine is there to take it."""
@@ -249,6 +255,6 @@ def cleaned(state: State) -> State:
     )
 
 
-def _told(event: AnyEvent) -> AnyEvent:
+def _harmless_event(event: AnyEvent) -> AnyEvent:
     """The event with a harmless sentence."""
     return event if harmless(event.text) == event.text else msgspec.structs.replace(event, text=harmless(event.text))

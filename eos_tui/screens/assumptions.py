@@ -55,8 +55,8 @@ def sparkline(history: History, column: str, cells: int, ascii: bool = False) ->
     if not len(known) or cells < 1:
         return ""
     steps = history.column("step")[known[[0, -1]]]
-    found = history.envelope(column, steps[0], max(steps[1], steps[0] + 1), cells)
-    middle = (found.lo + found.hi) / 2
+    extremes = history.envelope(column, steps[0], max(steps[1], steps[0] + 1), cells)
+    middle = (extremes.lo + extremes.hi) / 2
     filled = np.flatnonzero(~np.isnan(middle))
     held = middle[filled[np.searchsorted(filled, np.arange(cells), "right") - 1]]  # measured now and then: held in between
     span = float(held.max() - held.min())
@@ -82,8 +82,8 @@ class Assumptions(LivePage):
             yield self._gauges
 
     def action_formula(self) -> None:
-        told = {gauge.column for gauge in GAUGES}
-        self.app.push_screen(Formula("assumptions", [c for c in self.source.columns if c.name in told], self.source.row()))
+        shown = {gauge.column for gauge in GAUGES}
+        self.app.push_screen(Formula("assumptions", [c for c in self.source.columns if c.name in shown], self.source.row()))
 
     def paint(self) -> None:
         if not self._gauges.is_attached or not self._gauges.size:
@@ -100,13 +100,13 @@ class Assumptions(LivePage):
         formula = max(min(FORMULA, width - 3 - VALUE - WORD), 0)
         for gauge in GAUGES:
             now = latest(gauge, history)
-            told = verdict(gauge, now.value, now.epsilon, limit) if now else "none"
-            sign, plain, role = SIGNS[told]
+            word = verdict(gauge, now.value, now.epsilon, limit) if now else "none"
+            sign, plain, role = SIGNS[word]
             value = number(now.value, 3) if now else "–"
             cells = min(max(width - 3 - formula - VALUE - WORD - 2, 0), 40)
             lines.append(Content.assemble(
                 (f"{gauge.label:<3}", "bold"), _padded(gauge.formula, formula), (value.rjust(VALUE - 2) + "  ", "bold"),
-                (f"{plain if self.ascii else sign} {told}".ljust(WORD) + "  ", f"bold {self.color(role)}"),
+                (f"{plain if self.ascii else sign} {word}".ljust(WORD) + "  ", f"bold {self.color(role)}"),
                 (sparkline(history, gauge.column, cells, self.ascii), self.color("constrained")),
             ).truncate(width))
             rule = RULES[gauge.rule]

@@ -20,7 +20,7 @@ def _line(column: Column) -> Content:
     return Content.assemble((f"{column.symbol:<12}", "bold"), column.words)
 
 
-class Series(ModalScreen[list[str] | None]):
+class ChooseCurves(ModalScreen[list[str] | None]):
     """Asks for columns; answers with the names of those chosen, in the order of the record."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -1,4 +1,4 @@
-"""The other runs: where each stands, by what it differs from the one shown, and which are laid over it."""
+"""The other runs: the state of each, its differences from the run shown, and which runs are laid over that."""
 
 from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
@@ -23,7 +23,7 @@ from eos_tui.widgets.checklist import Checklist
 from eos_tui.widgets.header import SIGNS
 
 
-class Told(NamedTuple):
+class Candidate(NamedTuple):
     """A run in the list."""
 
     name: str
@@ -33,9 +33,9 @@ class Told(NamedTuple):
     differs: tuple[str, ...]
 
 
-def others(run: Run) -> list[Told]:
+def others(run: Run) -> list[Candidate]:
     """Every other run, the newest first."""
-    found = []
+    candidates = []
     try:
         runs = store.all_runs()
     except (OSError, UserError):  # there is no folder of runs to choose from
@@ -45,8 +45,8 @@ def others(run: Run) -> list[Told]:
             edge = edge_in_force(each.events())
             fields = sorted(differences(run.spec, each.spec).items(), key=lambda item: item[1] is None)  # what it has first
             differs = tuple(f"no {name}" if value is None else f"{name} = {value}" for name, value in fields)
-            found.append(Told(each.name, each.liveness(), each.state().step, edge, differs))
-    return found
+            candidates.append(Candidate(each.name, each.liveness(), each.state().step, edge, differs))
+    return candidates
 
 
 class Compare(ModalScreen[list[str] | None]):
@@ -73,20 +73,20 @@ class Compare(ModalScreen[list[str] | None]):
         self.run_worker(self._offer(), exclusive=True)  # not awaited here: no key would be heard meanwhile
 
     async def _offer(self) -> None:
-        found = await aside(lambda: others(self._run))
-        self._list.offer(((told.name, self._line(told)) for told in found), self._chosen)
-        self._list.display = bool(found)
-        self.query_one("#none", Static).display = not found
+        candidates = await aside(lambda: others(self._run))
+        self._list.offer(((candidate.name, self._line(candidate)) for candidate in candidates), self._chosen)
+        self._list.display = bool(candidates)
+        self.query_one("#none", Static).display = not candidates
         self.query_one("#none", Static).update("There is no other run.")
         self._list.focus()
 
-    def _line(self, told: Told) -> Content:
-        sign, plain, word, role = SIGNS[told.condition]
-        edge = f" · edge at step {told.edge:,}" if told.edge is not None else ""
-        differs = harmless(", ".join(told.differs)) or "nothing: the same run again"
-        stands = f"  {plain if self._ascii else sign} {word} · step {told.step:,}{edge}\n"
+    def _line(self, candidate: Candidate) -> Content:
+        sign, plain, word, role = SIGNS[candidate.condition]
+        edge = f" · edge at step {candidate.edge:,}" if candidate.edge is not None else ""
+        differs = harmless(", ".join(candidate.differs)) or "nothing: the same run again"
+        stands = f"  {plain if self._ascii else sign} {word} · step {candidate.step:,}{edge}\n"
         return Content.assemble(
-            (told.name, "bold"), (stands, role_color(self.app.theme, role)),
+            (candidate.name, "bold"), (stands, role_color(self.app.theme, role)),
             (f"    differs: {differs}", role_color(self.app.theme, "muted")),
         )
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
@@ -14,24 +14,24 @@ from textual.widgets import Static
 from engine.base.text import as_cell
 from engine.jobs.launch import LIVE
 from engine.record.reader import Run
+from engine.record.threshold import RATE, THRESHOLD
 from engine.spec import Phase
 from eos_tui.draw import axes, panels
 from eos_tui.draw.line_plot import Window
+from eos_tui.draw.portrait_words import READ_OFF
 from eos_tui.keys import Place, bindings
+from eos_tui.messages import OpenLauncher
 from eos_tui.model.source import News, Source
 from eos_tui.model.timeline import first_edge
 from eos_tui.screens.driving import ACTIONS
 from eos_tui.screens.viewing import Panel, Viewing
 from eos_tui.terminal.leaving import aside, begun_aside
-from eos_tui.terminal.pace import RESTING_SECONDS
+from eos_tui.terminal.pace import RESTING_SECONDS, Pace
 from eos_tui.widgets.footer import Footer
 from eos_tui.widgets.header import Header
 from eos_tui.widgets.journal import Journal
 from eos_tui.widgets.plot import LinePlot
-from eos_tui.widgets.portrait import READ_OFF, PhasePortrait
-
-if TYPE_CHECKING:
-    from eos_tui.app import EosApp
+from eos_tui.widgets.portrait import PhasePortrait
 
 GRID_ORDER = ("sharpness", "loss", "distance", "x", "y", panels.PORTRAIT)
 PAGE_ORDER = ("sharpness", "loss", "x", "y", panels.PORTRAIT, "distance")
@@ -44,7 +44,7 @@ LOADING_SECONDS = 0.6
 """How long rows are read before a frame shows those there are."""
 
 
-class Plan(NamedTuple):
+class Arrangement(NamedTuple):
     """How a screen is shared out."""
 
     header: int
@@ -54,7 +54,7 @@ class Plan(NamedTuple):
     per_page: int
 
 
-def arranged(width: int, height: int, panels: int) -> Plan | None:
+def arranged(width: int, height: int, panels: int) -> Arrangement | None:
     """Three columns of plots where they fit, else pages of what fits below one another; None where nothing does."""
     if width < SMALLEST[0] or height < SMALLEST[1]:
         return None
@@ -62,7 +62,7 @@ def arranged(width: int, height: int, panels: int) -> Plan | None:
     journal = 1 if height < 36 else 4
     columns = 3 if width >= WIDE else 1
     rows = max(1, (height - header - journal - 1) // ROW_HEIGHT)
-    return Plan(header, journal, columns, min(rows, -(-panels // columns)) * columns)
+    return Arrangement(header, journal, columns, min(rows, -(-panels // columns)) * columns)
 
 
 class Dashboard(Viewing):
@@ -70,7 +70,6 @@ class Dashboard(Viewing):
 
     place: ClassVar[Place] = "dashboard"
     BINDINGS: ClassVar[list[BindingType]] = [*bindings(place)]
-    app: "EosApp"
 
     DEFAULT_CSS = """
     Dashboard { layout: vertical; overflow: hidden; }
@@ -81,8 +80,8 @@ class Dashboard(Viewing):
     Dashboard.zoomed Journal { display: none; }
     """
 
-    def __init__(self, run: Run, ascii: bool = False, beside: Sequence[Run] = ()):
-        super().__init__(Source(run))
+    def __init__(self, run: Run, pace: Pace, ascii: bool = False, beside: Sequence[Run] = ()):
+        super().__init__(Source(run), pace, ascii)
         self._beside = beside
         self.page = 0
         self.zoomed = False
@@ -90,18 +89,18 @@ class Dashboard(Viewing):
         """What the panels were last asked to show."""
         self._painted_at = -math.inf
         self._trouble = ""
-        """Why the rows cannot be read, as it was told last."""
-        self._plan: Plan | None = None
+        """Why the rows cannot be read: the notice given last."""
+        self._arrangement: Arrangement | None = None
         self._laid_out: tuple[int, int, list[Panel]] | None = None
         # Kept by name: a frame may still be on its way when the screen is taken down and finds nothing any more.
         self.header, self.journal, self.footer = Header(ascii), Journal(), Footer("dashboard")
         shown = {plot.id: plot for plot in self.specs()}
         names = [*(n for n in GRID_ORDER if n in shown), *(n for n in shown if n not in GRID_ORDER)]
         problem = run.spec.problem
-        alpha, beta = (problem.alpha, problem.beta) if isinstance(problem, Phase) else (None, None)
-        self.portrait = PhasePortrait(self.forms(), alpha, beta, id=panels.PORTRAIT, ascii=ascii)
+        given = (problem.alpha, problem.beta) if isinstance(problem, Phase) else None
+        self.portrait = PhasePortrait(self.forms(), given, id=panels.PORTRAIT, ascii=ascii)
         drawn = [curve.column for plot in shown.values() for curve in plot.curves]
-        self.source.history.prepare([*drawn, "learning_rate", "stage"])
+        self.source.history.prepare([*drawn, THRESHOLD, RATE, "stage"])
         self.plots: tuple[Panel, ...] = (*(LinePlot(shown[n], id=n, ascii=ascii) for n in names), self.portrait)
 
     # -- what is on it
@@ -123,9 +122,9 @@ class Dashboard(Viewing):
     @property
     def panel_order(self) -> list[Panel]:
         """Every panel, in the order of pages and of the focus."""
-        found = {panel.id or "": panel for panel in self.plots}
-        return [found[name] for name in PAGE_ORDER if name in found] + [
-            panel for name, panel in found.items() if name not in PAGE_ORDER
+        by_name = {panel.id or "": panel for panel in self.plots}
+        return [by_name[name] for name in PAGE_ORDER if name in by_name] + [
+            panel for name, panel in by_name.items() if name not in PAGE_ORDER
         ]
 
     @property
@@ -141,23 +140,23 @@ class Dashboard(Viewing):
     def _arrange(self) -> None:
         """Lay the panels out for the size of the screen."""
         width, height = self.size
-        self._plan = plan = arranged(width, height, len(self.panel_order))
-        self.set_class(plan is None, "too-small")
-        if plan is None:
+        self._arrangement = arrangement = arranged(width, height, len(self.panel_order))
+        self.set_class(arrangement is None, "too-small")
+        if arrangement is None:
             text = f"{width}×{height} is too small.\neos needs {SMALLEST[0]}×{SMALLEST[1]}."
             self.query_one("#small", Static).update(text)
             return
-        self.header.set_class(plan.header == 2, "short")
-        self.header.set_class(plan.header == 4, "tall")
-        self.journal.set_class(plan.journal == 1, "short")
+        self.header.set_class(arrangement.header == 2, "short")
+        self.header.set_class(arrangement.header == 4, "tall")
+        self.journal.set_class(arrangement.journal == 1, "short")
         self.set_class(self.zoomed, "zoomed")
         self.page = min(self.page, self.pages - 1)
         visible = self._visible()
-        self.app.pace.hurry()
+        self.pace.hurry()
         if self._laid_out == (width, height, visible):
             return  # setting a style, even to what it is, lays out and paints the whole screen again
         self._laid_out = width, height, visible
-        columns = min(plan.columns, len(visible))
+        columns = min(arrangement.columns, len(visible))
         if len(visible) == 2 and width >= 2 * SQUARE and self.portrait in visible:
             columns = 2  # a portrait wants to be square
         grid = self.query_one("#grid", Grid)
@@ -173,7 +172,7 @@ class Dashboard(Viewing):
 
     @property
     def _per_page(self) -> int:
-        return self._plan.per_page if self._plan else 1
+        return self._arrangement.per_page if self._arrangement else 1
 
     def _visible(self) -> list[Panel]:
         if self.zoomed and isinstance(self.focused, Panel):
@@ -184,7 +183,7 @@ class Dashboard(Viewing):
 
     async def draw(self) -> bool:
         """Read what is new and show it; returns whether there was anything to show. Called by the clock alone."""
-        fresh = self.app.pace.hurried or self.portrait.start is not None or monotonic() - self._painted_at >= RESTING_SECONDS
+        fresh = self.pace.hurried or self.portrait.start is not None or monotonic() - self._painted_at >= RESTING_SECONDS
         for other, _ in self.compared:
             fresh |= other.take(await aside(other.read))
         began, reading = monotonic(), begun_aside(self.source.read)
@@ -197,7 +196,7 @@ class Dashboard(Viewing):
             if not news.more:
                 break
             if late:
-                self.app.pace.hurry()
+                self.pace.hurry()
                 break
         if fresh:
             self._painted_at = monotonic()
@@ -205,7 +204,7 @@ class Dashboard(Viewing):
         return fresh
 
     def take(self, news: News) -> bool:
-        """Let what is new be known, and tell what answers a command of ours. Returns whether there is anything to show."""
+        """Take the news, and notify the user of answers to commands. Returns whether there is anything to show."""
         fresh = self.source.take(news)
         if not self.source.frozen:
             if self.timeline.edge is None:
@@ -284,9 +283,9 @@ class Dashboard(Viewing):
         if isinstance(panel, LinePlot):
             names = [curve.column for curve in panel.spec.curves]
             if panel.spec.threshold:
-                names.append("learning_rate")
+                names += [THRESHOLD, RATE]
         elif "ode1.x" in run.index:
-            names = [column.name for column in run.columns if column.name not in ("step", "time", "learning_rate")]
+            names = [column.name for column in run.columns if column.name not in ("step", "time", THRESHOLD, RATE)]
         else:
             names = ["gd.x", "gd.y", *(f"{form}.{axis}" for form in self.forms() for axis in "xy"),
                      "constrained.alpha", "constrained.beta", "constrained.delta", "constrained.epsilon", "stage"]
@@ -325,7 +324,7 @@ class Dashboard(Viewing):
             self.action_replay()
         elif self.timeline.cursor is not None:
             self.timeline.cursor = None
-            self.app.pace.hurry()
+            self.pace.hurry()
 
     # The pages above the dashboard are imported when they are opened: its own first frame waits for none of them.
 
@@ -352,7 +351,7 @@ class Dashboard(Viewing):
     def action_assumptions(self) -> None:
         from eos_tui.screens.assumptions import Assumptions
 
-        self.app.push_screen(Assumptions(self.source, self.header.ascii))
+        self.app.push_screen(Assumptions(self.source, self.ascii))
 
     def _since_edge(self) -> Window:
         """The steps in view; of the whole run, those from the edge on."""
@@ -361,20 +360,20 @@ class Dashboard(Viewing):
     def action_spectrum(self) -> None:
         from eos_tui.screens.spectrum import Spectrum
 
-        self.app.push_screen(Spectrum(self.source, self._since_edge, self.header.ascii))
+        self.app.push_screen(Spectrum(self.source, self._since_edge, self.ascii))
 
     def action_landscape(self) -> None:
         from eos_tui.screens.landscape import Landscape
 
-        self.app.push_screen(Landscape(self.source, self.header.ascii))
+        self.app.push_screen(Landscape(self.source, self.ascii))
 
     def action_theorem(self) -> None:
         from eos_tui.screens.theorem import Theorem
 
-        self.app.push_screen(Theorem(self.source, self._since_edge, self.header.ascii))
+        self.app.push_screen(Theorem(self.source, self._since_edge, self.ascii))
 
     def action_launcher(self) -> None:
-        self.app.open_launcher(self.source.run)
+        self.post_message(OpenLauncher(self.source.run))
 
     def clipping(self) -> str:
         """What `copy` copies: the focused plot's stored values at the cursor, or the newest, one a line, tabs between."""

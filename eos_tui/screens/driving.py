@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from textual.notifications import SeverityLevel
 from textual.reactive import Reactive
@@ -27,12 +27,12 @@ from engine.record.messages import (
     Stop,
 )
 from engine.record.reader import Run
+from engine.record.threshold import in_force
+from eos_tui.messages import OpenRun
 from eos_tui.model.source import Source
 from eos_tui.screens.ground import Ground
 from eos_tui.screens.prompts import Ask, AskLearningRate, Confirm, a_count
-
-if TYPE_CHECKING:
-    from eos_tui.app import EosApp
+from eos_tui.terminal.pace import Pace
 
 PATIENCE_SECONDS = 8.0
 """Wait for the engine's answer before saying that it has not come."""
@@ -43,11 +43,10 @@ ACTIONS = {"toggle_engine", "step_once", "advance", "learning_rate", "anchor", "
 class Driving(Ground):
     """A screen with a run whose engine it can drive."""
 
-    app: "EosApp"
     focused: Reactive[Widget | None] = Reactive(None, repaint=False)  # what gains and loses it repaint themselves, not everything
 
-    def __init__(self, source: Source):
-        super().__init__()
+    def __init__(self, source: Source, pace: Pace, ascii: bool = False):
+        super().__init__(pace, ascii)
         self.source = source
         self._pending: dict[str, tuple[str, float]] = {}
         """Commands not answered yet: what was asked, and when."""
@@ -112,9 +111,9 @@ class Driving(Ground):
             if value is not None:
                 self.tell(SetLearningRate(learning_rate=value), f"η = {value:.4g}")
 
-        now = self.source.engine.learning_rate or self.source.run.spec.optimizer.learning_rate
+        now = self.source.learning_rate
         if self._engine_there():
-            self.app.push_screen(AskLearningRate(now, steps), answer)
+            self.app.push_screen(AskLearningRate(now, in_force(self.source.row(), now), steps), answer)
 
     def action_fork(self) -> None:
         """Ask what is to be different, and go on from the checkpoint as a new run; of code that is not trusted, ask first."""
@@ -133,7 +132,7 @@ class Driving(Ground):
                 except UserError as error:
                     self.notify(str(error), severity="error", markup=False)
                 else:
-                    self.app.open_run(made)
+                    self.post_message(OpenRun(made))
 
         try:
             at = checkpoint_at(run, step)[1]

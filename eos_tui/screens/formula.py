@@ -1,4 +1,4 @@
-"""What a plot shows: every quantity in words, with its symbol, formula, place in the paper, and present value."""
+"""The quantities of a plot in words, each with its symbol, formula, place in the paper, and present value."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,35 +16,35 @@ from eos_tui.model.source import DataFacts
 from eos_tui.screens.live import Page
 
 
-class Entry(NamedTuple):
-    """One thing told of: its name, and below it, set in from the left however it wraps, the rest."""
+class Paragraph(NamedTuple):
+    """A name, and below it, indented however the text wraps, its explanation."""
 
     head: Content
     rest: Content
 
 
-def entry(column: Column, value: float, when: str = "") -> Entry:
+def entry(column: Column, value: float, when: str = "") -> Paragraph:
     """One quantity: its present value in six digits, or that of another moment as it is stored."""
     unit = f" {column.unit}" if column.unit else ""
     shown = f"{value!r}{unit}" if when else f"{value:.6g}{unit}"
     shown = shown if math.isfinite(value) else "no value" if when else "no value yet"
-    return Entry(
+    return Paragraph(
         Content.assemble((column.symbol, "bold $accent"), (f"  {column.words}", "bold")),
         Content.assemble(
             f"{column.formula}\n", (f"{column.source} · column {column.name} · {when or 'now'} {shown}", "$text-muted")),
     )
 
 
-def apart(column: Column, where: str) -> Entry:
+def apart(column: Column, where: str) -> Paragraph:
     """One quantity that is recorded in no column, and where it is."""
-    return Entry(
+    return Paragraph(
         entry(column, math.nan).head, Content.assemble(f"{column.formula}\n", (f"{column.source} · {where}", "$text-muted")))
 
 
-def origin(data: DataFacts) -> Entry:
+def origin(data: DataFacts) -> Paragraph:
     """Where the data of a run come from."""
     said = [f"{text}\n" for text in (data.rule, data.origin) if text]
-    return Entry(
+    return Paragraph(
         Content.assemble(("data", "bold $accent"), (f"  {data.name}", "bold")),
         Content.assemble(*said, (f"SHA-256 of the prepared examples {data.sha256 or 'not recorded'}", "$text-muted")),
     )
@@ -57,7 +57,7 @@ class Formula(Page):
     DEFAULT_CSS = "Formula .rest { padding-left: 4; margin-bottom: 1; }"
 
     def __init__(self, title: str, columns: Sequence[Column], row: Mapping[str, float], when: str = "",
-                 data: DataFacts | None = None, others: Sequence[Entry] = ()):
+                 data: DataFacts | None = None, others: Sequence[Paragraph] = ()):
         super().__init__()
         self._title, self._columns, self._row, self._when, self._data, self._others = title, columns, row, when, data, others
 
@@ -65,8 +65,8 @@ class Formula(Page):
         with VerticalScroll(classes="page") as page:
             page.border_title = self._title
             page.border_subtitle = self.hint
-            told = [*self._others]
-            told += [entry(c, self._row.get(c.name, math.nan), self._when) for c in self._columns]
-            for head, rest in told + ([origin(self._data)] if self._data else []):
+            entries = [*self._others]
+            entries += [entry(c, self._row.get(c.name, math.nan), self._when) for c in self._columns]
+            for head, rest in entries + ([origin(self._data)] if self._data else []):
                 yield Static(head)
                 yield Static(rest, classes="rest")

@@ -6,6 +6,7 @@ from textual.screen import Screen
 
 from eos_tui.keys import Place
 from eos_tui.terminal.diffdisplay import APPLIES, Composition
+from eos_tui.terminal.pace import Pace
 
 
 class Ground(Screen[None]):
@@ -14,8 +15,9 @@ class Ground(Screen[None]):
     place: ClassVar[Place]
     """Where it is, as the table of keys says it."""
 
-    def __init__(self) -> None:
+    def __init__(self, pace: Pace, ascii: bool = False):
         super().__init__()
+        self.pace, self.ascii = pace, ascii
         if APPLIES:
             self._compositor = Composition()
 

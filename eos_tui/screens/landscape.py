@@ -13,6 +13,7 @@ from textual.strip import Strip
 
 from engine.record.columns import Column
 from engine.record.safe_read import read_arrays
+from engine.record.threshold import read_threshold
 from engine.spec import Phase, RunSpec
 from eos_tui import keys
 from eos_tui.draw import line_plot
@@ -24,7 +25,7 @@ from eos_tui.screens.formula import Formula, apart
 from eos_tui.screens.live import LivePage
 from eos_tui.widgets.line import Line
 from eos_tui.widgets.plot import LinePlot
-from eos_tui.widgets.valley import Plane, Valley, sampled
+from eos_tui.widgets.valley import PlaneSample, Valley, sampled
 
 MEAN_OVER = 100
 """Most steps that the measured sharpness is a mean of. An even number takes the period-2 oscillation out."""
@@ -32,9 +33,9 @@ SHOWN = (
     "landscape.ratio", "landscape.limit", "landscape.limit_turned", "gd.sharpness", "constrained.sharpness", "constrained.delta",
     "constrained.beta", "learning_rate",
 )
-"""Columns whose formulas the page tells,"""
+"""Columns whose formulas the page of the loss along u shows."""
 AT_PLANE = ("gd.x", "gd.y", "generalized.x", "generalized.y", "constrained.alpha", "constrained.beta", "constrained.delta")
-"""and of the plane."""
+"""Columns whose formulas the page of the plane shows."""
 ALONG = (
     Column("x", "x/δ", "distance from θ† along u", "δ", "x/δ", "Appendix F"),
     Column("F_even", "F", "rise of the loss along u, its even part", "", "(F(x)+F(−x))/2, F(x) = L(θ†+xu) − L(θ†)", "Appendix F"),
@@ -45,7 +46,7 @@ IN_PLANE = (
     Column("plane", "L−L†", "rise of the loss in the plane of u and ∇S⊥; lines at k²δ²/η, k ≤ 5", "",
            "L(θ†+x·u+y·∇S⊥/β) − L(θ†) = x²/η + y(x²−δ²)/2 + …", "Section 4"),
 )
-"""What the level lines are of."""
+"""The quantity of the level lines."""
 BOTH = 110
 """Cells of the page from which both pictures stand side by side."""
 SPEC = PlotSpec("landscape", "", (
@@ -53,20 +54,20 @@ SPEC = PlotSpec("landscape", "", (
 ), zero=True, marks=((-1.0, "−δ"), (1.0, "δ")))
 
 
-class Verdict(NamedTuple):
-    """What a sample says, and what gradient descent's sharpness was then."""
+class ShapeVerdict(NamedTuple):
+    """The shape of the loss in a sample, and gradient descent's sharpness at that time."""
 
     ratio: float
     limit: float
-    """S∞ by the paper,"""
+    """S∞ of the paper."""
     limit_turned: float
-    """and by us: with the turn of u. NaN in a record made before that."""
+    """S∞ with the turn of u, which the paper leaves out. NaN in a record made before that."""
     threshold: float
-    """2/η in force."""
+    """The stability threshold in force."""
     measured: float
-    """Mean sharpness of gradient descent over"""
+    """Mean sharpness of gradient descent over the steps up to the sample: since the edge, at the same learning rate."""
     steps: int
-    """so many steps up to the sample: since the edge, at the same learning rate."""
+    """The number of those steps."""
 
     @property
     def word(self) -> str:
@@ -74,7 +75,7 @@ class Verdict(NamedTuple):
         return "sub-quadratic" if self.ratio < 1 else "super-quadratic" if self.ratio > 1 else "quadratic"
 
 
-def verdict(history: History, step: int) -> Verdict:
+def verdict(history: History, step: int) -> ShapeVerdict:
     """The row of a sample's step, and the sharpness of the rows up to it."""
     row = history.row_near(step)
     ratio, limit, eta = (history.value(name, row) for name in ("landscape.ratio", "landscape.limit", "learning_rate"))
@@ -82,9 +83,9 @@ def verdict(history: History, step: int) -> Verdict:
     start = max(row + 1 - MEAN_OVER, 0)
     sharpness, center, rate = (
         history.values_or_nan(name, start, row + 1) for name in ("gd.sharpness", "constrained.sharpness", "learning_rate"))
-    found = sharpness[np.isfinite(sharpness) & np.isfinite(center) & (rate == eta)]
-    threshold, measured = 2 / eta if 0 < eta < math.inf else math.nan, float(found.mean()) if len(found) else math.nan
-    return Verdict(ratio, limit, turned, threshold, measured, len(found))
+    known = sharpness[np.isfinite(sharpness) & np.isfinite(center) & (rate == eta)]
+    threshold = read_threshold(lambda name: history.value(name, row), history.has)
+    return ShapeVerdict(ratio, limit, turned, threshold, float(known.mean()) if len(known) else math.nan, len(known))
 
 
 def drawn(path: Path) -> History | None:
@@ -98,9 +99,9 @@ def drawn(path: Path) -> History | None:
         return None
     if not len(rows) or not (np.diff(rows[:, 0], prepend=-math.inf) > 0).all():
         return None
-    found = History(ALONG)
-    found.extend(rows)
-    return found
+    sample = History(ALONG)
+    sample.extend(rows)
+    return sample
 
 
 def absent(spec: RunSpec) -> str:
@@ -151,7 +152,7 @@ class Landscape(LivePage):
         """When the folder of samples last changed, as the file system says."""
         self._chosen: int | None = None
         """The step of the sample shown; None follows the newest."""
-        self._drawn: tuple[int, History | None, Plane | None] = -1, None, None
+        self._drawn: tuple[int, History | None, PlaneSample | None] = -1, None, None
 
     def compose(self) -> ComposeResult:
         with Horizontal():
@@ -251,12 +252,14 @@ class Landscape(LivePage):
         self._valley.words = f"The sample of step {step:,} holds no plane." if along else broken
         self._plot.show(along or History(ALONG), Window(-5.0, 5.0, None, Axis("step", 0.0, "x/δ")))
         self._valley.show(plane, self.source.history, step)
-        told = [Content("")] * 3 if step < 0 else self._told_of_plane() if self._planar else self._told(verdict(self.source.history, step))
-        self._lines[-1].display = len(told) > 3
-        for line, content in zip(self._lines, told, strict=False):
+        lines = [Content("")] * 3
+        if step >= 0:
+            lines = self._words_of_plane() if self._planar else self._words_of(verdict(self.source.history, step))
+        self._lines[-1].display = len(lines) > 3
+        for line, content in zip(self._lines, lines, strict=False):
             line.show(content)
 
-    def _told_of_plane(self) -> list[Content]:
+    def _words_of_plane(self) -> list[Content]:
         """How to read the plane."""
         muted = self.color("muted")
         return [
@@ -275,25 +278,25 @@ class Landscape(LivePage):
         alpha = self.source.row().get("constrained.alpha", math.nan)
         return f"δ = √(2α/β) is undefined while α ≤ 0, and α = {number(alpha, 3)} now: no sample is taken." if alpha <= 0 else ""
 
-    def _told(self, found: Verdict) -> list[Content]:
+    def _words_of(self, shape: ShapeVerdict) -> list[Content]:
         """The verdict, the prediction and the measurement, each with its multiple of 2/η."""
         muted = self.color("muted")
 
         def multiple(value: float) -> str:
-            return f"{number(value)} = {number(value / found.threshold)} × 2/η"
+            return f"{number(value)} = {number(value / shape.threshold)} × 2/η"
 
-        means = "under" if found.ratio < 1 else "over" if found.ratio > 1 else "exactly"
+        means = "under" if shape.ratio < 1 else "over" if shape.ratio > 1 else "exactly"
         lines = [Content.assemble(
-            (found.word, f"bold {self.color('constrained')}"), f": ηF(δ)/δ² = {number(found.ratio)}, {means} 1",
+            (shape.word, f"bold {self.color('constrained')}"), f": ηF(δ)/δ² = {number(shape.ratio)}, {means} 1",
         ), Content.assemble(
-            ("limit, the paper ", muted), ("S∞   ", "bold"), multiple(found.limit), ("  2/η + F''(δ) − F'(δ)/δ", muted),
+            ("limit, the paper ", muted), ("S∞   ", "bold"), multiple(shape.limit), ("  2/η + F''(δ) − F'(δ)/δ", muted),
         ), Content.assemble(
-            ("measured         ", muted), ("S(θ) ", "bold"), multiple(found.measured),
-            (f"  mean of the {found.steps} steps up to it", muted),
+            ("measured         ", muted), ("S(θ) ", "bold"), multiple(shape.measured),
+            (f"  mean of the {shape.steps} steps up to it", muted),
         )]
-        if math.isfinite(found.limit_turned):
+        if math.isfinite(shape.limit_turned):
             lines.insert(2, Content.assemble(
-                ("limit, ours      ", muted), ("S∞ᵤ  ", "bold"), multiple(found.limit_turned), ("  + ε²/η: u turns with x", muted),
+                ("limit, ours      ", muted), ("S∞ᵤ  ", "bold"), multiple(shape.limit_turned), ("  + ε²/η: u turns with x", muted),
             ))
         if halt := self._undefined():
             lines[0] = Content.assemble(lines[0], (f"  {halt}", self.color("warn")))

@@ -2,7 +2,7 @@
 
 import textwrap
 from operator import is_
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from textual import on
 from textual.app import ComposeResult
@@ -20,16 +20,15 @@ from engine.record.trust import Untrusted
 from engine.spec import Words, preset_names, preset_words
 from eos_tui.draw.theme import role_color
 from eos_tui.keys import Place, bindings
-from eos_tui.model.listing import Entry, Listing
+from eos_tui.messages import OpenRun
+from eos_tui.model.listing import ListedRun, Listing
 from eos_tui.screens.ground import Ground
 from eos_tui.screens.prompts import Confirm
 from eos_tui.terminal.leaving import aside
+from eos_tui.terminal.pace import Pace
 from eos_tui.widgets.footer import Footer
 from eos_tui.widgets.header import SIGNS
 from eos_tui.widgets.options import Options
-
-if TYPE_CHECKING:
-    from eos_tui.app import EosApp
 
 FIRST = "fashion"
 """The preset chosen at first, and that of `eos demo`."""
@@ -59,7 +58,6 @@ class Launcher(Ground):
 
     place: ClassVar[Place] = "launcher"
     BINDINGS: ClassVar[list[BindingType]] = [*bindings(place)]
-    app: "EosApp"
 
     DEFAULT_CSS = """
     Launcher { layout: vertical; overflow: hidden; }
@@ -81,14 +79,14 @@ class Launcher(Ground):
     Launcher #none { height: auto; padding: 0 1; color: $text-muted; display: none; }
     """
 
-    def __init__(self, origin: Run | None = None):
-        super().__init__()
+    def __init__(self, pace: Pace, ascii: bool = False, origin: Run | None = None):
+        super().__init__(pace, ascii)
         self._origin = origin
         """The run that was open before; `esc` returns to it."""
-        self._entries: list[Entry] = []
+        self._entries: list[ListedRun] = []
         self._listing = Listing()
         self._trouble = ""
-        """Why the folder of runs could not be read, as it was told."""
+        """Why the folder of runs could not be read: the notice given last."""
         self._frame = 0
         self._starting = False
         self.words: dict[str, Words] = {name: preset_words(name) for name in sorted(preset_names(), key=_rank)}
@@ -142,7 +140,7 @@ class Launcher(Ground):
         self.query_one("#about").display = self.size.height >= 20
         self.call_after_refresh(self._align)
         self.call_after_refresh(self._describe)
-        self.app.pace.hurry()
+        self.pace.hurry()
 
     @on(OptionList.OptionHighlighted, "#presets")
     def _describe(self) -> None:
@@ -177,7 +175,7 @@ class Launcher(Ground):
         self._show_runs(entries)
         return bool(entries or before)
 
-    def _show_runs(self, entries: list[Entry]) -> None:
+    def _show_runs(self, entries: list[ListedRun]) -> None:
         runs = self.runs
         before = [entry.run.name for entry in self._entries]
         now = [entry.run.name for entry in entries]
@@ -198,13 +196,13 @@ class Launcher(Ground):
                 if line != self._run_line(old[entry.run.name]):
                     runs.replace_option_prompt(entry.run.name, line)
 
-    def _run_line(self, entry: Entry) -> Content:
+    def _run_line(self, entry: ListedRun) -> Content:
         sign, plain, word, role = SIGNS[entry.condition]
         state = entry.state
         muted = role_color(self.app.theme, "muted")
         rate = f"{state.rate:.3g} steps/s" if entry.condition in launch.LIVE else ""
         return Content.assemble(
-            (f"{plain if self.app.ascii else sign} ", role_color(self.app.theme, role)),
+            (f"{plain if self.ascii else sign} ", role_color(self.app.theme, role)),
             (entry.run.name, "bold"),
             (f"  {word} · step {state.step:,}\n", role_color(self.app.theme, role)),
             (f"  {state.outcome.text if state.outcome else rate}", muted),
@@ -217,11 +215,11 @@ class Launcher(Ground):
         """Start what is chosen among the presets, or open what is chosen among the runs."""
         if self.runs.has_focus:
             if (entry := self._chosen()) is not None:
-                self.app.open_run(entry.run)
+                self.post_message(OpenRun(entry.run))
         elif self.presets.highlighted is not None and not self._starting:
             self._starting = True  # a second press of enter starts no second engine
             try:
-                self.app.open_run(launch.begin(list(self.words)[self.presets.highlighted])[0])
+                self.post_message(OpenRun(launch.begin(list(self.words)[self.presets.highlighted])[0]))
             except UserError as error:
                 self._starting = False
                 self.notify(str(error), severity="error", markup=False)
@@ -243,7 +241,7 @@ class Launcher(Ground):
                 except UserError as error:
                     self.notify(str(error), severity="error", markup=False)
                 self._frame = 0
-                self.app.pace.hurry()
+                self.pace.hurry()
 
         self.app.push_screen(Confirm("remove", f'Delete the run "{run.name}" and everything it recorded?'), answer)
 
@@ -272,12 +270,12 @@ class Launcher(Ground):
         except UserError as error:
             self.notify(str(error), severity="warning", markup=False)
         else:
-            self.app.open_run(run)
+            self.post_message(OpenRun(run))
 
     def action_back(self) -> None:
         if self._origin is not None:
-            self.app.open_run(self._origin)
+            self.post_message(OpenRun(self._origin))
 
-    def _chosen(self) -> Entry | None:
+    def _chosen(self) -> ListedRun | None:
         at = self.runs.highlighted
         return self._entries[at] if at is not None and at < len(self._entries) else None

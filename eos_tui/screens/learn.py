@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from textual.app import ComposeResult
@@ -16,24 +16,24 @@ from engine.base.errors import UserError
 from engine.jobs import launch
 from engine.record.messages import Advance, AnyCommand, EdgeReached, Pause, Resume, Stop, send
 from engine.record.reader import Run
+from engine.record.threshold import in_force
 from eos_tui.draw import panels
 from eos_tui.draw.line_plot import PlotSpec, Window
 from eos_tui.draw.theme import role_color
 from eos_tui.keys import Place, bindings
 from eos_tui.lessons import STEPS, Step, Table, happened
+from eos_tui.messages import OpenLauncher, OpenRun
 from eos_tui.model.history import History
 from eos_tui.model.source import News, Source
 from eos_tui.model.timeline import Timeline
 from eos_tui.screens.driving import Driving
 from eos_tui.terminal.leaving import aside
+from eos_tui.terminal.pace import Pace
 from eos_tui.widgets.footer import Footer
 from eos_tui.widgets.header import SIGNS, gauge
 from eos_tui.widgets.line import Line
 from eos_tui.widgets.plot import LinePlot
 from eos_tui.widgets.portrait import PhasePortrait
-
-if TYPE_CHECKING:
-    from eos_tui.app import EosApp
 
 WIDE, ROOMY = 110, 32
 """Columns from which the words stand beside the plots, and rows from which they are set apart."""
@@ -73,7 +73,7 @@ class Trip:
         return {plot.id: plot for plot in panels.line_plots(self.source.run.columns, forms)}
 
     def take(self, news: News) -> bool:
-        """Let what is new be known. Returns whether there is anything to show."""
+        """Take the news of the run. Returns whether there is anything to show."""
         fresh = self.source.take(news)
         if self.timeline.edge is None:
             self.timeline.edge = next((event.step for event in news.events if isinstance(event, EdgeReached)), None)
@@ -97,7 +97,6 @@ class Learn(Driving):
 
     place: ClassVar[Place] = "tour"
     BINDINGS: ClassVar[list[BindingType]] = [*bindings(place)]
-    app: "EosApp"
 
     DEFAULT_CSS = """
     Learn { layout: vertical; overflow: hidden; }
@@ -116,19 +115,20 @@ class Learn(Driving):
     Learn.wide #grid { width: 1fr; }
     """
 
-    def __init__(self, ascii: bool = False, runs: Mapping[str, Run] | None = None, stay: bool = False, at: int = 0):
+    def __init__(
+        self, pace: Pace, ascii: bool = False, runs: Mapping[str, Run] | None = None, stay: bool = False, at: int = 0
+    ):
         """`runs` are looked at in place of new ones, by preset; `stay` leaves going on to the key, `at` is the first step."""
         self.trips = {preset: Trip(Source(run)) for preset, run in (runs or {}).items()}
         """Runs so far, by preset."""
         self.at = at
-        super().__init__(self._trip(STEPS[at].preset).source)
+        super().__init__(self._trip(STEPS[at].preset).source, pace, ascii)
         self.by_itself = not stay
         self.seen_at: int | None = None
         """The row where what this step waits for has happened."""
         self._since = self._seen_since = monotonic()
         self.where, self.words, self.waiting = Line("where"), Static("", id="words"), Line("waiting")
         self.footer = Footer("tour")
-        self.ascii = ascii
         self._panels: list[LinePlot | PhasePortrait] = []
         self._kept: Trip | None = None
         """The run whose dashboard is opened instead of the tour: it goes on."""
@@ -207,7 +207,7 @@ class Learn(Driving):
         grid = self.query_one("#grid", Grid)
         grid.styles.grid_size_columns = 1
         grid.styles.grid_size_rows = min(room, len(self._panels)) or 1
-        self.app.pace.hurry()
+        self.pace.hurry()
 
     # -- drawing
 
@@ -215,7 +215,7 @@ class Learn(Driving):
         """Read what is new of the run shown, look whether its moment has come, and draw; returns whether there was anything
         to draw. Called by the clock alone.
         """
-        trip, hurried = self.trip, self.app.pace.hurried
+        trip, hurried = self.trip, self.pace.hurried
         fresh = trip.take(news := await aside(trip.source.read))
         if trip is not self.trip or trip is self._kept:  # left meanwhile: a pause would come after the word to go on
             return False
@@ -241,10 +241,11 @@ class Learn(Driving):
 
     def _where(self) -> Content:
         source, width = self.source, self.size.width
-        sharpness = source.row().get("gd.sharpness", math.nan)
+        row = source.row()
+        sharpness = row.get("gd.sharpness", math.nan)
         if math.isnan(sharpness):
-            sharpness = source.row().get("gd.midpoint_sharpness", math.nan)
-        share = (source.state.learning_rate or source.run.spec.optimizer.learning_rate) * sharpness / 2
+            sharpness = row.get("gd.midpoint_sharpness", math.nan)
+        share = sharpness / in_force(row, source.learning_rate)
         muted = self._color("muted")
         sign, plain, word, role = SIGNS[source.condition]
         parts = [
@@ -267,8 +268,8 @@ class Learn(Driving):
                 why = f"The run is {source.condition} before: {step.waits_for}. Space goes on."
                 return Content.assemble((why, self._color("warn")))
             known = {name: source.history.last(name) for name in step.gauge.split() if source.history.has(name)}
-            told = [f"{source.history.symbols[name]} = {value:.4g}" for name, value in known.items() if math.isfinite(value)]
-            now = f" (now {', '.join(told)})" if told else ""
+            values = [f"{source.history.symbols[name]} = {value:.4g}" for name, value in known.items() if math.isfinite(value)]
+            now = f" (now {', '.join(values)})" if values else ""
             return Content.assemble(("… " if not self.ascii else "... "), ("Waiting until ", ""), (step.waits_for, "bold"), f"{now}.")
         at = source.history.column("step")[self.seen_at]
         done = Content.assemble((f"{'+' if self.ascii else '✓'} At step {at:,.0f}: {step.waits_for}. ", f"bold {self._color('good')}"))
@@ -309,7 +310,7 @@ class Learn(Driving):
     def action_by_itself(self) -> None:
         self.by_itself = not self.by_itself
         self.notify("The tour goes on by itself." if self.by_itself else "The tour goes on by key alone: space.", timeout=2)
-        self.app.pace.hurry()
+        self.pace.hurry()
 
     def action_formula(self) -> None:
         from eos_tui.screens.formula import Formula
@@ -322,10 +323,10 @@ class Learn(Driving):
     def action_open_dashboard(self) -> None:
         self._kept = self.trip
         self._kept.tell(Resume())
-        self.app.open_run(self.source.run)
+        self.post_message(OpenRun(self.source.run))
 
     def action_leave(self) -> None:
-        self.app.open_launcher()
+        self.post_message(OpenLauncher())
 
     def on_unmount(self) -> None:
         """Stop the engines of the tour, which would wait for ever where nobody looks; they write a checkpoint first."""

@@ -1,5 +1,6 @@
 """Two questions: one for a number, one for yes or no."""
 
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -11,6 +12,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
 from engine.base.errors import UserError
+from engine.record.threshold import at_rate
 
 TENTH = 1.1
 """Factor of one step of η."""
@@ -48,7 +50,7 @@ class Ask(ModalScreen[Any]):
 
 
 class AskLearningRate(Ask):
-    """Asks for η; the arrows make it larger and smaller, and 2/η is shown as it changes."""
+    """Asks for η; the arrows make it larger and smaller, and the threshold is shown as it changes."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,right_curly_bracket", "scale(1)", "larger", priority=True),
@@ -56,17 +58,20 @@ class AskLearningRate(Ask):
     ]
     FOOT = "↑ ↓ a tenth more or less · enter sets it · esc cancels"
 
-    def __init__(self, now: float, steps: int = 0):
+    def __init__(self, now: float, threshold: float, steps: int = 0):
+        """`threshold` is that of the learning rate now; NaN where there is no row yet."""
         super().__init__("learning rate η", "", a_learning_rate, f"{now * TENTH**steps:.6g}" if steps else f"{now:.6g}")
-        self._now = now
+        self._now, self._threshold = now, threshold
 
     @on(Input.Changed)
     def _tell(self, message: Input.Changed) -> None:
-        try:
-            then = f"{2 / a_learning_rate(message.value.strip()):.6g}"
-        except UserError:
-            then = "–"
-        hint = f"Now η = {self._now:.6g} and 2/η = {2 / self._now:.6g}; with this η it is {then}."
+        hint = f"Now η = {self._now:.6g}."
+        if math.isfinite(self._threshold):
+            try:
+                then = f"{at_rate(self._threshold, self._now, a_learning_rate(message.value.strip())):.6g}"
+            except UserError:
+                then = "–"
+            hint = f"Now η = {self._now:.6g} and 2/η = {self._threshold:.6g}; with this η it is {then}."
         self.query_one("#hint", Static).update(hint)
 
     def action_scale(self, steps: int) -> None:

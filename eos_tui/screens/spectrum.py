@@ -10,6 +10,7 @@ from textual.binding import BindingType
 from textual.content import Content
 
 from engine.record.columns import Column
+from engine.record.threshold import RATE, THRESHOLD, threshold
 from engine.spec import FOLLOWED_FROM
 from eos_tui.draw.plot_spec import Curve, PlotSpec, Window
 from eos_tui.keys import closing
@@ -46,17 +47,17 @@ class Spectrum(LivePage):
         self._window = window
         history = source.history
         self._names = [name for name in recorded(history) if history.has(name)]
-        kept = [column for column in history.columns if column.name in ("step", "learning_rate", *self._names)]
+        kept = [column for column in history.columns if column.name in ("step", THRESHOLD, RATE, *self._names)]
         # λ2, … are what this page is about, so they go by names that no plot treats as companions.
         self._renamed = {name: f"spectrum.{k}" for k, name in enumerate(self._names, 1)}
         self._columns = [column.name for column in kept]
         self._history = History([*(c._replace(name=self._renamed.get(c.name, c.name)) for c in kept), LEVEL])
         self._above: dict[int, int] = {}
-        """The first recorded step of each eigenvalue above 2/η"""
+        """The first recorded step at which each eigenvalue is above 2/η, at the learning rate in force."""
         self._since = 0
-        """since this step, from which on η has been what it is,"""
+        """The step at which η last changed; 0 where it never did."""
         self._rate = math.nan
-        """this."""
+        """The learning rate in force."""
         self._plot = LinePlot(self._spec(1), ascii=ascii)
         self._line = Line()
 
@@ -82,9 +83,9 @@ class Spectrum(LivePage):
             return
         source, seen = self.source.history, len(self._history)
         if len(source) > seen:
-            rows = {name: source.values_or_nan(name, seen) for name in (*self._columns, "learning_rate")}
+            rows = {name: source.values_or_nan(name, seen) for name in (*self._columns, RATE)}
             with np.errstate(divide="ignore"):
-                level = FOLLOWED_FROM / rows["learning_rate"]
+                level = FOLLOWED_FROM / rows[RATE]
             self._history.extend(np.column_stack([*(rows[name] for name in self._columns), level]))
             self._note_unstable(rows)
         followed = sum(not np.isnan(self._history.last(name)) for name in self._renamed.values())
@@ -94,13 +95,13 @@ class Spectrum(LivePage):
 
     def _note_unstable(self, rows: dict[str, np.ndarray]) -> None:
         """Where eigenvalues are first above 2/η in new rows, of those at the newest learning rate."""
-        rates = rows["learning_rate"]
+        rates, levels = rows[RATE], threshold(rows)
         changes = np.flatnonzero(np.diff(rates, prepend=rates[0] if math.isnan(self._rate) else self._rate))
         if len(changes):
             self._above, self._since = {}, int(rows["step"][changes[-1]])
         self._rate, first = float(rates[-1]), changes[-1] if len(changes) else 0
         for k, name in enumerate(self._names, 1):
-            if len(above := np.flatnonzero(rows[name][first:] * self._rate > 2)):
+            if len(above := np.flatnonzero(rows[name][first:] > levels[first:])):
                 self._above.setdefault(k, int(rows["step"][first + above[0]]))
 
     def summary(self, followed: int) -> str:
@@ -110,6 +111,6 @@ class Spectrum(LivePage):
         if not followed:
             return f"The eigenvalues are followed from the edge on. {self.hint}"
         seen = {k: step for k, step in sorted(self._above.items()) if step <= self.source.history.last_step}  # of a replay
-        told = " · ".join(f"λ{k} from step {step:,}" for k, step in seen.items()) or "none yet"
+        listed = " · ".join(f"λ{k} from step {step:,}" for k, step in seen.items()) or "none yet"
         changed = f" since η became {self._rate:g} at step {self._since:,}" if self._since else ""
-        return f"{followed} followed; first above 2/η{changed}: {told} · {self.hint}"
+        return f"{followed} followed; first above 2/η{changed}: {listed} · {self.hint}"

@@ -15,6 +15,7 @@ from engine.spec import PREDICTIONS, Phase
 from eos_tui.draw.axes import number
 from eos_tui.draw.decorations import ASCII_VEIL, VEIL
 from eos_tui.draw.plot_spec import Curve, PlotSpec, Window
+from eos_tui.draw.theme import FAMILIES
 from eos_tui.keys import closing
 from eos_tui.model.history import History
 from eos_tui.model.source import Source
@@ -42,8 +43,8 @@ def unclaimed(history: History, start: float, stop: float) -> tuple[int, int]:
     if not history.has(HYPOTHESIS):
         return 0, 0
     rows = history.rows_between(start, stop)
-    found = history.values(HYPOTHESIS, rows.start, rows.stop)
-    return int((found == 0).sum()), int(np.isfinite(found).sum())
+    hypothesis = history.values(HYPOTHESIS, rows.start, rows.stop)
+    return int((hypothesis == 0).sum()), int(np.isfinite(hypothesis).sum())
 
 
 def held(horizon: float, since: float) -> str:
@@ -110,7 +111,7 @@ class Theorem(LivePage):
             if f"{form}.horizon" in row:
                 corr, horizon, since = (row[f"{form}.{what}"] for what in ("correlation", "horizon", "since_anchor"))
                 of = f"{held(horizon, since)} of {since:,.0f}" if math.isfinite(horizon) else held(horizon, since)
-                lines.append(Content.assemble((f"{name:<12}", self.color(form) if form != "full_cubic" else ""),
+                lines.append(Content.assemble((f"{name:<12}", self.color(form) if form in FAMILIES else ""),
                                               f"{number(corr, 3):>8}{of:>13}"))
         if "unrolled.x" in row:
             lines.append(Content.assemble((f"{'':<12}{'x⋆':>10}{'y⋆':>11}", muted)))

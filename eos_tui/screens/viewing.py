@@ -1,24 +1,22 @@
 """Keys and clicks that change what is shown of a run: its time axis, its cursor, how a plot is drawn, other runs, a replay."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from engine.base.errors import UserError
 from engine.record import store
 from eos_tui.draw import panels
-from eos_tui.draw.panels import Look
+from eos_tui.draw.panels import PlotOptions
 from eos_tui.draw.plot_spec import OTHERS, STEPS, Axis, Overlay
 from eos_tui.model.replay import Replay
 from eos_tui.model.source import Source
 from eos_tui.model.timeline import Timeline, first_edge
-from eos_tui.screens.choose_curves import Series
+from eos_tui.screens.choose_curves import ChooseCurves
 from eos_tui.screens.compare import Compare
 from eos_tui.screens.driving import Driving
+from eos_tui.terminal.pace import Pace
 from eos_tui.widgets.plot import LinePlot, Pointed
 from eos_tui.widgets.portrait import PhasePortrait, Placed
-
-if TYPE_CHECKING:
-    from eos_tui.app import EosApp
 
 Panel = LinePlot | PhasePortrait
 MEANS = (0, 10, 50, 250)
@@ -37,16 +35,15 @@ class Compared(NamedTuple):
 class Viewing(Driving):
     """A screen with plots of a run."""
 
-    app: "EosApp"
     plots: tuple[Panel, ...]
     portrait: PhasePortrait
 
-    def __init__(self, source: Source):
-        super().__init__(source)
+    def __init__(self, source: Source, pace: Pace, ascii: bool = False):
+        super().__init__(source, pace, ascii)
         self.timeline = Timeline()
         self.choice = 0
         """Index into `panels.CHOICES`: the predictions drawn."""
-        self.looks: dict[str, Look] = {}
+        self.plot_options: dict[str, PlotOptions] = {}
         self.compared: list[Compared] = []
         self._axis = 0
 
@@ -63,8 +60,8 @@ class Viewing(Driving):
 
     def specs(self):
         """The line plots of the run, as the user wants them."""
-        columns = self.source.columns
-        return [panels.adapted(plot, self.looks.get(plot.id, Look()), columns) for plot in panels.line_plots(columns, self.forms())]
+        columns, chosen = self.source.columns, self.plot_options
+        return [panels.adapted(plot, chosen.get(plot.id, PlotOptions()), columns) for plot in panels.line_plots(columns, self.forms())]
 
     @property
     def axis(self) -> Axis:
@@ -74,12 +71,12 @@ class Viewing(Driving):
 
     def overlays(self) -> tuple[Overlay, ...]:
         """The other runs, edge on edge; first step on first step where one of two has none."""
-        found = []
+        overlays = []
         for (source, role), pen in zip(self.compared, OTHERS, strict=False):
             edge, at = first_edge(source.journal), self.timeline.edge
             both = edge is not None and at is not None
-            found.append(Overlay(source.history, source.name, role, pen, edge or 0.0 if both else 0.0, at or 0.0 if both else 0.0))
-        return tuple(found)
+            overlays.append(Overlay(source.history, source.name, role, pen, edge or 0.0 if both else 0.0, at or 0.0 if both else 0.0))
+        return tuple(overlays)
 
     def respecify(self) -> None:
         """Draw the plots by their present specifications."""
@@ -87,7 +84,7 @@ class Viewing(Driving):
         for panel in self.plots:
             if isinstance(panel, LinePlot):
                 panel.spec = specs[panel.spec.id]
-        self.app.pace.hurry()
+        self.pace.hurry()
 
     def _line_plot(self, what: str) -> LinePlot | None:
         """The focused line plot; None after saying that the portrait has no such thing."""
@@ -97,8 +94,8 @@ class Viewing(Driving):
         self.notify(f"The portrait has no {what}.", severity="warning", timeout=2)
         return None
 
-    def _relook(self, panel: LinePlot, **changes) -> None:
-        self.looks[panel.spec.id] = self.looks.get(panel.spec.id, Look())._replace(**changes)
+    def _change_options(self, panel: LinePlot, **changes) -> None:
+        self.plot_options[panel.spec.id] = self.plot_options.get(panel.spec.id, PlotOptions())._replace(**changes)
         self.respecify()
 
     def action_predictions(self) -> None:
@@ -109,15 +106,15 @@ class Viewing(Driving):
 
     def action_log_axis(self) -> None:
         if (panel := self._line_plot("logarithmic axis")) is not None:
-            self._relook(panel, log=not panel.spec.log)
+            self._change_options(panel, log=not panel.spec.log)
 
     def action_smooth(self) -> None:
         if (panel := self._line_plot("running mean")) is not None:
-            self._relook(panel, smooth=MEANS[(MEANS.index(panel.spec.smooth) + 1) % len(MEANS)])
+            self._change_options(panel, smooth=MEANS[(MEANS.index(panel.spec.smooth) + 1) % len(MEANS)])
 
     def action_strands(self) -> None:
         if (panel := self._line_plot("strands: it shows |x|")) is not None:
-            self._relook(panel, strands=not panel.spec.strands)
+            self._change_options(panel, strands=not panel.spec.strands)
 
     def action_series(self) -> None:
         if (panel := self._line_plot("curves to choose; p chooses the predictions")) is None:
@@ -127,10 +124,10 @@ class Viewing(Driving):
 
         def answer(chosen: list[str] | None) -> None:
             if chosen:
-                self._relook(panel, hidden=frozenset(own) - set(chosen), added=tuple(name for name in chosen if name not in own))
+                self._change_options(panel, hidden=frozenset(own) - set(chosen), added=tuple(name for name in chosen if name not in own))
 
         drawn = [curve.column for curve in panel.spec.curves]
-        self.app.push_screen(Series(panel.spec.title, self.source.columns, own, drawn), answer)
+        self.app.push_screen(ChooseCurves(panel.spec.title, self.source.columns, own, drawn), answer)
 
     def action_compare(self) -> None:
         def answer(names: list[str] | None) -> None:
@@ -138,10 +135,10 @@ class Viewing(Driving):
                 self.lay_over(names)
 
         chosen = [each.source.run.name for each in self.compared]
-        self.app.push_screen(Compare(self.source.run, chosen, len(OTHERS), self.app.ascii), answer)
+        self.app.push_screen(Compare(self.source.run, chosen, len(OTHERS), self.ascii), answer)
 
     def lay_over(self, names: Sequence[str]) -> None:
-        """Draw these runs, by name or path, over this one, as many as there are pens for; those that cannot be read are told."""
+        """Draw these runs, by name or path, over this one, as many as there are pens for; a notice names each that cannot be read."""
         known = {each.source.run.name: each.source for each in self.compared}
         self.compared = []
         for name, role in zip(names, ROLES, strict=False):
@@ -152,7 +149,7 @@ class Viewing(Driving):
             else:
                 source.history.prepare(plot.curves[0].column for plot in self.specs())
                 self.compared.append(Compared(source, role))
-        self.app.pace.hurry()
+        self.pace.hurry()
 
     # -- the time axis and the cursor
 
@@ -160,23 +157,23 @@ class Viewing(Driving):
         has = (True, self.source.history.has("time"), self.timeline.edge is not None)
         self._axis = next(k % 3 for k in range(self._axis + 1, self._axis + 4) if has[k % 3])
         self.notify(f"axis: {('steps', 'time ηt', 'steps since the edge')[self._axis]}", timeout=2)
-        self.app.pace.hurry()
+        self.pace.hurry()
 
     def action_zoom_time(self, factor: float) -> None:
         self.timeline.zoom(factor)
-        self.app.pace.hurry()
+        self.pace.hurry()
 
     def action_pan(self, quarters: int) -> None:
         self.timeline.pan(quarters)
-        self.app.pace.hurry()
+        self.pace.hurry()
 
     def action_reset_time(self) -> None:
         self.timeline.reset()
-        self.app.pace.hurry()
+        self.pace.hurry()
 
     def action_cursor(self) -> None:
         self.timeline.toggle_cursor()
-        self.app.pace.hurry()
+        self.pace.hurry()
 
     def action_move_cursor(self, direction: int, single: bool = False) -> None:
         replay, line = self.source.replay, self.timeline
@@ -187,7 +184,7 @@ class Viewing(Driving):
             replay.seek(round(replay.step) + direction * (1 if single else max(round((stop - start) / 100), 1)))
         else:
             line.move_cursor(direction, single)
-        self.app.pace.hurry()
+        self.pace.hurry()
 
     def on_pointed(self, message: Pointed) -> None:
         """The mouse on a plot: the wheel zooms about where it is, or pans; a click puts the cursor there."""
@@ -197,7 +194,7 @@ class Viewing(Driving):
             self.timeline.pan(message.amount)
         else:
             self.timeline.point(message.step)
-        self.app.pace.hurry()
+        self.pace.hurry()
 
     @property
     def fork_step(self) -> int:
@@ -213,20 +210,20 @@ class Viewing(Driving):
             self.notify("The portrait has no constants yet: α and β appear at the edge.", severity="warning", timeout=3)
         elif self.portrait.display:
             self.portrait.focus()
-        self.app.pace.hurry()
+        self.pace.hurry()
 
     def action_nudge(self, direction: int, fine: bool = False) -> None:
         self.portrait.nudge(0, direction, fine)
-        self.app.pace.hurry()
+        self.pace.hurry()
 
     def on_placed(self, message: Placed) -> None:
-        self.app.pace.hurry()
+        self.pace.hurry()
 
     # -- frozen, and played again
 
     def action_freeze(self) -> None:
         self.source.frozen = not self.source.frozen
-        self.app.pace.hurry()
+        self.pace.hurry()
 
     def action_replay(self) -> None:
         if self.source.replay is not None:
@@ -235,14 +232,14 @@ class Viewing(Driving):
             at = self.timeline.cursor
             self.timeline.cursor = None
             self.source.replay = Replay(0.0 if at is None else at, self.source.history.last_step)
-        self.app.pace.hurry()
+        self.pace.hurry()
 
     def action_toggle_engine(self) -> None:
         if self.source.replay is None:
             super().action_toggle_engine()
         else:
             self.source.replay.toggle()
-            self.app.pace.hurry()
+            self.pace.hurry()
 
     def action_step_once(self) -> None:
         if self.source.replay is None:
@@ -250,11 +247,11 @@ class Viewing(Driving):
         else:
             self.source.replay.playing = False
             self.source.replay.seek(round(self.source.replay.step) + 1)
-            self.app.pace.hurry()
+            self.pace.hurry()
 
     def action_speed(self, factor: float) -> None:
         if self.source.replay is None:
             self.notify("No replay: g begins one.", timeout=2)
         else:
             self.source.replay.change_speed(factor)
-            self.app.pace.hurry()
+            self.pace.hurry()

@@ -1,7 +1,7 @@
 """Textual's terminal driver, made to survive the loss of its terminal.
 
 Textual writes in a thread of its own, which ends at the first write that fails; what is sent afterwards fills its queue, and
-the program then waits for ever on the way out. Here such writes are dropped and the app is told to leave.
+the program then waits for ever on the way out. Here such writes are dropped and the app leaves.
 """
 
 from collections.abc import Callable

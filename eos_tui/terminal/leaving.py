@@ -14,14 +14,11 @@ import termios
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+from typing import Any, Protocol, TextIO, TypeVar
 
 from engine.base.aside import Aside, wait_for
 from engine.base.exit import STOPPING
 from engine.base.stuck import PARTING_SECONDS, PATIENCE_SECONDS
-
-if TYPE_CHECKING:
-    from eos_tui.app import EosApp
 
 Result = TypeVar("Result")
 STUCK_SECONDS = 1.0
@@ -60,6 +57,21 @@ async def aside(function: Callable[[], Result]) -> Result:
     return await begun_aside(function)
 
 
+class Leavable(Protocol):
+    """The app, as far as the way out needs it."""
+
+    way_out: "WayOut | None"
+    loop: asyncio.AbstractEventLoop | None
+    """The loop of the thread that draws; None until it runs."""
+
+    @property
+    def _driver(self) -> object: ...
+
+    def call_later(self, callback: Callable[[int], object], status: int) -> bool: ...
+
+    def exit(self, result: int) -> None: ...
+
+
 class WayOut:
     """The way out of the view, for keys and for signals. Inside, the thread that draws takes none of the latter, for it may be stuck; one
     that does nothing else hears of each by a pipe, as whatever thread takes it writes there at once.
@@ -67,7 +79,7 @@ class WayOut:
     `part` says where the run stands, given the status and the stream to say it on.
     """
 
-    def __init__(self, app: "EosApp", part: Callable[[int, TextIO | None], None]):
+    def __init__(self, app: Leavable, part: Callable[[int, TextIO | None], None]):
         self._app, self._part = app, part
         self._over, self._armed = threading.Event(), threading.Lock()
         self._restore: Callable[[], object] = lambda: None
@@ -85,17 +97,17 @@ class WayOut:
 
     def _take_signals(self) -> Callable[[], None]:
         """Have signals come here; returns what has them go where they went before."""
-        heard, told = socket.socketpair()
-        told.setblocking(False)
+        heard, written = socket.socketpair()
+        written.setblocking(False)
         heeding = threading.Thread(target=self._heed, args=(heard,), daemon=True)
         heeding.start()
         handlers = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
-        wakeup = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+        wakeup = signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # and in every thread begun from here on; engines undo it
 
         def restore() -> None:
             signal.set_wakeup_fd(wakeup)
-            told.close()
+            written.close()
             heeding.join()
             heard.close()
             for number, handler in handlers.items():

@@ -52,8 +52,8 @@ def _color(style: Style, theme: TerminalTheme) -> tuple[int, ...]:
 
 def _font() -> str:
     """The file of the font, which comes with matplotlib; it is looked up and not imported."""
-    found = find_spec("matplotlib")
-    path = Path(found.origin).parent / "mpl-data" / "fonts" / "ttf" / FONT if found and found.origin else Path(FONT)
+    package = find_spec("matplotlib")
+    path = Path(package.origin).parent / "mpl-data" / "fonts" / "ttf" / FONT if package and package.origin else Path(FONT)
     if not path.is_file():
         raise UserError("--png: needs a font that comes with matplotlib; pip install 'eos-tui[figures]'")
     return str(path)

@@ -10,6 +10,7 @@ from textual.content import Content
 from textual.widget import Widget
 
 from engine.base.text import harmless
+from engine.record.threshold import in_force
 from engine.report.narrative import sentence
 from engine.theory import STAGES
 from eos_tui.draw.theme import role_color
@@ -32,9 +33,9 @@ SIGNS: dict[str, tuple[str, str, str, str]] = {  # what the engine does -> sign,
 }
 
 
-def condition(found: Condition, color: Color, ascii: bool = False) -> Content:
+def condition(condition: Condition, color: Color, ascii: bool = False) -> Content:
     """What the engine does, by sign, word and colour."""
-    sign, plain, word, role = SIGNS[found]
+    sign, plain, word, role = SIGNS[condition]
     return Content.assemble((f"{plain if ascii else sign} {word}", f"bold {color(role)}"))
 
 
@@ -100,7 +101,7 @@ def position(source: Source, row: Mapping[str, float], color: Color, width: int,
     sharpness, before = row.get("gd.sharpness", math.nan), row.get("gd.midpoint_sharpness", math.nan)
     if state.phase == "approach" or math.isnan(sharpness):
         sharpness = before
-    ratio = state.learning_rate * sharpness / 2
+    ratio = sharpness / in_force(row, state.learning_rate)
     cells = 24 if width < 100 else 36
     number = f"{ratio:6.3f}" if math.isfinite(ratio) else "     –"
     parts = [Content.assemble((" ηS/2 ", muted), gauge(ratio, cells, color, ascii), (number, "bold"))]

@@ -31,15 +31,15 @@ EVENT_ROLES = {
 ROWS = 4
 
 
-def told(event: AnyEvent, color: Callable[[str], str]) -> Content:
+def as_line(event: AnyEvent, color: Callable[[str], str]) -> Content:
     """One event: its step and its sentence."""
     role = EVENT_ROLES.get(type(event).__name__, "muted")
     return Content.assemble((f" {event.step:>7,} ", color(role)), event.text)
 
 
-def retold(event: AnyEvent, color: Callable[[str], str], width: int) -> Content:
+def with_time(event: AnyEvent, color: Callable[[str], str], width: int) -> Content:
     """One event with its time of day, its sentence on as many lines as it takes."""
-    head = told(event, color)
+    head = as_line(event, color)
     start = head.cell_length - len(event.text)
     when = f" {datetime.fromtimestamp(event.at):%H:%M:%S}"
     first, *others = textwrap.wrap(event.text, max(width - len(when) - start, 16)) or [""]
@@ -71,4 +71,4 @@ class Journal(Widget):
             return role_color(self.app.theme, role)
 
         for line, event in zip(self.lines, [*latest, *[None] * (ROWS - len(latest))], strict=True):
-            line.show(Content("") if event is None else told(event, color))
+            line.show(Content("") if event is None else as_line(event, color))

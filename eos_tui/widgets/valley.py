@@ -12,13 +12,13 @@ from textual.strip import Strip
 from engine.record.safe_read import read_arrays
 from eos_tui.draw import axes, line_plot
 from eos_tui.draw.axes import Limits
-from eos_tui.draw.decorations import GUTTER, Box, Entry, foot, legend, legend_rows, upright
+from eos_tui.draw.decorations import GUTTER, Box, LegendEntry, foot, legend, legend_rows, upright
+from eos_tui.draw.orbits import REAL
 from eos_tui.draw.plot_spec import DASHED, Axis, Span
 from eos_tui.draw.raster import Canvas, strokes
 from eos_tui.draw.theme import role_style
 from eos_tui.model.history import History
 from eos_tui.widgets.plot import Drawing
-from eos_tui.widgets.portrait import REAL
 
 LEVELS = np.arange(6.0) ** 2
 """Level lines, in units of δ²/η: those of a valley of sharpness 2/η throughout stand upright, at |x| = 0, δ, … 5δ."""
@@ -30,7 +30,7 @@ PATHS = (("generalized", "generalized", DASHED[0]), ("gd", "real", REAL))
 """Trajectories drawn, the last uppermost: columns, and name and pen in the legend."""
 
 
-class Plane(NamedTuple):
+class PlaneSample(NamedTuple):
     """A sample of the loss in the plane."""
 
     x: np.ndarray  # (m,) x/δ
@@ -42,7 +42,7 @@ class Plane(NamedTuple):
         return _lagrange(self.x, x) @ self.rise @ _lagrange(self.y, y).T
 
 
-def sampled(path: Path, learning_rate: float) -> Plane | None:
+def sampled(path: Path, learning_rate: float) -> PlaneSample | None:
     """The plane in a file of samples; None where the file holds none, or cannot be read."""
     arrays = read_arrays(path) or {}
     try:
@@ -54,7 +54,7 @@ def sampled(path: Path, learning_rate: float) -> Plane | None:
         return None
     if not all(1 < len(nodes) <= MOST_NODES and np.isfinite(nodes).all() and (np.diff(nodes) > 0).all() for nodes in (x, y)):
         return None
-    return Plane(x / delta, y, rise * learning_rate / delta**2)
+    return PlaneSample(x / delta, y, rise * learning_rate / delta**2)
 
 
 def _lagrange(nodes: np.ndarray, at: np.ndarray) -> np.ndarray:
@@ -77,11 +77,11 @@ class Valley(Drawing):
 
     def __init__(self, *, ascii: bool = False):
         super().__init__(ascii=ascii)
-        self._plane: Plane | None = None
+        self._plane: PlaneSample | None = None
         self._paths: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         """x/δ and y of each trajectory."""
 
-    def show(self, plane: Plane | None, history: History, step: int) -> None:
+    def show(self, plane: PlaneSample | None, history: History, step: int) -> None:
         """Show this plane, and the rows of the history up to a step; or the words, where there is no plane."""
         self._plane, self._paths = plane, {}
         if plane is not None:
@@ -101,8 +101,8 @@ class Valley(Drawing):
         if plane is None:
             return line_plot.message(self.words, width, height, theme)
         canvas, muted = Canvas(max(width, 0), max(height, 0), self.ascii), role_style(theme, "muted")
-        entries = [Entry("--" if self.ascii else "──", "level lines at k²δ²/η", "muted")] + [
-            Entry(pen.mark * 2 if self.ascii else pen.sample, name, family)
+        entries = [LegendEntry("--" if self.ascii else "──", "level lines at k²δ²/η", "muted")] + [
+            LegendEntry(pen.mark * 2 if self.ascii else pen.sample, name, family)
             for family, name, pen in reversed(PATHS) if family in self._paths
         ]
         box = Box.within(canvas, min(legend_rows(entries, width - GUTTER), 3 if height >= 14 else 1) if height >= 4 else 0, 0)
@@ -148,7 +148,7 @@ def _strands(x: np.ndarray, y: np.ndarray, columns: int, rows: int) -> np.ndarra
     order = np.concatenate([np.arange(0, len(x), 2), np.arange(1, len(x), 2)])
     first = (len(x) + 1) // 2  # of the second strand
     x, y, youth = (np.insert(each[order].astype(float), first, math.nan) for each in (x, y, youth))
-    found = np.zeros((3, rows, columns), bool)
+    dots = np.zeros((3, rows, columns), bool)
     drawn = strokes(x, y, columns, rows, np.nan_to_num(youth).astype(int))
-    found[: len(drawn)] = drawn
-    return found
+    dots[: len(drawn)] = drawn
+    return dots

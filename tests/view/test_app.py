@@ -49,6 +49,5 @@ async def test_q_detaches_and_leaves_the_engine_alone(runs):
 def test_the_view_opens_without_jax():
     code = ("import json, sys, eos_tui.app, eos_tui.cli; "
             "print(json.dumps([m for m in ('jax', 'jaxlib', 'flax', 'tensorflow_datasets') if m in sys.modules]))")
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
-                           cwd=ROOT)
-    assert json.loads(found.stdout) == []
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert json.loads(done.stdout) == []

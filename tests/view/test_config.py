@@ -128,9 +128,9 @@ async def test_a_remapped_key_works_and_the_old_one_no_longer(tmp_path):
 
 @pytest.mark.parametrize("name", [field.name for field in msgspec.structs.fields(View)])
 def test_every_setting_of_the_view_is_an_option_of_the_command_line(name):
-    from eos_tui.cli import Look  # one name for both
+    from eos_tui.cli import ViewOptions  # one name for both
 
-    assert name in Look.__dataclass_fields__
+    assert name in ViewOptions.__dataclass_fields__
 
 
 def test_settings_are_told_as_json(capsys, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from eos_tui.screens.dashboard import Dashboard
 from eos_tui.screens.formula import Formula
 from eos_tui.screens.journal import Events
 from eos_tui.widgets.header import gauge, kept_whole
-from eos_tui.widgets.journal import retold
+from eos_tui.widgets.journal import with_time
 from eos_tui.widgets.line import Line
 from eos_tui.widgets.plot import Drawing, LinePlot
 from eos_tui.widgets.portrait import PhasePortrait
@@ -295,7 +295,7 @@ async def test_formula_shows_words_symbol_formula_and_place(runs):
 
 def test_a_long_event_goes_on_below_its_own_words():
     event = Anchored(step=652, text="generalized, transported, code: set to the true displacement at step 652", forms=("code",))
-    lines = retold(event, lambda role: "", 60).plain.splitlines()
+    lines = with_time(event, lambda role: "", 60).plain.splitlines()
     assert len(lines) == 2
     assert len(max(lines, key=len)) <= 60
     assert lines[0].index("generalized") == len(lines[1]) - len(lines[1].lstrip())
@@ -328,11 +328,11 @@ def test_the_gauge_keeps_its_width_and_its_mark(value, cells):
 @pytest.mark.parametrize("width", range(20, 90))
 def test_no_line_of_the_head_ends_within_a_formula(width):
     text = Content("The sharpness is above 2/η, so the oscillation grows; the theory applies (ε = 0.11)").stylize("bold", 4, 13)
-    found = kept_whole(text, width)
-    assert found.plain.replace("\n", " ") == text.plain
-    assert found.spans == text.spans
-    assert any("(ε = 0.11)" in line for line in found.plain.splitlines())
-    assert max(map(len, found.plain.splitlines())) <= width
+    wrapped = kept_whole(text, width)
+    assert wrapped.plain.replace("\n", " ") == text.plain
+    assert wrapped.spans == text.spans
+    assert any("(ε = 0.11)" in line for line in wrapped.plain.splitlines())
+    assert max(map(len, wrapped.plain.splitlines())) <= width
 
 
 def test_plots_show_only_what_the_run_records(runs):

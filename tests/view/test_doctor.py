@@ -25,20 +25,20 @@ def test_every_finding_that_is_bad_says_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setenv("EOS_HOME", str(tmp_path / "file" / "runs"))
     (tmp_path / "config.toml").write_text("[view]\nfast = true\n")
     monkeypatch.setitem(embedded.SHA256, "digits.npz", "0")
-    found = doctor.examine({}, lambda: doctor.devices(code="raise SystemExit('no such driver')"))
-    bad = {each.subject: each for each in found if each.verdict == "bad"}
+    findings = doctor.examine({}, lambda: doctor.devices(code="raise SystemExit('no such driver')"))
+    bad = {each.subject: each for each in findings if each.verdict == "bad"}
     assert {"size", "devices", "data", "runs", "space", "settings"} <= set(bad)
     assert all(each.advice for each in bad.values())
     assert "no such driver" in bad["devices"].found
     assert "fast: unknown key" in bad["settings"].found
-    assert doctor.told(found).splitlines()[-1].startswith("To mend: ")
+    assert doctor.as_text(findings).splitlines()[-1].startswith("To mend: ")
 
 
 def test_a_driver_that_hangs_is_a_finding_and_not_a_hang():
     began = time.monotonic()
-    found = doctor.devices(seconds=0.5, code="import time\ntime.sleep(60)")
-    assert (found.verdict, time.monotonic() - began < 10) == ("bad", True)
-    assert "within 0 s" in found.found or "within 1 s" in found.found
+    finding = doctor.devices(seconds=0.5, code="import time\ntime.sleep(60)")
+    assert (finding.verdict, time.monotonic() - began < 10) == ("bad", True)
+    assert "within 0 s" in finding.found or "within 1 s" in finding.found
 
 
 def test_what_jax_prints_before_its_answer_does_not_matter():

@@ -1,13 +1,15 @@
 """The keys that drive the engine, by pilot, on an engine that only answers."""
 
 
+import math
+
 import pytest
 
 from engine.base.errors import UserError
 from engine.record import messages
 from engine.record.writer import Writer
 from eos_tui.screens.dashboard import Dashboard
-from eos_tui.screens.prompts import Ask, a_count, a_learning_rate
+from eos_tui.screens.prompts import Ask, AskLearningRate, a_count, a_learning_rate
 
 from piloting import frames, notified, opened, text_of, until
 from synthetic import FakeEngine, make_run
@@ -34,12 +36,12 @@ async def test_a_key_becomes_a_command_and_its_answer_is_shown(runs, pressed, co
             await until(lambda: app.screen.source.live)
             await pilot.press(*pressed)
             await until(lambda: engine.commands)
-            told = engine.commands[0]
-            assert type(told) is type(command)
+            received = engine.commands[0]
+            assert type(received) is type(command)
             for field in command.__struct_fields__:
                 if field not in ("id", "engine"):  # of this command, and of the engine that it is for
-                    assert getattr(told, field) == getattr(command, field)
-            await until(lambda: any(event.answers == told.id for event in app.screen.source.events))
+                    assert getattr(received, field) == getattr(command, field)
+            await until(lambda: any(event.answers == received.id for event in app.screen.source.events))
             await until(lambda: notified(app))
             assert "step" in notified(app)
 
@@ -81,6 +83,18 @@ async def test_a_prompt_refuses_nonsense_and_escape_sends_nothing(runs):
             await frames(app, 3)
             assert isinstance(app.screen, Dashboard)
             assert engine.commands == []
+
+
+@pytest.mark.parametrize(("threshold", "keys", "words"), [
+    (190.0, ["up"], "Now η = 0.02 and 2/η = 190; with this η it is 172.727."),
+    (190.0, ["x"], "with this η it is –."),
+    (math.nan, ["up"], "Now η = 0.02."),
+])  # fmt: skip
+async def test_the_prompt_for_a_learning_rate_shows_where_the_threshold_goes(runs, threshold, keys, words):
+    async with opened(make_run(runs)) as (app, pilot):
+        await app.push_screen(AskLearningRate(0.02, threshold))
+        await pilot.press(*keys)
+        await until(lambda: words in str(app.screen.query_one("#hint").content))
 
 
 async def test_a_finished_run_takes_no_commands_and_says_why(runs):

@@ -14,7 +14,8 @@ from terminals import LEAVE_SCREEN, SHOW_CURSOR, Terminal
 
 HANGING = """import os, sys, time
 from engine.record.reader import Run
-from eos_tui import cli, opening, source
+from eos_tui import cli, opening
+from eos_tui.model import source
 
 def hanging(function):
     def hang(*given, **named):

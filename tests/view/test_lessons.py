@@ -173,9 +173,9 @@ async def test_the_run_of_a_step_opens_and_its_engine_goes_on(begun):
         await until(lambda: touring(app))
         await pilot.press("o")
         await until(lambda: isinstance(app.screen, Dashboard))
-        told = begun["fashion"].commands
-        await until(lambda: len(told) >= 2 and isinstance(told[-1], Resume))
-        assert all(isinstance(command, Resume | Pause) for command in told)
+        commands = begun["fashion"].commands
+        await until(lambda: len(commands) >= 2 and isinstance(commands[-1], Resume))
+        assert all(isinstance(command, Resume | Pause) for command in commands)
 
 
 @pytest.mark.parametrize("size", [(40, 12), (60, 20), (80, 24), (120, 40), (200, 50)])
@@ -246,11 +246,11 @@ async def test_the_toy_shows_its_steps_in_a_real_run(runs, monkeypatch):
     run, _ = launch.begin("toy", faster)
     app = EosApp(None, fps=10)
     async with app.run_test(size=(80, 24)) as pilot:
-        await app.push_screen(Learn(runs={"toy": run}))
-        found = []
+        await app.push_screen(Learn(app.pace, runs={"toy": run}))
+        moments = []
         for at in range(4):
             await until(lambda at=at: app.screen.at == at and app.screen.seen_at is not None, 60)
-            found.append(int(app.screen.seen_at))
+            moments.append(int(app.screen.seen_at))
             await pilot.press("space")
-        assert found == sorted(set(found))
-    assert run.table()["stage"][found].tolist() == [3, 4, 2, 3]
+        assert moments == sorted(set(moments))
+    assert run.table()["stage"][moments].tolist() == [3, 4, 2, 3]

@@ -3,7 +3,7 @@
 import pytest
 
 from eos_tui import cli
-from eos_tui.opening import Asked
+from eos_tui.opening import ViewCommand
 
 BOTH_WAYS = (
     "", "attach", "attach made", "--fps 2", "attach --fps 0.5 --theme light", "attach made --no-mouse --ascii --low-bandwidth",
@@ -19,10 +19,10 @@ LEFT = (
 def test_a_command_line_that_opens_the_view_is_read_as_the_whole_command_line_reads_it(line, monkeypatch):
     seen: list = []
     for module in ("eos_tui.cli", "eos_tui.opening"):
-        monkeypatch.setattr(f"{module}.need_terminal", lambda told: None)
-        monkeypatch.setattr(f"{module}.view", lambda run, told, beside=(): seen.append((run, dict(told), beside)) or 0)
+        monkeypatch.setattr(f"{module}.need_terminal", lambda given: None)
+        monkeypatch.setattr(f"{module}.view", lambda run, given, beside=(): seen.append((run, dict(given), beside)) or 0)
     monkeypatch.setattr("eos_tui.opening.resolve", lambda name: ("run", name))
-    asked = Asked.of(line.split())
+    asked = ViewCommand.of(line.split())
     assert asked is not None
     assert asked.open() == cli.main(line.split()) == 0
     assert seen[0] == seen[1]
@@ -30,4 +30,4 @@ def test_a_command_line_that_opens_the_view_is_read_as_the_whole_command_line_re
 
 @pytest.mark.parametrize("line", LEFT)
 def test_every_other_command_line_is_left_to_what_can_explain_it(line):
-    assert Asked.of(line.split()) is None
+    assert ViewCommand.of(line.split()) is None

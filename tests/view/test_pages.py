@@ -24,7 +24,7 @@ from eos_tui.screens.formula import Formula
 from eos_tui.screens.landscape import Landscape, drawn, verdict
 from eos_tui.screens.spectrum import Spectrum
 from eos_tui.screens.theorem import Theorem, held, unclaimed
-from eos_tui.widgets.valley import Plane, _lines
+from eos_tui.widgets.valley import PlaneSample, _lines
 from eos_tui.widgets.valley import sampled as read_plane
 
 from sampling import DELTA, PLANE_X, PLANE_Y, sampled, valley
@@ -167,8 +167,8 @@ async def test_the_spectrum_of_a_run_without_events_says_since_when_by_its_rows(
     run = store.create(load_spec_text(SPEC + '[tracking]\nmode = "sharpness"', "a test"), "trained", tmp_path)
     rows = np.full((50, len(run.columns)), np.nan)
     step = np.arange(50)
-    values = {"step": step, "learning_rate": LEARNING_RATE, "gd.sharpness": THRESHOLD * step / 30, "gd.lambda2": THRESHOLD * step / 60}
-    for name, value in values.items():
+    values = {"step": step, "learning_rate": LEARNING_RATE, "threshold": THRESHOLD, "gd.sharpness": THRESHOLD * step / 30}
+    for name, value in (values | {"gd.lambda2": THRESHOLD * step / 60}).items():
         rows[:, run.index[name]] = value
     with Writer(run) as writer:
         writer.append(rows)
@@ -182,7 +182,8 @@ async def test_the_spectrum_tells_since_when_of_the_threshold_in_force(tmp_path)
     rows = np.full((60, len(run.columns)), np.nan)
     step = np.arange(60)
     rate = np.where(step < 40, LEARNING_RATE, LEARNING_RATE / 2)
-    for name, value in {"step": step, "learning_rate": rate, "gd.sharpness": THRESHOLD * step / 25, "gd.lambda2": 1.0}.items():
+    values = {"step": step, "learning_rate": rate, "threshold": 2 / rate, "gd.sharpness": THRESHOLD * step / 25, "gd.lambda2": 1.0}
+    for name, value in values.items():
         rows[:, run.index[name]] = value
     with Writer(run) as writer:
         writer.append(rows[:45])
@@ -259,7 +260,7 @@ async def test_tab_turns_to_the_plane_and_wide_pages_show_both(tmp_path, size, a
 
 
 def test_the_plane_is_the_polynomial_through_its_sample():
-    plane = Plane(PLANE_X / DELTA, PLANE_Y, valley(PLANE_X[:, None], PLANE_Y) * LEARNING_RATE / DELTA**2)
+    plane = PlaneSample(PLANE_X / DELTA, PLANE_Y, valley(PLANE_X[:, None], PLANE_Y) * LEARNING_RATE / DELTA**2)
     x, y = np.array([-5.0, 0.0, 1.0, *plane.x[:3], 4.9]), np.array([-20.0, *plane.y[:2], 0.0, 7.3])
     exact = valley(DELTA * x[:, None], y) * LEARNING_RATE / DELTA**2
     np.testing.assert_allclose(plane.at(x, y), exact, atol=1e-11)
@@ -270,8 +271,8 @@ def test_level_lines_stand_where_the_loss_takes_their_levels():
     x = np.linspace(-5.5, 5.5, 201)
     upright = _lines(np.tile(x**2, (41, 1)))
     assert (upright == upright[0]).all()
-    found = (x[:-1] + x[1:])[upright[0]] / 2
-    np.testing.assert_allclose(np.unique(np.round(np.abs(found))), [1, 2, 3, 4, 5])
+    crossings = (x[:-1] + x[1:])[upright[0]] / 2
+    np.testing.assert_allclose(np.unique(np.round(np.abs(crossings))), [1, 2, 3, 4, 5])
     sharper = np.linspace(1.3, 0.7, 41)
     for row, factor in zip(_lines(x**2 * sharper[:, None])[:-1], sharper, strict=False):
         innermost = x[np.flatnonzero(row & (x[:-1] >= 0))[0]]
@@ -295,10 +296,10 @@ async def test_the_arrows_step_through_the_samples_and_the_end_follows_the_newes
         async with opened(run) as (app, pilot):
             await pilot.press("U")
             await until(lambda: "sample 6 of 6" in text_of(app))
-            for key, told in (("left", "step 300: sample 5 of 6"), ("home", "step 100: sample 1 of 6"), ("left", "sample 1 of 6"),
+            for key, words in (("left", "step 300: sample 5 of 6"), ("home", "step 100: sample 1 of 6"), ("left", "sample 1 of 6"),
                               ("right", "step 150: sample 2 of 6"), ("end", "step 350: sample 6 of 6, the newest")):
                 await pilot.press(key)
-                await until(lambda told=told: told in text_of(app))
+                await until(lambda words=words: words in text_of(app))
             await pilot.press("i")
             await until(lambda: isinstance(app.screen, Formula) and "Appendix F" in text_of(app) and "at step 350" in text_of(app))
 
@@ -312,17 +313,17 @@ async def test_a_replay_shows_the_samples_taken_by_then(tmp_path):
         await until(lambda: "step 250: sample 4 of 4, the newest" in text_of(app))
 
 
-@pytest.mark.parametrize(("spec", "told"), [
+@pytest.mark.parametrize(("spec", "why"), [
     (SPEC, "from the edge on, every 50 steps"),
     (SPEC + "[tracking]\nlandscape_every = 0", "landscape_every is 0"),
     (SPEC + '[tracking]\nmode = "sharpness"', "follows no θ†"),
     ('name = "p"\n[problem]\nkind = "phase"\nalpha = 1.0\nbeta = 1.0\n[optimizer]\nlearning_rate = 0.02', "A phase portrait"),
 ])
-async def test_a_run_without_samples_says_why(tmp_path, spec, told):
+async def test_a_run_without_samples_says_why(tmp_path, spec, why):
     run = store.create(load_spec_text(spec, "a test"), "bare", tmp_path)
     async with opened(run, (80, 24)) as (app, pilot):
         await pilot.press("U")
-        await until(lambda: isinstance(app.screen, Landscape) and told in " ".join(text_of(app).replace("│", " ").split()))
+        await until(lambda: isinstance(app.screen, Landscape) and why in " ".join(text_of(app).replace("│", " ").split()))
         await pilot.press("left", "end", "i", "escape", "escape", "T")
         await until(lambda: isinstance(app.screen, Theorem) and "Theorem 1" in text_of(app))
 
@@ -381,8 +382,8 @@ async def test_theorem_1_stands_beside_its_orders_and_says_where_it_claims_nothi
         await until(lambda: "fails now" in text_of(app) or size[0] < 80)
         if size[0] >= 80:
             shown = text_of(app)
-            for told in ("claims nothing at 25% of steps", "0.987", "37 of 299", "> 299", "0.2500", "(5) from β", "εδ²/η", "ε²/η"):
-                assert told in shown
+            for words in ("claims nothing at 25% of steps", "0.987", "37 of 299", "> 299", "0.2500", "(5) from β", "εδ²/η", "ε²/η"):
+                assert words in shown
         await pilot.press("i")
         await until(lambda: isinstance(app.screen, Formula) and "|L(θ) − L(θ†) − x⋆²/η|" in text_of(app))
 

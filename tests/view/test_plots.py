@@ -1,7 +1,13 @@
 """Line plots: what is drawn is what was recorded, whatever was recorded, at any size."""
 
+import ast
 import itertools
+import os
 import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +22,7 @@ from eos_tui.model.history import History
 from eos_tui.model.pyramid import BLOCK
 from eos_tui.widgets.plot import LinePlot
 
+ROOT = Path(__file__).parent.parent
 NAMES = {"step": "t", "learning_rate": "η", "gd.loss": "L(θ)", "gd.sharpness": "S(θ)", "generalized.sharpness": "S⋆",
          "gd.x": "x", "flow.sharpness": "S(θ_GF)"}
 COLUMNS = tuple(Column(name, symbol, name, "", "", "") for name, symbol in NAMES.items())
@@ -458,3 +465,26 @@ def test_a_run_that_is_over_is_not_waited_for():
     assert "it ended before its first step" in " ".join(lines(LOSS, unstarted, Window(0, 10)))
     assert "it ended before the edge" in " ".join(lines(SWING, followed, Window(0, 10)))
     assert "edge" not in " ".join(lines(SWING, without, Window(0, 10)))
+
+
+def test_a_new_trajectory_is_one_row_of_the_table_of_families(tmp_path):
+    """The row alone, in a copy of the tree: its columns are curves of the plots, in its colour under each theme."""
+    for package in ("engine", "eos_tui"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    theme_file = tmp_path / "eos_tui" / "draw" / "theme.py"
+    row = '    "central": Family("central flow", Colours("#ff8800", "#884400", "ansi_red")),\n'
+    at = '    "flow": Family('
+    assert theme_file.read_text().count(at) == 1
+    theme_file.write_text(theme_file.read_text().replace(at, row + at))
+    code = (
+        "from engine.record.columns import Column\nfrom eos_tui.draw import panels, theme\n"
+        "names = ('step', 'gd.loss', 'gd.sharpness', 'central.loss', 'central.sharpness', 'central.distance')\n"
+        "plots = panels.line_plots([Column(name, name, '', '', '', '') for name in names], ('generalized',))\n"
+        "print({plot.id: [(curve.label, curve.role) for curve in plot.curves if curve.column.startswith('central')] for plot in plots})\n"
+        "print([theme.role_color(each.name, 'central') for each in theme.THEMES])\n"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path,
+                          env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    plots, colours = map(ast.literal_eval, done.stdout.splitlines())
+    assert plots == {plot: [("central flow", "central")] for plot in ("sharpness", "loss", "distance")}
+    assert colours == ["#ff8800", "#884400", "ansi_red"]

@@ -7,8 +7,9 @@ from textual.app import App
 from engine import theory
 from engine.record.columns import Column
 from engine.spec import PREDICTIONS
-from eos_tui.draw import theme
+from eos_tui.draw import orbits, phase_portrait, theme
 from eos_tui.draw.line_plot import Window
+from eos_tui.draw.phase_portrait import Scale
 from eos_tui.model.history import History
 from eos_tui.widgets.portrait import PhasePortrait
 
@@ -94,7 +95,7 @@ async def test_the_fixed_point_stands_where_x_is_delta_and_y_is_zero():
     rows, portrait = await shown(training(start=0.9), Window(0, 200))
     row = next(row for row in rows if "◆" in row)
     assert row[:7].strip() == "0┤"
-    limits = portrait._x_limits
+    limits = portrait._scale.x
     assert row.index("◆") - 7 == int((1.0 - limits.lo) / limits.span * (len(row) - 7))
 
 
@@ -125,7 +126,7 @@ async def test_before_the_edge_the_portrait_says_when_it_appears():
 
 
 async def test_a_phase_run_is_drawn_with_the_constants_it_is_given():
-    rows, _ = await shown(phase(), Window(0, 200), PhasePortrait((), ALPHA, BETA))
+    rows, _ = await shown(phase(), Window(0, 200), PhasePortrait((), (ALPHA, BETA)))
     text = "\n".join(rows)
     assert "━━ map (3)  ╌╌ flow (4)" in rows[0]
     assert "◆" in text
@@ -160,8 +161,9 @@ async def test_the_legend_of_a_narrow_portrait_names_every_orbit_on_as_many_rows
     legend = "\n".join(rows[:3])
     assert all(name in legend for name in ("real", "generalized", "flow (4) from +", "map (3) from +"))
     portrait.forms = tuple(PREDICTIONS)
-    pens = [orbit.pen for orbit in (*portrait._orbits(), *portrait._own_orbits())]
-    assert len({pen.sample for pen in pens}) == len({pen.mark for pen in pens}) == len({orbit.label for orbit in portrait._orbits()}) + 2
+    scene = portrait.scene()
+    pens = [orbit.pen for orbit in (*scene.orbits, *scene.own)]
+    assert len({pen.sample for pen in pens}) == len({pen.mark for pen in pens}) == len({orbit.label for orbit in scene.orbits}) + 2
 
 
 async def test_level_sets_stay_put_while_alpha_hardly_moves():
@@ -169,11 +171,11 @@ async def test_level_sets_stay_put_while_alpha_hardly_moves():
     app = OnePortrait(portrait)
     async with app.run_test(size=(60, 20)):
         portrait.show(training(alpha=4.0), Window(0, 200))
-        before = portrait._backdrop, portrait._x_limits, portrait._y_limits
+        before = portrait._scale
         history = training(alpha=4.2)
         portrait._history = history
         portrait.show(history, Window(0, 200))
-        assert (portrait._backdrop, portrait._x_limits, portrait._y_limits) == before
+        assert portrait._scale == before
 
 
 @pytest.mark.parametrize("size", [(4, 3), (12, 6), (38, 11), (120, 40)])
@@ -186,3 +188,11 @@ async def test_a_row_with_a_delta_of_zero_raises_nothing():
     row = np.array([[160, ETA, 0.1, 0.2, 0.1, 0.2, ALPHA, BETA, 0.0]])
     history.extend(row)
     await shown(history, Window(0, 200))
+
+
+def test_a_portrait_is_a_function_of_its_scene_and_scale():
+    scene = orbits.scene(training(), Window(0, 200), ("generalized",), None, None)
+    painted = phase_portrait.paint(scene, Scale(), 60, 20, ascii=False, theme=theme.DARK)
+    assert {strip.cell_length for strip in painted.strips} == {60}
+    again = phase_portrait.paint(scene, painted.scale, 60, 20, ascii=False, theme=theme.DARK)
+    assert (again.strips, again.scale) == (painted.strips, painted.scale)

@@ -160,19 +160,19 @@ def test_limits_always_hold_the_data_and_have_a_width(lo, room):
 @given(st.floats(-1e9, 1e9), st.floats(1e-12, 1e9), st.integers(3, 9))
 def test_ticks_lie_within_the_limits_and_say_their_values(lo, room, count):
     limits = axes.settle(None, lo, lo + room)
-    found = axes.ticks(limits, count)
-    assert len(found.values) >= 2
-    for value, label in zip(found.values, found.labels, strict=True):
+    marks = axes.ticks(limits, count)
+    assert len(marks.values) >= 2
+    for value, label in zip(marks.values, marks.labels, strict=True):
         assert limits.lo - 1e-6 * limits.span <= value <= limits.hi + 1e-6 * limits.span
-        assert float(label) * 10.0**found.exponent == pytest.approx(value, abs=1e-6 * limits.span)
+        assert float(label) * 10.0**marks.exponent == pytest.approx(value, abs=1e-6 * limits.span)
         assert len(label) <= axes.LABEL
-    assert len(set(found.labels)) == len(found.labels)
+    assert len(set(marks.labels)) == len(marks.labels)
 
 
 def test_small_numbers_share_a_power_of_ten():
-    found = axes.ticks(Limits(0, 4.4e-5), 4)
-    assert found.labels == ("0", "2", "4")
-    assert found.exponent == -5
+    marks = axes.ticks(Limits(0, 4.4e-5), 4)
+    assert marks.labels == ("0", "2", "4")
+    assert marks.exponent == -5
     assert axes.superscript(-5) == "×10⁻⁵"
     assert axes.superscript(-5, ascii=True) == "x1e-5"
 

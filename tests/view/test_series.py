@@ -6,9 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.record.columns import Column
-from eos_tui.model.history import RAREST, History, with_values
+from eos_tui.model.history import History
+from eos_tui.model.last_values import with_values
 from eos_tui.model.pyramid import BLOCK
+from eos_tui.model.recent import Recent
 from eos_tui.model.ruler import Ruler
+from eos_tui.model.table import RAREST
 
 COLUMNS = tuple(Column(name, name, name, "", "", "") for name in ("step", "dense", "sparse"))
 
@@ -37,13 +40,13 @@ def brute_force(steps, values, start, stop, bins):
         least = np.diff(whole).min() // 8
         size = max((size for size in (1, BLOCK, 16 * BLOCK, 256 * BLOCK) if size <= least), default=1)
         rows[1:-1] = np.minimum(-(-inner // size) * size, rows[-1])
-    found = np.full((2, bins), np.nan)
+    extremes = np.full((2, bins), np.nan)
     for k in range(bins):
         inside = values[rows[k] : rows[k + 1]]
         known = inside[np.isfinite(inside)]
         if len(known):
-            found[:, k] = known.min(), known.max()
-    return found
+            extremes[:, k] = known.min(), known.max()
+    return extremes
 
 
 @settings(max_examples=60, deadline=None)
@@ -70,8 +73,8 @@ def stays_exact(pieces, bins, stop):
         history.extend(rows[done : done + piece])
         done += piece
         for name, column in (("dense", 1), ("sparse", 2)):
-            found = np.stack(history.envelope(name, 5, stop, bins))
-            np.testing.assert_array_equal(found, brute_force(rows[:done, 0], rows[:done, column], 5, stop, bins))
+            drawn = np.stack(history.envelope(name, 5, stop, bins))
+            np.testing.assert_array_equal(drawn, brute_force(rows[:done, 0], rows[:done, column], 5, stop, bins))
 
 
 @settings(max_examples=40, deadline=None)
@@ -272,7 +275,7 @@ def test_memory_stays_while_a_million_rows_stream_by(tmp_path):
             handle.write(rows.tobytes())
         history.extend(rows)
     kept = sum(array.nbytes for array in (history._rows._tail, history._rows._fresh))
-    pyramids = sum(level._store.nbytes for track in history._kept.values() for level in getattr(track, "_levels", []))
+    pyramids = sum(level._store.nbytes for track in history._indexes for level in getattr(track, "_levels", []))
     assert kept + pyramids < 0.06 * 400_000 * 3 * 8
     assert history.envelope("dense", 0, 400_000, 100).lo.max() < -2
 
@@ -349,3 +352,16 @@ def test_the_axis_of_time_runs_at_the_learning_rate_and_beyond_the_last_row():
         expected = np.interp(step, t, time_of) if step < 600 else time_of[-1] + 0.05 * (step - 599)
         assert history.position(step, "dense") == pytest.approx(expected, abs=1e-9)
         assert history.step_at(expected, "dense") == pytest.approx(step, abs=1e-6)
+
+
+def test_what_was_made_is_kept_by_its_key_and_forgotten_with_too_many():
+    made, recent = [], Recent(2)
+
+    def of(key):
+        return recent.of(key, lambda: made.append(key) or f"value of {key}")
+
+    assert [of(1), of(2), of(1), of(2)] == ["value of 1", "value of 2", "value of 1", "value of 2"]
+    assert made == [1, 2]
+    of(3)
+    of(1)
+    assert made == [1, 2, 3, 1]

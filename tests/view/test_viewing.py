@@ -11,7 +11,7 @@ from engine.record.writer import Writer
 from eos_tui.draw import panels
 from eos_tui.model.placed_orbit import Start
 from eos_tui.model.replay import Replay
-from eos_tui.screens.choose_curves import Series
+from eos_tui.screens.choose_curves import ChooseCurves
 from eos_tui.screens.compare import Compare, others
 from eos_tui.screens.formula import Formula
 from eos_tui.screens.prompts import Ask
@@ -43,7 +43,7 @@ async def test_s_smooths_and_o_splits_the_focused_plot_alone(runs):
 async def test_curves_are_chosen_from_everything_recorded(runs):
     async with opened(make_run(runs)) as (app, pilot):
         await pilot.press("tab", "h")
-        assert isinstance(app.screen, Series)
+        assert isinstance(app.screen, ChooseCurves)
         shown = app.screen._list
         await until(lambda: shown.chosen)
         assert "[x]" in text_of(app)
@@ -64,7 +64,7 @@ async def test_a_plot_without_any_curve_is_refused(runs):
         await until(lambda: shown.chosen)
         shown.chosen.clear()
         await pilot.press("enter")
-        assert isinstance(app.screen, Series)
+        assert isinstance(app.screen, ChooseCurves)
         assert "one curve at least" in notified(app)
 
 
@@ -79,7 +79,7 @@ async def test_the_portrait_says_what_it_has_not(runs):
 def test_an_adapted_plot_keeps_a_curve_when_all_are_hidden(runs):
     run = make_run(runs)
     plot = panels.line_plots(run.columns, ())[0]
-    hidden = panels.Look(hidden=frozenset(curve.column for curve in plot.curves))
+    hidden = panels.PlotOptions(hidden=frozenset(curve.column for curve in plot.curves))
     assert panels.adapted(plot, hidden, run.columns).curves == plot.curves
 
 
@@ -172,7 +172,7 @@ async def test_runs_that_are_opened_together_are_laid_over_the_first_and_as_many
 def test_runs_are_told_by_what_they_differ_in(runs):
     run = make_run(runs)
     store.create(run.spec, "same")
-    assert [told.differs for told in others(run)] == [()]
+    assert [candidate.differs for candidate in others(run)] == [()]
 
 
 # -- a replay

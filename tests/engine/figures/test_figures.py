@@ -68,7 +68,7 @@ def test_a_run_cut_short_goes_on_from_its_checkpoint(own_home):
     before = run.row_count()
     assert 0 < before < 1000
     assert runs.read(want) is None
-    quiet = progress.Progress([want], 0)
+    quiet = progress.FigureProgress([want], 0)
     assert runs.carry_out([want], quiet.display)
     result = runs.read(want)
     assert result is not None
@@ -80,7 +80,7 @@ def test_a_run_that_another_engine_is_at_work_on_is_left_alone(own_home):
     want = runs.wanted(catalog.named("fig3"), False, TINY)[0]
     run = store.create(want.spec, want.name)
     with Writer(run), pytest.raises(UserError, match="already"):
-        runs.carry_out([want], progress.Progress([want], 0).display)
+        runs.carry_out([want], progress.FigureProgress([want], 0).display)
 
 
 def test_a_run_that_ends_badly_is_told_and_nothing_is_drawn(own_home, monkeypatch):
@@ -227,7 +227,7 @@ def test_the_four_stages_are_drawn_with_the_energy_that_the_map_gains(own_home):
 def test_the_simplified_system_is_drawn_over_time_too(own_home):
     drawings = pytest.importorskip("engine.figures.drawings")
     want = runs.wanted(catalog.named("fig3"), False, ("budget.steps=400",))[1]
-    assert runs.carry_out([want], progress.Progress([want], 0).display)
+    assert runs.carry_out([want], progress.FigureProgress([want], 0).display)
     result = runs.read(want)
     (page,) = drawings.DRAWINGS["fig3"]([result]).values()
     plane, over_time = page.axes
@@ -268,5 +268,5 @@ def test_the_share_of_a_coupled_run_counts_the_approach_for_a_fifth(own_home):
     whole = progress.share(followed, run.state())
     assert 0 < whole <= 1
     with ExitStack() as stack:
-        _, draw = progress.Progress([runs.Wanted("fig1-small", run.spec, "")], 0).display(stack, 0)
+        _, draw = progress.FigureProgress([runs.Wanted("fig1-small", run.spec, "")], 0).display(stack, 0)
         draw(followed, run.state())

@@ -91,7 +91,7 @@ import jax
 import engine
 engine.configure()
 from engine.phases.experiment import Experiment
-from engine.problems.problem import build
+from engine.problems.build import build
 from engine.spec import with_overrides
 from small import chebyshev_spec, rows
 assert jax.local_device_count() == 8
@@ -188,7 +188,7 @@ import json, sys
 import engine
 engine.configure(sparing=True)
 from engine.phases import memory
-from engine.problems import problem
+from engine.problems import build
 from engine.spec import load_spec
 deep = ["problem.model.widths=[32, 32, 32, 32, 32, 32, 32, 32, 32]", "problem.model.activation=swish"]
 found = []

@@ -295,8 +295,8 @@ def test_where_one_process_is_frozen_the_run_fails_and_says_which():
     messages.send(run.path, messages.Advance(steps=50))
     port = free_port()
     impatient = (
-        "import sys; from engine.commands import cli; from engine.process import meeting; meeting.SILENT_SECONDS = 3.0; "
-        "sys.exit(cli.main())"
+        "import sys; from engine.commands import main; from engine.process import rendezvous; rendezvous.SILENT_SECONDS = 3.0; "
+        "sys.exit(main.main())"
     )
     leading = start(["-c", impatient, "work", str(run.path)], 0, port)
     following = start(["-m", "engine", "resume", "it"], 1, port)
@@ -333,12 +333,12 @@ def test_what_a_scheduler_sends_to_one_process_stops_all_with_a_checkpoint(who, 
 
 
 UNLIKE = (
-    "import sys; from engine.commands import cli; from engine.process import meeting as it; own = it.{0}; it.{0} = lambda: own() | {1}; "
-    "sys.exit(cli.main())"
+    "import sys; from engine.commands import main; from engine.process import rendezvous as it; own = it.{0}; "
+    "it.{0} = lambda: own() | {1}; sys.exit(main.main())"
 )
 WITH_A_GPU = (
-    "import sys, time; from engine.commands import cli; from engine.process import meeting as it; it.foreseen = lambda: 'gpu'; "
-    "it.devices = lambda: time.sleep(600); sys.exit(cli.main())"
+    "import sys, time; from engine.commands import main; from engine.process import rendezvous as it; it.foreseen = lambda: 'gpu'; "
+    "it.devices = lambda: time.sleep(600); sys.exit(main.main())"
 )
 """A process with a GPU: where it looks for its devices, jax waits for the GPUs of the others."""
 
@@ -398,8 +398,8 @@ def test_what_cannot_be_shared_out_is_told_by_both_processes_which_slurm_brought
 
 def test_a_process_that_waits_in_vain_says_for_what():
     code = (
-        "from engine.jobs import hosts; from engine.process import meeting, together; meeting.WAIT_SECONDS = 2.0; "
-        "together.follow(hosts.Group('127.0.0.1:%d', 2, 1))"
+        "from engine.jobs import groups; from engine.process import lockstep, rendezvous; rendezvous.WAIT_SECONDS = 2.0; "
+        "lockstep.follow(groups.Group('127.0.0.1:%d', 2, 1))"
     )
     around = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(

@@ -14,6 +14,7 @@ from engine.spec import load_spec
 ETA = 0.02
 COLUMNS = [column.name for column in columns_for(load_spec("fashion"))]
 AT_EDGE = {
+    "learning_rate": ETA, "threshold": 2 / ETA,
     "stage": 3.0, "gd.sharpness": 101.0, "gd.lambda2": 45.0, "constrained.alpha": 25.0, "constrained.lambda2": 45.0,
     "constrained.epsilon": 0.1, "generalized.x": 0.3, "generalized.since_anchor": 60.0, "generalized.correlation": 0.99,
 }  # fmt: skip

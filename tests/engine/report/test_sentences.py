@@ -42,6 +42,7 @@ SHARES = st.floats(0.01, 3)
 @given(SHARES, SHARES, st.floats(1e-3, 0.5), st.floats(-1, 1), st.floats(1e-3, 3), st.floats(0.01, 1))
 def test_the_header_tells_the_numbers_of_its_row(first, second, epsilon, correlation, size, eta):
     row = {
+        "learning_rate": eta,
         "stage": 2.0, "gd.sharpness": first * 2 / eta, "gd.lambda2": second * 2 / eta, "gd.midpoint_sharpness": first * 2 / eta,
         "constrained.alpha": 1.0, "constrained.lambda2": second * 2 / eta, "constrained.epsilon": epsilon, "constrained.delta": 0.1,
         "gd.x": -0.1 * size, "generalized.x": 0.1, "generalized.since_anchor": 50.0, "generalized.correlation": correlation,
@@ -72,7 +73,7 @@ def test_a_share_that_is_not_whole_is_not_rounded_to_it(share):
 
 
 def test_only_the_second_eigenvalue_decides_that_there_is_no_single_unstable_direction():
-    row = {"gd.sharpness": 120.0, "gd.lambda2": 30.0}
+    row = {"learning_rate": 0.02, "gd.sharpness": 120.0, "gd.lambda2": 30.0}
     alone = sentence(State(phase="gradient descent", learning_rate=0.02), row)
     assert alone == "Gradient descent goes on without θ†: the sharpness is at 120% of 2/η, λ2 at 30%"
     both = sentence(State(phase="gradient descent", learning_rate=0.02), row | {"gd.lambda2": 97.0})
@@ -117,7 +118,7 @@ def test_where_no_projection_converges_the_sharpness_told_is_that_of_gradient_de
     assert not any("nan" in event.text for event in events)
     assert messages.edge_in_force(events) == lost.step
     assert "Gradient descent goes on without θ†" in sentence(
-        State(phase="gradient descent", learning_rate=0.2), {"gd.sharpness": sharpness, "gd.lambda2": 3.0})
+        State(phase="gradient descent", learning_rate=0.2), {"learning_rate": 0.2, "gd.sharpness": sharpness, "gd.lambda2": 3.0})
 
 
 # -- how a run ended

@@ -14,10 +14,11 @@ from synthetic import EDGE, LEARNING_RATE, SPEC, THRESHOLD, make_run
 
 
 def run_of(steps: int, *overrides: str, **columns) -> Run:
-    """A run that records these columns and nothing else: η at every step, NaN wherever no value is given."""
+    """A run that records these columns and nothing else: η and its threshold at every step, NaN wherever no value is given."""
     run = store.create(with_overrides(load_spec_text(SPEC, "a test"), overrides), "made")
     table = np.full((steps, len(run.columns)), np.nan)
-    for name, values in ({"step": np.arange(steps), "learning_rate": LEARNING_RATE} | columns).items():
+    columns = {"step": np.arange(steps), "learning_rate": LEARNING_RATE} | columns
+    for name, values in (columns | {"threshold": 2 / columns["learning_rate"]}).items():
         table[:, run.index[name.replace("__", ".")]] = values
     with Writer(run) as writer:
         writer.append(table)
