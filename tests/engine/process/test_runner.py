@@ -61,7 +61,7 @@ def reproducible(run: Run) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory, shared_compile_cache):
+def uninterrupted(tmp_path_factory):
     """A run of 360 steps through the edge, never disturbed."""
     run = store.create(specs.with_overrides(chebyshev_spec(0.2), ["budget.steps=360"]), "whole", tmp_path_factory.mktemp("runs"))
     assert work(run) == 0

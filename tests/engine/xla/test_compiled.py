@@ -1,10 +1,11 @@
-"""Compiled code on disk: what is damaged there is compiled and written anew, without a word."""
+"""Compiled code on disk: what is damaged there is compiled and written anew, without a word, and processes share it."""
 
 import os
 import subprocess
 import sys
+from pathlib import Path
 
-from engine.xla.compile_cache import is_whole
+from engine.xla.compile_cache import is_whole, whole
 
 from places import ROOT
 
@@ -48,3 +49,21 @@ def test_damaged_entries_are_rewritten(tmp_path):
     assert computed() == len(rest)
     assert all(is_whole(path.read_bytes()) for path in written)
     assert computed() == len(written)
+
+
+def test_an_entry_has_its_name_once_it_is_whole(tmp_path, monkeypatch):
+    """Another process that looks while an entry is being written finds none, and removes nothing."""
+    from jax._src.lru_cache import LRUCache
+
+    cache, written, replace = whole(LRUCache)(str(tmp_path), max_size=-1), [], os.replace
+
+    def watched(draft, place):
+        assert cache.get("key") is None
+        written.append(is_whole(Path(draft).read_bytes()))
+        replace(draft, place)
+
+    monkeypatch.setattr(os, "replace", watched)
+    cache.put("key", b"compiled")
+    cache.put("key", b"compiled by another")
+    assert (cache.get("key"), written) == (b"compiled", [True])
+    assert [path.name for path in tmp_path.iterdir()] == ["key-cache"]
