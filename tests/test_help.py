@@ -3,7 +3,6 @@
 import json
 import re
 from html.parser import HTMLParser
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -21,10 +20,10 @@ from eos_tui.screens.help import Help
 from eos_tui.topics.topics import TOPICS
 
 from piloting import opened, text_of, until
+from places import ROOT
 from synthetic import make_run
-from test_pty import Terminal
+from terminals import Terminal
 
-ROOT = Path(__file__).parent.parent
 PROMISED = {
     "keys", "presets", "columns", "settings", "terminal", "ssh", "gpu", "slurm", "data", "sweeps", "figures", "own-model", "run-directory",
     "extending", "numbers",
