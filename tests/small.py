@@ -1,5 +1,6 @@
 """Small problems with dense answers, for tests of the engine."""
 
+from copy import copy
 from functools import cache
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from engine import spec as specs
+from engine.phases.context import Setup
 from engine.phases.experiment import Experiment
 from engine.problems.build import build
 from engine.problems.problem import Problem
@@ -47,6 +49,16 @@ def chebyshev_problem() -> tuple[Problem, jax.Array]:
     """The problem of `chebyshev_spec`, and a θ away from its start (so that no entry is zero)."""
     problem, theta, _ = build(chebyshev_spec())
     return problem, theta + 0.1 * jax.random.normal(jax.random.key(1), theta.shape, jnp.float64)
+
+
+def under(experiment: Experiment, setup: Setup) -> Experiment:
+    """The experiment where it stands, under another setup of the same problem, so that nothing is compiled anew."""
+    other = copy(experiment)
+    other.setup, other.phases = setup, {name: copy(phase) for name, phase in experiment.phases.items()}
+    for phase in other.phases.values():
+        phase.setup = setup
+    other.put_back(experiment.standing)
+    return other
 
 
 def rows(experiment: Experiment, until: int, samples: dict[int, dict[str, np.ndarray]] | None = None) -> dict[str, np.ndarray]:

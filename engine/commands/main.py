@@ -301,7 +301,7 @@ def check(
     spec = ready(load_spec(preset, overrides), data_dir or "")
     trust.asking(lambda: trust.need_preset(preset, spec), trusted)
     engine.configure(spec.rematerializes)
-    problem, theta, facts = importlib.import_module("engine.problems.problem").build(spec)
+    problem, theta, facts = importlib.import_module("engine.problems.build").build(spec)
     memory = importlib.import_module("engine.phases.memory")
     formats = spec.precision.edge, spec.precision.curvature
     try:
