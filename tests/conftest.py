@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -47,14 +48,19 @@ def own_home(tmp_path, monkeypatch):
     return tmp_path / "eos-home"
 
 
-@pytest.fixture(autouse=True, scope="session")
-def shared_compile_cache(tmp_path_factory):
-    """Compiled code is kept from test to test: the child processes of the suite start in a fraction of the time."""
-    os.environ["EOS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+def pytest_configure(config):
+    """Compiled code is kept in one folder for the whole run of tests: its workers and their child processes inherit the name of it.
+
+    That several write there is safe: see `engine/xla/compile_cache.py`.
+    """
+    if not hasattr(config, "workerinput"):
+        folder = tempfile.TemporaryDirectory(prefix="eos-compiled-", ignore_cleanup_errors=True)
+        config.add_cleanup(folder.cleanup)
+        os.environ["EOS_CACHE"] = folder.name
 
 
 @pytest.fixture(scope="session")
-def x64(shared_compile_cache):
+def x64():
     """jax as an engine process has it: float64 where asked, exact products, correct sums."""
     from engine.xla.device import configure
 

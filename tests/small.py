@@ -38,10 +38,30 @@ def toy_spec(learning_rate: float = 0.01, x0: float = 0.1, **tracking) -> specs.
         {
             "name": "toy", "problem": {"kind": "toy", "x0": x0}, "optimizer": {"learning_rate": learning_rate},
             "precision": {"approach": "float64", "edge": "float64", "curvature": "float64"},
-            "tracking": {"sharpness_tolerance": 1e-12, "gradient_tolerance": 1e-12} | tracking,
+            "tracking": tracking if tracking.get("mode") == "sharpness" else {
+                "sharpness_tolerance": 1e-12, "gradient_tolerance": 1e-12,
+            } | tracking,
         },
         "test",
     )
+
+
+def digits_spec(*overrides: str) -> specs.RunSpec:
+    """A tanh network 64-3-1 tells threes from eights, in float64, with a reading at every fourth step: p = 199."""
+    spec = specs.from_tree(
+        {
+            "name": "digits",
+            "problem": {
+                "kind": "network", "criterion": "mse", "data": {"name": "digits", "classes": [3, 8], "examples": 24, "test_examples": 10},
+                "model": {"kind": "mlp", "widths": [3], "activation": "tanh"},
+            },
+            "optimizer": {"learning_rate": 0.05},
+            "precision": {"approach": "float64", "edge": "float64", "curvature": "float64"},
+            "tracking": {"mode": "sharpness", "sharpness_every": 4},
+        },
+        "test",
+    )
+    return specs.with_overrides(spec, overrides)
 
 
 @cache

@@ -1,13 +1,14 @@
 """The comparison of two runs that the table of devices in `.github/NUMBERS.md` is made with."""
 
 import sys
-from pathlib import Path
 
 import pytest
 
 import engine
 
-sys.path.insert(0, str(Path(__file__).parent / "bench"))
+from places import TESTS
+
+sys.path.insert(0, str(TESTS / "bench"))
 
 from agreement import QUANTITIES, compare
 

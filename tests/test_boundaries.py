@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from places import ROOT, TESTS
+
 SHARED = ("base", "spec", "record", "report", "data", "jobs", "figures", "help", "commands")
 """Packages of the engine that a viewer uses, or may."""
 HEAVY = ("jax", "jaxlib", "flax", "tensorflow_datasets", "matplotlib")
@@ -26,6 +27,16 @@ def modules(package: str) -> list[str]:
     files = sorted((ROOT / package).rglob("*.py"))
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in files]
     return [name for name in names if not name.endswith("__main__")]  # that one runs
+
+
+def test_the_folders_of_the_tests_hide_no_package():
+    """`tests/engine/` is no package, so that `import engine` is the engine wherever the tests are on the path; nor has a name two files."""
+    assert list(TESTS.rglob("__init__.py")) == []
+    names = [path.name for path in TESTS.rglob("*.py")]
+    assert len(names) == len(set(names))
+    code = f"import sys\nsys.path[:0] = [{str(TESTS)!r}, {str(TESTS / 'engine')!r}]\nimport engine\nprint(engine.__file__)"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, cwd=TESTS, check=True)
+    assert done.stdout.strip() == str(ROOT / "engine" / "__init__.py")
 
 
 def test_the_view_never_loads_jax():

@@ -1,7 +1,6 @@
 """What is cited of the paper is where it is there: columns, gauges and lessons by one table, text by what stands near the citation."""
 
 import re
-from pathlib import Path
 
 import pytest
 
@@ -11,9 +10,9 @@ from engine.report.gauges import GAUGES
 from engine.spec import PREDICTIONS, preset_names
 from eos_tui.lessons import STEPS
 
+from places import ROOT
 from small import chebyshev_spec
 
-ROOT = Path(__file__).parent.parent
 NUMBERED = re.compile(r"(Definition|Assumption|Lemma|Theorem)s? (\d+)(?:(?:,| and| to) (\d+))?")
 TEXTS = [
     *(path for folder in ("engine", "eos_tui", "presets", "tests/examples") for path in sorted((ROOT / folder).rglob("*.py"))),

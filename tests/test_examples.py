@@ -3,12 +3,12 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-SCRIPTS = sorted((ROOT / "tests" / "examples").glob("*.py"))
+from places import ROOT, TESTS
+
+SCRIPTS = sorted((TESTS / "examples").glob("*.py"))
 TOLD = {
     "own_loss": "S = 40.0022, 2/η = 40.0000",
     "own_model": "η = 0.3: S·η/2 = ",

@@ -19,11 +19,11 @@ import pytest
 from engine.record import store
 from engine.record.reader import Run
 
-from test_pty import Terminal
-from test_readme import GUIDES
+from guides import GUIDES
+from places import ROOT, TESTS
+from terminals import Terminal
 from tfds_archives import bring
 
-ROOT = Path(__file__).parent.parent
 BLOCKS = [
     [line.split(" #")[0].strip() for line in block.splitlines() if line.strip()]
     for block in re.findall(r"```sh\n(.*?)```", GUIDES, re.DOTALL)
@@ -82,7 +82,7 @@ class Machine:
             (programs / name).write_text(f"#!/bin/bash\n{body}\n")
             (programs / name).chmod(0o755)
         (site / "sitecustomize.py").write_text("import tfds_archives\ntfds_archives.install()\n")
-        path = os.pathsep.join(map(str, (site, ROOT, ROOT / "tests")))
+        path = os.pathsep.join(map(str, (site, ROOT, TESTS)))
         self.environment = os.environ | {
             "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": path, "SCRATCH": str(folder),
             "EOS_HOME": str(folder / "eos"), "TFDS_DATA_DIR": str(folder / "data"),
@@ -257,7 +257,7 @@ def test_a_model_of_ones_own_is_checked_and_run(machine):
 
     work = machine.folder / "work"
     (work / "regression.toml").write_text(PRESET)
-    shutil.copy(ROOT / "tests" / "examples" / "own_model.py", work)
+    shutil.copy(TESTS / "examples" / "own_model.py", work)
     check, run = block("regression.toml")
     assert "own_model:make_problem" in machine.follow(check)
     assert "regression" in machine.follow(run)

@@ -4,7 +4,6 @@ import inspect
 import re
 import shlex
 import tomllib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,13 +14,9 @@ from engine.help.topics import TOPICS as OF_THE_ENGINE
 from eos_tui import cli
 from eos_tui.topics.topics import TOPICS
 
+from guides import GUIDES, README, TEXTS
+from places import ROOT
 from synthetic import make_run
-
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-TEXTS = {topic.name: topic.markdown() for topic in TOPICS}
-GUIDES = "\n\n".join([README, *TEXTS.values()])
-"""All that a user is told, in one text."""
 
 
 def test_the_readme_is_of_a_length_that_is_read():

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-SCRIPT, SERVED = (str(ROOT / "tests" / name) for name in ("striking.py", "striking_served.py"))
+from places import ROOT, TESTS
+
+SCRIPT, SERVED = (str(TESTS / name) for name in ("striking.py", "striking_served.py"))
 COMMANDS = ("create", "fork", "rm", "resume", "sweep")
 WRITING = "mkdir,mkdirat,rename,renameat,renameat2,unlink,unlinkat,rmdir,write,pwrite64,ftruncate,truncate,fsync,link,linkat,flock"
 
@@ -25,7 +26,7 @@ SERVING = (
 
 
 def python(*given: str, tracer: tuple[str, ...] = (), script: str = SCRIPT) -> subprocess.CompletedProcess[str]:
-    around = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    around = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{TESTS}"}
     command = [*tracer, sys.executable, "-B", script, *given]
     return subprocess.run(command, capture_output=True, text=True, env=around, timeout=900, check=False)
 

@@ -11,8 +11,9 @@ import pytest
 from engine.base.errors import INTERRUPTED
 from engine.record import store
 
+from standing_in import STAND_IN
 from synthetic import make_run
-from test_jobs import STAND_IN, until
+from waiting import until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the wait is one of Linux")
 

@@ -3,7 +3,6 @@
 import ast
 import math
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +18,8 @@ from eos_tui.draw.plot_spec import Axis, Curve, PlotSpec, Span, Window
 from eos_tui.lessons import ratio
 from eos_tui.model.history import History
 
-ROOT = Path(__file__).parent.parent
+from places import ROOT
+
 ETA, MOMENTUM = 0.02, 0.9
 HEAVY_BALL = (2 + 2 * MOMENTUM) / ETA
 

@@ -30,9 +30,9 @@ from engine.record.writer import Writer
 from engine.spec import RunSpec, from_tree, load_spec, sections, to_toml, with_overrides
 from engine.spec.sections import Function, Section
 
+from places import ROOT, TESTS
 from synthetic import make_run
 
-ROOT = Path(__file__).parent.parent
 MARKED = "from pathlib import Path\nPath({mark!r}).touch()\nfrom own_problems import good\n"
 
 
@@ -40,7 +40,7 @@ MARKED = "from pathlib import Path\nPath({mark!r}).touch()\nfrom own_problems im
 def nothing_granted(monkeypatch, tmp_path):
     """A process that has seen nothing yet, where modules of the tests and of the clone can be imported."""
     monkeypatch.setattr(trust, "_granted", set())
-    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{ROOT / 'tests'}")
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{TESTS}")
     monkeypatch.chdir(tmp_path)
 
 
@@ -498,7 +498,7 @@ def test_python_m_leaves_the_folder_it_is_given_in_too(tmp_path, monkeypatch):
 
 
 def test_every_promise_names_tests_that_there_are():
-    named = re.findall(r"`(tests/\w+\.py)::(\w+)`", (ROOT / ".github" / "SECURITY.md").read_text())
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / ".github" / "SECURITY.md").read_text())
     assert len(named) > 20
     for file, test in named:
         assert re.search(rf"def {test}\(", (ROOT / file).read_text()), test

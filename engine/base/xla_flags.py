@@ -12,7 +12,7 @@ from pathlib import Path
 
 # On CPUs, jaxlib 0.10 and 0.11 fuse float32 sums into YNNPACK calls that race: about one gradient in 300 comes back wrong in
 # the third digit, some by 30 orders of magnitude. Without those fusions 4,000 of 4,000 were the same to the bit. Two programs that
-# show it every time are in tests/test_formats.py. `formats` switches what is right on again.
+# show it every time are in tests/engine/xla/test_formats.py. `formats` switches what is right on again.
 SAFE_FUSIONS = "--xla_cpu_experimental_ynn_fusion_type="
 KNOWS_THE_FLAG = (0, 13)
 """jaxlib from which a flag may be gone; an unknown flag would end the process."""

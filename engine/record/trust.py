@@ -27,7 +27,7 @@ from engine.base.files import read_text, resolved
 from engine.base.text import harmless, print_line
 from engine.record.identity import give_identity, identity, read_facts, write_facts
 from engine.record.safe_read import refuse_links
-from engine.spec import MAX_SPEC_BYTES, load_spec_text
+from engine.spec import MAX_SPEC_BYTES, load_recorded
 from engine.spec.sections import CODE, RunSpec, Section
 
 FILE = "trust.json"
@@ -152,7 +152,7 @@ def need_preset(preset: str, spec: RunSpec) -> None:
         return
     with suppress(UserError, OSError):
         file = folder / "spec.toml"
-        if _is_signed(folder, code_of(load_spec_text(read_text(file, MAX_SPEC_BYTES), str(file)))):
+        if _is_signed(folder, code_of(load_recorded(read_text(file, MAX_SPEC_BYTES), str(file)))):
             return
     raise Untrusted(preset, code, lambda: _remember(code))
 

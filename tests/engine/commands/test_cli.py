@@ -1,0 +1,268 @@
+"""The headless command line: data on stdout, the story on stderr, one sentence for bad input, and honest exit statuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from engine.base.errors import BAD_END, BAD_INPUT, HELD, INTERRUPTED
+from engine.commands.main import main
+from engine.jobs import launch
+from engine.record import store
+from engine.record.messages import Advance, Anchor, SetLearningRate
+from engine.record.reader import Run
+from engine.record.writer import Writer
+from engine.report.summary import Summary, summarize
+from engine.spec import load_spec, preset_names
+
+from places import ROOT
+from synthetic import EDGE, FakeEngine, make_run
+
+FIELDS = ["run", "outcome", "steps", "edge_step", "sharpness_over_threshold", "loss", "prediction_correlation", "seconds"]
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    """Engine processes find this tree, installed or not, and no terminal is taken for granted."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("COLUMNS", "100")
+
+
+def test_a_run_ends_with_one_json_object_on_stdout(capfd, own_home):
+    assert main(["run", "toy", "--set", "budget.steps=60", "--set", "tracking.flow=false", "--name", "mine", "--json"]) == 0
+    out, err = capfd.readouterr()
+    summary = json.loads(out)
+    assert list(summary) == FIELDS
+    assert (summary["run"], summary["outcome"], summary["steps"], summary["edge_step"]) == ("mine", "completed", 60, 0)
+    assert summary["prediction_correlation"] == pytest.approx(1, abs=1e-9)
+    assert summary["seconds"] > 0
+    assert "the edge: sharpness reached 2/η" in err
+    assert err.endswith("completed 60 steps\n")
+    assert store.resolve("mine").path == own_home / "mine"
+
+
+def test_a_run_that_diverges_ends_badly(capfd):
+    assert main(["run", "phase", "--set", "optimizer.learning_rate=5", "--json"]) == BAD_END
+    out, err = capfd.readouterr()
+    summary = json.loads(out)
+    assert summary["outcome"] == "diverged"
+    assert 0 < summary["steps"] < 1500
+    assert "diverged at step" in err
+
+
+def test_an_engine_that_dies_is_told_with_the_end_of_its_log(capfd, monkeypatch, own_home):
+    children = []
+
+    def stillborn(run, group=None):
+        with open(run.path / "engine.log", "wb") as log:
+            children.append(subprocess.Popen([sys.executable, "-c", "print('no such device'); exit(1)"], stdout=log))
+        return children[-1].pid
+
+    monkeypatch.setattr(launch, "start", stillborn)
+    stopped = make_run(own_home, name="stopped")
+    text = (stopped.path / "state.json").read_text().replace('"kind":"completed"', '"kind":"stopped"')
+    (stopped.path / "state.json").write_text(text)
+    for argv in (["run", "toy", "--json"], ["resume", "stopped", "--json"]):
+        assert main(argv) == BAD_END
+        out, err = capfd.readouterr()
+        assert json.loads(out)["outcome"] == "crashed"
+        assert "the engine ended with status 1 and no outcome; every row on disk is kept, and `resume " in err
+        assert err.endswith("no such device\n")
+        children[-1].wait()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, INTERRUPTED), (signal.SIGTERM, 143)])
+def test_an_interrupt_stops_the_engine_cleanly_and_resume_goes_on(own_home, capfd, number, status):
+    command = [sys.executable, "-m", "engine", "run", "toy", "--set", "budget.steps=400", "--name", "long", "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    next(line for line in process.stderr if line.startswith("the edge"))
+    process.send_signal(number)
+    out, rest = process.communicate(timeout=60)
+    assert process.returncode == status, rest
+    assert json.loads(out)["outcome"] == "stopped"
+    assert "stopping: the engine writes a checkpoint" in rest
+    assert "Traceback" not in rest
+    run = Run(own_home / "long")
+    assert not run.is_locked()
+    assert run.checkpoints()
+    assert run.state().outcome.kind == "stopped"
+    assert main(["resume", "long"]) == 0
+    out, err = capfd.readouterr()
+    assert "continued from the checkpoint" in err
+    assert "the edge" not in err  # that was printed before
+    assert run.state().outcome.kind == "completed"
+    np.testing.assert_array_equal(run.table()["step"], np.arange(400))
+
+
+BAD = [
+    (["run", "fashon"], 'preset "fashon": not known; did you mean "fashion"?'),
+    (["run", "toy", "--set", "optimizer.learning_rate=0"], "learning_rate = 0; expected `float` > 0.0"),
+    (["run", "toy", "--set", "optimizer.momentum=0.9"], "[optimizer] momentum: unknown key"),
+    (["run", "toy", "--set", "nothing"], "expected section.field=value"),
+    (["run", "toy", "--name", "../away"], "run name '../away'"),
+    (["run"], "requires an argument"),
+    (["run", "toy", "--fast"], 'Unknown option: "--fast"'),
+    (["rnu", "toy"], 'Did you mean "run"?'),
+    (["advance", "x", "0"], "steps = 0: expected `int` >= 1"),
+    (["advance", "x", "many"], 'unable to convert "many" into int'),
+    (["eta", "x", "-1"], "learning_rate = -1.0: expected `float` > 0.0"),
+    (["show"], "no runs yet"),
+    (["show", "nowhere"], "run nowhere: not found"),
+    (["pause", "nowhere"], "run nowhere: not found"),
+    (["work", "nowhere"], "not a run directory"),
+    (["bench", "nothing"], '"nothing": not known; expected some of "digits", "fashion-1000", "fashion-5000", "fashion-cnn", "tr'),
+    (["bench", "nothing"], 'or "scaling", "runs", "batch" alone'),
+]
+
+
+@pytest.mark.parametrize(("argv", "said"), BAD, ids=[" ".join(argv) for argv, _ in BAD])
+def test_bad_input_is_told_in_one_line_and_nothing_is_made(argv, said, capfd, own_home, monkeypatch):
+    if argv[0] == "work":
+        monkeypatch.setattr("engine.xla.device.configure", lambda: None)
+    assert main(argv) == BAD_INPUT
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.startswith("eos: ")
+    assert err.count("\n") == 1
+    assert said.replace('"--fast"', "--fast") in err
+    assert not own_home.exists() or not list(own_home.iterdir())
+
+
+def test_a_home_that_cannot_be_written_is_told(capfd, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("EOS_HOME", str(tmp_path / "file" / "home"))
+    assert main(["run", "toy"]) == BAD_INPUT
+    assert "a run cannot be created there" in capfd.readouterr().err
+
+
+def test_a_taken_name_is_refused_and_the_run_untouched(capfd, own_home):
+    made = make_run(own_home, name="taken")
+    before = made.rows().tobytes()
+    assert main(["run", "toy", "--name", "taken"]) == BAD_INPUT
+    assert "exists already" in capfd.readouterr().err
+    assert made.rows().tobytes() == before
+
+
+def test_commands_are_answered_with_the_step_at_which_they_took_effect(capfd, own_home):
+    run = make_run(own_home, steps=120, finished=False)
+    with FakeEngine(run) as fake:
+        for argv, answer in (
+            (["pause", "made"], "paused at step 119"),
+            (["advance", "made", "3"], "took 3 steps, paused at step 122"),
+            (["go", "made"], "resumed at step 122"),
+            (["eta", "made", "0.03"], "η is now 0.03"),
+            (["anchor", "made", "--every", "50"], "re-anchored"),
+            (["checkpoint", str(run.path)], "checkpoint at step 122"),
+            (["stop", "made"], "stopped at step 122"),
+        ):
+            assert main(argv) == 0
+            out, err = capfd.readouterr()
+            assert (out, err) == (f"{answer}\n", "")
+    commands = [command for command in fake.commands if isinstance(command, Advance | SetLearningRate | Anchor)]
+    assert (commands[0].steps, commands[1].learning_rate, commands[2].every) == (3, 0.03, 50)
+
+
+def test_a_run_without_an_engine_takes_no_commands(capfd, own_home):
+    make_run(own_home)
+    for argv in (["pause", "made"], ["stop", "made"]):
+        assert main(argv) == BAD_INPUT
+        assert "run made has finished: no engine takes commands; it is over (completed 399 steps)" in capfd.readouterr().err
+    make_run(own_home, name="crashed", finished=False)
+    assert main(["pause", "crashed"]) == BAD_INPUT
+    assert "run crashed is crashed: no engine takes commands; `resume crashed` starts one" in capfd.readouterr().err
+
+
+def test_only_a_run_with_something_left_is_resumed(capfd, own_home):
+    run = make_run(own_home)
+    assert main(["resume", "made"]) == BAD_INPUT
+    assert "it has ended (completed 399 steps)" in capfd.readouterr().err
+    with FakeEngine(run):
+        assert main(["resume", "made"]) == HELD
+        assert "its engine is running already\n" in capfd.readouterr().err
+        assert main(["pause", "made"]) == 0
+        assert main(["resume", "made"]) == HELD
+        assert "its engine is paused already; `go made` lets it go on\n" in capfd.readouterr().err
+
+
+def test_runs_are_listed_and_shown_and_removed(capfd, own_home):
+    assert main(["ls"]) == 0
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "no runs" in err
+    make_run(own_home, name="one")
+    run = make_run(own_home, name="two")
+    assert main(["ls"]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["run", "one", "two"]
+    assert lines[1].split()[1:4] == ["synthetic", "finished", "399"]
+    assert main(["ls", "--json"]) == 0
+    assert [entry["run"] for entry in json.loads(capfd.readouterr().out)] == ["one", "two"]
+    assert main(["show"]) == 0
+    assert f"step {EDGE}: the sharpness reached 2/η" in capfd.readouterr().out
+    assert main(["show", "one", "--json"]) == 0
+    shown = json.loads(capfd.readouterr().out)
+    assert shown["summary"]["edge_step"] == EDGE
+    assert shown["spec"]["problem"]["data"]["name"] == "fashion"
+    with FakeEngine(run):
+        assert main(["rm", "two"]) == BAD_INPUT
+        assert "still running" in capfd.readouterr().err
+    assert main(["rm", "one", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out) == {"run": "one", "removed": True}
+    assert not (own_home / "one").exists()
+    assert (own_home / "two").is_dir()
+
+
+def test_the_presets_are_listed_with_what_they_show(capfd):
+    assert main(["presets"]) == 0
+    text = capfd.readouterr().out
+    assert max(map(len, text.splitlines())) <= 100
+    assert main(["presets", "--json"]) == 0
+    listed = json.loads(capfd.readouterr().out)
+    assert [entry["name"] for entry in listed] == preset_names()
+    assert listed[0]["shows"] == load_spec(preset_names()[0]).shows
+
+
+def test_help_is_for_people_and_goes_to_stdout(capfd):
+    assert main(["--help"]) == 0
+    out, err = capfd.readouterr()
+    assert err == ""
+    for name in ("run", "resume", "ls", "presets", "pause", "eta", "rm"):
+        assert f"│ {name} " in out
+    assert "work" not in out  # for launchers, not for people
+
+
+def test_a_closed_pipe_is_no_error():
+    command = f"{sys.executable} -m engine presets --json | head -c 10"
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.stderr == ""
+
+
+def test_the_summary_reads_the_settled_sharpness_and_the_latest_full_stretch(own_home):
+    summary = summarize(make_run(own_home, steps=400))
+    assert isinstance(summary, Summary)
+    assert summary.edge_step == EDGE
+    assert summary.sharpness_over_threshold == pytest.approx(1, abs=0.02)
+    early = summarize(make_run(own_home, steps=60, name="early"))
+    assert (early.edge_step, early.prediction_correlation) == (None, None)
+
+
+def test_the_correlation_is_that_of_the_latest_hundred_steps_after_an_anchor(own_home):
+    run = store.create(load_spec("toy"), "anchored")
+    with Writer(run) as writer:
+        writer.append(anchored_rows(run, 260))
+    assert summarize(run).prediction_correlation == pytest.approx(0.95)
+
+
+def anchored_rows(run: Run, steps: int) -> np.ndarray:
+    """Anchors at 0, 101 and 240: at the hundredth step from the second on the correlation is 0.95, elsewhere 0.5."""
+    table = np.full((steps, len(run.columns)), np.nan)
+    step = np.arange(steps)
+    since = np.where(step < 101, step, np.where(step < 240, step - 101, step - 240))
+    table[:, 0] = step
+    table[:, run.index["generalized.since_anchor"]] = since
+    table[:, run.index["generalized.correlation"]] = np.where(step == 200, 0.95, 0.5)
+    return table

@@ -1,0 +1,409 @@
+"""One run shared out to two processes on this machine: the same numbers as one, one writer, the same decisions, no hanging."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import engine
+from engine.base.errors import UserError
+from engine.jobs import groups
+from engine.jobs.groups import Group
+from engine.phases.experiment import Experiment
+from engine.problems.build import build
+from engine.process import rendezvous
+from engine.process.runner import Runner
+from engine.record import messages, store
+from engine.record.reader import Run
+from engine.record.writer import Writer
+from engine.spec import with_overrides
+from eos_tui import cli as view
+
+from places import ROOT, TESTS
+from small import chebyshev_spec, rows, toy_spec
+
+pytestmark = pytest.mark.usefixtures("x64")
+LEAN = {"flow": False, "landscape_every": 0, "gauges_every": 0, "predictions": ["transported"]}
+SPEC = chebyshev_spec(0.2, **LEAN)
+
+
+def test_several_processes_join_only_where_they_are_told_to():
+    allocation = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "2", "SLURM_LOCALID": "0", "SLURM_STEP_NODELIST": "n[1-4]"}
+    assert groups.asked(environment=allocation) is None
+    assert groups.asked("slurm", environment=allocation) == Group("slurm", 4, 2)
+    assert groups.asked(environment=allocation | {"EOS_COORDINATOR": "slurm"}) == Group("slurm", 4, 2)
+    assert groups.asked("slurm", environment={"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}) is None
+    environment = {"EOS_COORDINATOR": "n1:4000", "EOS_PROCESSES": "2", "EOS_PROCESS": "1"}
+    assert groups.asked(environment=environment) == Group("n1:4000", 2, 1)
+    assert groups.asked("n2:4001", 3, 0, environment=environment) == Group("n2:4001", 3, 0)
+    group = Group("n1:4000", 2, 1)
+    assert group.options() == ["--coordinator", "n1:4000", "--processes", "2", "--process", "1"]
+
+
+@pytest.mark.parametrize(("given", "words"), [
+    ((None, 2, None), "need --coordinator, the HOST:PORT of process 0, or slurm"),
+    (("n1", 2, 0), "--coordinator n1: expected HOST:PORT"),
+    (("n1:70000", 2, 0), "expected HOST:PORT"),
+    (("n1:4000", None, 0), "EOS_PROCESSES is not set; expected a number there, or --processes"),
+    (("slurm", None, None), "SLURM_NTASKS is not set"),
+    (("n1:4000", 2, 2), "--process 2: expected one of 0 to 1, as there are 2 processes"),
+])  # fmt: skip
+def test_what_a_group_lacks_is_told(given, words):
+    with pytest.raises(UserError) as error:
+        groups.asked(*given, environment={})
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize("words", ["run chebyshev", "resume begun"])
+def test_the_commands_with_a_view_take_the_options_and_process_0_alone_shows_the_run(words, monkeypatch):
+    store.create(SPEC, "begun")
+    done: list = []
+    monkeypatch.setattr("engine.jobs.launch.start", lambda run, group=None: done.append(group) or 1)
+    monkeypatch.setattr("engine.commands.main._help", lambda group, asked=None: done.append(group) or 0)
+    monkeypatch.setattr("eos_tui.cli.need_terminal", lambda look: None)
+    monkeypatch.setattr("eos_tui.cli.view", lambda run, look: done.append("view") or 0)
+    monkeypatch.setattr(Run, "liveness", lambda run: "crashed")
+    groups = [Group("n1:4000", 2, process) for process in (0, 1)]
+    for group in groups:
+        assert view.main([*words.split(), *group.options()]) == 0
+    assert done == [groups[0], "view", groups[1]]
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]
+
+
+def start(arguments: list[str], process: int, port: int, processes: int = 2) -> subprocess.Popen:
+    """One of the processes that meet at a port of this machine, with its output at hand."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=1"
+    around = os.environ | {"PYTHONPATH": f"{ROOT}:{TESTS}", "XLA_FLAGS": flags}
+    options = Group(f"127.0.0.1:{port}", processes, process).options()
+    return subprocess.Popen([sys.executable, *arguments, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=around)
+
+
+def two_at(run: Run) -> tuple[subprocess.Popen, subprocess.Popen]:
+    """The engine of a run, and a process that follows it: all that this one is given is where to meet."""
+    port = free_port()
+    return start(["-m", "engine", "work", str(run.path)], 0, port), start(["-m", "engine", "resume", "it"], 1, port)
+
+
+def end_of(*processes: subprocess.Popen) -> list[tuple[str, str]]:
+    """What each wrote to stdout and stderr; all have ended well."""
+    outputs = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), outputs
+    return outputs
+
+
+def wait_until(run: Run, test) -> None:
+    deadline = time.monotonic() + 90
+    while not test():
+        assert time.monotonic() < deadline, (run.state(), run.events())
+        time.sleep(0.05)
+
+
+def carried_out(run: Run, command: messages.AnyCommand) -> messages.AnyEvent:
+    """The event that answers a command which is sent now."""
+    identifier = messages.send(run.path, command)
+    answers: list[messages.AnyEvent] = []
+
+    def answered() -> bool:
+        answers[:] = [event for event in run.events() if event.answers == identifier]
+        return bool(answers)
+
+    wait_until(run, answered)
+    return answers[-1]
+
+
+DERIVATIVES = """
+import json, sys
+import jax, numpy as np
+import engine
+engine.configure(sparing=True)
+from engine.jobs.groups import asked
+from engine.process.rendezvous import join
+options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+join(asked(options["--coordinator"], int(options["--processes"]), int(options["--process"])), sys.exit)
+from engine.problems.problem import Problem, build
+from engine.spec import with_overrides
+from small import chebyshev_spec
+results = []
+for size in (0, 5):
+    problem, theta, _ = build(with_overrides(chebyshev_spec(), [f"problem.micro_batch={size}"]))
+    inputs = problem.data[0]
+    assert [shard.data.shape[1] for shard in inputs.addressable_shards] == [inputs.shape[1] // 2]  # its share, and no more
+    v = jax.numpy.sin(jax.numpy.arange(theta.size))
+    of = jax.jit(lambda p, t, v: (p.loss(t), p.gradient(t), p.hvp(t, v), p.grad_sharpness(t, v)))
+    results.append([np.asarray(part).tolist() for part in of(problem, theta, v)])
+from engine.phases.experiment import Experiment
+from engine.process.lockstep import Participant
+participant = Participant(Experiment(chebyshev_spec()))
+drift = 1e-15 * jax.process_index()
+participant.experiment.state = participant.experiment.state._replace(theta=participant.experiment.state.theta * (1 + drift))
+results.append([participant.agree(), participant.agree(), np.asarray(participant.experiment.state.theta).tolist()])
+print(json.dumps(results))
+"""
+
+
+def test_two_processes_give_the_derivatives_of_one_to_rounding_and_one_that_drifts_is_brought_back():
+    problem, theta, _ = build(chebyshev_spec())
+    v = jnp.sin(jnp.arange(theta.size))
+    alone = [problem.loss(theta), problem.gradient(theta), problem.hvp(theta, v), problem.grad_sharpness(theta, v)]
+    port = free_port()
+    both = [start(["-c", DERIVATIVES], process, port) for process in (0, 1)]
+    first, second = (json.loads(out.splitlines()[-1]) for out, _ in end_of(*both))
+    assert first == second
+    *derivatives, (before, after, brought_back) = first
+    assert (before, after) == ([False, True], [False, False])  # that nobody was asked to stop, and whether one had drifted off
+    assert brought_back == theta.tolist()
+    for shared in derivatives:
+        for one, two in zip(alone, shared, strict=True):
+            np.testing.assert_allclose(two, one, rtol=1e-10, atol=1e-13)
+
+
+def test_a_run_of_two_processes_with_commands_is_that_of_one():
+    """Begun alone, gone on with by two: η is raised at step 60, the prediction anchored at the edge. 1e-6 of each column."""
+    spec = with_overrides(SPEC, ["budget.steps=330", "tracking.landscape_every=5"])
+    alone = Experiment(spec)
+    expected = [rows(alone, 60)]
+    alone.set_learning_rate(messages.SetLearningRate(learning_rate=0.21))
+    expected.append(rows(alone, 315))
+    assert alone.edge_step is not None
+    alone.anchor(messages.Anchor())
+    samples: dict[int, dict[str, np.ndarray]] = {}
+    expected.append(rows(alone, 330, samples))
+
+    run = store.create(spec, "two")
+    with Writer(run) as writer:
+        runner = Runner(run, writer)
+        runner.ask(messages.Advance(steps=40))
+        for _ in runner.blocks():
+            if runner.status == "paused":
+                runner.ask(messages.Stop())
+    assert run.row_count() == 40
+    messages.send(run.path, messages.Advance(steps=20))
+    both = two_at(run)
+    wait_until(run, lambda: run.state().status == "paused" and run.state().step == 60)
+    assert carried_out(run, messages.SetLearningRate(learning_rate=0.21)).step == 60
+    assert isinstance(carried_out(run, messages.Anchor()), messages.Refused)
+    carried_out(run, messages.Advance(steps=255))
+    wait_until(run, lambda: run.state().status == "paused" and run.state().step == 315)
+    assert isinstance(carried_out(run, messages.Anchor()), messages.Anchored)
+    messages.send(run.path, messages.Resume())
+    outputs = end_of(*both)
+    assert outputs[1][0] == ""  # stdout carries data
+    assert run.state().outcome.kind == "completed"
+    assert run.state().device == "CPU ×2 in 2 processes"
+    assert run.provenance()["processes"] == 2
+    assert "drifted" not in str(outputs)
+
+    table = run.table()
+    np.testing.assert_array_equal(table["step"], np.arange(330))
+    names = ["gd.loss", "gd.gradient_norm", "gd.sharpness", "transported.sharpness"]
+    for name in [*names, *(f"constrained.{name}" for name in ("loss", "sharpness", "lambda2", "alpha", "beta", "delta", "epsilon"))]:
+        whole = np.concatenate([part[name] for part in expected])
+        np.testing.assert_allclose(table[name], whole, rtol=1e-6, err_msg=name)
+    record = engine.load(run.path).samples()
+    assert len(samples) >= 2
+    for step, one in samples.items():
+        two = record[step]
+        np.testing.assert_allclose(two["F_even"], one["F_even"], rtol=0, atol=1e-6 * np.ptp(one["F_even"]))
+        mirrored = min(two["plane"], two["plane"][::-1], key=lambda plane: abs(plane - one["plane"]).max())  # u is known up to its sign
+        np.testing.assert_allclose(mirrored, one["plane"], rtol=0, atol=1e-6 * np.ptp(one["plane"]))
+
+
+def test_where_one_process_dies_all_say_which_and_the_run_goes_on_alone_from_its_checkpoint():
+    run = store.create(with_overrides(SPEC, ["budget.steps=120"]), "left")
+    messages.send(run.path, messages.Advance(steps=50))
+    port = free_port()
+    leading = start(["-m", "engine", "work", str(run.path)], 0, port, 3)
+    dying, staying = (start(["-m", "engine", "resume", "it"], process, port, 3) for process in (1, 2))
+    wait_until(run, lambda: run.state().status == "paused")
+    carried_out(run, messages.Checkpoint())
+    dying.kill()
+    errors = [process.communicate(timeout=60)[1] for process in (leading, staying, dying)]
+    assert [process.returncode for process in (leading, staying)] == [3, 3], errors
+    assert "Traceback" in errors[0]  # of what jax said, in the log
+    assert "eos: process 2: process 1 is gone\n" in errors[1]
+    outcome = run.state().outcome
+    assert outcome.kind == "failed"
+    assert outcome.text == (
+        "process 1 is gone; the last checkpoint, step-000000050.npz, stands. `eos resume left` goes on in one process"
+    )
+    with Writer(run) as writer:
+        assert Runner(run, writer).work().kind == "edge_never_reached"
+    np.testing.assert_allclose(run.table()["gd.loss"], rows(Experiment(run.spec), 120)["gd.loss"], rtol=1e-9)
+
+
+def test_where_process_0_dies_the_others_end():
+    """Mostly by jax, which ends a process whose coordinator is gone before its Python hears of it."""
+    run = store.create(with_overrides(SPEC, ["budget.steps=120"]), "headless")
+    messages.send(run.path, messages.Advance(steps=20))
+    leading, following = two_at(run)
+    wait_until(run, lambda: run.state().status == "paused")
+    leading.kill()
+    err = following.communicate(timeout=60)[1]
+    leading.communicate()
+    assert following.returncode in (-signal.SIGABRT, 3), err
+    assert "process 0 is gone" in err or "the leader task was preempted/died" in err
+    assert run.liveness() == "crashed"
+
+
+class Service:
+    """A coordination service with signs of life, each list one look after another."""
+
+    def __init__(self, *looks: dict[int, str]):
+        self.looks, self.left = [list({f"{rendezvous.SIGNS}{k}": sign for k, sign in look.items()}.items()) for look in looks], {}
+
+    def key_value_dir_get(self, _: str) -> list[tuple[str, str]]:
+        return self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
+
+    def key_value_set(self, key: str, value: str, **_) -> None:
+        self.left[key] = value
+
+
+@pytest.mark.parametrize(("looks", "words"), [
+    ([{1: "4", 2: "5", 3: "4"}, {1: "4", 2: "6", 3: rendezvous.LEAVING}], "process 1 is gone"),
+    ([{2: "5", 3: rendezvous.LEAVING}, {2: "6", 3: rendezvous.LEAVING}], "process 1 is gone"),
+    ([{1: "4", 2: "5", 3: "4"}, {1: "4", 2: "5", 3: "5"}], "processes 1 and 2 are gone"),
+    ([{1: "4", 2: "5", 3: "4"}], "processes 1, 2 and 3 are gone"),
+    ([{1: "4", 2: "5", 3: "4"}, {1: "5", 2: "6", 3: "5"}], "another process is gone"),
+])  # fmt: skip
+def test_who_gives_no_sign_of_life_is_gone(looks, words, monkeypatch):
+    service = Service(*looks)
+    monkeypatch.setattr(rendezvous, "_service", lambda: service)
+    heartbeat = rendezvous.Heartbeat(Group("n1:4000", 4, 0), pytest.fail)
+    heartbeat.stop()  # before its first beat, which would take a look
+    for name, seconds in {"GONE_SECONDS": 0.3, "ALL_GONE_SECONDS": 0.3, "BEAT_SECONDS": 0.01}.items():
+        monkeypatch.setattr(rendezvous, name, seconds)
+    assert heartbeat.who_is_gone() == words
+    assert service.left == {f"{rendezvous.GONE}0": words}
+
+
+def test_where_one_process_is_frozen_the_run_fails_and_says_which():
+    """Silence of 3 s, not 20. The one that wakes too late ends, too."""
+    run = store.create(with_overrides(SPEC, ["budget.steps=120"]), "frozen")
+    messages.send(run.path, messages.Advance(steps=50))
+    port = free_port()
+    impatient = (
+        "import sys; from engine.commands import main; from engine.process import rendezvous; rendezvous.SILENT_SECONDS = 3.0; "
+        "sys.exit(main.main())"
+    )
+    leading = start(["-c", impatient, "work", str(run.path)], 0, port)
+    following = start(["-m", "engine", "resume", "it"], 1, port)
+    wait_until(run, lambda: run.state().status == "paused")
+    carried_out(run, messages.Checkpoint())
+    following.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    assert leading.wait(60) == 3
+    assert time.monotonic() - began < 15
+    outcome = run.state().outcome
+    assert (outcome.kind, run.liveness()) == ("failed", "finished")
+    assert outcome.text == (
+        "process 1 has not answered for 3 s; the last checkpoint, step-000000050.npz, stands. `eos resume frozen` goes on in one process"
+    )
+    assert [event.outcome for event in run.events() if isinstance(event, messages.Finished)] == ["failed"]
+    following.send_signal(signal.SIGCONT)
+    assert following.wait(60) != 0
+    for process in (leading, following):
+        process.communicate()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("who", "number"), [(0, signal.SIGUSR2), (1, signal.SIGUSR1)])
+def test_what_a_scheduler_sends_to_one_process_stops_all_with_a_checkpoint(who, number):
+    """Only two processes show that the others hear of it."""
+    run = store.create(with_overrides(SPEC, ["budget.steps=100000"]), f"heard-{who}")
+    messages.send(run.path, messages.Advance(steps=3))
+    processes = two_at(run)
+    wait_until(run, lambda: run.state().status == "paused")
+    processes[who].send_signal(number)
+    end_of(*processes)
+    assert run.state().outcome.kind == "stopped"
+    assert run.checkpoints()[-1].name == f"step-{run.state().step:09d}.npz"
+
+
+UNLIKE = (
+    "import sys; from engine.commands import main; from engine.process import rendezvous as it; own = it.{0}; "
+    "it.{0} = lambda: own() | {1}; sys.exit(main.main())"
+)
+WITH_A_GPU = (
+    "import sys, time; from engine.commands import main; from engine.process import rendezvous as it; it.foreseen = lambda: 'gpu'; "
+    "it.devices = lambda: time.sleep(600); sys.exit(main.main())"
+)
+"""A process with a GPU: where it looks for its devices, jax waits for the GPUs of the others."""
+
+
+@pytest.mark.parametrize(("other", "words"), [
+    (["-c", UNLIKE.format("devices", {"device": "Abacus"}), "resume", "it"], "process 1 has device Abacus, process 0 has "),
+    (["-c", WITH_A_GPU, "resume", "it"], "process 1 has kind of device gpu, process 0 has cpu; expected the same of each"),
+    (["-c", UNLIKE.format("versions", {"jaxlib": "0.1"}), "resume", "it"], "process 1 has jaxlib 0.1, process 0 has "),
+    (["-m", "engine", "run", "chebyshev"], "process 1: asked for seed = 5, and process 0 for 0; give all the same preset and --set"),
+])  # fmt: skip
+def test_processes_that_would_not_compute_alike_are_refused_at_the_meeting(other, words):
+    run = store.create(SPEC, "unlike")
+    port = free_port()
+    both = start(["-m", "engine", "work", str(run.path)], 0, port), start(other, 1, port)
+    errors = [process.communicate(timeout=120)[1] for process in both]
+    assert [process.returncode for process in both] == [3, 3], errors
+    assert words in errors[1]
+    assert (run.state().outcome.kind, words in run.state().outcome.text) == ("failed", True)
+    assert run.row_count() == 0
+
+
+@pytest.mark.parametrize(("platforms", "plugins", "kind"), [("cpu", ["cuda"], "cpu"), ("", [], "cpu"), ("", ["cuda"], "tpu?")])
+def test_the_kind_of_device_is_asked_of_another_process_where_there_may_be_one(platforms, plugins, kind, monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", platforms)
+    monkeypatch.setattr(rendezvous, "entry_points", lambda group: plugins)
+    monkeypatch.setattr(rendezvous, "ASK_JAX", "import os; print('a greeting'); print('tpu?' if not os.environ['JAX_PLATFORMS'] else '')")
+    assert rendezvous.foreseen() == kind
+    monkeypatch.setattr(rendezvous, "ASK_JAX", "raise RuntimeError('no such driver')")
+    assert rendezvous.foreseen() == ("cpu" if kind == "cpu" else "none (RuntimeError: no such driver)")
+
+
+@pytest.mark.parametrize("state", [None, SimpleNamespace(), SimpleNamespace(client=SimpleNamespace(key_value_set=print))])
+def test_a_jax_without_the_service_is_refused_before_anybody_waits(state, monkeypatch):
+    monkeypatch.setattr(rendezvous, "_initialize", lambda group: None)
+    monkeypatch.setattr("jax._src.distributed.global_state", state)
+    with pytest.raises(UserError, match=r"several processes: jax \d.* has no coordination service as eos knows it; expected a jax of 0"):
+        rendezvous.join(Group("n1:4000", 2, 0), pytest.fail)
+    monkeypatch.setitem(sys.modules, "jax._src.distributed", None)
+    with pytest.raises(UserError, match="has no coordination service"):
+        rendezvous.join(Group("n1:4000", 2, 0), pytest.fail)
+
+
+def test_what_cannot_be_shared_out_is_told_by_both_processes_which_slurm_brought_together():
+    run = store.create(toy_spec(), "nothing-to-share")
+    step = {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "2", "SLURM_STEP_NODELIST": "127.0.0.1", "JAX_COORDINATOR_PORT": str(free_port())}
+    around = [os.environ | step | {"SLURM_PROCID": place, "SLURM_LOCALID": place, "PYTHONPATH": str(ROOT)} for place in "01"]
+    commands = [["work", str(run.path), "--processes", "2", "--process", "0"], ["run", "toy"]]
+    leading, following = (
+        subprocess.Popen([sys.executable, "-m", "engine", *command, "--coordinator", "slurm"], stderr=subprocess.PIPE, text=True, env=env)
+        for command, env in zip(commands, around, strict=True)
+    )
+    (_, _), (_, err) = (process.communicate(timeout=120) for process in (leading, following))
+    assert (leading.returncode, following.returncode) == (3, 3)
+    assert 'kind = "toy" has no examples to share out' in err
+    assert 'kind = "toy" has no examples to share out' in run.state().outcome.text
+
+
+def test_a_process_that_waits_in_vain_says_for_what():
+    code = (
+        "from engine.jobs import groups; from engine.process import lockstep, rendezvous; rendezvous.WAIT_SECONDS = 2.0; "
+        "lockstep.follow(groups.Group('127.0.0.1:%d', 2, 1))"
+    )
+    around = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code % free_port()], capture_output=True, text=True, check=False, timeout=60, env=around
+    )
+    assert done.returncode == 3
+    assert "eos: process 1: waited 2 s for process 0 at 127.0.0.1:" in done.stderr

@@ -1,0 +1,256 @@
+"""The engine as a process: commands, checkpoints, sudden death, and a record that does not depend on them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from engine import spec as specs
+from engine.base.errors import HELD
+from engine.jobs import launch
+from engine.jobs.fork import fork
+from engine.process import pace
+from engine.record import messages, store
+from engine.record.reader import Run
+from engine.record.writer import Writer
+
+from small import chebyshev_spec, toy_spec
+
+
+def make(spec: specs.RunSpec, *overrides: str, name: str | None = None) -> Run:
+    return store.create(specs.with_overrides(spec, overrides), name)
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def work(run: Run) -> int:
+    return subprocess.run([sys.executable, "-m", "engine", "work", str(run.path)], timeout=120, check=False).returncode
+
+
+def wait_for(run: Run, test, what: str, seconds: float = 90.0):
+    """Poll the journal and the state until the test holds; the test's value."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        value = test()
+        if value:
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"no {what} within {seconds} s: {run.state()} {launch.log_tail(run)}")
+
+
+def answer(run: Run, identifier: str):
+    """The event that answers a command."""
+    return wait_for(run, lambda: next((e for e in reversed(run.events()) if e.answers == identifier), None), "answer")
+
+
+def reproducible(run: Run) -> np.ndarray:
+    """The record without the clock's column."""
+    keep = [k for name, k in run.index.items() if name != "cost.seconds"]
+    return run.rows()[:, keep]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """A run of 360 steps through the edge, never disturbed."""
+    run = store.create(specs.with_overrides(chebyshev_spec(0.2), ["budget.steps=360"]), "whole", tmp_path_factory.mktemp("runs"))
+    assert work(run) == 0
+    return run
+
+
+def test_a_run_ends_with_its_outcome_and_every_row(uninterrupted):
+    state = uninterrupted.state()
+    assert (state.status, state.step, state.outcome.kind) == ("finished", 360, "completed")
+    assert uninterrupted.liveness() == "finished"
+    np.testing.assert_array_equal(uninterrupted.rows()[:, 0], np.arange(360))
+    kinds = [type(event).__name__ for event in uninterrupted.events()]
+    assert kinds[0] == "Started"
+    assert kinds[-1] == "Finished"
+    assert "EdgeReached" in kinds
+    facts = uninterrupted.provenance()
+    assert facts["problem"]["parameters"] == 97
+    assert facts["versions"]["jax"]
+
+
+@pytest.mark.parametrize("at_step", [150, 335])
+def test_a_killed_run_resumed_equals_an_uninterrupted_one_bit_for_bit(uninterrupted, at_step):
+    run = make(chebyshev_spec(0.2), "budget.steps=360", "recording.checkpoint_seconds=0.05")
+    launch.start(run)
+    wait_for(run, lambda: run.row_count() >= at_step, f"step {at_step}")
+    os.kill(run.state().pid, signal.SIGKILL)
+    wait_for(run, lambda: run.liveness() == "crashed", "crash noticed")
+    with open(run.path / "metrics.f64", "ab") as handle:
+        handle.write(b"torn")
+    kept = run.row_count()
+    assert kept >= at_step
+    assert work(run) == 0
+    assert any("continued from the checkpoint" in event.text for event in run.events())
+    np.testing.assert_array_equal(reproducible(run), reproducible(uninterrupted))
+
+
+def test_a_fork_goes_on_from_the_checkpoint_with_another_learning_rate(uninterrupted):
+    made = fork(uninterrupted, 1000, ["optimizer.learning_rate=0.21", "budget.steps=364"], "forked")
+    assert work(made) == 0
+    mine, theirs = reproducible(made), reproducible(uninterrupted)
+    np.testing.assert_array_equal(mine[:360], theirs)
+    np.testing.assert_array_equal(made.rows()[360:, :1], np.arange(360.0, 364)[:, None])
+    assert (made.rows()[360:, made.index["learning_rate"]] == 0.21).all()
+    kinds = [type(event).__name__ for event in made.events()]
+    assert kinds[:2] == ["Started", "EdgeReached"]
+    assert kinds[kinds.index("Forked") :][:3] == ["Forked", "Started", "LearningRateChanged"]
+
+
+def test_commands_are_answered_at_the_step_they_took_effect():
+    run = make(toy_spec(0.01), "budget.steps=1000000", name="journal")
+    launch.start(run)
+    wait_for(run, lambda: run.row_count() > 5, "rows")
+    paused = answer(run, messages.send(run.path, messages.Pause()))
+    assert isinstance(paused, messages.Paused)
+    assert run.liveness() == "paused"
+    assert run.rows()[-1, 0] == paused.step - 1
+
+    messages.send(run.path, advance := messages.Advance(steps=17))
+    ended = wait_for(
+        run, lambda: next((e for e in run.events() if isinstance(e, messages.Paused) and e.answers == advance.id), None), "end"
+    )
+    assert ended.step == paused.step + 17
+    assert run.rows()[-1, 0] == ended.step - 1
+
+    messages.send(run.path, onward := messages.AdvanceTo(what="stage"))
+    ended = wait_for(
+        run, lambda: next((e for e in run.events() if isinstance(e, messages.Paused) and e.answers == onward.id), None), "stage"
+    )
+    turned = [event.step for event in run.events() if isinstance(event, messages.StageChanged)]
+    assert turned[-1] == ended.step - 1
+    assert len([step for step in turned if step >= paused.step + 17]) == 1
+
+    assert answer(run, messages.send(run.path, messages.Anchor())).step == ended.step
+    changed = answer(run, messages.send(run.path, messages.SetLearningRate(learning_rate=0.009)))
+    assert isinstance(changed, messages.LearningRateChanged)
+    saved = answer(run, messages.send(run.path, messages.Checkpoint()))
+    assert f"step-{saved.step:09d}.npz" in saved.text
+    (run.path / "inbox" / "0-nonsense.json").write_text('{"command": "explode"}')
+    refused = wait_for(run, lambda: next((e for e in run.events() if isinstance(e, messages.Refused)), None), "refusal")
+    assert "is no command" in refused.text
+    resumed = answer(run, messages.send(run.path, messages.Resume()))
+    assert resumed.step == ended.step
+    messages.send(run.path, messages.Stop())
+    wait_for(run, lambda: run.liveness() == "finished", "end")
+    assert run.state().outcome.kind == "stopped"
+    steps = run.rows()[:, 0]
+    np.testing.assert_array_equal(steps, np.arange(len(steps)))
+
+
+def test_a_pause_is_no_work_however_often_it_is_asked_for_and_even_where_the_run_ends_in_it(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(pace.time, "monotonic", clock)
+    paced = pace.Pace(100.0)
+    clock.now += 7
+    paced.tick(0)
+    clock.now += 1
+    paced.tick(50)
+    assert (paced.seconds, paced.rate) == (108.0, 50.0)
+    for _ in range(2):
+        paced.pause()
+        clock.now += 1000
+        assert paced.seconds == 108
+    paced.resume()
+    clock.now += 2
+    assert (paced.seconds, paced.rate) == (110, 0)
+
+
+def test_a_run_pauses_at_a_step_or_after_an_event():
+    stage = messages.StageChanged(step=8, text="", stage=2)
+    assert (pace.NextPause(step=9).limit(50, 4), pace.NextPause().limit(50, 4)) == (5, 50)
+    assert [pace.NextPause(step=9).is_reached(step, [stage]) for step in (8, 9, 10)] == [False, True, True]
+    assert [pace.NextPause(event=messages.Event).is_reached(8, events) for events in ([], [stage])] == [False, True]
+    assert not pace.NextPause(event=messages.EdgeReached).is_reached(8, [stage])
+    assert not pace.NextPause().is_reached(8, [stage])
+
+
+def test_a_terminated_engine_saves_its_state_and_can_be_resumed():
+    run = make(toy_spec(0.01), "budget.steps=2000000")
+    launch.start(run)
+    wait_for(run, lambda: run.row_count() > 5, "rows")
+    os.kill(run.state().pid, signal.SIGTERM)
+    wait_for(run, lambda: run.liveness() == "finished", "end")
+    assert run.state().outcome.kind == "stopped"
+    assert run.checkpoints()[-1].name == f"step-{run.state().step:09d}.npz"
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+def test_what_a_scheduler_sends_stops_an_engine_as_sigterm_does_even_before_it_has_begun(number):
+    run = make(specs.load_spec("phase"), "budget.steps=900000000", "optimizer.learning_rate=1e-5")
+    signal.pthread_sigmask(signal.SIG_BLOCK, [number])  # as a view does, which keeps signals for a thread of its own
+    try:
+        pid = launch.start(run)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
+    wait_for(run, run.is_locked, "lock")
+    time.sleep(0.1)
+    os.kill(pid, number)
+    wait_for(run, lambda: run.liveness() == "finished", "end")
+    assert run.state().outcome.kind == "stopped"
+    assert run.checkpoints()[-1].name == f"step-{run.state().step:09d}.npz"
+
+
+def test_two_engines_never_work_on_one_run():
+    run = make(toy_spec(0.01), "budget.steps=2000000")
+    launch.start(run)
+    wait_for(run, lambda: run.row_count() > 5, "rows")
+    second = subprocess.run(
+        [sys.executable, "-m", "engine", "work", str(run.path)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert second.returncode == HELD
+    assert "another engine is at work" in second.stderr
+    assert "Traceback" not in second.stderr
+    messages.send(run.path, messages.Stop())
+    wait_for(run, lambda: run.liveness() == "finished", "end")
+
+
+def test_a_diverging_run_ends_badly_with_its_rows():
+    run = make(toy_spec(0.01, x0=300.0))
+    assert work(run) == 3
+    outcome = run.state().outcome
+    assert outcome.kind == "diverged"
+    assert run.row_count() == outcome.step
+
+
+def test_an_unusable_checkpoint_is_skipped_for_an_older_one():
+    run = make(toy_spec(0.01), "budget.steps=30", "recording.checkpoint_seconds=0.001")
+    assert work(run) == 0
+    newest = run.checkpoints()[-1]
+    newest.write_bytes(newest.read_bytes()[:100])
+    assert work(run) == 0
+    assert any("continued from the checkpoint" in event.text for event in run.events())
+    np.testing.assert_array_equal(run.rows()[:, 0], np.arange(30))
+
+
+def test_a_full_disk_ends_the_run_with_a_sentence(monkeypatch, x64):
+    from engine.process.runner import Runner
+
+    run = make(toy_spec(0.01), "budget.steps=50")
+    with Writer(run) as writer:
+        limited = writer.append
+
+        def append(rows):
+            limited(rows[rows[:, 0] < 20])
+            if len(rows) and rows[-1, 0] >= 20:
+                raise OSError(28, os.strerror(28))
+
+        monkeypatch.setattr(writer, "append", append)
+        outcome = Runner(run, writer).work()
+    assert outcome.kind == "failed"
+    assert "No space left on device; the last row on it is that of step 19. Make room, then" in outcome.text
+    assert "eos resume" in outcome.text
+    assert run.row_count() == 20

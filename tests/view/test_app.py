@@ -1,0 +1,53 @@
+"""The app by pilot: themes, screenshots, and the way out."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from eos_tui.draw import theme
+
+from piloting import frames, notified, opened, until
+from places import ROOT
+from synthetic import FakeEngine, make_run
+
+
+async def test_a_screenshot_is_saved_and_its_place_is_said(runs):
+    async with opened(make_run(runs)) as (app, pilot):
+        await pilot.press("w")
+        await pilot.pause()
+        ansi, svg, text = sorted(Path.cwd().glob("eos-made-*"))
+        assert "\x1b[" in ansi.read_text()
+        assert "http" not in svg.read_text().replace("http://www.w3.org", "").replace("https://www.textualize.io", "")
+        assert svg.read_text().startswith("<svg")
+        assert "ηS/2" in text.read_text()
+        assert svg.stem in notified(app).replace("\n", "")
+
+
+async def test_every_theme_draws(runs):
+    async with opened(make_run(runs)) as (app, pilot):
+        seen = set()
+        for _ in theme.THEMES:
+            seen.add(app.theme)
+            await pilot.press("t")
+            await frames(app, 2)
+        assert seen == {each.name for each in theme.THEMES}
+
+
+async def test_q_detaches_and_leaves_the_engine_alone(runs):
+    run = make_run(runs, finished=False)
+    with FakeEngine(run) as engine:
+        async with opened(run) as (app, pilot):
+            await until(lambda: app.screen.source.live)
+            await pilot.press("q")
+            await until(lambda: app._exit)
+        assert app.return_value == 0
+        assert engine.commands == []
+        assert run.liveness() == "running"
+
+
+def test_the_view_opens_without_jax():
+    code = ("import json, sys, eos_tui.app, eos_tui.cli; "
+            "print(json.dumps([m for m in ('jax', 'jaxlib', 'flax', 'tensorflow_datasets') if m in sys.modules]))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert json.loads(done.stdout) == []
