@@ -126,9 +126,18 @@ def _made(kind: type, name: str, earlier: Earlier, leaves: Leaves, prefix: str) 
         return earlier.made(_of(leaves, prefix))
     if name in kind._field_defaults:  # type: ignore[attr-defined]
         return kind._field_defaults[name]  # type: ignore[attr-defined]
-    if get_origin(_declared(get_type_hints(kind, include_extras=True)[name])[0]) is dict:
-        return {}  # a dict of nothing leaves no leaf behind
+    if (nothing := _of_nothing(get_type_hints(kind, include_extras=True)[name])) is not None:
+        return nothing
     raise ValueError(f"it has no {prefix}{name}, and nothing says what that would have been")
+
+
+def _of_nothing(hint: Any) -> Any:
+    """What leaves no leaf behind: a dict of nothing, or a state of such dicts. None for any other kind of state."""
+    kind, _ = _declared(hint)
+    if get_origin(kind) is dict:
+        return {}
+    parts = [_of_nothing(inner) for inner in get_type_hints(kind, include_extras=True).values()] if hasattr(kind, "_fields") else [None]
+    return None if any(part is None for part in parts) else kind(*parts)
 
 
 def _typed(hint: Any, value: Any) -> Any:
