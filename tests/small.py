@@ -1,5 +1,6 @@
 """Small problems with dense answers, for tests of the engine."""
 
+from copy import copy
 from functools import cache
 
 import jax
@@ -7,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from engine import spec as specs
+from engine.phases.context import Setup
 from engine.phases.experiment import Experiment
+from engine.phases.training import TrainingPhase
 from engine.problems.build import build
 from engine.problems.problem import Problem
 
@@ -58,6 +61,18 @@ def digits_spec(*overrides: str) -> specs.RunSpec:
         "test",
     )
     return specs.with_overrides(spec, overrides)
+
+
+def under(experiment: Experiment, setup: Setup) -> Experiment:
+    """The experiment where it stands, with another setup: nothing is compiled anew but for another problem."""
+    other = copy(experiment)
+    other.setup, other.phases = setup, {name: copy(phase) for name, phase in experiment.phases.items()}
+    for phase in other.phases.values():
+        phase.setup = setup
+        if isinstance(phase, TrainingPhase):
+            phase.training = phase.training._replace(setup=setup)
+    other.put_back(experiment.standing)
+    return other
 
 
 @cache

@@ -102,7 +102,7 @@ class Runner:
                     time.sleep(IDLE_SECONDS)
                     experiment.hold()
                 elif self.outcome is None:
-                    yield self._advance(experiment)
+                    yield self.advance(experiment)
             self.checkpoints.save(experiment)
         except GeneratorExit:
             assert self.experiment is not None
@@ -155,7 +155,7 @@ class Runner:
 
     # -- steps
 
-    def _advance(self, experiment: Experiment) -> np.ndarray:
+    def advance(self, experiment: Experiment) -> np.ndarray:
         """Some steps; the rows they gave."""
         left = experiment.budget_left()
         if left == 0:

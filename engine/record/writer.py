@@ -43,16 +43,16 @@ class Writer:
             (self.run.path / "inbox").mkdir(mode=0o700, exist_ok=True)
         self.width = len(run.columns)
         with _by_name(self.run):
-            self._lock = lock.take(self.run.path, run.name)
-        self.engine = self._lock.holder.engine
+            self.lock = lock.take(self.run.path, run.name)
+        self.engine = self.lock.holder.engine
         """The id of this engine: commands carry it."""
-        self.began = self._lock.taken - age
+        self.began = self.lock.taken - age
         """When this engine began, by the clock of the run's file system."""
         self.cut = ""
         """What was taken off the end of the record, in words: rows that no engine wrote there."""
         self._flushing, self._flushed, self._failed = threading.Lock(), -2, ""
         with _by_name(self.run), ExitStack() as opened:  # whatever comes up before all is open gives the lock back
-            opened.callback(self._lock.close)
+            opened.callback(self.lock.close)
             self._cut_torn_tail()
             self.last_step = self._last_step()
             self._reserve = self.run.path / ".reserve"
@@ -71,7 +71,7 @@ class Writer:
         self.make_room()
         self._metrics.close()
         self._events.close()
-        self._lock.close()
+        self.lock.close()
 
     def make_room(self) -> None:
         """Give back what was held on the disk for the last words."""
@@ -114,7 +114,7 @@ class Writer:
         """Replace the state, atomically; what it says of the record is on the disk before. Raises DisplacedError where the lock was taken
         away: another engine may be at work.
         """
-        if not self._lock.is_mine:
+        if not self.lock.is_mine:
             self._failed = TAKEN
         self._need_lock()
         whole = msgspec.structs.replace(state, format=FORMAT, layout=self.run.layout, engine=self.engine, recorded=self.flush())

@@ -14,7 +14,7 @@ import pytest
 from engine.base.errors import BAD_END, BAD_INPUT, INTERRUPTED, UserError
 from engine.commands.main import main
 from engine.jobs import groups, launch
-from engine.jobs.cluster import Work, _check
+from engine.jobs.cluster import Work, check_parameters
 from engine.record import messages, store
 from engine.spec import load_spec
 
@@ -93,7 +93,7 @@ def test_a_job_of_a_run_that_is_gone_tells_it_and_opens_no_debugger(own_home, ca
 ])  # fmt: skip
 def test_parameters_of_jobs_that_can_do_nothing_are_refused(cluster, given, said):
     with pytest.raises(UserError) as error:
-        _check(cluster, given)
+        check_parameters(cluster, given)
     assert said in str(error.value)
 
 

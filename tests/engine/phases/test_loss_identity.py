@@ -11,7 +11,7 @@ import pytest
 from engine import spec as specs
 from engine.jobs.fork import fork
 from engine.phases.experiment import Experiment
-from engine.phases.loss_identity import Identity, difference, direction
+from engine.phases.loss_identity import Identity, changed, difference, direction, leaves_of
 from engine.problems.problem import Problem
 from engine.process.runner import Runner
 from engine.record import messages, store
@@ -22,7 +22,7 @@ from engine.record.writer import Writer
 from engine.spec import from_tree
 from engine.xla.leaves import unpack
 
-from small import chebyshev_spec, dense_hessian, digits_spec, toy_spec
+from small import chebyshev_spec, dense_hessian, digits_spec, toy_spec, under
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -154,15 +154,15 @@ def exact(problem: Problem, theta) -> tuple[float, float, np.ndarray]:
 
 def check(taken: Experiment, problem: Problem):
     """The numbers against the Hessian formed, and how they compare."""
-    leaves = taken.snapshot() | taken.identified()
-    assert taken.difference(leaves) == ""
+    leaves = leaves_of(taken.identify())
+    assert changed(leaves, taken.identify, taken.state) == ""
     found = unpack(Identity, leaves, IDENTITY)
     loss, norm, product = exact(problem, taken.state.theta)
     np.testing.assert_allclose(found.loss, loss, rtol=1e-12)
     np.testing.assert_allclose(found.gradient_norm, norm, rtol=1e-11)
     np.testing.assert_allclose(found.product, product, rtol=0, atol=1e-11 * product[1])
     leaves[f"{IDENTITY}loss"] = leaves[f"{IDENTITY}loss"] * (1 + 1e-7)
-    assert taken.difference(leaves).startswith("L(θ) is ")
+    assert changed(leaves, taken.identify, taken.state).startswith("L(θ) is ")
 
 
 def test_the_numbers_are_those_of_the_loss_in_every_phase_and_compile_nothing_that_it_has_not():
@@ -175,7 +175,7 @@ def test_the_numbers_are_those_of_the_loss_in_every_phase_and_compile_nothing_th
         traced.append(theta.dtype)
         return problem.loss_of(theta, data)
 
-    taken.setup = taken.setup._replace(problem=replace(problem, loss_of=counted))
+    taken = under(taken, taken.setup._replace(problem=replace(problem, loss_of=counted)))
     for step in (5, 54, 70):
         while taken.clock.step < step:
             taken.advance(step - taken.clock.step)
@@ -198,7 +198,7 @@ def test_the_numbers_are_those_of_the_loss_in_training(readings):
 def test_where_the_hessian_is_formed_they_are_its_eigenvalues():
     taken = Experiment(toy_spec(0.01, flow=False))
     taken.advance(1)
-    found = unpack(Identity, taken.identified(), IDENTITY)
+    found = taken.identify()
     values = np.linalg.eigvalsh(dense_hessian(taken.setup.problem, taken.state.theta))[::-1]
     np.testing.assert_allclose(found.product, [values[1], values[0]], atol=1e-10 * values[0])
 

@@ -14,6 +14,7 @@ from engine.base.errors import BAD_INPUT, UserError
 from engine.commands.main import main
 from engine.phases.memory import estimate, words
 from engine.problems import build
+from engine.process import endings
 from engine.process.runner import Runner
 from engine.record import store
 from engine.record.writer import Writer
@@ -50,8 +51,8 @@ def test_a_device_without_memory_ends_the_run_with_advice_and_the_checkpoint_sta
     assert run.state().outcome.kind == "failed"
     assert "has not enough memory for this problem; the last checkpoint, step-" in run.state().outcome.text
     assert run.row_count() == int(run.checkpoints()[-1].stem.removeprefix("step-"))
-    engine.spec = chebyshev_spec()
-    assert "`eos fork small --set problem.micro_batch=N` goes on with N examples a pass" in engine._out_of_memory()
+    network = store.create(chebyshev_spec(), "network")
+    assert "`eos run small --set problem.micro_batch=N` goes on with N examples a pass" in endings.out_of_memory(network)
 
 
 def exhausted(*_):

@@ -1,16 +1,14 @@
 """Several unstable eigenvalues: the recorded spectrum against `eigh`, and the events that tell it."""
 
-from copy import copy
-
 import numpy as np
 import pytest
 
-from engine.phases import approach
+from engine.phases import context
 from engine.phases.experiment import Experiment
 from engine.record import messages
 from engine.record.columns import columns_for
 
-from small import chebyshev_spec, dense_hessian
+from small import chebyshev_spec, dense_hessian, under
 
 pytestmark = pytest.mark.usefixtures("x64")
 ETA = 0.5
@@ -53,8 +51,8 @@ EDGE: dict[str, np.ndarray] = {}
 
 def at_the_edge(several, **tracking) -> Experiment:
     """The same experiment at the edge, under another specification: nothing is compiled anew."""
-    experiment = copy(several[0])
-    experiment.setup = approach.setup(chebyshev_spec(ETA, **LEAN, **tracking), experiment.setup.problem)
+    spec, problem = chebyshev_spec(ETA, **LEAN, **tracking), several[0].setup.problem
+    experiment = under(several[0], context.setup(spec, problem))
     experiment.restore({name: np.array(leaf) for name, leaf in EDGE.items()})
     return experiment
 

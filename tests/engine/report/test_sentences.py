@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import engine
 from engine import spec as specs
 from engine.jobs.launch import BAD_ENDS
-from engine.phases import approach, derived, edge
+from engine.phases import context, derived, edge
 from engine.phases.derived import Reported
 from engine.phases.experiment import Experiment
 from engine.problems.problem import Problem
@@ -24,7 +24,7 @@ from engine.report.narrative import percent, sentence
 from engine.report.summary import summarize
 from eos_tui.model.source import Source
 
-from small import chebyshev_spec, dense_hessian, toy_spec
+from small import chebyshev_spec, dense_hessian, toy_spec, under
 
 NUMBER = r"(-?[\d.]+(?:e[+-]?\d+)?)"
 
@@ -99,14 +99,14 @@ def test_assumptions_are_told_by_the_readings_of_their_step(rows):
 
 def test_where_no_projection_converges_the_sharpness_told_is_that_of_gradient_descent(x64, monkeypatch):
     experiment = Experiment(chebyshev_spec(0.2, flow=False, predictions=[]))
-    found = edge._afresh
+    found = edge.project_afresh
 
     def wandered(*given):
         center, tried = found(*given)
         eigen = center.eigen._replace(values=center.eigen.values * math.nan)
         return center._replace(eigen=eigen), tried._replace(usable=jnp.array(False))
 
-    monkeypatch.setattr(edge, "_afresh", wandered)
+    monkeypatch.setattr(edge, "project_afresh", wandered)
     events: list[messages.AnyEvent] = []
     while experiment.phase != "gradient descent":
         events += experiment.advance(10_000).events
@@ -129,7 +129,7 @@ def test_where_no_projection_converges_the_sharpness_told_is_that_of_gradient_de
     ([-1.0], -0.5, False), ([1.0], math.nan, False), ([1.0], math.inf, False),
 ])  # fmt: skip
 def test_a_finite_loss_beyond_any_descent_is_divergence(first, last, grows):
-    outcome = approach.grown(np.array(first), last, 700)
+    outcome = context.grown(np.array(first), last, 700)
     assert (outcome is not None) == grows
     if outcome is not None:
         assert (outcome.kind, numbers("at step N", outcome.text)) == ("diverged", [700])
@@ -151,9 +151,7 @@ def test_a_run_that_completes_at_an_enormous_loss_has_diverged(x64, mode):
 def test_a_loss_that_is_nan_from_the_start_is_not_called_divergence(x64, mode):
     experiment = Experiment(chebyshev_spec(0.2, mode=mode))
     spoilt = Problem(lambda theta, data: theta @ theta * data[0], jnp.array([math.nan]))
-    experiment.setup = experiment.setup._replace(problem=spoilt)
-    if mode == "sharpness":
-        experiment.training = experiment.training._replace(setup=experiment.setup)
+    experiment = under(experiment, experiment.setup._replace(problem=spoilt))
     outcome = experiment.advance(10).outcome
     assert (outcome.kind, experiment.clock.step) == ("failed", 0)
     assert "smaller learning rate" not in outcome.text
