@@ -36,7 +36,7 @@ from engine.record.messages import AnyEvent
 from engine.record.reader import Outcome, RowTail, Run
 from engine.record.safe_read import read_arrays
 from engine.record.writer import Writer
-from engine.spec import RunSpec, load_spec, with_overrides
+from engine.spec import RunSpec, choice_of, load_spec, with_overrides
 from engine.xla.device import configure, require_correct_sums
 
 if TYPE_CHECKING:
@@ -201,8 +201,10 @@ class Stepping:
         preset = str(preset) if isinstance(preset, Path) else preset
         if not isinstance(preset, str | RunSpec):
             raise UserError(f"{preset!r}: expected a preset's name, the path of a preset file, or a RunSpec")
-        spec = load_spec(preset, list(overrides)) if isinstance(preset, str) else with_overrides(preset, list(overrides))
-        spec = ready(with_overrides(spec, [_override(spec, *field) for field in fields.items()]))
+        chosen = {name: path for name in fields if (path := choice_of(name))}  # which fields there are depends on these
+        first = [*overrides, *(_assigned(name, path, fields[name]) for name, path in chosen.items())]
+        spec = load_spec(preset, first) if isinstance(preset, str) else with_overrides(preset, first)
+        spec = ready(with_overrides(spec, [_override(spec, *field) for field in fields.items() if field[0] not in chosen]))
         if not trust:
             trusts.need_preset(preset, spec) if isinstance(preset, str) else trusts.need_word(spec)
         groups.refuse_copies("run it in one, or set EOS_COORDINATOR=none where each task has a run of its own")
@@ -264,9 +266,14 @@ def _override(spec: RunSpec, name: str, value: Any) -> str:
     if len(fields) != 1:
         named = f"is one of {one_of(fields)}; say which in overrides" if fields else "no field of this specification"
         raise UserError(f"{name}: {named}")
+    return _assigned(name, fields[0], value)
+
+
+def _assigned(name: str, path: str, value: Any) -> str:
+    """The override that sets the field at this path."""
     plain = value.item() if isinstance(value, np.generic) else value
     try:
-        return f"{fields[0]}={tomli_w.dumps({'value': plain}).removeprefix('value =').strip()}"
+        return f"{path}={tomli_w.dumps({'value': plain}).removeprefix('value =').strip()}"
     except (TypeError, ValueError):
         raise UserError(f"{name} = {value!r}: expected a number, a text, or a list of such") from None
 

@@ -24,6 +24,7 @@ import engine
 from engine.base import toml
 from engine.base.errors import UserError
 from engine.base.exit import report_error
+from engine.base.files import resolved
 from engine.base.text import print_json
 from engine.commands import completion, options
 from engine.commands import help as topics
@@ -226,7 +227,7 @@ def serve(
 
     settings = need_view(look.given())
     options = ["--fps", f"{settings.fps:g}", "--theme", settings.theme if settings.theme != "auto" else "dark"]
-    return browser.serve(str(resolve(name).path.resolve()) if name else None, host, port, options + ["--ascii"] * settings.ascii)
+    return browser.serve(str(resolved(resolve(name).path)) if name else None, host, port, options + ["--ascii"] * settings.ascii)
 
 
 @app.command(show=False)

@@ -39,7 +39,9 @@ def toy_spec(learning_rate: float = 0.01, x0: float = 0.1, **tracking) -> specs.
         {
             "name": "toy", "problem": {"kind": "toy", "x0": x0}, "optimizer": {"learning_rate": learning_rate},
             "precision": {"approach": "float64", "edge": "float64", "curvature": "float64"},
-            "tracking": {"sharpness_tolerance": 1e-12, "gradient_tolerance": 1e-12} | tracking,
+            "tracking": tracking if tracking.get("mode") == "sharpness" else {
+                "sharpness_tolerance": 1e-12, "gradient_tolerance": 1e-12,
+            } | tracking,
         },
         "test",
     )

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from engine.base.errors import UserError
+from engine.base.exit import status_of
 from engine.record import messages
 from engine.record.reader import Outcome, Run, State
 from engine.record.writer import Writer
@@ -40,7 +40,4 @@ def main(seconds: str, path: str) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(*sys.argv[1:]))
-    except UserError as error:
-        sys.exit(f"{error}")
+    sys.exit(status_of(lambda: main(*sys.argv[1:])))

@@ -13,7 +13,7 @@ from engine.help import settings, tables
 from engine.help.catalog import page
 from engine.help.topics import TOPICS as OF_THE_ENGINE
 from engine.record.columns import columns_for
-from engine.spec import Tracking, fields_of, load_spec, preset_names, with_overrides
+from engine.spec import CoupledTracking, SharpnessTracking, fields_of, load_spec, preset_names, with_overrides
 from eos_tui import cli, keys
 from eos_tui.screens.dashboard import Dashboard
 from eos_tui.screens.help import Help
@@ -54,7 +54,7 @@ def test_the_topic_of_settings_has_every_setting_of_every_kind():
     entries = {name: words for section in settings.sections() for name, words in section.entries}
     for name in preset_names():
         spec = load_spec(name)
-        chosen = {path for path, _ in fields_of(spec) if not path.endswith("kind")}
+        chosen = {path for path, _ in fields_of(spec)}
         arguments = {path for path in chosen if path.startswith("problem.arguments.")}
         assert chosen - arguments <= set(entries), name
     assert len(entries) > 60
@@ -71,14 +71,20 @@ def test_a_setting_is_told_with_its_default_its_values_and_its_words():
 
 
 def test_a_default_that_is_told_is_the_one_in_force():
-    fields = {field.name: field for field in msgspec.structs.fields(Tracking)}
-    [section] = [section for section in settings.sections() if section.name == "tracking"]
-    assert len(section.entries) == len(fields)
-    for name, words in section.entries:
-        default = json.loads(words.split("`")[1])
-        spec = with_overrides(load_spec("fashion"), [f"{name}={json.dumps(default)}"])
-        field = name.rpartition(".")[2]
-        assert getattr(spec.tracking, field) == fields[field].default
+    kinds = {"coupled": CoupledTracking, "sharpness": SharpnessTracking}
+    sections = [section for section in settings.sections() if section.name == "tracking"]
+    for section, (mode, kind) in zip(sections, kinds.items(), strict=True):
+        fields = {field.name: field for field in msgspec.structs.fields(kind)}
+        (chooser, chooses), *entries = section.entries
+        assert (chooser, chooses.partition(":")[2]) == ("tracking.mode", " chooses this section.")
+        assert json.loads(chooses.split("`")[1]) == mode
+        assert [name for name, _ in entries] == [f"tracking.{name}" for name in fields]
+        for name, words in entries:
+            default = json.loads(words.split("`")[1])
+            spec = with_overrides(load_spec("fashion"), [f"tracking.mode={mode}", f"{name}={json.dumps(default)}"])
+            field = name.rpartition(".")[2]
+            assert getattr(spec.tracking, field) == fields[field].default
+    assert "may be left out" in sections[0].entries[0][1]
 
 
 def test_the_topic_of_columns_has_every_column_that_a_preset_records():

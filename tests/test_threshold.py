@@ -37,8 +37,9 @@ def test_a_recorded_threshold_goes_before_that_of_gradient_descent():
     table = {"learning_rate": np.full(3, ETA), "threshold": np.array([HEAVY_BALL, math.nan, -1.0])}
     np.testing.assert_array_equal(threshold(table), [HEAVY_BALL, np.nan, np.nan])
     assert column_of(row.__contains__) == "threshold"
-    with pytest.raises(KeyError, match="threshold"):
+    with pytest.raises(KeyError, match="learning_rate"):
         threshold({"step": 1.0})
+    assert column_of({"step": 1.0}.__contains__) is None
 
 
 @given(st.floats())

@@ -4,6 +4,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from engine.base.errors import UserError
+
 Result = TypeVar("Result")
 
 
@@ -15,7 +17,10 @@ class Aside(threading.Thread):
         self._function, self._done = function, done
         self.value: Any = None
         self.error: BaseException | None = None
-        self.start()
+        try:
+            self.start()
+        except RuntimeError as error:  # in words: this user or this machine has too many
+            raise UserError(f"{error}: too many processes here, or not enough memory") from None
 
     def run(self) -> None:
         try:

@@ -16,11 +16,11 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 def status_of(command: Callable[[], int | None]) -> int:
     """Run a command and return its exit status. A signal ends it whatever the disk does."""
-    open_streams()
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # η on a terminal that knows ASCII alone is no reason to fail
     try:
+        open_streams()
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="replace")  # η on a terminal that knows ASCII alone is no reason to fail
         with way_out(STOPPING):
             status = command()
             sys.stdout.flush()

@@ -105,6 +105,11 @@ def read_text(path: Path, limit: int, follow: bool = False) -> str:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
 
+def resolved(path: str | Path) -> Path:
+    """The path without links; one that leads in a circle as it is, where `Path.resolve` of Python 3.11 raises RuntimeError."""
+    return Path(os.path.realpath(path))
+
+
 def size_of(path: Path) -> int | None:
     """The bytes of a plain file; None where there is nothing of this name. Raises OSError for anything but a plain file."""
     try:

@@ -54,7 +54,8 @@ def sweep(
             handed in anew after as many time-outs as `slurm_max_num_timeout` says, 3 where it is not given.
         wait: Wait for the jobs of the cluster.
         force: Write the file of --plot anew where it is there already.
-        take_over_after: Seconds that a point whose engine is silent, on another host, is to be unchanged before it is taken over.
+        take_over_after: Seconds that a point whose engine is silent, on another host, is to be unchanged before it is taken over,
+            by this sweep or by a job.
     """
     refuse_two(["csv", "json"] if csv and json else [])  # before anything runs
     if not grid:
@@ -70,7 +71,7 @@ def sweep(
     if table:
         runs = [sweeps.run_of(point) for point in points]
     elif cluster is not None:
-        runs = list(_on_cluster(points, cluster, submit, wait))
+        runs = list(_on_cluster(points, cluster, submit, wait, take_over_after))
     else:
         runs, status = sweeps.sweep(points, workers, take_over_after)
     there = [run is not None and sweeps.is_there(run) for run in runs]
@@ -89,15 +90,17 @@ def sweep(
     return BAD_END if bad and not (table or cluster) else 0
 
 
-def _on_cluster(points: list[sweeps.SweepPoint], cluster: Cluster, submit: tuple[str, ...], wait: bool) -> list[Run]:
+def _on_cluster(
+    points: list[sweeps.SweepPoint], cluster: Cluster, submit: tuple[str, ...], wait: bool, take_over_after: float
+) -> list[Run]:
     parameters = dict(map(_parameter, submit))
     executor = queue(cluster, parameters, store.home() / ".submitit")  # before anything is made
     runs = [sweeps.ensure_run(point)[0] for point in points]
-    open_runs = [run for run in runs if not sweeps.is_over(run) and not run.is_locked()]
+    open_runs = [run for run in runs if not sweeps.is_done(run) and not sweeps.is_busy(run)]
     for run in open_runs:
         if unsigned := trust.grant(run.path, run.spec):  # the specification is that of its point, and so the user's own
             raise UserError(f"run {run.name}: a job executes code of your own in a run that is signed, and it cannot be ({unsigned})")
-    jobs = hand_in(open_runs, cluster, executor, patience(cluster, parameters))
+    jobs = hand_in(open_runs, cluster, executor, patience(cluster, parameters), take_over_after)
     for run, job in zip(open_runs, jobs, strict=True):
         print_line(f"{run.name}: job {job.job_id}", error=True)
     if cluster == "debug":  # it works only while it is waited for, and in this process: what ends that ends the engine

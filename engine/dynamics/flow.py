@@ -19,7 +19,7 @@ from engine.curvature.predictor import extrapolated, power_step, push
 from engine.curvature.tangent_pass import TangentPass, value_grad_hvp
 from engine.dynamics.trajectory import Beginning, Costs, Row, StepContext, Trajectory
 from engine.problems.problem import Problem
-from engine.spec import Tracking
+from engine.spec import CoupledTracking
 from engine.xla.reductions import norms
 
 
@@ -43,7 +43,7 @@ class OnFlow(NamedTuple):
     hvps: Any
 
 
-def begin(at: Beginning, tracking: Tracking) -> FlowState:
+def begin(at: Beginning, tracking: CoupledTracking) -> FlowState:
     """The flow at its start."""
     theta, u = (at.theta, at.eigenvector) if tracking.flow_start == "descent" else (at.center.theta, at.center_eigenvector)
     return FlowState(theta, jnp.stack([u] * 2), at.center.sharpness.astype(theta.dtype), at.guards.vectors[0])
@@ -140,4 +140,4 @@ def _rows(state: FlowState, u: Array, known: Guards) -> Array:
     return guards.with_another(jnp.stack([u, state.guard.astype(u.dtype)]), best)
 
 
-FLOW = Trajectory(FlowState, lambda tracking: tracking.flow, begin, measure, step, audit)
+FLOW = Trajectory(FlowState, begin, measure, step, audit)

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from engine import spec as specs
 from engine import theory
+from engine.spec import sections
 
 State = Any
 """A NamedTuple of arrays with a field `learning_rate`."""
@@ -63,10 +63,10 @@ def _two_over_eta(state: GradientDescentState) -> Array:
 GRADIENT_DESCENT = Optimizer(_begin, _step, _unscaled, _two_over_eta)
 """θ ← θ − η∇L(θ), stable on a quadratic while S ≤ 2/η."""
 
-OPTIMIZERS: dict[type, Callable[[Any], Optimizer]] = {specs.GradientDescent: lambda section: GRADIENT_DESCENT}
+OPTIMIZERS: dict[type, Callable[[Any], Optimizer]] = {sections.GradientDescent: lambda section: GRADIENT_DESCENT}
 """By their section of the specification. Sections that differ in η alone give the same optimizer: what is compiled is compiled for it."""
 
 
-def optimizer_of(section: specs.Optimizer) -> Optimizer:
+def optimizer_of(section: sections.Optimizer) -> Optimizer:
     """The optimizer of a section."""
     return OPTIMIZERS[type(section)](section)

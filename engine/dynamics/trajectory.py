@@ -13,7 +13,7 @@ from jax import Array
 from engine.curvature.expansion import TaylorCenter
 from engine.curvature.guards import Guards
 from engine.problems.problem import Problem
-from engine.spec import Tracking
+from engine.spec import CoupledTracking
 
 Row = dict[str, Array]
 """Numbers () by their columns' names."""
@@ -60,9 +60,7 @@ class Trajectory(NamedTuple):
 
     state: type
     """A NamedTuple of arrays, for a checkpoint to be read into."""
-    follows: Callable[[Tracking], bool]
-    """Whether a run has it."""
-    begin: Callable[[Beginning, Tracking], Any]
+    begin: Callable[[Beginning, CoupledTracking], Any]
     measure: Callable[[StepContext, Any], Any]
     step: Callable[[StepContext, Any, Any], tuple[Any, Row, Costs]]
     """From the state and what was measured there to the next state, the row here and the work both took."""

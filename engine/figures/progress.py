@@ -9,6 +9,7 @@ from engine.figures.runs import Wanted
 from engine.jobs.follow import LINE_SECONDS, Display, Followed, progress_line, redraws
 from engine.record.reader import State
 from engine.record.threshold import in_force
+from engine.spec import CoupledTracking
 
 APPROACH_SHARE = 0.2
 """Part of a coupled run that the approach counts for: tracked steps cost more, and when the edge comes is not known."""
@@ -33,7 +34,7 @@ def share(followed: Followed, state: State) -> float:
     """How much of a run is done, as far as is known."""
     spec = followed.run.spec
     total = max(followed.steps_in_all(), 1)
-    if spec.budget.edge_steps and spec.tracking.mode == "coupled":
+    if spec.budget.edge_steps and isinstance(spec.tracking, CoupledTracking):
         if followed.edge_step is None:
             rise = followed.row.get("gd.midpoint_sharpness", math.nan) / in_force(followed.row, state.learning_rate)
             return APPROACH_SHARE * min(rise, 1) if math.isfinite(rise) else 0.0

@@ -15,6 +15,7 @@ from msgspec import Meta
 from engine.help.catalog import Section
 from engine.spec import RunSpec
 from engine.spec import Section as SpecSection
+from engine.spec.sections import LEFT_OUT
 
 LARGEST = 1e9
 """From here on a bound keeps numbers finite, and is no part of what a setting means."""
@@ -26,11 +27,13 @@ def sections() -> list[Section]:
 
 
 def _sections(struct: type[SpecSection], path: str, chosen: dict[str, str]) -> Iterator[Section]:
-    """The section of a part, then those of the parts within it. `chosen`: the kinds that lead here, by the path they are chosen at."""
+    """The section of a part, then those of the parts within it. `chosen`: the kinds that lead here, by the field that chooses them."""
     texts, inner, entries = documented(struct), list[tuple[str, type[SpecSection]]](), list[tuple[str, str]]()
-    kind = struct.__struct_config__.tag
+    kind, field_of_kind = struct.__struct_config__.tag, f"{path}.{struct.__struct_config__.tag_field}"
     if isinstance(kind, str):
-        chosen = chosen | {path: kind}
+        chosen = chosen | {field_of_kind: kind}
+        default = ", which may be left out" if LEFT_OUT.get(path) is struct else ""
+        entries.append((field_of_kind, f" = `{shown(kind)}`{default}: chooses this section."))
     for field in msgspec.structs.fields(struct):
         where = f"{path}.{field.name}".lstrip(".")
         if parts := [one for one in alternatives(field.type) if isinstance(one, type) and issubclass(one, SpecSection)]:
@@ -38,7 +41,7 @@ def _sections(struct: type[SpecSection], path: str, chosen: dict[str, str]) -> I
             continue
         default = ", required" if field.required else f" = `{shown(default_of(field))}`"
         entries.append((where, f"{default} ({values(field.type)}): {texts[field.name]}"))
-    kinds = " and ".join(f'`{at}.kind = "{name}"`' for at, name in chosen.items())
+    kinds = " and ".join(f'`{at} = "{name}"`' for at, name in chosen.items())
     words = f"{inspect.getdoc(struct)} {kinds and f'With {kinds}.'}"
     heading = f"`[{path}]`" + (f", {kind}" if isinstance(kind, str) else "") if path else "Before the first section"
     yield Section(path or "run", heading, " ".join(words.split()), tuple(entries))

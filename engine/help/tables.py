@@ -8,7 +8,7 @@ from engine.figures.catalog import FIGURES
 from engine.help.catalog import Section
 from engine.record import columns
 from engine.record.columns import Column
-from engine.spec import PREDICTIONS, load_spec, preset_names
+from engine.spec import PREDICTIONS, CoupledTracking, load_spec, preset_names
 
 COLUMNS: tuple[tuple[str, str, Sequence[Column]], ...] = (
     ("clock", "In every run.", columns.CLOCK),
@@ -19,7 +19,7 @@ COLUMNS: tuple[tuple[str, str, Sequence[Column]], ...] = (
     ("unrolled", "With `tracking.beta_every` above 0.", columns.UNROLLED),
     ("landscape", "Every `tracking.landscape_every` steps.", columns.LANDSCAPE),
     ("assumption", "Every `tracking.gauges_every` steps.", (*columns.ASSUMPTIONS, columns.FOURTHS)),
-    ("flow", "Gradient flow, with `tracking.flow`.", columns.flow("constrained")),
+    *((name, beside.words, beside.columns(CoupledTracking())) for name, beside in columns.BESIDE.items()),
     ("training", 'With `tracking.mode = "sharpness"`.', (*columns.ACCURACY, *columns.TEST)),
     ("norm", 'With `tracking.mode = "sharpness"` and `optimizer.weight_decay`.', columns.NORM),
     ("phase", 'With `problem.kind = "phase"`: of each start 1, 2, ….', columns.phase(1)),

@@ -16,9 +16,10 @@ from typing import Any, Literal
 
 from engine.base.errors import UserError
 from engine.base.exit import report_error
-from engine.base.files import append_plain
+from engine.base.files import resolved
+from engine.base.text import print_line
 from engine.jobs import groups, launch
-from engine.jobs.sweep import is_over
+from engine.jobs.sweep import TAKE_OVER_SECONDS, begin, is_done, is_waited_for, waiting_words
 from engine.record import messages
 from engine.record.reader import Run
 
@@ -31,6 +32,8 @@ WARNING_SECONDS = 90
 HANDING_IN_SECONDS = 10
 """and what handing the job in anew may take of them."""
 LOOK_SECONDS = 0.1
+SILENT_LOOK_SECONDS = 1.0
+"""Between two looks at a run whose engine is silent."""
 MADE_WITH = ("max_num_timeout", "max_pickle_size_gb", "python")
 """Parameters that submitit takes when an executor is made, and refuses afterwards."""
 LEAST = {
@@ -49,8 +52,8 @@ class Work:
     patience = PATIENCE_SECONDS
     """For the engine to stop, before it is killed: a job that is not done by then is killed with it, and never handed in again."""
 
-    def __init__(self, path: str, patience: float = PATIENCE_SECONDS):
-        self.path, self.patience = path, patience
+    def __init__(self, path: str, patience: float = PATIENCE_SECONDS, take_over_after: float = TAKE_OVER_SECONDS):
+        self.path, self.patience, self.take_over_after = path, patience, take_over_after
         self._engine = 0
         self._status: int | None = None
 
@@ -59,17 +62,12 @@ class Work:
         try:
             groups.refuse_copies("a job of a sweep is one task: leave out --ntasks and the like")
             run = Run(self.path)
-            if is_over(run):
+            self._wait(run)
+            if is_done(run):
                 return 0
-            with append_plain(run.path / "engine.log", create=True) as log:
-                process = subprocess.Popen(
-                    launch.command(run), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=launch.environment(),
-                    start_new_session=True,  # what a scheduler signals is this job: it says to the engine what that means
-                )  # fmt: skip
+            self._engine = begin(run)  # in a session of its own: what a scheduler signals is this job, which says what that means
         except UserError as error:  # in submitit's stand-in `debug`, any exception opens a debugger
             return report_error(error)
-        process.returncode = 0  # waited for here: `Popen.wait` holds a lock, which a signal handler that waits too would never get
-        self._engine = process.pid
         if "SUBMITIT_EXECUTOR" in os.environ:  # else this process is the user's
             with suppress(ValueError):  # not the main thread
                 signal.signal(signal.SIGTERM, self._save)
@@ -80,6 +78,15 @@ class Work:
         finally:
             self._stop()
 
+    def _wait(self, run: Run) -> None:
+        """Wait, as a sweep does, while an engine on another host is silent and may be at work."""
+        reported = False
+        while is_waited_for(run, self.take_over_after):
+            if not reported:
+                print_line(waiting_words(run, self.take_over_after), error=True)
+            reported = True
+            time.sleep(SILENT_LOOK_SECONDS)
+
     def checkpoint(self) -> Any:
         """The job's time is up: stop the engine cleanly and hand the rest in anew. Called by submitit, from a signal handler that
         interrupts `__call__` anywhere.
@@ -87,7 +94,7 @@ class Work:
         from submitit.helpers import DelayedSubmission
 
         self._stop()
-        return DelayedSubmission(Work(self.path, self.patience))
+        return DelayedSubmission(Work(self.path, self.patience, self.take_over_after))
 
     def _save(self, *_: object) -> None:
         """SIGTERM may be the first word of a preemption, and then a signal or the end follows; submitit goes on, and so does the run."""
@@ -199,7 +206,9 @@ def patience(cluster: Cluster, parameters: Mapping[str, Any]) -> float:
     return warning_seconds(parameters) - HANDING_IN_SECONDS if cluster == "slurm" else PATIENCE_SECONDS
 
 
-def hand_in(runs: Sequence[Run], cluster: Cluster, executor: Any, patience: float = PATIENCE_SECONDS) -> list[Any]:
+def hand_in(
+    runs: Sequence[Run], cluster: Cluster, executor: Any, patience: float = PATIENCE_SECONDS, take_over_after: float = TAKE_OVER_SECONDS
+) -> list[Any]:
     """A job for each run. Raises UserError where one is refused."""
     with _submitit_refusals(cluster), _safe_path():
-        return [executor.submit(Work(str(run.path.resolve()), patience)) for run in runs]
+        return [executor.submit(Work(str(resolved(run.path)), patience, take_over_after)) for run in runs]

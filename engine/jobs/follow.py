@@ -26,6 +26,7 @@ from engine.record.lock import HeldError
 from engine.record.messages import AnyEvent, EdgeReached, LearningRateChanged
 from engine.record.reader import EventTail, RowTail, Run, State
 from engine.report.narrative import sentence
+from engine.spec import SharpnessTracking
 
 LOOK_SECONDS = 0.2
 MOST_ASKED = 2
@@ -54,7 +55,7 @@ class Followed:
         self.edge_step: int | None = None
         self.gone = False
         """The engine process has ended, however it did."""
-        self._readings = run.spec.tracking.mode == "sharpness"
+        self._readings = isinstance(run.spec.tracking, SharpnessTracking)
         self._since = 0
         """The step from which on η has been what it is."""
         self._rows, self._journal = RowTail(run), EventTail(run)

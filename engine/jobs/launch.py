@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engine.base import folders
 from engine.base.errors import UserError
-from engine.base.files import append_plain, open_plain
+from engine.base.files import append_plain, open_plain, resolved
 from engine.jobs.groups import Group, need_port
 from engine.record import lock, trust
 from engine.record.lock import HeldError
@@ -68,7 +68,7 @@ def start(run: Run, group: Group | None = None) -> int:
 
 def command(run: Run) -> list[str]:
     """The command line of an engine for a run."""
-    return [*python(), "-m", "engine", "work", str(run.path.resolve()), *trust.option(run.spec)]
+    return [*python(), "-m", "engine", "work", str(resolved(run.path)), *trust.option(run.spec)]
 
 
 def python() -> list[str]:

@@ -181,11 +181,6 @@ def _unless_gone(run: Run | None) -> Iterator[None]:
             raise
 
 
-def is_over(run: Run) -> bool:
-    """Whether there is nothing to go on with now: it is done, or its engine on another host may be at work."""
-    return is_done(run) or (run.liveness() == "silent" and not may_be_taken(run, TAKE_OVER_SECONDS))
-
-
 def is_done(run: Run) -> bool:
     """Whether waiting changes nothing: it has ended for good, or nobody here will ever know whether its engine is at work."""
     outcome = run.state().outcome
@@ -197,6 +192,16 @@ def may_be_taken(run: Run, take_over_after: float) -> bool:
     if run.liveness() != "silent":
         return not is_anothers(run)
     return abs(run.unchanged_for() or 0.0) >= take_over_after
+
+
+def is_waited_for(run: Run, take_over_after: float) -> bool:
+    """Whether its engine, on another host, is silent, and not yet for so long that it may be taken over."""
+    return run.liveness() == "silent" and not is_done(run) and not may_be_taken(run, take_over_after)
+
+
+def waiting_words(run: Run, take_over_after: float) -> str:
+    """Why nothing is done with a run for now, in words, and until when."""
+    return f"{doubt(run, 'silent')}; it is taken over once that is {take_over_after:g} s"
 
 
 class Swept(NamedTuple):
@@ -245,11 +250,11 @@ def sweep(grid: Sequence[SweepPoint], workers: int, take_over_after: float = TAK
             if ours or (not is_done(run) and may_be_taken(run, take_over_after)):  # else made by another sweep since we looked
                 trust.grant(run.path, run.spec)  # the specification is that of its point, whoever made the folder
                 with suppress(HeldError):  # another sweep was first
-                    engines[run.name] = _begin(run)
+                    engines[run.name] = begin(run)
                     tried.add(run.name)
         elif run is not None and run.name not in doubted and run.liveness() == "silent":
             doubted.add(run.name)
-            print_line(f"{doubt(run, 'silent')}; it is taken over once that is {take_over_after:g} s", error=True)
+            print_line(waiting_words(run, take_over_after), error=True)
 
     with signals_counted() as asked, stuck.taking_along(engines.values):
         try:
@@ -274,7 +279,7 @@ def sweep(grid: Sequence[SweepPoint], workers: int, take_over_after: float = TAK
     return Swept([runs[point.name] for point in grid], asked.status)
 
 
-def _begin(run: Run) -> int:
+def begin(run: Run) -> int:
     """An engine on the run, taken over from another host where that is silent; its process id."""
     if run.liveness() != "silent":
         return launch.start(run)

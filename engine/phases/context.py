@@ -11,7 +11,7 @@ from engine.problems.problem import Problem
 from engine.record.columns import Column, column_index, columns_for
 from engine.record.messages import AnyEvent
 from engine.record.reader import Outcome
-from engine.spec import RunSpec
+from engine.spec import CoupledTracking, RunSpec
 
 GROWN = 1e6
 """How many times the largest loss of the first rows a finite last one may be before the run counts as diverged."""
@@ -41,6 +41,12 @@ class Setup(NamedTuple):
     problem: Problem
     optimizer: Optimizer
     column_index: dict[str, int]  # column name -> place in a row of this run, which may be of an earlier version
+
+    @property
+    def tracking(self) -> CoupledTracking:
+        """What is followed at the edge, in a run that comes there."""
+        assert isinstance(self.spec.tracking, CoupledTracking)
+        return self.spec.tracking
 
     def row(self, values: dict[str, float]) -> np.ndarray:
         """One row of the record, NaN where `values` is silent; names the run does not record are left out."""

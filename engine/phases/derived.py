@@ -13,7 +13,7 @@ from engine.phases.context import Clock
 from engine.phases.coupled_step import StepRows
 from engine.record import messages
 from engine.record.messages import AnyEvent
-from engine.spec import Tracking
+from engine.spec import CoupledTracking
 
 SWAP_OVERLAP = 0.7
 """|u_t·u_{t−1}| under which the top eigenvector counts as another one."""
@@ -21,7 +21,7 @@ SWAP_OVERLAP = 0.7
 Table = dict[str, np.ndarray]
 
 
-def table(rows: StepRows, clock: Clock, learning_rate: float, tracking: Tracking, stage: int = 0) -> Table:
+def table(rows: StepRows, clock: Clock, learning_rate: float, tracking: CoupledTracking, stage: int = 0) -> Table:
     """The columns of the steps from `clock` on, with those that follow from others; `stage` is the last one before them, or 0."""
     count, eta = int(rows.count), learning_rate
     columns = dict(zip(rows.names, np.array(rows.values)[:count].T, strict=True))
@@ -61,7 +61,7 @@ class Reported(NamedTuple):
     constraint_lost: int
 
 
-def events(table: Table, reported: Reported, tracking: Tracking) -> tuple[Reported, list[AnyEvent]]:
+def events(table: Table, reported: Reported, tracking: CoupledTracking) -> tuple[Reported, list[AnyEvent]]:
     """What happened over a table, in order, and what stands at its end."""
     lost_forms = _lost(table, tracking)
     stage, stages = _stages(table, reported.stage)
@@ -85,7 +85,7 @@ def _stages(table: Table, stage: int) -> tuple[int, list[AnyEvent]]:
     return stage, events
 
 
-def _lost(table: Table, tracking: Tracking) -> list[AnyEvent]:
+def _lost(table: Table, tracking: CoupledTracking) -> list[AnyEvent]:
     events: list[AnyEvent] = []
     for form in tracking.predictions:
         for row in np.flatnonzero(table[f"{form}.newly_lost"]):
@@ -95,7 +95,7 @@ def _lost(table: Table, tracking: Tracking) -> list[AnyEvent]:
     return events
 
 
-def _assumptions(table: Table, failed: int, tracking: Tracking) -> tuple[int, list[AnyEvent]]:
+def _assumptions(table: Table, failed: int, tracking: CoupledTracking) -> tuple[int, list[AnyEvent]]:
     """Where Assumptions 1 (α > 0) and 2 (λ2 < 1.9/η) begin and cease to fail."""
     limit, events = tracking.second_eigenvalue_limit, list[AnyEvent]()
     alpha, second = table["constrained.alpha"], table["constrained.lambda2"] * table["learning_rate"]
@@ -131,7 +131,7 @@ def _swaps(table: Table) -> list[AnyEvent]:
     return events
 
 
-def _constraint(table: Table, lost: int, tracking: Tracking) -> tuple[int, list[AnyEvent]]:
+def _constraint(table: Table, lost: int, tracking: CoupledTracking) -> tuple[int, list[AnyEvent]]:
     """Where θ† begins to miss its tolerances."""
     if "next.sharpness_residual" not in table:
         return lost, []

@@ -45,6 +45,7 @@ from engine.phases.projection import (
     UNUSABLE,
 )
 from engine.record import messages
+from engine.record.columns import BESIDE
 from engine.record.messages import AnyEvent
 from engine.record.reader import Outcome
 from engine.xla.leaves import Kinds
@@ -55,7 +56,7 @@ def enter(setup: Setup, at: ApproachState, anchor_every: int) -> Entered:
 
     Gradient descent alone when the projection does not converge, with events that say so.
     """
-    spec, tracking, clock, optimizer = setup.spec, setup.spec.tracking, at.clock, at.optimizer
+    spec, tracking, clock, optimizer = setup.spec, setup.tracking, at.clock, at.optimizer
     theta, threshold = at.theta.astype(spec.precision.edge), setup.threshold(optimizer)
     nothing, (basis, known, hvps) = jnp.zeros_like(theta), _all_around(setup, theta, clock.step, at.eigenvectors)
     center, projection = project_afresh(setup, theta, basis[:2], nothing, optimizer)
@@ -74,7 +75,7 @@ def enter(setup: Setup, at: ApproachState, anchor_every: int) -> Entered:
             remainder=remainder(center, theta, threshold), overlap=jnp.ones((), theta.dtype),
         ),
         predicted=PredictedTrack(displacements, {form: prediction_scores.fresh(clock.step) for form in displacements}),
-        beside={name: each.begin(beginning, tracking) for name, each in TRAJECTORIES.items() if each.follows(tracking)},
+        beside={name: each.begin(beginning, tracking) for name, each in TRAJECTORIES.items() if BESIDE[name].follows(tracking)},
         costs=projection.costs.plus(hvps, grad_sharpness=CONTRACTIONS),
     )
     state = EdgeState(
@@ -115,7 +116,7 @@ def precompile(setup: Setup, at: ApproachState, soon: Callable[[], bool]) -> Non
 
     First what every step needs; what is read off now and then only if the edge does not come `soon`: it would come later for it.
     """
-    tracking = setup.spec.tracking
+    tracking = setup.tracking
     roughly = replace(
         tracking, eigen_tolerance=UNUSABLE, sharpness_tolerance=UNUSABLE, gradient_tolerance=UNUSABLE,
         max_eigenvalues=tracking.eigenvalues, on_second_eigenvalue="keep", rho_iterations=1, rho_starts=1,
@@ -134,7 +135,7 @@ def precompile(setup: Setup, at: ApproachState, soon: Callable[[], bool]) -> Non
 
 def advance(setup: Setup, state: EdgeState, limit: int) -> Advanced:
     """At most `limit` coupled steps, as rows and events; leads past the edge when θ† is given up on the way."""
-    tracking = setup.spec.tracking
+    tracking = setup.tracking
     state, events = occasional.anchored(setup, state)
     second = float(np.asarray(state.center.eigen.values)[1]) * float(state.optimizer.learning_rate)
     alone = second >= tracking.second_eigenvalue_limit and tracking.on_second_eigenvalue != "keep"
@@ -167,7 +168,7 @@ def _report(
     setup: Setup, state: EdgeState, steps: "Steps", readings: Mapping[str, float]
 ) -> tuple[derived.Table, list[AnyEvent], EdgeState]:
     """The table of some steps with what was read at the first of them, what happened over it in order, and the state after."""
-    tracking, clock, eta = setup.spec.tracking, state.clock, float(state.optimizer.learning_rate)
+    tracking, clock, eta = setup.tracking, state.clock, float(state.optimizer.learning_rate)
     table = derived.table(steps.rows, clock, eta, tracking, state.stage)
     count = len(table["step"])
     derived.add(table, readings, count)
@@ -265,7 +266,7 @@ def _with_history(coupled: CoupledState, history: Array) -> CoupledState:
 
 def _remembered(setup: Setup, state: EdgeState, following: EdgeState) -> EdgeState:
     """The following state with (5) summed one step on from the state before, where it is summed."""
-    tracking = setup.spec.tracking
+    tracking = setup.tracking
     if not tracking.beta_every:
         return following
     total = unrolled.advance(
@@ -301,9 +302,9 @@ class AtEdge(Phase):
 
     def anchored(self, state: EdgeState, every: int | None) -> EdgeState | None:
         """The predictions set to the true displacement; None where none is followed."""
-        if not self.setup.spec.tracking.predictions:
+        if not self.setup.tracking.predictions:
             return None
-        state = anchor(state, self.setup.spec.tracking.predictions)
+        state = anchor(state, self.setup.tracking.predictions)
         return state if every is None else state._replace(anchor_every=every, anchor_phase=state.clock.step)
 
     def identity(self, state: EdgeState) -> Identity:

@@ -51,7 +51,7 @@ class EdgeState(NamedTuple):
 
 def step_params(setup: Setup, optimizer: Any, edge_step: int) -> StepParams:
     """The numbers that coupled steps read."""
-    tracking = setup.spec.tracking
+    tracking = setup.tracking
     keep = tracking.on_second_eigenvalue == "keep"
     return StepParams(
         float(optimizer.learning_rate), setup.threshold(optimizer), tracking.eigen_tolerance, tracking.sharpness_tolerance,

@@ -23,7 +23,7 @@ from engine.record.columns import Column, column_index, columns_for
 from engine.record.messages import AnyEvent
 from engine.record.reader import Outcome
 from engine.spec import Phase as PhasePortrait
-from engine.spec import RunSpec
+from engine.spec import RunSpec, SharpnessTracking
 from engine.xla.leaves import pack, shapes, unpack
 
 
@@ -60,7 +60,7 @@ class Experiment:
         spec = self.spec
         if isinstance(spec.problem, PhasePortrait):
             return simplified.begin(spec), Simplified(spec, column_index(self.columns))
-        if spec.tracking.mode == "sharpness":
+        if isinstance(spec.tracking, SharpnessTracking):
             trained, theta, self.facts = training.build(spec, self.columns)
             self.setup = trained.setup
             return training.begin(trained, theta), TrainingPhase(trained)

@@ -180,7 +180,7 @@ def measure(
 
 def gauges(setup: Setup, state: EdgeState) -> dict[str, float]:
     """The gauges' columns at this step and the work they took."""
-    tracking, center, eta = setup.spec.tracking, state.center, float(state.optimizer.learning_rate)
+    tracking, center, eta = setup.tracking, state.center, float(state.optimizer.learning_rate)
     read = measure(
         setup.problem, center, state.theta - center.theta, eta, tracking.rho_iterations, setup.spec.precision.curvature,
         tracking.rho_starts, setup.spec.seed, state.clock.step,

@@ -88,10 +88,10 @@ def _gauges(setup: Setup, state: EdgeState) -> Reading:
 
 
 READINGS = (
-    Occasional(lambda setup, state: int(setup.spec.tracking.beta_every > 0), lambda state: 0, _memory),
-    Occasional(lambda setup, state: setup.spec.tracking.landscape_every, lambda state: state.edge_step, _landscape),
+    Occasional(lambda setup, state: int(setup.tracking.beta_every > 0), lambda state: 0, _memory),
+    Occasional(lambda setup, state: setup.tracking.landscape_every, lambda state: state.edge_step, _landscape),
     Occasional(
-        lambda setup, state: setup.spec.tracking.gauges_every, lambda state: state.edge_step, _gauges,
+        lambda setup, state: setup.tracking.gauges_every, lambda state: state.edge_step, _gauges,
         Reading({"cost.fourth_derivatives": 0}),
     ),
 )
@@ -117,7 +117,7 @@ ANCHORS = Occasional(lambda setup, state: state.anchor_every, lambda state: stat
 
 def anchored(setup: Setup, state: EdgeState) -> tuple[EdgeState, list[AnyEvent]]:
     """The state with its predictions set to the true displacement where that is due, or where one is lost."""
-    tracking = setup.spec.tracking
+    tracking = setup.tracking
     if ANCHORS.is_due(setup, state) and state.clock.step > state.anchor_phase:
         forms = tracking.predictions
     else:
@@ -133,7 +133,7 @@ def anchored(setup: Setup, state: EdgeState) -> tuple[EdgeState, list[AnyEvent]]
 
 
 AUDITS = Occasional(
-    lambda setup, state: 0 if forms_hessian(state.theta) else setup.spec.tracking.audit_every, lambda state: 0
+    lambda setup, state: 0 if forms_hessian(state.theta) else setup.tracking.audit_every, lambda state: 0
 )
 """When the eigenpairs of every trajectory are looked for from random starts; never where the Hessian is formed, which misses none."""
 

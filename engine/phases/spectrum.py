@@ -78,7 +78,7 @@ def values_of(pairs: Eigenpairs) -> dict[str, float]:
 
 def most_followed(setup: Setup, size: int) -> int:
     """The most eigenvalues that a run follows."""
-    return min(setup.spec.tracking.eigenvalue_columns, size)
+    return min(setup.tracking.eigenvalue_columns, size)
 
 
 def unstable(table: Mapping[str, np.ndarray], known: int) -> tuple[int, list[AnyEvent]]:

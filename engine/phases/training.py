@@ -50,6 +50,11 @@ class Training(NamedTuple):
     readings: dict[str, Problem]
     """Column -> the mean that it is, as a function of θ."""
 
+    @property
+    def tracking(self) -> specs.SharpnessTracking:
+        """What is read now and then."""
+        return _tracking(self.setup.spec)
+
 
 class TrainingState(NamedTuple):
     """Gradient descent between two readings of the sharpness."""
@@ -64,9 +69,14 @@ class TrainingState(NamedTuple):
     edge_step: int  # of the first reading at or above 2/η after one below; −1 before
 
 
+def _tracking(spec: specs.RunSpec) -> specs.SharpnessTracking:
+    assert isinstance(spec.tracking, specs.SharpnessTracking)
+    return spec.tracking
+
+
 def build(spec: specs.RunSpec, columns: Sequence[Column] = ()) -> tuple[Training, Array, dict[str, Any]]:
     """The training of a specification whose run records these columns, its initial θ in float64, and facts on its data for the record."""
-    part, decay, wanted = spec.problem, spec.optimizer.weight_decay, spec.tracking.sharpness_examples
+    part, decay, wanted = spec.problem, spec.optimizer.weight_decay, _tracking(spec).sharpness_examples
     if not isinstance(part, specs.Network):
         total, theta, facts = building.build(spec)
         return Training(context.setup(spec, total, columns), total, {}), theta, facts
@@ -112,7 +122,7 @@ def advance(training: Training, state: TrainingState, limit: int) -> tuple[Train
     """At most `limit` steps as rows and events, the outcome when they end the run. Between readings many steps are one compiled call,
     and with readings at every step too, where the top eigenvalue alone is read.
     """
-    setup, every = training.setup, training.setup.spec.tracking.sharpness_every
+    setup, every = training.setup, training.tracking.sharpness_every
     # One call takes no more than a step where a step takes many micro-batches: commands wait for its end.
     part = setup.spec.problem
     chunk = 1 if isinstance(part, specs.Network) and 0 < part.micro_batch < part.data.examples else DESCENT_CHUNK
@@ -137,7 +147,7 @@ def watches(training: Training) -> bool:
     """Whether the sharpness of the training loss, and no other eigenvalue, is read at every step."""
     spec = training.setup.spec
     return (
-        spec.tracking.sharpness_every == spec.tracking.eigenvalues == 1 and training.probe is training.setup.problem
+        training.tracking.sharpness_every == training.tracking.eigenvalues == 1 and training.probe is training.setup.problem
         and spec.optimizer.schedule == "constant" and spec.precision.curvature == spec.precision.approach
     )
 
@@ -201,7 +211,7 @@ def _read(training: Training, state: TrainingState) -> tuple[TrainingState, dict
     """What there is to read at θ; the learning rate follows where the schedule says so."""
     spec, step = training.setup.spec, state.clock.step
     # At the edge gradient descent alternates: where readings do too, the last but one is nearer.
-    start = state.eigenvector_history[-2 if spec.tracking.sharpness_every % 2 else -1]
+    start = state.eigenvector_history[-2 if training.tracking.sharpness_every % 2 else -1]
     pairs, known, looked = guards.read(
         training.probe, state.theta, start, state.guards, state.looked, step, spec.seed, CHECK_TOLERANCE, spec.precision.curvature
     )

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from engine import spec as specs
 from engine.data import Dataset
 from engine.data.words import MAX_TOKENS, PAD
+from engine.spec import sections
 from engine.xla.jit import layer_product
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -55,7 +55,7 @@ def sectioned(section: Section, rematerialize: bool) -> Section:
 class Mlp(nn.Module):
     """Flatten, then (dense, activation) for each width, then a dense head. √depth layers make a section."""
 
-    part: specs.Mlp
+    part: sections.Mlp
     outputs: int
     rematerialize: bool = False
 
@@ -132,7 +132,7 @@ def average_pool(maps: Array) -> Array:
 class Cnn(nn.Module):
     """(3×3 convolution, activation, 2×2 average pool) for each width, a section each, then a dense head on the flattened maps."""
 
-    part: specs.Cnn
+    part: sections.Cnn
     outputs: int
     rematerialize: bool = False
 
@@ -183,7 +183,7 @@ def group_norm(groups: int, width: int) -> nn.GroupNorm:
 class ResNet(nn.Module):
     """3×3 stem of stride 1, stages of residual blocks, a section each, the mean over all places, zero-initialised head."""
 
-    part: specs.ResNet
+    part: sections.ResNet
     outputs: int
     rematerialize: bool = False
 
@@ -206,7 +206,7 @@ class ResNet(nn.Module):
 class Transformer(nn.Module):
     """Post-LayerNorm encoder on token ids: learned positions, layers, a section each, mean over the words, zero-initialised head."""
 
-    part: specs.Transformer
+    part: sections.Transformer
     vocabulary: int
     outputs: int
     rematerialize: bool = False
@@ -241,17 +241,20 @@ class Model(NamedTuple):
     """(parameters, inputs (n, …)) to outputs (n, k) in the parameters' number format."""
 
 
-def build(part: specs.Model, dataset: Dataset, rematerialize: bool = False) -> Model:
+NETWORKS: dict[type, Callable[[Any, Dataset, bool], nn.Module]] = {
+    sections.Mlp: lambda part, dataset, rematerialize: Mlp(part, dataset.outputs, rematerialize),
+    sections.Cnn: lambda part, dataset, rematerialize: Cnn(part, dataset.outputs, rematerialize),
+    sections.ResNet: lambda part, dataset, rematerialize: ResNet(part, dataset.outputs, rematerialize),
+    sections.Transformer: lambda part, dataset, rematerialize: Transformer(
+        part, len(dataset.vocabulary), dataset.outputs, rematerialize
+    ),
+}
+"""By their section of the specification: sized for a data set, and what is inside a section of theirs computed again or kept."""
+
+
+def build(part: sections.Model, dataset: Dataset, rematerialize: bool = False) -> Model:
     """The network of a specification, sized for a data set."""
-    module: nn.Module
-    if isinstance(part, specs.Transformer):
-        module = Transformer(part, len(dataset.vocabulary), dataset.outputs, rematerialize)
-    elif isinstance(part, specs.Mlp):
-        module = Mlp(part, dataset.outputs, rematerialize)
-    elif isinstance(part, specs.ResNet):
-        module = ResNet(part, dataset.outputs, rematerialize)
-    else:
-        module = Cnn(part, dataset.outputs, rematerialize)
+    module = NETWORKS[type(part)](part, dataset, rematerialize)
 
     @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # used once: one program, quickly compiled
     def init(key: Array) -> Any:

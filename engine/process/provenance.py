@@ -4,7 +4,7 @@ import platform
 import time
 from typing import Any
 
-from engine.spec import Phase, RunSpec
+from engine.spec import Phase, RunSpec, SharpnessTracking
 from engine.xla.device import device_words, process_count, version_of
 
 
@@ -14,7 +14,7 @@ def precision_words(spec: RunSpec) -> str:
         return "f64"
     short = {"float32": "f32", "float64": "f64"}
     chosen = spec.precision
-    if spec.tracking.mode == "sharpness":
+    if isinstance(spec.tracking, SharpnessTracking):
         return f"{short[chosen.approach]}, curvature {short[chosen.curvature]}"
     return f"{short[chosen.approach]} → {short[chosen.edge]}, curvature {short[chosen.curvature]}"
 

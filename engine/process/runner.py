@@ -102,21 +102,17 @@ class Runner:
                     time.sleep(IDLE_SECONDS)
                     experiment.hold()
                 elif self.outcome is None:
-                    yield self.advance(experiment)
+                    try:
+                        yield self.advance(experiment)
+                    except GeneratorExit:
+                        self._carry_out(messages.Stop(), experiment)
             self.checkpoints.save(experiment)
-        except GeneratorExit:
-            assert self.experiment is not None
-            self._carry_out(messages.Stop(), self.experiment)
-            self.checkpoints.save(self.experiment)
         except KeyboardInterrupt:  # a script's, in the middle of anything: what is in memory may be between two steps
             text = f"interrupted at step {self._step}; {endings.what_stands(self.run)}"
             self.outcome = Outcome(kind="stopped", step=self._step, text=text)
             raise
-        except DisplacedError as error:  # nothing more is written: another engine may be at work
-            self.state_file.displaced = str(error)
-            self._fail(str(error))
-            self.status = "finished"
-            log(str(error))
+        except DisplacedError as error:
+            self._leave(str(error))
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             text = f"{self.writer.shown(error.filename or self.run.path)}: {error.strerror or error}; {endings.last_row_kept(self.run)}."
@@ -262,8 +258,16 @@ class Runner:
             try:
                 self.state_file.write()
                 self.recorder.emit([messages.Finished(step=outcome.step, text=outcome.text, outcome=outcome.kind, answers=self._stop_id)])
+            except DisplacedError as error:
+                self._leave(str(error))
             except OSError as error:  # a full disk: the log is the last place to say it
                 log(f"{self.folder}: the outcome could not be written ({error.strerror}): {outcome.text}")
+
+    def _leave(self, why: str) -> None:
+        """End, and write nothing more: another engine may be at work."""
+        self.state_file.displaced, self.status = why, "finished"
+        self._fail(why)
+        log(why)
 
     @property
     def _step(self) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 
 from engine.base.citations import PLACES
 from engine.record.threshold import RATE, THRESHOLD, of_gradient_descent
-from engine.spec import Network, Phase, RunSpec, Tracking
+from engine.spec import CoupledTracking, Network, Phase, RunSpec, SharpnessTracking
 
 
 class Column(NamedTuple):
@@ -195,10 +195,20 @@ def flow(start: str) -> tuple[Column, ...]:
     )
 
 
-BESIDE: dict[str, Callable[[Tracking], tuple[Column, ...]]] = {
-    "flow": lambda tracking: flow(tracking.flow_start) if tracking.flow else (),
+class Beside(NamedTuple):
+    """What a record has of a trajectory beside gradient descent."""
+
+    words: str
+    """What it is, and when it is followed."""
+    follows: Callable[[CoupledTracking], bool]
+    """Whether a run has it."""
+    columns: Callable[[CoupledTracking], tuple[Column, ...]]
+
+
+BESIDE: dict[str, Beside] = {
+    "flow": Beside("Gradient flow, with `tracking.flow`.", lambda tracking: tracking.flow, lambda tracking: flow(tracking.flow_start)),
 }
-"""The columns of each trajectory beside gradient descent, where a run follows it: by the name it has in `dynamics.trajectories`."""
+"""By the name that it has in `dynamics.trajectories`, which is the family of its columns."""
 
 
 def eigenvalues(count: int) -> tuple[Column, ...]:
@@ -238,7 +248,7 @@ def columns_for(spec: RunSpec) -> tuple[Column, ...]:
     if isinstance(spec.problem, Phase):
         return CLOCK + phase(len(spec.problem.starts))
     tracking = spec.tracking
-    if tracking.mode == "sharpness":
+    if isinstance(tracking, SharpnessTracking):
         return CLOCK + training(spec) + COST
     columns = CLOCK + DESCENT + eigenvalues(tracking.eigenvalue_columns) + COUPLED
     for form in tracking.predictions:
@@ -251,8 +261,9 @@ def columns_for(spec: RunSpec) -> tuple[Column, ...]:
         columns += LANDSCAPE
     if tracking.gauges_every:
         columns += (*ASSUMPTIONS, FOURTHS)
-    for columns_beside in BESIDE.values():
-        columns += columns_beside(tracking)
+    for beside in BESIDE.values():
+        if beside.follows(tracking):
+            columns += beside.columns(tracking)
     return columns + COST
 
 

@@ -148,21 +148,21 @@ class Folder:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.close = weakref.finalize(self, os.close, self._descriptor)
         through = Path(f"/proc/self/fd/{self._descriptor}")
-        self._through = through if self._is(through) else None  # elsewhere than on Linux there is no such way
+        self._through = through if self.is_at(through) else None  # elsewhere than on Linux there is no such way
 
     @property
     def path(self) -> Path:
         """A path by which it is reached. Raises OSError where that is only its name, and another folder has it."""
         if self._through is not None:
             return self._through
-        if not self._is(self.shown):
+        if not self.is_at(self.shown):
             raise OSError(errno.ESTALE, "another folder lies there now", str(self.shown))
         return self.shown
 
     @property
     def is_moved(self) -> bool:
         """Whether another folder has its name, or none."""
-        return not self._is(self.shown)
+        return not self.is_at(self.shown)
 
     @property
     def is_gone(self) -> bool:
@@ -179,7 +179,7 @@ class Folder:
         text = str(path)
         return text.replace(str(self._through), str(self.shown), 1) if self._through is not None else text
 
-    def _is(self, path: Path) -> bool:
+    def is_at(self, path: Path) -> bool:
         try:
             return os.path.samestat(path.stat(), os.fstat(self._descriptor))
         except OSError:

@@ -28,7 +28,7 @@ from engine.record.identity import identity
 from engine.record.lock import SILENT_AFTER_SECONDS, Folder, Holder
 from engine.record.messages import AnyEvent, Identifier, Refused, decode_event, shown_harmless
 from engine.record.safe_read import read_columns
-from engine.spec import MAX_SPEC_BYTES, RunSpec, load_spec_text
+from engine.spec import MAX_SPEC_BYTES, RunSpec, load_recorded
 
 STEP_FILE = re.compile(r"step-[0-9]{1,15}\.npz")
 STARTING_SECONDS = 10.0
@@ -105,7 +105,7 @@ class Run:
         """Its id when it was opened."""
         state, where = self.state(), str(self.path / "state.json")
         refuse_newer(state.format, where)
-        self.spec: RunSpec = load_spec_text(read_text(self.path / "spec.toml", MAX_SPEC_BYTES), str(self.path / "spec.toml"))
+        self.spec: RunSpec = load_recorded(read_text(self.path / "spec.toml", MAX_SPEC_BYTES), str(self.path / "spec.toml"))
         self.columns: tuple[Column, ...] = read_columns(self.path / "columns.json", MAX_FACTS_BYTES)
         self.index, self.layout = column_index(self.columns), layout(self.columns)
         refuse_other_layout(state.layout, self.layout, where)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from engine.base.errors import UserError
-from engine.base.files import sync
+from engine.base.files import resolved, sync
 from engine.base.folders import data, environment
 from engine.base.text import print_line
 from engine.record import lock
@@ -190,7 +190,7 @@ def remove(run: Run, force: bool = False) -> None:
 
     It is renamed first, so that half of it is never taken for a run, and then locked.
     """
-    path = run.path.resolve()
+    path = resolved(run.path)
     liveness = run.liveness()
     if liveness in ("starting", "running", "paused"):
         raise UserError(f"run {run.name}: still {liveness}; `eos stop {run.name}` first")
@@ -235,11 +235,11 @@ def discard(name: str, force: bool = False, where: Path | None = None) -> str:
     named = NAME.match(name) and (os.path.lexists(where / name) or not _is_folder(name))
     path = where / name if named else Path(name)
     with suppress(OSError, ValueError):  # a name that is none
-        finished = clear(path.resolve().parent)
+        finished = clear(resolved(path).parent)
     if half_made(path):
         if lock.is_held(path):
             raise UserError(f"{path}: an engine is at work on it, though files of it are gone; end that process first")
-        _delete(path.resolve(), path.name, force)
+        _delete(resolved(path), path.name, force)
         return path.name
     if path.name in finished and not os.path.lexists(path):
         return path.name

@@ -39,12 +39,9 @@ def column_of(recorded: Callable[[str], bool]) -> str | None:
 
 def read_threshold(read: Callable[[str], Values], recorded: Callable[[str], bool]) -> Values:
     """The threshold wherever `read` reads a column: in rows, in one row, in the parts of a window. NaN where there is no positive number;
-    raises KeyError where the record has no column to read it from.
+    where the record has neither column, what `read` gives or raises for `learning_rate` stands.
     """
-    name = column_of(recorded)
-    if name is None:
-        raise KeyError(THRESHOLD)
-    return _positive(read(name)) if name == THRESHOLD else of_gradient_descent(read(name))
+    return _positive(read(THRESHOLD)) if recorded(THRESHOLD) else of_gradient_descent(read(RATE))
 
 
 def threshold(values: Mapping[str, Values]) -> Values:

@@ -23,11 +23,11 @@ import platformdirs
 from msgspec import Meta
 
 from engine.base.errors import UserError
-from engine.base.files import read_text
+from engine.base.files import read_text, resolved
 from engine.base.text import harmless, print_line
 from engine.record.identity import give_identity, identity, read_facts, write_facts
 from engine.record.safe_read import refuse_links
-from engine.spec import MAX_SPEC_BYTES, load_spec_text
+from engine.spec import MAX_SPEC_BYTES, load_recorded
 from engine.spec.sections import CODE, RunSpec, Section
 
 FILE = "trust.json"
@@ -152,7 +152,7 @@ def need_preset(preset: str, spec: RunSpec) -> None:
         return
     with suppress(UserError, OSError):
         file = folder / "spec.toml"
-        if _is_signed(folder, code_of(load_spec_text(read_text(file, MAX_SPEC_BYTES), str(file)))):
+        if _is_signed(folder, code_of(load_recorded(read_text(file, MAX_SPEC_BYTES), str(file)))):
             return
     raise Untrusted(preset, code, lambda: _remember(code))
 
@@ -227,7 +227,7 @@ def _run_around(preset: str) -> Path | None:
     """The run directory that a preset file is the specification of; None for any other preset."""
     if not (preset.endswith(".toml") or "/" in preset):
         return None
-    file = Path(preset).resolve()
+    file = resolved(preset)
     beside = file.name == "spec.toml" and any(os.path.lexists(file.parent / name) for name in RUN_FILES)
     return file.parent if beside else None
 

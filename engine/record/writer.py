@@ -51,6 +51,8 @@ class Writer:
         self.cut = ""
         """What was taken off the end of the record, in words: rows that no engine wrote there."""
         self._flushing, self._flushed, self._failed = threading.Lock(), -2, ""
+        self._taken = ""
+        """Why the lock is not this engine's any more, in words."""
         with _by_name(self.run), ExitStack() as opened:  # whatever comes up before all is open gives the lock back
             opened.callback(self.lock.close)
             self._cut_torn_tail()
@@ -74,9 +76,10 @@ class Writer:
         self.lock.close()
 
     def make_room(self) -> None:
-        """Give back what was held on the disk for the last words."""
+        """Give back what was held on the disk for the last words; what lies there now may be another engine's."""
         with suppress(OSError):
-            self._reserve.unlink(missing_ok=True)
+            if self.lock.is_mine:
+                self._reserve.unlink(missing_ok=True)
 
     def append(self, rows: np.ndarray) -> None:
         """Append rows (rows, columns); those at steps already on disk are skipped. Raises OSError when there is no space."""
@@ -114,15 +117,20 @@ class Writer:
         """Replace the state, atomically; what it says of the record is on the disk before. Raises DisplacedError where the lock was taken
         away: another engine may be at work.
         """
-        if not self.lock.is_mine:
-            self._failed = TAKEN
-        self._need_lock()
+        self._need_mine()
         whole = msgspec.structs.replace(state, format=FORMAT, layout=self.run.layout, engine=self.engine, recorded=self.flush())
         atomic.replace_with(self.run.path / "state.json", msgspec.json.encode(whole), durable=True)
 
+    def _need_mine(self) -> None:
+        """Look whose the lock is before anything is written over what another engine may have written."""
+        if not self._taken and not self.lock.is_mine:
+            self._taken = self.displaced or TAKEN
+        self._need_lock()
+
     def _need_lock(self) -> None:
-        if self._failed == TAKEN:
-            raise DisplacedError(f"run {self.run.name}: {TAKEN}; this one ends, and what it computed since its last row is not written")
+        if self._taken:
+            ends = "this one ends, and what it computed since its last row is not written"
+            raise DisplacedError(f"run {self.run.name}: {self._taken}; {ends}")
         if self._failed:
             raise OSError(errno.EIO, self._failed, str(self.run.path / "metrics.f64"))
 
@@ -143,9 +151,9 @@ class Writer:
     def checkpoint(self, step: int, arrays: dict[str, np.ndarray], keep: int) -> Path:
         """Write the arrays as the checkpoint at this step and drop the oldest beyond `keep`.
 
-        The rows go to the disk first: a checkpoint never stands beyond the record it continues.
+        The rows go to the disk first: a checkpoint never stands beyond the record it continues. Raises DisplacedError as `state` does.
         """
-        self._need_lock()
+        self._need_mine()
         self.flush()
         os.fsync(self._events.fileno())
         final = save_checkpoint(self.run, step, arrays | {LAST_STEP: np.array(self.last_step)})

@@ -8,7 +8,7 @@ import errno
 import re
 import reprlib
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from itertools import chain, pairwise
 from pathlib import Path
@@ -21,11 +21,13 @@ from engine.base import toml
 from engine.base.errors import UserError, one_of
 from engine.base.files import read_plain
 from engine.base.text import is_harmless
-from engine.spec.sections import TEXTS, Cnn, Mlp, Network, Phase, ResNet, RunSpec, Section, Transformer
+from engine.spec.sections import LEFT_OUT, TEXTS, Cnn, Mlp, Network, Phase, ResNet, RunSpec, Section, SharpnessTracking, Transformer
 
 DEFAULT_PRESET = "fashion"
 """What `demo` runs."""
 MAX_SPEC_BYTES = 256 * 1024
+RECORDED = "spec.toml"
+"""The file that a run has its specification in."""
 PLAIN = re.compile(r"(?:LATIN|GREEK) (?:SMALL|CAPITAL) (?:LETTER|LIGATURE) (?:DOTLESS |FINAL )?(SHARP S|[A-Z]{1,7})(?: WITH .*)?\Z")
 """Names of letters that have a way to be written in ASCII: ø as o, œ as oe, η as eta."""
 MAX_SHOWN = 120
@@ -63,10 +65,10 @@ def load_spec(preset: str, overrides: list[str] | tuple[str, ...] = ()) -> RunSp
     """
     where, text = _preset_text(preset)
     tree = _parse_toml(text, where)
+    if Path(preset).name == RECORDED:
+        _forget_other_mode(tree)
     tree.setdefault("name", _name_of(preset))
-    for override in overrides:
-        _apply(tree, override)
-    return from_tree(tree, where if not overrides else f"{where} with --set")
+    return from_tree(_overridden(tree, overrides), where if not overrides else f"{where} with --set")
 
 
 def load_spec_text(text: str, where: str) -> RunSpec:
@@ -74,13 +76,28 @@ def load_spec_text(text: str, where: str) -> RunSpec:
     return from_tree(_parse_toml(text, where), where)
 
 
+def load_recorded(text: str, where: str) -> RunSpec:
+    """The specification of a run in TOML `text`, by an earlier version too."""
+    tree = _parse_toml(text, where)
+    _forget_other_mode(tree)
+    return from_tree(tree, where)
+
+
+def _forget_other_mode(tree: dict[str, Any]) -> None:
+    """Drop what a specification has in [tracking] that only another mode reads: earlier versions wrote the fields of every mode out."""
+    _name_kinds(tree)
+    if (chosen := _struct_at(["tracking"], tree)) is not None and isinstance(tracking := tree.get("tracking"), dict):
+        for kind in _sections_of(_type_at(["tracking"], tree)):
+            _drop(tracking, kind, chosen)
+
+
 def from_tree(tree: dict[str, Any], where: str) -> RunSpec:
     """The specification in a tree of plain values, checked."""
     _refuse_unwritable(tree, where)
     if isinstance(tree.get("problem"), str):
         tree = tree | {"problem": {"kind": "own", "function": tree["problem"]}}
-    if isinstance(tree.get("optimizer"), dict):
-        tree = tree | {"optimizer": {"kind": "gradient_descent"} | tree["optimizer"]}
+    tree = dict(tree)
+    _name_kinds(tree)
     try:
         spec = msgspec.convert(tree, RunSpec)
     except msgspec.ValidationError as error:
@@ -122,10 +139,14 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 def with_overrides(spec: RunSpec, overrides: list[str] | tuple[str, ...]) -> RunSpec:
     """A copy with `section.field=value` overrides applied."""
-    tree = msgspec.to_builtins(spec)
-    for override in overrides:
-        _apply(tree, override)
-    return from_tree(tree, f"{spec.name} with --set")
+    return from_tree(_overridden(msgspec.to_builtins(spec), overrides), f"{spec.name} with --set")
+
+
+def choice_of(field: str) -> str | None:
+    """The path of the field of this name that chooses the kind of a section, where there is one such section."""
+    kinds = {each.name: _sections_of(each.type) for each in msgspec.structs.fields(RunSpec)}
+    paths = [f"{name}.{field}" for name, each in kinds.items() if any(kind.__struct_config__.tag_field == field for kind in each)]
+    return paths[0] if len(paths) == 1 else None
 
 
 def _preset_text(preset: str) -> tuple[str, str]:
@@ -177,8 +198,47 @@ def _parse_toml(text: str, where: str) -> dict[str, Any]:
         raise UserError(f"{where}: not valid TOML: nested too deeply") from None
 
 
-def _apply(tree: dict[str, Any], override: str) -> None:
-    """Set one `section.field=value` in the tree; the value is TOML, or a bare word."""
+def _name_kinds(tree: dict[str, Any]) -> None:
+    """Name the kind of each section that may leave it out."""
+    for name, section in LEFT_OUT.items():
+        if isinstance(tree.get(name), dict):
+            config = section.__struct_config__
+            tree[name] = {config.tag_field: config.tag} | tree[name]
+
+
+def _overridden(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The tree with overrides applied, in any order. Where they choose another kind of a section, what the tree has for the kind before
+    goes."""
+    _name_kinds(tree)
+    changes = [(override, *_parsed(override)) for override in overrides]
+    for _, keys, value in sorted(changes, key=lambda change: len(change[1])):  # what a section may hold depends on the one around it
+        _choose(tree, keys, value)
+    for override, keys, value in changes:
+        _apply(tree, override, keys, value)
+    return tree
+
+
+def _choose(tree: dict[str, Any], keys: list[str], value: Any) -> None:
+    """Where the value at these keys is the kind of a section, drop what the section has for another one."""
+    *path, last = keys
+    before = _struct_at(path, tree)
+    if before is None or before.__struct_config__.tag_field != last:
+        return
+    chosen = next((kind for kind in _sections_of(_type_at(path, tree)) if kind.__struct_config__.tag == value), None)
+    if chosen is not None:
+        section = _branch(path, tree)
+        _drop(section, before, chosen)
+        section[last] = value
+
+
+def _drop(section: dict[str, Any], before: type[Section], chosen: type[Section]) -> None:
+    """Drop the fields of one kind of a section that another has not."""
+    for name in set(before.__struct_fields__) - set(chosen.__struct_fields__):
+        section.pop(name, None)
+
+
+def _parsed(override: str) -> tuple[list[str], Any]:
+    """The keys and the value of one `section.field=value`; the value is TOML, or a bare word."""
     path, separator, raw = override.partition("=")
     keys = [key.strip() for key in path.split(".")]
     if not separator or not all(keys):
@@ -188,6 +248,11 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         value = parsed["value"] if len(parsed) == 1 else raw.strip()  # a second line would set a second key
     except (ValueError, RecursionError):
         value = raw.strip()
+    return keys, value
+
+
+def _apply(tree: dict[str, Any], override: str, keys: list[str], value: Any) -> None:
+    """Set the value at these keys of the tree."""
     branch = tree
     for depth, key in enumerate(keys[:-1]):
         branch = branch.setdefault(key, {})
@@ -223,6 +288,8 @@ def _explain(message: str, tree: dict[str, Any]) -> str:
     if problem.startswith("Object contains unknown field"):
         unknown = problem.split("`")[1]
         known = _fields_at(keys, tree)
+        if other := _kind_with(unknown, keys, tree):
+            return f"[{'.'.join(keys)}] {unknown}: {other}"
         near = difflib.get_close_matches(unknown, known, n=1)
         hint = f'; did you mean "{near[0]}"?' if near else f"; expected one of {one_of(known)}"
         return f'[{".".join(keys) or "top level"}] {unknown}: unknown key{hint}'
@@ -251,7 +318,7 @@ def _expectation(problem: str, keys: list[str], tree: dict[str, Any]) -> str:
 
 
 def _type_at(keys: list[str], tree: dict[str, Any]) -> Any:
-    """The annotated type at a path of keys; unions of sections are narrowed by the tree's own `kind`."""
+    """The annotated type at a path of keys; unions of sections are narrowed by the kinds that the tree names."""
     kind: Any = RunSpec
     branch: Any = tree
     for key in keys:
@@ -263,28 +330,55 @@ def _type_at(keys: list[str], tree: dict[str, Any]) -> Any:
     return kind
 
 
-def _struct_of(kind: Any, branch: Any) -> type | None:
-    options = [kind, *get_args(kind)]
-    sections = [option for option in options if isinstance(option, type) and issubclass(option, Section)]
-    tagged = {section.__struct_config__.tag: section for section in sections}
+def _struct_of(kind: Any, branch: Any) -> type[Section] | None:
+    """Which of the sections that a field may hold a branch is."""
+    sections = _sections_of(kind)
     if len(sections) == 1:
         return sections[0]
-    return tagged.get(branch.get("kind")) if isinstance(branch, dict) else None
+    configs = [section.__struct_config__ for section in sections]
+    return next(
+        (section for section, config in zip(sections, configs, strict=True)
+         if isinstance(branch, dict) and branch.get(str(config.tag_field)) == config.tag), None,
+    )  # fmt: skip
 
 
-def _fields_at(keys: list[str], tree: dict[str, Any]) -> list[str]:
+def _struct_at(keys: list[str], tree: dict[str, Any]) -> type[Section] | None:
+    """Which section the tree has at these keys."""
+    return _struct_of(_type_at(keys, tree), _branch(keys, tree))
+
+
+def _branch(keys: list[str], tree: dict[str, Any]) -> Any:
     branch: Any = tree
     for key in keys:
         branch = branch.get(key, {}) if isinstance(branch, dict) else {}
-    struct = _struct_of(_type_at(keys, tree), branch)
-    return [field.name for field in msgspec.structs.fields(struct)] if struct else []
+    return branch
+
+
+def _sections_of(kind: Any) -> list[type[Section]]:
+    """The sections that a field may hold."""
+    return [option for option in (kind, *get_args(kind)) if isinstance(option, type) and issubclass(option, Section)]
+
+
+def _fields_at(keys: list[str], tree: dict[str, Any]) -> list[str]:
+    struct = _struct_at(keys, tree)
+    return list(struct.__struct_fields__) if struct else []
+
+
+def _kind_with(field: str, keys: list[str], tree: dict[str, Any]) -> str:
+    """What would do for a field that only other kinds of a section have; empty where none has it."""
+    struct = _struct_at(keys, tree)
+    others = [kind.__struct_config__ for kind in _sections_of(_type_at(keys, tree)) if field in kind.__struct_fields__]
+    if struct is None or not others:
+        return ""
+    mine, choices = struct.__struct_config__, " or ".join(f'"{other.tag}"' for other in others)
+    return f'no key of {mine.tag_field} = "{mine.tag}"; leave it out, or use {mine.tag_field} = {choices}'
 
 
 def _choices_at(keys: list[str], tree: dict[str, Any]) -> list[str]:
     """The strings a field accepts: a Literal's values, or the tags of a union of sections."""
-    if keys and keys[-1] == "kind":
-        sections = [section for section in get_args(_type_at(keys[:-1], tree)) if isinstance(section, type)]
-        return [str(section.__struct_config__.tag) for section in sections if issubclass(section, Section)]
+    configs = [section.__struct_config__ for section in _sections_of(_type_at(keys[:-1], tree))] if keys else []
+    if any(config.tag_field == keys[-1] for config in configs):
+        return [str(config.tag) for config in configs]
     choices: list[str] = []
     pending = [_type_at(keys, tree)]
     while pending:
@@ -303,10 +397,10 @@ def _check(spec: RunSpec, where: str) -> None:
     problem = spec.problem
     if not isinstance(problem, Network):
         return
-    if spec.tracking.sharpness_examples > problem.data.examples:
+    wanted = spec.tracking.sharpness_examples if isinstance(spec.tracking, SharpnessTracking) else 0
+    if wanted > problem.data.examples:
         raise UserError(
-            f"{where}: [tracking] sharpness_examples = {spec.tracking.sharpness_examples}; [problem.data] has "
-            f"{problem.data.examples} examples, and 0 takes them all"
+            f"{where}: [tracking] sharpness_examples = {wanted}; [problem.data] has {problem.data.examples} examples, and 0 takes them all"
         )
     if problem.criterion == "logistic" and len(problem.data.classes) != 2:
         raise UserError(f'{where}: [problem] criterion = "logistic" needs two labels in [problem.data] classes')
@@ -335,7 +429,7 @@ def _check(spec: RunSpec, where: str) -> None:
 
 
 def _check_optimizer(spec: RunSpec, where: str) -> None:
-    optimizer, sharpness_mode = spec.optimizer, spec.tracking.mode == "sharpness"
+    optimizer, sharpness_mode = spec.optimizer, isinstance(spec.tracking, SharpnessTracking)
     if len(set(optimizer.learning_rates)) < len(optimizer.learning_rates):
         raise UserError(f"{where}: [optimizer] learning_rates = {_brief.repr(list(optimizer.learning_rates))}; expected each once")
     steps = [step for step, _ in optimizer.raises]

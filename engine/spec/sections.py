@@ -3,7 +3,8 @@
 A tree of frozen, typed sections, with what each field does and what it is when not given. `engine.spec` reads, changes and checks it.
 """
 
-from typing import Annotated, Literal, get_args
+import math
+from typing import Annotated, ClassVar, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -216,15 +217,16 @@ class Approach(Section, frozen=True, kw_only=True):
 
 
 class Tracking(Section, frozen=True, kw_only=True):
-    """What is followed beside gradient descent: once at the edge, or from the start."""
+    """What is followed beside gradient descent, in every mode."""
 
-    mode: Literal["coupled", "sharpness"] = "coupled"
-    """`coupled` seeks the edge and follows θ†, the predictions and gradient flow from there; `sharpness` trains and reads the
-    sharpness now and then (Figure 6), and of this section uses the next two and `eigenvalues` alone."""
-    sharpness_every: Count = 40
-    """Steps between readings of sharpness, accuracy and test loss (`sharpness` only)."""
-    sharpness_examples: CountOrNever = 0
-    """Training examples that the sharpness is read on: the first of them (`sharpness` only). 0 takes all."""
+    eigenvalues: Annotated[int, Meta(ge=1, le=16)] = 2
+    """Top eigenvalues of gradient descent to record, to begin with. 1, which `mode = "sharpness"` alone takes, is fastest where it is
+    read at every step."""
+
+
+class CoupledTracking(Tracking, frozen=True, kw_only=True, tag_field="mode", tag="coupled"):
+    """The edge is sought, and θ†, the predictions and gradient flow are followed from there. `mode` may be left out."""
+
     predictions: tuple[Prediction, ...] = ("generalized", "transported", "code")
     """Forms of the predicted dynamics to advance. `full_cubic` costs a third derivative a step."""
     flow: bool = True
@@ -248,8 +250,6 @@ class Tracking(Section, frozen=True, kw_only=True):
     """Steps between the starts s of β_{s→t}, from which (5) is summed. 0 leaves (5) out."""
     beta_window: Annotated[int, Meta(ge=1, le=1000)] = 20
     """Starts followed at once; each costs a Hessian–vector product a step."""
-    eigenvalues: Annotated[int, Meta(ge=1, le=16)] = 2
-    """Top eigenvalues of gradient descent to record, to begin with. 1 (`sharpness` only), read at every step, is fastest."""
     max_eigenvalues: Annotated[int, Meta(ge=2, le=16)] = 8
     """Most eigenvalues to record: more are followed while the smallest is above 1.5/η. Up to `eigenvalues`, the number stays."""
     eigen_tolerance: Annotated[float, Meta(gt=0, le=0.1)] = 1e-4
@@ -278,6 +278,27 @@ class Tracking(Section, frozen=True, kw_only=True):
     def eigenvalue_columns(self) -> int:
         """Eigenvalues that a run has columns for."""
         return max(self.eigenvalues, self.max_eigenvalues)
+
+
+class SharpnessTracking(Tracking, frozen=True, kw_only=True, tag_field="mode", tag="sharpness"):
+    """Nothing is followed: gradient descent trains, and its sharpness is read now and then (Figure 6)."""
+
+    sharpness_every: Count = 40
+    """Steps between readings of sharpness, accuracy and test loss."""
+    sharpness_examples: CountOrNever = 0
+    """Training examples that the sharpness is read on: the first of them. 0 takes all."""
+
+    # Not settings: what is true of this mode of what whoever has any run asks for.
+    predictions: ClassVar[tuple[Prediction, ...]] = ()
+    anchor_every: ClassVar[int] = 0
+    landscape_every: ClassVar[int] = 0
+    gauges_every: ClassVar[int] = 0
+    hypothesis: ClassVar[float] = math.inf
+    second_eigenvalue_limit: ClassVar[float] = math.inf
+
+
+AnyTracking = CoupledTracking | SharpnessTracking
+"""Every mode of tracking there is."""
 
 
 class Precisions(Section, frozen=True, kw_only=True):
@@ -317,7 +338,7 @@ class RunSpec(Section, frozen=True, kw_only=True):
     optimizer: AnyOptimizer
     budget: Budget = Budget()
     approach: Approach = Approach()
-    tracking: Tracking = Tracking()
+    tracking: AnyTracking = CoupledTracking()
     precision: Precisions = Precisions()
     recording: Recording = Recording()
 
@@ -325,3 +346,7 @@ class RunSpec(Section, frozen=True, kw_only=True):
     def rematerializes(self) -> bool:
         """Whether memory goes before time."""
         return isinstance(self.problem, Network) and self.problem.rematerialize
+
+
+LEFT_OUT: dict[str, type[Section]] = {"optimizer": GradientDescent, "tracking": CoupledTracking}
+"""Of which kind a section of a specification is where it does not say."""

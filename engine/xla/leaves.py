@@ -126,18 +126,20 @@ def _made(kind: type, name: str, earlier: Earlier, leaves: Leaves, prefix: str) 
         return earlier.made(_of(leaves, prefix))
     if name in kind._field_defaults:  # type: ignore[attr-defined]
         return kind._field_defaults[name]  # type: ignore[attr-defined]
-    if (nothing := _of_nothing(get_type_hints(kind, include_extras=True)[name])) is not None:
+    nothing = _nothing(_declared(get_type_hints(kind, include_extras=True)[name])[0])
+    if nothing is not None:
         return nothing
     raise ValueError(f"it has no {prefix}{name}, and nothing says what that would have been")
 
 
-def _of_nothing(hint: Any) -> Any:
-    """What leaves no leaf behind: a dict of nothing, or a state of such dicts. None for any other kind of state."""
-    kind, _ = _declared(hint)
-    if get_origin(kind) is dict:
+def _nothing(hint: Any) -> Any | None:
+    """What leaves no leaf behind: a dict of nothing, or a state of such dicts alone; None for all else."""
+    if get_origin(hint) is dict:
         return {}
-    parts = [_of_nothing(inner) for inner in get_type_hints(kind, include_extras=True).values()] if hasattr(kind, "_fields") else [None]
-    return None if any(part is None for part in parts) else kind(*parts)
+    if not hasattr(hint, "_fields"):
+        return None
+    parts = [_nothing(_declared(each)[0]) for each in get_type_hints(hint, include_extras=True).values()]
+    return None if any(part is None for part in parts) else hint(*parts)
 
 
 def _typed(hint: Any, value: Any) -> Any:

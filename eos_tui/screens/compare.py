@@ -11,6 +11,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from engine.base.errors import UserError
+from engine.base.files import resolved
 from engine.base.text import harmless
 from engine.jobs.fork import differences
 from engine.record import store
@@ -41,7 +42,7 @@ def others(run: Run) -> list[Candidate]:
     except (OSError, UserError):  # there is no folder of runs to choose from
         return []
     for each in reversed(runs):
-        if each.path.resolve() != run.path.resolve():
+        if resolved(each.path) != resolved(run.path):
             edge = edge_in_force(each.events())
             fields = sorted(differences(run.spec, each.spec).items(), key=lambda item: item[1] is None)  # what it has first
             differs = tuple(f"no {name}" if value is None else f"{name} = {value}" for name, value in fields)

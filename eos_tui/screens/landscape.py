@@ -14,7 +14,7 @@ from textual.strip import Strip
 from engine.record.columns import Column
 from engine.record.safe_read import read_arrays
 from engine.record.threshold import read_threshold
-from engine.spec import Phase, RunSpec
+from engine.spec import Phase, RunSpec, SharpnessTracking
 from eos_tui import keys
 from eos_tui.draw import line_plot
 from eos_tui.draw.axes import number
@@ -108,7 +108,7 @@ def absent(spec: RunSpec) -> str:
     """Why a run never has samples; empty where it may."""
     if isinstance(spec.problem, Phase):
         return "A phase portrait has no loss, so there is nothing to sample along u."
-    if spec.tracking.mode == "sharpness":
+    if isinstance(spec.tracking, SharpnessTracking):
         return 'This run follows no θ† ([tracking] mode = "sharpness"), so there is no u to sample the loss along.'
     if not spec.tracking.landscape_every:
         return "This run does not sample the loss along u: [tracking] landscape_every is 0. A fork with, say, 50 does."

@@ -11,7 +11,7 @@ from textual.containers import Grid, VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from engine.spec import PREDICTIONS, Phase
+from engine.spec import PREDICTIONS, Phase, SharpnessTracking
 from eos_tui.draw.axes import number
 from eos_tui.draw.decorations import ASCII_VEIL, VEIL
 from eos_tui.draw.plot_spec import Curve, PlotSpec, Window
@@ -140,6 +140,6 @@ class Theorem(LivePage):
         spec = self.source.run.spec
         if isinstance(spec.problem, Phase):
             return "Theorem 1 compares gradient descent with its prediction; a phase portrait has neither."
-        if spec.tracking.mode == "sharpness":
+        if isinstance(spec.tracking, SharpnessTracking):
             return 'This run follows no θ† ([tracking] mode = "sharpness"), so there is nothing to compare.'
         return 'Theorem 1 is about the transported prediction, which this run does not follow: [tracking] predictions lacks it.'

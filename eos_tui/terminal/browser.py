@@ -8,6 +8,7 @@ page's alone: browsers send cookies to every port of a host, so whatever serves 
 """
 
 import asyncio
+import errno
 import hmac
 import importlib.util
 import ipaddress
@@ -23,10 +24,11 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from traceback import walk_tb
 from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
-from engine.base.errors import UserError
+from engine.base.errors import UserError, first_line
 from engine.base.text import print_line
 from engine.jobs.launch import environment, python
 
@@ -42,6 +44,8 @@ STUCK_SECONDS = 10.0
 QUIT_SECONDS, TERM_SECONDS = 2.0, 2.0
 """For a page's process to end when asked to, and when terminated; then it is killed."""
 LOOK_SECONDS = 0.02
+BACKLOG = 128
+"""Connections that wait to be taken."""
 OUTSIDE_FONT = re.compile(r"<link[^>]*https://fonts\.[^>]*>")
 """textual-serve's page asks Google for a font."""
 HEADERS = {
@@ -118,8 +122,31 @@ def serve(run: str | None, host: str = "127.0.0.1", port: int = PORT, options: S
     try:
         server(command(run, options), host, port, key).serve()
     except OSError as error:
-        raise UserError(f"{host}:{port}: cannot be served ({os.strerror(error.errno or 0)}); choose another --port") from None
+        why = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+        advice = "; choose another --port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else ""
+        raise UserError(f"{host}:{port}: cannot be served ({why}){advice}") from None
     return 0
+
+
+def listening_sockets(host: str, port: int) -> list[socket.socket]:
+    """A socket at each address of the host. Raises OSError where there is none: asyncio, left to make them, goes on without."""
+    sockets, refused = list[socket.socket](), OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+    addresses = {(family, address) for family, *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+    try:
+        for family, address in addresses:
+            try:
+                sockets.append(socket.create_server(address[:2], family=family, backlog=BACKLOG))
+            except OSError as error:
+                if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                    raise
+                refused = error  # a host of several names an address of a kind that this machine has not
+        if not sockets:
+            raise refused
+    except OSError:
+        for listener in sockets:
+            listener.close()
+        raise
+    return sockets
 
 
 def server(command: str, host: str, port: int, key: str) -> Any:
@@ -135,12 +162,18 @@ def server(command: str, host: str, port: int, key: str) -> Any:
 
         async def _open_app_process(self, width: int = 80, height: int = 24) -> asyncio.subprocess.Process:
             """Start it without a shell, in a session of its own, so that all of it can be ended, and what it says on stderr is ours."""
-            around = self._build_environment(width, height) | {"TEXTUAL_DRIVER": "eos_tui.terminal.page:PageDriver"}
+            around = self._build_environment(width, height) | {"TEXTUAL_DRIVER": "eos_tui.terminal.browser_driver:PageDriver"}
             around["PYTHONPATH"] = environment()["PYTHONPATH"]
-            self._process = process = await asyncio.create_subprocess_exec(
-                *shlex.split(self.command), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=around,
-                start_new_session=True,
-            )  # fmt: skip
+            try:
+                self._process = process = await asyncio.create_subprocess_exec(
+                    *shlex.split(self.command), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=around,
+                    start_new_session=True,
+                )  # fmt: skip
+            except (OSError, RuntimeError) as error:
+                for frame, _ in walk_tb(error.__traceback__):
+                    if (transport := frame.f_locals.get("transp")) is not None:  # asyncio leaves alone what it began and could not watch
+                        transport.close()
+                raise UserError(f"a page could not be opened ({first_line(error)})") from None
             self._stdin = process.stdin
             process.stderr = asyncio.StreamReader()  # textual-serve prints on stdout what it reads from there
             process.stderr.feed_eof()
@@ -189,6 +222,17 @@ def server(command: str, host: str, port: int, key: str) -> Any:
 
     class Guarded(Server):
         """Answers who may look."""
+
+        def serve(self, debug: bool = False) -> None:
+            """Serve until a signal asks for the end."""
+            self.initialize_logging()
+            sockets, loop = listening_sockets(self.host, self.port), asyncio.new_event_loop()
+            try:
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    loop.add_signal_handler(number, self.request_exit)
+            except RuntimeError as error:
+                raise UserError(f"signals cannot be heeded here ({error}), so nothing is served") from None
+            web.run_app(self._make_app(), sock=sockets, handle_signals=False, loop=loop, print=None)
 
         async def _make_app(self) -> web.Application:
             app = await super()._make_app()
@@ -276,12 +320,19 @@ def server(command: str, host: str, port: int, key: str) -> Any:
             """Say nothing: the address was printed, with its key."""
 
         def initialize_logging(self) -> None:
-            """stdout is the address's; what aiohttp and textual-serve have to say is a line on stderr."""
-            for name in ("aiohttp.server", "textual-serve"):
+            """stdout is the address's; what aiohttp, textual-serve and asyncio have to say is a line on stderr, and so is what comes up
+            where Python has nobody to raise it to: a loop that could not be made, a process that could not be watched."""
+            sys.unraisablehook = _tell_unraisable
+            for name in ("aiohttp.server", "textual-serve", "asyncio"):
                 logger = logging.getLogger(name)
                 logger.handlers, logger.propagate = [OneLine(logging.WARNING)], False
 
     return Guarded(command, host=host, port=port, title="eos")
+
+
+def _tell_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    if isinstance(unraisable.exc_value, Exception):
+        print_line(f"eos: {first_line(unraisable.exc_value)}", error=True)
 
 
 class OneLine(logging.Handler):
@@ -290,7 +341,7 @@ class OneLine(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
         said = f" ({type(error).__name__}: {' '.join(str(error).split())[:200]})" if error is not None else ""
-        print_line(f"eos: {record.getMessage()}{said}", error=True)
+        print_line(f"eos: {record.getMessage().partition(chr(10))[0]}{said}", error=True)
 
 
 def bounded(columns: int, rows: int) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """The engine from a script."""
 
+import errno
 import math
 import os
 import signal
@@ -52,6 +53,19 @@ def test_a_stream_gives_rows_as_they_come_and_stops_when_closed():
     rows.close()
     assert steps == [0, 1, 2, 3, 4]
     assert engine.load("streamed").outcome.kind == "stopped"
+
+
+def test_a_stream_that_is_closed_where_the_disk_is_full_ends_as_a_run_does(monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "checkpoints")
+
+    rows = engine.stream(toy_spec(), name="full")
+    next(rows)
+    monkeypatch.setattr("engine.record.writer.Writer.checkpoint", full)
+    rows.close()
+    outcome = engine.load("full").outcome
+    assert outcome.kind == "failed"
+    assert "No space left on device; the last row on it is that of step 0. Make room, then" in outcome.text
 
 
 def interrupted(rows, after: int, pause: float = 0.0):
@@ -166,6 +180,17 @@ def test_a_field_is_set_by_its_own_name_where_there_is_one(own_home):
             engine.run("phase", **fields)
     with pytest.raises(UserError, match=r'kind: is one of "problem\.model\.kind", "problem\.kind"|"problem\.kind"'):
         engine.run("fashion", kind="toy")
+
+
+def test_another_mode_is_chosen_by_its_own_name_whatever_else_is_set():
+    """What it has is known once it is chosen: fields and overrides beside it may be of that mode, in any order."""
+    expected = engine.spec.SharpnessTracking(sharpness_every=3, eigenvalues=1)
+    for number, fields in enumerate(({"mode": "sharpness", "eigenvalues": 1}, {"eigenvalues": 1, "mode": "sharpness"})):
+        record = engine.run("toy", overrides=["tracking.sharpness_every=3"], steps=4, name=f"read-{number}", **fields)
+        assert record.spec.tracking == expected
+    assert np.isfinite(record["gd.sharpness"]).tolist() == [True, False, False, True]
+    with pytest.raises(UserError, match=r'\[tracking\] mode = "loose"; expected one of "coupled", "sharpness"'):
+        engine.run("toy", mode="loose")
 
 
 def test_a_record_becomes_frames_and_datasets(own_home):

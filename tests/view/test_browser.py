@@ -328,7 +328,7 @@ async def test_a_process_that_takes_nothing_keeps_its_page_open_for_a_while_only
 
 
 def test_a_page_whose_server_was_killed_leaves(runs, children):
-    around = os.environ | {"TEXTUAL_DRIVER": "eos_tui.terminal.page:PageDriver", "COLUMNS": "80", "ROWS": "24"}
+    around = os.environ | {"TEXTUAL_DRIVER": "eos_tui.terminal.browser_driver:PageDriver", "COLUMNS": "80", "ROWS": "24"}
     process = subprocess.Popen([*launch.python(), "-m", "eos_tui"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, env=around)  # fmt: skip
     assert process.stdout.readline() == b"__GANGLION__\n"

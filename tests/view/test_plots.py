@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +21,8 @@ from eos_tui.model.history import History
 from eos_tui.model.pyramid import BLOCK
 from eos_tui.widgets.plot import LinePlot
 
-ROOT = Path(__file__).parent.parent
+from places import ROOT
+
 NAMES = {"step": "t", "learning_rate": "η", "gd.loss": "L(θ)", "gd.sharpness": "S(θ)", "generalized.sharpness": "S⋆",
          "gd.x": "x", "flow.sharpness": "S(θ_GF)"}
 COLUMNS = tuple(Column(name, symbol, name, "", "", "") for name, symbol in NAMES.items())

@@ -8,14 +8,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from engine.base.errors import BAD_END, BAD_INPUT, INTERRUPTED, UserError
+from engine.commands import sweep as sweep_cli
 from engine.commands.main import main
-from engine.jobs import groups, launch
+from engine.jobs import cluster, groups, launch, sweep
 from engine.jobs.cluster import Work, check_parameters
-from engine.record import messages, store
+from engine.record import lock, messages, store
+from engine.record.reader import RISK, Run, State
 from engine.spec import load_spec
 
 from places import ROOT, TESTS
@@ -76,6 +80,45 @@ def test_a_job_that_is_ended_takes_its_engine_along(own_home):
 def test_a_job_of_a_run_that_is_gone_tells_it_and_opens_no_debugger(own_home, capfd):
     assert Work(str(own_home / "gone"))() == BAD_INPUT
     assert "not a run directory" in capfd.readouterr().err
+
+
+def silent(run: Run) -> Run:
+    """The run as an engine on another host left it, on a file system without flock."""
+    there = msgspec.structs.replace(lock.engine_of(run.path), system="another", host="elsewhere")
+    (run.path / lock.HELD).write_bytes(msgspec.json.encode(there))
+    state = run.path / "state.json"
+    state.write_bytes(msgspec.json.encode(State(status="running", pid=1, host="elsewhere")))
+    os.utime(state, (state.stat().st_mtime - 120,) * 2)
+    return run
+
+
+def test_a_job_takes_a_silent_point_over_without_flock_after_as_long_as_a_sweep_does(own_home, monkeypatch, capfd):
+    run, ages = silent(store.create(load_spec("phase"), "job")), iter([50.0] * 5 + [700.0] * 99)
+    monkeypatch.setattr(launch, "command", lambda run: [sys.executable, str(STAND_IN), "0.1", str(run.path)])
+    monkeypatch.setattr(cluster, "SILENT_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(Run, "unchanged_for", lambda self: next(ages))
+    assert Work(str(run.path), take_over_after=600)() == 0
+    assert run.state().outcome.kind == "completed"
+    assert not (run.path / lock.HELD).exists()
+    waits, takes = capfd.readouterr().err.splitlines()
+    assert "is silent but may still be at work" in waits
+    assert waits.endswith("; it is taken over once that is 600 s")
+    assert takes == f"job: taken over from another host; {RISK}"
+
+
+def test_a_silent_point_is_handed_in_and_one_that_is_worked_on_is_not(own_home, monkeypatch):
+    class Executor:
+        def submit(self, work):
+            handed.append((Path(work.path).name, work.take_over_after))
+            return SimpleNamespace(job_id=1)
+
+    handed: list = []
+    monkeypatch.setattr(sweep_cli, "queue", lambda *_: Executor())
+    first, second = (store.create(point.spec, point.name) for point in sweep.points("phase", [sweep.axis("seed=0,1")], PHASE[3:]))
+    silent(first)
+    (second.path / "state.json").write_bytes(msgspec.json.encode(State(status="running", pid=1, host="elsewhere")))
+    assert main([*PHASE, "--grid", "seed=0,1", "--cluster", "local", "--take-over-after", "90"]) == 0
+    assert handed == [(first.name, 90)]
 
 
 @pytest.mark.parametrize(("cluster", "given", "said"), [

@@ -154,7 +154,7 @@ def exact(problem: Problem, theta) -> tuple[float, float, np.ndarray]:
 
 def check(taken: Experiment, problem: Problem):
     """The numbers against the Hessian formed, and how they compare."""
-    leaves = leaves_of(taken.identify())
+    leaves = taken.snapshot() | leaves_of(taken.identify())
     assert changed(leaves, taken.identify, taken.state) == ""
     found = unpack(Identity, leaves, IDENTITY)
     loss, norm, product = exact(problem, taken.state.theta)
@@ -198,7 +198,7 @@ def test_the_numbers_are_those_of_the_loss_in_training(readings):
 def test_where_the_hessian_is_formed_they_are_its_eigenvalues():
     taken = Experiment(toy_spec(0.01, flow=False))
     taken.advance(1)
-    found = taken.identify()
+    found = unpack(Identity, leaves_of(taken.identify()), IDENTITY)
     values = np.linalg.eigvalsh(dense_hessian(taken.setup.problem, taken.state.theta))[::-1]
     np.testing.assert_allclose(found.product, [values[1], values[0]], atol=1e-10 * values[0])
 

@@ -51,8 +51,8 @@ def test_a_device_without_memory_ends_the_run_with_advice_and_the_checkpoint_sta
     assert run.state().outcome.kind == "failed"
     assert "has not enough memory for this problem; the last checkpoint, step-" in run.state().outcome.text
     assert run.row_count() == int(run.checkpoints()[-1].stem.removeprefix("step-"))
-    network = store.create(chebyshev_spec(), "network")
-    assert "`eos run small --set problem.micro_batch=N` goes on with N examples a pass" in endings.out_of_memory(network)
+    on_examples = store.create(chebyshev_spec(), "another")
+    assert "`eos run small --set problem.micro_batch=N` goes on with N examples a pass" in endings.out_of_memory(on_examples)
 
 
 def exhausted(*_):

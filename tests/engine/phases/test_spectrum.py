@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from engine.phases import context
+from engine.phases.context import setup
 from engine.phases.experiment import Experiment
 from engine.record import messages
 from engine.record.columns import columns_for
@@ -51,8 +51,7 @@ EDGE: dict[str, np.ndarray] = {}
 
 def at_the_edge(several, **tracking) -> Experiment:
     """The same experiment at the edge, under another specification: nothing is compiled anew."""
-    spec, problem = chebyshev_spec(ETA, **LEAN, **tracking), several[0].setup.problem
-    experiment = under(several[0], context.setup(spec, problem))
+    experiment = under(several[0], setup(chebyshev_spec(ETA, **LEAN, **tracking), several[0].setup.problem))
     experiment.restore({name: np.array(leaf) for name, leaf in EDGE.items()})
     return experiment
 

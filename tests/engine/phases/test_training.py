@@ -309,7 +309,7 @@ def test_at_the_edge_the_squared_norm_is_the_predicted_one():
     assert training.norms(sharpness, 7.0, 2 / ETA, DECAY)["norm.edge_squared"] == pytest.approx(7.0)
     above = training.norms(1.1 * sharpness, 7.0, 2 / ETA, DECAY)["norm.edge_squared"]
     assert above > 7.0  # too sharp: ‖θ‖² has to grow
-    assert np.isnan(training.norms(1.0, 7.0, 10.0, 0.3)["norm.edge_squared"])  # 2/η < λ
+    assert np.isnan(training.norms(1.0, 7.0, 0.2, 0.3)["norm.edge_squared"])  # 2/η < λ
 
 
 def test_in_balance_at_the_edge_the_gradient_predicts_the_normalised_sharpness():

@@ -19,7 +19,7 @@ from engine.record import lock, messages, store
 from engine.record.lock import DisplacedError, HeldError
 from engine.record.messages import SetLearningRate, Stop
 from engine.record.reader import Outcome, Run, State
-from engine.record.writer import Writer
+from engine.record.writer import TAKEN, Writer
 from engine.spec import load_spec
 from eos_tui import doctor
 from eos_tui.model.source import Source
@@ -318,6 +318,44 @@ def test_an_engine_that_was_displaced_ends_and_writes_nothing_more(own_home, x64
     assert not any(isinstance(event, messages.Finished) for event in run.events())
 
 
+@pytest.mark.parametrize("how", ["forced", "moved"])
+def test_an_engine_that_is_displaced_at_its_last_word_says_so_and_loses_nothing(how, own_home, x64, monkeypatch, capfd):
+    """By --force, or where a folder is known by its name alone, as elsewhere than on Linux: another run has the name."""
+    from engine.process import runner
+
+    run, save, ours = store.create(load_spec("phase", ["budget.steps=20"]), "taken"), runner.Checkpoints.save, own_home / "taken"
+    if how == "moved":
+        is_it = lock.Folder.is_at
+        monkeypatch.setattr(lock.Folder, "is_at", lambda self, path: not str(path).startswith("/proc") and is_it(self, path))
+        ours = own_home / "elsewhere"
+
+    def save_and_be_displaced(self, experiment, owed=()):
+        path = save(self, experiment, owed)
+        if how == "moved":
+            run.path.rename(ours)
+            store.create(run.spec, "taken")
+        else:
+            lock.break_lock(run.path)
+        (run.path / "state.json").write_bytes(b"{}")
+        (run.path / ".reserve").write_bytes(b"another's")
+        return path
+
+    monkeypatch.setattr(runner, "configure", lambda **_: None)
+    monkeypatch.setattr(runner.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(runner.Checkpoints, "save", save_and_be_displaced)
+    with Writer(run) as writer:
+        assert runner.work(run, writer) == HELD
+    why = f"{run.path} is another folder now: this run was moved away" if how == "moved" else TAKEN
+    [said] = capfd.readouterr().err.splitlines()
+    assert said == f"run taken: {why}; this one ends, and what it computed since its last row is not written"
+    assert [(run.path / name).read_bytes() for name in ("state.json", ".reserve")] == [b"{}", b"another's"]
+    (ours / "state.json").unlink()
+    kept = Run(ours)
+    np.testing.assert_array_equal(kept.rows()[:, 0], range(20))
+    assert kept.checkpoints()[-1].name == "step-000000020.npz"
+    assert not any(isinstance(event, messages.Finished) for event in kept.events())
+
+
 def test_the_same_name_of_another_start_of_this_host_is_this_host(run):
     """A machine that lost its power is not another one, and its runs are crashed, not silent."""
     there = msgspec.structs.replace(lock.engine_of(run.path), system="the start before", pid=1)
@@ -393,6 +431,15 @@ def test_half_a_run_is_removed_by_its_name_and_another_folder_is_not(own_home, c
     assert main(["rm", "nothing"]) == BAD_INPUT
     assert "not found" in capfd.readouterr().err
     assert [entry.name for entry in own_home.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("words", [["rm"], ["show"], ["resume"], ["run"]])
+def test_a_link_that_leads_in_a_circle_is_no_run_and_no_preset(words, own_home, capfd):
+    own_home.mkdir()
+    (own_home / "loop.toml").symlink_to("loop.toml")
+    assert main([*words, str(own_home / "loop.toml")]) == BAD_INPUT
+    out, err = capfd.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
 
 
 def test_a_run_is_removed_from_within_and_told_by_its_name(own_home, monkeypatch, capfd):

@@ -176,6 +176,13 @@ class Audit(NamedTuple):
     probe: np.ndarray
 
 
+class Nothing(NamedTuple):
+    """A state that may hold nothing."""
+
+    named: dict[str, np.ndarray]
+    others: dict[str, Audit]
+
+
 class Probed(NamedTuple):
     """A state of an earlier version."""
 
@@ -194,6 +201,7 @@ def test_what_an_older_checkpoint_lacks_is_made_as_the_state_declares():
         course=Annotated[jnp.ndarray, Earlier(names=("path", "theta"))],
         fewer=Annotated[np.ndarray, Earlier(names=("pairs",), fitted=lambda array, state: array[:, : len(state["pairs"])])],
         named=dict[str, np.ndarray],
+        none=Nothing,
         own=Any,
     )
     with pytest.raises(ValueError, match=r"it has no state.own, and nothing says what that would have been"):
@@ -206,6 +214,7 @@ def test_what_an_older_checkpoint_lacks_is_made_as_the_state_declares():
     np.testing.assert_array_equal(state.course, state.theta)
     assert (state.pairs.shape, state.fewer.shape) == ((2, 4, 97), (2, 2, 97))
     assert list(state.named) == ["a"]
+    assert state.none == Nothing({}, {})
     np.testing.assert_array_equal(state.own[0], np.ones(3))
     assert float(state.own[1]["b"]) == 2.0
     again = unpack(later, pack(state, "state.") | {"state.unknown": np.ones(3)}, "state.", {"own": state.own})

@@ -88,7 +88,7 @@ def test_assumptions_are_told_by_the_readings_of_their_step(rows):
     alpha, second = np.array(rows).T
     table = {"step": np.arange(len(rows), dtype=float), "learning_rate": np.full(len(rows), 0.5), "stage": np.zeros(len(rows)),
              "constrained.alpha": alpha, "constrained.lambda2": second / 0.5}
-    _, events = derived.events(table, Reported(0, 0, 0), specs.Tracking(predictions=()))
+    _, events = derived.events(table, Reported(0, 0, 0), specs.CoupledTracking(predictions=()))
     for event in events:
         value = (alpha if event.assumption == 1 else second)[event.step]
         [told] = numbers("α = N" if event.assumption == 1 else "λ2 = N/η", event.text)
@@ -99,12 +99,12 @@ def test_assumptions_are_told_by_the_readings_of_their_step(rows):
 
 def test_where_no_projection_converges_the_sharpness_told_is_that_of_gradient_descent(x64, monkeypatch):
     experiment = Experiment(chebyshev_spec(0.2, flow=False, predictions=[]))
-    found = edge.project_afresh
+    project_afresh = edge.project_afresh
 
     def wandered(*given):
-        center, tried = found(*given)
+        center, projection = project_afresh(*given)
         eigen = center.eigen._replace(values=center.eigen.values * math.nan)
-        return center._replace(eigen=eigen), tried._replace(usable=jnp.array(False))
+        return center._replace(eigen=eigen), projection._replace(usable=jnp.array(False))
 
     monkeypatch.setattr(edge, "project_afresh", wandered)
     events: list[messages.AnyEvent] = []

@@ -1,6 +1,7 @@
 """A specification is either a RunSpec or one sentence: what was given, where, and what would do."""
 
 import re
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -148,10 +149,82 @@ def test_a_bad_value_is_refused_by_its_name_and_what_would_do(override, sentence
     ("problem.model.widths=[8, 0]", "[problem.model] widths[1] = 0; expected `int` >= 1"),
     ("problem.data.name=mnist", '[problem.data] name = "mnist"; expected one of "fashion", "digits", "sentences", "chebyshev", '
         '"fashion_mnist", "cifar10", "sst2"'),
-    ("problem.kind=toy", '[problem] criterion: unknown key; expected one of "alpha", "beta", "x0", "threshold"'),
+    ("problem.alpha=2", '[problem] alpha: no key of kind = "network"; leave it out, or use kind = "toy" or "phase"'),
+    ("problem.model.blocks=2", '[problem.model] blocks: no key of kind = "mlp"; leave it out, or use kind = "resnet"'),
+    ("problem.model.block=2", '[problem.model] block: unknown key; expected one of "widths", "activation", "head_scale", "normalized"'),
+    ("tracking.sharpness_every=2", '[tracking] sharpness_every: no key of mode = "coupled"; leave it out, or use mode = "sharpness"'),
+    ("tracking.mode=loose", '[tracking] mode = "loose"; expected one of "coupled", "sharpness"'),
 ])
 def test_a_bad_value_deep_in_a_network_is_refused_the_same_way(override, sentence):
     assert refusal(load_spec, "fashion", [override]) == f"presets/fashion.toml with --set: {sentence}"
+
+
+MODES = "coupled", "sharpness"
+COUPLED = '[tracking]\nflow = false\neigenvalues = 4\n'
+SHARPNESS = '[tracking]\nmode = "sharpness"\nsharpness_every = 5\neigenvalues = 4\n'
+
+
+def preset(tmp_path, tracking: str, name: str = "mine.toml") -> str:
+    """A file with the toy and this section."""
+    path = tmp_path / name
+    path.write_text(f'{tracking}[problem]\nkind = "toy"\n[optimizer]\nlearning_rate = 0.5\n', encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize(("tracking", "key", "modes"), [
+    (COUPLED + "sharpness_every = 5\n", "sharpness_every", MODES), (SHARPNESS + "flow = true\n", "flow", MODES[::-1]),
+    ('[tracking]\nmode = "coupled"\nsharpness_examples = 0\n', "sharpness_examples", MODES),
+])  # fmt: skip
+def test_a_field_of_the_other_mode_is_refused_by_name_in_a_preset(tmp_path, tracking, key, modes):
+    path, (mine, other) = preset(tmp_path, tracking), modes
+    assert refusal(load_spec, path) == f'{path}: [tracking] {key}: no key of mode = "{mine}"; leave it out, or use mode = "{other}"'
+
+
+@pytest.mark.parametrize(("tracking", "overrides", "expected"), [
+    (COUPLED, ["tracking.mode=sharpness", "tracking.sharpness_every=7"], specs.SharpnessTracking(eigenvalues=4, sharpness_every=7)),
+    (SHARPNESS, ["tracking.mode=coupled", "tracking.flow=false"], specs.CoupledTracking(eigenvalues=4, flow=False)),
+    ("", ["tracking.mode=sharpness", "tracking.eigenvalues=1"], specs.SharpnessTracking(eigenvalues=1)),
+    (SHARPNESS, ["tracking.mode=sharpness", "tracking.mode=coupled"], specs.CoupledTracking(eigenvalues=4)),
+])  # fmt: skip
+def test_another_mode_takes_what_both_have_and_leaves_the_rest_of_the_preset(tmp_path, tracking, overrides, expected):
+    path = preset(tmp_path, tracking)
+    assert load_spec(path, overrides).tracking == expected
+    assert with_overrides(load_spec(path), overrides).tracking == expected
+    if len({override.partition("=")[0] for override in overrides}) == 2:
+        assert load_spec(path, overrides[::-1]).tracking == expected
+        assert with_overrides(load_spec(path), overrides[::-1]).tracking == expected
+
+
+def test_what_is_set_for_the_mode_before_is_refused_in_any_order(tmp_path):
+    path, overrides = preset(tmp_path, COUPLED), ["tracking.flow=true", "tracking.mode=sharpness"]
+    for order in (overrides, overrides[::-1]):
+        assert '[tracking] flow: no key of mode = "sharpness"; leave it out' in refusal(load_spec, path, order)
+
+
+def test_another_kind_of_model_or_problem_leaves_what_only_the_one_before_has():
+    spec = with_overrides(load_spec("fashion"), ["problem.model.widths=[4]", "problem.model.kind=resnet"])
+    assert spec.problem.model == specs.ResNet(widths=(4,), activation="tanh")
+    assert load_spec("fashion", ["problem.x0=0.2", "problem.kind=toy"]).problem == specs.Toy(x0=0.2)
+    with pytest.raises(UserError, match=r"\[problem\] data: missing, and it has no default"):
+        load_spec("toy", ["problem.kind=network"])
+
+
+def test_a_run_of_an_earlier_version_has_the_fields_of_both_modes_written_out(tmp_path):
+    for tracking, mode in ((COUPLED, "coupled"), (SHARPNESS, "sharpness")):
+        text = Path(preset(tmp_path, tracking + ("sharpness_every = 5\n" if mode == "coupled" else "flow = true\n"))).read_text()
+        path = preset(tmp_path, text.partition("[problem]")[0], "spec.toml")
+        spec = specs.load_recorded(text.replace("[tracking]", 'name = "mine"\n[tracking]'), "a run")
+        assert spec.tracking == load_spec(preset(tmp_path, tracking)).tracking == load_spec(path).tracking
+        assert specs.load_recorded(to_toml(spec), "again") == spec
+    flawed = 'name = "x"\n' + COUPLED.replace("flow", "flaw")
+    assert 'flaw: unknown key; did you mean "flow"?' in refusal(specs.load_recorded, flawed, "a run")
+
+
+def test_whoever_reads_any_run_may_ask_what_it_follows():
+    """Also one of the mode that follows nothing."""
+    tracking = load_spec("fig6").tracking
+    assert (tracking.predictions, tracking.anchor_every, tracking.landscape_every, tracking.gauges_every) == ((), 0, 0, 0)
+    assert not [name for name, _ in specs.fields_of(load_spec("fig6")) if name == "tracking.predictions"]
 
 
 @pytest.mark.parametrize("override", ["", "a", "=3", "a.=3", ".a=3", "a..b=3", "seed"])
