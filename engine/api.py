@@ -126,7 +126,7 @@ def run(
     stop, ends the run at its next step with a checkpoint, and the record is returned; once more within five seconds, in this run or the
     next one of a loop, is a KeyboardInterrupt.
     """
-    stepping = _Stepping(preset, overrides, name, apart, fields, trust)
+    stepping = Stepping(preset, overrides, name, apart, fields, trust)
     with _interrupts(stepping):
         for _ in stepping.blocks():
             pass
@@ -142,7 +142,7 @@ def stream(
     Arguments and errors as for `run`. Closing the iterator stops the run, with a checkpoint to go on from, and so does an interrupt,
     which then raises KeyboardInterrupt.
     """
-    stepping = _Stepping(preset, overrides, name, apart, fields, trust)
+    stepping = Stepping(preset, overrides, name, apart, fields, trust)
     names, blocks = [column.name for column in stepping.run.columns], stepping.blocks()
     while True:
         with _interrupts(stepping):  # not while the caller has its turn: there an interrupt is the caller's
@@ -161,7 +161,7 @@ def load(run: str | Path | None = None) -> Record:
 
 
 @contextmanager
-def _interrupts(stepping: "_Stepping") -> Iterator[None]:
+def _interrupts(stepping: "Stepping") -> Iterator[None]:
     """An interrupt inside stops the run, rather than raise in the middle of anything. Where a handler of the caller's is there it is called
     too. Nothing in a thread, where no signal can be handled: and none comes there.
     """
@@ -171,8 +171,8 @@ def _interrupts(stepping: "_Stepping") -> Iterator[None]:
         return
 
     def interrupt(number: int, frame: Any) -> None:
-        now, last = time.monotonic(), _Stepping.interrupted_at
-        _Stepping.interrupted_at = now
+        now, last = time.monotonic(), Stepping.interrupted_at
+        Stepping.interrupted_at = now
         if stepping.interrupted or now - last < AGAIN_SECONDS:
             raise KeyboardInterrupt
         stepping.interrupt()
@@ -189,7 +189,7 @@ def _interrupts(stepping: "_Stepping") -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-class _Stepping:
+class Stepping:
     """A run that is carried out for this process: by it, or by an engine of its own."""
 
     interrupted_at: ClassVar[float] = -math.inf

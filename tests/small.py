@@ -10,6 +10,7 @@ import numpy as np
 from engine import spec as specs
 from engine.phases.context import Setup
 from engine.phases.experiment import Experiment
+from engine.phases.training import TrainingPhase
 from engine.problems.build import build
 from engine.problems.problem import Problem
 
@@ -64,21 +65,23 @@ def digits_spec(*overrides: str) -> specs.RunSpec:
     return specs.with_overrides(spec, overrides)
 
 
+def under(experiment: Experiment, setup: Setup) -> Experiment:
+    """The experiment where it stands, with another setup: nothing is compiled anew but for another problem."""
+    other = copy(experiment)
+    other.setup, other.phases = setup, {name: copy(phase) for name, phase in experiment.phases.items()}
+    for phase in other.phases.values():
+        phase.setup = setup
+        if isinstance(phase, TrainingPhase):
+            phase.training = phase.training._replace(setup=setup)
+    other.put_back(experiment.standing)
+    return other
+
+
 @cache
 def chebyshev_problem() -> tuple[Problem, jax.Array]:
     """The problem of `chebyshev_spec`, and a θ away from its start (so that no entry is zero)."""
     problem, theta, _ = build(chebyshev_spec())
     return problem, theta + 0.1 * jax.random.normal(jax.random.key(1), theta.shape, jnp.float64)
-
-
-def under(experiment: Experiment, setup: Setup) -> Experiment:
-    """The experiment where it stands, under another setup of the same problem, so that nothing is compiled anew."""
-    other = copy(experiment)
-    other.setup, other.phases = setup, {name: copy(phase) for name, phase in experiment.phases.items()}
-    for phase in other.phases.values():
-        phase.setup = setup
-    other.put_back(experiment.standing)
-    return other
 
 
 def rows(experiment: Experiment, until: int, samples: dict[int, dict[str, np.ndarray]] | None = None) -> dict[str, np.ndarray]:

@@ -33,6 +33,7 @@ from eos_tui import cli
 from eos_tui.terminal import browser
 
 from synthetic import make_run
+from waiting import until
 
 HOWS = {"EIO": "error=EIO", "ENOSPC": "error=ENOSPC", "EACCES": "error=EACCES", "EMFILE": "error=EMFILE", "kill": "signal=KILL"}
 CHILD = r"""import os, signal
@@ -43,13 +44,6 @@ while os.read(0, 1000): pass
 SECONDS = 20.0
 """For a server to begin and to end, under a tracer on a machine that is busy."""
 PATIENT = ClientTimeout(total=5.0)
-
-
-def until(holds, seconds: float = SECONDS) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 class Served:
@@ -83,7 +77,7 @@ class Served:
         os.close(into)
         self.status: int | None = None
         self.tracer = subprocess.Popen([*strace, "-p", str(self.pid)], stderr=subprocess.DEVNULL)
-        until(lambda: "TracerPid:\t0" not in Path(f"/proc/{self.pid}/status").read_text() or self.tracer.poll() is not None)
+        until(lambda: "TracerPid:\t0" not in Path(f"/proc/{self.pid}/status").read_text() or self.tracer.poll() is not None, SECONDS)
         Path(f"{self.mark}-begin").touch()
         with open(out) as stdout:
             self.address = stdout.readline().strip()  # its end, where the server ends before
@@ -114,8 +108,8 @@ class Served:
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGTERM)
         try:
-            until(self.has_ended)
-            until(lambda: not self.left())
+            until(self.has_ended, SECONDS)
+            until(lambda: not self.left(), SECONDS)
         finally:
             for pid in self.left():
                 os.kill(pid, signal.SIGKILL)
@@ -150,13 +144,13 @@ def served(home: Path, strace: list[str], real: bool, killed: bool) -> bool:
     """One server, begun and looked at and ended, whatever strikes it meanwhile; whether its page drew anything."""
     struck, drew = Served(home, strace, real), False
     try:
-        until(lambda: struck.has_ended() or struck.listens())
+        until(lambda: struck.has_ended() or struck.listens(), SECONDS)
         with suppress(ClientError, OSError, TimeoutError):
             drew = asyncio.run(look(struck.address))
-        until(lambda: struck.left() in ([], [struck.pid]))  # what was behind the page
+        until(lambda: struck.left() in ([], [struck.pid]), SECONDS)  # what was behind the page
         goes_on = any(asyncio.run(is_answered(struck.address)) for _ in range(2))  # one may be struck, too
         if not goes_on:
-            until(struck.has_ended)
+            until(struck.has_ended, SECONDS)
     finally:
         said = struck.end()
     assert struck.status in (0, BAD_INPUT, *((-signal.SIGKILL,) if killed else ())), (struck.status, said)

@@ -99,31 +99,31 @@ class FakeEngine(threading.Thread):
         self._status, self._learning_rate = "running", LEARNING_RATE
 
     def __enter__(self) -> "FakeEngine":
-        self._writer = Writer(self.run_directory)
-        self._say()
+        self.writer = Writer(self.run_directory)
+        self.say()
         self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self.join(timeout=5)
-        self._writer.__exit__()
+        self.writer.__exit__()
 
-    def _say(self) -> None:
-        self._writer.state(State(
-            status=self._status, phase="edge", step=self._writer.last_step, rate=170.0, learning_rate=self._learning_rate,
+    def say(self) -> None:
+        self.writer.state(State(
+            status=self._status, phase="edge", step=self.writer.last_step, rate=170.0, learning_rate=self._learning_rate,
             device="cpu", precision="float64", pid=os.getpid(), host=socket.gethostname(), heartbeat=time.time(),
         ))
 
     def run(self) -> None:
         while not self._over.wait(0.02):
-            for command in messages.receive(self._writer.run.path).commands:
+            for command in messages.receive(self.writer.run.path).commands:
                 self.commands.append(command)
                 self._answer(command)
-                self._say()
+                self.say()
 
     def _answer(self, command: messages.AnyCommand) -> None:
-        at, answer = self._writer.last_step, {"answers": command.id}
+        at, answer = self.writer.last_step, {"answers": command.id}
         match command:
             case messages.Pause():
                 self._status = "paused"
@@ -132,7 +132,7 @@ class FakeEngine(threading.Thread):
                 self._status = "running"
                 event = messages.Resumed(step=at, text=f"resumed at step {at}", **answer)
             case messages.Advance(steps=steps):
-                self._writer.append(rows_of(self.run_directory, at + 1, at + 1 + steps))
+                self.writer.append(rows_of(self.run_directory, at + 1, at + 1 + steps))
                 self._status = "paused"
                 event = messages.Paused(step=at + steps, text=f"took {steps} steps, paused at step {at + steps}", **answer)
             case messages.AdvanceTo(what=what):
@@ -148,4 +148,4 @@ class FakeEngine(threading.Thread):
             case messages.Stop():
                 self._status = "finished"
                 event = messages.Finished(step=at, text=f"stopped at step {at}", outcome="stopped", **answer)
-        self._writer.event(event)
+        self.writer.event(event)

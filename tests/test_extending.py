@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from places import ROOT, TESTS
+
 COPIED = ("engine", "eos_tui", "presets", "pyproject.toml")
 
 
@@ -237,7 +238,7 @@ def seen_optimizer() -> None:
     assert set(table["threshold"]) == {200.0}
     assert set(table["learning_rate"]) == {0.02}
     assert_half_steps(table)
-    state = experiment._now.optimizer_state(experiment.state)
+    state = experiment.phases[experiment.phase].optimizer_state(experiment.state)
     assert int(state.taken) == experiment.clock.step == STEPS
     leaves = experiment.snapshot()
     from engine.phases.experiment import Experiment
@@ -247,7 +248,7 @@ def seen_optimizer() -> None:
     other.advance(1)
     experiment.advance(1)
     for each in (experiment, other):
-        assert int(each._now.optimizer_state(each.state).taken) == STEPS + 1
+        assert int(each.phases[each.phase].optimizer_state(each.state).taken) == STEPS + 1
     assert (experiment.state.theta == other.state.theta).all()
 
 
@@ -499,7 +500,7 @@ def add(folder: Path, row: str, omitted: str = "") -> None:
 
 def wrong(folder: Path, rows: Iterable[str]) -> dict[str, str]:
     """What is wrong with each of these additions in a copy of the tree; nothing where it works."""
-    found = os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT / 'tests'}", "PYTHONSAFEPATH": "1"}
+    found = os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{TESTS}", "PYTHONSAFEPATH": "1"}
     command = [sys.executable, str(Path(__file__)), *rows]
     done = subprocess.run(command, cwd=folder, env=found, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr

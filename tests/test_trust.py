@@ -39,7 +39,7 @@ MARKED = "from pathlib import Path\nPath({mark!r}).touch()\nfrom own_problems im
 @pytest.fixture(autouse=True)
 def nothing_granted(monkeypatch, tmp_path):
     """A process that has seen nothing yet, where modules of the tests and of the clone can be imported."""
-    monkeypatch.setattr(trust, "_granted", set())
+    monkeypatch.setattr(trust, "granted", set())
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{TESTS}")
     monkeypatch.chdir(tmp_path)
 
@@ -71,7 +71,7 @@ def got(mark, tmp_path):
         writer.checkpoint(2, {"theta": np.zeros(3)}, 3)
         writer.state(State(status="finished", step=2, outcome=Outcome(kind="stopped", step=2, text="stopped")))
     trust.key_path().unlink()
-    trust._granted.clear()
+    trust.granted.clear()
     assert (made.path / "trust.json").is_file()
     return Run(made.path)
 
@@ -207,7 +207,7 @@ def test_the_option_is_as_good_as_an_answer_and_the_run_is_signed(way, got, engi
     assert main([*command, "--trust"]) in (0, 3)
     assert len(engines) == 1 + (way == "sweep")
     assert all("--code" in each for each in engines)
-    trust._granted.clear()  # another process
+    trust.granted.clear()  # another process
     assert main(["resume", str(got.path)]) == (3 if way in ("resume", "fork") else BAD_INPUT)
     capfd.readouterr()
 
@@ -219,7 +219,7 @@ def test_an_own_run_of_an_older_version_is_asked_about_once(got, engines, capfd,
     assert main(["resume", str(got.path)]) == BAD_INPUT
     assert not (got.path / "identity.json").exists()
     assert main(["resume", str(got.path), "--trust"]) == 3
-    trust._granted.clear()
+    trust.granted.clear()
     assert main(["resume", str(got.path)]) == 3
     assert "--code" not in engines[-1]  # the engine looks at the signature
     assert len(Run(got.path).id) == 32
@@ -228,7 +228,7 @@ def test_an_own_run_of_an_older_version_is_asked_about_once(got, engines, capfd,
 
 def test_a_run_made_here_goes_on_wherever_it_lies_and_not_with_other_code(mark, tmp_path, own_home):
     run = store.create(own_spec(tmp_path / "code"), "mine")
-    trust._granted.clear()
+    trust.granted.clear()
     trust.need(run.path, run.spec)
     shutil.copytree(run.path, tmp_path / "copy")
     shutil.move(run.path, tmp_path / "moved")
@@ -247,7 +247,7 @@ def test_a_run_made_here_goes_on_wherever_it_lies_and_not_with_other_code(mark, 
 
 def test_another_runs_signature_is_worth_nothing(mark, got, tmp_path):
     mine = store.create(own_spec(tmp_path / "code", arguments={"scale": 3.0}), "mine")
-    trust._granted.clear()
+    trust.granted.clear()
     for names in (["trust.json"], ["trust.json", "identity.json"]):
         for name in names:
             shutil.copy(mine.path / name, got.path / name)
@@ -288,7 +288,7 @@ def test_in_python_too(got, mark, own_home, monkeypatch):
         launch.start(got)
     assert not mark.exists()
     assert not own_home.exists()
-    monkeypatch.setattr(api._Stepping, "blocks", lambda self: iter(()))
+    monkeypatch.setattr(api.Stepping, "blocks", lambda self: iter(()))
     assert engine.run(spec, trust=True).spec == spec
     assert list(engine.stream(str(got.path / "spec.toml"), trust=True)) == []
 
@@ -318,7 +318,7 @@ def test_a_run_of_a_figure_or_a_sweep_that_lies_there_already_is_looked_at(got, 
     own_home.mkdir()
     shutil.copytree(got.path, own_home / want.name)
     with pytest.raises(trust.Untrusted):
-        runs._start(want)
+        runs.start(want)
     [point] = sweep.points("toy", [sweep.axis("seed=3")])
     shutil.copytree(got.path, own_home / point.name)
     with pytest.raises(UserError, match="its specification is not that of this point"):
@@ -329,7 +329,7 @@ def test_a_run_of_a_figure_or_a_sweep_that_lies_there_already_is_looked_at(got, 
     shutil.copytree(got.path, own_home / point.name)
     sweep.sweep([point], 1)
     assert len(engines) == 1
-    trust._granted.clear()
+    trust.granted.clear()
     trust.need(own_home / point.name, point.spec)
 
 
@@ -342,7 +342,7 @@ def test_a_follower_executes_no_code_that_it_was_not_asked_for(monkeypatch, capf
     for asked in (None, load_spec("toy"), own_spec("/there", function="marked:other"), own_spec("/there", arguments={})):
         with pytest.raises(UserError, match="process 0 would have this process execute code"):
             refuse_code(spec, asked)
-    monkeypatch.setattr("engine.commands.main._help", lambda group, asked=None: refuse_code(spec, asked) or 0)
+    monkeypatch.setattr("engine.commands.main.help_compute", lambda group, asked=None: refuse_code(spec, asked) or 0)
     group = ["--coordinator", "127.0.0.1:4000", "--processes", "2", "--process", "1"]
     for words, status in ((["--trust"], 0), ([], BAD_INPUT)):
         assert main(["resume", "it", *group, *words]) == status
@@ -369,11 +369,11 @@ async def test_the_view_asks_before_it_forks_or_resumes(got, engines, own_home, 
         for key, started in (("n", 0), ("y", 1)):
             await pilot.press("r")
             assert isinstance(app.screen, Confirm)
-            assert 'problem.function = "marked:good"' in app.screen._question
+            assert 'problem.function = "marked:good"' in app.screen.question
             await pilot.press(key)
             await pilot.pause()
             assert len(engines) == started
-    trust._granted.clear()
+    trust.granted.clear()
     (own_home / "got" / "trust.json").unlink()
     app = EosApp(Run(own_home / "got"))
     async with app.run_test(size=(110, 36)) as pilot:
@@ -427,7 +427,7 @@ def test_a_key_that_is_not_this_users_alone_signs_nothing_and_is_told(spoil, got
     assert "trusted this once, for that cannot be written down" in err
     assert str(trust.key_path()) in err
     assert "Traceback" not in err
-    trust._granted.clear()
+    trust.granted.clear()
     with pytest.raises(trust.Untrusted):
         trust.need(got.path, got.spec)
     assert not Path("/nowhere").exists()

@@ -1,11 +1,28 @@
-"""Waiting for what another process does."""
+"""Waiting for what another process or thread does."""
 
 import time
+from collections.abc import Callable
+from typing import Any
+
+from engine.jobs import launch
+from engine.record.messages import AnyEvent
+from engine.record.reader import Run
 
 
-def until(test, seconds: float = 60.0) -> None:
-    """Wait until this holds."""
+def until(holds: Callable[[], Any], seconds: float = 90.0, otherwise: Callable[[], object] = lambda: "") -> Any:
+    """Wait until this holds, and return what it returned; `otherwise` says what there is instead."""
     deadline = time.monotonic() + seconds
-    while not test():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    while not (value := holds()):
+        assert time.monotonic() < deadline, otherwise()
+        time.sleep(0.02)
+    return value
+
+
+def until_run(run: Run, holds: Callable[[], Any]) -> Any:
+    """The same of a run, whose state and log are told where it does not come to it."""
+    return until(holds, otherwise=lambda: f"{run.state()}\n{[event.text for event in run.events()]}\n{launch.log_tail(run)}")
+
+
+def answer(run: Run, identifier: str) -> AnyEvent:
+    """The event that answers a command."""
+    return until_run(run, lambda: next((event for event in reversed(run.events()) if event.answers == identifier), None))

@@ -30,7 +30,7 @@ def open_plain(path: Path, follow: bool = False, nested: bool = False) -> Buffer
     """A plain file open for reading; `follow` goes through a link, and `nested` says that its folder lies in a run, so that this may be
     no link either. Raises OSError for anything else.
     """
-    return BufferedReader(FileIO(_descriptor(path, os.O_RDONLY, follow, nested), "rb"))
+    return BufferedReader(FileIO(descriptor_of(path, os.O_RDONLY, follow, nested), "rb"))
 
 
 def append_plain(path: Path, create: bool = False) -> FileIO:
@@ -38,15 +38,15 @@ def append_plain(path: Path, create: bool = False) -> FileIO:
     OSError for anything else.
     """
     flags = os.O_WRONLY | os.O_APPEND | (os.O_CREAT if create else 0)
-    return FileIO(_descriptor(path, flags, False, False), "ab")
+    return FileIO(descriptor_of(path, flags, False, False), "ab")
 
 
 def create_plain(path: Path, nested: bool = False) -> IO[bytes]:
     """A new file open for writing. Raises OSError where there is anything of this name."""
-    return os.fdopen(_descriptor(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, False, nested), "wb")
+    return os.fdopen(descriptor_of(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, False, nested), "wb")
 
 
-def _descriptor(path: Path, flags: int, follow: bool, nested: bool) -> int:
+def descriptor_of(path: Path, flags: int, follow: bool, nested: bool) -> int:
     try:
         with _folder(path.parent) if nested else _anywhere() as folder:
             opened = os.open(

@@ -22,7 +22,7 @@ MEMORY_FIRST = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
 
 VERSION = re.compile(r"""^_version = ["'](\d+)\.(\d+)""", re.MULTILINE)
 
-_early: set[str] = set()
+early_settings: set[str] = set()
 """Settings that stood in XLA_FLAGS before jax was even imported."""
 
 
@@ -51,7 +51,7 @@ def spare_memory() -> None:
 
 def is_early(setting: str) -> bool:
     """Whether jax has surely read this `--flag=value`, or surely will."""
-    return setting in _early and setting in _given()
+    return setting in early_settings and setting in _given()
 
 
 def has_begun() -> bool:
@@ -82,4 +82,4 @@ def _set_unless_given(setting: str) -> None:
     if not given(setting):
         os.environ["XLA_FLAGS"] = " ".join([*_given(), setting])
     if "jax" not in sys.modules and setting in _given():
-        _early.add(setting)
+        early_settings.add(setting)

@@ -92,7 +92,7 @@ def run_headless(preset: str, overrides: Sequence[str] = (), name: str | None = 
     if group is not None and group.process:
         asked = ready(load_spec(preset, tuple(overrides)), data_dir or "")
         trust.asking(lambda: trust.need_preset(preset, asked), trusted)
-        return _help(group, asked)
+        return help_compute(group, asked)
     run, pid = trust.asking(lambda: launch.begin(preset, overrides, name, data_dir, group), trusted)
     optimizer = run.spec.optimizer
     if others := [f"{rate:g}" for rate in optimizer.learning_rates if rate != optimizer.learning_rate]:
@@ -101,7 +101,7 @@ def run_headless(preset: str, overrides: Sequence[str] = (), name: str | None = 
     return _see_through(run, pid, json, made=True)
 
 
-def _help(group: Group, asked: RunSpec | None = None) -> int:
+def help_compute(group: Group, asked: RunSpec | None = None) -> int:
     """Be a process that follows in a group, asked for this run or for whichever process 0 leads; the exit status."""
     engine.configure(sparing=True)
     return importlib.import_module("engine.process.lockstep").follow(group, asked)
@@ -147,7 +147,7 @@ def resume(
     group = meeting.group()
     if group is not None and group.process:
         trust.heed_leader(trusted)
-        return _help(group)
+        return help_compute(group)
     chosen = resolve(name)
     return _see_through(chosen, trust.asking(lambda: launch.restart(chosen, group, force), trusted), json)
 

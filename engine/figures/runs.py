@@ -125,7 +125,7 @@ def carry_out(wants: Sequence[Wanted], display: Callable[[ExitStack, int], follo
     for k, want in enumerate(wants):
         if read(want) is not None:
             continue
-        run, pid = _start(want)
+        run, pid = start(want)
         interrupted = follow.follow(run, pid, lambda stack, k=k: display(stack, k))  # type: ignore[misc]
         if interrupted:
             return False
@@ -136,7 +136,7 @@ def carry_out(wants: Sequence[Wanted], display: Callable[[ExitStack, int], follo
     return True
 
 
-def _start(want: Wanted) -> tuple[Run, int]:
+def start(want: Wanted) -> tuple[Run, int]:
     """An engine on the run: from its last checkpoint where it was begun before."""
     path: Path = store.home() / want.name
     if store.half_made(path):

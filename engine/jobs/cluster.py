@@ -153,7 +153,7 @@ def queue(cluster: Cluster, parameters: Mapping[str, Any], folder: Path) -> Any:
         import submitit
     except ModuleNotFoundError:
         raise UserError("--cluster: needs submitit; pip install 'eos-tui[slurm]'") from None
-    _check(cluster, parameters)
+    check_parameters(cluster, parameters)
     made = {f"{cluster}_{key}" if key in MADE_WITH else key: value for key, value in parameters.items() if _bare(key) in MADE_WITH}
     others = {key: value for key, value in parameters.items() if _bare(key) not in MADE_WITH}
     with _submitit_refusals(cluster):
@@ -168,7 +168,7 @@ def _bare(key: str) -> str:
     return rest if cluster in CLUSTERS else key
 
 
-def _check(cluster: Cluster, parameters: Mapping[str, Any]) -> None:
+def check_parameters(cluster: Cluster, parameters: Mapping[str, Any]) -> None:
     """Raise UserError for parameters that submitit takes and no job can do anything with."""
     for key, value in parameters.items():
         least = LEAST.get(_bare(key))

@@ -125,7 +125,7 @@ def follow(run: Run, pid: int, display: Callable[[ExitStack], Display] | None = 
     ended, as Ctrl-C does; 0 where none came."""
     heeded = 0
     with signals_counted() as asked, ExitStack() as stack:
-        stack.enter_context(stuck.taking_along(lambda: [] if pid in _statuses else [pid]))
+        stack.enter_context(stuck.taking_along(lambda: [] if pid in exit_statuses else [pid]))
         followed = Followed(run, pid)
         tell, draw = (display or _display)(stack)
         while True:
@@ -163,7 +163,7 @@ def _stop(followed: Followed, times: int) -> str:
     return f"killed; every row on disk is kept, and `resume {followed.run.name}` goes on from the last checkpoint"
 
 
-_statuses: dict[int, int] = {}
+exit_statuses: dict[int, int] = {}
 """Of children that have ended and were reaped here."""
 
 
@@ -174,13 +174,13 @@ def has_ended(pid: int) -> bool:
     except ChildProcessError:
         return True
     if ended == pid:
-        _statuses[pid] = os.waitstatus_to_exitcode(status)
+        exit_statuses[pid] = os.waitstatus_to_exitcode(status)
     return ended == pid
 
 
 def exit_status(pid: int) -> int | None:
     """The status of a child that ended, −n for signal n; None where this process has not seen the end."""
-    return _statuses.get(pid)
+    return exit_statuses.get(pid)
 
 
 def _display(stack: ExitStack) -> Display:

@@ -135,7 +135,7 @@ def need_port(group: Group | None) -> None:
                 raise PortError(f"--coordinator {group.coordinator}: port {port} {taken}; give another one to all processes") from None
 
 
-_places: list[int] = []
+places_taken: list[int] = []
 """Descriptors of the places that this process has."""
 
 
@@ -152,11 +152,11 @@ def take_place(group: Group) -> None:
             return
         name = f"place-{zlib.crc32(f'{group.coordinator} {job}'.encode()):08x}-{group.process}"
         descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
-        _places.append(descriptor)
+        places_taken.append(descriptor)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(_places.pop())
+            os.close(places_taken.pop())
             raise PlaceError(
                 f"--process {group.process}: another process on this host is that one already, at {group.coordinator}; expected another "
                 "number for each process"

@@ -20,7 +20,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import msgspec
 import numpy as np
 from jax import Array
 from jax.experimental import multihost_utils
@@ -49,7 +48,6 @@ LOST = ("Gloo", "NCCL", "ncclCommAbort", "coordination service", "CoordinationSe
 """What an error speaks of when another process is gone."""
 PATHS = ("problem.data.data_dir", "problem.data.vocab_file", "problem.folder")
 """Fields that each host may have its own way."""
-_COMMAND = msgspec.json.Decoder(AnyCommand)
 
 
 def share(body: bytes = b"") -> bytes:
@@ -270,7 +268,7 @@ def follow(group: Group, asked: RunSpec | None = None) -> int:
         while True:
             participant.agree()
             order = multihost_utils.broadcast_one_to_all(np.zeros(ORDER, np.uint8))
-            command = _COMMAND.decode(np.asarray(order, np.uint8).tobytes().strip())
+            command = messages.COMMANDS.decode(np.asarray(order, np.uint8).tobytes().strip())
             if isinstance(command, messages.Stop):
                 return 0
             obey(participant.experiment, command)

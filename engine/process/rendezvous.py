@@ -59,7 +59,7 @@ def join(group: Group, give_up: Callable[[str], None]) -> "Heartbeat":
     need_port(group)
     awaited = f"process 0 at {group.coordinator}" if group.process else f"{group.processes - 1} more of {group.processes} processes"
     with _within(WAIT_SECONDS, give_up, f"waited {WAIT_SECONDS:.0f} s for {awaited}; not all came"):
-        _initialize(group)
+        initialize(group)
     heartbeat = Heartbeat(group, give_up)
     # Both before any of them has looked for its devices: with one GPU among them, jax waits there for the GPUs of the others.
     compare(group, "versions", versions())
@@ -81,7 +81,7 @@ def _within(seconds: float, give_up: Callable[[str], None], text: str) -> Iterat
         watch.cancel()
 
 
-def _initialize(group: Group) -> None:
+def initialize(group: Group) -> None:
     within: dict[str, Any] = {
         "initialization_timeout": int(WAIT_SECONDS) + 60, "heartbeat_timeout_seconds": HEARTBEAT_SECONDS,
         "shutdown_timeout_seconds": LEAVE_SECONDS,
@@ -132,7 +132,7 @@ def _processor() -> str:
 
 def compare(group: Group, topic: str, facts: dict[str, str]) -> None:
     """Tell the others of this process, and hear of them. Raises UserError in all processes alike where one is not as process 0."""
-    service, limit = _service(), int(1000 * WAIT_SECONDS)
+    service, limit = coordination_service(), int(1000 * WAIT_SECONDS)
     service.key_value_set(f"eos/{topic}/{group.process}", msgspec.json.encode(facts).decode())
     given = [service.blocking_key_value_get(f"eos/{topic}/{process}", limit) for process in range(group.processes)]
     first, *others = (msgspec.json.decode(text, type=dict[str, str]) for text in given)
@@ -155,7 +155,7 @@ def _require_service() -> Any:
     return module
 
 
-def _service() -> Any:
+def coordination_service() -> Any:
     """The coordination service, as this process reaches it. Raises UserError where it does not take the calls that it is to take."""
     client = _require_service().global_state.client
     if not all(hasattr(client, call) for call in CALLS):
@@ -172,7 +172,7 @@ class Heartbeat:
 
     def __init__(self, group: Group, give_up: Callable[[str], None]):
         self.group, self.give_up = group, give_up
-        self._service = _service()
+        self._service = coordination_service()
         self._last: dict[int, str] = {}
         others = range(1, group.processes) if group.process == 0 else [0]
         self._heard = dict.fromkeys(others, time.monotonic())

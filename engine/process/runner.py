@@ -103,7 +103,7 @@ class Runner:
                     experiment.hold()
                 elif self.outcome is None:
                     try:
-                        yield self._advance(experiment)
+                        yield self.advance(experiment)
                     except GeneratorExit:
                         self._carry_out(messages.Stop(), experiment)
             self.checkpoints.save(experiment)
@@ -151,7 +151,7 @@ class Runner:
 
     # -- steps
 
-    def _advance(self, experiment: Experiment) -> np.ndarray:
+    def advance(self, experiment: Experiment) -> np.ndarray:
         """Some steps; the rows they gave."""
         left = experiment.budget_left()
         if left == 0:

@@ -21,7 +21,7 @@ class StateFile:
         self.displaced = ""
         """Why this engine writes nothing more, in words: another one was given the run."""
         self._lock, self._ended = threading.Lock(), threading.Event()
-        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._thread = threading.Thread(target=self.beat, daemon=True)
 
     def begin(self) -> None:
         """Write the state now, and every second."""
@@ -44,7 +44,7 @@ class StateFile:
         if self.displaced:
             raise DisplacedError(self.displaced)
 
-    def _beat(self) -> None:
+    def beat(self) -> None:
         while not self._ended.wait(HEARTBEAT_SECONDS):
             try:
                 self.write()

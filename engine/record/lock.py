@@ -64,12 +64,12 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def shares_system(self) -> bool:
         """Whether it runs on this very system, so that flock tells of it."""
-        return bool(self.system) and self.system == _here().system
+        return bool(self.system) and self.system == this_process().system
 
     @property
     def is_alive(self) -> bool | None:
         """Whether its process is there; None where that cannot be known from here."""
-        if not (self.shares_system and self.space == _here().space):
+        if not (self.shares_system and self.space == this_process().space):
             return None
         return is_running(self.pid) and self.began in ("", _began(self.pid))
 
@@ -87,7 +87,7 @@ class DisplacedError(UserError):
 
 
 @cache
-def _here() -> Holder:
+def this_process() -> Holder:
     """This process, but for its number."""
     system = space = ""
     with suppress(OSError):
@@ -116,13 +116,13 @@ def engine_of(folder: Path) -> Holder:
     """This process, as an engine of the run with a new id."""
     pid, number = os.getpid(), folder.stat().st_ino
     return msgspec.structs.replace(
-        _here(), engine=os.urandom(16).hex(), host=socket.gethostname(), pid=pid, began=_began(pid), folder=number
+        this_process(), engine=os.urandom(16).hex(), host=socket.gethostname(), pid=pid, began=_began(pid), folder=number
     )
 
 
 def system_mark() -> str:
     """Eight letters for this system and its number space of processes."""
-    here = _here()
+    here = this_process()
     return f"{zlib.crc32(f'{here.host} {here.system} {here.space}'.encode()):08x}"
 
 
@@ -148,21 +148,21 @@ class Folder:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.close = weakref.finalize(self, os.close, self._descriptor)
         through = Path(f"/proc/self/fd/{self._descriptor}")
-        self._through = through if self._is(through) else None  # elsewhere than on Linux there is no such way
+        self._through = through if self.is_at(through) else None  # elsewhere than on Linux there is no such way
 
     @property
     def path(self) -> Path:
         """A path by which it is reached. Raises OSError where that is only its name, and another folder has it."""
         if self._through is not None:
             return self._through
-        if not self._is(self.shown):
+        if not self.is_at(self.shown):
             raise OSError(errno.ESTALE, "another folder lies there now", str(self.shown))
         return self.shown
 
     @property
     def is_moved(self) -> bool:
         """Whether another folder has its name, or none."""
-        return not self._is(self.shown)
+        return not self.is_at(self.shown)
 
     @property
     def is_gone(self) -> bool:
@@ -179,7 +179,7 @@ class Folder:
         text = str(path)
         return text.replace(str(self._through), str(self.shown), 1) if self._through is not None else text
 
-    def _is(self, path: Path) -> bool:
+    def is_at(self, path: Path) -> bool:
         try:
             return os.path.samestat(path.stat(), os.fstat(self._descriptor))
         except OSError:
@@ -409,9 +409,9 @@ def has_flock(folder: Path) -> bool:
 
 # -- the age of a file
 
-_clocks: dict[int, tuple[float, float]] = {}
+clocks: dict[int, tuple[float, float]] = {}
 """By device: the time there, and this process's own at that moment."""
-_closed: dict[tuple[int, str], float] = {}
+closed_folders: dict[tuple[int, str], float] = {}
 """By device and folder, where nothing could be written: when that was tried."""
 
 
@@ -430,11 +430,11 @@ def age(path: Path) -> float | None:
 
 def _clock(device: int, folder: Path) -> float | None:
     """The time on a file system: that of a file which was written there just now."""
-    known = _clocks.get(device)
+    known = clocks.get(device)
     moment = time.monotonic()
     if known is not None and moment - known[1] < PROBE_SECONDS:
         return known[0] + moment - known[1]
-    tried = _closed.get((device, str(folder)))
+    tried = closed_folders.get((device, str(folder)))
     if tried is not None and moment - tried < PROBE_SECONDS:
         return None
     for there in (folder, folder.parent):
@@ -443,7 +443,7 @@ def _clock(device: int, folder: Path) -> float | None:
             os.fsync(probe.fileno())
             entry = os.fstat(probe.fileno())
             if entry.st_dev == device:
-                _clocks[device] = (entry.st_mtime, time.monotonic())
+                clocks[device] = (entry.st_mtime, time.monotonic())
                 return entry.st_mtime
-    _closed[device, str(folder)] = moment
+    closed_folders[device, str(folder)] = moment
     return None

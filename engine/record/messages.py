@@ -226,7 +226,7 @@ def edge_in_force(events: Iterable[AnyEvent]) -> int | None:
     return edge
 
 
-_COMMAND = msgspec.json.Decoder(AnyCommand)
+COMMANDS = msgspec.json.Decoder(AnyCommand)
 _EVENT = msgspec.json.Decoder(AnyEvent)
 
 
@@ -293,7 +293,7 @@ def receive(run: Path) -> Received:
             refusals.append(f"{name[:60]!a} in the inbox cannot be taken ({error.strerror}); it is not carried out")
             continue
         try:
-            commands.append(_COMMAND.decode(body or b""))
+            commands.append(COMMANDS.decode(body or b""))
             written.append(moment)
         except (ValueError, RecursionError) as error:
             why = str(error)[:120] if body is not None else "a link, or too large"

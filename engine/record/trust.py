@@ -40,7 +40,7 @@ RUN_FILES = (
     "columns.json", "metrics.f64", "events.jsonl", "state.json", "provenance.json", "identity.json", FILE, "inbox", "checkpoints",
 )  # fmt: skip
 """What else there is in a run directory: beside one of them a spec.toml is a run's, and no preset."""
-_granted: set[str] = set()
+granted: set[str] = set()
 """Digests of the code that this process may have executed: made or trusted by its user."""
 _leader = False
 """Whether this process, as one that follows in a group, executes what process 0 names."""
@@ -233,12 +233,12 @@ def _run_around(preset: str) -> Path | None:
 
 
 def _remember(code: dict[str, Any]) -> str:
-    _granted.add(digest(code))
+    granted.add(digest(code))
     return ""
 
 
 def _is_granted(code: dict[str, Any]) -> bool:
-    return bool(_granted) and digest(code) in _granted
+    return bool(granted) and digest(code) in granted
 
 
 def _is_signed(path: Path, code: dict[str, Any]) -> bool:

@@ -43,10 +43,10 @@ class Writer:
             (self.run.path / "inbox").mkdir(mode=0o700, exist_ok=True)
         self.width = len(run.columns)
         with _by_name(self.run):
-            self._lock = lock.take(self.run.path, run.name)
-        self.engine = self._lock.holder.engine
+            self.lock = lock.take(self.run.path, run.name)
+        self.engine = self.lock.holder.engine
         """The id of this engine: commands carry it."""
-        self.began = self._lock.taken - age
+        self.began = self.lock.taken - age
         """When this engine began, by the clock of the run's file system."""
         self.cut = ""
         """What was taken off the end of the record, in words: rows that no engine wrote there."""
@@ -54,7 +54,7 @@ class Writer:
         self._taken = ""
         """Why the lock is not this engine's any more, in words."""
         with _by_name(self.run), ExitStack() as opened:  # whatever comes up before all is open gives the lock back
-            opened.callback(self._lock.close)
+            opened.callback(self.lock.close)
             self._cut_torn_tail()
             self.last_step = self._last_step()
             self._reserve = self.run.path / ".reserve"
@@ -73,12 +73,12 @@ class Writer:
         self.make_room()
         self._metrics.close()
         self._events.close()
-        self._lock.close()
+        self.lock.close()
 
     def make_room(self) -> None:
         """Give back what was held on the disk for the last words; what lies there now may be another engine's."""
         with suppress(OSError):
-            if self._lock.is_mine:
+            if self.lock.is_mine:
                 self._reserve.unlink(missing_ok=True)
 
     def append(self, rows: np.ndarray) -> None:
@@ -123,7 +123,7 @@ class Writer:
 
     def _need_mine(self) -> None:
         """Look whose the lock is before anything is written over what another engine may have written."""
-        if not self._taken and not self._lock.is_mine:
+        if not self._taken and not self.lock.is_mine:
             self._taken = self.displaced or TAKEN
         self._need_lock()
 

@@ -32,22 +32,22 @@ class ChooseCurves(ModalScreen[list[str] | None]):
         super().__init__()
         self._title, self._columns = title, [column for column in columns if column.name not in AXES]
         self._own, self._drawn = own, drawn
-        self._list = Checklist()
+        self.checklist = Checklist()
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="page") as page:
             page.border_title = f"curves of “{self._title}”"
             page.border_subtitle = "space chooses · enter draws · esc cancels"
-            yield self._list
+            yield self.checklist
 
     def on_mount(self) -> None:
         own = [column for column in self._columns if column.name in self._own]
         others = [column for column in self._columns if column.name not in self._own]
-        self._list.offer(((column.name, _line(column)) for column in (*own, *others)), self._drawn)
-        self._list.focus()
+        self.checklist.offer(((column.name, _line(column)) for column in (*own, *others)), self._drawn)
+        self.checklist.focus()
 
     def action_accept(self) -> None:
-        chosen = set(self._list.chosen)
+        chosen = set(self.checklist.chosen)
         if not chosen:
             self.notify("A plot draws one curve at least.", severity="warning", timeout=2)
             return

@@ -61,25 +61,25 @@ class Compare(ModalScreen[list[str] | None]):
     def __init__(self, run: Run, chosen: Sequence[str], most: int, ascii: bool = False):
         super().__init__()
         self._run, self._chosen, self._most, self._ascii = run, chosen, most, ascii
-        self._list = Checklist(most)
+        self.checklist = Checklist(most)
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="page") as page:
             page.border_title = f"runs beside {harmless(self._run.name)}"
             page.border_subtitle = f"space chooses up to {self._most} · enter lays them over, edge on edge · esc cancels"
             yield Static("reading the runs …", id="none")
-            yield self._list
+            yield self.checklist
 
     def on_mount(self) -> None:
         self.run_worker(self._offer(), exclusive=True)  # not awaited here: no key would be heard meanwhile
 
     async def _offer(self) -> None:
         candidates = await aside(lambda: others(self._run))
-        self._list.offer(((candidate.name, self._line(candidate)) for candidate in candidates), self._chosen)
-        self._list.display = bool(candidates)
+        self.checklist.offer(((candidate.name, self._line(candidate)) for candidate in candidates), self._chosen)
+        self.checklist.display = bool(candidates)
         self.query_one("#none", Static).display = not candidates
         self.query_one("#none", Static).update("There is no other run.")
-        self._list.focus()
+        self.checklist.focus()
 
     def _line(self, candidate: Candidate) -> Content:
         sign, plain, word, role = SIGNS[candidate.condition]
@@ -95,4 +95,4 @@ class Compare(ModalScreen[list[str] | None]):
         self.notify(f"{self._most} at most: more lines cannot be told apart.", timeout=3)
 
     def action_accept(self) -> None:
-        self.dismiss(list(self._list.chosen))
+        self.dismiss(list(self.checklist.chosen))

@@ -130,7 +130,7 @@ class Dashboard(Viewing):
     @property
     def focused_panel(self) -> Panel:
         """The focused plot, or the first one in view."""
-        return self.focused if isinstance(self.focused, Panel) else self._visible()[0]
+        return self.focused if isinstance(self.focused, Panel) else self.visible_panels()[0]
 
     # -- where things stand
 
@@ -151,7 +151,7 @@ class Dashboard(Viewing):
         self.journal.set_class(arrangement.journal == 1, "short")
         self.set_class(self.zoomed, "zoomed")
         self.page = min(self.page, self.pages - 1)
-        visible = self._visible()
+        visible = self.visible_panels()
         self.pace.hurry()
         if self._laid_out == (width, height, visible):
             return  # setting a style, even to what it is, lays out and paints the whole screen again
@@ -174,7 +174,7 @@ class Dashboard(Viewing):
     def _per_page(self) -> int:
         return self._arrangement.per_page if self._arrangement else 1
 
-    def _visible(self) -> list[Panel]:
+    def visible_panels(self) -> list[Panel]:
         if self.zoomed and isinstance(self.focused, Panel):
             return [self.focused]
         return self.panel_order[self.page * self._per_page : (self.page + 1) * self._per_page]
@@ -238,7 +238,7 @@ class Dashboard(Viewing):
         elif not self.source.live:
             idle |= ACTIONS
         self.footer.adapt(idle, labels)
-        window, visible = Window(*self.timeline.window(), self.timeline.cursor), self._visible()
+        window, visible = Window(*self.timeline.window(), self.timeline.cursor), self.visible_panels()
         overlays, specs = self.overlays(), tuple(panel.spec for panel in visible if isinstance(panel, LinePlot))
         others = tuple((overlay.label, len(overlay.history), overlay.edge) for overlay in overlays)
         self.portrait.tick()

@@ -143,7 +143,7 @@ class Landscape(LivePage):
     def __init__(self, source: Source, ascii: bool = False):
         super().__init__(source, ascii)
         self._plot, self._valley = Along(SPEC, ascii=ascii), Valley(ascii=ascii)
-        self._planar = False
+        self.planar = False
         """Whether the plane is in front: where one picture is shown it is that, and the lines tell of it."""
         self._lines = Line(), Line(), Line(), Line()
         self._absent = absent(source.run.spec)
@@ -171,11 +171,11 @@ class Landscape(LivePage):
     def _arrange(self) -> None:
         """Both pictures where there is room, else the one in front."""
         both = self.size.width >= BOTH
-        self._plot.display, self._valley.display = both or not self._planar, both or self._planar
-        self.set_focus(self._valley if self._planar else self._plot)
+        self._plot.display, self._valley.display = both or not self.planar, both or self.planar
+        self.set_focus(self._valley if self.planar else self._plot)
 
     def action_turn(self) -> None:
-        self._planar = not self._planar
+        self.planar = not self.planar
         self._arrange()
         self.call_after_refresh(self.paint)
 
@@ -209,7 +209,7 @@ class Landscape(LivePage):
 
     def action_formula(self) -> None:
         history, steps = self.source.history, self._samples()
-        title, own, names = ("the loss in the plane of u and ∇S⊥", IN_PLANE, AT_PLANE) if self._planar else (
+        title, own, names = ("the loss in the plane of u and ∇S⊥", IN_PLANE, AT_PLANE) if self.planar else (
             "the loss along u", ALONG[1:], SHOWN)
         known = [column for column in self.source.columns if column.name in names]
         row = history.row_near(steps[self._place(steps)]) if steps else -1
@@ -240,7 +240,7 @@ class Landscape(LivePage):
         """Show the sample of this step, or where there is none the words for why."""
         arrows = " ".join(keys.shown(f"landscape.{which}_sample") for which in ("earlier", "later"))
         arrows = arrows.replace("←", "left").replace("→", "right") if self.ascii else arrows
-        turn = f"{keys.shown('landscape.other_picture')} {'along u' if self._planar else 'plane'}"
+        turn = f"{keys.shown('landscape.other_picture')} {'along u' if self.planar else 'plane'}"
         hint = f"{turn} · {arrows} samples · {self.hint}" if step >= 0 else self.hint
         _, along, plane = self._drawn if step >= 0 else (step, None, None)
         both = self._plot.display and self._valley.display
@@ -254,7 +254,7 @@ class Landscape(LivePage):
         self._valley.show(plane, self.source.history, step)
         lines = [Content("")] * 3
         if step >= 0:
-            lines = self._words_of_plane() if self._planar else self._words_of(verdict(self.source.history, step))
+            lines = self._words_of_plane() if self.planar else self._words_of(verdict(self.source.history, step))
         self._lines[-1].display = len(lines) > 3
         for line, content in zip(self._lines, lines, strict=False):
             line.show(content)

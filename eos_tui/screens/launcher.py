@@ -83,7 +83,7 @@ class Launcher(Ground):
         super().__init__(pace, ascii)
         self._origin = origin
         """The run that was open before; `esc` returns to it."""
-        self._entries: list[ListedRun] = []
+        self.entries: list[ListedRun] = []
         self._listing = Listing()
         self._trouble = ""
         """Why the folder of runs could not be read: the notice given last."""
@@ -161,7 +161,7 @@ class Launcher(Ground):
         self._frame += 1
         if self._frame % READ_EVERY != 1:
             return False
-        before = self._entries
+        before = self.entries
         try:
             entries = await aside(self._listing.look)
         except (OSError, UserError) as error:
@@ -177,10 +177,10 @@ class Launcher(Ground):
 
     def _show_runs(self, entries: list[ListedRun]) -> None:
         runs = self.runs
-        before = [entry.run.name for entry in self._entries]
+        before = [entry.run.name for entry in self.entries]
         now = [entry.run.name for entry in entries]
-        old = {entry.run.name: entry for entry in self._entries}
-        self._entries = entries
+        old = {entry.run.name: entry for entry in self.entries}
+        self.entries = entries
         self.set_class(not entries, "fresh")
         if before != now:
             chosen = before[runs.highlighted] if runs.highlighted is not None and before else None
@@ -278,4 +278,4 @@ class Launcher(Ground):
 
     def _chosen(self) -> ListedRun | None:
         at = self.runs.highlighted
-        return self._entries[at] if at is not None and at < len(self._entries) else None
+        return self.entries[at] if at is not None and at < len(self.entries) else None

@@ -129,7 +129,7 @@ class Learn(Driving):
         self._since = self._seen_since = monotonic()
         self.where, self.words, self.waiting = Line("where"), Static("", id="words"), Line("waiting")
         self.footer = Footer("tour")
-        self._panels: list[LinePlot | PhasePortrait] = []
+        self.panels: list[LinePlot | PhasePortrait] = []
         self._kept: Trip | None = None
         """The run whose dashboard is opened instead of the tour: it goes on."""
 
@@ -175,11 +175,11 @@ class Learn(Driving):
         await grid.remove_children()
         specs = self.trip.specs(self.step.forms)
         self.footer.adapt({"next_step", "by_itself"} if self.at + 1 == len(STEPS) else {"previous_step"} if not self.at else ())
-        self._panels = [
+        self.panels = [
             PhasePortrait(self.step.forms, ascii=self.ascii) if name == panels.PORTRAIT else LinePlot(specs[name], ascii=self.ascii)
             for name in self.step.plots
         ]
-        await grid.mount(*self._panels)
+        await grid.mount(*self.panels)
         self._arrange()
 
     def _words(self) -> Content:
@@ -202,11 +202,11 @@ class Learn(Driving):
         self.words.update(self._words())
         self.set_class(width < SMALLEST[0] or height < SMALLEST[1], "too-small")
         room = 2 if width >= WIDE or height >= 36 else 1
-        for k, panel in enumerate(self._panels):
+        for k, panel in enumerate(self.panels):
             panel.display = k < room
         grid = self.query_one("#grid", Grid)
         grid.styles.grid_size_columns = 1
-        grid.styles.grid_size_rows = min(room, len(self._panels)) or 1
+        grid.styles.grid_size_rows = min(room, len(self.panels)) or 1
         self.pace.hurry()
 
     # -- drawing
@@ -223,14 +223,14 @@ class Learn(Driving):
         if self.seen_at is None and (row := happened(self.step, trip.table)) is not None:
             self.seen_at, self._seen_since = row, monotonic()
             trip.tell(Advance(steps=self.step.after) if self.step.after else Pause())
-        if self.by_itself and self.seen_at is not None and self._seconds_left() <= 0 and self.at + 1 < len(STEPS):
+        if self.by_itself and self.seen_at is not None and self.seconds_left() <= 0 and self.at + 1 < len(STEPS):
             await self._go(self.at + 1)
             return True
         self.where.show(self._where())
         self.waiting.show(self._waiting())
         if not (fresh or hurried):
             return False
-        for panel in self._panels:
+        for panel in self.panels:
             if panel.display:
                 from_edge = self.step.from_edge or (isinstance(panel, LinePlot) and panel.spec.from_edge)
                 panel.show(trip.source.history, Window(*trip.timeline.window(from_edge)))
@@ -277,10 +277,10 @@ class Learn(Driving):
             return done + Content("That was the tour: o opens this run, esc the launcher.")
         waits = "The engine waits. " if source.condition in launch.LIVE else ""
         if self.by_itself:
-            return done + Content(f"{waits}On in {max(self._seconds_left(), 0):.0f} s; space now, a holds.")
+            return done + Content(f"{waits}On in {max(self.seconds_left(), 0):.0f} s; space now, a holds.")
         return done + Content(f"{waits}Space goes on.")
 
-    def _seconds_left(self) -> float:
+    def seconds_left(self) -> float:
         """Until the tour goes on by itself."""
         return max(self._since + READING_SECONDS, self._seen_since + PAUSE_SECONDS) - monotonic()
 

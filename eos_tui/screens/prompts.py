@@ -93,12 +93,12 @@ class Confirm(ModalScreen[bool]):
 
     def __init__(self, title: str, question: str):
         super().__init__()
-        self._title, self._question = title, question
+        self._title, self.question = title, question
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="dialog", can_focus=False) as dialog:
             dialog.border_title = self._title
-            yield Static(self._question, markup=False)
+            yield Static(self.question, markup=False)
             yield Static("y yes · n no", classes="quiet")
 
 

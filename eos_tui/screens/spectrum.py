@@ -51,14 +51,14 @@ class Spectrum(LivePage):
         # λ2, … are what this page is about, so they go by names that no plot treats as companions.
         self._renamed = {name: f"spectrum.{k}" for k, name in enumerate(self._names, 1)}
         self._columns = [column.name for column in kept]
-        self._history = History([*(c._replace(name=self._renamed.get(c.name, c.name)) for c in kept), LEVEL])
+        self.history = History([*(c._replace(name=self._renamed.get(c.name, c.name)) for c in kept), LEVEL])
         self._above: dict[int, int] = {}
         """The first recorded step at which each eigenvalue is above 2/η, at the learning rate in force."""
         self._since = 0
         """The step at which η last changed; 0 where it never did."""
         self._rate = math.nan
         """The learning rate in force."""
-        self._plot = LinePlot(self._spec(1), ascii=ascii)
+        self.plot = LinePlot(self._spec(1), ascii=ascii)
         self._line = Line()
 
     def _spec(self, count: int) -> PlotSpec:
@@ -70,7 +70,7 @@ class Spectrum(LivePage):
         return PlotSpec("spectrum", "spectrum of gradient descent", (*curves, level), threshold=True, from_edge=True)
 
     def compose(self) -> ComposeResult:
-        yield self._plot
+        yield self.plot
         yield self._line
 
     def action_formula(self) -> None:
@@ -81,16 +81,16 @@ class Spectrum(LivePage):
     def paint(self) -> None:
         if not self._line.is_attached:
             return
-        source, seen = self.source.history, len(self._history)
+        source, seen = self.source.history, len(self.history)
         if len(source) > seen:
             rows = {name: source.values_or_nan(name, seen) for name in (*self._columns, RATE)}
             with np.errstate(divide="ignore"):
                 level = FOLLOWED_FROM / rows[RATE]
-            self._history.extend(np.column_stack([*(rows[name] for name in self._columns), level]))
+            self.history.extend(np.column_stack([*(rows[name] for name in self._columns), level]))
             self._note_unstable(rows)
-        followed = sum(not np.isnan(self._history.last(name)) for name in self._renamed.values())
-        self._plot.spec = self._spec(max(followed, 1))
-        self._plot.show(self._history, self._window())
+        followed = sum(not np.isnan(self.history.last(name)) for name in self._renamed.values())
+        self.plot.spec = self._spec(max(followed, 1))
+        self.plot.show(self.history, self._window())
         self._line.show(Content(self.summary(followed)))
 
     def _note_unstable(self, rows: dict[str, np.ndarray]) -> None:

@@ -47,7 +47,7 @@ class Screenful:
     """What the terminal shows, cell by cell, as far as we know."""
 
     def __init__(self) -> None:
-        self._rows: list[list[Cell]] = []
+        self.rows: list[list[Cell]] = []
         self._looks: dict[tuple[Style | None, bool], Look] = {}
         self._known: dict[tuple[str, Style | None], tuple[str, list[Cell]]] = {}
         """The cells of pieces of text drawn before: most come again in the next frame."""
@@ -55,18 +55,18 @@ class Screenful:
 
     def forget(self) -> None:
         """Send everything next time: something else may have written to the terminal."""
-        self._rows = []
+        self.rows = []
 
     def resize(self, width: int, height: int) -> None:
         """The terminal has this size. A change of it leaves its contents unknown."""
-        if len(self._rows) != height or (height and len(self._rows[0]) != width):
-            self._rows = [[NOWHERE] * width for _ in range(height)]
+        if len(self.rows) != height or (height and len(self.rows[0]) != width):
+            self.rows = [[NOWHERE] * width for _ in range(height)]
 
     def put(self, x: int, y: int, strip: Strip, console: Console) -> Iterator[str]:
         """What to send so that the strip stands at x, y."""
-        if not 0 <= y < len(self._rows):
+        if not 0 <= y < len(self.rows):
             return
-        row, cells = self._rows[y], self._cells(strip, console)
+        row, cells = self.rows[y], self.cells(strip, console)
         del cells[max(len(row) - x, 0) :]
         old = row[x : x + len(cells)]
         if old == cells:
@@ -100,7 +100,7 @@ class Screenful:
             codes.append(look.background or "49")
         return f"\x1b[{';'.join(code for code in codes if code)}m"
 
-    def _cells(self, strip: Strip, console: Console) -> list[Cell]:
+    def cells(self, strip: Strip, console: Console) -> list[Cell]:
         cells: list[Cell] = []
         for text, style, control in strip:
             if control:

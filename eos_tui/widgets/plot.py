@@ -50,7 +50,7 @@ class Drawing(Widget, can_focus=True):
     def __init__(self, *, id: str | None = None, classes: str | None = None, ascii: bool = False):
         super().__init__(id=id, classes=classes)
         self.ascii = ascii
-        self._strips: list[Strip] = []
+        self.strips: list[Strip] = []
         self._drawn_for: tuple[int, int, str] | None = None
         self._titles = "", ""
         self._retitling = False
@@ -58,7 +58,7 @@ class Drawing(Widget, can_focus=True):
         """Whether Textual's styles are still those of the focus before."""
         self._borders: dict[tuple, _Border] = {}
         """The border for each size, theme, style and focus there was."""
-        self._border: _Border | None = None
+        self.border_drawn: _Border | None = None
         """The one that the rows below are in."""
         self._styled: dict[int, tuple[Strip, Strip]] = {}
         """Each row of content, and how it is shown: most are those of the frame before."""
@@ -78,14 +78,14 @@ class Drawing(Widget, can_focus=True):
         now = self._drawing_for() if self.is_attached else (0, 0, "")
         if not now[0] or not now[1]:
             return
-        before, resized = self._strips, self._drawn_for != now
+        before, resized = self.strips, self._drawn_for != now
         self._redraw(now)
-        border = self._retitle(now[0])
+        border = self.retitle(now[0])
         if resized:
             self.refresh()
             return
         width = self.outer_size.width  # whole rows, as they are kept: cut to what is within the border, each would be copied
-        changed = [y for y, (old, new) in enumerate(zip(before, self._strips, strict=True)) if old != new]
+        changed = [y for y, (old, new) in enumerate(zip(before, self.strips, strict=True)) if old != new]
         regions = [Region(-1, y, width, 1) for y in [*changed, *border]]
         if regions:
             self.refresh(*regions)
@@ -94,7 +94,7 @@ class Drawing(Widget, can_focus=True):
         if self._drawn_for != (now := self._drawing_for()):
             self._redraw(now)
         style = self.visual_style.rich_style
-        return self._strips[y].apply_style(style) if y < len(self._strips) else Strip.blank(self.size.width, style)
+        return self.strips[y].apply_style(style) if y < len(self.strips) else Strip.blank(self.size.width, style)
 
     def render_lines(self, crop: Region) -> list[Strip]:
         """The rows with their border. Textual makes the top and the bottom one and the sides, once for each look of the widget:
@@ -103,25 +103,25 @@ class Drawing(Widget, can_focus=True):
         if self._drawn_for != (now := self._drawing_for()):
             self._redraw(now)
         width, height = self.outer_size
-        if not self._strips or height != len(self._strips) + 2:
-            return self._by_textual(crop)
+        if not self.strips or height != len(self.strips) + 2:
+            return self.by_textual(crop)
         framed_for = self._framed_for()
         if framed_for not in self._borders:
             if len(self._borders) >= BORDERS:
                 self._borders.clear()
-            row = list(self._by_textual(Region(0, 1, width, 1))[0])
+            row = list(self.by_textual(Region(0, 1, width, 1))[0])
             self._borders[framed_for] = _Border(framed_for[:-1], row[0], row[-1], {})
         border = self._borders[framed_for]
-        if border is not self._border:
-            if self._border is None or self._border.look != border.look:
+        if border is not self.border_drawn:
+            if self.border_drawn is None or self.border_drawn.look != border.look:
                 self._styled.clear()
             self._framed.clear()
-            self._border = border
+            self.border_drawn = border
         self._restyle([y for y in crop.line_range if 0 < y < height - 1])
-        rows = [self._edge(border, y) if y in (0, height - 1) else self._between(border, y) for y in crop.line_range]
+        rows = [self.edge_strip(border, y) if y in (0, height - 1) else self._between(border, y) for y in crop.line_range]
         return rows if crop.column_span == (0, width) else [row.crop(*crop.column_span) for row in rows]
 
-    def _by_textual(self, crop: Region) -> list[Strip]:
+    def by_textual(self, crop: Region) -> list[Strip]:
         """Rows as any widget's."""
         self._retitling = True
         self.border_title, self.border_subtitle = (Content(words) for words in self._titles)
@@ -131,7 +131,7 @@ class Drawing(Widget, can_focus=True):
         self._retitling = False
         return super().render_lines(crop)
 
-    def _edge(self, border: "_Border", y: int) -> Strip:
+    def edge_strip(self, border: "_Border", y: int) -> Strip:
         """The first or last row. Words take the place of those that Textual drew, and the line beside them what that leaves; what
         has no words, or no room for a line, Textual draws itself.
         """
@@ -139,20 +139,20 @@ class Drawing(Widget, can_focus=True):
         known = border.edges.get(y)
         if known is None or known[1] != words:
             strip = _reworded(*known, words, 3 if y == 0 else 1) if known is not None and words else None
-            known = border.edges[y] = strip or self._by_textual(Region(0, y, self.outer_size.width, 1))[0], words
+            known = border.edges[y] = strip or self.by_textual(Region(0, y, self.outer_size.width, 1))[0], words
         return known[0]
 
     def _restyle(self, rows: Sequence[int]) -> None:
         """Style the rows of content that are others than when they were shown last."""
-        new = [y for y in rows if (known := self._styled.get(y)) is None or known[0] is not self._strips[y - 1]]
+        new = [y for y in rows if (known := self._styled.get(y)) is None or known[0] is not self.strips[y - 1]]
         if not new:
             return
         style, filters, ground = self.visual_style.rich_style, self.get_line_filters(), self.background_colors[1]
         for y in new:
-            shown = self._strips[y - 1].apply_style(style)
+            shown = self.strips[y - 1].apply_style(style)
             for filter in filters:
                 shown = shown.apply_filter(filter, ground)
-            self._styled[y] = self._strips[y - 1], shown
+            self._styled[y] = self.strips[y - 1], shown
             self._framed.pop(y, None)
 
     def _between(self, border: "_Border", y: int) -> Strip:
@@ -178,7 +178,7 @@ class Drawing(Widget, can_focus=True):
             self.update_node_styles(animate=False)
 
     def on_resize(self) -> None:
-        if self._retitle(self.size.width):  # as many values as there is room for
+        if self.retitle(self.size.width):  # as many values as there is room for
             self.refresh()
 
     def _framed_for(self) -> tuple:
@@ -192,12 +192,12 @@ class Drawing(Widget, can_focus=True):
     def _redraw(self, now: tuple[int, int, str]) -> None:
         self._drawn_for = now
         with np.errstate(all="ignore"):  # rows of unknown origin may hold anything
-            self._strips = self.content_strips(*now)
+            self.strips = self.content_strips(*now)
 
-    def _retitle(self, width: int) -> list[int]:
+    def retitle(self, width: int) -> list[int]:
         """Set the border's words, and say which rows of the border they changed, counted from the first of the content."""
         before, self._titles = self._titles, self.titles(width)
-        return [row for row, old, new in zip((-1, len(self._strips)), before, self._titles, strict=True) if old != new]
+        return [row for row, old, new in zip((-1, len(self.strips)), before, self._titles, strict=True) if old != new]
 
 
 def _reworded(edge: Strip, before: str, words: str, line: int) -> Strip | None:
@@ -227,17 +227,17 @@ class LinePlot(Drawing):
         self.spec = spec
         """May be replaced; the next `show` draws it."""
         self._logarithmic = spec.log
-        self._history = History(())
+        self.history = History(())
         self._window = Window(0, 1)
         self._overlays: Sequence[Overlay] = ()
-        self._limits: Limits | None = None
-        self._painted: line_plot.Painted | None = None
+        self.limits: Limits | None = None
+        self.painted: line_plot.Painted | None = None
 
     def show(self, history: History, window: Window, overlays: Sequence[Overlay] = ()) -> None:
         """Show these steps of this history, with other runs laid over it."""
-        if history is not self._history or self.spec.log != self._logarithmic:
-            self._limits, self._logarithmic = None, self.spec.log
-        self._history, self._window, self._overlays = history, window, overlays
+        if history is not self.history or self.spec.log != self._logarithmic:
+            self.limits, self._logarithmic = None, self.spec.log
+        self.history, self._window, self._overlays = history, window, overlays
         self.update()
 
     def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
@@ -259,19 +259,19 @@ class LinePlot(Drawing):
     def _point(self, event: MouseEvent, deed: Literal["cursor", "zoom", "pan"], amount: float = 0.0) -> None:
         event.stop()
         at = event.get_content_offset(self)
-        step = self._painted.step_at(at.x, self._history) if at is not None and self._painted is not None else None
+        step = self.painted.step_at(at.x, self.history) if at is not None and self.painted is not None else None
         if step is not None:
             self.post_message(Pointed(deed, step, amount))
 
     def content_strips(self, width: int, height: int, theme: str) -> list[Strip]:
-        if not self._history.columns:
+        if not self.history.columns:
             return line_plot.message("no data yet", width, height, theme)
         painted = line_plot.paint(
-            self.spec, self._history, self._window, width, height, ascii=self.ascii, theme=theme, limits=self._limits,
+            self.spec, self.history, self._window, width, height, ascii=self.ascii, theme=theme, limits=self.limits,
             overlays=self._overlays,
         )
-        self._limits, self._painted = painted.limits, painted
+        self.limits, self.painted = painted.limits, painted
         return painted.strips
 
     def titles(self, width: int) -> tuple[str, str]:
-        return line_plot.heading(self.spec), line_plot.values_line(self.spec, self._history, self._window, max(width - 4, 0))
+        return line_plot.heading(self.spec), line_plot.values_line(self.spec, self.history, self._window, max(width - 4, 0))

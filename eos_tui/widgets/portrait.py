@@ -36,9 +36,9 @@ class PhasePortrait(Drawing):
         self.forms = tuple(forms)
         """Predictions drawn; may be replaced, and the next `show` draws them."""
         self._given = given
-        self._history = History(())
+        self.history = History(())
         self._window = Window(0, 1)
-        self._scale = Scale()
+        self.scale = Scale()
         self.start: Start | None = None
         """The start whose orbits are drawn beside the recorded ones."""
         self._frame: Frame | None = None
@@ -47,14 +47,14 @@ class PhasePortrait(Drawing):
 
     def show(self, history: History, window: Window) -> None:
         """Show the orbits up to the cursor, or else to the end of the window."""
-        if history is not self._history:
-            self._scale = self._scale._replace(x=None, y=None)
-        self._history, self._window = history, window
+        if history is not self.history:
+            self.scale = self.scale._replace(x=None, y=None)
+        self.history, self._window = history, window
         self.update()
 
     def scene(self) -> Scene | None:
         """The orbits and constants to draw; None before there are any."""
-        return scene(self._history, self._window, self.forms, self._given, self.start)
+        return scene(self.history, self._window, self.forms, self._given, self.start)
 
     # -- a start of one's own
 
@@ -77,7 +77,7 @@ class PhasePortrait(Drawing):
 
     def nudge(self, right: int, up: int, fine: bool = False) -> None:
         """Move the start, if there is one."""
-        x, y = self._scale.x, self._scale.y
+        x, y = self.scale.x, self.scale.y
         if self.start is not None and x is not None and y is not None:
             by = NUDGE / 10 if fine else NUDGE
             self.start = self.start.moved(self.start.x + right * by * x.span, self.start.y + up * by * y.span)
@@ -98,7 +98,7 @@ class PhasePortrait(Drawing):
 
     def titles(self, width: int) -> tuple[str, str]:
         title = "phase portrait" + (": y against |x|/δ" if width >= 44 else "")
-        if self._now is not None and not self._history.has("ode1.x"):
+        if self._now is not None and not self.history.has("ode1.x"):
             x, y = self._now
             return title, f"|x|/δ {axes.number(x, 3)} · y {axes.number(y, 3)}"
         return title, ""
@@ -107,11 +107,11 @@ class PhasePortrait(Drawing):
         shown = self.scene()
         self._frame = self._now = None
         if shown is None:
-            words = portrait_words.why_empty(self._history, self._window.cursor is None)
+            words = portrait_words.why_empty(self.history, self._window.cursor is None)
             return line_plot.message(words, width, height, theme)
         if not shown.constants.turns:
             return line_plot.message(portrait_words.undefined(shown.constants), width, height, theme)
         self._now = shown.now
-        painted = phase_portrait.paint(shown, self._scale, width, height, ascii=self.ascii, theme=theme)
-        self._scale, self._frame = painted.scale, painted.frame
+        painted = phase_portrait.paint(shown, self.scale, width, height, ascii=self.ascii, theme=theme)
+        self.scale, self._frame = painted.scale, painted.frame
         return painted.strips

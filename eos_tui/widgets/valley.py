@@ -115,7 +115,7 @@ class Valley(Drawing):
         columns, rows = 2 * box.width, 4 * box.height
         places = (np.arange(columns + 1) / columns * x.span + x.lo, y.hi - np.arange(rows + 1) / rows * y.span)
         canvas.text(box.row(0, y), box.left, ("-" if self.ascii else "┈") * box.width, role_style(theme, "muted", 1))
-        canvas.dots(_lines(plane.at(*places).T), box.top, box.left, role_style(theme, "muted"), ".")
+        canvas.dots(level_lines(plane.at(*places).T), box.top, box.left, role_style(theme, "muted"), ".")
         dots, styles, marks = [], [], []
         for family, _, pen in PATHS:
             if family in self._paths:
@@ -135,7 +135,7 @@ class Valley(Drawing):
         return canvas.strips()
 
 
-def _lines(rise: np.ndarray) -> np.ndarray:
+def level_lines(rise: np.ndarray) -> np.ndarray:
     """The dots (rows, columns) in which a level line passes, of the loss at the corners of dots (rows + 1, columns + 1)."""
     band = np.searchsorted(LEVELS, rise, "right")
     here = band[:-1, :-1]

@@ -153,9 +153,9 @@ class Stream(threading.Thread):
 
     def run(self) -> None:
         while not self.over.wait(self.every):
-            writer = self.engine._writer
+            writer = self.engine.writer
             writer.append(rows_of(self.engine.run_directory, writer.last_step + 1, writer.last_step + 2))
-            self.engine._say()
+            self.engine.say()
 
 
 def p95(values: list[float]) -> float:

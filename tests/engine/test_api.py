@@ -19,6 +19,7 @@ from engine.process.runner import Runner
 from engine.record import store
 
 from small import toy_spec
+from waiting import until
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -85,7 +86,7 @@ def interrupted(rows, after: int, pause: float = 0.0):
 @pytest.fixture
 def fresh(monkeypatch):
     """No interrupt has come lately."""
-    monkeypatch.setattr(api._Stepping, "interrupted_at", -math.inf)
+    monkeypatch.setattr(api.Stepping, "interrupted_at", -math.inf)
 
 
 def test_an_interrupt_ends_a_run_with_a_checkpoint_and_its_record(fresh, monkeypatch, capfd):
@@ -99,7 +100,7 @@ def test_an_interrupt_ends_a_run_with_a_checkpoint_and_its_record(fresh, monkeyp
     with pytest.raises(KeyboardInterrupt):  # the next run of a loop, within five seconds
         engine.run("phase", steps=100_000, learning_rate=1e-5, name="next")
     assert engine.load("next").outcome.text == "interrupted at step 0; there is no checkpoint yet" or engine.load("next").outcome.step > 0
-    monkeypatch.setattr(api._Stepping, "interrupted_at", time.monotonic() - 5.1)
+    monkeypatch.setattr(api.Stepping, "interrupted_at", time.monotonic() - 5.1)
     assert engine.run("phase", steps=100_000, learning_rate=1e-5, name="later").outcome.kind == "stopped"
 
 
@@ -142,11 +143,7 @@ def test_an_interrupt_ends_a_run_in_a_process_of_its_own_too(fresh):
 
 def reached(name: str) -> None:
     """Wait for a run to have rows."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if (store.home() / name / "columns.json").exists() and store.resolve(name).row_count():
-            return
-        time.sleep(0.05)
+    until(lambda: (store.home() / name / "columns.json").exists() and store.resolve(name).row_count())
 
 
 def test_a_run_in_a_thread_works_without_signals(fresh):

@@ -21,6 +21,7 @@ from engine.jobs import launch
 from eos_tui import cli
 from eos_tui.terminal import browser
 
+from piloting import until
 from places import ROOT
 from synthetic import make_run
 
@@ -215,13 +216,6 @@ def child(code: str) -> str:
 def quiet_child() -> str:
     """A process behind a page that does what it is told and draws nothing."""
     return child("while os.read(0, 1000): pass")
-
-
-async def until(holds, seconds: float = 10.0):
-    """Wait until something holds."""
-    async with asyncio.timeout(seconds):
-        while not holds():
-            await asyncio.sleep(0.02)
 
 
 def is_there(pid: int) -> bool:

@@ -42,13 +42,13 @@ async def test_every_size_shows_the_run_or_says_that_it_is_too_small(runs, size)
 async def test_wide_screens_show_six_plots_and_narrow_ones_turn_pages_of_two(runs):
     run = make_run(runs)
     async with opened(run, (120, 40)) as (app, _):
-        assert len(app.screen._visible()) == 6
+        assert len(app.screen.visible_panels()) == 6
     async with opened(run, (80, 24)) as (app, pilot):
-        assert [panel.id for panel in app.screen._visible()] == ["sharpness", "loss"]
+        assert [panel.id for panel in app.screen.visible_panels()] == ["sharpness", "loss"]
         assert "page 1/3" in text_of(app)
         await pilot.press("n")
         await frames(app)
-        assert [panel.id for panel in app.screen._visible()] == ["x", "y"]
+        assert [panel.id for panel in app.screen.visible_panels()] == ["x", "y"]
         await pilot.press("pagedown", "pagedown", "b")
         await frames(app)
         assert "page 3/3" in text_of(app)
@@ -60,7 +60,7 @@ async def test_a_resize_while_running_lays_out_anew(runs):
             await pilot.resize_terminal(*size)
             await pilot.pause()
             await frames(app)
-        assert len(app.screen._visible()) == 6
+        assert len(app.screen.visible_panels()) == 6
 
 
 async def test_the_header_tells_condition_stage_and_device(runs):
@@ -102,7 +102,7 @@ async def test_a_plot_draws_its_rows_and_border_as_textual_would(runs):
                     for part in (Region(0, 0, *plot.outer_size), Region(3, 1, 9, 3)):
                         shown = [list(_cells(row)) for row in plot.render_lines(part)]
                         plot._styles_cache.clear()
-                        assert shown == [list(_cells(row)) for row in plot._by_textual(part)]
+                        assert shown == [list(_cells(row)) for row in plot.by_textual(part)]
 
 
 async def test_a_border_with_other_words_is_as_textual_would_draw_it(runs, monkeypatch):
@@ -110,10 +110,10 @@ async def test_a_border_with_other_words_is_as_textual_would_draw_it(runs, monke
         plot = app.screen.query(LinePlot).first()
         for words in ("", "θ", *("‖θ−θ†‖ 字" * 9)[: plot.size.width + 4 : 3], "", "x 1.5", *("y" * k for k in range(plot.size.width + 3))):
             monkeypatch.setattr(plot, "titles", lambda width, words=words: (words, words[::-1]))
-            plot._retitle(plot.size.width)
+            plot.retitle(plot.size.width)
             for y in (0, plot.outer_size.height - 1):
-                drawn = plot._by_textual(Region(0, y, plot.outer_size.width, 1))[0]
-                assert list(_cells(plot._edge(plot._border, y))) == list(_cells(drawn))
+                drawn = plot.by_textual(Region(0, y, plot.outer_size.width, 1))[0]
+                assert list(_cells(plot.edge_strip(plot.border_drawn, y))) == list(_cells(drawn))
 
 
 async def test_a_line_of_text_is_as_textual_would_draw_it(runs):
@@ -195,14 +195,14 @@ async def test_enter_shows_one_plot_alone_and_escape_returns(runs):
     async with opened(make_run(runs)) as (app, pilot):
         await pilot.press("tab", "enter")
         await frames(app)
-        assert [panel.id for panel in app.screen._visible()] == ["loss"]
+        assert [panel.id for panel in app.screen.visible_panels()] == ["loss"]
         await pilot.press("tab")
         await frames(app)
-        assert [panel.id for panel in app.screen._visible()] == ["x"]
+        assert [panel.id for panel in app.screen.visible_panels()] == ["x"]
         assert [panel.id for panel in app.screen.plots if panel.display] == ["x"]
         await pilot.press("escape")
         await frames(app)
-        assert len(app.screen._visible()) == 6
+        assert len(app.screen.visible_panels()) == 6
 
 
 async def test_tab_visits_every_plot_once_and_turns_pages(runs):

@@ -123,12 +123,12 @@ async def test_after_any_key_the_terminal_shows_what_the_screen_would_draw_anew(
     app = EosApp(make_run(runs), fps=10, theme_choice=theme)
 
     def cells(strips):
-        return [shown._cells(strip, console) for strip in strips]
+        return [shown.cells(strip, console) for strip in strips]
 
     def same() -> bool:
         plots = [(each, Region(0, 0, *each.outer_size)) for each in app.screen.plots if each.display]
-        framed = all(cells(plot.render_lines(region)) == cells(plot._by_textual(region)) for plot, region in plots)
-        return framed and cells(app.screen._compositor.render_strips()) == shown._rows
+        framed = all(cells(plot.render_lines(region)) == cells(plot.by_textual(region)) for plot, region in plots)
+        return framed and cells(app.screen._compositor.render_strips()) == shown.rows
 
     async with app.run_test(size=size) as pilot:
         await until(lambda: isinstance(app.screen, Dashboard) and app.screen.source.condition == "finished")

@@ -32,8 +32,8 @@ async def press_at_random(runs, monkeypatch, seed: int, count: int) -> None:
     for start in range(0, 40, 5):
         bad[start : start + 5, 3 + rng.randrange(20) :] = rng.choice([np.nan, np.inf, -np.inf, 0.0, -1.0, 1e300])
     with FakeEngine(run) as engine:
-        engine._writer.append(bad)
-        engine._writer.checkpoint(200, {"state": np.array(1)}, keep=3)
+        engine.writer.append(bad)
+        engine.writer.checkpoint(200, {"state": np.array(1)}, keep=3)
         size = rng.randint(SMALLEST[0], LARGEST[0]), rng.randint(SMALLEST[1], LARGEST[1])
         async with opened(run, size) as (app, pilot):
             for k in range(count):

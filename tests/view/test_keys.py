@@ -113,7 +113,7 @@ async def test_the_palette_on_a_page_offers_what_the_page_can_do(runs):
         await pilot.press("ctrl+p", *"other picture")
         await pilot.pause(0.3)
         await pilot.press("enter")
-        await until(lambda: isinstance(app.screen, Landscape) and app.screen._planar)
+        await until(lambda: isinstance(app.screen, Landscape) and app.screen.planar)
         await pilot.press("ctrl+p", *"pause")
         await pilot.pause(0.3)
         assert "Pause the engine" not in text_of(app)

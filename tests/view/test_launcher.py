@@ -59,12 +59,12 @@ async def test_removing_a_run_asks_first_and_spares_one_that_is_live(runs):
     make_run(runs, name="old")
     with FakeEngine(live):
         async with opened() as (app, pilot):
-            await until(lambda: len(app.screen._entries) == 2)
+            await until(lambda: len(app.screen.entries) == 2)
             await pilot.press("tab", "d")
             assert isinstance(app.screen, Confirm)
             await pilot.press("n")
             await pilot.press("d", "y")
-            await until(lambda: [entry.run.name for entry in app.screen._entries] == ["live"])
+            await until(lambda: [entry.run.name for entry in app.screen.entries] == ["live"])
             await pilot.press("d", "y")
             await pilot.pause()
             assert "still running" in notified(app)
@@ -85,7 +85,7 @@ async def test_corrupt_runs_do_not_keep_the_launcher_from_opening(runs):
     (make_run(runs, name="odd").path / "state.json").write_text("[" * 5000)
     (runs / "stray").mkdir()
     async with opened() as (app, _):
-        assert {entry.run.name for entry in app.screen._entries} == {"good", "odd"}
+        assert {entry.run.name for entry in app.screen.entries} == {"good", "odd"}
 
 
 def test_what_has_not_changed_is_not_read_again(runs, monkeypatch):
@@ -97,8 +97,8 @@ def test_what_has_not_changed_is_not_read_again(runs, monkeypatch):
     os.utime(runs / "stray", (1e9, 1e9))
     listing, read = Listing(), []
     first = listing.look()
-    real = files._descriptor
-    monkeypatch.setattr(files, "_descriptor", lambda path, *rest: read.append(path.parent.name) or real(path, *rest))
+    real = files.descriptor_of
+    monkeypatch.setattr(files, "descriptor_of", lambda path, *rest: read.append(path.parent.name) or real(path, *rest))
     assert all(map(is_, listing.look(), first))
     assert read == []
     state = runs / "r1" / "state.json"

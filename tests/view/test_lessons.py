@@ -1,10 +1,8 @@
 """The tour: its words fit, its conditions find what they claim, and it drives real runs by one key."""
 
-import asyncio
 import math
 import random
 import signal
-import time
 
 import numpy as np
 import pytest
@@ -23,6 +21,8 @@ from eos_tui.screens.formula import Formula
 from eos_tui.screens.launcher import Launcher
 from eos_tui.screens.learn import Learn
 
+import waiting
+from piloting import until
 from synthetic import EDGE, FakeEngine, make_run
 from terminals import Terminal
 
@@ -110,12 +110,6 @@ def begun(runs, monkeypatch):
         engine.__exit__()
 
 
-async def until(holds, seconds: float = 10.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not holds():
-            await asyncio.sleep(0.01)
-
-
 def touring(app):
     return isinstance(app.screen, Learn) and app.screen.is_mounted
 
@@ -162,7 +156,7 @@ async def test_by_hand_the_tour_stays_where_it_is(begun, monkeypatch):
         await pilot.press("a")
         await until(lambda: "Space goes on" in app.screen.waiting.content.plain)
         assert not app.screen.by_itself
-        assert math.isfinite(app.screen._seconds_left())
+        assert math.isfinite(app.screen.seconds_left())
         await pilot.press("i")
         await until(lambda: isinstance(app.screen, Formula))
 
@@ -191,7 +185,7 @@ async def test_every_size_shows_words_and_plots_or_says_that_it_is_too_small(beg
         words = " ".join(shown.split())
         assert "Progressive sharpening" in words
         assert "Watch:" in words
-        assert any(panel.display and panel.size.height >= 3 for panel in app.screen._panels)
+        assert any(panel.display and panel.size.height >= 3 for panel in app.screen.panels)
 
 
 async def test_a_run_that_ends_before_is_said_to_have(runs, monkeypatch):
@@ -214,10 +208,7 @@ def test_leaving_the_terminal_stops_the_engines_of_the_tour(runs, leave):
         else:
             terminal.process.send_signal(signal.SIGHUP)
         assert terminal.wait_for_end() == (0 if leave == "q" else 129)
-        end = time.monotonic() + 5
-        while not isinstance(engine.commands[-1], Stop) and time.monotonic() < end:
-            time.sleep(0.02)
-        assert isinstance(engine.commands[-1], Stop)
+        waiting.until(lambda: isinstance(engine.commands[-1], Stop), 5)
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -1,6 +1,5 @@
 """How the app behaves in the terminal it is given: colours, ASCII, the mouse, a slow link, the launcher's keys, pictures of it all."""
 
-import asyncio
 import os
 import re
 import subprocess
@@ -22,6 +21,7 @@ from eos_tui.screens.learn import Learn
 from eos_tui.terminal import screenshot
 from eos_tui.topics.topics import TOPICS
 
+from piloting import notified, until
 from synthetic import make_run
 from terminals import Terminal
 
@@ -37,18 +37,6 @@ def runs(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("EOS_CONFIG", str(tmp_path / "config.toml"))
     monkeypatch.chdir(tmp_path)
     return home
-
-
-async def until(holds, seconds: float = 10.0) -> None:
-    """Wait for something to become true."""
-    async with asyncio.timeout(seconds):
-        while not holds():
-            await asyncio.sleep(0.01)
-
-
-def notified(app: EosApp) -> str:
-    """What the notifications on the screen say."""
-    return "\n".join(f"{each.title} {each.message}" for each in app._notifications)
 
 
 # -- colours
@@ -196,7 +184,7 @@ async def test_a_stopped_run_is_resumed_from_the_launcher(runs, monkeypatch):
     monkeypatch.setattr(launch, "start", lambda run, group=None: started.append(run.name) or 0)
     app = EosApp(None, fps=10)
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
-        await until(lambda: isinstance(app.screen, Launcher) and len(app.screen._entries) == 1)
+        await until(lambda: isinstance(app.screen, Launcher) and len(app.screen.entries) == 1)
         await pilot.press("r")
         assert "Choose a run first" in notified(app)
         await pilot.press("tab", "r")
@@ -208,7 +196,7 @@ async def test_a_run_that_is_complete_is_not_resumed_and_the_launcher_says_why(r
     make_run(runs)
     app = EosApp(None, fps=10)
     async with app.run_test(size=(120, 40), notifications=True) as pilot:
-        await until(lambda: isinstance(app.screen, Launcher) and len(app.screen._entries) == 1)
+        await until(lambda: isinstance(app.screen, Launcher) and len(app.screen.entries) == 1)
         await pilot.press("tab", "r")
         await pilot.pause()
         assert "it has ended (completed 399 steps)" in notified(app)

@@ -1,9 +1,7 @@
 """The pages above the dashboard that live as the run does: gauges, spectrum, the loss along u, Theorem 1; the data's name."""
 
-import asyncio
 import math
 import re
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,6 @@ from engine.record.reader import Run
 from engine.record.writer import Writer
 from engine.report.gauges import GAUGES
 from engine.spec import load_spec, load_spec_text
-from eos_tui.app import EosApp
 from eos_tui.draw import theme
 from eos_tui.model.history import History
 from eos_tui.model.source import DataFacts
@@ -24,34 +21,14 @@ from eos_tui.screens.formula import Formula
 from eos_tui.screens.landscape import Landscape, drawn, verdict
 from eos_tui.screens.spectrum import Spectrum
 from eos_tui.screens.theorem import Theorem, held, unclaimed
-from eos_tui.widgets.valley import PlaneSample, _lines
+from eos_tui.widgets.valley import PlaneSample, level_lines
 from eos_tui.widgets.valley import sampled as read_plane
 
+from piloting import opened, text_of, until
 from sampling import DELTA, PLANE_X, PLANE_Y, sampled, valley
 from synthetic import ALPHA, BETA, EDGE, LEARNING_RATE, SPEC, THRESHOLD, FakeEngine, make_run, rows_of
 
 RHO3 = 15.0
-
-
-@asynccontextmanager
-async def opened(run, size=(120, 40), ascii=False):
-    """The app on this run, running without a terminal."""
-    app = EosApp(run, fps=10.0, ascii=ascii)
-    async with app.run_test(size=size) as pilot:
-        await until(lambda: app.pace.frames >= 1)
-        yield app, pilot
-
-
-async def until(holds, seconds: float = 10.0) -> None:
-    """Wait for something to become true."""
-    async with asyncio.timeout(seconds):
-        while not holds():
-            await asyncio.sleep(0.01)
-
-
-def text_of(app: EosApp) -> str:
-    """The screen as text."""
-    return "\n".join(strip.text.rstrip() for strip in app.screen._compositor.render_strips())
 
 
 def gauged(where: Path, steps: int = 400, **changed: float) -> Run:
@@ -153,12 +130,12 @@ async def test_the_spectrum_draws_every_eigenvalue_and_says_since_when_it_is_uns
         await pilot.press("L")
         await until(lambda: isinstance(app.screen, Spectrum) and "3 followed" in text_of(app))
         shown = text_of(app)
-        assert [curve.label for curve in app.screen._plot.spec.curves] == ["λ1", "λ2", "λ3", "1.5/η"]
+        assert [curve.label for curve in app.screen.plot.spec.curves] == ["λ1", "λ2", "λ3", "1.5/η"]
         if size[0] >= 80:
             assert "λ1 from step 131 · λ2 from step 340" in shown
             assert "2/η" in shown
             assert "1.5/η" in shown
-        assert app.screen._history.last("followed_from") == pytest.approx(1.5 / LEARNING_RATE)
+        assert app.screen.history.last("followed_from") == pytest.approx(1.5 / LEARNING_RATE)
         await pilot.press("L")
         assert isinstance(app.screen, Dashboard)
 
@@ -269,12 +246,12 @@ def test_the_plane_is_the_polynomial_through_its_sample():
 def test_level_lines_stand_where_the_loss_takes_their_levels():
     """Of x²/δ² alone they are columns, at |x| = kδ; a valley that is narrower above leans inwards there."""
     x = np.linspace(-5.5, 5.5, 201)
-    upright = _lines(np.tile(x**2, (41, 1)))
+    upright = level_lines(np.tile(x**2, (41, 1)))
     assert (upright == upright[0]).all()
     crossings = (x[:-1] + x[1:])[upright[0]] / 2
     np.testing.assert_allclose(np.unique(np.round(np.abs(crossings))), [1, 2, 3, 4, 5])
     sharper = np.linspace(1.3, 0.7, 41)
-    for row, factor in zip(_lines(x**2 * sharper[:, None])[:-1], sharper, strict=False):
+    for row, factor in zip(level_lines(x**2 * sharper[:, None])[:-1], sharper, strict=False):
         innermost = x[np.flatnonzero(row & (x[:-1] >= 0))[0]]
         assert innermost == pytest.approx(1 / math.sqrt(factor), abs=2 * (x[1] - x[0]))
 

@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +21,8 @@ from eos_tui.model.history import History
 from eos_tui.model.pyramid import BLOCK
 from eos_tui.widgets.plot import LinePlot
 
-ROOT = Path(__file__).parent.parent
+from places import ROOT
+
 NAMES = {"step": "t", "learning_rate": "η", "gd.loss": "L(θ)", "gd.sharpness": "S(θ)", "generalized.sharpness": "S⋆",
          "gd.x": "x", "flow.sharpness": "S(θ_GF)"}
 COLUMNS = tuple(Column(name, symbol, name, "", "", "") for name, symbol in NAMES.items())
@@ -420,10 +420,10 @@ async def test_the_widget_repaints_only_the_rows_that_changed():
         plain = plot.refresh
         plot.refresh = lambda *regions, **options: (asked.append(regions), plain(*regions, **options))[1]
         longer = history_of(910, gd_loss=1.0 + np.arange(910) / 1e3)
-        longer_limits = plot._limits
-        plot._history = longer  # the same run, grown
+        longer_limits = plot.limits
+        plot.history = longer  # the same run, grown
         plot.show(longer, Window(0, 1250))
-        assert plot._limits is longer_limits
+        assert plot.limits is longer_limits
         [regions] = [regions for regions in asked if regions]
         assert 1 <= len(regions) <= 3  # a row or two of dots, and the values below
         assert plot.titles(plot.size.width)[1] == "L(θ) 1.909"

@@ -95,7 +95,7 @@ async def test_the_fixed_point_stands_where_x_is_delta_and_y_is_zero():
     rows, portrait = await shown(training(start=0.9), Window(0, 200))
     row = next(row for row in rows if "◆" in row)
     assert row[:7].strip() == "0┤"
-    limits = portrait._scale.x
+    limits = portrait.scale.x
     assert row.index("◆") - 7 == int((1.0 - limits.lo) / limits.span * (len(row) - 7))
 
 
@@ -108,7 +108,7 @@ async def test_the_cursor_shows_the_orbit_as_it_stood():
 
 async def test_older_parts_of_an_orbit_are_fainter():
     _, portrait = await shown(training(steps=160), Window(0, 200))
-    inks = {segment.style.color for strip in portrait._strips for segment in strip if segment.style}
+    inks = {segment.style.color for strip in portrait.strips for segment in strip if segment.style}
     assert {theme.role_style(theme.DARK, "gd", age).color for age in (0, 1, 2)} <= inks
 
 
@@ -171,11 +171,11 @@ async def test_level_sets_stay_put_while_alpha_hardly_moves():
     app = OnePortrait(portrait)
     async with app.run_test(size=(60, 20)):
         portrait.show(training(alpha=4.0), Window(0, 200))
-        before = portrait._scale
+        before = portrait.scale
         history = training(alpha=4.2)
-        portrait._history = history
+        portrait.history = history
         portrait.show(history, Window(0, 200))
-        assert portrait._scale == before
+        assert portrait.scale == before
 
 
 @pytest.mark.parametrize("size", [(4, 3), (12, 6), (38, 11), (120, 40)])

@@ -1,5 +1,7 @@
 """The rows in memory: exact extremes, exact values, and a cost that does not grow with the run."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -266,17 +268,21 @@ def test_rows_left_on_disk_make_the_same_picture(tmp_path, count, chunks):
 def test_memory_stays_while_a_million_rows_stream_by(tmp_path):
     step = 20_000
     (tmp_path / "rows").write_bytes(b"")
-    history = History(COLUMNS, tmp_path / "rows")
-    history.prepare(["dense", "sparse"])
-    for start in range(0, 400_000, step):
-        rows = noise(step)
-        rows[:, 0] = np.arange(start, start + step)
-        with open(tmp_path / "rows", "ab") as handle:
-            handle.write(rows.tobytes())
-        history.extend(rows)
-    kept = sum(array.nbytes for array in (history._rows._tail, history._rows._fresh))
-    pyramids = sum(level._store.nbytes for track in history._indexes for level in getattr(track, "_levels", []))
-    assert kept + pyramids < 0.06 * 400_000 * 3 * 8
+    tracemalloc.start(8)
+    try:
+        history = History(COLUMNS, tmp_path / "rows")
+        history.prepare(["dense", "sparse"])
+        for start in range(0, 400_000, step):
+            rows = noise(step)
+            rows[:, 0] = np.arange(start, start + step)
+            with open(tmp_path / "rows", "ab") as handle:
+                handle.write(rows.tobytes())
+            history.extend(rows)
+        ours = tracemalloc.Filter(True, "*/eos_tui/model/*", all_frames=True)
+        kept = sum(trace.size for trace in tracemalloc.take_snapshot().filter_traces([ours]).traces)
+    finally:
+        tracemalloc.stop()
+    assert kept < 0.1 * 400_000 * 3 * 8
     assert history.envelope("dense", 0, 400_000, 100).lo.max() < -2
 
 

@@ -44,7 +44,7 @@ async def test_curves_are_chosen_from_everything_recorded(runs):
     async with opened(make_run(runs)) as (app, pilot):
         await pilot.press("tab", "h")
         assert isinstance(app.screen, ChooseCurves)
-        shown = app.screen._list
+        shown = app.screen.checklist
         await until(lambda: shown.chosen)
         assert "[x]" in text_of(app)
         first = shown.get_option_at_index(0).id
@@ -60,7 +60,7 @@ async def test_curves_are_chosen_from_everything_recorded(runs):
 async def test_a_plot_without_any_curve_is_refused(runs):
     async with opened(make_run(runs)) as (app, pilot):
         await pilot.press("h")
-        shown = app.screen._list
+        shown = app.screen.checklist
         await until(lambda: shown.chosen)
         shown.chosen.clear()
         await pilot.press("enter")
@@ -112,7 +112,7 @@ async def test_the_wheel_zooms_about_the_step_under_it_and_a_click_puts_the_curs
     async with opened(make_run(runs)) as (app, pilot):
         plot, line = app.screen.query_one("#sharpness", LinePlot), app.screen.timeline
         column = 20
-        step = plot._painted.step_at(column - 1, app.screen.source.history)
+        step = plot.painted.step_at(column - 1, app.screen.source.history)
         await pilot._post_mouse_events([MouseScrollUp], plot, offset=(column, 6))
         await pilot.pause()
         start, stop = line.window()
@@ -139,7 +139,7 @@ async def test_another_run_is_chosen_and_laid_over_edge_on_edge(runs):
     async with opened(run) as (app, pilot):
         await pilot.press("m")
         assert isinstance(app.screen, Compare)
-        await until(lambda: app.screen._list.option_count)
+        await until(lambda: app.screen.checklist.option_count)
         await pilot.pause()
         assert "edge at step 150" in text_of(app)
         assert "nothing: the same run again" in text_of(app)
@@ -150,7 +150,7 @@ async def test_another_run_is_chosen_and_laid_over_edge_on_edge(runs):
         assert len(overlay.history) == 300
         assert "other" in text_of(app)
         await pilot.press("m")
-        await until(lambda: app.screen._list.option_count)
+        await until(lambda: app.screen.checklist.option_count)
         await pilot.press("space", "enter")
         await frames(app, 2)
         assert app.screen.overlays() == ()
@@ -165,7 +165,7 @@ async def test_runs_that_are_opened_together_are_laid_over_the_first_and_as_many
         ]  # fmt: skip
         assert all(f"swept-{k}" in text_of(app) for k in range(4))
         await pilot.press("m")
-        await until(lambda: app.screen._list.option_count)
+        await until(lambda: app.screen.checklist.option_count)
         assert text_of(app).count("[x]") == 3
 
 

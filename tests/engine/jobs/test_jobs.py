@@ -17,7 +17,7 @@ from engine.base.errors import BAD_END, BAD_INPUT, INTERRUPTED, UserError
 from engine.commands import sweep as sweep_cli
 from engine.commands.main import main
 from engine.jobs import cluster, groups, launch, sweep
-from engine.jobs.cluster import Work, _check
+from engine.jobs.cluster import Work, check_parameters
 from engine.record import lock, messages, store
 from engine.record.reader import RISK, Run, State
 from engine.spec import load_spec
@@ -136,7 +136,7 @@ def test_a_silent_point_is_handed_in_and_one_that_is_worked_on_is_not(own_home, 
 ])  # fmt: skip
 def test_parameters_of_jobs_that_can_do_nothing_are_refused(cluster, given, said):
     with pytest.raises(UserError) as error:
-        _check(cluster, given)
+        check_parameters(cluster, given)
     assert said in str(error.value)
 
 

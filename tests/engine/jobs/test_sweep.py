@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -19,6 +18,7 @@ from engine.record import store
 
 from places import ROOT
 from synthetic import make_run
+from waiting import until
 
 PHASE = ["sweep", "phase", "--set", "budget.steps=20"]
 
@@ -126,9 +126,7 @@ def test_an_interrupt_stops_every_engine_cleanly_and_the_same_command_goes_on(ow
     endless = ["--set", "budget.steps=900000000", *slow, "--grid", "seed=0,1,2", "--workers", "2"]
     command, pipe = [sys.executable, "-m", "engine", "sweep", "phase", *endless], subprocess.PIPE
     process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
-    until = time.monotonic() + 90
-    while time.monotonic() < until and sum(run.row_count() > 0 for run in store.all_runs()) < 2:
-        time.sleep(0.1)
+    until(lambda: sum(run.row_count() > 0 for run in store.all_runs()) == 2)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == INTERRUPTED, err

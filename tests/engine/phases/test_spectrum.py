@@ -1,6 +1,5 @@
 """Several unstable eigenvalues: the recorded spectrum against `eigh`, and the events that tell it."""
 
-
 import numpy as np
 import pytest
 

@@ -32,6 +32,7 @@ from engine.spec import load_spec, with_overrides
 
 from places import ROOT
 from small import toy_spec
+from waiting import until
 
 pytestmark = pytest.mark.usefixtures("x64")
 PASSING = (messages.Started, messages.Finished, messages.CheckpointSkipped)
@@ -52,7 +53,7 @@ class Faults:
         monkeypatch.setattr(os, "fsync", lambda *given: self.strike() or fsync(*given))
         monkeypatch.setattr(writer, "append_plain", lambda *given, **options: Appended(self, append(*given, **options)))
         monkeypatch.setattr(atomic, "create_plain", lambda *given: self.created(create(*given)))
-        monkeypatch.setattr(StateFile, "_beat", lambda _: None)
+        monkeypatch.setattr(StateFile, "beat", lambda _: None)
 
     def strike(self, torn=lambda: None) -> None:
         self.count += 1
@@ -169,13 +170,6 @@ def test_on_a_full_disk_there_is_room_for_the_last_words(own_home, cached_toy):
     assert not (run.path / ".reserve").exists()
 
 
-def wait_until(holds, seconds: float = 90) -> None:
-    until = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.01)
-
-
 def kill_often(run: Run, times: int, seed: int) -> None:
     """Start the engine and kill it at a random moment, again and again; then let it end."""
     chance = random.Random(seed)
@@ -183,8 +177,8 @@ def kill_often(run: Run, times: int, seed: int) -> None:
         pid = launch.start(run)
         moment = chance.random()
         if moment < 0.7:  # in the midst of its steps; else while it starts
-            until = min(run.row_count() + 1, run.spec.budget.steps)
-            wait_until(lambda until=until, pid=pid: run.row_count() >= until or os.waitpid(pid, os.WNOHANG)[0])
+            rows = min(run.row_count() + 1, run.spec.budget.steps)
+            until(lambda rows=rows, pid=pid: run.row_count() >= rows or os.waitpid(pid, os.WNOHANG)[0])
         time.sleep(chance.random() * 0.3)
         try:
             os.kill(pid, signal.SIGKILL)

@@ -29,6 +29,7 @@ from eos_tui import cli as view
 
 from places import ROOT, TESTS
 from small import chebyshev_spec, rows, toy_spec
+from waiting import answer, until_run
 
 pytestmark = pytest.mark.usefixtures("x64")
 LEAN = {"flow": False, "landscape_every": 0, "gauges_every": 0, "predictions": ["transported"]}
@@ -67,7 +68,7 @@ def test_the_commands_with_a_view_take_the_options_and_process_0_alone_shows_the
     store.create(SPEC, "begun")
     done: list = []
     monkeypatch.setattr("engine.jobs.launch.start", lambda run, group=None: done.append(group) or 1)
-    monkeypatch.setattr("engine.commands.main._help", lambda group, asked=None: done.append(group) or 0)
+    monkeypatch.setattr("engine.commands.main.help_compute", lambda group, asked=None: done.append(group) or 0)
     monkeypatch.setattr("eos_tui.cli.need_terminal", lambda look: None)
     monkeypatch.setattr("eos_tui.cli.view", lambda run, look: done.append("view") or 0)
     monkeypatch.setattr(Run, "liveness", lambda run: "crashed")
@@ -104,24 +105,9 @@ def end_of(*processes: subprocess.Popen) -> list[tuple[str, str]]:
     return outputs
 
 
-def wait_until(run: Run, test) -> None:
-    deadline = time.monotonic() + 90
-    while not test():
-        assert time.monotonic() < deadline, (run.state(), run.events())
-        time.sleep(0.05)
-
-
 def carried_out(run: Run, command: messages.AnyCommand) -> messages.AnyEvent:
     """The event that answers a command which is sent now."""
-    identifier = messages.send(run.path, command)
-    answers: list[messages.AnyEvent] = []
-
-    def answered() -> bool:
-        answers[:] = [event for event in run.events() if event.answers == identifier]
-        return bool(answers)
-
-    wait_until(run, answered)
-    return answers[-1]
+    return answer(run, messages.send(run.path, command))
 
 
 DERIVATIVES = """
@@ -133,7 +119,8 @@ from engine.jobs.groups import asked
 from engine.process.rendezvous import join
 options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 join(asked(options["--coordinator"], int(options["--processes"]), int(options["--process"])), sys.exit)
-from engine.problems.problem import Problem, build
+from engine.problems.build import build
+from engine.problems.problem import Problem
 from engine.spec import with_overrides
 from small import chebyshev_spec
 results = []
@@ -192,11 +179,11 @@ def test_a_run_of_two_processes_with_commands_is_that_of_one():
     assert run.row_count() == 40
     messages.send(run.path, messages.Advance(steps=20))
     both = two_at(run)
-    wait_until(run, lambda: run.state().status == "paused" and run.state().step == 60)
+    until_run(run, lambda: run.state().status == "paused" and run.state().step == 60)
     assert carried_out(run, messages.SetLearningRate(learning_rate=0.21)).step == 60
     assert isinstance(carried_out(run, messages.Anchor()), messages.Refused)
     carried_out(run, messages.Advance(steps=255))
-    wait_until(run, lambda: run.state().status == "paused" and run.state().step == 315)
+    until_run(run, lambda: run.state().status == "paused" and run.state().step == 315)
     assert isinstance(carried_out(run, messages.Anchor()), messages.Anchored)
     messages.send(run.path, messages.Resume())
     outputs = end_of(*both)
@@ -227,7 +214,7 @@ def test_where_one_process_dies_all_say_which_and_the_run_goes_on_alone_from_its
     port = free_port()
     leading = start(["-m", "engine", "work", str(run.path)], 0, port, 3)
     dying, staying = (start(["-m", "engine", "resume", "it"], process, port, 3) for process in (1, 2))
-    wait_until(run, lambda: run.state().status == "paused")
+    until_run(run, lambda: run.state().status == "paused")
     carried_out(run, messages.Checkpoint())
     dying.kill()
     errors = [process.communicate(timeout=60)[1] for process in (leading, staying, dying)]
@@ -249,7 +236,7 @@ def test_where_process_0_dies_the_others_end():
     run = store.create(with_overrides(SPEC, ["budget.steps=120"]), "headless")
     messages.send(run.path, messages.Advance(steps=20))
     leading, following = two_at(run)
-    wait_until(run, lambda: run.state().status == "paused")
+    until_run(run, lambda: run.state().status == "paused")
     leading.kill()
     err = following.communicate(timeout=60)[1]
     leading.communicate()
@@ -280,7 +267,7 @@ class Service:
 ])  # fmt: skip
 def test_who_gives_no_sign_of_life_is_gone(looks, words, monkeypatch):
     service = Service(*looks)
-    monkeypatch.setattr(rendezvous, "_service", lambda: service)
+    monkeypatch.setattr(rendezvous, "coordination_service", lambda: service)
     heartbeat = rendezvous.Heartbeat(Group("n1:4000", 4, 0), pytest.fail)
     heartbeat.stop()  # before its first beat, which would take a look
     for name, seconds in {"GONE_SECONDS": 0.3, "ALL_GONE_SECONDS": 0.3, "BEAT_SECONDS": 0.01}.items():
@@ -300,7 +287,7 @@ def test_where_one_process_is_frozen_the_run_fails_and_says_which():
     )
     leading = start(["-c", impatient, "work", str(run.path)], 0, port)
     following = start(["-m", "engine", "resume", "it"], 1, port)
-    wait_until(run, lambda: run.state().status == "paused")
+    until_run(run, lambda: run.state().status == "paused")
     carried_out(run, messages.Checkpoint())
     following.send_signal(signal.SIGSTOP)
     began = time.monotonic()
@@ -325,7 +312,7 @@ def test_what_a_scheduler_sends_to_one_process_stops_all_with_a_checkpoint(who, 
     run = store.create(with_overrides(SPEC, ["budget.steps=100000"]), f"heard-{who}")
     messages.send(run.path, messages.Advance(steps=3))
     processes = two_at(run)
-    wait_until(run, lambda: run.state().status == "paused")
+    until_run(run, lambda: run.state().status == "paused")
     processes[who].send_signal(number)
     end_of(*processes)
     assert run.state().outcome.kind == "stopped"
@@ -372,7 +359,7 @@ def test_the_kind_of_device_is_asked_of_another_process_where_there_may_be_one(p
 
 @pytest.mark.parametrize("state", [None, SimpleNamespace(), SimpleNamespace(client=SimpleNamespace(key_value_set=print))])
 def test_a_jax_without_the_service_is_refused_before_anybody_waits(state, monkeypatch):
-    monkeypatch.setattr(rendezvous, "_initialize", lambda group: None)
+    monkeypatch.setattr(rendezvous, "initialize", lambda group: None)
     monkeypatch.setattr("jax._src.distributed.global_state", state)
     with pytest.raises(UserError, match=r"several processes: jax \d.* has no coordination service as eos knows it; expected a jax of 0"):
         rendezvous.join(Group("n1:4000", 2, 0), pytest.fail)

@@ -19,6 +19,7 @@ from engine.record.reader import Run
 from engine.record.writer import Writer
 
 from small import chebyshev_spec, toy_spec
+from waiting import answer, until_run
 
 
 def make(spec: specs.RunSpec, *overrides: str, name: str | None = None) -> Run:
@@ -36,22 +37,6 @@ class Clock:
 
 def work(run: Run) -> int:
     return subprocess.run([sys.executable, "-m", "engine", "work", str(run.path)], timeout=120, check=False).returncode
-
-
-def wait_for(run: Run, test, what: str, seconds: float = 90.0):
-    """Poll the journal and the state until the test holds; the test's value."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        value = test()
-        if value:
-            return value
-        time.sleep(0.02)
-    raise AssertionError(f"no {what} within {seconds} s: {run.state()} {launch.log_tail(run)}")
-
-
-def answer(run: Run, identifier: str):
-    """The event that answers a command."""
-    return wait_for(run, lambda: next((e for e in reversed(run.events()) if e.answers == identifier), None), "answer")
 
 
 def reproducible(run: Run) -> np.ndarray:
@@ -86,9 +71,9 @@ def test_a_run_ends_with_its_outcome_and_every_row(uninterrupted):
 def test_a_killed_run_resumed_equals_an_uninterrupted_one_bit_for_bit(uninterrupted, at_step):
     run = make(chebyshev_spec(0.2), "budget.steps=360", "recording.checkpoint_seconds=0.05")
     launch.start(run)
-    wait_for(run, lambda: run.row_count() >= at_step, f"step {at_step}")
+    until_run(run, lambda: run.row_count() >= at_step)
     os.kill(run.state().pid, signal.SIGKILL)
-    wait_for(run, lambda: run.liveness() == "crashed", "crash noticed")
+    until_run(run, lambda: run.liveness() == "crashed")
     with open(run.path / "metrics.f64", "ab") as handle:
         handle.write(b"torn")
     kept = run.row_count()
@@ -113,23 +98,19 @@ def test_a_fork_goes_on_from_the_checkpoint_with_another_learning_rate(uninterru
 def test_commands_are_answered_at_the_step_they_took_effect():
     run = make(toy_spec(0.01), "budget.steps=1000000", name="journal")
     launch.start(run)
-    wait_for(run, lambda: run.row_count() > 5, "rows")
+    until_run(run, lambda: run.row_count() > 5)
     paused = answer(run, messages.send(run.path, messages.Pause()))
     assert isinstance(paused, messages.Paused)
     assert run.liveness() == "paused"
     assert run.rows()[-1, 0] == paused.step - 1
 
     messages.send(run.path, advance := messages.Advance(steps=17))
-    ended = wait_for(
-        run, lambda: next((e for e in run.events() if isinstance(e, messages.Paused) and e.answers == advance.id), None), "end"
-    )
+    ended = answer(run, advance.id)
     assert ended.step == paused.step + 17
     assert run.rows()[-1, 0] == ended.step - 1
 
     messages.send(run.path, onward := messages.AdvanceTo(what="stage"))
-    ended = wait_for(
-        run, lambda: next((e for e in run.events() if isinstance(e, messages.Paused) and e.answers == onward.id), None), "stage"
-    )
+    ended = answer(run, onward.id)
     turned = [event.step for event in run.events() if isinstance(event, messages.StageChanged)]
     assert turned[-1] == ended.step - 1
     assert len([step for step in turned if step >= paused.step + 17]) == 1
@@ -140,12 +121,12 @@ def test_commands_are_answered_at_the_step_they_took_effect():
     saved = answer(run, messages.send(run.path, messages.Checkpoint()))
     assert f"step-{saved.step:09d}.npz" in saved.text
     (run.path / "inbox" / "0-nonsense.json").write_text('{"command": "explode"}')
-    refused = wait_for(run, lambda: next((e for e in run.events() if isinstance(e, messages.Refused)), None), "refusal")
+    refused = until_run(run, lambda: next((e for e in run.events() if isinstance(e, messages.Refused)), None))
     assert "is no command" in refused.text
     resumed = answer(run, messages.send(run.path, messages.Resume()))
     assert resumed.step == ended.step
     messages.send(run.path, messages.Stop())
-    wait_for(run, lambda: run.liveness() == "finished", "end")
+    until_run(run, lambda: run.liveness() == "finished")
     assert run.state().outcome.kind == "stopped"
     steps = run.rows()[:, 0]
     np.testing.assert_array_equal(steps, np.arange(len(steps)))
@@ -181,9 +162,9 @@ def test_a_run_pauses_at_a_step_or_after_an_event():
 def test_a_terminated_engine_saves_its_state_and_can_be_resumed():
     run = make(toy_spec(0.01), "budget.steps=2000000")
     launch.start(run)
-    wait_for(run, lambda: run.row_count() > 5, "rows")
+    until_run(run, lambda: run.row_count() > 5)
     os.kill(run.state().pid, signal.SIGTERM)
-    wait_for(run, lambda: run.liveness() == "finished", "end")
+    until_run(run, lambda: run.liveness() == "finished")
     assert run.state().outcome.kind == "stopped"
     assert run.checkpoints()[-1].name == f"step-{run.state().step:09d}.npz"
 
@@ -196,10 +177,10 @@ def test_what_a_scheduler_sends_stops_an_engine_as_sigterm_does_even_before_it_h
         pid = launch.start(run)
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
-    wait_for(run, run.is_locked, "lock")
+    until_run(run, run.is_locked)
     time.sleep(0.1)
     os.kill(pid, number)
-    wait_for(run, lambda: run.liveness() == "finished", "end")
+    until_run(run, lambda: run.liveness() == "finished")
     assert run.state().outcome.kind == "stopped"
     assert run.checkpoints()[-1].name == f"step-{run.state().step:09d}.npz"
 
@@ -207,7 +188,7 @@ def test_what_a_scheduler_sends_stops_an_engine_as_sigterm_does_even_before_it_h
 def test_two_engines_never_work_on_one_run():
     run = make(toy_spec(0.01), "budget.steps=2000000")
     launch.start(run)
-    wait_for(run, lambda: run.row_count() > 5, "rows")
+    until_run(run, lambda: run.row_count() > 5)
     second = subprocess.run(
         [sys.executable, "-m", "engine", "work", str(run.path)], capture_output=True, text=True, timeout=60, check=False
     )
@@ -215,7 +196,7 @@ def test_two_engines_never_work_on_one_run():
     assert "another engine is at work" in second.stderr
     assert "Traceback" not in second.stderr
     messages.send(run.path, messages.Stop())
-    wait_for(run, lambda: run.liveness() == "finished", "end")
+    until_run(run, lambda: run.liveness() == "finished")
 
 
 def test_a_diverging_run_ends_badly_with_its_rows():

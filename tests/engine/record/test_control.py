@@ -192,7 +192,7 @@ def test_a_message_of_odd_fields_is_what_it_says_or_is_refused(inbox, fields):
     received = messages.receive(inbox)
     assert len(received.commands) + len(received.refusals) == 1
     for command in received.commands:
-        assert messages.encode(command) == messages.encode(messages._COMMAND.decode(messages.encode(command)))
+        assert messages.encode(command) == messages.encode(messages.COMMANDS.decode(messages.encode(command)))
         assert type(command).__struct_config__.tag == fields["command"]
     event = messages.decode_event(body)
     assert event is None or type(event).__struct_config__.tag == fields["event"]

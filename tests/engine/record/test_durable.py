@@ -5,7 +5,6 @@ import fcntl
 import json
 import os
 import socket
-import time
 from pathlib import Path
 
 import msgspec
@@ -26,6 +25,7 @@ from eos_tui import doctor
 from eos_tui.model.source import Source
 
 from synthetic import FakeEngine, make_run, rows_of
+from waiting import until
 
 
 @pytest.fixture
@@ -139,19 +139,17 @@ def test_an_engine_a_view_and_a_command_stay_with_their_run_when_another_takes_i
         run.path.rename(own_home / "away")
         other = make_run(own_home, 20, "one", finished=False)
         with FakeEngine(other) as second:
-            first._writer.append(rows_of(run, 20, 25))
-            first._say()
+            first.writer.append(rows_of(run, 20, 25))
+            first.say()
             assert (Run(own_home / "away").row_count(), other.row_count()) == (25, 20)
-            assert Run(own_home / "away").state().engine == first._writer.engine != other.state().engine
-            assert first._writer.displaced == f"{run.path} is another folder now: this run was moved away"
+            assert Run(own_home / "away").state().engine == first.writer.engine != other.state().engine
+            assert first.writer.displaced == f"{run.path} is another folder now: this run was moved away"
             view.take(view.read())
-            assert (len(view.history), view.displaced) == (25, first._writer.displaced)
+            assert (len(view.history), view.displaced) == (25, first.writer.displaced)
             assert view.live
             view.tell(messages.Pause())
             messages.send(held.path, messages.Checkpoint())
-            deadline = time.monotonic() + 20
-            while len(first.commands) < 2 and time.monotonic() < deadline:
-                time.sleep(0.01)
+            until(lambda: len(first.commands) == 2)
             assert (len(first.commands), second.commands) == (2, [])
             with pytest.raises(UserError, match=r"another run lies at .* by now; give the command again"):
                 run.held()
@@ -278,9 +276,9 @@ def test_a_lock_is_one_engines_and_is_free_when_that_one_is_gone(run, flock, mon
 def test_a_lock_file_of_another_host_is_taken_over_by_force_alone_and_the_other_engine_notices(run, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", no_flock)
     monkeypatch.setattr("engine.jobs.launch.start", lambda run, group=None: 1)
-    here = lock._here()
+    here = lock.this_process()
     with Writer(run) as writer:
-        there = msgspec.structs.replace(writer._lock.holder, system="another", host="elsewhere")
+        there = msgspec.structs.replace(writer.lock.holder, system="another", host="elsewhere")
         (run.path / lock.HELD).write_bytes(msgspec.json.encode(there))
         own(run)
         assert run.liveness() == "running"
@@ -292,7 +290,7 @@ def test_a_lock_file_of_another_host_is_taken_over_by_force_alone_and_the_other_
             launch.restart(run)
         assert launch.restart(run, force=True) == 1
         with Writer(run) as second:
-            assert second._lock.holder.system == here.system
+            assert second.lock.holder.system == here.system
             with pytest.raises(DisplacedError, match="another engine was given the run"):
                 writer.state(State(status="running"))
             for act in (lambda: writer.append(rows_of(run, 20, 21)), lambda: writer.checkpoint(3, {}, 1)):
@@ -311,8 +309,8 @@ def test_an_engine_that_was_displaced_ends_and_writes_nothing_more(own_home, x64
     monkeypatch.setattr(runner.signal, "signal", lambda *_: None)
     with Writer(run) as first:
         took = lock.take
-        advance = runner.Runner._advance
-        monkeypatch.setattr(runner.Runner, "_advance", lambda self, experiment: lock.break_lock(run.path) or advance(self, experiment))
+        advance = runner.Runner.advance
+        monkeypatch.setattr(runner.Runner, "advance", lambda self, experiment: lock.break_lock(run.path) or advance(self, experiment))
         assert runner.work(run, first) == HELD
         events, state = len(run.events()), (run.path / "state.json").read_bytes()
         took(run.path, "taken").close()
@@ -327,8 +325,8 @@ def test_an_engine_that_is_displaced_at_its_last_word_says_so_and_loses_nothing(
 
     run, save, ours = store.create(load_spec("phase", ["budget.steps=20"]), "taken"), runner.Checkpoints.save, own_home / "taken"
     if how == "moved":
-        is_it = lock.Folder._is
-        monkeypatch.setattr(lock.Folder, "_is", lambda self, path: not str(path).startswith("/proc") and is_it(self, path))
+        is_it = lock.Folder.is_at
+        monkeypatch.setattr(lock.Folder, "is_at", lambda self, path: not str(path).startswith("/proc") and is_it(self, path))
         ours = own_home / "elsewhere"
 
     def save_and_be_displaced(self, experiment, owed=()):
@@ -384,7 +382,7 @@ def test_doctor_says_where_there_is_no_flock(own_home, monkeypatch):
 ])  # fmt: skip
 def test_an_engine_that_never_began_says_why(run, status, log, kind, words, monkeypatch):
     (run.path / "engine.log").write_text(f"noise\n{log}more noise\n")
-    monkeypatch.setitem(follow._statuses, 77, status)
+    monkeypatch.setitem(follow.exit_statuses, 77, status)
     error = follow.refusal(run, 77)
     assert (type(error), words in str(error), error.status) == (kind, True, status)
 
@@ -392,7 +390,7 @@ def test_an_engine_that_never_began_says_why(run, status, log, kind, words, monk
 def test_an_engine_that_was_killed_is_no_want_of_memory_for_sure(run, monkeypatch):
     for status, words in ((-9, "killed (SIGKILL, by somebody or by the system for want of memory)"), (-15, "killed (SIGTERM)"),
                           (1, "ended with status 1 and no outcome"), (None, "gone without a word")):  # fmt: skip
-        monkeypatch.setitem(follow._statuses, 78, status)
+        monkeypatch.setitem(follow.exit_statuses, 78, status)
         assert words in follow.gone_words(run, 78)
         assert follow.refusal(run, 78) is None
 
@@ -410,13 +408,13 @@ def test_a_port_that_is_taken_is_told_before_anything_is_made(own_home, capfd):
 
 def test_a_place_that_another_process_has_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
-    monkeypatch.setattr(groups, "_places", [])
+    monkeypatch.setattr(groups, "places_taken", [])
     groups.take_place(Group("n1:4000", 2, 1))
     groups.take_place(Group("n1:4001", 2, 1))
     with pytest.raises(UserError, match=r"--process 1: another process on this host is that one already, at n1:4000") as refused:
         groups.take_place(Group("n1:4000", 2, 1))
     assert refused.value.status == NO_PLACE
-    for descriptor in groups._places:
+    for descriptor in groups.places_taken:
         os.close(descriptor)
 
 
@@ -492,7 +490,7 @@ def test_a_point_that_a_silent_host_holds_is_free_after_so_long_and_one_that_is_
     with Writer(run) as writer:
         own(run, outcome=Outcome(kind="stopped", step=3, text=""), status="finished", pid=0)
         assert not sweep.may_be_taken(run, 0)  # it had ended, and an engine here has not said a word yet
-        there = msgspec.structs.replace(writer._lock.holder, system="another", host="elsewhere")
+        there = msgspec.structs.replace(writer.lock.holder, system="another", host="elsewhere")
         (run.path / lock.LOCK).write_bytes(msgspec.json.encode(there))  # on a file system that tells of flock across hosts
         own(run, 700)
         assert (run.liveness(), run.is_locked(), sweep.is_busy(run)) == ("silent", True, False)
@@ -513,5 +511,5 @@ def test_a_half_made_run_of_a_figure_is_made_anew(own_home, monkeypatch, capfd):
     (own_home / want.name / "checkpoints").mkdir(parents=True)
     monkeypatch.setattr(launch, "start", lambda run, group=None: 1)
     assert runs.read(want) is None
-    assert runs._start(want)[0].spec == want.spec
+    assert runs.start(want)[0].spec == want.spec
     assert capfd.readouterr().err == f"{want.name}: was there half made, and is made anew\n"

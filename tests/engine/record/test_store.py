@@ -303,8 +303,8 @@ def test_an_engine_elsewhere_is_silent_by_the_age_of_its_word_and_a_word_from_th
 
 def test_where_no_clock_can_be_read_nothing_is_known(run, monkeypatch):
     say(run)
-    monkeypatch.setattr(lock, "_clocks", {})
-    monkeypatch.setattr(lock, "_closed", {})
+    monkeypatch.setattr(lock, "clocks", {})
+    monkeypatch.setattr(lock, "closed_folders", {})
     monkeypatch.setattr(lock.tempfile, "TemporaryFile", lambda **_: (_ for _ in ()).throw(OSError(30, "Read-only file system")))
     assert run.liveness() == "unknown"
     with pytest.raises(UserError, match=r"whether its engine on elsewhere is at work cannot be told"):

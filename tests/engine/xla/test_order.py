@@ -85,7 +85,7 @@ def test_a_setting_of_the_user_is_left_alone_and_named_where_it_is_wrong(given, 
     monkeypatch.setenv("XLA_FLAGS", given)
     monkeypatch.setattr(device, "sums_are_right", lambda: False)
     xla_flags.correct_sums()
-    monkeypatch.setattr(xla_flags, "_early", set())
+    monkeypatch.setattr(xla_flags, "early_settings", set())
     if given:
         assert os.environ["XLA_FLAGS"] == given
     with pytest.raises(UserError, match=said):
