@@ -143,7 +143,7 @@ def test_the_python_of_the_readme_does_what_it_says(own_home, capsys):
     exec(block, names)
     out = capsys.readouterr().out.splitlines()
     assert str(own_home) in out[0]
-    assert re.match(r"ηS/2 is 0\.\d+ to 1\.\d+ at the edge", out[1])
+    assert re.match(r"at the edge the sharpness is 0\.\d+ to 1\.\d+ of its threshold, 2/η", out[1])
     assert [line.split()[0] for line in out[2:5]] == ["0.0", "1.0", "2.0"]
     assert names["record"].outcome.kind == "completed"
 

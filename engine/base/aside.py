@@ -9,6 +9,14 @@ from engine.base.errors import UserError
 Result = TypeVar("Result")
 
 
+def start(thread: threading.Thread) -> None:
+    """Start a thread. Raises UserError where this user or this machine has too many."""
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise UserError(f"{error}: too many processes here, or not enough memory") from None
+
+
 class Aside(threading.Thread):
     """A function carried out in a thread of its own, which ends with the process."""
 
@@ -17,10 +25,7 @@ class Aside(threading.Thread):
         self._function, self._done = function, done
         self.value: Any = None
         self.error: BaseException | None = None
-        try:
-            self.start()
-        except RuntimeError as error:  # in words: this user or this machine has too many
-            raise UserError(f"{error}: too many processes here, or not enough memory") from None
+        start(self)
 
     def run(self) -> None:
         try:

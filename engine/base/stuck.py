@@ -13,7 +13,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
-from engine.base.aside import wait_for
+from engine.base.aside import start, wait_for
+from engine.base.errors import UserError
 
 LOOK_SECONDS, PATIENCE_SECONDS = 0.25, 2.0
 """Between two looks at what is pending, and for a command to end in its own way."""
@@ -32,7 +33,7 @@ def way_out(signals: Iterable[signal.Signals]) -> Iterator[None]:
         return
     _over.clear()
     watch = threading.Thread(target=_watch, args=(frozenset(signals),), daemon=True)
-    watch.start()
+    start(watch)
     try:
         yield
     finally:
@@ -82,7 +83,7 @@ def _watch(signals: frozenset[signal.Signals]) -> None:
 
 def _leave(status: int) -> None:
     text = f"eos: {farewell()}\n"
-    with suppress(OSError, TimeoutError):
+    with suppress(OSError, TimeoutError, UserError):
         # Past Python's stream, which the stuck thread may hold. A bar may have hidden the cursor of a terminal, and left its line open.
         wait_for(lambda: os.write(2, (f"\x1b[?25h\n{text}" if os.isatty(2) else text).encode()), PARTING_SECONDS)
     os._exit(status)

@@ -102,14 +102,10 @@ class Experiment:
 
     def _go_on(self, name: str) -> list[AnyEvent]:
         """Go on to the phase of this name, from the state that the last one ended at."""
-        self._now = self.phases[name]
-        if isinstance(self.state, self._now.State):
-            return []
         if self.precompilation is not None:
             self.precompilation.join()  # two threads that need one function compile it twice
-        self.state, events, elsewhere = self._now.enter(self.state, self.anchor_every)
-        if elsewhere:
-            self._now = self.phases[elsewhere]
+        self.state, events, elsewhere = self.phases[name].enter(self.state, self.anchor_every)
+        self._now = self.phases[elsewhere or name]
         return events
 
     def precompile(self) -> None:

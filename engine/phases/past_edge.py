@@ -14,7 +14,7 @@ from engine.curvature.predictor import alternating, power_step, push
 from engine.phases import approach, earlier, loss_identity, spectrum
 from engine.phases.context import Clock, Progress, diverged, loss_goal
 from engine.phases.loss_identity import Identity
-from engine.phases.phase import Advanced, Phase, Restart
+from engine.phases.phase import Advanced, Entered, Phase, Restart
 from engine.xla.leaves import Earlier
 
 
@@ -35,6 +35,10 @@ class PastEdge(Phase):
 
     name: ClassVar[str] = "gradient descent"
     State: ClassVar[type] = DescentState
+
+    def enter(self, state: DescentState, anchor_every: int) -> Entered:
+        """Where the coupled steps have led, without θ†."""
+        return Entered(state, [])
 
     def advance(self, state: DescentState, limit: int) -> Advanced:
         """One step with its eigenvalues."""

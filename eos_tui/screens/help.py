@@ -33,8 +33,8 @@ def key_list(place: Place) -> Group:
         table = Table.grid(padding=(0, 2, 0, 0))
         table.add_column(width=13, style="bold")
         table.add_column()
-        for shown, told in MOUSE:
-            table.add_row(Text(shown), Text(told))
+        for shown, words in MOUSE:
+            table.add_row(Text(shown), Text(words))
         parts += [Text("Mouse", "underline"), table, Text()]
     return Group(*parts[:-1])
 

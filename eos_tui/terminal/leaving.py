@@ -16,7 +16,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol, TextIO, TypeVar
 
-from engine.base.aside import Aside, wait_for
+from engine.base.aside import Aside, start, wait_for
+from engine.base.errors import UserError
 from engine.base.exit import STOPPING
 from engine.base.stuck import PARTING_SECONDS, PATIENCE_SECONDS
 
@@ -100,7 +101,7 @@ class WayOut:
         heard, written = socket.socketpair()
         written.setblocking(False)
         heeding = threading.Thread(target=self._heed, args=(heard,), daemon=True)
-        heeding.start()
+        start(heeding)
         handlers = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
         wakeup = signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # and in every thread begun from here on; engines undo it
@@ -151,7 +152,7 @@ class WayOut:
         driver = self._app._driver
         attributes = getattr(driver, "attrs_before", None)
         if attributes is not None:
-            with suppress(TimeoutError, OSError, termios.error):  # a terminal that is gone as well
+            with suppress(TimeoutError, OSError, UserError, termios.error):  # a terminal that is gone as well
                 wait_for(lambda: _give_back(attributes), PARTING_SECONDS)
         with suppress(Exception):  # a terminal that is gone, or words that the stuck thread is about to write: nothing is to keep it here
             wait_for(lambda: self._part(status, sys.__stdout__), 2 * PARTING_SECONDS)  # Textual has put its own in place of stdout

@@ -25,7 +25,8 @@ READ = {"gd.sharpness": 0, "gd.lambda2": 1, "constrained.sharpness": 0, "constra
 
 
 def spec_of(function, eta, arguments, **tracking):
-    tracking = {"gauges_every": 0, "landscape_every": 0, "predictions": ["generalized"], "audit_every": 0} | tracking
+    if tracking.get("mode") != "sharpness":
+        tracking = {"gauges_every": 0, "landscape_every": 0, "predictions": ["generalized"], "audit_every": 0} | tracking
     return specs.from_tree(
         {
             "name": "own",

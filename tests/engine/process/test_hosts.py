@@ -119,7 +119,8 @@ from engine.jobs.groups import asked
 from engine.process.rendezvous import join
 options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 join(asked(options["--coordinator"], int(options["--processes"]), int(options["--process"])), sys.exit)
-from engine.problems.problem import Problem, build
+from engine.problems.build import build
+from engine.problems.problem import Problem
 from engine.spec import with_overrides
 from small import chebyshev_spec
 results = []

@@ -140,7 +140,8 @@ def test_a_finite_loss_beyond_any_descent_is_divergence(first, last, grows):
 @pytest.mark.parametrize("mode", ["coupled", "sharpness"])
 def test_a_run_that_completes_at_an_enormous_loss_has_diverged(x64, mode):
     """The map at x0 = 150 comes to losses of 1e122 in the seventeenth row, and its gradient leaves float64 in the next."""
-    record = engine.run(specs.with_overrides(toy_spec(0.01, x0=150.0, flow=False, predictions=[], mode=mode), ["budget.steps=17"]))
+    alone = {"flow": False, "predictions": []} if mode == "coupled" else {"mode": mode}
+    record = engine.run(specs.with_overrides(toy_spec(0.01, x0=150.0, **alone), ["budget.steps=17"]))
     assert np.isfinite(record["gd.loss"]).all()
     assert record.outcome.kind == "diverged"
     assert record.outcome.kind in BAD_ENDS
