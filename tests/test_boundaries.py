@@ -90,7 +90,8 @@ def test_the_engine_process_itself_loads_no_textual(monkeypatch, own_home):
     code = (
         "from engine import spec\nfrom engine.record import store\nfrom engine.record.writer import Writer\n"
         "from engine.process import runner\n"
-        "run = store.create(spec.load_spec('toy', ['budget.steps=3', 'tracking.flow=false']), 'mine')\n"
+        "lean = ['budget.steps=3', 'tracking.flow=false', 'tracking.predictions=[]', 'tracking.gauges_every=0']\n"
+        "run = store.create(spec.load_spec('toy', lean), 'mine')\n"
         "assert runner.work(run, Writer(run)) == 0"
     )
     assert loaded_by(code, DRAWING) == []

@@ -14,18 +14,24 @@ ANCHOR = 130
 """Steps after the edge at which the preset anchors the predictions: after the first burst."""
 
 
-@pytest.fixture(scope="module")
-def record(tmp_path_factory):
-    """The default run to 232 steps past its edge, by an engine that is compiled as users have it: its columns before and from there."""
-    home = tmp_path_factory.mktemp("default")
+def recorded(home, steps: int):
+    """The default run to so many steps after its first anchoring, by an engine that is compiled as users have it: the step of its edge,
+    and its columns before and from there.
+    """
     left_out = ["flow=false", 'predictions=["generalized"]', "gauges_every=0", "landscape_every=0"]
-    settings = [f"--set=tracking.{setting}" for setting in left_out] + [f"--set=budget.edge_steps={ANCHOR + 102}"]
+    settings = [f"--set=tracking.{setting}" for setting in left_out] + [f"--set=budget.edge_steps={ANCHOR + steps}"]
     command = [sys.executable, "-m", "engine", "run", "fashion", *settings, "--name=whole"]
     subprocess.run(command, env=os.environ | {"EOS_HOME": str(home), "XLA_FLAGS": ""}, check=True, capture_output=True, timeout=500)
     run = engine.load(home / "whole")
     assert run.spec.tracking.anchor_every == ANCHOR
     edge = summarize(run.run).edge_step
     return edge, {name: run[name][:edge] for name in run}, {name: run[name][edge:] for name in run}
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory):
+    """As far as a burst, its decay and 30 steps from the next anchoring: a step at the edge costs as much as five before it."""
+    return recorded(tmp_path_factory.mktemp("default"), 32)
 
 
 def test_the_sharpness_rises_to_the_threshold(record):
@@ -64,10 +70,22 @@ def test_the_constrained_trajectory_keeps_both_constraints(record):
 
 def test_the_generalized_prediction_holds_once_anchored(record):
     _, _, at_edge = record
-    after = slice(ANCHOR, ANCHOR + 101)
     assert at_edge["generalized.since_anchor"][ANCHOR] == 0
-    predicted, real = np.abs(at_edge["generalized.x"][after]), np.abs(at_edge["gd.x"][after])
-    assert np.corrcoef(predicted, real)[0, 1] > 0.95
-    np.testing.assert_allclose(at_edge["generalized.correlation"][ANCHOR + 100], np.corrcoef(predicted, real)[0, 1], rtol=1e-9)
+    assert of_prediction(at_edge, 30) > 0.99
+
+
+@pytest.mark.slow
+def test_the_generalized_prediction_holds_for_a_hundred_steps(tmp_path):
+    """Through the next burst, and the recorded correlation, which is one over a hundred steps."""
+    _, _, at_edge = recorded(tmp_path, 102)
+    correlation = of_prediction(at_edge, 101)
+    assert correlation > 0.95
+    np.testing.assert_allclose(at_edge["generalized.correlation"][ANCHOR + 100], correlation, rtol=1e-9)
+
+
+def of_prediction(at_edge, steps: int) -> float:
+    """The correlation of the predicted |x| with the real one over so many steps from the anchoring; the sharpness is as predicted."""
+    after = slice(ANCHOR, ANCHOR + steps)
     error = at_edge["generalized.sharpness"][after] / at_edge["gd.sharpness"][after] - 1
     assert np.sqrt(np.mean(error**2)) < 0.04  # 3 % as measured; the sharpness itself swings by 10 %
+    return float(np.corrcoef(np.abs(at_edge["generalized.x"][after]), np.abs(at_edge["gd.x"][after]))[0, 1])

@@ -180,6 +180,7 @@ class Folder:
         return text.replace(str(self._through), str(self.shown), 1) if self._through is not None else text
 
     def is_at(self, path: Path) -> bool:
+        """Whether the folder lies at this path."""
         try:
             return os.path.samestat(path.stat(), os.fstat(self._descriptor))
         except OSError:

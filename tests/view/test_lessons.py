@@ -211,7 +211,7 @@ def test_leaving_the_terminal_stops_the_engines_of_the_tour(runs, leave):
         waiting.until(lambda: isinstance(engine.commands[-1], Stop), 5)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 async def test_no_keys_and_sizes_in_any_order_break_the_tour_or_the_launcher(begun, seed):
     chance = random.Random(seed)
     known = [one for place in ("tour", "launcher", "anywhere") for key in keys.offered(place) for one in key.keys.split(",")]

@@ -75,9 +75,13 @@ def test_an_engine_that_dies_is_told_with_the_end_of_its_log(capfd, monkeypatch,
         children[-1].wait()
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, INTERRUPTED), (signal.SIGTERM, 143)])
+LEAN = [f"--set=tracking.{setting}" for setting in ("flow=false", 'predictions=["transported"]', "gauges_every=0", "landscape_every=0")]
+"""What is followed beside the toy takes longer to compile than all of its steps."""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, INTERRUPTED), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)])
 def test_an_interrupt_stops_the_engine_cleanly_and_resume_goes_on(own_home, capfd, number, status):
-    command = [sys.executable, "-m", "engine", "run", "toy", "--set", "budget.steps=400", "--name", "long", "--json"]
+    command = [sys.executable, "-m", "engine", "run", "toy", "--set", "budget.steps=400", *LEAN, "--name", "long", "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     next(line for line in process.stderr if line.startswith("the edge"))
     process.send_signal(number)

@@ -120,13 +120,15 @@ def pairs_of(row: Row) -> set[Pair]:
 
 
 def usual() -> list[Pair]:
-    """The pairs of the usual suite: every mode with every kind; every part of the toy with both modes and with every other part, but
-    those that have everything compiled anew with one another; and what other quick kinds have that the toy has not."""
+    """The pairs of the usual suite: the coupled mode with every kind, both with the quick ones; every part of the toy with both modes and
+    with every other part, but those that have everything compiled anew with one another; and what other quick kinds have that the toy has
+    not."""
     return [*dict.fromkeys(pair for mode, kind in SETTINGS for pair in _usual(mode, kind))]
 
 
 def _usual(mode: str, kind: str) -> Iterator[Pair]:
-    yield frozenset({("mode", mode), ("kind", kind)})
+    if mode == "coupled" or kind in QUICK:
+        yield frozenset({("mode", mode), ("kind", kind)})
     levels = levels_of(mode, kind)
     if kind == "toy":
         for level in levels:

@@ -354,7 +354,9 @@ def test_a_phase_portrait_trains_nothing(override):
 WATCHED = ("tracking.sharpness_every=1", "tracking.eigenvalues=1")
 
 
-@pytest.mark.parametrize("overrides", [(), ("problem.model.normalized=true", f"optimizer.weight_decay={DECAY}")])
+@pytest.mark.parametrize("overrides", [
+    (), pytest.param(("problem.model.normalized=true", f"optimizer.weight_decay={DECAY}"), marks=pytest.mark.slow),
+])  # fmt: skip
 def test_watching_the_sharpness_of_every_step_reads_what_separate_readings_do(overrides):
     """Eigenvalues to the square of the residual that is asked for; what θ passes, to rounding."""
     watched, read = (Experiment(digits_spec(*overrides, "tracking.sharpness_every=1", f"tracking.eigenvalues={k}")) for k in (1, 2))
