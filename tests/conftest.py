@@ -24,8 +24,8 @@ os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *ROUGH]).st
 
 
 LONGEST = (
-    "test_default", "test_runner", "test_problem", "test_experiment", "test_examples", "test_cli", "test_lessons", "test_faults",
-    "test_guides",
+    "test_default", "test_experiment", "test_combinations", "test_runner", "test_extending", "test_problem", "test_faults", "test_examples",
+    "test_training", "test_hosts", "test_cli", "test_guides",
 )  # fmt: skip
 """Files that take longest, longest first: begun last, they would keep one worker busy while the others have nothing left."""
 

@@ -47,6 +47,7 @@ def create_plain(path: Path, nested: bool = False) -> IO[bytes]:
 
 
 def descriptor_of(path: Path, flags: int, follow: bool, nested: bool) -> int:
+    """A file of one of the ways above, opened; all of them come through here."""
     try:
         with _folder(path.parent) if nested else _anywhere() as folder:
             opened = os.open(

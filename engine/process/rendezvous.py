@@ -82,6 +82,7 @@ def _within(seconds: float, give_up: Callable[[str], None], text: str) -> Iterat
 
 
 def initialize(group: Group) -> None:
+    """Have jax meet the other processes of the group."""
     within: dict[str, Any] = {
         "initialization_timeout": int(WAIT_SECONDS) + 60, "heartbeat_timeout_seconds": HEARTBEAT_SECONDS,
         "shutdown_timeout_seconds": LEAVE_SECONDS,

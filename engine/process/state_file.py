@@ -45,6 +45,7 @@ class StateFile:
             raise DisplacedError(self.displaced)
 
     def beat(self) -> None:
+        """Renew the heartbeat until the end, in a thread of its own."""
         while not self._ended.wait(HEARTBEAT_SECONDS):
             try:
                 self.write()

@@ -175,6 +175,7 @@ class Dashboard(Viewing):
         return self._arrangement.per_page if self._arrangement else 1
 
     def visible_panels(self) -> list[Panel]:
+        """Those on the screen now, in their order."""
         if self.zoomed and isinstance(self.focused, Panel):
             return [self.focused]
         return self.panel_order[self.page * self._per_page : (self.page + 1) * self._per_page]

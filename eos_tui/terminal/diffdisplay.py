@@ -101,6 +101,7 @@ class Screenful:
         return f"\x1b[{';'.join(code for code in codes if code)}m"
 
     def cells(self, strip: Strip, console: Console) -> list[Cell]:
+        """The cells that a row of the screen comes to."""
         cells: list[Cell] = []
         for text, style, control in strip:
             if control:
