@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from engine.jobs import launch
-from engine.record.messages import AnyEvent
+from engine.record.messages import AnyEvent, Event
 from engine.record.reader import Run
 
 
@@ -23,6 +23,8 @@ def until_run(run: Run, holds: Callable[[], Any]) -> Any:
     return until(holds, otherwise=lambda: f"{run.state()}\n{[event.text for event in run.events()]}\n{launch.log_tail(run)}")
 
 
-def answer(run: Run, identifier: str) -> AnyEvent:
-    """The event that answers a command."""
-    return until_run(run, lambda: next((event for event in reversed(run.events()) if event.answers == identifier), None))
+def answer(run: Run, identifier: str, kind: type = Event) -> AnyEvent:
+    """The last event of this kind that answers a command: what begins with one and ends later has an answer for each."""
+    return until_run(
+        run, lambda: next((event for event in reversed(run.events()) if event.answers == identifier and isinstance(event, kind)), None)
+    )

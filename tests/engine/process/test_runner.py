@@ -105,12 +105,12 @@ def test_commands_are_answered_at_the_step_they_took_effect():
     assert run.rows()[-1, 0] == paused.step - 1
 
     messages.send(run.path, advance := messages.Advance(steps=17))
-    ended = answer(run, advance.id)
+    ended = answer(run, advance.id, messages.Paused)
     assert ended.step == paused.step + 17
     assert run.rows()[-1, 0] == ended.step - 1
 
     messages.send(run.path, onward := messages.AdvanceTo(what="stage"))
-    ended = answer(run, onward.id)
+    ended = answer(run, onward.id, messages.Paused)
     turned = [event.step for event in run.events() if isinstance(event, messages.StageChanged)]
     assert turned[-1] == ended.step - 1
     assert len([step for step in turned if step >= paused.step + 17]) == 1
