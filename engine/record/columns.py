@@ -65,8 +65,8 @@ COUPLED = (
     Column("constrained.skew", "∇S·u", "cubic term along the top eigenvector", "", "∇S·u = ∇³L(u,u,u) at θ†", "Theorem 1"),
     Column("constrained.sharpness_gap", "|S−2/η|", "distance of S(θ†) from the threshold where that holds θ† back, 0 where it is slack",
            "", "|S(θ†) − 2/η|", PLACES["M"]),
-    Column("constrained.active", "n", "directions in which S ≤ 2/η holds θ† back: 1, or 0 where it is slack", "",
-           "1 where the multiplier of the projection is positive", PLACES["M"]),
+    Column("constrained.active", "n", "directions in which S ≤ 2/η holds θ† back, 0 where it is slack", "",
+           "rank of the multiplier of the projection", PLACES["M"]),
     Column("constrained.gradient_along_u", "|∇L·u|", "gradient left along the top eigenvector at θ†", "", "|∇L(θ†)·u|",
            PLACES["M"]),
     Column("constrained.eigen_residual", "r(θ†)", "relative residual of the top eigenpair at θ†", "", "‖Hu−Su‖/S", "eos"),
@@ -77,6 +77,48 @@ COUPLED = (
     Column("stage", "stage", "stage of the cycle, 1 to 4", "", "1 y≤0, |x|≤δ · 2 y>0, |x|≤δ · 3 y>0, |x|>δ · 4 y≤0, |x|>δ",
            "Section 4.1"),
 )
+
+CROSSED = 4
+"""Directions at the edge whose covariances with one another are recorded: a row has the square of their number."""
+
+
+def directions(count: int) -> tuple[Column, ...]:
+    """What is recorded of the directions at the edge, up to `count`: NaN above those there are, and before θ† has any.
+
+    X† is the covariance of the oscillation x that holds θ† where it is. The coordinates x1, x2, … are those of an orthonormal basis of
+    the directions at the edge that turns as little as it can from step to step; with one direction x1 is x.
+    """
+    numbers, crossed = range(1, count + 1), range(1, min(count, CROSSED) + 1)
+    return (
+        Column("constrained.directions", "k", "directions at the edge: eigenvalues of θ† along which its gradient is held at 0", "",
+               "number of λ_i(θ†) above 1.9/η, and the first", "eos"),
+        *(Column(f"constrained.lambda{i}", f"λ{i}(θ†)", f"eigenvalue {i} at θ†", "", f"λ{i}(∇²L(θ†_t))", "eos") for i in numbers if i > 2),
+        Column("constrained.excess", "(S−2/η)⁺", "how far θ† is beyond the edge, as a share of it", "", "max(0, λ1(θ†) − 2/η)·η/2", "eos"),
+        Column("constrained.gradient_share", "‖Uᵀ∇L‖/‖∇L‖", "share of the gradient at θ† that lies along the directions at the edge", "",
+               "‖Uᵀ∇L‖/‖∇L‖ at θ†", "eos"),
+        Column("gd.x_norm", "|x|", "size of the oscillation over all directions at the edge", "", "|Uᵀ(θ_t − θ†_t)|", "eos"),
+        *(Column(f"gd.x{i}", f"x{i}", f"oscillation along direction {i} of a basis of those at the edge", "",
+                 f"x{i} = U_{i}·(θ_t − θ†_t), U turning as little as it can", "eos") for i in numbers),
+        Column("covariance.trace", "tr X†", "predicted variance of the oscillation, over all directions", "",
+               "tr X†, 0 ⪯ X† ⊥ (2/η − Λ)/η + ∇L·D + ½B⊥[X†] ⪰ 0", "arXiv 2410.24206, at θ†"),
+        *(Column(f"covariance.lambda{i}", f"σ²{i}", f"predicted variance of the oscillation along its axis {i}", "",
+                 f"λ{i}(X†)", "arXiv 2410.24206, at θ†") for i in numbers),
+        *(Column(f"covariance.x{i}x{j}", f"X†{i}{j}", f"predicted covariance of the oscillation along directions {i} and {j}", "",
+                 f"U_iᵀX†U_j, i = {i}, j = {j}", "arXiv 2410.24206, at θ†") for j in crossed for i in range(1, j + 1)),
+        Column("covariance.measured_trace", "⟨|x|²⟩", "variance of the oscillation, over all directions, measured", "",
+               "mean of |x|² over the last two bursts", "eos"),
+        *(Column(f"covariance.measured_lambda{i}", f"⟨xxᵀ⟩{i}", f"variance of the oscillation along its axis {i}, measured", "",
+                 f"λ{i} of the mean of xxᵀ over the last two bursts", "eos") for i in numbers),
+        Column("average.loss", "⟨L⟩", "mean training loss of gradient descent over the last two bursts", "", "mean of L(θ)", "eos"),
+        Column("average.predicted_loss", "L(θ†)+½⟨Λ,X†⟩", "predicted mean training loss of gradient descent", "",
+               "mean of L(θ†) + ½⟨Λ, X†⟩ over the last two bursts; ½Λ = 1/η at the edge", "arXiv 2410.24206, at θ†"),
+        Column("average.gradient_squared", "⟨‖∇L‖²⟩", "mean squared gradient of gradient descent over the last two bursts", "",
+               "mean of ‖∇L(θ)‖²", "eos"),
+        Column("average.predicted_gradient_squared", "‖∇L†‖²+⟨Λ²,X†⟩", "predicted mean squared gradient of gradient descent", "",
+               "mean of ‖∇L(θ†)‖² + ⟨Λ², X†⟩ over the last two bursts; Λ² = 4/η² at the edge", "arXiv 2410.24206, at θ†"),
+        Column("average.steps", "n_b", "steps of the last two bursts, over which means are taken: 2·2π/(√2ε)", "steps", "4π/(√2ε)", "eos"),
+    )
+
 
 ASSUMPTIONS = (
     Column("assumption.rho3", "ρ3", "lower bound on the size of the third derivative at θ†", "",
@@ -159,8 +201,8 @@ UNROLLED = (
 )
 
 
-def predicted(form: str) -> tuple[Column, ...]:
-    """The columns of one form of the predicted dynamics."""
+def predicted(form: str, several: bool = False) -> tuple[Column, ...]:
+    """The columns of one form of the predicted dynamics; `several` where more directions than one may be followed."""
     words, source = PREDICTION_WORDS[form]
     loss, sharpness, theorem = "L(θ†) + x⋆²/η", "S(θ†) + y⋆ + (∇S·u)x⋆", "Theorem 1"
     if form == "generalized":
@@ -176,6 +218,11 @@ def predicted(form: str) -> tuple[Column, ...]:
         Column(f"{form}.horizon", "h", f"{words}: steps since the last anchor until it left its tolerance", "steps",
                "first t with ||x⋆|−|x|| > tol·max(δ,|x|)", "eos"),
         Column(f"{form}.since_anchor", "t−t₀", f"{words}: steps since the last anchor", "steps", "t − t₀", "eos"),
+        *((
+            Column(f"{form}.x_norm", "|x⋆|", f"{words}: size of the oscillation over all directions at the edge", "", "|Uᵀv⋆|", source),
+            Column(f"{form}.error", "Δx/σ", f"{words}: what |x⋆| misses |x| by since the last anchor, over its predicted size", "",
+                   "√mean (|x⋆|−|x|)²/√tr X†", "eos"),
+        ) if several else ()),
     )
 
 
@@ -251,8 +298,10 @@ def columns_for(spec: RunSpec) -> tuple[Column, ...]:
     if isinstance(tracking, SharpnessTracking):
         return CLOCK + training(spec) + COST
     columns = CLOCK + DESCENT + eigenvalues(tracking.eigenvalue_columns) + COUPLED
+    if tracking.on_second_eigenvalue == "follow":
+        columns += directions(tracking.eigenvalue_columns)
     for form in tracking.predictions:
-        columns += predicted(form)
+        columns += predicted(form, tracking.on_second_eigenvalue == "follow")
     if "transported" in tracking.predictions:
         columns += THEOREM
     if tracking.beta_every:

@@ -264,9 +264,13 @@ class CoupledTracking(Tracking, frozen=True, kw_only=True, tag_field="mode", tag
     gradient_tolerance: Positive = 1e-6
     """Largest |∇L·u| / ‖∇L‖ at θ† after projection."""
     second_eigenvalue_limit: Positive = 1.9
-    """λ2(θ†)·η from which Assumption 2 counts as failed."""
-    on_second_eigenvalue: Literal["stop", "gradient_descent", "keep"] = "stop"
-    """When it fails: end the run, go on with gradient descent and its eigenvalues alone, or keep tracking θ†."""
+    """λ2(θ†)·η from which Assumption 2 counts as failed, and from which a further direction is at the edge."""
+    on_second_eigenvalue: Literal["follow", "stop", "gradient_descent", "keep"] = "follow"
+    """When it fails: `follow` θ† on with every direction at the edge, up to `max_eigenvalues`; `stop` the run, as the paper's theory ends
+    there; go on with `gradient_descent` and its eigenvalues alone; or `keep` to θ† with one direction."""
+    seed_oscillation: bool = False
+    """Move gradient descent's θ by σ along each direction in which an oscillation of that size is predicted and none has begun: it then
+    swings at once, where in float64 it would take hundreds of steps to grow out of rounding. This changes the run that is measured."""
     gauges_every: CountOrNever = 50
     """Steps between measurements of the gauges of Appendix E that take third and fourth derivatives. 0 means never."""
     rho_iterations: Annotated[int, Meta(ge=1, le=1000)] = 20
