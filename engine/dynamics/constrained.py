@@ -133,11 +133,11 @@ def covariance(directions: Directions, grad: Array, learning_rate: float, thresh
     """X†, (K, K) in the basis of the directions: the covariance whose push −½D⊥[X†] balances that of the constraints on the next step;
     `TaylorCenter.balance` for one direction. `start` (K, K) is one to begin with.
 
-    0 ⪯ X† ⊥ (2/η − UHUᵀ)/η − α + ½B⊥[X†] ⪰ 0, with α_ij = −∇L·D⊥_ij and B⊥ of products D⊥_ij·D⊥_kl.
+    0 ⪯ X† ⊥ (2/η − UHUᵀ)/η − α + ½B⊥[X†] ⪰ 0, with α_ij = −∇L·D_ij and B⊥ of products D⊥_ij·D⊥_kl.
     """
     across = across_directions(directions)
     slack = threshold * jnp.eye(len(directions.basis), dtype=grad.dtype) - directions.hessian
-    linear = slack / learning_rate + unpacked(across @ grad)
+    linear = slack / learning_rate + unpacked(directions.third @ grad)
     return complementarity.solve(linear, across @ across.T / 2, directions.number, start).matrix
 
 
