@@ -1,8 +1,12 @@
 """stand-in while developing (numpy-like)"""
 from typing import NamedTuple
-import jax, jax.numpy as jnp
+
+import jax.numpy as jnp
 from jax import Array, lax
-from engine.xla.packed import pairs, packed, unpacked
+
+from engine.xla.packed import packed, pairs, unpacked
+
+
 class Solution(NamedTuple):
     matrix: Array
     residual: Array
