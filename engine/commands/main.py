@@ -319,8 +319,9 @@ def check(
     needed = memory.estimate(problem, theta, *formats)
     about = {"preset": spec.name, **facts, "loss": loss}
     tracking = spec.tracking
-    follows = isinstance(tracking, CoupledTracking) and tracking.on_second_eigenvalue == "follow"
-    several = memory.at_edge(min(tracking.max_eigenvalues, theta.size - 1)) if follows else []
+    several = []
+    if isinstance(tracking, CoupledTracking) and tracking.on_second_eigenvalue == "follow":
+        several = memory.at_edge(min(tracking.max_eigenvalues, theta.size - 1))
     if json:
         print_json(about | {"memory": {**needed._asdict(), "total": needed.total}, "directions": [each._asdict() for each in several]})
     else:
