@@ -50,7 +50,7 @@ def public(value: Any) -> Iterator[tuple[str, Any]]:
         named = set(getattr(value, "_fields", ()))
         yield from ((name, member) for name, member in vars(value).items() if name not in named and name[0] != "_" and first_line(member))
     elif isinstance(value, ModuleType):
-        own = (pair for pair in vars(value).items() if getattr(pair[1], "__module__", "") == value.__name__)
+        own = (pair for pair in vars(value).items() if f"{getattr(pair[1], '__module__', '')}.".startswith(f"{value.__name__}."))
         yield from ((name, member) for name, member in own if not name.startswith("_") and callable(member) and first_line(member))
 
 

@@ -6,7 +6,7 @@ first pair that has not converged. Each growth costs one Hessian–vector produc
 since it is a combination of V and W. Started from one vector this builds the Krylov space of Lanczos; started from eigenvectors
 extrapolated from the last steps (`coupled`) it mostly needs no more than the one product for each pair that shows it: room for a
 larger basis is made only when that is not enough. It stops when the relative residual ‖Hu−Su‖/S of the top pair is within
-`tolerance` and those of the others within `loose`: by the Bauer–Fike and sin θ theorems that bounds the error of S by S·tolerance
+`tolerance`, of as many as are asked for to that, and those of the others within `LOOSE`: by the Bauer–Fike and sin θ theorems that bounds the error of S by S·tolerance
 (in practice by its square over the gap) and that of u by tolerance over the relative gap. Small problems are solved densely, in
 the number format of θ.
 
@@ -83,9 +83,10 @@ def top_eigenpairs(problem: Problem, theta: Array, start: Array, tolerance: floa
 
 def solve(
     problem: Problem, theta: Array, start: Array, tolerance: float, max_hvps: int = 400, wanted: int | Array | None = None,
-    looked: int | Array | None = None, explored: int | Array = 0,
+    looked: int | Array | None = None, explored: int | Array = 0, tight: int | Array | np.ndarray = 1,
 ) -> tuple[Eigenpairs, Array]:
-    """`top_eigenpairs`, and what the Hessian makes of their vectors, (k, p).
+    """`top_eigenpairs`, and what the Hessian makes of their vectors, (k, p). The first `tight` pairs come within the tolerance, the others
+    within `LOOSE`.
 
     Where fewer pairs than `start` has rows are `wanted`, the others are not waited for. They are started from where more rows are
     `looked` at: what they show that is larger takes its place among the wanted; else they are of no meaning. From the least of the rows
@@ -95,7 +96,7 @@ def solve(
         return _dense(problem, theta, start.shape[0])
     wanted = start.shape[0] if wanted is None else wanted
     looked = wanted if looked is None else looked
-    return _davidson(problem, theta, start.astype(theta.dtype), tolerance, max_hvps, wanted, looked, explored)
+    return _davidson(problem, theta, start.astype(theta.dtype), tolerance, max_hvps, wanted, looked, explored, tight)
 
 
 def forms_hessian(theta: Array) -> bool:
@@ -128,13 +129,13 @@ class _Basis(NamedTuple):
 
 def _davidson(
     problem: Problem, theta: Array, start: Array, tolerance: float, max_hvps: int, wanted: int | Array, looked: int | Array,
-    explored: int | Array,
+    explored: int | Array, tight: int | Array | np.ndarray,
 ) -> tuple[Eigenpairs, Array]:
     count, size = start.shape
     most = max(BASIS, 2 * count + 4)
     keep = max(most // 3, count + 2)
     product = problem.product_at(theta)
-    asked = jnp.where(jnp.arange(count) == 0, tolerance, jnp.maximum(tolerance, LOOSE))
+    asked = jnp.where(jnp.arange(count) < tight, tolerance, jnp.maximum(tolerance, LOOSE))
     tolerances = jnp.where(jnp.arange(count) < wanted, asked, jnp.inf).astype(theta.dtype)
 
     def added(vector: Array, v: Array, w: Array, t: Array, filled: Array) -> tuple[Array, Array, Array, Array]:
@@ -254,16 +255,21 @@ def sharpness_at(problem: Problem, theta: Array, start: Array, tolerance: float,
 
 def solve_at(
     problem: Problem, theta: Array, start: Array, tolerance: float, curvature_dtype: str, wanted: int | None = None,
-    looked: int | None = None, explored: int = 0,
+    looked: int | None = None, explored: int = 0, tight: int | Array = 1,
 ) -> tuple[Eigenpairs, Array]:
     """`solve` in `curvature_dtype`, compiled once for each number of rows."""
     wanted = start.shape[0] if wanted is None else wanted
     looked = wanted if looked is None else looked
-    return _solve_at(problem, theta.astype(curvature_dtype), start.astype(curvature_dtype), tolerance, wanted, looked, explored)
+    return _solve_at(problem, theta.astype(curvature_dtype), start.astype(curvature_dtype), tolerance, wanted, looked, explored, _as_array(tight))
+
+
+def _as_array(number: int | Array) -> Array | np.ndarray:
+    """The same in one number format, for one compilation."""
+    return number if isinstance(number, Array) else np.array(number)
 
 
 @jit_by_format
 def _solve_at(
-    problem: Problem, theta: Array, start: Array, tolerance: float, wanted: int, looked: int, explored: int
+    problem: Problem, theta: Array, start: Array, tolerance: float, wanted: int, looked: int, explored: int, tight: Array | np.ndarray
 ) -> tuple[Eigenpairs, Array]:
-    return solve(problem, theta, start, tolerance, wanted=wanted, looked=looked, explored=explored)
+    return solve(problem, theta, start, tolerance, wanted=wanted, looked=looked, explored=explored, tight=tight)

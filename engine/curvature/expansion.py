@@ -29,13 +29,15 @@ def measure(problem: Problem, theta: Array, start: Array, tolerance: float, curv
     return measure_all(problem, theta, start, tolerance, curvature_dtype)[0]
 
 
-def measure_all(problem: Problem, theta: Array, start: Array, tolerance: float, curvature_dtype: str) -> tuple[Point, Array]:
-    """`measure`, and what the Hessian makes of the eigenvectors, (k, p).
+def measure_all(
+    problem: Problem, theta: Array, start: Array, tolerance: float, curvature_dtype: str, tight: int | Array = 1
+) -> tuple[Point, Array]:
+    """`measure`, and what the Hessian makes of the eigenvectors, (k, p); the first `tight` of them within the tolerance.
 
     Two compiled functions rather than one: the solver is then compiled once for the approach and the edge.
     """
     loss, grad = loss_and_gradient(problem, theta)
-    pairs, images = solve_at(problem, theta, start, tolerance, curvature_dtype)
+    pairs, images = solve_at(problem, theta, start, tolerance, curvature_dtype, tight=tight)
     return Point(theta, loss, grad, pairs), images
 
 
@@ -169,7 +171,7 @@ class TaylorCenter(NamedTuple):
         """δ² = 2α/β; negative where progressive sharpening fails."""
         return 2 * self.alpha / self.beta
 
-    def balance(self, learning_rate: float, threshold: float) -> Array:
+    def balance(self, learning_rate: float, threshold: float | Array) -> Array:
         """x² whose push −½x²∇S⊥ balances that of the constraint on the next step: δ² where θ† slides along S = 2/η, 0 where the
         constraint is slack, and less than δ² at the step that brings θ† there.
 

@@ -57,7 +57,8 @@ def due(step: int) -> bool:
 
 
 def look(
-    problem: Problem, theta: Array, start: Array, guards: Guards, fresh: Array, tolerance: float, dtype: str, settle: bool = False
+    problem: Problem, theta: Array, start: Array, guards: Guards, fresh: Array, tolerance: float, dtype: str, settle: bool = False,
+    tight: int | Array = 1,
 ) -> tuple[Eigenpairs, Array, Guards]:
     """The top eigenpairs at θ from `start` (k, p), with what the Hessian makes of them, and the guards after it.
 
@@ -66,7 +67,7 @@ def look(
     count = len(start)
     rows = jnp.concatenate([start.astype(dtype), guards.vectors.astype(dtype), fresh.astype(dtype)])
     wanted = count + COUNT if settle else count
-    pairs, images = solve_at(problem, theta, rows, tolerance, dtype, wanted=wanted, looked=len(rows), explored=EXPLORED)
+    pairs, images = solve_at(problem, theta, rows, tolerance, dtype, wanted=wanted, looked=len(rows), explored=EXPLORED, tight=tight)
     return _parted(pairs, images, count)
 
 
@@ -89,11 +90,12 @@ def read(
 
 
 def measure_around(
-    problem: Problem, theta: Array, start: Array, guards: Guards, fresh: Array, tolerance: float, dtype: str
+    problem: Problem, theta: Array, start: Array, guards: Guards, fresh: Array, tolerance: float, dtype: str,
+    tight: int | Array = 1,
 ) -> tuple[tuple[Point, Array], Guards]:
-    """`curvature.measure_all` with a look around, and the guards after it."""
+    """`expansion.measure_all` with a look around, and the guards after it."""
     loss, grad = loss_and_gradient(problem, theta)
-    pairs, images, guards = look(problem, theta, start, guards, fresh, tolerance, dtype)
+    pairs, images, guards = look(problem, theta, start, guards, fresh, tolerance, dtype, tight=tight)
     return (Point(theta, loss, grad, pairs), images), guards
 
 

@@ -45,8 +45,11 @@ def alternating(history: Array) -> Array:
     return extrapolated(history[0], history[2])
 
 
-def extrapolated(before: Array, last: Array) -> Array:
-    """The rows a lag on, from those a lag and two lags ago: the first extrapolated, the others, whose noise is larger, as they are."""
+def extrapolated(before: Array, last: Array, count: Array | None = None) -> Array:
+    """The rows a lag on, from those a lag and two lags ago: the first extrapolated, the others, whose noise is larger, as they are. So are
+    the first `count` where these are a basis, whose signs are kept, of several directions."""
+    if count is not None and len(last) > 2:
+        return jnp.where((jnp.arange(len(last)) < count)[:, None], 2 * last - before, last)
     return last.at[0].set(2 * last[0] - jnp.where(before[0] @ last[0] < 0, -before[0], before[0]))
 
 

@@ -1,5 +1,9 @@
 """The constrained trajectory θ†: projected gradient descent on the stable set M, which is S ≤ 2/η and u·∇L = 0 (Section 3).
 
+With several directions U at the edge it is M_k: UHUᵀ ⪯ (2/η)I and U∇L = 0. The multiplier of the first is then a positive semidefinite
+matrix Y, of a semidefinite complementarity problem (`complementarity`), and Y/η for the step θ† − η∇L is X†, the covariance of the
+oscillation that holds θ† where it is, as in central flows (arXiv 2410.24206).
+
 Where we depart from the paper and from the authors' code: the projection is that on the nearest point, with S ≤ 2/η as the inequality it
 is and the normal of u·∇L = 0 as θ and u move, where the authors' code moves along u alone and by no more than an excess of S. It reuses
 the normals of the last centre (a chord step) and is repeated while a residual asks, not three times always.
@@ -11,7 +15,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from engine.curvature.directions import Directions, weighed
 from engine.curvature.expansion import Direction, Normals, Point, TaylorCenter
+from engine.dynamics import complementarity
+from engine.xla.packed import unpacked
 from engine.xla.reductions import dots, norms
 
 
@@ -28,7 +35,8 @@ class Projection(NamedTuple):
 
     theta: Array  # (p,) where it leads
     residuals: Residuals  # of the point
-    pushes: Array  # whether S ≤ 2/η holds θ back there: its multiplier is positive
+    active: Array  # () in how many directions S ≤ 2/η holds θ back there: the rank of its multiplier
+    multiplier: Array  # (K, K) Y of several directions, in their basis; (0, 0) where one is followed
 
 
 def project(point: Point, top: Direction, normals: Normals, target: Array, threshold: float | Array) -> Projection:
@@ -74,7 +82,68 @@ def _landed(
     residuals = Residuals(
         jnp.abs(rises) * unit, jnp.abs(along) / jnp.where(norm == 0, 1, norm), jnp.sqrt(jnp.maximum(far - within, 0) * bb) * unit
     )
-    return Projection(landed, residuals, pushes)
+    return Projection(landed, residuals, pushes.astype(int), jnp.zeros((0, 0), landed.dtype))
+
+
+RANK = 1e-6
+"""Share of its trace from which an eigenvalue of a multiplier, or of X†, counts as positive."""
+
+
+def rank(matrix: Array) -> Array:
+    """How many eigenvalues of a positive semidefinite matrix (K, K) are positive, ()."""
+    values = jnp.linalg.eigvalsh(matrix)
+    return jnp.sum(values > RANK * jnp.maximum(jnp.trace(matrix), 0))
+
+
+def project_along(
+    theta: Array, grad: Array, directions: Directions, target: Array, threshold: float | Array, start: Array
+) -> Projection:
+    """`project` with several directions at the edge, from a θ (p,) where the gradient and the directions are known. `start` (K, K) is a
+    multiplier to begin with.
+
+    Of the steps d with a_i·d = −u_i·∇L, a_i = Hu_i + tilt_i, and UHUᵀ + (D_ij·d)_ij ⪯ 2/η the one that leads nearest to the target is
+    P(w − ½D[Y]) less what a_i·d asks for, with w the way there, P the projection across all a_i, and
+    0 ⪯ Y ⊥ 2/η − UHUᵀ − (D_ij·d)_ij ⪰ 0. Y/2 is the multiplier, so that Y/η is a covariance.
+    """
+    there, size = directions.there, len(directions.basis)
+    block, absent = jnp.outer(there, there), jnp.diag(jnp.where(there, 0.0, 1.0).astype(theta.dtype))
+    images = directions.hessian @ directions.basis + directions.tilts
+    rows = jnp.concatenate([images, directions.third, (target - theta)[None]])
+    products = rows @ rows.T
+    normal = jnp.where(block, products[:size, :size], absent)  # a_i·a_j
+    others, slope = products[size:, :size], directions.basis @ grad  # D_ij·a_k and w·a_k, and u_k·∇L
+    across = products[size:, size:] - others @ jnp.linalg.solve(normal, others.T)
+    asked = others @ jnp.linalg.solve(normal, slope)  # of what a_i·d asks for, along D_ij and w
+    rises = unpacked(across[-1, :-1] - asked[:-1])
+    slack = threshold * jnp.eye(size, dtype=theta.dtype) - directions.hessian
+    multiplier, *_ = complementarity.solve(slack - rises, across[:-1, :-1] / 2, directions.number, start)
+    weights = weighed(multiplier)
+    mix = jnp.linalg.solve(normal, slope + others[-1] - others[:-1].T @ weights / 2)
+    step = rows[-1] - weights @ directions.third / 2 - mix @ images
+    moved = rises - unpacked(across[:-1, :-1] @ weights) / 2  # of UHUᵀ, by the step
+    gradient, bend = jnp.sqrt(grad @ grad), jnp.sqrt(jnp.max(jnp.diag(across)[:-1]))
+    length = jnp.sqrt(jnp.maximum(across[-1, -1] - across[-1, :-1] @ weights + weights @ across[:-1, :-1] @ weights / 4, 0))
+    residuals = Residuals(
+        jnp.linalg.norm(moved) / threshold, jnp.sqrt(slope @ slope) / jnp.where(gradient == 0, 1, gradient), length * bend / threshold
+    )
+    return Projection(theta + step, residuals, rank(multiplier), multiplier)
+
+
+def covariance(directions: Directions, grad: Array, learning_rate: float, threshold: float | Array, start: Array) -> Array:
+    """X†, (K, K) in the basis of the directions: the covariance whose push −½D⊥[X†] balances that of the constraints on the next step;
+    `TaylorCenter.balance` for one direction. `start` (K, K) is one to begin with.
+
+    0 ⪯ X† ⊥ (2/η − UHUᵀ)/η − α + ½B⊥[X†] ⪰ 0, with α_ij = −∇L·D_ij and B⊥ of products D⊥_ij·D⊥_kl.
+    """
+    across = across_directions(directions)
+    slack = threshold * jnp.eye(len(directions.basis), dtype=grad.dtype) - directions.hessian
+    linear = slack / learning_rate + unpacked(directions.third @ grad)
+    return complementarity.solve(linear, across @ across.T / 2, directions.number, start).matrix
+
+
+def across_directions(directions: Directions) -> Array:
+    """D⊥_ij, (m, p): what of D_ij = ∇³L(u_i,u_j) lies across all directions."""
+    return directions.third - (directions.third @ directions.basis.T) @ directions.basis
 
 
 @jax.jit
@@ -104,3 +173,43 @@ def slide(point: Point, top: Direction, image: Array, dS: Array) -> tuple[Point,
         eigen._replace(values=values, residuals=eigen.residuals.at[0].set(left.astype(eigen.residuals.dtype))),
     )
     return moved, jnp.abs(d) * turning
+
+
+class SlidAlong(NamedTuple):
+    """A point moved along several directions to where U∇L = 0."""
+
+    point: Point
+    directions: Directions
+    angle: Array  # () how far U turns over the way
+
+
+def slide_along(point: Point, directions: Directions, images: Array) -> SlidAlong:
+    """`slide` along several directions, with `images` Hu_i (K, p): by d along U, ∇L gains dH + ½D[ddᵀ] and UHUᵀ gains (D_ij·Uᵀd)_ij.
+
+    The basis stays, and the eigenvectors turn within it.
+    """
+    there, size, grad = directions.there, len(directions.basis), point.grad
+    basis, hessian = directions.basis, directions.hessian
+    inverse = jnp.where(jnp.outer(there, there), hessian, jnp.eye(size, dtype=grad.dtype))
+    slope = basis @ grad
+    first = -jnp.linalg.solve(inverse, slope)
+    bent = directions.bent(first) @ basis.T  # (K, K) what UHUᵀ gains
+    d = -jnp.linalg.solve(inverse, slope + bent @ first / 2)
+    turn = directions.bent(d)
+    gained = turn @ basis.T
+    moved = directions._replace(hessian=hessian + (gained + gained.T) / 2)
+    values, axes = moved.values, moved.axes
+    vectors, lefts = axes @ basis, axes @ (images + turn)
+    residuals = jnp.linalg.norm(lefts - jnp.where(there, values, 0)[:, None] * vectors, axis=1) / jnp.abs(values[0])
+    angle = jnp.linalg.norm(turn - gained @ basis) / jnp.min(jnp.where(there, values, jnp.inf))
+
+    def merged(new: Array, old: Array) -> Array:
+        chosen = there if old.ndim == 1 else there[:, None]
+        return old.at[:size].set(jnp.where(chosen, new.astype(old.dtype), old[:size]))
+
+    eigen = point.eigen
+    pairs = eigen._replace(
+        values=merged(values, eigen.values), vectors=merged(vectors, eigen.vectors), residuals=merged(residuals, eigen.residuals)
+    )
+    loss = point.loss + slope @ d + d @ hessian @ d / 2 + d @ gained @ d / 6
+    return SlidAlong(Point(point.theta + d @ basis, loss, grad + d @ images + d @ turn / 2, pairs), moved, angle)

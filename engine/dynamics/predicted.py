@@ -1,7 +1,8 @@
 """The predicted dynamics: displacements v⋆ from the constrained trajectory, in every form that is followed.
 
 A form is an entry of `FORMS`; nothing else knows how many there are. All of them live on displacements v = θ − θ† about a
-`TaylorCenter`.
+`TaylorCenter`, and are written once for one direction at the edge and for several: then x is a vector, y a matrix Y of what the curvature
+gains, δ² the covariance X† and x² the matrix xxᵀ, (3) becoming x ← (I − η(Λ† + Y))x, Y ← Y + ½ηB⊥[X† − xxᵀ].
 
 Where we depart from the paper and from the authors' code: the generalized prediction (Appendix F) is advanced in the transported form of
 Definition 7; the authors' form of it, which never re-projects v, agrees with it to four digits of correlation.
@@ -9,15 +10,18 @@ Definition 7; the authors' form of it, which never re-projects v, agrees with it
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from engine.curvature.directions import Directions, weighed
 from engine.curvature.expansion import TaylorCenter
 from engine.problems.problem import Problem
 from engine.xla.device import require_correct_sums
+from engine.xla.jit import jit_by_format
+from engine.xla.packed import unpacked
 from engine.xla.reductions import dots
 
 Displacements = dict[str, Array]
@@ -37,24 +41,143 @@ def displacement(v: Array, center: TaylorCenter) -> Displacement:
     return Displacement(*dots((center.top_eigenvector, v), (center.grad_sharpness_perp, v)))
 
 
+class OneDirection(NamedTuple):
+    """The direction at the edge about a centre, and what of an oscillation x along it acts on θ; matrices of k × k are numbers."""
+
+    u: Array  # (p,)
+    dS_perp: Array  # (p,) ∇S⊥
+    curvature: Array  # () S(θ†)
+    skew_along: Array  # () ∇S·u
+    covariance: Array  # () x² whose push balances that of the constraint (`TaylorCenter.balance`)
+    identity: Any = 1
+
+    def place(self, v: Array) -> tuple[Array, Array]:
+        """x = u·v and y = ∇S⊥·v, () each."""
+        x, y = dots((v, self.u), (v, self.dS_perp))
+        return x, y
+
+    def along(self, x: Array) -> Array:
+        """xu, (p,)."""
+        return x * self.u
+
+    def across(self, v: Array) -> Array:
+        """P⊥v, (p,)."""
+        return v - self.u * (self.u @ v)
+
+    def times(self, matrix: Array, x: Array) -> Array:
+        """A matrix and a vector."""
+        return matrix * x
+
+    def outer(self, x: Array) -> Array:
+        """xxᵀ."""
+        return x**2
+
+    def push(self, matrix: Array) -> Array:
+        """½D⊥[X], (p,)."""
+        return matrix / 2 * self.dS_perp
+
+    def skew(self, x: Array) -> Array:
+        """What the curvature gains by x itself."""
+        return self.skew_along * x
+
+    def energy(self, x: Array, learning_rate: float) -> Array:
+        """The rise of the loss by x, x²/η on S = 2/η (Theorem 1)."""
+        return x**2 / learning_rate
+
+    def top(self, matrix: Array) -> Array:
+        """The largest eigenvalue."""
+        return matrix
+
+    def size(self, x: Array) -> Array:
+        """|x|."""
+        return jnp.abs(x)
+
+
+class SeveralDirections(NamedTuple):
+    """The directions at the edge about a centre, in one basis (`curvature.directions`)."""
+
+    basis: Array  # (K, p) U
+    third: Array  # (m, p) D⊥_ij
+    curvature: Array  # (K, K) UHUᵀ
+    skews: Array  # (m, K) D_ij·u_k
+    covariance: Array  # (K, K) X†
+    identity: Array  # (K, K)
+
+    def place(self, v: Array) -> tuple[Array, Array]:
+        """x = Uv, (K,), and Y = (D⊥_ij·v)_ij, (K, K)."""
+        return self.basis @ v, unpacked(self.third @ v)
+
+    def along(self, x: Array) -> Array:
+        """Uᵀx, (p,)."""
+        return x @ self.basis
+
+    def across(self, v: Array) -> Array:
+        """P⊥v, (p,)."""
+        return v - (self.basis @ v) @ self.basis
+
+    def times(self, matrix: Array, x: Array) -> Array:
+        """A matrix and a vector."""
+        return matrix @ x
+
+    def outer(self, x: Array) -> Array:
+        """xxᵀ."""
+        return jnp.outer(x, x)
+
+    def push(self, matrix: Array) -> Array:
+        """½D⊥[X], (p,)."""
+        return weighed(matrix) @ self.third / 2
+
+    def skew(self, x: Array) -> Array:
+        """What the curvature gains by x itself: (D_ij·Uᵀx)_ij."""
+        return unpacked(self.skews @ x)
+
+    def energy(self, x: Array, learning_rate: float) -> Array:
+        """The rise of the loss by x, ½xᵀΛx: x²/η where all are at 2/η."""
+        return x @ self.curvature @ x / 2
+
+    def top(self, matrix: Array) -> Array:
+        """The largest eigenvalue."""
+        return jnp.linalg.eigvalsh(matrix)[-1]
+
+    def size(self, x: Array) -> Array:
+        """|x|."""
+        return jnp.sqrt(x @ x)
+
+
+AtEdge = OneDirection | SeveralDirections
+
+
+def at_edge(
+    center: TaylorCenter, directions: Directions | None, covariance: Array | None, learning_rate: float, threshold: float | Array
+) -> AtEdge:
+    """What is at the edge about a centre: the directions, with their covariance X†, where there is room for several, else the top
+    eigenvector."""
+    if directions is None or covariance is None or not len(directions.basis):
+        push = center.balance(learning_rate, threshold)
+        return OneDirection(center.top_eigenvector, center.grad_sharpness_perp, center.sharpness, center.skew, push)
+    skews = directions.third @ directions.basis.T
+    across = directions.third - skews @ directions.basis
+    identity = jnp.eye(len(directions.basis), dtype=skews.dtype)
+    return SeveralDirections(directions.basis, across, directions.hessian, skews, covariance, identity)
+
+
 class AlongU(NamedTuple):
-    """The loss along u at the place of the generalized prediction, in θ's number format (Appendix F)."""
+    """The loss along the directions at the edge at the place of the generalized prediction, in θ's number format (Appendix F)."""
 
     loss: Array  # L(θ† + x⋆u) = L(θ†) + F(x⋆)
-    slope: Array  # F'(x⋆)
-    curvature: Array  # F''(x⋆)
+    slope: Array  # F'(x⋆), or (K,) of several directions
+    curvature: Array  # F''(x⋆), or (K, K)
 
 
 class FormInputs(NamedTuple):
     """What a form is advanced from."""
 
     v: Array  # (p,) v⋆
-    x: Array
-    y: Array
-    image: Array  # (p,) ∇²L of v⋆, or of its part orthogonal to u where the form carries that apart
+    x: Array  # along the directions at the edge
+    y: Array  # what their curvature gains by v⋆ to first order
+    image: Array  # (p,) ∇²L of v⋆, or of its part across the directions where the form carries that apart
     slope: Array  # F'(x⋆)
-    center: TaylorCenter
-    push: Array  # δ², or the push that θ† meets (`TaylorCenter.balance`)
+    edge: AtEdge
     learning_rate: float
     cubic: Callable[[Array], Array]  # ∇³L(v,v), (p,)
 
@@ -62,7 +185,7 @@ class FormInputs(NamedTuple):
 class Advanced(NamedTuple):
     """A prediction one step on, before it is carried to the next centre."""
 
-    v: Array  # (p,); the part orthogonal to u where `x` is apart
+    v: Array  # (p,); the part across the directions at the edge where `x` is apart
     x: Array | None = None  # the next x⋆, along the next u
 
 
@@ -71,7 +194,7 @@ class Form(NamedTuple):
 
     step: Callable[[FormInputs], Advanced]
     carries_x: bool = False
-    """x⋆ and the part orthogonal to u are advanced apart, and x⋆ goes on along the next u."""
+    """x⋆ and the part across u are advanced apart, and x⋆ goes on along the next u."""
     reads_along_u: bool = False
     """Loss, slope and curvature are read off the line along u (`AlongU`)."""
     third_derivatives: int = 0
@@ -79,33 +202,36 @@ class Form(NamedTuple):
 
 
 def _across(at: FormInputs) -> Array:
-    """P⊥(I − η∇²L)P⊥v + η∇S⊥(δ² − x²)/2."""
-    u, eta = at.center.top_eigenvector, at.learning_rate
-    tangent = at.v - at.x * u
-    return tangent - eta * (at.image - u * (u @ at.image)) + eta * (at.push - at.x**2) / 2 * at.center.grad_sharpness_perp
+    """P⊥(I − η∇²L)P⊥v + ½ηD⊥[X† − xxᵀ], which is η∇S⊥(δ² − x²)/2 along one direction."""
+    edge, eta = at.edge, at.learning_rate
+    tangent = at.v - edge.along(at.x)
+    return tangent - eta * edge.across(at.image) + edge.push(eta * (edge.covariance - edge.outer(at.x)))
 
 
 def _generalized(at: FormInputs) -> Advanced:
     """Appendix F: the same across u, and (1 − ηy)x − ηF'(x) along it."""
-    return Advanced(_across(at), (1 - at.learning_rate * at.y) * at.x - at.learning_rate * at.slope)
+    edge, eta = at.edge, at.learning_rate
+    return Advanced(_across(at), edge.times(edge.identity - eta * at.y, at.x) - eta * at.slope)
 
 
 def _transported(at: FormInputs) -> Advanced:
     """Definition 7 (6): P⊥(I − η∇²L)P⊥v + η∇S⊥(δ² − x²)/2 across u, and −(1 + ηy)x along the next u, which is (1 − η(S† + y))x and the
-    same on S† = 2/η.
+    same on S† = 2/η; (I − η(Λ† + Y))x along several.
     """
-    return Advanced(_across(at), (1 - at.learning_rate * (at.center.sharpness + at.y)) * at.x)
+    edge = at.edge
+    return Advanced(_across(at), edge.times(edge.identity - at.learning_rate * (edge.curvature + at.y), at.x))
 
 
 def _code(at: FormInputs) -> Advanced:
     """The authors' code: v − η[½(x² − δ²)∇S⊥ + ∇²L v + xy·u], never re-projected."""
-    u, dS_perp = at.center.top_eigenvector, at.center.grad_sharpness_perp
-    return Advanced(at.v - at.learning_rate * (at.image + (at.x**2 - at.push) / 2 * dS_perp + at.x * at.y * u))
+    edge = at.edge
+    push = edge.push(edge.outer(at.x) - edge.covariance)
+    return Advanced(at.v - at.learning_rate * (at.image + push + edge.along(edge.times(at.y, at.x))))
 
 
 def _full_cubic(at: FormInputs) -> Advanced:
     """v − η[½∇³L(v,v) − ½δ²∇S⊥ + ∇²L v]: the code form with all of the cubic term instead of its part along u."""
-    return Advanced(at.v - at.learning_rate * (at.image + at.cubic(at.v) / 2 - at.push / 2 * at.center.grad_sharpness_perp))
+    return Advanced(at.v - at.learning_rate * (at.image + at.cubic(at.v) / 2 - at.edge.push(at.edge.covariance)))
 
 
 FORMS: Mapping[str, Form] = {
@@ -123,21 +249,43 @@ def begun(v: Array, forms: tuple[str, ...]) -> Displacements:
 
 
 class Coordinates(NamedTuple):
-    """Where a displacement from θ† leads, () each."""
+    """Where a displacement from θ† leads."""
 
-    distance: Array  # ‖v‖
-    x: Array
-    y: Array
+    distance: Array  # () ‖v‖
+    x: Array  # () along the top eigenvector
+    y: Array  # () along ∇S⊥
+    along: Array  # x, or along each of several directions, (K,)
+    bend: Array  # y, or what the curvature of several directions gains, (K, K)
+    size: Array  # () |x| over all directions
 
 
 @jax.jit
-def coordinates(center: TaylorCenter, v: Array, predictions: Displacements) -> tuple[Coordinates, dict[str, Coordinates], dict[str, Array]]:
-    """Of the true displacement v (p,), of the predictions, and the points θ† + x⋆u (p,) that forms read the loss at."""
+def coordinates(
+    center: TaylorCenter, directions: Directions | None, v: Array, predictions: Displacements
+) -> tuple[Coordinates, dict[str, Coordinates], dict[str, Array]]:
+    """Of the true displacement v (p,), of the predictions, and the points θ† + x⋆u (p,) that forms read the loss at. `directions` are those
+    at the edge, None for the top eigenvector alone."""
+    several = directions is not None and len(directions.basis)
+    edge = at_edge(center, directions, directions.hessian if several and directions is not None else None, 1, 1)
     u, dS_perp = center.top_eigenvector, center.grad_sharpness_perp
     sums = iter(dots(*(pair for w in (v, *predictions.values()) for pair in ((w, w), (w, u), (w, dS_perp)))))
-    true, *others = (Coordinates(jnp.sqrt(next(sums)), next(sums), next(sums)) for _ in range(1 + len(predictions)))
-    predicted = dict(zip(predictions, others, strict=True))
-    return true, predicted, {form: center.theta + at.x * u for form, at in predicted.items() if FORMS[form].reads_along_u}
+
+    def place(w: Array) -> Coordinates:
+        distance, x, y = jnp.sqrt(next(sums)), next(sums), next(sums)
+        along, bend = (x, y) if isinstance(edge, OneDirection) else edge.place(w)
+        return Coordinates(distance, x, y, along, bend, edge.size(along))
+
+    true, predicted = place(v), {form: place(w) for form, w in predictions.items()}
+    return true, predicted, {form: center.theta + edge.along(at.along) for form, at in predicted.items() if FORMS[form].reads_along_u}
+
+
+@jit_by_format
+def loss_along_several(problem: Problem, theta: Array, basis: Array) -> AlongU:
+    """L(θ), its slope U∇L(θ) (K,) and its curvature U∇²L(θ)Uᵀ (K, K) along orthonormal directions U (K, p), in θ's number format."""
+    loss, grad = jax.value_and_grad(problem.loss)(theta)
+    images = lax.map(problem.product_at(theta), basis)
+    curvature = images @ basis.T
+    return AlongU(loss, basis @ grad, (curvature + curvature.T) / 2)
 
 
 class Forecast(NamedTuple):
@@ -148,47 +296,51 @@ class Forecast(NamedTuple):
     loss: Array
     sharpness: Array
     distance: Array  # ‖v⋆‖ from θ†
+    x_norm: Array  # over all directions
 
 
-def forecast(center: TaylorCenter, at: Coordinates, along: AlongU | None, learning_rate: float) -> Forecast:
+def forecast(center: TaylorCenter, edge: AtEdge, at: Coordinates, along: AlongU | None, learning_rate: float) -> Forecast:
     """Theorem 1 read off a prediction, and Appendix F off one that is given the loss `along` u.
 
-    Loss L(θ†) + x²/η, sharpness S(θ†) + y + (∇S·u)x; along u: loss L(θ†) + F(x), sharpness F''(x) + y.
+    Loss L(θ†) + x²/η, sharpness S(θ†) + y + (∇S·u)x; along u: loss L(θ†) + F(x), sharpness F''(x) + y. Along several directions the
+    sharpness is the largest eigenvalue of these matrices.
     """
     if along is not None:
-        return Forecast(at.x, at.y, along.loss, along.curvature + at.y, at.distance)
-    return Forecast(at.x, at.y, center.loss + at.x**2 / learning_rate, center.sharpness + at.y + center.skew * at.x, at.distance)
+        return Forecast(at.x, at.y, along.loss, edge.top(along.curvature + at.bend), at.distance, at.size)
+    loss = center.loss + edge.energy(at.along, learning_rate)
+    return Forecast(at.x, at.y, loss, edge.top(edge.curvature + at.bend + edge.skew(at.along)), at.distance, at.size)
 
 
 @partial(jax.jit, static_argnames=("dtype",))
 def predict(
     problem: Problem, center: TaylorCenter, predictions: Displacements, slopes: dict[str, Array], learning_rate: float,
-    threshold: float, dtype: str,
+    threshold: float, dtype: str, directions: Directions | None = None, covariance: Array | None = None,
 ) -> dict[str, Advanced]:
     """Every form of the predicted dynamics that is followed one step on about the same centre; `slopes` are the F'(x⋆) of those that read
-    along u. Products in `dtype`, one for each.
+    along u. Products in `dtype`, one for each. `directions` are those at the edge, with their covariance; None for the top eigenvector alone.
     """
-    u, push, at = center.top_eigenvector, center.balance(learning_rate, threshold), center.theta.astype(dtype)
+    edge = at_edge(center, directions, covariance, learning_rate, threshold)
+    own, at = center.theta.dtype, center.theta.astype(dtype)
 
     def cubic(v: Array) -> Array:
-        return problem.derivative(at, 3, v.astype(dtype), v.astype(dtype)).astype(u.dtype)
+        return problem.derivative(at, 3, v.astype(dtype), v.astype(dtype)).astype(own)
 
-    places = {form: displacement(v, center) for form, v in predictions.items()}
-    tangents = [v - places[form].x * u if FORMS[form].carries_x else v for form, v in predictions.items()]
-    images = lax.map(problem.product_at(at), jnp.stack(tangents).astype(dtype)).astype(u.dtype)  # a map: one product to compile
+    places = {form: edge.place(v) for form, v in predictions.items()}
+    tangents = [v - edge.along(places[form][0]) if FORMS[form].carries_x else v for form, v in predictions.items()]
+    images = lax.map(problem.product_at(at), jnp.stack(tangents).astype(dtype)).astype(own)  # a map: one product to compile
     nowhere = jnp.full((), jnp.nan)
     return {
-        form: FORMS[form].step(FormInputs(
-            v, *places[form], image, slopes.get(form, nowhere), center, push, learning_rate, cubic,
-        ))
+        form: FORMS[form].step(FormInputs(v, *places[form], image, slopes.get(form, nowhere), edge, learning_rate, cubic))
         for (form, v), image in zip(predictions.items(), images, strict=True)
     }
 
 
 @jax.jit
-def carry(advanced: dict[str, Advanced], next_u: Array) -> Displacements:
-    """The advanced predictions about the next centre, whose top eigenvector is `next_u` (its sign kept)."""
-    return {form: v if x is None else v + (x - next_u @ v) * next_u for form, (v, x) in advanced.items()}
+def carry(advanced: dict[str, Advanced], next_basis: Array) -> Displacements:
+    """The advanced predictions about the next centre, whose top eigenvector is `next_basis` (p,), its sign kept; or whose directions at the
+    edge are (K, p), in the basis nearest to the one before."""
+    basis = jnp.atleast_2d(next_basis)
+    return {form: v if x is None else v + (x - basis @ v) @ basis for form, (v, x) in advanced.items()}
 
 
 @jax.jit

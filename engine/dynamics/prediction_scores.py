@@ -49,3 +49,9 @@ def correlation(score: Score) -> Array:
     spread = jnp.sqrt((saa - sa**2 / n) * (sbb - sb**2 / n))
     value = jnp.clip((sab - sa * sb / n) / spread, -1, 1)  # rounding
     return jnp.where((n >= 3) & (spread > 0), value, jnp.nan)
+
+
+def error(score: Score) -> Array:
+    """√mean (|x⋆| − |x|)² since the last anchor; NaN before."""
+    n, _, _, saa, sbb, sab = score.sums
+    return jnp.sqrt(jnp.maximum(saa - 2 * sab + sbb, 0) / n)

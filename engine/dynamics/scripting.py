@@ -82,7 +82,7 @@ def _projected(
     vectors = None if previous is None else previous.eigen.vectors
     for _ in range(most + 1):
         center = center_at(problem, theta, vectors, tolerance)
-        theta, left, _ = project_center(center, target, threshold)
+        theta, left, *_ = project_center(center, target, threshold)
         if float(left.sharpness) <= tolerance and float(left.gradient) <= tolerance:
             stable = center
             if float(left.sideways) <= tolerance:
@@ -118,7 +118,7 @@ def predicted_step(
     if v.shape != center.theta.shape:
         raise UserError(f"v: an array of shape {v.shape}; expected that of θ†, {center.theta.shape}")
     dtype, alone = str(np.dtype(center.theta.dtype)), {str(form): v}
-    _, _, points = coordinates(center, v, alone)
+    _, _, points = coordinates(center, None, v, alone)
     slopes = {each: loss_along(problem, point, center.top_eigenvector)[1] for each, point in points.items()}
     advanced = predict(problem, center, alone, slopes, learning_rate, theory.threshold(learning_rate), dtype)
     return carry(advanced, following.top_eigenvector)[form]

@@ -23,7 +23,7 @@ from engine.record.arrays import CHANGED_RATE, IDENTITY, rearranged, refuse_fore
 from engine.record.columns import arranged
 from engine.record.reader import Run, step_of
 from engine.record.safe_read import read_arrays
-from engine.spec import Phase, RunSpec, Toy, fields_of, with_overrides
+from engine.spec import Phase, RunSpec, Toy, ToyK, fields_of, with_overrides
 
 LEARNING_RATE = "optimizer.learning_rate"
 FREE = (
@@ -120,7 +120,7 @@ def fork(run: Run, step: int, overrides: Sequence[str] = (), name: str | None = 
 
 def _same_loss(before: RunSpec, spec: RunSpec) -> RunSpec:
     """The specification with the loss of the one before: that of a toy is made for its learning rate."""
-    if not isinstance(spec.problem, Toy) or spec.problem.threshold or spec.optimizer.learning_rate == before.optimizer.learning_rate:
+    if not isinstance(spec.problem, Toy | ToyK) or spec.problem.threshold or spec.optimizer.learning_rate == before.optimizer.learning_rate:
         return spec
     return with_overrides(spec, (f"problem.threshold={theory.threshold(before.optimizer.learning_rate)!r}",))
 

@@ -15,7 +15,7 @@ from jax import Array, lax
 
 from engine.curvature import guards
 from engine.curvature.eigensolver import LOOSE_TOLERANCE
-from engine.curvature.expansion import Point, measure_all, normals
+from engine.curvature.expansion import Point, measure_all
 from engine.curvature.guards import Guards
 from engine.curvature.predictor import predict_eigenvectors
 from engine.phases.coupled_state import CoupledState, StaticConfig, StepParams, StepStatus
@@ -30,11 +30,14 @@ from engine.phases.coupled_step import (
 )
 from engine.phases.projection import (
     ProjectionState,
+    measured_at_trial,
     newest_normals,
+    normals_at_end,
     project_in_one_call,
     project_until_converged,
     projection_step,
     start_from_center,
+    tight,
 )
 from engine.problems.problem import Problem
 from engine.spec import FOLLOWED_FROM
@@ -99,7 +102,7 @@ def _step(
     if alone:
         return finish_without_center(partial_step)
     projection = project_in_one_call(problem, params, start_from_center(params, state.constrained), dtype)
-    newest = lax.cond(projection.afresh, lambda: projection.normals, lambda: normals(problem, projection.point, dtype))
+    newest = lax.cond(projection.afresh, lambda: projection.normals, lambda: normals_at_end(problem, projection, dtype))
     moved, rows, status = finish_step(params, state.constrained, partial_step, projection, newest)
     above = measured[0].eigen.values[-1] * params.learning_rate > FOLLOWED_FROM
     grow = above & (state.descent.eigenvector_history.shape[1] < most) & (status != StepStatus.DIVERGED)
@@ -125,11 +128,13 @@ class FirstTrial(NamedTuple):
 
 def begin(problem: Problem, config: StaticConfig, params: StepParams, state: CoupledState, fresh: Array | None) -> FirstTrial:
     """Have the device begin with what `one` waits for first; with random rows (`guards.FRESH`, p) it looks around."""
-    track, tolerance, dtype = state.constrained, params.eigen_tolerance, config.curvature
+    track, dtype = state.constrained, config.curvature
     first = start_from_center(params, track)
     if fresh is None:
-        return FirstTrial(first, measure_all(problem, first.trial_point, first.start, tolerance, dtype), track.guards)
-    return FirstTrial(first, *guards.measure_around(problem, first.trial_point, first.start, track.guards, fresh, tolerance, dtype))
+        return FirstTrial(first, measured_at_trial(problem, params, first, dtype), track.guards)
+    return FirstTrial(first, *guards.measure_around(
+        problem, first.trial_point, first.start, track.guards, fresh, params.eigen_tolerance, dtype, tight(first.normals)
+    ))
 
 
 def one(

@@ -4,18 +4,22 @@ What comes to a track later says at its declaration what stands in for it in an 
 """
 
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
-from engine.curvature.expansion import TaylorCenter
+from engine.curvature import directions
+from engine.curvature.directions import Directions
+from engine.curvature.expansion import Normals, TaylorCenter
 from engine.curvature.guards import Guards
 from engine.dynamics.optimizers import Optimizer
 from engine.dynamics.predicted import Displacements
 from engine.dynamics.prediction_scores import Score
 from engine.dynamics.trajectories import TRAJECTORIES
 from engine.dynamics.trajectory import Costs
+from engine.xla.leaves import Earlier, Leaves
 
 STATES: dict[str, type] = {name: trajectory.state for name, trajectory in TRAJECTORIES.items()}
 """What each trajectory beside gradient descent is read from a checkpoint as."""
@@ -32,6 +36,18 @@ class StepStatus(IntEnum):
     UNSOLVED = 5  # no eigenpair was found at the next θ†
 
 
+def _counted(leaf: np.ndarray, leaves: Leaves) -> np.ndarray:
+    return leaf.astype(int)
+
+
+def _one_direction(leaves: Leaves) -> Directions:
+    return directions.none(jnp.asarray(leaves["center.theta"]))
+
+
+def _no_covariance(leaves: Leaves) -> np.ndarray:
+    return np.zeros((0, 0), leaves["center.theta"].dtype)
+
+
 class DescentTrack(NamedTuple):
     """Gradient descent."""
 
@@ -46,13 +62,20 @@ class ConstrainedTrack(NamedTuple):
     """The constrained trajectory."""
 
     center: TaylorCenter
-    eigenvector_history: Array  # (2, 2, p) the top eigenvectors at the centre before, and at this one, to start the solver from
+    eigenvector_history: Array  # (2, k, p) the top eigenvectors at the centre before, and at this one, to start the solver from
     guards: Guards  # of them
     projections: Array  # () that the centre took
-    active: Array  # () whether S ≤ 2/η holds the centre back, or is slack
+    active: Annotated[Array, Earlier(fitted=_counted)]  # () in how many directions S ≤ 2/η holds the centre back; 0 where it is slack
     correction: Array  # (p,) what the first guess left out
     remainder: Array  # (p,) what the tolerances left: one more step of the projection would move the centre so
     overlap: Array  # () |u_t·u_{t−1}|
+    directions: Annotated[Directions, Earlier(_one_direction)]  # at the edge; no room for any where one is followed by its own formulas
+    covariance: Annotated[Array, Earlier(_no_covariance)]  # (K, K) X† of theirs
+
+    @property
+    def normals(self) -> Normals | Directions:
+        """The normals of the stable set at the centre."""
+        return self.directions if len(self.directions.basis) else self.center.normals
 
 
 class PredictedTrack(NamedTuple):
@@ -99,5 +122,7 @@ class StepParams(NamedTuple):
     edge_step: int
     flow_sharpness_every: int
     loss_goal: float
-    second_limit: float  # λ2·η from which the host looks
+    edge_limit: float  # λη from which a further direction is at the edge, and the host looks
+    leave_limit: float  # under which one of several leaves it, and the host looks
+    most_seeded: float  # directions beyond which one more that holds θ† back makes the host look
     host_at_loss: bool  # of a prediction

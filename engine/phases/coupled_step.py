@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from engine.curvature.expansion import Normals, Point, TaylorCenter, loss_along, taylor_center
+from engine.curvature.directions import Directions
+from engine.curvature.expansion import Normals, Point, TaylorCenter, loss_along
 from engine.curvature.predictor import eigenvector_offset, power_step, push
 from engine.dynamics import prediction_scores
-from engine.dynamics.constrained import project_center
+from engine.dynamics.constrained import covariance
 from engine.dynamics.predicted import (
     FORMS,
     Advanced,
@@ -24,9 +25,12 @@ from engine.dynamics.predicted import (
     Coordinates,
     Displacements,
     Forecast,
+    OneDirection,
+    at_edge,
     carry,
     coordinates,
     forecast,
+    loss_along_several,
     predict,
 )
 from engine.dynamics.prediction_scores import Score
@@ -41,8 +45,10 @@ from engine.phases.coupled_state import (
     StepStatus,
     known_eigenvectors,
 )
-from engine.phases.projection import CONTRACTIONS, UNUSABLE, ProjectionState
+from engine.phases.projection import UNUSABLE, ProjectionState, centered, contracted, project_from
 from engine.problems.problem import Problem
+from engine.record.columns import CROSSED
+from engine.xla.packed import pairs
 from engine.xla.reductions import norms
 
 
@@ -74,8 +80,10 @@ class PartialStep(NamedTuple):
 
 def locate(problem: Problem, state: CoupledState) -> Positions:
     """Where everything is about θ†. F' and F'' along u are read in θ's own format: near x⋆ = 0 they are small differences."""
-    center = state.constrained.center
-    true, predicted, points = coordinates(center, state.descent.theta - center.theta, state.predicted.displacements)
+    center, directions = state.constrained.center, state.constrained.directions
+    true, predicted, points = coordinates(center, directions, state.descent.theta - center.theta, state.predicted.displacements)
+    if len(directions.basis):
+        return Positions(true, predicted, {form: loss_along_several(problem, point, directions.basis) for form, point in points.items()})
     along = {form: AlongU(*loss_along(problem, point, center.top_eigenvector)) for form, point in points.items()}
     return Positions(true, predicted, along)
 
@@ -125,7 +133,8 @@ def _advanced(
     row |= _center_row(state.constrained, params) | forecasts
     forms = [FORMS[form] for form in state.predicted.displacements]
     along = sum(form.reads_along_u for form in forms)  # F' and F'' along u
-    costs = state.costs.plus(point.eigen.hvps + len(forms) + along, 1 + along, sum(form.third_derivatives for form in forms))
+    products = point.eigen.hvps + len(forms) + along * max(1, len(state.constrained.directions.basis))
+    costs = state.costs.plus(products, 1 + along, sum(form.third_derivatives for form in forms))
     needs_host = (point.loss < params.loss_goal) & (params.loss_goal > 0) | params.host_at_loss & lost
     return descent, scores, advanced, row, costs, needs_host, ~jnp.isfinite(point.loss + row["gd.gradient_norm"])
 
@@ -144,8 +153,9 @@ def _descend(
     row = {
         "step": state.step, "gd.loss": point.loss, "gd.gradient_norm": norms(point.grad)[0], "gd.sharpness": point.eigen.sharpness,
         "gd.eigen_residual": point.eigen.residuals[0], "gd.distance": at.distance, "gd.x": at.x, "gd.y": at.y,
-        "threshold": config.optimizer.threshold(track.optimizer),
+        "threshold": config.optimizer.threshold(track.optimizer), "gd.x_norm": at.size,
     }
+    row |= _numbered("gd.x", jnp.atleast_1d(at.along), state.constrained)
     return moved, row | {f"gd.lambda{k + 1}": point.eigen.values[k] for k in range(1, track.eigenvector_history.shape[1])}
 
 
@@ -156,16 +166,21 @@ def _predict(
     scores, row, lost = dict[str, Score](), Row(), jnp.array(False)
     if not state.predicted.displacements:
         return scores, {}, row, lost
+    track = state.constrained
+    edge = at_edge(center, track.directions, track.covariance, params.learning_rate, params.threshold)
+    delta = _delta(center) if isinstance(edge, OneDirection) else jnp.sqrt(jnp.trace(track.covariance))
     for form, before in state.predicted.scores.items():
-        said = forecast(center, positions.predicted[form], positions.along.get(form), params.learning_rate)
+        said = forecast(center, edge, positions.predicted[form], positions.along.get(form), params.learning_rate)
         scores[form] = prediction_scores.observe(
-            before, state.step, said.x, positions.descent.x, _delta(center), params.horizon_tolerance
+            before, state.step, said.x_norm, positions.descent.size, delta, params.horizon_tolerance
         )
         row |= _forecast_row(form, said, before, scores[form], state.step)
+        row[f"{form}.error"] = prediction_scores.error(scores[form]) / delta
         lost |= scores[form].lost > before.lost
     slopes = {form: along.slope for form, along in positions.along.items()}
     advanced = predict(
-        problem, center, state.predicted.displacements, slopes, params.learning_rate, params.threshold, config.curvature
+        problem, center, state.predicted.displacements, slopes, params.learning_rate, params.threshold, config.curvature,
+        track.directions, track.covariance,
     )
     return scores, advanced, row, lost
 
@@ -176,37 +191,58 @@ def finish_without_center(step: PartialStep) -> tuple[CoupledState, StepRows, Ar
 
 
 def finish_step(
-    params: StepParams, before: ConstrainedTrack, step: PartialStep, projection: ProjectionState, normals: Normals
+    params: StepParams, before: ConstrainedTrack, step: PartialStep, projection: ProjectionState, normals: Normals | Directions
 ) -> tuple[CoupledState, StepRows, Array]:
     """The step once θ† has moved to where projections ended, with the normals there."""
-    center = taylor_center(projection.point, normals, before.center.top_eigenvector)
-    changed, displacements, costs, rows, status = _finished(params, before, step, projection, center)
-    constrained = before._replace(center=center, projections=projection.taken, **changed)
+    center = centered(projection.point, normals, before.center.top_eigenvector)
+    directions = normals if isinstance(normals, Directions) else before.directions
+    changed, displacements, costs, rows, status = _finished(params, before, step, projection, center, directions)
+    constrained = before._replace(center=center, projections=projection.taken, directions=directions, **changed)
     predicted = step.state.predicted._replace(displacements=displacements)
     return step.state._replace(constrained=constrained, predicted=predicted, costs=costs), rows, status
 
 
 @jax.jit
 def _finished(
-    params: StepParams, before: ConstrainedTrack, step: PartialStep, projection: ProjectionState, center: TaylorCenter
+    params: StepParams, before: ConstrainedTrack, step: PartialStep, projection: ProjectionState, center: TaylorCenter,
+    directions: Directions,
 ) -> tuple[dict[str, Any], Displacements, Costs, StepRows, Array]:
-    next_u, onward = center.top_eigenvector, project_center(center, projection.target, params.threshold)
-    overlap = jnp.abs(next_u @ before.center.top_eigenvector)
+    next_u, several = center.top_eigenvector, len(directions.basis)
+    onward = project_from(
+        center, directions if several else center.normals, projection.target, params.threshold, projection.multiplier
+    )
+    overlap = _overlap(before, next_u, directions)
+    balance = before.covariance
+    if several:
+        balance = covariance(directions, center.grad, params.learning_rate, params.threshold, before.covariance)
     changed = {
         "eigenvector_history": push(before.eigenvector_history, projection.start), "correction": onward.theta - projection.guess,
-        "remainder": onward.theta - center.theta, "active": onward.pushes, "overlap": overlap,
+        "remainder": onward.theta - center.theta, "active": onward.active, "overlap": overlap, "covariance": balance,
     }
-    costs = projection.costs.plus(grad_sharpness=CONTRACTIONS * jnp.asarray(~projection.afresh, int))
+    costs = projection.costs.plus(grad_sharpness=contracted(projection.normals) * jnp.asarray(~projection.afresh, int))
     row = step.row | {
         "next.sharpness_residual": onward.residuals.sharpness, "next.gradient_residual": onward.residuals.gradient,
         "next.eigen_residual": center.eigen.residuals[0], "next.hvps": center.eigen.hvps, "next.overlap": overlap,
     }
-    needs_host = step.needs_host | (center.eigen.values[1] * params.learning_rate >= params.second_limit)
+    edge_values = center.eigen.values * params.learning_rate
+    count = jnp.maximum(directions.number, 1)
+    needs_host = step.needs_host | (edge_values[count] >= params.edge_limit) | (onward.active > params.most_seeded)
+    needs_host |= (count > 1) & (edge_values[count - 1] < params.leave_limit)
     unsolved = center.eigen.residuals[0] > UNUSABLE
     status = jnp.where(needs_host, StepStatus.HOST, StepStatus.ON)
     status = jnp.where(unsolved, StepStatus.UNSOLVED, jnp.where(~projection.usable, StepStatus.ENDED, status))
     rows = _rows(row, step.diverged)
-    return changed, carry(step.advanced, next_u), costs, rows, jnp.where(step.diverged, StepStatus.DIVERGED, status)
+    displacements = carry(step.advanced, directions.basis if several else next_u)
+    return changed, displacements, costs, rows, jnp.where(step.diverged, StepStatus.DIVERGED, status)
+
+
+def _overlap(before: ConstrainedTrack, next_u: Array, directions: Directions) -> Array:
+    """The cosine of the angle that the top eigenvector turned by, or of the largest that the space of several directions did."""
+    if not len(directions.basis):
+        return jnp.abs(next_u @ before.center.top_eigenvector)
+    there = directions.there
+    turned = jnp.where(jnp.outer(there, there), directions.basis @ before.directions.basis.T, jnp.eye(len(there)))
+    return jnp.linalg.svd(turned, compute_uv=False)[-1]
 
 
 @jax.jit
@@ -220,6 +256,36 @@ def _delta(center: TaylorCenter) -> Array:
     return jnp.where(positive, jnp.sqrt(jnp.abs(center.delta_squared)), jnp.nan)
 
 
+def _numbered(name: str, values: Array, track: ConstrainedTrack) -> Row:
+    """Numbers (K,) of the directions at the edge by columns with their number, NaN where there is none."""
+    there = jnp.arange(len(values)) < jnp.maximum(track.directions.number, 1)
+    return {f"{name}{i + 1}": value for i, value in enumerate(jnp.where(there, values, jnp.nan))}
+
+
+def _directions_row(track: ConstrainedTrack, params: StepParams) -> Row:
+    """What there is of the directions at the edge and of the oscillation X† that holds θ† there."""
+    center, directions = track.center, track.directions
+    edge = at_edge(center, directions, track.covariance, params.learning_rate, params.threshold)
+    matrix, curvature = jnp.atleast_2d(edge.covariance), jnp.atleast_2d(edge.curvature).astype(center.theta.dtype)
+    along = jnp.abs(center.grad_along_u) if isinstance(edge, OneDirection) else edge.size(edge.basis @ center.grad)
+    size, (rows, columns) = len(matrix), pairs(len(matrix))
+    values = jnp.linalg.eigvalsh(matrix)[::-1] if size > 1 else matrix[0]
+    there = jnp.arange(size) < jnp.maximum(directions.number, 1)
+    crossed = {
+        f"covariance.x{i + 1}x{j + 1}": jnp.where(there[j], matrix[i, j], jnp.nan)
+        for i, j in zip(rows.tolist(), columns.tolist(), strict=True) if j < CROSSED
+    }
+    return {
+        "constrained.directions": jnp.maximum(directions.number, 1),
+        **{f"constrained.lambda{k + 1}": center.eigen.values[k] for k in range(2, len(center.eigen.values))},
+        "constrained.excess": jnp.maximum(center.sharpness / params.threshold - 1, 0),
+        "constrained.gradient_share": along / jnp.where(center.grad_norm == 0, 1, center.grad_norm),
+        "covariance.trace": jnp.trace(matrix), **_numbered("covariance.lambda", values, track), **crossed,
+        "mean.loss": center.loss + jnp.sum(curvature * matrix) / 2,
+        "mean.gradient_squared": center.grad_norm**2 + jnp.sum(curvature @ curvature * matrix),
+    }
+
+
 def _center_row(track: ConstrainedTrack, params: StepParams) -> Row:
     center = track.center
     gap = center.sharpness.astype(center.theta.dtype) - params.threshold
@@ -227,11 +293,11 @@ def _center_row(track: ConstrainedTrack, params: StepParams) -> Row:
         "constrained.loss": center.loss, "constrained.sharpness": center.sharpness, "constrained.lambda2": center.eigen.values[1],
         "constrained.alpha": center.alpha, "constrained.beta": center.beta, "constrained.gradient_norm": center.grad_norm,
         "constrained.skew": center.skew, "constrained.active": track.active,
-        "constrained.sharpness_gap": jnp.where(track.active, jnp.abs(gap), jnp.maximum(gap, 0)),
+        "constrained.sharpness_gap": jnp.where(track.active > 0, jnp.abs(gap), jnp.maximum(gap, 0)),
         "constrained.gradient_along_u": jnp.abs(center.grad_along_u),
         "constrained.eigen_residual": center.eigen.residuals[0], "constrained.projections": track.projections,
         "constrained.overlap": track.overlap,
-    }
+    } | _directions_row(track, params)
 
 
 def _forecast_row(form: str, said: Forecast, before: Score, score: Score, step: Array) -> Row:

@@ -26,16 +26,18 @@ def table(rows: StepRows, clock: Clock, learning_rate: float, tracking: CoupledT
     count, eta = int(rows.count), learning_rate
     columns = dict(zip(rows.names, np.array(rows.values)[:count].T, strict=True))
     columns |= {"time": clock.times(count, eta)[:count], "learning_rate": np.full(count, eta)}
+    alone = columns["constrained.directions"] == 1  # the cycle and Theorem 1 are of one direction at the edge
     alpha, beta, norm = (columns[f"constrained.{name}"] for name in ("alpha", "beta", "gradient_norm"))
     with np.errstate(divide="ignore", invalid="ignore"):
         delta = theory.delta(alpha, beta)
         columns |= {
             "constrained.delta": delta, "constrained.epsilon": theory.epsilon(eta, alpha),
             "constrained.gamma": np.where((norm > 0) & (beta > 0), alpha / (norm * np.sqrt(beta)), np.nan),
-            "stage": theory.stages(columns["gd.x"], columns["gd.y"], delta, alpha, stage), "gd.spike": columns["gd.x"] ** 2 / eta,
+            "stage": theory.stages(columns["gd.x"], columns["gd.y"], np.where(alone, delta, np.nan), alpha, stage),
+            "gd.spike": columns["gd.x_norm"] ** 2 / eta,
         }
     if "transported" in tracking.predictions:
-        x = columns["transported.x"]
+        x = np.where(alone, columns["transported.x"], np.nan)
         left = theory.theorem_residuals(
             columns["gd.loss"], columns["gd.sharpness"], np.where(np.isfinite(x), columns["deviation"], np.nan),
             columns["transported.loss"], columns["transported.sharpness"], x, delta, columns["constrained.epsilon"], eta,

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from engine.curvature import guards
+from engine.curvature import directions, guards
 from engine.curvature.expansion import TaylorCenter
 from engine.curvature.guards import Guards
 from engine.dynamics.flow import FlowState
@@ -44,7 +44,8 @@ def coupled_state(leaves: Leaves) -> CoupledState:
         descent=DescentTrack(array("theta"), gradient_descent_state(leaves), array("bases"), array("turns"), array("swings")),
         constrained=ConstrainedTrack(
             unpack(TaylorCenter, leaf, "center."), array("center_bases"), known, array("projections"),
-            jnp.asarray(leaf.get("sliding", np.array(True))), array("correction"), array("remainder"), array("overlap"),
+            jnp.asarray(leaf.get("sliding", np.array(True))).astype(int), array("correction"), array("remainder"), array("overlap"),
+            directions.none(array("theta")), jnp.zeros((0, 0), leaf["theta"].dtype),
         ),
         predicted=PredictedTrack({form: array(f"predictions.{form}") for form in followed}, scores),
         beside=flow, costs=unpack(Costs, leaf, "costs."),

@@ -13,13 +13,13 @@ import numpy as np
 from jax import Array
 from msgspec.structs import replace
 
-from engine.curvature import guards
+from engine.curvature import directions, guards
 from engine.curvature.eigensolver import LOOSE_TOLERANCE, forms_hessian, sharpness_at
 from engine.curvature.predictor import eigenvector_offset
 from engine.dynamics import predicted, prediction_scores, unrolled
 from engine.dynamics.trajectories import TRAJECTORIES
 from engine.dynamics.trajectory import Beginning
-from engine.phases import approach, coupled_loop, derived, loss_identity, occasional, spectrum
+from engine.phases import approach, coupled_loop, derived, loss_identity, occasional, several, spectrum
 from engine.phases.approach import ApproachState
 from engine.phases.context import Clock, Progress, Setup, diverged, loss_goal
 from engine.phases.coupled_loop import expected_eigenvectors
@@ -59,7 +59,8 @@ def enter(setup: Setup, at: ApproachState, anchor_every: int) -> Entered:
     spec, tracking, clock, optimizer = setup.spec, setup.tracking, at.clock, at.optimizer
     theta, threshold = at.theta.astype(spec.precision.edge), setup.threshold(optimizer)
     nothing, (basis, known, hvps) = jnp.zeros_like(theta), _all_around(setup, theta, clock.step, at.eigenvectors)
-    center, projection = project_afresh(setup, theta, basis[:2], nothing, optimizer)
+    projected = project_afresh(setup, theta, basis[:2], nothing, optimizer)
+    center, _, projection = projected
     if not projection.usable:
         alone = DescentState(clock, optimizer, clock.step, theta, jnp.stack([basis] * 4), 0, known)
         return Entered(alone, _without_center(setup, theta, clock, basis, threshold), "gradient descent")
@@ -71,8 +72,9 @@ def enter(setup: Setup, at: ApproachState, anchor_every: int) -> Entered:
         step=jnp.asarray(np.array(clock.step)),
         descent=DescentTrack(theta, optimizer, jnp.stack([basis] * 2), jnp.stack([offset] * 4), jnp.stack([x] * 4)),
         constrained=ConstrainedTrack(
-            center, jnp.stack([projection.start] * 2), known, projection.taken, projection.pushes, correction=nothing,
-            remainder=remainder(center, theta, threshold), overlap=jnp.ones((), theta.dtype),
+            center, jnp.stack([projection.start] * 2), known, projection.taken, projection.active, correction=nothing,
+            remainder=remainder(projected, threshold), overlap=jnp.ones((), theta.dtype), directions=directions.none(theta),
+            covariance=projection.multiplier,
         ),
         predicted=PredictedTrack(displacements, {form: prediction_scores.fresh(clock.step) for form in displacements}),
         beside={name: each.begin(beginning, tracking) for name, each in TRAJECTORIES.items() if BESIDE[name].follows(tracking)},
@@ -80,7 +82,7 @@ def enter(setup: Setup, at: ApproachState, anchor_every: int) -> Entered:
     )
     state = EdgeState(
         clock=clock, edge_step=clock.step, coupled=coupled, unrolled=total, anchor_every=anchor_every, anchor_phase=clock.step, stage=0,
-        failed=0, constraint_lost=0, unstable=0, audited=-1,
+        failed=0, constraint_lost=0, unstable=0, audited=-1, seeded=0,
     )
     text = f"the edge: sharpness reached 2/η = {threshold:.4g} at step {clock.step}; θ† starts here"
     return Entered(state, [messages.EdgeReached(step=clock.step, text=text, sharpness=float(center.sharpness))])
@@ -136,11 +138,13 @@ def precompile(setup: Setup, at: ApproachState, soon: Callable[[], bool]) -> Non
 def advance(setup: Setup, state: EdgeState, limit: int) -> Advanced:
     """At most `limit` coupled steps, as rows and events; leads past the edge when θ† is given up on the way."""
     tracking = setup.tracking
-    state, events = occasional.anchored(setup, state)
-    second = float(np.asarray(state.center.eigen.values)[1]) * float(state.optimizer.learning_rate)
-    alone = second >= tracking.second_eigenvalue_limit and tracking.on_second_eigenvalue != "keep"
+    state, events, ended = several.adapted(setup, state)
+    state, happened = occasional.anchored(setup, state)
+    state, begun = several.seeded(setup, state)
+    events += happened + begun
+    ended = ended or several.exhausted(setup, state)
     reading = occasional.read(setup, state)
-    steps = _take(setup, state, 1 if alone else min(limit, occasional.steps_until_due(setup, state)), alone)
+    steps = _take(setup, state, 1 if ended else min(limit, occasional.steps_until_due(setup, state)), bool(ended))
     table, happened, following = _report(setup, state, steps, reading.values)
     events += happened
     count = len(table["step"])
@@ -151,9 +155,7 @@ def advance(setup: Setup, state: EdgeState, limit: int) -> Advanced:
         return Advanced(following, progress._replace(outcome=diverged(step)))
     if steps.status == StepStatus.UNSOLVED:
         return Advanced(following, progress._replace(outcome=_unsolved(table, step)))
-    if alone:
-        limit_shown = f"{tracking.second_eigenvalue_limit:g}/η"
-        ended = f"λ2 = {second:.3g}/η at step {state.clock.step}, not below {limit_shown}: a second direction is at the edge"
+    if ended:
         if tracking.on_second_eigenvalue == "stop":
             return Advanced(state, progress._replace(outcome=Outcome(kind="second_eigenvalue", step=state.clock.step, text=ended)))
         return _past_edge(state, following, progress, ended)
@@ -221,7 +223,7 @@ def _take(setup: Setup, state: EdgeState, limit: int, alone: bool) -> Steps:
     larger number of eigenvalues compiles it alone anew.
     """
     config = StaticConfig(setup.optimizer, setup.spec.precision.curvature)
-    params = step_params(setup, state.optimizer, state.edge_step)
+    params = step_params(setup, state.optimizer, state.edge_step, state.seeded)
     coupled = state.coupled
     if not forms_hessian(state.theta):
         return _take_one(setup, state, config, params, alone)
@@ -287,8 +289,13 @@ class AtEdge(Phase):
         """From the end of the approach."""
         return enter(self.setup, state, anchor_every)
 
+    def __init__(self, setup: Setup):
+        super().__init__(setup)
+        self._ahead = several.Ahead()
+
     def advance(self, state: EdgeState, limit: int) -> Advanced:
         """At most `limit` coupled steps."""
+        self._ahead.look(self.setup, state, lambda setup, state: _take(setup, state, 1, False))
         return advance(self.setup, state, limit)
 
     def set_learning_rate(self, state: EdgeState, learning_rate: float) -> Restart:

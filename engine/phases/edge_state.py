@@ -3,19 +3,25 @@
 import math
 from typing import Annotated, Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
+from engine.curvature.directions import Directions, none
 from engine.curvature.eigensolver import Eigenpairs
 from engine.curvature.expansion import Normals, Point, TaylorCenter
 from engine.dynamics import predicted, prediction_scores, unrolled
-from engine.dynamics.constrained import project_center
+from engine.dynamics.constrained import covariance
 from engine.dynamics.unrolled import Unrolled
 from engine.phases import earlier
 from engine.phases.context import Clock, Setup
 from engine.phases.coupled_state import CoupledState, PredictedTrack, StepParams
-from engine.phases.projection import ProjectionState, expand, project_until_converged, start_projection
+from engine.phases.projection import ProjectionState, expand, project_from, project_until_converged, start_projection
 from engine.xla.leaves import Earlier
+
+
+STAYS = 0.05
+"""How far under the λη at which its direction joined the edge an eigenvalue falls before it leaves: near the limit it would come and go."""
 
 
 class EdgeState(NamedTuple):
@@ -32,6 +38,7 @@ class EdgeState(NamedTuple):
     constraint_lost: int
     unstable: int  # eigenvalues that have been above 2/η
     audited: Annotated[int, Earlier(lambda leaves: -1)]  # step of the last audit of the eigenpairs; −1 before the first
+    seeded: Annotated[int, Earlier(lambda leaves: 0)]  # directions whose oscillation was there, or was begun
 
     @property
     def theta(self) -> Array:
@@ -49,48 +56,84 @@ class EdgeState(NamedTuple):
         return self.coupled.constrained.center
 
 
-def step_params(setup: Setup, optimizer: Any, edge_step: int) -> StepParams:
-    """The numbers that coupled steps read."""
+def step_params(setup: Setup, optimizer: Any, edge_step: int, seeded: int = 0) -> StepParams:
+    """The numbers that coupled steps read; `seeded` is how many directions have their oscillation."""
     tracking = setup.tracking
-    keep = tracking.on_second_eigenvalue == "keep"
+    limit = math.inf if tracking.on_second_eigenvalue == "keep" else tracking.second_eigenvalue_limit
     return StepParams(
         float(optimizer.learning_rate), setup.threshold(optimizer), tracking.eigen_tolerance, tracking.sharpness_tolerance,
         tracking.gradient_tolerance, tracking.max_projections, tracking.horizon_tolerance, edge_step, tracking.flow_sharpness_every,
-        setup.spec.budget.loss_goal, math.inf if keep else tracking.second_eigenvalue_limit, tracking.anchor_lost,
+        setup.spec.budget.loss_goal, limit, tracking.second_eigenvalue_limit - STAYS,
+        float(seeded) if tracking.seed_oscillation else math.inf, tracking.anchor_lost,
     )
+
+
+class Projected(NamedTuple):
+    """A point of the stable set, with its expansion, the normals there, and the projections that led to it."""
+
+    center: TaylorCenter
+    normals: Normals | Directions
+    projection: ProjectionState
 
 
 def project_afresh(
-    setup: Setup, theta: Array, start: Array, previous_u: Array, optimizer: Any
-) -> tuple[TaylorCenter, ProjectionState]:
-    """The point of the stable set that projections from any θ lead to, with its expansion, and how they went."""
+    setup: Setup, theta: Array, start: Array, previous_u: Array, optimizer: Any, directions: Directions | None = None
+) -> Projected:
+    """The point of the stable set that projections from any θ lead to; with several `directions` at the edge, which have the basis that
+    theirs is to be nearest to. `start` (k, p) is for the eigensolver."""
     dtype, params = setup.spec.precision.curvature, step_params(setup, optimizer, 0)
     nowhere = Point(theta, theta[0], theta, Eigenpairs(start[:, 0], start, start[:, 0], jnp.array(0)))
-    unprojected = start_projection(theta, start, nowhere, Normals(theta, theta, theta))
+    size = 0 if directions is None else len(directions.basis)
+    known = Normals(theta, theta, theta) if directions is None or not size else directions
+    unprojected = start_projection(theta, start, nowhere, known, jnp.zeros((size, size), theta.dtype))
     projection = project_until_converged(setup.problem, params, unprojected, dtype, afresh=True)
-    return expand(setup.problem, projection, previous_u, dtype), projection
+    return Projected(*expand(setup.problem, projection, previous_u, dtype), projection)
 
 
-def remainder(center: TaylorCenter, target: Array, threshold: float) -> Array:
-    """What the tolerances left of the way from the centre to the point of the stable set that is nearest to a target."""
-    return project_center(center, target, threshold).theta - center.theta
+def remainder(projected: Projected, threshold: float) -> Array:
+    """What the tolerances left of the way from the centre to the point of the stable set that is nearest to the target."""
+    center, normals, projection = projected
+    return project_from(center, normals, projection.target, threshold, projection.multiplier).theta - center.theta
 
 
-def replaced_center(setup: Setup, state: EdgeState, vectors: Array) -> EdgeState:
-    """The state with θ† projected anew from its own θ along other eigenvectors (k, p)."""
+def replaced_center(setup: Setup, state: EdgeState, start: Array, directions: Directions | None = None) -> tuple[EdgeState, bool]:
+    """The state with θ† projected anew from its own θ, with the eigensolver started from other vectors (k, p), along the directions at the
+    edge that it has or along others; and whether the projections converged. What is predicted stays where it is.
+    """
     track, threshold = state.coupled.constrained, setup.threshold(state.optimizer)
-    old = track.center.top_eigenvector
-    center, projection = project_afresh(setup, track.center.theta, vectors, old, state.optimizer)
+    old, known = track.center, track.directions if directions is None else directions
+    projected = project_afresh(setup, old.theta, start, old.top_eigenvector, state.optimizer, known)
+    center, normals, projection = projected
+    along = normals if isinstance(normals, Directions) else none(old.theta)
     constrained = track._replace(
         center=center, eigenvector_history=jnp.stack([projection.start] * 2), projections=track.projections + projection.taken,
-        remainder=remainder(center, projection.target, threshold), active=projection.pushes,
-        correction=jnp.zeros_like(track.correction), overlap=track.overlap * jnp.abs(center.top_eigenvector @ old),
+        remainder=remainder(projected, threshold), active=projection.active,
+        correction=jnp.zeros_like(track.correction), overlap=track.overlap * jnp.abs(center.top_eigenvector @ old.top_eigenvector),
+        directions=along, covariance=covariance_at(setup, projected, state.optimizer),
     )
-    displacements = predicted.turned(state.coupled.predicted.displacements, old, center.top_eigenvector)
-    return state._replace(coupled=state.coupled._replace(
+    displacements = state.coupled.predicted.displacements
+    if not len(known.basis):
+        displacements = predicted.turned(displacements, old.top_eigenvector, center.top_eigenvector)
+    elif directions is not None:
+        displacements = {form: v + (old.theta - center.theta) for form, v in displacements.items()}
+    coupled = state.coupled._replace(
         constrained=constrained, predicted=state.coupled.predicted._replace(displacements=displacements),
         costs=state.coupled.costs.plus(*projection.costs),
-    ))
+    )
+    return state._replace(coupled=coupled), bool(projection.usable)
+
+
+def covariance_at(setup: Setup, projected: Projected, optimizer: Any) -> Array:
+    """X† of several directions at a point that was projected to; of none where one is followed."""
+    center, normals, projection = projected
+    if not isinstance(normals, Directions):
+        return projection.multiplier
+    return _covariance(
+        normals, center.grad, float(optimizer.learning_rate), setup.threshold(optimizer), jnp.zeros_like(projection.multiplier)
+    )
+
+
+_covariance = jax.jit(covariance)
 
 
 def anchor(state: EdgeState, forms: tuple[str, ...]) -> EdgeState:

@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from engine.curvature.directions import Directions, aligned, first, normals_along, turned
 from engine.curvature.expansion import Normals, Point, TaylorCenter, direction, measure_all, normals, taylor_center
 from engine.curvature.predictor import extrapolated, power_step
-from engine.dynamics.constrained import next_target, project, project_center, slide
+from engine.dynamics.constrained import Projection, next_target, project, project_along, project_center, slide, slide_along
 from engine.dynamics.trajectory import Costs
 from engine.phases.coupled_state import ConstrainedTrack, StepParams
 from engine.problems.problem import Problem
@@ -20,7 +21,7 @@ from engine.problems.problem import Problem
 UNUSABLE = 0.05
 """Constraint residual from which θ† is no longer the constrained trajectory, and eigen residual from which no pair was found."""
 CONTRACTIONS = 2
-"""Contractions of the third derivative that the normals of the stable set take."""
+"""Contractions of the third derivative that the normals of the stable set take, with one direction at the edge."""
 CHORDS = 2
 """Projections along the last centre's normals before one takes its own."""
 SLIDES = 1e-3
@@ -33,69 +34,133 @@ class ProjectionState(NamedTuple):
     target: Array  # (p,) what is projected
     guess: Array  # (p,) where the first one, made at the last centre, leads
     trial_point: Array  # (p,) where to measure next
-    start: Array  # (2, p) for the eigensolver there
-    point: Point  # the last one measured, slid along u
-    normals: Normals  # of the stable set, the newest
+    start: Array  # (k, p) for the eigensolver there
+    point: Point  # the last one measured, slid along the directions at the edge
+    normals: Normals | Directions  # of the stable set, the newest
     afresh: Array  # whether they were taken at that point
     taken: Array  # projections
     costs: Costs
-    pushes: Array  # whether S ≤ 2/η holds the point back from the target
+    active: Array  # in how many directions S ≤ 2/η holds the point back from the target
+    multiplier: Array  # (K, K) of several directions
     usable: Array
     done: Array
 
 
-def start_projection(target: Array, start: Array, point: Point, normals: Normals) -> ProjectionState:
+def start_projection(target: Array, start: Array, point: Point, normals: Normals | Directions, multiplier: Array) -> ProjectionState:
     """Projections of a target (p,), to begin there."""
     no, zero = jnp.array(False), jnp.zeros((), int)
-    return ProjectionState(target, target, target, start, point, normals, no, zero, Costs(zero, zero, zero), no, no, no)
+    return ProjectionState(
+        target, target, target, start, point, normals, no, zero, Costs(zero, zero, zero), zero, multiplier, usable=no, done=no
+    )
 
 
 def start_from_center(params: StepParams, track: ConstrainedTrack) -> ProjectionState:
     """Where to look for the next θ† first: Lemma 13's guess with what it left out last time."""
-    target, guess, corrected, start = _first_trial(params, track)
-    center = track.center
-    return start_projection(target, start, center.point, center.normals)._replace(guess=guess, trial_point=corrected)
+    target, guess, corrected, start, multiplier = _first_trial(params, track)
+    begun = start_projection(target, start, track.center.point, track.normals, multiplier)
+    return begun._replace(guess=guess, trial_point=corrected)
 
 
 @jax.jit
-def _first_trial(params: StepParams, track: ConstrainedTrack) -> tuple[Array, Array, Array, Array]:
+def _first_trial(params: StepParams, track: ConstrainedTrack) -> tuple[Array, Array, Array, Array, Array]:
     target = next_target(track.center, params.learning_rate) + track.remainder
-    guess = project_center(track.center, target, params.threshold).theta
-    return target, guess, guess + track.correction, extrapolated(*track.eigenvector_history)  # what it leaves out changes little
+    first = project_from(track.center, track.normals, target, params.threshold, params.learning_rate * track.covariance)
+    expected = extrapolated(track.eigenvector_history[0], track.eigenvector_history[1], track.directions.number)
+    return target, first.theta, first.theta + track.correction, expected, first.multiplier  # what the guess leaves out changes little
+
+
+def project_from(
+    center: TaylorCenter, normals: Normals | Directions, target: Array, threshold: float | Array, multiplier: Array
+) -> Projection:
+    """A projection of a target (p,) made at a centre, with the normals there and a multiplier to begin with."""
+    if isinstance(normals, Directions):
+        return project_along(center.theta, center.grad, normals, target, threshold, multiplier)
+    return project_center(center, target, threshold)
 
 
 def projection_step(
-    params: StepParams, projection: ProjectionState, measured: tuple[Point, Array], normals: Normals, afresh: bool | Array
+    params: StepParams, projection: ProjectionState, measured: tuple[Point, Array], normals: Normals | Directions, afresh: bool | Array
 ) -> ProjectionState:
     """Whether the point `measured` at the trial point is in the stable set, and where to look next if not.
 
-    What is left along u alone needs no projection: the point slides there (`constrained.slide`).
+    What is left along the directions at the edge alone needs no projection: the point slides there (`constrained.slide`).
     """
-    (theta, loss, grad, values, residuals), changed = _judged(params, projection, measured, normals, afresh)
+    (theta, loss, grad, values, residuals), along, changed = _judged(params, projection, measured, normals, afresh)
     eigen = measured[0].eigen._replace(values=values, residuals=residuals)
+    if along is not None:
+        normals, eigen = along[0], eigen._replace(vectors=along[1])
     return projection._replace(point=Point(theta, loss, grad, eigen), normals=normals, **changed)
 
 
 @jax.jit
 def _judged(
-    params: StepParams, projection: ProjectionState, measured: tuple[Point, Array], normals: Normals, afresh: bool | Array
-) -> tuple[tuple[Array, ...], dict[str, Any]]:
+    params: StepParams, projection: ProjectionState, measured: tuple[Point, Array], normals: Normals | Directions, afresh: bool | Array
+) -> tuple[tuple[Array, ...], tuple[Directions, Array] | None, dict[str, Any]]:
     point, images = measured
-    top = direction(point, normals)
-    slid, angle = slide(point, top, images[0], normals.dS)
-    kept = jax.tree.map(lambda a, b: jnp.where(angle <= SLIDES, a, b), slid, point)
-    theta, (gap, along, sideways), pushes = project(kept, top, normals, projection.target, params.threshold)
+    vectors = power_step(point.eigen, images)
+    if isinstance(normals, Directions):
+        there, along = turned(point.eigen, images, normals)
+        slid = slide_along(point, there, along)
+        near = slid.angle <= SLIDES
+        kept, there = jax.tree.map(lambda a, b: jnp.where(near, a, b), (slid.point, slid.directions), (point, there))
+        landed = project_along(kept.theta, kept.grad, there, projection.target, params.threshold, projection.multiplier)
+        angle, start, moved_along = slid.angle, _in_basis(vectors, there), (there, kept.eigen.vectors)
+    else:
+        top = direction(point, normals)
+        moved, angle = slide(point, top, images[0], normals.dS)
+        kept = jax.tree.map(lambda a, b: jnp.where(angle <= SLIDES, a, b), moved, point)
+        landed = project(kept, top, normals, projection.target, params.threshold)
+        start, moved_along = vectors, None
+    gap, along_u, sideways = landed.residuals
     within = (gap <= params.sharpness_tolerance) & (angle <= params.gradient_tolerance)
     # With the normals of the point itself the rest of the way counts too; with older ones `remainder` has it, and the next target.
     within &= ~jnp.asarray(afresh) | (sideways <= params.sharpness_tolerance)
     done = within | (projection.taken >= params.max_projections) | ~jnp.isfinite(gap)
     changed = {
-        "trial_point": theta, "start": power_step(point.eigen, images), "afresh": jnp.asarray(afresh), "taken": projection.taken + ~done,
-        "costs": projection.costs.plus(point.eigen.hvps, 1, CONTRACTIONS * jnp.asarray(afresh, int)),
-        "pushes": pushes, "usable": (gap <= UNUSABLE) & (along <= UNUSABLE),  # False for NaN
+        "trial_point": landed.theta, "start": start, "afresh": jnp.asarray(afresh), "taken": projection.taken + ~done,
+        "costs": projection.costs.plus(point.eigen.hvps, 1, contracted(normals) * jnp.asarray(afresh, int)),
+        "active": landed.active, "multiplier": landed.multiplier,
+        "usable": (gap <= UNUSABLE) & (along_u <= UNUSABLE),  # False for NaN
         "done": done,
     }
-    return (kept.theta, kept.loss, kept.grad, kept.eigen.values, kept.eigen.residuals), changed
+    return (kept.theta, kept.loss, kept.grad, kept.eigen.values, kept.eigen.residuals), moved_along, changed
+
+
+def _in_basis(vectors: Array, directions: Directions) -> Array:
+    """Eigenvectors (K + 1, p) with those of the directions at the edge in their basis, which moves smoothly where they are degenerate."""
+    size, dtype = len(directions.basis), directions.basis.dtype
+    rows = jnp.where(directions.there[:, None], vectors[:size].astype(dtype), 0)
+    basis = aligned(rows, directions.basis, directions.number) @ rows
+    return vectors.at[:size].set(jnp.where(directions.there[:, None], basis.astype(vectors.dtype), vectors[:size]))
+
+
+def contracted(normals: Normals | Directions) -> int | Array:
+    """Contractions of the third derivative that the normals of the stable set take."""
+    if isinstance(normals, Directions):
+        return normals.number * (normals.number + 3) // 2
+    return CONTRACTIONS
+
+
+def measured_at_trial(problem: Problem, params: StepParams, projection: ProjectionState, dtype: str) -> tuple[Point, Array]:
+    """What `expansion.measure_all` gives where to look next."""
+    return measure_all(
+        problem, projection.trial_point, projection.start, params.eigen_tolerance, dtype, tight(projection.normals)
+    )
+
+
+def tight(normals: Normals | Directions) -> int | Array:
+    """How many eigenpairs are asked for to the tolerance: those of the directions at the edge."""
+    return normals.number if isinstance(normals, Directions) else 1
+
+
+def normals_at(
+    problem: Problem, measured: tuple[Point, Array], known: Normals | Directions, dtype: str
+) -> Normals | Directions:
+    """The normals of the stable set at a measured point; of several directions in the basis nearest to the known one."""
+    point, images = measured
+    if isinstance(known, Directions):
+        return normals_along(problem, point, turned(point.eigen, images, known)[0], dtype)
+    return normals(problem, point, dtype)
 
 
 def project_until_converged(
@@ -104,9 +169,9 @@ def project_until_converged(
     """Linearised projections until one is done, each from the newest normals at hand: those of the last centre for the first two, or such
     as are taken `afresh` each time."""
     while not projection.done:
-        measured = measure_all(problem, projection.trial_point, projection.start, params.eigen_tolerance, dtype)
+        measured = measured_at_trial(problem, params, projection, dtype)
         again = afresh or int(projection.taken) >= CHORDS
-        newest = normals(problem, measured[0], dtype) if again else projection.normals
+        newest = normals_at(problem, measured, projection.normals, dtype) if again else projection.normals
         projection = projection_step(params, projection, measured, newest, again)
     return projection
 
@@ -115,19 +180,32 @@ def project_in_one_call(problem: Problem, params: StepParams, projection: Projec
     """`project_until_converged` with jax's own loop in place of Python's."""
 
     def attempt(projection: ProjectionState) -> ProjectionState:
-        measured = measure_all(problem, projection.trial_point, projection.start, params.eigen_tolerance, dtype)
+        measured = measured_at_trial(problem, params, projection, dtype)
         afresh = projection.taken >= CHORDS
-        newest = lax.cond(afresh, lambda: normals(problem, measured[0], dtype), lambda: projection.normals)
+        newest = lax.cond(afresh, lambda: normals_at(problem, measured, projection.normals, dtype), lambda: projection.normals)
         return projection_step(params, projection, measured, newest, afresh)
 
     return lax.while_loop(lambda projection: ~projection.done, attempt, attempt(projection))
 
 
-def newest_normals(problem: Problem, projection: ProjectionState, dtype: str) -> Normals:
+def normals_at_end(problem: Problem, projection: ProjectionState, dtype: str) -> Normals | Directions:
+    """The normals at the point where projections ended, taken there."""
+    if isinstance(projection.normals, Directions):
+        return normals_along(problem, projection.point, projection.normals, dtype)
+    return normals(problem, projection.point, dtype)
+
+
+def newest_normals(problem: Problem, projection: ProjectionState, dtype: str) -> Normals | Directions:
     """The normals at the point where projections ended."""
-    return projection.normals if projection.afresh else normals(problem, projection.point, dtype)
+    return projection.normals if projection.afresh else normals_at_end(problem, projection, dtype)
 
 
-def expand(problem: Problem, projection: ProjectionState, previous_u: Array, dtype: str) -> TaylorCenter:
-    """The expansion where projections ended; the sign of u is that of `previous_u` (p,)."""
-    return taylor_center(projection.point, newest_normals(problem, projection, dtype), previous_u)
+def expand(problem: Problem, projection: ProjectionState, previous_u: Array, dtype: str) -> tuple[TaylorCenter, Normals | Directions]:
+    """The expansion where projections ended, and the normals there; the sign of u is that of `previous_u` (p,)."""
+    newest = newest_normals(problem, projection, dtype)
+    return centered(projection.point, newest, previous_u), newest
+
+
+def centered(point: Point, newest: Normals | Directions, previous_u: Array) -> TaylorCenter:
+    """The expansion about a measured point with the normals there, along the top eigenvector."""
+    return taylor_center(point, first(newest) if isinstance(newest, Directions) else newest, previous_u)

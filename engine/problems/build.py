@@ -1,6 +1,5 @@
 """The problem of a specification: its loss, where it starts, and facts on its data for the record."""
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -11,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from engine import data, theory
+from engine import data
 from engine import spec as specs
 from engine.base.errors import UserError
 from engine.data import Dataset
 from engine.problems import losses, own
 from engine.problems.problem import Problem, flatten, require_x64
 from engine.problems.targets import require_finite, suited
+from engine.problems.toy import toy, toy_k
 
 
 def build(spec: specs.RunSpec) -> tuple[Problem, Array, dict[str, Any]]:
@@ -25,6 +25,8 @@ def build(spec: specs.RunSpec) -> tuple[Problem, Array, dict[str, Any]]:
     require_x64()
     if isinstance(spec.problem, specs.Toy):
         problem, theta, facts = toy(spec.problem, spec.optimizer.learning_rate)
+    elif isinstance(spec.problem, specs.ToyK):
+        problem, theta, facts = toy_k(spec.problem, spec.optimizer.learning_rate)
     elif isinstance(spec.problem, specs.Network):
         problem, theta, facts = network(spec.problem, spec.seed)
     elif isinstance(spec.problem, specs.Own):
@@ -41,18 +43,6 @@ def decayed(problem: Problem, weight_decay: float) -> Problem:
         return problem.loss_of(theta, data) + weight_decay / 2 * theta @ theta
 
     return replace(problem, loss_of=loss_of) if weight_decay else problem
-
-
-def toy(part: specs.Toy, learning_rate: float) -> tuple[Problem, Array, dict[str, Any]]:
-    """Appendix B: gradient descent on it with this η is the map (3) exactly, with y of (3) equal to √β·y, unless it has a threshold set."""
-
-    def loss_of(theta: Array, constants: Array) -> Array:
-        alpha, root_beta, threshold = constants.astype(theta.dtype)
-        x, y, z = theta
-        return (threshold + root_beta * y) * x**2 / 2 - alpha / root_beta * y - z
-
-    constants = np.array([part.alpha, math.sqrt(part.beta), part.threshold or theory.threshold(learning_rate)])
-    return Problem(loss_of, jnp.asarray(constants), "Appendix B toy"), jnp.array([part.x0, 0.0, 0.0]), {"parameters": 3}
 
 
 def network(part: specs.Network, seed: int) -> tuple[Problem, Array, dict[str, Any]]:

@@ -152,6 +152,22 @@ class SpectrumGrown(Event, frozen=True, kw_only=True, tag="spectrum_grown"):
     count: int
 
 
+class DirectionJoined(Event, frozen=True, kw_only=True, tag="direction_joined"):
+    """One direction more is at the edge, and θ† is held along it."""
+
+    count: int
+
+
+class DirectionLeft(Event, frozen=True, kw_only=True, tag="direction_left"):
+    """One direction fewer is at the edge."""
+
+    count: int
+
+
+class OscillationSeeded(Event, frozen=True, kw_only=True, tag="oscillation_seeded"):
+    """Gradient descent's θ was moved, so that it swings where an oscillation is predicted and none had begun."""
+
+
 class EigenvectorsSwapped(Event, frozen=True, kw_only=True, tag="eigenvectors_swapped"):
     """The top eigenvector turned more than a step can turn it: two eigenvalues crossed."""
 
@@ -210,7 +226,8 @@ class Finished(Event, frozen=True, kw_only=True, tag="finished"):
 
 AnyEvent = (
     Started | Forked | EdgeReached | StageChanged | Anchored | PredictionLost | AssumptionFailed | AssumptionRestored
-    | EigenvalueUnstable | SpectrumGrown | EigenvectorsSwapped | EigenpairCorrected | ConstraintLost | TrackingEnded | LearningRateChanged
+    | EigenvalueUnstable | SpectrumGrown | DirectionJoined | DirectionLeft | OscillationSeeded
+    | EigenvectorsSwapped | EigenpairCorrected | ConstraintLost | TrackingEnded | LearningRateChanged
     | Paused | Resumed | Checkpointed | CheckpointSkipped | RecordCut | FolderMoved | Refused | Finished
 )
 

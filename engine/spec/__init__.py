@@ -42,6 +42,7 @@ from engine.spec.sections import (
     Section,
     SharpnessTracking,
     Toy,
+    ToyK,
     Tracking,
     Transformer,
 )
@@ -75,6 +76,7 @@ __all__ = [
     "Section",
     "SharpnessTracking",
     "Toy",
+    "ToyK",
     "Tracking",
     "Transformer",
     "Words",

@@ -21,7 +21,7 @@ from engine.base import toml
 from engine.base.errors import UserError, one_of
 from engine.base.files import read_plain
 from engine.base.text import is_harmless
-from engine.spec.sections import LEFT_OUT, TEXTS, Cnn, Mlp, Network, Phase, ResNet, RunSpec, Section, SharpnessTracking, Transformer
+from engine.spec.sections import LEFT_OUT, TEXTS, Cnn, Mlp, Network, Phase, ResNet, RunSpec, Section, SharpnessTracking, ToyK, Transformer
 
 DEFAULT_PRESET = "fashion"
 """What `demo` runs."""
@@ -395,6 +395,10 @@ def _check(spec: RunSpec, where: str) -> None:
         raise UserError(f"{where}: [tracking] predictions = {list(forms)}; each form once, as each has its own columns")
     _check_optimizer(spec, where)
     problem = spec.problem
+    if isinstance(problem, ToyK) and len(problem.x0) not in (1, len(problem.covariance)):
+        raise UserError(
+            f"{where}: [problem] x0 = {list(problem.x0)}; expected one number, or as many as covariance has, {len(problem.covariance)}"
+        )
     if not isinstance(problem, Network):
         return
     wanted = spec.tracking.sharpness_examples if isinstance(spec.tracking, SharpnessTracking) else 0

@@ -150,6 +150,22 @@ class Toy(Section, frozen=True, kw_only=True, tag_field="kind", tag="toy"):
     """The 2/η in the loss. 0 takes that of the learning rate; a fork to another η keeps that of the run it is from."""
 
 
+class ToyK(Section, frozen=True, kw_only=True, tag_field="kind", tag="toy_k"):
+    """Several directions at the edge at once: L(x,s) = ½xᵀ[(2/η)I + Y(s)]x − a·s + ½κ|s|², with any symmetric matrix as Y(s), linear in s.
+    Gradient descent on it is the map (3_k) exactly; θ† is 0 and holds there by X†, in closed form."""
+
+    covariance: Annotated[tuple[Positive, ...], Meta(min_length=2, max_length=6)] = (1.0, 0.5)
+    """Variances of the oscillation along each direction: the eigenvalues of X†, as many as there are directions, k."""
+    beta: Positive = 1.0
+    """Strength of self-stabilization β: B⊥[M] = βM."""
+    damping: NonNegative = 0.0
+    """κ, which holds s back: without it the map gains energy, and x spirals outward."""
+    x0: Annotated[tuple[Annotated[float, Meta(ge=-1e12, le=1e12)], ...], Meta(min_length=1, max_length=6)] = (0.1,)
+    """The x to start from; one number is that of every direction."""
+    threshold: NonNegative = 0.0
+    """The 2/η in the loss. 0 takes that of the learning rate; a fork to another η keeps that of the run it is from."""
+
+
 class Phase(Section, frozen=True, kw_only=True, tag_field="kind", tag="phase"):
     """No training: the map (3) and the flow (4) of the simplified system, from several starts X(0), Y(0) = 0."""
 
@@ -338,7 +354,7 @@ class RunSpec(Section, frozen=True, kw_only=True):
     """How long it takes, and on what."""
     seed: Annotated[int, Meta(ge=0, lt=2**32)] = 0
     """What the initial parameters are drawn from, and the random vectors of the solver."""
-    problem: Network | Toy | Phase | Own
+    problem: Network | Toy | ToyK | Phase | Own
     optimizer: AnyOptimizer
     budget: Budget = Budget()
     approach: Approach = Approach()

@@ -41,6 +41,7 @@ KINDS: dict[str, tuple[dict, float]] = {
     "resnet": (network(CLASSES, {"kind": "resnet", "widths": [1], "blocks": 1}, "cross_entropy"), 5.35),
     "transformer": (network(SENTENCES, {"kind": "transformer", "layers": 1, "hidden": 2, "heads": 1}, "logistic"), 6.4),
     "toy": ({"kind": "toy"}, 0.01),
+    "toy of several directions": ({"kind": "toy_k", "x0": [0.1, 0.05]}, 0.01),
     "phase": ({"kind": "phase"}, 0.01),
     "own": (own("valley"), 0.05),
     "own with data": (own("with_data"), 2.66),

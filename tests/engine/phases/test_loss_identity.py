@@ -133,9 +133,12 @@ def test_a_checkpoint_that_says_nothing_of_its_loss_goes_on(tmp_path):
     assert told[-1].startswith("started on")
 
 
-def test_a_fork_of_the_toy_to_another_learning_rate_keeps_its_loss():
+@pytest.mark.parametrize("kind", ["toy", "toy_k"])
+def test_a_fork_of_a_toy_to_another_learning_rate_keeps_its_loss(kind):
     """Which is made for its learning rate."""
-    run = store.create(specs.with_overrides(toy_spec(0.01), ["tracking.mode=sharpness", "budget.steps=9"]), "toy")
+    start = {"toy": "0.1", "toy_k": "[0.1]"}[kind]
+    overrides = ["tracking.mode=sharpness", "budget.steps=9", f"problem.kind={kind}", f"problem.x0={start}"]
+    run = store.create(specs.with_overrides(toy_spec(0.01), overrides), "toy")
     work(run)
     made = fork(run, 9, ["optimizer.learning_rate=0.008", "budget.steps=12"], name="made")
     assert (made.spec.problem.threshold, made.spec.optimizer.learning_rate) == (200, 0.008)

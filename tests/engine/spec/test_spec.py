@@ -128,7 +128,7 @@ def test_an_integer_of_thousands_of_digits_is_refused():
                           "beginning with a letter or digit"),
     # outside a closed set
     ("precision.edge=float16", '[precision] edge = "float16"; expected one of "float32", "float64"'),
-    ("problem.kind=resnet", '[problem] kind = "resnet"; expected one of "network", "toy", "phase", "own"'),
+    ("problem.kind=resnet", '[problem] kind = "resnet"; expected one of "network", "toy", "toy_k", "phase", "own"'),
     ("tracking.predictions=['code', 'cubic']",
      '[tracking] predictions[1] = "cubic"; expected one of "generalized", "transported", "code", "full_cubic"'),
     ("tracking.predictions=['code', 'code']",
@@ -315,7 +315,7 @@ def test_text_that_is_no_utf8_is_refused_before_it_reaches_a_file():
     assert refusal(load_spec, "toy", ["title=\udcff"]) == r"presets/toy.toml with --set: '\udcff': not UTF-8 text"
 
 
-WORDS = sorted(set(re.findall(r"[a-z_0-9]+", to_toml(load_spec("fashion-cnn")))) | {"toy", "phase", "transformer", "logistic"})
+WORDS = sorted(set(re.findall(r"[a-z_0-9]+", to_toml(load_spec("fashion-cnn")))) | {"toy", "toy_k", "phase", "transformer", "logistic"})
 leaves = (
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(WORDS) | st.dates() | st.times()
     | st.datetimes()

@@ -1,0 +1,192 @@
+"""How many directions at the edge θ† is held along, from step to step; and the oscillations that are begun there where that is asked for.
+
+A direction joins where its eigenvalue at θ† is above 1.9/η (`tracking.second_eigenvalue_limit`), and leaves where that has fallen to
+1.85/η. Arrays have room for 2, 4, 8 or 16, so that a direction that joins within that compiles nothing; the next room is compiled ahead,
+beside the run, from where the next eigenvalue is above 1.5/η. With one direction the formulas of one are used, and there is no room.
+"""
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from msgspec.structs import replace
+
+from engine.curvature import directions, guards
+from engine.curvature.directions import Directions, none
+from engine.curvature.eigensolver import random_start
+from engine.dynamics.constrained import RANK
+from engine.phases.context import Setup
+from engine.phases.edge_state import STAYS, EdgeState, replaced_center
+from engine.phases.projection import UNUSABLE
+from engine.record import messages
+from engine.record.messages import AnyEvent
+from engine.spec import FOLLOWED_FROM
+
+MOST = 16
+"""Directions that can be followed."""
+SWINGS = 0.1
+"""Share of its predicted size from which an oscillation counts as begun."""
+
+
+def most_directions(setup: Setup, size: int) -> int:
+    """The most directions that a run is followed along: one eigenvalue more than that is always watched."""
+    return max(1, min(MOST, setup.tracking.eigenvalue_columns, size - 1))
+
+
+def room(count: int, size: int) -> int:
+    """For how many directions arrays have room where there are `count`; none where there is one."""
+    return 0 if count == 1 else min(1 << (count - 1).bit_length(), size - 1)
+
+
+def count_of(state: EdgeState) -> int:
+    """How many directions are at the edge."""
+    return max(1, int(state.coupled.constrained.directions.number))
+
+
+def reading(state: EdgeState) -> np.ndarray:
+    """λη of the eigenvalues that are known at θ†."""
+    return np.asarray(state.center.eigen.values, float) * float(state.optimizer.learning_rate)
+
+
+def adapted(setup: Setup, state: EdgeState) -> tuple[EdgeState, list[AnyEvent], str]:
+    """The state with as many directions as are at the edge, and what happened; and why θ† cannot be followed on, where it cannot."""
+    tracking, events, size = setup.tracking, list[AnyEvent](), state.theta.size
+    if tracking.on_second_eigenvalue != "follow":
+        return state, events, ""
+    limit, most, step = tracking.second_eigenvalue_limit, most_directions(setup, size), state.clock.step
+    while True:
+        count, values = count_of(state), reading(state)
+        joins = count < most and values[count] >= limit
+        leaves = count > 1 and values[count - 1] < limit - STAYS
+        if not joins and not leaves:
+            return state, events, ""
+        following, usable = resized(setup, state, count + 1 if joins else count - 1)
+        if not usable:
+            told = f"λ{count + 1} = {values[count]:.4g}/η" if joins else f"λ{count} fell to {values[count - 1]:.4g}/η"
+            return state, events, f"{told} at step {step}, and the projection onto the stable set of that many directions did not converge"
+        if joins:
+            text = f"λ{count + 1} of θ† is at {values[count]:.4g}/η at step {step}: {count + 1} directions are at the edge"
+            events.append(messages.DirectionJoined(step=step, text=text, count=count + 1))
+        else:
+            left = f"{count - 1} directions are" if count > 2 else "one direction is"
+            text = f"λ{count} of θ† fell to {values[count - 1]:.4g}/η at step {step}: {left} at the edge"
+            events.append(messages.DirectionLeft(step=step, text=text, count=count - 1))
+        state = following
+
+
+def resized(setup: Setup, state: EdgeState, count: int) -> tuple[EdgeState, bool]:
+    """The state with θ† projected onto the stable set of `count` directions; and whether that could be done."""
+    track, size, step = state.coupled.constrained, state.theta.size, state.clock.step
+    eigen, own = track.center.eigen, track.center.theta.dtype
+    capacity = room(count, size)
+    more = random_start(setup.spec.seed, step, max(2, capacity + 1), size, str(eigen.vectors.dtype))
+    start = jnp.concatenate([eigen.vectors, track.guards.vectors.astype(eigen.vectors.dtype), more])[: max(2, capacity + 1)]
+    known = none(track.center.theta)
+    if capacity:
+        basis = _reference(track.center.top_eigenvector, track.directions, eigen.vectors, count)
+        known = directions.around(basis, capacity)
+    dtype = setup.spec.precision.curvature
+    fresh = guards.begin(setup.spec.seed, step, size, dtype)  # what was beyond the eigenvalues followed may be among them now
+    state = state._replace(coupled=state.coupled._replace(constrained=track._replace(guards=fresh)))
+    return replaced_center(setup, state, start, known)
+
+
+def _reference(u: Array, before: Directions, vectors: Array, count: int) -> Array:
+    """What the basis of `count` directions is to be nearest to, (count, p): the basis before, with one eigenvector more, or without the row
+    that is most along the one that leaves."""
+    held = u[None] if not len(before.basis) else before.basis[: int(before.number)]
+    if count > len(held):
+        return jnp.concatenate([held, vectors[len(held) : count].astype(held.dtype)])
+    along = np.abs(np.asarray(held @ vectors[count].astype(held.dtype)))
+    return held[np.flatnonzero(np.arange(len(held)) != along.argmax())]
+
+
+def exhausted(setup: Setup, state: EdgeState) -> str:
+    """Why θ† cannot be followed on where more directions are at the edge than it is followed along; empty where none are."""
+    tracking, count, values = setup.tracking, count_of(state), reading(state)
+    limit = tracking.second_eigenvalue_limit
+    if tracking.on_second_eigenvalue == "keep" or values[count] < limit:
+        return ""
+    which = f"λ{count + 1} = {values[count]:.3g}/η at step {state.clock.step}, not below {limit:g}/η"
+    if tracking.on_second_eigenvalue == "follow":
+        return f"{which}: more directions are at the edge than the {count} that θ† is followed along (tracking.max_eigenvalues)"
+    return f"{which}: a second direction is at the edge"
+
+
+# -- oscillations
+
+
+def seeded(setup: Setup, state: EdgeState) -> tuple[EdgeState, list[AnyEvent]]:
+    """The state with gradient descent's θ moved by σ along each axis of X† in which θ† has come to be held back and nothing swings yet."""
+    track, step = state.coupled.constrained, state.clock.step
+    active = int(track.active)
+    if not setup.tracking.seed_oscillation or active <= state.seeded:
+        return state, []
+    sizes, axes = oscillation(setup, state)
+    v = state.theta - track.center.theta
+    along = np.asarray(axes @ v)
+    still = [k for k in range(len(sizes)) if abs(along[k]) < SWINGS * sizes[k]]
+    state = state._replace(seeded=active)
+    if not still:
+        return state, []
+    move = jnp.asarray(sum((sizes[k] - abs(along[k])) * (-1 if along[k] < 0 else 1) * axes[k] for k in still), state.theta.dtype)
+    coupled = state.coupled
+    displacements = {form: each + move for form, each in coupled.predicted.displacements.items()}
+    state = state._replace(coupled=coupled._replace(
+        descent=coupled.descent._replace(theta=coupled.descent.theta + move),
+        predicted=coupled.predicted._replace(displacements=displacements),
+    ))
+    told = ", ".join(f"{sizes[k]:.3g}" for k in still)
+    text = f"an oscillation of its predicted size, σ = {told}, was begun at step {step} where none had (tracking.seed_oscillation)"
+    return state, [messages.OscillationSeeded(step=step, text=text)]
+
+
+def oscillation(setup: Setup, state: EdgeState) -> tuple[np.ndarray, Array]:
+    """σ along each axis of X† of positive variance, (r,) descending, and the axes, (r, p)."""
+    track, eta = state.coupled.constrained, float(state.optimizer.learning_rate)
+    if not len(track.directions.basis):
+        variance = float(track.center.balance(eta, setup.threshold(state.optimizer)))
+        return np.sqrt([variance] if variance > 0 else []), track.center.top_eigenvector[None][: int(variance > 0)]
+    values, axes = np.linalg.eigh(np.asarray(track.covariance, float))
+    chosen = np.flatnonzero(values > RANK * values.sum())[::-1]
+    return np.sqrt(values[chosen]), jnp.asarray(axes.T[chosen]) @ track.directions.basis
+
+
+# -- compiled ahead
+
+
+class Ahead:
+    """Has the functions of the next room compiled beside the run, once for each."""
+
+    def __init__(self) -> None:
+        self._begun: dict[int, threading.Thread] = {}
+
+    def look(self, setup: Setup, state: EdgeState, take_step: Callable[[Setup, EdgeState], object]) -> None:
+        """Begin where the next eigenvalue is near the edge, and be done where its direction joins. `take_step` takes one coupled step."""
+        if setup.tracking.on_second_eigenvalue != "follow" or jax.process_count() > 1:  # several processes take their steps together
+            return
+        count, values, size = count_of(state), reading(state), state.theta.size
+        more = max(2, room(count, size) + 1)
+        capacity = room(more, size)
+        if more <= most_directions(setup, size) and capacity not in self._begun and values[-1] > FOLLOWED_FROM:
+            thread = threading.Thread(target=_compile, args=(setup, state, more, take_step), daemon=True)
+            self._begun[capacity] = thread
+            thread.start()
+        if more == count + 1 and capacity in self._begun and values[count] >= setup.tracking.second_eigenvalue_limit:
+            self._begun[capacity].join()  # two threads that need one function compile it twice
+
+
+def _compile(setup: Setup, state: EdgeState, count: int, take_step: Callable[[Setup, EdgeState], object]) -> None:
+    """Project along `count` directions and take a step there, with tolerances that any point meets; what goes wrong shows when it comes."""
+    tracking = replace(
+        setup.tracking, eigen_tolerance=UNUSABLE, sharpness_tolerance=UNUSABLE, gradient_tolerance=UNUSABLE,
+        max_eigenvalues=setup.tracking.eigenvalue_columns,
+    )
+    roughly = setup._replace(spec=replace(setup.spec, tracking=tracking))
+    with suppress(Exception):
+        following, _ = resized(roughly, state, count)
+        take_step(roughly, following)

@@ -1,0 +1,59 @@
+"""The smallest losses with progressive sharpening and self-stabilization: that of Appendix B, and its like for k directions at once.
+
+Gradient descent on them is the map (3), or (3_k), exactly, and θ† is known in closed form.
+"""
+
+import math
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from engine import spec as specs
+from engine import theory
+from engine.problems.problem import Problem
+
+
+def toy(part: specs.Toy, learning_rate: float) -> tuple[Problem, Array, dict[str, Any]]:
+    """Appendix B: gradient descent on it with this η is the map (3) exactly, with y of (3) equal to √β·y, unless it has a threshold set."""
+
+    def loss_of(theta: Array, constants: Array) -> Array:
+        alpha, root_beta, threshold = constants.astype(theta.dtype)
+        x, y, z = theta
+        return (threshold + root_beta * y) * x**2 / 2 - alpha / root_beta * y - z
+
+    constants = np.array([part.alpha, math.sqrt(part.beta), part.threshold or theory.threshold(learning_rate)])
+    return Problem(loss_of, jnp.asarray(constants), "Appendix B toy"), jnp.array([part.x0, 0.0, 0.0]), {"parameters": 3}
+
+
+def toy_k(part: specs.ToyK, learning_rate: float) -> tuple[Problem, Array, dict[str, Any]]:
+    """L(x,s) = ½xᵀ[(2/η)I + Y(s)]x − a·s + ½κ|s|², Y(s) = Σ_m s_m E_m, on θ = (x, s) of k + k(k+1)/2 numbers, from (x0, 0).
+
+    The E_m are √β times an orthonormal basis of the symmetric matrices, `symmetric_basis`, and a_m = ½<E_m,X†>. So B⊥[M] = Σ_m E_m<E_m,M>
+    is βM, and gradient descent with this η is (3_k) with that B⊥, less ηκY a step; θ† is 0, with the multiplier X†.
+    """
+    count = len(part.covariance)
+    basis = math.sqrt(part.beta) * symmetric_basis(count)
+    pushes = np.einsum("mij,ij->m", basis, np.diag(part.covariance)) / 2
+    scalars = np.array([part.threshold or theory.threshold(learning_rate), part.damping])
+
+    def loss_of(theta: Array, constants: tuple[Array, ...]) -> Array:
+        basis, pushes, scalars = (each.astype(theta.dtype) for each in constants)
+        threshold, damping = scalars
+        x, s = theta[:count], theta[count:]
+        return threshold * x @ x / 2 + jnp.einsum("m,mij,i,j->", s, basis, x, x) / 2 - pushes @ s + damping * s @ s / 2
+
+    start = np.concatenate([np.broadcast_to(part.x0, count), np.zeros(len(basis))])
+    problem = Problem(loss_of, tuple(map(jnp.asarray, (basis, pushes, scalars))), f"toy of {count} directions")
+    return problem, jnp.asarray(start), {"parameters": start.size}
+
+
+def symmetric_basis(count: int) -> np.ndarray:
+    """An orthonormal basis of the symmetric k×k matrices in <A,B> = tr AB, as (m, k, k), m = k(k+1)/2, in the order of `theory.pairs`:
+    e_i e_iᵀ, and (e_i e_jᵀ + e_j e_iᵀ)/√2 for i < j."""
+    i, j = theory.pairs(count)
+    basis = np.zeros((len(i), count, count))
+    m = np.arange(len(i))
+    basis[m, i, j] = basis[m, j, i] = np.where(i == j, 1, math.sqrt(0.5))
+    return basis
