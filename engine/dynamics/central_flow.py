@@ -48,7 +48,7 @@ class CentralState(NamedTuple):
 
     theta: Array  # (p,) w
     eigenvectors: Array  # (2, K, p) at the last step but one, and at the last; those beyond the followed are 0
-    followed: Array  # () how many are, one more than are above 1.5/η; K grows with it
+    followed: Array  # () how many are: one more than are above 1.5/η, and K grows with it; all of K where the Hessian is formed
     members: Array  # () how many were above 1.95/η
     covariance: Array  # (K, K) X in the basis of the last eigenvectors
     guard: Array  # (p,) the next eigenvector, so far as it is known
@@ -86,7 +86,7 @@ def begin(at: Beginning, tracking: CoupledTracking) -> CentralState:
     theta, u = (at.theta, at.eigenvector) if from_descent else (at.center.theta, at.center_eigenvector)
     room = min(tracking.eigenvalue_columns, theta.size) if forms_hessian(theta) else 2
     vectors = jnp.zeros((room, theta.size), u.dtype).at[:2].set(jnp.stack([u, at.center.eigen.vectors[1].astype(u.dtype)])[:room])
-    count, nothing = jnp.asarray(np.array(min(2, room))), jnp.full_like(theta, jnp.nan)
+    count, nothing = jnp.asarray(np.array(room)), jnp.full_like(theta, jnp.nan)
     return CentralState(
         theta, jnp.stack([vectors] * 2), count, jnp.asarray(np.array(1)), jnp.zeros((room, room)), at.guards.vectors[0], nothing, nothing
     )
@@ -121,10 +121,7 @@ def step(at: StepContext, state: CentralState, here: OnCentralFlow) -> tuple[Cen
         motion = _moved(at, here.vectors, motion)
         for _ in range(at.central_substeps - 1):
             motion = _moved(at, here.vectors, _measured(at, here.vectors, motion))
-    following, row = _finished(
-        state, here, motion, at.center.theta, at.descent, at.learning_rate, at.central_substeps, at.most_followed
-    )
-    return following, row, motion.costs.plus(here.hvps, 1)
+    return _finished(state, here, motion, at.center.theta, at.descent, at.learning_rate, at.central_substeps, at.most_followed)
 
 
 def audit(problem: Problem, state: CentralState, rows: Any, dtype: str) -> tuple[CentralState, Array]:
@@ -241,11 +238,11 @@ def _pushed(motion: Motion, third: Array, learning_rate: float, substeps: int) -
 @jax.jit
 def _finished(
     state: CentralState, here: OnCentralFlow, motion: Motion, center: Array, descent: Array, learning_rate: float, substeps: int, most: int
-) -> tuple[CentralState, Row]:
-    """The state after the step, and the row where it began: Σ is the mean over its substeps."""
+) -> tuple[CentralState, Row, Costs]:
+    """The state after the step, the row where it began, and what both took: Σ is the mean over the substeps."""
     room = len(here.vectors)
     above = jnp.sum(here.values * learning_rate > FOLLOWED_FROM)
-    followed = jnp.clip(above + 1, min(2, room), jnp.maximum(2, most))
+    followed = jnp.asarray(room) if forms_hessian(state.theta) else jnp.clip(above + 1, 2, jnp.maximum(2, most))
     newest = here.vectors.astype(state.eigenvectors.dtype)
     joins = (jnp.arange(room) >= state.followed) & (jnp.arange(room) < followed)
     newest = jnp.where(joins[:, None], here.guard.astype(newest.dtype), newest)
@@ -255,11 +252,12 @@ def _finished(
     )
     distance, smoothed = norms(state.theta - center, state.behind + descent / 4)
     second = jnp.where(jnp.isfinite(here.values), here.values, jnp.nan)[min(1, room - 1)]
-    return following, {
+    row = {
         "central.loss": here.loss, "central.predicted_loss": here.loss + motion.pull / substeps / 2, "central.sharpness": here.values[0],
         "central.lambda2": second, "central.trace": motion.trace / substeps, "central.distance": distance,
         "central.distance_smoothed": smoothed,
     }
+    return following, row, motion.costs.plus(here.hvps, 1)
 
 
 CENTRAL = Trajectory(CentralState, begin, measure, step, audit)

@@ -309,7 +309,8 @@ def _expectation(problem: str, keys: list[str], tree: dict[str, Any]) -> str:
     if problem.startswith("Invalid enum value") or problem.startswith("Invalid value"):
         choices = _choices_at(keys, tree)
         if choices:
-            return f"expected one of {one_of(choices)}"
+            either = ", or true or false" if bool in get_args(_type_at(keys, tree)) else ""
+            return f"expected one of {one_of(choices)}{either}"
     if keys[-1:] == ["function"] and "matching regex" in problem:
         return 'expected "module:name" of a Python function'
     if "matching regex" in problem:
