@@ -2,7 +2,7 @@
 
 A run records the columns that its specification asks for, one float64 row a step; NaN where a column has no value yet.
 Names are `trajectory.quantity`: `gd` gradient descent, `constrained` the constrained trajectory θ†, `flow` gradient flow,
-and one family for each form of the predicted dynamics.
+`central` the central flow, and one family for each form of the predicted dynamics.
 """
 
 from collections.abc import Callable, Mapping, Sequence
