@@ -35,7 +35,7 @@ from engine.record import store, trust
 from engine.record.reader import Run
 from engine.record.store import resolve
 from engine.report.summary import Summary, summarize, words
-from engine.spec import DEFAULT_PRESET, Network, Own, RunSpec, load_spec, preset_names
+from engine.spec import DEFAULT_PRESET, CoupledTracking, Network, Own, RunSpec, load_spec, preset_names
 
 MARGIN = "    "
 
@@ -318,9 +318,15 @@ def check(
         raise UserError(f"{spec.name}: {'; '.join(wrong)}")
     needed = memory.estimate(problem, theta, *formats)
     about = {"preset": spec.name, **facts, "loss": loss}
+    tracking = spec.tracking
+    follows = isinstance(tracking, CoupledTracking) and tracking.on_second_eigenvalue == "follow"
+    several = memory.at_edge(min(tracking.max_eigenvalues, theta.size - 1)) if follows else []
     if json:
-        print_json(about | {"memory": {**needed._asdict(), "total": needed.total}})
+        print_json(about | {"memory": {**needed._asdict(), "total": needed.total}, "directions": [each._asdict() for each in several]})
     else:
+        for each in several:
+            more = memory.words(each.vectors * theta.size * 8)
+            about[f"{each.directions} directions at the edge"] = f"{each.third_derivatives} contractions of ∇³L a step, {more} more"
         tested = ("tested", "number formats kept, the same twice, three derivatives against differences of the one below")
         print_pairs([*((name, str(value)) for name, value in about.items()), ("memory", f"about {memory.words(needed.total)}"), tested])
     return 0

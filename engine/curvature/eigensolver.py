@@ -5,10 +5,10 @@ image W = HV; the Rayleigh–Ritz pairs of V are the candidates, and the basis g
 first pair that has not converged. Each growth costs one Hessian–vector product (HVP); the residual itself costs none,
 since it is a combination of V and W. Started from one vector this builds the Krylov space of Lanczos; started from eigenvectors
 extrapolated from the last steps (`coupled`) it mostly needs no more than the one product for each pair that shows it: room for a
-larger basis is made only when that is not enough. It stops when the relative residual ‖Hu−Su‖/S of the top pair is within
-`tolerance`, of as many as are asked for to that, and those of the others within `LOOSE`: by the Bauer–Fike and sin θ theorems that bounds the error of S by S·tolerance
-(in practice by its square over the gap) and that of u by tolerance over the relative gap. Small problems are solved densely, in
-the number format of θ.
+larger basis is made only when that is not enough. It stops when the relative residual ‖Hu−Su‖/S of the top pair, or of as many as are
+asked for so, is within `tolerance` and those of the others within `LOOSE`: by the Bauer–Fike and sin θ theorems that bounds the error of S
+by S·tolerance (in practice by its square over the gap) and that of u by tolerance over the relative gap. Small problems are solved
+densely, in the number format of θ.
 
 What was tried and dropped: `lobpcg_standard` of jax, whose tolerance grows with p and whose every iteration costs 4 products.
 Quadratic extrapolation of u, which starts at the same residual as linear (7e-5 on digits, where the last u has 1.2e-3): the noise
@@ -260,7 +260,8 @@ def solve_at(
     """`solve` in `curvature_dtype`, compiled once for each number of rows."""
     wanted = start.shape[0] if wanted is None else wanted
     looked = wanted if looked is None else looked
-    return _solve_at(problem, theta.astype(curvature_dtype), start.astype(curvature_dtype), tolerance, wanted, looked, explored, _as_array(tight))
+    at, start = theta.astype(curvature_dtype), start.astype(curvature_dtype)
+    return _solve_at(problem, at, start, tolerance, wanted, looked, explored, _as_array(tight))
 
 
 def _as_array(number: int | Array) -> Array | np.ndarray:

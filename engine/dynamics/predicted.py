@@ -317,7 +317,7 @@ def predict(
     threshold: float, dtype: str, directions: Directions | None = None, covariance: Array | None = None,
 ) -> dict[str, Advanced]:
     """Every form of the predicted dynamics that is followed one step on about the same centre; `slopes` are the F'(x⋆) of those that read
-    along u. Products in `dtype`, one for each. `directions` are those at the edge, with their covariance; None for the top eigenvector alone.
+    along u. Products in `dtype`, one for each. `directions` are those at the edge, with their covariance; None for the top eigenvector.
     """
     edge = at_edge(center, directions, covariance, learning_rate, threshold)
     own, at = center.theta.dtype, center.theta.astype(dtype)

@@ -14,6 +14,7 @@ from jax import Array
 from msgspec.structs import replace
 
 from engine.curvature import directions, guards
+from engine.curvature.directions import Directions
 from engine.curvature.eigensolver import LOOSE_TOLERANCE, forms_hessian, sharpness_at
 from engine.curvature.predictor import eigenvector_offset
 from engine.dynamics import predicted, prediction_scores, unrolled
@@ -36,7 +37,7 @@ from engine.phases.coupled_state import (
 )
 from engine.phases.coupled_step import StepRows
 from engine.phases.derived import Reported
-from engine.phases.edge_state import EdgeState, anchor, project_afresh, remainder, step_params
+from engine.phases.edge_state import EdgeState, anchor, covariance_at, remainder, step_params
 from engine.phases.loss_identity import Identity
 from engine.phases.past_edge import DescentState
 from engine.phases.phase import Advanced, Entered, Phase, Restart
@@ -59,8 +60,8 @@ def enter(setup: Setup, at: ApproachState, anchor_every: int) -> Entered:
     spec, tracking, clock, optimizer = setup.spec, setup.tracking, at.clock, at.optimizer
     theta, threshold = at.theta.astype(spec.precision.edge), setup.threshold(optimizer)
     nothing, (basis, known, hvps) = jnp.zeros_like(theta), _all_around(setup, theta, clock.step, at.eigenvectors)
-    projected = project_afresh(setup, theta, basis[:2], nothing, optimizer)
-    center, _, projection = projected
+    projected = several.begun(setup, theta, basis[:2], clock.step, optimizer)
+    center, normals, projection = projected
     if not projection.usable:
         alone = DescentState(clock, optimizer, clock.step, theta, jnp.stack([basis] * 4), 0, known)
         return Entered(alone, _without_center(setup, theta, clock, basis, threshold), "gradient descent")
@@ -73,8 +74,9 @@ def enter(setup: Setup, at: ApproachState, anchor_every: int) -> Entered:
         descent=DescentTrack(theta, optimizer, jnp.stack([basis] * 2), jnp.stack([offset] * 4), jnp.stack([x] * 4)),
         constrained=ConstrainedTrack(
             center, jnp.stack([projection.start] * 2), known, projection.taken, projection.active, correction=nothing,
-            remainder=remainder(projected, threshold), overlap=jnp.ones((), theta.dtype), directions=directions.none(theta),
-            covariance=projection.multiplier,
+            remainder=remainder(projected, threshold), overlap=jnp.ones((), theta.dtype),
+            directions=normals if isinstance(normals, Directions) else directions.none(theta),
+            covariance=covariance_at(setup, projected, optimizer),
         ),
         predicted=PredictedTrack(displacements, {form: prediction_scores.fresh(clock.step) for form in displacements}),
         beside={name: each.begin(beginning, tracking) for name, each in TRAJECTORIES.items() if BESIDE[name].follows(tracking)},
@@ -84,7 +86,9 @@ def enter(setup: Setup, at: ApproachState, anchor_every: int) -> Entered:
         clock=clock, edge_step=clock.step, coupled=coupled, unrolled=total, anchor_every=anchor_every, anchor_phase=clock.step, stage=0,
         failed=0, constraint_lost=0, unstable=0, audited=-1, seeded=0,
     )
-    text = f"the edge: sharpness reached 2/η = {threshold:.4g} at step {clock.step}; θ† starts here"
+    together = several.count_of(state)
+    along = f", along the {together} directions that are there" if together > 1 else ""
+    text = f"the edge: sharpness reached 2/η = {threshold:.4g} at step {clock.step}; θ† starts here{along}"
     return Entered(state, [messages.EdgeReached(step=clock.step, text=text, sharpness=float(center.sharpness))])
 
 
@@ -268,9 +272,12 @@ def _with_history(coupled: CoupledState, history: Array) -> CoupledState:
 
 def _remembered(setup: Setup, state: EdgeState, following: EdgeState) -> EdgeState:
     """The following state with (5) summed one step on from the state before, where it is summed."""
-    tracking = setup.tracking
-    if not tracking.beta_every:
+    tracking, together = setup.tracking, several.count_of(state)
+    if not tracking.beta_every or several.count_of(following) > 1:  # (5) is of one direction
         return following
+    if together > 1:
+        v = following.theta - following.center.theta
+        return following._replace(unrolled=unrolled.begin(following.center, v, tracking.beta_every, tracking.beta_window))
     total = unrolled.advance(
         setup.problem, state.unrolled, state.clock.step, state.center, following.center, float(state.optimizer.learning_rate),
         setup.threshold(state.optimizer), setup.spec.precision.curvature,
@@ -291,11 +298,12 @@ class AtEdge(Phase):
 
     def __init__(self, setup: Setup):
         super().__init__(setup)
-        self._ahead = several.Ahead()
+        self.ahead = several.Ahead()
+        """Compiles what a further direction takes before it joins."""
 
     def advance(self, state: EdgeState, limit: int) -> Advanced:
         """At most `limit` coupled steps."""
-        self._ahead.look(self.setup, state, lambda setup, state: _take(setup, state, 1, False))
+        self.ahead.look(self.setup, state, lambda setup, state: _take(setup, state, 1, False))
         return advance(self.setup, state, limit)
 
     def set_learning_rate(self, state: EdgeState, learning_rate: float) -> Restart:

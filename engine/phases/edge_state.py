@@ -19,7 +19,6 @@ from engine.phases.coupled_state import CoupledState, PredictedTrack, StepParams
 from engine.phases.projection import ProjectionState, expand, project_from, project_until_converged, start_projection
 from engine.xla.leaves import Earlier
 
-
 STAYS = 0.05
 """How far under the λη at which its direction joined the edge an eigenvalue falls before it leaves: near the limit it would come and go."""
 

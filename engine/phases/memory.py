@@ -14,6 +14,22 @@ VECTORS = 34
 """Vectors of p numbers that a coupled step keeps at the edge: θ, θ†, their expansions, predictions and guards. Counted, rounded up."""
 
 
+class AtEdge(NamedTuple):
+    """What so many directions at the edge take more than one."""
+
+    directions: int
+    third_derivatives: int
+    """Contractions of ∇³L for the normals of θ†, taken once a step: k(k+1)/2 pairs and a tilt for each direction."""
+    vectors: int
+    """Vectors of p numbers that are kept: the basis and its normals, and eigenvectors to start from."""
+
+
+def at_edge(most: int) -> list[AtEdge]:
+    """For 2, 4, 8, … directions, up to the most that are followed."""
+    counts = sorted({min(1 << power, most) for power in range(1, 5)} - {1})
+    return [AtEdge(k, k * (k + 3) // 2, k * (k + 1) // 2 + 2 * k + 3 * (k - 1)) for k in counts]
+
+
 class Memory(NamedTuple):
     """Bytes on the device, by what takes them."""
 

@@ -57,7 +57,9 @@ class Occasional(NamedTuple):
 
 
 def _memory(setup: Setup, state: EdgeState) -> Reading:
-    """The prediction summed from β, and the newest and oldest β at hand."""
+    """The prediction summed from β, and the newest and oldest β at hand; nothing with several directions at the edge."""
+    if len(state.coupled.constrained.directions.basis):
+        return NOTHING
     total = state.unrolled
     followed = total.betas[np.isfinite(total.betas)]
     newest, oldest = (followed[0], followed[-1]) if len(followed) else (math.nan, math.nan)
@@ -78,7 +80,9 @@ def _landscape(setup: Setup, state: EdgeState) -> Reading:
         "plane_x": plane.x, "plane_y": plane.y, "plane": plane.rise,
         "beta_starts": state.unrolled.starts, "beta": state.unrolled.betas,
     }
-    values = {"landscape.ratio": line.ratio, "landscape.limit": line.limit, "landscape.limit_turned": line.limit_turned}
+    values = {"landscape.ratio": line.ratio}
+    if not len(state.coupled.constrained.directions.basis):  # where it settles is of one direction: several do not
+        values |= {"landscape.limit": line.limit, "landscape.limit_turned": line.limit_turned}
     return Reading(values, ((state.clock.step, curves),))
 
 

@@ -8,6 +8,7 @@ beside the run, from where the next eigenvalue is above 1.5/η. With one directi
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +18,10 @@ from msgspec.structs import replace
 
 from engine.curvature import directions, guards
 from engine.curvature.directions import Directions, none
-from engine.curvature.eigensolver import random_start
+from engine.curvature.eigensolver import LOOSE_TOLERANCE, random_start, sharpness_at
 from engine.dynamics.constrained import RANK
 from engine.phases.context import Setup
-from engine.phases.edge_state import STAYS, EdgeState, replaced_center
+from engine.phases.edge_state import STAYS, EdgeState, Projected, project_afresh, replaced_center
 from engine.phases.projection import UNUSABLE
 from engine.record import messages
 from engine.record.messages import AnyEvent
@@ -55,8 +56,11 @@ def reading(state: EdgeState) -> np.ndarray:
 def adapted(setup: Setup, state: EdgeState) -> tuple[EdgeState, list[AnyEvent], str]:
     """The state with as many directions as are at the edge, and what happened; and why θ† cannot be followed on, where it cannot."""
     tracking, events, size = setup.tracking, list[AnyEvent](), state.theta.size
-    if tracking.on_second_eigenvalue != "follow":
-        return state, events, ""
+    if tracking.on_second_eigenvalue != "follow":  # a fork may have several all the same
+        together = count_of(state)
+        if together > 1 and tracking.on_second_eigenvalue == "keep":
+            return resized(setup, state, 1)[0], events, ""
+        return state, events, f"{together} directions are at the edge at step {state.clock.step}" if together > 1 else ""
     limit, most, step = tracking.second_eigenvalue_limit, most_directions(setup, size), state.clock.step
     while True:
         count, values = count_of(state), reading(state)
@@ -78,11 +82,29 @@ def adapted(setup: Setup, state: EdgeState) -> tuple[EdgeState, list[AnyEvent], 
         state = following
 
 
+def begun(setup: Setup, theta: Array, basis: Array, step: int, optimizer: Any) -> Projected:
+    """The first θ†, the projection of gradient descent's θ: along the top eigenvector, from vectors (2, p), or, where that leads nowhere
+    since several eigenvalues are at the edge already, along the directions of all of them."""
+    projected = project_afresh(setup, theta, basis, jnp.zeros_like(theta), optimizer)
+    tracking, most = setup.tracking, most_directions(setup, theta.size)
+    if projected.projection.usable or tracking.on_second_eigenvalue != "follow" or most < 2:
+        return projected
+    dtype = setup.spec.precision.curvature
+    start = random_start(setup.spec.seed, step, room(most, theta.size) + 1, theta.size, dtype)
+    pairs = sharpness_at(setup.problem, theta.astype(dtype), start.at[: len(basis)].set(basis.astype(dtype)), LOOSE_TOLERANCE, dtype)
+    above = np.asarray(pairs.values, float) * float(optimizer.learning_rate) >= tracking.second_eigenvalue_limit
+    count = min(int(above.sum()), most)
+    if count < 2:
+        return projected
+    capacity = room(count, theta.size)
+    known = directions.around(pairs.vectors[:count].astype(theta.dtype), capacity)
+    return project_afresh(setup, theta, pairs.vectors[: capacity + 1], jnp.zeros_like(theta), optimizer, known)
+
+
 def resized(setup: Setup, state: EdgeState, count: int) -> tuple[EdgeState, bool]:
     """The state with θ† projected onto the stable set of `count` directions; and whether that could be done."""
     track, size, step = state.coupled.constrained, state.theta.size, state.clock.step
-    eigen, own = track.center.eigen, track.center.theta.dtype
-    capacity = room(count, size)
+    eigen, capacity = track.center.eigen, room(count, size)
     more = random_start(setup.spec.seed, step, max(2, capacity + 1), size, str(eigen.vectors.dtype))
     start = jnp.concatenate([eigen.vectors, track.guards.vectors.astype(eigen.vectors.dtype), more])[: max(2, capacity + 1)]
     known = none(track.center.theta)
@@ -163,7 +185,8 @@ class Ahead:
     """Has the functions of the next room compiled beside the run, once for each."""
 
     def __init__(self) -> None:
-        self._begun: dict[int, threading.Thread] = {}
+        self.begun: dict[int, threading.Thread] = {}
+        """What compiles, or has compiled, by the room that it is for."""
 
     def look(self, setup: Setup, state: EdgeState, take_step: Callable[[Setup, EdgeState], object]) -> None:
         """Begin where the next eigenvalue is near the edge, and be done where its direction joins. `take_step` takes one coupled step."""
@@ -172,12 +195,12 @@ class Ahead:
         count, values, size = count_of(state), reading(state), state.theta.size
         more = max(2, room(count, size) + 1)
         capacity = room(more, size)
-        if more <= most_directions(setup, size) and capacity not in self._begun and values[-1] > FOLLOWED_FROM:
+        if more <= most_directions(setup, size) and capacity not in self.begun and values[-1] > FOLLOWED_FROM:
             thread = threading.Thread(target=_compile, args=(setup, state, more, take_step), daemon=True)
-            self._begun[capacity] = thread
+            self.begun[capacity] = thread
             thread.start()
-        if more == count + 1 and capacity in self._begun and values[count] >= setup.tracking.second_eigenvalue_limit:
-            self._begun[capacity].join()  # two threads that need one function compile it twice
+        if more == count + 1 and capacity in self.begun and values[count] >= setup.tracking.second_eigenvalue_limit:
+            self.begun[capacity].join()  # two threads that need one function compile it twice
 
 
 def _compile(setup: Setup, state: EdgeState, count: int, take_step: Callable[[Setup, EdgeState], object]) -> None:
