@@ -37,6 +37,7 @@ PAGES: tuple[GalleryPage, ...] = (
     GalleryPage("cursor", keys=("c", *["left"] * 9)),
     GalleryPage("assumptions", keys=("a",)),
     GalleryPage("spectrum", keys=("L",)),
+    GalleryPage("turning", keys=("X",)),
     GalleryPage("landscape", keys=("U",)),
     GalleryPage("plane", keys=("U", "tab")),
     GalleryPage("theorem", keys=("T",)),

@@ -14,12 +14,13 @@ from engine.base.errors import UserError
 if TYPE_CHECKING:  # Textual is imported where it is needed: headless runs do without
     from textual.binding import Binding
 
-Place = Literal["dashboard", "page", "landscape", "help", "tour", "launcher", "anywhere"]
+Place = Literal["dashboard", "page", "spectrum", "turning", "landscape", "help", "tour", "launcher", "anywhere"]
 PLACES: dict[Place, str] = {
-    "dashboard": "on the dashboard", "page": "on a page", "landscape": "on the landscape", "help": "on the page of help",
+    "dashboard": "on the dashboard", "page": "on a page", "spectrum": "on the spectrum", "turning": "on the page of x turning",
+    "landscape": "on the landscape", "help": "on the page of help",
     "tour": "on the tour", "launcher": "on the launcher", "anywhere": "anywhere",
 }
-WITHIN: dict[Place, Place] = {"landscape": "page", "help": "page"}
+WITHIN: dict[Place, Place] = {"spectrum": "page", "turning": "page", "landscape": "page", "help": "page"}
 """A place whose keys work in another one too."""
 
 
@@ -120,7 +121,9 @@ TABLE: tuple[Key, ...] = (
     Key("a", "a", "screen.assumptions", "assumptions", "The assumptions of the theory as gauges: value, history, and green, "
         "amber or red by a stated rule.", "dashboard", PLOTS),
     Key("L", "L", "screen.spectrum", "spectrum", "Every eigenvalue that is followed, against 2/η and 1.5/η, and when each became "
-        "unstable.", "dashboard", PLOTS),
+        "unstable; and those of θ†, with who is at the edge and who swings.", "dashboard", PLOTS),
+    Key("X", "X", "screen.turning", "turning x", "The path of x in two directions at the edge, over the ellipse of the covariance that is "
+        "predicted of it: with several directions x turns. Arrows choose the two.", "dashboard", PLOTS),
     Key("U", "U", "screen.landscape", "landscape", "The loss along u at θ† against x²/η, sub- or super-quadratic, and the sharpness it "
         "predicts beside the measured one; and the loss in the plane of u and ∇S⊥, with the path in it. Arrows step through samples.",
         "dashboard", PLOTS, 29),
@@ -154,6 +157,12 @@ TABLE: tuple[Key, ...] = (
     Key("escape,q,enter", "esc", "screen.dismiss(None)", "close", "Back to where it was opened; so does the key that opened the page.",
         "page", PAGE),
     Key("i", "i", "screen.formula", "formula", "What the page shows: words, symbols, formulas, place in the paper.", "page", PAGE),
+    Key("tab,shift+tab", "tab", "screen.turn", "other spectrum", "Between the eigenvalues of gradient descent and those of θ†.",
+        "spectrum", PAGE),
+    Key("left", "←", "screen.choose(0, -1)", "lower across", "The direction before, along the horizontal axis.", "turning", PAGE),
+    Key("right", "→", "screen.choose(0, 1)", "higher across", "The next direction along the horizontal axis.", "turning", PAGE),
+    Key("down", "↓", "screen.choose(1, -1)", "lower upward", "The direction before, along the vertical axis.", "turning", PAGE),
+    Key("up", "↑", "screen.choose(1, 1)", "higher upward", "The next direction along the vertical axis.", "turning", PAGE),
     Key("left", "←", "screen.move(-1)", "earlier sample", "Show the sample before.", "landscape", PAGE),
     Key("right", "→", "screen.move(1)", "later sample", "Show the sample after; at the newest, follow it.", "landscape", PAGE),
     Key("home", "home", "screen.move_to_end(-1)", "first sample", "Show the first sample.", "landscape", PAGE),

@@ -219,14 +219,14 @@ def chebyshev(scale: float = 1.0):
     return Made(replace(problem, loss_of=lambda theta, data: of(theta, data) * jnp.asarray(scale, theta.dtype)), theta)
 
 
-def comes_and_goes(spare: int = 0):
-    """Appendix B, at the edge for η = 0.05, beside a valley whose curvature η·λ2 = 1.8 + 0.15·sin z, z growing by η a step, comes within
+def comes_and_goes(spare: int = 0, valleys: int = 1, speed: float = 3.0):
+    """Appendix B, at the edge for η = 0.05, beside valleys whose curvature ηλ = 1.8 + 0.15·sin z, z growing by speed·η a step, comes within
     1.9 and goes again; `spare` flat directions more make the Hessian too large to be formed."""
     def loss(w):
-        second = (1.8 + 0.15 * jnp.sin(w[3])) / 0.05
-        return (40 + w[1]) * w[0] ** 2 / 2 - w[1] + second * w[2] ** 2 / 2 - w[3] + jnp.sum(w[4:] ** 2) / 2
+        others = (1.8 + 0.15 * jnp.sin(w[2])) / 0.05 * jnp.sum(w[3 : 3 + valleys] ** 2)
+        return (40 + w[1]) * w[0] ** 2 / 2 - w[1] + others / 2 - speed * w[2] + jnp.sum(w[3 + valleys :] ** 2) / 2
 
-    return engine.from_loss(loss, np.concatenate([[0.2, 0.0, 1e-3, 0.0], np.zeros(spare)]))
+    return engine.from_loss(loss, np.concatenate([[0.2, 0.0, 0.0], np.full(valleys, 1e-3), np.zeros(spare)]))
 
 
 def twins(spare: int = 0, start: float = -0.1, count: int = 2):
@@ -236,8 +236,3 @@ def twins(spare: int = 0, start: float = -0.1, count: int = 2):
         return jnp.sum((40 + y) * x**2 / 2 - y + 0.02 * y**2) + jnp.sum(w[2 * count :] ** 2) / 2
 
     return engine.from_loss(loss, np.concatenate([[0.2, *[start] * (count - 1)], np.zeros(count + spare)]))
-
-
-def triplets(spare: int = 0):
-    """Three of them."""
-    return twins(spare, count=3)

@@ -64,7 +64,7 @@ def test_a_setting_is_told_with_its_default_its_values_and_its_words():
     entries = {name: words for section in settings.sections() for name, words in section.entries}
     assert entries["tracking.anchor_every"].startswith(" = `0` (whole number from 0): Steps between re-anchorings of every prediction")
     assert entries["optimizer.learning_rate"].startswith(", required (number above 0)")
-    assert '(`"stop"` or `"gradient_descent"` or `"keep"`)' in entries["tracking.on_second_eigenvalue"]
+    assert '(`"follow"` or `"stop"` or `"gradient_descent"` or `"keep"`)' in entries["tracking.on_second_eigenvalue"]
     assert "(number above 0, at most 0.1)" in entries["tracking.eigen_tolerance"]
     assert "(list of 3: number above 0, number above 0, number above 0)" in entries["approach.check_times"]
     assert all(words.rstrip().endswith((".", ")")) for words in entries.values())
@@ -91,8 +91,12 @@ def test_the_topic_of_columns_has_every_column_that_a_preset_records():
     entries = {name for section in tables.column_sections() for name, _ in section.entries}
     for name in preset_names():
         recorded = {column.name for column in columns_for(load_spec(name))}
-        numbered = {re.sub(r"^(gd\.lambda|ode|map)\d+", r"\g<1>N", column) for column in recorded}
-        assert numbered <= {re.sub(r"^(gd\.lambda|ode|map)\d+", r"\g<1>N", entry) for entry in entries}, name
+        assert {_numbered(column) for column in recorded} <= {_numbered(entry) for entry in entries}, name
+
+
+def _numbered(column: str) -> str:
+    """A column's name without the number of the eigenvalue, direction or start that it is of."""
+    return re.sub(r"(lambda|ode|map|\bx)\d+", r"\g<1>N", re.sub(r"x\d+x\d+$", "xNxN", column))
 
 
 def test_the_tables_of_presets_and_figures_have_every_one():

@@ -34,7 +34,7 @@ from engine.process import worker
 from engine.record import store, trust
 from engine.record.reader import Run
 from engine.record.store import resolve
-from engine.report.summary import Summary, summarize, words
+from engine.report.summary import Summary, as_json, summarize, words
 from engine.spec import DEFAULT_PRESET, CoupledTracking, Network, Own, RunSpec, load_spec, preset_names
 
 MARGIN = "    "
@@ -180,7 +180,7 @@ def show(name: RunName | None = None, *, json: Switch = False) -> int:
     chosen = resolve(name)
     summary, facts, events = summarize(chosen), chosen.provenance(), chosen.events()
     if json:
-        parts = {"summary": summary._asdict(), "state": chosen.state(), "provenance": facts, "spec": chosen.spec}
+        parts = {"summary": as_json(summary), "state": chosen.state(), "provenance": facts, "spec": chosen.spec}
         print_json(parts | {"events": events, "columns": [column._asdict() for column in chosen.columns]})
         return 0
     problem = facts.get("problem", {})
@@ -319,8 +319,9 @@ def check(
     needed = memory.estimate(problem, theta, *formats)
     about = {"preset": spec.name, **facts, "loss": loss}
     tracking = spec.tracking
-    follows = isinstance(tracking, CoupledTracking) and tracking.on_second_eigenvalue == "follow"
-    several = memory.at_edge(min(tracking.max_eigenvalues, theta.size - 1)) if follows else []
+    several = []
+    if isinstance(tracking, CoupledTracking) and tracking.on_second_eigenvalue == "follow":
+        several = memory.at_edge(min(tracking.max_eigenvalues, theta.size - 1))
     if json:
         print_json(about | {"memory": {**needed._asdict(), "total": needed.total}, "directions": [each._asdict() for each in several]})
     else:
@@ -395,7 +396,7 @@ def _see_through(run: Run, pid: int, json: bool, made: bool = False) -> int:
     else:
         print_line(outcome.text, error=True)
     if json:
-        print_json(summary._asdict())
+        print_json(as_json(summary))
     else:
         print_pairs(words(summary))
     return status if status and summary.outcome in ("stopped", "crashed") else _status(summary)

@@ -85,6 +85,8 @@ def _landed(
     return Projection(landed, residuals, pushes.astype(int), jnp.zeros((0, 0), landed.dtype))
 
 
+SOLVED = 1e-8
+"""Residual of the complementarity problem, of size 1, from which it has no solution: those that have one come to 1e-13."""
 RANK = 1e-6
 """Share of its trace from which an eigenvalue of a multiplier, or of X†, counts as positive."""
 
@@ -96,10 +98,10 @@ def rank(matrix: Array) -> Array:
 
 
 def project_along(
-    theta: Array, grad: Array, directions: Directions, target: Array, threshold: float | Array, start: Array
+    theta: Array, grad: Array, directions: Directions, target: Array, threshold: float | Array, start: Array, solved: bool = True
 ) -> Projection:
     """`project` with several directions at the edge, from a θ (p,) where the gradient and the directions are known. `start` (K, K) is a
-    multiplier to begin with.
+    multiplier to begin with, or the one to go by where the problem is not to be `solved`.
 
     Of the steps d with a_i·d = −u_i·∇L, a_i = Hu_i + tilt_i, and UHUᵀ + (D_ij·d)_ij ⪯ 2/η the one that leads nearest to the target is
     P(w − ½D[Y]) less what a_i·d asks for, with w the way there, P the projection across all a_i, and
@@ -116,7 +118,7 @@ def project_along(
     asked = others @ jnp.linalg.solve(normal, slope)  # of what a_i·d asks for, along D_ij and w
     rises = unpacked(across[-1, :-1] - asked[:-1])
     slack = threshold * jnp.eye(size, dtype=theta.dtype) - directions.hessian
-    multiplier, *_ = complementarity.solve(slack - rises, across[:-1, :-1] / 2, directions.number, start)
+    multiplier = _solved(slack - rises, across[:-1, :-1] / 2, directions, start) if solved else start
     weights = weighed(multiplier)
     mix = jnp.linalg.solve(normal, slope + others[-1] - others[:-1].T @ weights / 2)
     step = rows[-1] - weights @ directions.third / 2 - mix @ images
@@ -138,7 +140,13 @@ def covariance(directions: Directions, grad: Array, learning_rate: float, thresh
     across = across_directions(directions)
     slack = threshold * jnp.eye(len(directions.basis), dtype=grad.dtype) - directions.hessian
     linear = slack / learning_rate + unpacked(directions.third @ grad)
-    return complementarity.solve(linear, across @ across.T / 2, directions.number, start).matrix
+    return _solved(linear, across @ across.T / 2, directions, start)
+
+
+def _solved(linear: Array, gram: Array, directions: Directions, start: Array) -> Array:
+    """The solution of a complementarity problem of the directions, in their format; NaN where there is none, which leads nowhere."""
+    solution = complementarity.solve(linear, gram, directions.number, start)
+    return jnp.where(solution.residual <= SOLVED, solution.matrix, jnp.nan).astype(linear.dtype)
 
 
 def across_directions(directions: Directions) -> Array:

@@ -14,7 +14,9 @@ COLUMNS: tuple[tuple[str, str, Sequence[Column]], ...] = (
     ("clock", "In every run.", columns.CLOCK),
     ("gd", "Gradient descent; in every run of a loss.", (*columns.DESCENT, *columns.eigenvalues(2))),
     ("constrained", "From the edge on: the constrained trajectory θ†, and gradient descent beside it.", columns.COUPLED),
-    *((form, f"With `{form}` among `tracking.predictions`.", columns.predicted(form)) for form in PREDICTIONS),
+    ("directions", 'From the edge on, with `tracking.on_second_eigenvalue = "follow"`: several directions at the edge. Columns of further '
+     "ones, up to `tracking.max_eigenvalues`, are as those of the first.", columns.directions(3)),
+    *((form, f"With `{form}` among `tracking.predictions`.", columns.predicted(form, several=True)) for form in PREDICTIONS),
     ("theorem", "What Theorem 1 leaves over, with `transported` among `tracking.predictions`.", columns.THEOREM),
     ("unrolled", "With `tracking.beta_every` above 0.", columns.UNROLLED),
     ("landscape", "Every `tracking.landscape_every` steps.", columns.LANDSCAPE),

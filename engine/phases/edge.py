@@ -303,7 +303,7 @@ class AtEdge(Phase):
 
     def advance(self, state: EdgeState, limit: int) -> Advanced:
         """At most `limit` coupled steps."""
-        self.ahead.look(self.setup, state, lambda setup, state: _take(setup, state, 1, False))
+        self.ahead.look(self.setup, state, lambda setup, state: _take(setup, state, 1, False).state)
         return advance(self.setup, state, limit)
 
     def set_learning_rate(self, state: EdgeState, learning_rate: float) -> Restart:

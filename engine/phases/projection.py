@@ -64,17 +64,18 @@ def start_from_center(params: StepParams, track: ConstrainedTrack) -> Projection
 @jax.jit
 def _first_trial(params: StepParams, track: ConstrainedTrack) -> tuple[Array, Array, Array, Array, Array]:
     target = next_target(track.center, params.learning_rate) + track.remainder
-    first = project_from(track.center, track.normals, target, params.threshold, params.learning_rate * track.covariance)
+    known = params.learning_rate * track.covariance  # the multiplier but for the remainder
+    first = project_from(track.center, track.normals, target, params.threshold, known, solved=False)
     expected = extrapolated(track.eigenvector_history[0], track.eigenvector_history[1], track.directions.number)
     return target, first.theta, first.theta + track.correction, expected, first.multiplier  # what the guess leaves out changes little
 
 
 def project_from(
-    center: TaylorCenter, normals: Normals | Directions, target: Array, threshold: float | Array, multiplier: Array
+    center: TaylorCenter, normals: Normals | Directions, target: Array, threshold: float | Array, multiplier: Array, solved: bool = True
 ) -> Projection:
-    """A projection of a target (p,) made at a centre, with the normals there and a multiplier to begin with."""
+    """A projection of a target (p,) made at a centre, with the normals there and a multiplier to begin with, or to go by if not `solved`."""
     if isinstance(normals, Directions):
-        return project_along(center.theta, center.grad, normals, target, threshold, multiplier)
+        return project_along(center.theta, center.grad, normals, target, threshold, multiplier, solved)
     return project_center(center, target, threshold)
 
 
@@ -185,7 +186,7 @@ def project_in_one_call(problem: Problem, params: StepParams, projection: Projec
         newest = lax.cond(afresh, lambda: normals_at(problem, measured, projection.normals, dtype), lambda: projection.normals)
         return projection_step(params, projection, measured, newest, afresh)
 
-    return lax.while_loop(lambda projection: ~projection.done, attempt, attempt(projection))
+    return lax.while_loop(lambda projection: ~projection.done, attempt, projection)
 
 
 def normals_at_end(problem: Problem, projection: ProjectionState, dtype: str) -> Normals | Directions:

@@ -21,6 +21,7 @@ from engine.curvature.directions import Directions, none
 from engine.curvature.eigensolver import LOOSE_TOLERANCE, random_start, sharpness_at
 from engine.dynamics.constrained import RANK
 from engine.phases.context import Setup
+from engine.phases.coupled_state import CoupledState
 from engine.phases.edge_state import STAYS, EdgeState, Projected, project_afresh, replaced_center
 from engine.phases.projection import UNUSABLE
 from engine.record import messages
@@ -188,7 +189,7 @@ class Ahead:
         self.begun: dict[int, threading.Thread] = {}
         """What compiles, or has compiled, by the room that it is for."""
 
-    def look(self, setup: Setup, state: EdgeState, take_step: Callable[[Setup, EdgeState], object]) -> None:
+    def look(self, setup: Setup, state: EdgeState, take_step: Callable[[Setup, EdgeState], CoupledState]) -> None:
         """Begin where the next eigenvalue is near the edge, and be done where its direction joins. `take_step` takes one coupled step."""
         if setup.tracking.on_second_eigenvalue != "follow" or jax.process_count() > 1:  # several processes take their steps together
             return
@@ -203,8 +204,9 @@ class Ahead:
             self.begun[capacity].join()  # two threads that need one function compile it twice
 
 
-def _compile(setup: Setup, state: EdgeState, count: int, take_step: Callable[[Setup, EdgeState], object]) -> None:
-    """Project along `count` directions and take a step there, with tolerances that any point meets; what goes wrong shows when it comes."""
+def _compile(setup: Setup, state: EdgeState, count: int, take_step: Callable[[Setup, EdgeState], CoupledState]) -> None:
+    """Project along `count` directions and take two steps there, one of which looks around and one at what that saw, with tolerances that
+    any point meets; what goes wrong shows when it comes."""
     tracking = replace(
         setup.tracking, eigen_tolerance=UNUSABLE, sharpness_tolerance=UNUSABLE, gradient_tolerance=UNUSABLE,
         max_eigenvalues=setup.tracking.eigenvalue_columns,
@@ -212,4 +214,6 @@ def _compile(setup: Setup, state: EdgeState, count: int, take_step: Callable[[Se
     roughly = setup._replace(spec=replace(setup.spec, tracking=tracking))
     with suppress(Exception):
         following, _ = resized(roughly, state, count)
-        take_step(roughly, following)
+        for step in (guards.EVERY, guards.EVERY + 1):
+            following = following._replace(clock=following.clock._replace(step=step))
+            following = following._replace(coupled=take_step(roughly, following))

@@ -78,6 +78,8 @@ COUPLED = (
            "Section 4.1"),
 )
 
+MOST_DIRECTIONS = 16
+"""Directions at the edge that a run can follow at most: the largest `tracking.max_eigenvalues`."""
 CROSSED = 4
 """Directions at the edge whose covariances with one another are recorded: a row has the square of their number."""
 
@@ -342,4 +344,4 @@ def meets_threshold(column: str) -> bool:
     """Whether the quantity of this column is an eigenvalue of the Hessian, to be read against 2/η."""
     family, _, quantity = column.partition(".")
     eigenvalue = quantity in ("sharpness", "midpoint_sharpness") or quantity.startswith("lambda")
-    return eigenvalue and family not in ("theorem", "norm")
+    return eigenvalue and family not in ("theorem", "norm", "covariance")

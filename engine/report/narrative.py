@@ -76,16 +76,32 @@ def _edge(state: State, row: Mapping[str, float]) -> str:
     if math.isnan(alpha):
         return "At the edge: the constrained trajectory θ† begins"
     happening = STAGE_WORDS.get(int(_finite(_value(row, "stage"))), "At the edge, between two stages")
+    if _value(row, "constrained.directions") >= 2:
+        happening = _several(row)
     return f"{happening}; {_applicability(state, row, alpha)}"
+
+
+def _several(row: Mapping[str, float]) -> str:
+    """What goes on where more directions than one are at the edge: X† has one rank for each that swings, xxᵀ has but one."""
+    count, active = _value(row, "constrained.directions"), _value(row, "constrained.active")
+    at_edge = f"{count:.3g} directions at the edge"
+    if active < 1:
+        return f"{at_edge}, and S ≤ 2/η holds θ† back in none"
+    if active < 2:
+        return f"{at_edge}, one swings: with one x does not turn"
+    which = f", {active:.3g} swing" if active < count else ""
+    return f"{at_edge}{which}: λ1 hovers above 2/η because x turns"
 
 
 def _applicability(state: State, row: Mapping[str, float], alpha: float) -> str:
     """Whether the theory applies, and if not, which of its conditions fails: the gravest first."""
     if alpha <= 0:
         return "but α ≤ 0, so the theory does not apply"
-    second = _value(row, "constrained.lambda2") / in_force(row, state.learning_rate)
-    if second >= CLOSE_SECOND / 2:
+    second, several = _value(row, "constrained.lambda2") / in_force(row, state.learning_rate), _value(row, "constrained.directions")
+    if second >= CLOSE_SECOND / 2 and not several >= 1:
         return f"but λ2 is at {percent(second)} of 2/η: too close for the theory"
+    if second >= CLOSE_SECOND / 2 and several == 1:
+        return f"λ2 is at {percent(second)} of 2/η, soon a second direction"
     epsilon = _value(row, "constrained.epsilon")
     if epsilon > LARGE_EPSILON:
         return f"ε = {epsilon:.2f} is large: predictions hold briefly"
@@ -99,9 +115,11 @@ def _applicability(state: State, row: Mapping[str, float], alpha: float) -> str:
         return "the prediction is lost until its next anchor"
     if since < TELLING or math.isnan(correlation):
         return applies
-    size_of_x = abs(_value(row, "gd.x")) / _positive(_value(row, "constrained.delta"))
+    size_of_x, of = abs(_value(row, "gd.x")) / _positive(_value(row, "constrained.delta")), "δ"
+    if several >= 2:
+        size_of_x, of = _value(row, "gd.x_norm") / _positive(math.sqrt(max(_value(row, "covariance.trace"), 0))), "√tr X†"
     if correlation < HELD and size_of_x < SMALL:
-        return f"|x| is at {percent(size_of_x)} of δ: too small to predict yet"
+        return f"|x| is at {percent(size_of_x)} of {of}: too small to predict yet"
     if correlation < HELD:
         return f"the prediction drifted off (correlation {correlation:.2f})"
     return f"as predicted ({', '.join(filter(None, (size, f'correlation {correlation:.2f}')))})"

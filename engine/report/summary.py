@@ -7,6 +7,8 @@ import numpy as np
 from engine.record.messages import edge_in_force
 from engine.record.reader import Run, State
 from engine.record.threshold import column_of, threshold
+from engine.report import averages
+from engine.report.averages import Averages
 from engine.spec import PREDICTIONS
 
 SETTLED_ROWS = 100
@@ -35,6 +37,10 @@ class Summary(NamedTuple):
     the η in force."""
     seconds: float
     """Seconds the engine worked."""
+    averages: Averages
+    """Means of gradient descent over the whole stretch past the edge at the η in force, measured and predicted."""
+    active: int | None
+    """The largest rank of the predicted covariance X† there: directions that swing."""
 
 
 @np.errstate(all="ignore")  # rows of unknown origin may hold anything
@@ -47,8 +53,14 @@ def summarize(run: Run) -> Summary:
     steps = int(last[0]) + 1 if len(last) and 0 <= last[0] < 2**53 else 0
     present = at_present(state, table)
     return Summary(
-        run.name, outcome, max(steps, state.step), edge, _sharpness(present), _loss(table), _correlation(present), round(state.seconds, 2)
+        run.name, outcome, max(steps, state.step), edge, _sharpness(present), _loss(table), _correlation(present), round(state.seconds, 2),
+        averages.averages(present), averages.active(present),
     )
+
+
+def as_json(summary: Summary) -> dict[str, Any]:
+    """The summary as plain values, to be printed as JSON."""
+    return summary._asdict() | {"averages": averages.as_json(summary.averages)}
 
 
 def rate_in_force(state: State, table: dict[str, np.ndarray]) -> float | None:
@@ -101,8 +113,11 @@ def _correlation(table: dict[str, np.ndarray]) -> float | None:
 
 def words(summary: Summary) -> list[tuple[str, str]]:
     """The summary as labelled text, for a table."""
-    said = {"loss": "training loss", "prediction_correlation": f"correlation over {FULL_SPAN} steps"}
-    return [(said.get(name, name.replace("_", " ")), _shown(value)) for name, value in summary._asdict().items()]
+    said = {
+        "loss": "training loss", "prediction_correlation": f"correlation over {FULL_SPAN} steps", "active": "directions that swing",
+    }
+    shown = [(said.get(name, name.replace("_", " ")), _shown(value)) for name, value in summary._asdict().items() if name != "averages"]
+    return shown + averages.words(summary.averages)
 
 
 def _shown(value: Any) -> str:

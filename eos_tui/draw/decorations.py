@@ -14,6 +14,7 @@ from eos_tui.draw.axes import Limits, Ticks
 from eos_tui.draw.plot_spec import THRESHOLD, Curve, PlotSpec, Span, Window, pens, symbols
 from eos_tui.draw.raster import Canvas, spans
 from eos_tui.draw.theme import role_style
+from eos_tui.model import bursts
 from eos_tui.model.envelopes import Envelope
 from eos_tui.model.history import History
 
@@ -266,10 +267,14 @@ def badges(
             said.append(("not positive: no log",) * 2)
         for each in said:
             curves_said.setdefault(each, []).append(curve)
-    if not curves_said:
+    means = window.stop >= history.last_step and any(curve.column.startswith(bursts.MEASURED) for curve in spec.curves)
+    waiting = bursts.words(history) if means else ""
+    if not curves_said and not waiting:
         return
     short = symbols(history, spec.curves)
     rows = [row for row in range(box.top, box.top + box.height) if row != avoided][: max(box.height // 3, 1)]
+    if waiting and rows and len(waiting) + 2 <= box.width:
+        canvas.text(rows.pop(0), box.left + box.width - len(waiting) - 2, f" {waiting} ", role_style(theme, "muted"))
     for row, ((what, brief), curves) in zip(rows, curves_said.items(), strict=False):
         names = ", ".join(curve.label for curve in curves), ", ".join(short[curve.column] for curve in curves)
         choices = (f" {names[0]}: {what} ", f" {names[1]}: {what} ", f" {names[1]}: {brief} ", f"{names[1]}: {brief}")

@@ -257,7 +257,7 @@ def _extent(
     spec: PlotSpec, layers: list[_Layer], others: int, ranges: list[tuple[float, float] | None], threshold: Envelope | None
 ) -> tuple[float, float] | None:
     """The range the axis must hold; None where there is nothing at all. The first layers, `others` of them, are other runs'."""
-    minor = [k < others or layer.curve.role in COMPANIONS or ".lambda" in layer.curve.column for k, layer in enumerate(layers)]
+    minor = [k < others or layer.curve.role in COMPANIONS or _is_eigenvalue(layer.curve.column) for k, layer in enumerate(layers)]
     core = _joined([extremes for extremes, is_minor in zip(ranges, minor, strict=True) if not is_minor])
     companions = [extremes for extremes, is_minor in zip(ranges, minor, strict=True) if is_minor and extremes]
     outer = _joined(companions)
@@ -273,6 +273,11 @@ def _extent(
     if core is None and outer is None:
         return whole[0] - 1 if spec.log else 0.0, whole[1]
     return whole
+
+
+def _is_eigenvalue(column: str) -> bool:
+    """Whether it is a further eigenvalue of a Hessian."""
+    return ".lambda" in column and not column.startswith("covariance.")
 
 
 def _ranges(lo: np.ndarray, hi: np.ndarray) -> list[tuple[float, float] | None]:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from engine.record.columns import PREDICTION_WORDS, Column
+from engine.record.columns import CROSSED, PREDICTION_WORDS, Column
 from engine.spec import PREDICTIONS
 from eos_tui.draw.line_plot import Curve, PlotSpec
 from eos_tui.draw.theme import FAMILIES, ROLES
@@ -13,6 +13,7 @@ CHOICES: tuple[tuple[str, ...], ...] = (*(_PREDICTED[: k + 1] for k in range(len
 """What the key for predictions goes through: one more of them each time, then none."""
 
 PORTRAIT = "portrait"
+COVARIANCE = "covariance"
 _ORBIT_ROLES = ("gd", "generalized", "transported", "code", "flow", "constrained", "good", "warn")
 
 
@@ -50,7 +51,10 @@ def adapted(plot: PlotSpec, options: PlotOptions, columns: Sequence[Column]) -> 
 
 def _curve(column: Column) -> Curve:
     """Any recorded quantity, in the colour of its family."""
-    family = column.name.partition(".")[0]
+    family, _, quantity = column.name.partition(".")
+    if family in ("average", COVARIANCE):  # of gradient descent where measured, of θ† where predicted
+        measured = quantity.startswith("measured_") or (family == "average" and not quantity.startswith("predicted_"))
+        return Curve(column.name, column.symbol, "gd" if measured else "constrained", dashed=not measured)
     return Curve(column.name, column.symbol, family if family in ROLES else "muted", dashed=family in PREDICTIONS)
 
 
@@ -70,12 +74,17 @@ def _curves(
 def _training_plots(forms: Collection[str]) -> tuple[PlotSpec, ...]:
     midpoint, second = Curve("gd.midpoint_sharpness", "at midpoints", "gd"), Curve("gd.lambda2", "λ2", "muted")
     tested = Curve("test.loss", "test examples", "flow")
+    means = [Curve("average.loss", "mean", "gd"), Curve("average.predicted_loss", "mean, predicted", "constrained", dashed=True)]
     return (
         PlotSpec("sharpness", "sharpness S", _curves("sharpness", forms, [midpoint], [second]), threshold=True),
-        PlotSpec("loss", "training loss L", (*_curves("loss", forms), tested)),
+        PlotSpec("loss", "training loss L", (*_curves("loss", forms), *means, tested)),
         PlotSpec("x", "x = u·(θ−θ†)", _curves("x", forms), zero=True, from_edge=True),
         PlotSpec("y", "y = ∇S⊥·(θ−θ†)", _curves("y", forms), zero=True, from_edge=True),
         PlotSpec("distance", "distance to θ†", _curves("distance", forms), from_edge=True),
+        PlotSpec(COVARIANCE, "variance of x along its axes", (
+            *(Curve(f"covariance.measured_lambda{i}", f"σ²{i} measured", "gd") for i in range(1, CROSSED + 1)),
+            *(Curve(f"covariance.lambda{i}", f"σ²{i} predicted", "constrained", dashed=True) for i in range(1, CROSSED + 1)),
+        ), zero=True, from_edge=True),
         PlotSpec("accuracy", "right answers", (
             Curve("train.accuracy", "training examples", "gd"),
             Curve("test.accuracy", "test examples", "flow"),

@@ -115,8 +115,8 @@ class Frame(NamedTuple):
     y: Limits
     theme: str
 
-    def axes(self) -> None:
-        """Ticks and labels."""
+    def axes(self, across: str = "|x|/δ") -> None:
+        """Ticks and labels; what the horizontal axis is stands at its left."""
         canvas, muted = self.canvas, role_style(self.theme, "muted")
         canvas.rule(self.left - 1, self.top, self.rows, "|" if canvas.ascii else "│", muted)
         marks = axes.ticks(self.y, min(max(self.rows // 3, 3), 7))
@@ -129,7 +129,7 @@ class Frame(NamedTuple):
         foot = self.top + self.rows
         if foot >= canvas.height:
             return
-        canvas.text(foot, 0, "|x|/δ".rjust(axes.LABEL), muted)
+        canvas.text(foot, 0, across.rjust(axes.LABEL), muted)
         marks, free = axes.ticks(self.x, max(2, self.columns // 9)), self.left
         for value, label in zip(marks.values, marks.labels, strict=True):
             at = min(max(self._cell((value, self.y.lo))[1] - (len(label) - 1) // 2, self.left), canvas.width - len(label))
@@ -149,12 +149,12 @@ class Frame(NamedTuple):
         dots = _level_dots(levels, alpha, self.x, self.y, self.columns, self.rows)
         self.canvas.dots(dots, self.top, self.left, style, ".", under=True)
 
-    def trails(self, orbits: list[Orbit]) -> None:
-        """Orbits, the oldest third of each faintest."""
+    def trails(self, orbits: list[Orbit], trail: int = TRAIL) -> None:
+        """The last `trail` rows of orbits, the oldest third of each faintest."""
         dots, styles = [], []
         for orbit in orbits:
-            x, y = _in_dots(orbit.x[-TRAIL - 1 :], orbit.y[-TRAIL - 1 :], self.x, self.y, self.columns, self.rows)
-            youth = np.clip((np.arange(len(x)) - len(x) + TRAIL) // (TRAIL // 3), 0, 2)
+            x, y = in_dots(orbit.x[-trail - 1 :], orbit.y[-trail - 1 :], self.x, self.y, self.columns, self.rows)
+            youth = np.clip((np.arange(len(x)) - len(x) + trail) // max(trail // 3, 1), 0, 2)
             dots.append(np.zeros((3, 4 * self.rows, 2 * self.columns), bool))
             drawn = strokes(x, y, 2 * self.columns, 4 * self.rows, youth)
             dots[-1][: len(drawn)] = drawn
@@ -201,10 +201,10 @@ def _ground(
 def _level_dots(levels: tuple[float, ...], alpha: float, x: Limits, y: Limits, columns: int, rows: int) -> np.ndarray:
     """The dots of level sets, which stay where they are from frame to frame; in |x|/δ and y they do not depend on β."""
     points = np.concatenate([np.append(theory.level_set(g, alpha, 1.0), [[np.nan, np.nan]], axis=0) for g in levels])
-    return strokes(*_in_dots(points[:, 0], points[:, 1], x, y, columns, rows), 2 * columns, 4 * rows)
+    return strokes(*in_dots(points[:, 0], points[:, 1], x, y, columns, rows), 2 * columns, 4 * rows)
 
 
-def _in_dots(
+def in_dots(
     x: np.ndarray, y: np.ndarray, x_limits: Limits, y_limits: Limits, columns: int, rows: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Points in the dots of a frame, from its lower left corner."""

@@ -15,7 +15,7 @@ import numpy as np
 from engine.base.errors import UserError
 from engine.base.text import harmless
 from engine.jobs import launch
-from engine.record.columns import COUPLED, THEOREM, UNROLLED, Column, meets_threshold, predicted
+from engine.record.columns import COUPLED, MOST_DIRECTIONS, THEOREM, UNROLLED, Column, directions, meets_threshold, predicted
 from engine.record.messages import AnyCommand, AnyEvent, LearningRateChanged, send
 from engine.record.reader import EventTail, HeldRun, Liveness, RowTail, Run, State
 from engine.spec import PREDICTIONS
@@ -28,7 +28,9 @@ OVER = ("finished", "crashed", "removed")
 BLOCK = 16384
 """Rows read at a time."""
 _ABOUT_CENTER = frozenset(
-    column.name for column in (*COUPLED, *THEOREM, *UNROLLED, *(c for form in PREDICTIONS for c in predicted(form)))
+    column.name for column in (
+        *COUPLED, *directions(MOST_DIRECTIONS), *THEOREM, *UNROLLED, *(c for form in PREDICTIONS for c in predicted(form, several=True))
+    )
 )
 """Columns that belong to θ† and to the predictions about it: a gap in them says that there is nothing to follow."""
 

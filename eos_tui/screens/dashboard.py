@@ -21,6 +21,7 @@ from eos_tui.draw.line_plot import Window
 from eos_tui.draw.portrait_words import READ_OFF
 from eos_tui.keys import Place, bindings
 from eos_tui.messages import OpenLauncher
+from eos_tui.model.history import History
 from eos_tui.model.source import News, Source
 from eos_tui.model.timeline import first_edge
 from eos_tui.screens.driving import ACTIONS
@@ -33,13 +34,15 @@ from eos_tui.widgets.journal import Journal
 from eos_tui.widgets.plot import LinePlot
 from eos_tui.widgets.portrait import PhasePortrait
 
-GRID_ORDER = ("sharpness", "loss", "distance", "x", "y", panels.PORTRAIT)
-PAGE_ORDER = ("sharpness", "loss", "x", "y", panels.PORTRAIT, "distance")
+GRID_ORDER = ("sharpness", "loss", "distance", "x", "y", panels.COVARIANCE, panels.PORTRAIT)
+PAGE_ORDER = ("sharpness", "loss", "x", "y", panels.COVARIANCE, panels.PORTRAIT, "distance")
 """Pages of two: what is read together stands together."""
 
-WIDE, ROW_HEIGHT, SQUARE = 110, 9, 36
-"""Columns from which three plots stand side by side; rows that a plot wants at least; columns for a small square one."""
+WIDE, ROW_HEIGHT, ROOMY, SQUARE = 110, 9, 14, 36
+"""Columns from which three plots stand side by side; rows that a plot wants at least, and a third row of plots of each; columns for a
+small square one."""
 SMALLEST = (40, 12)
+DIRECTIONS = "constrained.directions"
 LOADING_SECONDS = 0.6
 """How long rows are read before a frame shows those there are."""
 
@@ -61,8 +64,18 @@ def arranged(width: int, height: int, panels: int) -> Arrangement | None:
     header = 2 if height < 16 else 4 if width < WIDE and height >= 24 else 3  # a sentence is longer than eighty columns
     journal = 1 if height < 36 else 4
     columns = 3 if width >= WIDE else 1
-    rows = max(1, (height - header - journal - 1) // ROW_HEIGHT)
+    room = height - header - journal - 1
+    rows = max(1, room // ROW_HEIGHT)
+    if columns == 3:
+        rows = min(rows, max(2, room // ROOMY))
     return Arrangement(header, journal, columns, min(rows, -(-panels // columns)) * columns)
+
+
+def several(history: History) -> bool:
+    """Whether any row has several directions at the edge."""
+    if not history.has(DIRECTIONS) or not history.last(DIRECTIONS) >= 1:
+        return False
+    return bool(history.envelope(DIRECTIONS, 0, history.last_step, 1).hi[0] >= 2)
 
 
 class Dashboard(Viewing):
@@ -102,6 +115,8 @@ class Dashboard(Viewing):
         drawn = [curve.column for plot in shown.values() for curve in plot.curves]
         self.source.history.prepare([*drawn, THRESHOLD, RATE, "stage"])
         self.plots: tuple[Panel, ...] = (*(LinePlot(shown[n], id=n, ascii=ascii) for n in names), self.portrait)
+        self._several = False
+        """Whether the run has had several directions at the edge: the covariance of one is no more than δ²."""
 
     # -- what is on it
 
@@ -122,7 +137,7 @@ class Dashboard(Viewing):
     @property
     def panel_order(self) -> list[Panel]:
         """Every panel, in the order of pages and of the focus."""
-        by_name = {panel.id or "": panel for panel in self.plots}
+        by_name = {panel.id or "": panel for panel in self.plots if self._several or panel.id != panels.COVARIANCE}
         return [by_name[name] for name in PAGE_ORDER if name in by_name] + [
             panel for name, panel in by_name.items() if name not in PAGE_ORDER
         ]
@@ -162,7 +177,7 @@ class Dashboard(Viewing):
         grid = self.query_one("#grid", Grid)
         grid.styles.grid_size_columns = columns
         grid.styles.grid_size_rows = -(-len(visible) // columns)
-        for panel in self.panel_order:
+        for panel in self.plots:
             panel.display = panel in visible
 
     @property
@@ -223,6 +238,10 @@ class Dashboard(Viewing):
         """Draw what is known."""
         if self.has_class("too-small"):
             return
+        if not self._several and several(self.source.history):
+            focused, self._several = self.focused_panel, True
+            self.page = self.panel_order.index(focused) // self._per_page
+            self._arrange()
         note = ""
         if self.pages > 1 and not self.zoomed:
             note = f"page {self.page + 1}/{self.pages}"
@@ -362,6 +381,11 @@ class Dashboard(Viewing):
         from eos_tui.screens.spectrum import Spectrum
 
         self.app.push_screen(Spectrum(self.source, self._since_edge, self.ascii))
+
+    def action_turning(self) -> None:
+        from eos_tui.screens.turning import Turning
+
+        self.app.push_screen(Turning(self.source, self._since_edge, self.ascii))
 
     def action_landscape(self) -> None:
         from eos_tui.screens.landscape import Landscape

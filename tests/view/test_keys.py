@@ -18,6 +18,7 @@ from eos_tui.screens.learn import Learn
 from eos_tui.screens.live import LivePage
 from eos_tui.screens.spectrum import Spectrum
 from eos_tui.screens.theorem import Theorem
+from eos_tui.screens.turning import Turning
 from eos_tui.topics.topics import code, key_tables
 from eos_tui.widgets.footer import fitting
 from eos_tui.widgets.plot import LinePlot
@@ -48,9 +49,10 @@ async def test_the_palette_finds_an_action_by_a_part_of_its_name(runs):
 
 
 SCREENS = {
-    "dashboard": Dashboard, "page": LivePage, "landscape": Landscape, "help": Help, "launcher": Launcher, "tour": Learn, "anywhere": EosApp,
+    "dashboard": Dashboard, "page": LivePage, "spectrum": Spectrum, "turning": Turning, "landscape": Landscape, "help": Help,
+    "launcher": Launcher, "tour": Learn, "anywhere": EosApp,
 }  # fmt: skip
-PAGES = {"U": Landscape, "L": Spectrum, "T": Theorem, "a": Assumptions, "v": Events, "i": Formula}
+PAGES = {"U": Landscape, "L": Spectrum, "X": Turning, "T": Theorem, "a": Assumptions, "v": Events, "i": Formula}
 
 
 @pytest.mark.parametrize("key", keys.TABLE, ids=[key.id for key in keys.TABLE])
@@ -68,7 +70,7 @@ def test_no_key_means_two_things_in_a_place_and_none_belongs_to_tmux_or_the_term
     every = [one for key in keys.offered(place) for one in key.keys.split(",")]
     assert sorted(set(every)) == sorted(every)
     assert not {"ctrl+a", "ctrl+b", "ctrl+s", "ctrl+q", "ctrl+z"} & set(every)
-    if place not in ("page", "landscape", "help"):  # they have no footer
+    if place != "page" and place not in keys.WITHIN:  # they have no footer
         assert {"q", "?"} <= {key.shown for key in fitting(place, 80)}
 
 

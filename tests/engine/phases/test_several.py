@@ -43,7 +43,7 @@ def drive(experiment, steps, limit=10_000):
 
 @pytest.mark.parametrize("spare", [0, 70])  # the Hessian formed, and not
 def test_a_direction_joins_above_the_limit_and_leaves_below_it(spare):
-    table, events = drive(own("comes_and_goes", spare), 130)
+    table, events = drive(own("comes_and_goes", spare), 70)
     number, second = table["constrained.directions"], table["constrained.lambda2"] * ETA
     edge = np.isfinite(number)
     assert (number[edge & (second >= 1.9)] == 2).all()
@@ -126,8 +126,8 @@ def test_the_rules_of_the_paper_end_the_trajectory_at_the_second_eigenvalue(rule
 
 
 def test_more_directions_than_may_be_followed_end_the_trajectory_and_say_so():
-    experiment, events = own("triplets", 0, max_eigenvalues=2), []
-    for _ in range(3):
+    experiment, events = own("comes_and_goes", 0, {"valleys": 2}, max_eigenvalues=2), []
+    for _ in range(5):
         events += experiment.advance(5).events
     assert experiment.phase == "gradient descent"
     ended = next(event for event in events if isinstance(event, messages.TrackingEnded))

@@ -49,6 +49,27 @@ def test_it_says_which_condition_fails_the_gravest_first():
     assert "drifted off (correlation 0.35)" in said(generalized__correlation=0.35)
 
 
+SEVERAL = {
+    "constrained__directions": 2.0, "constrained__active": 2.0, "constrained__lambda2": 99.0, "covariance__trace": 0.5, "gd__x_norm": 0.7,
+}  # fmt: skip
+
+
+def test_with_several_directions_it_says_how_many_and_why_the_sharpness_hovers():
+    turning = "2 directions at the edge: λ1 hovers above 2/η because x turns; as predicted (ε = 0.1, correlation 0.99)"
+    assert said(**SEVERAL) == turning
+    assert said(**SEVERAL | {"constrained__directions": 3.0}).startswith("3 directions at the edge, 2 swing: λ1 hovers above 2/η because")
+    assert said(**SEVERAL | {"constrained__active": 1.0}).startswith("2 directions at the edge, one swings: with one x does not turn;")
+    assert said(**SEVERAL | {"constrained__active": 0.0}).startswith("2 directions at the edge, and S ≤ 2/η holds θ† back in none;")
+    small = {"gd__x_norm": 0.07, "generalized__correlation": 0.2}
+    assert said(**SEVERAL | small).endswith("|x| is at 10% of √tr X†: too small to predict yet")
+
+
+def test_a_second_direction_that_is_followed_ends_no_theory():
+    assert said(constrained__directions=1.0, constrained__lambda2=93.0).endswith("λ2 is at 93% of 2/η, soon a second direction")
+    assert said(constrained__directions=1.0).startswith(STAGE_WORDS[3])
+    assert "too close for the theory" not in said(**SEVERAL)
+
+
 def test_without_a_constrained_trajectory_the_eigenvalues_are_told():
     assert said("gradient descent", gd__lambda2=98.0).endswith("the sharpness is at 101% of 2/η, λ2 at 98%")
 
@@ -72,7 +93,10 @@ def test_a_long_text_is_cut_at_a_word():
 @example("edge", {"constrained.lambda2": 0.0, "generalized.correlation": 1.0, "constrained.alpha": 1.0}, True)
 @given(
     st.sampled_from(["starting", "approach", "edge", "gradient descent", "training", "phase portrait", "unheard of"]),
-    st.dictionaries(st.sampled_from([*sorted(AT_EDGE), "gd.midpoint_sharpness", "test.accuracy"]), st.floats(width=16)),
+    st.dictionaries(
+        st.sampled_from([
+            *sorted(AT_EDGE), "gd.midpoint_sharpness", "test.accuracy", *(name.replace("__", ".") for name in sorted(SEVERAL)),
+        ]), st.floats(width=16)),
     st.booleans(),
 )
 def test_whatever_the_row_the_sentence_is_one_short_line(phase, row, full):

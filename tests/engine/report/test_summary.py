@@ -7,7 +7,8 @@ import pytest
 from engine.record import messages, store
 from engine.record.reader import Outcome, Run, State
 from engine.record.writer import Writer
-from engine.report.summary import FULL_SPAN, SETTLED_ROWS, Summary, summarize, words
+from engine.report.averages import averages
+from engine.report.summary import FULL_SPAN, SETTLED_ROWS, Summary, as_json, summarize, words
 from engine.spec import load_spec_text, with_overrides
 
 from synthetic import EDGE, LEARNING_RATE, SPEC, THRESHOLD, make_run
@@ -36,7 +37,7 @@ def test_a_run_at_the_edge_is_summed_up(tmp_path):
 
 def test_a_run_without_a_row_has_no_numbers():
     summary = summarize(store.create(load_spec_text(SPEC, "a test"), "fresh"))
-    assert summary == Summary("fresh", "starting", 0, None, None, None, None, 0.0)
+    assert summary == Summary("fresh", "starting", 0, None, None, None, None, 0.0, averages({}), None)
 
 
 def test_a_run_whose_engine_is_gone_is_called_crashed(tmp_path):
@@ -120,6 +121,19 @@ def test_without_predictions_there_is_no_correlation():
     assert summarize(run_of(10, "tracking.predictions=[]")).prediction_correlation is None
 
 
+def test_the_means_are_those_of_the_stretch_at_the_rate_in_force():
+    rate = np.repeat([0.02, 0.04], 300)
+    columns = {
+        "learning_rate": rate, "gd__loss": np.repeat([9.0, 1.1], 300), "gd__gradient_norm": 2.0, "gd__x_norm": 0.1,
+        "constrained__loss": 1.0, "constrained__gradient_norm": 0.5, "constrained__epsilon": 0.1,
+        "covariance__trace": np.repeat([0.5, 0.004], 300), "covariance__lambda1": np.repeat([0.25, 0.004], 300),
+        "covariance__lambda2": np.repeat([0.25, 0.0], 300),
+    }
+    summary = summarize(run_of(600, **columns))
+    assert summary.averages.loss == pytest.approx((1.1, 1 + 0.004 / 0.04, 1.0))
+    assert (summary.averages.steps, summary.active) == (300, 1)
+
+
 def test_a_phase_portrait_has_neither_sharpness_nor_correlation():
     spec = load_spec_text('name = "p"\n[problem]\nkind = "phase"\n[optimizer]\nlearning_rate = 0.1\n', "a test")
     summary = summarize(store.create(spec, "portrait"))
@@ -127,13 +141,14 @@ def test_a_phase_portrait_has_neither_sharpness_nor_correlation():
 
 
 def test_the_words_say_every_number_and_a_dash_where_there_is_none():
-    summary = Summary("fashion-1", "running", 535, None, 1.00512, 0.08931, 0.98934, 4.0)
+    summary = Summary("fashion-1", "running", 535, None, 1.00512, 0.08931, 0.98934, 4.0, averages({}), 2)
     assert words(summary) == [
         ("run", "fashion-1"), ("outcome", "running"), ("steps", "535"), ("edge step", "–"),
         ("sharpness over threshold", "1.005"), ("training loss", "0.08931"), ("correlation over 100 steps", "0.9893"), ("seconds", "4"),
+        ("directions that swing", "2"), ("means at the edge", "– (no θ† was followed at the learning rate in force)"),
     ]  # fmt: skip
 
 
 def test_a_summary_is_one_json_object_without_nan(tmp_path):
     for made in (make_run(tmp_path), store.create(load_spec_text(SPEC, "a test"), "fresh")):
-        assert "nan" not in msgspec.json.encode(summarize(made)._asdict()).decode().lower()
+        assert "nan" not in msgspec.json.encode(as_json(summarize(made))).decode().lower()
