@@ -229,10 +229,11 @@ def comes_and_goes(spare: int = 0, valleys: int = 1, speed: float = 3.0):
     return engine.from_loss(loss, np.concatenate([[0.2, 0.0, 0.0], np.full(valleys, 1e-3), np.zeros(spare)]))
 
 
-def twins(spare: int = 0, start: float = -0.1, count: int = 2):
-    """Valleys of Appendix B side by side, equal, so that their eigenvalues are at θ† at every step; at the edge for η = 0.05."""
+def twins(spare: int = 0, start: float = -0.1):
+    """Two valleys of Appendix B side by side, with α of 1 and 2, whose eigenvalues are equal at θ† at every step; at the edge for
+    η = 0.05."""
     def loss(w):
-        x, y = w[:count], w[count : 2 * count]
-        return jnp.sum((40 + y) * x**2 / 2 - y + 0.02 * y**2) + jnp.sum(w[2 * count :] ** 2) / 2
+        x, y = w[:2], w[2:4]
+        return jnp.sum((40 + y) * x**2 / 2 - jnp.arange(1, 3) * y) + jnp.sum(w[4:] ** 2) / 2
 
-    return engine.from_loss(loss, np.concatenate([[0.2, *[start] * (count - 1)], np.zeros(count + spare)]))
+    return engine.from_loss(loss, np.concatenate([[0.2, start], np.zeros(2 + spare)]))

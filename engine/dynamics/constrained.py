@@ -9,6 +9,7 @@ is and the normal of u·∇L = 0 as θ and u move, where the authors' code moves
 the normals of the last centre (a chord step) and is repeated while a residual asks, not three times always.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -97,6 +98,7 @@ def rank(matrix: Array) -> Array:
     return jnp.sum(values > RANK * jnp.maximum(jnp.trace(matrix), 0))
 
 
+@partial(jax.jit, static_argnames=("solved",))
 def project_along(
     theta: Array, grad: Array, directions: Directions, target: Array, threshold: float | Array, start: Array, solved: bool = True
 ) -> Projection:
@@ -131,6 +133,7 @@ def project_along(
     return Projection(theta + step, residuals, rank(multiplier), multiplier)
 
 
+@jax.jit
 def covariance(directions: Directions, grad: Array, learning_rate: float, threshold: float | Array, start: Array) -> Array:
     """X†, (K, K) in the basis of the directions: the covariance whose push −½D⊥[X†] balances that of the constraints on the next step;
     `TaylorCenter.balance` for one direction. `start` (K, K) is one to begin with.

@@ -55,14 +55,16 @@ def observe(state: Averages, table: Table) -> tuple[Averages, dict[str, np.ndarr
     The table has what `MEANS` names, `gd.x1` … with NaN above the number of directions, which counts as 0, and `constrained.epsilon`.
     Two of its entries are not recorded: `mean.loss` = L(θ†) + ½⟨Λ,X†⟩ and `mean.gradient_squared` = ‖∇L(θ†)‖² + ⟨Λ²,X†⟩.
     """
-    directions = _directions(table)
+    there = _directions(table)
     new = np.stack([
         *(np.square(table[name]) if name in SQUARED else table[name] for name in MEANS.values()),
-        *(table[f"gd.x{i}"] for i in range(1, directions + 1)),
+        *(table[f"gd.x{i}"] for i in range(1, there + 1)),
     ], axis=1)  # fmt: skip
+    directions = max(there, state.rows.shape[1] - len(MEANS))
+    kept, new = _padded(state.rows, directions), _padded(new, directions)
     count, steps = len(new), window(table["constrained.epsilon"])
     columns = {name: np.full(count, np.nan) for name in (*MEANS, *_eigenvalues(directions))} | {"average.steps": steps}
-    rows = np.concatenate([state.rows, new]) if len(state.rows) else new
+    rows = np.concatenate([kept, new])
     ends = np.arange(len(rows) - count, len(rows))
     known, oldest = steps <= LARGEST, _oldest_kept(ends, steps)  # NaN is not known
     known &= ends + 1 - oldest >= np.where(known, steps, 0)
@@ -71,6 +73,12 @@ def observe(state: Averages, table: Table) -> tuple[Averages, dict[str, np.ndarr
         for name, values in _means(rows, ends[known], widths, directions).items():
             columns[name][known] = values
     return Averages(rows[oldest[-1] :] if count else rows), columns
+
+
+def _padded(rows: np.ndarray, directions: int) -> np.ndarray:
+    """The rows with room for the x of so many directions, NaN where there were fewer."""
+    width = len(MEANS) + directions
+    return np.concatenate([rows, np.full((len(rows), width - rows.shape[1]), np.nan)], axis=1) if rows.shape[1] < width else rows
 
 
 def _directions(table: Table) -> int:

@@ -132,6 +132,7 @@ def _advanced(
     if "transported" in state.predicted.displacements:
         row["deviation"] = norms(state.descent.theta - center.theta - state.predicted.displacements["transported"])[0]
     row |= _center_row(state.constrained, params) | forecasts
+    row |= {"constrained.hvps": state.costs.hvps, "constrained.contractions": state.costs.grad_sharpness}
     forms = [FORMS[form] for form in state.predicted.displacements]
     along = sum(form.reads_along_u for form in forms)  # F' and F'' along u
     products = point.eigen.hvps + len(forms) + along * max(1, len(state.constrained.directions.basis))

@@ -20,7 +20,7 @@ from engine.curvature.predictor import eigenvector_offset
 from engine.dynamics import predicted, prediction_scores, unrolled
 from engine.dynamics.trajectories import TRAJECTORIES
 from engine.dynamics.trajectory import Beginning
-from engine.phases import approach, coupled_loop, derived, loss_identity, occasional, several, spectrum
+from engine.phases import approach, averages, coupled_loop, derived, loss_identity, occasional, several, spectrum
 from engine.phases.approach import ApproachState
 from engine.phases.context import Clock, Progress, Setup, diverged, loss_goal
 from engine.phases.coupled_loop import expected_eigenvectors
@@ -85,6 +85,7 @@ def enter(setup: Setup, at: ApproachState, anchor_every: int) -> Entered:
     state = EdgeState(
         clock=clock, edge_step=clock.step, coupled=coupled, unrolled=total, anchor_every=anchor_every, anchor_phase=clock.step, stage=0,
         failed=0, constraint_lost=0, unstable=0, audited=-1, seeded=0,
+        averages=averages.begin(),
     )
     together = several.count_of(state)
     along = f", along the {together} directions that are there" if together > 1 else ""
@@ -181,9 +182,13 @@ def _report(
     table["audit.age"] = occasional.audit_age(state, table["step"])
     reported, happened = derived.events(table, Reported(state.stage, state.failed, state.constraint_lost), tracking)
     unstable, risen = spectrum.unstable(table, state.unstable)
+    means = state.averages
+    if tracking.on_second_eigenvalue == "follow":
+        means, columns = averages.observe(means, table)
+        table |= columns
     following = state._replace(
         clock=clock.after(count - 1 if steps.status == StepStatus.UNSOLVED else count, eta), coupled=steps.state, unstable=unstable,
-        **reported._asdict(),
+        averages=means, **reported._asdict(),
     )
     return table, sorted([*steps.events, *risen, *happened], key=lambda event: event.step), following
 

@@ -3,7 +3,6 @@
 import math
 from typing import Annotated, Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -13,7 +12,8 @@ from engine.curvature.expansion import Normals, Point, TaylorCenter
 from engine.dynamics import predicted, prediction_scores, unrolled
 from engine.dynamics.constrained import covariance
 from engine.dynamics.unrolled import Unrolled
-from engine.phases import earlier
+from engine.phases import averages, earlier
+from engine.phases.averages import Averages
 from engine.phases.context import Clock, Setup
 from engine.phases.coupled_state import CoupledState, PredictedTrack, StepParams
 from engine.phases.projection import ProjectionState, expand, project_from, project_until_converged, start_projection
@@ -38,6 +38,7 @@ class EdgeState(NamedTuple):
     unstable: int  # eigenvalues that have been above 2/η
     audited: Annotated[int, Earlier(lambda leaves: -1)]  # step of the last audit of the eigenpairs; −1 before the first
     seeded: Annotated[int, Earlier(lambda leaves: 0)]  # directions whose oscillation was there, or was begun
+    averages: Annotated[Averages, Earlier(lambda leaves: averages.begin())]  # running means over the last bursts
 
     @property
     def theta(self) -> Array:
@@ -107,7 +108,7 @@ def replaced_center(setup: Setup, state: EdgeState, start: Array, directions: Di
     along = normals if isinstance(normals, Directions) else none(old.theta)
     constrained = track._replace(
         center=center, eigenvector_history=jnp.stack([projection.start] * 2), projections=track.projections + projection.taken,
-        remainder=remainder(projected, threshold), active=projection.active,
+        remainder=remainder(projected, threshold), active=projection.active if directions is None else track.active,
         correction=jnp.zeros_like(track.correction), overlap=track.overlap * jnp.abs(center.top_eigenvector @ old.top_eigenvector),
         directions=along, covariance=covariance_at(setup, projected, state.optimizer),
     )
@@ -128,12 +129,9 @@ def covariance_at(setup: Setup, projected: Projected, optimizer: Any) -> Array:
     center, normals, projection = projected
     if not isinstance(normals, Directions):
         return projection.multiplier
-    return _covariance(
+    return covariance(
         normals, center.grad, float(optimizer.learning_rate), setup.threshold(optimizer), jnp.zeros_like(projection.multiplier)
     )
-
-
-_covariance = jax.jit(covariance)
 
 
 def anchor(state: EdgeState, forms: tuple[str, ...]) -> EdgeState:

@@ -204,7 +204,7 @@ class Experiment:
         if type(restored) is type(self.state):  # rows as long as here; how many there are may differ
             expected = shapes(self.state, "state.")
             for path, shape in shapes(restored, "state.").items():
-                square = len(shape) == 2 and shape[0] == shape[1]  # of the directions at the edge
-                if path in expected and not square and (len(shape), shape[-1:]) != (len(expected[path]), expected[path][-1:]):
+                own = 0 in shape or 0 in expected.get(path, (0,)) or (len(shape) == 2 and shape[0] == shape[1])  # of as many as come
+                if not own and (len(shape), shape[-1:]) != (len(expected[path]), expected[path][-1:]):
                     raise ValueError(f"{path} is of shape {shape}, which does not go with {expected[path]}")
         self.anchor_every, self.raised, self.state, self._now = anchor_every, raised, restored, phase

@@ -73,7 +73,7 @@ def _first_trial(params: StepParams, track: ConstrainedTrack) -> tuple[Array, Ar
 def project_from(
     center: TaylorCenter, normals: Normals | Directions, target: Array, threshold: float | Array, multiplier: Array, solved: bool = True
 ) -> Projection:
-    """A projection of a target (p,) made at a centre, with the normals there and a multiplier to begin with, or to go by if not `solved`."""
+    """A projection of a target (p,) made at a centre, with the normals there and a multiplier to begin with, or to go by, not `solved`."""
     if isinstance(normals, Directions):
         return project_along(center.theta, center.grad, normals, target, threshold, multiplier, solved)
     return project_center(center, target, threshold)

@@ -152,7 +152,7 @@ def seeded(setup: Setup, state: EdgeState) -> tuple[EdgeState, list[AnyEvent]]:
     sizes, axes = oscillation(setup, state)
     v = state.theta - track.center.theta
     along = np.asarray(axes @ v)
-    still = [k for k in range(len(sizes)) if abs(along[k]) < SWINGS * sizes[k]]
+    still = [k for k in range(min(active, len(sizes))) if abs(along[k]) < SWINGS * sizes[k]]
     state = state._replace(seeded=active)
     if not still:
         return state, []

@@ -98,6 +98,8 @@ def directions(count: int) -> tuple[Column, ...]:
         Column("constrained.excess", "(S−2/η)⁺", "how far θ† is beyond the edge, as a share of it", "", "max(0, λ1(θ†) − 2/η)·η/2", "eos"),
         Column("constrained.gradient_share", "‖Uᵀ∇L‖/‖∇L‖", "share of the gradient at θ† that lies along the directions at the edge", "",
                "‖Uᵀ∇L‖/‖∇L‖ at θ†", "eos"),
+        Column("constrained.hvps", "n_H(θ†)", "Hessian–vector products that this θ† took, looks around among them", "", "count", "eos"),
+        Column("constrained.contractions", "n_S(θ†)", "third-derivative contractions that this θ† took", "", "count", "eos"),
         Column("gd.x_norm", "|x|", "size of the oscillation over all directions at the edge", "", "|Uᵀ(θ_t − θ†_t)|", "eos"),
         *(Column(f"gd.x{i}", f"x{i}", f"oscillation along direction {i} of a basis of those at the edge", "",
                  f"x{i} = U_{i}·(θ_t − θ†_t), U turning as little as it can", "eos") for i in numbers),

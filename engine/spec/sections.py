@@ -162,6 +162,8 @@ class ToyK(Section, frozen=True, kw_only=True, tag_field="kind", tag="toy_k"):
     """κ, which holds s back: without it the map gains energy, and x spirals outward."""
     x0: Annotated[tuple[Annotated[float, Meta(ge=-1e12, le=1e12)], ...], Meta(min_length=1, max_length=6)] = (0.1,)
     """The x to start from; one number is that of every direction."""
+    y0: Annotated[tuple[Annotated[float, Meta(ge=-1e12, le=0)], ...], Meta(min_length=1, max_length=6)] = (0.0,)
+    """The eigenvalues of Y to start from, one for each direction or for all: 0 at the edge, −3 where λ is 3 below 2/η."""
     threshold: NonNegative = 0.0
     """The 2/η in the loss. 0 takes that of the learning rate; a fork to another η keeps that of the run it is from."""
 

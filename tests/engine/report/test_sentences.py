@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 import engine
 from engine import spec as specs
 from engine.jobs.launch import BAD_ENDS
-from engine.phases import context, derived, edge
+from engine.phases import context, derived, several
 from engine.phases.derived import Reported
+from engine.phases.edge_state import Projected
 from engine.phases.experiment import Experiment
 from engine.problems.problem import Problem
 from engine.record import messages, store
@@ -99,14 +100,14 @@ def test_assumptions_are_told_by_the_readings_of_their_step(rows):
 
 def test_where_no_projection_converges_the_sharpness_told_is_that_of_gradient_descent(x64, monkeypatch):
     experiment = Experiment(chebyshev_spec(0.2, flow=False, predictions=[]))
-    project_afresh = edge.project_afresh
+    project_afresh = several.project_afresh
 
     def wandered(*given):
-        center, projection = project_afresh(*given)
+        center, normals, projection = project_afresh(*given)
         eigen = center.eigen._replace(values=center.eigen.values * math.nan)
-        return center._replace(eigen=eigen), projection._replace(usable=jnp.array(False))
+        return Projected(center._replace(eigen=eigen), normals, projection._replace(usable=jnp.array(False)))
 
-    monkeypatch.setattr(edge, "project_afresh", wandered)
+    monkeypatch.setattr(several, "project_afresh", wandered)
     events: list[messages.AnyEvent] = []
     while experiment.phase != "gradient descent":
         events += experiment.advance(10_000).events
