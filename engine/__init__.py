@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # what `__getattr__` brings, for whoever reads a script witho
     from engine.curvature.eigensolver import random_start as random_start
     from engine.curvature.eigensolver import top_eigenpairs as top_eigenpairs
     from engine.curvature.expansion import TaylorCenter as TaylorCenter
+    from engine.dynamics.own_optimizer import from_optax as from_optax
     from engine.dynamics.predicted import Displacement as Displacement
     from engine.dynamics.predicted import displacement as displacement
     from engine.dynamics.scripting import center_at as center_at
@@ -47,6 +48,7 @@ SCRIPTING = {
         "engine.curvature.eigensolver": ("top_eigenpairs", "random_start", "Eigenpairs"),
         "engine.curvature.expansion": ("TaylorCenter",),
         "engine.dynamics.scripting": ("center_at", "stable_point", "constrained_step", "predicted_step"),
+        "engine.dynamics.own_optimizer": ("from_optax",),
         "engine.dynamics.predicted": ("displacement", "Displacement"),
     }.items() for name in names
 }

@@ -140,7 +140,7 @@ DOORS = {
         "engine/data/catalog.py": "a table of another package", "engine/help/catalog.py": "topics in the package",
         "engine/base/xla_flags.py": "jaxlib's own"},
     "read_bytes": {"engine/data/embedded.py": "in the package", "engine/data/upstream.py": "archives whose sums are checked",
-        "engine/problems/own.py": "sources that Python has imported"},
+        "engine/problems/imported.py": "sources that Python has imported"},
     "write_text": {"engine/record/store.py": "into a folder made a moment before"}, "write_bytes": {},
     "touch": {"engine/record/store.py": "into a folder made a moment before"},
     "np.fromfile": {"engine/record/reader.py": "of what the door has opened"},

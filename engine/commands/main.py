@@ -35,7 +35,7 @@ from engine.record import store, trust
 from engine.record.reader import Run
 from engine.record.store import resolve
 from engine.report.summary import Summary, as_json, summarize, words
-from engine.spec import DEFAULT_PRESET, CoupledTracking, Network, Own, RunSpec, load_spec, preset_names
+from engine.spec import DEFAULT_PRESET, CoupledTracking, Network, Own, OwnOptimizer, RunSpec, load_spec, preset_names
 
 MARGIN = "    "
 
@@ -381,8 +381,9 @@ def work(directory: str, *, code: str = "", meeting: Meeting = AS_TOLD) -> int:
 
 def _see_through(run: Run, pid: int, json: bool, made: bool = False) -> int:
     print_line(f"run {run.name} in {run.path}", error=True)
-    if isinstance(run.spec.problem, Own):
-        print_line(f"its engine imports {run.spec.problem.function}, from Python's path or {run.spec.problem.folder}", error=True)
+    for part in (run.spec.problem, run.spec.optimizer):
+        if isinstance(part, Own | OwnOptimizer):
+            print_line(f"its engine imports {part.function}, from Python's path or {part.folder}", error=True)
     run = run.held()  # the one that this engine is at, whatever has its name in a moment
     status = follow(run, pid)
     launch.refuse_unbuilt(run, made)

@@ -20,7 +20,6 @@ the last one. The whole step in one compiled function: 27 s to compile where its
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
@@ -105,7 +104,7 @@ def forms_hessian(theta: Array) -> bool:
 
 
 def _dense(problem: Problem, theta: Array, count: int) -> tuple[Eigenpairs, Array]:
-    hessian = jax.jacfwd(problem.gradient)(theta)
+    hessian = problem.hessian(theta)
     values, vectors = jnp.linalg.eigh(hessian, symmetrize_input=False)  # it is, but for rounding
     count = min(count, theta.size)
     values, vectors = values[::-1][:count], vectors.T[::-1][:count]

@@ -4,7 +4,6 @@ eigenvector. The tangent is a Hessian–vector product and shares the gradient's
 
 from typing import NamedTuple
 
-import jax
 from jax import Array
 
 from engine.problems.problem import Problem
@@ -32,7 +31,7 @@ class TangentPass(NamedTuple):
 def value_grad_hvp(problem: Problem, theta: Array, vector: Array) -> TangentPass:
     """Loss and gradient at θ, and the Hessian along a vector (p,) of any length."""
     u = vector / norms(vector)[0]
-    (loss, grad), (_, image) = jax.jvp(jax.value_and_grad(problem.loss), (theta,), (u,))
+    loss, grad, image = problem.tangent(theta, u)
     (sharpness,) = dots((u, image))
     left, grad_norm, image_norm = norms(image - sharpness * u, grad, image)
     return TangentPass(loss, grad, grad_norm, u, image / image_norm, sharpness, left / abs(sharpness))

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from engine.base import folders
 from engine.base.errors import UserError
-from engine.spec import Data, Network, Own, RunSpec
+from engine.spec import Data, Network, Own, OwnOptimizer, RunSpec
 
 
 class TfdsDataset(NamedTuple):
@@ -118,6 +118,9 @@ def ready(spec: RunSpec, data_dir: str = "") -> RunSpec:
 
     `data_dir` goes before the specification's own, where it needs one. Raises UserError when a file or data set is not there.
     """
+    if isinstance(spec.optimizer, OwnOptimizer):
+        where = str(folders.absolute(spec.optimizer.folder or ".", "[optimizer] folder"))
+        spec = replace(spec, optimizer=replace(spec.optimizer, folder=where))
     if isinstance(spec.problem, Own):
         return replace(spec, problem=replace(spec.problem, folder=str(folders.absolute(spec.problem.folder or ".", "[problem] folder"))))
     if not isinstance(spec.problem, Network):

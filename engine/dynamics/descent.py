@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from engine.dynamics.optimizers import Optimizer
+from engine.dynamics.optimizer import Optimizer, passed
 from engine.problems.problem import Problem
 from engine.xla.jit import jit_by_format
 from engine.xla.reductions import norms
@@ -23,6 +23,7 @@ class Descent(NamedTuple):
     optimizer_state: Any
     losses: Array  # (DESCENT_CHUNK,) L before each step; NaN beyond the steps taken
     gradient_norms: Array  # (DESCENT_CHUNK,)
+    passed: dict[str, Array]  # each (DESCENT_CHUNK,): `optimizer.passed`
 
 
 @partial(jit_by_format, place=2, static_argnames=("optimizer",))
@@ -33,6 +34,8 @@ def descend(problem: Problem, optimizer: Optimizer, theta: Array, optimizer_stat
     def step(k: Array, state: Descent) -> Descent:
         loss, grad = jax.value_and_grad(problem.loss)(state.theta)
         moved, following = optimizer.step(state.theta, state.optimizer_state, grad, problem.gradient)
-        return Descent(moved, following, state.losses.at[k].set(loss), state.gradient_norms.at[k].set(norms(grad)[0]))
+        left = {name: state.passed[name].at[k].set(value) for name, value in passed(optimizer, following).items()}
+        return Descent(moved, following, state.losses.at[k].set(loss), state.gradient_norms.at[k].set(norms(grad)[0]), left)
 
-    return lax.fori_loop(0, steps, step, Descent(theta, optimizer_state, blank, blank))
+    left = dict.fromkeys(passed(optimizer, optimizer_state), blank)
+    return lax.fori_loop(0, steps, step, Descent(theta, optimizer_state, blank, blank, left))

@@ -18,7 +18,7 @@ from engine.phases.phase import Phase
 from engine.phases.simplified import Simplified
 from engine.phases.training import TrainingPhase
 from engine.problems.build import build
-from engine.record import messages
+from engine.record import edges, messages
 from engine.record.columns import Column, column_index, columns_for
 from engine.record.messages import AnyEvent
 from engine.record.reader import Outcome
@@ -155,7 +155,7 @@ class Experiment:
         if leads_to:
             self._now = self.phases[leads_to]
         threshold = self.setup.threshold(self._now.optimizer_state(self.state))
-        text = f"η is {eta:g} from step {step}: the threshold 2/η moved to {threshold:.4g}{words}"
+        text = f"η is {eta:g} from step {step}: the threshold {edges.formula(self.spec.optimizer)} moved to {threshold:.4g}{words}"
         return messages.LearningRateChanged(step=step, text=text, answers=answers, learning_rate=eta)
 
     def anchor(self, command: messages.Anchor) -> list[AnyEvent]:

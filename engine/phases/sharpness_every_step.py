@@ -1,4 +1,4 @@
-"""Gradient descent with the sharpness at every step, many steps in one compiled call.
+"""Steps of an optimizer with the sharpness at each, many in one compiled call; with a preconditioner, the sharpness is that of P^-½HP^-½.
 
 A step takes gradient and Hessian–vector product together (`tangent_pass`), the product along an eigenvector extrapolated from those of
 two and four steps ago: at the edge gradient descent alternates. The product gives S, the pair's residual, and by one step of power
@@ -16,8 +16,8 @@ from engine.curvature.eigensolver import solve
 from engine.curvature.predictor import extrapolated
 from engine.curvature.tangent_pass import TangentPass, value_grad_hvp
 from engine.dynamics.descent import DESCENT_CHUNK
-from engine.dynamics.optimizers import Optimizer
-from engine.problems.problem import Problem
+from engine.dynamics.optimizer import Optimizer, passed, unscaled
+from engine.problems.problem import Problem, preconditioned
 from engine.xla.jit import jit_by_format
 from engine.xla.reductions import norms
 
@@ -29,7 +29,7 @@ EXPLORED = 3
 
 
 class Watched(NamedTuple):
-    """Some steps of gradient descent: where they end, and what they passed. Entries beyond the steps taken are NaN."""
+    """Some steps of an optimizer: where they end, and what they passed. Entries beyond the steps taken are NaN."""
 
     theta: Array  # (p,)
     optimizer_state: Any
@@ -40,6 +40,7 @@ class Watched(NamedTuple):
     sharpness: Array
     residuals: Array  # ‖Hu−Su‖/S
     hvps: Array  # products that each step took
+    passed: dict[str, Array]  # each (DESCENT_CHUNK,): `optimizer.passed`
     readings: dict[str, Array]  # each (DESCENT_CHUNK,)
 
 
@@ -62,6 +63,12 @@ def descend(
     """
     dtype, blank = theta.dtype, jnp.full(DESCENT_CHUNK, jnp.nan, theta.dtype)
 
+    def read(state: Watched) -> Problem:
+        """The loss whose Hessian is the one that the step before has left to be read."""
+        if optimizer.preconditioner is unscaled:
+            return problem
+        return preconditioned(problem, optimizer.preconditioner(state.optimizer_state), dtype)
+
     def around(k: Array) -> Array:
         return (first + k) % EVERY == 0
 
@@ -73,6 +80,7 @@ def descend(
             moved, following, lax.dynamic_update_index_in_dim(rows, vector[None].astype(rows.dtype), k % 4, 0), state.guard,
             state.losses.at[k].set(seen.loss), state.gradient_norms.at[k].set(seen.grad_norm),
             state.sharpness.at[k].set(sharpness), state.residuals.at[k].set(residual), state.hvps.at[k].set(hvps),
+            {name: state.passed[name].at[k].set(value) for name, value in passed(optimizer, following).items()},
             {name: state.readings[name].at[k].set(mean.loss(state.theta)) for name, mean in means.items()},
         )
 
@@ -80,7 +88,7 @@ def descend(
         """A step, if its product suffices; else θ and the vectors stay, and what was written of the step is written anew."""
         k, state, _, _ = carried
         rows = state.eigenvector_history
-        seen = value_grad_hvp(problem, state.theta, extrapolated(rows[k % 4], rows[(k + 2) % 4])[0].astype(dtype))
+        seen = value_grad_hvp(read(state), state.theta, extrapolated(rows[k % 4], rows[(k + 2) % 4])[0].astype(dtype))
         suffices = seen.shows_eigenpair(tolerance) & ~around(k)
         vector = jnp.where(suffices, seen.power_step, rows[k % 4, 0].astype(dtype))
         moved = stepped(k, state, seen, vector, (seen.sharpness, seen.residual, jnp.ones((), dtype)))
@@ -96,7 +104,7 @@ def descend(
         rows = jnp.stack([seen.vector, state.guard.astype(dtype), jnp.roll(fresh, first + k).astype(dtype)])
         exploring = (first + k) % EXPLORING == 0
         looked, explored = jnp.where(exploring, 3, jnp.where(around(k), 2, 1)), jnp.where(exploring, EXPLORED, 0)
-        pairs, images = solve(problem, state.theta, rows, tolerance, wanted=1, looked=looked, explored=explored)
+        pairs, images = solve(read(state), state.theta, rows, tolerance, wanted=1, looked=looked, explored=explored)
         pair = pairs.sharpness, pairs.residuals[0], (pairs.hvps + 1).astype(dtype)
         # One step of power iteration on, as in a tangent pass: the noise of the tolerance, extrapolated, would ask for the next solve.
         advanced = images[0], images[min(1, len(images) - 1)]
@@ -110,7 +118,8 @@ def descend(
         return lax.cond(carried[3], lambda c: c, refined, carried)
 
     zero = jnp.zeros((), dtype)
-    start = Watched(theta, optimizer_state, history, guard, blank, blank, blank, blank, blank, dict.fromkeys(means, blank))
+    left = dict.fromkeys(passed(optimizer, optimizer_state), jnp.full(DESCENT_CHUNK, jnp.nan))
+    start = Watched(theta, optimizer_state, history, guard, blank, blank, blank, blank, blank, left, dict.fromkeys(means, blank))
     nothing = TangentPass(zero, theta, zero, theta, theta, zero, zero)
     taken, state, _, _ = lax.while_loop(lambda c: c[0] < steps, step_and_solve, (jnp.zeros((), int), start, nothing, jnp.array(True)))
     return state._replace(eigenvector_history=jnp.roll(state.eigenvector_history, -(taken % 4), axis=0))

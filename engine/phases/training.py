@@ -23,11 +23,12 @@ from jax import Array
 
 from engine import spec as specs
 from engine.curvature import guards
-from engine.curvature.eigensolver import random_start
+from engine.curvature.eigensolver import random_start, solve_at
 from engine.curvature.guards import Guards, unknown
 from engine.curvature.predictor import push
 from engine.dynamics.descent import DESCENT_CHUNK, descend
-from engine.phases import context, derived, earlier, loss_identity, sharpness_every_step, spectrum
+from engine.dynamics.steepest import FRANK_WOLFE
+from engine.phases import context, derived, earlier, edge_readings, loss_identity, sharpness_every_step, spectrum
 from engine.phases.approach import CHECK_TOLERANCE
 from engine.phases.context import Clock, Progress, Setup, diverged, loss_goal
 from engine.phases.loss_identity import Identity
@@ -35,6 +36,7 @@ from engine.phases.phase import Advanced, Phase, Restart
 from engine.problems import build as building
 from engine.problems import losses
 from engine.problems.problem import Problem, require_x64
+from engine.record import edges
 from engine.record.columns import Column
 from engine.record.messages import AnyEvent, EdgeReached
 from engine.record.reader import Outcome
@@ -56,8 +58,12 @@ class Training(NamedTuple):
         return _tracking(self.setup.spec)
 
 
+NOTHING: Any = np.zeros(0)
+"""In place of a vector that is not followed."""
+
+
 class TrainingState(NamedTuple):
-    """Gradient descent between two readings of the sharpness."""
+    """The optimizer between two readings of the sharpness."""
 
     clock: Clock
     optimizer: Annotated[Any, Earlier(earlier.gradient_descent_state)]
@@ -67,6 +73,9 @@ class TrainingState(NamedTuple):
     looked: Annotated[int, Earlier(lambda leaves: leaves["clock.step"])]  # step of the last look around
     below: int  # 1 when the last reading was below 2/η
     edge_step: int  # of the first reading at or above 2/η after one below; −1 before
+    plain_vector: Annotated[Array, Earlier(lambda leaves: np.zeros(0))] = NOTHING  # (p,) of H, where another operator is read
+    maximiser: Annotated[Array, Earlier(lambda leaves: np.zeros(0))] = NOTHING  # (p,) where the generalized sharpness was met
+    last_loss: Annotated[float, Earlier(lambda leaves: math.nan)] = math.nan  # L before the last step at this η
 
 
 def _tracking(spec: specs.RunSpec) -> specs.SharpnessTracking:
@@ -111,10 +120,12 @@ def begin(training: Training, theta: Array) -> TrainingState:
     count = min(spec.tracking.eigenvalues, theta.size)
     dtype, size = spec.precision.curvature, theta.size
     basis, known = random_start(spec.seed, 0, count, size, dtype), guards.begin(spec.seed, 0, size, dtype)
-    optimizer = training.setup.optimizer.init(theta, training.setup.problem.unravel, spec.optimizer.learning_rate)
+    rules, begun = training.setup.optimizer, theta.astype(spec.precision.approach)
+    optimizer = rules.init(begun, training.setup.problem.unravel, spec.optimizer.learning_rate)
     return TrainingState(
-        Clock(0, 0.0), optimizer, theta.astype(spec.precision.approach), jnp.stack([basis] * 4), known, looked=-guards.EVERY, below=0,
-        edge_step=-1,
+        Clock(0, 0.0), optimizer, begun, jnp.stack([basis] * 4), known, looked=-guards.EVERY, below=0, edge_step=-1,
+        plain_vector=basis[0] if edge_readings.changes_coordinates(rules) else NOTHING,
+        maximiser=basis[0] if rules.norm is not None else NOTHING,
     )
 
 
@@ -126,17 +137,18 @@ def advance(training: Training, state: TrainingState, limit: int) -> tuple[Train
     # One call takes no more than a step where a step takes many micro-batches: commands wait for its end.
     part = setup.spec.problem
     chunk = 1 if isinstance(part, specs.Network) and 0 < part.micro_batch < part.data.examples else DESCENT_CHUNK
-    if watches(training):
+    begun = state.clock.step > 1 or not edge_readings.changes_coordinates(setup.optimizer)  # P is known from step 1 on, and looked at there
+    if watches(training) and begun:
         return _watch(training, state, min(limit, chunk))
     read: dict[str, float] = {}
-    events: list[AnyEvent] = []
     if state.clock.step % every == 0:
-        state, read, events = _read(training, state)
+        state, read = _read(training, state)
     steps = min(every - state.clock.step % every, limit, chunk)
     descent = descend(setup.problem, setup.optimizer, state.theta, state.optimizer, steps)
-    passed = {"gd.loss": np.asarray(descent.losses), "gd.gradient_norm": np.asarray(descent.gradient_norms)}
+    taken = {"gd.loss": descent.losses, "gd.gradient_norm": descent.gradient_norms} | descent.passed
+    passed = {name: np.array(column, float)[:steps] for name, column in taken.items()}
     derived.add(passed, {"cost.hvps": 0} | read, steps)
-    rows, outcome = _rows(training, state, passed, steps)
+    state, rows, events, outcome = _rows(training, state, passed, steps)
     if outcome is None:
         clock = state.clock.after(steps, float(state.optimizer.learning_rate))
         state = state._replace(clock=clock, theta=descent.theta, optimizer=descent.optimizer_state)
@@ -149,17 +161,29 @@ def watches(training: Training) -> bool:
     return (
         training.tracking.sharpness_every == training.tracking.eigenvalues == 1 and training.probe is training.setup.problem
         and spec.optimizer.schedule == "constant" and spec.precision.curvature == spec.precision.approach
+        and training.setup.optimizer.norm is None
     )
 
 
 def means_of(training: Training) -> dict[str, Problem]:
     """What is read at every step beside the sharpness, by its column."""
-    return training.readings | ({"norm.squared": Problem(_squared, (), "‖θ‖²")} if training.setup.spec.optimizer.weight_decay else {})
+    return training.readings | ({"norm.squared": Problem(_squared, (), "‖θ‖²")} if _decay(training) else {})
+
+
+def _decay(training: Training) -> float:
+    """λ where the balance of the norm is that of a gradient step; else 0."""
+    section = training.setup.spec.optimizer
+    return section.weight_decay if edges.is_plain(section) else 0.0
 
 
 def _watch(training: Training, state: TrainingState, steps: int) -> tuple[TrainingState, Progress]:
     setup, clock, known = training.setup, state.clock, state.guards
-    spec, decay, threshold = setup.spec, setup.spec.optimizer.weight_decay, setup.threshold(state.optimizer)
+    spec, decay, threshold = setup.spec, _decay(training), setup.threshold(state.optimizer)
+    read: dict[str, float] = {}
+    if edge_readings.changes_coordinates(setup.optimizer):
+        every = plain_every(training)
+        steps = min(steps, every - clock.step % every)
+        state, read = _read_plain(training, state)
     fresh = guards.fresh_rows(spec.seed, 0, state.theta.size, spec.precision.curvature)[0]
     watched = sharpness_every_step.descend(
         setup.problem, setup.optimizer, state.theta, state.optimizer, state.eigenvector_history, known.vectors[0], fresh, clock.step,
@@ -168,15 +192,12 @@ def _watch(training: Training, state: TrainingState, steps: int) -> tuple[Traini
     passed = {
         "gd.loss": watched.losses, "gd.gradient_norm": watched.gradient_norms, "gd.sharpness": watched.sharpness,
         "gd.eigen_residual": watched.residuals, "cost.hvps": watched.hvps,
-    } | watched.readings
-    columns = {name: np.asarray(column, float) for name, column in passed.items()}
+    } | watched.readings | watched.passed
+    columns = {name: np.array(column, float)[:steps] for name, column in passed.items()}
+    derived.add(columns, read, steps)
     if decay:
         columns |= norms(columns["gd.sharpness"], columns["norm.squared"], threshold, decay)
-    rows, outcome = _rows(training, state, columns, steps)
-    events: list[AnyEvent] = []
-    for k in range(len(rows)):
-        state, edge = _seen(state, clock.step + k, columns["gd.sharpness"][k], threshold)
-        events += edge
+    state, rows, events, outcome = _rows(training, state, columns, steps)
     if outcome is None:
         state = state._replace(
             clock=clock.after(steps, float(state.optimizer.learning_rate)), optimizer=watched.optimizer_state, theta=watched.theta,
@@ -185,15 +206,31 @@ def _watch(training: Training, state: TrainingState, steps: int) -> tuple[Traini
     return state, Progress(rows, events, outcome)
 
 
-def _rows(training: Training, state: TrainingState, columns: dict[str, np.ndarray], steps: int) -> tuple[list[np.ndarray], Outcome | None]:
-    """The rows of `steps` steps from columns of what they passed, and the outcome where one of them ends the run."""
-    setup, rows, clock = training.setup, list[np.ndarray](), state.clock
-    eta, threshold = float(state.optimizer.learning_rate), setup.threshold(state.optimizer)
+class _Recorded(NamedTuple):
+    """The rows of some steps, what they tell, and the outcome where one of them ends the run."""
+
+    state: TrainingState
+    rows: list[np.ndarray]
+    events: list[AnyEvent]
+    outcome: Outcome | None
+
+
+def _rows(training: Training, state: TrainingState, columns: dict[str, np.ndarray], steps: int) -> _Recorded:
+    """The rows of `steps` steps from columns of what they passed, (steps,) each."""
+    setup, rows, clock, events = training.setup, list[np.ndarray](), state.clock, list[AnyEvent]()
+    eta, sharpness = float(state.optimizer.learning_rate), columns.get("gd.sharpness", np.full(steps, math.nan))
+    thresholds = np.asarray(columns.get("threshold", np.full(steps, setup.threshold(state.optimizer))), float)
+    columns = edge_readings.named(setup, columns, thresholds)
+    if setup.optimizer.norm is not None:
+        losses, duals = (np.asarray(columns[name], float) for name in ("gd.loss", "dual_norm"))
+        columns["smoothness.directional"] = edge_readings.directional_smoothness(
+            losses, duals, state.last_loss, float(state.optimizer.dual_norm), eta, setup.optimizer.norm.dual_scaled
+        )
     for k, time in enumerate(clock.times(steps, eta)[:steps]):
-        values = {name: float(column[k]) for name, column in columns.items()}
+        values, threshold = {name: float(column[k]) for name, column in columns.items()}, float(thresholds[k])
         loss, norm = values["gd.loss"], values["gd.gradient_norm"]
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            return rows, diverged(clock.step + k)
+            return _Recorded(state, rows, events, diverged(clock.step + k))
         values |= {
             "step": clock.step + k, "time": time, "learning_rate": eta, "threshold": threshold, "cost.gradients": 1,
             "cost.grad_sharpness": 0,
@@ -201,38 +238,80 @@ def _rows(training: Training, state: TrainingState, columns: dict[str, np.ndarra
         if math.isfinite(squared := values.get("norm.squared", math.nan)):
             values |= balance(norm, squared, threshold, setup.spec.optimizer.weight_decay)
         rows.append(setup.row(values))
+        state, edge = _seen(setup, state._replace(last_loss=loss), clock.step + k, float(sharpness[k]), threshold)
+        events += edge
         outcome = loss_goal(setup.spec, loss, clock.step + k)
         if outcome is not None:
-            return rows, outcome
-    return rows, None
+            return _Recorded(state, rows, events, outcome)
+    return _Recorded(state, rows, events, None)
 
 
-def _read(training: Training, state: TrainingState) -> tuple[TrainingState, dict[str, float], list[AnyEvent]]:
+def _read(training: Training, state: TrainingState) -> tuple[TrainingState, dict[str, float]]:
     """What there is to read at θ; the learning rate follows where the schedule says so."""
-    spec, step = training.setup.spec, state.clock.step
+    setup, spec, step = training.setup, training.setup.spec, state.clock.step
+    values = {name: float(_mean(mean, state.theta)) for name, mean in training.readings.items()}
+    if edge_readings.changes_coordinates(setup.optimizer):
+        state, plain = _read_plain(training, state)
+        values |= plain
+    if setup.optimizer.norm is not None:
+        state, smooth = _read_smoothness(training, state)
+        values |= smooth
+    operator = edge_readings.operator(setup.optimizer, state.optimizer, training.probe, spec.precision.curvature)
+    if operator is None:
+        return state, values
     # At the edge gradient descent alternates: where readings do too, the last but one is nearer.
     start = state.eigenvector_history[-2 if training.tracking.sharpness_every % 2 else -1]
+    first = step == 0 or (state.looked < 0 and edge_readings.changes_coordinates(setup.optimizer))
     pairs, known, looked = guards.read(
-        training.probe, state.theta, start, state.guards, state.looked, step, spec.seed, CHECK_TOLERANCE, spec.precision.curvature
+        operator, state.theta, start, state.guards, state.looked, step, spec.seed, CHECK_TOLERANCE, spec.precision.curvature
     )
     state = state._replace(guards=known, looked=looked)
     sharpness = float(pairs.values[0])
     if spec.optimizer.schedule == "inverse_sharpness" and 0 < sharpness < math.inf:
         state = state._replace(optimizer=state.optimizer._replace(learning_rate=jnp.asarray(1 / sharpness, jnp.float64)))
-    threshold = training.setup.threshold(state.optimizer)
-    values = spectrum.values_of(pairs) | {name: float(_mean(mean, state.theta)) for name, mean in training.readings.items()}
-    if spec.optimizer.weight_decay:
-        values |= norms(sharpness, float(state.theta @ state.theta), threshold, spec.optimizer.weight_decay)
-    state, events = _seen(state, step, sharpness, threshold)
-    history = jnp.stack([pairs.vectors] * 4) if step == 0 else push(state.eigenvector_history, pairs.vectors)  # from no random start
-    return state._replace(eigenvector_history=history), values, events
+    hvps = values.get("cost.hvps", 0) + int(pairs.hvps)
+    values |= spectrum.values_of(pairs) | {"cost.hvps": hvps}
+    if _decay(training):
+        values |= norms(sharpness, float(state.theta @ state.theta), setup.threshold(state.optimizer), _decay(training))
+    history = jnp.stack([pairs.vectors] * 4) if first else push(state.eigenvector_history, pairs.vectors)  # from no random start
+    return state._replace(eigenvector_history=history), values
 
 
-def _seen(state: TrainingState, step: int, sharpness: float, threshold: float) -> tuple[TrainingState, list[AnyEvent]]:
+def plain_every(training: Training) -> int:
+    """Steps between readings of λ1(H) where the Hessian is read in other coordinates: a multiple of those between readings there."""
+    every = training.tracking.sharpness_every
+    return every * -(-edge_readings.PLAIN_EVERY // every)
+
+
+def _read_plain(training: Training, state: TrainingState) -> tuple[TrainingState, dict[str, float]]:
+    """λ1(H), where it is due, from the last vector and a random one."""
+    spec, step = training.setup.spec, state.clock.step
+    if step % plain_every(training):
+        return state, {}
+    dtype = spec.precision.curvature
+    start = jnp.concatenate([state.plain_vector[None], guards.fresh_rows(spec.seed, step, state.theta.size, dtype)])
+    pairs, _ = solve_at(training.probe, state.theta, start, CHECK_TOLERANCE, dtype, wanted=1, looked=len(start))
+    return state._replace(plain_vector=pairs.vectors[0]), {edge_readings.PLAIN: float(pairs.values[0]), "cost.hvps": int(pairs.hvps)}
+
+
+def _read_smoothness(training: Training, state: TrainingState) -> tuple[TrainingState, dict[str, float]]:
+    """A lower bound on the generalized sharpness."""
+    setup, dtype = training.setup, training.setup.spec.precision.curvature
+    fresh = guards.fresh_rows(setup.spec.seed, state.clock.step, state.theta.size, dtype)[0]
+    value, at = edge_readings.smoothness(
+        training.probe, setup.optimizer, state.theta.astype(dtype), state.optimizer, state.maximiser, fresh
+    )
+    return state._replace(maximiser=at), {"smoothness.generalized": float(value), "cost.hvps": 3 * FRANK_WOLFE}
+
+
+def _seen(setup: Setup, state: TrainingState, step: int, sharpness: float, threshold: float) -> tuple[TrainingState, list[AnyEvent]]:
     """The state after a reading of the sharpness, and the edge where it is the first above the threshold after one below."""
+    section = setup.spec.optimizer
+    if not (math.isfinite(sharpness) and (edges.is_plain(section) or edges.has_ratio(section))):
+        return state, []
     events = list[AnyEvent]()
     if state.below and sharpness >= threshold and state.edge_step < 0:
-        text = f"the edge: the sharpness, {sharpness:.4g}, is above 2/η = {threshold:.4g} at step {step}"
+        text = f"the edge: the sharpness, {sharpness:.4g}, is above {edges.formula(section)} = {threshold:.4g} at step {step}"
         events.append(EdgeReached(step=step, text=text, sharpness=float(sharpness)))
         state = state._replace(edge_step=step)
     return state._replace(below=int(sharpness < threshold)), events
@@ -284,6 +363,7 @@ class TrainingPhase(Phase):
         """The same training: what was below or at the last threshold may come to be above the new one, its edge."""
         if learning_rate != self.learning_rate(state):
             state = state._replace(edge_step=-1, below=int(state.below or state.edge_step >= 0))
+            state = state._replace(last_loss=math.nan)  # the step to come is judged by the η that it is taken at
         optimizer = state.optimizer._replace(learning_rate=jnp.asarray(learning_rate, jnp.float64))
         return Restart(state._replace(optimizer=optimizer))
 
@@ -295,7 +375,7 @@ class TrainingPhase(Phase):
         """By the functions that the training reads its own sharpness with."""
         setup, theta = self.setup, state.theta
         d = loss_identity.direction(theta.size, setup.spec.precision.curvature)
-        if not watches(self.training):
+        if not watches(self.training) or edge_readings.changes_coordinates(setup.optimizer):
             return loss_identity.of_descent(setup, theta, state.optimizer, d, self.training.probe, state.eigenvector_history.shape[1])
         rows = loss_identity.copies(d[None], 4)  # one step, whose vector is taken for an eigenvector whatever its residual
         seen = sharpness_every_step.descend(

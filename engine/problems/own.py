@@ -4,15 +4,9 @@ A preset names a function, `problem = "my_module:make_problem"`, that returns on
 runs the preset and by `check`, and by nothing else. `complaints` says what is wrong with a problem before a run begins.
 """
 
-import importlib
-import inspect
-import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
-from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
@@ -21,8 +15,8 @@ import numpy as np
 from jax import Array
 
 from engine import spec as specs
-from engine.base import folders
 from engine.base.errors import UserError, first_line, one_of
+from engine.problems import imported
 from engine.problems.losses import CRITERIA
 from engine.problems.narrowing import narrowed
 from engine.problems.problem import Problem, flatten, require_x64
@@ -158,19 +152,7 @@ def build(part: specs.Own, seed: int) -> tuple[Problem, Array, dict[str, Any]]:
     leaves = [_plain(leaf) for leaf in (made.theta, *jax.tree.leaves(made.problem.data))]
     digest = sha256(b"".join(f"{leaf.dtype} {leaf.shape}".encode() + leaf.tobytes() for leaf in leaves)).hexdigest()
     facts = {"parameters": made.theta.size, "data": part.function, "rule": made.problem.label, "sha256": digest}
-    return made.problem, made.theta, facts | _source(part)
-
-
-def _source(part: specs.Own) -> dict[str, str]:
-    """The file that the function was imported from, and the sum of its source: a module's name alone says little. What it computes is
-    compared by numbers (`loss_identity`)."""
-    file = getattr(sys.modules.get(part.function.partition(":")[0]), "__file__", None)
-    if file is None:
-        return {}
-    try:
-        return {"file": str(file), "source_sha256": sha256(Path(file).read_bytes()).hexdigest()}
-    except OSError:  # in an archive, say
-        return {"file": str(file)}
+    return made.problem, made.theta, facts | imported.source(part)
 
 
 def _plain(leaf: Any) -> np.ndarray:
@@ -180,74 +162,15 @@ def _plain(leaf: Any) -> np.ndarray:
 
 
 def _call(part: specs.Own, seed: int) -> Made:
-    name, _, attribute = part.function.partition(":")
-    folder = str(folders.absolute(part.folder, "[problem] folder")) if part.folder else ""
-    if folder and folder not in sys.path:
-        sys.path.append(folder)
-    try:
-        module = importlib.import_module(name)
-        _refuse_namesake(part, module, folder)
-        function = getattr(module, attribute)
-    except UserError:
-        raise
-    except ModuleNotFoundError as error:
-        where, top = f"{folder} or " if folder else "", name.partition(".")[0]
-        lies = f"{top} is that of {_origin(sys.modules[top])}" if top in sys.modules else "[problem] folder says where it lies"
-        raise UserError(f"{part.function}: no module {error.name} in {where}Python's path; {lies}") from None
-    except AttributeError as error:
-        if getattr(error, "obj", None) is not sys.modules.get(name):
-            raise UserError(_failed(part, error)) from error
-        raise UserError(f"{part.function}: module {name} has no {attribute} ({_origin(sys.modules[name])})") from None
-    except Exception as error:  # whatever the code of others raises
-        raise UserError(_failed(part, error)) from error
-    arguments = dict(part.arguments)
-    try:
-        accepted = inspect.signature(function).parameters
-        if "seed" in accepted:
-            arguments.setdefault("seed", seed)
-        inspect.signature(function).bind(**arguments)
-    except (TypeError, ValueError) as error:
-        given = f"[problem.arguments] {', '.join(arguments) or '(none)'}"
-        raise UserError(f"{part.function}: does not take {given}: {error} ({_origin(module)})") from None
-    try:
-        made = function(**arguments)
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(_failed(part, error)) from error
+    made = imported.call(part, "problem", seed=seed)
     if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], Problem)):
         expected = "expected that of engine.from_loss or engine.from_flax"
-        raise UserError(f"{part.function}: returned a {type(made).__name__}; {expected} ({_origin(module)})")
+        raise UserError(f"{part.function}: returned a {type(made).__name__}; {expected} ({imported.origin_of(part)})")
     try:
         return Made(made[0], jnp.asarray(made[1]))
     except (TypeError, ValueError) as error:
         given = type(made[1]).__name__
         raise UserError(f"{part.function}: returned a {given} to start from; expected θ (p,): {first_line(error)}") from None
-
-
-def _refuse_namesake(part: specs.Own, module: ModuleType, folder: str) -> None:
-    """Raise UserError where the folder holds a module of this name and Python gave another: its own, or one that was imported before."""
-    top, *inner = module.__name__.split(".")
-    base = Path(folder, top, *inner)
-    meant = [file for file in (base.with_suffix(".py"), base / "__init__.py") if folder and file.is_file()]
-    given = getattr(module, "__file__", None)
-    if meant and not (given and any(file.samefile(given) for file in meant if Path(given).exists())):
-        raise UserError(
-            f"{part.function}: Python imported {_origin(module)}, not {meant[0]}: its own path goes before [problem] folder, and what is "
-            f"imported already before both; give the file another name"
-        )
-
-
-def _origin(module: ModuleType) -> str:
-    """Where a module comes from, in words."""
-    return getattr(module, "__file__", None) or f"{module.__name__}, which is built into Python"
-
-
-def _failed(part: specs.Own, error: Exception) -> str:
-    """That the code of others failed, how, and where."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    where = (error.filename, error.lineno) if isinstance(error, SyntaxError) else (last.filename, last.lineno)
-    return f"{part.function}: fails: {first_line(error)} ({where[0]}, line {where[1]})"
 
 
 def complaints(problem: Problem, theta: Array, seed: int = 0) -> list[str]:

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.base.citations import PLACES
+from engine.record import edges
 from engine.record.threshold import RATE, THRESHOLD, of_gradient_descent
-from engine.spec import CoupledTracking, Network, Phase, RunSpec, SharpnessTracking
+from engine.spec import CoupledTracking, Network, Optimizer, Phase, RunSpec, SharpnessTracking
 
 
 class Column(NamedTuple):
@@ -78,6 +79,8 @@ COUPLED = (
            "Section 4.1"),
 )
 
+SHORT_SYMBOL = 10
+"""Characters of an edge's formula that stand for it."""
 MOST_DIRECTIONS = 16
 """Directions at the edge that a run can follow at most: the largest `tracking.max_eigenvalues`."""
 CROSSED = 4
@@ -315,7 +318,51 @@ def training(spec: RunSpec) -> tuple[Column, ...]:
     columns = tuple(column for column in DESCENT if column.name != "gd.midpoint_sharpness") + eigenvalues(spec.tracking.eigenvalues)
     if isinstance(spec.problem, Network) and spec.problem.data.name != "chebyshev":  # a regression has no right answers
         columns += ACCURACY + (TEST if spec.problem.data.test_examples else ())
-    return columns + (NORM if spec.optimizer.weight_decay else ())
+    if edges.is_plain(spec.optimizer):
+        return columns + (NORM if spec.optimizer.weight_decay else ())  # whose balance is that of a gradient step
+    if not edges.has_ratio(spec.optimizer):
+        return columns + smoothness(spec.optimizer)
+    replaced = ("gd.eigen_residual", *(f"gd.lambda{k}" for k in range(2, spec.tracking.eigenvalues + 1)))
+    return tuple(column for column in columns if column.name not in replaced) + preconditioned(spec)
+
+
+def preconditioned(spec: RunSpec) -> tuple[Column, ...]:
+    """What is read against the edge of an optimizer other than gradient descent."""
+    edge, operator = edges.formula(spec.optimizer), edges.edge_of(spec.optimizer).operator
+    source = edges.edge_of(spec.optimizer).sources
+    return (
+        Column("preconditioned.sharpness", "S_P", "sharpness as the optimizer's steps feel it", "", f"λ1({operator}), P of the last step",
+               source),
+        *(Column(f"preconditioned.lambda{k}", f"λ{k}_P", f"eigenvalue {k} as the optimizer's steps feel it", "",
+                 f"λ{k}({operator}), P of the last step", source) for k in range(2, spec.tracking.eigenvalues + 1)),
+        Column("preconditioned.eigen_residual", "r_P", "relative residual of the top eigenpair of the preconditioned Hessian", "",
+               "‖Hu−Su‖/S", "eos"),
+        Column("threshold_ratio", "S/edge", "sharpness as the optimizer's steps feel it, over the optimizer's edge", "",
+               f"S_P/edge, edge {edge}", source),
+    )
+
+
+def smoothness(section: Optimizer) -> tuple[Column, ...]:
+    """What is read where steps are the steepest in a norm of their own: no eigenvalue of the Hessian has an edge there."""
+    scaled, source = getattr(section, "dual_scaled", False), edges.edge_of(section).sources
+    over = "" if scaled else "/‖g‖_*"
+    step = "D = 2[L_t − L_{t−1} + η‖g‖_*²]/(η‖g‖_*)²" if scaled else "D = 2[L_t − L_{t−1} + η‖g‖_*]/(η²‖g‖_*)"
+    return (
+        Column("smoothness.directional", "D", "directional smoothness of the step that led here: below 2/η exactly where the loss fell", "",
+               f"{step}, g of the step", source),
+        Column("smoothness.generalized", "S_‖·‖", "lower bound on the generalized sharpness, a maximum that is met by Frank–Wolfe", "",
+               f"max vᵀHv over ‖v‖ = 1{over}: a lower bound", source),
+    )
+
+def clock(spec: RunSpec) -> tuple[Column, ...]:
+    """Where a run stands, with the edge of its optimizer."""
+    if edges.is_plain(spec.optimizer):
+        return CLOCK
+    edge, source = edges.formula(spec.optimizer), edges.edge_of(spec.optimizer).sources
+    words = "sharpness above which the optimizer's steps are unstable" if edges.has_ratio(spec.optimizer) else (
+        "directional smoothness above which the loss rises")
+    symbol = edge if len(edge) <= SHORT_SYMBOL else "edge"
+    return *CLOCK[:-1], Column("threshold", symbol, words, "", edge, source)
 
 
 def columns_for(spec: RunSpec) -> tuple[Column, ...]:
@@ -324,7 +371,7 @@ def columns_for(spec: RunSpec) -> tuple[Column, ...]:
         return CLOCK + phase(len(spec.problem.starts))
     tracking = spec.tracking
     if isinstance(tracking, SharpnessTracking):
-        return CLOCK + training(spec) + COST
+        return clock(spec) + training(spec) + COST
     columns = CLOCK + DESCENT + eigenvalues(tracking.eigenvalue_columns) + COUPLED
     if tracking.on_second_eigenvalue == "follow":
         columns += directions(tracking.eigenvalue_columns)

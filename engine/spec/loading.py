@@ -30,6 +30,10 @@ RECORDED = "spec.toml"
 """The file that a run has its specification in."""
 PLAIN = re.compile(r"(?:LATIN|GREEK) (?:SMALL|CAPITAL) (?:LETTER|LIGATURE) (?:DOTLESS |FINAL )?(SHARP S|[A-Z]{1,7})(?: WITH .*)?\Z")
 """Names of letters that have a way to be written in ASCII: ø as o, œ as oe, η as eta."""
+DECOUPLED = (
+    "decoupled decay is no part of the loss, so no Hessian shows it and no edge is known for it; expected weight_decay, which adds "
+    '(λ/2)‖θ‖² to the loss, with kind = "adam"'
+)
 MAX_SHOWN = 120
 """Characters of a refused value that an error repeats."""
 _brief = reprlib.Repr()  # looks no more than six levels deep into what it shows
@@ -288,6 +292,8 @@ def _explain(message: str, tree: dict[str, Any]) -> str:
     if problem.startswith("Object contains unknown field"):
         unknown = problem.split("`")[1]
         known = _fields_at(keys, tree)
+        if keys == ["optimizer"] and "decoupled" in unknown:
+            return f"[optimizer] {unknown}: {DECOUPLED}"
         if other := _kind_with(unknown, keys, tree):
             return f"[{'.'.join(keys)}] {unknown}: {other}"
         near = difflib.get_close_matches(unknown, known, n=1)
@@ -295,6 +301,8 @@ def _explain(message: str, tree: dict[str, Any]) -> str:
         return f'[{".".join(keys) or "top level"}] {unknown}: unknown key{hint}'
     if problem.startswith("Object missing required field"):
         return f'[{".".join(keys) or "top level"}] {problem.split("`")[1]}: missing, and it has no default'
+    if keys == ["optimizer", "kind"] and given in ("adamw", "nadamw"):
+        return f'[optimizer] kind = "{given}": {DECOUPLED}'
     shown = _brief.repr(given) if not isinstance(given, str) else f'"{_shortened(given)}"'
     return f"[{section or 'top level'}] {field} = {shown}; {_expectation(problem, keys, tree)}"
 
@@ -450,10 +458,19 @@ def _check_optimizer(spec: RunSpec, where: str) -> None:
             raise UserError(f'{where}: [optimizer] schedule = "inverse_sharpness" needs [tracking] mode = "sharpness"')
         if optimizer.raises:
             raise UserError(f'{where}: [optimizer] raises = …; with schedule = "inverse_sharpness" the learning rate is 1/λ_max, so use []')
+    if not optimizer.coupled:
+        kind = f'[optimizer] kind = "{optimizer.__struct_config__.tag}"'
+        if not sharpness_mode:
+            raise UserError(
+                f'{where}: {kind} needs [tracking] mode = "sharpness": θ†, its predictions and its flows are those of gradient descent'
+            )
+        if optimizer.schedule == "inverse_sharpness":
+            raise UserError(f'{where}: {kind}; schedule = "inverse_sharpness" is of gradient descent alone, where 1/λ_max is half its edge')
     if spec.tracking.eigenvalues < 2 and not sharpness_mode:
         raise UserError(f'{where}: [tracking] eigenvalues = 1; expected 2 or more, or mode = "sharpness"')
     if isinstance(spec.problem, Phase):
         for given, name in (
+            (not optimizer.coupled, f'[optimizer] kind = "{optimizer.__struct_config__.tag}"'),
             (sharpness_mode, '[tracking] mode = "sharpness"'), (optimizer.raises, "[optimizer] raises"),
             (optimizer.weight_decay, "[optimizer] weight_decay"),
         ):

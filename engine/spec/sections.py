@@ -11,6 +11,7 @@ from msgspec import Meta
 
 Positive = Annotated[float, Meta(gt=0, le=1e12)]
 NonNegative = Annotated[float, Meta(ge=0, le=1e12)]
+Share = Annotated[float, Meta(ge=0, lt=1)]
 Count = Annotated[int, Meta(ge=1, le=10**9)]
 CountOrNever = Annotated[int, Meta(ge=0, le=10**9)]
 Widths = Annotated[tuple[Count, ...], Meta(min_length=0, max_length=32)]
@@ -205,14 +206,96 @@ class Optimizer(Section, frozen=True, kw_only=True):
     raises: Annotated[tuple[tuple[Count, Positive], ...], Meta(max_length=256)] = ()
     """[step, η] pairs: the learning rate becomes η at that step, in any phase."""
     weight_decay: NonNegative = 0.0
-    """λ: adds (λ/2)‖θ‖² to the training loss."""
+    """λ: adds (λ/2)‖θ‖² to the training loss, whichever the optimizer: no kind decays θ beside its gradient."""
+
+    coupled: ClassVar[bool] = True
+    """Whether θ†, its predictions and its flows are known for this kind of step, as `mode = "coupled"` takes."""
 
 
 class GradientDescent(Optimizer, frozen=True, kw_only=True, tag_field="kind", tag="gradient_descent"):
     """Full-batch gradient descent: θ ← θ − η∇L(θ). `kind` may be left out."""
 
 
-AnyOptimizer = GradientDescent
+class TrainingOptimizer(Optimizer, frozen=True, kw_only=True):
+    """Every other optimizer: trained with `mode = "sharpness"`, read against an edge of its own."""
+
+    coupled: ClassVar[bool] = False
+
+
+class Momentum(TrainingOptimizer, frozen=True, kw_only=True, tag_field="kind", tag="momentum"):
+    """Heavy-ball momentum: m ← βm + ∇L, θ ← θ − ηm (`optax.sgd`). Unstable above (2+2β)/η."""
+
+    beta: Share = 0.9
+    """β. optax has no default for it."""
+    nesterov: bool = False
+    """Nesterov's form: θ ← θ − η(∇L + βm). Unstable above (2+2β)/((1+2β)η)."""
+    ema: bool = False
+    """Average gradients instead of adding them up: m ← βm + (1−β)∇L (`optax.ema` without debiasing). The edge is 1/(1−β) times higher."""
+
+
+class RmsProp(TrainingOptimizer, frozen=True, kw_only=True, tag_field="kind", tag="rmsprop"):
+    """RMSProp: ν ← β₂ν + (1−β₂)∇L², θ ← θ − η∇L/(√ν̂+ε), ν̂ = ν/(1−β₂^t). Unstable where λ1(P^-½HP^-½) is above 2/η, P = diag(√ν̂+ε). It is
+    `optax.scale_by_rms(eps_in_sqrt=False, bias_correction=True)`: optax itself has ε under the root and no bias correction by default."""
+
+    beta2: Share = 0.99
+    """β₂. optax's default is 0.9, with which P changes as fast as the oscillation and the ratio stays well above 1."""
+    epsilon: Positive = 1e-8
+    """ε. More where the loss comes near 0: there √ν̂ does too, and the sharpness is that of parameters with no gradient."""
+
+
+class Adam(TrainingOptimizer, frozen=True, kw_only=True, tag_field="kind", tag="adam"):
+    """Adam: m ← β₁m + (1−β₁)∇L, ν as in RMSProp, θ ← θ − ηm̂/(√ν̂+ε) (`optax.adam`). Unstable where λ1(P^-½HP^-½) is above
+    (2+2β₁)/((1−β₁)η), P = (1−β₁^t)·diag(√ν̂+ε). There is no decoupled weight decay: `weight_decay` is part of the loss."""
+
+    beta1: Share = 0.9
+    """β₁."""
+    beta2: Share = 0.999
+    """β₂."""
+    epsilon: Positive = 1e-8
+    """ε."""
+    nesterov: bool = False
+    """NAdam (`optax.nadam`): θ ← θ − η(β₁m̂ + (1−β₁)∇L̂)/(√ν̂+ε). The edge is 1/(1+2β₁) times that of Adam."""
+
+
+class Sam(TrainingOptimizer, frozen=True, kw_only=True, tag_field="kind", tag="sam"):
+    """Sharpness-aware minimisation: θ ← θ − η∇L(θ + ρ∇L/‖∇L‖), two gradients a step. Unstable above
+    (‖∇L‖/2ρ)(√(1+8ρ/(η‖∇L‖))−1), which is below 2/η and moves with ‖∇L‖. `optax.contrib.sam` is the same with `reset_state` false."""
+
+    radius: Positive = 0.05
+    """ρ."""
+
+
+class Sign(TrainingOptimizer, frozen=True, kw_only=True, tag_field="kind", tag="sign"):
+    """Sign descent: θ ← θ − η·sign(∇L) (`optax.sign_sgd`), steepest descent in ℓ∞ without momentum. It has no edge for λ1: the loss falls
+    exactly while the directional smoothness is below 2/η."""
+
+    dual_scaled: bool = False
+    """A step as long as the gradient: θ ← θ − η‖∇L‖₁·sign(∇L)."""
+
+
+class Muon(TrainingOptimizer, frozen=True, kw_only=True, tag_field="kind", tag="muon"):
+    """Spectral descent: for each matrix G = UΣVᵀ of the gradient θ ← θ − ηUVᵀ, the exact polar factor, by a decomposition. A vector is a
+    matrix of one column, which gives it unit length; the kernel of a convolution has a row for each input of it. Muon as
+    `optax.contrib.muon` has momentum, an approximate factor by Newton–Schulz, and Adam for what is no matrix: none of them here, where
+    the directional smoothness, below 2/η while the loss falls, would not hold with them."""
+
+    dual_scaled: bool = False
+    """A step as long as the gradient: θ ← θ − η‖∇L‖_*·UVᵀ, with the sum of the nuclear norms of all matrices."""
+
+
+class OwnOptimizer(TrainingOptimizer, frozen=True, kw_only=True, tag_field="kind", tag="own"):
+    """An optimizer of your own: what a Python function returns, an optax transformation or `engine.from_optax(…)` of one, with the P and
+    the edge that belong to it. The update is θ ← θ − η·(what it makes of ∇L): leave the learning rate and the sign to eos."""
+
+    function: Function
+    """`module:name` of the function to call."""
+    folder: CodeFolder = ""
+    """Folder of the module, looked at after Python's own path. Empty means where the command is given; a run keeps it."""
+    arguments: Arguments = {}
+    """What to call it with."""
+
+
+AnyOptimizer = GradientDescent | Momentum | RmsProp | Adam | Sam | Sign | Muon | OwnOptimizer
 """Every optimizer there is, by `kind`."""
 
 

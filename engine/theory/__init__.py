@@ -1,7 +1,8 @@
 """The theory in closed form, without jax: of one direction at the edge (`simplified`, the paper's Section 4), and of several
-(`several_directions`).
+(`several_directions`); and the edges of other optimizers (`edges`).
 """
 
+from engine.theory.edges import momentum_edge, sam_edge
 from engine.theory.several_directions import (
     contract,
     flow_orbit_k,
@@ -59,8 +60,10 @@ __all__ = [
     "map_orbit",
     "map_step",
     "map_step_k",
+    "momentum_edge",
     "pairs",
     "period",
+    "sam_edge",
     "stage",
     "stages",
     "theorem_residuals",

@@ -51,12 +51,25 @@ def _leaves(state: Any, prefix: str) -> list[tuple[str, Any]]:
 
 
 def _parts(state: Any) -> dict[str, Any] | None:
-    """What a state, a dict or a tuple consists of, by name; None for a leaf."""
+    """What a state, a dict, a tuple or another node of a tree consists of, by name; None for a leaf."""
     if hasattr(state, "_asdict"):
         return dict(state._asdict())
     if isinstance(state, Mapping):
         return {str(name): part for name, part in state.items()}
-    return {str(k): part for k, part in enumerate(state)} if isinstance(state, tuple | list) else None
+    if isinstance(state, tuple | list):
+        return {str(k): part for k, part in enumerate(state)}
+    return None if jax.tree_util.all_leaves([state]) else _parts_of_node(state)
+
+
+def _parts_of_node(state: Any) -> dict[str, Any]:
+    """What a node that jax takes apart consists of, None too: that is nothing to jax."""
+    parts, _ = jax.tree_util.tree_flatten_with_path(state, is_leaf=lambda each: each is not state)
+    return {_path(keys): part for keys, part in parts}
+
+
+def _path(keys: tuple[Any, ...]) -> str:
+    """The path of a leaf in a tree, as `_leaves` has it."""
+    return ".".join(str(next(getattr(key, name) for name in ("name", "key", "idx") if hasattr(key, name))) for key in keys)
 
 
 def unpack(kind: type, leaves: Leaves, prefix: str = "", kinds: Kinds | None = None) -> Any:
@@ -95,7 +108,8 @@ def _like(template: Any, leaves: Leaves, path: str) -> Any:
             raise ValueError(f"it has no {where}, and nothing says what that would have been")
         return jnp.asarray(leaves[where])
 
-    return jax.tree.unflatten(jax.tree.structure(template), [leaf(where.removesuffix(".")) for where, _ in _leaves(template, f"{path}.")])
+    named, structure = jax.tree_util.tree_flatten_with_path(template)
+    return jax.tree.unflatten(structure, [leaf(f"{path}.{_path(keys)}".removesuffix(".")) for keys, _ in named])
 
 
 def _names(leaves: Leaves, prefix: str) -> list[str]:

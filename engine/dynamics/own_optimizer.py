@@ -1,0 +1,94 @@
+"""Optimizers of your own: a function that returns an optax transformation, with the P and the edge that belong to it where they are known.
+
+    def make_lion(b1: float = 0.9, b2: float = 0.99):
+        return optax.scale_by_lion(b1, b2)
+
+    def make_heavy_ball(beta: float = 0.9):
+        return engine.from_optax(optax.trace(beta), threshold=lambda state: (2 + 2 * beta) / state.learning_rate)
+
+The transformation is given ∇L and θ as the tree of parameters that the problem is made of, and gives the direction of the step,
+θ ← θ − η·direction: neither the learning rate nor a minus sign is its own. It is started, and its state kept, as all optimizers' are.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from engine import spec as specs
+from engine.base.errors import UserError, first_line
+from engine.dynamics.optimizer import Gradient, Optimizer, Unravel, moved, parts_of, rate, shapes_of, unscaled, vector_of
+from engine.problems import imported
+
+
+class OwnState(NamedTuple):
+    """What a transformation needs to know for a step."""
+
+    learning_rate: Array  # () η
+    rule: Any  # the transformation's own state
+    shapes: Any  # the tree of parameters: `shapes_of`
+
+
+class MadeOptimizer(NamedTuple):
+    """A transformation, and what is known of its edge."""
+
+    rule: optax.GradientTransformation
+    preconditioner: Callable[[OwnState], Any] | None
+    threshold: Callable[[OwnState], Any] | None
+
+
+def from_optax(
+    rule: optax.GradientTransformation, preconditioner: Callable[[OwnState], Any] | None = None,
+    threshold: Callable[[OwnState], Any] | None = None,
+) -> MadeOptimizer:
+    """An optax transformation with its edge, for `[optimizer] kind = "own"`.
+
+    Both functions are of the state after a step, with fields `learning_rate` and `rule`, the transformation's own. `preconditioner` gives
+    P, a number, (p,) or a tree like the parameters; it is 1 where left out. `threshold` gives the top eigenvalue of P^-½HP^-½ above which
+    a step with that P is unstable; where left out, the optimizer has no edge that is known, and `threshold_ratio` is NaN.
+    """
+    return MadeOptimizer(rule, preconditioner, threshold)
+
+
+def own(section: specs.OwnOptimizer) -> Optimizer:
+    """The optimizer of a section. Imports and runs the code that it names."""
+    made = imported.call(section, "optimizer")
+    if isinstance(made, optax.GradientTransformation):
+        made = from_optax(made)
+    if not isinstance(made, MadeOptimizer):
+        raise UserError(
+            f"{section.function}: returned a {type(made).__name__}; expected an optax transformation, or engine.from_optax of one "
+            f"({imported.origin_of(section)})"
+        )
+    rule = optax.with_extra_args_support(made.rule)
+
+    def init(theta: Array, unravel: Unravel, learning_rate: float) -> OwnState:
+        try:
+            state = OwnState(rate(learning_rate), rule.init(unravel(theta)), shapes_of(theta, unravel))
+            following = jax.eval_shape(lambda theta: step(theta, state, theta, lambda theta: theta), theta)
+            for function in filter(None, (made.preconditioner, made.threshold)):
+                jax.eval_shape(function, following[1])
+        except Exception as error:  # whatever the code of others raises
+            raise UserError(f"{section.function}: its transformation fails: {first_line(error)}") from error
+        before, after = (str(jax.tree.structure(each)) for each in (state, following[1]))
+        if before != after:
+            raise UserError(f"{section.function}: its state has another structure after a step than before; no checkpoint could hold both")
+        return state
+
+    def step(theta: Array, state: OwnState, gradient: Array, gradient_at: Gradient) -> tuple[Array, OwnState]:
+        tree = parts_of(gradient, state.shapes)
+        direction, following = rule.update(tree, state.rule, parts_of(theta, state.shapes))
+        return moved(theta, vector_of(direction), state.learning_rate), state._replace(rule=following)
+
+    def preconditioner(state: OwnState) -> Array:
+        assert made.preconditioner is not None
+        given = made.preconditioner(state)
+        return jnp.asarray(given) if isinstance(given, Array | float | int) else vector_of(given)
+
+    def threshold(state: OwnState) -> Array:
+        return jnp.full((), jnp.nan) if made.threshold is None else jnp.asarray(made.threshold(state), jnp.float64)
+
+    return Optimizer(init, step, unscaled if made.preconditioner is None else preconditioner, threshold)
