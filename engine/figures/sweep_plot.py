@@ -9,7 +9,9 @@ from engine.base.atomic import check_output, output
 from engine.base.errors import UserError
 from engine.report.comparison import HEADINGS, Outcomes
 
-SHOWN = ("edge_step", "sharpness_over_threshold", "delta", "epsilon", "prediction_error", "horizon", "test_accuracy", "seconds")
+SHOWN = (
+    "edge_step", "sharpness_over_threshold", "threshold_ratio", "delta", "epsilon", "prediction_error", "horizon", "test_accuracy", "seconds",
+)  # fmt: skip
 
 
 def check(file: Path, force: bool = False) -> None:

@@ -3,12 +3,23 @@
 from collections.abc import Sequence
 from operator import attrgetter
 
+import msgspec
+
 from engine.data.catalog import ENTRIES, archives
 from engine.figures.catalog import FIGURES
 from engine.help.catalog import Section
 from engine.record import columns
 from engine.record.columns import Column
-from engine.spec import PREDICTIONS, CoupledTracking, load_spec, preset_names
+from engine.record.edges import EDGES
+from engine.spec import PREDICTIONS, CoupledTracking, Optimizer, load_spec, preset_names
+from engine.spec.sections import AnyOptimizer
+
+
+def _least(kind: str, **more: bool) -> Optimizer:
+    """A section of this kind with its defaults but for `more`."""
+    given = {"kind": kind, "learning_rate": 1.0, **more} | ({"function": "module:name"} if kind == "own" else {})
+    return msgspec.convert(given, AnyOptimizer)
+
 
 COLUMNS: tuple[tuple[str, str, Sequence[Column]], ...] = (
     ("clock", "In every run.", columns.CLOCK),
@@ -23,6 +34,9 @@ COLUMNS: tuple[tuple[str, str, Sequence[Column]], ...] = (
     ("assumption", "Every `tracking.gauges_every` steps.", (*columns.ASSUMPTIONS, columns.FOURTHS)),
     *((name, beside.words, beside.columns(CoupledTracking())) for name, beside in columns.BESIDE.items()),
     ("training", 'With `tracking.mode = "sharpness"`.', (*columns.ACCURACY, *columns.TEST)),
+    ("preconditioned", "With an optimizer other than gradient descent, of Adam here; further eigenvalues are as the second.",
+     columns.preconditioned(_least("adam"), 2)),
+    ("smoothness", 'With `optimizer.kind` "sign" or "muon".', columns.smoothness(_least("sign"))),
     ("norm", 'With `tracking.mode = "sharpness"` and `optimizer.weight_decay`.', columns.NORM),
     ("phase", 'With `problem.kind = "phase"`: of each start 1, 2, ….', columns.phase(1)),
     ("cost", "In every run of a loss.", columns.COST),
@@ -38,6 +52,21 @@ def column_sections() -> list[Section]:
 def _description(column: Column) -> str:
     unit = f" In {column.unit}." if column.unit else ""
     return f", {column.symbol}: {column.words}. `{column.formula}`.{unit} {column.source}."
+
+
+FORMS: dict[str, tuple[dict[str, bool], ...]] = {"momentum": ({"nesterov": True}, {"ema": True}), "adam": ({"nesterov": True},)}
+"""Fields that give an optimizer of a kind another edge."""
+
+
+def optimizers() -> str:
+    """A row for each optimizer and its forms: its update, the operator that is read, its edge and where that is from."""
+    rows = []
+    for kind, edge in EDGES.items():
+        for form in ({}, *FORMS.get(kind, ())):
+            name = ", ".join([f"`{kind}`", *(f"`{field} = true`" for field in form)])
+            update = "as above" if form else f"`{edge.update}`"
+            rows.append((name, update, f"`{edge.operator}`", f"`{edge.edge(_least(kind, **form))}`", edge.sources))
+    return table(("kind", "θ ← θ − η·", "operator", "edge", "source"), rows)
 
 
 def presets() -> str:

@@ -8,7 +8,7 @@ from engine.help.catalog import Topic, listed, written
 
 MADE: Mapping[str, Callable[[], str]] = {
     "presets": tables.presets, "columns": lambda: listed(tables.column_sections()), "settings": lambda: listed(settings.sections()),
-    "figures": tables.figures, "data": tables.data_sets,
+    "figures": tables.figures, "optimizers": tables.optimizers, "data": tables.data_sets,
 }  # fmt: skip
 """What stands for each marker of the texts."""
 
@@ -19,6 +19,7 @@ def _text(name: str) -> Callable[[], str]:
 
 TOPICS: tuple[Topic, ...] = (
     Topic("theory", "The theory, and where it goes on", _text("theory")),
+    Topic("optimizers", "Every optimizer's edge", _text("optimizers")),
     Topic("presets", "Presets", _text("presets")),
     Topic("columns", "Columns of a record", _text("columns"), tables.column_sections),
     Topic("settings", "Settings of a run", _text("settings"), settings.sections),

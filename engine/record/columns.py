@@ -323,18 +323,17 @@ def training(spec: RunSpec) -> tuple[Column, ...]:
     if not edges.has_ratio(spec.optimizer):
         return columns + smoothness(spec.optimizer)
     replaced = ("gd.eigen_residual", *(f"gd.lambda{k}" for k in range(2, spec.tracking.eigenvalues + 1)))
-    return tuple(column for column in columns if column.name not in replaced) + preconditioned(spec)
+    return tuple(column for column in columns if column.name not in replaced) + preconditioned(spec.optimizer, spec.tracking.eigenvalues)
 
 
-def preconditioned(spec: RunSpec) -> tuple[Column, ...]:
-    """What is read against the edge of an optimizer other than gradient descent."""
-    edge, operator = edges.formula(spec.optimizer), edges.edge_of(spec.optimizer).operator
-    source = edges.edge_of(spec.optimizer).sources
+def preconditioned(section: Optimizer, eigenvalues: int) -> tuple[Column, ...]:
+    """What is read against the edge of an optimizer other than gradient descent, of so many eigenvalues."""
+    edge, operator, source = edges.formula(section), edges.edge_of(section).operator, edges.edge_of(section).sources
     return (
         Column("preconditioned.sharpness", "S_P", "sharpness as the optimizer's steps feel it", "", f"λ1({operator}), P of the last step",
                source),
         *(Column(f"preconditioned.lambda{k}", f"λ{k}_P", f"eigenvalue {k} as the optimizer's steps feel it", "",
-                 f"λ{k}({operator}), P of the last step", source) for k in range(2, spec.tracking.eigenvalues + 1)),
+                 f"λ{k}({operator}), P of the last step", source) for k in range(2, eigenvalues + 1)),
         Column("preconditioned.eigen_residual", "r_P", "relative residual of the top eigenpair of the preconditioned Hessian", "",
                "‖Hu−Su‖/S", "eos"),
         Column("threshold_ratio", "S/edge", "sharpness as the optimizer's steps feel it, over the optimizer's edge", "",

@@ -10,8 +10,8 @@ from engine.report.summary import FULL_SPAN, at_present, rate_in_force, summariz
 from engine.spec import PREDICTIONS
 
 HEADINGS = {
-    "learning_rate": "η", "edge_step": "edge", "sharpness_over_threshold": "S·η/2", "delta": "mean δ", "epsilon": "mean ε",
-    "prediction_error": "error", "horizon": "horizon", "test_accuracy": "acc_test", "seconds": "s",
+    "learning_rate": "η", "edge_step": "edge", "sharpness_over_threshold": "S·η/2", "threshold_ratio": "S/edge", "delta": "mean δ",
+    "epsilon": "mean ε", "prediction_error": "error", "horizon": "horizon", "test_accuracy": "acc_test", "seconds": "s",
 }
 """Short headings of a printed table."""
 
@@ -29,6 +29,8 @@ class Outcomes(NamedTuple):
     """Step at which the sharpness first reached this 2/η."""
     sharpness_over_threshold: float | None
     """S over the threshold: the mean over the last rows at the edge, or its last value on the approach."""
+    threshold_ratio: float | None
+    """The median over the second half of all rows of the sharpness over the optimizer's edge; None where it has none."""
     delta: float | None
     """δ = √(2α/β), mean over the rows at the edge."""
     epsilon: float | None
@@ -54,7 +56,7 @@ def outcomes(run: Run) -> Outcomes:
         for name in ("constrained.delta", "constrained.epsilon", "test.accuracy")
     )
     return Outcomes(
-        run.name, summary.outcome, rate, summary.steps, summary.edge_step, summary.sharpness_over_threshold,
+        run.name, summary.outcome, rate, summary.steps, summary.edge_step, summary.sharpness_over_threshold, summary.threshold_ratio,
         float(delta.mean()) if len(delta) else None, float(epsilon.mean()) if len(epsilon) else None,
         prediction_error(table, form), horizon(table, form), float(accuracy[-1]) if len(accuracy) else None, summary.seconds,
     )

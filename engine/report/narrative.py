@@ -135,12 +135,19 @@ def _descent(state: State, row: Mapping[str, float]) -> str:
 
 
 def _training(state: State, row: Mapping[str, float]) -> str:
-    share = _value(row, "gd.sharpness") / in_force(row, state.learning_rate)
+    share, what = _value(row, "gd.sharpness") / in_force(row, state.learning_rate), "the sharpness is at {} of 2/η"
+    if "threshold_ratio" in row:
+        share, what = row["threshold_ratio"], "the sharpness that its steps feel is at {} of their edge"
+        if math.isnan(_value(row, "threshold")) and math.isfinite(_value(row, "gd.loss")):
+            return "Training; of this optimizer no edge is known"
+    elif "smoothness.directional" in row:
+        share = row["smoothness.directional"] / in_force(row, state.learning_rate)
+        what = "the smoothness along its steps is at {} of 2/η; no eigenvalue has an edge here"
     if not math.isfinite(share):
         return "Training; the sharpness is not measured yet"
     accuracy = row.get("test.accuracy", math.nan)
     tested = f"; {accuracy:.1%} of the test examples are right" if math.isfinite(accuracy) else ""
-    return f"Training: the sharpness is at {percent(share)} of 2/η{tested}"
+    return f"Training: {what.format(percent(share))}{tested}"
 
 
 def _value(row: Mapping[str, float], name: str) -> float:

@@ -13,6 +13,8 @@ from engine.spec import PREDICTIONS
 
 SETTLED_ROWS = 100
 """Rows at the end over which the sharpness is averaged: at the edge it oscillates from step to step."""
+RATIO, SMOOTHNESS = "threshold_ratio", "smoothness.directional"
+"""Columns of optimizers other than gradient descent: the one that says S/edge, and one of those that have no such edge."""
 FULL_SPAN = 100
 """Steps from an anchor on over which a prediction's correlation is read, if it lived that long."""
 SHORT_SPAN = 20
@@ -30,6 +32,8 @@ class Summary(NamedTuple):
     """Step at which the sharpness first reached 2/η, at the η in force."""
     sharpness_over_threshold: float | None
     """S over the threshold, at the η in force: the mean over the last rows at the edge, or its last value on the approach."""
+    threshold_ratio: float | None
+    """The same as a median over the second half of all rows; None where no eigenvalue has an edge, as of sign and spectral steps."""
     loss: float | None
     """Training loss, the last that was recorded."""
     prediction_correlation: float | None
@@ -53,8 +57,8 @@ def summarize(run: Run) -> Summary:
     steps = int(last[0]) + 1 if len(last) and 0 <= last[0] < 2**53 else 0
     present = at_present(state, table)
     return Summary(
-        run.name, outcome, max(steps, state.step), edge, _sharpness(present), _loss(table), _correlation(present), round(state.seconds, 2),
-        averages.averages(present), averages.active(present),
+        run.name, outcome, max(steps, state.step), edge, _sharpness(present), threshold_ratio(table), _loss(table), _correlation(present),
+        round(state.seconds, 2), averages.averages(present), averages.active(present),
     )
 
 
@@ -86,10 +90,28 @@ def _loss(table: dict[str, np.ndarray]) -> float | None:
     return float(known[-1]) if len(known) else None
 
 
+def threshold_ratio(table: dict[str, np.ndarray]) -> float | None:
+    """The median over the second half of the rows of the sharpness over the optimizer's edge; None where it has none."""
+    share = _share(table, "gd.sharpness")
+    if share is None:
+        return None
+    late = share[len(share) // 2 :]
+    known = late[np.isfinite(late)]
+    return float(np.median(known)) if len(known) else None
+
+
+def _share(table: dict[str, np.ndarray], sharpness: str) -> np.ndarray | None:
+    """The sharpness over the threshold in each row: as recorded, else that of gradient descent; None where the optimizer has no edge."""
+    if RATIO in table:
+        return table[RATIO]
+    if sharpness not in table or not column_of(table.__contains__) or SMOOTHNESS in table:
+        return None
+    return table[sharpness] / threshold(table)
+
+
 def _sharpness(table: dict[str, np.ndarray]) -> float | None:
     for name, count in (("gd.sharpness", SETTLED_ROWS), ("gd.midpoint_sharpness", 1)):
-        if name in table and column_of(table.__contains__):
-            share = table[name] / threshold(table)
+        if (share := _share(table, name)) is not None:
             known = share[np.isfinite(share)]
             last = share[-count:]  # the sharpness may be read now and then only: the mean is over rows, not readings
             recent = last[np.isfinite(last)]

@@ -11,7 +11,7 @@ from rich.style import Style
 
 from eos_tui.draw import axes
 from eos_tui.draw.axes import Limits, Ticks
-from eos_tui.draw.plot_spec import THRESHOLD, Curve, PlotSpec, Span, Window, pens, symbols
+from eos_tui.draw.plot_spec import THRESHOLD, Curve, PlotSpec, Span, Window, edge_name, pens, symbols
 from eos_tui.draw.raster import Canvas, spans
 from eos_tui.draw.theme import role_style
 from eos_tui.model import bursts
@@ -96,8 +96,8 @@ def _labelled(marks: Ticks, box: Box, span: Span, width: int) -> list[tuple[int,
     return labels
 
 
-def threshold_line(canvas: Canvas, box: Box, threshold: Envelope, limits: Limits, style: Style, log: bool) -> None:
-    """2/η over the curves, every other cell, with its name and value at the right."""
+def threshold_line(canvas: Canvas, box: Box, threshold: Envelope, limits: Limits, style: Style, log: bool, name: str) -> None:
+    """The threshold over the curves, every other cell, with its name and value at the right."""
     level = (threshold.lo - limits.lo) * (4 * box.height / limits.span)
     dots = spans(level, level, 4 * box.height)
     dots &= np.arange(2 * box.width) // 2 % (THRESHOLD.on + THRESHOLD.off) < THRESHOLD.on
@@ -107,7 +107,7 @@ def threshold_line(canvas: Canvas, box: Box, threshold: Envelope, limits: Limits
     now = float(threshold.lo[-1])
     row = box.row(now, limits)
     beneath = row + 1 if row + 1 < box.top + box.height else row - 1
-    canvas.text(row, box.left + box.width, "2/η", style)
+    canvas.text(row, box.left + box.width, name if len(name) <= canvas.width - box.left - box.width else "edge", style)
     canvas.text(beneath, box.left + box.width, axes.number(10**now if log else now, 3), style)
 
 
@@ -189,11 +189,11 @@ class LegendEntry(NamedTuple):
 
 
 def legend_entries(spec: PlotSpec, history: History, drawn: Sequence[bool], width: int, ascii: bool) -> list[LegendEntry]:
-    """Sample and name of each curve that is drawn, and of 2/η: the curves' own words, or where those do not fit their symbols."""
+    """Sample and name of each curve that is drawn, and of the threshold: the curves' own words, or where those do not fit their symbols."""
     kept = [(curve, pen) for curve, pen, is_drawn in zip(spec.curves, pens(spec.curves), drawn, strict=True) if is_drawn]
     entries = [LegendEntry(pen.mark * 2 if ascii else pen.sample, curve.label, curve.role) for curve, pen in kept]
-    if spec.threshold:
-        entries.insert(1, LegendEntry(THRESHOLD.mark * 2 if ascii else THRESHOLD.sample, "2/η", "threshold"))
+    if spec.threshold or spec.ratio:
+        entries.insert(1, LegendEntry(THRESHOLD.mark * 2 if ascii else THRESHOLD.sample, edge_name(spec, history), "threshold"))
     if sum(len(entry.name) + 5 for entry in entries) - 2 > width:
         names = symbols(history, [curve for curve, _ in kept])
         short = {curve.label: names[curve.column] for curve, _ in kept}

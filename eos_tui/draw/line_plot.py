@@ -22,7 +22,7 @@ from engine.record.threshold import column_of, read_threshold
 from eos_tui.draw import axes, decorations, traces
 from eos_tui.draw.axes import EXACT, Limits
 from eos_tui.draw.decorations import GUTTER, Box, LegendEntry
-from eos_tui.draw.plot_spec import Curve, Overlay, Pen, PlotSpec, Span, Window, pens, symbols
+from eos_tui.draw.plot_spec import Curve, Overlay, Pen, PlotSpec, Span, Window, edge_name, pens, symbols
 from eos_tui.draw.raster import Canvas, connect, outline, spans
 from eos_tui.draw.theme import DEFAULT, FAMILIES, role_style
 from eos_tui.model.envelopes import Envelope
@@ -77,7 +77,7 @@ def paint(
 ) -> Painted:
     """As `draw`; keeps to `limits`, those of the frame before, as long as they serve, and draws other runs too."""
     canvas = Canvas(max(width, 0), max(height, 0), ascii)
-    right = _threshold_label_width(history) if spec.threshold and width >= 30 else 0
+    right = _threshold_label_width(spec, history) if (spec.threshold or spec.ratio) and width >= 30 else 0
     box, span = Box.within(canvas, int(height >= 4), right), Span.of(history, window)
     if box.width < 2 or box.height < 1:
         return Painted(canvas.strips(), limits, box, span)
@@ -86,7 +86,7 @@ def paint(
     layers = [*others, *own]
     lo, hi = np.array([layer.trace for layer in layers]).swapaxes(0, 1) if layers else np.empty((2, 0, bins))
     held = np.count_nonzero(~np.isnan(lo), axis=1).tolist()
-    threshold = traces.threshold(history, span, bins, spec.log) if spec.threshold else None
+    threshold = traces.at_one(bins, spec.log) if spec.ratio else traces.threshold(history, span, bins, spec.log) if spec.threshold else None
     extent = _extent(spec, layers, len(others), _ranges(lo, hi), threshold)
     if extent is None:
         return Painted(message(decorations.why_empty(spec, history), canvas.width, canvas.height, theme), None, box, span)
@@ -111,7 +111,7 @@ def paint(
         dots &= np.array([_strokes(layer.pen, bins) for layer in layers])[:, None]
         canvas.layers(dots, box.top, box.left, [layer.style for layer in layers], [layer.pen.mark for layer in layers])
     if threshold is not None:
-        decorations.threshold_line(canvas, box, threshold, limits, role_style(theme, "threshold"), spec.log)
+        decorations.threshold_line(canvas, box, threshold, limits, role_style(theme, "threshold"), spec.log, edge_name(spec, history))
     if spec.veil:
         decorations.veil(canvas, box, span, history, spec.veil, role_style(theme, "muted", 2))
     if span.cursor is not None:
@@ -246,11 +246,14 @@ def render_text(
     )
 
 
-def _threshold_label_width(history: History) -> int:
+def _threshold_label_width(spec: PlotSpec, history: History) -> int:
     """Cells right of the plot for the name and value of the threshold."""
+    if spec.ratio:
+        return len("edge")
     if column_of(history.has) is None or not (level := read_threshold(history.last, history.has)) > 0:
         return 0
-    return max(3, len(axes.number(level, 3)))
+    name = edge_name(spec, history)  # a formula or a word of up to ten letters
+    return max(len(name), len(axes.number(level, 3)))
 
 
 def _extent(
@@ -270,6 +273,9 @@ def _extent(
     fixed = _ranges(threshold.lo[None], threshold.hi[None]) if threshold else []
     whole = _joined([core, outer, *fixed, (0.0, 0.0) if spec.zero and not spec.log else None])
     assert whole is not None
+    if spec.near and fixed and fixed[0] is not None and not spec.log:
+        top = 2 * fixed[0][1]
+        whole = (whole[0], min(whole[1], top)) if whole[0] < top else whole
     if core is None and outer is None:
         return whole[0] - 1 if spec.log else 0.0, whole[1]
     return whole

@@ -25,7 +25,9 @@ def described(choice: Sequence[str]) -> str:
 def line_plots(columns: Sequence[Column], forms: Collection[str], log: Collection[str] = ()) -> tuple[PlotSpec, ...]:
     """The line plots of a run with these columns, the chosen predictions drawn and those named in `log` logarithmic."""
     recorded = {column.name for column in columns}
-    wanted = _phase_plots(recorded) if "ode1.x" in recorded else _training_plots(forms)
+    wanted = _phase_plots(recorded) if "ode1.x" in recorded else (*_edge_plots(recorded), *_training_plots(forms))
+    if other_edge(recorded):
+        wanted = tuple(map(_of_another_optimizer, wanted))
     kept = [plot._replace(curves=tuple(c for c in plot.curves if c.column in recorded)) for plot in wanted]
     return tuple(plot._replace(log=plot.id in log) for plot in kept if plot.curves)
 
@@ -69,6 +71,32 @@ def _curves(
     first = [curves.pop(name) for name in ("gd", "constrained") if name in curves]
     predicted = [curve for name, curve in curves.items() if drawn[name].predicted and name in forms]
     return (first[0], *beside, *first[1:], *predicted, *below, *(curve for curve in curves.values() if not curve.dashed))
+
+
+def other_edge(recorded: Collection[str]) -> bool:
+    """Whether a run with these columns has an optimizer whose edge is not that of gradient descent."""
+    return "preconditioned.sharpness" in recorded or "smoothness.directional" in recorded
+
+
+def _of_another_optimizer(plot: PlotSpec) -> PlotSpec:
+    """A plot as it is where the run is not one of gradient descent: the sharpness itself is not read against the edge."""
+    curves = tuple(curve._replace(label="this run") if curve.label == FAMILIES["gd"].label else curve for curve in plot.curves)
+    return plot._replace(curves=curves, threshold=plot.threshold and plot.id != "sharpness")
+
+
+def _edge_plots(recorded: Collection[str]) -> tuple[PlotSpec, ...]:
+    """What is read against the edge of an optimizer other than gradient descent."""
+    lower = tuple(Curve(f"preconditioned.lambda{k}", f"λ{k}", "muted") for k in range(2, 17))
+    return (
+        PlotSpec("ratio", "sharpness / edge", (Curve("threshold_ratio", "S/edge", "gd"),), ratio=True, near=True),
+        PlotSpec("preconditioned", "sharpness as steps feel it", (
+            Curve("preconditioned.sharpness", "S_P", "gd"), *(curve for curve in lower if curve.column in recorded),
+        ), threshold=True, near=True),
+        PlotSpec("smoothness", "smoothness in the steps' norm", (
+            Curve("smoothness.directional", "directional", "gd"),
+            Curve("smoothness.generalized", "generalized, at least", "constrained"),
+        ), threshold=True),
+    )
 
 
 def _training_plots(forms: Collection[str]) -> tuple[PlotSpec, ...]:

@@ -25,7 +25,7 @@ class PlotSpec(NamedTuple):
     title: str
     curves: tuple[Curve, ...]
     threshold: bool = False
-    """Draw 2/η."""
+    """Draw the stability threshold, 2/η for gradient descent."""
     log: bool = False
     zero: bool = False
     """Draw a line at 0."""
@@ -37,6 +37,10 @@ class PlotSpec(NamedTuple):
     """Nothing is recorded before the edge: a view of the whole run begins there."""
     veil: str = ""
     """A column that is 0 where nothing is claimed of the curves: there the ground is dotted."""
+    ratio: bool = False
+    """Draw a line at 1: what is shown is over its edge."""
+    near: bool = False
+    """Show no more than twice the threshold: in the first steps of a preconditioned optimizer the sharpness is tens of times that."""
     marks: tuple[tuple[float, str], ...] = ()
     """Places on the horizontal axis where a line stands, each with its name."""
 
@@ -123,6 +127,11 @@ def pens(curves: Sequence[Curve]) -> list[Pen]:
         chosen.append(DASHED[dashed % len(DASHED)] if curve.dashed else SOLID[solid % len(SOLID)])
         solid, dashed = solid + (not curve.dashed), dashed + curve.dashed
     return chosen
+
+
+def edge_name(spec: PlotSpec, history: History) -> str:
+    """What the line of the threshold is called: by its symbol, 2/η where the record has none of its own."""
+    return "edge" if spec.ratio else history.symbols.get("threshold", "2/η")
 
 
 def symbols(history: History, curves: Sequence[Curve]) -> dict[str, str]:

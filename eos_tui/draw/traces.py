@@ -51,6 +51,12 @@ def mean(history: History, name: str, span: Span, bins: int, log: bool, rows: in
     return Envelope(level, level)
 
 
+def at_one(bins: int, log: bool) -> Envelope:
+    """The line at 1, in each pixel column."""
+    level = np.full(bins, 0.0 if log else 1.0)
+    return Envelope(level, level)
+
+
 def threshold(history: History, span: Span, bins: int, log: bool) -> Envelope | None:
     """The stability threshold in each pixel column; where no row has come yet, that of the last row before."""
     column = column_of(history.has)

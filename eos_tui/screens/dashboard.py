@@ -34,8 +34,8 @@ from eos_tui.widgets.journal import Journal
 from eos_tui.widgets.plot import LinePlot
 from eos_tui.widgets.portrait import PhasePortrait
 
-GRID_ORDER = ("sharpness", "loss", "distance", "x", "y", panels.COVARIANCE, panels.PORTRAIT)
-PAGE_ORDER = ("sharpness", "loss", "x", "y", panels.COVARIANCE, panels.PORTRAIT, "distance")
+GRID_ORDER = ("ratio", "smoothness", "sharpness", "loss", "preconditioned", "distance", "x", "y", panels.COVARIANCE, panels.PORTRAIT)
+PAGE_ORDER = ("ratio", "smoothness", "sharpness", "loss", "preconditioned", "x", "y", panels.COVARIANCE, panels.PORTRAIT, "distance")
 """Pages of two: what is read together stands together."""
 
 WIDE, ROW_HEIGHT, ROOMY, SQUARE = 110, 9, 14, 36

@@ -96,15 +96,19 @@ def rate(steps_per_second: float) -> str:
 
 
 def position(source: Source, row: Mapping[str, float], color: Color, width: int, ascii: bool = False) -> Content:
-    """Where the run is: ηS/2 as a gauge, the phase, and the stage of the cycle."""
+    """Where the run is: ηS/2, or what an optimizer has in its place, as a gauge, the phase, and the stage of the cycle."""
     muted, state = color("muted"), source.state
     sharpness, before = row.get("gd.sharpness", math.nan), row.get("gd.midpoint_sharpness", math.nan)
     if state.phase == "approach" or math.isnan(sharpness):
         sharpness = before
-    ratio = sharpness / in_force(row, state.learning_rate)
+    ratio, name = sharpness / in_force(row, state.learning_rate), "ηS/2"
+    if "threshold_ratio" in row:
+        ratio, name = row["threshold_ratio"], "S/edge"
+    elif "smoothness.directional" in row:
+        ratio, name = row["smoothness.directional"] / in_force(row, state.learning_rate), "ηD/2"
     cells = 24 if width < 100 else 36
     number = f"{ratio:6.3f}" if math.isfinite(ratio) else "     –"
-    parts = [Content.assemble((" ηS/2 ", muted), gauge(ratio, cells, color, ascii), (number, "bold"))]
+    parts = [Content.assemble((f" {name} ", muted), gauge(ratio, cells, color, ascii), (number, "bold"))]
     if state.phase == "phase portrait":
         parts = [Content(" ")]  # the simplified system has no sharpness, only y
     stage = row.get("stage", math.nan)

@@ -71,6 +71,13 @@ def test_a_grid_that_makes_no_sense_is_told_and_nothing_is_made(argv, said, capf
     assert not own_home.exists() or not list(own_home.iterdir())
 
 
+def test_a_grid_goes_over_kinds_of_optimizers_each_with_its_own_fields():
+    grid = points("adam", [axis("optimizer.kind=gradient_descent,momentum,adam,sign")], ["optimizer.learning_rate=0.02"])
+    kinds = [type(point.spec.optimizer).__name__ for point in grid]
+    assert kinds == ["GradientDescent", "Momentum", "Adam", "Sign"]
+    assert all(point.spec.optimizer.learning_rate == 0.02 for point in grid)
+
+
 def test_a_sweep_is_carried_out_once_and_a_larger_one_takes_it_over(capfd, own_home, monkeypatch, tmp_path):
     start, started = launch.start, []
     monkeypatch.setattr(launch, "start", lambda run: started.append(run.name) or start(run))

@@ -37,7 +37,7 @@ def test_a_run_at_the_edge_is_summed_up(tmp_path):
 
 def test_a_run_without_a_row_has_no_numbers():
     summary = summarize(store.create(load_spec_text(SPEC, "a test"), "fresh"))
-    assert summary == Summary("fresh", "starting", 0, None, None, None, None, 0.0, averages({}), None)
+    assert summary == Summary("fresh", "starting", 0, None, None, None, None, None, 0.0, averages({}), None)
 
 
 def test_a_run_whose_engine_is_gone_is_called_crashed(tmp_path):
@@ -141,10 +141,10 @@ def test_a_phase_portrait_has_neither_sharpness_nor_correlation():
 
 
 def test_the_words_say_every_number_and_a_dash_where_there_is_none():
-    summary = Summary("fashion-1", "running", 535, None, 1.00512, 0.08931, 0.98934, 4.0, averages({}), 2)
+    summary = Summary("fashion-1", "running", 535, None, 1.00512, 0.99, 0.08931, 0.98934, 4.0, averages({}), 2)
     assert words(summary) == [
         ("run", "fashion-1"), ("outcome", "running"), ("steps", "535"), ("edge step", "–"),
-        ("sharpness over threshold", "1.005"), ("training loss", "0.08931"), ("correlation over 100 steps", "0.9893"), ("seconds", "4"),
+        ("sharpness over threshold", "1.005"), ("threshold ratio", "0.99"), ("training loss", "0.08931"), ("correlation over 100 steps", "0.9893"), ("seconds", "4"),
         ("directions that swing", "2"), ("means at the edge", "– (no θ† was followed at the learning rate in force)"),
     ]  # fmt: skip
 
@@ -152,3 +152,31 @@ def test_the_words_say_every_number_and_a_dash_where_there_is_none():
 def test_a_summary_is_one_json_object_without_nan(tmp_path):
     for made in (make_run(tmp_path), store.create(load_spec_text(SPEC, "a test"), "fresh")):
         assert "nan" not in msgspec.json.encode(as_json(summarize(made))).decode().lower()
+
+
+def run_under(optimizer: str, **columns) -> Run:
+    """Rows 0 to 9 of a run of an optimizer that records these columns."""
+    text = f'''name = "o"\n[problem]\nkind = "toy"\n[optimizer]\nkind = "{optimizer}"\nlearning_rate = 0.1\n[tracking]\nmode = "sharpness"'''
+    run = store.create(load_spec_text(text, "a test"), "under")
+    table = np.full((10, len(run.columns)), np.nan)
+    for name, values in ({"step": np.arange(10), "learning_rate": 0.1, "threshold": 20.0} | columns).items():
+        table[:, run.index[name]] = values
+    with Writer(run) as writer:
+        writer.append(table)
+    return run
+
+
+def test_the_ratio_to_the_edge_is_the_median_of_the_second_half_of_an_optimizer_that_has_one():
+    ratio = np.array([9, 9, 9, 9, 9, 0.9, np.nan, 1.1, 1.0, np.nan])
+    under = summarize(run_under("momentum", threshold_ratio=ratio))
+    assert (under.threshold_ratio, as_json(under)["threshold_ratio"]) == (1.0, 1.0)
+    assert under.sharpness_over_threshold == pytest.approx(np.nanmean(ratio))
+    plain = summarize(run_of(10, gd__sharpness=np.where(np.arange(10) < 5, 1, 1 / LEARNING_RATE)))
+    assert plain.threshold_ratio == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("optimizer", ["sign", "muon"])
+def test_a_step_in_a_norm_of_its_own_has_no_ratio_to_an_edge(optimizer):
+    run = run_under(optimizer, **{"gd.sharpness": 3.0, "smoothness.directional": 19.0})
+    summary = summarize(run)
+    assert summary.threshold_ratio is summary.sharpness_over_threshold is None

@@ -10,11 +10,12 @@ from engine.record.columns import columns_for
 from engine.spec import Mlp, Network, Phase, Words, from_tree, load_spec, load_spec_text, preset_names, preset_words, to_toml
 
 NAMES = [
-    "appendix-cnn-logistic", "appendix-cnn-logistic-small", "appendix-resnet", "appendix-resnet-small",
+    "adam", "adam-small-step", "appendix-cnn-logistic", "appendix-cnn-logistic-small", "appendix-resnet", "appendix-resnet-small",
     "appendix-transformer-logistic", "appendix-transformer-logistic-small", "catapult", "chebyshev", "chebyshev-never",
     "chebyshev-several", "digits", "fashion", "fashion-10", "fashion-cnn", "fig1", "fig1-small", "fig2", "fig3", "fig4-cnn",
     "fig4-cnn-small", "fig4-mlp", "fig4-mlp-small", "fig4-transformer", "fig4-transformer-small", "fig5", "fig5-small", "fig6",
-    "fig6-small", "phase", "sentences", "several", "several-3", "spikes", "toy", "toy-k", "warmup", "warmup-too-large", "weight-decay",
+    "fig6-small", "momentum", "nesterov", "phase", "rmsprop", "sam", "sentences", "several", "several-3", "sign", "spikes", "toy",
+    "toy-k", "warmup", "warmup-too-large", "weight-decay",
 ]  # fmt: skip
 PREPARED = ("cifar10", "sst2")
 """Data that do not ship with eos: presets on them can be read here, but not loaded or built."""
