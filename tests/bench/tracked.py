@@ -29,9 +29,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 import published
 
 from engine import spec as specs
-from engine.curvature.eigensolver import LOOSE_TOLERANCE, sharpness_at
+from engine.curvature.eigensolver import LOOSE_TOLERANCE, random_start, sharpness_at
 from engine.curvature.expansion import loss_along, normals
 from engine.dynamics.descent import DESCENT_CHUNK, descend
+from engine.dynamics.optimizers import optimizer_of
 from engine.phases import approach, context, edge, sharpness_every_step
 from engine.phases.context import Clock, Setup
 from engine.phases.edge_state import EdgeState, anchor
@@ -82,6 +83,8 @@ class Measured(NamedTuple):
     of_scan: float
     over_plain: float
     flops_over_plain: float
+    over_momentum: float
+    over_adam: float
 
 
 def main(names: tuple[str, ...] = (), rounds: int = 5, as_json: bool = False) -> int:
@@ -119,6 +122,7 @@ TABLES = {
         "gradient descent": "{descent_rate:.1f}", "of a bare scan": "{of_scan:.2f}×", "with sharpness every step": "{sharpness_rate:.1f}",
         "times a plain step": "{over_plain:.2f}×", "its flops": "{flops_over_plain:.2f}×",
     },
+    "S/edge at every step, times a plain step of that optimizer": {"momentum": "{over_momentum:.2f}×", "Adam": "{over_adam:.2f}×"},
 }
 
 
@@ -159,8 +163,10 @@ def measure(name: str, rounds: int) -> Measured:
         float(np.max(table["constrained.eigen_residual"])), max(rival.residual for rival in rivals),
         float(np.max(table["constrained.sharpness_gap"])) * eta / 2, max(rival.constraint for rival in rivals),
         float(np.max(table["constrained.gradient_along_u"] / table["constrained.gradient_norm"])), max(rival.along for rival in rivals),
-        *rates,
-    )
+        *rates, *(ratio_over_plain(setup.problem, state.center.theta, section, rounds) for section in (
+            specs.Momentum(learning_rate=eta / 2), specs.Adam(learning_rate=1e-4),
+        )),
+    )  # fmt: skip
 
 
 def at_the_edge(name: str) -> tuple[Setup, EdgeState]:
@@ -253,6 +259,28 @@ def plain_rates(setup: Setup, state: EdgeState, rounds: int) -> tuple[float, ...
     middle = statistics.median
     ratios = [middle(b / a for a, b in zip(plain, others, strict=True)) for others in (bare, sharp)]
     return 1 / middle(plain), 1 / middle(sharp), 1 / middle(bare), *ratios, flops_with_tangent(problem, start)
+
+
+def ratio_over_plain(problem: Problem, theta: jax.Array, section: specs.Optimizer, rounds: int) -> float:
+    """A step of an optimizer with the ratio to its edge, over a plain one, from θ on: the median of chunks taken side by side. Their
+    readings go on from those of two chunks before, once P is one of many steps."""
+    optimizer, start = optimizer_of(section), theta.astype("float32")
+    begun = descend(problem, optimizer, start, optimizer.init(start, problem.unravel, section.learning_rate), DESCENT_CHUNK)
+    rows = random_start(0, 0, 6, start.size, "float32")
+
+    def watched(theta, state, history, guard):
+        return sharpness_every_step.descend(problem, optimizer, theta, state, history, guard, rows[5], 0, DESCENT_CHUNK, LOOSE_TOLERANCE, {})
+
+    seen = watched(begun.theta, begun.optimizer_state, rows[:4, None], rows[4])
+    ratios = []
+    for k in range(rounds + 1):
+        began = time.perf_counter()
+        jax.block_until_ready(descend(problem, optimizer, seen.theta, seen.optimizer_state, DESCENT_CHUNK).theta)
+        plain, began = time.perf_counter() - began, time.perf_counter()
+        seen = watched(seen.theta, seen.optimizer_state, seen.eigenvector_history, seen.guard)
+        jax.block_until_ready(seen.theta)
+        ratios += [(time.perf_counter() - began) / plain] if k else []
+    return statistics.median(ratios)
 
 
 def flops_with_tangent(problem: Problem, theta: jax.Array) -> float:
