@@ -167,6 +167,7 @@ def _rotated(known: Directions, turn: Array, third: Array, tilts: Array) -> Dire
     return known._replace(third=mix @ third, tilts=turn @ tilts)
 
 
+@jax.jit
 def first(directions: Directions) -> Normals:
     """The normals along the top eigenvector alone."""
     c = directions.axes[0]
