@@ -111,8 +111,8 @@ def _prediction_holds(table: Table) -> np.ndarray:
     return anchored_again & (since >= 60) & (column(table, "generalized.correlation") >= 0.9)
 
 
-def _second_joins(table: Table) -> np.ndarray:
-    return ratio(table, "gd.lambda2") >= 0.95
+def _second_holds(table: Table) -> np.ndarray:
+    return column(table, "covariance.lambda2") > 1e-6 * column(table, "covariance.trace")
 
 
 STEPS: tuple[Step, ...] = (
@@ -209,12 +209,13 @@ STEPS: tuple[Step, ...] = (
         from_edge=True,
     ),
     Step(
-        "Where the theory ends", "chebyshev-several",
-        "All this rests on assumptions: α > 0, ε = η√α small, and one unstable direction. Here η is so large that a "
-        "second eigenvalue comes to 2/η together with the first (Assumption 2 fails). θ† and the predictions stop; gradient "
-        "descent does not. It stays at the edge in two directions that take turns: that is not understood yet.",
-        "λ2(θ†) < 1.9/η,   α > 0,   ε = η√α ≪ 1", f"{PLACES['λ2']}, {PLACES['α > 0']}, {PLACES['ε']}; {PLACES['several eigenvalues']}",
-        "λ2 joins S at the line, and both hover there",
-        ("sharpness", "loss"), "λ2 is at 95 % of 2/η", _second_joins, "gd.lambda2", after=300,
+        "Past one direction", "chebyshev-several",
+        "All this asks for one unstable direction, and there the paper ends. Here η is so large that a second eigenvalue comes to "
+        "2/η with the first. θ† goes on, held by both, and tells the covariance X† of the oscillation. But xxᵀ has rank one, X† "
+        "two: nothing settles, x turns, and λ1 hovers above the line. Only means agree: those of L are L(θ†) + tr X†/η.",
+        "λ2(θ†) ≥ 1.9/η:   x ← (I−η(Λ+Y))x,   Y ← Y + (η/2)B⊥[X†−xxᵀ]", f"{PLACES['λ2']}; X†: arXiv 2410.24206, at θ†; eos",
+        "λ1 above the line, λ2 below it, while the mean loss stays above L(θ†)",
+        ("sharpness", "loss"), "an oscillation is predicted in both directions: X† has rank two", _second_holds,
+        "gd.lambda2 constrained.directions", after=300,
     ),
 )

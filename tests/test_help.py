@@ -26,7 +26,7 @@ from terminals import Terminal
 
 PROMISED = {
     "keys", "presets", "columns", "settings", "terminal", "ssh", "gpu", "slurm", "data", "sweeps", "figures", "own-model", "run-directory",
-    "extending", "numbers",
+    "extending", "numbers", "theory",
 }  # fmt: skip
 
 

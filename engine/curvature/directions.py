@@ -132,7 +132,8 @@ def contractions(
     problem: Problem, theta: Array, vectors: Array, others: Array, count: Array, curvature_dtype: str
 ) -> tuple[Array, Array]:
     """∇³L(v_i,v_j) for the pairs i ≤ j of the first `count` of `vectors` (K, p), (m, p) in the order of `packed`, and ∇³L(v_i,w_i) with the
-    rows w of `others` (K, p), (K, p), in θ's number format, computed in `curvature_dtype`; zero beyond the first `count`."""
+    rows w of `others` (K, p), (K, p), in θ's number format, computed in `curvature_dtype`; zero beyond the first `count`. No
+    `others`, (0, p), cost none."""
     return _contractions(problem, theta, vectors.astype(curvature_dtype), others.astype(curvature_dtype), count, curvature_dtype)
 
 
@@ -141,20 +142,22 @@ def _contractions(
     problem: Problem, theta: Array, vectors: Array, others: Array, count: Array, curvature_dtype: str
 ) -> tuple[Array, Array]:
     size, at = len(vectors), theta.astype(curvature_dtype)
-    entries = size * (size + 1) // 2
+    entries, pairs_alone = size * (size + 1) // 2, not len(others)
 
     def from_one(i: Array, rows: Array) -> Array:
         """All contractions with v_i, from one linearisation of θ ↦ ∇²L(θ)v_i."""
         contraction = jax.linearize(lambda theta: problem.hvp(theta, vectors[i]), at)[1]
 
         def with_another(j: Array, rows: Array) -> Array:
+            if pairs_alone:
+                return lax.dynamic_update_index_in_dim(rows, contraction(vectors[j]), j * (j + 1) // 2 + i, 0)
             last = j == count
             vector = jnp.where(last, others[i], vectors[jnp.minimum(j, size - 1)])
             return lax.dynamic_update_index_in_dim(rows, contraction(vector), jnp.where(last, entries + i, j * (j + 1) // 2 + i), 0)
 
-        return lax.fori_loop(i, count + 1, with_another, rows)
+        return lax.fori_loop(i, count + (not pairs_alone), with_another, rows)
 
-    rows = lax.fori_loop(0, count, from_one, jnp.zeros((entries + size, at.size), at.dtype))
+    rows = lax.fori_loop(0, count, from_one, jnp.zeros((entries + len(others), at.size), at.dtype))
     return rows[:entries].astype(theta.dtype), rows[entries:].astype(theta.dtype)
 
 

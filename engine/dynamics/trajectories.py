@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
+from engine.dynamics.central_flow import CENTRAL
 from engine.dynamics.flow import FLOW
 from engine.dynamics.trajectory import Trajectory
 
-TRAJECTORIES: Mapping[str, Trajectory] = {"flow": FLOW}
+TRAJECTORIES: Mapping[str, Trajectory] = {"flow": FLOW, "central": CENTRAL}

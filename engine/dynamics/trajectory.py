@@ -48,11 +48,14 @@ class StepContext(NamedTuple):
     since_edge: Any  # steps
     sharpness_every: Any  # steps between readings of the sharpness
     learning_rate: float
+    descent: Array  # (p,) gradient descent's θ
     center: TaylorCenter
     known: Callable[[], Guards]  # eigenvectors at θ†
     dtype: str  # of the curvature
     around: bool  # whether the eigensolver looks around
     traced: bool  # inside one compiled call
+    central_substeps: Any  # Euler substeps of the central flow
+    most_followed: Any  # eigenvalues at most
 
 
 class Trajectory(NamedTuple):

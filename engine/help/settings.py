@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from types import UnionType
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
 from msgspec import Meta
@@ -84,6 +84,8 @@ def values(annotation: Any, bounds: Sequence[Meta] = ()) -> str:
         return values(inner[0], [meta for meta in inner[1:] if isinstance(meta, Meta)])
     if origin is Literal:
         return " or ".join(f"`{shown(choice)}`" for choice in inner)
+    if origin in (Union, UnionType):
+        return ", or ".join(map(values, inner))
     if origin is tuple:
         if inner[-1] is not Ellipsis:
             return f"list of {len(inner)}: {', '.join(map(values, inner))}"

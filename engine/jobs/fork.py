@@ -30,7 +30,8 @@ FREE = (
     LEARNING_RATE, "budget.", "approach.", "recording.", "tracking.anchor_lost", "tracking.horizon_tolerance",
     "tracking.eigen_tolerance", "tracking.audit_every", "tracking.max_projections", "tracking.sharpness_tolerance",
     "tracking.gradient_tolerance", "tracking.second_eigenvalue_limit", "tracking.on_second_eigenvalue",
-    "tracking.seed_oscillation", "tracking.flow_sharpness_every", "problem.micro_batch", "problem.rematerialize", "problem.devices",
+    "tracking.seed_oscillation", "tracking.flow_sharpness_every", "tracking.central_substeps", "problem.micro_batch",
+    "problem.rematerialize", "problem.devices",
 )
 """Fields that a checkpoint does not depend on, and sections of such."""
 WORDS = ("name", "title", "shows", "takes")

@@ -126,3 +126,5 @@ class StepParams(NamedTuple):
     leave_limit: float  # under which one of several leaves it, and the host looks
     most_seeded: float  # directions beyond which one more that holds θ† back makes the host look
     host_at_loss: bool  # of a prediction
+    central_substeps: int
+    most_followed: int  # eigenvalues, where a trajectory follows as many as there are

@@ -93,7 +93,8 @@ def context(problem: Problem, config: StaticConfig, params: StepParams, state: C
     track = state.constrained
     return StepContext(
         problem, (state.step if traced else int(state.step)) - params.edge_step, params.flow_sharpness_every, params.learning_rate,
-        track.center, lambda: known_eigenvectors(track), config.curvature, around, traced,
+        state.descent.theta, track.center, lambda: known_eigenvectors(track), config.curvature, around, traced, params.central_substeps,
+        params.most_followed,
     )
 
 

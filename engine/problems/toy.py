@@ -28,10 +28,12 @@ def toy(part: specs.Toy, learning_rate: float) -> tuple[Problem, Array, dict[str
 
 
 def toy_k(part: specs.ToyK, learning_rate: float) -> tuple[Problem, Array, dict[str, Any]]:
-    """L(x,s) = ½xᵀ[(2/η)I + Y(s)]x − a·s + ½κ|s|², Y(s) = Σ_m s_m E_m, on θ = (x, s) of k + k(k+1)/2 numbers, from (x0, 0).
+    """L(x,s) = ½xᵀ[(2/η)I + Y(s)]x − a·s + ½κ|s|², Y(s) = Σ_m s_m E_m, on θ = (x, s) of k + k(k+1)/2 numbers, from x0
+    and Y = diag(y0).
 
     The E_m are √β times an orthonormal basis of the symmetric matrices, `symmetric_basis`, and a_m = ½<E_m,X†>. So B⊥[M] = Σ_m E_m<E_m,M>
-    is βM, and gradient descent with this η is (3_k) with that B⊥, less ηκY a step; θ† is 0, with the multiplier X†.
+    is βM, and gradient descent with this η is (3_k) with that B⊥, less ηκY a step. θ† has x = 0, and with every direction at
+    the edge it is 0, with the multiplier X†.
     """
     count = len(part.covariance)
     basis = math.sqrt(part.beta) * symmetric_basis(count)
@@ -44,7 +46,8 @@ def toy_k(part: specs.ToyK, learning_rate: float) -> tuple[Problem, Array, dict[
         x, s = theta[:count], theta[count:]
         return threshold * x @ x / 2 + jnp.einsum("m,mij,i,j->", s, basis, x, x) / 2 - pushes @ s + damping * s @ s / 2
 
-    start = np.concatenate([np.broadcast_to(part.x0, count), np.zeros(len(basis))])
+    offset = np.diag(np.broadcast_to(part.y0, count))
+    start = np.concatenate([np.broadcast_to(part.x0, count), np.einsum("mij,ij->m", basis, offset) / part.beta])
     problem = Problem(loss_of, tuple(map(jnp.asarray, (basis, pushes, scalars))), f"toy of {count} directions")
     return problem, jnp.asarray(start), {"parameters": start.size}
 

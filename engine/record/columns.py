@@ -2,7 +2,7 @@
 
 A run records the columns that its specification asks for, one float64 row a step; NaN where a column has no value yet.
 Names are `trajectory.quantity`: `gd` gradient descent, `constrained` the constrained trajectory θ†, `flow` gradient flow,
-and one family for each form of the predicted dynamics.
+`central` the central flow, and one family for each form of the predicted dynamics.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -231,7 +231,7 @@ def predicted(form: str, several: bool = False) -> tuple[Column, ...]:
 
 
 FLOW_STARTS = {"constrained": ("θ†_0", "θ(0) = θ†_0"), "descent": ("gradient descent's θ at the edge", "θ(0) = θ there")}
-"""Where gradient flow starts by `tracking.flow_start`, in words and in a formula."""
+"""Where flows start by `tracking.flow_start`, in words and in a formula."""
 
 
 def flow(start: str) -> tuple[Column, ...]:
@@ -246,6 +246,23 @@ def flow(start: str) -> tuple[Column, ...]:
     )
 
 
+def central(start: str) -> tuple[Column, ...]:
+    """The columns of the central flow, which starts where gradient flow does."""
+    (words, _), flows = FLOW_STARTS[start], "arXiv 2410.24206"
+    return (
+        Column("central.loss", "L(w)", f"training loss of the central flow from {words}", "", "L of dw/dt = −η(∇L + ½∇³L(Σ))", flows),
+        Column("central.predicted_loss", "L(w)+½⟨H,Σ⟩", "mean training loss of gradient descent that the central flow predicts", "",
+               "L(w) + ½⟨∇²L(w), Σ⟩; Σ holds λ1 at 2/η", flows),
+        Column("central.sharpness", "S(w)", "sharpness of the central flow", "", "λ1(∇²L(w))", flows),
+        Column("central.lambda2", "λ2(w)", "second eigenvalue of the central flow", "", "λ2(∇²L(w))", flows),
+        Column("central.trace", "tr Σ", "variance of the oscillation that the central flow predicts, over all directions", "",
+               "tr Σ, the mean over the substeps of a step", flows),
+        Column("central.distance", "‖w−θ†‖", "distance of the central flow to the constrained trajectory", "", "‖w_t − θ†_t‖", "eos"),
+        Column("central.distance_smoothed", "‖w−w*‖", "distance of the central flow to smoothed gradient descent, a step ago", "",
+               "‖w_{t−1} − w*‖, w* = (θ_{t−2} + 2θ_{t−1} + θ_t)/4", flows),
+    )
+
+
 class Beside(NamedTuple):
     """What a record has of a trajectory beside gradient descent."""
 
@@ -257,7 +274,14 @@ class Beside(NamedTuple):
 
 
 BESIDE: dict[str, Beside] = {
-    "flow": Beside("Gradient flow, with `tracking.flow`.", lambda tracking: tracking.flow, lambda tracking: flow(tracking.flow_start)),
+    "flow": Beside(
+        'Gradient flow, with `tracking.flow` true, "gradient" or "both".', lambda tracking: "flow" in tracking.flows,
+        lambda tracking: flow(tracking.flow_start),
+    ),
+    "central": Beside(
+        'The central flow, with `tracking.flow` "central" or "both".', lambda tracking: "central" in tracking.flows,
+        lambda tracking: central(tracking.flow_start),
+    ),
 }
 """By the name that it has in `dynamics.trajectories`, which is the family of its columns."""
 

@@ -309,7 +309,8 @@ def _expectation(problem: str, keys: list[str], tree: dict[str, Any]) -> str:
     if problem.startswith("Invalid enum value") or problem.startswith("Invalid value"):
         choices = _choices_at(keys, tree)
         if choices:
-            return f"expected one of {one_of(choices)}"
+            either = ", or true or false" if bool in get_args(_type_at(keys, tree)) else ""
+            return f"expected one of {one_of(choices)}{either}"
     if keys[-1:] == ["function"] and "matching regex" in problem:
         return 'expected "module:name" of a Python function'
     if "matching regex" in problem:
@@ -395,10 +396,8 @@ def _check(spec: RunSpec, where: str) -> None:
         raise UserError(f"{where}: [tracking] predictions = {list(forms)}; each form once, as each has its own columns")
     _check_optimizer(spec, where)
     problem = spec.problem
-    if isinstance(problem, ToyK) and len(problem.x0) not in (1, len(problem.covariance)):
-        raise UserError(
-            f"{where}: [problem] x0 = {list(problem.x0)}; expected one number, or as many as covariance has, {len(problem.covariance)}"
-        )
+    if isinstance(problem, ToyK):
+        _check_starts(problem, where)
     if not isinstance(problem, Network):
         return
     wanted = spec.tracking.sharpness_examples if isinstance(spec.tracking, SharpnessTracking) else 0
@@ -430,6 +429,13 @@ def _check(spec: RunSpec, where: str) -> None:
                 )
     if isinstance(problem.model, Mlp) and problem.model.normalized and min(problem.model.widths, default=2) < 2:
         raise UserError(f"{where}: [problem.model] normalized = true needs widths of 2 or more: one number has no spread")
+
+
+def _check_starts(problem: ToyK, where: str) -> None:
+    count = len(problem.covariance)
+    for name, given in (("x0", problem.x0), ("y0", problem.y0)):
+        if len(given) not in (1, count):
+            raise UserError(f"{where}: [problem] {name} = {list(given)}; expected one number, or as many as covariance has, {count}")
 
 
 def _check_optimizer(spec: RunSpec, where: str) -> None:

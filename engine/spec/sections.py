@@ -162,6 +162,8 @@ class ToyK(Section, frozen=True, kw_only=True, tag_field="kind", tag="toy_k"):
     """κ, which holds s back: without it the map gains energy, and x spirals outward."""
     x0: Annotated[tuple[Annotated[float, Meta(ge=-1e12, le=1e12)], ...], Meta(min_length=1, max_length=6)] = (0.1,)
     """The x to start from; one number is that of every direction."""
+    y0: Annotated[tuple[Annotated[float, Meta(ge=-1e12, le=0)], ...], Meta(min_length=1, max_length=6)] = (0.0,)
+    """The eigenvalues of Y to start from, one for each direction or for all: 0 at the edge, −3 where λ is 3 below 2/η."""
     threshold: NonNegative = 0.0
     """The 2/η in the loss. 0 takes that of the learning rate; a fork to another η keeps that of the run it is from."""
 
@@ -241,17 +243,20 @@ class Tracking(Section, frozen=True, kw_only=True):
 
 
 class CoupledTracking(Tracking, frozen=True, kw_only=True, tag_field="mode", tag="coupled"):
-    """The edge is sought, and θ†, the predictions and gradient flow are followed from there. `mode` may be left out."""
+    """The edge is sought, and θ†, the predictions and flows are followed from there. `mode` may be left out."""
 
     predictions: tuple[Prediction, ...] = ("generalized", "transported", "code")
     """Forms of the predicted dynamics to advance. `full_cubic` costs a third derivative a step."""
-    flow: bool = True
-    """Follow gradient flow from the edge on."""
+    flow: bool | Literal["gradient", "central", "both", "none"] = True
+    """Follow a flow from the edge on: `gradient` flow, which true means too; the `central` flow of gradient descent, which its oscillation
+    holds at the edge; `both`; or `none`, as with false. Each substep of the central flow takes k(k+1)/2 third derivatives with k directions at the edge."""
     flow_start: Literal["constrained", "descent"] = "constrained"
-    """Where gradient flow starts there: `constrained` at θ†_0, the projection of gradient descent's θ onto the stable set; `descent` at
+    """Where a flow starts there: `constrained` at θ†_0, the projection of gradient descent's θ onto the stable set; `descent` at
     that θ itself, as in the authors' code."""
     flow_sharpness_every: Count = 1
     """Steps between sharpness measurements of gradient flow."""
+    central_substeps: Annotated[int, Meta(ge=2, le=64)] = 2
+    """Euler substeps that a step of the central flow is made of; with one it would be unstable itself."""
     anchor_every: CountOrNever = 0
     """Steps between re-anchorings of every prediction to the true displacement. 0 means only when asked."""
     anchor_lost: bool = False
@@ -293,6 +298,12 @@ class CoupledTracking(Tracking, frozen=True, kw_only=True, tag_field="mode", tag
     """Most power iterations from each start for each of ρ3 and ρ4, and as many more from the best of them."""
     rho_starts: Annotated[int, Meta(ge=1, le=100)] = 4
     """Starts of these power iterations: u, ∇S⊥, then random vectors. More of them miss less; ρ3 and ρ4 stay lower bounds."""
+
+    @property
+    def flows(self) -> tuple[str, ...]:
+        """The flows that are followed, by the names of their trajectories."""
+        gradient, central = self.flow in (True, "gradient", "both"), self.flow in ("central", "both")
+        return ("flow",) * gradient + ("central",) * central
 
     @property
     def eigenvalue_columns(self) -> int:

@@ -48,6 +48,7 @@ FAMILIES: dict[str, Family] = {
     "transported": Family("transported", Colours("#e3e7ee", "#2f3a48", "ansi_default"), predicted=True, companion=True),
     "code": Family("code", Colours("#8463ea", "#3f2fd0", "ansi_bright_blue"), predicted=True, companion=True),
     "flow": Family("gradient flow", Colours("#b9779c", "#bd6aa2", "ansi_magenta"), companion=True),
+    "central": Family("central flow", Colours("#9f00ff", "#8c008c", "ansi_blue"), on_threshold=True),
 }
 """The trajectories. A row here is all that a new one needs to be drawn, beside the columns that its runs record."""
 

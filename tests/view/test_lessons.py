@@ -87,6 +87,12 @@ def test_a_prediction_that_lost_its_way_holds_only_after_another_anchor():
     assert happened(STEPS[9], table) == 290
 
 
+def test_a_second_direction_holds_where_the_covariance_has_rank_two():
+    table = {"step": np.arange(4.0), "covariance.trace": np.array([np.nan, 1e-3, 1e-3, 1e-3])}
+    assert happened(STEPS[-1], table | {"covariance.lambda2": np.array([np.nan, np.nan, -1e-12, 1e-5])}) == 3
+    assert happened(STEPS[-1], table) is None
+
+
 def test_columns_that_a_run_lacks_count_as_no_value():
     assert np.isnan(lessons.column({"step": np.arange(3.0)}, "gd.lambda2")).all()
 

@@ -363,7 +363,7 @@ def test_trajectories_can_be_told_apart_by_most_eyes(name, sight):
         "deuteranopia": np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]]),
         "tritanopia": np.array([[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]]),
     }[sight]
-    roles = ("gd", "constrained", "flow", "generalized", "transported", "code", "threshold")
+    roles = ("gd", "constrained", "flow", "central", "generalized", "transported", "code", "threshold")
     colours = {role: _lab(seen @ _linear(theme.role_color(name, role))) for role in roles}
     ground = _lab(_linear(next(each.background for each in theme.THEMES if each.name == name)))
     assert all(abs(colour[0] - ground[0]) > 30 for colour in colours.values())
@@ -472,19 +472,19 @@ def test_a_new_trajectory_is_one_row_of_the_table_of_families(tmp_path):
     for package in ("engine", "eos_tui"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     theme_file = tmp_path / "eos_tui" / "draw" / "theme.py"
-    row = '    "central": Family("central flow", Colours("#ff8800", "#884400", "ansi_red")),\n'
+    row = '    "rod": Family("rod flow", Colours("#ff8800", "#884400", "ansi_red")),\n'
     at = '    "flow": Family('
     assert theme_file.read_text().count(at) == 1
     theme_file.write_text(theme_file.read_text().replace(at, row + at))
     code = (
         "from engine.record.columns import Column\nfrom eos_tui.draw import panels, theme\n"
-        "names = ('step', 'gd.loss', 'gd.sharpness', 'central.loss', 'central.sharpness', 'central.distance')\n"
+        "names = ('step', 'gd.loss', 'gd.sharpness', 'rod.loss', 'rod.sharpness', 'rod.distance')\n"
         "plots = panels.line_plots([Column(name, name, '', '', '', '') for name in names], ('generalized',))\n"
-        "print({plot.id: [(curve.label, curve.role) for curve in plot.curves if curve.column.startswith('central')] for plot in plots})\n"
-        "print([theme.role_color(each.name, 'central') for each in theme.THEMES])\n"
+        "print({plot.id: [(curve.label, curve.role) for curve in plot.curves if curve.column.startswith('rod')] for plot in plots})\n"
+        "print([theme.role_color(each.name, 'rod') for each in theme.THEMES])\n"
     )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path,
                           env={**os.environ, "PYTHONPATH": str(tmp_path)})
     plots, colours = map(ast.literal_eval, done.stdout.splitlines())
-    assert plots == {plot: [("central flow", "central")] for plot in ("sharpness", "loss", "distance")}
+    assert plots == {plot: [("rod flow", "rod")] for plot in ("sharpness", "loss", "distance")}
     assert colours == ["#ff8800", "#884400", "ansi_red"]

@@ -70,7 +70,7 @@ COUPLED: Factors = {
         "three": [], "none": ["tracking.predictions=[]"], "one": ['tracking.predictions=["code"]'],
         "all": ['tracking.predictions=["full_cubic", "transported", "generalized", "code"]'],
     },
-    "flow": {"on": [], "read now and then": ["tracking.flow_sharpness_every=2"], "off": ["tracking.flow=false"]},
+    "flow": {"on": [], "both": ["tracking.flow=both", "tracking.flow_sharpness_every=2"], "off": ["tracking.flow=false"]},
     "eigenvalues": {"two": [], "many": ["tracking.eigenvalues=5"], "no more": ["tracking.max_eigenvalues=2"]},
     "gauges": {"never": ["tracking.gauges_every=0"], "always": ["tracking.gauges_every=1"]},
     "landscape": {"never": ["tracking.landscape_every=0"], "always": ["tracking.landscape_every=1"]},

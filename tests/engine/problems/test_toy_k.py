@@ -39,11 +39,12 @@ def descent(spec: specs.RunSpec, steps: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("count", COVARIANCES)
-def test_gradient_descent_on_it_is_the_matrix_map(count):
-    spec = toy_k(COVARIANCES[count])
+@pytest.mark.parametrize("y0", [[0.0], [-0.2]])
+def test_gradient_descent_on_it_is_the_matrix_map(count, y0):
+    spec = toy_k(COVARIANCES[count], y0=y0)
     path, offsets = descent(spec, 600)
     covariance, gram = np.diag(COVARIANCES[count]), theory.gram_of_identity(count, BETA)
-    x, y = path[0, :count], np.zeros((count, count))
+    x, y = path[0, :count], y0[0] * np.eye(count)
     for theta, offset in zip(path, offsets, strict=True):
         np.testing.assert_allclose(theta[:count], x, atol=1e-12)
         np.testing.assert_allclose(offset, y, atol=1e-12)
@@ -117,7 +118,18 @@ def test_on_the_preset_the_mean_of_the_oscillation_is_the_covariance():
     assert np.linalg.eigvalsh(offsets[20_000:])[:, -1].mean() > 5 * abs(offsets[20_000:].mean(0)).max()
 
 
+def test_a_direction_that_starts_below_the_edge_rises_at_the_rate_of_its_variance():
+    """½βσ²η a step while x is 0 there; the other directions as if it were not there."""
+    spec = toy_k(COVARIANCES[2], x0=[0.3, 0.0], y0=[0.0, -2.0])
+    _, offsets = descent(spec, 100)
+    rises = BETA * COVARIANCES[2][1] / 2 * ETA
+    np.testing.assert_allclose(offsets[:, 1, 1], -2 + rises * np.arange(101), atol=1e-12)
+    alone = theory.map_orbit(0.3, 0.0, BETA * COVARIANCES[2][0] / 2, BETA, ETA, 100)
+    np.testing.assert_allclose(offsets[:, 0, 0], alone[:, 1], atol=1e-12)
+
+
 def test_one_number_is_where_every_direction_starts_and_others_must_be_as_many_as_there_are():
     assert build(toy_k([1.0, 0.5, 0.2], x0=[0.3]))[1].tolist() == [0.3] * 3 + [0.0] * 6
-    with pytest.raises(UserError, match=r"\[problem\] x0 = \[0.3, 0.2\]; expected one number, or as many as covariance has, 3"):
-        toy_k([1.0, 0.5, 0.2], x0=[0.3, 0.2])
+    for name, given in (("x0", [0.3, 0.2]), ("y0", [-0.3, 0.0])):
+        with pytest.raises(UserError, match=rf"\[problem\] {name} = .*; expected one number, or as many as covariance has, 3"):
+            toy_k([1.0, 0.5, 0.2], **{name: given})

@@ -121,7 +121,7 @@ def test_an_integer_of_thousands_of_digits_is_refused():
     ("optimizer.learning_rate={}", "[optimizer] learning_rate = {}; expected `float`, got `object`"),
     ("optimizer=3", "[top level] optimizer = 3; expected `object`, got `int`"),
     ("budget.steps=1.5", "[budget] steps = 1.5; expected `int`, got `float`"),
-    ("tracking.flow=yes", '[tracking] flow = "yes"; expected `bool`, got `str`'),
+    ("tracking.anchor_lost=yes", '[tracking] anchor_lost = "yes"; expected `bool`, got `str`'),
     ("seed=true", "[top level] seed = True; expected `int`, got `bool`"),
     ("title=2022-09-30", "[top level] title = datetime.date(2022, 9, 30); expected `str`, got `date`"),
     ("name=../elsewhere", '[top level] name = "../elsewhere"; expected up to 48 letters, digits, ".", "_" and "-", '
@@ -129,6 +129,7 @@ def test_an_integer_of_thousands_of_digits_is_refused():
     # outside a closed set
     ("precision.edge=float16", '[precision] edge = "float16"; expected one of "float32", "float64"'),
     ("problem.kind=resnet", '[problem] kind = "resnet"; expected one of "network", "toy", "toy_k", "phase", "own"'),
+    ("tracking.flow=yes", '[tracking] flow = "yes"; expected one of "gradient", "central", "both", "none", or true or false'),
     ("tracking.predictions=['code', 'cubic']",
      '[tracking] predictions[1] = "cubic"; expected one of "generalized", "transported", "code", "full_cubic"'),
     ("tracking.predictions=['code', 'code']",
