@@ -3,7 +3,7 @@
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -31,7 +31,10 @@ LEVEL = Column(
 
 BOTH = 30
 """Rows of the page from which both spectra stand one above the other."""
+WIDE = 130
+"""Columns from which the line under θ†'s spectrum has the residuals too; its formulas tell them at any width."""
 DIRECTIONS, ACTIVE = "constrained.directions", "constrained.active"
+RESIDUALS = ("constrained.excess", "constrained.gradient_share")
 
 
 def recorded(history: History) -> list[str]:
@@ -134,7 +137,7 @@ class Spectrum(LivePage):
         row = self.source.row()
         title, names = ("spectrum of gradient descent", self._names)
         if self.center.display and (self.centered or not self.plot.display):
-            title, names = "spectrum of θ†", [*self._center_names, DIRECTIONS, ACTIVE]
+            title, names = "spectrum of θ†", [*self._center_names, DIRECTIONS, ACTIVE, *RESIDUALS]
         shown = [column for column in self.source.columns if column.name in names and not np.isnan(row.get(column.name, np.nan))]
         others = [apart(LEVEL, "the dashed line")] if names is self._names else []
         self.app.push_screen(Formula(title, shown, row, others=others))
@@ -161,15 +164,18 @@ class Spectrum(LivePage):
             known = sum(not np.isnan(self.history.last(name)) for name in self._center_renamed.values())
             self.center.spec = self._center_spec(max(known, 1), directions, active)
             self.center.show(self.history, self._window())
-            self._center_line.show(Content(self.standing(directions, active)))
+            self._center_line.show(Content(self.standing(directions, active, row)))
 
-    def standing(self, directions: int, active: int) -> str:
-        """How many directions are at the edge, and how many of them swing."""
+    def standing(self, directions: int, active: int, row: Mapping[str, float]) -> str:
+        """How many directions are at the edge, how many of them swing, and how exactly θ† is held there."""
         if not directions:
             return f"Directions at the edge are told from the edge on. {self._hints}"
         at_edge = "one direction" if directions == 1 else f"{directions} directions"
         swing = {0: "none swings", 1: "one swings"}.get(active, f"{active} swing, so x turns")
-        return f"{at_edge} at the edge, {swing} · {self._hints}"
+        residuals = tuple(row.get(name, math.nan) for name in RESIDUALS)
+        exactly = " · λ1 is {:.0g} beyond 2/η, {:.0g} of ∇L lies along them".format(*residuals)
+        exactly = exactly if self.size.width >= WIDE and not any(map(math.isnan, residuals)) else ""
+        return f"{at_edge} at the edge, {swing}{exactly} · {self._hints}"
 
     @property
     def _hints(self) -> str:
