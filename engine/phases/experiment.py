@@ -26,7 +26,6 @@ from engine.spec import Phase as PhasePortrait
 from engine.spec import RunSpec, SharpnessTracking
 from engine.xla.leaves import pack, shapes, unpack
 
-
 OWN_LENGTHS = ("directions.hessian", "covariance", "averages.rows")
 """Leaves whose rows are as long as there are directions at the edge."""
 
