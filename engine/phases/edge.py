@@ -315,6 +315,10 @@ class AtEdge(Phase):
         newest = state.coupled.descent.eigenvector_history[-1]
         return approach.restart(self.setup, state.theta, state.clock, state.optimizer, newest, learning_rate)
 
+    def settle(self) -> None:
+        """Until no room for more directions is compiled any more."""
+        self.ahead.wait()
+
     def edge_step(self, state: EdgeState) -> int:
         """The step of the edge."""
         return state.edge_step

@@ -125,6 +125,13 @@ class Experiment:
         self.precompilation = threading.Thread(target=work, daemon=True)
         self.precompilation.start()
 
+    def settle(self) -> None:
+        """Until nothing is compiled beside the run any more."""
+        if self.precompilation is not None:
+            self.precompilation.join()
+        for phase in self.phases.values():
+            phase.settle()
+
     engaged = False
     """In the middle of what several processes do together: see `lockstep.Leader`, which has these three of its own."""
 

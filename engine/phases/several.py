@@ -204,10 +204,15 @@ class Ahead:
         if more == count + 1 and capacity in self.begun and values[count] >= setup.tracking.second_eigenvalue_limit:
             self.begun[capacity].join()  # two threads that need one function compile it twice
 
+    def wait(self) -> None:
+        """Until nothing is compiled any more."""
+        for thread in self.begun.values():
+            thread.join()
+
 
 def _compile(setup: Setup, state: EdgeState, count: int, take_step: Callable[[Setup, EdgeState], CoupledState]) -> None:
-    """Project along `count` directions and take two steps there, one of which looks around and one at what that saw, with tolerances that
-    any point meets; what goes wrong shows when it comes."""
+    """Project along `count` directions, take two steps there, one of which looks around and one at what that saw, and go back, with
+    tolerances that any point meets; what goes wrong shows when it comes."""
     tracking = replace(setup.tracking, eigen_tolerance=UNUSABLE, sharpness_tolerance=UNUSABLE, gradient_tolerance=UNUSABLE)
     roughly = setup._replace(spec=replace(setup.spec, tracking=tracking))
     with suppress(Exception):
@@ -215,3 +220,4 @@ def _compile(setup: Setup, state: EdgeState, count: int, take_step: Callable[[Se
         for step in (guards.EVERY, guards.EVERY + 1):
             following = following._replace(clock=following.clock._replace(step=step))
             following = following._replace(coupled=take_step(roughly, following))
+        resized(roughly, following, count - 1)
