@@ -2,14 +2,13 @@
 
     python -m engine bench several [--rounds N] [--json]
 
-A network on digits is trained in float64 until θ† is held along two directions and gradient descent follows seven eigenvalues: for each
-round that many coupled steps are timed as `tracked` takes, each beside its floor, medians told. The floor is what the step counts: its
-Hessian–vector products, contractions of ∇³L and gradients, each one call of a function that is compiled by itself. A step shares work
-between them (all contractions with one vector come from one linearisation), so that it may be cheaper than they are one by one.
+The preset `several`, float64 throughout, is trained until both directions hold θ† back, with seven eigenvalues of gradient descent.
+Each round times the same coupled steps from there, each in turn with its floor, medians told. The floor is what the step counts: its
+Hessian–vector products, contractions of ∇³L and gradients, each one call of a function that is compiled by itself.
 
 Products are told by who takes them. Those of θ† with its multiplier are columns of the record; a form of the prediction takes one, and
 one more for each direction where it reads the loss along them; what gradient flow takes is what the same step takes less without it; the
-rest are gradient descent's eigenpairs.
+rest are gradient descent's eigenpairs. Seconds are of the clock, and of the processor, which other load of the machine changes less.
 """
 
 import json
@@ -31,7 +30,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import published
 
-from engine import spec as specs
 from engine.curvature.expansion import grad_sharpness
 from engine.dynamics.predicted import FORMS
 from engine.phases import edge
@@ -41,27 +39,20 @@ from engine.phases.experiment import Experiment
 from engine.phases.several import count_of
 from engine.problems.problem import Problem
 from engine.record.messages import DirectionJoined
-from engine.spec import RunSpec
+from engine.spec import RunSpec, load_spec, with_overrides
 from engine.xla.device import device_words
 from engine.xla.jit import jit_by_format
 
-DIRECTIONS, EIGENVALUES, AFTER, STEPS, SINGLY = 2, 7, 20, 5, 10
-"""Directions at the edge, eigenvalues of gradient descent, steps from where the last direction joins to the first that is timed, timed
-steps a round, and how many of a kind are timed by themselves."""
+DIRECTIONS, EIGENVALUES, AFTER, STEPS, SINGLY = 2, 7, 16, 8, 10
+"""Directions that hold θ† back, eigenvalues of gradient descent, steps from where they do to the first that is timed, timed steps of a
+round, and how many of a kind are timed by themselves."""
 GOALS = {"constrained_hvps": 20, "constrained_contractions": 5, "over_floor": 1.5}
 """What θ† with its multiplier may take in products and contractions in the median, and a step in all over its floor."""
-TREE: dict[str, Any] = {
-    "name": "several", "optimizer": {"learning_rate": 0.4},
-    "problem": {
-        "kind": "network", "criterion": "half_mse", "data": {"name": "digits", "examples": 300},
-        "model": {"kind": "mlp", "widths": [32, 32], "activation": "tanh", "head_scale": 0.1},
-    },
-    "tracking": {
-        "predictions": ["generalized", "transported"], "eigenvalues": EIGENVALUES, "max_eigenvalues": EIGENVALUES,
-        "seed_oscillation": True, "gauges_every": 0, "landscape_every": 0,
-    },
-    "precision": {"approach": "float64", "edge": "float64", "curvature": "float64"},
-}
+PRESET = "several"
+OVERRIDES = [
+    f"tracking.eigenvalues={EIGENVALUES}", f"tracking.max_eigenvalues={EIGENVALUES}", "tracking.gauges_every=0",
+    "tracking.landscape_every=0",
+]
 
 
 class Measured(NamedTuple):
@@ -74,7 +65,8 @@ class Measured(NamedTuple):
     steps: int  # timed
     ours_s: float
     floor_s: float
-    over_floor: float  # of each step over its own floor
+    over_floor: float  # of each step over its own floor,
+    over_floor_cpu: float  # in seconds of the processor
     hvps: float  # in all, as the three below
     contractions: float
     gradients: float
@@ -83,9 +75,9 @@ class Measured(NamedTuple):
     descent_hvps: float  # gradient descent's eigenpairs
     flow_hvps: float
     forms_hvps: float  # the predictions
-    join_s: float  # the step at which the last direction joins,
-    join_compilations: int  # what it compiles, itself and beside the run before it,
-    join_compile_s: float  # and how long that takes
+    join_s: float  # the step at which the last direction joins
+    compilations: int  # from the edge on, beside the run too,
+    compile_s: float  # and how long they take
     hvp_s: float
     contraction_s: float
     gradient_s: float
@@ -103,9 +95,9 @@ class Compilations:
         """While this lasts."""
         found, on = cls(), True
 
-        def listen(name: str, seconds: float, **_: Any) -> None:
-            if on and "backend_compile" in name:
-                found.count, found.seconds = found.count + 1, found.seconds + seconds
+        def listen(event: str, duration_secs: float, **_: Any) -> None:
+            if on and "backend_compile" in event:
+                found.count, found.seconds = found.count + 1, found.seconds + duration_secs
 
         jax.monitoring.register_event_duration_secs_listener(listen)
         try:
@@ -128,7 +120,7 @@ def main(rounds: int = 5, as_json: bool = False) -> int:
     from engine.xla.device import configure
 
     configure()
-    found = measure(specs.from_tree(TREE, "bench"), rounds)
+    found = measure(with_overrides(load_spec(PRESET), OVERRIDES), rounds)
     if as_json:
         print(json.dumps([found._asdict() | {"goals": GOALS, "device": device_words()}], indent=1))
         return 0
@@ -144,6 +136,7 @@ def main(rounds: int = 5, as_json: bool = False) -> int:
 TABLES = {
     "A tracked step": {
         "eos s": "{ours_s:.4f}", "floor s": "{floor_s:.4f}", f"over floor (goal {GOALS['over_floor']})": "{over_floor:.2f}×",
+        "in seconds of the processor": "{over_floor_cpu:.2f}×",
         "HVPs": "{hvps:.0f}", "∇³L": "{contractions:.0f}", "gradients": "{gradients:.0f}",
         "one of each by itself, s": "{hvp_s:.2e}, {contraction_s:.2e}, {gradient_s:.2e}",
     },
@@ -152,62 +145,72 @@ TABLES = {
         f"θ†, ∇³L (goal {GOALS['constrained_contractions']})": "{constrained_contractions:.0f}",
         "gradient descent's pairs": "{descent_hvps:.0f}", "flow": "{flow_hvps:.0f}", "forms": "{forms_hvps:.0f}",
     },
-    "The last direction joins": {
-        "compilations": "{join_compilations}", "they take, s": "{join_compile_s:.1f}", "that step, s": "{join_s:.2f}",
+    "From the edge on": {
+        "compilations": "{compilations}", "they take, s": "{compile_s:.1f}", "the step where the last direction joins, s": "{join_s:.2f}",
     },
 }
 
 
 def measure(spec: RunSpec, rounds: int) -> Measured:
     """The figures of a problem that comes to have so many directions at the edge."""
-    setup, state, join_s, compiled = at_the_edge(spec)
-    first, floor = state, floor_of(setup.problem, state)
-    step_from(setup, without_flow(state))  # compiles
-    rows, flow, ours, least = [], [], [], []
+    setup, first, join_s, compiled = at_the_edge(spec)
+    floor, state = floor_of(setup.problem, first), first
+    flow: list[float] = []
+    for _ in range(STEPS):  # compiles what these steps call
+        flow.append(-step_from(setup, without_flow(state))[1]["cost.hvps"])
+        state, row = step_from(setup, state)
+        flow[-1] += row["cost.hvps"]
+    rows, ours, least = [], [], []
     singles: tuple[list[float], ...] = ([], [], [])
     for _ in range(rounds):
+        state = first
         for _ in range(STEPS):
-            began = time.perf_counter()
-            following, row = step_from(setup, state)
-            ours.append(time.perf_counter() - began)
-            counts = [int(row[f"cost.{name}"]) for name in ("hvps", "grad_sharpness", "gradients")]
-            began = time.perf_counter()
-            floor(*counts)
-            least.append(time.perf_counter() - began)
-            flow.append(counts[0] - step_from(setup, without_flow(state))[1]["cost.hvps"])
+            began = now()
+            state, row = step_from(setup, state)
+            ours.append(now() - began)
+            began = now()
+            floor(*(int(row[f"cost.{name}"]) for name in ("hvps", "grad_sharpness", "gradients")))
+            least.append(now() - began)
             rows.append(row)
-            state = following
         for part, taken in enumerate(singles):
-            began = time.perf_counter()
+            began = now()
             floor(*(SINGLY if other == part else 0 for other in range(3)))
-            taken.append((time.perf_counter() - began) / SINGLY)
+            taken.append((now() - began)[0] / SINGLY)
     table = {column: np.array([row[column] for row in rows]) for column in setup.column_index}
-    middle, forms = statistics.median, forms_hvps(state)
-    hvps, theirs = table["cost.hvps"], table["constrained.hvps"]
+    middle, forms, ratios = statistics.median, forms_hvps(first), np.median(np.array(ours) / np.array(least), 0)
     return Measured(
-        state.theta.size, first.clock.step, count_of(state), state.coupled.descent.eigenvector_history.shape[1], len(rows),
-        middle(ours), middle(least), middle(ours[k] / least[k] for k in range(len(ours))),
+        first.theta.size, first.clock.step, DIRECTIONS, first.coupled.descent.eigenvector_history.shape[1], len(rows),
+        np.median(ours, 0)[0], np.median(least, 0)[0], *ratios,
         *(float(np.median(table[f"cost.{name}"])) for name in ("hvps", "grad_sharpness", "gradients")),
-        float(np.median(theirs)), float(np.median(table["constrained.contractions"])),
-        float(np.median(hvps - theirs - np.array(flow) - forms)), float(np.median(flow)), float(forms),
+        float(np.median(table["constrained.hvps"])), float(np.median(table["constrained.contractions"])),
+        float(np.median(table["cost.hvps"] - table["constrained.hvps"] - flow * rounds - forms)), float(np.median(flow)), float(forms),
         join_s, compiled.count, compiled.seconds, *map(middle, singles),
     )
 
 
+def now() -> np.ndarray:
+    """Seconds of the clock and of the processor, (2,)."""
+    return np.array([time.perf_counter(), time.process_time()])
+
+
 def at_the_edge(spec: RunSpec) -> AtEdge:
-    """The state some steps after the last direction has joined, all compiled."""
-    experiment, joined, took = Experiment(spec), None, 0.0
+    """The state some steps after all directions hold θ† back."""
+    experiment, took, held = Experiment(spec), 0.0, 0
     with Compilations.counted() as compiled:
-        while joined is None or experiment.clock.step < joined + AFTER:
-            known = experiment.phase == "edge" and count_of(experiment.state) == DIRECTIONS - 1
-            if not known:
-                compiled.count, compiled.seconds = (compiled.count, compiled.seconds) if joined else (0, 0.0)
+        while held < AFTER:
+            edge_before = experiment.phase == "edge"
+            if not edge_before:
+                compiled.count, compiled.seconds = 0, 0.0
             began = time.perf_counter()
-            progress = experiment.advance(1 if experiment.phase == "edge" else 100)
-            if progress.outcome is not None:
-                raise SystemExit(f"{DIRECTIONS} directions never were at the edge: {progress.outcome.text}")
+            progress = experiment.advance(1 if edge_before else 100)
             if any(isinstance(event, DirectionJoined) and event.count == DIRECTIONS for event in progress.events):
-                joined, took = experiment.clock.step, time.perf_counter() - began
+                took = time.perf_counter() - began
+            if progress.outcome is not None or experiment.phase not in ("approach", "edge"):
+                raise SystemExit(f"{DIRECTIONS} directions never held θ† back together, up to step {experiment.clock.step}")
+            held += edge_before and count_of(experiment.state) == DIRECTIONS == int(experiment.state.coupled.constrained.active)
+    ahead = experiment.phases["edge"].ahead
+    for thread in ahead.begun.values():
+        thread.join()
     return AtEdge(experiment.setup, experiment.state, took, compiled)
 
 
