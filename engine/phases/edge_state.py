@@ -87,9 +87,8 @@ def project_afresh(
     dtype, params = setup.spec.precision.curvature, step_params(setup, optimizer, 0)
     number, numbers = jnp.asarray(np.zeros((), theta.dtype)), jnp.asarray(np.zeros(len(start), start.dtype))
     nowhere = Point(theta, number, theta, Eigenpairs(numbers, start, numbers, jnp.array(0)))  # 0 as weakly typed as the solver's
-    size = 0 if directions is None else len(directions.basis)
-    known = Normals(theta, theta, theta) if directions is None or not size else directions
-    unprojected = start_projection(theta, start, nowhere, known, jnp.asarray(np.zeros((size, size), theta.dtype)))
+    known = Normals(theta, theta, theta) if directions is None or not len(directions.basis) else directions
+    unprojected = start_projection(theta, start, nowhere, known)
     projection = project_until_converged(setup.problem, params, unprojected, dtype, afresh=True)
     return Projected(*expand(setup.problem, projection, previous_u, dtype), projection)
 
