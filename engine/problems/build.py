@@ -38,11 +38,12 @@ def build(spec: specs.RunSpec) -> tuple[Problem, Array, dict[str, Any]]:
 
 def decayed(problem: Problem, weight_decay: float) -> Problem:
     """The problem with (λ/2)‖θ‖² added to its loss; the problem itself where λ = 0."""
+    return replace(problem, loss_of=_decayed(problem.loss_of, weight_decay)) if weight_decay else problem
 
-    def loss_of(theta: Array, data: Any) -> Array:
-        return problem.loss_of(theta, data) + weight_decay / 2 * theta @ theta
 
-    return replace(problem, loss_of=loss_of) if weight_decay else problem
+@cache
+def _decayed(loss_of: Callable[[Array, Any], Array], weight_decay: float) -> Callable[[Array, Any], Array]:
+    return lambda theta, data: loss_of(theta, data) + weight_decay / 2 * theta @ theta
 
 
 def network(part: specs.Network, seed: int) -> tuple[Problem, Array, dict[str, Any]]:
