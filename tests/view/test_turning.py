@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-from several_runs import COVARIANCE, EDGE, JOINS, make_several, several_rows
 
 from engine.record import messages
 from engine.record.columns import Column
@@ -22,6 +21,7 @@ from eos_tui.screens.spectrum import Spectrum
 from eos_tui.screens.turning import Turning
 
 from piloting import frames, opened, text_of, until
+from several_runs import COVARIANCE, EDGE, JOINS, make_several, several_rows
 from synthetic import LEARNING_RATE, make_run
 
 PERIOD = 2 * math.pi * math.sqrt(2) / 0.1
