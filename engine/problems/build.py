@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -38,11 +38,12 @@ def build(spec: specs.RunSpec) -> tuple[Problem, Array, dict[str, Any]]:
 
 def decayed(problem: Problem, weight_decay: float) -> Problem:
     """The problem with (λ/2)‖θ‖² added to its loss; the problem itself where λ = 0."""
+    return replace(problem, loss_of=_decayed(problem.loss_of, weight_decay)) if weight_decay else problem
 
-    def loss_of(theta: Array, data: Any) -> Array:
-        return problem.loss_of(theta, data) + weight_decay / 2 * theta @ theta
 
-    return replace(problem, loss_of=loss_of) if weight_decay else problem
+@cache
+def _decayed(loss_of: Callable[[Array, Any], Array], weight_decay: float) -> Callable[[Array, Any], Array]:
+    return lambda theta, data: loss_of(theta, data) + weight_decay / 2 * theta @ theta
 
 
 def network(part: specs.Network, seed: int) -> tuple[Problem, Array, dict[str, Any]]:
@@ -76,12 +77,7 @@ class Learning(NamedTuple):
 
     def mean(self, per_example: Callable[[Array, Array], Array], batches: "Batches") -> Problem:
         """The mean of `per_example` (outputs, targets) -> (n,) over batches as a function of θ."""
-
-        def batch_sum(theta: Array, batch: Batches) -> Array:
-            inputs, targets, weights = batch
-            return jnp.sum(weights.astype(theta.dtype) * per_example(self.outputs(theta, inputs), targets))
-
-        return Problem(partial(_accumulated, batch_sum), batches, self.label, self.unravel, _examples)
+        return Problem(_mean_of(per_example, self.outputs), batches, self.label, self.unravel, _examples)
 
 
 def learning(part: specs.Network, seed: int) -> Learning:
@@ -91,20 +87,39 @@ def learning(part: specs.Network, seed: int) -> Learning:
     dataset = data.load(part.data)
     model = networks.build(part.model, dataset, part.rematerialize)
     theta, restore = flatten(model.init(jax.random.key(seed)), part.rematerialize)
-
-    def outputs(theta: Array, inputs: Array) -> Array:
-        return model.apply(restore(theta), inputs)
-
     for kind, inputs, wanted in (("training", dataset.inputs, dataset.targets), ("test", dataset.test_inputs, dataset.test_targets)):
         if inputs is not None and wanted is not None:
             require_finite(inputs, f"{dataset.name}: {kind} inputs")
             suited(part.criterion, (len(inputs), dataset.outputs), wanted, f"{dataset.name}: {kind} targets")
     label = f"{part.model.__struct_config__.tag} on {dataset.name}"
-    return Learning(dataset, theta, restore, outputs, part.micro_batch, _devices(part.devices), label)
+    return Learning(dataset, theta, restore, _outputs_of(model.apply, restore), part.micro_batch, _devices(part.devices), label)
+
+
+# Functions made of the same parts are the same function, here as in `networks` and `problem`: jax compiles for a function, so that a
+# problem which is built again, in a script of several runs, is compiled already.
+
+
+@cache
+def _outputs_of(apply: Callable[[Any, Array], Array], restore: Callable[[Array], Any]) -> Callable[[Array, Array], Array]:
+    """(θ, inputs) to outputs."""
+    return lambda theta, inputs: apply(restore(theta), inputs)
 
 
 Batches = tuple[Array, Array, Array]
 """Inputs, targets and weights 1/n, each (batches, size, …)."""
+
+
+@cache
+def _mean_of(
+    per_example: Callable[[Array, Array], Array], outputs: Callable[[Array, Array], Array]
+) -> Callable[[Array, Batches], Array]:
+    """(θ, batches) to the mean of `per_example` (outputs, targets) -> (n,)."""
+
+    def batch_sum(theta: Array, batch: Batches) -> Array:
+        inputs, targets, weights = batch
+        return jnp.sum(weights.astype(theta.dtype) * per_example(outputs(theta, inputs), targets))
+
+    return lambda theta, batches: _accumulated(batch_sum, theta, batches)
 
 
 def _accumulated(batch_loss: Callable, theta: Array, batches: Batches) -> Array:
