@@ -10,7 +10,8 @@ from engine.base.errors import UserError
 from engine.report.comparison import HEADINGS, Outcomes
 
 SHOWN = (
-    "edge_step", "sharpness_over_threshold", "threshold_ratio", "delta", "epsilon", "prediction_error", "horizon", "test_accuracy", "seconds",
+    "edge_step", "sharpness_over_threshold", "threshold_ratio", "delta", "epsilon", "prediction_error", "horizon", "test_accuracy",
+    "seconds",
 )  # fmt: skip
 
 

@@ -269,7 +269,9 @@ def ratio_over_plain(problem: Problem, theta: jax.Array, section: specs.Optimize
     rows = random_start(0, 0, 6, start.size, "float32")
 
     def watched(theta, state, history, guard):
-        return sharpness_every_step.descend(problem, optimizer, theta, state, history, guard, rows[5], 0, DESCENT_CHUNK, LOOSE_TOLERANCE, {})
+        return sharpness_every_step.descend(
+            problem, optimizer, theta, state, history, guard, rows[5], 0, DESCENT_CHUNK, LOOSE_TOLERANCE, {}
+        )
 
     seen = watched(begun.theta, begun.optimizer_state, rows[:4, None], rows[4])
     ratios = []
