@@ -22,8 +22,8 @@ from engine.spec import load_spec, preset_names
 from places import ROOT
 from synthetic import EDGE, FakeEngine, make_run
 
-FIELDS = ["run", "outcome", "steps", "edge_step", "sharpness_over_threshold", "threshold_ratio", "loss", "prediction_correlation", "seconds",
-          "averages", "active"]
+FIELDS = ["run", "outcome", "steps", "edge_step", "sharpness_over_threshold", "threshold_ratio", "loss", "prediction_correlation",
+          "seconds", "averages", "active"]
 
 
 @pytest.fixture(autouse=True)

@@ -34,7 +34,8 @@ KINDS = {
 def spec_of(kind, *more, every=1, eigenvalues=1, small=True):
     """A network of 4 numbers under an optimizer, whose Hessian is formed, or one of 97, read every so many steps."""
     base = chebyshev_spec() if not small else specs.from_tree({
-        "name": "small", "problem": {"kind": "own", "function": "own_problems:line", "self_test": False}, "optimizer": {"learning_rate": 0.1},
+        "name": "small", "problem": {"kind": "own", "function": "own_problems:line", "self_test": False},
+        "optimizer": {"learning_rate": 0.1},
         "precision": {"approach": "float64", "edge": "float64", "curvature": "float64"},
     }, "test")  # fmt: skip
     tracking = ["tracking.mode=sharpness", f"tracking.sharpness_every={every}", f"tracking.eigenvalues={eigenvalues}"]
@@ -66,7 +67,8 @@ def test_the_product_of_the_preconditioned_operator_is_that_of_the_dense_one():
 
 
 @pytest.mark.parametrize(("kind", "every", "eigenvalues", "small"), [
-    ("adam", 1, 1, False), ("rmsprop", 3, 2, False), ("momentum", 1, 1, True), ("sam", 1, 1, True), ("sam", 3, 2, True), ("own", 1, 1, True),
+    ("adam", 1, 1, False), ("rmsprop", 3, 2, False), ("momentum", 1, 1, True), ("sam", 1, 1, True), ("sam", 3, 2, True),
+    ("own", 1, 1, True),
 ])  # fmt: skip
 def test_the_sharpness_that_is_read_is_that_of_p_as_the_last_step_had_it(kind, every, eigenvalues, small):
     spec = spec_of(kind, every=every, eigenvalues=eigenvalues, small=small)

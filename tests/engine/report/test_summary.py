@@ -144,7 +144,8 @@ def test_the_words_say_every_number_and_a_dash_where_there_is_none():
     summary = Summary("fashion-1", "running", 535, None, 1.00512, 0.99, 0.08931, 0.98934, 4.0, averages({}), 2)
     assert words(summary) == [
         ("run", "fashion-1"), ("outcome", "running"), ("steps", "535"), ("edge step", "–"),
-        ("sharpness over threshold", "1.005"), ("threshold ratio", "0.99"), ("training loss", "0.08931"), ("correlation over 100 steps", "0.9893"), ("seconds", "4"),
+        ("sharpness over threshold", "1.005"), ("threshold ratio", "0.99"), ("training loss", "0.08931"),
+        ("correlation over 100 steps", "0.9893"), ("seconds", "4"),
         ("directions that swing", "2"), ("means at the edge", "– (no θ† was followed at the learning rate in force)"),
     ]  # fmt: skip
 
@@ -156,7 +157,7 @@ def test_a_summary_is_one_json_object_without_nan(tmp_path):
 
 def run_under(optimizer: str, **columns) -> Run:
     """Rows 0 to 9 of a run of an optimizer that records these columns."""
-    text = f'''name = "o"\n[problem]\nkind = "toy"\n[optimizer]\nkind = "{optimizer}"\nlearning_rate = 0.1\n[tracking]\nmode = "sharpness"'''
+    text = f'name = "o"\n[problem]\nkind = "toy"\n[optimizer]\nkind = "{optimizer}"\nlearning_rate = 0.1\n[tracking]\nmode = "sharpness"'
     run = store.create(load_spec_text(text, "a test"), "under")
     table = np.full((10, len(run.columns)), np.nan)
     for name, values in ({"step": np.arange(10), "learning_rate": 0.1, "threshold": 20.0} | columns).items():
