@@ -42,7 +42,13 @@ def decayed(problem: Problem, weight_decay: float) -> Problem:
     def loss_of(theta: Array, data: Any) -> Array:
         return problem.loss_of(theta, data) + weight_decay / 2 * theta @ theta
 
-    return replace(problem, loss_of=loss_of) if weight_decay else problem
+    def linearized(phi: Array, theta: Array, data: Any) -> Array:
+        assert problem.linearized is not None
+        return problem.linearized(phi, theta, data) + weight_decay / 2 * phi @ phi
+
+    if not weight_decay:
+        return problem
+    return replace(problem, loss_of=loss_of, linearized=None if problem.linearized is None else linearized)
 
 
 def network(part: specs.Network, seed: int) -> tuple[Problem, Array, dict[str, Any]]:
@@ -81,7 +87,15 @@ class Learning(NamedTuple):
             inputs, targets, weights = batch
             return jnp.sum(weights.astype(theta.dtype) * per_example(self.outputs(theta, inputs), targets))
 
-        return Problem(partial(_accumulated, batch_sum), batches, self.label, self.unravel, _examples)
+        def linearized(phi: Array, theta: Array, batches: Batches) -> Array:
+            def line_sum(phi: Array, batch: Batches) -> Array:
+                inputs, targets, weights = batch
+                outputs, moved = jax.jvp(lambda at: self.outputs(at, inputs), (theta,), (phi - theta,))
+                return jnp.sum(weights.astype(phi.dtype) * per_example(outputs + moved, targets))
+
+            return _accumulated(line_sum, phi, batches)
+
+        return Problem(partial(_accumulated, batch_sum), batches, self.label, self.unravel, _examples, linearized)
 
 
 def learning(part: specs.Network, seed: int) -> Learning:
