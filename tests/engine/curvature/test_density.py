@@ -96,23 +96,22 @@ def test_a_probe_is_the_same_for_the_same_seed_and_step_and_no_other():
 
 
 def test_the_gauss_newton_matrix_is_that_of_the_dense_jacobian():
-    """Of half the square ∂²ℓ is the identity, so G = JᵀJ/n; of the logistic loss it is σ(f)(1 − σ(f))."""
-    for criterion, bend in (("half_mse", np.ones_like), ("logistic", lambda f: np.exp(-f) / (1 + np.exp(-f)) ** 2)):
-        spec = with_overrides(digits_spec(), [f'problem.criterion="{criterion}"', "problem.micro_batch=7"])
-        problem, theta, _ = build(spec)
-        network = learning(spec.problem, spec.seed)
-        inputs = jnp.asarray(network.dataset.inputs)
-        outputs, jacobian = network.outputs(theta, inputs), jax.jacfwd(network.outputs)(theta, inputs)
-        J, weights = np.asarray(jacobian)[:, 0], bend(np.asarray(outputs)[:, 0]) / len(inputs)
-        dense = J.T @ (weights[:, None] * J)
-        line = gauss_newton.linearized_at(problem, theta)
-        v = density.probe(0, 0, 0, theta.size, "float64")
-        np.testing.assert_allclose(line.hvp(theta, v), dense @ np.asarray(v), atol=1e-11 * np.linalg.norm(dense, 2))
-        assert float(line.loss(theta)) == pytest.approx(float(problem.loss(theta)), rel=1e-12)
-        np.testing.assert_allclose(line.gradient(theta), problem.gradient(theta), atol=1e-12)
-        u = np.linalg.eigh(np.asarray(dense_hessian(problem, theta)))[1].T[::-1][:3]
-        forms = gauss_newton.forms(problem, theta, jnp.asarray(u))
-        np.testing.assert_allclose(forms, np.einsum("ki,ij,kj->k", u, dense, u), rtol=1e-9, atol=1e-12)
+    """In batches. Of the logistic loss ∂²ℓ is σ(f)(1 − σ(f))."""
+    spec = with_overrides(digits_spec(), ['problem.criterion="logistic"', "problem.micro_batch=7"])
+    problem, theta, _ = build(spec)
+    network = learning(spec.problem, spec.seed)
+    inputs = jnp.asarray(network.dataset.inputs)
+    outputs, jacobian = network.outputs(theta, inputs), jax.jacfwd(network.outputs)(theta, inputs)
+    J, f = np.asarray(jacobian)[:, 0], np.asarray(outputs)
+    dense = J.T @ (np.exp(-f) / (1 + np.exp(-f)) ** 2 / len(inputs) * J)
+    line = gauss_newton.linearized_at(problem, theta)
+    v = density.probe(0, 0, 0, theta.size, "float64")
+    np.testing.assert_allclose(line.hvp(theta, v), dense @ np.asarray(v), atol=1e-11 * np.linalg.norm(dense, 2))
+    assert float(line.loss(theta)) == pytest.approx(float(problem.loss(theta)), rel=1e-12)
+    np.testing.assert_allclose(line.gradient(theta), problem.gradient(theta), atol=1e-12)
+    u = np.linalg.eigh(np.asarray(dense_hessian(problem, theta)))[1].T[::-1][:3]
+    forms = gauss_newton.forms(problem, theta, jnp.asarray(u))
+    np.testing.assert_allclose(forms, np.einsum("ki,ij,kj->k", u, dense, u), rtol=1e-9, atol=1e-12)
 
 
 def test_the_share_of_a_network_that_is_linear_is_one_and_weight_decay_belongs_to_both():
