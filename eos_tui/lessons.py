@@ -214,7 +214,7 @@ STEPS: tuple[Step, ...] = (
         "2/η with the first. θ† goes on, held by both, and tells the covariance X† of the oscillation. But xxᵀ has rank one, X† "
         "two: nothing settles, x turns, and λ1 hovers above the line. Only means agree: those of L are L(θ†) + tr X†/η.",
         "λ2(θ†) ≥ 1.9/η:   x ← (I−η(Λ+Y))x,   Y ← Y + (η/2)B⊥[X†−xxᵀ]", f"{PLACES['λ2']}; X†: arXiv 2410.24206, at θ†; eos",
-        "λ1 above the line, λ2 below it, while the mean loss stays above L(θ†)",
+        "λ1 above the line, λ2 below it, and the mean loss on its prediction, above L(θ†)",
         ("sharpness", "loss"), "an oscillation is predicted in both directions: X† has rank two", _second_holds,
         "gd.lambda2 constrained.directions", after=300,
     ),

@@ -1,6 +1,8 @@
 """Problems for the tests of `problem = "own_problems:…"`: a good one, and one for everything that can be wrong."""
 
 import random
+from dataclasses import replace
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ import numpy as np
 from flax import linen, nnx
 
 import engine
+from engine.problems.own import Made
 from engine.problems.problem import Problem
 
 START = np.array([0.3, -0.2, 0.5])
@@ -171,15 +174,17 @@ def valleys(
     size = 2 * count + spare
     skew = rng.standard_normal((size, size)) / np.sqrt(size)
     turn, bulk = expm(mixing * (skew - skew.T)), rng.uniform(1, 30, spare)
-
-    def loss(theta, data):
-        turn, base, drift, bulk = (jnp.asarray(part).astype(theta.dtype) for part in data)
-        z = turn @ theta
-        x, y, w = z[:count], z[count : 2 * count], z[2 * count :]
-        return jnp.sum((base + y) * x**2) / 2 - drift @ y + bulk @ w**2 / 2
-
     start = np.concatenate([1e-3 * rng.standard_normal(count), np.zeros(count), 0.01 * rng.standard_normal(spare)])
-    return engine.from_loss(loss, turn.T @ start, (turn, np.array(base), np.array(rates) / 0.01, bulk))
+    data = (turn, np.array(base), np.array(rates) / 0.01, bulk)
+    return Made(Problem(valleys_loss, tuple(map(jnp.asarray, data)), "valleys"), jnp.asarray(turn.T @ start))
+
+
+def valleys_loss(theta, data):
+    """That of `valleys`: one function whatever the numbers, so that as many valleys are compiled once."""
+    turn, base, drift, bulk = (part.astype(theta.dtype) for part in data)
+    z, count = turn @ theta, len(base)
+    x, y, w = z[:count], z[count : 2 * count], z[2 * count :]
+    return jnp.sum((base + y) * x**2) / 2 - drift @ y + bulk @ w**2 / 2
 
 
 def two_heads():
@@ -207,18 +212,22 @@ def two_heads():
 
 def chebyshev(scale: float = 1.0):
     """The network of `small.chebyshev_spec`, its loss times a power of two."""
-    from dataclasses import replace
-
     from engine.problems.build import build
-    from engine.problems.own import Made
 
     from small import chebyshev_spec
 
     problem, theta, _ = build(chebyshev_spec())
-    of = problem.loss_of
-    return Made(replace(problem, loss_of=lambda theta, data: of(theta, data) * jnp.asarray(scale, theta.dtype)), theta)
+    data = (problem.data, jnp.asarray(scale, jnp.float64))
+    return Made(replace(problem, loss_of=times(problem.loss_of), data=data, examples=None), theta)
 
 
+@cache
+def times(loss_of):
+    """A loss times a number among its data: compiled once, whatever the number."""
+    return lambda theta, data: loss_of(theta, data[0]) * data[1].astype(theta.dtype)
+
+
+@cache  # one function, compiled once
 def comes_and_goes(spare: int = 0, valleys: int = 1, speed: float = 3.0):
     """Appendix B, at the edge for η = 0.05, beside valleys whose curvature ηλ = 1.8 + 0.15·sin z, z growing by speed·η a step, comes within
     1.9 and goes again; `spare` flat directions more make the Hessian too large to be formed."""
@@ -229,6 +238,7 @@ def comes_and_goes(spare: int = 0, valleys: int = 1, speed: float = 3.0):
     return engine.from_loss(loss, np.concatenate([[0.2, 0.0, 0.0], np.full(valleys, 1e-3), np.zeros(spare)]))
 
 
+@cache
 def twins(spare: int = 0, start: float = -0.1):
     """Two valleys of Appendix B side by side, with α of 1 and 2, whose eigenvalues are equal at θ† at every step; at the edge for
     η = 0.05."""

@@ -84,8 +84,7 @@ def enter(setup: Setup, at: ApproachState, anchor_every: int) -> Entered:
     )
     state = EdgeState(
         clock=clock, edge_step=clock.step, coupled=coupled, unrolled=total, anchor_every=anchor_every, anchor_phase=clock.step, stage=0,
-        failed=0, constraint_lost=0, unstable=0, audited=-1, seeded=0,
-        averages=averages.begin(),
+        failed=0, constraint_lost=0, unstable=0, audited=-1, seeded=0, averages=averages.begin(),
     )
     together = several.count_of(state)
     along = f", along the {together} directions that are there" if together > 1 else ""
@@ -297,14 +296,14 @@ class AtEdge(Phase):
     name: ClassVar[str] = "edge"
     State: ClassVar[type] = EdgeState
 
-    def enter(self, state: ApproachState, anchor_every: int) -> Entered:
-        """From the end of the approach."""
-        return enter(self.setup, state, anchor_every)
-
     def __init__(self, setup: Setup):
         super().__init__(setup)
         self.ahead = several.Ahead()
         """Compiles what a further direction takes before it joins."""
+
+    def enter(self, state: ApproachState, anchor_every: int) -> Entered:
+        """From the end of the approach."""
+        return enter(self.setup, state, anchor_every)
 
     def advance(self, state: EdgeState, limit: int) -> Advanced:
         """At most `limit` coupled steps."""
@@ -315,6 +314,10 @@ class AtEdge(Phase):
         """Back to an approach, to the new threshold."""
         newest = state.coupled.descent.eigenvector_history[-1]
         return approach.restart(self.setup, state.theta, state.clock, state.optimizer, newest, learning_rate)
+
+    def settle(self) -> None:
+        """Until no room for more directions is compiled any more."""
+        self.ahead.wait()
 
     def edge_step(self, state: EdgeState) -> int:
         """The step of the edge."""

@@ -84,9 +84,8 @@ def project_afresh(
     theirs is to be nearest to. `start` (k, p) is for the eigensolver."""
     dtype, params = setup.spec.precision.curvature, step_params(setup, optimizer, 0)
     nowhere = Point(theta, theta[0], theta, Eigenpairs(start[:, 0], start, start[:, 0], jnp.array(0)))
-    size = 0 if directions is None else len(directions.basis)
-    known = Normals(theta, theta, theta) if directions is None or not size else directions
-    unprojected = start_projection(theta, start, nowhere, known, jnp.zeros((size, size), theta.dtype))
+    known = Normals(theta, theta, theta) if directions is None or not len(directions.basis) else directions
+    unprojected = start_projection(theta, start, nowhere, known)
     projection = project_until_converged(setup.problem, params, unprojected, dtype, afresh=True)
     return Projected(*expand(setup.problem, projection, previous_u, dtype), projection)
 

@@ -97,6 +97,9 @@ class Phase:
     def precompile(self, state: Any, soon: Callable[[], bool]) -> None:
         """Have what comes later compiled; called beside the first steps."""
 
+    def settle(self) -> None:
+        """Until nothing is compiled beside the run any more."""
+
     def is_far_from_edge(self, state: Any) -> bool:
         """Whether there is time to compile for the edge."""
         return False

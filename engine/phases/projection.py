@@ -46,8 +46,13 @@ class ProjectionState(NamedTuple):
     done: Array
 
 
-def start_projection(target: Array, start: Array, point: Point, normals: Normals | Directions, multiplier: Array) -> ProjectionState:
-    """Projections of a target (p,), to begin there."""
+def start_projection(
+    target: Array, start: Array, point: Point, normals: Normals | Directions, multiplier: Array | None = None
+) -> ProjectionState:
+    """Projections of a target (p,), to begin there; with several directions from a multiplier (K, K), 0 where none is given."""
+    if multiplier is None:
+        size = len(normals.basis) if isinstance(normals, Directions) else 0
+        multiplier = jnp.zeros((size, size), target.dtype)
     no, zero = jnp.array(False), jnp.zeros((), int)
     return ProjectionState(
         target, target, target, start, point, normals, no, zero, Costs(zero, zero, zero), zero, multiplier, usable=no, done=no

@@ -2,7 +2,7 @@
 
 A direction joins where its eigenvalue at θ† is above 1.9/η (`tracking.second_eigenvalue_limit`), and leaves where that has fallen to
 1.85/η. Arrays have room for 2, 4, 8 or 16, so that a direction that joins within that compiles nothing; the next room is compiled ahead,
-beside the run, from where the next eigenvalue is above 1.5/η. With one direction the formulas of one are used, and there is no room.
+beside the run, from where the next eigenvalue is above 1.7/η. With one direction the formulas of one are used, and there is no room.
 """
 
 import threading
@@ -26,10 +26,11 @@ from engine.phases.edge_state import STAYS, EdgeState, Projected, project_afresh
 from engine.phases.projection import UNUSABLE
 from engine.record import messages
 from engine.record.messages import AnyEvent
-from engine.spec import FOLLOWED_FROM
 
 MOST = 16
 """Directions that can be followed."""
+COMING = 1.7
+"""λη from which a direction is expected to join."""
 SWINGS = 0.1
 """Share of its predicted size from which an oscillation counts as begun."""
 
@@ -66,7 +67,7 @@ def adapted(setup: Setup, state: EdgeState) -> tuple[EdgeState, list[AnyEvent], 
     while True:
         count, values = count_of(state), reading(state)
         joins = count < most and values[count] >= limit
-        leaves = count > 1 and values[count - 1] < limit - STAYS
+        leaves = count > 1 and values[count - 1] < limit - STAYS and not events  # what has just joined may leave at the next step
         if not joins and not leaves:
             return state, events, ""
         following, usable = resized(setup, state, count + 1 if joins else count - 1)
@@ -196,24 +197,27 @@ class Ahead:
         count, values, size = count_of(state), reading(state), state.theta.size
         more = max(2, room(count, size) + 1)
         capacity = room(more, size)
-        if more <= most_directions(setup, size) and capacity not in self.begun and values[-1] > FOLLOWED_FROM:
+        if more <= most_directions(setup, size) and capacity not in self.begun and values[-1] > COMING:
             thread = threading.Thread(target=_compile, args=(setup, state, more, take_step), daemon=True)
             self.begun[capacity] = thread
             thread.start()
         if more == count + 1 and capacity in self.begun and values[count] >= setup.tracking.second_eigenvalue_limit:
             self.begun[capacity].join()  # two threads that need one function compile it twice
 
+    def wait(self) -> None:
+        """Until nothing is compiled any more."""
+        for thread in self.begun.values():
+            thread.join()
+
 
 def _compile(setup: Setup, state: EdgeState, count: int, take_step: Callable[[Setup, EdgeState], CoupledState]) -> None:
-    """Project along `count` directions and take two steps there, one of which looks around and one at what that saw, with tolerances that
-    any point meets; what goes wrong shows when it comes."""
-    tracking = replace(
-        setup.tracking, eigen_tolerance=UNUSABLE, sharpness_tolerance=UNUSABLE, gradient_tolerance=UNUSABLE,
-        max_eigenvalues=setup.tracking.eigenvalue_columns,
-    )
+    """Project along `count` directions, take two steps there, one of which looks around and one at what that saw, and go back, with
+    tolerances that any point meets; what goes wrong shows when it comes."""
+    tracking = replace(setup.tracking, eigen_tolerance=UNUSABLE, sharpness_tolerance=UNUSABLE, gradient_tolerance=UNUSABLE)
     roughly = setup._replace(spec=replace(setup.spec, tracking=tracking))
     with suppress(Exception):
         following, _ = resized(roughly, state, count)
         for step in (guards.EVERY, guards.EVERY + 1):
             following = following._replace(clock=following.clock._replace(step=step))
             following = following._replace(coupled=take_step(roughly, following))
+        resized(roughly, following, count - 1)

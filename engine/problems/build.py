@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -82,20 +82,8 @@ class Learning(NamedTuple):
 
     def mean(self, per_example: Callable[[Array, Array], Array], batches: "Batches") -> Problem:
         """The mean of `per_example` (outputs, targets) -> (n,) over batches as a function of θ."""
-
-        def batch_sum(theta: Array, batch: Batches) -> Array:
-            inputs, targets, weights = batch
-            return jnp.sum(weights.astype(theta.dtype) * per_example(self.outputs(theta, inputs), targets))
-
-        def linearized(phi: Array, theta: Array, batches: Batches) -> Array:
-            def line_sum(phi: Array, batch: Batches) -> Array:
-                inputs, targets, weights = batch
-                outputs, moved = jax.jvp(lambda at: self.outputs(at, inputs), (theta,), (phi - theta,))
-                return jnp.sum(weights.astype(phi.dtype) * per_example(outputs + moved, targets))
-
-            return _accumulated(line_sum, phi, batches)
-
-        return Problem(partial(_accumulated, batch_sum), batches, self.label, self.unravel, _examples, linearized)
+        parts = per_example, self.outputs
+        return Problem(_mean_of(*parts), batches, self.label, self.unravel, _examples, _linear_mean_of(*parts))
 
 
 def learning(part: specs.Network, seed: int) -> Learning:
@@ -105,20 +93,56 @@ def learning(part: specs.Network, seed: int) -> Learning:
     dataset = data.load(part.data)
     model = networks.build(part.model, dataset, part.rematerialize)
     theta, restore = flatten(model.init(jax.random.key(seed)), part.rematerialize)
-
-    def outputs(theta: Array, inputs: Array) -> Array:
-        return model.apply(restore(theta), inputs)
-
     for kind, inputs, wanted in (("training", dataset.inputs, dataset.targets), ("test", dataset.test_inputs, dataset.test_targets)):
         if inputs is not None and wanted is not None:
             require_finite(inputs, f"{dataset.name}: {kind} inputs")
             suited(part.criterion, (len(inputs), dataset.outputs), wanted, f"{dataset.name}: {kind} targets")
     label = f"{part.model.__struct_config__.tag} on {dataset.name}"
-    return Learning(dataset, theta, restore, outputs, part.micro_batch, _devices(part.devices), label)
+    return Learning(dataset, theta, restore, _outputs_of(model.apply, restore), part.micro_batch, _devices(part.devices), label)
+
+
+# Functions made of the same parts are the same function, here as in `networks` and `problem`: jax compiles for a function, so that a
+# problem which is built again, in a script of several runs, is compiled already.
+
+
+@cache
+def _outputs_of(apply: Callable[[Any, Array], Array], restore: Callable[[Array], Any]) -> Callable[[Array, Array], Array]:
+    """(θ, inputs) to outputs."""
+    return lambda theta, inputs: apply(restore(theta), inputs)
 
 
 Batches = tuple[Array, Array, Array]
 """Inputs, targets and weights 1/n, each (batches, size, …)."""
+
+
+@cache
+def _mean_of(
+    per_example: Callable[[Array, Array], Array], outputs: Callable[[Array, Array], Array]
+) -> Callable[[Array, Batches], Array]:
+    """(θ, batches) to the mean of `per_example` (outputs, targets) -> (n,)."""
+
+    def batch_sum(theta: Array, batch: Batches) -> Array:
+        inputs, targets, weights = batch
+        return jnp.sum(weights.astype(theta.dtype) * per_example(outputs(theta, inputs), targets))
+
+    return lambda theta, batches: _accumulated(batch_sum, theta, batches)
+
+
+@cache
+def _linear_mean_of(
+    per_example: Callable[[Array, Array], Array], outputs: Callable[[Array, Array], Array]
+) -> Callable[[Array, Array, Batches], Array]:
+    """(φ, θ, batches) to the same mean at φ, of the outputs linearised at θ."""
+
+    def linear_mean(phi: Array, theta: Array, batches: Batches) -> Array:
+        def batch_sum(phi: Array, batch: Batches) -> Array:
+            inputs, targets, weights = batch
+            there, moved = jax.jvp(lambda at: outputs(at, inputs), (theta,), (phi - theta,))
+            return jnp.sum(weights.astype(phi.dtype) * per_example(there + moved, targets))
+
+        return _accumulated(batch_sum, phi, batches)
+
+    return linear_mean
 
 
 def _accumulated(batch_loss: Callable, theta: Array, batches: Batches) -> Array:

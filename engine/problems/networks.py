@@ -6,7 +6,7 @@ parameters. Initial parameters are drawn in float32, so that they do not depend 
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -259,8 +259,10 @@ def build(part: sections.Model, dataset: Dataset, rematerialize: bool = False) -
     @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # used once: one program, quickly compiled
     def init(key: Array) -> Any:
         return module.init(key, dataset.inputs[:1])["params"]
+    return Model(init, _applied(module))
 
-    def apply(parameters: Any, inputs: Array) -> Any:
-        return module.apply({"params": parameters}, inputs)
 
-    return Model(init, apply)
+@cache
+def _applied(module: nn.Module) -> Callable[[Any, Array], Any]:
+    """The same function for equal modules: what is compiled of one problem serves its like."""
+    return lambda parameters, inputs: module.apply({"params": parameters}, inputs)

@@ -7,7 +7,7 @@ sets are never baked into them. Number formats follow θ: a float32 θ gives flo
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -105,12 +105,18 @@ def flatten(tree: Any, sparing: bool = False) -> tuple[Array, Callable[[Array], 
     `sparing` puts memory first: layers that are computed again need less where jax itself takes the vector apart.
     """
     leaves, structure = jax.tree.flatten(tree)
-    shapes = [leaf.shape for leaf in leaves]
-    sizes = tuple(math.prod(shape) for shape in shapes)
     split = lax.split if sparing or jax.default_backend() != "cpu" else take_apart
+    restore = _restorer(structure, tuple(leaf.shape for leaf in leaves), split)
+    return jnp.asarray(np.concatenate([np.ravel(leaf) for leaf in leaves], dtype=np.float64)), restore
+
+
+@cache
+def _restorer(structure: Any, shapes: tuple[tuple[int, ...], ...], split: Callable[..., Any]) -> Callable[[Array], Any]:
+    """θ (p,) to a tree of this structure; the same function for equal ones, so that what is compiled of one problem serves its like."""
+    sizes = tuple(math.prod(shape) for shape in shapes)
 
     def restore(theta: Array) -> Any:
         parts = split(theta, sizes)
         return jax.tree.unflatten(structure, [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)])
 
-    return jnp.asarray(np.concatenate([np.ravel(leaf) for leaf in leaves], dtype=np.float64)), restore
+    return restore

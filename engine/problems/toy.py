@@ -15,16 +15,23 @@ from engine import theory
 from engine.problems.problem import Problem
 
 
+def _toy_loss(theta: Array, constants: Array) -> Array:
+    alpha, root_beta, threshold = constants.astype(theta.dtype)
+    x, y, z = theta
+    return (threshold + root_beta * y) * x**2 / 2 - alpha / root_beta * y - z
+
+
 def toy(part: specs.Toy, learning_rate: float) -> tuple[Problem, Array, dict[str, Any]]:
     """Appendix B: gradient descent on it with this η is the map (3) exactly, with y of (3) equal to √β·y, unless it has a threshold set."""
-
-    def loss_of(theta: Array, constants: Array) -> Array:
-        alpha, root_beta, threshold = constants.astype(theta.dtype)
-        x, y, z = theta
-        return (threshold + root_beta * y) * x**2 / 2 - alpha / root_beta * y - z
-
     constants = np.array([part.alpha, math.sqrt(part.beta), part.threshold or theory.threshold(learning_rate)])
-    return Problem(loss_of, jnp.asarray(constants), "Appendix B toy"), jnp.array([part.x0, 0.0, 0.0]), {"parameters": 3}
+    return Problem(_toy_loss, jnp.asarray(constants), "Appendix B toy"), jnp.array([part.x0, 0.0, 0.0]), {"parameters": 3}
+
+
+def _toy_k_loss(theta: Array, constants: tuple[Array, ...]) -> Array:
+    basis, pushes, scalars = (each.astype(theta.dtype) for each in constants)
+    threshold, damping = scalars
+    x, s = theta[: basis.shape[1]], theta[basis.shape[1] :]
+    return threshold * x @ x / 2 + jnp.einsum("m,mij,i,j->", s, basis, x, x) / 2 - pushes @ s + damping * s @ s / 2
 
 
 def toy_k(part: specs.ToyK, learning_rate: float) -> tuple[Problem, Array, dict[str, Any]]:
@@ -39,16 +46,9 @@ def toy_k(part: specs.ToyK, learning_rate: float) -> tuple[Problem, Array, dict[
     basis = math.sqrt(part.beta) * symmetric_basis(count)
     pushes = np.einsum("mij,ij->m", basis, np.diag(part.covariance)) / 2
     scalars = np.array([part.threshold or theory.threshold(learning_rate), part.damping])
-
-    def loss_of(theta: Array, constants: tuple[Array, ...]) -> Array:
-        basis, pushes, scalars = (each.astype(theta.dtype) for each in constants)
-        threshold, damping = scalars
-        x, s = theta[:count], theta[count:]
-        return threshold * x @ x / 2 + jnp.einsum("m,mij,i,j->", s, basis, x, x) / 2 - pushes @ s + damping * s @ s / 2
-
     offset = np.diag(np.broadcast_to(part.y0, count))
     start = np.concatenate([np.broadcast_to(part.x0, count), np.einsum("mij,ij->m", basis, offset) / part.beta])
-    problem = Problem(loss_of, tuple(map(jnp.asarray, (basis, pushes, scalars))), f"toy of {count} directions")
+    problem = Problem(_toy_k_loss, tuple(map(jnp.asarray, (basis, pushes, scalars))), f"toy of {count} directions")
     return problem, jnp.asarray(start), {"parameters": start.size}
 
 

@@ -135,8 +135,8 @@ class Runner:
                 self._fail(f"the engine failed: {first_line(error)}; see {self.folder / 'engine.log'}, then `eos resume {self.run.name}`")
         finally:
             self.state_file.end()
-            if self.experiment is not None and self.experiment.precompilation is not None:
-                self.experiment.precompilation.join()  # a process must not end in the middle of a compilation
+            if self.experiment is not None:
+                self.experiment.settle()  # a process must not end in the middle of a compilation
             if self.outcome is not None:
                 self._finish(self.outcome)
             self.company.dismiss(self.experiment)

@@ -249,7 +249,8 @@ class CoupledTracking(Tracking, frozen=True, kw_only=True, tag_field="mode", tag
     """Forms of the predicted dynamics to advance. `full_cubic` costs a third derivative a step."""
     flow: bool | Literal["gradient", "central", "both", "none"] = True
     """Follow a flow from the edge on: `gradient` flow, which true means too; the `central` flow of gradient descent, which its oscillation
-    holds at the edge; `both`; or `none`, as with false. Each substep of the central flow takes k(k+1)/2 third derivatives with k directions at the edge."""
+    holds at the edge; `both`; or `none`, as with false. Each substep of the central flow takes k(k+1)/2 third derivatives with k directions
+    at the edge."""
     flow_start: Literal["constrained", "descent"] = "constrained"
     """Where a flow starts there: `constrained` at θ†_0, the projection of gradient descent's θ onto the stable set; `descent` at
     that θ itself, as in the authors' code."""

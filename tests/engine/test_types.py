@@ -32,6 +32,8 @@ engine.run("toy", names="mine", apart="yes")
 engine.load(3)
 engine.run("toy").losses
 """
+WITHOUT_JAX = "[mypy]\n[mypy-jax.*,jaxlib.*,flax.*,optax.*]\nfollow_imports = skip\n"
+"""jax and what stands on it, half of what there is to read, are left unread: their types are taken for Any, and no name is one of them."""
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +43,10 @@ def checked(tmp_path_factory, pytestconfig) -> dict[str, str]:
     scripts = {"good": GOOD, "bad": BAD, "names": "\n".join(["import engine", *(f"reveal_type(engine.{name})" for name in NAMES)])}
     for name, text in scripts.items():
         (folder / f"{name}.py").write_text(text, encoding="utf-8")
+    (folder / "mypy.ini").write_text(WITHOUT_JAX)
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--config-file=", "--follow-imports=silent", "--ignore-missing-imports", "--no-error-summary",
-         f"--cache-dir={pytestconfig.cache.mkdir('mypy')}", *(f"{name}.py" for name in scripts)],
+        [sys.executable, "-m", "mypy", "--config-file=mypy.ini", "--follow-imports=silent", "--ignore-missing-imports",
+         "--no-error-summary", f"--cache-dir={pytestconfig.cache.mkdir('mypy')}", *(f"{name}.py" for name in scripts)],
         capture_output=True, text=True, check=False, timeout=600, cwd=folder, env=os.environ | {"MYPYPATH": str(ROOT)},
     )  # fmt: skip
     assert done.stderr == ""

@@ -178,3 +178,16 @@ def test_a_run_follows_the_flows_that_it_is_asked_for():
     on, again = rows(experiment, 40), rows(other, 40)
     for name in on.keys() - {"cost.seconds"}:
         np.testing.assert_array_equal(on[name], again[name], err_msg=name)
+
+
+def test_on_a_network_its_covariance_is_the_multiplier_of_the_constrained_trajectory():
+    """From the fourth step on, when the flow has come to the edge; and it stays a thousandth of the way that gradient flow leaves by."""
+    spec = chebyshev_spec(0.1, flow="both", predictions=[], gauges_every=0, landscape_every=0)
+    table = rows(Experiment(spec), 980)
+    edge = np.flatnonzero(np.isfinite(table["constrained.loss"]))[4:]
+    assert len(edge) > 100
+    ratio = table["central.trace"][edge] / table["covariance.trace"][edge]
+    np.testing.assert_allclose(ratio, 1, atol=0.01)
+    assert np.median(ratio) == pytest.approx(1, abs=1e-3)
+    assert table["central.distance"][edge].max() < 0.05 * table["flow.distance"][edge[-1]]
+    assert table["central.sharpness"][edge].max() < 2 / 0.1 * (1 + 1e-5)

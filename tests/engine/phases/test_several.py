@@ -39,6 +39,7 @@ def drive(experiment, steps, limit=10_000):
         rows += [*progress.rows]
         events += progress.events
         assert progress.outcome is None, progress.outcome
+    experiment.settle()
     return dict(zip(experiment.setup.column_index, np.array(rows).T, strict=True)), events
 
 
@@ -160,8 +161,7 @@ def test_a_direction_that_joins_compiles_nothing():
     jax.monitoring.register_event_duration_secs_listener(listen)
     experiment = own("comes_and_goes", 70)
     drive(experiment, 5)
-    for thread in experiment.phases["edge"].ahead.begun.values():
-        thread.join()
+    experiment.settle()
     before = len(compiled)
     _, events = drive(experiment, 40)
     assert any(isinstance(event, messages.DirectionJoined) for event in events)
