@@ -18,14 +18,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it to
     signal.signal(signal.SIGINT, signal.default_int_handler)
 ROUGH = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
 """The problems of the tests are small: they take longer to compile than to compute."""
-if jaxlib_release() < (0, 11):  # 0.12 does not know the flag, and ends the process
-    ROUGH.append("--xla_cpu_use_fusion_emitters=false")
+if jaxlib_release() < (0, 11):  # 0.12 does not know the first, and ends the process; parts compiled on several cores cost more in all
+    ROUGH += ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *ROUGH]).strip()
+gc.set_threshold(50_000, 20, 20)  # what jax traces makes many objects, and most of them stay: looking for others is a fifth of the time
 
 
 LONGEST = (
-    "test_default", "test_experiment", "test_combinations", "test_runner", "test_extending", "test_problem", "test_faults", "test_examples",
-    "test_training", "test_hosts", "test_cli", "test_guides",
+    "test_hosts", "test_default", "test_combinations", "test_runner", "test_guides", "test_guards", "test_trajectories", "test_models",
+    "test_loss_identity", "test_experiment", "test_extending", "test_faults", "test_examples", "test_training", "test_cli", "test_problem",
 )  # fmt: skip
 """Files that take longest, longest first: begun last, they would keep one worker busy while the others have nothing left."""
 

@@ -51,6 +51,7 @@ def test_of_a_rate_and_of_rates_it_is_the_same_number(rate):
 
 def test_at_another_learning_rate_it_goes_in_inverse_proportion():
     assert at_rate(HEAVY_BALL, ETA, ETA) == HEAVY_BALL
+    assert math.isnan(at_rate(HEAVY_BALL, 0.0, ETA))
     assert at_rate(HEAVY_BALL, ETA, 2 * ETA) == pytest.approx(HEAVY_BALL / 2)
     assert in_force({"learning_rate": ETA}, 0.05) == pytest.approx(2 / 0.05)
     assert math.isnan(in_force({}, ETA))

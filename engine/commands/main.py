@@ -349,9 +349,10 @@ def bench(
     `bench scaling` times the derivatives instead, shared out over devices and over processes, one for each core of this machine.
     `bench runs` times recorded runs: small ones, one with a viewer attached, the first step of `eos demo`, memory against n.
     `bench batch` times several learning rates in one batch against one after the other.
+    `bench several` times a tracked step with two directions at the edge against the floor of its own products, told by part.
 
     Args:
-        problems: digits, fashion-1000, fashion-5000, fashion-cnn, transformer; all when none is named. Or scaling, runs or batch, alone.
+        problems: digits, fashion-1000, fashion-5000, fashion-cnn, transformer; all when none is named. Or one of those above, alone.
         rounds: Interleaved rounds; medians are printed.
         json: Print a JSON array, an object a problem.
     """
@@ -359,7 +360,7 @@ def bench(
     if not (folder / "tracked.py").is_file():
         raise UserError(f"{folder}: the benchmark is not installed with eos; run `python -m engine bench` in a clone of its sources")
     sys.path.insert(0, str(folder))
-    others = {"scaling": "scaling", "runs": "recorded", "batch": "batched"}
+    others = {"scaling": "scaling", "runs": "recorded", "batch": "batched", "several": "several"}
     if len(problems) == 1 and problems[0] in others:
         return importlib.import_module(others[problems[0]]).main(rounds, json)
     from engine.xla.device import configure

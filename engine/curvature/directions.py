@@ -58,10 +58,11 @@ class Directions(NamedTuple):
 def none(theta: Array) -> Directions:
     """No room for any: one direction alone is followed, by its own formulas."""
     size, dtype = theta.size, theta.dtype
-    empty = jnp.zeros((0, size), dtype)
-    return Directions(empty, jnp.zeros((), int), jnp.zeros((0, 0), dtype), empty, empty)
+    empty, square = (jnp.asarray(np.zeros(shape, dtype)) for shape in ((0, size), (0, 0)))  # of numpy: it compiles nothing
+    return Directions(empty, jnp.asarray(np.array(0)), square, empty, empty)
 
 
+@partial(jax.jit, static_argnames="room")
 def around(basis: Array, room: int) -> Directions:
     """Directions of which nothing is known but the basis (k, p) that theirs is to be nearest to, with `room` for K."""
     (number, size), dtype = basis.shape, basis.dtype
@@ -170,6 +171,7 @@ def _rotated(known: Directions, turn: Array, third: Array, tilts: Array) -> Dire
     return known._replace(third=mix @ third, tilts=turn @ tilts)
 
 
+@jax.jit
 def first(directions: Directions) -> Normals:
     """The normals along the top eigenvector alone."""
     c = directions.axes[0]

@@ -17,12 +17,13 @@ STEADY = 2.0
 
 
 @jax.jit
-def predict_eigenvectors(u: Array, displacement: Array, offsets: Array, x_history: Array, last: Array) -> Array:
+def predict_eigenvectors(u: Array, displacement: Array, offsets: Array, x_history: Array, history: Array) -> Array:
     """A start for the eigensolver at gradient descent's θ, (k, p): what it needs no more than two products from.
 
     `u` (p,) is the eigenvector at θ†, `displacement` (p,) that of θ from θ†; `offsets` (4, p) and `x_history` (4,) are those of the last
-    four steps, the oldest first, and `last` (k, p) the eigenvectors two steps ago.
+    four steps, the oldest first, and `history` (2, k, p) begins with the eigenvectors two steps ago.
     """
+    last = history[0]
     x, alternation = dots((u, displacement), (offsets[3], offsets[2]))
     growth = x / x_history[::2]  # in four steps, and in two
     steady = jnp.all((growth > 1 / STEADY) & (growth < STEADY))  # not where x was 0

@@ -114,7 +114,7 @@ def expected_eigenvectors(state: CoupledState) -> Array:
     descent, center = state.descent, state.constrained.center
     return predict_eigenvectors(
         center.top_eigenvector, descent.theta - center.theta, descent.eigenvector_offsets, descent.x_history,
-        descent.eigenvector_history[0],
+        descent.eigenvector_history,
     )
 
 

@@ -6,12 +6,14 @@ What comes to a track later says at its declaration what stands in for it in an 
 from enum import IntEnum
 from typing import Annotated, Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from engine.curvature import directions
 from engine.curvature.directions import Directions
+from engine.curvature.eigensolver import Eigenpairs
 from engine.curvature.expansion import Normals, TaylorCenter
 from engine.curvature.guards import Guards
 from engine.dynamics.optimizers import Optimizer
@@ -98,7 +100,11 @@ class CoupledState(NamedTuple):
 
 def known_eigenvectors(track: ConstrainedTrack) -> Guards:
     """The eigenvectors that are known at θ†: its pairs and their guards."""
-    eigen, beyond = track.center.eigen, track.guards
+    return _together(track.center.eigen, track.guards)
+
+
+@jax.jit
+def _together(eigen: Eigenpairs, beyond: Guards) -> Guards:
     return Guards(jnp.concatenate([eigen.vectors, beyond.vectors]), jnp.concatenate([eigen.values, beyond.values]))
 
 

@@ -60,6 +60,19 @@ class StepRows:
         self.values, self.count, self.names = values, count, names
 
 
+@partial(jax.tree_util.register_dataclass, data_fields=["values"], meta_fields=["names"])
+class Readings:
+    """Numbers (names,) in one array: the host takes longer to be given sixty arrays than the device to fill them."""
+
+    def __init__(self, values: Array, names: tuple[str, ...]):
+        self.values, self.names = values, names
+
+    @classmethod
+    def of(cls, row: Row) -> "Readings":
+        """Those of a row."""
+        return cls(jnp.stack([jnp.asarray(value, jnp.float64) for value in row.values()]), tuple(row))
+
+
 class Positions(NamedTuple):
     """Where gradient descent and the predictions are about θ†."""
 
@@ -73,7 +86,9 @@ class PartialStep(NamedTuple):
 
     state: CoupledState  # the constrained trajectory and the predictions as before
     advanced: dict[str, Advanced]
-    row: Row
+    readings: Readings
+    beside: Row  # what is read beside gradient descent and its predictions
+    costs: tuple[Costs, ...]
     needs_host: Array
     diverged: Array
 
@@ -111,20 +126,22 @@ def advance_about_center(
 
     `measured` is what `expansion.measure_all` gives at gradient descent's θ, and `beside` what `measure_beside` gives.
     """
-    descent, scores, advanced, row, costs, needs_host, diverged = _advanced(problem, config, params, state, measured, positions)
-    moved = dict[str, Any]()
+    following, descent, scores, advanced, readings, costs, needs_host, diverged = _advanced(
+        problem, config, params, state, measured, positions
+    )
+    moved, row, all_costs = dict[str, Any](), Row(), [costs]
     for name, each in state.beside.items():
         moved[name], more, spent = TRAJECTORIES[name].step(at, each, beside[name])
-        row, costs = row | more, costs.plus(*spent)
-    changed = state._replace(step=state.step + 1, descent=descent, predicted=state.predicted._replace(scores=scores), beside=moved)
-    row = row | {"cost.hvps": costs.hvps, "cost.gradients": costs.gradients, "cost.grad_sharpness": costs.grad_sharpness}
-    return PartialStep(changed, advanced, row, needs_host, diverged)
+        row |= more
+        all_costs.append(spent)
+    changed = state._replace(step=following, descent=descent, predicted=state.predicted._replace(scores=scores), beside=moved)
+    return PartialStep(changed, advanced, readings, row, (*all_costs,), needs_host, diverged)
 
 
 @partial(jax.jit, static_argnames=("config",))
 def _advanced(
     problem: Problem, config: StaticConfig, params: StepParams, state: CoupledState, measured: tuple[Point, Array], positions: Positions
-) -> tuple[DescentTrack, dict[str, Score], dict[str, Advanced], Row, Costs, Array, Array]:
+) -> tuple[Array, DescentTrack, dict[str, Score], dict[str, Advanced], Readings, Costs, Array, Array]:
     point, images = measured
     center = state.constrained.center
     descent, row = _descend(problem, config, state, point, images, positions.descent, center)
@@ -138,7 +155,8 @@ def _advanced(
     products = point.eigen.hvps + len(forms) + along * max(1, len(state.constrained.directions.basis))
     costs = state.costs.plus(products, 1 + along, sum(form.third_derivatives for form in forms))
     needs_host = (point.loss < params.loss_goal) & (params.loss_goal > 0) | params.host_at_loss & lost
-    return descent, scores, advanced, row, costs, needs_host, ~jnp.isfinite(point.loss + row["gd.gradient_norm"])
+    diverged = ~jnp.isfinite(point.loss + row["gd.gradient_norm"])
+    return state.step + 1, descent, scores, advanced, Readings.of(row), costs, needs_host, diverged
 
 
 def _descend(
@@ -189,7 +207,7 @@ def _predict(
 
 def finish_without_center(step: PartialStep) -> tuple[CoupledState, StepRows, Array]:
     """The step when θ† stays where it is, since it ends here."""
-    return step.state, _rows(step.row, step.diverged), jnp.where(step.diverged, StepStatus.DIVERGED, StepStatus.HOST)
+    return step.state, _rows(step, {}), jnp.where(step.diverged, StepStatus.DIVERGED, StepStatus.HOST)
 
 
 def finish_step(
@@ -222,7 +240,7 @@ def _finished(
         "remainder": onward.theta - center.theta, "active": onward.active, "overlap": overlap, "covariance": balance,
     }
     costs = projection.costs.plus(grad_sharpness=contracted(projection.normals) * jnp.asarray(~projection.afresh, int))
-    row = step.row | {
+    row = {
         "next.sharpness_residual": onward.residuals.sharpness, "next.gradient_residual": onward.residuals.gradient,
         "next.eigen_residual": center.eigen.residuals[0], "next.hvps": center.eigen.hvps, "next.overlap": overlap,
     }
@@ -233,7 +251,7 @@ def _finished(
     unsolved = center.eigen.residuals[0] > UNUSABLE
     status = jnp.where(needs_host, StepStatus.HOST, StepStatus.ON)
     status = jnp.where(unsolved, StepStatus.UNSOLVED, jnp.where(~projection.usable, StepStatus.ENDED, status))
-    rows = _rows(row, step.diverged)
+    rows = _rows(step, row)
     displacements = carry(step.advanced, directions.basis if several else next_u)
     return changed, displacements, costs, rows, jnp.where(step.diverged, StepStatus.DIVERGED, status)
 
@@ -248,9 +266,14 @@ def _overlap(before: ConstrainedTrack, next_u: Array, directions: Directions) ->
 
 
 @jax.jit
-def _rows(row: Row, diverged: Array) -> StepRows:
-    values = jnp.stack([jnp.asarray(value, jnp.float64) for value in row.values()])
-    return StepRows(values[None], jnp.where(diverged, 0, 1), tuple(row))
+def _rows(step: PartialStep, more: Row) -> StepRows:
+    """The row of a step with what is read at its end."""
+    spent = step.costs[0]
+    for costs in step.costs[1:]:
+        spent = spent.plus(*costs)
+    beside = Readings.of(step.beside | {f"cost.{name}": number for name, number in spent._asdict().items()} | more)
+    values = jnp.concatenate([step.readings.values, beside.values])
+    return StepRows(values[None], jnp.where(step.diverged, 0, 1), step.readings.names + beside.names)
 
 
 def _delta(center: TaylorCenter) -> Array:

@@ -3,7 +3,9 @@
 import math
 from typing import Annotated, Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from engine.curvature.directions import Directions, none
@@ -83,13 +85,15 @@ def project_afresh(
     """The point of the stable set that projections from any θ lead to; with several `directions` at the edge, which have the basis that
     theirs is to be nearest to. `start` (k, p) is for the eigensolver."""
     dtype, params = setup.spec.precision.curvature, step_params(setup, optimizer, 0)
-    nowhere = Point(theta, theta[0], theta, Eigenpairs(start[:, 0], start, start[:, 0], jnp.array(0)))
+    number, numbers = jnp.asarray(np.zeros((), theta.dtype)), jnp.asarray(np.zeros(len(start), start.dtype))
+    nowhere = Point(theta, number, theta, Eigenpairs(numbers, start, numbers, jnp.array(0)))  # 0 as weakly typed as the solver's
     known = Normals(theta, theta, theta) if directions is None or not len(directions.basis) else directions
     unprojected = start_projection(theta, start, nowhere, known)
     projection = project_until_converged(setup.problem, params, unprojected, dtype, afresh=True)
     return Projected(*expand(setup.problem, projection, previous_u, dtype), projection)
 
 
+@jax.jit
 def remainder(projected: Projected, threshold: float) -> Array:
     """What the tolerances left of the way from the centre to the point of the stable set that is nearest to the target."""
     center, normals, projection = projected
@@ -105,22 +109,35 @@ def replaced_center(setup: Setup, state: EdgeState, start: Array, directions: Di
     projected = project_afresh(setup, old.theta, start, old.top_eigenvector, state.optimizer, known)
     center, normals, projection = projected
     along = normals if isinstance(normals, Directions) else none(old.theta)
+    history, overlap = _carried(projection.start, track.overlap, old.top_eigenvector, center.top_eigenvector)
     constrained = track._replace(
-        center=center, eigenvector_history=jnp.stack([projection.start] * 2), projections=track.projections + projection.taken,
+        center=center, eigenvector_history=history, projections=track.projections + projection.taken,
         remainder=remainder(projected, threshold), active=projection.active if directions is None else track.active,
-        correction=jnp.zeros_like(track.correction), overlap=track.overlap * jnp.abs(center.top_eigenvector @ old.top_eigenvector),
+        correction=jnp.zeros_like(track.correction), overlap=overlap,
         directions=along, covariance=covariance_at(setup, projected, state.optimizer),
     )
     displacements = state.coupled.predicted.displacements
     if not len(known.basis):
         displacements = predicted.turned(displacements, old.top_eigenvector, center.top_eigenvector)
     elif directions is not None:
-        displacements = {form: v + (old.theta - center.theta) for form, v in displacements.items()}
+        displacements = _moved(displacements, old.theta, center.theta)
     coupled = state.coupled._replace(
         constrained=constrained, predicted=state.coupled.predicted._replace(displacements=displacements),
         costs=state.coupled.costs.plus(*projection.costs),
     )
     return state._replace(coupled=coupled), bool(projection.usable)
+
+
+@jax.jit
+def _carried(start: Array, overlap: Array, old_u: Array, new_u: Array) -> tuple[Array, Array]:
+    """The eigenvectors as of two steps, and by how much u has turned from them."""
+    return jnp.stack([start] * 2), overlap * jnp.abs(new_u @ old_u)
+
+
+@jax.jit
+def _moved(displacements: predicted.Displacements, old: Array, new: Array) -> predicted.Displacements:
+    """The same points, seen from another centre."""
+    return {form: v + (old - new) for form, v in displacements.items()}
 
 
 def covariance_at(setup: Setup, projected: Projected, optimizer: Any) -> Array:

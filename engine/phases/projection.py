@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from engine.curvature.directions import Directions, aligned, first, normals_along, turned
@@ -52,8 +53,8 @@ def start_projection(
     """Projections of a target (p,), to begin there; with several directions from a multiplier (K, K), 0 where none is given."""
     if multiplier is None:
         size = len(normals.basis) if isinstance(normals, Directions) else 0
-        multiplier = jnp.zeros((size, size), target.dtype)
-    no, zero = jnp.array(False), jnp.zeros((), int)
+        multiplier = jnp.asarray(np.zeros((size, size), target.dtype))
+    no, zero = jnp.asarray(np.array(False)), jnp.asarray(np.array(0))
     return ProjectionState(
         target, target, target, start, point, normals, no, zero, Costs(zero, zero, zero), zero, multiplier, usable=no, done=no
     )
@@ -214,4 +215,12 @@ def expand(problem: Problem, projection: ProjectionState, previous_u: Array, dty
 
 def centered(point: Point, newest: Normals | Directions, previous_u: Array) -> TaylorCenter:
     """The expansion about a measured point with the normals there, along the top eigenvector."""
-    return taylor_center(point, first(newest) if isinstance(newest, Directions) else newest, previous_u)
+    if not isinstance(newest, Directions):
+        return taylor_center(point, newest, previous_u)
+    return TaylorCenter(*point, *_expansion(point, newest, previous_u))
+
+
+@jax.jit
+def _expansion(point: Point, directions: Directions, previous_u: Array) -> tuple[Any, ...]:
+    """What a centre has beyond its point."""
+    return taylor_center(point, first(directions), previous_u)[len(point) :]

@@ -108,7 +108,7 @@ def resized(setup: Setup, state: EdgeState, count: int) -> tuple[EdgeState, bool
     track, size, step = state.coupled.constrained, state.theta.size, state.clock.step
     eigen, capacity = track.center.eigen, room(count, size)
     more = random_start(setup.spec.seed, step, max(2, capacity + 1), size, str(eigen.vectors.dtype))
-    start = jnp.concatenate([eigen.vectors, track.guards.vectors.astype(eigen.vectors.dtype), more])[: max(2, capacity + 1)]
+    start = _first_rows(eigen.vectors, track.guards.vectors, more)
     known = none(track.center.theta)
     if capacity:
         basis = _reference(track.center.top_eigenvector, track.directions, eigen.vectors, count)
@@ -119,14 +119,21 @@ def resized(setup: Setup, state: EdgeState, count: int) -> tuple[EdgeState, bool
     return replaced_center(setup, state, start, known)
 
 
+@jax.jit
+def _first_rows(vectors: Array, guards: Array, more: Array) -> Array:
+    """As many rows as `more` has, the first of them all."""
+    return jnp.concatenate([vectors, guards.astype(vectors.dtype), more])[: len(more)]
+
+
 def _reference(u: Array, before: Directions, vectors: Array, count: int) -> Array:
     """What the basis of `count` directions is to be nearest to, (count, p): the basis before, with one eigenvector more, or without the row
     that is most along the one that leaves."""
-    held = u[None] if not len(before.basis) else before.basis[: int(before.number)]
+    held = np.asarray(before.basis)[: int(before.number)] if len(before.basis) else np.asarray(u)[None]  # numpy compiles nothing
+    others = np.asarray(vectors, held.dtype)
     if count > len(held):
-        return jnp.concatenate([held, vectors[len(held) : count].astype(held.dtype)])
-    along = np.abs(np.asarray(held @ vectors[count].astype(held.dtype)))
-    return held[np.flatnonzero(np.arange(len(held)) != along.argmax())]
+        return jnp.asarray(np.concatenate([held, others[len(held) : count]]))
+    along = np.abs(held @ others[count])
+    return jnp.asarray(held[np.arange(len(held)) != along.argmax()])
 
 
 def exhausted(setup: Setup, state: EdgeState) -> str:

@@ -38,17 +38,20 @@ def build(spec: specs.RunSpec) -> tuple[Problem, Array, dict[str, Any]]:
 
 def decayed(problem: Problem, weight_decay: float) -> Problem:
     """The problem with (λ/2)‖θ‖² added to its loss; the problem itself where λ = 0."""
-
-    def loss_of(theta: Array, data: Any) -> Array:
-        return problem.loss_of(theta, data) + weight_decay / 2 * theta @ theta
-
-    def linearized(phi: Array, theta: Array, data: Any) -> Array:
-        assert problem.linearized is not None
-        return problem.linearized(phi, theta, data) + weight_decay / 2 * phi @ phi
-
     if not weight_decay:
         return problem
-    return replace(problem, loss_of=loss_of, linearized=None if problem.linearized is None else linearized)
+    line = problem.linearized and _decayed_line(problem.linearized, weight_decay)
+    return replace(problem, loss_of=_decayed(problem.loss_of, weight_decay), linearized=line)
+
+
+@cache
+def _decayed(loss_of: Callable[[Array, Any], Array], weight_decay: float) -> Callable[[Array, Any], Array]:
+    return lambda theta, data: loss_of(theta, data) + weight_decay / 2 * theta @ theta
+
+
+@cache
+def _decayed_line(linearized: Callable[[Array, Array, Any], Array], weight_decay: float) -> Callable[[Array, Array, Any], Array]:
+    return lambda phi, theta, data: linearized(phi, theta, data) + weight_decay / 2 * phi @ phi
 
 
 def network(part: specs.Network, seed: int) -> tuple[Problem, Array, dict[str, Any]]:

@@ -50,8 +50,9 @@ def threshold(values: Mapping[str, Values]) -> Values:
 
 
 def at_rate(level: float, rate: float, other: float) -> float:
-    """The threshold at another learning rate than the one it was recorded at: it is in inverse proportion to η."""
-    return level if rate == other else level * rate / other if other > 0 else math.nan
+    """The threshold at another learning rate than the one it was recorded at: it is in inverse proportion to η. NaN where one is no positive
+    number."""
+    return level if rate == other else level * rate / other if rate > 0 and other > 0 else math.nan
 
 
 def in_force(row: Mapping[str, float], rate: float) -> float:

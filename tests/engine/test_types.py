@@ -33,7 +33,7 @@ engine.load(3)
 engine.run("toy").losses
 """
 WITHOUT_JAX = "[mypy]\n[mypy-jax.*,jaxlib.*,flax.*,optax.*]\nfollow_imports = skip\n"
-"""jax and what stands on it, half of what there is to read, are left unread: their types are taken for Any, and no name is one of them."""
+"""jax and what stands on it, half of what there is to read, is left unread: its types are taken for Any, and no name is of one alone."""
 
 
 @pytest.fixture(scope="module")

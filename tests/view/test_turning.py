@@ -21,7 +21,7 @@ from eos_tui.screens.spectrum import Spectrum
 from eos_tui.screens.turning import Turning
 
 from piloting import frames, opened, text_of, until
-from several import COVARIANCE, EDGE, JOINS, make_several, several_rows
+from several_runs import COVARIANCE, EDGE, JOINS, make_several, several_rows
 from synthetic import LEARNING_RATE, make_run
 
 PERIOD = 2 * math.pi * math.sqrt(2) / 0.1

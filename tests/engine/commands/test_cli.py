@@ -120,7 +120,7 @@ BAD = [
     (["pause", "nowhere"], "run nowhere: not found"),
     (["work", "nowhere"], "not a run directory"),
     (["bench", "nothing"], '"nothing": not known; expected some of "digits", "fashion-1000", "fashion-5000", "fashion-cnn", "tr'),
-    (["bench", "nothing"], 'or "scaling", "runs", "batch" alone'),
+    (["bench", "nothing"], 'or "scaling", "runs", "batch", "several" alone'),
 ]
 
 

@@ -106,7 +106,7 @@ def test_the_solver_starts_at_gradient_descent_from_what_u_turned_by_before(at_t
     assert np.median(ours) < np.median(before) / 3
     assert (ours < 1.2 * before).all()
     track, u = states[20].coupled.descent, states[20].center.top_eigenvector
-    still = predict_eigenvectors(u, jnp.zeros_like(u), track.eigenvector_offsets, jnp.zeros(4), track.eigenvector_history[0])
+    still = predict_eigenvectors(u, jnp.zeros_like(u), track.eigenvector_offsets, jnp.zeros(4), track.eigenvector_history)
     assert jnp.isfinite(still).all()
 
 

@@ -238,6 +238,26 @@ def test_a_batch_is_timed_against_one_after_the_other(monkeypatch, capfd):
         np.testing.assert_allclose(member, batched.descent(built, theta, jnp.asarray(rate)), rtol=1e-9)
 
 
+def test_a_step_with_two_directions_is_timed_against_its_own_products(monkeypatch, capfd):
+    """On the toy of five parameters a solve takes five products, and the one form one."""
+    monkeypatch.syspath_prepend(TESTS / "bench")
+    import several
+
+    monkeypatch.setattr(several, "PRESET", "toy-k")
+    more = ["tracking.eigenvalues=3", "tracking.max_eigenvalues=3", 'tracking.predictions=["transported"]', 'tracking.flow="none"']
+    monkeypatch.setattr(several, "OVERRIDES", ["problem.y0=[0.0, 0.0]", "tracking.gauges_every=0", "tracking.landscape_every=0", *more])
+    for name, small in {"AFTER": 1, "STEPS": 2, "SINGLY": 1}.items():
+        monkeypatch.setattr(several, name, small)
+    assert main(["bench", "several", "--rounds", "2", "--json"]) == 0
+    (found,) = json.loads(capfd.readouterr().out)
+    assert (found["directions"], found["eigenvalues"], found["steps"]) == (2, 3, 4)
+    assert (found["descent_hvps"], found["flow_hvps"], found["forms_hvps"]) == (5, 0, 1)
+    assert found["hvps"] == found["constrained_hvps"] + 6
+    assert found["constrained_contractions"] == 5  # D_ij for i ≤ j, and a tilt each
+    assert found["over_floor"] > 0
+    assert found["goals"] == several.GOALS
+
+
 @pytest.mark.slow
 def test_the_scaling_benchmark_measures_devices_and_processes():
     """Only this starts all its workers: over a core to each it takes a minute where the machine has sixteen."""

@@ -105,8 +105,8 @@ def test_gradient_descent_on_the_toy_is_the_map():
 
 @pytest.mark.parametrize("spec", [
     toy_spec(), chebyshev_spec(), specs.with_overrides(chebyshev_spec(), ["problem.micro_batch=5"]), digits_spec(),
-    specs.with_overrides(digits_spec(), ["problem.model.kind=cnn", "problem.rematerialize=true"]),
-], ids=["toy", "mlp", "micro-batches", "digits", "cnn"])  # fmt: skip
+    specs.with_overrides(digits_spec(), ["problem.model.kind=cnn", "problem.rematerialize=true", "optimizer.weight_decay=0.1"]),
+], ids=["toy", "mlp", "micro-batches", "digits", "decayed cnn"])  # fmt: skip
 def test_what_is_built_again_is_compiled_already(spec):
     """jax compiles for the functions that a problem is made of; another seed and another η are other numbers in the same functions."""
     traced = []

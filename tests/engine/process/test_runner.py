@@ -67,7 +67,7 @@ def test_a_run_ends_with_its_outcome_and_every_row(uninterrupted):
     assert facts["versions"]["jax"]
 
 
-@pytest.mark.parametrize("at_step", [150, 335])
+@pytest.mark.parametrize("at_step", [pytest.param(150, marks=pytest.mark.slow), 335])
 def test_a_killed_run_resumed_equals_an_uninterrupted_one_bit_for_bit(uninterrupted, at_step):
     run = make(chebyshev_spec(0.2), "budget.steps=360", "recording.checkpoint_seconds=0.05")
     launch.start(run)

@@ -90,6 +90,7 @@ def test_a_long_text_is_cut_at_a_word():
     assert shortened("one two", 7) == "one two"
 
 
+@example("approach", {"threshold": 1.0, "learning_rate": 0.0}, False)
 @example("edge", {"constrained.lambda2": 0.0, "generalized.correlation": 1.0, "constrained.alpha": 1.0}, True)
 @given(
     st.sampled_from(["starting", "approach", "edge", "gradient descent", "training", "phase portrait", "unheard of"]),
