@@ -159,36 +159,36 @@ def test_two_processes_give_the_derivatives_of_one_to_rounding_and_one_that_drif
 
 
 def test_a_run_of_two_processes_with_commands_is_that_of_one():
-    """Begun alone, gone on with by two: the whole spectrum is read and η raised at step 60, the prediction anchored at the edge. 1e-6 of
+    """Begun alone, gone on with by two: the whole spectrum is read and η raised at step 12, the prediction anchored at the edge. 1e-6 of
     each column; what is read of the spectrum hangs on where the eigensolver began, within its tolerance."""
-    spec = with_overrides(SPEC, ["budget.steps=330", "tracking.landscape_every=5"])
+    spec = with_overrides(chebyshev_spec(0.7, **LEAN), ["budget.steps=66", "tracking.landscape_every=5"])
     alone = Experiment(spec)
-    expected = [rows(alone, 60)]
+    expected = [rows(alone, 12)]
     asked = messages.Density(probes=2, steps=8)
     spectrum = whole_spectrum.whole(alone.whole_spectrum(asked)).arrays
-    alone.set_learning_rate(messages.SetLearningRate(learning_rate=0.21))
-    expected.append(rows(alone, 315))
+    alone.set_learning_rate(messages.SetLearningRate(learning_rate=0.72))
+    expected.append(rows(alone, 55))
     assert alone.edge_step is not None
     alone.anchor(messages.Anchor())
     samples: dict[int, dict[str, np.ndarray]] = {}
-    expected.append(rows(alone, 330, samples))
+    expected.append(rows(alone, 66, samples))
 
     run = store.create(spec, "two")
     with Writer(run) as writer:
         runner = Runner(run, writer)
-        runner.ask(messages.Advance(steps=40))
+        runner.ask(messages.Advance(steps=8))
         for _ in runner.blocks():
             if runner.status == "paused":
                 runner.ask(messages.Stop())
-    assert run.row_count() == 40
-    messages.send(run.path, messages.Advance(steps=20))
+    assert run.row_count() == 8
+    messages.send(run.path, messages.Advance(steps=4))
     both = two_at(run)
-    until_run(run, lambda: run.state().status == "paused" and run.state().step == 60)
+    until_run(run, lambda: run.state().status == "paused" and run.state().step == 12)
     assert isinstance(carried_out(run, asked), messages.DensityTaken)
-    assert carried_out(run, messages.SetLearningRate(learning_rate=0.21)).step == 60
+    assert carried_out(run, messages.SetLearningRate(learning_rate=0.72)).step == 12
     assert isinstance(carried_out(run, messages.Anchor()), messages.Refused)
-    carried_out(run, messages.Advance(steps=255))
-    until_run(run, lambda: run.state().status == "paused" and run.state().step == 315)
+    carried_out(run, messages.Advance(steps=43))
+    until_run(run, lambda: run.state().status == "paused" and run.state().step == 55)
     assert isinstance(carried_out(run, messages.Anchor()), messages.Anchored)
     messages.send(run.path, messages.Resume())
     outputs = end_of(*both)
@@ -199,12 +199,12 @@ def test_a_run_of_two_processes_with_commands_is_that_of_one():
     assert "drifted" not in str(outputs)
 
     table = run.table()
-    np.testing.assert_array_equal(table["step"], np.arange(330))
+    np.testing.assert_array_equal(table["step"], np.arange(66))
     names = ["gd.loss", "gd.gradient_norm", "gd.sharpness", "transported.sharpness"]
     for name in [*names, *(f"constrained.{name}" for name in ("loss", "sharpness", "lambda2", "alpha", "beta", "delta", "epsilon"))]:
         whole = np.concatenate([part[name] for part in expected])
         np.testing.assert_allclose(table[name], whole, rtol=1e-6, err_msg=name)
-    together = engine.load(run.path).densities()[60]
+    together = engine.load(run.path).densities()[12]
     for name in ("nodes", "weights", "eigenvalues", "gauss_newton", "layer_sharpness"):
         np.testing.assert_allclose(together[name], spectrum[name], rtol=1e-4, atol=1e-6 * np.abs(spectrum[name]).max(), err_msg=name)
     record = engine.load(run.path).samples()
@@ -217,8 +217,8 @@ def test_a_run_of_two_processes_with_commands_is_that_of_one():
 
 
 def test_where_one_process_dies_all_say_which_and_the_run_goes_on_alone_from_its_checkpoint():
-    run = store.create(with_overrides(SPEC, ["budget.steps=120"]), "left")
-    messages.send(run.path, messages.Advance(steps=50))
+    run = store.create(with_overrides(SPEC, ["budget.steps=30"]), "left")
+    messages.send(run.path, messages.Advance(steps=10))
     port = free_port()
     leading = start(["-m", "engine", "work", str(run.path)], 0, port, 3)
     dying, staying = (start(["-m", "engine", "resume", "it"], process, port, 3) for process in (1, 2))
@@ -232,17 +232,17 @@ def test_where_one_process_dies_all_say_which_and_the_run_goes_on_alone_from_its
     outcome = run.state().outcome
     assert outcome.kind == "failed"
     assert outcome.text == (
-        "process 1 is gone; the last checkpoint, step-000000050.npz, stands. `eos resume left` goes on in one process"
+        "process 1 is gone; the last checkpoint, step-000000010.npz, stands. `eos resume left` goes on in one process"
     )
     with Writer(run) as writer:
         assert Runner(run, writer).work().kind == "edge_never_reached"
-    np.testing.assert_allclose(run.table()["gd.loss"], rows(Experiment(run.spec), 120)["gd.loss"], rtol=1e-9)
+    np.testing.assert_allclose(run.table()["gd.loss"], rows(Experiment(run.spec), 30)["gd.loss"], rtol=1e-9)
 
 
 def test_where_process_0_dies_the_others_end():
     """Mostly by jax, which ends a process whose coordinator is gone before its Python hears of it."""
     run = store.create(with_overrides(SPEC, ["budget.steps=120"]), "headless")
-    messages.send(run.path, messages.Advance(steps=20))
+    messages.send(run.path, messages.Advance(steps=10))
     leading, following = two_at(run)
     until_run(run, lambda: run.state().status == "paused")
     leading.kill()
@@ -287,7 +287,7 @@ def test_who_gives_no_sign_of_life_is_gone(looks, words, monkeypatch):
 def test_where_one_process_is_frozen_the_run_fails_and_says_which():
     """Silence of 3 s, not 20. The one that wakes too late ends, too."""
     run = store.create(with_overrides(SPEC, ["budget.steps=120"]), "frozen")
-    messages.send(run.path, messages.Advance(steps=50))
+    messages.send(run.path, messages.Advance(steps=10))
     port = free_port()
     impatient = (
         "import sys; from engine.commands import main; from engine.process import rendezvous; rendezvous.SILENT_SECONDS = 3.0; "
@@ -304,7 +304,7 @@ def test_where_one_process_is_frozen_the_run_fails_and_says_which():
     outcome = run.state().outcome
     assert (outcome.kind, run.liveness()) == ("failed", "finished")
     assert outcome.text == (
-        "process 1 has not answered for 3 s; the last checkpoint, step-000000050.npz, stands. `eos resume frozen` goes on in one process"
+        "process 1 has not answered for 3 s; the last checkpoint, step-000000010.npz, stands. `eos resume frozen` goes on in one process"
     )
     assert [event.outcome for event in run.events() if isinstance(event, messages.Finished)] == ["failed"]
     following.send_signal(signal.SIGCONT)
