@@ -84,9 +84,15 @@ class Record(Mapping[str, np.ndarray]):
         About θ†: `delta` (); `x` (51,) along u, `F`, its even part `F_even` and `quadratic` x²/η; `plane` (13, 7), the rise of the loss
         in the plane of u and ∇S⊥, at `plane_x` (13,) and `plane_y` (7,); `beta` of the `beta_starts` followed (Appendix F, Section 4).
         """
-        read = {step: read_arrays(path) for step, path in self.run.samples().items()}
-        sampled = {step: arrays for step, arrays in read.items() if arrays is not None}
-        return {step: {name: array for name, array in arrays.items() if name not in MARKS} for step, arrays in sampled.items()}
+        return _without_marks(self.run.samples())
+
+    def densities(self) -> dict[int, dict[str, np.ndarray]]:
+        """What was read of the whole spectrum on demand, by the step: the `density` (n,) of eigenvalues at `grid` (n,), from `nodes` and
+        `weights` (K, m) of stochastic Lanczos quadrature and a Gaussian of `width`; the `eigenvalues` (k,) followed and the share
+        u·Gu/λ of each, `gauss_newton` (k,), NaN where the loss is no criterion of a network's outputs; `layer_sharpness` (b,), the top
+        eigenvalue of the diagonal block of each of the `layers` (b,). Less any file that cannot be read.
+        """
+        return _without_marks(self.run.densities())
 
     def to_pandas(self) -> "pandas.DataFrame":
         """A data frame with a row a step, indexed by the step. Needs pandas."""
@@ -284,6 +290,13 @@ def _paths(tree: Mapping[str, Any], name: str, prefix: str = "") -> Iterator[str
             yield prefix + key
         elif isinstance(value, dict):
             yield from _paths(value, name, f"{prefix}{key}.")
+
+
+def _without_marks(files: Mapping[int, Path]) -> dict[int, dict[str, np.ndarray]]:
+    """The arrays of these files that can be read, without what marks a file as of a run."""
+    read = {step: read_arrays(path) for step, path in files.items()}
+    sampled = {step: arrays for step, arrays in read.items() if arrays is not None}
+    return {step: {name: array for name, array in arrays.items() if name not in MARKS} for step, arrays in sampled.items()}
 
 
 def _units(column: Column) -> dict[str, str]:

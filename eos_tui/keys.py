@@ -121,7 +121,8 @@ TABLE: tuple[Key, ...] = (
     Key("a", "a", "screen.assumptions", "assumptions", "The assumptions of the theory as gauges: value, history, and green, "
         "amber or red by a stated rule.", "dashboard", PLOTS),
     Key("L", "L", "screen.spectrum", "spectrum", "Every eigenvalue that is followed, against 2/η and 1.5/η, and when each became "
-        "unstable; and those of θ†, with who is at the edge and who swings.", "dashboard", PLOTS),
+        "unstable; those of θ†, with who is at the edge and who swings; the density of all eigenvalues, and the sharpness by layer.",
+        "dashboard", PLOTS),
     Key("X", "X", "screen.turning", "turning x", "The path of x in two directions at the edge, over the ellipse of the covariance that is "
         "predicted of it: with several directions x turns. Arrows choose the two.", "dashboard", PLOTS),
     Key("U", "U", "screen.landscape", "landscape", "The loss along u at θ† against x²/η, sub- or super-quadratic, and the sharpness it "
@@ -157,8 +158,13 @@ TABLE: tuple[Key, ...] = (
     Key("escape,q,enter", "esc", "screen.dismiss(None)", "close", "Back to where it was opened; so does the key that opened the page.",
         "page", PAGE),
     Key("i", "i", "screen.formula", "formula", "What the page shows: words, symbols, formulas, place in the paper.", "page", PAGE),
-    Key("tab,shift+tab", "tab", "screen.turn", "other spectrum", "Between the eigenvalues of gradient descent and those of θ†.",
+    Key("tab", "tab", "screen.turn(1)", "next view", "On to the eigenvalues of θ†, to the spectral density, to the sharpness by layer.",
         "spectrum", PAGE),
+    Key("shift+tab", "shift+tab", "screen.turn(-1)", "view before", "Back through the views of the spectrum.", "spectrum", PAGE),
+    Key("d", "d", "screen.density", "take density", "Have the engine read the whole spectrum at the present θ: its density, the "
+        "Gauss–Newton share of each eigenvalue followed, and the sharpness by layer.", "spectrum", PAGE),
+    Key("left", "←", "screen.move(-1)", "earlier reading", "Show the reading of the density before.", "spectrum", PAGE),
+    Key("right", "→", "screen.move(1)", "later reading", "Show the reading after; at the newest, follow it.", "spectrum", PAGE),
     Key("left", "←", "screen.choose(0, -1)", "lower across", "The direction before, along the horizontal axis.", "turning", PAGE),
     Key("right", "→", "screen.choose(0, 1)", "higher across", "The next direction along the horizontal axis.", "turning", PAGE),
     Key("down", "↓", "screen.choose(1, -1)", "lower upward", "The direction before, along the vertical axis.", "turning", PAGE),

@@ -24,6 +24,21 @@ def valley(x, y):
     return x**2 / LEARNING_RATE + y * (x**2 - DELTA**2) / 2
 
 
+def a_reading(**changed) -> dict[str, np.ndarray]:
+    """A reading of a whole spectrum: a bulk about 0, and λ1, λ2 at 1.02 and 0.7 of 2/η, one of 1,000 eigenvalues each."""
+    first, second, width = 1.02 * THRESHOLD, 0.7 * THRESHOLD, THRESHOLD / 100
+    grid = np.linspace(-10 * width, first + 5 * width, 401)
+    shares = {0.0: 0.998, second: 0.001, first: 0.001}
+    density = sum(share * np.exp(-(((grid - at) / width) ** 2) / 2) / (math.sqrt(2 * math.pi) * width) for at, share in shares.items())
+    return {
+        "nodes": np.zeros((8, 40)), "weights": np.full((8, 40), 1 / 40), "width": np.array(width), "grid": grid, "density": density,
+        "eigenvalues": np.array([first, second]), "gauss_newton": np.array([0.987, 1.012]), "gauss_newton_absent": np.array(""),
+        "layers": np.array(["Dense_0/bias", "Dense_0/kernel", "Dense_1/kernel"]), "layer_sizes": np.array([8, 64, 928]),
+        "layer_sharpness": np.array([-0.5, 0.25 * first, 0.5 * first]), "parameters": np.array(1000),
+        "learning_rate": np.array(LEARNING_RATE), "threshold": np.array(THRESHOLD),
+    } | changed
+
+
 def sampled(where: Path, last: int = 400, every: int = 50, spec: str = SPEC, **changed) -> Run:
     """A run whose loss along u is sub-quadratic in every sample, and whose theorem claims nothing in every fourth step."""
     run = store.create(load_spec_text(spec, "a test"), "sampled", where)

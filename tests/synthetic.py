@@ -95,6 +95,8 @@ class FakeEngine(threading.Thread):
         self.run_directory = run
         self.commands: list[messages.AnyCommand] = []
         self.failed: list[str] = []
+        self.task = ""
+        """What it says that it computes between two steps."""
         self._over = threading.Event()
         self._status, self._learning_rate = "running", LEARNING_RATE
 
@@ -112,7 +114,7 @@ class FakeEngine(threading.Thread):
     def say(self) -> None:
         self.writer.state(State(
             status=self._status, phase="edge", step=self.writer.last_step, rate=170.0, learning_rate=self._learning_rate,
-            device="cpu", precision="float64", pid=os.getpid(), host=socket.gethostname(), heartbeat=time.time(),
+            device="cpu", precision="float64", pid=os.getpid(), host=socket.gethostname(), heartbeat=time.time(), task=self.task,
         ))
 
     def run(self) -> None:
@@ -145,6 +147,8 @@ class FakeEngine(threading.Thread):
                 event = messages.Anchored(step=at, text="re-anchored", forms=("generalized",), **answer)
             case messages.Checkpoint():
                 event = messages.Checkpointed(step=at, text=f"checkpoint at step {at}", **answer)
+            case messages.Density():
+                event = messages.DensityTaken(step=at, text=f"spectral density at step {at}", **answer)
             case messages.Stop():
                 self._status = "finished"
                 event = messages.Finished(step=at, text=f"stopped at step {at}", outcome="stopped", **answer)

@@ -8,9 +8,10 @@ from cyclopts import App
 
 from engine.base.errors import BAD_INPUT, UserError
 from engine.base.text import print_json, print_line
-from engine.commands.options import RunName, Switch
+from engine.commands.options import RunName, Switch, Trust
 from engine.jobs.launch import LIVE, RESUMABLE
-from engine.record import messages
+from engine.process import worker
+from engine.record import messages, trust
 from engine.record.messages import AnyCommand, AnyEvent
 from engine.record.reader import EventTail
 from engine.record.store import resolve
@@ -92,6 +93,30 @@ def eta(name: RunName, learning_rate: float, *, json: Switch = False) -> int:
     return _tell(name, _checked(messages.SetLearningRate, learning_rate=learning_rate), json)
 
 
+def density(
+    name: RunName, *, probes: int = 8, steps: int = 40, json: Switch = False, trusted: Trust = False
+) -> int:
+    """Read the whole spectrum of a run at its present θ: density, Gauss–Newton shares, sharpness by layer. Of a run that is over, at the
+    θ of its last checkpoint, here.
+
+    The density is that of stochastic Lanczos quadrature, from probes × steps Hessian–vector products. The run's engine takes no step
+    meanwhile, and keeps what it reads in `curves/` as density-N.npz.
+
+    Args:
+        name: A run's name, or the path of a run directory.
+        probes: Random vectors: more of them, and the share of few eigenvalues is more certain.
+        steps: Lanczos steps from each: more of them, and more of the spectrum is told apart. Each keeps a vector as long as θ.
+        json: Print the answering event as one JSON object.
+    """
+    command, run = _checked(messages.Density, probes=probes, steps=steps), resolve(name)
+    assert isinstance(command, messages.Density)
+    if run.liveness() not in ("finished", "crashed"):
+        return _tell(name, command, json)
+    trust.asking(lambda: trust.need(run.path, run.spec), trusted)
+    _print(worker.density(run, command, lambda part: print_line(part, error=True)), json)
+    return 0
+
+
 def _tell(name: str, command: AnyCommand, json: bool) -> int:
     """Leave a command for a run's engine, wait for its answer and print it. Returns the exit status."""
     named = resolve(name)
@@ -106,23 +131,32 @@ def _tell(name: str, command: AnyCommand, json: bool) -> int:
     journal.poll()  # what happened before
     engine = run.engine()
     messages.send(run.path, command, engine)
-    end = time.monotonic() + ANSWER_SECONDS
+    end, told = time.monotonic() + ANSWER_SECONDS, ""
     while time.monotonic() < end:
         replaced = bool(engine) and run.engine() != engine  # before its last words are read
         for event in journal.poll():
             if _answers(event, command):
-                refused = isinstance(event, messages.Refused)
-                if json:
-                    print_json(event)
-                else:
-                    print_line(event.text, error=refused)
-                return BAD_INPUT if refused else 0
+                _print(event, json)
+                return BAD_INPUT if isinstance(event, messages.Refused) else 0
         if replaced:
             raise UserError(f"run {named.name}: the engine that this was for ended before it came to it; the next does not carry it out")
+        if (task := run.state().task) and run.liveness() in LIVE:  # it is at work between two steps, and says at what
+            end = time.monotonic() + ANSWER_SECONDS
+            if task != told and isinstance(command, messages.Density):
+                print_line(task, error=True)
+            told = task
         time.sleep(0.05)
     moved = f" ({run.displaced})" if run.displaced else ""
     print_line(f"run {named.name}: not answered yet{moved}; the command waits for the end of the step", error=True)
     return 0
+
+
+def _print(event: AnyEvent, json: bool) -> None:
+    """The event that answers a command; a refusal goes to stderr."""
+    if json:
+        print_json(event)
+    else:
+        print_line(event.text, error=isinstance(event, messages.Refused))
 
 
 def _answers(event: AnyEvent, command: AnyCommand) -> bool:
@@ -141,5 +175,5 @@ def _checked(kind: type, **fields: Any) -> AnyCommand:
 
 def add_to(app: App) -> None:
     """Add the commands of this module to a command line."""
-    for command in (pause, go, advance, checkpoint, stop, anchor, eta):
+    for command in (pause, go, advance, checkpoint, stop, anchor, eta, density):
         app.command(command)

@@ -213,6 +213,10 @@ class Approach(Phase):
         d = loss_identity.direction(state.theta.size, self.setup.spec.precision.curvature)
         return loss_identity.of_descent(self.setup, state.theta, state.optimizer, d, self.setup.problem, state.eigenvectors.shape[0])
 
+    def followed_eigenvectors(self, state: ApproachState) -> Array:
+        """Those of the last check."""
+        return state.eigenvectors
+
     def kinds(self, theta: Array) -> Kinds:
         """The optimizer's state, here and at the last check."""
         kinds = super().kinds(theta)

@@ -334,6 +334,10 @@ class AtEdge(Phase):
         """By the solver that θ† is measured with."""
         return loss_identity.of_gradient(self.setup, state.theta, state.coupled.constrained.eigenvector_history.shape[1])
 
+    def followed_eigenvectors(self, state: EdgeState) -> Array:
+        """Those of the last step."""
+        return state.coupled.descent.eigenvector_history[-1]
+
     def kinds(self, theta: Array) -> Kinds:
         """The optimizer's state, and those of the trajectories beside."""
         return {**super().kinds(theta), "beside": STATES}

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from engine.phases import context, edge, simplified, training
+from engine.phases import context, edge, simplified, training, whole_spectrum
 from engine.phases.approach import Approach
 from engine.phases.context import Clock, Progress, Setup
 from engine.phases.edge import AtEdge
@@ -181,6 +181,14 @@ class Experiment:
             self.anchor_every = command.every
             text += f", and every {command.every} steps from here" if command.every else "; no more by themselves"
         return [messages.Anchored(step=step, text=text, answers=command.id, forms=self.spec.tracking.predictions)]
+
+    def whole_spectrum(self, command: messages.Density) -> whole_spectrum.Reading | None:
+        """A reading of the whole spectrum at the present θ, to be taken part by part; None in a phase portrait, which has no loss."""
+        start = self._now.followed_eigenvectors(self.state)
+        if start is None:
+            return None
+        threshold = self.setup.threshold(self._now.optimizer_state(self.state))
+        return whole_spectrum.read(self.setup, self.state.theta, start, self.clock.step, self.learning_rate, threshold, command)
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """Everything needed to go on, for a checkpoint."""

@@ -74,6 +74,10 @@ class PastEdge(Phase):
         """The step of the edge."""
         return state.edge_step
 
+    def followed_eigenvectors(self, state: DescentState) -> Array:
+        """Those of the last step."""
+        return state.eigenvector_history[-1]
+
     def identity(self, state: DescentState) -> Identity:
         """By the solver that its eigenvalues are followed with."""
         return loss_identity.of_gradient(self.setup, state.theta, state.eigenvector_history.shape[1])

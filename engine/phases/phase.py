@@ -90,6 +90,10 @@ class Phase:
         """The state with its predictions set to the true displacement, now and `every` so many steps; None where there are none."""
         return None
 
+    def followed_eigenvectors(self, state: Any) -> Array | None:
+        """The eigenvectors (k, p) at gradient descent's θ that are followed, as of the last look; None where there is no Hessian."""
+        return None
+
     def precompile(self, state: Any, soon: Callable[[], bool]) -> None:
         """Have what comes later compiled; called beside the first steps."""
 

@@ -371,6 +371,10 @@ class TrainingPhase(Phase):
         """The step of the first reading at or above the threshold after one below."""
         return state.edge_step if state.edge_step >= 0 else None
 
+    def followed_eigenvectors(self, state: TrainingState) -> Array:
+        """Those of the last reading."""
+        return state.eigenvector_history[-1]
+
     def identity(self, state: TrainingState) -> Identity:
         """By the functions that the training reads its own sharpness with."""
         setup, theta = self.setup, state.theta

@@ -38,12 +38,20 @@ def build(spec: specs.RunSpec) -> tuple[Problem, Array, dict[str, Any]]:
 
 def decayed(problem: Problem, weight_decay: float) -> Problem:
     """The problem with (λ/2)‖θ‖² added to its loss; the problem itself where λ = 0."""
-    return replace(problem, loss_of=_decayed(problem.loss_of, weight_decay)) if weight_decay else problem
+    if not weight_decay:
+        return problem
+    line = problem.linearized and _decayed_line(problem.linearized, weight_decay)
+    return replace(problem, loss_of=_decayed(problem.loss_of, weight_decay), linearized=line)
 
 
 @cache
 def _decayed(loss_of: Callable[[Array, Any], Array], weight_decay: float) -> Callable[[Array, Any], Array]:
     return lambda theta, data: loss_of(theta, data) + weight_decay / 2 * theta @ theta
+
+
+@cache
+def _decayed_line(linearized: Callable[[Array, Array, Any], Array], weight_decay: float) -> Callable[[Array, Array, Any], Array]:
+    return lambda phi, theta, data: linearized(phi, theta, data) + weight_decay / 2 * phi @ phi
 
 
 def network(part: specs.Network, seed: int) -> tuple[Problem, Array, dict[str, Any]]:
@@ -77,7 +85,8 @@ class Learning(NamedTuple):
 
     def mean(self, per_example: Callable[[Array, Array], Array], batches: "Batches") -> Problem:
         """The mean of `per_example` (outputs, targets) -> (n,) over batches as a function of θ."""
-        return Problem(_mean_of(per_example, self.outputs), batches, self.label, self.unravel, _examples)
+        parts = per_example, self.outputs
+        return Problem(_mean_of(*parts), batches, self.label, self.unravel, _examples, _linear_mean_of(*parts))
 
 
 def learning(part: specs.Network, seed: int) -> Learning:
@@ -120,6 +129,23 @@ def _mean_of(
         return jnp.sum(weights.astype(theta.dtype) * per_example(outputs(theta, inputs), targets))
 
     return lambda theta, batches: _accumulated(batch_sum, theta, batches)
+
+
+@cache
+def _linear_mean_of(
+    per_example: Callable[[Array, Array], Array], outputs: Callable[[Array, Array], Array]
+) -> Callable[[Array, Array, Batches], Array]:
+    """(φ, θ, batches) to the same mean at φ, of the outputs linearised at θ."""
+
+    def linear_mean(phi: Array, theta: Array, batches: Batches) -> Array:
+        def batch_sum(phi: Array, batch: Batches) -> Array:
+            inputs, targets, weights = batch
+            there, moved = jax.jvp(lambda at: outputs(at, inputs), (theta,), (phi - theta,))
+            return jnp.sum(weights.astype(phi.dtype) * per_example(there + moved, targets))
+
+        return _accumulated(batch_sum, phi, batches)
+
+    return linear_mean
 
 
 def _accumulated(batch_loss: Callable, theta: Array, batches: Batches) -> Array:

@@ -107,7 +107,18 @@ def from_flax(module: Any, inputs: np.ndarray, targets: np.ndarray, criterion: A
     if (given := jax.eval_shape(losses, params, data)).shape != (len(data[0]),):
         raise UserError(f"the criterion: gives an array of shape {given.shape}; expected one loss for each example, ({len(data[0])},)")
     made = from_loss(loss, params, data, label or type(module).__name__)
-    return made._replace(problem=replace(made.problem, examples=lambda data, indices: jax.tree.map(lambda leaf: leaf[indices], data)))
+    restore = made.problem.unravel
+
+    def linearized(phi: Array, theta: Array, data: Any) -> Array:
+        params, moved = restore(theta), restore(phi - theta)
+        inputs, targets = (_like(params, array) for array in data)
+        outputs, change = jax.jvp(lambda at: apply(at, inputs), (params,), (moved,))
+        return jnp.mean(per_example(jax.tree.map(jnp.add, outputs, change), targets))
+
+    def examples(data: Any, indices: Array) -> Any:
+        return jax.tree.map(lambda leaf: leaf[indices], data)
+
+    return made._replace(problem=replace(made.problem, examples=examples, linearized=linearized))
 
 
 def _array(name: str, given: Any) -> Array:

@@ -24,7 +24,7 @@ def _as_it_is(theta: Array) -> Any:
     return theta
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["data"], meta_fields=["loss_of", "label", "unravel", "examples"])
+@partial(jax.tree_util.register_dataclass, data_fields=["data"], meta_fields=["loss_of", "label", "unravel", "examples", "linearized"])
 @dataclass(frozen=True)
 class Problem:
     """A loss L(θ) on flat parameters θ of p numbers."""
@@ -38,6 +38,9 @@ class Problem:
     """θ (p,) as the tree of parameters that it is made of."""
     examples: Callable[[Any, Array], Any] | None = None
     """(data, indices (n,)) -> the data of a mean over these examples alone; None where the data are not examples."""
+    linearized: Callable[[Array, Array, Any], Array] | None = None
+    """(φ, θ, data) -> L(φ) with the network replaced by its linearisation at θ; None where the loss is no criterion of a network's outputs.
+    Its Hessian in φ is the Gauss–Newton matrix at θ."""
 
     def __post_init__(self) -> None:
         require_correct_sums()

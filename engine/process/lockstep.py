@@ -32,6 +32,7 @@ from engine.jobs.groups import Group, PlaceError
 from engine.phases.context import Progress
 from engine.phases.experiment import Experiment, Standing
 from engine.phases.loss_identity import Identity
+from engine.phases.whole_spectrum import Reading, whole
 from engine.process.rendezvous import Heartbeat, join
 from engine.record import messages, trust
 from engine.record.columns import Column
@@ -183,6 +184,16 @@ class Leader:
         with self._together(command):
             return self.experiment.anchor(command)
 
+    def whole_spectrum(self, command: messages.Density) -> Reading | None:
+        """A reading of the whole spectrum, taken at once by every process: no other order comes between its parts."""
+        reading = self.experiment.whole_spectrum(command)
+        return None if reading is None else self._read_at_once(reading, command)
+
+    def _read_at_once(self, reading: Reading, command: messages.Density) -> Reading:
+        yield f"spectral density from {command.probes} vectors, and what is read with it, by all processes at once"
+        with self._together(command):
+            return whole(reading)
+
     def restore(self, leaves: dict[str, np.ndarray]) -> None:
         """Go on from a snapshot; the others are given it with the next order."""
         self.experiment.restore(leaves)
@@ -293,3 +304,7 @@ def obey(experiment: Experiment, order: AnyCommand) -> None:
         experiment.anchor(order)
     elif isinstance(order, messages.Checkpoint):
         experiment.identify()
+    elif isinstance(order, messages.Density):
+        reading = experiment.whole_spectrum(order)
+        if reading is not None:
+            whole(reading)

@@ -28,6 +28,7 @@ from engine.process.pace import NextPause, Pace
 from engine.process.provenance import precision_words, provenance
 from engine.process.recorder import Recorder, log
 from engine.process.state_file import StateFile
+from engine.process.whole_spectrum import SpectrumReader
 from engine.record import messages
 from engine.record.lock import DisplacedError
 from engine.record.messages import AnyCommand
@@ -70,6 +71,7 @@ class Runner:
         self.recorder = Recorder(writer)
         self.checkpoints = Checkpoints(writer, self.recorder)
         self.inbox = Inbox(writer, self.recorder)
+        self.spectrum = SpectrumReader(writer, self.recorder)
         self.pace = Pace(run.state().seconds)
         self.state_file = StateFile(writer, self._state, run.path)
         self._next_pause = NextPause()
@@ -98,7 +100,9 @@ class Runner:
             experiment = self._begin()
             while self.outcome is None:
                 self._obey(experiment)
-                if self.status == "paused":
+                if self.outcome is None and self.spectrum.is_busy:
+                    self.spectrum.go_on()
+                elif self.status == "paused":
                     time.sleep(IDLE_SECONDS)
                     experiment.hold()
                 elif self.outcome is None:
@@ -106,6 +110,7 @@ class Runner:
                         yield self.advance(experiment)
                     except GeneratorExit:
                         self._carry_out(messages.Stop(), experiment)
+            self.spectrum.give_up("the run was stopped")
             self.checkpoints.save(experiment)
         except KeyboardInterrupt:  # a script's, in the middle of anything: what is in memory may be between two steps
             text = f"interrupted at step {self._step}; {endings.what_stands(self.run)}"
@@ -213,6 +218,9 @@ class Runner:
             self.outcome = Outcome(kind="stopped", step=step, text=f"stopped at step {step}; `eos resume {self.run.name}` goes on")
         elif isinstance(command, messages.SetLearningRate):
             self.checkpoints.save_change(experiment, experiment.set_learning_rate(command))
+        elif isinstance(command, messages.Density):
+            self.spectrum.begin(experiment, command)
+            self.state_file.write()  # the view is to know at once why no step is taken
         else:
             self.checkpoints.save_change(experiment, experiment.anchor(command))
 
@@ -277,7 +285,7 @@ class Runner:
         experiment = self.experiment
         return State(
             status=self.status, phase=experiment.phase if experiment else "starting", step=self._step,
-            rate=self.pace.rate if self.status == "running" else 0.0,
+            rate=self.pace.rate if self.status == "running" and not self.spectrum.task else 0.0, task=self.spectrum.task,
             learning_rate=experiment.learning_rate if experiment else self.spec.optimizer.learning_rate,
             device=self._device, precision=precision_words(self.spec), pid=os.getpid(), host=socket.gethostname(),
             heartbeat=time.time(), seconds=self.pace.seconds, outcome=self.outcome, refused=self._refused,

@@ -2,13 +2,22 @@
 
 import gc
 import signal
+from collections.abc import Callable
 
 from engine.base import stuck
 from engine.base.exit import STOPPING
 from engine.jobs.groups import Group
-from engine.record import lock, trust
+from engine.record import lock, messages, trust
 from engine.record.reader import Run
 from engine.record.writer import Writer
+
+
+def density(run: Run, command: messages.Density, tell: Callable[[str], None]) -> messages.DensityTaken:
+    """Read the whole spectrum of a run that is over, in this process, at its newest checkpoint; each part is told before it is computed."""
+    tell("jax begins")
+    from engine.process import whole_spectrum
+
+    return whole_spectrum.of_last_checkpoint(run, command, tell)
 
 
 def work(directory: str, group: Group | None = None, code: str = "") -> int:

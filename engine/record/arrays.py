@@ -1,4 +1,4 @@
-"""Arrays of a run at a step, whole and on the disk, or not there: its checkpoints, and the curves sampled along it."""
+"""Arrays of a run at a step, whole and on the disk, or not there: its checkpoints, sampled curves and spectral densities."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,11 +41,16 @@ def save_curve(run: Run, step: int, arrays: dict[str, np.ndarray]) -> None:
     _save(run, "curves", step, arrays)
 
 
-def _save(run: Run, folder: str, step: int, arrays: dict[str, np.ndarray]) -> Path:
-    """The arrays as `step-N.npz` in a folder of the run: whole and on the disk, or not there."""
+def save_density(run: Run, step: int, arrays: dict[str, np.ndarray]) -> None:
+    """Write the spectral density read at this step, and what is read with it."""
+    _save(run, "curves", step, arrays, "density")
+
+
+def _save(run: Run, folder: str, step: int, arrays: dict[str, np.ndarray], kind: str = "step") -> Path:
+    """The arrays as `step-N.npz`, or of another kind, in a folder of the run: whole and on the disk, or not there."""
     place = run.path / folder
     place.mkdir(mode=0o700, exist_ok=True)
-    final = place / f"step-{step:09d}.npz"
+    final = place / f"{kind}-{step:09d}.npz"
     marked = arrays | {ARRAYS_FORMAT: np.array(FORMAT), ARRAYS_LAYOUT: np.array(run.layout)}
     with atomic.write(final, nested=True, durable=True) as handle:
         np.savez(handle, **marked)  # type: ignore[arg-type]

@@ -80,7 +80,16 @@ class Anchor(Command, frozen=True, kw_only=True, tag="anchor"):
     every: Annotated[int, Meta(ge=0, le=10**9)] | None = None
 
 
-AnyCommand = Pause | Resume | Advance | AdvanceTo | Checkpoint | Stop | SetLearningRate | Anchor
+class Density(Command, frozen=True, kw_only=True, tag="density"):
+    """Read the whole spectrum at the present θ: its density, the Gauss–Newton share of each eigenvalue followed, the sharpness by layer."""
+
+    probes: Annotated[int, Meta(ge=1, le=256)] = 8
+    """Random vectors."""
+    steps: Annotated[int, Meta(ge=2, le=512)] = 40
+    """Lanczos steps from each: a Hessian–vector product apiece."""
+
+
+AnyCommand = Pause | Resume | Advance | AdvanceTo | Checkpoint | Stop | SetLearningRate | Anchor | Density
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
@@ -180,6 +189,10 @@ class ConstraintLost(Event, frozen=True, kw_only=True, tag="constraint_lost"):
     """The projection onto the stable set did not reach its tolerance."""
 
 
+class DensityTaken(Event, frozen=True, kw_only=True, tag="density_taken"):
+    """The spectral density at this step is on disk, with the Gauss–Newton shares and the sharpness by layer."""
+
+
 class TrackingEnded(Event, frozen=True, kw_only=True, tag="tracking_ended"):
     """θ† is no longer followed; gradient descent goes on."""
 
@@ -227,7 +240,8 @@ class Finished(Event, frozen=True, kw_only=True, tag="finished"):
 AnyEvent = (
     Started | Forked | EdgeReached | StageChanged | Anchored | PredictionLost | AssumptionFailed | AssumptionRestored
     | EigenvalueUnstable | SpectrumGrown | DirectionJoined | DirectionLeft | OscillationSeeded
-    | EigenvectorsSwapped | EigenpairCorrected | ConstraintLost | TrackingEnded | LearningRateChanged
+    | EigenvectorsSwapped | EigenpairCorrected | ConstraintLost | TrackingEnded | DensityTaken
+    | LearningRateChanged
     | Paused | Resumed | Checkpointed | CheckpointSkipped | RecordCut | FolderMoved | Refused | Finished
 )
 

@@ -30,7 +30,7 @@ from engine.record.messages import AnyEvent, Identifier, Refused, decode_event, 
 from engine.record.safe_read import read_columns
 from engine.spec import MAX_SPEC_BYTES, RunSpec, load_recorded
 
-STEP_FILE = re.compile(r"step-[0-9]{1,15}\.npz")
+STEP_FILE, DENSITY_FILE = (re.compile(rf"{kind}-[0-9]{{1,15}}\.npz") for kind in ("step", "density"))
 STARTING_SECONDS = 10.0
 """For an engine to take the lock of a run that was just made."""
 MAX_STATE_BYTES = 64 * 1024
@@ -71,6 +71,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     step: int = 0
     rate: float = 0.0
     """Steps a second, over the last seconds."""
+    task: str = ""
+    """What it computes between two steps, in words; empty while it takes them."""
     learning_rate: float = 0.0
     device: str = ""
     precision: str = ""
@@ -230,12 +232,16 @@ class Run:
         """Files of sampled curves, oldest first."""
         return self._samples_in("curves")
 
-    def _samples_in(self, folder: str) -> list[Path]:
-        return [self.path / folder / name for name in sorted(listed(self.path / folder, STEP_FILE), key=step_of)]
+    def _samples_in(self, folder: str, kind: re.Pattern[str] = STEP_FILE) -> list[Path]:
+        return [self.path / folder / name for name in sorted(listed(self.path / folder, kind), key=step_of)]
 
     def samples(self) -> dict[int, Path]:
         """The curves by the step that each was sampled at."""
         return {step_of(path.name): path for path in self.curves()}
+
+    def densities(self) -> dict[int, Path]:
+        """The files of spectral densities by the step that each was read at, oldest first."""
+        return {step_of(path.name): path for path in self._samples_in("curves", DENSITY_FILE)}
 
 
 class HeldRun(Run):
@@ -263,8 +269,8 @@ class HeldRun(Run):
 
 
 def step_of(name: str) -> int:
-    """The step in the name of a checkpoint or a sample."""
-    return int(name.removeprefix("step-").removesuffix(".npz"))
+    """The step in the name of a checkpoint, a sample or a density."""
+    return int(name.rpartition("-")[2].removesuffix(".npz"))
 
 
 def doubt(run: Run, liveness: Liveness) -> str:

@@ -19,7 +19,7 @@ from engine.base import atomic
 from engine.base.errors import UserError
 from engine.base.files import append_plain, open_plain
 from engine.record import lock
-from engine.record.arrays import LAST_STEP, save_checkpoint, save_curve
+from engine.record.arrays import LAST_STEP, save_checkpoint, save_curve, save_density
 from engine.record.lock import DisplacedError
 from engine.record.messages import Event, encode
 from engine.record.reader import FORMAT, MAX_EVENT_BYTES, HeldRun, Run, State
@@ -164,6 +164,10 @@ class Writer:
     def curve(self, step: int, arrays: dict[str, np.ndarray]) -> None:
         """Write the curves sampled at this step."""
         save_curve(self.run, step, arrays)
+
+    def density(self, step: int, arrays: dict[str, np.ndarray]) -> None:
+        """Write the spectral density read at this step."""
+        save_density(self.run, step, arrays)
 
     def _last_step(self) -> int:
         """The step of the last row. Rows at the end that are not one step after the other are cut off: a loss of power leaves them, and so

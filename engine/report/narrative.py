@@ -34,6 +34,8 @@ def sentence(state: State, row: Mapping[str, float]) -> str:
     """What is happening now, from the engine's last word and the newest value of every column (NaN where there is none)."""
     if state.outcome is not None:
         return shortened(state.outcome.text[:1].upper() + state.outcome.text[1:])
+    if state.task:
+        return shortened(f"No step is taken while the engine computes: {state.task}")
     if state.phase == "approach":
         return _approach(state, row)
     if state.phase == "edge":

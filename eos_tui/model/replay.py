@@ -65,5 +65,5 @@ def as_it_stood(state: State, events: Sequence[AnyEvent], step: int, learning_ra
         elif isinstance(event, LearningRateChanged):
             phase = "approach"
     return msgspec.structs.replace(
-        state, status="running", phase=phase, step=step, learning_rate=learning_rate, rate=rate, outcome=None
+        state, status="running", phase=phase, step=step, learning_rate=learning_rate, rate=rate, task="", outcome=None
     )

@@ -253,7 +253,7 @@ def cleaned(state: State) -> State:
     outcome = state.outcome and msgspec.structs.replace(state.outcome, text=harmless(state.outcome.text))
     return msgspec.structs.replace(
         state, phase=harmless(state.phase), device=harmless(state.device), precision=harmless(state.precision),
-        host=harmless(state.host), outcome=outcome,
+        host=harmless(state.host), task=harmless(state.task), outcome=outcome,
     )
 
 

@@ -380,7 +380,7 @@ class Dashboard(Viewing):
     def action_spectrum(self) -> None:
         from eos_tui.screens.spectrum import Spectrum
 
-        self.app.push_screen(Spectrum(self.source, self._since_edge, self.ascii))
+        self.app.push_screen(Spectrum(self.source, self._since_edge, self.tell, self.ascii))
 
     def action_turning(self) -> None:
         from eos_tui.screens.turning import Turning

@@ -20,6 +20,7 @@ from engine.record.messages import (
     AnyCommand,
     AnyEvent,
     Checkpoint,
+    Density,
     Pause,
     Refused,
     Resume,
@@ -57,7 +58,8 @@ class Driving(Ground):
             self.notify("This is a replay: g returns to the newest step, where the engine takes commands.", timeout=4)
             return
         try:
-            since = math.inf if isinstance(command, Advance | AdvanceTo) else monotonic()  # answered after its last step, however late
+            late = isinstance(command, Advance | AdvanceTo | Density)  # answered after the last step, or part
+            since = math.inf if late else monotonic()
             self._pending[self.source.tell(command)] = what, since
         except UserError as error:
             self.notify(str(error), severity="warning", markup=False)

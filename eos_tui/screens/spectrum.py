@@ -1,10 +1,11 @@
-"""The top of gradient descent's spectrum: every eigenvalue that is followed, with 2/η, and 1.5/η from where all of them are; and that of
-θ†, with who is at the edge and who swings.
+"""The top of gradient descent's spectrum: every eigenvalue that is followed, with 2/η, and 1.5/η from where all of them are; that of
+θ†, with who is at the edge and who swings; and the whole spectrum, as the engine reads it on demand: its density, and by layer.
 """
 
 import math
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
 from textual.app import ComposeResult
@@ -13,16 +14,21 @@ from textual.containers import Vertical
 from textual.content import Content
 
 from engine.record.columns import Column
+from engine.record.messages import AnyCommand, Density
 from engine.record.threshold import RATE, THRESHOLD, threshold
-from engine.spec import FOLLOWED_FROM
+from engine.spec import FOLLOWED_FROM, Phase
 from eos_tui import keys
+from eos_tui.draw import axes
 from eos_tui.draw.plot_spec import Curve, PlotSpec, Window
 from eos_tui.model.history import History
 from eos_tui.model.source import Source
+from eos_tui.model.whole_spectrum import WholeSpectrum, read
 from eos_tui.screens.formula import Formula, apart
 from eos_tui.screens.live import LivePage
+from eos_tui.widgets.density import DensityPlot
+from eos_tui.widgets.layers import LayerBars
 from eos_tui.widgets.line import Line
-from eos_tui.widgets.plot import LinePlot
+from eos_tui.widgets.plot import Drawing, LinePlot
 
 LEVEL = Column(
     "followed_from", f"{FOLLOWED_FROM:g}/η", "level from which every eigenvalue is followed", "", f"{FOLLOWED_FROM:g}/η", "eos"
@@ -30,11 +36,29 @@ LEVEL = Column(
 
 
 BOTH = 30
-"""Rows of the page from which both spectra stand one above the other."""
+"""Rows of the page from which both spectra stand one above the other, and so do the density and the layers."""
 WIDE = 130
 """Columns from which the line under θ†'s spectrum has the residuals too; its formulas tell them at any width."""
 DIRECTIONS, ACTIVE = "constrained.directions", "constrained.active"
 RESIDUALS = ("constrained.excess", "constrained.gradient_share")
+View = Literal["descent", "center", "density", "layers"]
+NAMES: dict[View, str] = {"descent": "λ(θ)", "center": "λ(θ†)", "density": "density", "layers": "layers"}
+"""The views, in the order of the key that turns between them."""
+WHOLE: tuple[View, ...] = ("density", "layers")
+"""Those of the whole spectrum."""
+READ = {
+    "density": (
+        Column("density", "ρ(λ)", "spectral density of the Hessian at θ, by stochastic Lanczos quadrature", "",
+               "mean over random unit v of Σ_j (Q_1j)² N(λ; θ_j, w²), T = QΘQᵀ of m Lanczos steps from v", "Golub and Welsch 1969"),
+        Column("gauss_newton", "uᵀGu/λ", "Gauss–Newton share of each eigenvalue followed", "",
+               "u_iᵀGu_i/λ_i, G = Jᵀ(∂²ℓ)J, J = ∂f/∂θ: what the curvature of the network itself leaves of 1", "eos"),
+    ),
+    "layers": (
+        Column("layer_sharpness", "λ1(H_BB)", "sharpness by layer", "", "top eigenvalue of the Hessian's diagonal block of each parameter "
+               "B, the others held still; none is above λ1", "eos"),
+    ),
+}
+"""What the views of the whole spectrum show, and is recorded in no column."""
 
 
 def recorded(history: History) -> list[str]:
@@ -57,13 +81,17 @@ class Spectrum(LivePage):
     DEFAULT_CSS = """
     Spectrum { background: $background; }
     Spectrum Vertical { height: 1fr; }
-    Spectrum LinePlot { height: 1fr; }
+    Spectrum Drawing { height: 1fr; }
     Spectrum Line { padding-left: 1; }
     """
 
-    def __init__(self, source: Source, window: Callable[[], Window], ascii: bool = False):
+    def __init__(
+        self, source: Source, window: Callable[[], Window], tell: Callable[[AnyCommand, str], None] = lambda command, what: None,
+        ascii: bool = False,
+    ):
+        """`tell` leaves a command for the engine, and has its answer shown."""
         super().__init__(source, ascii)
-        self._window = window
+        self._window, self._tell = window, tell
         history = source.history
         self._names = [name for name in recorded(history) if history.has(name)]
         self._center_names = of_center(history)
@@ -81,9 +109,17 @@ class Spectrum(LivePage):
         self._rate = math.nan
         """The learning rate in force."""
         self.plot, self.center = LinePlot(self._spec(1), ascii=ascii), LinePlot(self._center_spec(1, 0, 0), ascii=ascii)
-        self.centered = False
-        """Whether θ† is in front: where one spectrum is shown it is that."""
-        self._line, self._center_line = Line(), Line()
+        self.density, self.bars = DensityPlot(ascii=ascii), LayerBars(ascii=ascii)
+        self.front: View = "descent"
+        """The view in front: where one of two is shown it is that."""
+        self._line, self._center_line, self._density_line, self._layers_line = Line(), Line(), Line(), Line()
+        self._files: dict[int, Path] = {}
+        """The readings of the whole spectrum, by step,"""
+        self._listed = -1
+        """and when their folder last changed, as the file system says."""
+        self._chosen: int | None = None
+        """The step of the reading shown; None follows the newest."""
+        self._read: tuple[int, WholeSpectrum | None] = -1, None
 
     def _spec(self, count: int) -> PlotSpec:
         """The first `count` eigenvalues. They never cross, so two inks in turn tell neighbours apart."""
@@ -106,8 +142,9 @@ class Spectrum(LivePage):
         with Vertical():
             yield self.plot
             yield self.center
-        yield self._line
-        yield self._center_line
+            yield self.density
+            yield self.bars
+        yield from (self._line, self._center_line, self._density_line, self._layers_line)
 
     def on_mount(self) -> None:
         self._arrange()
@@ -117,26 +154,117 @@ class Spectrum(LivePage):
         self._arrange()
         super().on_resize()
 
-    def _arrange(self) -> None:
-        """Both spectra where there is room, else the one in front; θ†'s not where the run has none of it."""
-        both, known = self.size.height >= BOTH, bool(self._center_names)
-        self.plot.display = both or not (self.centered and known)
-        self.center.display = known and (both or self.centered)
-        self._line.display, self._center_line.display = self.plot.display, self.center.display
-        self.set_focus(self.center if self.centered and known else self.plot)
+    @property
+    def views(self) -> list[View]:
+        """The views that this run has."""
+        return [view for view in NAMES if view != "center" or self._center_names]
 
-    def action_turn(self) -> None:
-        if not self._center_names:
-            self.notify("This run does not follow the eigenvalues of θ†: a run with on_second_eigenvalue = \"follow\" does.", timeout=3)
-            return
-        self.centered = not self.centered
+    @property
+    def shown(self) -> list[View]:
+        """The views on the screen: those of one θ or of the whole spectrum where there is room for both, else the one in front."""
+        if self.size.height < BOTH:
+            return [self.front]
+        return [view for view in self.views if (view in WHOLE) == (self.front in WHOLE)]
+
+    def _arrange(self) -> None:
+        shown = self.shown
+        parts: dict[View, tuple[Drawing, Line]] = {
+            "descent": (self.plot, self._line), "center": (self.center, self._center_line),
+            "density": (self.density, self._density_line), "layers": (self.bars, self._layers_line),
+        }
+        for view, (drawing, line) in parts.items():
+            drawing.display = line.display = view in shown
+        self.set_focus(parts[self.front][0])
+
+    def action_turn(self, by: int = 1) -> None:
+        self._turn_to(self._next(by))
+
+    def _next(self, by: int = 1) -> View:
+        return self.views[(self.views.index(self.front) + by) % len(self.views)]
+
+    def _turn_to(self, view: View) -> None:
+        self.front = view
         self._arrange()
         self.call_after_refresh(self.paint)
 
+    # -- the whole spectrum
+
+    def action_density(self) -> None:
+        if self.front not in WHOLE:
+            self._turn_to("density")
+        self._chosen = None
+        if isinstance(self.source.run.spec.problem, Phase) or (not self.source.live and self.source.replay is None):
+            self.notify(self._nothing(), timeout=5, markup=False)
+        else:
+            self._tell(Density(), "spectral density")
+
+    def _steps(self) -> list[int]:
+        """The steps of the readings; in a replay those up to it. That of the step about to be taken has no row yet."""
+        try:
+            changed = (self.source.run.path / "curves").stat().st_mtime_ns
+        except OSError:
+            return []
+        if changed != self._listed:
+            self._listed, self._files, self._read = changed, self.source.run.densities(), (-1, None)
+        last = math.inf if self.source.replay is None else self.source.history.last_step + 1
+        return [step for step in self._files if step <= last]
+
+    def _place(self, steps: list[int]) -> int:
+        """Where the reading shown stands among these."""
+        return len(steps) - 1 if self._chosen not in steps else steps.index(self._chosen)
+
+    def action_move(self, by: int) -> None:
+        steps = self._steps()
+        if steps and self.front in WHOLE:
+            to = min(max(self._place(steps) + by, 0), len(steps) - 1)
+            self._chosen = None if to == len(steps) - 1 else steps[to]
+            self.paint()
+
+    def _nothing(self) -> str:
+        """Why there is no reading to show, and how to come by one."""
+        if isinstance(self.source.run.spec.problem, Phase):
+            return "A phase portrait has no loss, so there is no spectrum to read."
+        if self.source.live:
+            asked = Density()
+            return (f"The whole spectrum was not read yet: {keys.shown('spectrum.take_density')} has the engine read it at the present θ, "
+                    f"by {asked.probes} × {asked.steps} Hessian–vector products and a few for each layer.")
+        return ("The engine reads the whole spectrum while the run goes on, when it is asked to. "
+                f"`eos density {self.source.name}` reads it now, at the last checkpoint.")
+
+    def _paint_whole(self) -> None:
+        steps = self._steps()
+        step = steps[self._place(steps)] if steps else -1
+        if self._read[0] != step:
+            self._read = step, read(self._files[step]) if steps else None
+        found, both = self._read[1], len(self.shown) > 1
+        self.bars.styles.max_height = len(found.layers) + 5 if found and both else None  # the density has the rows that they leave
+        newest = ", the newest" if steps and step == steps[-1] else ""
+        where = f", step {step:,}: reading {self._place(steps) + 1} of {len(steps)}{newest}" if steps else ""
+        words = f"The reading of step {step:,} cannot be read: its file is damaged." if steps else self._nothing()
+        self.density.title, self.bars.title = f"spectral density{where}", f"sharpness by layer{where}"
+        arrows = " ".join(keys.shown(f"spectrum.{which}_reading") for which in ("earlier", "later"))
+        arrows = arrows.replace("←", "left").replace("→", "right") if self.ascii else arrows
+        take, turn = keys.shown("spectrum.take_density"), f"{keys.shown('spectrum.next_view')} {NAMES[self._next()]}"
+        parts = [turn, *([f"{arrows} readings"] if len(steps) > 1 else []), *([f"{take} takes one"] if self.source.live else []), self.hint]
+        hint = " · ".join(parts)
+        self.density.subtitle, self.bars.subtitle = "" if both else hint, hint
+        self.density.words = self.bars.words = words
+        self.density.show(found)
+        self.bars.show(found)
+        task = "" if self.source.replay is not None else self.source.engine.task
+        busy = Content.assemble((f"No step is taken while the engine computes: {task}", self.color("warn")))
+        self._density_line.show(busy if task else Content(shares(found) if found else ""))
+        self._layers_line.show(busy if task and not both else Content(sharpest(found) if found else ""))
+
     def action_formula(self) -> None:
         row = self.source.row()
+        if self.front in WHOLE:
+            read_off = [apart(column, f"{column.name} of curves/density-….npz") for column in READ[self.front]]
+            title = "spectral density" if self.front == "density" else "sharpness by layer"
+            self.app.push_screen(Formula(title, [], row, others=read_off))
+            return
         title, names = ("spectrum of gradient descent", self._names)
-        if self.center.display and (self.centered or not self.plot.display):
+        if self.front == "center":
             title, names = "spectrum of θ†", [*self._center_names, DIRECTIONS, ACTIVE, *RESIDUALS]
         shown = [column for column in self.source.columns if column.name in names and not np.isnan(row.get(column.name, np.nan))]
         others = [apart(LEVEL, "the dashed line")] if names is self._names else []
@@ -153,6 +281,8 @@ class Spectrum(LivePage):
             self.history.extend(np.column_stack([*(rows[name] for name in self._columns), level]))
             self._note_unstable(rows)
         followed = sum(not np.isnan(self.history.last(name)) for name in self._renamed.values())
+        if self.density.display or self.bars.display:
+            self._paint_whole()
         if self.plot.display:
             self.plot.spec = self._spec(max(followed, 1))
             self.plot.show(self.history, self._window())
@@ -180,9 +310,7 @@ class Spectrum(LivePage):
     @property
     def _hints(self) -> str:
         """The keys to know here."""
-        if not self._center_names or self.size.height >= BOTH:
-            return self.hint
-        return f"{keys.shown('spectrum.other_spectrum')} {'λ(θ)' if self.centered else 'λ(θ†)'} · {self.hint}"
+        return f"{keys.shown('spectrum.next_view')} {NAMES[self._next()]} · {self.hint}"
 
     def _note_unstable(self, rows: dict[str, np.ndarray]) -> None:
         """Where eigenvalues are first above 2/η in new rows, of those at the newest learning rate."""
@@ -205,3 +333,20 @@ class Spectrum(LivePage):
         listed = " · ".join(f"λ{k} from step {step:,}" for k, step in seen.items()) or "none yet"
         changed = f" since η became {self._rate:g} at step {self._since:,}" if self._since else ""
         return f"{followed} followed; first above 2/η{changed}: {listed} · {self._hints}"
+
+
+def shares(spectrum: WholeSpectrum) -> str:
+    """The Gauss–Newton share of each eigenvalue followed, or why there is none."""
+    known = [f"{share:.3f}" for share in spectrum.shares if math.isfinite(share)]
+    if not known:
+        return f"No Gauss–Newton share: {spectrum.why_no_share or 'no eigenvalue is followed'}"
+    return f"Gauss–Newton share of {'λ1' if len(known) == 1 else 'λ1, λ2, …'}: {' '.join(known)}"
+
+
+def sharpest(spectrum: WholeSpectrum) -> str:
+    """The sharpest layer, beside λ1."""
+    if not spectrum.layers or not len(spectrum.eigenvalues):
+        return ""
+    top, first = max(spectrum.layers, key=lambda layer: layer.sharpness), float(spectrum.eigenvalues[0])
+    share = f" = {top.sharpness / first:.3f} λ1" if first > 0 else ""
+    return f"Sharpest by itself: {top.name} ({top.size:,} parameters), {axes.number(top.sharpness, 4)}{share}"

@@ -13,17 +13,19 @@ import pytest
 
 from engine.base.errors import BAD_INPUT, UserError
 from engine.record import messages
+from engine.record.arrays import save_density
 from engine.record.reader import Run, State
 from eos_tui import cli
 from eos_tui.printing import SHORTEST
 
 from piloting import frames, notified, opened, until
-from sampling import sampled
+from sampling import a_reading, sampled
 from synthetic import EDGE, LEARNING_RATE, THRESHOLD, make_run
 
 PAGES = {
     "dashboard": ("tab", "enter", "escape", "c", "left", "right", "Y", "escape"), "landscape": ("U", "left", "home", "tab", "i", "escape"),
-    "spectrum": ("L", "i", "escape"), "theorem": ("T", "i", "escape"), "assumptions": ("a", "i", "escape"), "events": ("v", "i", "escape"),
+    "spectrum": ("L", "i", "escape", "L", "tab", "tab", "i", "escape", "tab", "left", "d", "escape"),
+    "theorem": ("T", "i", "escape"), "assumptions": ("a", "i", "escape"), "events": ("v", "i", "escape"),
     "formula": ("i", "escape"), "looks": ("p", "y", "s", "o", "u", "u", "+", "-", "[", "0", "h", "escape"), "start": ("d", "up", "d"),
     "replay": ("g", "right", "space", ".", "<", "U", "escape", "L", "escape", "escape"), "compare": ("m", "space", "enter", "m", "escape"),
     "driving": ("space", "S", "escape", "e", "escape", "N", "r", "k", "x", "escape"), "fork": ("F", "enter", "escape", "escape"),
@@ -68,7 +70,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 }  # fmt: skip
 FILES = (
     "spec.toml", "columns.json", "metrics.f64", "events.jsonl", "state.json", "provenance.json", "engine.log", "lock", "inbox",
-    "checkpoints", "curves", "curves/step-000000350.npz", "checkpoints/step-000000009.npz", ".",
+    "checkpoints", "curves", "curves/step-000000350.npz", "curves/density-000000350.npz", "checkpoints/step-000000009.npz", ".",
 )  # fmt: skip
 PRODUCT = list(itertools.product(FILES, DAMAGES, ("before", "after")))
 
@@ -77,6 +79,7 @@ def whole(home: Path) -> Run:
     """A run with something on every page, and another to be laid over it."""
     make_run(home, steps=120, name="other")
     run = sampled(home, last=400)
+    save_density(run, 350, a_reading())
     (run.path / "provenance.json").write_text(json.dumps({"problem": {"data": "x", "sha256": "0" * 64}}))
     (run.path / "engine.log").write_text("a line\n")
     state = State(status="finished", phase="edge", step=399, learning_rate=LEARNING_RATE, pid=1, host="elsewhere")

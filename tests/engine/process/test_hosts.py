@@ -17,6 +17,7 @@ import engine
 from engine.base.errors import UserError
 from engine.jobs import groups
 from engine.jobs.groups import Group
+from engine.phases import whole_spectrum
 from engine.phases.experiment import Experiment
 from engine.problems.build import build
 from engine.process import rendezvous
@@ -158,10 +159,13 @@ def test_two_processes_give_the_derivatives_of_one_to_rounding_and_one_that_drif
 
 
 def test_a_run_of_two_processes_with_commands_is_that_of_one():
-    """Begun alone, gone on with by two: η is raised at step 12, the prediction anchored at the edge. 1e-6 of each column."""
+    """Begun alone, gone on with by two: the whole spectrum is read and η raised at step 12, the prediction anchored at the edge. 1e-6 of
+    each column; what is read of the spectrum hangs on where the eigensolver began, within its tolerance."""
     spec = with_overrides(chebyshev_spec(0.7, **LEAN), ["budget.steps=66", "tracking.landscape_every=5"])
     alone = Experiment(spec)
     expected = [rows(alone, 12)]
+    asked = messages.Density(probes=2, steps=8)
+    spectrum = whole_spectrum.whole(alone.whole_spectrum(asked)).arrays
     alone.set_learning_rate(messages.SetLearningRate(learning_rate=0.72))
     expected.append(rows(alone, 55))
     assert alone.edge_step is not None
@@ -180,6 +184,7 @@ def test_a_run_of_two_processes_with_commands_is_that_of_one():
     messages.send(run.path, messages.Advance(steps=4))
     both = two_at(run)
     until_run(run, lambda: run.state().status == "paused" and run.state().step == 12)
+    assert isinstance(carried_out(run, asked), messages.DensityTaken)
     assert carried_out(run, messages.SetLearningRate(learning_rate=0.72)).step == 12
     assert isinstance(carried_out(run, messages.Anchor()), messages.Refused)
     carried_out(run, messages.Advance(steps=43))
@@ -199,6 +204,9 @@ def test_a_run_of_two_processes_with_commands_is_that_of_one():
     for name in [*names, *(f"constrained.{name}" for name in ("loss", "sharpness", "lambda2", "alpha", "beta", "delta", "epsilon"))]:
         whole = np.concatenate([part[name] for part in expected])
         np.testing.assert_allclose(table[name], whole, rtol=1e-6, err_msg=name)
+    together = engine.load(run.path).densities()[12]
+    for name in ("nodes", "weights", "eigenvalues", "gauss_newton", "layer_sharpness"):
+        np.testing.assert_allclose(together[name], spectrum[name], rtol=1e-4, atol=1e-6 * np.abs(spectrum[name]).max(), err_msg=name)
     record = engine.load(run.path).samples()
     assert len(samples) >= 2
     for step, one in samples.items():

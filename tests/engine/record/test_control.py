@@ -22,7 +22,8 @@ def inbox():
 
 
 COMMANDS = [messages.Pause(), messages.Resume(), messages.Advance(steps=3), messages.AdvanceTo(what="stage"), messages.Checkpoint(),
-            messages.Stop(), messages.SetLearningRate(learning_rate=0.5), messages.Anchor(), messages.Anchor(every=7)]
+            messages.Stop(), messages.SetLearningRate(learning_rate=0.5), messages.Anchor(), messages.Anchor(every=7),
+            messages.Density(probes=2)]
 
 
 def test_commands_arrive_once_and_in_order(inbox):
