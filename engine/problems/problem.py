@@ -24,7 +24,11 @@ def _as_it_is(theta: Array) -> Any:
     return theta
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["data"], meta_fields=["loss_of", "label", "unravel", "examples", "linearized"])
+STATIC = ["loss_of", "label", "unravel", "examples", "linearized"]
+"""Fields of a problem that compiled functions are compiled for."""
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["data"], meta_fields=STATIC)
 @dataclass(frozen=True)
 class Problem:
     """A loss L(θ) on flat parameters θ of p numbers."""
@@ -96,7 +100,7 @@ class Problem:
         return self.derivative(theta, 3, u, u)
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["data", "scale"], meta_fields=["loss_of", "label", "unravel", "examples"])
+@partial(jax.tree_util.register_dataclass, data_fields=["data", "scale"], meta_fields=STATIC)
 @dataclass(frozen=True)
 class Preconditioned(Problem):
     """A loss whose Hessian is read in the coordinates P^½θ: as P^-½HP^-½, whose eigenvalues are those of P⁻¹H. Loss and gradient at θ are
@@ -128,7 +132,7 @@ class Preconditioned(Problem):
 def preconditioned(problem: Problem, p: Array, dtype: Any) -> Preconditioned:
     """The problem with its Hessian read as P^-½HP^-½, P () or (p,), in a number format."""
     scale = (1 / jnp.sqrt(p)).astype(dtype)
-    return Preconditioned(problem.loss_of, problem.data, problem.label, problem.unravel, problem.examples, scale)
+    return Preconditioned(**{name: getattr(problem, name) for name in ("data", *STATIC)}, scale=scale)
 
 
 def _along(function: Callable[[Array], Array], vector: Array) -> Callable[[Array], Array]:
