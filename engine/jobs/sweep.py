@@ -20,6 +20,8 @@ from contextlib import contextmanager, suppress
 from hashlib import sha256
 from typing import Any, NamedTuple
 
+import msgspec
+
 from engine.base import stuck
 from engine.base.errors import UserError
 from engine.base.text import print_line
@@ -114,8 +116,11 @@ def points(
 def _value(spec: RunSpec, field: str) -> Any:
     """The value of a dotted field."""
     value: Any = spec
-    for key in field.split("."):
-        value = value[key.strip()] if isinstance(value, dict) else getattr(value, key.strip())
+    for key in map(str.strip, field.split(".")):
+        if isinstance(value, msgspec.Struct) and key == value.__struct_config__.tag_field:
+            value = value.__struct_config__.tag
+        else:
+            value = value[key] if isinstance(value, dict) else getattr(value, key)
     return value if isinstance(value, bool | int | float | str) else str(value)
 
 

@@ -32,7 +32,9 @@ def dense():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(eigensolver, "DENSE_UP_TO", 256)
         patch.setattr(building, "learning", cache(building.learning))
+        jax.clear_caches()  # the same problem may be compiled already with the solver that it has else
         yield
+    jax.clear_caches()
 
 
 FOLLOWING = "optimizer.schedule=inverse_sharpness"

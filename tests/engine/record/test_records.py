@@ -139,7 +139,7 @@ def test_runs_are_compared_in_a_table_csv_and_json(own_home, capfd):
     make_run(own_home, steps=60, name="two")
     assert main(["compare", "one", "two"]) == 0
     lines = capfd.readouterr().out.splitlines()
-    assert re.split(r"  +", lines[0]) == ["run", "outcome", "η", "steps", "edge", "S·η/2", "mean δ", "mean ε", "s"]
+    assert re.split(r"  +", lines[0]) == ["run", "outcome", "η", "steps", "edge", "S·η/2", "S/edge", "mean δ", "mean ε", "s"]
     assert [line.split()[0] for line in lines[1:]] == ["one", "two"]
     assert main(["compare", "one", "two", "--json"]) == 0
     one, two = json.loads(capfd.readouterr().out)
