@@ -52,7 +52,8 @@ def test_on_the_toy_of_two_directions_theta_dagger_has_the_covariance_in_closed_
     held = slice(joined + 1, None)
     assert 0 < joined < 300
     for i, variance in enumerate(spec.problem.covariance, start=1):
-        np.testing.assert_allclose(edge[f"covariance.lambda{i}"][held], variance, rtol=1e-9)
+        # θ† is at 2/η to 1e-12 of it, and X† takes what is left of the way in one step of η: 2·1e-12·(2/η)/(ηβ) = 2.5e-9
+        np.testing.assert_allclose(edge[f"covariance.lambda{i}"][held], variance, atol=3e-9)
     x = np.stack([edge["gd.x1"], edge["gd.x2"]], axis=1)[held]
     measured = np.linalg.eigvalsh(x.T @ x / len(x))[::-1]
     np.testing.assert_allclose(measured, spec.problem.covariance, atol=0.05 * sum(spec.problem.covariance))  # some fifteen bursts
