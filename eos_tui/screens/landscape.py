@@ -160,15 +160,7 @@ class Landscape(LivePage):
             yield self._valley
         yield from self._lines
 
-    def on_mount(self) -> None:
-        self._arrange()
-        super().on_mount()
-
-    def on_resize(self) -> None:
-        self._arrange()
-        super().on_resize()
-
-    def _arrange(self) -> None:
+    def show_what_fits(self) -> None:
         """Both pictures where there is room, else the one in front."""
         both = self.size.width >= BOTH
         self._plot.display, self._valley.display = both or not self.planar, both or self.planar
@@ -176,7 +168,7 @@ class Landscape(LivePage):
 
     def action_turn(self) -> None:
         self.planar = not self.planar
-        self._arrange()
+        self.show_what_fits()
         self.call_after_refresh(self.paint)
 
     # -- which sample
@@ -251,7 +243,7 @@ class Landscape(LivePage):
         self._plot.words = "" if along else broken
         self._valley.words = f"The sample of step {step:,} holds no plane." if along else broken
         self._plot.show(along or History(ALONG), Window(-5.0, 5.0, None, Axis("step", 0.0, "x/δ")))
-        self._valley.show(plane, self.source.history, step)
+        self._valley.show_paths(plane, self.source.history, step)
         lines = [Content("")] * 3
         if step >= 0:
             lines = self._words_of_plane() if self.planar else self._words_of(verdict(self.source.history, step))

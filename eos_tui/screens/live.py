@@ -37,10 +37,15 @@ class LivePage(Page):
         self.source, self.ascii = source, ascii
 
     def on_mount(self) -> None:
+        self.show_what_fits()
         self.call_after_refresh(self.paint)
 
     def on_resize(self) -> None:
+        self.show_what_fits()
         self.call_after_refresh(self.paint)
+
+    def show_what_fits(self) -> None:
+        """Show what there is room for."""
 
     def action_formula(self) -> None:
         """Tell the formulas of what the page shows."""

@@ -146,14 +146,6 @@ class Spectrum(LivePage):
             yield self.bars
         yield from (self._line, self._center_line, self._density_line, self._layers_line)
 
-    def on_mount(self) -> None:
-        self._arrange()
-        super().on_mount()
-
-    def on_resize(self) -> None:
-        self._arrange()
-        super().on_resize()
-
     @property
     def views(self) -> list[View]:
         """The views that this run has."""
@@ -166,7 +158,7 @@ class Spectrum(LivePage):
             return [self.front]
         return [view for view in self.views if (view in WHOLE) == (self.front in WHOLE)]
 
-    def _arrange(self) -> None:
+    def show_what_fits(self) -> None:
         shown = self.shown
         parts: dict[View, tuple[Drawing, Line]] = {
             "descent": (self.plot, self._line), "center": (self.center, self._center_line),
@@ -184,7 +176,7 @@ class Spectrum(LivePage):
 
     def _turn_to(self, view: View) -> None:
         self.front = view
-        self._arrange()
+        self.show_what_fits()
         self.call_after_refresh(self.paint)
 
     # -- the whole spectrum

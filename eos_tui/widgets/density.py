@@ -5,14 +5,14 @@ import math
 import numpy as np
 from textual.strip import Strip
 
-from eos_tui.draw import axes, line_plot
+from eos_tui.draw import axes
 from eos_tui.draw.axes import Limits
 from eos_tui.draw.decorations import GUTTER, Box, LegendEntry, foot, legend, legend_rows, upright
 from eos_tui.draw.plot_spec import Axis, Span
 from eos_tui.draw.raster import Canvas, spans
 from eos_tui.draw.theme import role_style
 from eos_tui.model.whole_spectrum import WholeSpectrum
-from eos_tui.widgets.plot import Drawing
+from eos_tui.widgets.picture import Picture
 
 LEAST = 0.1
 """Of the height of a single eigenvalue: where the axis begins. What is lower there is the tail of a Gaussian, and no eigenvalue."""
@@ -20,27 +20,10 @@ ROOM = 0.03
 """Beyond 2/η, of the range of the axis, where no eigenvalue is larger."""
 
 
-class DensityPlot(Drawing):
+class DensityPlot(Picture[WholeSpectrum]):
     """One reading of the density, or the words for why there is none."""
 
-    title, subtitle, words = "", "", ""
-
-    def __init__(self, *, ascii: bool = False):
-        super().__init__(ascii=ascii)
-        self._spectrum: WholeSpectrum | None = None
-
-    def show(self, spectrum: WholeSpectrum | None) -> None:
-        """Show this reading, or the words where there is none."""
-        self._spectrum = spectrum
-        self.update()
-
-    def titles(self, width: int) -> tuple[str, str]:
-        return self.title, self.subtitle
-
-    def content_strips(self, width: int, height: int, theme: str) -> list[Strip]:
-        spectrum = self._spectrum
-        if spectrum is None:
-            return line_plot.message(self.words, width, height, theme)
+    def drawn(self, spectrum: WholeSpectrum, width: int, height: int, theme: str) -> list[Strip]:
         canvas, muted = Canvas(max(width, 0), max(height, 0), self.ascii), role_style(theme, "muted")
         entries = [
             LegendEntry("#:" if self.ascii else "⣿⣤", "share of all eigenvalues per unit of λ", "gd"),

@@ -3,11 +3,11 @@
 import numpy as np
 from textual.strip import Strip
 
-from eos_tui.draw import axes, line_plot
+from eos_tui.draw import axes
 from eos_tui.draw.raster import Canvas
 from eos_tui.draw.theme import role_style
 from eos_tui.model.whole_spectrum import Layer, WholeSpectrum
-from eos_tui.widgets.plot import Drawing
+from eos_tui.widgets.picture import Picture
 
 NUMBERS = 16
 """Cells at the right: the eigenvalue, and its share of λ1."""
@@ -16,27 +16,10 @@ ALL = "all layers"
 """The name of the last bar, λ1."""
 
 
-class LayerBars(Drawing):
+class LayerBars(Picture[WholeSpectrum]):
     """One reading, or the words for why there is none."""
 
-    title, subtitle, words = "", "", ""
-
-    def __init__(self, *, ascii: bool = False):
-        super().__init__(ascii=ascii)
-        self._spectrum: WholeSpectrum | None = None
-
-    def show(self, spectrum: WholeSpectrum | None) -> None:
-        """Show this reading, or the words where there is none."""
-        self._spectrum = spectrum
-        self.update()
-
-    def titles(self, width: int) -> tuple[str, str]:
-        return self.title, self.subtitle
-
-    def content_strips(self, width: int, height: int, theme: str) -> list[Strip]:
-        spectrum = self._spectrum
-        if spectrum is None:
-            return line_plot.message(self.words, width, height, theme)
+    def drawn(self, spectrum: WholeSpectrum, width: int, height: int, theme: str) -> list[Strip]:
         canvas, muted = Canvas(max(width, 0), max(height, 0), self.ascii), role_style(theme, "muted")
         first = float(spectrum.eigenvalues[0]) if len(spectrum.eigenvalues) else np.nan
         sizes = sum(layer.size for layer in spectrum.layers)

@@ -10,7 +10,7 @@ import numpy as np
 from textual.strip import Strip
 
 from engine.record.safe_read import read_arrays
-from eos_tui.draw import axes, line_plot
+from eos_tui.draw import axes
 from eos_tui.draw.axes import Limits
 from eos_tui.draw.decorations import GUTTER, Box, LegendEntry, foot, legend, legend_rows, upright
 from eos_tui.draw.orbits import REAL
@@ -18,7 +18,7 @@ from eos_tui.draw.plot_spec import DASHED, Axis, Span
 from eos_tui.draw.raster import Canvas, strokes
 from eos_tui.draw.theme import role_style
 from eos_tui.model.history import History
-from eos_tui.widgets.plot import Drawing
+from eos_tui.widgets.picture import Picture
 
 LEVELS = np.arange(6.0) ** 2
 """Level lines, in units of δ²/η: those of a valley of sharpness 2/η throughout stand upright, at |x| = 0, δ, … 5δ."""
@@ -70,20 +70,17 @@ def _lagrange(nodes: np.ndarray, at: np.ndarray) -> np.ndarray:
     return np.where(hit.any(axis=1, keepdims=True), hit, share)
 
 
-class Valley(Drawing):
+class Valley(Picture[PlaneSample]):
     """Level lines of one sample with the paths up to it, or the words for why there is none."""
-
-    title, subtitle, words = "", "", ""
 
     def __init__(self, *, ascii: bool = False):
         super().__init__(ascii=ascii)
-        self._plane: PlaneSample | None = None
         self._paths: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         """x/δ and y of each trajectory."""
 
-    def show(self, plane: PlaneSample | None, history: History, step: int) -> None:
+    def show_paths(self, plane: PlaneSample | None, history: History, step: int) -> None:
         """Show this plane, and the rows of the history up to a step; or the words, where there is no plane."""
-        self._plane, self._paths = plane, {}
+        self._paths = {}
         if plane is not None:
             row = history.row_near(step)
             delta = history.value("constrained.delta", row)
@@ -91,15 +88,9 @@ class Valley(Drawing):
                 if history.has(f"{family}.x") and history.has(f"{family}.y"):
                     x, y = (history.values(f"{family}.{axis}", max(row + 1 - TRAIL, 0), row + 1) for axis in "xy")
                     self._paths[family] = x / delta, y
-        self.update()
+        self.show(plane)
 
-    def titles(self, width: int) -> tuple[str, str]:
-        return self.title, self.subtitle
-
-    def content_strips(self, width: int, height: int, theme: str) -> list[Strip]:
-        plane = self._plane
-        if plane is None:
-            return line_plot.message(self.words, width, height, theme)
+    def drawn(self, plane: PlaneSample, width: int, height: int, theme: str) -> list[Strip]:
         canvas, muted = Canvas(max(width, 0), max(height, 0), self.ascii), role_style(theme, "muted")
         entries = [LegendEntry("--" if self.ascii else "──", "level lines at k²δ²/η", "muted")] + [
             LegendEntry(pen.mark * 2 if self.ascii else pen.sample, name, family)
