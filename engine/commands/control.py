@@ -131,7 +131,7 @@ def _tell(name: str, command: AnyCommand, json: bool) -> int:
     journal.poll()  # what happened before
     engine = run.engine()
     messages.send(run.path, command, engine)
-    end, told = time.monotonic() + ANSWER_SECONDS, ""
+    end, announced = time.monotonic() + ANSWER_SECONDS, ""
     while time.monotonic() < end:
         replaced = bool(engine) and run.engine() != engine  # before its last words are read
         for event in journal.poll():
@@ -142,9 +142,9 @@ def _tell(name: str, command: AnyCommand, json: bool) -> int:
             raise UserError(f"run {named.name}: the engine that this was for ended before it came to it; the next does not carry it out")
         if (task := run.state().task) and run.liveness() in LIVE:  # it is at work between two steps, and says at what
             end = time.monotonic() + ANSWER_SECONDS
-            if task != told and isinstance(command, messages.Density):
+            if task != announced and isinstance(command, messages.Density):
                 print_line(task, error=True)
-            told = task
+            announced = task
         time.sleep(0.05)
     moved = f" ({run.displaced})" if run.displaced else ""
     print_line(f"run {named.name}: not answered yet{moved}; the command waits for the end of the step", error=True)

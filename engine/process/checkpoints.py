@@ -19,6 +19,7 @@ from engine.process.recorder import Recorder, log
 from engine.record import messages
 from engine.record.arrays import CHANGED_RATE, LAST_STEP, OWED, load_checkpoint, refuse_foreign
 from engine.record.messages import AnyEvent
+from engine.record.reader import Run
 from engine.record.writer import Writer
 from engine.xla.device import device_words
 
@@ -29,6 +30,16 @@ SHARE = 0.05
 
 Skipped = tuple[Path, str]
 """A checkpoint that the run cannot go on from, and why."""
+
+
+def restored(experiment: Experiment, run: Run, leaves: dict[str, np.ndarray] | None) -> str:
+    """Stand where the leaves of a checkpoint are, None for one that cannot be read; in what the loss is another than theirs, empty where it
+    is the same. Raises one of `NO_CHECKPOINT` where they are none of the run."""
+    if leaves is None:
+        raise ValueError("not a readable npz file")
+    refuse_foreign(leaves, run)
+    experiment.restore(leaves)
+    return loss_identity.changed(leaves, experiment.identify, experiment.state)
 
 
 class Checkpoints:
@@ -106,14 +117,10 @@ class Checkpoints:
         self._owed, self._changed_rate = [], None
         for path, leaves in self._older:
             try:
-                if leaves is None:
-                    raise ValueError("not a readable npz file")
-                if int(leaves.get(LAST_STEP, -1)) > self.writer.last_step:  # as in a copy made of a live run
+                if leaves and int(leaves.get(LAST_STEP, -1)) > self.writer.last_step:  # as in a copy made of a live run
                     raise ValueError(f"it is ahead of the record, which ends at step {self.writer.last_step}")
-                refuse_foreign(leaves, self.run)
-                experiment.restore(leaves)
-                changed = loss_identity.changed(leaves, experiment.identify, experiment.state)
-                self._take_owed(leaves)
+                changed = restored(experiment, self.run, leaves)
+                self._take_owed(leaves or {})
             except NO_CHECKPOINT as error:
                 experiment.put_back(begun)
                 skipped.append((path, f"it has no {error}" if isinstance(error, KeyError) else str(error).strip().partition("\n")[0][:300]))

@@ -3,13 +3,12 @@
 from collections.abc import Callable
 
 from engine.base.errors import UserError, is_out_of_memory
-from engine.phases import loss_identity
 from engine.phases.experiment import Experiment
 from engine.phases.whole_spectrum import Reading, whole
-from engine.process.checkpoints import NO_CHECKPOINT
+from engine.process.checkpoints import NO_CHECKPOINT, restored
 from engine.process.recorder import Recorder
 from engine.record import messages
-from engine.record.arrays import load_checkpoint, refuse_foreign
+from engine.record.arrays import load_checkpoint
 from engine.record.reader import Run
 from engine.record.writer import Writer
 from engine.xla.device import configure
@@ -99,11 +98,7 @@ def _at_last_checkpoint(run: Run) -> Experiment:
     begun = experiment.standing
     for path, leaves in load_checkpoint(run):
         try:
-            if leaves is None:
-                raise ValueError("not a readable npz file")
-            refuse_foreign(leaves, run)
-            experiment.restore(leaves)
-            changed = loss_identity.changed(leaves, experiment.identify, experiment.state)
+            changed = restored(experiment, run, leaves)
         except NO_CHECKPOINT as error:
             experiment.put_back(begun)
             why = f"{path.name} cannot be read ({str(error).strip()[:200]})"
