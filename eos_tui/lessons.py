@@ -11,6 +11,7 @@ import numpy as np
 
 from engine.base.citations import PLACES
 from engine.record.threshold import threshold
+from engine.theory import RANK
 
 Table = Mapping[str, np.ndarray]
 """Columns by name, (rows,); NaN where there is no value."""
@@ -112,7 +113,7 @@ def _prediction_holds(table: Table) -> np.ndarray:
 
 
 def _second_holds(table: Table) -> np.ndarray:
-    return column(table, "covariance.lambda2") > 1e-6 * column(table, "covariance.trace")
+    return column(table, "covariance.lambda2") > RANK * column(table, "covariance.trace")
 
 
 STEPS: tuple[Step, ...] = (

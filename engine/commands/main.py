@@ -321,7 +321,7 @@ def check(
     tracking = spec.tracking
     several = []
     if isinstance(tracking, CoupledTracking) and tracking.on_second_eigenvalue == "follow":
-        several = memory.at_edge(min(tracking.max_eigenvalues, theta.size - 1))
+        several = memory.direction_costs(min(tracking.max_eigenvalues, theta.size - 1))
     if json:
         print_json(about | {"memory": {**needed._asdict(), "total": needed.total}, "directions": [each._asdict() for each in several]})
     else:

@@ -29,11 +29,11 @@ class Block(NamedTuple):
 def blocks(problem: Problem, theta: Array) -> tuple[Block, ...]:
     """The parameters that hold numbers, in the order of θ. A θ that is no tree is one block."""
     tree = problem.unravel(jnp.arange(theta.size, dtype=jnp.float64))
-    found = [
+    named = [
         Block(jax.tree_util.keystr(path, simple=True, separator="/") or "θ", np.asarray(leaf).ravel().astype(int))
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     ]
-    return tuple(sorted((block for block in found if block.indices.size), key=lambda block: int(block.indices.min())))
+    return tuple(sorted((block for block in named if block.indices.size), key=lambda block: int(block.indices.min())))
 
 
 @dataclass(frozen=True)
@@ -71,4 +71,4 @@ def sharpness_of(problem: Problem, theta: Array, block: Block, seed: int, step: 
 
 @jax.jit
 def _dense(problem: Problem, theta: Array) -> Array:
-    return jax.jacfwd(problem.gradient)(theta)
+    return problem.hessian(theta)

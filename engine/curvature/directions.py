@@ -8,7 +8,7 @@ Arrays have room for K directions, of which the first k are there: one compiled 
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +18,9 @@ from jax import Array, lax
 from engine.curvature.eigensolver import Eigenpairs
 from engine.curvature.expansion import DEGENERATE, Normals, Point
 from engine.problems.problem import Problem
+from engine.theory import pairs
 from engine.xla.jit import jit_by_format
-from engine.xla.packed import packed, pairs, unpacked
+from engine.xla.packed import packed, unpacked
 
 
 class Directions(NamedTuple):
@@ -46,6 +47,16 @@ class Directions(NamedTuple):
         """The eigenvectors in coordinates of the basis, (K, K), as rows, in the order of `values`."""
         return _descending(self)[1]
 
+    @property
+    def skews(self) -> Array:
+        """D_ij·u_k, (m, K)."""
+        return self.third @ self.basis.T
+
+    @property
+    def across(self) -> Array:
+        """D⊥_ij, (m, p): what of D_ij lies across all directions."""
+        return self.third - self.skews @ self.basis
+
     def bent(self, x: Array) -> Array:
         """Σ_j x_j D_ij, (K, p): what Hu_i gains where θ moves by x (K,) along the directions."""
         return jnp.einsum("ijp,j->ip", unpacked(self.third), x)
@@ -69,6 +80,11 @@ def around(basis: Array, room: int) -> Directions:
     empty = jnp.zeros((room, size), dtype)
     third = jnp.zeros((room * (room + 1) // 2, size), dtype)
     return Directions(empty.at[:number].set(basis), jnp.asarray(np.array(number)), jnp.zeros((room, room), dtype), third, empty)
+
+
+def contractions_along(number: Any) -> Any:
+    """Contractions of ∇³L that the normals along so many directions take: k(k+1)/2 pairs, and a tilt for each. Numbers or arrays."""
+    return number * (number + 3) // 2
 
 
 def weighed(matrix: Array) -> Array:

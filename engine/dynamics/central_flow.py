@@ -37,8 +37,6 @@ from engine.xla.reductions import norms
 
 MEMBER_FROM = 1.95
 """λη from which a direction is a member."""
-SOLVED = 1e-8
-"""Residual from which the problem of the covariance has no solution."""
 LOOK = guards.COUNT + guards.FRESH
 """Rows beside those followed, as many as a look at θ† has: one compiled solver serves both."""
 
@@ -225,8 +223,7 @@ def _pushed(motion: Motion, third: Array, learning_rate: float, substeps: int) -
     """A substep on, by D_ij (m, p); w is NaN from where no covariance is found."""
     time, size = learning_rate / substeps, len(motion.hessian)
     linear = theory.threshold(learning_rate) * jnp.eye(size) - motion.hessian + time * unpacked(third @ motion.grad)
-    found = complementarity.solve(linear, time / 2 * third @ third.T, motion.members, motion.covariance)
-    X = jnp.where(found.residual <= SOLVED, found.matrix, jnp.nan)
+    X = complementarity.solved(linear, time / 2 * third @ third.T, motion.members, motion.covariance)
     push = weighed(X).astype(third.dtype) @ third
     pairs = motion.members * (motion.members + 1) // 2
     return motion._replace(

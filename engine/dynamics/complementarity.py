@@ -19,10 +19,13 @@ import numpy as np
 from jax import Array, lax
 from jax.scipy.linalg import cho_factor, cho_solve
 
-from engine.xla.packed import pairs, unpacked
+from engine.theory import pairs
+from engine.xla.packed import unpacked
 
 SOLVED = 1e-14
 """Residual at which nothing is left to gain."""
+SOLVABLE = 1e-8
+"""Residual from which a problem has no solution: those that have one come to 1e-13."""
 SOUND = 1e-12
 """Residual at which a step of Newton's method that gains nothing is the last one."""
 DESCENDS = 0.5
@@ -53,6 +56,12 @@ class Solution(NamedTuple):
     matrix: Array  # (K, K) X
     residual: Array  # () ‖F(X)‖/max(1, ‖X‖) in units of B_ii,ii = 1 and ‖A‖ = 1: some 1e-14 of a solution, large where there is none
     iterations: Array  # () steps
+
+
+def solved(linear: Array, gram: Array, count: int | Array, start: Array) -> Array:
+    """`solve`, X alone, (K, K); NaN where there is none, which leads nowhere."""
+    solution = solve(linear, gram, count, start)
+    return jnp.where(solution.residual <= SOLVABLE, solution.matrix, jnp.nan)
 
 
 def solve(linear: Array, gram: Array, count: int | Array, start: Array) -> Solution:

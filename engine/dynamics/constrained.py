@@ -19,6 +19,7 @@ from jax import Array
 from engine.curvature.directions import Directions, weighed
 from engine.curvature.expansion import Direction, Normals, Point, TaylorCenter
 from engine.dynamics import complementarity
+from engine.theory import RANK
 from engine.xla.packed import unpacked
 from engine.xla.reductions import dots, norms
 
@@ -86,12 +87,6 @@ def _landed(
     return Projection(landed, residuals, pushes.astype(int), jnp.zeros((0, 0), landed.dtype))
 
 
-SOLVED = 1e-8
-"""Residual of the complementarity problem, of size 1, from which it has no solution: those that have one come to 1e-13."""
-RANK = 1e-6
-"""Share of its trace from which an eigenvalue of a multiplier, or of X†, counts as positive."""
-
-
 def rank(matrix: Array) -> Array:
     """How many eigenvalues of a positive semidefinite matrix (K, K) are positive, ()."""
     values = jnp.linalg.eigvalsh(matrix)
@@ -120,7 +115,9 @@ def project_along(
     asked = others @ jnp.linalg.solve(normal, slope)  # of what a_i·d asks for, along D_ij and w
     rises = unpacked(across[-1, :-1] - asked[:-1])
     slack = threshold * jnp.eye(size, dtype=theta.dtype) - directions.hessian
-    multiplier = _solved(slack - rises, across[:-1, :-1] / 2, directions, start) if solved else start
+    multiplier = start
+    if solved:
+        multiplier = complementarity.solved(slack - rises, across[:-1, :-1] / 2, directions.number, start).astype(theta.dtype)
     weights = weighed(multiplier)
     mix = jnp.linalg.solve(normal, slope + others[-1] - others[:-1].T @ weights / 2)
     step = rows[-1] - weights @ directions.third / 2 - mix @ images
@@ -140,21 +137,10 @@ def covariance(directions: Directions, grad: Array, learning_rate: float, thresh
 
     0 ⪯ X† ⊥ (2/η − UHUᵀ)/η − α + ½B⊥[X†] ⪰ 0, with α_ij = −∇L·D_ij and B⊥ of products D⊥_ij·D⊥_kl.
     """
-    across = across_directions(directions)
+    across = directions.across
     slack = threshold * jnp.eye(len(directions.basis), dtype=grad.dtype) - directions.hessian
     linear = slack / learning_rate + unpacked(directions.third @ grad)
-    return _solved(linear, across @ across.T / 2, directions, start)
-
-
-def _solved(linear: Array, gram: Array, directions: Directions, start: Array) -> Array:
-    """The solution of a complementarity problem of the directions, in their format; NaN where there is none, which leads nowhere."""
-    solution = complementarity.solve(linear, gram, directions.number, start)
-    return jnp.where(solution.residual <= SOLVED, solution.matrix, jnp.nan).astype(linear.dtype)
-
-
-def across_directions(directions: Directions) -> Array:
-    """D⊥_ij, (m, p): what of D_ij = ∇³L(u_i,u_j) lies across all directions."""
-    return directions.third - (directions.third @ directions.basis.T) @ directions.basis
+    return complementarity.solved(linear, across @ across.T / 2, directions.number, start).astype(grad.dtype)
 
 
 @jax.jit

@@ -48,7 +48,6 @@ class OneDirection(NamedTuple):
     dS_perp: Array  # (p,) ∇S⊥
     curvature: Array  # () S(θ†)
     skew_along: Array  # () ∇S·u
-    covariance: Array  # () x² whose push balances that of the constraint (`TaylorCenter.balance`)
     identity: Any = 1
 
     def place(self, v: Array) -> tuple[Array, Array]:
@@ -100,7 +99,6 @@ class SeveralDirections(NamedTuple):
     third: Array  # (m, p) D⊥_ij
     curvature: Array  # (K, K) UHUᵀ
     skews: Array  # (m, K) D_ij·u_k
-    covariance: Array  # (K, K) X†
     identity: Array  # (K, K)
 
     def place(self, v: Array) -> tuple[Array, Array]:
@@ -144,21 +142,25 @@ class SeveralDirections(NamedTuple):
         return jnp.sqrt(x @ x)
 
 
-AtEdge = OneDirection | SeveralDirections
+EdgeDirections = OneDirection | SeveralDirections
 
 
-def at_edge(
+def edge_directions(center: TaylorCenter, directions: Directions | None) -> EdgeDirections:
+    """What is at the edge about a centre: the directions where there is room for several, else the top eigenvector."""
+    if directions is None or not len(directions.basis):
+        return OneDirection(center.top_eigenvector, center.grad_sharpness_perp, center.sharpness, center.skew)
+    identity = jnp.eye(len(directions.basis), dtype=directions.basis.dtype)
+    return SeveralDirections(directions.basis, directions.across, directions.hessian, directions.skews, identity)
+
+
+def balance(
     center: TaylorCenter, directions: Directions | None, covariance: Array | None, learning_rate: float, threshold: float | Array
-) -> AtEdge:
-    """What is at the edge about a centre: the directions, with their covariance X†, where there is room for several, else the top
-    eigenvector."""
+) -> Array:
+    """X† about a centre, whose push balances that of the constraint: the `covariance` of several directions, (K, K), else
+    `TaylorCenter.balance`, ()."""
     if directions is None or covariance is None or not len(directions.basis):
-        push = center.balance(learning_rate, threshold)
-        return OneDirection(center.top_eigenvector, center.grad_sharpness_perp, center.sharpness, center.skew, push)
-    skews = directions.third @ directions.basis.T
-    across = directions.third - skews @ directions.basis
-    identity = jnp.eye(len(directions.basis), dtype=skews.dtype)
-    return SeveralDirections(directions.basis, across, directions.hessian, skews, covariance, identity)
+        return center.balance(learning_rate, threshold)
+    return covariance
 
 
 class AlongU(NamedTuple):
@@ -177,7 +179,8 @@ class FormInputs(NamedTuple):
     y: Array  # what their curvature gains by v⋆ to first order
     image: Array  # (p,) ∇²L of v⋆, or of its part across the directions where the form carries that apart
     slope: Array  # F'(x⋆)
-    edge: AtEdge
+    edge: EdgeDirections
+    covariance: Array  # X† (`balance`)
     learning_rate: float
     cubic: Callable[[Array], Array]  # ∇³L(v,v), (p,)
 
@@ -205,7 +208,7 @@ def _across(at: FormInputs) -> Array:
     """P⊥(I − η∇²L)P⊥v + ½ηD⊥[X† − xxᵀ], which is η∇S⊥(δ² − x²)/2 along one direction."""
     edge, eta = at.edge, at.learning_rate
     tangent = at.v - edge.along(at.x)
-    return tangent - eta * edge.across(at.image) + edge.push(eta * (edge.covariance - edge.outer(at.x)))
+    return tangent - eta * edge.across(at.image) + edge.push(eta * (at.covariance - edge.outer(at.x)))
 
 
 def _generalized(at: FormInputs) -> Advanced:
@@ -225,13 +228,13 @@ def _transported(at: FormInputs) -> Advanced:
 def _code(at: FormInputs) -> Advanced:
     """The authors' code: v − η[½(x² − δ²)∇S⊥ + ∇²L v + xy·u], never re-projected."""
     edge = at.edge
-    push = edge.push(edge.outer(at.x) - edge.covariance)
+    push = edge.push(edge.outer(at.x) - at.covariance)
     return Advanced(at.v - at.learning_rate * (at.image + push + edge.along(edge.times(at.y, at.x))))
 
 
 def _full_cubic(at: FormInputs) -> Advanced:
     """v − η[½∇³L(v,v) − ½δ²∇S⊥ + ∇²L v]: the code form with all of the cubic term instead of its part along u."""
-    return Advanced(at.v - at.learning_rate * (at.image + at.cubic(at.v) / 2 - at.edge.push(at.edge.covariance)))
+    return Advanced(at.v - at.learning_rate * (at.image + at.cubic(at.v) / 2 - at.edge.push(at.covariance)))
 
 
 FORMS: Mapping[str, Form] = {
@@ -265,8 +268,7 @@ def coordinates(
 ) -> tuple[Coordinates, dict[str, Coordinates], dict[str, Array]]:
     """Of the true displacement v (p,), of the predictions, and the points θ† + x⋆u (p,) that forms read the loss at. `directions` are those
     at the edge, None for the top eigenvector alone."""
-    several = directions is not None and len(directions.basis)
-    edge = at_edge(center, directions, directions.hessian if several and directions is not None else None, 1, 1)
+    edge = edge_directions(center, directions)
     u, dS_perp = center.top_eigenvector, center.grad_sharpness_perp
     sums = iter(dots(*(pair for w in (v, *predictions.values()) for pair in ((w, w), (w, u), (w, dS_perp)))))
 
@@ -299,7 +301,7 @@ class Forecast(NamedTuple):
     x_norm: Array  # over all directions
 
 
-def forecast(center: TaylorCenter, edge: AtEdge, at: Coordinates, along: AlongU | None, learning_rate: float) -> Forecast:
+def forecast(center: TaylorCenter, edge: EdgeDirections, at: Coordinates, along: AlongU | None, learning_rate: float) -> Forecast:
     """Theorem 1 read off a prediction, and Appendix F off one that is given the loss `along` u.
 
     Loss L(θ†) + x²/η, sharpness S(θ†) + y + (∇S·u)x; along u: loss L(θ†) + F(x), sharpness F''(x) + y. Along several directions the
@@ -319,7 +321,7 @@ def predict(
     """Every form of the predicted dynamics that is followed one step on about the same centre; `slopes` are the F'(x⋆) of those that read
     along u. Products in `dtype`, one for each. `directions` are those at the edge, with their covariance; None for the top eigenvector.
     """
-    edge = at_edge(center, directions, covariance, learning_rate, threshold)
+    edge, push = edge_directions(center, directions), balance(center, directions, covariance, learning_rate, threshold)
     own, at = center.theta.dtype, center.theta.astype(dtype)
 
     def cubic(v: Array) -> Array:
@@ -330,7 +332,7 @@ def predict(
     images = lax.map(problem.product_at(at), jnp.stack(tangents).astype(dtype)).astype(own)  # a map: one product to compile
     nowhere = jnp.full((), jnp.nan)
     return {
-        form: FORMS[form].step(FormInputs(v, *places[form], image, slopes.get(form, nowhere), edge, learning_rate, cubic))
+        form: FORMS[form].step(FormInputs(v, *places[form], image, slopes.get(form, nowhere), edge, push, learning_rate, cubic))
         for (form, v), image in zip(predictions.items(), images, strict=True)
     }
 

@@ -26,9 +26,10 @@ from engine.dynamics.predicted import (
     Displacements,
     Forecast,
     OneDirection,
-    at_edge,
+    balance,
     carry,
     coordinates,
+    edge_directions,
     forecast,
     loss_along_several,
     predict,
@@ -48,7 +49,7 @@ from engine.phases.coupled_state import (
 from engine.phases.projection import UNUSABLE, ProjectionState, centered, contracted, project_from
 from engine.problems.problem import Problem
 from engine.record.columns import CROSSED
-from engine.xla.packed import pairs
+from engine.theory import pairs
 from engine.xla.reductions import norms
 
 
@@ -187,7 +188,7 @@ def _predict(
     if not state.predicted.displacements:
         return scores, {}, row, lost
     track = state.constrained
-    edge = at_edge(center, track.directions, track.covariance, params.learning_rate, params.threshold)
+    edge = edge_directions(center, track.directions)
     delta = _delta(center) if isinstance(edge, OneDirection) else jnp.sqrt(jnp.trace(track.covariance))
     for form, before in state.predicted.scores.items():
         said = forecast(center, edge, positions.predicted[form], positions.along.get(form), params.learning_rate)
@@ -232,12 +233,12 @@ def _finished(
         center, directions if several else center.normals, projection.target, params.threshold, projection.multiplier
     )
     overlap = _overlap(before, next_u, directions)
-    balance = before.covariance
+    push_ahead = before.covariance
     if several:
-        balance = covariance(directions, center.grad, params.learning_rate, params.threshold, before.covariance)
+        push_ahead = covariance(directions, center.grad, params.learning_rate, params.threshold, before.covariance)
     changed = {
         "eigenvector_history": push(before.eigenvector_history, projection.start), "correction": onward.theta - projection.guess,
-        "remainder": onward.theta - center.theta, "active": onward.active, "overlap": overlap, "covariance": balance,
+        "remainder": onward.theta - center.theta, "active": onward.active, "overlap": overlap, "covariance": push_ahead,
     }
     costs = projection.costs.plus(grad_sharpness=contracted(projection.normals) * jnp.asarray(~projection.afresh, int))
     row = {
@@ -290,8 +291,9 @@ def _numbered(name: str, values: Array, track: ConstrainedTrack) -> Row:
 def _directions_row(track: ConstrainedTrack, params: StepParams) -> Row:
     """What there is of the directions at the edge and of the oscillation X† that holds θ† there."""
     center, directions = track.center, track.directions
-    edge = at_edge(center, directions, track.covariance, params.learning_rate, params.threshold)
-    matrix, curvature = jnp.atleast_2d(edge.covariance), jnp.atleast_2d(edge.curvature).astype(center.theta.dtype)
+    edge = edge_directions(center, directions)
+    matrix = jnp.atleast_2d(balance(center, directions, track.covariance, params.learning_rate, params.threshold))
+    curvature = jnp.atleast_2d(edge.curvature).astype(center.theta.dtype)
     along = jnp.abs(center.grad_along_u) if isinstance(edge, OneDirection) else edge.size(edge.basis @ center.grad)
     size, (rows, columns) = len(matrix), pairs(len(matrix))
     values = jnp.linalg.eigvalsh(matrix)[::-1] if size > 1 else matrix[0]

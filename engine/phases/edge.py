@@ -11,10 +11,8 @@ from typing import Any, ClassVar, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from msgspec.structs import replace
 
-from engine.curvature import directions, guards
-from engine.curvature.directions import Directions
+from engine.curvature import guards
 from engine.curvature.eigensolver import LOOSE_TOLERANCE, forms_hessian, sharpness_at
 from engine.curvature.predictor import eigenvector_offset
 from engine.dynamics import predicted, prediction_scores, unrolled
@@ -43,7 +41,6 @@ from engine.phases.past_edge import DescentState
 from engine.phases.phase import Advanced, Entered, Phase, Restart
 from engine.phases.projection import (
     CONTRACTIONS,
-    UNUSABLE,
 )
 from engine.record import messages
 from engine.record.columns import BESIDE
@@ -61,7 +58,7 @@ def enter(setup: Setup, at: ApproachState, anchor_every: int) -> Entered:
     theta, threshold = at.theta.astype(spec.precision.edge), setup.threshold(optimizer)
     nothing, (basis, known, hvps) = jnp.zeros_like(theta), _all_around(setup, theta, clock.step, at.eigenvectors)
     projected = several.begun(setup, theta, basis[:2], clock.step, optimizer)
-    center, normals, projection = projected
+    center, _, projection = projected
     if not projection.usable:
         alone = DescentState(clock, optimizer, clock.step, theta, jnp.stack([basis] * 4), 0, known)
         return Entered(alone, _without_center(setup, theta, clock, basis, threshold), "gradient descent")
@@ -75,7 +72,7 @@ def enter(setup: Setup, at: ApproachState, anchor_every: int) -> Entered:
         constrained=ConstrainedTrack(
             center, jnp.stack([projection.start] * 2), known, projection.taken, projection.active, correction=nothing,
             remainder=remainder(projected, threshold), overlap=jnp.ones((), theta.dtype),
-            directions=normals if isinstance(normals, Directions) else directions.none(theta),
+            directions=projected.directions,
             covariance=covariance_at(setup, projected, optimizer),
         ),
         predicted=PredictedTrack(displacements, {form: prediction_scores.fresh(clock.step) for form in displacements}),
@@ -122,15 +119,12 @@ def precompile(setup: Setup, at: ApproachState, soon: Callable[[], bool]) -> Non
 
     First what every step needs; what is read off now and then only if the edge does not come `soon`: it would come later for it.
     """
-    tracking = setup.tracking
-    roughly = replace(
-        tracking, eigen_tolerance=UNUSABLE, sharpness_tolerance=UNUSABLE, gradient_tolerance=UNUSABLE,
-        max_eigenvalues=tracking.eigenvalues, on_second_eigenvalue="keep", rho_iterations=1, rho_starts=1,
+    whole = several.rough(
+        setup, max_eigenvalues=setup.tracking.eigenvalues, on_second_eigenvalue="keep", rho_iterations=1, rho_starts=1
     )
-    seldom = replace(roughly, gauges_every=0, landscape_every=0)
+    common = several.rough(whole, gauges_every=0, landscape_every=0)
     if at.sharpness > 0:  # where this θ would be at the edge
         at = at._replace(optimizer=at.optimizer._replace(learning_rate=jnp.asarray(2 / at.sharpness)))
-    common, whole = (setup._replace(spec=replace(setup.spec, tracking=part)) for part in (seldom, roughly))
     state, _, elsewhere = enter(common, at._replace(clock=Clock(0, 0.0)), 0)
     if elsewhere:
         return

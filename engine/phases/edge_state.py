@@ -78,6 +78,11 @@ class Projected(NamedTuple):
     normals: Normals | Directions
     projection: ProjectionState
 
+    @property
+    def directions(self) -> Directions:
+        """Those at the edge; no room for any where one is followed by its own formulas."""
+        return self.normals if isinstance(self.normals, Directions) else none(self.center.theta)
+
 
 def project_afresh(
     setup: Setup, theta: Array, start: Array, previous_u: Array, optimizer: Any, directions: Directions | None = None
@@ -107,14 +112,13 @@ def replaced_center(setup: Setup, state: EdgeState, start: Array, directions: Di
     track, threshold = state.coupled.constrained, setup.threshold(state.optimizer)
     old, known = track.center, track.directions if directions is None else directions
     projected = project_afresh(setup, old.theta, start, old.top_eigenvector, state.optimizer, known)
-    center, normals, projection = projected
-    along = normals if isinstance(normals, Directions) else none(old.theta)
+    center, _, projection = projected
     history, overlap = _carried(projection.start, track.overlap, old.top_eigenvector, center.top_eigenvector)
     constrained = track._replace(
         center=center, eigenvector_history=history, projections=track.projections + projection.taken,
         remainder=remainder(projected, threshold), active=projection.active if directions is None else track.active,
         correction=jnp.zeros_like(track.correction), overlap=overlap,
-        directions=along, covariance=covariance_at(setup, projected, state.optimizer),
+        directions=projected.directions, covariance=covariance_at(setup, projected, state.optimizer),
     )
     displacements = state.coupled.predicted.displacements
     if not len(known.basis):

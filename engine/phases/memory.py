@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from engine.curvature.directions import contractions_along
 from engine.curvature.eigensolver import BASIS
 from engine.problems.problem import Problem
 
@@ -14,7 +15,7 @@ VECTORS = 34
 """Vectors of p numbers that a coupled step keeps at the edge: θ, θ†, their expansions, predictions and guards. Counted, rounded up."""
 
 
-class AtEdge(NamedTuple):
+class DirectionCosts(NamedTuple):
     """What so many directions at the edge take more than one."""
 
     directions: int
@@ -24,10 +25,10 @@ class AtEdge(NamedTuple):
     """Vectors of p numbers that are kept: the basis and its normals, and eigenvectors to start from."""
 
 
-def at_edge(most: int) -> list[AtEdge]:
+def direction_costs(most: int) -> list[DirectionCosts]:
     """For 2, 4, 8, … directions, up to the most that are followed."""
     counts = sorted({min(1 << power, most) for power in range(1, 5)} - {1})
-    return [AtEdge(k, k * (k + 3) // 2, k * (k + 1) // 2 + 2 * k + 3 * (k - 1)) for k in counts]
+    return [DirectionCosts(k, contractions_along(k), k * (k + 1) // 2 + 2 * k + 3 * (k - 1)) for k in counts]
 
 
 class Memory(NamedTuple):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from engine.curvature.directions import Directions, aligned, first, normals_along, turned
+from engine.curvature.directions import Directions, aligned, contractions_along, first, normals_along, turned
 from engine.curvature.expansion import Normals, Point, TaylorCenter, direction, measure_all, normals, taylor_center
 from engine.curvature.predictor import extrapolated, power_step
 from engine.dynamics.constrained import Projection, next_target, project, project_along, project_center, slide, slide_along
@@ -144,7 +144,7 @@ def _in_basis(vectors: Array, directions: Directions) -> Array:
 def contracted(normals: Normals | Directions) -> int | Array:
     """Contractions of the third derivative that the normals of the stable set take."""
     if isinstance(normals, Directions):
-        return normals.number * (normals.number + 3) // 2
+        return contractions_along(normals.number)
     return CONTRACTIONS
 
 

@@ -19,13 +19,13 @@ from msgspec.structs import replace
 from engine.curvature import directions, guards
 from engine.curvature.directions import Directions, none
 from engine.curvature.eigensolver import LOOSE_TOLERANCE, random_start, sharpness_at
-from engine.dynamics.constrained import RANK
 from engine.phases.context import Setup
 from engine.phases.coupled_state import CoupledState
 from engine.phases.edge_state import STAYS, EdgeState, Projected, project_afresh, replaced_center
 from engine.phases.projection import UNUSABLE
 from engine.record import messages
 from engine.record.messages import AnyEvent
+from engine.theory import RANK
 
 MOST = 16
 """Directions that can be followed."""
@@ -217,11 +217,18 @@ class Ahead:
             thread.join()
 
 
+def rough(setup: Setup, **tracking: Any) -> Setup:
+    """The setup with tolerances that any point meets, and other fields of its tracking: to compile with, at the least work."""
+    loose = replace(
+        setup.tracking, eigen_tolerance=UNUSABLE, sharpness_tolerance=UNUSABLE, gradient_tolerance=UNUSABLE, **tracking
+    )
+    return setup._replace(spec=replace(setup.spec, tracking=loose))
+
+
 def _compile(setup: Setup, state: EdgeState, count: int, take_step: Callable[[Setup, EdgeState], CoupledState]) -> None:
     """Project along `count` directions, take two steps there, one of which looks around and one at what that saw, and go back, with
     tolerances that any point meets; what goes wrong shows when it comes."""
-    tracking = replace(setup.tracking, eigen_tolerance=UNUSABLE, sharpness_tolerance=UNUSABLE, gradient_tolerance=UNUSABLE)
-    roughly = setup._replace(spec=replace(setup.spec, tracking=tracking))
+    roughly = rough(setup)
     with suppress(Exception):
         following, _ = resized(roughly, state, count)
         for step in (guards.EVERY, guards.EVERY + 1):

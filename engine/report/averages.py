@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from engine.record.threshold import column_of, threshold
+from engine.theory import RANK
 
 BURSTS = 2
 """A mean over less says more of where it begins than of what it is."""
-RANK = 1e-6
-"""Share of the trace of X† above which an eigenvalue counts."""
 SOUGHT = (
     "gd.loss", "gd.gradient_norm", "gd.x_norm", "constrained.loss", "constrained.gradient_norm", "constrained.epsilon", "covariance.trace",
 )

@@ -4,6 +4,7 @@
 
 from engine.theory.edges import momentum_edge, sam_edge
 from engine.theory.several_directions import (
+    RANK,
     contract,
     flow_orbit_k,
     flow_slope_k,
@@ -43,6 +44,7 @@ __all__ = [
     "FLICKER",
     "HUGE",
     "LARGEST_EXPONENT",
+    "RANK",
     "ROUNDING",
     "STAGES",
     "Bounds",

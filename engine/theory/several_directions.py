@@ -12,6 +12,9 @@ from typing import Any
 
 import numpy as np
 
+RANK = 1e-6
+"""Share of its trace above which an eigenvalue of X† counts as positive."""
+
 
 def pairs(count: int) -> tuple[np.ndarray, np.ndarray]:
     """The pairs i ≤ j of `count` directions, (0,0), (0,1), (1,1), (0,2), …, as two index arrays (m,), m = k(k+1)/2.

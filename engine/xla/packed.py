@@ -6,21 +6,16 @@ So ordered the entries of the leading rows and columns come first: a smaller mat
 import numpy as np
 from jax import Array
 
-
-def pairs(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows i and columns j ≥ i of the entries of a symmetric matrix (count, count), (count(count+1)/2,) each: (0,0), (0,1), (1,1),
-    (0,2), (1,2), (2,2), …"""
-    columns, rows = np.tril_indices(count)
-    return rows, columns
+from engine.theory import pairs
 
 
 def packed(matrix: Array) -> Array:
-    """The entries X_ij, i ≤ j, of a symmetric matrix (K, K), in the order of `pairs`."""
+    """The entries X_ij, i ≤ j, of a symmetric matrix (K, K), in the order of `theory.pairs`."""
     return matrix[pairs(len(matrix))]
 
 
 def unpacked(vector: Array) -> Array:
-    """The symmetric matrix (K, K) of entries (K(K+1)/2,) in the order of `pairs`."""
+    """The symmetric matrix (K, K) of entries (K(K+1)/2,) in the order of `theory.pairs`."""
     count = side(len(vector))
     rows, columns = np.indices((count, count))
     low, high = np.minimum(rows, columns), np.maximum(rows, columns)

@@ -8,7 +8,7 @@ import pytest
 from engine.curvature import directions
 from engine.curvature.eigensolver import random_start
 from engine.curvature.expansion import measure_all, normals
-from engine.xla.packed import pairs
+from engine.theory import pairs
 
 from small import chebyshev_problem
 

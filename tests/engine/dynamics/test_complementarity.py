@@ -9,7 +9,8 @@ from jax import lax
 from scipy import sparse
 
 from engine.dynamics.complementarity import solve
-from engine.xla.packed import packed, pairs, side, unpacked
+from engine.theory import pairs
+from engine.xla.packed import packed, side, unpacked
 
 pytestmark = pytest.mark.usefixtures("x64")
 KINDS = ("apart", "correlated", "nearly parallel", "far apart in size", "independent", "too few numbers")
