@@ -22,6 +22,7 @@ from engine.base.errors import UserError
 from engine.data import embedded
 from engine.jobs import launch
 from engine.record import lock, store
+from engine.record.glance import all_glances
 from eos_tui import config
 
 Verdict = Literal["good", "note", "bad"]
@@ -178,7 +179,7 @@ def home() -> Finding:
     there = next(each for each in (folder, *folder.parents) if each.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         return Finding("runs", f"{folder} ({origin}) cannot be written", "bad", "set EOS_HOME to a folder that can")
-    return Finding("runs", f"{len(store.all_runs())} in {folder} ({origin})")
+    return Finding("runs", f"{len(all_glances())} in {folder} ({origin})")
 
 
 def locks(folder: Path | None = None) -> list[Finding]:

@@ -11,6 +11,7 @@ from cyclopts.completion import CompletionContext
 
 from engine.base.errors import UserError
 from engine.record import store
+from engine.record.glance import all_glances
 from engine.spec import DEFAULT_PRESET, fields_of, load_spec, preset_names, preset_words
 
 
@@ -23,7 +24,7 @@ def presets(context: CompletionContext) -> dict[str, str]:
 
 def runs(context: CompletionContext) -> dict[str, str]:
     """Names of runs, each with what became of it."""
-    return {run.name: run.liveness() for run in store.all_runs()}
+    return {run.name: run.liveness(state) for run, state in all_glances()}
 
 
 def columns(context: CompletionContext) -> dict[str, str]:

@@ -20,8 +20,8 @@ from cyclopts.validators import Number
 import engine
 from engine.base.errors import BAD_END, INTERRUPTED, UserError, is_out_of_memory, one_of
 from engine.base.exit import status_of
-from engine.base.text import harmless, print_json, print_line, print_pairs, print_table
-from engine.commands import control, data, help, records, sweep
+from engine.base.text import harmless, print_json, print_line, print_pairs
+from engine.commands import control, data, help, lists, records, sweep
 from engine.commands.options import AS_TOLD, DataDir, FigureName, Meeting, Overrides, PresetName, RunName, Switch, Trust
 from engine.data.catalog import ready
 from engine.help.topics import TOPICS
@@ -49,6 +49,7 @@ app = App(
 )
 app.command(data.app)
 control.add_to(app)
+lists.add_to(app)
 records.add_to(app)
 sweep.add_to(app)
 app.command(help.command(TOPICS))
@@ -150,23 +151,6 @@ def resume(
         return help_compute(group)
     chosen = resolve(name)
     return _see_through(chosen, trust.asking(lambda: launch.restart(chosen, group, force), trusted), json)
-
-
-@app.command
-def ls(*, json: Switch = False) -> int:
-    """List the runs with status, step, rate and outcome, oldest first.
-
-    Args:
-        json: Print one JSON array.
-    """
-    runs = [_listed(run) for run in store.all_runs()]
-    if json:
-        print_json(runs)
-    elif not runs:
-        print_line(f"no runs in {store.home()} yet; `demo` makes one", error=True)
-    else:
-        print_table(list(runs[0]), [[_cell(value) for value in entry.values()] for entry in runs])
-    return 0
 
 
 @app.command
@@ -406,16 +390,3 @@ def _see_through(run: Run, pid: int, json: bool, made: bool = False) -> int:
 
 def _status(summary: Summary) -> int:
     return BAD_END if summary.outcome in BAD_ENDS else 0
-
-
-def _listed(run: Run) -> dict[str, Any]:
-    state = run.state()
-    outcome = state.outcome.text if state.outcome else None
-    rate = state.rate if run.liveness() == "running" else None
-    return {"run": run.name, "preset": run.spec.name, "status": run.liveness(), "step": state.step, "rate": rate, "outcome": outcome}
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.3g}/s" if isinstance(value, float) else str(value)

@@ -142,7 +142,7 @@ def run_of(point: SweepPoint) -> Run | None:
 def runs_of(name: str) -> list[Run]:
     """The runs of the sweep whose names begin so, oldest first; none where a run has this very name, or no sweep has it."""
     point = re.compile(rf"{re.escape(name)}-[0-9a-f]{{8}}\Z")
-    return [] if (store.home() / name).exists() else [run for run in store.all_runs() if point.match(run.name)]
+    return [] if (store.home() / name).exists() else store.all_runs(named=point)
 
 
 def ensure_run(point: SweepPoint) -> tuple[Run, bool]:

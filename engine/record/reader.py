@@ -95,22 +95,11 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     """The last step whose row is on the disk for good: it was flushed to it before this was written."""
 
 
-class Run:
-    """A run directory, as a reader sees it. Raises UserError when `path` is not one."""
+class RunFolder:
+    """A run directory as far as its small files tell of it: who is at work on it, and how far."""
 
-    def __init__(self, path: Path | str):
-        self.path = Path(path)
-        if not (self.path / "spec.toml").is_file() or not (self.path / "columns.json").is_file():
-            raise UserError(f"{self.path}: not a run directory (no spec.toml and columns.json); `eos ls` lists the runs")
-        self.name = self.path.name
-        self.known_id = self.id
-        """Its id when it was opened."""
-        state, where = self.state(), str(self.path / "state.json")
-        refuse_newer(state.format, where)
-        self.spec: RunSpec = load_recorded(read_text(self.path / "spec.toml", MAX_SPEC_BYTES), str(self.path / "spec.toml"))
-        self.columns: tuple[Column, ...] = read_columns(self.path / "columns.json", MAX_FACTS_BYTES)
-        self.index, self.layout = column_index(self.columns), layout(self.columns)
-        refuse_other_layout(state.layout, self.layout, where)
+    path: Path
+    name: str
 
     @property
     def shown(self) -> Path:
@@ -169,6 +158,24 @@ class Run:
         """The id of the engine that holds it, or held it last; empty where there was none, or one of an earlier version."""
         holder = lock.holder_of(self.path)
         return holder.engine if holder is not None else (state or self.state()).engine
+
+
+class Run(RunFolder):
+    """A run directory, as a reader sees it. Raises UserError when `path` is not one."""
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+        if not (self.path / "spec.toml").is_file() or not (self.path / "columns.json").is_file():
+            raise UserError(f"{self.path}: not a run directory (no spec.toml and columns.json); `eos ls` lists the runs")
+        self.name = self.path.name
+        self.known_id = self.id
+        """Its id when it was opened."""
+        state, where = self.state(), str(self.path / "state.json")
+        refuse_newer(state.format, where)
+        self.spec: RunSpec = load_recorded(read_text(self.path / "spec.toml", MAX_SPEC_BYTES), str(self.path / "spec.toml"))
+        self.columns: tuple[Column, ...] = read_columns(self.path / "columns.json", MAX_FACTS_BYTES)
+        self.index, self.layout = column_index(self.columns), layout(self.columns)
+        refuse_other_layout(state.layout, self.layout, where)
 
     def held(self) -> "HeldRun":
         """The same run by its folder's descriptor, whatever becomes of the name. Raises UserError where the folder is not there, or another
@@ -273,7 +280,7 @@ def step_of(name: str) -> int:
     return int(name.rpartition("-")[2].removesuffix(".npz"))
 
 
-def doubt(run: Run, liveness: Liveness) -> str:
+def doubt(run: RunFolder, liveness: Liveness) -> str:
     """Why nobody here can say whether an engine is at work on a run that is silent, or whose state is unknown."""
     holder, state = lock.holder_of(run.path), run.state()
     host = harmless(holder.host if holder is not None else "") or state.host or "another host"

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,11 +17,11 @@ from engine.base.errors import UserError
 from engine.base.files import resolved, sync
 from engine.base.folders import data, environment
 from engine.base.text import print_line
-from engine.record import lock
+from engine.record import lock, tags
 from engine.record.columns import columns_for
 from engine.record.identity import give_identity
 from engine.record.lock import HeldError
-from engine.record.reader import Run, doubt
+from engine.record.reader import Run, RunFolder, doubt
 from engine.record.trust import RUN_FILES, grant
 from engine.spec import RunSpec, to_toml
 
@@ -31,7 +31,7 @@ HIDDEN = re.compile(rf"\.eos-({MAKING}|{REMOVING})-([0-9a-f]{{8}})-([0-9]{{1,10}
 """Names of folders that are being made or removed: by a process of which system, and of which run."""
 ABANDONED_SECONDS = 3600.0
 """Unchanged, after which a folder that a process of another host was making is nobody's."""
-PARTS = (*RUN_FILES, "spec.toml", "curves", "engine.log", lock.LOCK, lock.HELD)
+PARTS = (*RUN_FILES, "spec.toml", "curves", "engine.log", tags.FILE, lock.LOCK, lock.HELD)
 """What there may be in a run directory, but for hidden files."""
 
 
@@ -147,26 +147,44 @@ def half_made(path: Path) -> bool:
     return False
 
 
-def all_runs(where: Path | None = None) -> list[Run]:
-    """Every readable run, oldest first."""
-    runs = []
-    with suppress(FileNotFoundError):
-        for entry in os.scandir(where or home()):
-            if entry.is_dir(follow_symlinks=False) and NAME.match(entry.name):
-                with suppress(UserError, OSError):  # OSError: removed while we look
-                    run = Run(entry.path)
-                    runs.append(((run.path / "spec.toml").stat().st_mtime_ns, run.name, run))
-    return [run for _, _, run in sorted(runs, key=lambda made: made[:2])]
+def run_folders(where: Path | None = None) -> Iterator[os.DirEntry[str]]:
+    """What may be runs in the folder of runs; nothing where there is no such folder. Raises OSError where it cannot be read."""
+    with suppress(FileNotFoundError), os.scandir(where or home()) as entries:
+        for entry in entries:
+            if NAME.match(entry.name) and entry.is_dir(follow_symlinks=False):
+                yield entry
+
+
+def _in_order(where: Path | None, named: re.Pattern[str] = NAME) -> list[Path]:
+    """Folders of such names with a specification, the oldest first."""
+    made = []
+    for entry in run_folders(where):
+        if named.match(entry.name):
+            with suppress(OSError):  # removed while we look, or no run
+                made.append(((Path(entry.path) / "spec.toml").stat().st_mtime_ns, entry.name, Path(entry.path)))
+    return [path for _, _, path in sorted(made)]
+
+
+def _readable(paths: Iterable[Path]) -> Iterator[Run]:
+    """The runs among these folders."""
+    for path in paths:
+        with suppress(UserError, OSError):
+            yield Run(path)
+
+
+def all_runs(where: Path | None = None, named: re.Pattern[str] = NAME) -> list[Run]:
+    """Every readable run of such a name, oldest first. Each is read whole, in 4 ms: for a list of what there is see `glance`."""
+    return list(_readable(_in_order(where, named)))
 
 
 def resolve(name: str | None = None, where: Path | None = None) -> Run:
     """The run of this name, the run directory at this path, or the latest run. Raises UserError when there is none."""
     where = where or home()
     if name is None:
-        runs = all_runs(where)
-        if not runs:
+        latest = next(_readable(reversed(_in_order(where))), None)
+        if latest is None:
             raise UserError(f"{where}: no runs yet; `eos demo` makes one")
-        return runs[-1]
+        return latest
     if NAME.match(name):
         if not (where / name).is_symlink() and (where / name).is_dir():
             return Run(where / name)
@@ -185,7 +203,7 @@ def _is_folder(name: str) -> bool:
         return False
 
 
-def remove(run: Run, force: bool = False) -> None:
+def remove(run: RunFolder, force: bool = False) -> None:
     """Delete a run directory. Raises UserError while an engine holds it, or may hold it: with `force` only where one is heard of.
 
     It is renamed first, so that half of it is never taken for a run, and then locked.

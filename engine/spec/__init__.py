@@ -12,6 +12,7 @@ from engine.spec.loading import (
     load_spec_text,
     preset_names,
     preset_words,
+    recorded_name,
     to_toml,
     with_overrides,
 )
@@ -102,6 +103,7 @@ __all__ = [
     "load_spec_text",
     "preset_names",
     "preset_words",
+    "recorded_name",
     "to_toml",
     "with_overrides",
 ]

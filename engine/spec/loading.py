@@ -21,7 +21,21 @@ from engine.base import toml
 from engine.base.errors import UserError, one_of
 from engine.base.files import read_plain
 from engine.base.text import is_harmless
-from engine.spec.sections import LEFT_OUT, TEXTS, Cnn, Mlp, Network, Phase, ResNet, RunSpec, Section, SharpnessTracking, ToyK, Transformer
+from engine.spec.sections import (
+    LEFT_OUT,
+    TEXTS,
+    Cnn,
+    Mlp,
+    Network,
+    Phase,
+    PresetName,
+    ResNet,
+    RunSpec,
+    Section,
+    SharpnessTracking,
+    ToyK,
+    Transformer,
+)  # fmt: skip
 
 DEFAULT_PRESET = "fashion"
 """What `demo` runs."""
@@ -36,6 +50,8 @@ DECOUPLED = (
 )
 MAX_SHOWN = 120
 """Characters of a refused value that an error repeats."""
+_NAME_LINE = re.compile(r'name = "([A-Za-z0-9][A-Za-z0-9._-]{0,47})"\n')
+_FIRST_SECTION = re.compile(r"^\[", re.MULTILINE)
 _brief = reprlib.Repr()  # looks no more than six levels deep into what it shows
 _brief.maxlist = _brief.maxdict = 8
 _brief.maxother = _brief.maxlong = MAX_SHOWN
@@ -54,12 +70,33 @@ class Words(msgspec.Struct, frozen=True):
     takes: str
 
 
+class _Named(msgspec.Struct, frozen=True):
+    """What is read of a specification for its name alone."""
+
+    name: PresetName
+
+
 def preset_words(name: str) -> Words:
     """The words of a preset that ships with eos. They stand above its first section: to read and check the whole of every preset
     takes three times as long.
     """
     where, text = _preset_text(name)
-    return msgspec.convert(_parse_toml(re.split(r"^\[", text, maxsplit=1, flags=re.MULTILINE)[0], where), Words)
+    return msgspec.convert(_head(text, where), Words)
+
+
+def recorded_name(text: str, where: str) -> str:
+    """The preset's name in the specification of a run, of which nothing else is read. Raises UserError where there is none."""
+    if written := _NAME_LINE.match(text):  # as `to_toml` begins: to read TOML takes three times as long as all else in a list of runs
+        return written[1]
+    try:
+        return msgspec.convert(_head(text, where), _Named).name
+    except msgspec.ValidationError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def _head(text: str, where: str) -> dict[str, Any]:
+    """What stands above the first section."""
+    return _parse_toml(_FIRST_SECTION.split(text, maxsplit=1)[0], where)
 
 
 def load_spec(preset: str, overrides: list[str] | tuple[str, ...] = ()) -> RunSpec:

@@ -436,10 +436,14 @@ class Recording(Section, frozen=True, kw_only=True):
     """Checkpoints that a run keeps, the newest."""
 
 
+PresetName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,47}\Z")]
+"""Letters, digits, `.`, `_` and `-`."""
+
+
 class RunSpec(Section, frozen=True, kw_only=True):
     """Everything that determines a run."""
 
-    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,47}\Z")]
+    name: PresetName
     """The preset's name: letters, digits, `.`, `_` and `-`. That of its file where the file gives none."""
     title: Annotated[str, Meta(max_length=80)] = ""
     """What it is, in a few words."""

@@ -214,8 +214,8 @@ class Launcher(Ground):
     def action_open(self) -> None:
         """Start what is chosen among the presets, or open what is chosen among the runs."""
         if self.runs.has_focus:
-            if (entry := self._chosen()) is not None:
-                self.post_message(OpenRun(entry.run))
+            if (run := self._opened()) is not None:
+                self.post_message(OpenRun(run))
         elif self.presets.highlighted is not None and not self._starting:
             self._starting = True  # a second press of enter starts no second engine
             try:
@@ -247,11 +247,10 @@ class Launcher(Ground):
 
     def action_resume_run(self) -> None:
         """Start an engine on the chosen run, where it has none, and open it."""
-        entry = self._chosen() if self.runs.has_focus else None
-        if entry is None:
+        if self._chosen() is None or not self.runs.has_focus:
             self.notify("Choose a run first: tab goes to the runs.", timeout=3)
-            return
-        self._resume(entry.run)
+        elif (run := self._opened()) is not None:
+            self._resume(run)
 
     def _resume(self, run: Run) -> None:
         """Start an engine on a run and open it; where it names code that is not trusted, ask first."""
@@ -279,3 +278,13 @@ class Launcher(Ground):
     def _chosen(self) -> ListedRun | None:
         at = self.runs.highlighted
         return self.entries[at] if at is not None and at < len(self.entries) else None
+
+    def _opened(self) -> Run | None:
+        """The chosen run, read whole; None where none is chosen, or after saying why it cannot be read."""
+        if (entry := self._chosen()) is None:
+            return None
+        try:
+            return entry.run.opened()
+        except UserError as error:
+            self.notify(str(error), severity="error", markup=False)
+            return None
