@@ -26,6 +26,7 @@ from engine.record.reader import Run
 from eos_tui import keys
 from eos_tui.draw import theme
 from eos_tui.messages import OpenLauncher, OpenRun
+from eos_tui.model.recording import Recording, bundled
 from eos_tui.screens.ground import Ground
 from eos_tui.screens.live import LivePage, Page
 from eos_tui.terminal import clipboard, screenshot
@@ -83,6 +84,12 @@ def _tour(pace: Pace, ascii: bool) -> Ground:
     return Learn(pace, ascii)
 
 
+def _play(recording: Recording, pace: Pace, ascii: bool) -> Ground:
+    from eos_tui.screens.play import Play
+
+    return Play(recording, pace, ascii)
+
+
 class EosApp(App[int], inherit_bindings=False):
     """Opens a run, with others beside it laid over it, or the launcher when there is none to open."""
 
@@ -115,9 +122,9 @@ class EosApp(App[int], inherit_bindings=False):
     """
 
     def __init__(self, run: Run | None = None, fps: float = DEFAULT_FPS, ascii: bool = False, theme_choice: str = "auto",
-                 tour: bool = False, beside: Sequence[Run] = ()):
+                 tour: bool = False, beside: Sequence[Run] = (), recording: Recording | None = None):
         super().__init__()
-        self._first, self._beside = run, beside
+        self._first, self._beside, self._recording = run, beside, recording
         self._tour = tour
         self.pace = Pace(fps)
         self.ascii = ascii
@@ -141,7 +148,9 @@ class EosApp(App[int], inherit_bindings=False):
     async def on_mount(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.seen = self._first
-        if self._tour:
+        if self._recording is not None:
+            await self.push_screen(_play(self._recording, self.pace, self.ascii))
+        elif self._tour:
             await self.push_screen(_tour(self.pace, self.ascii))
         elif self.seen is None:
             await self.push_screen(_launcher(self.pace, self.ascii))
@@ -161,7 +170,7 @@ class EosApp(App[int], inherit_bindings=False):
     # -- the clock
 
     async def _draw(self) -> bool:
-        """Draw the dashboard, the tour or the launcher, whichever is uppermost, and say whether it had anything to show."""
+        """Draw the dashboard, the tour, the launcher or what is played, whichever is uppermost, and say whether it had anything to show."""
         for screen in reversed(self.screen_stack):
             if isinstance(screen, Ground):
                 if not screen.is_mounted or not await screen.draw():
@@ -208,6 +217,10 @@ class EosApp(App[int], inherit_bindings=False):
             self.switch_screen(_tour(self.pace, self.ascii))
         except UserError as error:
             self.notify(str(error), severity="error", markup=False)
+
+    def action_play(self) -> None:
+        """Play the recording that comes with eos."""
+        self.switch_screen(_play(bundled(), self.pace, self.ascii))
 
     # -- keys that work anywhere
 

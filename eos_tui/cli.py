@@ -35,7 +35,7 @@ from engine.record.store import resolve
 from engine.spec import DEFAULT_PRESET, preset_names
 from eos_tui import config, keys
 from eos_tui.config import ThemeChoice
-from eos_tui.opening import need_terminal, need_view, opened, view
+from eos_tui.opening import need_terminal, need_view, opened, played, view
 from eos_tui.topics.topics import TOPICS
 
 
@@ -72,6 +72,7 @@ class ViewOptions:
 
 
 AS_SET = ViewOptions()
+CELLS = Number(gte=1, lte=2000)
 COMPLETE = "__complete"
 """What the completion of a shell asks with; cyclopts answers it."""
 
@@ -174,6 +175,39 @@ def learn(*, look: ViewOptions = AS_SET) -> int:
     return view(None, look.given(), tour=True)
 
 
+@app.command
+def play(
+    name: Name | None = None, *,
+    cast: Annotated[Path | None, Parameter(help="Write it as an asciicast, for slides and web pages.")] = None,
+    png: Annotated[Path | None, Parameter(help="Save one frame as PNG; needs the extra `figures`.")] = None,
+    at: Annotated[float, Parameter(help="The second of that frame.", validator=Number(gte=0))] = 24.5,
+    record: Annotated[Path | None, Parameter(help="Save what is played of the run, as the recording that comes with eos.")] = None,
+    columns: Annotated[int, Parameter(help="Width of a cast or a PNG in cells.", validator=CELLS)] = 100,
+    rows: Annotated[int, Parameter(help="Their height in cells.", validator=CELLS)] = 30,
+    force: Annotated[bool, _switch("Save anew where the file is there already.")] = False,
+    look: ViewOptions = AS_SET,
+) -> int:
+    """Play the edge of stability in half a minute, round and round: a recording that comes with eos, or a run of this name or path.
+
+    Nothing is computed. With --cast, --png or --record nothing is shown, and no terminal is needed.
+    """
+    if cast is None and png is None and record is None:
+        return played(*([] if name is None else [name]), given=look.given())
+    from eos_tui import presenting
+
+    if record is not None:
+        if name is None:
+            raise UserError("--record: of which run? `eos play RUN --record FILE`; `eos ls` lists the runs")
+        presenting.save_recording(resolve(name), record, force)
+    settings = need_view(look.given())
+    shown = presenting.Presentation.of(name, columns, rows, settings.ascii, theme_named(settings.theme))
+    if png is not None:
+        shown.save_png(png, at, force)
+    if cast is not None:
+        shown.save_cast(cast, force)
+    return 0
+
+
 Plots = Annotated[tuple[str, ...], Parameter(
     "--plot", help="A plot of the dashboard: sharpness, loss, x, y, distance, …; may be repeated.", negative=(), show_default=False,
 )]  # fmt: skip
@@ -181,9 +215,6 @@ Series = Annotated[tuple[str, ...], Parameter(
     help="A recorded column to draw; may be repeated. `eos help columns` lists them.", negative=(), show_default=False,
     completer=completion.columns,
 )]  # fmt: skip
-
-CELLS = Number(gte=1, lte=2000)
-
 
 @app.command
 def plot(

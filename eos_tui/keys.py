@@ -14,11 +14,11 @@ from engine.base.errors import UserError
 if TYPE_CHECKING:  # Textual is imported where it is needed: headless runs do without
     from textual.binding import Binding
 
-Place = Literal["dashboard", "page", "spectrum", "turning", "landscape", "help", "tour", "launcher", "anywhere"]
+Place = Literal["dashboard", "page", "spectrum", "turning", "landscape", "help", "tour", "play", "launcher", "anywhere"]
 PLACES: dict[Place, str] = {
     "dashboard": "on the dashboard", "page": "on a page", "spectrum": "on the spectrum", "turning": "on the page of x turning",
     "landscape": "on the landscape", "help": "on the page of help",
-    "tour": "on the tour", "launcher": "on the launcher", "anywhere": "anywhere",
+    "tour": "on the tour", "play": "in `eos play`", "launcher": "on the launcher", "anywhere": "anywhere",
 }
 WITHIN: dict[Place, Place] = {"spectrum": "page", "turning": "page", "landscape": "page", "help": "page"}
 """A place whose keys work in another one too."""
@@ -64,7 +64,7 @@ class Key(NamedTuple):
         return Binding(self.keys, self.action, self.label, key_display=self.shown, tooltip=self.help, show=self.rank > 0, id=self.id)
 
 
-ENGINE, PLOTS, TIME, PAGE, TOUR, RUNS, EOS = "Engine", "Plots", "Time axis and cursor", "Page", "Tour", "Launcher", "eos"
+ENGINE, PLOTS, TIME, PAGE, TOUR, PLAY, RUNS, EOS = "Engine", "Plots", "Time axis and cursor", "Page", "Tour", "Play", "Launcher", "eos"
 
 TABLE: tuple[Key, ...] = (
     Key("space", "space", "screen.toggle_engine", "pause", "Pause the engine at the next step, or let it go on; so too a replay.",
@@ -192,6 +192,12 @@ TABLE: tuple[Key, ...] = (
         "tour", TOUR, 5),
     Key("escape,l", "esc", "screen.leave", "leave", "Leave the tour for the launcher. Its engines stop, with a checkpoint.",
         "tour", TOUR, 8),
+    Key("space", "space", "screen.pause", "pause", "Pause, or play on.", "play", PLAY, 2),
+    Key("right", "→", "screen.step(1)", "step", "One step on, and pause.", "play", PLAY, 3),
+    Key("left", "←", "screen.step(-1)", "step back", "One step back, and pause.", "play", PLAY, 4),
+    Key("tab", "tab", "screen.turn", "cycle / valley", "The large picture: the cycle, or the valley that steps jump "
+        "through.", "play", PLAY, 5),
+    Key("escape,l", "esc", "screen.leave", "leave", "Leave for the launcher.", "play", PLAY, 6),
     Key("enter", "enter", "screen.open", "start or open", "Start the chosen preset, or open the chosen run.",
         "launcher", RUNS, 2),
     Key("tab", "tab", "screen.other_pane", "presets / runs", "Between presets and past runs.", "launcher", RUNS, 3),

@@ -1,6 +1,6 @@
 """The view opened: the settings in force, a terminal to draw on, and on leaving a word on how to come back.
 
-Plain `eos` and `eos attach` are read here. To build the whole command line takes a third of the time in which they are to
+Plain `eos`, `eos attach` and `eos play` are read here. To build the whole command line takes a third of the time in which they are to
 have drawn their first frame.
 """
 
@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
-from typing import Any, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import msgspec
 
@@ -26,6 +26,9 @@ from eos_tui.config import View
 from eos_tui.terminal.leaving import WayOut
 from eos_tui.terminal.pace import FASTEST, SLOWEST
 
+if TYPE_CHECKING:
+    from eos_tui.model.recording import Recording
+
 IN_BROWSER = "TEXTUAL_DRIVER"
 """Set where Textual draws into a browser: `eos serve` starts `eos` that way, with pipes for a terminal."""
 
@@ -38,25 +41,27 @@ class ViewCommand(NamedTuple):
 
     settings: Mapping[str, Any]
     """The settings given by its options."""
-    attach: bool = False
-    """Whether it opens runs, rather than the launcher."""
+    command: str = ""
+    """`attach` opens runs, `play` plays one; the launcher is opened without."""
     names: tuple[str, ...] = ()
-    """The names of those runs; none for the latest run."""
+    """The names of those runs; none for the latest run, or for the recording that comes with eos."""
 
     @classmethod
     def of(cls, words: Sequence[str]) -> "ViewCommand | None":
         """The view that these words ask for; None where they ask for anything else, or in any other way."""
-        attach = words[:1] == ["attach"]
-        names = tuple(takewhile(lambda word: not word.startswith("-"), words[1:])) if attach else ()
-        settings = _settings(words[attach + len(names) :])
-        return None if settings is None else cls(settings, attach, names)
+        command = words[0] if words and words[0] in ("attach", "play") else ""
+        names = tuple(takewhile(lambda word: not word.startswith("-"), words[1:])) if command else ()
+        settings = _settings(words[bool(command) + len(names) :])
+        return None if settings is None or (command == "play" and len(names) > 1) else cls(settings, command, names)
 
     def open(self) -> int:
         """Open it until the user leaves, and return the exit status."""
         return status_of(self._shown)
 
     def _shown(self) -> int:
-        return opened(self.names, self.settings) if self.attach else view(None, self.settings)
+        if self.command == "play":
+            return played(*self.names, given=self.settings)
+        return opened(self.names, self.settings) if self.command else view(None, self.settings)
 
 
 def _settings(words: Sequence[str]) -> dict[str, Any] | None:
@@ -89,6 +94,14 @@ def opened(names: Sequence[str], given: Mapping[str, Any]) -> int:
     return view(first, given, beside=others[: len(OTHERS)])
 
 
+def played(name: str | None = None, *, given: Mapping[str, Any]) -> int:
+    """Play the run of this name, or the recording that comes with eos."""
+    need_terminal(given)
+    from eos_tui.model.recording import recorded
+
+    return view(None, given, recording=wait_for(lambda: recorded(name)))
+
+
 def together(names: Sequence[str]) -> list[Run]:
     """The runs of these names or paths, for that of a sweep all that it has begun; the latest run where there is no name."""
     return [run for name in names for run in _named(name)] or [resolve(None)]
@@ -106,8 +119,9 @@ def _named(name: str) -> list[Run]:
         return runs
 
 
-def view(run: Run | None, given: Mapping[str, Any], tour: bool = False, beside: Sequence[Run] = ()) -> int:
-    """Show a run, others laid over it, or the tour or the launcher, until the user leaves; then say how to come back."""
+def view(run: Run | None, given: Mapping[str, Any], tour: bool = False, beside: Sequence[Run] = (),
+         recording: "Recording | None" = None) -> int:
+    """Show a run, others laid over it, or a recording, the tour or the launcher, until the user leaves; then say how to come back."""
     settings = need_terminal(given)
     gc.disable()  # until the app stands: what is made until then stays
     from eos_tui.app import HANGUP_STATUS, EosApp
@@ -115,7 +129,7 @@ def view(run: Run | None, given: Mapping[str, Any], tour: bool = False, beside: 
     if "utf" not in (sys.stderr.encoding or "").lower():  # Textual writes there
         settings = msgspec.structs.replace(settings, ascii=True)
         sys.stderr.reconfigure(errors="replace")  # type: ignore[union-attr]
-    shown = EosApp(run, settings.fps, settings.ascii, settings.theme, tour, beside)
+    shown = EosApp(run, settings.fps, settings.ascii, settings.theme, tour, beside, recording)
 
     def part(status: int, stream: TextIO | None) -> None:
         if (seen := shown.seen) is None or status == HANGUP_STATUS or IN_BROWSER in os.environ:  # there is nobody to tell

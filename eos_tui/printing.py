@@ -4,7 +4,6 @@ Nothing here needs a terminal: width, height and colour are given, and the text 
 """
 
 import difflib
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import plotext
 
-from engine.base.atomic import STDOUT, check_output, output
+from engine.base.atomic import STDOUT, check_output
 from engine.base.errors import UserError, one_of
 from engine.jobs.launch import LIVE
 from engine.record.columns import Column, meets_threshold
@@ -25,6 +24,7 @@ from eos_tui.draw.plot_spec import Curve, PlotSpec, Window
 from eos_tui.model.history import History
 from eos_tui.model.timeline import first_edge
 from eos_tui.terminal import picture, screenshot
+from eos_tui.terminal.saving import save
 
 ROLES = ("gd", "constrained", "generalized", "flow", "transported", "code", "good", "warn")
 """Colours of chosen series, in their order."""
@@ -106,19 +106,10 @@ def show(run: Run, request: Request, once: bool, svg: Path | None = None, png: P
         return 0
     colored = text if request.color else frame(run, history, request._replace(color=True))
     if svg is not None:
-        _save(svg, screenshot.printed(colored, request.width, f"eos · {run.name}", request.theme).encode(), force)
+        save(svg, screenshot.printed(colored, request.width, f"eos · {run.name}", request.theme).encode(), force)
     if png is not None:
-        _save(png, picture.png(colored, request.width, theme.picture_theme(request.theme)), force)
+        save(png, picture.png(colored, request.width, theme.picture_theme(request.theme)), force)
     return 0
-
-
-def _save(path: Path, body: bytes, force: bool) -> None:
-    try:
-        with output(path, force) as handle:
-            handle.write(body)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
-    print(f"saved to {path}", file=sys.stderr)
 
 
 def specs(run: Run, request: Request) -> list[PlotSpec]:

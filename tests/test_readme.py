@@ -66,7 +66,7 @@ def test_every_command_is_told_of():
     assert {name for name in cli.app if not name.startswith("-")} - {"work"} <= words
 
 
-DRAWN = {"attach", "gallery", "learn", "plot", "reference", "serve", "work"}
+DRAWN = {"attach", "gallery", "learn", "play", "plot", "reference", "serve", "work"}
 """Commands that open a view, draw, or print a document; `work` is for the others to start."""
 
 

@@ -152,6 +152,16 @@ def role_style(theme_name: str, role: str, age: int = 0, bold: bool = False) -> 
     return Style(color=RichColor.from_rgb(*mixed.rgb), bold=bold or None)
 
 
+@lru_cache(maxsize=64)
+def banner_style(theme_name: str, role: str) -> Style:
+    """Words on a ground of a role's colour, to be seen from afar."""
+    base = _base(theme_name)
+    if base == ANSI:
+        return Style(color=_PALETTES[base][role].removeprefix("ansi_"), reverse=True, bold=True)
+    ground = next(theme for theme in THEMES if theme.name == base).background
+    return Style(color=RichColor.parse(ground or "black"), bgcolor=RichColor.parse(_PALETTES[base][role]), bold=True)
+
+
 @lru_cache(maxsize=8)
 def picture_theme(theme_name: str) -> TerminalTheme:
     """The ground and the colour of plain text in a picture; of sixteen colours, those that Rich's pictures have."""

@@ -16,6 +16,7 @@ from eos_tui.screens.landscape import Landscape
 from eos_tui.screens.launcher import Launcher
 from eos_tui.screens.learn import Learn
 from eos_tui.screens.live import LivePage
+from eos_tui.screens.play import Play
 from eos_tui.screens.spectrum import Spectrum
 from eos_tui.screens.theorem import Theorem
 from eos_tui.screens.turning import Turning
@@ -50,7 +51,7 @@ async def test_the_palette_finds_an_action_by_a_part_of_its_name(runs):
 
 SCREENS = {
     "dashboard": Dashboard, "page": LivePage, "spectrum": Spectrum, "turning": Turning, "landscape": Landscape, "help": Help,
-    "launcher": Launcher, "tour": Learn, "anywhere": EosApp,
+    "launcher": Launcher, "tour": Learn, "play": Play, "anywhere": EosApp,
 }  # fmt: skip
 PAGES = {"U": Landscape, "L": Spectrum, "X": Turning, "T": Theorem, "a": Assumptions, "v": Events, "i": Formula}
 
