@@ -40,6 +40,7 @@ PAGES: tuple[GalleryPage, ...] = (
     GalleryPage("turning", keys=("X",)),
     GalleryPage("landscape", keys=("U",)),
     GalleryPage("plane", keys=("U", "tab")),
+    GalleryPage("valley", keys=("U", "tab", "tab")),
     GalleryPage("theorem", keys=("T",)),
     GalleryPage("formula", keys=("i",)),
     GalleryPage("events", keys=("v",)),

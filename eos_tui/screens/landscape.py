@@ -1,4 +1,6 @@
-"""The loss along the top eigenvector at θ† against the quadratic, and in the plane of u and ∇S⊥, sample by sample."""
+"""The loss along the top eigenvector at θ† against the quadratic, and in the plane of u and ∇S⊥, sample by sample; and the valley of the
+newest step cut across, with gradient descent in it.
+"""
 
 import math
 from pathlib import Path
@@ -23,6 +25,7 @@ from eos_tui.model.history import History
 from eos_tui.model.source import Source
 from eos_tui.screens.formula import Formula, apart
 from eos_tui.screens.live import LivePage
+from eos_tui.widgets.cross_section import CrossSection, section
 from eos_tui.widgets.line import Line
 from eos_tui.widgets.plot import LinePlot
 from eos_tui.widgets.valley import PlaneSample, Valley, sampled
@@ -43,10 +46,17 @@ ALONG = (
 )
 """A sample as a history whose steps are x/δ: it is drawn as any curve is."""
 IN_PLANE = (
-    Column("plane", "L−L†", "rise of the loss in the plane of u and ∇S⊥; lines at k²δ²/η, k ≤ 5", "",
+    Column("plane", "L−L†", "rise of the loss in the plane of u and ∇S⊥; its level lines are evenly spaced at y = 0", "",
            "L(θ†+x·u+y·∇S⊥/β) − L(θ†) = x²/η + y(x²−δ²)/2 + …", "Section 4"),
 )
 """The quantity of the level lines."""
+ACROSS = (
+    Column("valley", "V", "the valley cut across, as the swing feels it", "", "½(2/η + y)x²", "Section 4"),
+    Column("push", "dy/dt", "what pushes the sharpness: the arrow", "", "α − βx²/2 = α(1 − x²/δ²)", "Section 4"),
+)
+"""The quantities of the valley cut across."""
+PICTURES = ("along u", "plane", "valley")
+"""The pictures of the page, in the order of the key that turns them."""
 BOTH = 110
 """Cells of the page from which both pictures stand side by side."""
 SPEC = PlotSpec("landscape", "", (
@@ -142,9 +152,9 @@ class Landscape(LivePage):
 
     def __init__(self, source: Source, ascii: bool = False):
         super().__init__(source, ascii)
-        self._plot, self._valley = Along(SPEC, ascii=ascii), Valley(ascii=ascii)
-        self.planar = False
-        """Whether the plane is in front: where one picture is shown it is that, and the lines tell of it."""
+        self._plot, self._valley, self._across = Along(SPEC, ascii=ascii), Valley(ascii=ascii), CrossSection(ascii=ascii)
+        self.front = 0
+        """Which of `PICTURES` is in front: where one is shown it is that, and the lines tell of it."""
         self._lines = Line(), Line(), Line(), Line()
         self._absent = absent(source.run.spec)
         self._files: dict[int, Path] = {}
@@ -157,17 +167,30 @@ class Landscape(LivePage):
     def compose(self) -> ComposeResult:
         with Horizontal():
             yield self._plot
+            yield self._across
             yield self._valley
         yield from self._lines
 
     def show_what_fits(self) -> None:
-        """Both pictures where there is room, else the one in front."""
+        """Two pictures where there is room, the plane one of them; else the one in front."""
         both = self.size.width >= BOTH
-        self._plot.display, self._valley.display = both or not self.planar, both or self.planar
-        self.set_focus(self._valley if self.planar else self._plot)
+        pictures = self._plot, self._valley, self._across
+        for k, picture in enumerate(pictures):
+            picture.display = k == self.front or (both and k == (0 if self.planar else 1))
+        self.set_focus(pictures[self.front])
 
-    def action_turn(self) -> None:
-        self.planar = not self.planar
+    @property
+    def planar(self) -> bool:
+        """Whether the plane is in front."""
+        return PICTURES[self.front] == "plane"
+
+    @property
+    def across(self) -> bool:
+        """Whether the valley cut across is in front."""
+        return PICTURES[self.front] == "valley"
+
+    def action_turn(self, by: int) -> None:
+        self.front = (self.front + by) % len(PICTURES)
         self.show_what_fits()
         self.call_after_refresh(self.paint)
 
@@ -201,6 +224,11 @@ class Landscape(LivePage):
 
     def action_formula(self) -> None:
         history, steps = self.source.history, self._samples()
+        if self.across:
+            known = [column for column in self.source.columns if column.name in AT_PLANE]
+            others = [apart(column, "of the picture") for column in ACROSS]
+            self.app.push_screen(Formula("the valley cut across", known, self.source.row(), others=others))
+            return
         title, own, names = ("the loss in the plane of u and ∇S⊥", IN_PLANE, AT_PLANE) if self.planar else (
             "the loss along u", ALONG[1:], SHOWN)
         known = [column for column in self.source.columns if column.name in names]
@@ -215,6 +243,8 @@ class Landscape(LivePage):
     def paint(self) -> None:
         if not self._plot.is_attached:
             return
+        if self._across.display:
+            self._show_across()
         steps = [] if self._absent else self._samples()
         if not steps:
             self._show("at θ†", self._absent or self._waiting())
@@ -232,24 +262,47 @@ class Landscape(LivePage):
         """Show the sample of this step, or where there is none the words for why."""
         arrows = " ".join(keys.shown(f"landscape.{which}_sample") for which in ("earlier", "later"))
         arrows = arrows.replace("←", "left").replace("→", "right") if self.ascii else arrows
-        turn = f"{keys.shown('landscape.other_picture')} {'along u' if self.planar else 'plane'}"
+        turn = self._turn_hint()
         hint = f"{turn} · {arrows} samples · {self.hint}" if step >= 0 else self.hint
         _, along, plane = self._drawn if step >= 0 else (step, None, None)
-        both = self._plot.display and self._valley.display
+        both = self.size.width >= BOTH
         self._plot.title = f"loss along u, {where}"
         self._valley.title = "loss in the plane of u and ∇S⊥" + ("" if both else f", {where}")
-        self._plot.subtitle, self._valley.subtitle = hint, keys.shown("landscape.other_picture") if both else hint
+        self._plot.subtitle, self._valley.subtitle = hint, turn if both else hint
         broken = words or f"The sample of step {step:,} cannot be read: its file is damaged."
         self._plot.words = "" if along else broken
         self._valley.words = f"The sample of step {step:,} holds no plane." if along else broken
         self._plot.show(along or History(ALONG), Window(-5.0, 5.0, None, Axis("step", 0.0, "x/δ")))
         self._valley.show_paths(plane, self.source.history, step)
         lines = [Content("")] * 3
-        if step >= 0:
+        if self.across:
+            lines = self._words_across()
+        elif step >= 0:
             lines = self._words_of_plane() if self.planar else self._words_of(verdict(self.source.history, step))
         self._lines[-1].display = len(lines) > 3
         for line, content in zip(self._lines, lines, strict=False):
             line.show(content)
+
+    def _turn_hint(self) -> str:
+        return f"{keys.shown('landscape.other_picture')} {PICTURES[(self.front + 1) % len(PICTURES)]}"
+
+    def _show_across(self) -> None:
+        """The valley at the newest row shown, in a replay between two rows."""
+        history, replay = self.source.history, self.source.replay
+        passed = 0.0 if replay is None else min(max(replay.step - history.last_step, 0.0), 1.0)
+        self._across.title = "the valley cut across"
+        self._across.subtitle = f"{self._turn_hint()} · {self.hint}"
+        self._across.words = "Nothing to cut across: this run measures no sharpness, or has not yet."
+        self._across.show(section(history, passed))
+
+    def _words_across(self) -> list[Content]:
+        """How to read the valley cut across."""
+        muted = self.color("muted")
+        return [
+            Content.assemble(("the valley     ", muted), ("½(2/η + y)x²", "bold"), ", dotted at 2/η: if steeper, steps overshoot"),
+            Content.assemble(("the ball       ", muted), ("x ← −(1 + ηy)x", "bold"), ": from wall to wall at every step"),
+            Content.assemble(("the arrow      ", muted), ("α − βx²/2", "bold"), ": beyond |x| = δ the swing pushes the sharpness down"),
+        ]
 
     def _words_of_plane(self) -> list[Content]:
         """How to read the plane."""

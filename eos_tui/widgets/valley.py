@@ -20,10 +20,18 @@ from eos_tui.draw.theme import role_style
 from eos_tui.model.history import History
 from eos_tui.widgets.picture import Picture
 
-LEVELS = np.arange(6.0) ** 2
-"""Level lines, in units of δ²/η: those of a valley of sharpness 2/η throughout stand upright, at |x| = 0, δ, … 5δ."""
+LINES = 8
+"""Level lines on either side of the valley, at least: those of a valley of sharpness 2/η throughout would stand upright, evenly spaced, one
+of them at |x| = δ. What is narrower above leans inwards there.
+"""
+ROOM = 1.3
+"""What is seen of the plane, over what the orbit takes of it."""
+LEAST = 1.3, 0.1
+"""The least that is seen: of |x| in units of δ, and of |y| over all that was sampled."""
 TRAIL = 40
 """Steps of a path that are drawn, half on either side of the valley: the newest third bright, the two before it fading."""
+ORBIT = 120
+"""Steps whose orbit the plane is framed by: more than a turn where ε is not very small."""
 MOST_NODES = 64
 """Points of a sample along either axis that are read."""
 PATHS = (("generalized", "generalized", DASHED[0]), ("gd", "real", REAL))
@@ -77,13 +85,18 @@ class Valley(Picture[PlaneSample]):
         super().__init__(ascii=ascii)
         self._paths: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         """x/δ and y of each trajectory."""
+        self._frame = 0.0, 0.0
+        """The largest |x|/δ and |y| of the orbit over the last turns."""
 
     def show_paths(self, plane: PlaneSample | None, history: History, step: int) -> None:
         """Show this plane, and the rows of the history up to a step; or the words, where there is no plane."""
-        self._paths = {}
+        self._paths, self._frame = {}, (0.0, 0.0)
         if plane is not None:
             row = history.row_near(step)
             delta = history.value("constrained.delta", row)
+            if history.has("gd.x") and history.has("gd.y"):
+                x, y = (np.abs(history.values(f"gd.{axis}", max(row + 1 - ORBIT, 0), row + 1)) for axis in "xy")
+                self._frame = float(np.nanmax(x / delta, initial=0.0)), float(np.nanmax(y, initial=0.0))
             for family, *_ in PATHS:
                 if history.has(f"{family}.x") and history.has(f"{family}.y"):
                     x, y = (history.values(f"{family}.{axis}", max(row + 1 - TRAIL, 0), row + 1) for axis in "xy")
@@ -92,21 +105,21 @@ class Valley(Picture[PlaneSample]):
 
     def drawn(self, plane: PlaneSample, width: int, height: int, theme: str) -> list[Strip]:
         canvas, muted = Canvas(max(width, 0), max(height, 0), self.ascii), role_style(theme, "muted")
-        entries = [LegendEntry("--" if self.ascii else "──", "level lines at k²δ²/η", "muted")] + [
+        entries = [LegendEntry("--" if self.ascii else "──", "level lines", "muted")] + [
             LegendEntry(pen.mark * 2 if self.ascii else pen.sample, name, family)
             for family, name, pen in reversed(PATHS) if family in self._paths
         ]
         box = Box.within(canvas, min(legend_rows(entries, width - GUTTER), 3 if height >= 14 else 1) if height >= 4 else 0, 0)
         if box.width < 4 or box.height < 2:
             return canvas.strips()
-        x, y = (Limits(*np.round((-reach, reach), 12)) for reach in (np.abs(plane.x).max(), np.abs(plane.y).max()))
+        x, y = (Limits(-reach, reach) for reach in framed(plane, self._frame))
         span = Span(x.lo, x.hi, None, Axis("step", 0.0, "x/δ"))
         upright(canvas, box, y, axes.ticks(y, min(max(box.height // 3, 3), 7)), muted)
         foot(canvas, box, span, muted)
         columns, rows = 2 * box.width, 4 * box.height
         places = (np.arange(columns + 1) / columns * x.span + x.lo, y.hi - np.arange(rows + 1) / rows * y.span)
         canvas.text(box.row(0, y), box.left, ("-" if self.ascii else "┈") * box.width, role_style(theme, "muted", 1))
-        canvas.dots(level_lines(plane.at(*places).T), box.top, box.left, role_style(theme, "muted"), ".")
+        canvas.dots(level_lines(plane.at(*places).T, levels(x.hi)), box.top, box.left, role_style(theme, "muted", 1), ".")
         dots, styles, marks = [], [], []
         for family, _, pen in PATHS:
             if family in self._paths:
@@ -126,9 +139,26 @@ class Valley(Picture[PlaneSample]):
         return canvas.strips()
 
 
-def level_lines(rise: np.ndarray) -> np.ndarray:
+def framed(plane: PlaneSample, orbit: tuple[float, float]) -> tuple[float, float]:
+    """The largest |x|/δ and |y| that are seen of a plane: what the orbit takes and some room, no more than there is of the sample."""
+    whole = float(np.abs(plane.x).max()), float(np.abs(plane.y).max())
+    least = LEAST[0], LEAST[1] * whole[1]
+    if not min(orbit) > 0:
+        return whole
+    right, height = (round(min(max(ROOM * taken, low), high), 12) for taken, low, high in zip(orbit, least, whole, strict=True))
+    return right, height
+
+
+def levels(reach: float) -> np.ndarray:
+    """The levels in units of δ²/η, of the lines that would stand upright at whole parts of δ; as many below that of the floor at θ†."""
+    apart = 1 / max(math.ceil(LINES / reach), 1)
+    squares = (apart * np.arange(math.ceil(2 * reach / apart) + 1)) ** 2
+    return np.concatenate([-squares[:0:-1], squares])
+
+
+def level_lines(rise: np.ndarray, levels: np.ndarray) -> np.ndarray:
     """The dots (rows, columns) in which a level line passes, of the loss at the corners of dots (rows + 1, columns + 1)."""
-    band = np.searchsorted(LEVELS, rise, "right")
+    band = np.searchsorted(levels, rise, "right")
     here = band[:-1, :-1]
     return (here != band[1:, :-1]) | (here != band[:-1, 1:])
 

@@ -21,7 +21,8 @@ from eos_tui.screens.formula import Formula
 from eos_tui.screens.landscape import Landscape, drawn, verdict
 from eos_tui.screens.spectrum import Spectrum
 from eos_tui.screens.theorem import Theorem, held, unclaimed
-from eos_tui.widgets.valley import PlaneSample, level_lines
+from eos_tui.widgets.cross_section import section
+from eos_tui.widgets.valley import LINES, PlaneSample, framed, level_lines, levels
 from eos_tui.widgets.valley import sampled as read_plane
 
 from piloting import opened, text_of, until
@@ -233,7 +234,15 @@ async def test_tab_turns_to_the_plane_and_wide_pages_show_both(tmp_path, size, a
         await pilot.press("i")
         await until(lambda: isinstance(app.screen, Formula) and "L−L†" in text_of(app))
         await pilot.press("escape", "tab")
+        await until(lambda: "the valley cut across" in text_of(app) and "½(2/η + y)x²" in text_of(app))
+        assert ("level lines" in text_of(app)) == (size[0] == 120)
+        assert ("@" in text_of(app) or "/_\\" in text_of(app)) == ascii
+        await pilot.press("i")
+        await until(lambda: isinstance(app.screen, Formula) and "α(1 − x²/δ²)" in text_of(app))
+        await pilot.press("escape", "tab")
         await until(lambda: "sub-quadratic" in text_of(app))
+        await pilot.press("shift+tab")
+        await until(lambda: "the valley cut across" in text_of(app))
 
 
 def test_the_plane_is_the_polynomial_through_its_sample():
@@ -243,17 +252,44 @@ def test_the_plane_is_the_polynomial_through_its_sample():
     np.testing.assert_allclose(plane.at(x, y), exact, atol=1e-11)
 
 
-def test_level_lines_stand_where_the_loss_takes_their_levels():
-    """Of x²/δ² alone they are columns, at |x| = kδ; a valley that is narrower above leans inwards there."""
-    x = np.linspace(-5.5, 5.5, 201)
-    upright = level_lines(np.tile(x**2, (41, 1)))
+@pytest.mark.parametrize("reach", [1.5, 5.0])
+def test_level_lines_stand_where_the_loss_takes_their_levels(reach):
+    """Of x²/δ² alone they are columns, evenly spaced and one at |x| = δ; a valley that is narrower above leans inwards there."""
+    x = np.linspace(-reach, reach, 401)
+    upright = level_lines(np.tile(x**2, (41, 1)), levels(reach))
     assert (upright == upright[0]).all()
-    crossings = (x[:-1] + x[1:])[upright[0]] / 2
-    np.testing.assert_allclose(np.unique(np.round(np.abs(crossings))), [1, 2, 3, 4, 5])
+    crossings = ((x[:-1] + x[1:])[upright[0]] / 2)[x[:-1][upright[0]] > 0]
+    spaced = 1 / math.ceil(LINES / reach)
+    np.testing.assert_allclose(crossings / spaced, np.arange(1, len(crossings) + 1), atol=0.1)
+    assert len(crossings) >= LINES - 1
+    assert np.abs(crossings - 1).min() < x[1] - x[0]
     sharper = np.linspace(1.3, 0.7, 41)
-    for row, factor in zip(level_lines(x**2 * sharper[:, None])[:-1], sharper, strict=False):
-        innermost = x[np.flatnonzero(row & (x[:-1] >= 0))[0]]
+    for row, factor in zip(level_lines(x**2 * sharper[:, None], np.array([1.0]))[:-1], sharper, strict=False):
+        innermost = x[np.flatnonzero(row & (x[:-1] >= 0))[:1]]
         assert innermost == pytest.approx(1 / math.sqrt(factor), abs=2 * (x[1] - x[0]))
+
+
+def test_the_plane_is_framed_by_the_orbit():
+    plane = PlaneSample(np.array([-5.0, 5.0]), np.array([-20.0, 20.0]), np.zeros((2, 2)))
+    assert framed(plane, (2.0, 8.0)) == (2.6, 10.4)
+    assert framed(plane, (50.0, 0.1)) == (5.0, 2.0)  # no more than was sampled, and no less than can be read
+    assert framed(plane, (0.0, 0.0)) == (5.0, 20.0)
+
+
+def test_the_valley_cut_across_is_that_of_the_newest_row(tmp_path):
+    history = history_of(make_run(tmp_path))
+    history.limit = EDGE + 31
+    now = section(history)
+    assert now.ratio == pytest.approx(1 + history.value("gd.y", EDGE + 30) / THRESHOLD)
+    assert now.x == pytest.approx(history.value("gd.x", EDGE + 30) / DELTA)
+    assert now.force == pytest.approx(1 - now.x**2)
+    half_way = section(history, 0.5)
+    assert half_way.x == pytest.approx((now.x + history.value("gd.x", EDGE + 31) / DELTA) / 2)
+    history.limit = EDGE - 10
+    before = section(history)
+    assert (before.x, before.ratio) == (0.0, pytest.approx(history.last("gd.sharpness") / THRESHOLD))
+    history.limit = 0
+    assert section(history) is None
 
 
 @pytest.mark.parametrize("changed", [
