@@ -171,7 +171,7 @@ def attach(names: Names = (), /, *, look: ViewOptions = AS_SET) -> int:
 
 @app.command
 def learn(*, look: ViewOptions = AS_SET) -> int:
-    """Take the guided tour of the paper: eleven steps on real runs, each waiting for what it tells of."""
+    """Take the guided tour of the paper: twelve steps on real runs, each waiting for what it tells of."""
     return view(None, look.given(), tour=True)
 
 

@@ -95,7 +95,7 @@ async def _drawn(run: Run, page: GalleryPage, size: tuple[int, int], ground: str
     app = EosApp(run if page.begins == "run" else None, fps=10, theme_choice=ground)
     async with app.run_test(size=size) as pilot:
         if page.begins == "tour":
-            await app.push_screen(Learn(app.pace, runs={run.spec.name: run}, stay=True, at=tour_steps(run)[-1]))
+            await app.push_screen(Learn(app.pace, runs={run.spec.name: run}, at=tour_steps(run)[-1]))
         await _frames(app)
         for key in page.keys:
             await pilot.press(key)

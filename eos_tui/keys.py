@@ -204,7 +204,7 @@ TABLE: tuple[Key, ...] = (
     Key("tab", "tab", "screen.other_pane", "presets / runs", "Between presets and past runs.", "launcher", RUNS, 3),
     Key("d", "d", "screen.remove", "remove run", "Delete the chosen run; asks first.", "launcher", RUNS, 6),
     Key("r", "r", "screen.resume_run", "resume run", "Go on with the chosen run from its last checkpoint.", "launcher", RUNS, 5),
-    Key("g", "g", "app.tour", "guided tour", "The paper in eleven steps, on real runs.", "launcher", RUNS, 4),
+    Key("g", "g", "app.tour", "guided tour", "The paper in twelve steps, on real runs.", "launcher", RUNS, 4),
     Key("escape", "esc", "screen.back", "back", "Return to the run that was open.", "launcher", RUNS, 7),
     Key("w", "w", "app.screenshot_files", "screenshot", "Save the screen as SVG, ANSI and text, and say where.", "anywhere", EOS),
     Key("Y", "Y", "app.copy_values", "copy", "Copy the focused plot's values at the cursor, or the newest; elsewhere the screen's "

@@ -47,6 +47,15 @@ class Step(NamedTuple):
     """Steps that the engine goes on for once it has happened, before it waits."""
     meanwhile: int = 0
     """Steps that its engine takes while the tour goes on to another run. 0 lets it wait."""
+    followed: bool = False
+    """Show the steps at a speed that the eye can follow, up to where it happens: the engine is too quick. Else what there is is shown."""
+    again: bool = False
+    """Show it from the beginning again and again."""
+
+    @property
+    def words(self) -> int:
+        """How many there are to read."""
+        return len(f"{self.title} {self.text} {self.watch}".split())
 
 
 def happened(step: Step, table: Table) -> int | None:
@@ -99,7 +108,11 @@ def _outside(table: Table) -> np.ndarray:
 
 
 def _flow_left(table: Table) -> np.ndarray:
-    return column(table, "flow.distance") > 2 * column(table, "gd.distance")
+    """Gradient descent has been away and is near θ† again, and gradient flow is twice as far from it as that ever was."""
+    distance = column(table, "gd.distance")
+    farthest = np.fmax.accumulate(np.where(np.isfinite(distance), distance, -np.inf))
+    back = after(_outside(table), ~_outside(table))
+    return back & (column(table, "flow.distance") > 2 * farthest)
 
 
 def _prediction_left(table: Table) -> np.ndarray:
@@ -110,6 +123,12 @@ def _prediction_holds(table: Table) -> np.ndarray:
     since, at_edge = column(table, "generalized.since_anchor"), np.cumsum(_at_edge(table))
     anchored_again = since < at_edge - 20
     return anchored_again & (since >= 60) & (column(table, "generalized.correlation") >= 0.9)
+
+
+def _edge_of_adam(table: Table) -> np.ndarray:
+    """The ratio has fallen from that of the first steps, where P is small, and come up to 1."""
+    ratio = column(table, "threshold_ratio")
+    return after(ratio < 0.5, ratio >= 1)
 
 
 def _second_holds(table: Table) -> np.ndarray:
@@ -142,7 +161,7 @@ STEPS: tuple[Step, ...] = (
         "each step and grows.",
         "x ← −(1+ηy)·x", f"Section 4, equation {PLACES['map']}; {PLACES['toy']}",
         "x opens like a trumpet, to both sides of 0",
-        ("x", "y"), "|x| exceeds δ = √(2α/β)", stages(3), "gd.x",
+        ("x", "y"), "|x| exceeds δ = √(2α/β)", stages(3), "gd.x", followed=True,
     ),
     Step(
         "Self-stabilization", "toy",
@@ -151,7 +170,7 @@ STEPS: tuple[Step, ...] = (
         "sharpness falls, without any bowl to catch it.",
         "y ← y + η(α − βx²/2),   ∇S = ∇³L(u,u)", f"Section 4, equation {PLACES['map']}; {PLACES['∇S']}",
         "y turns where |x| crosses δ, and dives below 0",
-        ("y", "x"), "y falls below 0: S is under 2/η again", stages(3, 4), "gd.y",
+        ("y", "x"), "y falls below 0: S is under 2/η again", stages(3, 4), "gd.y", followed=True,
     ),
     Step(
         "Return to stability", "toy",
@@ -160,7 +179,7 @@ STEPS: tuple[Step, ...] = (
         "Gradient descent has steadied itself.",
         "1 y ≤ 0, |x| ≤ δ · 2 y > 0, |x| ≤ δ · 3 y > 0, |x| > δ · 4 y ≤ 0, |x| > δ", "Section 4.1",
         "x closes like an eye, then y turns upward through 0",
-        ("x", "y"), "y rises above 0 once more", stages(3, 4, 1, 2), "gd.y",
+        ("x", "y"), "y rises above 0 once more", stages(3, 4, 1, 2), "gd.y", followed=True,
     ),
     Step(
         "A cycle like predator and prey", "toy",
@@ -169,7 +188,7 @@ STEPS: tuple[Step, ...] = (
         "little each turn, so this toy spirals outward.",
         "g = h(βX²/2α) + Y²/α,   h(z) = z − log z − 1", f"Section 4, equation {PLACES['flow']}; {PLACES['g']}",
         "the orbit goes around the diamond at (1, 0), along the faint level sets of g",
-        ("portrait", "x"), "the second burst: |x| > δ again", stages(3, 4, 1, 2, 3), "gd.x",
+        ("portrait",), "the second burst: |x| > δ again", stages(3, 4, 1, 2, 3), "gd.x", followed=True, again=True,
     ),
     Step(
         "The same four stages, in 88,701 dimensions", "fashion",
@@ -187,7 +206,8 @@ STEPS: tuple[Step, ...] = (
         "smooth curve under the flicker, and gradient descent returns to it after each burst.",
         "θ† ← proj_M(θ† − η∇L(θ†)),   M = {S ≤ 2/η, ∇L·u = 0}", f"{PLACES['M']}, equation {PLACES['θ†']}",
         "the distance of gradient descent to θ† stays small; that of gradient flow grows and grows",
-        ("distance", "loss"), "gradient flow is twice as far from θ† as gradient descent", _flow_left, "flow.distance", from_edge=True,
+        ("distance", "loss"), "gradient flow is twice as far from θ† as gradient descent ever was", _flow_left,
+        "flow.distance gd.distance", from_edge=True,
     ),
     Step(
         "The prediction, and its limits", "fashion",
@@ -206,7 +226,7 @@ STEPS: tuple[Step, ...] = (
         "correlates with |x| at 0.9 and more over a hundred steps. The key r anchors it now.",
         "x⋆ ← (1−ηy⋆)x⋆ − ηF′(x⋆),   F(x) = L(θ†+xu) − L(θ†)", PLACES["F"],
         "dashed on solid, through each flip of the sign",
-        ("x", "portrait"), "60 steps after an anchor, correlation ≥ 0.9", _prediction_holds, "generalized.correlation", ("generalized",),
+        ("x",), "60 steps after an anchor, correlation ≥ 0.9", _prediction_holds, "generalized.correlation", ("generalized",),
         from_edge=True,
     ),
     Step(
@@ -218,5 +238,14 @@ STEPS: tuple[Step, ...] = (
         "λ1 above the line, λ2 below it, and the mean loss on its prediction, above L(θ†)",
         ("sharpness", "loss"), "an oscillation is predicted in both directions: X† has rank two", _second_holds,
         "gd.lambda2 constrained.directions", after=300,
+    ),
+    Step(
+        "And Adam?", "adam",
+        "Who trains with plain gradient descent? Adam divides each step by the size of recent gradients and adds momentum, so its "
+        "steps feel another sharpness, and can bear more of it: 38/η in place of 2/η. The story is the same. The sharpness that its "
+        "steps feel climbs to that edge and stays there. Other optimizers have edges of their own.",
+        "S(P^-½HP^-½) → (2+2β₁)/((1−β₁)η) = 38/η", "arXiv 2207.14484; eos help optimizers",
+        "the sharpness over the edge: far above in the first steps, then low, then up to the line at 1, and along it",
+        ("ratio", "preconditioned"), "the sharpness that steps feel comes to its edge", _edge_of_adam, "threshold_ratio", after=300,
     ),
 )

@@ -12,16 +12,18 @@ SLOWEST, FASTEST = 0.125, 2.0**20
 """Steps a second."""
 SECONDS = 30.0
 """How long a whole run takes at the speed it is first played at."""
+FOLLOWED = 60.0
+"""Steps a second that the eye can follow where each of them says something."""
 
 
 class Replay:
     """Where the playhead is, and how fast it moves. Begins to play at once."""
 
-    def __init__(self, step: float, last: float, clock: Callable[[], float] = monotonic):
+    def __init__(self, step: float, last: float, clock: Callable[[], float] = monotonic, speed: float = 0.0):
         self.step, self.last = min(step, last), last
-        self.speed = 1.0
-        """Steps a second."""
-        while self.speed < min(last / SECONDS, FASTEST):
+        self.speed = speed or 1.0
+        """Steps a second; by default as many as show the whole run in half a minute."""
+        while not speed and self.speed < min(last / SECONDS, FASTEST):
             self.speed *= 2
         self.playing = True
         self._clock, self._then = clock, clock()

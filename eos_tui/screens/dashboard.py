@@ -15,13 +15,14 @@ from engine.base.text import as_cell
 from engine.jobs.launch import LIVE
 from engine.record.reader import Run
 from engine.record.threshold import RATE, THRESHOLD
-from engine.spec import Phase
+from engine.spec import Phase, Toy
 from eos_tui.draw import axes, panels
 from eos_tui.draw.line_plot import Window
 from eos_tui.draw.portrait_words import READ_OFF
 from eos_tui.keys import Place, bindings
 from eos_tui.messages import OpenLauncher
 from eos_tui.model.history import History
+from eos_tui.model.replay import FOLLOWED, Replay
 from eos_tui.model.source import News, Source
 from eos_tui.model.timeline import first_edge
 from eos_tui.screens.driving import ACTIONS
@@ -43,6 +44,10 @@ WIDE, ROW_HEIGHT, ROOMY, SQUARE = 110, 9, 14, 36
 small square one."""
 SMALLEST = (40, 12)
 DIRECTIONS = "constrained.directions"
+MOST_SECONDS = 120.0
+"""That a run of the simplest problems may take to be played from its first step when it is opened."""
+FEW = 60
+"""Rows from which a run is played while its engine goes on."""
 LOADING_SECONDS = 0.6
 """How long rows are read before a frame shows those there are."""
 
@@ -115,6 +120,9 @@ class Dashboard(Viewing):
         drawn = [curve.column for plot in shown.values() for curve in plot.curves]
         self.source.history.prepare([*drawn, THRESHOLD, RATE, "stage"])
         self.plots: tuple[Panel, ...] = (*(LinePlot(shown[n], id=n, ascii=ascii) for n in names), self.portrait)
+        simplest = isinstance(problem, Phase) or (isinstance(problem, Toy) and "gd.x" in run.index)
+        self._followed = simplest and run.spec.budget.steps <= MOST_SECONDS * FOLLOWED
+        """Whether it is to be played from its first step, as soon as there are rows: its engine is too quick to follow."""
         self._several = False
         """Whether the run has had several directions at the edge: the covariance of one is no more than δ²."""
 
@@ -221,6 +229,8 @@ class Dashboard(Viewing):
 
     def take(self, news: News) -> bool:
         """Take the news, and notify the user of answers to commands. Returns whether there is anything to show."""
+        if self._followed and len(news.rows):
+            self._play_from_first(news)
         fresh = self.source.take(news)
         if not self.source.frozen:
             if self.timeline.edge is None:
@@ -233,6 +243,14 @@ class Dashboard(Viewing):
             self.notify(news.trouble, severity="error", timeout=10, markup=False)
         self._trouble = news.trouble
         return fresh
+
+    def _play_from_first(self, news: News) -> None:
+        """Play a run that is over, or that has been watched since it had no rows; one that goes on is shown where it stands."""
+        fresh = self._painted_at > -math.inf
+        if news.condition in LIVE and not fresh:
+            self._followed = False
+        elif len(self.source.history) + len(news.rows) >= FEW or news.condition not in LIVE:
+            self._followed, self.source.replay = False, Replay(0.0, float(news.rows[-1, 0]), speed=FOLLOWED)
 
     def paint(self) -> None:
         """Draw what is known."""

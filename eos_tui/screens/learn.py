@@ -24,6 +24,7 @@ from eos_tui.keys import Place, bindings
 from eos_tui.lessons import STEPS, Step, Table, happened
 from eos_tui.messages import OpenLauncher, OpenRun
 from eos_tui.model.history import History
+from eos_tui.model.replay import FOLLOWED
 from eos_tui.model.source import News, Source
 from eos_tui.model.timeline import Timeline
 from eos_tui.screens.driving import Driving
@@ -35,12 +36,18 @@ from eos_tui.widgets.line import Line
 from eos_tui.widgets.plot import LinePlot
 from eos_tui.widgets.portrait import PhasePortrait
 
-WIDE, ROOMY = 110, 32
-"""Columns from which the words stand beside the plots, and rows from which they are set apart."""
-READING_SECONDS = 12.0
-"""Least time a step stays on the screen when the tour goes on by itself."""
+WIDE, ROOMY, PAIR = 110, 32, 90
+"""Columns from which the words stand beside the plots, and rows from which they are set apart; columns from which two plots stand side by
+side beneath them.
+"""
+READING_SECONDS, WORDS_A_SECOND = 20.0, 2.5
+"""Least time a step stays on the screen when the tour goes on by itself, and how fast its words are read."""
 PAUSE_SECONDS = 5.0
 """Time to look at what has happened, before it does."""
+REST_SECONDS = 1.5
+"""Between the end of what is shown again and again, and its beginning."""
+AHEAD = 1.08
+"""How far the axis goes beyond where it stops."""
 SMALLEST = (60, 20)
 
 
@@ -67,6 +74,8 @@ class Trip:
 
     def __init__(self, source: Source):
         self.source, self.timeline = source, Timeline()
+        self.reached = 0.0
+        """The step up to which it was shown where it is shown at a speed of its own."""
 
     def specs(self, forms: Sequence[str] = ()) -> dict[str, PlotSpec]:
         """The line plots of the run, with these predictions drawn."""
@@ -80,6 +89,16 @@ class Trip:
         if len(self.source.history):
             self.timeline.reach(float(self.source.history.column("step")[-1]), final=self.source.condition == "finished")
         return fresh
+
+    def play(self, seconds: float, speed: float, begin: float, stop: float | None) -> bool:
+        """Show the rows up to a step that moves on by the time that has passed, from `begin` to `stop`; whether it is there. The rows that
+        there are beyond wait.
+        """
+        history = self.source.history
+        history.limit = None
+        self.reached = min(max(self.reached, begin) + speed * seconds, history.last_step if stop is None else stop)
+        history.limit = history.row_near(self.reached) + 1
+        return stop is not None and self.reached >= stop
 
     @property
     def table(self) -> Table:
@@ -116,17 +135,24 @@ class Learn(Driving):
     """
 
     def __init__(
-        self, pace: Pace, ascii: bool = False, runs: Mapping[str, Run] | None = None, stay: bool = False, at: int = 0
+        self, pace: Pace, ascii: bool = False, runs: Mapping[str, Run] | None = None, at: int = 0
     ):
-        """`runs` are looked at in place of new ones, by preset; `stay` leaves going on to the key, `at` is the first step."""
+        """`runs` are looked at in place of new ones, by preset; `at` is the first step."""
         self.trips = {preset: Trip(Source(run)) for preset, run in (runs or {}).items()}
         """Runs so far, by preset."""
         self.at = at
         super().__init__(self._trip(STEPS[at].preset).source, pace, ascii)
-        self.by_itself = not stay
-        self.seen_at: int | None = None
+        self.by_itself = False
+        """Whether it goes on by itself; else every step waits for the key."""
+        self.due: int | None = None
         """The row where what this step waits for has happened."""
-        self._since = self._seen_since = monotonic()
+        self.seen_at: int | None = None
+        """The same once that row is shown."""
+        self._since = self._seen_since = self._drawn_at = monotonic()
+        self._begins = 0.0
+        """The step of the run from which this step of the tour is played."""
+        self._rest = 0.0
+        """Seconds that it has stood at its end."""
         self.where, self.words, self.waiting = Line("where"), Static("", id="words"), Line("waiting")
         self.footer = Footer("tour")
         self.panels: list[LinePlot | PhasePortrait] = []
@@ -167,20 +193,36 @@ class Learn(Driving):
         await self._show_step()
 
     async def _show_step(self) -> None:
-        """Put up the words and plots of this step, and let its engine go on."""
+        """Put up the words and plots of this step in one frame, and let its engine go on."""
         self.trip.tell(Resume())
         self.source = self.trip.source
-        self.seen_at, self._since = None, monotonic()
-        grid = self.query_one("#grid", Grid)
-        await grid.remove_children()
-        specs = self.trip.specs(self.step.forms)
+        self.due = self.seen_at = None
+        self._since = self._drawn_at = monotonic()
+        self._begins = self._step_before()
+        self.trip.reached = self._begins
+        grid, specs = self.query_one("#grid", Grid), self.trip.specs(self.step.forms)
         self.footer.adapt({"next_step", "by_itself"} if self.at + 1 == len(STEPS) else {"previous_step"} if not self.at else ())
         self.panels = [
             PhasePortrait(self.step.forms, ascii=self.ascii) if name == panels.PORTRAIT else LinePlot(specs[name], ascii=self.ascii)
             for name in self.step.plots
         ]
-        await grid.mount(*self.panels)
-        self._arrange()
+        with self.app.batch_update():
+            await grid.remove_children()
+            await grid.mount(*self.panels)
+            self._arrange()
+            self._play(0.0)
+            self._show_rows()
+            self._show_lines()
+
+    def _step_before(self) -> float:
+        """Where a step that is played begins: at the event of the step before, if that looked at the same run; else at the first row."""
+        before = self.at - 1
+        if not self.step.followed or self.step.again or before < 0 or STEPS[before].preset != self.step.preset:
+            return 0.0
+        history = self.source.history
+        history.limit = None
+        row = happened(STEPS[before], self.trip.table)
+        return 0.0 if row is None else history.value("step", row)
 
     def _words(self) -> Content:
         """What the step says; beside the plots each formula on a line of its own, and where it is tall with room between."""
@@ -201,12 +243,14 @@ class Learn(Driving):
         self.set_class(width >= WIDE, "wide")
         self.words.update(self._words())
         self.set_class(width < SMALLEST[0] or height < SMALLEST[1], "too-small")
-        room = 2 if width >= WIDE or height >= 36 else 1
+        beside = PAIR <= width < WIDE
+        room = 2 if width >= PAIR or height >= 36 else 1
         for k, panel in enumerate(self.panels):
             panel.display = k < room
+        shown = min(room, len(self.panels)) or 1
         grid = self.query_one("#grid", Grid)
-        grid.styles.grid_size_columns = 1
-        grid.styles.grid_size_rows = min(room, len(self.panels)) or 1
+        grid.styles.grid_size_columns = shown if beside else 1
+        grid.styles.grid_size_rows = 1 if beside else shown
         self.pace.hurry()
 
     # -- drawing
@@ -220,21 +264,56 @@ class Learn(Driving):
         if trip is not self.trip or trip is self._kept:  # left meanwhile: a pause would come after the word to go on
             return False
         self.report(news.events)
-        if self.seen_at is None and (row := happened(self.step, trip.table)) is not None:
-            self.seen_at, self._seen_since = row, monotonic()
+        now, table = monotonic(), trip.table
+        if self.due is None and (row := happened(self.step, table)) is not None:
+            self.due = row
             trip.tell(Advance(steps=self.step.after) if self.step.after else Pause())
+        moving = self._play(now - self._drawn_at)
+        self._drawn_at = now
+        if self.due is not None and self.seen_at is None and self._arrived():
+            self.seen_at, self._seen_since = self.due, now
         if self.by_itself and self.seen_at is not None and self.seconds_left() <= 0 and self.at + 1 < len(STEPS):
             await self._go(self.at + 1)
             return True
-        self.where.show(self._where())
-        self.waiting.show(self._waiting())
-        if not (fresh or hurried):
+        self._show_lines()
+        if not (fresh or hurried or moving):
             return False
+        self._show_rows()
+        return True
+
+    def _play(self, seconds: float) -> bool:
+        """Show rows up to where this step has come to; whether it is still on its way. What is shown again and again rests at its end."""
+        trip, step = self.trip, self.step
+        if not step.followed:
+            return False
+        stop = None if self.due is None else trip.source.history.value("step", self.due)
+        if step.again and self.seen_at is not None and self._rested(seconds):
+            trip.reached = self._begins
+        return not trip.play(seconds, FOLLOWED, self._begins, stop) or step.again
+
+    def _rested(self, seconds: float) -> bool:
+        """Whether what is shown again and again has stood at its end for long enough."""
+        stands = self.due is not None and self.trip.reached >= self.trip.source.history.value("step", self.due)
+        self._rest = self._rest + seconds if stands else 0.0
+        return self._rest >= REST_SECONDS
+
+    def _arrived(self) -> bool:
+        """Whether the row where it has happened is shown."""
+        return self.due is not None and len(self.trip.source.history) > self.due
+
+    def _show_rows(self) -> None:
+        """Draw the plots."""
+        trip, step = self.trip, self.step
         for panel in self.panels:
             if panel.display:
-                from_edge = self.step.from_edge or (isinstance(panel, LinePlot) and panel.spec.from_edge)
-                panel.show(trip.source.history, Window(*trip.timeline.window(from_edge)))
-        return True
+                start, stop = trip.timeline.window(step.from_edge or (isinstance(panel, LinePlot) and panel.spec.from_edge))
+                if step.followed and self.due is not None:
+                    stop = max(AHEAD * trip.source.history.value("step", self.due), start + 1)
+                panel.show(trip.source.history, Window(start, stop))
+
+    def _show_lines(self) -> None:
+        self.where.show(self._where())
+        self.waiting.show(self._waiting())
 
     def _color(self, role: str) -> str:
         return role_color(self.app.theme, role)
@@ -245,18 +324,20 @@ class Learn(Driving):
         sharpness = row.get("gd.sharpness", math.nan)
         if math.isnan(sharpness):
             sharpness = row.get("gd.midpoint_sharpness", math.nan)
-        share = sharpness / in_force(row, source.learning_rate)
+        share, name = sharpness / in_force(row, source.learning_rate), "ηS/2"
+        if "threshold_ratio" in row:
+            share, name = row["threshold_ratio"], "S/edge"
         muted = self._color("muted")
         sign, plain, word, role = SIGNS[source.condition]
         parts = [
             Content.assemble((f" tour {self.at + 1}/{len(STEPS)}", "bold"), (f"  {source.run.spec.name}", muted)),
             Content.assemble((f"{plain if self.ascii else sign} {word}", f"bold {self._color(role)}")),
-            Content.assemble(("step ", muted), (f"{source.step:,}", "bold")),
+            Content.assemble(("step ", muted), (f"{source.history.last_step if self.step.followed else source.step:,.0f}", "bold")),
         ]
         gap, number = Content("   "), f" {share:.3f}" if math.isfinite(share) else "     –"
-        room = width - gap.join([*parts, Content("ηS/2 " + number)]).cell_length
+        room = width - gap.join([*parts, Content(f"{name} {number}")]).cell_length
         cells = max(min(12 if width < WIDE else 24, room), 5)
-        parts.append(Content.assemble(("ηS/2 ", muted), gauge(share, cells, self._color, self.ascii), (number, "bold")))
+        parts.append(Content.assemble((f"{name} ", muted), gauge(share, cells, self._color, self.ascii), (number, "bold")))
         return gap.join(parts)
 
     def _waiting(self) -> Content:
@@ -264,7 +345,7 @@ class Learn(Driving):
         step, source = self.step, self.source
         last = self.at + 1 == len(STEPS)
         if self.seen_at is None:
-            if source.condition not in launch.LIVE:
+            if self.due is None and source.condition not in launch.LIVE:
                 why = f"The run is {source.condition} before: {step.waits_for}. Space goes on."
                 return Content.assemble((why, self._color("warn")))
             known = {name: source.history.last(name) for name in step.gauge.split() if source.history.has(name)}
@@ -282,7 +363,8 @@ class Learn(Driving):
 
     def seconds_left(self) -> float:
         """Until the tour goes on by itself."""
-        return max(self._since + READING_SECONDS, self._seen_since + PAUSE_SECONDS) - monotonic()
+        reading = max(READING_SECONDS, self.step.words / WORDS_A_SECOND)
+        return max(self._since + reading, self._seen_since + PAUSE_SECONDS) - monotonic()
 
     # -- keys
 
@@ -304,6 +386,7 @@ class Learn(Driving):
             await self._go(self.at + 1)
 
     async def action_previous_step(self) -> None:
+        self.by_itself = False
         if self.at:
             await self._go(self.at - 1)
 

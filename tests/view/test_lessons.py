@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from engine.jobs import launch
+from engine.record import store
 from engine.record.columns import columns_for
 from engine.record.messages import Advance, Pause, Resume, Stop
+from engine.record.writer import Writer
 from engine.spec import load_spec
 from eos_tui import keys, lessons
 from eos_tui.app import EosApp
@@ -22,7 +24,7 @@ from eos_tui.screens.launcher import Launcher
 from eos_tui.screens.learn import Learn
 
 import waiting
-from piloting import until
+from piloting import text_of, until
 from synthetic import EDGE, FakeEngine, make_run
 from terminals import Terminal
 
@@ -89,8 +91,22 @@ def test_a_prediction_that_lost_its_way_holds_only_after_another_anchor():
 
 def test_a_second_direction_holds_where_the_covariance_has_rank_two():
     table = {"step": np.arange(4.0), "covariance.trace": np.array([np.nan, 1e-3, 1e-3, 1e-3])}
-    assert happened(STEPS[-1], table | {"covariance.lambda2": np.array([np.nan, np.nan, -1e-12, 1e-5])}) == 3
-    assert happened(STEPS[-1], table) is None
+    step = next(step for step in STEPS if step.preset == "chebyshev-several")
+    assert happened(step, table | {"covariance.lambda2": np.array([np.nan, np.nan, -1e-12, 1e-5])}) == 3
+    assert happened(step, table) is None
+
+
+def test_adam_comes_to_its_edge_after_its_first_steps():
+    table = {"step": np.arange(6.0), "threshold_ratio": np.array([30.0, 2.0, 0.2, np.nan, 0.8, 1.01])}
+    assert STEPS[-1].preset == "adam"
+    assert happened(STEPS[-1], table) == 5
+
+
+def test_gradient_flow_has_left_once_it_is_twice_as_far_as_gradient_descent_ever_was():
+    """And gradient descent has come back from a burst: the picture says what the step does."""
+    table = {"step": np.arange(6.0), "constrained.delta": np.ones(6), "gd.x": np.array([0.1, 2, 3, 0.5, 0.4, 0.3]),
+             "gd.distance": np.array([0.1, 2, 3, 0.5, 0.4, 0.3]), "flow.distance": np.array([1.0, 5, 5.9, 5.9, 6.1, 7])}
+    assert happened(STEPS[7], table) == 4
 
 
 def test_columns_that_a_run_lacks_count_as_no_value():
@@ -100,13 +116,23 @@ def test_columns_that_a_run_lacks_count_as_no_value():
 # -- the screen, on runs made by the test
 
 
+def begun_adam(runs):
+    """The first rows of a run of Adam."""
+    run = store.create(load_spec("adam"), "adam-run", runs)
+    rows = np.full((3, len(run.columns)), np.nan)
+    rows[:, run.index["step"]], rows[:, run.index["threshold_ratio"]] = range(3), (30.0, 9.0, 0.4)
+    with Writer(run) as writer:
+        writer.append(rows)
+    return run
+
+
 @pytest.fixture
 def begun(runs, monkeypatch):
     """Presets begun by the tour, each a run with an engine that only answers."""
     engines = {}
 
     def begin(preset):
-        run = make_run(runs, 60, f"{preset}-run", finished=False)
+        run = make_run(runs, 60, f"{preset}-run", finished=False) if preset != "adam" else begun_adam(runs)
         engines[preset] = FakeEngine(run).__enter__()
         return run, 0
 
@@ -143,10 +169,13 @@ async def test_space_drives_the_whole_tour_and_leaving_stops_its_engines(begun):
 
 async def test_a_step_waits_then_holds_the_engine_and_goes_on_by_itself(begun, monkeypatch):
     monkeypatch.setattr(learn, "READING_SECONDS", 0.3)
+    monkeypatch.setattr(learn, "WORDS_A_SECOND", 1e9)
     monkeypatch.setattr(learn, "PAUSE_SECONDS", 0.3)
     app = EosApp(None, fps=10, tour=True)
-    async with app.run_test(size=(120, 40), notifications=True):
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
         await until(lambda: touring(app) and app.screen.seen_at is not None)  # 60 rows: half the way to the edge
+        assert not app.screen.by_itself  # by default every step waits for the key
+        await pilot.press("a")
         await until(lambda: any(isinstance(command, Pause) for command in begun["fashion"].commands))
         await until(lambda: app.screen.at == 1)
         assert app.screen.seen_at is None
@@ -155,16 +184,54 @@ async def test_a_step_waits_then_holds_the_engine_and_goes_on_by_itself(begun, m
 
 async def test_by_hand_the_tour_stays_where_it_is(begun, monkeypatch):
     monkeypatch.setattr(learn, "READING_SECONDS", 0.0)
+    monkeypatch.setattr(learn, "WORDS_A_SECOND", 1e9)
     monkeypatch.setattr(learn, "PAUSE_SECONDS", 60.0)
     app = EosApp(None, fps=10, tour=True)
     async with app.run_test(size=(80, 24), notifications=True) as pilot:
         await until(lambda: touring(app) and app.screen.seen_at is not None)
-        await pilot.press("a")
         await until(lambda: "Space goes on" in app.screen.waiting.content.plain)
-        assert not app.screen.by_itself
+        await pilot.press("a")
+        await until(lambda: "On in 6" in app.screen.waiting.content.plain)
+        await pilot.press("space", "b")
+        assert not app.screen.by_itself  # going back holds
         assert math.isfinite(app.screen.seconds_left())
         await pilot.press("i")
         await until(lambda: isinstance(app.screen, Formula))
+
+
+def test_the_countdown_lasts_as_long_as_the_words_are_read():
+    assert learn.READING_SECONDS >= 20
+    assert all(20 < step.words / learn.WORDS_A_SECOND < 45 for step in STEPS)
+
+
+@pytest.mark.parametrize(("size", "shown"), [((80, 24), 1), ((100, 30), 2), ((120, 40), 2)])
+async def test_two_plots_stand_where_there_is_room_and_a_step_changes_in_one_frame(begun, size, shown):
+    app = EosApp(None, fps=10, tour=True)
+    async with app.run_test(size=size) as pilot:
+        await until(lambda: touring(app) and app.pace.frames >= 2)
+        assert sum(panel.display and panel.size.height >= 8 for panel in app.screen.panels) == shown
+        before = text_of(app)
+        await app.screen.action_next_step()
+        await pilot.pause()
+        after = text_of(app)
+        assert "Progressive sharpening" in before
+        assert "Progressive sharpening" not in after
+        assert "The threshold 2/η" in after
+        assert after.count("sharpness S") >= 1
+
+
+async def test_the_toy_is_shown_at_a_speed_one_can_follow_and_stops_where_it_happens(runs):
+    run = make_run(runs, 400)  # its engine was quicker
+    history = learn.Source(run)
+    trip = learn.Trip(history)
+    trip.take(history.read())
+    assert not trip.play(0.5, 60.0, 100.0, 150.0)
+    assert history.history.last_step == 130
+    assert trip.play(0.5, 60.0, 100.0, 150.0)
+    assert history.history.last_step == 150
+    history.history.limit = None
+    assert not trip.play(10.0, 60.0, 100.0, None)
+    assert history.history.last_step == 399  # it has not happened in what there is
 
 
 async def test_the_run_of_a_step_opens_and_its_engine_goes_on(begun):

@@ -1,16 +1,20 @@
 """What is shown of a run, by pilot: time axis, cursor, curves, other runs, a replay, a start in the portrait, the mouse."""
 
 import asyncio
+import os
+import socket
 
 import numpy as np
 import pytest
 from textual.events import MouseScrollDown, MouseScrollUp
 
 from engine.record import messages, store
+from engine.record.reader import Outcome, State
 from engine.record.writer import Writer
+from engine.spec import load_spec
 from eos_tui.draw import panels
 from eos_tui.model.placed_orbit import Start
-from eos_tui.model.replay import Replay
+from eos_tui.model.replay import FOLLOWED, Replay
 from eos_tui.screens.choose_curves import ChooseCurves
 from eos_tui.screens.compare import Compare, others
 from eos_tui.screens.formula import Formula
@@ -367,3 +371,34 @@ def test_a_start_under_constants_out_of_all_measure_is_drawn_without_its_flow_an
     assert flow.shape == mapped.shape
     assert np.isnan(flow).all()
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("preset", ["toy", "phase"])
+async def test_the_simplest_problems_are_played_from_their_first_step(tmp_path, preset):
+    run = store.create(load_spec(preset), preset, tmp_path)
+    rows = np.full((200, len(run.columns)), 0.1)
+    rows[:, run.index["step"]] = np.arange(200)
+    with Writer(run) as writer:
+        writer.append(rows)
+        outcome = Outcome(kind="completed", step=199, text="completed 199 steps")
+        writer.state(State(status="finished", phase="edge", step=199, learning_rate=0.02, outcome=outcome))
+    async with opened(run) as (app, pilot):
+        await until(lambda: app.screen.source.replay is not None)
+        replay = app.screen.source.replay
+        assert replay.speed == FOLLOWED
+        assert replay.step < 199
+        await until(lambda: 0 < app.screen.source.step < 199)
+        await pilot.press("g")
+        await until(lambda: app.screen.source.step == 199)
+
+
+async def test_a_run_of_the_toy_that_goes_on_is_shown_where_it_stands(tmp_path):
+    run = store.create(load_spec("toy"), "toy", tmp_path)
+    rows = np.full((200, len(run.columns)), 0.1)
+    rows[:, run.index["step"]] = np.arange(200)
+    with Writer(run) as writer:
+        writer.append(rows)
+        writer.state(State(status="paused", phase="edge", step=199, learning_rate=0.02, pid=os.getpid(), host=socket.gethostname()))
+        async with opened(run) as (app, _):
+            await until(lambda: app.screen.source.step == 199)
+            assert app.screen.source.replay is None
