@@ -28,7 +28,7 @@ from engine.base.files import resolved
 from engine.base.text import print_json
 from engine.commands import completion, options
 from engine.commands import help as topics
-from engine.commands.options import AS_TOLD, DataDir, Meeting, PresetName, RunName, RunNames, Trust
+from engine.commands.options import FROM_ENVIRONMENT, DataDir, Meeting, PresetName, RunName, RunNames, Trust
 from engine.jobs import launch
 from engine.record import trust
 from engine.record.store import resolve
@@ -125,7 +125,7 @@ def launcher(*, look: ViewOptions = AS_SET) -> int:
 
 @app.command
 def run(preset: Preset, *, overrides: Overrides = (), name: NewName = None, headless: Headless = False, json: Json = False,
-        data_dir: DataDir = None, trusted: Trust = False, meeting: Meeting = AS_TOLD, look: ViewOptions = AS_SET) -> int:
+        data_dir: DataDir = None, trusted: Trust = False, meeting: Meeting = FROM_ENVIRONMENT, look: ViewOptions = AS_SET) -> int:
     """Start a run and watch it.
 
     Several processes, on one host or many, run it together where each is given --coordinator. Process 0 alone writes and shows it.
@@ -146,7 +146,7 @@ def demo(*, overrides: Overrides = (), name: NewName = None, headless: Headless 
 
 @app.command
 def resume(name: Name, *, force: Force = False, headless: Headless = False, json: Json = False, trusted: Trust = False,
-           meeting: Meeting = AS_TOLD, look: ViewOptions = AS_SET) -> int:
+           meeting: Meeting = FROM_ENVIRONMENT, look: ViewOptions = AS_SET) -> int:
     """Go on with a stopped, failed or crashed run from its last checkpoint, and watch it.
 
     As many processes may share it out as --coordinator says, however many there were before. Process 0 alone shows it.

@@ -42,7 +42,7 @@ class Finding(NamedTuple):
     """One subject: its state, whether that will do, and the remedy where it will not."""
 
     subject: str
-    found: str
+    state: str
     verdict: Verdict = "good"
     advice: str = ""
 
@@ -232,7 +232,7 @@ def as_text(findings: list[Finding], ascii: bool = False) -> str:
     width = max(len(each.subject) for each in findings)
     lines = []
     for each in findings:
-        lines.append(f"{SIGNS[each.verdict][ascii]} {each.subject:<{width}}  {each.found}")
+        lines.append(f"{SIGNS[each.verdict][ascii]} {each.subject:<{width}}  {each.state}")
         if each.advice:
             lines.append(f"{' ' * (width + 4)}{'->' if ascii else '→'} {each.advice}")
     wrong = [each.subject for each in findings if each.verdict == "bad"]

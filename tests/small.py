@@ -86,15 +86,15 @@ def chebyshev_problem() -> tuple[Problem, jax.Array]:
 
 def rows(experiment: Experiment, until: int, samples: dict[int, dict[str, np.ndarray]] | None = None) -> dict[str, np.ndarray]:
     """The record of an experiment up to a step, by column; what it samples on the way goes into `samples`, by step."""
-    found = []
+    record = []
     while experiment.clock.step < until:
         progress = experiment.advance(until - experiment.clock.step)
-        found += progress.rows
+        record += progress.rows
         if samples is not None:
             samples.update(progress.curves)
         if progress.outcome:
             break
-    table = np.array(found)
+    table = np.array(record)
     return {name: table[:, k] for name, k in experiment.setup.column_index.items()}
 
 

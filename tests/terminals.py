@@ -99,8 +99,8 @@ class Terminal:
         """Wait until this is on the screen."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            if found := re.search(pattern, self.text):
-                return found
+            if match := re.search(pattern, self.text):
+                return match
             time.sleep(0.02)
         raise AssertionError(f"{pattern!r} did not appear:\n{self.text}")
 

@@ -17,7 +17,7 @@ def short(name, *overrides):
     return engine.run("toy", overrides=["budget.steps=40", "tracking.flow=false", *overrides], name=name)
 
 
-def test_a_run_agrees_with_itself_and_another_start_is_told_from_it(x64):
+def test_a_run_agrees_with_itself_and_not_with_one_of_another_start(x64):
     one, other = short("one"), short("other", "problem.x0=0.303")
     alike = compare(one, one, 1e-15)
     assert alike["loss_before_edge"] == 0

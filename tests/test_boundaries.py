@@ -1,8 +1,11 @@
 """What is imported where. The view must open without jax, the engine must work where Textual is not wanted."""
 
 import ast
+import io
+import re
 import subprocess
 import sys
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -171,3 +174,15 @@ def test_every_file_is_opened_through_one_door():
                 if called in DOORS and where not in DOORS[called]:
                     strays.append(f"{where}:{node.lineno}: {ast.unparse(node)[:90]}")
     assert strays == [], "open it by engine.base.files or engine.base.atomic, or say here why not"
+
+
+def test_nothing_is_named_found_or_told():
+    """They say how a thing was come by, and not what it is. The names of tests are sentences."""
+    names = re.compile(r"(?!test_)(?:\w+_)?(?:found|told)(?:_\w+)?", re.IGNORECASE)
+    faults = []
+    for path in (path for folder in ("engine", "eos_tui", "tests") for path in sorted((ROOT / folder).rglob("*.py"))):
+        text = path.read_text()
+        if names.search(text):
+            tokens = [token for token in tokenize.generate_tokens(io.StringIO(text).readline) if token.type == tokenize.NAME]
+            faults += [f"{path}:{token.start[0]}: {token.string}" for token in tokens if names.fullmatch(token.string)]
+    assert faults == []

@@ -500,9 +500,9 @@ def add(folder: Path, row: str, omitted: str = "") -> None:
 
 def wrong(folder: Path, rows: Iterable[str]) -> dict[str, str]:
     """What is wrong with each of these additions in a copy of the tree; nothing where it works."""
-    found = os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{TESTS}", "PYTHONSAFEPATH": "1"}
+    environment = os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{TESTS}", "PYTHONSAFEPATH": "1"}
     command = [sys.executable, str(Path(__file__)), *rows]
-    done = subprocess.run(command, cwd=folder, env=found, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -149,8 +149,8 @@ def machine(tmp_path):
 
 def block(*words: str) -> list[str]:
     """The lines of the one block that has these words."""
-    [found] = [lines for lines in BLOCKS if all(any(word in line for line in lines) for word in words)]
-    return found
+    [chosen] = [lines for lines in BLOCKS if all(any(word in line for line in lines) for word in words)]
+    return chosen
 
 
 FOLLOWED = [
@@ -217,11 +217,11 @@ def test_a_cluster_without_a_network_is_used_from_its_login_node(machine):
     """A job, and a sweep of two handed in through `sbatch`: half a minute, nearly all of it compiling."""
     pytest.importorskip("submitit")
     for line in (lines := block("export EOS_HOME")):
-        told = machine.follow(line)
+        output = machine.follow(line)
         if line.startswith("eos sweep"):
             machine.wait_for_runs()
     assert lines[-1].startswith("eos tail")
-    assert told.split()[:2] == ["step", "gd.sharpness"]
+    assert output.split()[:2] == ["step", "gd.sharpness"]
     assert '"outcome": "edge_never_reached"' in (machine.folder / "work" / "summary.json").read_text()
     assert [run.spec.optimizer.learning_rate for run in machine.wait_for_runs()] == [0.01, 0.01, 0.02]
 

@@ -60,7 +60,7 @@ def test_the_topic_of_settings_has_every_setting_of_every_kind():
     assert len(entries) > 60
 
 
-def test_a_setting_is_told_with_its_default_its_values_and_its_words():
+def test_a_setting_is_listed_with_its_default_its_values_and_its_words():
     entries = {name: words for section in settings.sections() for name, words in section.entries}
     assert entries["tracking.anchor_every"].startswith(" = `0` (whole number from 0): Steps between re-anchorings of every prediction")
     assert entries["optimizer.learning_rate"].startswith(", required (number above 0)")
@@ -70,7 +70,7 @@ def test_a_setting_is_told_with_its_default_its_values_and_its_words():
     assert all(words.rstrip().endswith((".", ")")) for words in entries.values())
 
 
-def test_a_default_that_is_told_is_the_one_in_force():
+def test_a_default_that_is_listed_is_the_one_in_force():
     kinds = {"coupled": CoupledTracking, "sharpness": SharpnessTracking}
     sections = [section for section in settings.sections() if section.name == "tracking"]
     for section, (mode, kind) in zip(sections, kinds.items(), strict=True):
@@ -161,7 +161,7 @@ def test_the_headless_commands_have_the_engines_topics(capsys):
     assert headless.main(["help", "keys"]) == 2
 
 
-def test_the_keys_told_are_those_of_the_settings(capsys, tmp_path, monkeypatch):
+def test_the_keys_listed_are_those_of_the_settings(capsys, tmp_path, monkeypatch):
     (tmp_path / "config.toml").write_text('[keys.dashboard]\nzoom_in = "z"\n')
     monkeypatch.setenv("EOS_CONFIG", str(tmp_path / "config.toml"))
     try:
@@ -198,7 +198,7 @@ def test_a_pager_that_does_nothing_ends_by_itself(tmp_path, pager):
         assert not re.search(rb"\x1b\[[\d;]*3\d[;m]", terminal.sent)  # no colours
 
 
-def test_a_pager_that_is_not_there_is_told(tmp_path):
+def test_a_pager_that_is_not_there_is_reported(tmp_path):
     with Terminal(tmp_path, "-m", "eos_tui", "help", "ssh", PAGER="no-such-pager") as terminal:
         assert terminal.wait_for_end(30) == 2
         assert 'PAGER = "no-such-pager": no such program' in terminal.text
@@ -242,7 +242,7 @@ def test_the_topics_are_a_site_whose_links_lead_somewhere(tmp_path, capsys):
     assert "written together" in capsys.readouterr().err
 
 
-def test_a_site_that_cannot_be_written_is_told_in_one_line(tmp_path, capsys):
+def test_a_site_that_cannot_be_written_is_reported_in_one_line(tmp_path, capsys):
     (tmp_path / "file").touch()
     assert cli.main(["help", "--html", str(tmp_path / "file" / "under")]) == 2
     assert "pages cannot be written there" in capsys.readouterr().err

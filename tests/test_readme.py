@@ -43,7 +43,7 @@ def test_every_link_leads_to_a_file():
     assert all((ROOT / link).is_file() for link in links)
 
 
-def test_every_topic_is_told_of():
+def test_every_topic_is_named():
     table = README.split("| topic | what it tells |\n|---|---|\n", 1)[1].split("\n\n", 1)[0]
     assert set(re.findall(r"`([\w-]+)`", table)) == set(TEXTS) - {"commands"}
 
@@ -60,7 +60,7 @@ def test_the_tree_has_every_package_in_the_order_of_imports():
     assert places == sorted(places)
 
 
-def test_every_command_is_told_of():
+def test_every_command_is_named():
     cli.main(["--version"])  # the engine's commands join the view's
     words = {word for code in re.findall(r"`([^`\n]+)`", TEXTS["commands"]) for word in re.findall(r"[a-z]+", code)}
     assert {name for name in cli.app if not name.startswith("-")} - {"work"} <= words

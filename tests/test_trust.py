@@ -417,7 +417,7 @@ def spoil_by_link(path):
     lambda path: (path.unlink(), os.mkfifo(path, 0o600)), lambda path: (path.unlink(), path.mkdir(0o700)),
     lambda path: (path.unlink(), path.symlink_to("/nowhere/at/all")),
 ], ids=["link", "mode", "short", "long", "pipe", "folder", "dangling"])  # fmt: skip
-def test_a_key_that_is_not_this_users_alone_signs_nothing_and_is_told(spoil, got, mark, tmp_path, engines, capfd):
+def test_a_key_that_is_not_this_users_alone_signs_nothing_and_is_reported(spoil, got, mark, tmp_path, engines, capfd):
     trust.key(make=True)
     spoil(trust.key_path())
     assert main(["resume", str(got.path)]) == BAD_INPUT

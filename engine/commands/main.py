@@ -22,7 +22,7 @@ from engine.base.errors import BAD_END, INTERRUPTED, UserError, is_out_of_memory
 from engine.base.exit import status_of
 from engine.base.text import harmless, print_json, print_line, print_pairs
 from engine.commands import control, data, help, lists, records, sweep
-from engine.commands.options import AS_TOLD, DataDir, FigureName, Meeting, Overrides, PresetName, RunName, Switch, Trust
+from engine.commands.options import FROM_ENVIRONMENT, DataDir, FigureName, Meeting, Overrides, PresetName, RunName, Switch, Trust
 from engine.data.catalog import ready
 from engine.help.topics import TOPICS
 from engine.jobs import fork as forks
@@ -111,7 +111,7 @@ def help_compute(group: Group, asked: RunSpec | None = None) -> int:
 @app.command
 def run(
     preset: PresetName, *, overrides: Overrides = (), name: str | None = None, json: Switch = False, data_dir: DataDir = None,
-    trusted: Trust = False, meeting: Meeting = AS_TOLD,
+    trusted: Trust = False, meeting: Meeting = FROM_ENVIRONMENT,
 ) -> int:
     """Run a preset to its end and print a summary. Ctrl-C stops it cleanly.
 
@@ -129,12 +129,12 @@ def run(
 @app.command
 def demo(*, overrides: Overrides = (), name: str | None = None, json: Switch = False) -> int:
     """Run the default preset, T-shirts against shirts, and print a summary. Takes what `run` takes."""
-    return run_headless(DEFAULT_PRESET, overrides, name, json, group=AS_TOLD.group())
+    return run_headless(DEFAULT_PRESET, overrides, name, json, group=FROM_ENVIRONMENT.group())
 
 
 @app.command
 def resume(
-    name: RunName, *, force: Switch = False, json: Switch = False, trusted: Trust = False, meeting: Meeting = AS_TOLD
+    name: RunName, *, force: Switch = False, json: Switch = False, trusted: Trust = False, meeting: Meeting = FROM_ENVIRONMENT
 ) -> int:
     """Go on with a stopped, failed or crashed run from its last checkpoint, and follow it to its end.
 
@@ -358,7 +358,7 @@ def bench(
 
 
 @app.command(show=False)
-def work(directory: str, *, code: str = "", meeting: Meeting = AS_TOLD) -> int:
+def work(directory: str, *, code: str = "", meeting: Meeting = FROM_ENVIRONMENT) -> int:
     """Be the engine of a run directory, trusted with the code of this digest. The other commands start this one."""
     # Options alone: engines that a sweep starts inherit the environment, and each is at a run of its own.
     return worker.work(directory, meeting.group(environment={}), code)

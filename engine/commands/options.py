@@ -48,5 +48,5 @@ class Meeting:
         return group
 
 
-AS_TOLD = Meeting()
+FROM_ENVIRONMENT = Meeting()
 """No options: what the environment says."""

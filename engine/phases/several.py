@@ -72,8 +72,8 @@ def adapted(setup: Setup, state: EdgeState) -> tuple[EdgeState, list[AnyEvent], 
             return state, events, ""
         following, usable = resized(setup, state, count + 1 if joins else count - 1)
         if not usable:
-            told = f"λ{count + 1} = {values[count]:.4g}/η" if joins else f"λ{count} fell to {values[count - 1]:.4g}/η"
-            return state, events, f"{told} at step {step}, and the projection onto the stable set of that many directions did not converge"
+            cause = f"λ{count + 1} = {values[count]:.4g}/η" if joins else f"λ{count} fell to {values[count - 1]:.4g}/η"
+            return state, events, f"{cause} at step {step}, and the projection onto the stable set of that many directions did not converge"
         if joins:
             text = f"λ{count + 1} of θ† is at {values[count]:.4g}/η at step {step}: {count + 1} directions are at the edge"
             events.append(messages.DirectionJoined(step=step, text=text, count=count + 1))
@@ -171,8 +171,8 @@ def seeded(setup: Setup, state: EdgeState) -> tuple[EdgeState, list[AnyEvent]]:
         descent=coupled.descent._replace(theta=coupled.descent.theta + move),
         predicted=coupled.predicted._replace(displacements=displacements),
     ))
-    told = ", ".join(f"{sizes[k]:.3g}" for k in still)
-    text = f"an oscillation of its predicted size, σ = {told}, was begun at step {step} where none had (tracking.seed_oscillation)"
+    sigmas = ", ".join(f"{sizes[k]:.3g}" for k in still)
+    text = f"an oscillation of its predicted size, σ = {sigmas}, was begun at step {step} where none had (tracking.seed_oscillation)"
     return state, [messages.OscillationSeeded(step=step, text=text)]
 
 

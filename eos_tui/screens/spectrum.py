@@ -228,8 +228,8 @@ class Spectrum(LivePage):
         step = steps[self._place(steps)] if steps else -1
         if self._read[0] != step:
             self._read = step, read(self._files[step]) if steps else None
-        found, both = self._read[1], len(self.shown) > 1
-        self.bars.styles.max_height = len(found.layers) + 5 if found and both else None  # the density has the rows that they leave
+        reading, both = self._read[1], len(self.shown) > 1
+        self.bars.styles.max_height = len(reading.layers) + 5 if reading and both else None  # the density has the rows that they leave
         newest = ", the newest" if steps and step == steps[-1] else ""
         where = f", step {step:,}: reading {self._place(steps) + 1} of {len(steps)}{newest}" if steps else ""
         words = f"The reading of step {step:,} cannot be read: its file is damaged." if steps else self._nothing()
@@ -241,12 +241,12 @@ class Spectrum(LivePage):
         hint = " · ".join(parts)
         self.density.subtitle, self.bars.subtitle = "" if both else hint, hint
         self.density.words = self.bars.words = words
-        self.density.show(found)
-        self.bars.show(found)
+        self.density.show(reading)
+        self.bars.show(reading)
         task = "" if self.source.replay is not None else self.source.engine.task
         busy = Content.assemble((f"No step is taken while the engine computes: {task}", self.color("warn")))
-        self._density_line.show(busy if task else Content(shares(found) if found else ""))
-        self._layers_line.show(busy if task and not both else Content(sharpest(found) if found else ""))
+        self._density_line.show(busy if task else Content(shares(reading) if reading else ""))
+        self._layers_line.show(busy if task and not both else Content(sharpest(reading) if reading else ""))
 
     def action_formula(self) -> None:
         row = self.source.row()

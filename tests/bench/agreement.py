@@ -33,7 +33,7 @@ def compare(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray], t
     edges = [int(steps_there[0]) for steps_there in tracked]
     a, b = both("gd.loss")
     before = steps < min(edges)
-    found: dict[str, Any] = {"edge": edges, "loss_before_edge": float(np.max(np.abs(a - b)[before] / np.abs(a)[before], initial=0))}
+    gaps: dict[str, Any] = {"edge": edges, "loss_before_edge": float(np.max(np.abs(a - b)[before] / np.abs(a)[before], initial=0))}
     after = steps >= max(edges)
     delta = first["constrained.delta"][rows[0]]
     for label, column in QUANTITIES.items():
@@ -41,9 +41,9 @@ def compare(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray], t
         scale = np.fmax(a, np.nan_to_num(delta)) if column == "gd.x" else a
         off = (np.abs(a - b) / scale)[after]
         beyond = np.flatnonzero(~(off <= tolerance))
-        found[label] = {"largest_first_20": float(np.max(off[:20])), "steps_within": int(beyond[0]) if len(beyond) else None}
-    found["edge_steps"] = int(np.sum(after))
-    return found
+        gaps[label] = {"largest_first_20": float(np.max(off[:20])), "steps_within": int(beyond[0]) if len(beyond) else None}
+    gaps["edge_steps"] = int(np.sum(after))
+    return gaps
 
 
 def main() -> None:
@@ -52,14 +52,14 @@ def main() -> None:
     parser.add_argument("--tolerance", type=float, default=1e-2)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    found = compare(*(engine.load(run) for run in given.runs), given.tolerance)
+    gaps = compare(*(engine.load(run) for run in given.runs), given.tolerance)
     if given.json:
-        print(json.dumps(found))
+        print(json.dumps(gaps))
         return
-    print(f"edge at {found['edge'][0]} and {found['edge'][1]}; the loss before it differs by at most {found['loss_before_edge']:.1e}")
+    print(f"edge at {gaps['edge'][0]} and {gaps['edge'][1]}; the loss before it differs by at most {gaps['loss_before_edge']:.1e}")
     for label in QUANTITIES:
-        part = found[label]
-        within = f"all {found['edge_steps']}" if part["steps_within"] is None else f"{part['steps_within']} of {found['edge_steps']}"
+        part = gaps[label]
+        within = f"all {gaps['edge_steps']}" if part["steps_within"] is None else f"{part['steps_within']} of {gaps['edge_steps']}"
         print(f"{label:6} {part['largest_first_20']:.1e} over the first 20 steps; within {given.tolerance:g} for {within}")
 
 

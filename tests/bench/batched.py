@@ -82,15 +82,15 @@ def main(rounds: int = 5, as_json: bool = False) -> int:
     from engine.xla.device import configure
 
     configure()
-    found = []
+    measured = []
     for preset in PRESETS:
         print(f"{preset} …", file=sys.stderr, flush=True)
-        found += [measure(preset, work, rounds) for work in (descent, products)]
+        measured += [measure(preset, work, rounds) for work in (descent, products)]
     if as_json:
-        print(json.dumps([entry._asdict() | {"device": device_words()} for entry in found], indent=1))
+        print(json.dumps([entry._asdict() | {"device": device_words()} for entry in measured], indent=1))
         return 0
     table = Table("preset", "p", "members", "work", "one by one, s", "batch, s", "faster", title=f"A batch ({device_words()})")
-    for entry in found:
+    for entry in measured:
         numbers = (f"{entry.one_by_one_s:.3g}", f"{entry.batch_s:.3g}", f"{entry.faster:.2f}×")
         table.add_row(entry.preset, f"{entry.parameters:,}", str(entry.members), entry.work, *numbers)
     Console(width=None if sys.stdout.isatty() else 120).print(table)

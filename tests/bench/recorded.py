@@ -44,17 +44,17 @@ WORDS = {
 def main(rounds: int = 5, as_json: bool = False) -> int:
     """Measure, and print a table or JSON."""
     configure()
-    found = {
+    measured = {
         "toy_rate": rate("toy", rounds), "phase_rate": rate("phase", rounds), "viewer_ratio": viewer(rounds), **first_step(rounds),
         "memory_ratio": memory_ratio(),
     }
     if as_json:
-        print(json.dumps(found | {"device": device_words()}, indent=1))
+        print(json.dumps(measured | {"device": device_words()}, indent=1))
         return 0
     table = Table(title=f"Recorded runs ({device_words()})")
     for heading in ("what", "goal", "measured"):
         table.add_column(heading, justify="left" if heading == "what" else "right")
-    for name, value in found.items():
+    for name, value in measured.items():
         table.add_row(WORDS[name], GOALS[name], f"{value:,.0f}" if value > 100 else f"{value:.2f}")
     Console(width=None if sys.stdout.isatty() else 120).print(table)
     return 0
@@ -126,15 +126,15 @@ def first_step(rounds: int) -> dict[str, float]:
     cold, cached = [], []
     for _ in range(max(1, rounds // 2)):
         with tempfile.TemporaryDirectory() as folder:
-            for found in (cold, cached):
-                home = Path(folder) / ("cold" if found is cold else "cached")
+            for seconds in (cold, cached):
+                home = Path(folder) / ("cold" if seconds is cold else "cached")
                 env = {**os.environ, "EOS_HOME": str(home), "EOS_CACHE": f"{folder}/cache", "PYTHONPATH": str(ROOT)}
                 began = time.perf_counter()
                 engine = _started(["-m", "eos_tui", "demo", "--headless", "--name", "first"], env)
                 path = home / "first" / "metrics.f64"
                 _wait(lambda path=path: path.exists() and path.stat().st_size > 0, engine)
-                found.append(time.perf_counter() - began)
-                if found is cold:
+                seconds.append(time.perf_counter() - began)
+                if seconds is cold:
                     time.sleep(20)  # what is compiled beside the approach is kept as well
                 engine.terminate()
                 engine.wait()

@@ -51,13 +51,13 @@ class Scaled(NamedTuple):
 
 def scaled(what: str, count: int, alone: list[Times], together: list[Times]) -> list[Scaled]:
     """Both laws for so many devices, from the rounds of one device and those of all, which were interleaved."""
-    found = []
+    entries = []
     for law in LAWS:
         one, many = ([statistics.median(times[law][work] for times in rounds) for work in WORK] for rounds in (alone, together))
         share = count if law == "strong" else 1
         efficiencies = [a / (share * b) for a, b in zip(one, many, strict=True)]
-        found.append(Scaled(what, count, law, EXAMPLES * (1 if law == "strong" else count), *many, *efficiencies))
-    return found
+        entries.append(Scaled(what, count, law, EXAMPLES * (1 if law == "strong" else count), *many, *efficiencies))
+    return entries
 
 
 def main(rounds: int = 5, as_json: bool = False) -> int:
@@ -69,7 +69,7 @@ def main(rounds: int = 5, as_json: bool = False) -> int:
     counts = sorted({1 << k for k in range(1, cores.bit_length()) if 1 << k <= cores} | {cores} - {1})
     bound = "to which it is bound" if hasattr(os, "sched_setaffinity") else "to which this system cannot bind it"
     note = NOTE.format(bound=bound, load=os.getloadavg()[0], cores=cores)
-    found: list[Scaled] = []
+    measured: list[Scaled] = []
     with Workers("devices", 1) as one:
         for count in counts:
             for what in ("devices", "processes"):
@@ -77,9 +77,9 @@ def main(rounds: int = 5, as_json: bool = False) -> int:
                 with Workers(what, count) as several:
                     taken = [(one.round(), several.round()) for _ in range(rounds)]
                 alone, together = ([*part] for part in zip(*taken, strict=True))
-                found += [*scaled("devices", 1, alone, alone), *scaled(what, count, alone, together)]
+                measured += [*scaled("devices", 1, alone, alone), *scaled(what, count, alone, together)]
     if as_json:
-        print(json.dumps([entry._asdict() | {"note": note} for entry in found], indent=1))
+        print(json.dumps([entry._asdict() | {"note": note} for entry in measured], indent=1))
         return 0
     console = Console(width=None if sys.stdout.isatty() else 140)
     table = Table(title=f"{PRESET}, float32, on {cores} cores; seconds, and efficiency against one device")
@@ -87,7 +87,7 @@ def main(rounds: int = 5, as_json: bool = False) -> int:
         table.add_column(heading)
     for heading in ("gradient", "HVP", "∇S"):
         table.add_column(heading, justify="right")
-    for entry in found:
+    for entry in measured:
         seconds, efficiencies = entry[4:7], entry[7:]
         name = f"{entry.count} {entry.what if entry.count > 1 else 'device'}"
         cells = [f"{a:.3f} s {b:5.0%}" for a, b in zip(seconds, efficiencies, strict=True)]
@@ -133,8 +133,8 @@ class Workers:
             assert process.stdin is not None
             process.stdin.write("go\n")
             process.stdin.flush()
-        found = [self._answer(process) for process in self.processes]
-        return {law: {work: max(times[law][work] for times in found) for work in WORK} for law in LAWS}
+        answers = [self._answer(process) for process in self.processes]
+        return {law: {work: max(times[law][work] for times in answers) for work in WORK} for law in LAWS}
 
     def _answer(self, process: subprocess.Popen[str]) -> Times:
         assert process.stdout is not None
@@ -182,15 +182,15 @@ def work(processes: int, place: int, devices: int, port: int) -> None:
 
     part = load_spec(PRESET, ["problem.data.examples=1000", "problem.devices=0"]).problem
     assert isinstance(part, Network)
-    found = learning(part, 0)
-    theta = np.asarray(found.theta, np.float32)
+    network = learning(part, 0)
+    theta = np.asarray(network.theta, np.float32)
     v = np.asarray(np.random.default_rng(0).standard_normal(theta.size), np.float32)
     v /= np.linalg.norm(v)
 
     def problem_of(examples: int) -> Problem:
-        index = np.arange(examples) % len(found.dataset.inputs)  # the images of the preset, over and over
-        batches = found.batches(found.dataset.inputs[index], found.dataset.targets[index])
-        return found.mean(losses.CRITERIA[part.criterion], batches)
+        index = np.arange(examples) % len(network.dataset.inputs)  # the images of the preset, over and over
+        batches = network.batches(network.dataset.inputs[index], network.dataset.targets[index])
+        return network.mean(losses.CRITERIA[part.criterion], batches)
 
     problems = {"strong": problem_of(EXAMPLES), "weak": problem_of(EXAMPLES * processes * devices)}
     calls = {"gradient": jax.jit(Problem.gradient), "hvp": jax.jit(Problem.hvp), "grad_sharpness": jax.jit(Problem.grad_sharpness)}

@@ -93,15 +93,15 @@ class Compilations:
     @contextmanager
     def counted(cls) -> Iterator["Compilations"]:
         """While this lasts."""
-        found, on = cls(), True
+        compilations, on = cls(), True
 
         def listen(event: str, duration_secs: float, **_: Any) -> None:
             if on and "backend_compile" in event:
-                found.count, found.seconds = found.count + 1, found.seconds + duration_secs
+                compilations.count, compilations.seconds = compilations.count + 1, compilations.seconds + duration_secs
 
         jax.monitoring.register_event_duration_secs_listener(listen)
         try:
-            yield found
+            yield compilations
         finally:
             on = False  # a public way to take a listener back is not in all versions
 
@@ -120,15 +120,15 @@ def main(rounds: int = 5, as_json: bool = False) -> int:
     from engine.xla.device import configure
 
     configure()
-    found = measure(with_overrides(load_spec(PRESET), OVERRIDES), rounds)
+    costs = measure(with_overrides(load_spec(PRESET), OVERRIDES), rounds)
     if as_json:
-        print(json.dumps([found._asdict() | {"goals": GOALS, "device": device_words()}], indent=1))
+        print(json.dumps([costs._asdict() | {"goals": GOALS, "device": device_words()}], indent=1))
         return 0
     console = Console(width=None if sys.stdout.isatty() else 160)
-    words = f"{found.directions} directions and {found.eigenvalues} eigenvalues, p = {found.parameters:,}, from step {found.step}"
+    words = f"{costs.directions} directions and {costs.eigenvalues} eigenvalues, p = {costs.parameters:,}, from step {costs.step}"
     for title, columns in TABLES.items():
         table = Table(*columns, title=f"{title} ({words}; {device_words()})")
-        table.add_row(*(form.format(**found._asdict()) for form in columns.values()))
+        table.add_row(*(form.format(**costs._asdict()) for form in columns.values()))
         console.print(table)
     return 0
 

@@ -89,14 +89,14 @@ class Measured(NamedTuple):
 
 def main(names: tuple[str, ...] = (), rounds: int = 5, as_json: bool = False) -> int:
     """Measure the named problems, or all, and print a table or JSON."""
-    found = []
+    measured = []
     for name in names or tuple(PROBLEMS):
         print(f"{name} …", file=sys.stderr, flush=True)
-        found.append(measure(name, rounds))
-        told = "published {baseline_s:.3f} s, eos {ours_s:.3f} s, floor {floor_s:.3f} s a step: {speedup:.1f}× faster"
-        print(f"{name}: {told.format(**found[-1]._asdict())}", file=sys.stderr, flush=True)  # what comes after may be cut off
+        measured.append(measure(name, rounds))
+        sentence = "published {baseline_s:.3f} s, eos {ours_s:.3f} s, floor {floor_s:.3f} s a step: {speedup:.1f}× faster"
+        print(f"{name}: {sentence.format(**measured[-1]._asdict())}", file=sys.stderr, flush=True)  # what comes after may be cut off
     if as_json:
-        print(json.dumps([entry._asdict() | {"device": device_words()} for entry in found], indent=1))
+        print(json.dumps([entry._asdict() | {"device": device_words()} for entry in measured], indent=1))
         return 0
     console = Console(width=None if sys.stdout.isatty() else 160)
     for title, columns in TABLES.items():
@@ -104,7 +104,7 @@ def main(names: tuple[str, ...] = (), rounds: int = 5, as_json: bool = False) ->
         table.add_column("problem")
         for heading in columns:
             table.add_column(heading, justify="right")
-        for entry in found:
+        for entry in measured:
             table.add_row(entry.problem, *(form.format(**entry._asdict()) for form in columns.values()))
         console.print(table)
     return 0

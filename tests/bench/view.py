@@ -122,7 +122,7 @@ class Seen:
 
     def key_latencies(self, keys: str, count: int, pause: float) -> list[float]:
         """Milliseconds from each key to the last byte of the first frame that came after it and was more than a question."""
-        found = []
+        latencies = []
         for k in range(count):
             time.sleep(pause * (0.75 + 0.5 * (k * 0.618 % 1)))
             since, at = len(self.chunks), time.perf_counter()
@@ -130,10 +130,10 @@ class Seen:
             while time.perf_counter() - at < 3:
                 fresh = self.chunks[since:]
                 if any(len(BARE.sub(b"", data)) > 12 for _, data in fresh):
-                    found.append((fresh[-1][0] + self.rtt - at) * 1e3)
+                    latencies.append((fresh[-1][0] + self.rtt - at) * 1e3)
                     break
                 time.sleep(0.0005)
-        return found
+        return latencies
 
 
 class Stream(threading.Thread):

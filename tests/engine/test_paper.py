@@ -122,11 +122,11 @@ def test_the_sharpness_hovers_off_the_threshold_on_the_side_that_the_loss_along_
     point = measure(problem, theta, random_start(0, 0, 2, 3, "float64"), 1e-10, "float64")
     center = taylor_center(point, normals(problem, point, "float64"), jnp.zeros(3))
     assert float(center.sharpness) == pytest.approx(2 / eta)
-    found = landscape.sample(problem, center, x, eta)
-    assert np.sign(round(found.ratio - 1, 9)) == side
-    assert np.sign(round(found.limit * eta / 2 - 1, 9)) == side
+    sample = landscape.sample(problem, center, x, eta)
+    assert np.sign(round(sample.ratio - 1, 9)) == side
+    assert np.sign(round(sample.limit * eta / 2 - 1, 9)) == side
     along_u = stiffness * float(bend(x))  # the curvature that gradient descent meets on the orbit
-    assert along_u * eta / 2 == pytest.approx(found.limit * eta / 2, abs=2 * x**4)
+    assert along_u * eta / 2 == pytest.approx(sample.limit * eta / 2, abs=2 * x**4)
     assert np.sign(round(along_u * eta / 2 - 1, 9)) == side
 
 

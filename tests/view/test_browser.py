@@ -48,9 +48,9 @@ def runs(tmp_path, monkeypatch):
 async def client(command: str | None = None, host: str = "127.0.0.1") -> TestClient:
     """A browser, as far as it matters, in front of the server."""
     app = await browser.server(command or browser.command(None, []), host, 8000, KEY)._make_app()
-    found = TestClient(TestServer(app), cookie_jar=CookieJar(unsafe=True))  # unsafe: cookies for a bare address
-    await found.start_server()
-    return found
+    page = TestClient(TestServer(app), cookie_jar=CookieJar(unsafe=True))  # unsafe: cookies for a bare address
+    await page.start_server()
+    return page
 
 
 async def opened(page: TestClient) -> str:
@@ -269,8 +269,8 @@ async def test_a_page_whose_process_ends_is_closed(runs):
 
 async def test_sizes_and_pages_are_bounded(runs, children, monkeypatch):
     monkeypatch.setattr(browser, "MOST_PAGES", 2)
-    told = children.with_name("told")
-    page = await client(child(f"while data := os.read(0, 1000): open({str(told)!r}, 'ab').write(data)"))
+    received = children.with_name("received")
+    page = await client(child(f"while data := os.read(0, 1000): open({str(received)!r}, 'ab').write(data)"))
     try:
         token = await opened(page)
         first = await page.ws_connect(f"/ws?width=1000000&height=1000000&token={token}")
@@ -280,8 +280,8 @@ async def test_sizes_and_pages_are_bounded(runs, children, monkeypatch):
         for size in ([10**9, 10**9], [0, -1], [True, 1], ["a", None], [1.5, 2], [None, 2]):
             await first.send_json(["resize", dict(zip(("width", "height"), size, strict=True))])
         await first.send_json(["stdin", "\ud800q"])
-        await until(lambda: told.exists() and b"?q" in told.read_bytes())
-        sizes = [json.loads(each) for each in re.findall(rb"M....({.*?})", told.read_bytes(), re.DOTALL)]
+        await until(lambda: received.exists() and b"?q" in received.read_bytes())
+        sizes = [json.loads(each) for each in re.findall(rb"M....({.*?})", received.read_bytes(), re.DOTALL)]
         assert [(each["width"], each["height"]) for each in sizes] == [(800, 300), (1, 1), (1, 1)]
         assert await refused(page, f"/ws?token={token}") == 503
         await second.close()
@@ -423,7 +423,7 @@ async def test_chromium_draws_the_run_and_asks_nobody_else(runs, tmp_path):
     with served(run.name) as address:
         process = subprocess.Popen([CHROMIUM, *quiet, "about:blank"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
         try:
-            port = next(found[1] for line in process.stderr if (found := re.search(r"listening on ws://127.0.0.1:(\d+)/", line)))
+            port = next(match[1] for line in process.stderr if (match := re.search(r"listening on ws://127.0.0.1:(\d+)/", line)))
             async with asyncio.timeout(60), ClientSession() as session:
                 pages = await (await session.get(f"http://127.0.0.1:{port}/json")).json()
                 async with session.ws_connect(pages[0]["webSocketDebuggerUrl"], max_msg_size=0) as devtools:
@@ -432,11 +432,11 @@ async def test_chromium_draws_the_run_and_asks_nobody_else(runs, tmp_path):
                     async def call(method: str, **parameters):
                         await devtools.send_json({"id": 1, "method": method, "params": parameters})
                         while True:
-                            told = await devtools.receive_json()
-                            if told.get("method") == "Network.requestWillBeSent":
-                                asked.append(told["params"]["request"]["url"])
-                            if told.get("id") == 1:
-                                return told["result"]
+                            message = await devtools.receive_json()
+                            if message.get("method") == "Network.requestWillBeSent":
+                                asked.append(message["params"]["request"]["url"])
+                            if message.get("id") == 1:
+                                return message["result"]
 
                     await call("Network.enable")
                     await call("Page.navigate", url=address)
@@ -454,7 +454,7 @@ async def test_chromium_draws_the_run_and_asks_nobody_else(runs, tmp_path):
     assert {re.match(r"(https?|wss?|data|blob)(://127\.0\.0\.1)?", url)[0] for url in asked} <= {"http://127.0.0.1", "data", "blob"}
 
 
-def test_a_port_that_is_taken_is_told_in_one_line(runs):
+def test_a_port_that_is_taken_is_reported_in_one_line(runs):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

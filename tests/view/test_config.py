@@ -33,8 +33,8 @@ def test_without_a_file_the_defaults_hold(file):
 
 def test_what_the_file_says_is_in_force_and_the_rest_stays_as_it_was(file):
     file.write_text('[view]\ntheme = "light"\nfps = 2\n')
-    found = load().config.view
-    assert (found.theme, found.fps, found.mouse) == ("light", 2.0, True)
+    view = load().config.view
+    assert (view.theme, view.fps, view.mouse) == ("light", 2.0, True)
 
 
 def test_the_whole_file_as_shown_reads_back_to_the_same_settings():
@@ -66,12 +66,12 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("text", "said"), REFUSED, ids=[text for text, _ in REFUSED])
-def test_what_is_wrong_is_told_by_name(text, said):
-    with pytest.raises(UserError) as told:
+def test_what_is_wrong_is_reported_by_name(text, said):
+    with pytest.raises(UserError) as caught:
         parse(text.encode(), "settings.toml")
-    assert str(told.value).startswith("settings.toml: ")
-    assert said.strip("[]").split(".")[-1] in str(told.value)
-    assert "\n" not in str(told.value)
+    assert str(caught.value).startswith("settings.toml: ")
+    assert said.strip("[]").split(".")[-1] in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_bytes_that_are_no_text_and_files_that_are_too_large_are_refused(file):
@@ -133,13 +133,13 @@ def test_every_setting_of_the_view_is_an_option_of_the_command_line(name):
     assert name in ViewOptions.__dataclass_fields__
 
 
-def test_settings_are_told_as_json(capsys, tmp_path, monkeypatch):
+def test_settings_are_printed_as_json(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("EOS_CONFIG", str(tmp_path / "config.toml"))
-    told = []
+    printed = []
     for command in ("show", "path", "validate"):
         assert cli.main(["config", command, "--json"]) == 0
-        told.append(json.loads(capsys.readouterr().out))
-    assert told[0]["view"]["fps"] == View().fps
-    assert told[1:] == [
+        printed.append(json.loads(capsys.readouterr().out))
+    assert printed[0]["view"]["fps"] == View().fps
+    assert printed[1:] == [
         {"path": str(tmp_path / "config.toml"), "exists": False}, {"path": str(tmp_path / "config.toml"), "exists": False, "in_order": True}
     ]  # fmt: skip

@@ -156,7 +156,7 @@ async def test_a_page_of_a_damaged_run_ends_in_no_traceback(file, damage, page, 
     await damaged(runs, file, damage, when, [page])
 
 
-async def test_a_record_that_is_no_file_any_more_is_told(runs):
+async def test_a_record_that_is_no_file_any_more_is_reported(runs):
     run = whole(runs)
     async with opened(run) as (app, _):
         DAMAGES["pipe"](run.path / "metrics.f64")
@@ -200,7 +200,7 @@ async def test_a_run_of_fewer_columns_is_shown_as_far_as_it_goes(kept, pages, ru
     await look(Run(run.path), pages)
 
 
-async def test_a_screenshot_where_the_current_folder_is_gone_is_told_or_goes_elsewhere(runs, monkeypatch):
+async def test_a_screenshot_where_the_current_folder_is_gone_is_reported_or_goes_elsewhere(runs, monkeypatch):
     gone = runs / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)

@@ -74,7 +74,7 @@ async def test_the_header_tells_condition_stage_and_device(runs):
     assert "synthetic" in shown
 
 
-async def test_an_engine_that_died_is_told_from_one_that_finished(runs):
+async def test_an_engine_that_died_looks_unlike_one_that_finished(runs):
     run = make_run(runs, finished=False)
     (run.path / "engine.log").write_text("MemoryError: out of memory\n")
     async with opened(run) as (app, _):

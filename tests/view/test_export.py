@@ -137,7 +137,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("argv", "said"), REFUSED, ids=[" ".join(argv) for argv, _ in REFUSED])
-def test_what_cannot_be_printed_is_told_in_one_line(runs, capsys, argv, said):
+def test_what_cannot_be_printed_is_reported_in_one_line(runs, capsys, argv, said):
     make_run(runs)
     assert cli.main(["plot", *argv]) == 2
     err = capsys.readouterr().err
@@ -184,7 +184,7 @@ def test_pictures_of_a_plot_stand_on_the_ground_of_their_theme(runs, capsys, tmp
         assert f'fill="{ground}"' in (tmp_path / "plot.svg").read_text()
 
 
-def test_a_png_without_its_font_is_told(runs, capsys, monkeypatch, tmp_path):
+def test_a_png_without_its_font_is_reported(runs, capsys, monkeypatch, tmp_path):
     make_run(runs)
     monkeypatch.setattr(picture, "find_spec", lambda name: None)
     assert cli.main(["plot", "--png", "plot.png"]) == 2

@@ -119,7 +119,7 @@ def test_a_run_in_another_s_place_is_another(runs):
     assert {entry.run.name: entry.state.step for entry in listing.look()} == {"two": 49, "one": 79}
 
 
-async def test_a_folder_of_runs_that_cannot_be_listed_is_told(runs, monkeypatch):
+async def test_a_folder_of_runs_that_cannot_be_listed_is_reported(runs, monkeypatch):
     (runs / "pipe").touch()
     monkeypatch.setenv("EOS_HOME", str(runs / "pipe"))
     async with opened() as (app, _):

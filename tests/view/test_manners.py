@@ -152,7 +152,7 @@ def test_the_settings_hold_and_the_command_line_goes_before_them(runs):
             assert terminal.wait_for_end() == 0
 
 
-def test_wrong_settings_are_told_before_anything_is_made(runs):
+def test_wrong_settings_are_reported_before_anything_is_made(runs):
     (runs.parent / "config.toml").write_text("[view]\ncolour = 'red'\n")
     with Terminal(runs, "-m", "eos_tui", "run", "toy") as terminal:
         assert terminal.wait_for_end() == 2
@@ -232,7 +232,7 @@ def test_pages_of_the_gallery_lead_where_they_say(runs):
     assert gallery.tour_steps(make_run(runs)) == []  # a synthetic run is none of the tour's
 
 
-def test_a_gallery_that_cannot_be_written_is_told_in_one_line(runs, capsys):
+def test_a_gallery_that_cannot_be_written_is_reported_in_one_line(runs, capsys):
     make_run(runs)
     Path("file").touch()
     assert cli.main(["gallery", "file/under"]) == 2

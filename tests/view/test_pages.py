@@ -348,7 +348,7 @@ async def test_where_delta_is_undefined_the_landscape_says_so_and_keeps_the_last
         assert "sample 6 of 6" in text_of(app)
 
 
-async def test_a_damaged_sample_is_told_not_raised(tmp_path):
+async def test_a_damaged_sample_is_reported_not_raised(tmp_path):
     run = sampled(tmp_path)
     run.curves()[-1].write_bytes(b"PK nothing")
     async with opened(run) as (app, pilot):

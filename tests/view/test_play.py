@@ -81,7 +81,7 @@ def test_the_simplified_system_is_played_as_steps_of_gradient_descent(runs):
     np.testing.assert_allclose(shown.ratio, [1, 1.05, 0.95])
 
 
-def test_a_run_without_rows_is_told_of(runs):
+def test_a_run_without_rows_is_refused(runs):
     with pytest.raises(UserError, match="no rows to play yet"):
         recording.of_run(store.create(load_spec("toy"), "empty", runs))
 
@@ -89,10 +89,10 @@ def test_a_run_without_rows_is_told_of(runs):
 def test_the_recording_takes_half_a_minute_and_tells_the_stages_in_their_order():
     plan = schedule(BUNDLED)
     assert 25 < plan.seconds < 36
-    told = [kind for _, kind in plan.captions]
-    assert told[:6] == ["narrows", "crosses", 2, 3, 4, 1]
-    assert told[-1] == "again"
-    assert all(then == now % 4 + 1 for now, then in pairwise(told[2:-1]))
+    stages = [kind for _, kind in plan.captions]
+    assert stages[:6] == ["narrows", "crosses", 2, 3, 4, 1]
+    assert stages[-1] == "again"
+    assert all(then == now % 4 + 1 for now, then in pairwise(stages[2:-1]))
 
 
 def test_every_row_has_its_time_and_none_comes_before_another():

@@ -356,7 +356,7 @@ def test_another_run_is_laid_over_with_its_edge_on_this_ones():
 
 @pytest.mark.parametrize("name", [theme.DARK, theme.LIGHT])
 @pytest.mark.parametrize("sight", ["full", "protanopia", "deuteranopia", "tritanopia"])
-def test_trajectories_can_be_told_apart_by_most_eyes(name, sight):
+def test_trajectories_differ_to_most_eyes(name, sight):
     seen = {  # Machado, Oliveira and Fernandes (2009), severity 1
         "full": np.eye(3),
         "protanopia": np.array([[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]]),

@@ -74,19 +74,19 @@ async def test_behind_a_frame_with_nothing_new_the_terminal_is_asked_once_a_seco
 
 
 async def test_a_frame_knows_whether_it_was_asked_for():
-    told = []
+    hurried = []
     pace = Pace(fps=10)
 
     async def draw() -> bool:
-        told.append(pace.hurried)
-        if len(told) == 3:
+        hurried.append(pace.hurried)
+        if len(hurried) == 3:
             pace.hurry()
         return False
 
     task = asyncio.create_task(pace.run(draw, lambda: False))
-    await until(lambda: len(told) >= 5)
+    await until(lambda: len(hurried) >= 5)
     task.cancel()
-    assert told[:5] == [True, False, False, True, False]
+    assert hurried[:5] == [True, False, False, True, False]
 
 
 def test_the_axis_grows_in_strides():

@@ -296,7 +296,7 @@ async def test_the_spectrum_of_theta_dagger_says_who_is_at_the_edge_and_who_swin
         await until(lambda: isinstance(app.screen, Formula) and ("λ2(∇²L(θ†_t))" in text_of(app)) == (size[1] < 30))
 
 
-async def test_one_direction_is_told_as_one(runs):
+async def test_one_direction_is_said_to_be_one(runs):
     async with opened(make_several(runs, steps=JOINS), (120, 40)) as (app, pilot):
         await pilot.press("L")
         await until(lambda: "one direction at the edge, one swings" in text_of(app))

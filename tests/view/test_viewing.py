@@ -173,7 +173,7 @@ async def test_runs_that_are_opened_together_are_laid_over_the_first_and_as_many
         assert text_of(app).count("[x]") == 3
 
 
-def test_runs_are_told_by_what_they_differ_in(runs):
+def test_runs_are_named_by_what_they_differ_in(runs):
     run = make_run(runs)
     store.create(run.spec, "same")
     assert [candidate.differs for candidate in others(run)] == [()]

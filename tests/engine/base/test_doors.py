@@ -181,7 +181,7 @@ def test_a_line_without_an_end_hides_no_event_behind_it(tmp_path, monkeypatch):
     assert len(run.events()) == 3
 
 
-def test_more_events_than_are_read_are_told(tmp_path, monkeypatch):
+def test_more_events_than_are_read_are_reported(tmp_path, monkeypatch):
     run = make_run(tmp_path, steps=110)
     monkeypatch.setattr(reader, "MAX_JOURNAL_BYTES", 10_000)
     line = messages.encode(messages.Started(step=1, text="again")) + b"\n"
@@ -191,7 +191,7 @@ def test_more_events_than_are_read_are_told(tmp_path, monkeypatch):
     assert len(events) < 300
 
 
-def test_a_record_that_is_no_plain_file_is_told(own_home, capfd):
+def test_a_record_that_is_no_plain_file_is_reported(own_home, capfd):
     run = make_run(own_home, steps=110)
     (run.path / "metrics.f64").unlink()
     os.mkfifo(run.path / "metrics.f64")
@@ -242,7 +242,7 @@ def test_a_file_that_is_there_is_replaced_only_by_force(made, tmp_path, capfd):
     assert sorted(each.name for each in tmp_path.iterdir() if each.is_file()) == ["kept.csv", "new.csv"]
 
 
-def test_a_link_is_followed_once_and_told(made, tmp_path, capfd):
+def test_a_link_is_followed_once_and_reported(made, tmp_path, capfd):
     (tmp_path / "link.csv").symlink_to("target.csv")
     assert exported("--out", "link.csv") == 0
     assert "link.csv: a link to target.csv, which is written" in capfd.readouterr().err
@@ -355,7 +355,7 @@ def test_a_user_without_a_home_folder_makes_no_folder_called_tilde(given, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_cache_that_is_nowhere_is_told_before_a_run_is_made(own_home, monkeypatch):
+def test_a_cache_that_is_nowhere_is_reported_before_a_run_is_made(own_home, monkeypatch):
     monkeypatch.setenv("EOS_CACHE", "~nobody-of-this-name")
     with pytest.raises(UserError, match="EOS_CACHE: ~nobody-of-this-name"):
         store.create(load_spec("phase"), "one")
@@ -368,7 +368,7 @@ def test_a_home_folder_that_is_not_there_is_no_place_to_work_in(monkeypatch):
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir], ids=["pipe", "folder"])
-def test_settings_that_are_no_file_are_told(make, tmp_path, monkeypatch, capfd):
+def test_settings_that_are_no_file_are_reported(make, tmp_path, monkeypatch, capfd):
     from eos_tui import cli
 
     make(tmp_path / "odd.toml")

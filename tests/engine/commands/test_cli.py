@@ -55,7 +55,7 @@ def test_a_run_that_diverges_ends_badly(capfd):
     assert "diverged at step" in err
 
 
-def test_an_engine_that_dies_is_told_with_the_end_of_its_log(capfd, monkeypatch, own_home):
+def test_an_engine_that_dies_is_reported_with_the_end_of_its_log(capfd, monkeypatch, own_home):
     children = []
 
     def stillborn(run, group=None):
@@ -125,7 +125,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("argv", "said"), BAD, ids=[" ".join(argv) for argv, _ in BAD])
-def test_bad_input_is_told_in_one_line_and_nothing_is_made(argv, said, capfd, own_home, monkeypatch):
+def test_bad_input_is_reported_in_one_line_and_nothing_is_made(argv, said, capfd, own_home, monkeypatch):
     if argv[0] == "work":
         monkeypatch.setattr("engine.xla.device.configure", lambda: None)
     assert main(argv) == BAD_INPUT
@@ -137,7 +137,7 @@ def test_bad_input_is_told_in_one_line_and_nothing_is_made(argv, said, capfd, ow
     assert not own_home.exists() or not list(own_home.iterdir())
 
 
-def test_a_home_that_cannot_be_written_is_told(capfd, tmp_path, monkeypatch):
+def test_a_home_that_cannot_be_written_is_reported(capfd, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("EOS_HOME", str(tmp_path / "file" / "home"))
     assert main(["run", "toy"]) == BAD_INPUT

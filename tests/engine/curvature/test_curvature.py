@@ -27,25 +27,25 @@ def test_eigenpairs_are_those_of_eigh(dtype, tolerance):
     problem, theta = chebyshev_problem()
     hessian = dense_hessian(problem, theta)
     values, vectors = np.linalg.eigh(hessian)
-    found = sharpness_at(problem, theta.astype(dtype), random_start(0, 0, 3, theta.size, dtype), tolerance, dtype)
-    top = found.vectors[0].astype(jnp.float64)
-    true_residual = np.linalg.norm(hessian @ top - found.values[0] * top) / values[-1]
+    eigenpairs = sharpness_at(problem, theta.astype(dtype), random_start(0, 0, 3, theta.size, dtype), tolerance, dtype)
+    top = eigenpairs.vectors[0].astype(jnp.float64)
+    true_residual = np.linalg.norm(hessian @ top - eigenpairs.values[0] * top) / values[-1]
     rounding = 5e-6 if dtype == "float32" else 1e-9
     assert true_residual < tolerance + rounding
-    assert abs(float(found.residuals[0]) - true_residual) < rounding  # the stated residual is the true one
-    np.testing.assert_allclose(found.values, values[::-1][:3], atol=1e-2 * values[-1])
-    assert abs(found.values[0] - values[-1]) < max(tolerance**2, rounding) * values[-1] * 10
+    assert abs(float(eigenpairs.residuals[0]) - true_residual) < rounding  # the stated residual is the true one
+    np.testing.assert_allclose(eigenpairs.values, values[::-1][:3], atol=1e-2 * values[-1])
+    assert abs(eigenpairs.values[0] - values[-1]) < max(tolerance**2, rounding) * values[-1] * 10
     assert abs(top @ vectors[:, -1]) > 1 - 10 * tolerance
 
 
 def test_a_large_basis_is_restarted_and_still_converges():
     values = np.concatenate([[1.0, 0.999, 0.998], np.linspace(-0.5, 0.99, 297)])  # a small gap: many more products than BASIS
     problem, theta, basis = quadratic(values)
-    found = top_eigenpairs(problem, theta, random_start(3, 0, 2, 300, "float64"), 1e-6, max_hvps=2000)
-    assert int(found.hvps) > 2 * BASIS
-    assert float(found.residuals[0]) <= 1e-6
-    assert abs(float(found.values[0]) - 1) < 1e-9
-    assert abs(found.vectors[0] @ basis[:, 0]) > 1 - 1e-5
+    eigenpairs = top_eigenpairs(problem, theta, random_start(3, 0, 2, 300, "float64"), 1e-6, max_hvps=2000)
+    assert int(eigenpairs.hvps) > 2 * BASIS
+    assert float(eigenpairs.residuals[0]) <= 1e-6
+    assert abs(float(eigenpairs.values[0]) - 1) < 1e-9
+    assert abs(eigenpairs.vectors[0] @ basis[:, 0]) > 1 - 1e-5
 
 
 def test_a_warm_start_takes_few_products():
@@ -59,19 +59,19 @@ def test_a_start_without_the_top_eigenvector_still_finds_it():
     values = np.concatenate([[2.0, 1.0], np.linspace(0, 0.5, 198)])
     problem, theta, basis = quadratic(values)
     start = basis.T[1:3] + 1e-7 * basis.T[0]  # as after a crossing: the basis holds the old pair
-    found = sharpness_at(problem, theta, start, 1e-4, "float64")
+    eigenpairs = sharpness_at(problem, theta, start, 1e-4, "float64")
     # A residual-driven search may stop at the old pair; then its residual is honest and an audit from a random start differs.
     audit = sharpness_at(problem, theta, random_start(1, 0, 2, 200, "float64"), 1e-2, "float64")
     assert float(audit.values[0]) == pytest.approx(2, abs=1e-3)
-    assert float(found.values[0]) <= 2 + 1e-12
+    assert float(eigenpairs.values[0]) <= 2 + 1e-12
 
 
 def test_products_run_out_with_an_honest_residual():
     values = np.linspace(0, 1, 200)
     problem, theta, _ = quadratic(values)
-    found = top_eigenpairs(problem, theta, random_start(3, 0, 2, 200, "float64"), 1e-8, max_hvps=10)
-    assert int(found.hvps) == 10
-    assert float(found.residuals[0]) > 1e-8
+    eigenpairs = top_eigenpairs(problem, theta, random_start(3, 0, 2, 200, "float64"), 1e-8, max_hvps=10)
+    assert int(eigenpairs.hvps) == 10
+    assert float(eigenpairs.residuals[0]) > 1e-8
 
 
 def test_the_center_expands_the_loss():
@@ -120,7 +120,7 @@ def test_float32_sums_of_many_parameters_do_not_limit_the_residual():
     u = np.random.default_rng(0).standard_normal(2_000_000)
     u = (u / np.linalg.norm(u)).astype(np.float32)
     problem = Problem(lambda theta, u: 5 * jnp.sum(theta * u) ** 2 + jnp.sum(theta**2) / 20, jnp.asarray(u))
-    found = solve_at(problem, jnp.zeros(u.size, "float32"), random_start(0, 0, 2, u.size, "float32"), 1e-6, "float32")[0]
-    assert found.residuals[0] < 1e-6
-    assert found.hvps < 20
-    assert float(found.sharpness) == pytest.approx(10.1, rel=1e-6)
+    eigenpairs = solve_at(problem, jnp.zeros(u.size, "float32"), random_start(0, 0, 2, u.size, "float32"), 1e-6, "float32")[0]
+    assert eigenpairs.residuals[0] < 1e-6
+    assert eigenpairs.hvps < 20
+    assert float(eigenpairs.sharpness) == pytest.approx(10.1, rel=1e-6)

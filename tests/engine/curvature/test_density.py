@@ -77,11 +77,11 @@ def test_over_many_vectors_the_density_is_that_of_all_eigenvalues():
 
 def test_where_the_space_of_the_start_is_at_its_end_what_follows_has_no_weight():
     problem, _ = quadratic(np.repeat([3.0, -1.0, 0.5], [1, 4, 15]))
-    found = density.quadrature(problem, jnp.zeros(20), density.probe(0, 0, 0, 20, "float64"), 40)
-    assert found.nodes.shape == (1, 20)
-    there = found.weights[0] > 1e-12
-    np.testing.assert_allclose(np.sort(found.nodes[0][there]), [-1, 0.5, 3], atol=1e-12)
-    assert found.weights.sum() == pytest.approx(1, rel=1e-13)
+    quadrature = density.quadrature(problem, jnp.zeros(20), density.probe(0, 0, 0, 20, "float64"), 40)
+    assert quadrature.nodes.shape == (1, 20)
+    there = quadrature.weights[0] > 1e-12
+    np.testing.assert_allclose(np.sort(quadrature.nodes[0][there]), [-1, 0.5, 3], atol=1e-12)
+    assert quadrature.weights.sum() == pytest.approx(1, rel=1e-13)
 
 
 def test_a_probe_is_the_same_for_the_same_seed_and_step_and_no_other():
@@ -149,18 +149,18 @@ def test_an_own_flax_module_has_a_gauss_newton_matrix_and_an_own_loss_says_why_n
 def test_the_sharpness_of_each_layer_is_that_of_its_dense_block():
     problem, theta = chebyshev_problem()
     hessian = np.asarray(dense_hessian(problem, theta))
-    found = blocks.blocks(problem, theta)
-    assert [each.name for each in found] == [f"Dense_{k}/{part}" for k in range(3) for part in ("bias", "kernel")]
-    assert sorted(np.concatenate([each.indices for each in found])) == list(range(theta.size))
+    layers = blocks.blocks(problem, theta)
+    assert [each.name for each in layers] == [f"Dense_{k}/{part}" for k in range(3) for part in ("bias", "kernel")]
+    assert sorted(np.concatenate([each.indices for each in layers])) == list(range(theta.size))
     top = np.linalg.eigvalsh(hessian)[-1]
-    for each in found:
+    for each in layers:
         exact = np.linalg.eigvalsh(hessian[np.ix_(each.indices, each.indices)])[-1]
         measured = blocks.sharpness_of(problem, theta, each, 0, 0, "float64")
         assert measured == pytest.approx(exact, abs=1e-5 * top)  # the residual is 1e-3 of it, and the error its square over the gap
         assert measured <= top * (1 + 1e-9)
 
 
-def test_a_block_below_zero_is_told_as_it_is_and_a_theta_without_a_tree_is_one_block():
+def test_a_block_below_zero_stays_as_it_is_and_a_theta_without_a_tree_is_one_block():
     for size in (6, 80):  # formed, and not
         problem, matrix = quadratic(np.linspace(-9, -1, size))
         half = size // 2

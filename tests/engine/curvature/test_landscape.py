@@ -65,15 +65,15 @@ def test_on_an_exact_orbit_the_paper_is_low_by_the_turn_of_u_and_ours_by_a_state
     point = Point(theta, problem.loss(theta), problem.gradient(theta), eigen)
     center = taylor_center(point, normals(problem, point, "float64"), axes[0])
     assert float(jnp.sqrt(center.delta_squared)) == pytest.approx(delta)
-    found = landscape.sample(problem, center, delta, ETA)
+    sample = landscape.sample(problem, center, delta, ETA)
     measured = np.mean([np.linalg.eigvalsh(dense_hessian(problem, at))[-1] for at in orbit(problem, delta)])
 
     turn = epsilon**2 / ETA
     whole = delta**2 * float(jnp.sum(SLOPES**2 / (THRESHOLD - BENDS)))
-    assert found.limit_turned - found.limit == pytest.approx(turn)
-    assert (measured - found.limit) / turn == pytest.approx(whole / turn, abs=0.04)  # the algebra, to 4 % of the term
-    assert measured - found.limit > 0.95 * turn
-    assert abs(measured - found.limit_turned) < 0.1 * turn  # λ_j/(2/η − λ_j), and 4 %
+    assert sample.limit_turned - sample.limit == pytest.approx(turn)
+    assert (measured - sample.limit) / turn == pytest.approx(whole / turn, abs=0.04)  # the algebra, to 4 % of the term
+    assert measured - sample.limit > 0.95 * turn
+    assert abs(measured - sample.limit_turned) < 0.1 * turn  # λ_j/(2/η − λ_j), and 4 %
 
 
 def test_on_the_orbit_of_the_toy_the_sharpness_is_the_eigenvalue_of_two_by_two():

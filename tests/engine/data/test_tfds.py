@@ -65,7 +65,7 @@ def test_plain_tensorflow_datasets_reads_the_records_as_its_own(seen, name, vers
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_damaged_copy_is_told_and_written_again(seen, name):
+def test_a_damaged_copy_is_reported_and_written_again(seen, name):
     damaged, again, after = seen["by_hand"][name]["damaged"]
     assert "damaged or half copied: its SHA-256 sum is not the one in" in damaged
     assert f"`eos data prepare {name} --data-dir" in damaged
@@ -73,17 +73,17 @@ def test_a_damaged_copy_is_told_and_written_again(seen, name):
     assert "whole in" in after
 
 
-def test_damaged_and_half_copied_records_are_told(seen):
+def test_damaged_and_half_copied_records_are_reported(seen):
     assert "damaged (" in seen["by_hand"]["torn_records"]
     assert "damaged (" in seen["by_hand"]["torn_info"]
     assert all("2.0.0: half prepared or half copied (no dataset_info.json); remove it" in text for text in seen["network"]["half"])
 
 
-def test_records_that_only_tensorflow_reads_are_told(seen):
+def test_records_that_only_tensorflow_reads_are_reported(seen):
     assert "2.0.0: prepared as tfrecord, which only TensorFlow reads" in seen["by_hand"]["tensorflow_only"]
 
 
-def test_a_wrong_archive_is_told_by_its_sums_and_leftovers_are_cleared(seen):
+def test_a_wrong_archive_is_reported_by_its_sums_and_leftovers_are_cleared(seen):
     text = seen["wrong_archive"]["text"]
     assert "downloads/manual/SST-2.zip: not the archive expected: it has 9 bytes and SHA-256" in text
     assert "; expected SST-2.zip (" in text
@@ -207,7 +207,7 @@ def test_a_run_does_not_go_on_with_other_data(small, x64):
     assert f"its data are not those it began with (SHA-256 {'0' * 64})" in outcome.text
 
 
-def test_half_a_copy_and_a_damaged_note_are_told(small):
+def test_half_a_copy_and_a_damaged_note_are_reported(small):
     entry = catalog.ENTRIES["cifar10"]
     compact.copy_path(entry, small).unlink()
     with pytest.raises(UserError, match=r"cifar10\.npz: cannot be read \(No such file or directory\); `eos data prepare cifar10"):

@@ -105,10 +105,10 @@ def test_it_is_the_minimum_that_a_solver_of_cone_programs_finds():
     settings.verbose = False
     for kind in ("apart", "correlated", "far apart in size"):
         A, gram, _ = scaled(*made(kind, 3, 20, seed=1), np.zeros((20, 3, 3)))
-        found = np.asarray(all_solved(A, gram, 3, np.zeros_like(A)).matrix)
+        solutions = np.asarray(all_solved(A, gram, 3, np.zeros_like(A)).matrix)
         i, j = pairs(3)
         root = np.where(i == j, 1, np.sqrt(2))
-        for a, b, X in zip(A, gram, found, strict=True):
+        for a, b, X in zip(A, gram, solutions, strict=True):
             P, q = sparse.csc_matrix(np.triu(b * np.outer(root, root))), a[i, j] * root
             cone = [clarabel.PSDTriangleConeT(3)]
             oracle = clarabel.DefaultSolver(P, q, sparse.csc_matrix(-np.eye(6)), np.zeros(6), cone, settings).solve()
@@ -135,13 +135,13 @@ def test_only_the_leading_rows_count():
     for count in (3, 2, 0):
         m = count * (count + 1) // 2
         A[count:], gram[m:] = np.nan, np.nan
-        found = one_solved(A, gram, count, np.full((8, 8), 7.0))
-        assert not np.any(found.matrix[count:]), count
-        assert not np.any(found.matrix[:, count:]), count
+        solution = one_solved(A, gram, count, np.full((8, 8), 7.0))
+        assert not np.any(solution.matrix[count:]), count
+        assert not np.any(solution.matrix[:, count:]), count
         if count:
             exact = one_solved(A[:count, :count], gram[:m, :m], count, np.zeros((count, count)))
-            np.testing.assert_allclose(found.matrix[:count, :count], exact.matrix, atol=1e-12 * np.linalg.norm(exact.matrix))
-        assert found.residual < 1e-12
+            np.testing.assert_allclose(solution.matrix[:count, :count], exact.matrix, atol=1e-12 * np.linalg.norm(exact.matrix))
+        assert solution.residual < 1e-12
 
 
 def test_a_start_near_the_solution_takes_few_steps_and_any_start_leads_there():
@@ -164,13 +164,13 @@ def test_where_nothing_pushes_nothing_is_held():
     assert not np.any(all_solved(A, gram, 3, np.ones_like(A)).matrix)
 
 
-def test_what_has_no_solution_is_told():
+def test_what_has_no_solution_is_reported():
     """B is 0 along a direction in which A is negative: X would grow without end."""
     for k in (1, 3):
         gram = np.eye(k * (k + 1) // 2)
         gram[0] = gram[:, 0] = 0
-        found = all_solved(-np.eye(k)[None], gram[None], k, np.zeros((1, k, k)))
-        assert found.residual[0] > 1e-8, k
+        solution = all_solved(-np.eye(k)[None], gram[None], k, np.zeros((1, k, k)))
+        assert solution.residual[0] > 1e-8, k
 
 
 def test_it_can_be_part_of_a_loop_and_of_a_choice():

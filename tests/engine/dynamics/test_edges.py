@@ -333,7 +333,7 @@ def test_decoupled_decay_is_refused_by_name():
 def test_what_is_gradient_descents_alone_is_refused_by_the_name_of_the_kind(kind, change, refusal):
     tree = {"name": "t", "problem": {"kind": "toy"}, "optimizer": {"learning_rate": 0.1, "kind": kind}, "tracking": {"mode": "sharpness"}}
     tree = {name: tree[name] if name not in change else (tree[name] if name == "optimizer" else {}) | change[name] for name in tree}
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as caught:
         specs.from_tree(tree, "t")
-    assert f'[optimizer] kind = "{kind}"' in str(told.value)
-    assert refusal in str(told.value)
+    assert f'[optimizer] kind = "{kind}"' in str(caught.value)
+    assert refusal in str(caught.value)

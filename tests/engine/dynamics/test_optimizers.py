@@ -72,10 +72,10 @@ def test_a_batch_is_the_mean_over_its_own_examples_in_every_derivative(micro_bat
     batch = problem.on(chosen)
     derivatives = jax.jit(lambda p: [p.loss(theta), p.gradient(theta), p.product_at(theta)(v), p.derivative(theta, 3, v, v)])
     each = [derivatives(alone[k]) for k in chosen]
-    for found, wanted in zip(derivatives(batch), zip(*each, strict=True), strict=True):
-        np.testing.assert_allclose(found, sum(wanted) / len(chosen), rtol=1e-9, atol=1e-12)
-    for found, wanted in zip(derivatives(problem.on(np.arange(12))), derivatives(problem), strict=True):
-        np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-12)
+    for actual, wanted in zip(derivatives(batch), zip(*each, strict=True), strict=True):
+        np.testing.assert_allclose(actual, sum(wanted) / len(chosen), rtol=1e-9, atol=1e-12)
+    for actual, wanted in zip(derivatives(problem.on(np.arange(12))), derivatives(problem), strict=True):
+        np.testing.assert_allclose(actual, wanted, rtol=1e-9, atol=1e-12)
 
 
 def test_a_batch_of_a_module_is_one_too_and_a_plain_loss_has_none():

@@ -167,9 +167,9 @@ def test_unrolling_definition_7_gives_equation_5(at_the_edge):
     predictions = dict.fromkeys(FORMS, v)
     xs, ys = [], []
     for now, after in itertools.pairwise(centers):
-        found = displacement(predictions["transported"], now)
-        xs.append(float(found.x))
-        ys.append(float(found.y))
+        predicted = displacement(predictions["transported"], now)
+        xs.append(float(predicted.x))
+        ys.append(float(predicted.y))
         advanced = predict(setup.problem, now, predictions, {"generalized": jnp.zeros(())}, ETA, 2 / ETA, "float64")
         predictions = carry(advanced, after.top_eigenvector)
 

@@ -64,13 +64,13 @@ def test_starts_every_few_steps_cost_less_and_stay_near(followed):
     setup, states, record, _ = followed
     v = states[0].coupled.predicted.displacements["transported"]
     total = unrolled.begin(states[0].center, v, every=4, window=5)
-    found = []
+    ys = []
     for now, then in itertools.pairwise(states):
-        found.append(total.y)
+        ys.append(total.y)
         total = unrolled.advance(setup.problem, total, now.clock.step, now.center, then.center, ETA, 2 / ETA, "float64")
     exact = record["transported.y"]
     assert len(total.starts) == 5
-    assert np.max(np.abs(np.array(found) - exact)) < 0.03 * np.max(np.abs(exact))
+    assert np.max(np.abs(np.array(ys) - exact)) < 0.03 * np.max(np.abs(exact))
 
 
 def test_all_of_the_cubic_term_predicts_gradient_descent_to_third_order(followed):
@@ -117,29 +117,29 @@ def test_the_plane_holds_the_loss_and_its_mixed_derivative_is_one(followed):
     step, curve = curves[2]
     state = next(state for state in states if state.clock.step == step)
     center, problem, delta = state.center, setup.problem, float(curve["delta"])
-    found = landscape.plane(problem, center, delta)
+    plane = landscape.plane(problem, center, delta)
 
     def loss(x, y):
         return float(problem.loss(center.theta + x * center.top_eigenvector + y * center.grad_sharpness_perp / center.beta) - center.loss)
 
     for i, k in ((0, 0), (3, 6), (12, 2)):
-        assert found.rise[i, k] == pytest.approx(loss(found.x[i], found.y[k]), abs=1e-13)
-    scale = np.ptp(found.rise)
-    across, up = np.polynomial.chebyshev.chebfit(found.x / found.x[-1], found.rise, 12), found.y[-1]
-    both = np.polynomial.chebyshev.chebfit(found.y / up, across.T, 6).T
+        assert plane.rise[i, k] == pytest.approx(loss(plane.x[i], plane.y[k]), abs=1e-13)
+    scale = np.ptp(plane.rise)
+    across, up = np.polynomial.chebyshev.chebfit(plane.x / plane.x[-1], plane.rise, 12), plane.y[-1]
+    both = np.polynomial.chebyshev.chebfit(plane.y / up, across.T, 6).T
 
     def value(x, y):
-        return np.polynomial.chebyshev.chebval2d(x / found.x[-1], y / up, both)
+        return np.polynomial.chebyshev.chebval2d(x / plane.x[-1], y / up, both)
 
     rng = np.random.default_rng(0)
-    for x, y in zip(rng.uniform(-1, 1, 20) * found.x[-1], rng.uniform(-1, 1, 20) * up, strict=True):
+    for x, y in zip(rng.uniform(-1, 1, 20) * plane.x[-1], rng.uniform(-1, 1, 20) * up, strict=True):
         assert value(x, y) == pytest.approx(loss(x, y), abs=1e-6 * scale)
     h, k = 0.05 * delta, 0.05 * up
     assert (value(0, k) - value(0, -k)) / (2 * k) == pytest.approx(-(delta**2) / 2, rel=1e-2)
     assert (value(h, 0) - 2 * value(0, 0) + value(-h, 0)) / h**2 == pytest.approx(float(center.sharpness), rel=1e-3)
     bend = [(value(h, at) - 2 * value(0, at) + value(-h, at)) / h**2 for at in (k, -k)]
     assert (bend[0] - bend[1]) / (2 * k) == pytest.approx(1, rel=1e-2)
-    np.testing.assert_allclose(curve["plane"], found.rise, atol=1e-5 * scale)  # recorded in the curvature's format
+    np.testing.assert_allclose(curve["plane"], plane.rise, atol=1e-5 * scale)  # recorded in the curvature's format
 
 
 def test_the_toy_is_quadratic_along_u():
@@ -160,9 +160,9 @@ def test_theorem_1_leaves_nothing_over_on_the_toy_and_marks_where_it_claims_noth
 
 def test_a_lost_prediction_has_no_residual():
     nan = math.nan
-    found = theory.theorem_residuals(1.0, 2.0, nan, nan, nan, nan, 0.5, 0.1, 0.1, 0.1)
-    assert all(math.isnan(found[name]) for name in ("loss", "sharpness", "deviation", "hypothesis"))
-    assert found["loss_order"] == pytest.approx(0.25)
+    residuals = theory.theorem_residuals(1.0, 2.0, nan, nan, nan, nan, 0.5, 0.1, 0.1, 0.1)
+    assert all(math.isnan(residuals[name]) for name in ("loss", "sharpness", "deviation", "hypothesis"))
+    assert residuals["loss_order"] == pytest.approx(0.25)
 
 
 def test_the_samples_hold_delta_itself():

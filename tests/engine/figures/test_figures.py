@@ -83,7 +83,7 @@ def test_a_run_that_another_engine_is_at_work_on_is_left_alone(own_home):
         runs.carry_out([want], progress.FigureProgress([want], 0).display)
 
 
-def test_a_run_that_ends_badly_is_told_and_nothing_is_drawn(own_home, monkeypatch):
+def test_a_run_that_ends_badly_is_reported_and_nothing_is_drawn(own_home, monkeypatch):
     want = runs.wanted(catalog.named("fig3"), False, TINY)[0]
     monkeypatch.setattr(launch, "start", lambda run, group=None: 2**22 + 1)  # no such child: an engine that never came up
     with pytest.raises(UserError, match="gone without a word"):
@@ -104,7 +104,7 @@ def test_an_unknown_figure_is_refused_with_what_there_is(capfd):
     assert capfd.readouterr().err.startswith('eos: figure "fig44": not known; did you mean "fig4"?; expected one of "fig1", "fig2"')
 
 
-def test_a_folder_that_cannot_be_made_is_told_before_any_run(own_home, tmp_path, capfd):
+def test_a_folder_that_cannot_be_made_is_reported_before_any_run(own_home, tmp_path, capfd):
     (tmp_path / "out").write_text("in the way", encoding="utf-8")
     pytest.importorskip("matplotlib")
     assert drawn(tmp_path) == 2

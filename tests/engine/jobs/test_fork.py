@@ -89,7 +89,7 @@ def test_a_fork_of_a_fork_that_never_began_goes_on_with_its_learning_rate_or_ano
         assert leaves.get(CHANGED_RATE) == rate
 
 
-def test_an_unreadable_checkpoint_is_told_and_makes_nothing(run):
+def test_an_unreadable_checkpoint_is_reported_and_makes_nothing(run):
     run.checkpoints()[-1].write_bytes(b"PK half an archive")
     with pytest.raises(UserError, match=r"run made: checkpoint step-000000400.npz cannot be read; give the step of an earlier one"):
         fork(run, 400, ["budget.steps=900"])

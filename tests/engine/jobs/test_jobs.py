@@ -226,7 +226,7 @@ def test_whatever_ends_a_sweep_ends_its_engines(own_home, monkeypatch):
     assert started[0].state().outcome.kind == "stopped"  # and by now: nothing is left behind
 
 
-def test_a_point_that_is_removed_meanwhile_is_told(own_home, capfd, monkeypatch):
+def test_a_point_that_is_removed_meanwhile_is_reported(own_home, capfd, monkeypatch):
     import shutil
 
     started: list = []
@@ -274,7 +274,7 @@ def test_whoever_follows_a_run_leaves_at_once_where_the_disk_hangs(own_home, tmp
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_submitit_hands_a_job_in_anew_that_was_told_that_its_time_is_up(own_home, tmp_path):
+def test_submitit_hands_a_job_in_anew_whose_time_is_up(own_home, tmp_path):
     """Only submitit's own handler, requeue and controller show that a job comes back."""
     pytest.importorskip("submitit")
     endless = ["--set", "budget.steps=900000000", "--set", "optimizer.learning_rate=1e-5", "--grid", "seed=0"]

@@ -63,7 +63,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("argv", "said"), BAD, ids=[" ".join(argv[2:]) for argv, _ in BAD])
-def test_a_grid_that_makes_no_sense_is_told_and_nothing_is_made(argv, said, capfd, own_home):
+def test_a_grid_that_makes_no_sense_is_reported_and_nothing_is_made(argv, said, capfd, own_home):
     assert main(argv) == BAD_INPUT
     out, err = capfd.readouterr()
     assert (out, err.count("\n")) == ("", 1)

@@ -40,18 +40,18 @@ def directions(count: int, size: int):
 @pytest.mark.parametrize("order", [3, 4])
 def test_the_norm_of_a_diagonal_form_is_its_largest_coefficient_from_below(order):
     contract = contraction(diagonal(order), order)
-    found = [tensor_norm(contract, jnp.asarray(start), 100).value for start in directions(12, len(C))]
-    assert max(found) == pytest.approx(4.0, rel=1e-3)
-    assert max(found) <= 4.0 * (1 + 1e-12)
-    for value in found:  # an axis is a local maximum each: power iteration promises no more
+    values = [tensor_norm(contract, jnp.asarray(start), 100).value for start in directions(12, len(C))]
+    assert max(values) == pytest.approx(4.0, rel=1e-3)
+    assert max(values) <= 4.0 * (1 + 1e-12)
+    for value in values:  # an axis is a local maximum each: power iteration promises no more
         assert min(abs(value - abs(C))) < 4e-2 or value > 2.5
 
 
 @pytest.mark.parametrize("order", [3, 4])
 def test_an_eigenvector_is_a_fixed_point_of_the_power_iteration(order):
-    found = tensor_norm(contraction(diagonal(order), order), jnp.eye(len(C))[2], 20)
-    assert found.value == pytest.approx(2.5, rel=1e-12)
-    assert found.contractions == 2  # the second sees that nothing changes
+    norm = tensor_norm(contraction(diagonal(order), order), jnp.eye(len(C))[2], 20)
+    assert norm.value == pytest.approx(2.5, rel=1e-12)
+    assert norm.contractions == 2  # the second sees that nothing changes
 
 
 @pytest.mark.parametrize("order", [3, 4])
@@ -59,8 +59,8 @@ def test_the_norm_of_a_rank_one_form_is_found_from_any_start(order):
     a = np.array([0.5, -2.0, 1.0])
     problem = Problem(lambda theta, a: (a @ theta) ** order / math.factorial(order), jnp.asarray(a))
     for start in directions(5, 3):
-        found = tensor_norm(contraction(problem, order, jnp.zeros(3)), jnp.asarray(start), 60)
-        assert found.value == pytest.approx(np.linalg.norm(a) ** order, rel=1e-3)
+        norm = tensor_norm(contraction(problem, order, jnp.zeros(3)), jnp.asarray(start), 60)
+        assert norm.value == pytest.approx(np.linalg.norm(a) ** order, rel=1e-3)
 
 
 def test_the_shift_finds_rho3_of_the_toy_where_plain_power_iteration_dies():
@@ -69,14 +69,14 @@ def test_the_shift_finds_rho3_of_the_toy_where_plain_power_iteration_dies():
     contract = contraction(experiment.setup.problem, 3, jnp.zeros(3))
     u = jnp.eye(3)[0]
     assert float(jnp.linalg.norm(contract(contract(u)))) == 0
-    found = tensor_norm(contract, u, 20)
-    assert found.value == pytest.approx(2 / math.sqrt(3), rel=2e-3)
+    norm = tensor_norm(contract, u, 20)
+    assert norm.value == pytest.approx(2 / math.sqrt(3), rel=2e-3)
     assert tensor_norm(contraction(experiment.setup.problem, 4, jnp.zeros(3)), u, 20).value == 0
 
 
 def test_a_vanishing_tensor_has_norm_zero_at_once():
-    found = tensor_norm(jnp.zeros_like, jnp.ones(3), 20)
-    assert found == (0, 1)
+    norm = tensor_norm(jnp.zeros_like, jnp.ones(3), 20)
+    assert norm == (0, 1)
     assert restarted_norm(jnp.zeros_like, directions(4, 3), 20).value == 0
 
 
@@ -86,9 +86,9 @@ def test_a_start_on_a_plateau_is_left_for_another(order):
     problem = Problem(lambda theta, c: jnp.sum(c * theta**order) / math.factorial(order), jnp.asarray([1562.0, 1667.0, 40.0]))
     contract, u = contraction(problem, order, jnp.zeros(3)), jnp.eye(3)[0]
     assert tensor_norm(contract, u, 100).value == pytest.approx(1562, rel=1e-12)
-    found = [restarted_norm(contract, (u, jnp.zeros(3), *map(jnp.asarray, directions(9, 3)[k : k + 2])), 20) for k in range(8)]
-    assert [each.value for each in found] == pytest.approx([1667.0] * 8, rel=1e-4)
-    assert all(each.value <= 1667 * (1 + 1e-12) for each in found)  # a lower bound
+    norms = [restarted_norm(contract, (u, jnp.zeros(3), *map(jnp.asarray, directions(9, 3)[k : k + 2])), 20) for k in range(8)]
+    assert [each.value for each in norms] == pytest.approx([1667.0] * 8, rel=1e-4)
+    assert all(each.value <= 1667 * (1 + 1e-12) for each in norms)  # a lower bound
 
 
 def test_a_slow_climb_past_a_plateau_is_followed_to_its_end():
@@ -109,7 +109,7 @@ def test_a_maximum_between_the_ends_of_the_first_starts_is_found_in_the_plane():
     assert restarted_norm(contract, [*axes, *chance], 20).value == pytest.approx(120, rel=1e-4)
 
 
-def test_what_is_not_finite_is_told_and_not_left_for_another_start():
+def test_what_is_not_finite_is_reported_and_not_left_for_another_start():
     spoilt = restarted_norm(lambda v: jnp.where(v[0] == 1, jnp.nan, v), jnp.eye(3), 20)
     assert math.isnan(spoilt.value)
     assert spoilt.contractions == 1
@@ -117,9 +117,9 @@ def test_what_is_not_finite_is_told_and_not_left_for_another_start():
 
 def test_starts_that_leave_nothing_new_are_left_out():
     contract, u = contraction(diagonal(4), 4), jnp.eye(len(C))[1]
-    found = restarted_norm(contract, [u, -u, 2 * u, jnp.zeros(len(C))], 20)
-    assert found.value == pytest.approx(4, rel=1e-12)
-    assert found.contractions == 4  # two from u, and two more from its end
+    norm = restarted_norm(contract, [u, -u, 2 * u, jnp.zeros(len(C))], 20)
+    assert norm.value == pytest.approx(4, rel=1e-12)
+    assert norm.contractions == 4  # two from u, and two more from its end
 
 
 @pytest.fixture(scope="module")
@@ -156,26 +156,26 @@ def dense_norm(tensor: np.ndarray) -> float:
 def test_every_reading_is_that_of_the_dense_tensors(dense):
     problem, center, (second, third, fourth) = dense
     v, eta = jnp.asarray([0.2, 0.1, -0.3, 0.05, 0.4, 0.1]), 0.3
-    found = gauge_readings.measure(problem, center, v, eta, 60, "float64")
+    gauges = gauge_readings.measure(problem, center, v, eta, 60, "float64")
     u = np.asarray(center.top_eigenvector)
     across = [w - u * (u @ w) for w in (np.asarray(v), np.asarray(center.grad))]
-    rho3, rho4 = found.rho3.value, found.rho4.value
+    rho3, rho4 = gauges.rho3.value, gauges.rho4.value
     assert rho3 <= dense_norm(third) * (1 + 1e-9)
     assert rho4 <= dense_norm(fourth) * (1 + 1e-9)
     assert rho3 >= float(jnp.linalg.norm(center.grad_sharpness)) * (1 - 1e-12)  # the first value met
     assert rho3 == pytest.approx(dense_norm(third), rel=2e-3)  # here the local maximum above u is the global one
     for name, w in (("cubic_displacement", across[0]), ("cubic_gradient", across[1])):
         expected = np.linalg.norm(third @ w @ w) / (rho3 * (w @ w))
-        assert getattr(found, name) == pytest.approx(expected, rel=1e-9)
+        assert getattr(gauges, name) == pytest.approx(expected, rel=1e-9)
     expected = abs(across[0] @ second @ across[0]) / (2 / eta * (across[0] @ across[0]))
-    assert found.quadratic_displacement == pytest.approx(expected, rel=1e-9)
+    assert gauges.quadratic_displacement == pytest.approx(expected, rel=1e-9)
 
 
 def test_more_starts_never_read_less_and_one_is_the_iteration_from_u(dense):
     problem, center, (_, third, fourth) = dense
-    found = [gauge_readings.measure(problem, center, jnp.ones(6), 0.3, 60, "float64", starts) for starts in (1, 2, 4, 8)]
+    gauges = [gauge_readings.measure(problem, center, jnp.ones(6), 0.3, 60, "float64", starts) for starts in (1, 2, 4, 8)]
     for name, norm in (("rho3", dense_norm(third)), ("rho4", dense_norm(fourth))):
-        values = [getattr(each, name).value for each in found]
+        values = [getattr(each, name).value for each in gauges]
         assert values[-1] == pytest.approx(norm, rel=2e-3)
         assert max(values) <= norm * (1 + 1e-9)
         alone = tensor_norm(contraction(problem, int(name[-1]), center.theta), center.top_eigenvector, 60)
@@ -185,10 +185,10 @@ def test_more_starts_never_read_less_and_one_is_the_iteration_from_u(dense):
 
 def test_no_displacement_leaves_its_gauges_without_a_value(dense):
     problem, center, _ = dense
-    found = gauge_readings.measure(problem, center, jnp.zeros(6), 0.3, 60, "float64")
-    assert math.isnan(found.cubic_displacement)
-    assert math.isnan(found.quadratic_displacement)
-    assert math.isfinite(found.cubic_gradient)
+    gauges = gauge_readings.measure(problem, center, jnp.zeros(6), 0.3, 60, "float64")
+    assert math.isnan(gauges.cubic_displacement)
+    assert math.isnan(gauges.quadratic_displacement)
+    assert math.isfinite(gauges.cubic_gradient)
 
 
 @pytest.fixture(scope="module")

@@ -44,11 +44,11 @@ def spec_of(kind, *more, every=1, eigenvalues=1, small=True):
 
 def at_steps(experiment, count):
     """The record of the first steps, taken one by one, and θ and the optimizer's state before each and after the last."""
-    found, path = [], [(experiment.state.theta, experiment.state.optimizer)]
+    record, path = [], [(experiment.state.theta, experiment.state.optimizer)]
     for _ in range(count):
-        found += experiment.advance(1).rows
+        record += experiment.advance(1).rows
         path.append((experiment.state.theta, experiment.state.optimizer))
-    table = np.array(found)
+    table = np.array(record)
     return {name: table[:, k] for name, k in experiment.setup.column_index.items()}, path
 
 
@@ -145,11 +145,11 @@ def test_the_loss_before_another_rate_is_no_part_of_the_smoothness_after_it():
     assert np.isfinite(after[1:]).all()
 
 
-def test_the_edge_is_told_by_its_formula_once():
-    experiment, told = Experiment(spec_of("nesterov", "optimizer.learning_rate=0.6")), []
-    while experiment.clock.step < 60 and not told:
-        told += [event for event in experiment.advance(60).events if isinstance(event, messages.EdgeReached)]
-    assert "is above (2+2β)/((1+2β)η) = 2.262 at step" in told[0].text
+def test_the_edge_is_announced_by_its_formula_once():
+    experiment, reached = Experiment(spec_of("nesterov", "optimizer.learning_rate=0.6")), []
+    while experiment.clock.step < 60 and not reached:
+        reached += [event for event in experiment.advance(60).events if isinstance(event, messages.EdgeReached)]
+    assert "is above (2+2β)/((1+2β)η) = 2.262 at step" in reached[0].text
 
 
 @pytest.mark.parametrize(("function", "refusal"), [

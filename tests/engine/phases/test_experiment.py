@@ -17,13 +17,13 @@ pytestmark = pytest.mark.usefixtures("x64")
 
 def drive(experiment: Experiment, until: int, limit: int = 10_000):
     """Rows, events and the outcome up to a step."""
-    found, events, outcome = [], [], None
+    record, events, outcome = [], [], None
     while experiment.clock.step < until and outcome is None:
         progress = experiment.advance(min(limit, until - experiment.clock.step))
-        found += progress.rows
+        record += progress.rows
         events += progress.events
         outcome = progress.outcome
-    return np.array(found), events, outcome
+    return np.array(record), events, outcome
 
 
 def test_the_toy_begins_at_the_edge_and_goes_through_the_four_stages():

@@ -127,10 +127,10 @@ def test_a_checkpoint_that_says_nothing_of_its_loss_goes_on(tmp_path):
     for path in run.checkpoints():
         np.savez(path, **leaves | {f"{IDENTITY}product": np.ones(5)})
     assert work(run).kind == "completed"
-    told = [event.text for event in run.events() if isinstance(event, messages.CheckpointSkipped | messages.Started)]
-    assert "are not the numbers that an engine writes" in told[-2]
-    assert told[-2].endswith("the run begins anew")
-    assert told[-1].startswith("started on")
+    texts = [event.text for event in run.events() if isinstance(event, messages.CheckpointSkipped | messages.Started)]
+    assert "are not the numbers that an engine writes" in texts[-2]
+    assert texts[-2].endswith("the run begins anew")
+    assert texts[-1].startswith("started on")
 
 
 @pytest.mark.parametrize("kind", ["toy", "toy_k"])
@@ -159,11 +159,11 @@ def check(taken: Experiment, problem: Problem):
     """The numbers against the Hessian formed, and how they compare."""
     leaves = taken.snapshot() | leaves_of(taken.identify())
     assert changed(leaves, taken.identify, taken.state) == ""
-    found = unpack(Identity, leaves, IDENTITY)
+    identity = unpack(Identity, leaves, IDENTITY)
     loss, norm, product = exact(problem, taken.state.theta)
-    np.testing.assert_allclose(found.loss, loss, rtol=1e-12)
-    np.testing.assert_allclose(found.gradient_norm, norm, rtol=1e-11)
-    np.testing.assert_allclose(found.product, product, rtol=0, atol=1e-11 * product[1])
+    np.testing.assert_allclose(identity.loss, loss, rtol=1e-12)
+    np.testing.assert_allclose(identity.gradient_norm, norm, rtol=1e-11)
+    np.testing.assert_allclose(identity.product, product, rtol=0, atol=1e-11 * product[1])
     leaves[f"{IDENTITY}loss"] = leaves[f"{IDENTITY}loss"] * (1 + 1e-7)
     assert changed(leaves, taken.identify, taken.state).startswith("L(θ) is ")
 
@@ -201,9 +201,9 @@ def test_the_numbers_are_those_of_the_loss_in_training(readings):
 def test_where_the_hessian_is_formed_they_are_its_eigenvalues():
     taken = Experiment(toy_spec(0.01, flow=False))
     taken.advance(1)
-    found = unpack(Identity, leaves_of(taken.identify()), IDENTITY)
+    identity = unpack(Identity, leaves_of(taken.identify()), IDENTITY)
     values = np.linalg.eigvalsh(dense_hessian(taken.setup.problem, taken.state.theta))[::-1]
-    np.testing.assert_allclose(found.product, [values[1], values[0]], atol=1e-10 * values[0])
+    np.testing.assert_allclose(identity.product, [values[1], values[0]], atol=1e-10 * values[0])
 
 
 def test_each_number_is_compared_as_its_format_allows():

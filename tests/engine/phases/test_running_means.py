@@ -37,8 +37,8 @@ def in_parts(table: dict[str, np.ndarray], sizes: list[int]) -> tuple[Averages, 
     """A table observed in parts of these sizes, over and over."""
     state, columns, start, k = begin(), [], 0, 0
     while start < len(table["step"]):
-        state, found = observe(state, part(table, start, start + sizes[k % len(sizes)]))
-        columns.append(found)
+        state, means = observe(state, part(table, start, start + sizes[k % len(sizes)]))
+        columns.append(means)
         start, k = start + sizes[k % len(sizes)], k + 1
     return state, {name: np.concatenate([each[name] for each in columns]) for name in columns[0]}
 
@@ -64,13 +64,13 @@ def test_two_bursts_are_two_periods_of_the_theory():
 def test_the_means_are_those_of_direct_sums():
     steps = 700
     table = made(steps, epsilon=0.3 / (1 + np.arange(steps) / 200), ranks=3)
-    _, found = observe(begin(), table)
+    _, means = observe(begin(), table)
     for at in (200, 333, steps - 1):
         for name, value in direct(table, at).items():
             if not name.endswith("lambda4"):
-                assert found[name][at] == pytest.approx(value, rel=1e-13, abs=1e-16), name
-        assert np.isnan(found["covariance.measured_lambda4"][at])
-        assert sum(found[f"covariance.measured_lambda{i}"][at] for i in (1, 2, 3)) == pytest.approx(found["covariance.measured_trace"][at])
+                assert means[name][at] == pytest.approx(value, rel=1e-13, abs=1e-16), name
+        assert np.isnan(means["covariance.measured_lambda4"][at])
+        assert sum(means[f"covariance.measured_lambda{i}"][at] for i in (1, 2, 3)) == pytest.approx(means["covariance.measured_trace"][at])
 
 
 def test_every_column_of_a_mean_that_is_recorded_is_found():
@@ -81,11 +81,11 @@ def test_every_column_of_a_mean_that_is_recorded_is_found():
 def test_a_window_that_is_not_full_claims_nothing():
     table = made(100)
     width = int(window(0.3))
-    _, found = observe(begin(), table)
+    _, means = observe(begin(), table)
     for name in (*SCALARS, "covariance.measured_trace", "covariance.measured_lambda1", "covariance.measured_lambda2"):
-        assert np.isnan(found[name][: width - 1]).all()
-        assert np.isfinite(found[name][width - 1 :]).all()
-    assert (found["average.steps"] == width).all()
+        assert np.isnan(means[name][: width - 1]).all()
+        assert np.isfinite(means[name][width - 1 :]).all()
+    assert (means["average.steps"] == width).all()
 
 
 @pytest.mark.parametrize("sizes", [[1], [7, 1, 64], [512]])
@@ -97,10 +97,10 @@ def test_the_means_are_the_same_to_the_bit_however_many_rows_come_at_once(sizes)
     epsilon[1200:1210] = np.nan
     table = made(steps, epsilon, ranks)
     whole, expected = observe(begin(), table)
-    state, found = in_parts(table, sizes)
+    state, means = in_parts(table, sizes)
     assert np.isfinite(expected["average.loss"]).sum() > 1000
     for name, column in expected.items():
-        assert np.array_equal(found[name], column, equal_nan=True), name
+        assert np.array_equal(means[name], column, equal_nan=True), name
     assert np.array_equal(whole.rows, state.rows, equal_nan=True)
 
 
@@ -109,9 +109,9 @@ def test_a_state_that_went_through_a_checkpoint_goes_on_to_the_bit():
     before, _ = observe(begin(), part(table, 0, 300))
     restored = unpack(Averages, pack(before))
     _, expected = observe(before, part(table, 300, 600))
-    _, found = observe(restored, part(table, 300, 600))
+    _, means = observe(restored, part(table, 300, 600))
     for name, column in expected.items():
-        assert np.array_equal(found[name], column, equal_nan=True), name
+        assert np.array_equal(means[name], column, equal_nan=True), name
     empty = unpack(Averages, pack(begin()))
     assert np.array_equal(observe(empty, table)[1]["average.loss"], observe(begin(), table)[1]["average.loss"], equal_nan=True)
 
@@ -131,57 +131,57 @@ def test_nothing_drifts_in_a_million_steps():
         table[name] = table[name] * np.exp(-np.arange(steps) * np.log(1e10) / steps)
     state = begin()
     for start in range(0, steps, size):
-        state, found = observe(state, part(table, start, start + size))
+        state, means = observe(state, part(table, start, start + size))
         assert len(state.rows) == min(start + size, steps, averages.LEAST_KEPT)
     expected = direct(table, steps - 1)
     for name in (*SCALARS, "covariance.measured_trace", "covariance.measured_lambda1"):
-        assert found[name][-1] == pytest.approx(expected[name], rel=2e-15), name
+        assert means[name][-1] == pytest.approx(expected[name], rel=2e-15), name
 
 
 def test_a_value_that_is_missing_takes_away_the_means_over_it_alone():
     table, width = made(300), int(window(0.3))
     table["mean.loss"][100] = np.nan
     table["gd.loss"][150] = np.inf
-    _, found = observe(begin(), table)
-    assert np.flatnonzero(np.isnan(found["average.predicted_loss"][width - 1 :])).tolist() == list(range(100 - width + 1, 101))
-    assert np.isinf(found["average.loss"][150 : 150 + width]).all()
-    assert np.isfinite(found["average.loss"][150 + width :]).all()
-    assert np.isfinite(found["average.gradient_squared"][width - 1 :]).all()
+    _, means = observe(begin(), table)
+    assert np.flatnonzero(np.isnan(means["average.predicted_loss"][width - 1 :])).tolist() == list(range(100 - width + 1, 101))
+    assert np.isinf(means["average.loss"][150 : 150 + width]).all()
+    assert np.isfinite(means["average.loss"][150 + width :]).all()
+    assert np.isfinite(means["average.gradient_squared"][width - 1 :]).all()
 
 
 def test_without_theta_dagger_there_is_no_spectrum():
     table = made(200)
     for name in ("gd.x1", "gd.x2", "gd.x_norm"):
         table[name][120:] = np.nan
-    _, found = observe(begin(), table)
-    assert np.isfinite(found["covariance.measured_lambda2"][119])
-    assert np.isnan(found["covariance.measured_lambda1"][120:]).all()
-    assert np.isnan(found["covariance.measured_trace"][120:]).all()
+    _, means = observe(begin(), table)
+    assert np.isfinite(means["covariance.measured_lambda2"][119])
+    assert np.isnan(means["covariance.measured_lambda1"][120:]).all()
+    assert np.isnan(means["covariance.measured_trace"][120:]).all()
 
 
 def test_one_direction_is_the_mean_of_its_square():
     table = made(100, ranks=1)
-    _, found = observe(begin(), table)
-    assert found["covariance.measured_lambda1"][-1] == pytest.approx(found["covariance.measured_trace"][-1], rel=1e-14)
-    assert np.isnan(found["covariance.measured_lambda2"]).all()
+    _, means = observe(begin(), table)
+    assert means["covariance.measured_lambda1"][-1] == pytest.approx(means["covariance.measured_trace"][-1], rel=1e-14)
+    assert np.isnan(means["covariance.measured_lambda2"]).all()
 
 
 def test_no_mean_is_taken_over_more_than_the_longest_window():
     width = averages.LARGEST
     epsilon = 2 * 2 * np.pi / (np.sqrt(2) * width) * (1 + 1e-9)
     table = made(width + 50, np.where(np.arange(width + 50) < width + 25, epsilon, epsilon / 2))
-    state, found = in_parts(table, [width - 10, 60])
-    assert np.flatnonzero(np.isfinite(found["average.loss"])).tolist() == list(range(width - 1, width + 25))
-    assert found["average.steps"][-1] > width
+    state, means = in_parts(table, [width - 10, 60])
+    assert np.flatnonzero(np.isfinite(means["average.loss"])).tolist() == list(range(width - 1, width + 25))
+    assert means["average.steps"][-1] > width
     assert len(state.rows) == width
 
 
 def test_a_window_that_grows_beyond_what_is_kept_waits_for_its_rows():
     kept = averages.LEAST_KEPT
     table = made(kept * 4, epsilon=np.where(np.arange(kept * 4) < kept * 2, 0.3, 8.9 / (kept * 1.5)))
-    _, found = observe(begin(), table)
+    _, means = observe(begin(), table)
     longer = int(window(8.9 / (kept * 1.5)))
-    known = np.isfinite(found["average.loss"])
+    known = np.isfinite(means["average.loss"])
     assert known[kept : kept * 2].all()
     assert np.flatnonzero(known[kept * 2 :])[0] == longer - kept - 1  # those kept so far, and its own row, count
     assert known[kept * 2 :][longer - kept - 1 :].all()
@@ -191,6 +191,6 @@ def test_a_turning_x_of_two_directions_has_the_covariance_of_its_circle():
     steps, radius = 400, 0.7
     angle = 2 * np.pi * np.arange(steps) / int(window(0.3) / 2)
     table = made(steps) | {"gd.x1": radius * np.cos(angle), "gd.x2": radius * np.sin(angle)}
-    _, found = observe(begin(), table)
+    _, means = observe(begin(), table)
     for i in (1, 2):
-        assert found[f"covariance.measured_lambda{i}"][-1] == pytest.approx(radius**2 / 2, rel=1e-2)
+        assert means[f"covariance.measured_lambda{i}"][-1] == pytest.approx(radius**2 / 2, rel=1e-2)

@@ -70,17 +70,17 @@ def test_what_jax_says_where_there_is_no_memory_is_understood(monkeypatch):
     assert run.state().outcome.text.startswith("CPU ×1 has not enough memory for this problem; the last checkpoint, step-")
 
 
-def test_a_preset_for_which_there_is_no_memory_is_told_with_what_it_needs(monkeypatch, capfd):
+def test_a_preset_for_which_there_is_no_memory_is_reported_with_what_it_needs(monkeypatch, capfd):
     monkeypatch.setattr("engine.complaints", exhausted)
     assert main(["check", "fashion", "--set", "problem.model.widths=[4]"]) == BAD_INPUT
-    told = capfd.readouterr().err
-    assert told.startswith("eos: fashion: needs about ")
-    assert told.endswith(" MB, more than there is here; --set problem.micro_batch=N brings it down\n")
+    stderr = capfd.readouterr().err
+    assert stderr.startswith("eos: fashion: needs about ")
+    assert stderr.endswith(" MB, more than there is here; --set problem.micro_batch=N brings it down\n")
     assert main(["check", "chebyshev"]) == BAD_INPUT
     assert " of it go with the parameters: make the model smaller\n" in capfd.readouterr().err
 
 
-def test_more_devices_than_there_are_is_told():
+def test_more_devices_than_there_are_is_reported():
     with pytest.raises(UserError, match=r"\[problem\] devices = 64: this machine has \d+ for jax; expected up to"):
         build.build(with_overrides(chebyshev_spec(), ["problem.devices=64"]))
 
@@ -99,23 +99,23 @@ assert jax.local_device_count() == 8
 base = chebyshev_spec(0.2, flow=False, landscape_every=0, gauges_every=0, predictions=["transported"])
 """
 DERIVATIVES = """
-found = []
+derivatives = []
 for devices in (1, 8):  # 12 examples: the last of eight equal shares are filled up
     for size in (0, 5):
         problem, theta, _ = build(with_overrides(base, [f"problem.devices={devices}", f"problem.micro_batch={size}"]))
         assert len(problem.data[0].sharding.device_set) == devices
         v = jax.numpy.sin(jax.numpy.arange(theta.size))
         parts = jax.jit(lambda p, t, v: (p.loss(t), p.gradient(t), p.hvp(t, v), p.derivative(t, 3, v, v)))(problem, theta, v)
-        found.append([np.asarray(part).tolist() for part in parts])
-json.dump(found, sys.stdout)
+        derivatives.append([np.asarray(part).tolist() for part in parts])
+json.dump(derivatives, sys.stdout)
 """
 RUNS = """
-found = []
+records = []
 for devices in (1, 8):
     experiment = Experiment(with_overrides(base, [f"problem.devices={devices}"]))
-    found.append({name: values.tolist() for name, values in rows(experiment, 330).items()})
+    records.append({name: values.tolist() for name, values in rows(experiment, 330).items()})
     assert experiment.edge_step is not None
-json.dump(found, sys.stdout)
+json.dump(records, sys.stdout)
 """
 
 
@@ -131,8 +131,8 @@ def on_eight_devices(script: str) -> list:
 
 def test_eight_devices_give_the_derivatives_of_one_to_rounding():
     one, *others = on_eight_devices(DERIVATIVES)
-    for found in others:
-        for a, b in zip(one, found, strict=True):
+    for derivatives in others:
+        for a, b in zip(one, derivatives, strict=True):
             np.testing.assert_allclose(b, a, rtol=1e-10, atol=1e-13)
 
 
@@ -140,33 +140,33 @@ NEEDED = """
 from engine.phases import memory
 from engine.problems.problem import Problem
 deep = with_overrides(base, ["problem.data.examples=4096", "problem.model.widths=[64, 64]"])
-found = []
+needs = []
 for count in (1, 8):
     problem, theta, _ = build(with_overrides(deep, [f"problem.devices={count}"]))
     devices = jax.devices()[:count]
     replicated = jax.sharding.NamedSharding(jax.sharding.Mesh(devices, ("examples",)), jax.sharding.PartitionSpec())
     theta = jax.device_put(theta, replicated)
     shards = [shard for leaf in (*problem.data, theta) for shard in leaf.addressable_shards]
-    told = {}
+    compiled = {}
     for name, call, given in (
         ("gradient", Problem.gradient, [theta]), ("hvp", Problem.hvp, [theta] * 2),
         ("third_derivative", Problem.grad_sharpness, [theta] * 2),
     ):
         analysis = jax.jit(call).lower(problem, *given).compile().memory_analysis()
         arguments = analysis.argument_size_in_bytes - len(given) * theta.nbytes
-        told[name] = [arguments, analysis.temp_size_in_bytes + analysis.output_size_in_bytes]
+        compiled[name] = [arguments, analysis.temp_size_in_bytes + analysis.output_size_in_bytes]
     lies = [sum(shard.data.nbytes for shard in shards if shard.device == device) - theta.nbytes for device in devices]
-    found.append([memory.estimate(problem, theta, "float64", "float64")._asdict(), told, lies])
-json.dump(found, sys.stdout)
+    needs.append([memory.estimate(problem, theta, "float64", "float64")._asdict(), compiled, lies])
+json.dump(needs, sys.stdout)
 """
 
 
 def test_the_estimate_is_of_one_device_which_has_its_share_of_the_examples_and_all_of_the_parameters():
     """Against what lies on each of eight devices, and what the compiler counts for θ as a run has it: on all of them."""
     one, eight = on_eight_devices(NEEDED)
-    for needed, told, lies in (one, eight):
+    for needed, compiled, lies in (one, eight):
         for name in ("gradient", "hvp", "third_derivative"):
-            assert told[name] == [needed["examples"], needed[name]], name
+            assert compiled[name] == [needed["examples"], needed[name]], name
         assert set(lies) == {needed["examples"]}
     assert (len(one[2]), len(eight[2])) == (1, 8)
     assert eight[0]["examples"] * 8 == one[0]["examples"]
@@ -192,11 +192,11 @@ from engine.phases import memory
 from engine.problems import build
 from engine.spec import load_spec
 deep = ["problem.model.widths=[32, 32, 32, 32, 32, 32, 32, 32, 32]", "problem.model.activation=swish"]
-found = []
+estimates = []
 for again in ("false", "true"):
     built, theta, _ = build.build(load_spec("fashion-10", [*deep, f"problem.rematerialize={again}"]))
-    found.append(memory.estimate(built, theta)._asdict())
-json.dump(found, sys.stdout)
+    estimates.append(memory.estimate(built, theta)._asdict())
+json.dump(estimates, sys.stdout)
 """
 
 
@@ -210,7 +210,7 @@ def test_a_deep_network_needs_less_memory_where_its_layers_are_computed_again():
         assert again[name] < 0.85 * kept[name], (name, again, kept)
 
 
-def test_scaling_is_told_against_one_device_in_the_same_rounds(monkeypatch):
+def test_scaling_is_measured_against_one_device_in_the_same_rounds(monkeypatch):
     monkeypatch.syspath_prepend(TESTS / "bench")
     import scaling
 
@@ -229,9 +229,9 @@ def test_a_batch_is_timed_against_one_after_the_other(monkeypatch, capfd):
 
     monkeypatch.setattr(batched, "PRESETS", ("toy",))
     assert main(["bench", "batch", "--rounds", "1", "--json"]) == 0
-    found = json.loads(capfd.readouterr().out)
-    assert [(entry["work"], entry["members"]) for entry in found] == [("descent", 4), ("products", 4)]
-    assert all(entry["faster"] == entry["one_by_one_s"] / entry["batch_s"] for entry in found)
+    entries = json.loads(capfd.readouterr().out)
+    assert [(entry["work"], entry["members"]) for entry in entries] == [("descent", 4), ("products", 4)]
+    assert all(entry["faster"] == entry["one_by_one_s"] / entry["batch_s"] for entry in entries)
     built, theta, _ = build.build(load_spec("toy"))
     batch = jax.vmap(batched.descent, (None, 0, 0))(built, jnp.stack([theta] * 4), jnp.asarray(batched.LEARNING_RATES))
     for rate, member in zip(batched.LEARNING_RATES, batch, strict=True):
@@ -249,13 +249,13 @@ def test_a_step_with_two_directions_is_timed_against_its_own_products(monkeypatc
     for name, small in {"AFTER": 1, "STEPS": 2, "SINGLY": 1}.items():
         monkeypatch.setattr(several, name, small)
     assert main(["bench", "several", "--rounds", "2", "--json"]) == 0
-    (found,) = json.loads(capfd.readouterr().out)
-    assert (found["directions"], found["eigenvalues"], found["steps"]) == (2, 3, 4)
-    assert (found["descent_hvps"], found["flow_hvps"], found["forms_hvps"]) == (5, 0, 1)
-    assert found["hvps"] == found["constrained_hvps"] + 6
-    assert found["constrained_contractions"] == 5  # D_ij for i ≤ j, and a tilt each
-    assert found["over_floor"] > 0
-    assert found["goals"] == several.GOALS
+    (entry,) = json.loads(capfd.readouterr().out)
+    assert (entry["directions"], entry["eigenvalues"], entry["steps"]) == (2, 3, 4)
+    assert (entry["descent_hvps"], entry["flow_hvps"], entry["forms_hvps"]) == (5, 0, 1)
+    assert entry["hvps"] == entry["constrained_hvps"] + 6
+    assert entry["constrained_contractions"] == 5  # D_ij for i ≤ j, and a tilt each
+    assert entry["over_floor"] > 0
+    assert entry["goals"] == several.GOALS
 
 
 @pytest.mark.slow
@@ -265,10 +265,10 @@ def test_the_scaling_benchmark_measures_devices_and_processes():
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert "Barrier" not in done.stderr
-    found = json.loads(done.stdout)
+    entries = json.loads(done.stdout)
     expected = {"devices", "processes"} if len(os.sched_getaffinity(0)) > 1 else set()
-    assert {entry["what"] for entry in found if entry["count"] > 1} == expected
-    assert all(entry["gradient_s"] > 0 and "says nothing of a network" in entry["note"] for entry in found)
+    assert {entry["what"] for entry in entries if entry["count"] > 1} == expected
+    assert all(entry["gradient_s"] > 0 and "says nothing of a network" in entry["note"] for entry in entries)
 
 
 def test_one_device_is_as_before():

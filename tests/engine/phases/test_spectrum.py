@@ -94,9 +94,9 @@ def test_the_number_grows_only_as_needed_and_says_so(several):
 def test_an_event_names_the_step_at_which_each_eigenvalue_becomes_unstable(several):
     experiment, table, events, _ = several
     recorded = spectrum(experiment, table) * ETA > 2
-    told = {event.number: event.step for event in events if isinstance(event, messages.EigenvalueUnstable)}
-    assert len(told) >= 2
-    assert told == {k + 1: int(np.argmax(recorded[:, k])) for k in range(recorded.shape[1]) if recorded[:, k].any()}
+    unstable_from = {event.number: event.step for event in events if isinstance(event, messages.EigenvalueUnstable)}
+    assert len(unstable_from) >= 2
+    assert unstable_from == {k + 1: int(np.argmax(recorded[:, k])) for k in range(recorded.shape[1]) if recorded[:, k].any()}
 
 
 def test_a_snapshot_with_more_eigenvalues_goes_on_as_if_never_interrupted(several):

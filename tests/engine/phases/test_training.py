@@ -57,8 +57,8 @@ def afresh(*overrides: str) -> Experiment:
 @cache
 def plain() -> tuple[Learning, Problem]:
     """The network and its training loss, without decay."""
-    found = building.learning(digits_spec().problem, 0)
-    return found, found.mean(mse, found.batches(found.dataset.inputs, found.dataset.targets))
+    network = building.learning(digits_spec().problem, 0)
+    return network, network.mean(mse, network.batches(network.dataset.inputs, network.dataset.targets))
 
 
 @cache
@@ -72,11 +72,11 @@ def invariant() -> tuple[dict[str, np.ndarray], Problem, list[np.ndarray]]:
 
 def path_of(loss: Problem, theta: jax.Array, decay: float = 0.0) -> list[np.ndarray]:
     """θ before each of the first steps of gradient descent, written out."""
-    gradient, found = jax.jit(loss.gradient), []
+    gradient, path = jax.jit(loss.gradient), []
     for _ in range(10):
-        found.append(np.asarray(theta))
+        path.append(np.asarray(theta))
         theta = theta - ETA * (gradient(theta) + decay * theta)
-    return found
+    return path
 
 
 def top(loss: Problem, theta) -> np.ndarray:
@@ -85,8 +85,8 @@ def top(loss: Problem, theta) -> np.ndarray:
 
 def test_every_reading_is_that_of_gradient_descent_at_its_step():
     record = rows(afresh(), 10)
-    found, loss = plain()
-    path, dataset = path_of(loss, found.theta), found.dataset
+    network, loss = plain()
+    path, dataset = path_of(loss, network.theta), network.dataset
     read = np.isfinite(record["gd.sharpness"])
     np.testing.assert_array_equal(np.flatnonzero(read), [0, 4, 8])
     for name in ("gd.lambda2", "train.accuracy", "test.loss", "test.accuracy"):
@@ -98,7 +98,7 @@ def test_every_reading_is_that_of_gradient_descent_at_its_step():
         assert record["gd.sharpness"][step] == pytest.approx(values[0], rel=1e-10)
         assert record["gd.lambda2"][step] == pytest.approx(values[1], rel=1e-10)
         for name, inputs, targets in (("train", dataset.inputs, dataset.targets), ("test", dataset.test_inputs, dataset.test_targets)):
-            outputs = np.asarray(found.outputs(theta, inputs))
+            outputs = np.asarray(network.outputs(theta, inputs))
             assert record[f"{name}.accuracy"][step] == pytest.approx(np.mean(np.sign(outputs) == targets))
         assert record["test.loss"][step] == pytest.approx(np.mean((outputs - targets) ** 2))
 
@@ -139,9 +139,9 @@ def test_the_first_examples_of_mixed_classes_and_of_a_regression_are_the_first()
 
 def test_the_sharpness_is_read_on_the_first_examples_and_the_gradient_on_all():
     record = rows(Experiment(digits_spec("tracking.sharpness_examples=8")), 1)
-    (found, whole), chosen = plain(), [0, 1, 2, 3, 12, 13, 14, 15]
-    theta = found.theta
-    probe = found.mean(mse, found.batches(found.dataset.inputs[chosen], found.dataset.targets[chosen]))
+    (network, whole), chosen = plain(), [0, 1, 2, 3, 12, 13, 14, 15]
+    theta = network.theta
+    probe = network.mean(mse, network.batches(network.dataset.inputs[chosen], network.dataset.targets[chosen]))
     assert record["gd.sharpness"][0] == pytest.approx(top(probe, theta)[0], rel=1e-5)
     assert record["gd.gradient_norm"][0] == pytest.approx(float(jnp.linalg.norm(whole.gradient(theta))), rel=1e-12)
     assert abs(top(whole, theta)[0] / top(probe, theta)[0] - 1) > 1e-3
@@ -165,19 +165,19 @@ def test_the_learning_rate_is_one_over_the_sharpness_from_each_reading_on():
 @pytest.mark.parametrize("limit", [1, 3])
 def test_the_record_does_not_depend_on_where_it_is_cut_or_resumed(limit):
     whole = rows(afresh(FOLLOWING), 14)
-    experiment, found = afresh(FOLLOWING), []
+    experiment, record = afresh(FOLLOWING), []
     while experiment.clock.step < 6:
-        found += experiment.advance(min(limit, 6 - experiment.clock.step)).rows
+        record += experiment.advance(min(limit, 6 - experiment.clock.step)).rows
     kept = {name: np.array(leaf) for name, leaf in experiment.snapshot().items()}
     experiment = afresh(FOLLOWING)
     experiment.restore(kept)
     while experiment.clock.step < 14:
-        found += experiment.advance(min(limit, 14 - experiment.clock.step)).rows
-    for name, column in zip(whole, np.transpose(found), strict=True):
+        record += experiment.advance(min(limit, 14 - experiment.clock.step)).rows
+    for name, column in zip(whole, np.transpose(record), strict=True):
         np.testing.assert_array_equal(column, whole[name], err_msg=name)
 
 
-def test_the_edge_is_told_once_where_a_reading_first_passes_the_threshold():
+def test_the_edge_is_announced_once_where_a_reading_first_passes_the_threshold():
     experiment, events = afresh(), []
     sharpness = afresh().advance(1).rows[0][experiment.setup.column_index["gd.sharpness"]]
     experiment.state = training.begin(experiment.phases["training"].training, plain()[0].theta)
@@ -199,14 +199,14 @@ def test_a_start_beyond_the_threshold_is_no_edge():
 
 def test_a_diverging_training_keeps_every_row_up_to_there():
     experiment = Experiment(specs.with_overrides(toy_spec(0.01, x0=300.0), ["tracking.mode=sharpness"]))
-    found, outcome = [], None
+    record, outcome = [], None
     while outcome is None:
         progress = experiment.advance(1000)
-        found += progress.rows
+        record += progress.rows
         outcome = progress.outcome
     assert outcome.kind == "diverged"
-    assert outcome.step == len(found) > 1
-    assert np.isfinite([row[experiment.setup.column_index["gd.loss"]] for row in found]).all()
+    assert outcome.step == len(record) > 1
+    assert np.isfinite([row[experiment.setup.column_index["gd.loss"]] for row in record]).all()
 
 
 def test_a_training_ends_at_its_loss_goal():
@@ -239,12 +239,12 @@ RAISES = "optimizer.raises=[[3, 0.06], [4, 0.07], [9, 0.02]]"
 
 
 def test_raises_take_effect_at_their_steps_with_an_event_each():
-    experiment, found, events = afresh(RAISES), [], []
+    experiment, record, events = afresh(RAISES), [], []
     while experiment.clock.step < 12:
         progress = experiment.advance(12 - experiment.clock.step)
-        found += progress.rows
+        record += progress.rows
         events += progress.events
-    np.testing.assert_array_equal([row[2] for row in found], [ETA] * 3 + [0.06] + [0.07] * 5 + [0.02] * 3)
+    np.testing.assert_array_equal([row[2] for row in record], [ETA] * 3 + [0.06] + [0.07] * 5 + [0.02] * 3)
     assert [(event.step, event.learning_rate, event.answers) for event in events] == [(3, 0.06, ""), (4, 0.07, ""), (9, 0.02, "")]
 
 
@@ -256,26 +256,26 @@ def test_raises_survive_a_resume_and_give_way_to_a_command():
     experiment.set_learning_rate(messages.SetLearningRate(learning_rate=0.011))
     kept, resumed = {name: np.array(leaf) for name, leaf in experiment.snapshot().items()}, afresh(RAISES)
     resumed.restore(kept)
-    found = []
+    record = []
     while resumed.clock.step < 10:
-        found += resumed.advance(10 - resumed.clock.step).rows
-    np.testing.assert_array_equal([row[2] for row in found], [0.07] * 5 + [0.02])
+        record += resumed.advance(10 - resumed.clock.step).rows
+    np.testing.assert_array_equal([row[2] for row in record], [0.07] * 5 + [0.02])
 
 
 def test_a_raise_restarts_a_coupled_run_on_the_lower_threshold():
     spec = specs.with_overrides(toy_spec(0.01, flow=False), ["optimizer.raises=[[30, 0.0101]]"])
-    experiment, found, events = Experiment(spec), [], []
+    experiment, record, events = Experiment(spec), [], []
     while experiment.clock.step < 40:
         progress = experiment.advance(40 - experiment.clock.step)
-        found += progress.rows
+        record += progress.rows
         events += progress.events
     wanted = (messages.EdgeReached, messages.LearningRateChanged)
-    told = [(type(event).__name__, event.step) for event in events if isinstance(event, wanted)]
-    assert told == [("EdgeReached", 0), ("LearningRateChanged", 30), ("EdgeReached", 30)]
-    np.testing.assert_array_equal([row[0] for row in found], np.arange(40))
+    changes = [(type(event).__name__, event.step) for event in events if isinstance(event, wanted)]
+    assert changes == [("EdgeReached", 0), ("LearningRateChanged", 30), ("EdgeReached", 30)]
+    np.testing.assert_array_equal([row[0] for row in record], np.arange(40))
     places = experiment.setup.column_index
-    assert found[-1][places["constrained.sharpness"]] == pytest.approx(2 / 0.0101, rel=1e-5)
-    assert found[-1][places["gd.spike"]] == pytest.approx(found[-1][places["gd.x"]] ** 2 / 0.0101)
+    assert record[-1][places["constrained.sharpness"]] == pytest.approx(2 / 0.0101, rel=1e-5)
+    assert record[-1][places["gd.spike"]] == pytest.approx(record[-1][places["gd.x"]] ** 2 / 0.0101)
 
 
 # -- weight decay
@@ -376,6 +376,6 @@ def test_watching_the_sharpness_of_every_step_reads_what_separate_readings_do(ov
 
 def test_a_watched_run_does_not_depend_on_how_it_is_cut():
     whole, pieces = afresh(*WATCHED), Experiment(digits_spec(*WATCHED))
-    found = [experiment.advance(limit).rows for experiment, limit in ((whole, 21), (pieces, 7), (pieces, 1), (pieces, 13))]
-    np.testing.assert_array_equal(np.array(found[0]), np.concatenate(found[1:]))
+    records = [experiment.advance(limit).rows for experiment, limit in ((whole, 21), (pieces, 7), (pieces, 1), (pieces, 13))]
+    np.testing.assert_array_equal(np.array(records[0]), np.concatenate(records[1:]))
     np.testing.assert_array_equal(whole.state.theta, pieces.state.theta)

@@ -77,14 +77,14 @@ NORMALIZED = specs.Mlp(widths=(6, 5, 4), activation="tanh", normalized=True)
 def test_what_is_computed_again_is_the_same_to_rounding(model):
     """Loss, gradient, ∇²Lu and ∇³L(u,u) within 1e-10 of their size, and the same start in the same order."""
     part = specs.Network(data=SENTENCES if isinstance(model, specs.Transformer) else DIGITS, model=model, criterion="half_mse")
-    found = []
+    derivatives = []
     for rematerialize in (False, True):
         problem, start, _ = network(msgspec.structs.replace(part, rematerialize=rematerialize), 0)
         theta = jnp.asarray(start + 0.05 * np.random.default_rng(1).normal(size=start.shape))
         u = unit(theta)
-        found.append([start, *all_derivatives(problem, theta, u)])
-    np.testing.assert_array_equal(found[0][0], found[1][0])
-    for kept, again in zip(*found, strict=True):
+        derivatives.append([start, *all_derivatives(problem, theta, u)])
+    np.testing.assert_array_equal(derivatives[0][0], derivatives[1][0])
+    for kept, again in zip(*derivatives, strict=True):
         np.testing.assert_allclose(again, kept, rtol=1e-10, atol=1e-10 * float(jnp.max(jnp.abs(kept))))
 
 
@@ -155,9 +155,9 @@ def test_a_convolution_is_that_of_lax():
     random = np.random.default_rng(0)
     maps, kernel, bias = random.normal(size=(2, 5, 6, 3)), random.normal(size=(3, 3, 3, 4)), random.normal(size=4)
     parameters = {"params": {"Dense_0": {"kernel": kernel.reshape(27, 4), "bias": bias}}}
-    found = jax.jit(networks.Conv(4).apply)(parameters, maps)
+    convolved = jax.jit(networks.Conv(4).apply)(parameters, maps)
     wanted = jax.lax.conv_general_dilated(maps, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    np.testing.assert_allclose(found, wanted + bias, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(convolved, wanted + bias, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(("side", "stride"), [(3, 2), (1, 2), (3, 1)])
@@ -166,10 +166,10 @@ def test_a_strided_convolution_is_that_of_lax(side, stride, shape):
     random = np.random.default_rng(0)
     maps, kernel = random.normal(size=(2, *shape, 3)), random.normal(size=(side, side, 3, 4))
     parameters = {"params": {"Dense_0": {"kernel": kernel.reshape(-1, 4)}}}
-    found = networks.Conv(4, side, stride, bias=False).apply(parameters, maps)
+    convolved = networks.Conv(4, side, stride, bias=False).apply(parameters, maps)
     edge = (side // 2, side // 2)
     wanted = jax.lax.conv_general_dilated(maps, kernel, (stride, stride), (edge, edge), dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(convolved, wanted, rtol=1e-12, atol=1e-12)
 
 
 def test_a_group_norm_leaves_each_group_with_mean_zero_and_variance_one():
@@ -197,18 +197,18 @@ def shapes(model: specs.Model, part: specs.Data) -> list[tuple[str, tuple[int, .
 
 
 def test_the_default_residual_network_is_resnet18_at_a_quarter_of_its_width():
-    found = shapes(specs.ResNet(), specs.Data(name="fashion", examples=10, pad_to=32))
-    kernels = [shape for name, shape in found if "kernel" in name]
+    leaves = shapes(specs.ResNet(), specs.Data(name="fashion", examples=10, pad_to=32))
+    kernels = [shape for name, shape in leaves if "kernel" in name]
     shortcuts = [shape for shape in kernels if shape in ((16, 32), (32, 64), (64, 128))]
     assert len(shortcuts) == 3
     assert len(kernels) - len(shortcuts) == 18
     assert kernels.count((9 * 128, 128)) == 3  # and one from 64 channels
-    assert sum(int(np.prod(shape)) for _, shape in found) == 701_178
+    assert sum(int(np.prod(shape)) for _, shape in leaves) == 701_178
 
 
 def test_depth_and_width_of_the_residual_network_are_those_asked_for():
-    found = shapes(specs.ResNet(widths=(4, 6, 8), blocks=3, groups=2), DIGITS)
-    kernels = [shape for name, shape in found if "kernel" in name]
+    leaves = shapes(specs.ResNet(widths=(4, 6, 8), blocks=3, groups=2), DIGITS)
+    kernels = [shape for name, shape in leaves if "kernel" in name]
     assert len(kernels) == 1 + 3 * 3 * 2 + 2 + 1  # stem, blocks, shortcuts, head
     assert kernels.count((9 * 8, 8)) == 5
 
@@ -248,8 +248,8 @@ def test_a_normalized_network_depends_on_the_direction_of_its_parameters_alone()
 def test_a_normalized_network_reads_an_input_of_zeros():
     dataset = data.load(DIGITS)
     model = networks.build(INVARIANT, dataset)
-    found = jax.jit(model.apply)(model.init(jax.random.key(0)), np.zeros_like(dataset.inputs))
-    assert np.isfinite(found).all()
+    outputs = jax.jit(model.apply)(model.init(jax.random.key(0)), np.zeros_like(dataset.inputs))
+    assert np.isfinite(outputs).all()
 
 
 def test_average_pool_leaves_out_an_odd_last_row():

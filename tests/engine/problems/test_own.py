@@ -118,7 +118,7 @@ def test_what_is_wrong_with_a_loss_is_said(function):
     ("def make_problem(:\n", r"fails: SyntaxError: invalid syntax \(broken_{0}.py, line 1\) \(.*broken_{0}\.py, line 1\)"),
     ("", "module broken_{0} has no make_problem"),
 ])  # fmt: skip
-def test_code_that_fails_is_told_with_its_place(body, said, tmp_path):
+def test_code_that_fails_is_reported_with_its_place(body, said, tmp_path):
     name = f"broken_{abs(hash(body))}"
     (tmp_path / f"{name}.py").write_text(body)
     problem = {"kind": "own", "function": f"{name}:make_problem", "folder": str(tmp_path)}

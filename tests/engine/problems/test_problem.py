@@ -72,8 +72,8 @@ def test_micro_batches_give_the_full_batch_to_rounding(size):
     u = unit(5, theta.size)
     of_batches, of_all = (jax.jit(_derivatives)(problem, theta, u) for problem in (batched, whole))
     np.testing.assert_allclose(of_batches[0], of_all[0], rtol=1e-14)
-    for found, wanted, atol in zip(of_batches[1:], of_all[1:], (1e-14, 1e-13, 1e-12), strict=True):
-        np.testing.assert_allclose(found, wanted, atol=atol)
+    for actual, wanted, atol in zip(of_batches[1:], of_all[1:], (1e-14, 1e-13, 1e-12), strict=True):
+        np.testing.assert_allclose(actual, wanted, atol=atol)
 
 
 def _derivatives(problem: Problem, theta: jax.Array, u: jax.Array) -> tuple[jax.Array, ...]:

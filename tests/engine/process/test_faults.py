@@ -281,7 +281,7 @@ def test_a_second_engine_leaves_the_first_alone(cached_toy, capfd, monkeypatch):
     assert [type(event) for event in run.events()].count(messages.Started) == 1
 
 
-def test_a_command_that_cannot_be_left_is_told(own_home, capfd, cached_toy):
+def test_a_command_that_cannot_be_left_is_reported(own_home, capfd, cached_toy):
     run = fresh("toy", "one")
     (run.path / "inbox").rmdir()
     (run.path / "inbox").write_text("no folder")

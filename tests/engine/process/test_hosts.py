@@ -37,7 +37,7 @@ LEAN = {"flow": False, "landscape_every": 0, "gauges_every": 0, "predictions": [
 SPEC = chebyshev_spec(0.2, **LEAN)
 
 
-def test_several_processes_join_only_where_they_are_told_to():
+def test_several_processes_join_only_where_they_are_asked_to():
     allocation = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "2", "SLURM_LOCALID": "0", "SLURM_STEP_NODELIST": "n[1-4]"}
     assert groups.asked(environment=allocation) is None
     assert groups.asked("slurm", environment=allocation) == Group("slurm", 4, 2)
@@ -58,7 +58,7 @@ def test_several_processes_join_only_where_they_are_told_to():
     (("slurm", None, None), "SLURM_NTASKS is not set"),
     (("n1:4000", 2, 2), "--process 2: expected one of 0 to 1, as there are 2 processes"),
 ])  # fmt: skip
-def test_what_a_group_lacks_is_told(given, words):
+def test_what_a_group_lacks_is_reported(given, words):
     with pytest.raises(UserError) as error:
         groups.asked(*given, environment={})
     assert words in str(error.value)
@@ -376,7 +376,7 @@ def test_a_jax_without_the_service_is_refused_before_anybody_waits(state, monkey
         rendezvous.join(Group("n1:4000", 2, 0), pytest.fail)
 
 
-def test_what_cannot_be_shared_out_is_told_by_both_processes_which_slurm_brought_together():
+def test_what_cannot_be_shared_out_is_reported_by_both_processes_which_slurm_brought_together():
     run = store.create(toy_spec(), "nothing-to-share")
     step = {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "2", "SLURM_STEP_NODELIST": "127.0.0.1", "JAX_COORDINATOR_PORT": str(free_port())}
     around = [os.environ | step | {"SLURM_PROCID": place, "SLURM_LOCALID": place, "PYTHONPATH": str(ROOT)} for place in "01"]

@@ -74,20 +74,20 @@ def test_every_phase_is_read_at_its_own_step(spec, tmp_path):
     experiment.advance(4)
     while experiment.clock.step < 8:
         experiment.advance(2)
-    found = whole_spectrum.whole(experiment.whole_spectrum(ASKED))
-    assert f"at step {experiment.clock.step}," in found.text
+    reading = whole_spectrum.whole(experiment.whole_spectrum(ASKED))
+    assert f"at step {experiment.clock.step}," in reading.text
     exact = np.linalg.eigvalsh(np.asarray(dense_hessian(experiment.setup.problem, experiment.state.theta)))[::-1]
-    np.testing.assert_allclose(found.arrays["eigenvalues"][0], exact[0], rtol=1e-5)
-    absent = str(found.arrays["gauss_newton_absent"])
+    np.testing.assert_allclose(reading.arrays["eigenvalues"][0], exact[0], rtol=1e-5)
+    absent = str(reading.arrays["gauss_newton_absent"])
     assert absent.startswith("Appendix B toy: its loss is given as a whole")
-    assert np.isnan(found.arrays["gauss_newton"]).all()
+    assert np.isnan(reading.arrays["gauss_newton"]).all()
 
 
-def test_each_part_is_told_before_it_is_computed():
+def test_each_part_is_named_before_it_is_computed():
     experiment = Experiment(toy_spec())
-    told: list[str] = []
-    whole_spectrum.whole(experiment.whole_spectrum(ASKED), told.append)
-    assert told == [
+    parts: list[str] = []
+    whole_spectrum.whole(experiment.whole_spectrum(ASKED), parts.append)
+    assert parts == [
         *(f"spectral density: vector {k} of 3" for k in (1, 2, 3)), "Gauss–Newton share of the 2 eigenvalues followed",
         "sharpness by layer: 1 of 1, θ",
     ]
@@ -144,12 +144,12 @@ def test_a_run_that_is_over_is_read_at_its_last_checkpoint(tmp_path, monkeypatch
     before = reproducible(run)
     assert main(["density", "read", "--probes", "2", "--steps", "3", "--json"]) == 0
     out, err = capsys.readouterr()
-    told = json.loads(out)
-    assert (told["event"], told["step"]) == ("density_taken", 20)
+    event = json.loads(out)
+    assert (event["event"], event["step"]) == ("density_taken", 20)
     assert "spectral density: vector 2 of 2" in err
     assert list(run.densities()) == [20]
     assert read_arrays(run.densities()[20])["nodes"].shape == (2, 3)
-    assert run.events()[-1].text == told["text"]
+    assert run.events()[-1].text == event["text"]
     assert (run.liveness(), run.state().outcome.kind) == ("finished", "completed")
     np.testing.assert_array_equal(reproducible(run), before)
     assert main(["density", "read", "--probes", "0"]) == 2

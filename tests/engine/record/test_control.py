@@ -62,7 +62,7 @@ def test_a_command_half_written_waits(inbox, monkeypatch):
     assert messages.receive(inbox).commands == [command]
 
 
-def test_a_run_without_an_inbox_is_told_nothing(tmp_path):
+def test_a_run_without_an_inbox_is_sent_nothing(tmp_path):
     assert messages.receive(tmp_path) == messages.Received([], [])
 
 
@@ -110,7 +110,7 @@ def test_a_refused_file_does_not_hold_up_the_commands_around_it(inbox):
     assert len(received.refusals) == 2
 
 
-def test_what_cannot_be_taken_is_told_and_not_carried_out(inbox):
+def test_what_cannot_be_taken_is_reported_and_not_carried_out(inbox):
     (inbox / "inbox" / "1.json").mkdir()
     for _ in range(2):
         received = messages.receive(inbox)
@@ -121,7 +121,7 @@ def test_what_cannot_be_taken_is_told_and_not_carried_out(inbox):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_a_command_that_cannot_be_read_is_told(inbox):
+def test_a_command_that_cannot_be_read_is_reported(inbox):
     path = inbox / "inbox" / "1.json"
     path.write_bytes(messages.encode(messages.Stop()))
     path.chmod(0)
@@ -149,7 +149,7 @@ def test_links_are_not_followed_and_control_characters_are_shown_harmless(inbox,
     assert all("\x1b" not in refusal for refusal in received.refusals)
 
 
-def test_an_inbox_that_cannot_be_written_is_told(tmp_path):
+def test_an_inbox_that_cannot_be_written_is_reported(tmp_path):
     with pytest.raises(UserError) as caught:
         messages.send(tmp_path, messages.Pause())
     assert str(caught.value) == f"{tmp_path / 'inbox'}: the command could not be left there (No such file or directory)"

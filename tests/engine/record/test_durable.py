@@ -111,7 +111,7 @@ def test_a_new_run_is_on_the_disk_before_it_has_its_name(own_home, monkeypatch):
     assert [entry.name for entry in own_home.iterdir()] == [made.name]
 
 
-def test_rows_that_are_none_of_the_run_are_cut_off_and_told_and_what_is_no_record_is_left_alone(run):
+def test_rows_that_are_none_of_the_run_are_cut_off_and_reported_and_what_is_no_record_is_left_alone(run):
     record, width = run.path / "metrics.f64", len(run.columns)
     body = record.read_bytes()
     future = rows_of(run, 20, 21)
@@ -157,7 +157,7 @@ def test_an_engine_a_view_and_a_command_stay_with_their_run_when_another_takes_i
     assert view.read().condition == "removed"
 
 
-def test_what_is_wrong_with_a_file_is_told_by_the_path_that_a_user_knows(run):
+def test_what_is_wrong_with_a_file_is_said_by_the_path_that_a_user_knows(run):
     held, record, inbox = run.held(), run.path / "metrics.f64", run.path / "inbox"
     body = record.read_bytes()
     record.write_bytes(np.full(len(body) // 8, 0.5).tobytes())
@@ -195,7 +195,7 @@ def test_a_command_sent_as_an_engine_takes_over_from_one_that_was_killed_is_for_
     assert command.engine == ""
 
 
-def test_a_command_left_for_an_engine_that_is_gone_is_told_and_not_carried_out(own_home, x64):
+def test_a_command_left_for_an_engine_that_is_gone_is_reported_and_not_carried_out(own_home, x64):
     from engine.process.runner import Runner
 
     run = store.create(load_spec("phase", ["budget.steps=30"]), "stale")
@@ -369,7 +369,7 @@ def test_doctor_says_where_there_is_no_flock(own_home, monkeypatch):
     assert doctor.locks(own_home)[0].verdict == "good"
     monkeypatch.setattr(fcntl, "flock", no_flock)
     [finding] = doctor.locks(own_home)
-    assert (finding.verdict, "has no flock: a file lock.held with its engine's id and host locks a run" in finding.found) == ("note", True)
+    assert (finding.verdict, "has no flock: a file lock.held with its engine's id and host locks a run" in finding.state) == ("note", True)
 
 
 # -- every error its own sentence, and status
@@ -395,7 +395,7 @@ def test_an_engine_that_was_killed_is_no_want_of_memory_for_sure(run, monkeypatc
         assert follow.refusal(run, 78) is None
 
 
-def test_a_port_that_is_taken_is_told_before_anything_is_made(own_home, capfd):
+def test_a_port_that_is_taken_is_reported_before_anything_is_made(own_home, capfd):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         group = Group(f"127.0.0.1:{port}", 2, 0)
@@ -406,7 +406,7 @@ def test_a_port_that_is_taken_is_told_before_anything_is_made(own_home, capfd):
     groups.need_port(group)
 
 
-def test_a_place_that_another_process_has_is_told(tmp_path, monkeypatch):
+def test_a_place_that_another_process_has_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     monkeypatch.setattr(groups, "places_taken", [])
     groups.take_place(Group("n1:4000", 2, 1))
@@ -442,7 +442,7 @@ def test_a_link_that_leads_in_a_circle_is_no_run_and_no_preset(words, own_home, 
     assert (out, err.count("\n")) == ("", 1)
 
 
-def test_a_run_is_removed_from_within_and_told_by_its_name(own_home, monkeypatch, capfd):
+def test_a_run_is_removed_from_within_and_reported_by_its_name(own_home, monkeypatch, capfd):
     run = make_run(own_home, 5, "here")
     monkeypatch.chdir(run.path)
     assert main(["rm", "."]) == 0

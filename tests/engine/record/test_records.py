@@ -96,7 +96,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("argv", "said"), BAD, ids=[" ".join(argv) for argv, _ in BAD])
-def test_what_cannot_be_exported_is_told_in_one_line(run, argv, said, capfd):
+def test_what_cannot_be_exported_is_reported_in_one_line(run, argv, said, capfd):
     assert main(argv) == BAD_INPUT
     out, err = capfd.readouterr()
     assert (out, err.count("\n")) == ("", 1)

@@ -250,7 +250,7 @@ def test_the_tracks_of_a_checkpoint_of_before_are_what_it_had_in_one_tuple():
     (lambda leaves: leaves.update({"record.layout": np.array("0123456789abcdef")}), r"continues rows of the columns '0123456789abcdef'"),
     (lambda leaves: leaves.update(phase=np.array("edge")), r"of the phase 'edge', which this specification does not come to"),
 ])  # fmt: skip
-def test_a_checkpoint_that_does_not_fit_is_told_and_the_one_before_is_tried(run, spoil, why, capfd):
+def test_a_checkpoint_that_does_not_fit_is_reported_and_the_one_before_is_tried(run, spoil, why, capfd):
     before, leaves = run.rows(), leaves_of(run, 62)
     spoil(leaves)
     np.savez(run.path / "checkpoints" / "step-000000062.npz", **leaves)

@@ -131,7 +131,7 @@ def test_runs_live_under_the_home_that_is_set(run, own_home, monkeypatch):
     assert store.home().name == "eos"
 
 
-def test_a_home_that_cannot_hold_runs_is_told(own_home):
+def test_a_home_that_cannot_hold_runs_is_reported(own_home):
     own_home.write_text("a file")
     with pytest.raises(UserError, match=r"a run cannot be created there \(File exists\); set EOS_HOME to a folder you can write"):
         store.create(toy_spec(), "run")
@@ -192,12 +192,12 @@ def test_a_folder_that_is_no_run_is_neither_listed_nor_the_latest(run, own_home)
     assert store.resolve().name == "run"
 
 
-def test_no_runs_at_all_is_told(own_home):
+def test_no_runs_at_all_is_reported(own_home):
     with pytest.raises(UserError, match="no runs yet"):
         store.resolve()
 
 
-def test_corrupt_files_are_told_or_passed_over(run):
+def test_corrupt_files_are_reported_or_passed_over(run):
     (run.path / "state.json").write_bytes(b"{broken")
     assert run.state() == State()
     (run.path / "events.jsonl").write_bytes(b'\xff\xfe\n{"event": "unheard_of"}\n[[[[\n')
@@ -222,7 +222,7 @@ def test_corrupt_files_are_told_or_passed_over(run):
         (b"[]", "its first column is not the step, so not written by eos"),
     ],
 )
-def test_broken_columns_are_told(run, body, words):
+def test_broken_columns_are_reported(run, body, words):
     (run.path / "columns.json").write_bytes(body)
     with pytest.raises(UserError) as caught:
         Run(run.path)
@@ -241,7 +241,7 @@ def test_columns_are_text_and_begin_with_the_step(run):
         Run(run.path)
 
 
-def test_a_broken_specification_is_told_with_its_place(run):
+def test_a_broken_specification_is_reported_with_its_place(run):
     path = run.path / "spec.toml"
     path.write_text(path.read_text().replace("learning_rate = 0.01", "learning_rate = -1.0"))
     with pytest.raises(UserError) as caught:
@@ -279,7 +279,7 @@ def test_a_state_beyond_what_json_may_be_is_no_state(run, body):
         (State(status="paused", pid=1, host="elsewhere", heartbeat=1e12), "paused"),
     ],
 )
-def test_a_crash_is_told_from_life_elsewhere_whatever_the_clocks_of_the_hosts_say(run, state, liveness):
+def test_a_crash_differs_from_life_elsewhere_whatever_the_clocks_of_the_hosts_say(run, state, liveness):
     (run.path / "state.json").write_bytes(msgspec.json.encode(state))
     assert run.liveness() == liveness
 
@@ -325,7 +325,7 @@ def test_a_run_for_which_there_is_no_room_leaves_nothing(own_home, monkeypatch):
     assert store.create(toy_spec(), "full").name == "full"
 
 
-def test_a_run_that_cannot_be_deleted_is_told_by_its_path(run, monkeypatch, own_home):
+def test_a_run_that_cannot_be_deleted_is_reported_by_its_path(run, monkeypatch, own_home):
     def read_only(*_):
         raise OSError(30, "Read-only file system", "state.json")
 

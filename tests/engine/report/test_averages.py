@@ -65,7 +65,7 @@ def test_where_nothing_can_be_compared_the_reason_says_so(changed, reason):
     assert means.reason.startswith(reason)
 
 
-def test_numbers_beyond_all_bounds_are_not_told():
+def test_numbers_beyond_all_bounds_are_not_said():
     with np.errstate(all="ignore"):
         assert averages(table_of(gd__gradient_norm=1e300)).loss is None
 

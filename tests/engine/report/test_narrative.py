@@ -70,7 +70,7 @@ def test_a_second_direction_that_is_followed_ends_no_theory():
     assert "too close for the theory" not in said(**SEVERAL)
 
 
-def test_without_a_constrained_trajectory_the_eigenvalues_are_told():
+def test_without_a_constrained_trajectory_the_eigenvalues_are_said():
     assert said("gradient descent", gd__lambda2=98.0).endswith("the sharpness is at 101% of 2/η, λ2 at 98%")
 
 

@@ -32,7 +32,7 @@ NUMBER = r"(-?[\d.]+(?:e[+-]?\d+)?)"
 
 def numbers(pattern: str, text: str) -> list[float]:
     """The numbers that stand where the pattern has an N."""
-    return [float(found) for found in re.findall(re.escape(pattern).replace("N", NUMBER), text)]
+    return [float(number) for number in re.findall(re.escape(pattern).replace("N", NUMBER), text)]
 
 
 # -- the header's sentence
@@ -50,16 +50,16 @@ def test_the_header_tells_the_numbers_of_its_row(first, second, epsilon, correla
     }  # fmt: skip
     for phase in ("approach", "edge", "gradient descent", "training"):
         text = sentence(State(status="running", phase=phase, learning_rate=eta), row)
-        for told in numbers("sharpness is at N%", text):
-            assert told / 100 == pytest.approx(first, abs=0.00501)
-        for told in numbers("λ2 is at N%", text) + numbers("λ2 at N%", text):
-            assert told / 100 == pytest.approx(second, abs=0.00501)
-        for told in numbers("ε = N", text):
-            assert told == pytest.approx(epsilon, abs=0.00501)
-        for told in numbers("|x| is at N%", text):
-            assert told / 100 == pytest.approx(size, abs=0.00501)
-        for told in numbers("correlation N", text):
-            assert told == pytest.approx(correlation, abs=0.00501)
+        for number in numbers("sharpness is at N%", text):
+            assert number / 100 == pytest.approx(first, abs=0.00501)
+        for number in numbers("λ2 is at N%", text) + numbers("λ2 at N%", text):
+            assert number / 100 == pytest.approx(second, abs=0.00501)
+        for number in numbers("ε = N", text):
+            assert number == pytest.approx(epsilon, abs=0.00501)
+        for number in numbers("|x| is at N%", text):
+            assert number / 100 == pytest.approx(size, abs=0.00501)
+        for number in numbers("correlation N", text):
+            assert number == pytest.approx(correlation, abs=0.00501)
         assert ("Two directions" in text) <= (second >= 0.95)
         assert ("drifted off" in text) <= (size >= 0.25)
         assert ("too small to predict" in text) <= (size < 0.25)
@@ -68,9 +68,9 @@ def test_the_header_tells_the_numbers_of_its_row(first, second, epsilon, correla
 
 @given(st.floats(0, 3))
 def test_a_share_that_is_not_whole_is_not_rounded_to_it(share):
-    told = float(percent(share)[:-1]) / 100
-    assert told == pytest.approx(share, abs=0.00501)
-    assert told != 1 or share == 1 or abs(share - 1) < 1e-5
+    printed = float(percent(share)[:-1]) / 100
+    assert printed == pytest.approx(share, abs=0.00501)
+    assert printed != 1 or share == 1 or abs(share - 1) < 1e-5
 
 
 def test_only_the_second_eigenvalue_decides_that_there_is_no_single_unstable_direction():
@@ -85,20 +85,20 @@ def test_only_the_second_eigenvalue_decides_that_there_is_no_single_unstable_dir
 
 
 @given(st.lists(st.tuples(st.floats(-2, 2) | st.just(math.nan), st.floats(0, 3) | st.just(math.nan)), min_size=1, max_size=30))
-def test_assumptions_are_told_by_the_readings_of_their_step(rows):
+def test_assumptions_are_judged_by_the_readings_of_their_step(rows):
     alpha, second = np.array(rows).T
     table = {"step": np.arange(len(rows), dtype=float), "learning_rate": np.full(len(rows), 0.5), "stage": np.zeros(len(rows)),
              "constrained.alpha": alpha, "constrained.lambda2": second / 0.5}
     _, events = derived.events(table, Reported(0, 0, 0), specs.CoupledTracking(predictions=()))
     for event in events:
         value = (alpha if event.assumption == 1 else second)[event.step]
-        [told] = numbers("α = N" if event.assumption == 1 else "λ2 = N/η", event.text)
-        assert told == pytest.approx(value, rel=5e-3)
+        [number] = numbers("α = N" if event.assumption == 1 else "λ2 = N/η", event.text)
+        assert number == pytest.approx(value, rel=5e-3)
         fails = value <= 0 if event.assumption == 1 else value >= 1.9
         assert isinstance(event, messages.AssumptionFailed) == fails
 
 
-def test_where_no_projection_converges_the_sharpness_told_is_that_of_gradient_descent(x64, monkeypatch):
+def test_where_no_projection_converges_the_sharpness_said_is_that_of_gradient_descent(x64, monkeypatch):
     experiment = Experiment(chebyshev_spec(0.2, flow=False, predictions=[]))
     project_afresh = several.project_afresh
 
@@ -183,11 +183,11 @@ def test_after_a_smaller_rate_everything_is_read_at_the_one_in_force(lowered):
     text = lowered.outcome.text
     assert numbers("reached at step N", text) == [0]
     assert numbers("at η = N", text) == [0.008]
-    [told] = numbers("sharpness is at N%", text)
-    assert told / 100 == pytest.approx(share, abs=0.006)
+    [number] = numbers("sharpness is at N%", text)
+    assert number / 100 == pytest.approx(share, abs=0.006)
 
 
-def test_before_the_first_reading_at_a_new_rate_none_is_told(lowered, tmp_path):
+def test_before_the_first_reading_at_a_new_rate_none_is_said(lowered, tmp_path):
     run = store.create(lowered.run.spec, "cut", tmp_path)
     kept = lowered.run.rows(0, 40)
     with Writer(run) as writer:

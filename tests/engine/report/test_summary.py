@@ -44,7 +44,7 @@ def test_a_run_whose_engine_is_gone_is_called_crashed(tmp_path):
     assert summarize(make_run(tmp_path, finished=False)).outcome == "crashed"
 
 
-def test_an_outcome_is_told_by_its_kind():
+def test_an_outcome_is_said_by_its_kind():
     run = run_of(3)
     outcome = Outcome(kind="diverged", step=3, text="diverged at step 3")
     with Writer(run) as writer:

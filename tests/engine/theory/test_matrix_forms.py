@@ -75,7 +75,7 @@ def test_the_orbit_that_turns_is_one_of_the_flow():
     np.testing.assert_allclose(np.linalg.eigvalsh(y), np.tile([-rate, rate], (200, 1)))
 
 
-def test_x_turns_at_the_rate_told():
+def test_x_turns_at_the_rate_of_the_equation():
     """To 0.1 % over four turns of the map, which begins on the orbit: at η = 1e-3 its |x|² grows by 0.07 % meanwhile."""
     steps, gram = round(4 * theory.turning_period(ETA, ALPHA)), theory.gram_of_identity(2, BETA)
     x, y = (each[0] for each in theory.turning_orbit(VARIANCE, BETA, np.zeros(1)))

@@ -27,9 +27,9 @@ def arrays(dtype):
 def test_a_format_gives_what_numpy_gives(dtype, tolerance):
     rows, kernel = (np.asarray(array, np.float64) for array in arrays(dtype))
     hidden = np.tanh(rows @ kernel)
-    for found, exact in zip(jit_by_format(layer)(*arrays(dtype)), (rows.T @ hidden, hidden.sum(axis=0), kernel), strict=True):
-        assert found.dtype == dtype
-        np.testing.assert_allclose(found, exact, atol=tolerance * np.abs(exact).max())
+    for actual, exact in zip(jit_by_format(layer)(*arrays(dtype)), (rows.T @ hidden, hidden.sum(axis=0), kernel), strict=True):
+        assert actual.dtype == dtype
+        np.testing.assert_allclose(actual, exact, atol=tolerance * np.abs(exact).max())
 
 
 def test_inside_another_function_it_is_a_part_of_it():
@@ -95,6 +95,6 @@ def test_the_product_of_a_layer_has_the_derivatives_of_any_product():
         batched = jax.vmap(jax.grad(f, 1), (None, 0))(x, jnp.stack([w, dw]))
         return [f(x, w), *jax.grad(f, (0, 1))(x, w), *second(x, w), third(0.0), batched]
 
-    for found, expected in zip(*(derivatives(jax.jit(loss(product))) for product in (layer_product, jax.lax.dot_general)), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+    for actual, expected in zip(*(derivatives(jax.jit(loss(product))) for product in (layer_product, jax.lax.dot_general)), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-12)
     assert layer_product(x.astype("float32"), w.astype("float32"), dims).dtype == jnp.float32

@@ -101,7 +101,7 @@ def test_compiled_code_tells_whether_sums_are_right(x64):
     assert jax.jit(lambda x: x * device.sums_are_right())(jnp.ones(())) == 1
 
 
-def test_memory_that_cannot_be_put_first_is_told(capfd, x64, monkeypatch):
+def test_memory_that_cannot_be_put_first_is_reported(capfd, x64, monkeypatch):
     monkeypatch.setattr(xla_flags, "has_begun", lambda: True)
     device.configure(sparing=True)
     assert "memory is not put first" in capfd.readouterr().err

@@ -19,11 +19,11 @@ def test_every_inner_product_is_that_of_its_pair(size, dtype):
     vectors = np.random.default_rng(size).standard_normal((5, size)).astype(dtype)
     pairs = list(combinations_with_replacement(vectors, 2))
     assert len(pairs) > TOGETHER
-    found = jax.jit(dots)(*((jnp.asarray(a), jnp.asarray(b)) for a, b in pairs))
+    products = jax.jit(dots)(*((jnp.asarray(a), jnp.asarray(b)) for a, b in pairs))
     exact = [np.dot(a.astype(np.longdouble), b.astype(np.longdouble)) for a, b in pairs]
     rounding = 2 * np.finfo(dtype).eps + np.sqrt(size) * np.finfo(float).eps
-    assert {entry.dtype.name for entry in found} == {dtype}
-    np.testing.assert_allclose(np.array(found, float), np.array(exact, float), atol=rounding * max(np.abs(exact)), rtol=0)
+    assert {entry.dtype.name for entry in products} == {dtype}
+    np.testing.assert_allclose(np.array(products, float), np.array(exact, float), atol=rounding * max(np.abs(exact)), rtol=0)
     np.testing.assert_allclose(np.array(norms(*vectors), float), np.linalg.norm(vectors.astype(float), axis=1), rtol=1e-6)
 
 
