@@ -126,7 +126,7 @@ def _prediction_holds(table: Table) -> np.ndarray:
 
 
 def _edge_of_adam(table: Table) -> np.ndarray:
-    """The ratio has fallen from that of the first steps, where P is small, and come up to 1."""
+    """The ratio has come up to 1, after the first steps: there P is small, and the ratio may be far above."""
     ratio = column(table, "threshold_ratio")
     return after(ratio < 0.5, ratio >= 1)
 
@@ -245,7 +245,7 @@ STEPS: tuple[Step, ...] = (
         "steps feel another sharpness, and can bear more of it: 38/η in place of 2/η. The story is the same. The sharpness that its "
         "steps feel climbs to that edge and stays there. Other optimizers have edges of their own.",
         "S(P^-½HP^-½) → (2+2β₁)/((1−β₁)η) = 38/η", "arXiv 2207.14484; eos help optimizers",
-        "the sharpness over the edge: far above in the first steps, then low, then up to the line at 1, and along it",
+        "the sharpness over the edge: it climbs to the line at 1, and goes on along it",
         ("ratio", "preconditioned"), "the sharpness that steps feel comes to its edge", _edge_of_adam, "threshold_ratio", after=300,
     ),
 )

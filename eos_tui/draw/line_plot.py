@@ -222,13 +222,14 @@ def _fitted(head: str, known: list[tuple[str, float]], width: int, choices: Sequ
     return line
 
 
-def heading(spec: PlotSpec) -> str:
-    """The plot's title, and how it is drawn."""
-    said = [spec.title]
-    said += ["log"] if spec.log else []
-    said += [f"mean {spec.smooth}"] if spec.smooth else []
-    said += ["odd faint"] if spec.strands else []
-    return " · ".join(said)
+def heading(spec: PlotSpec, width: int = 0) -> str:
+    """The plot's title, and how it is drawn; what it is in plain words where so many cells hold it."""
+    drawn = ["log"] if spec.log else []
+    drawn += [f"mean {spec.smooth}"] if spec.smooth else []
+    drawn += ["odd faint"] if spec.strands else []
+    title = f"{spec.title}: {spec.words}" if spec.words else spec.title
+    said = " · ".join([title, *drawn])
+    return said if len(said) <= width else " · ".join([spec.title, *drawn])
 
 
 def render_text(
@@ -236,7 +237,7 @@ def render_text(
     theme: str = DEFAULT,
 ) -> str:
     """One frame as text to print, its title above it; with ANSI codes of 256 colours where `colour`."""
-    strips = [Strip([Segment(heading(spec)[:width].ljust(width), Style(bold=True))], width)]
+    strips = [Strip([Segment(heading(spec, width)[:width].ljust(width), Style(bold=True))], width)]
     strips += draw(spec, history, window, width, height - 1, ascii=ascii, theme=theme)
     if not colour:
         return "\n".join(strip.text.rstrip() for strip in strips)

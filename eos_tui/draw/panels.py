@@ -88,7 +88,8 @@ def _edge_plots(recorded: Collection[str]) -> tuple[PlotSpec, ...]:
     """What is read against the edge of an optimizer other than gradient descent."""
     lower = tuple(Curve(f"preconditioned.lambda{k}", f"λ{k}", "muted") for k in range(2, 17))
     return (
-        PlotSpec("ratio", "sharpness / edge", (Curve("threshold_ratio", "S/edge", "gd"),), ratio=True, near=True),
+        PlotSpec("ratio", "sharpness / edge", (Curve("threshold_ratio", "S/edge", "gd"),), words="above 1, steps overshoot", ratio=True,
+                 near=True),
         PlotSpec("preconditioned", "sharpness as steps feel it", (
             Curve("preconditioned.sharpness", "S_P", "gd"), *(curve for curve in lower if curve.column in recorded),
         ), threshold=True, near=True),
@@ -104,11 +105,12 @@ def _training_plots(forms: Collection[str]) -> tuple[PlotSpec, ...]:
     tested = Curve("test.loss", "test examples", "flow")
     means = [Curve("average.loss", "mean", "gd"), Curve("average.predicted_loss", "mean, predicted", "constrained", dashed=True)]
     return (
-        PlotSpec("sharpness", "sharpness S", _curves("sharpness", forms, [midpoint], [second]), threshold=True),
-        PlotSpec("loss", "training loss L", (*_curves("loss", forms), *means, tested)),
-        PlotSpec("x", "x = u·(θ−θ†)", _curves("x", forms), zero=True, from_edge=True),
-        PlotSpec("y", "y = ∇S⊥·(θ−θ†)", _curves("y", forms), zero=True, from_edge=True),
-        PlotSpec("distance", "distance to θ†", _curves("distance", forms), from_edge=True),
+        PlotSpec("sharpness", "sharpness S", _curves("sharpness", forms, [midpoint], [second]),
+                 words="how curved the valley is", threshold=True),
+        PlotSpec("loss", "training loss L", (*_curves("loss", forms), *means, tested), words="how wrong the network is"),
+        PlotSpec("x", "swing x", _curves("x", forms), words="from wall to wall, u·(θ−θ†)", zero=True, from_edge=True),
+        PlotSpec("y", "excess y", _curves("y", forms), words="sharpness beyond 2/η, ∇S⊥·(θ−θ†)", zero=True, from_edge=True),
+        PlotSpec("distance", "distance to θ†", _curves("distance", forms), words="the constrained path", from_edge=True),
         PlotSpec(COVARIANCE, "variance of x along its axes", (
             *(Curve(f"covariance.measured_lambda{i}", f"σ²{i} measured", "gd") for i in range(1, CROSSED + 1)),
             *(Curve(f"covariance.lambda{i}", f"σ²{i} predicted", "constrained", dashed=True) for i in range(1, CROSSED + 1)),

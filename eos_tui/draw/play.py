@@ -30,7 +30,7 @@ ROLES: dict[Caption, str] = {
     "narrows": "gd", "crosses": "warn", 2: "warn", 3: "threshold", 4: "good", 1: "gd", "again": "good", "alone": "gd",
 }
 """The colour of each caption."""
-CORNERS = {2: ("swing", "grows"), 3: ("sharpness", "pushed down"), 4: ("swing", "dies out"), 1: ("sharpness", "creeps up")}
+CORNERS = {2: ("swing grows",), 3: ("sharpness", "pushed down"), 4: ("swing", "dies out"), 1: ("sharpness", "creeps up")}
 """What happens in each quarter of the cycle, clockwise from the upper left."""
 
 
@@ -43,12 +43,13 @@ class Extent(NamedTuple):
     reach: float
     """The largest |x|/δ."""
     spread: float
-    """The largest |y|·η/2."""
+    """The largest |y|·η/2; without a swing that of the sharpness over its edge in the second half, less 1."""
 
 
 def extent(recording: Recording) -> Extent:
     """The extent of a recording."""
-    x, y = (np.abs(values[np.isfinite(values)]) for values in (recording.x, recording.y))
+    over = recording.y if recording.swings else recording.ratio[recording.rows // 2 :] - 1
+    x, y = (np.abs(values[np.isfinite(values)]) for values in (recording.x, over))
     return Extent(min(float(x.max(initial=1.5)), FARTHEST), min(max(float(y.max(initial=0.02)), 1e-6), 1.0))
 
 
@@ -249,6 +250,8 @@ def _orbit(canvas: Canvas, shot: Shot, place: tuple[int, int, int, int], theme: 
     if passed > 0 and row + 1 < recording.rows and np.isfinite(recording.x[row + 1]):
         x = np.append(x, x[-1] + passed * (abs(recording.x[row + 1]) - x[-1]))
         y = np.append(y, y[-1] + passed * (recording.y[row + 1] - y[-1]))
+    if len(x) > 1 and np.isfinite(x[-2]):  # the two sides of the valley differ a little: between them the orbit is smooth
+        x, y = (x[1:] + x[:-1]) / 2, (y[1:] + y[:-1]) / 2
 
     def pixels(part: slice, across: int, down: int) -> np.ndarray:
         return strokes(x[part] / right * across, (y[part] + height) / (2 * height) * down, across, down)
@@ -277,7 +280,7 @@ def _quarters(canvas: Canvas, shot: Shot, place: tuple[int, int, int, int], righ
     canvas.rule(upright, top, rows, ":" if plain else "┊", dim)
     edge = _edge(shot.recording, plain)
     canvas.text(middle, left + columns - 1 - len(edge), edge, role_style(theme, "threshold"))
-    canvas.text(top + rows - 1, upright - 1, " d" if plain else " δ", dim)
+    canvas.text(top + rows - 1, upright + 1, "d" if plain else "δ", dim)
     canvas.text(middle, upright, "o" if plain else "◆", role_style(theme, "threshold", bold=True))
     now = shot.schedule.caption(shot.place)
     for stage, words in CORNERS.items():

@@ -24,6 +24,8 @@ class PlotSpec(NamedTuple):
     id: str
     title: str
     curves: tuple[Curve, ...]
+    words: str = ""
+    """What it is in plain words, said after the title where there is room."""
     threshold: bool = False
     """Draw the stability threshold, 2/η for gradient descent."""
     log: bool = False

@@ -55,7 +55,7 @@ def paint(canvas: Canvas, section: Section, top: int, left: int, rows: int, colu
         return
     steps = rows >= 8
     _bowl(canvas, section, top, left, rows - steps, across, theme)
-    if steps:
+    if steps and math.isfinite(section.x):
         _marks(canvas, section, top + rows - 1, left, across, theme)
     if gauge:
         _gauge(canvas, section, top, left + across, rows, gauge, theme)

@@ -73,11 +73,6 @@ class DataFacts(NamedTuple):
     """How the examples were chosen and prepared."""
     origin: str
 
-    @property
-    def label(self) -> str:
-        """Name and the first eight characters of the sum."""
-        return f"{self.name} {self.sha256[:8]}".rstrip()
-
     @classmethod
     def of(cls, provenance: Mapping[str, Any]) -> "DataFacts | None":
         """The facts in a run's provenance; None where it names no data."""

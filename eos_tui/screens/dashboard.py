@@ -372,14 +372,14 @@ class Dashboard(Viewing):
         panel = self.focused_panel
         others = [] if isinstance(panel, LinePlot) else [apart(column, "below the portrait") for column in READ_OFF]
         title = panel.spec.title if isinstance(panel, LinePlot) else "phase portrait: the level sets of Lemma 3"
-        at, history = self.timeline.cursor, self.source.history
-        if at is None or not len(history):
-            self.app.push_screen(Formula(title, self._columns_of(panel), self.source.row(), data=self.source.data, others=others))
-            return
-        row = history.row_near(at)
-        stored = {column.name: history.value(column.name, row) for column in self.source.columns}
-        when = f"at step {stored['step']:,.0f}"
-        self.app.push_screen(Formula(title, self._columns_of(panel), stored, when, self.source.data, others))
+        curves = panel.spec.curves if isinstance(panel, LinePlot) else ()
+        at, history, state = self.timeline.cursor, self.source.history, self.source.state
+        stored, when = self.source.row(), ""
+        if at is not None and len(history):
+            row = history.row_near(at)
+            stored = {column.name: history.value(column.name, row) for column in self.source.columns}
+            when = f"at step {stored['step']:,.0f}"
+        self.app.push_screen(Formula(title, self._columns_of(panel), stored, when, self.source.data, others, curves, state))
 
     def action_journal(self) -> None:
         from eos_tui.screens.journal import Events

@@ -1,7 +1,7 @@
 """Theorem 1 over time: what it leaves over of loss, sharpness and displacement against the orders it states."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -24,6 +24,14 @@ from eos_tui.screens.live import LivePage
 from eos_tui.widgets.plot import LinePlot
 
 HYPOTHESIS = "theorem.hypothesis"
+CLAIM = (
+    "For some 1/ε steps after it was set to the truth, and while |x⋆| is not far below δ, the prediction says what gradient descent does: "
+    "the loss is L(θ†) + x⋆²/η, the sharpness 2/η + y⋆ + (∇S·u)x⋆, and θ itself θ† + v⋆. What that leaves over is smaller than the "
+    "predicted parts by a factor of the order of ε, and is drawn here against those orders."
+)
+"""What Theorem 1 claims, in two sentences."""
+LEAST_ROWS, ROOMY = 22, 36
+"""Rows of the page from which there is room for the claim, and for what is left over in numbers."""
 
 
 def _plot(quantity: str, title: str, order: str) -> PlotSpec:
@@ -60,7 +68,8 @@ class Theorem(LivePage):
     BINDINGS: ClassVar[list[BindingType]] = [closing("dashboard.theorem")]
 
     DEFAULT_CSS = """
-    Theorem { background: $background; }
+    Theorem { background: $background; layout: vertical; }
+    Theorem #claim { height: auto; padding: 0 1; }
     Theorem Grid { grid-size: 2 2; grid-gutter: 0; height: 1fr; }
     Theorem VerticalScroll {
         border: round $border-blurred; border-title-color: $foreground; border-subtitle-color: $text-muted; padding: 0 1;
@@ -73,10 +82,15 @@ class Theorem(LivePage):
         self._window = window
         self._plots = [LinePlot(spec, ascii=ascii) for spec in PLOTS]
         # Kept by name: a frame may still be on its way when the page is taken down and finds nothing any more.
-        self._standing = Static("", markup=False)
+        self._claim, self._standing = Static(CLAIM, id="claim", markup=False), Static("", markup=False)
         self._shown: Content | None = None
 
+    def show_what_fits(self) -> None:
+        """What the theorem claims stands above what is measured, where there is room for both."""
+        self._claim.display = self.size.height >= LEAST_ROWS
+
     def compose(self) -> ComposeResult:
+        yield self._claim
         with Grid():
             yield from self._plots
             with VerticalScroll(classes="pane") as rest:
@@ -106,7 +120,7 @@ class Theorem(LivePage):
         if said := self._absent():
             return Content.assemble((said, self.color("muted")))
         row, muted = self.source.row(), self.color("muted")
-        lines = [*self._claims(window), Content.assemble((f"{'prediction':<12}{'corr':>8}{'horizon':>13}", muted))]
+        lines = [*self._claims(window), *self._left_over(row), Content.assemble((f"{'prediction':<12}{'corr':>8}{'horizon':>13}", muted))]
         for form, name in FORMS.items():
             if f"{form}.horizon" in row:
                 corr, horizon, since = (row[f"{form}.{what}"] for what in ("correlation", "horizon", "since_anchor"))
@@ -119,6 +133,16 @@ class Theorem(LivePage):
                 x, y = (number(row.get(f"{family}.{axis}", math.nan)) for axis in "xy")
                 lines.append(Content(f"{label:<12}{x:>10}{y:>11}"))
         return Content("\n").join(lines)
+
+    def _left_over(self, row: Mapping[str, float]) -> list[Content]:
+        """What is left over now in units of its order, where there is room for it."""
+        if self._standing.parent is None or self.size.height < ROOMY:
+            return []
+        lines = [Content.assemble((f"{'left over now':<16}{'over its order':>17}", self.color("muted")))]
+        for spec in PLOTS:
+            left, order = (row.get(curve.column, math.nan) for curve in spec.curves)
+            lines.append(Content(f"{spec.title:<16}{number(left / order if order else math.nan, 3):>17}"))
+        return lines
 
     def _claims(self, window: Window) -> list[Content]:
         """Where the hypothesis fails in view, and whether it holds now."""

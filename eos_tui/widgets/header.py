@@ -67,7 +67,7 @@ def gauge(value: float, cells: int, color: Color, ascii: bool = False) -> Conten
 
 
 def identity(source: Source, color: Color, width: int, ascii: bool = False) -> Content:
-    """Preset, run, condition, step, rate, η, device."""
+    """Preset, run, condition, step, rate, η, device; its number formats are told with the formulas."""
     state, spec = source.state, source.run.spec
     muted = color("muted")
     parts: list[Content] = [Content.assemble((f" {spec.name}", "bold"))]
@@ -85,8 +85,7 @@ def identity(source: Source, color: Color, width: int, ascii: bool = False) -> C
     if state.learning_rate > 0:
         parts.append(Content.assemble(("η ", muted), (f"{state.learning_rate:.4g}", "")))
     if state.device:
-        precision = state.precision if width >= 100 else state.precision.partition(",")[0]  # without that of the curvature
-        parts.append(Content.assemble((f"{state.device} {precision}".rstrip(), muted)))
+        parts.append(Content.assemble((state.device, muted)))
     return Content("  ").join(parts)
 
 
@@ -119,10 +118,6 @@ def position(source: Source, row: Mapping[str, float], color: Color, width: int,
     epsilon = row.get("constrained.epsilon", math.nan)
     if math.isfinite(epsilon) and width >= 100:
         parts.append(Content.assemble(("ε ", muted), (f"{epsilon:.3f}", "")))
-    if source.data is not None:
-        data = Content.assemble(("data ", muted), source.data.label)
-        if Content("   ").join([*parts, data]).cell_length <= width:  # last, where there is room
-            parts.append(data)
     return Content("   ").join(parts)
 
 

@@ -274,4 +274,4 @@ class LinePlot(Drawing):
         return painted.strips
 
     def titles(self, width: int) -> tuple[str, str]:
-        return line_plot.heading(self.spec), line_plot.values_line(self.spec, self.history, self._window, max(width - 4, 0))
+        return line_plot.heading(self.spec, width - 4), line_plot.values_line(self.spec, self.history, self._window, max(width - 4, 0))

@@ -95,7 +95,7 @@ def test_series_plots_and_steps_are_chosen(runs, capsys):
     make_run(runs)
     lines = printed(capsys, "--plot", "loss", "--series", "gd.x", "--series", "generalized.x", "--from", "200", "--to", "300")
     assert len(lines) == 24
-    assert lines[0] == "training loss L"
+    assert lines[0] == "training loss L: how wrong the network is"
     assert lines[12] == "gd.x, generalized.x"
     assert "200" in lines[11]
 
@@ -208,7 +208,7 @@ def test_printing_works_where_there_is_no_terminal_at_all(runs, tmp_path):
     done = subprocess.run([sys.executable, "-m", "eos_tui", "plot", "--once"], capture_output=True, text=True, check=False,
                           stdin=subprocess.DEVNULL, env={"EOS_HOME": str(runs), "PYTHONPATH": ":".join(sys.path), "LANG": "C.UTF-8"})
     assert (done.returncode, done.stderr) == (0, "")
-    assert Text(done.stdout.splitlines()[0]).plain == "sharpness S"
+    assert Text(done.stdout.splitlines()[0]).plain == "sharpness S: how curved the valley is"
 
 
 # -- the clipboard

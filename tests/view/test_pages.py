@@ -6,21 +6,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from textual.widgets import Static
 
 from engine.record import messages, store
-from engine.record.reader import Run
+from engine.record.reader import Run, State
 from engine.record.writer import Writer
 from engine.report.gauges import GAUGES
 from engine.spec import load_spec, load_spec_text
 from eos_tui.draw import theme
+from eos_tui.draw.theme import role_color
 from eos_tui.model.history import History
 from eos_tui.model.source import DataFacts
 from eos_tui.screens.assumptions import ASCII_BARS, Assumptions, latest, sparkline
 from eos_tui.screens.dashboard import Dashboard
-from eos_tui.screens.formula import Formula
+from eos_tui.screens.formula import Formula, numbers
 from eos_tui.screens.landscape import Landscape, drawn, verdict
 from eos_tui.screens.spectrum import Spectrum
-from eos_tui.screens.theorem import Theorem, held, unclaimed
+from eos_tui.screens.theorem import CLAIM, Theorem, held, unclaimed
 from eos_tui.widgets.cross_section import section
 from eos_tui.widgets.valley import LINES, PlaneSample, framed, level_lines, levels
 from eos_tui.widgets.valley import sampled as read_plane
@@ -423,19 +425,20 @@ def test_the_share_without_a_claim_is_that_of_the_steps_in_view(tmp_path):
 # -- where the data come from
 
 
-async def test_the_name_and_sum_of_the_data_are_on_the_screen_and_their_rule_one_key_away(tmp_path):
+async def test_the_name_and_sum_of_the_data_and_the_number_formats_are_one_key_away(tmp_path):
     run = sampled(tmp_path)
     sha = "0123456789abcdef" * 4
     with Writer(run) as writer:
         writer.provenance({"problem": {"data": "fashion", "sha256": sha, "rule": "the first 5 examples", "origin": "ships with eos"}})
     async with opened(run, (160, 40)) as (app, pilot):
-        await until(lambda: "data fashion 01234567" in text_of(app))
+        await until(lambda: app.screen.source.data is not None)
+        assert sha[:8] not in text_of(app)
         await pilot.press("i")
         await until(lambda: "the first 5 examples" in text_of(app) and "ships with eos" in text_of(app) and sha in text_of(app))
 
 
 def test_words_of_a_strangers_provenance_do_not_steer_the_terminal():
-    assert DataFacts.of({"problem": {"data": "a\x1b[2J", "sha256": 3}}).label == "a\\x1b[2J 3"
+    assert DataFacts.of({"problem": {"data": "a\x1b[2J", "sha256": 3}})[:2] == ("a\\x1b[2J", "3")
     assert DataFacts.of({"problem": ["data"]}) is None
     assert DataFacts.of({}) is None
 
@@ -446,3 +449,31 @@ async def test_the_spectrum_and_the_portrait_tell_formulas_of_what_no_column_hol
         await until(lambda: isinstance(app.screen, Formula) and "1.5/η" in text_of(app) and "λ1(∇²L(θ_t))" in text_of(app))
         await pilot.press("escape", "escape", "shift+tab", "shift+tab", "i")
         await until(lambda: isinstance(app.screen, Formula) and "δ√(−W₋₁(−e^(−1−g)))" in text_of(app) and "Lemma 3" in text_of(app))
+
+
+async def test_formulas_have_the_colours_of_their_curves_six_digits_and_the_number_formats(tmp_path):
+    async with opened(sampled(tmp_path), (120, 60)) as (app, pilot):
+        await until(lambda: len(app.screen.source.history))
+        history = app.screen.source.history
+        curves = app.screen.focused_panel.spec.curves
+        await pilot.press("c", "i")
+        await until(lambda: isinstance(app.screen, Formula) and f"{history.last('gd.sharpness'):.6g}" in text_of(app))
+        assert repr(history.last("gd.sharpness")) not in text_of(app)
+        for curve in curves[:2]:
+            head = next(each for each in app.screen.query(Static) if f"{history.symbols[curve.column]}  " in str(each.content))
+            assert role_color(app.theme, curve.role) in str(head.content.spans)
+
+
+def test_device_and_number_formats_are_told_together():
+    head, rest = numbers(State(device="CPU ×2", precision="f32 → f64"))
+    assert "CPU ×2" in head.plain
+    assert rest.plain == "f32 → f64"
+
+
+async def test_the_theorem_page_opens_with_what_is_claimed_where_there_is_room(tmp_path):
+    async with opened(sampled(tmp_path), (120, 40)) as (app, pilot):
+        await pilot.press("T")
+        await until(lambda: isinstance(app.screen, Theorem) and CLAIM[:40] in text_of(app) and "over its order" in text_of(app))
+        assert CLAIM.count(". ") == 1  # two sentences
+        await pilot.resize_terminal(80, 20)
+        await until(lambda: CLAIM[:40] not in text_of(app))

@@ -13,9 +13,10 @@ import pytest
 from textual.app import App
 from textual.color import Color
 
-from engine.record.columns import Column
-from eos_tui.draw import line_plot, plot_spec, theme, traces
-from eos_tui.draw.line_plot import Curve, PlotSpec, Window
+from engine.record.columns import Column, columns_for
+from engine.spec import load_spec
+from eos_tui.draw import line_plot, panels, plot_spec, theme, traces
+from eos_tui.draw.line_plot import Curve, PlotSpec, Window, heading
 from eos_tui.draw.plot_spec import Axis, Overlay, Span
 from eos_tui.model.history import History
 from eos_tui.model.pyramid import BLOCK
@@ -488,3 +489,10 @@ def test_a_new_trajectory_is_one_row_of_the_table_of_families(tmp_path):
     plots, colours = map(ast.literal_eval, done.stdout.splitlines())
     assert plots == {plot: [("rod flow", "rod")] for plot in ("sharpness", "loss", "distance")}
     assert colours == ["#ff8800", "#884400", "ansi_red"]
+
+
+def test_a_title_says_in_plain_words_what_is_shown_where_there_is_room():
+    spec = panels.line_plots(columns_for(load_spec("fashion")), ())[0]
+    assert heading(spec, 60) == "sharpness S: how curved the valley is"
+    assert heading(spec, 36) == heading(spec) == "sharpness S"
+    assert heading(spec._replace(log=True), 60) == "sharpness S: how curved the valley is · log"
