@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.console import RenderableType
 from textual import events
@@ -26,7 +26,6 @@ from engine.record.reader import Run
 from eos_tui import keys
 from eos_tui.draw import theme
 from eos_tui.messages import OpenLauncher, OpenRun
-from eos_tui.model.recording import Recording, bundled
 from eos_tui.screens.ground import Ground
 from eos_tui.screens.live import LivePage, Page
 from eos_tui.terminal import clipboard, screenshot
@@ -34,6 +33,9 @@ from eos_tui.terminal.diffdisplay import APPLIES, Difference, Screenful
 from eos_tui.terminal.driver import TerminalDriver
 from eos_tui.terminal.leaving import WayOut
 from eos_tui.terminal.pace import DEFAULT_FPS, Pace
+
+if TYPE_CHECKING:
+    from eos_tui.model.recording import Recording
 
 HANGUP_STATUS = 128 + signal.SIGHUP
 
@@ -84,7 +86,7 @@ def _tour(pace: Pace, ascii: bool) -> Ground:
     return Learn(pace, ascii)
 
 
-def _play(recording: Recording, pace: Pace, ascii: bool) -> Ground:
+def _play(recording: "Recording", pace: Pace, ascii: bool) -> Ground:
     from eos_tui.screens.play import Play
 
     return Play(recording, pace, ascii)
@@ -122,7 +124,7 @@ class EosApp(App[int], inherit_bindings=False):
     """
 
     def __init__(self, run: Run | None = None, fps: float = DEFAULT_FPS, ascii: bool = False, theme_choice: str = "auto",
-                 tour: bool = False, beside: Sequence[Run] = (), recording: Recording | None = None):
+                 tour: bool = False, beside: Sequence[Run] = (), recording: "Recording | None" = None):
         super().__init__()
         self._first, self._beside, self._recording = run, beside, recording
         self._tour = tour
@@ -171,6 +173,7 @@ class EosApp(App[int], inherit_bindings=False):
 
     async def _draw(self) -> bool:
         """Draw the dashboard, the tour, the launcher or what is played, whichever is uppermost, and say whether it had anything to show."""
+        self.pace.moving = False
         for screen in reversed(self.screen_stack):
             if isinstance(screen, Ground):
                 if not screen.is_mounted or not await screen.draw():
@@ -220,6 +223,8 @@ class EosApp(App[int], inherit_bindings=False):
 
     def action_play(self) -> None:
         """Play the recording that comes with eos."""
+        from eos_tui.model.recording import bundled
+
         self.switch_screen(_play(bundled(), self.pace, self.ascii))
 
     # -- keys that work anywhere

@@ -222,6 +222,7 @@ class Dashboard(Viewing):
             if late:
                 self.pace.hurry()
                 break
+        self.pace.moving = self.source.replay is not None and self.source.replay.playing
         if fresh:
             self._painted_at = monotonic()
             self.paint()

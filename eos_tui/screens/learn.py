@@ -268,10 +268,11 @@ class Learn(Driving):
         if self.due is None and (row := happened(self.step, table)) is not None:
             self.due = row
             trip.tell(Advance(steps=self.step.after) if self.step.after else Pause())
-        moving = self._play(now - self._drawn_at)
+        moving = self.pace.moving = self._play(now - self._drawn_at)
         self._drawn_at = now
         if self.due is not None and self.seen_at is None and self._arrived():
             self.seen_at, self._seen_since = self.due, now
+            fresh = True  # its last rows are to be drawn
         if self.by_itself and self.seen_at is not None and self.seconds_left() <= 0 and self.at + 1 < len(STEPS):
             await self._go(self.at + 1)
             return True

@@ -14,12 +14,9 @@ from eos_tui.messages import OpenLauncher
 from eos_tui.model.acts import Schedule, schedule
 from eos_tui.model.recording import Recording
 from eos_tui.screens.ground import Ground
-from eos_tui.terminal.pace import DEFAULT_FPS, Pace
+from eos_tui.terminal.pace import Pace
 from eos_tui.widgets.footer import Footer
 from eos_tui.widgets.rows import RowsOf
-
-FPS = 12.0
-"""Frames a second, where the settings ask for no fewer than by default: fewer are sent where the terminal does not keep up."""
 
 
 class Player:
@@ -67,19 +64,10 @@ class Play(Ground):
         self.picture: Picture | None = None
         """The large picture; None leaves the choice to the act."""
         self.rows, self.footer = RowsOf(self._drawn), Footer("play")
-        self._before = pace.interval
-        """The clock's interval on the other screens."""
 
     def compose(self) -> ComposeResult:
         yield self.rows
         yield self.footer
-
-    def on_mount(self) -> None:
-        if self.pace.interval <= 1 / DEFAULT_FPS:
-            self.pace.interval = 1 / FPS
-
-    def on_unmount(self) -> None:
-        self.pace.interval = self._before
 
     @property
     def shot(self) -> Shot:
@@ -93,6 +81,7 @@ class Play(Ground):
         """Draw the present frame; returns whether there was anything to draw. Called by the clock alone."""
         hurried = self.pace.hurried
         self.player.tick()
+        self.pace.moving = self.player.playing
         if not (self.player.playing or hurried):
             return False
         self.footer.adapt(labels={"pause": "pause" if self.player.playing else "play"})

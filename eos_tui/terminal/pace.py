@@ -13,6 +13,8 @@ from time import monotonic
 
 DEFAULT_FPS = 4.0
 SLOWEST, FASTEST = 0.5, 10.0
+MOVING_FPS = 12.0
+"""Frames a second while something moves that the eye is to follow, where no fewer are asked for than by default."""
 PATIENCE_SECONDS = 2.0
 """Wait for an answer before the terminal counts as slow."""
 LOST_SECONDS = 10.0
@@ -33,6 +35,8 @@ class Pace:
         self.answers = 0
         self.slow = False
         """The terminal is behind, or does not answer."""
+        self.moving = False
+        """Whether what was drawn last moves on by itself: what is played."""
         self.hurried = True
         """Whether the frame being drawn was asked for: then it is to show everything, new or not."""
         self._asked, self._asked_at = 0, -math.inf
@@ -68,8 +72,14 @@ class Pace:
             if (shown or began - self._asked_at >= RESTING_SECONDS) and ask():
                 self._asked, self._asked_at = self._asked + 1, began
                 await self._taken()
-            interval = max(self.interval, 1.0 if self.slow else 0.0, 0.0 if self.focused else UNFOCUSED_SECONDS)
-            await self._sleep(interval - (monotonic() - began))
+            await self._sleep(self.spacing - (monotonic() - began))
+
+    @property
+    def spacing(self) -> float:
+        """Seconds from one frame to the next, as things are."""
+        quick = self.moving and self.interval <= 1 / DEFAULT_FPS
+        own = min(self.interval, 1 / MOVING_FPS) if quick else self.interval
+        return max(own, 1.0 if self.slow else 0.0, 0.0 if self.focused else UNFOCUSED_SECONDS)
 
     async def settle(self, seconds: float = 0.3) -> None:
         """Wait for an outstanding answer, so that it does not end up as typing in the user's shell."""

@@ -16,6 +16,8 @@ from eos_tui.model.history import History
 from eos_tui.model.placed_orbit import Start
 from eos_tui.widgets.plot import Drawing
 
+WORDS = (": sharpness y against swing |x|/δ", ": y against |x|/δ")
+"""What it shows, in plain words where there is room."""
 NUDGE = 0.02
 """How far an arrow key moves a start, as a fraction of the axis; finely, a tenth of it."""
 
@@ -97,7 +99,8 @@ class PhasePortrait(Drawing):
     # -- drawing
 
     def titles(self, width: int) -> tuple[str, str]:
-        title = "phase portrait" + (": y against |x|/δ" if width >= 44 else "")
+        words = next((words for words in WORDS if width >= len(words) + 20), "")
+        title = "phase portrait" + words
         if self._now is not None and not self.history.has("ode1.x"):
             x, y = self._now
             return title, f"|x|/δ {axes.number(x, 3)} · y {axes.number(y, 3)}"

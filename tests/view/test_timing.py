@@ -73,6 +73,15 @@ async def test_behind_a_frame_with_nothing_new_the_terminal_is_asked_once_a_seco
     assert min(b - a for a, b in pairwise(asked)) >= 5
 
 
+@pytest.mark.parametrize(("fps", "moving", "spacing"), [(4, False, 1 / 4), (4, True, 1 / 12), (10, True, 1 / 12), (2, True, 1 / 2)])
+def test_what_moves_is_drawn_twelve_times_a_second_unless_fewer_frames_are_asked_for(fps, moving, spacing):
+    pace = Pace(fps)
+    pace.moving = moving
+    assert pace.spacing == pytest.approx(spacing)
+    pace.slow = True
+    assert pace.spacing == 1.0
+
+
 async def test_a_frame_knows_whether_it_was_asked_for():
     hurried = []
     pace = Pace(fps=10)
