@@ -37,6 +37,8 @@ COLUMNS: tuple[tuple[str, str, Sequence[Column]], ...] = (
     ("preconditioned", "With an optimizer other than gradient descent, of Adam here; further eigenvalues are as the second.",
      columns.preconditioned(_least("adam"), 2)),
     ("smoothness", 'With `optimizer.kind` "sign" or "muon".', columns.smoothness(_least("sign"))),
+    ("batch", "With `batch.size` above 0: steps on batches. `threshold_ratio` and the gap are of gradient descent alone.",
+     columns.batches(_least("gradient_descent"))),
     ("norm", 'With `tracking.mode = "sharpness"` and `optimizer.weight_decay`.', columns.NORM),
     ("phase", 'With `problem.kind = "phase"`: of each start 1, 2, ….', columns.phase(1)),
     ("cost", "In every run of a loss.", columns.COST),

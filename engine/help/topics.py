@@ -20,6 +20,7 @@ def _text(name: str) -> Callable[[], str]:
 TOPICS: tuple[Topic, ...] = (
     Topic("theory", "The theory, and where it goes on", _text("theory")),
     Topic("optimizers", "Every optimizer's edge", _text("optimizers")),
+    Topic("batches", "Steps on batches", _text("batches")),
     Topic("presets", "Presets", _text("presets")),
     Topic("columns", "Columns of a record", _text("columns"), tables.column_sections),
     Topic("settings", "Settings of a run", _text("settings"), settings.sections),

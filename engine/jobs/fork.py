@@ -27,7 +27,7 @@ from engine.spec import Phase, RunSpec, Toy, ToyK, fields_of, with_overrides
 
 LEARNING_RATE = "optimizer.learning_rate"
 FREE = (
-    LEARNING_RATE, "budget.", "approach.", "recording.", "tracking.anchor_lost", "tracking.horizon_tolerance",
+    LEARNING_RATE, "batch.", "budget.", "approach.", "recording.", "tracking.anchor_lost", "tracking.horizon_tolerance",
     "tracking.eigen_tolerance", "tracking.audit_every", "tracking.max_projections", "tracking.sharpness_tolerance",
     "tracking.gradient_tolerance", "tracking.second_eigenvalue_limit", "tracking.on_second_eigenvalue",
     "tracking.seed_oscillation", "tracking.flow_sharpness_every", "tracking.central_substeps", "problem.micro_batch",

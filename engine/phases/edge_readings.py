@@ -42,6 +42,8 @@ def operator(optimizer: Optimizer, state: State, probe: Problem, dtype: str) -> 
 
 def named(setup: Setup, columns: Mapping[str, np.ndarray], threshold: np.ndarray) -> dict[str, np.ndarray]:
     """Columns of eigenvalues by the names that the optimizer's have, with their ratio to its edge, (steps,)."""
+    if setup.spec.batch.size and (held := edges.held_at_edge(setup.spec)) in columns:
+        columns = {**columns, "threshold_ratio": columns[held] / threshold}
     if not edges.has_ratio(setup.spec.optimizer):
         return dict(columns)
     renamed = {

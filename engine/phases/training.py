@@ -1,7 +1,8 @@
 """Training with readings of the sharpness at a cadence, and no constrained trajectory: Figure 6.
 
-Every step records loss and gradient norm. At every `sharpness_every`-th step, before it is taken, the top eigenvalues, the
-accuracies and the test loss are read at θ, and with `schedule = "inverse_sharpness"` the learning rate becomes 1/λ_max.
+Every step records loss and gradient norm, those of its batch where it is taken on one. At every `sharpness_every`-th step, before it is
+taken, the top eigenvalues, the accuracies and the test loss are read at θ, and with `schedule = "inverse_sharpness"` the learning rate
+becomes 1/λ_max. What batches have read beside that is in `batch_readings`.
 
 Weight decay on a scale-invariant loss (Appendix H). Let f(cθ) = f(θ) and T = L + (λ/2)‖θ‖². Then θ·∇L = 0, ∇L(cθ) = ∇L(θ)/c and
 S_L(cθ) = S_L(θ)/c², so that S̄ = S_L‖θ‖² depends on the direction of θ alone, and:
@@ -22,19 +23,20 @@ import numpy as np
 from jax import Array
 
 from engine import spec as specs
+from engine.base.errors import UserError
 from engine.curvature import guards
 from engine.curvature.eigensolver import random_start, solve_at
 from engine.curvature.guards import Guards, unknown
 from engine.curvature.predictor import push
-from engine.dynamics.descent import DESCENT_CHUNK, descend
+from engine.dynamics.descent import DESCENT_CHUNK, descend, descend_on_batches
 from engine.dynamics.steepest import FRANK_WOLFE
-from engine.phases import context, derived, earlier, edge_readings, loss_identity, sharpness_every_step, spectrum
+from engine.phases import batch_readings, context, derived, earlier, edge_readings, loss_identity, sharpness_every_step, spectrum
 from engine.phases.approach import CHECK_TOLERANCE
 from engine.phases.context import Clock, Progress, Setup, diverged, loss_goal
 from engine.phases.loss_identity import Identity
 from engine.phases.phase import Advanced, Phase, Restart
+from engine.problems import batches, losses
 from engine.problems import build as building
-from engine.problems import losses
 from engine.problems.problem import Problem, require_x64
 from engine.record import edges
 from engine.record.columns import Column
@@ -88,12 +90,13 @@ def build(spec: specs.RunSpec, columns: Sequence[Column] = ()) -> tuple[Training
     part, decay, wanted = spec.problem, spec.optimizer.weight_decay, _tracking(spec).sharpness_examples
     if not isinstance(part, specs.Network):
         total, theta, facts = building.build(spec)
+        _require_examples(spec, total)
         return Training(context.setup(spec, total, columns), total, {}), theta, facts
     require_x64()
     network = building.learning(part, spec.seed)
     data, criterion = network.dataset, losses.CRITERIA[part.criterion]
     examples = network.batches(data.inputs, data.targets)
-    total = probe = building.decayed(network.mean(criterion, examples), decay)
+    total = probe = building.decayed(network.mean(criterion, examples, len(data.inputs)), decay)
     if 0 < wanted < len(data.inputs):
         first = first_examples(data.targets, wanted, data.classes)
         probe = building.decayed(network.mean(criterion, network.batches(data.inputs[first], data.targets[first])), decay)
@@ -102,6 +105,15 @@ def build(spec: specs.RunSpec, columns: Sequence[Column] = ()) -> tuple[Training
         tests = network.batches(data.test_inputs, data.test_targets)
         readings |= {"test.loss": network.mean(criterion, tests), "test.accuracy": network.mean(losses.correct, tests)}
     return Training(context.setup(spec, total, columns), probe, readings), network.theta, network.facts
+
+
+def _require_examples(spec: specs.RunSpec, problem: Problem) -> None:
+    """Raise UserError where there are not as many examples as a batch is to have."""
+    size, count = spec.batch.size, problem.count
+    if size and not count:
+        raise UserError(f"[batch] size = {size}: {problem.label}: its loss is no mean over examples; use 0, or engine.from_flax")
+    if size > count > 0:
+        raise UserError(f"[batch] size = {size}; {problem.label} has {count} examples, and 0 takes them all")
 
 
 def first_examples(targets: np.ndarray, count: int, classes: int) -> np.ndarray:
@@ -133,20 +145,24 @@ def advance(training: Training, state: TrainingState, limit: int) -> tuple[Train
     """At most `limit` steps as rows and events, the outcome when they end the run. Between readings many steps are one compiled call,
     and with readings at every step too, where the top eigenvalue alone is read.
     """
-    setup, every = training.setup, training.tracking.sharpness_every
+    setup, part, batch = training.setup, training.setup.spec.problem, training.setup.spec.batch
     # One call takes no more than a step where a step takes many micro-batches: commands wait for its end.
-    part = setup.spec.problem
-    chunk = 1 if isinstance(part, specs.Network) and 0 < part.micro_batch < part.data.examples else DESCENT_CHUNK
+    slow = isinstance(part, specs.Network) and 0 < part.micro_batch < (batch.size or part.data.examples)
+    chunk = 1 if slow else DESCENT_CHUNK
     begun = state.clock.step > 1 or not edge_readings.changes_coordinates(setup.optimizer)  # P is known from step 1 on, and looked at there
     if watches(training) and begun:
         return _watch(training, state, min(limit, chunk))
     read: dict[str, float] = {}
-    if state.clock.step % every == 0:
+    if is_due(training, state.clock.step):
         state, read = _read(training, state)
-    steps = min(every - state.clock.step % every, limit, chunk)
-    descent = descend(setup.problem, setup.optimizer, state.theta, state.optimizer, steps)
-    taken = {"gd.loss": descent.losses, "gd.gradient_norm": descent.gradient_norms} | descent.passed
+    steps = min(steps_until_due(training, state.clock.step), limit, chunk)
+    begin = setup.problem, setup.optimizer, state.theta, state.optimizer
+    descent = descend_on_batches(*begin, _batches(setup, state.clock.step, steps), steps) if batch.size else descend(*begin, steps)
+    of = "batch" if batch.size else "gd"
+    taken = {f"{of}.loss": descent.losses, f"{of}.gradient_norm": descent.gradient_norms} | descent.passed
     passed = {name: np.array(column, float)[:steps] for name, column in taken.items()}
+    if batch.size:
+        passed["cost.gradients"] = np.full(steps, batch.size / setup.problem.count)
     derived.add(passed, {"cost.hvps": 0} | read, steps)
     state, rows, events, outcome = _rows(training, state, passed, steps)
     if outcome is None:
@@ -155,13 +171,34 @@ def advance(training: Training, state: TrainingState, limit: int) -> tuple[Train
     return state, Progress(rows, events, outcome)
 
 
+def is_due(training: Training, step: int) -> bool:
+    """Whether there is something to read before this step."""
+    return any(every and step % every == 0 for every in _cadences(training))
+
+
+def steps_until_due(training: Training, step: int) -> int:
+    """Steps until there is again."""
+    return min(every - step % every for every in _cadences(training) if every)
+
+
+def _cadences(training: Training) -> tuple[int, ...]:
+    return training.tracking.sharpness_every, *batch_readings.cadences(training.setup)
+
+
+def _batches(setup: Setup, step: int, steps: int) -> np.ndarray:
+    """The examples of so many steps, (DESCENT_CHUNK, b), with rows of zeros after them."""
+    part = setup.spec.batch
+    chosen = batches.indices(setup.spec.batch_seed, step, steps, setup.problem.count, part.size, part.replacement)
+    return np.concatenate([chosen, np.zeros((DESCENT_CHUNK - steps, part.size), chosen.dtype)])
+
+
 def watches(training: Training) -> bool:
     """Whether the sharpness of the training loss, and no other eigenvalue, is read at every step."""
     spec = training.setup.spec
     return (
         training.tracking.sharpness_every == training.tracking.eigenvalues == 1 and training.probe is training.setup.problem
         and spec.optimizer.schedule == "constant" and spec.precision.curvature == spec.precision.approach
-        and training.setup.optimizer.norm is None
+        and training.setup.optimizer.norm is None and not spec.batch.size
     )
 
 
@@ -171,9 +208,9 @@ def means_of(training: Training) -> dict[str, Problem]:
 
 
 def _decay(training: Training) -> float:
-    """λ where the balance of the norm is that of a gradient step; else 0."""
-    section = training.setup.spec.optimizer
-    return section.weight_decay if edges.is_plain(section) else 0.0
+    """λ where the balance of the norm is that of a gradient step on all examples; else 0."""
+    spec = training.setup.spec
+    return spec.optimizer.weight_decay if edges.is_plain(spec.optimizer) and not spec.batch.size else 0.0
 
 
 def _watch(training: Training, state: TrainingState, steps: int) -> tuple[TrainingState, Progress]:
@@ -218,7 +255,8 @@ class _Recorded(NamedTuple):
 def _rows(training: Training, state: TrainingState, columns: dict[str, np.ndarray], steps: int) -> _Recorded:
     """The rows of `steps` steps from columns of what they passed, (steps,) each."""
     setup, rows, clock, events = training.setup, list[np.ndarray](), state.clock, list[AnyEvent]()
-    eta, sharpness = float(state.optimizer.learning_rate), columns.get("gd.sharpness", np.full(steps, math.nan))
+    eta, of = float(state.optimizer.learning_rate), "batch" if setup.spec.batch.size else "gd"
+    sharpness = columns.get(edges.held_at_edge(setup.spec), np.full(steps, math.nan))
     thresholds = np.asarray(columns.get("threshold", np.full(steps, setup.threshold(state.optimizer))), float)
     columns = edge_readings.named(setup, columns, thresholds)
     if setup.optimizer.norm is not None:
@@ -228,19 +266,17 @@ def _rows(training: Training, state: TrainingState, columns: dict[str, np.ndarra
         )
     for k, time in enumerate(clock.times(steps, eta)[:steps]):
         values, threshold = {name: float(column[k]) for name, column in columns.items()}, float(thresholds[k])
-        loss, norm = values["gd.loss"], values["gd.gradient_norm"]
+        loss, norm = values[f"{of}.loss"], values[f"{of}.gradient_norm"]
         if not (math.isfinite(loss) and math.isfinite(norm)):
             return _Recorded(state, rows, events, diverged(clock.step + k))
-        values |= {
-            "step": clock.step + k, "time": time, "learning_rate": eta, "threshold": threshold, "cost.gradients": 1,
-            "cost.grad_sharpness": 0,
-        }
+        values |= {"step": clock.step + k, "time": time, "learning_rate": eta, "threshold": threshold}
+        values = {"cost.gradients": 1, "cost.grad_sharpness": 0} | values
         if math.isfinite(squared := values.get("norm.squared", math.nan)):
             values |= balance(norm, squared, threshold, setup.spec.optimizer.weight_decay)
         rows.append(setup.row(values))
         state, edge = _seen(setup, state._replace(last_loss=loss), clock.step + k, float(sharpness[k]), threshold)
         events += edge
-        outcome = loss_goal(setup.spec, loss, clock.step + k)
+        outcome = loss_goal(setup.spec, values.get("gd.loss", math.nan), clock.step + k)
         if outcome is not None:
             return _Recorded(state, rows, events, outcome)
     return _Recorded(state, rows, events, None)
@@ -271,6 +307,8 @@ def _read(training: Training, state: TrainingState) -> tuple[TrainingState, dict
         state = state._replace(optimizer=state.optimizer._replace(learning_rate=jnp.asarray(1 / sharpness, jnp.float64)))
     hvps = values.get("cost.hvps", 0) + int(pairs.hvps)
     values |= spectrum.values_of(pairs) | {"cost.hvps": hvps}
+    if spec.batch.size:
+        derived.join(values, batch_readings.read(setup, state.theta, pairs.vectors[0], float(state.optimizer.learning_rate), step))
     if _decay(training):
         values |= norms(sharpness, float(state.theta @ state.theta), setup.threshold(state.optimizer), _decay(training))
     history = jnp.stack([pairs.vectors] * 4) if first else push(state.eigenvector_history, pairs.vectors)  # from no random start
@@ -306,12 +344,12 @@ def _read_smoothness(training: Training, state: TrainingState) -> tuple[Training
 
 def _seen(setup: Setup, state: TrainingState, step: int, sharpness: float, threshold: float) -> tuple[TrainingState, list[AnyEvent]]:
     """The state after a reading of the sharpness, and the edge where it is the first above the threshold after one below."""
-    section = setup.spec.optimizer
-    if not (math.isfinite(sharpness) and (edges.is_plain(section) or edges.has_ratio(section))):
+    if not math.isfinite(sharpness):
         return state, []
-    events = list[AnyEvent]()
+    events, section = list[AnyEvent](), setup.spec.optimizer
     if state.below and sharpness >= threshold and state.edge_step < 0:
-        text = f"the edge: the sharpness, {sharpness:.4g}, is above {edges.formula(section)} = {threshold:.4g} at step {step}"
+        which = "batch sharpness" if setup.spec.batch.size else "sharpness"
+        text = f"the edge: the {which}, {sharpness:.4g}, is above {edges.formula(section)} = {threshold:.4g} at step {step}"
         events.append(EdgeReached(step=step, text=text, sharpness=float(sharpness)))
         state = state._replace(edge_step=step)
     return state._replace(below=int(sharpness < threshold)), events
@@ -379,6 +417,8 @@ class TrainingPhase(Phase):
         """By the functions that the training reads its own sharpness with."""
         setup, theta = self.setup, state.theta
         d = loss_identity.direction(theta.size, setup.spec.precision.curvature)
+        if setup.spec.batch.size and self.training.probe is setup.problem:
+            return loss_identity.of_gradient(setup, theta, state.eigenvector_history.shape[1])
         if not watches(self.training) or edge_readings.changes_coordinates(setup.optimizer):
             return loss_identity.of_descent(setup, theta, state.optimizer, d, self.training.probe, state.eigenvector_history.shape[1])
         rows = loss_identity.copies(d[None], 4)  # one step, whose vector is taken for an eigenvector whatever its residual

@@ -58,7 +58,7 @@ def network(part: specs.Network, seed: int) -> tuple[Problem, Array, dict[str, A
     """A flax model on a data set: L(θ) = mean of the criterion over all examples."""
     examples = learning(part, seed)
     batches = examples.batches(examples.dataset.inputs, examples.dataset.targets)
-    return examples.mean(losses.CRITERIA[part.criterion], batches), examples.theta, examples.facts
+    return examples.mean(losses.CRITERIA[part.criterion], batches, len(examples.dataset.inputs)), examples.theta, examples.facts
 
 
 class Learning(NamedTuple):
@@ -83,10 +83,11 @@ class Learning(NamedTuple):
         """Examples on the device, to take a mean over."""
         return _batches(inputs, targets, self.micro_batch, self.devices)
 
-    def mean(self, per_example: Callable[[Array, Array], Array], batches: "Batches") -> Problem:
-        """The mean of `per_example` (outputs, targets) -> (n,) over batches as a function of θ."""
+    def mean(self, per_example: Callable[[Array, Array], Array], batches: "Batches", count: int = 0) -> Problem:
+        """The mean of `per_example` (outputs, targets) -> (n,) over batches as a function of θ; `count` is how many examples there
+        are, where a mean over a few of them will be asked for, too."""
         parts = per_example, self.outputs
-        return Problem(_mean_of(*parts), batches, self.label, self.unravel, _examples, _linear_mean_of(*parts))
+        return Problem(_mean_of(*parts), batches, self.label, self.unravel, _examples, _linear_mean_of(*parts), count)
 
 
 def learning(part: specs.Network, seed: int) -> Learning:

@@ -118,7 +118,7 @@ def from_flax(module: Any, inputs: np.ndarray, targets: np.ndarray, criterion: A
     def examples(data: Any, indices: Array) -> Any:
         return jax.tree.map(lambda leaf: leaf[indices], data)
 
-    return made._replace(problem=replace(made.problem, examples=examples, linearized=linearized))
+    return made._replace(problem=replace(made.problem, examples=examples, linearized=linearized, count=len(data[0])))
 
 
 def _array(name: str, given: Any) -> Array:

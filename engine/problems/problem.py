@@ -24,7 +24,7 @@ def _as_it_is(theta: Array) -> Any:
     return theta
 
 
-STATIC = ["loss_of", "label", "unravel", "examples", "linearized"]
+STATIC = ["loss_of", "label", "unravel", "examples", "linearized", "count"]
 """Fields of a problem that compiled functions are compiled for."""
 
 
@@ -45,6 +45,8 @@ class Problem:
     linearized: Callable[[Array, Array, Any], Array] | None = None
     """(φ, θ, data) -> L(φ) with the network replaced by its linearisation at θ; None where the loss is no criterion of a network's outputs.
     Its Hessian in φ is the Gauss–Newton matrix at θ."""
+    count: int = 0
+    """Examples that the loss is a mean over; 0 where the data are not examples."""
 
     def __post_init__(self) -> None:
         require_correct_sums()
@@ -60,7 +62,7 @@ class Problem:
         """
         if self.examples is None:
             raise UserError(f"{self.label}: its loss is no mean over examples; a batch takes a network on data, or engine.from_flax")
-        return replace(self, data=self.examples(self.data, jnp.asarray(indices)))
+        return replace(self, data=self.examples(self.data, jnp.asarray(indices)), count=len(indices))
 
     def gradient(self, theta: Array) -> Array:
         """∇L(θ), shape (p,)."""

@@ -19,7 +19,7 @@ def exit_status(outcome: Outcome) -> int:
 
 def judged(outcome: Outcome, run: Run) -> Outcome:
     """The outcome, or that the run diverged where its last loss is finite but beyond any descent: then no other word is true."""
-    loss, rows = run.index.get("gd.loss"), run.row_count()
+    loss, rows = run.index.get("batch.loss", run.index.get("gd.loss")), run.row_count()  # the one that every row has
     if loss is None or not rows or outcome.kind in UNJUDGED:
         return outcome
     (last,) = run.rows(rows - 1)

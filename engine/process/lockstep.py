@@ -140,10 +140,12 @@ def begin_alike(spec: RunSpec, begin: Callable[[], Experiment]) -> Experiment:
 
 
 def refuse_unshared(spec: RunSpec) -> None:
-    """Raise UserError where there are no examples to share out."""
+    """Raise UserError where there are no examples to share out, or a few of them a step."""
     if not isinstance(spec.problem, Network):
         kind = spec.problem.__struct_config__.tag
         raise UserError(f'{spec.name}: [problem] kind = "{kind}" has no examples to share out to several processes; run it in one')
+    if spec.batch.size:
+        raise UserError(f"{spec.name}: [batch] size = {spec.batch.size}: a batch is not shared out to several processes; run it in one")
 
 
 def refuse_other(spec: RunSpec, asked: RunSpec | None) -> None:

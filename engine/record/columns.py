@@ -297,6 +297,31 @@ def eigenvalues(count: int) -> tuple[Column, ...]:
     )
 
 
+STOCHASTIC = "arXiv 2412.20553"
+"""Where the batch sharpness and the gradient–noise interaction are from."""
+
+
+def batches(section: Optimizer) -> tuple[Column, ...]:
+    """What steps on batches record. g is the gradient of a batch, H_B its Hessian, ⟨·⟩ the mean over batches, estimated from some."""
+    plain = edges.is_plain(section)
+    return (
+        Column("batch.loss", "L_B", "loss of the batch that the step is taken on", "", "L_B(θ_t)", "eos"),
+        Column("batch.gradient_norm", "‖g‖", "gradient norm of the batch that the step is taken on", "", "‖∇L_B(θ_t)‖", "eos"),
+        Column("batch.sharpness", "S_B", "batch sharpness: the curvature that a step meets on its own examples, on average", "",
+               "⟨g·H_Bg/‖g‖²⟩, over batches", STOCHASTIC),
+        Column("batch.sharpness_error", "±S_B", "standard error of the batch sharpness", "", "standard deviation/√n_B", "eos"),
+        Column("batch.samples", "n_B", "batches that were drawn for the batch sharpness", "", "count", "eos"),
+        *((Column("threshold_ratio", "S_B/edge", "batch sharpness over the edge", "", "S_B/edge, edge 2/η", STOCHASTIC),) if plain else ()),
+        Column("batch.gni", "GNI", "gradient–noise interaction: about 2/η wherever the loss is stationary, so no edge", "",
+               "⟨g·Hg⟩/‖∇L‖², over batches", STOCHASTIC),
+        Column("batch.gni_error", "±GNI", "standard error of the gradient–noise interaction", "", "standard deviation/√n", "eos"),
+        Column("batch.noise", "σ_u²", "variance over batches of the gradient along the top eigenvector", "", "Var_B(u·g)",
+               "arXiv 2604.21016"),
+        *((Column("batch.gap", "ΔS", "estimate of how far below the edge noise holds the sharpness, to first order, at the iterate", "",
+                  "ηβσ_u²/(4α), α = −P⊥∇L·∇S, β = ‖∇S⊥‖²", "arXiv 2604.21016"),) if plain else ()),
+    )
+
+
 def phase(starts: int) -> tuple[Column, ...]:
     """The orbits of a phase-portrait run: the flow (4) and the map (3) from each start."""
     orbits: list[Column] = []
@@ -318,12 +343,16 @@ def training(spec: RunSpec) -> tuple[Column, ...]:
     columns = tuple(column for column in DESCENT if column.name != "gd.midpoint_sharpness") + eigenvalues(spec.tracking.eigenvalues)
     if isinstance(spec.problem, Network) and spec.problem.data.name != "chebyshev":  # a regression has no right answers
         columns += ACCURACY + (TEST if spec.problem.data.test_examples else ())
+    drawn = batches(spec.optimizer) if spec.batch.size else ()
     if edges.is_plain(spec.optimizer):
-        return columns + (NORM if spec.optimizer.weight_decay else ())  # whose balance is that of a gradient step
+        return columns + drawn + (NORM if spec.optimizer.weight_decay and not drawn else ())  # whose balance is that of a gradient step
     if not edges.has_ratio(spec.optimizer):
         return columns + smoothness(spec.optimizer)
     replaced = ("gd.eigen_residual", *(f"gd.lambda{k}" for k in range(2, spec.tracking.eigenvalues + 1)))
-    return tuple(column for column in columns if column.name not in replaced) + preconditioned(spec.optimizer, spec.tracking.eigenvalues)
+    against = tuple(
+        column for column in preconditioned(spec.optimizer, spec.tracking.eigenvalues) if not drawn or column.name != "threshold_ratio"
+    )  # the edge is that of steps on all examples
+    return tuple(column for column in columns if column.name not in replaced) + against + drawn
 
 
 def preconditioned(section: Optimizer, eigenvalues: int) -> tuple[Column, ...]:

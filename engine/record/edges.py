@@ -69,3 +69,10 @@ def is_plain(section: sections.Optimizer) -> bool:
 def has_ratio(section: sections.Optimizer) -> bool:
     """Whether a run records the ratio of a sharpness to the edge."""
     return not section.coupled and edge_of(section).has_ratio
+
+
+def held_at_edge(spec: sections.RunSpec) -> str:
+    """Which sharpness an optimizer's steps hold at its edge, by the column that it is read for; empty where none is known."""
+    if spec.batch.size:
+        return "batch.sharpness" if is_plain(spec.optimizer) else ""  # of momentum the edge hangs on the size of the batches
+    return "gd.sharpness" if is_plain(spec.optimizer) or has_ratio(spec.optimizer) else ""

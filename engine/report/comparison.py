@@ -30,7 +30,8 @@ class Outcomes(NamedTuple):
     sharpness_over_threshold: float | None
     """S over the threshold: the mean over the last rows at the edge, or its last value on the approach."""
     threshold_ratio: float | None
-    """The median over the second half of all rows of the sharpness over the optimizer's edge; None where it has none."""
+    """The median over the second half of all rows of the sharpness, on batches the batch sharpness, over the optimizer's edge; None where
+    it has none."""
     delta: float | None
     """δ = √(2α/β), mean over the rows at the edge."""
     epsilon: float | None

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 
 from engine.record.reader import State
-from engine.record.threshold import in_force
+from engine.record.threshold import in_force, of_gradient_descent
 from engine.spec import PREDICTIONS
 
 LENGTH = 110
@@ -138,6 +138,8 @@ def _descent(state: State, row: Mapping[str, float]) -> str:
 
 def _training(state: State, row: Mapping[str, float]) -> str:
     share, what = _value(row, "gd.sharpness") / in_force(row, state.learning_rate), "the sharpness is at {} of 2/η"
+    if "batch.sharpness" in row:
+        return _on_batches(state, row)
     if "threshold_ratio" in row:
         share, what = row["threshold_ratio"], "the sharpness that its steps feel is at {} of their edge"
         if math.isnan(_value(row, "threshold")) and math.isfinite(_value(row, "gd.loss")):
@@ -150,6 +152,15 @@ def _training(state: State, row: Mapping[str, float]) -> str:
     accuracy = row.get("test.accuracy", math.nan)
     tested = f"; {accuracy:.1%} of the test examples are right" if math.isfinite(accuracy) else ""
     return f"Training: {what.format(percent(share))}{tested}"
+
+
+def _on_batches(state: State, row: Mapping[str, float]) -> str:
+    edge = of_gradient_descent(state.learning_rate)
+    of_batches, of_all = (_value(row, name) / edge for name in ("batch.sharpness", "gd.sharpness"))
+    if not math.isfinite(of_batches):
+        return "Training on batches; the batch sharpness is not measured yet"
+    rest = f", that of the full loss at {percent(of_all)}" if math.isfinite(of_all) else ""
+    return f"Training on batches: the batch sharpness is at {percent(of_batches)} of 2/η{rest}"
 
 
 def _value(row: Mapping[str, float], name: str) -> float:

@@ -15,6 +15,8 @@ SETTLED_ROWS = 100
 """Rows at the end over which the sharpness is averaged: at the edge it oscillates from step to step."""
 RATIO, SMOOTHNESS = "threshold_ratio", "smoothness.directional"
 """Columns of optimizers other than gradient descent: the one that says S/edge, and one of those that have no such edge."""
+BATCHES = "batch.sharpness"
+"""A column of runs on batches: of gradient descent it is this sharpness that RATIO is of, and of momentum no edge is known for it."""
 FULL_SPAN = 100
 """Steps from an anchor on over which a prediction's correlation is read, if it lived that long."""
 SHORT_SPAN = 20
@@ -33,7 +35,8 @@ class Summary(NamedTuple):
     sharpness_over_threshold: float | None
     """S over the threshold, at the η in force: the mean over the last rows at the edge, or its last value on the approach."""
     threshold_ratio: float | None
-    """The same as a median over the second half of all rows; None where no eigenvalue has an edge, as of sign and spectral steps."""
+    """The same as a median over the second half of all rows, on batches that of the batch sharpness; None where neither has an edge that is
+    known, as of sign and spectral steps and of momentum on batches."""
     loss: float | None
     """Training loss, the last that was recorded."""
     prediction_correlation: float | None
@@ -92,7 +95,7 @@ def _loss(table: dict[str, np.ndarray]) -> float | None:
 
 def threshold_ratio(table: dict[str, np.ndarray]) -> float | None:
     """The median over the second half of the rows of the sharpness over the optimizer's edge; None where it has none."""
-    share = _share(table, "gd.sharpness")
+    share = table.get(RATIO) if BATCHES in table else _share(table, "gd.sharpness")
     if share is None:
         return None
     late = share[len(share) // 2 :]
@@ -102,7 +105,7 @@ def threshold_ratio(table: dict[str, np.ndarray]) -> float | None:
 
 def _share(table: dict[str, np.ndarray], sharpness: str) -> np.ndarray | None:
     """The sharpness over the threshold in each row: as recorded, else that of gradient descent; None where the optimizer has no edge."""
-    if RATIO in table:
+    if RATIO in table and BATCHES not in table:
         return table[RATIO]
     if sharpness not in table or not column_of(table.__contains__) or SMOOTHNESS in table:
         return None

@@ -27,6 +27,7 @@ from engine.spec.sections import (
     Cnn,
     Mlp,
     Network,
+    Own,
     Phase,
     PresetName,
     ResNet,
@@ -440,6 +441,7 @@ def _check(spec: RunSpec, where: str) -> None:
     if len(set(forms)) < len(forms):
         raise UserError(f"{where}: [tracking] predictions = {list(forms)}; each form once, as each has its own columns")
     _check_optimizer(spec, where)
+    _check_batch(spec, where)
     problem = spec.problem
     if isinstance(problem, ToyK):
         _check_starts(problem, where)
@@ -481,6 +483,28 @@ def _check_starts(problem: ToyK, where: str) -> None:
     for name, given in (("x0", problem.x0), ("y0", problem.y0)):
         if len(given) not in (1, count):
             raise UserError(f"{where}: [problem] {name} = {list(given)}; expected one number, or as many as covariance has, {count}")
+
+
+def _check_batch(spec: RunSpec, where: str) -> None:
+    size, problem, optimizer = spec.batch.size, spec.problem, spec.optimizer
+    if not size:
+        return
+    given = f"{where}: [batch] size = {size}"
+    if not isinstance(problem, Network | Own):
+        kind = problem.__struct_config__.tag
+        raise UserError(f'{given}: [problem] kind = "{kind}" has no examples to take a batch of; use 0')
+    if not optimizer.batched:
+        kind = optimizer.__struct_config__.tag
+        raise UserError(
+            f'{given}: not with [optimizer] kind = "{kind}": what its batches have to be read against is known for gradient descent and '
+            "momentum alone; use 0, or one of these"
+        )
+    if not isinstance(spec.tracking, SharpnessTracking):
+        raise UserError(
+            f'{given} needs [tracking] mode = "sharpness": θ†, its predictions and its flows are those of steps on all examples'
+        )
+    if isinstance(problem, Network) and size > problem.data.examples:
+        raise UserError(f"{given}; [problem.data] has {problem.data.examples} examples, and 0 takes them all")
 
 
 def _check_optimizer(spec: RunSpec, where: str) -> None:

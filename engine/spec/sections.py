@@ -210,10 +210,14 @@ class Optimizer(Section, frozen=True, kw_only=True):
 
     coupled: ClassVar[bool] = True
     """Whether θ†, its predictions and its flows are known for this kind of step, as `mode = "coupled"` takes."""
+    batched: ClassVar[bool] = False
+    """Whether it is taken on batches, too: where it is known what is to be read then."""
 
 
 class GradientDescent(Optimizer, frozen=True, kw_only=True, tag_field="kind", tag="gradient_descent"):
-    """Full-batch gradient descent: θ ← θ − η∇L(θ). `kind` may be left out."""
+    """Gradient descent: θ ← θ − η∇L(θ), on the full batch or on batches, which makes it SGD. `kind` may be left out."""
+
+    batched: ClassVar[bool] = True
 
 
 class TrainingOptimizer(Optimizer, frozen=True, kw_only=True):
@@ -224,6 +228,8 @@ class TrainingOptimizer(Optimizer, frozen=True, kw_only=True):
 
 class Momentum(TrainingOptimizer, frozen=True, kw_only=True, tag_field="kind", tag="momentum"):
     """Heavy-ball momentum: m ← βm + ∇L, θ ← θ − ηm (`optax.sgd`). Unstable above (2+2β)/η."""
+
+    batched: ClassVar[bool] = True
 
     beta: Share = 0.9
     """β. optax has no default for it."""
@@ -297,6 +303,28 @@ class OwnOptimizer(TrainingOptimizer, frozen=True, kw_only=True, tag_field="kind
 
 AnyOptimizer = GradientDescent | Momentum | RmsProp | Adam | Sam | Sign | Muon | OwnOptimizer
 """Every optimizer there is, by `kind`."""
+
+
+class Batch(Section, frozen=True, kw_only=True):
+    """Mini-batches: each step is taken on a few examples, which hang on `seed` and the step alone. For gradient descent and momentum, with
+    `mode = "sharpness"` under [tracking] (`eos help batches`)."""
+
+    size: CountOrNever = 0
+    """Examples of a step. 0 takes all of them in every step, and nothing else of this section is read."""
+    replacement: bool = False
+    """`false`: all examples are shuffled, cut into batches and gone through, then shuffled anew; those that make no whole batch sit a
+    shuffle out. `true`: every example of every batch is drawn from all of them."""
+    seed: Annotated[int, Meta(ge=0, lt=2**32)] | Literal["run"] = "run"
+    """What the batches are drawn from; `run` takes the seed of the run, which the initial parameters are drawn from, too."""
+    sharpness_every: CountOrNever = 256
+    """Steps between readings of the batch sharpness, with the top eigenvalue beside it. 0 means never."""
+    gni_every: CountOrNever = 256
+    """Steps between readings of the gradient–noise interaction, which takes a Hessian–vector product on all examples for each batch that is
+    drawn for it: up to 500 of them, or until it is known to 5 %. 0 means never."""
+    samples: Annotated[int, Meta(ge=20, le=10**6)] = 1000
+    """Most batches drawn for a reading of the batch sharpness."""
+    tolerance: Annotated[float, Meta(gt=0, le=1)] = 0.005
+    """Relative standard error at which that many are not needed."""
 
 
 class Budget(Section, frozen=True, kw_only=True):
@@ -455,11 +483,17 @@ class RunSpec(Section, frozen=True, kw_only=True):
     """What the initial parameters are drawn from, and the random vectors of the solver."""
     problem: Network | Toy | ToyK | Phase | Own
     optimizer: AnyOptimizer
+    batch: Batch = Batch()
     budget: Budget = Budget()
     approach: Approach = Approach()
     tracking: AnyTracking = CoupledTracking()
     precision: Precisions = Precisions()
     recording: Recording = Recording()
+
+    @property
+    def batch_seed(self) -> int:
+        """What batches are drawn from."""
+        return self.seed if self.batch.seed == "run" else self.batch.seed
 
     @property
     def rematerializes(self) -> bool:

@@ -1,7 +1,8 @@
 """The theory in closed form, without jax: of one direction at the edge (`simplified`, the paper's Section 4), and of several
-(`several_directions`); and the edges of other optimizers (`edges`).
+(`several_directions`); the edges of other optimizers (`edges`); and what batches change (`batches`).
 """
 
+from engine.theory.batches import sharpness_gap
 from engine.theory.edges import momentum_edge, sam_edge
 from engine.theory.several_directions import (
     RANK,
@@ -66,6 +67,7 @@ __all__ = [
     "pairs",
     "period",
     "sam_edge",
+    "sharpness_gap",
     "stage",
     "stages",
     "theorem_residuals",

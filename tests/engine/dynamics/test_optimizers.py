@@ -13,7 +13,6 @@ from engine.dynamics.descent import descend
 from engine.dynamics.optimizers import optimizer_of
 from engine.phases import context
 from engine.phases.experiment import Experiment
-from engine.problems import batches
 from engine.problems.build import build
 
 from small import chebyshev_problem, chebyshev_spec, toy_spec
@@ -88,14 +87,6 @@ def test_a_batch_of_a_module_is_one_too_and_a_plain_loss_has_none():
     plain, _ = engine.from_loss(lambda w: w @ w, jnp.ones(3))
     with pytest.raises(UserError, match="its loss is no mean over examples; a batch takes a network on data"):
         plain.on(np.array([0]))
-
-
-def test_the_examples_of_a_step_hang_on_seed_and_step_alone():
-    first = batches.indices(3, 17, 100, 10)
-    np.testing.assert_array_equal(first, batches.indices(3, 17, 100, 10))
-    assert len(set(first.tolist())) == 10
-    assert not np.array_equal(first, batches.indices(3, 18, 100, 10))
-    assert not np.array_equal(first, batches.indices(4, 17, 100, 10))
 
 
 def test_a_phase_goes_on_from_its_snapshot_with_the_state_of_its_optimizer():

@@ -106,6 +106,7 @@ for devices in (1, 8):  # 12 examples: the last of eight equal shares are filled
         assert len(problem.data[0].sharding.device_set) == devices
         v = jax.numpy.sin(jax.numpy.arange(theta.size))
         parts = jax.jit(lambda p, t, v: (p.loss(t), p.gradient(t), p.hvp(t, v), p.derivative(t, 3, v, v)))(problem, theta, v)
+        parts += jax.jit(lambda p, t, v, k: (p.on(k).gradient(t), p.on(k).hvp(t, v)))(problem, theta, v, np.array([9, 2, 11, 0, 4, 7]))
         derivatives.append([np.asarray(part).tolist() for part in parts])
 json.dump(derivatives, sys.stdout)
 """
@@ -129,7 +130,7 @@ def on_eight_devices(script: str) -> list:
     return json.loads(done.stdout)
 
 
-def test_eight_devices_give_the_derivatives_of_one_to_rounding():
+def test_eight_devices_give_the_derivatives_of_one_to_rounding_and_those_of_a_batch():
     one, *others = on_eight_devices(DERIVATIVES)
     for derivatives in others:
         for a, b in zip(one, derivatives, strict=True):

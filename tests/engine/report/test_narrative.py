@@ -74,6 +74,12 @@ def test_without_a_constrained_trajectory_the_eigenvalues_are_said():
     assert said("gradient descent", gd__lambda2=98.0).endswith("the sharpness is at 101% of 2/η, λ2 at 98%")
 
 
+def test_on_batches_it_tells_the_batch_sharpness_first_and_both_against_two_over_eta():
+    on_batches = {"batch__sharpness": 98.0, "gd__sharpness": 61.0, "threshold": 190.0}  # whose edge is that of momentum
+    assert said("training", **on_batches) == "Training on batches: the batch sharpness is at 98% of 2/η, that of the full loss at 61%"
+    assert said("training", batch__sharpness=math.nan) == "Training on batches; the batch sharpness is not measured yet"
+
+
 def test_a_training_tells_its_sharpness_and_what_it_gets_right():
     assert said("training", test__accuracy=0.713) == "Training: the sharpness is at 101% of 2/η; 71.3% of the test examples are right"
     assert said("training") == "Training: the sharpness is at 101% of 2/η"

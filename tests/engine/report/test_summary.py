@@ -155,10 +155,10 @@ def test_a_summary_is_one_json_object_without_nan(tmp_path):
         assert "nan" not in msgspec.json.encode(as_json(summarize(made))).decode().lower()
 
 
-def run_under(optimizer: str, **columns) -> Run:
+def run_under(optimizer: str, problem: str = '[problem]\nkind = "toy"\n', **columns) -> Run:
     """Rows 0 to 9 of a run of an optimizer that records these columns."""
-    text = f'name = "o"\n[problem]\nkind = "toy"\n[optimizer]\nkind = "{optimizer}"\nlearning_rate = 0.1\n[tracking]\nmode = "sharpness"'
-    run = store.create(load_spec_text(text, "a test"), "under")
+    text = f'name = "o"\n{problem}[optimizer]\nkind = "{optimizer}"\nlearning_rate = 0.1\n[tracking]\nmode = "sharpness"'
+    run = store.create(load_spec_text(text, "a test"), f"under-{optimizer}")
     table = np.full((10, len(run.columns)), np.nan)
     for name, values in ({"step": np.arange(10), "learning_rate": 0.1, "threshold": 20.0} | columns).items():
         table[:, run.index[name]] = values
@@ -174,6 +174,23 @@ def test_the_ratio_to_the_edge_is_the_median_of_the_second_half_of_an_optimizer_
     assert under.sharpness_over_threshold == pytest.approx(np.nanmean(ratio))
     plain = summarize(run_of(10, gd__sharpness=np.where(np.arange(10) < 5, 1, 1 / LEARNING_RATE)))
     assert plain.threshold_ratio == pytest.approx(0.5)
+
+
+BATCHES = """[problem]
+kind = "network"
+data = { name = "digits", examples = 30 }
+model = { kind = "mlp" }
+[batch]
+size = 4
+"""
+
+
+def test_on_batches_the_ratio_is_that_of_the_batch_sharpness_and_the_sharpness_that_of_the_full_loss():
+    columns = {"threshold_ratio": np.repeat([0.5, 0.9], 5), "batch.sharpness": 18.0, "gd.sharpness": 10.0}
+    summary = summarize(run_under("gradient_descent", BATCHES, **columns))
+    assert (summary.threshold_ratio, summary.sharpness_over_threshold) == (0.9, 0.5)
+    momentum = summarize(run_under("momentum", BATCHES, **{"batch.sharpness": 18.0, "gd.sharpness": 10.0}))
+    assert (momentum.threshold_ratio, momentum.sharpness_over_threshold) == (None, 0.5)
 
 
 @pytest.mark.parametrize("optimizer", ["sign", "muon"])

@@ -15,7 +15,9 @@ from engine.spec import RunSpec, from_tree, load_spec, load_spec_text, preset_na
 from fuzzing import fuzz
 
 NAMES = ", ".join(preset_names())
-TOP = '"name", "title", "shows", "takes", "seed", "problem", "optimizer", "budget", "approach", "tracking", "precision", "recording"'
+TOP = (
+    '"name", "title", "shows", "takes", "seed", "problem", "optimizer", "batch", "budget", "approach", "tracking", "precision", "recording"'
+)
 
 
 def refusal(build, *arguments) -> str:
@@ -327,7 +329,7 @@ trees = st.recursive(
     max_leaves=12,
 )
 parts = st.fixed_dictionaries({}, optional=dict.fromkeys(
-    ("name", "problem", "optimizer", "budget", "approach", "tracking", "precision", "recording", "seed", "title"), trees))
+    ("name", "problem", "optimizer", "batch", "budget", "approach", "tracking", "precision", "recording", "seed", "title"), trees))
 
 
 def spec_or_sentence(build, *arguments):
@@ -343,10 +345,13 @@ def test_any_tree_is_a_specification_or_a_sentence(tree):
     spec_or_sentence(from_tree, tree, "f")
 
 
+BATCHED = ["tracking.mode=sharpness", "batch.size=16"]
+
+
 @fuzz(100)
 @given(st.sampled_from(["toy", "fashion", "sentences"]), st.data())
 def test_a_preset_spoilt_in_one_place_is_a_specification_or_a_sentence(name, data):
-    tree = msgspec.to_builtins(load_spec(name))
+    tree = msgspec.to_builtins(load_spec(name, data.draw(st.sampled_from([[], BATCHED])) if name == "fashion" else []))
     branch = tree
     while True:
         key = data.draw(st.sampled_from(sorted(branch)))
