@@ -22,7 +22,7 @@ from engine.record.threshold import column_of, read_threshold
 from eos_tui.draw import axes, decorations, traces
 from eos_tui.draw.axes import EXACT, Limits
 from eos_tui.draw.decorations import GUTTER, Box, LegendEntry
-from eos_tui.draw.plot_spec import Curve, Overlay, Pen, PlotSpec, Span, Window, edge_name, pens, symbols
+from eos_tui.draw.plot_spec import SOLID, Curve, Overlay, Pen, PlotSpec, Span, Window, edge_name, pens, symbols
 from eos_tui.draw.raster import Canvas, connect, outline, spans
 from eos_tui.draw.theme import DEFAULT, FAMILIES, role_style
 from eos_tui.model.envelopes import Envelope
@@ -163,6 +163,9 @@ def _layers(spec: PlotSpec, history: History, span: Span, bins: int, theme: str)
     layers, means = [], []
     for curve, pen in zip(spec.curves, pens(spec.curves), strict=True):
         age = 1 if spec.smooth else 0
+        if curve.error:
+            drawn = traces.bars(history, curve.column, curve.error, span, bins, spec.log)
+            layers.append(_Layer(curve, SOLID[0], role_style(theme, curve.role, 2), drawn))
         for strand in (1, 0) if spec.strands else (None,):
             drawn = traces.trace(history, curve.column, span, bins, spec.log, strand)
             layers.append(_Layer(curve, pen, role_style(theme, curve.role, min(age + (strand == 1), 2)), drawn))

@@ -28,8 +28,30 @@ def line_plots(columns: Sequence[Column], forms: Collection[str], log: Collectio
     wanted = _phase_plots(recorded) if "ode1.x" in recorded else (*_edge_plots(recorded), *_training_plots(forms))
     if other_edge(recorded):
         wanted = tuple(map(_of_another_optimizer, wanted))
+    if BATCHES in recorded:
+        wanted = tuple(_on_batches(plot) for plot in wanted if plot.id != "ratio")
     kept = [plot._replace(curves=tuple(c for c in plot.curves if c.column in recorded)) for plot in wanted]
     return tuple(plot._replace(log=plot.id in log) for plot in kept if plot.curves)
+
+
+BATCHES = "batch.sharpness"
+"""A column of runs on batches."""
+
+
+def _on_batches(plot: PlotSpec) -> PlotSpec:
+    """A plot as it is where steps are taken on batches: what these show stands beside what all examples show."""
+    if plot.id == "sharpness":
+        own = Curve(BATCHES, "of batches, S_B", "gd", error="batch.sharpness_error")
+        full = _relabelled(plot.curves, "gd.sharpness", "of all examples, λ1", "good")
+        return plot._replace(title="batch sharpness, sharpness", curves=(own, *full), threshold=True, near=True)
+    if plot.id == "loss":
+        full = _relabelled(plot.curves, "gd.loss", "all examples", "gd")
+        return plot._replace(curves=(*full, Curve("batch.loss", "a step's batch", "muted")))
+    return plot
+
+
+def _relabelled(curves: Sequence[Curve], column: str, label: str, role: str) -> tuple[Curve, ...]:
+    return tuple(curve._replace(label=label, role=role) if curve.column == column else curve for curve in curves)
 
 
 class PlotOptions(NamedTuple):
@@ -92,6 +114,9 @@ def _edge_plots(recorded: Collection[str]) -> tuple[PlotSpec, ...]:
                  near=True),
         PlotSpec("preconditioned", "sharpness as steps feel it", (
             Curve("preconditioned.sharpness", "S_P", "gd"), *(curve for curve in lower if curve.column in recorded),
+        ), threshold=True, near=True),
+        PlotSpec("gni", "gradient–noise interaction: no edge", (
+            Curve("batch.gni", "GNI", "gd", error="batch.gni_error"),
         ), threshold=True, near=True),
         PlotSpec("smoothness", "smoothness in the steps' norm", (
             Curve("smoothness.directional", "directional", "gd"),

@@ -16,6 +16,8 @@ class Curve(NamedTuple):
     label: str
     role: str
     dashed: bool = False
+    error: str = ""
+    """The column of its standard error: each value has a bar of two of them either way."""
 
 
 class PlotSpec(NamedTuple):

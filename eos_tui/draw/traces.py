@@ -35,6 +35,14 @@ def trace(history: History, name: str, span: Span, bins: int, log: bool, strand:
     return Envelope(*polyline(x, values[known], joined, bins))
 
 
+def bars(history: History, name: str, error: str, span: Span, bins: int, log: bool) -> Envelope:
+    """A bar of two standard errors either way of each value that has one, from the least to the most of those in a pixel column."""
+    if not (history.has(name) and history.has(error)) or not len(history) or not span.stop > span.start:
+        return _nothing(bins)
+    values, errors = (history.envelope(column, span.start, span.stop, bins, span.axis.along) for column in (name, error))
+    return Envelope(_logarithm(values.lo - 2 * errors.hi, log), _logarithm(values.hi + 2 * errors.hi, log))
+
+
 def mean(history: History, name: str, span: Span, bins: int, log: bool, rows: int) -> Envelope:
     """The mean of so many rows about the middle of each pixel column, or of all those in it where they are more.
 

@@ -10,7 +10,7 @@ from textual.content import Content
 from textual.widget import Widget
 
 from engine.base.text import harmless
-from engine.record.threshold import in_force
+from engine.record.threshold import in_force, of_gradient_descent
 from engine.report.narrative import sentence
 from engine.theory import STAGES
 from eos_tui.draw.theme import role_color
@@ -101,7 +101,9 @@ def position(source: Source, row: Mapping[str, float], color: Color, width: int,
     if state.phase == "approach" or math.isnan(sharpness):
         sharpness = before
     ratio, name = sharpness / in_force(row, state.learning_rate), "ηS/2"
-    if "threshold_ratio" in row:
+    if "batch.sharpness" in row:
+        ratio, name = row["batch.sharpness"] / of_gradient_descent(state.learning_rate), "ηS_B/2"
+    elif "threshold_ratio" in row:
         ratio, name = row["threshold_ratio"], "S/edge"
     elif "smoothness.directional" in row:
         ratio, name = row["smoothness.directional"] / in_force(row, state.learning_rate), "ηD/2"
