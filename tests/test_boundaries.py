@@ -142,14 +142,16 @@ DOORS = {
         "engine/process/rendezvous.py": "/proc", "engine/record/lock.py": "/proc", "engine/spec/loading.py": "presets in the package",
         "engine/data/catalog.py": "a table of another package", "engine/help/catalog.py": "topics in the package",
         "engine/base/xla_flags.py": "jaxlib's own"},
-    "read_bytes": {"engine/data/embedded.py": "in the package", "engine/data/upstream.py": "archives whose sums are checked",
+    "read_bytes": {"engine/data/embedded.py": "in the package", "eos_tui/model/recording.py": "in the package",
+        "engine/data/upstream.py": "archives whose sums are checked",
         "engine/problems/imported.py": "sources that Python has imported"},
     "write_text": {"engine/record/store.py": "into a folder made a moment before"}, "write_bytes": {},
     "touch": {"engine/record/store.py": "into a folder made a moment before"},
     "np.fromfile": {"engine/record/reader.py": "of what the door has opened"},
     "np.load": {
         "engine/record/safe_read.py": "of what the door has opened", "engine/data/compact.py": "likewise",
-        "engine/data/embedded.py": "of bytes in memory", "engine/process/lockstep.py": "of bytes in memory"},
+        "engine/data/embedded.py": "of bytes in memory", "engine/process/lockstep.py": "of bytes in memory",
+        "eos_tui/model/recording.py": "of bytes in memory"},
     "np.memmap": {}, "np.save": {}, "np.genfromtxt": {}, "np.loadtxt": {}, "tofile": {}, "os.fdopen": {
         "engine/base/files.py": "the door", "engine/base/atomic.py": "the door for output"},
     "shutil.copy": {}, "shutil.copyfile": {}, "shutil.copy2": {}, "shutil.copytree": {}, "shutil.move": {},

@@ -116,7 +116,7 @@ def schedule(recording: Recording) -> Schedule:
     ]
     by_stage = [(row, stage) for row, stage in runs if stage]
     captions: list[tuple[int, Caption]] = [(0, "narrows"), (edge, "crosses"), *by_stage, (last, "again")]
-    return _told(tuple(act for act in acts if act.stop > act.start), captions)
+    return _captioned(tuple(act for act in acts if act.stop > act.start), captions)
 
 
 def _stage_runs(recording: Recording, start: int, stop: int) -> list[tuple[int, int]]:
@@ -136,7 +136,7 @@ def _one_by_one(runs: list[tuple[int, int]], stop: int, window: tuple[int, int],
     return [Act(row, after, slower * each, window, "burst") for (row, after), each in zip(pairwise(begins), seconds, strict=True)]
 
 
-def _told(acts: tuple[Act, ...], captions: list[tuple[int, Caption]]) -> Schedule:
+def _captioned(acts: tuple[Act, ...], captions: list[tuple[int, Caption]]) -> Schedule:
     """The schedule of these acts, with the captions that stand long enough to be read."""
     last = acts[-1].stop
     captions = [each for k, each in enumerate(captions) if each[0] < last and not any(each[0] == row for row, _ in captions[k + 1 :])]

@@ -99,17 +99,18 @@ async def test_u_counts_steps_then_time_then_steps_since_the_edge(runs):
             assert end in foot.split("││")[0], foot
 
 
-async def test_the_cursor_stands_on_all_plots_and_i_tells_the_stored_numbers(runs):
+async def test_the_cursor_stands_on_all_plots_copies_the_stored_numbers_and_i_tells_six_digits(runs):
     run = make_run(runs)
     async with opened(run) as (app, pilot):
         await pilot.press("c", "shift+left")
         await frames(app, 2)
         assert text_of(app).count("t 398") == 5
+        stored = float(run.rows(398, 399)[0, run.index["gd.sharpness"]])
+        assert repr(stored) in app.screen.clipping()
         await pilot.press("i")
         assert isinstance(app.screen, Formula)
         await pilot.pause()
-        stored = float(run.rows(398, 399)[0, run.index["gd.sharpness"]])
-        assert f"at step 398 {stored!r}" in text_of(app)
+        assert f"at step 398 {stored:.6g}" in text_of(app)
 
 
 async def test_the_wheel_zooms_about_the_step_under_it_and_a_click_puts_the_cursor_there(runs):
