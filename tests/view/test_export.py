@@ -7,6 +7,7 @@ import subprocess
 import sys
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from PIL import Image
 from rich.text import Text
@@ -172,6 +173,21 @@ def test_the_png_of_a_plot_has_a_dot_for_each_dot_of_its_braille_and_letters_in_
     assert dots == {(0, 0): [(0, 0)], (1, 0): [], (2, 0): [(1, 3)], (1, 1): [(x, y) for y in range(3) for x in range(2)]}
     cell = drawn.crop((picture.MARGIN, picture.MARGIN + down, picture.MARGIN + across, picture.MARGIN + 2 * down))
     assert cell.getextrema()[1] > dark  # η
+
+
+def test_the_png_of_a_plot_has_the_ground_of_its_cells_and_blocks_without_seams():
+    pytest.importorskip("matplotlib")
+    drawn = Image.open(io.BytesIO(picture.png("\x1b[44m \x1b[0m█▄\n\x1b[7m \x1b[0m▟▏", 3, picture_theme(ANSI))))
+    across, down = ((size - 2 * picture.MARGIN) // count for size, count in zip(drawn.size, (3, 2), strict=True))
+
+    def share(column, row):
+        """How much of a cell is not the ground of the picture."""
+        left, top = picture.MARGIN + across * column, picture.MARGIN + down * row
+        cell = np.asarray(drawn.crop((left, top, left + across, top + down)))
+        return float((cell != drawn.getpixel((0, 0))).any(axis=-1).mean())
+
+    shares = [[share(column, row) for column in range(3)] for row in range(2)]
+    np.testing.assert_allclose(shares, [[1, 1, 1 / 2], [1, 3 / 4, 1 / 8]], atol=0.05)
 
 
 def test_pictures_of_a_plot_stand_on_the_ground_of_their_theme(runs, capsys, tmp_path):
