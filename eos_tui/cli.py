@@ -145,7 +145,7 @@ def demo(*, overrides: Overrides = (), name: NewName = None, headless: Headless 
 
 
 @app.command
-def resume(name: Name, *, force: Force = False, headless: Headless = False, json: Json = False, trusted: Trust = False,
+def resume(name: Name, /, *, force: Force = False, headless: Headless = False, json: Json = False, trusted: Trust = False,
            meeting: Meeting = FROM_ENVIRONMENT, look: ViewOptions = AS_SET) -> int:
     """Go on with a stopped, failed or crashed run from its last checkpoint, and watch it.
 
@@ -218,7 +218,7 @@ Series = Annotated[tuple[str, ...], Parameter(
 
 @app.command
 def plot(
-    name: Name | None = None, *, plots: Plots = (), series: Series = (),
+    name: Name | None = None, /, *, plots: Plots = (), series: Series = (),
     against: Annotated[str, Parameter(help="A column for the horizontal axis, instead of the step.", show_default=False,
                                       completer=completion.columns)] = "",
     start: Annotated[float | None, Parameter("--from", help="The first step to show.")] = None,
@@ -248,7 +248,7 @@ def plot(
 
 @app.command
 def serve(
-    name: Name | None = None, *,
+    name: Name | None = None, /, *,
     host: Annotated[str, Parameter(help="The address to listen at; this machine alone reaches the default.")] = "127.0.0.1",
     port: Annotated[int, Parameter(help="The port to listen at.", validator=Number(gte=1, lte=65535))] = 8000,
     look: ViewOptions = AS_SET,
@@ -262,7 +262,7 @@ def serve(
 
 
 @app.command(show=False)
-def gallery(folder: Path, name: Name | None = None) -> int:
+def gallery(folder: Path, name: Name | None = None, /) -> int:
     """Save pictures of every page as SVG: the latest run's, or that of this name or path, at three sizes, dark and light."""
     from eos_tui import gallery as pictures
 

@@ -3,7 +3,6 @@
 What the command line says goes before the file, and the file before the defaults below.
 """
 
-import difflib
 import errno
 import json
 import os
@@ -14,7 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 
 from engine.base import folders, toml
-from engine.base.errors import UserError, one_of
+from engine.base.errors import UserError, meant, one_of
 from engine.base.files import read_plain
 from eos_tui import keys
 from eos_tui.terminal.pace import DEFAULT_FPS, FASTEST, SLOWEST
@@ -185,5 +184,4 @@ def _section(steps: list[str]) -> str:
 
 
 def _nearest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f'; did you mean "{near[0]}"?' if near else f"; expected one of {one_of(known)}"
+    return meant(name, known) or f"; expected one of {one_of(known)}"

@@ -20,7 +20,7 @@ ANSWER_SECONDS = 10.0
 """Wait for an engine's answer to a command. It answers between two steps, and a step may take seconds."""
 
 
-def pause(name: RunName, *, json: Switch = False) -> int:
+def pause(name: RunName, /, *, json: Switch = False) -> int:
     """Pause a run at its next step.
 
     Args:
@@ -30,7 +30,7 @@ def pause(name: RunName, *, json: Switch = False) -> int:
     return _tell(name, messages.Pause(), json)
 
 
-def go(name: RunName, *, json: Switch = False) -> int:
+def go(name: RunName, /, *, json: Switch = False) -> int:
     """Let a paused run go on.
 
     Args:
@@ -40,7 +40,7 @@ def go(name: RunName, *, json: Switch = False) -> int:
     return _tell(name, messages.Resume(), json)
 
 
-def advance(name: RunName, steps: int, *, json: Switch = False) -> int:
+def advance(name: RunName, steps: int, /, *, json: Switch = False) -> int:
     """Let a run take exactly this many steps, then pause.
 
     Args:
@@ -51,7 +51,7 @@ def advance(name: RunName, steps: int, *, json: Switch = False) -> int:
     return _tell(name, _checked(messages.Advance, steps=steps), json)
 
 
-def checkpoint(name: RunName, *, json: Switch = False) -> int:
+def checkpoint(name: RunName, /, *, json: Switch = False) -> int:
     """Have a run write a checkpoint now.
 
     Args:
@@ -61,7 +61,7 @@ def checkpoint(name: RunName, *, json: Switch = False) -> int:
     return _tell(name, messages.Checkpoint(), json)
 
 
-def stop(name: RunName, *, json: Switch = False) -> int:
+def stop(name: RunName, /, *, json: Switch = False) -> int:
     """Stop a run: its engine writes a checkpoint and ends. `resume` goes on from there.
 
     Args:
@@ -71,7 +71,7 @@ def stop(name: RunName, *, json: Switch = False) -> int:
     return _tell(name, messages.Stop(), json)
 
 
-def anchor(name: RunName, *, every: int | None = None, json: Switch = False) -> int:
+def anchor(name: RunName, /, *, every: int | None = None, json: Switch = False) -> int:
     """Set every prediction to the true displacement now.
 
     Args:
@@ -82,7 +82,7 @@ def anchor(name: RunName, *, every: int | None = None, json: Switch = False) -> 
     return _tell(name, _checked(messages.Anchor, every=every), json)
 
 
-def eta(name: RunName, learning_rate: float, *, json: Switch = False) -> int:
+def eta(name: RunName, learning_rate: float, /, *, json: Switch = False) -> int:
     """Change the learning rate of a run; θ† and the predictions restart at the new threshold.
 
     Args:
@@ -94,7 +94,7 @@ def eta(name: RunName, learning_rate: float, *, json: Switch = False) -> int:
 
 
 def density(
-    name: RunName, *, probes: int = 8, steps: int = 40, json: Switch = False, trusted: Trust = False
+    name: RunName, /, *, probes: int = 8, steps: int = 40, json: Switch = False, trusted: Trust = False
 ) -> int:
     """Read the whole spectrum of a run at its present θ: density, Gauss–Newton shares, sharpness by layer. Of a run that is over, at the
     θ of its last checkpoint, here.

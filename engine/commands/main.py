@@ -7,9 +7,7 @@ the engine stopped as cleanly.
 """
 
 import importlib
-import shutil
 import sys
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,9 +17,9 @@ from cyclopts.validators import Number
 
 import engine
 from engine.base.errors import BAD_END, INTERRUPTED, UserError, is_out_of_memory, one_of
-from engine.base.exit import status_of
+from engine.base.exit import report_error, status_of
 from engine.base.text import harmless, print_json, print_line, print_pairs
-from engine.commands import control, data, help, lists, records, sweep
+from engine.commands import control, data, help, lists, presets, records, sweep
 from engine.commands.options import FROM_ENVIRONMENT, DataDir, FigureName, Meeting, Overrides, PresetName, RunName, Switch, Trust
 from engine.data.catalog import ready
 from engine.help.topics import TOPICS
@@ -35,9 +33,7 @@ from engine.record import store, trust
 from engine.record.reader import Run
 from engine.record.store import resolve
 from engine.report.summary import Summary, as_json, summarize, words
-from engine.spec import DEFAULT_PRESET, CoupledTracking, Network, Own, OwnOptimizer, RunSpec, load_spec, preset_names
-
-MARGIN = "    "
+from engine.spec import DEFAULT_PRESET, CoupledTracking, Network, Own, OwnOptimizer, RunSpec, load_spec
 
 app = App(
     name="python -m engine",
@@ -48,6 +44,7 @@ app = App(
                   "141 nobody reads stdout · 143 terminated, engine stopped cleanly.",
 )
 app.command(data.app)
+app.command(presets.app)
 control.add_to(app)
 lists.add_to(app)
 records.add_to(app)
@@ -134,7 +131,7 @@ def demo(*, overrides: Overrides = (), name: str | None = None, json: Switch = F
 
 @app.command
 def resume(
-    name: RunName, *, force: Switch = False, json: Switch = False, trusted: Trust = False, meeting: Meeting = FROM_ENVIRONMENT
+    name: RunName, /, *, force: Switch = False, json: Switch = False, trusted: Trust = False, meeting: Meeting = FROM_ENVIRONMENT
 ) -> int:
     """Go on with a stopped, failed or crashed run from its last checkpoint, and follow it to its end.
 
@@ -154,7 +151,7 @@ def resume(
 
 
 @app.command
-def show(name: RunName | None = None, *, json: Switch = False) -> int:
+def show(name: RunName | None = None, /, *, json: Switch = False) -> int:
     """Show where a run stands: its summary, what it ran on, and its latest events. Without a name, the latest run.
 
     Args:
@@ -175,24 +172,6 @@ def show(name: RunName | None = None, *, json: Switch = False) -> int:
     print_pairs([*words(summary), ("preset", chosen.spec.name), ("directory", str(chosen.path)), *origin])
     for event in events[-10:]:
         print_line(f"step {event.step}: {event.text}")
-    return 0
-
-
-@app.command
-def presets(*, json: Switch = False) -> int:
-    """List the presets that ship with eos: what each shows and how long it takes.
-
-    Args:
-        json: Print one JSON array.
-    """
-    specs = [load_spec(name) for name in preset_names()]
-    if json:
-        print_json([{"name": spec.name, "title": spec.title, "shows": spec.shows, "takes": spec.takes} for spec in specs])
-        return 0
-    width = shutil.get_terminal_size().columns
-    for spec in specs:
-        text = f"{spec.title}. {spec.shows} Takes: {spec.takes}."
-        print(f"{spec.name}\n{textwrap.fill(text, max(width, 60), initial_indent=MARGIN, subsequent_indent=MARGIN)}")
     return 0
 
 
@@ -229,46 +208,60 @@ def reproduce(
 
 @app.command
 def fork(
-    name: RunName, *, step: Annotated[int | None, Parameter(("--step", "--at"))] = None, overrides: Overrides = (),
-    new_name: str | None = None, other_loss: Switch = False, json: Switch = False, trusted: Trust = False,
+    parent: RunName, /, *, step: Annotated[int | None, Parameter(("--step", "--at"))] = None, overrides: Overrides = (),
+    name: Annotated[str | None, Parameter(("--name", "--new-name"))] = None, other_loss: Switch = False, headless: Switch = False,
+    json: Switch = False, trusted: Trust = False,
 ) -> int:
     """Go on from a checkpoint of a run as a new run, with another learning rate or other settings. One process takes its steps.
 
     Args:
-        name: A run's name, or the path of a run directory.
+        parent: A run's name, or the path of a run directory.
         step: Fork from the newest checkpoint at or before this step; without it, from the newest of all.
         overrides: `section.field=value`, as in `--set optimizer.learning_rate=0.05`; may be repeated.
-        new_name: The new run's name; made from the preset and the time when not given.
+        name: The new run's name; made from the preset and the time when not given.
         other_loss: Go on with the code and data there are now, though the loss at the checkpoint was another.
-        json: Print one JSON object: both names, and the step.
+        headless: Follow the new run to its end, and print its summary, as `run` does.
+        json: Print one JSON object: both names, and the step; with --headless the summary.
     """
-    parent = resolve(name)
-    at = parent.state().step if step is None else step
-    made = trust.asking(lambda: forks.fork(parent, at, overrides, new_name, other_loss), trusted)
-    launch.start(made)
-    if several := forks.shared_out(parent):
+    run = resolve(parent)
+    at = run.state().step if step is None else step
+    made = trust.asking(lambda: forks.fork(run, at, overrides, name, other_loss), trusted)
+    pid = launch.start(made)
+    if headless:
+        return _see_through(made, pid, json, True)
+    if several := forks.shared_out(run):
         print_line(f"{several}; `stop {made.name}` and `resume {made.name} --coordinator …` give it to several", error=True)
     if json:
-        print_json({"run": made.name, "from": parent.name, "step": made.events()[-1].step})
+        print_json({"run": made.name, "from": run.name, "step": made.events()[-1].step})
     else:
-        print_line(f"run {made.name} goes on from {parent.name}")
+        print_line(f"run {made.name} goes on from {run.name}")
     return 0
 
 
 @app.command
-def rm(name: RunName, *, force: Switch = False, json: Switch = False) -> int:
-    """Delete a run and everything it recorded.
+def rm(name: RunName, /, *others: RunName, force: Switch = False, json: Switch = False) -> int:
+    """Delete runs and everything they recorded.
 
     Args:
         name: A run's name, or the path of a run directory.
-        force: Also a run whose engine on another host has fallen silent. Where it still works, what it does from then on is lost.
-        json: Print one JSON object: the run that is gone.
+        others: More of them. One that cannot be deleted does not keep the next from it.
+        force: Also runs whose engine on another host has fallen silent. Where it still works, what it does from then on is lost.
+        json: Print one JSON object: the run that is gone; for several an array of them.
     """
-    removed = store.discard(name, force)
+    gone, status = list[dict[str, Any]](), 0
+    for each in dict.fromkeys((name, *others)):
+        try:
+            removed = store.discard(each, force)
+        except UserError as error:
+            if not others:
+                raise
+            status = report_error(str(error))
+            continue
+        gone.append({"run": removed, "removed": True})
+        print_line(f"run {removed}: removed", error=True)
     if json:
-        print_json({"run": removed, "removed": True})
-    print_line(f"run {removed}: removed", error=True)
-    return 0
+        print_json(gone if others else gone[0])
+    return status
 
 
 @app.command
@@ -369,6 +362,8 @@ def _see_through(run: Run, pid: int, json: bool, made: bool = False) -> int:
     for part in (run.spec.problem, run.spec.optimizer):
         if isinstance(part, Own | OwnOptimizer):
             print_line(f"its engine imports {part.function}, from Python's path or {part.folder}", error=True)
+    for function in run.spec.metrics.functions.values():
+        print_line(f"its engine imports {function}, from Python's path or {run.spec.metrics.folder}", error=True)
     run = run.held()  # the one that this engine is at, whatever has its name in a moment
     status = follow(run, pid)
     launch.refuse_unbuilt(run, made)

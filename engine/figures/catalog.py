@@ -1,9 +1,8 @@
 """Which experiments each figure shows, and which recorded columns it is drawn from."""
 
-import difflib
 from typing import NamedTuple
 
-from engine.base.errors import UserError, one_of
+from engine.base.errors import UserError, meant, one_of
 from engine.report.gauges import GAUGES
 
 
@@ -79,9 +78,7 @@ FIGURES = {
 def named(name: str) -> Figure:
     """The figure of this name. Raises UserError with what there is."""
     if name not in FIGURES:
-        near = difflib.get_close_matches(name, FIGURES, n=1)
-        hint = f'; did you mean "{near[0]}"?' if near else ""
-        raise UserError(f'figure "{name[:80]}": not known{hint}; expected one of {one_of(FIGURES)}')
+        raise UserError(f'figure "{name[:80]}": not known{meant(name, FIGURES)}; expected one of {one_of(FIGURES)}')
     return FIGURES[name]
 
 

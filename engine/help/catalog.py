@@ -3,13 +3,12 @@
 A topic that lists many things, such as settings or columns, has sections of entries: each section and each entry can be asked for alone.
 """
 
-import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from typing import NamedTuple
 
-from engine.base.errors import UserError
+from engine.base.errors import UserError, meant
 
 HOW = "`help TOPIC` tells of one, and `help settings tracking`, `help tracking.anchor_every` or `help gd.x` of a part of one."
 MARKER = re.compile(r"^<!-- (\w+) -->$", re.MULTILINE)
@@ -100,12 +99,7 @@ def page(topics: Sequence[Topic], words: Sequence[str]) -> Answer:
             if (text := topic.part(words[-1])) is not None:
                 return Answer(topic.name, topic.title, text)
     if named is not None:
-        near = _nearest(words[1], tuple(named.parts()))
+        near = meant(words[1], tuple(named.parts()))
         raise UserError(f'"{words[1][:80]}": not in the topic {named.name}{near or f"; `help {named.name}` tells what is"}')
-    near = _nearest(words[0], tuple(by_name)) or _nearest(words[0], [name for topic in topics for name in topic.parts() if "." in name])
+    near = meant(words[0], tuple(by_name)) or meant(words[0], [name for topic in topics for name in topic.parts() if "." in name])
     raise UserError(f'"{words[0][:80]}": no such topic{near or "."} Topics: {", ".join(by_name)}')
-
-
-def _nearest(word: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1)
-    return f'; did you mean "{near[0]}"?' if near else ""

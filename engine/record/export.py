@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from engine.base.atomic import STDOUT, output
-from engine.base.errors import UserError, one_of
+from engine.base.errors import UserError, meant, one_of
 from engine.base.text import to_json
 from engine.record.columns import Column
 from engine.record.reader import Run
@@ -33,7 +33,8 @@ def chosen_columns(run: Run, names: Sequence[str]) -> list[Column]:
     wanted = [name.strip() for entry in names for name in entry.split(",") if name.strip()]
     for name in wanted:
         if name not in run.index:
-            raise UserError(f"column {name}: not recorded by run {run.name}; expected one of {', '.join(run.index)}")
+            known = f"{meant(name, run.index)}; expected one of {', '.join(run.index)}"
+            raise UserError(f"column {name}: not recorded by run {run.name}{known}")
     return [run.columns[run.index[name]] for name in dict.fromkeys(wanted)] or list(run.columns)
 
 

@@ -5,9 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from engine.base.errors import BAD_END, BAD_INPUT, HELD, INTERRUPTED
 from engine.commands.main import main
@@ -219,6 +221,46 @@ def test_runs_are_listed_and_shown_and_removed(capfd, own_home):
     assert json.loads(capfd.readouterr().out) == {"run": "one", "removed": True}
     assert not (own_home / "one").exists()
     assert (own_home / "two").is_dir()
+
+
+def test_several_runs_are_removed_and_one_that_is_not_there_keeps_no_other(capfd, own_home):
+    for name in ("one", "two", "three"):
+        make_run(own_home, name=name)
+    assert main(["rm", "one", "twoo", "two", "--json"]) == BAD_INPUT
+    out, err = capfd.readouterr()
+    assert json.loads(out) == [{"run": "one", "removed": True}, {"run": "two", "removed": True}]
+    assert 'did you mean "two"?' in err
+    assert [run.name for run in store.all_runs()] == ["three"]
+
+
+def test_the_name_given_to_a_command_is_that_of_a_new_run(capfd, own_home):
+    make_run(own_home, name="one")
+    for command in (["stop", "--name", "one"], ["show", "--name", "one"], ["fork", "--name", "other"]):
+        assert main(command) == BAD_INPUT
+    assert main(["export", "one", "--columns", "gd.sharpnes"]) == BAD_INPUT
+    assert 'did you mean "gd.sharpness"?' in capfd.readouterr().err
+
+
+def test_a_preset_is_shown_as_it_is_written_and_with_all_of_its_settings(capfd, tmp_path):
+    assert main(["presets", "show", "toy"]) == 0
+    text = capfd.readouterr().out
+    (tmp_path / "mine.toml").write_text(text)
+    assert replace(load_spec(str(tmp_path / "mine.toml")), name="toy") == load_spec("toy")
+    assert text.startswith("#")
+    assert main(["presets", "show", str(tmp_path / "mine.toml"), "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["recording"]["keep_checkpoints"] == 3
+
+
+def test_a_module_beside_its_preset_is_the_one_that_is_meant_wherever_the_command_is_given(tmp_path, monkeypatch):
+    beside, here = tmp_path / "beside", tmp_path / "here"
+    for folder in (beside, here):
+        folder.mkdir()
+        (folder / "made.py").touch()
+    (beside / "mine.toml").write_text('problem = "made:f"\nmetrics = ["elsewhere:g"]\n[optimizer]\nlearning_rate = 1\n')
+    monkeypatch.chdir(here)
+    spec = load_spec("../beside/mine.toml")
+    assert Path(spec.problem.folder).resolve() == beside.resolve()
+    assert spec.metrics.folder == ""  # where the command is given
 
 
 def test_the_presets_are_listed_with_what_they_show(capfd):

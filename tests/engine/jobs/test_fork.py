@@ -62,7 +62,7 @@ def test_it_holds_the_rows_and_events_up_to_there_and_one_checkpoint(run):
 
 def test_a_fork_of_what_several_processes_computed_says_that_one_goes_on(run, monkeypatch, capfd):
     monkeypatch.setattr("engine.jobs.launch.start", lambda run, group=None: 1)
-    assert main.main(["fork", "made", "--step", "200", "--new-name", "alone"]) == 0
+    assert main.main(["fork", "made", "--step", "200", "--name", "alone"]) == 0
     assert capfd.readouterr() == ("run alone goes on from made\n", "")
     with Writer(run) as writer:
         writer.provenance(run.provenance() | {"processes": 2})
@@ -107,3 +107,12 @@ def test_what_the_checkpoint_depends_on_is_refused_by_name_and_makes_nothing(run
 def test_differences_name_every_field_that_computes_something_else(run):
     other = with_overrides(run.spec, ["optimizer.learning_rate=0.5", "budget.steps=7", "title=x"])
     assert differences(run.spec, other) == {"optimizer.learning_rate": 0.5, "budget.steps": 7}
+
+
+def test_a_fork_is_followed_to_its_end_as_a_run_is(run, monkeypatch, capfd):
+    followed = []
+    monkeypatch.setattr("engine.jobs.launch.start", lambda run, group=None: 17)
+    monkeypatch.setattr("engine.commands.main._see_through", lambda made, pid, json, made_now: followed.append((made.name, pid, json)) or 3)
+    assert main.main(["fork", "made", "--step", "200", "--name", "on", "--headless", "--json"]) == 3
+    assert followed == [("on", 17, True)]
+    assert capfd.readouterr().out == ""
