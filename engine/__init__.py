@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # what `__getattr__` brings, for whoever reads a script witho
     from engine.dynamics.scripting import constrained_step as constrained_step
     from engine.dynamics.scripting import predicted_step as predicted_step
     from engine.dynamics.scripting import stable_point as stable_point
+    from engine.phases.metrics import MetricContext as MetricContext
     from engine.problems.own import Made as Made
     from engine.problems.own import complaints as complaints
     from engine.problems.own import from_flax as from_flax
@@ -44,6 +45,7 @@ SCRIPTING = {
         "engine.base.errors": ("UserError",),
         "engine.xla.device": ("configure",),
         "engine.problems.problem": ("Problem",),
+        "engine.phases.metrics": ("MetricContext",),
         "engine.problems.own": ("from_loss", "from_flax", "complaints", "Made"),
         "engine.curvature.eigensolver": ("top_eigenpairs", "random_start", "Eigenpairs"),
         "engine.curvature.expansion": ("TaylorCenter",),

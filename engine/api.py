@@ -9,6 +9,7 @@
 """
 
 import math
+import re
 import signal
 import sys
 import threading
@@ -28,6 +29,7 @@ from engine.base.xla_flags import has_begun
 from engine.data.catalog import ready
 from engine.jobs import groups, launch
 from engine.jobs.follow import LOOK_SECONDS, has_ended, log_note
+from engine.problems.handed_over import hand_over, is_handed_over, named
 from engine.record import messages, store
 from engine.record import trust as trusts
 from engine.record.arrays import MARKS
@@ -36,19 +38,24 @@ from engine.record.messages import AnyEvent
 from engine.record.reader import Outcome, RowTail, Run
 from engine.record.safe_read import read_arrays
 from engine.record.writer import Writer
-from engine.spec import RunSpec, choice_of, load_spec, with_overrides
+from engine.spec import RunSpec, choice_of, from_tree, load_spec, with_overrides
 from engine.xla.device import configure, require_correct_sums
 
 if TYPE_CHECKING:
     import pandas
     import polars
     import xarray
+    from jax import Array
 
+    from engine.phases.metrics import Metric
+    from engine.problems.own import Made
+    from engine.problems.problem import Problem
     from engine.process.runner import Runner
 
 AGAIN_SECONDS = 5.0
 """Between two interrupts of which the second is to end more than a run."""
 
+HANDED_OVER = "A problem that was handed over in Python: the process that made it alone can build it, and go on with this run"
 OF_ITS_OWN = "; or give this run a process of its own with apart=True"
 
 
@@ -118,21 +125,25 @@ class Record(Mapping[str, np.ndarray]):
 
 
 def run(
-    preset: str | Path | RunSpec, *, overrides: Sequence[str] = (), name: str | None = None, apart: bool = False, trust: bool = False,
-    **fields: Any,
+    preset: "str | Path | RunSpec | Made | Problem", theta: "Array | np.ndarray | None" = None, *, overrides: Sequence[str] = (),
+    name: str | None = None, apart: bool = False, trust: bool = False,
+    metrics: "Mapping[str, Metric] | Sequence[Metric]" = (), **fields: Any,
 ) -> Record:
     """Run to the end, and return the record. The run directory is under `$EOS_HOME`, as for the app.
 
-    `preset` is a preset's name, the path of a preset file, or a specification; `overrides` are "section.field=value", and
-    `fields` the same by the field's own name, `learning_rate=0.05`, where no other section has one of that name. The run works in this
-    process, or with `apart` in one of its own, as under the app. Where jax has begun here with sums that go wrong on a CPU, only the
-    latter is right, and this process refuses: what it computes by itself would be as wrong as before.
+    `preset` is a preset's name, the path of a preset file, or a specification; or what `from_loss` and `from_flax` give, or a problem and
+    the `theta` (p,) to start from, with a `learning_rate`. `overrides` are "section.field=value", and `fields` the same by the field's own
+    name, `learning_rate=0.05`, where no other section has one of that name. `metrics` are functions of a `MetricContext`, by the name of
+    their column `metric.NAME`, or by their own. What no file holds, problems and functions of a notebook, is handed over to this process
+    alone: the run is recorded and can be watched from elsewhere, and gone on with here. The run works in this process, or with `apart` in
+    one of its own, as under the app. Where jax has begun here with sums that go wrong on a CPU, only the latter is right, and this process
+    refuses: what it computes by itself would be as wrong as before.
     A preset file may name code of your own; a specification, or the spec.toml of a run that was not made here, may only with `trust`.
     Raises UserError for bad input; a bad end (diverged, failed) is an outcome of the record, not an exception. Ctrl-C, or a notebook's
     stop, ends the run at its next step with a checkpoint, and the record is returned; once more within five seconds, in this run or the
     next one of a loop, is a KeyboardInterrupt.
     """
-    stepping = Stepping(preset, overrides, name, apart, fields, trust)
+    stepping = Stepping(preset, theta, overrides, name, apart, fields, trust, metrics)
     with _interrupts(stepping):
         for _ in stepping.blocks():
             pass
@@ -140,15 +151,16 @@ def run(
 
 
 def stream(
-    preset: str | Path | RunSpec, *, overrides: Sequence[str] = (), name: str | None = None, apart: bool = False, trust: bool = False,
-    **fields: Any,
+    preset: "str | Path | RunSpec | Made | Problem", theta: "Array | np.ndarray | None" = None, *, overrides: Sequence[str] = (),
+    name: str | None = None, apart: bool = False, trust: bool = False,
+    metrics: "Mapping[str, Metric] | Sequence[Metric]" = (), **fields: Any,
 ) -> Iterator[dict[str, float]]:
     """Run, and give each row as it is recorded, by column name; NaN where there is no value.
 
     Arguments and errors as for `run`. Closing the iterator stops the run, with a checkpoint to go on from, and so does an interrupt,
     which then raises KeyboardInterrupt.
     """
-    stepping = Stepping(preset, overrides, name, apart, fields, trust)
+    stepping = Stepping(preset, theta, overrides, name, apart, fields, trust, metrics)
     names, blocks = [column.name for column in stepping.run.columns], stepping.blocks()
     while True:
         with _interrupts(stepping):  # not while the caller has its turn: there an interrupt is the caller's
@@ -202,17 +214,24 @@ class Stepping:
     """When the last interrupt came, in this run or an earlier one."""
 
     def __init__(
-        self, preset: str | Path | RunSpec, overrides: Sequence[str], name: str | None, apart: bool, fields: Mapping[str, Any], trust: bool
+        self, preset: "str | Path | RunSpec | Made | Problem", theta: "Array | np.ndarray | None", overrides: Sequence[str],
+        name: str | None, apart: bool, fields: Mapping[str, Any], trust: bool, metrics: "Mapping[str, Metric] | Sequence[Metric]",
     ):
         preset = str(preset) if isinstance(preset, Path) else preset
-        if not isinstance(preset, str | RunSpec):
-            raise UserError(f"{preset!r}: expected a preset's name, the path of a preset file, or a RunSpec")
+        if isinstance(preset, str | RunSpec):
+            if theta is not None:
+                raise UserError("theta: what to start from belongs to a problem given in Python; a preset has its own")
+        else:
+            preset, fields, trust = _handed_over(preset, theta, dict(fields)), _without(fields, "learning_rate"), True
         chosen = {name: path for name in fields if (path := choice_of(name))}  # which fields there are depends on these
         first = [*overrides, *(_assigned(name, path, fields[name]) for name, path in chosen.items())]
         spec = load_spec(preset, first) if isinstance(preset, str) else with_overrides(preset, first)
         spec = ready(with_overrides(spec, [_override(spec, *field) for field in fields.items() if field[0] not in chosen]))
         if not trust:
             trusts.need_preset(preset, spec) if isinstance(preset, str) else trusts.need_word(spec)
+        spec = _with_metrics(spec, metrics)
+        if apart and (here := [each for each in trusts.functions_of(spec) if is_handed_over(each)]):
+            raise UserError(f"apart=True: {one_of(here)} was handed over to this process alone; put it into a file, or leave apart out")
         groups.refuse_copies("run it in one, or set EOS_COORDINATOR=none where each task has a run of its own")
         if not apart:
             if has_begun():
@@ -266,6 +285,54 @@ class Stepping:
             raise UserError(f"run {self.run.name}: its engine is gone without a word; {log_note(self.run)}")
 
 
+def _handed_over(given: Any, theta: Any, fields: dict[str, Any]) -> RunSpec:
+    """The specification of a problem that this process alone has. Raises UserError where it is none, or has nowhere to start."""
+    from engine.problems.own import Made
+    from engine.problems.problem import Problem
+
+    if not isinstance(given, Made | Problem):
+        raise UserError(
+            f"{str(given)[:200]!a}: expected a preset's name, the path of a preset file, a RunSpec, or what engine.from_loss or "
+            "engine.from_flax gives"
+        )
+    problem, start = given if isinstance(given, Made) else (given, None)
+    start = start if theta is None else theta
+    if start is None:
+        raise UserError(f"{problem!r}: has no θ to start from; give it as the second argument, engine.run(problem, theta, …)")
+    if "learning_rate" not in fields:
+        raise UserError(f"{problem!r}: has no learning rate; give one, engine.run(…, learning_rate=0.1)")
+    function = hand_over(lambda: Made(problem, start), problem.label).function
+    tree = {
+        "name": re.sub(r"[^A-Za-z0-9._-]+", "-", problem.label).strip("-._")[:48] or "problem", "title": problem.label[:80],
+        "shows": HANDED_OVER, "problem": function, "optimizer": {"learning_rate": _plain(fields["learning_rate"])},
+    }
+    return from_tree(tree, "engine.run")
+
+
+def _with_metrics(spec: RunSpec, metrics: "Mapping[str, Metric] | Sequence[Metric]") -> RunSpec:
+    """The specification with further quantities of the user's own: functions by their columns' names, or by their own. Those that no file
+    holds, or one in another folder than those before, are handed over."""
+    pairs = list(metrics.items()) if isinstance(metrics, Mapping) else [(getattr(each, "__name__", "metric"), each) for each in metrics]
+    functions, folder = dict(spec.metrics.functions), spec.metrics.folder
+    for name, function in pairs:
+        if not callable(function):
+            raise UserError(f"metrics: {name} = {str(function)[:100]!a}; expected a function of an engine.MetricContext")
+        if name in functions:
+            raise UserError(f"metrics: two of the name {name}; give them as a dict, metrics={{{name!r}: …, 'another': …}}")
+        known = named(function)
+        if known.folder and folder and known.folder != folder:
+            known = hand_over(function, name)
+        functions[name], folder = known.function, folder or known.folder
+    if not pairs:
+        return spec
+    given = [f"metrics.functions={_toml(functions)}", f"metrics.folder={_toml(folder)}"]
+    return with_overrides(spec, given)
+
+
+def _without(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in fields.items() if key != name}
+
+
 def _override(spec: RunSpec, name: str, value: Any) -> str:
     """The override that sets the one field of this name. Raises UserError where there is none, or more than one."""
     fields = list(_paths(msgspec.to_builtins(spec), name))
@@ -277,11 +344,22 @@ def _override(spec: RunSpec, name: str, value: Any) -> str:
 
 def _assigned(name: str, path: str, value: Any) -> str:
     """The override that sets the field at this path."""
-    plain = value.item() if isinstance(value, np.generic) else value
     try:
-        return f"{path}={tomli_w.dumps({'value': plain}).removeprefix('value =').strip()}"
+        return f"{path}={_toml(_plain(value))}"
     except (TypeError, ValueError):
         raise UserError(f"{name} = {value!r}: expected a number, a text, or a list of such") from None
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy's, or of jax's, as Python's own."""
+    return value.item() if isinstance(value, np.generic) or (hasattr(value, "item") and getattr(value, "shape", None) == ()) else value
+
+
+def _toml(value: Any) -> str:
+    """A value in TOML on one line."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key} = {_toml(each)}" for key, each in value.items()) + "}"
+    return tomli_w.dumps({"value": value}).removeprefix("value =").strip()
 
 
 def _paths(tree: Mapping[str, Any], name: str, prefix: str = "") -> Iterator[str]:

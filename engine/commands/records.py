@@ -20,7 +20,7 @@ from engine.record.export import export as write
 from engine.record.messages import AnyEvent
 from engine.record.reader import EventTail, HeldRun, RowTail, Run
 from engine.record.store import resolve
-from engine.report.comparison import Outcomes, outcomes, rows_of
+from engine.report.comparison import Outcomes, outcomes, rows_of, with_metrics
 
 Columns = Annotated[tuple[str, ...], Parameter("--columns", negative=(), show_default=False, completer=completion.columns)]
 
@@ -33,7 +33,7 @@ USUAL = (
 
 
 def export(
-    name: RunName | None = None, *, csv: Switch = False, parquet: Switch = False, npz: Switch = False, json: Switch = False,
+    name: RunName | None = None, /, *, csv: Switch = False, parquet: Switch = False, npz: Switch = False, json: Switch = False,
     columns: Columns = (), out: Path | None = None, force: Switch = False,
 ) -> int:
     """Write a run's rows as CSV, Parquet, NPZ or JSON, to stdout or a file. Without a name, the latest run.
@@ -58,7 +58,7 @@ def export(
 
 
 def tail(
-    name: RunName | None = None, *, count: Annotated[int, Parameter(("--count", "-n"))] = 10,
+    name: RunName | None = None, /, *, count: Annotated[int, Parameter(("--count", "-n"))] = 10,
     follow: Annotated[bool, Parameter(("--follow", "-f"), negative=(), show_default=False)] = False,
     columns: Columns = (), events: Switch = False, json: Switch = False,
 ) -> int:
@@ -102,7 +102,7 @@ def print_outcomes(ends: Sequence[Outcomes], csv: bool = False, json: bool = Fal
     refuse_two(["csv", "json"] if csv and json else [])
     before = grid or [{} for _ in ends]
     if json:
-        print_json([{**values, **row._asdict()} for values, row in zip(before, ends, strict=True)])
+        print_json([{**values, **row} for values, row in zip(before, with_metrics(ends), strict=True)])
     elif csv:
         sys.stdout.write(as_csv(ends, before))
     elif ends:
@@ -118,9 +118,10 @@ def as_csv(ends: Sequence[Outcomes], grid: Sequence[dict[str, Any]]) -> str:
 
     body = io.StringIO()
     writer = csv.writer(body, lineterminator="\n")
-    writer.writerow(map(as_cell, [*(grid[0] if grid else ()), *Outcomes._fields]))
-    for values, row in zip(grid, ends, strict=True):
-        whole = ["" if value is None else value for value in (*values.values(), *row)]
+    rows = with_metrics(ends)
+    writer.writerow(map(as_cell, [*(grid[0] if grid else ()), *(rows[0] if rows else ())]))
+    for values, row in zip(grid, rows, strict=True):
+        whole = ["" if value is None else value for value in (*values.values(), *row.values())]
         writer.writerow([as_cell(value) for value in whole])
     return body.getvalue()
 

@@ -121,6 +121,9 @@ def ready(spec: RunSpec, data_dir: str = "") -> RunSpec:
     if isinstance(spec.optimizer, OwnOptimizer):
         where = str(folders.absolute(spec.optimizer.folder or ".", "[optimizer] folder"))
         spec = replace(spec, optimizer=replace(spec.optimizer, folder=where))
+    if spec.metrics.functions:
+        where = str(folders.absolute(spec.metrics.folder or ".", "[metrics] folder"))
+        spec = replace(spec, metrics=replace(spec.metrics, folder=where))
     if isinstance(spec.problem, Own):
         return replace(spec, problem=replace(spec.problem, folder=str(folders.absolute(spec.problem.folder or ".", "[problem] folder"))))
     if not isinstance(spec.problem, Network):

@@ -7,7 +7,8 @@ from typing import Any
 
 from engine.base.atomic import check_output, output
 from engine.base.errors import UserError
-from engine.report.comparison import HEADINGS, Outcomes
+from engine.record.columns import METRIC
+from engine.report.comparison import HEADINGS, Outcomes, with_metrics
 
 SHOWN = (
     "edge_step", "sharpness_over_threshold", "threshold_ratio", "delta", "epsilon", "prediction_error", "horizon", "test_accuracy",
@@ -29,19 +30,21 @@ def save(grid: Sequence[dict[str, Any]], ends: Sequence[Outcomes], file: Path, f
     check(file, force)
     from matplotlib.figure import Figure
 
-    kept = [name for name in SHOWN if any(getattr(row, name) is not None for row in ends)]
+    rows = with_metrics(ends)
+    own = [name for name in (rows[0] if rows else ()) if name.startswith(METRIC)]
+    kept = [name for name in (*SHOWN, *own) if any(row[name] is not None for row in rows)]
     field, *others = grid[0]
     figure = Figure(figsize=(8, 2 * len(kept) + 1), layout="constrained")
     axes: Any = figure.subplots(len(kept), 1, sharex=True, squeeze=False)[:, 0] if kept else []
     for axis, name in zip(axes, kept, strict=True):
         lines: dict[str, list[tuple[Any, Any]]] = {}
-        for values, row in zip(grid, ends, strict=True):
+        for values, row in zip(grid, rows, strict=True):
             label = ", ".join(f"{other.rpartition('.')[2]} = {values[other]}" for other in others)
-            lines.setdefault(label, []).append((values[field], getattr(row, name)))
+            lines.setdefault(label, []).append((values[field], row[name]))
         for label, pairs in lines.items():
             known = [(x, y) for x, y in pairs if y is not None]
             axis.plot([x for x, _ in known], [y for _, y in known], "o-", label=label or None, markersize=4)
-        axis.set_ylabel(HEADINGS[name])
+        axis.set_ylabel(HEADINGS.get(name, name))
         axis.spines[["top", "right"]].set_visible(False)
     if kept:
         axes[-1].set_xlabel(field)

@@ -11,7 +11,7 @@ from engine.help.catalog import Section
 from engine.record import columns
 from engine.record.columns import Column
 from engine.record.edges import EDGES
-from engine.spec import PREDICTIONS, CoupledTracking, Optimizer, load_spec, preset_names
+from engine.spec import PREDICTIONS, CoupledTracking, Metrics, Optimizer, load_spec, preset_names
 from engine.spec.sections import AnyOptimizer
 
 
@@ -41,6 +41,7 @@ COLUMNS: tuple[tuple[str, str, Sequence[Column]], ...] = (
      columns.batches(_least("gradient_descent"))),
     ("norm", 'With `tracking.mode = "sharpness"` and `optimizer.weight_decay`.', columns.NORM),
     ("phase", 'With `problem.kind = "phase"`: of each start 1, 2, ….', columns.phase(1)),
+    ("metric", "With `metrics`: quantities of your own.", columns.metrics(Metrics(functions={"norm": "my_module:norm"}))),
     ("cost", "In every run of a loss.", columns.COST),
 )
 """Families of columns: name, when they are recorded, members."""

@@ -88,7 +88,8 @@ def advance(setup: Setup, state: ApproachState, limit: int) -> tuple[ApproachSta
     else:
         released = np.empty((0, len(setup.column_index)))
 
-    steps = max(1, min(state.next_check - state.clock.step, limit, DESCENT_CHUNK))
+    steps = min(state.next_check - state.clock.step, limit, DESCENT_CHUNK, setup.metrics.steps_until_due(state.clock.step))
+    steps = max(1, steps)
     measured = state.sharpness if state.clock == state.checked_clock else float("nan")
     state, outcome = _descend(setup, state, steps, measured)
     if outcome is None and steps == limit:
@@ -145,6 +146,7 @@ def _descend(setup: Setup, state: ApproachState, steps: int, sharpness: float) -
     times, threshold = clock.times(steps, eta), setup.threshold(state.optimizer)
     descent = descend(setup.problem, setup.optimizer, state.theta, state.optimizer, steps)
     losses, norms = np.asarray(descent.losses), np.asarray(descent.gradient_norms)
+    own = setup.metrics.read(setup.problem, clock.step, eta, state.theta, state.eigenvectors)
     rows, outcome = [], None
     for k in range(steps):
         if not (np.isfinite(losses[k]) and np.isfinite(norms[k])):
@@ -153,7 +155,7 @@ def _descend(setup: Setup, state: ApproachState, steps: int, sharpness: float) -
         rows.append(setup.row({
             "step": clock.step + k, "time": times[k], "learning_rate": eta, "threshold": threshold,
             "gd.loss": losses[k], "gd.gradient_norm": norms[k],
-            "gd.midpoint_sharpness": sharpness if k == 0 else np.nan,
+            "gd.midpoint_sharpness": sharpness if k == 0 else np.nan, **(own if k == 0 else {}),
         }))
         outcome = loss_goal(setup.spec, losses[k], clock.step + k)
         if outcome is not None:

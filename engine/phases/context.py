@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.dynamics.optimizers import Optimizer, State, optimizer_of
+from engine.phases.metrics import NO_METRICS, Metrics, metrics_of
 from engine.problems.problem import Problem
 from engine.record.columns import Column, column_index, columns_for
 from engine.record.messages import AnyEvent
@@ -41,6 +42,7 @@ class Setup(NamedTuple):
     problem: Problem
     optimizer: Optimizer
     column_index: dict[str, int]  # column name -> place in a row of this run, which may be of an earlier version
+    metrics: Metrics = NO_METRICS  # the user's own quantities
 
     @property
     def tracking(self) -> CoupledTracking:
@@ -76,7 +78,7 @@ class Progress(NamedTuple):
 
 def setup(spec: RunSpec, problem: Problem, columns: Sequence[Column] = ()) -> Setup:
     """The setup of a run that records these columns; those of a new run where none are given."""
-    return Setup(spec, problem, optimizer_of(spec.optimizer), column_index(columns or columns_for(spec)))
+    return Setup(spec, problem, optimizer_of(spec.optimizer), column_index(columns or columns_for(spec)), metrics_of(spec))
 
 
 def diverged(step: int) -> Outcome:

@@ -37,6 +37,7 @@ from engine.phases.coupled_step import StepRows
 from engine.phases.derived import Reported
 from engine.phases.edge_state import EdgeState, anchor, covariance_at, remainder, step_params
 from engine.phases.loss_identity import Identity
+from engine.phases.metrics import NO_METRICS
 from engine.phases.past_edge import DescentState
 from engine.phases.phase import Advanced, Entered, Phase, Restart
 from engine.phases.projection import (
@@ -119,8 +120,9 @@ def precompile(setup: Setup, at: ApproachState, soon: Callable[[], bool]) -> Non
 
     First what every step needs; what is read off now and then only if the edge does not come `soon`: it would come later for it.
     """
+    alone = setup._replace(metrics=NO_METRICS)
     whole = several.rough(
-        setup, max_eigenvalues=setup.tracking.eigenvalues, on_second_eigenvalue="keep", rho_iterations=1, rho_starts=1
+        alone, max_eigenvalues=setup.tracking.eigenvalues, on_second_eigenvalue="keep", rho_iterations=1, rho_starts=1
     )
     common = several.rough(whole, gauges_every=0, landscape_every=0)
     if at.sharpness > 0:  # where this θ would be at the edge

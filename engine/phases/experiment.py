@@ -13,6 +13,7 @@ from engine.phases.approach import Approach
 from engine.phases.context import Clock, Progress, Setup
 from engine.phases.edge import AtEdge
 from engine.phases.loss_identity import Identity
+from engine.phases.metrics import NO_METRICS
 from engine.phases.past_edge import PastEdge
 from engine.phases.phase import Phase
 from engine.phases.simplified import Simplified
@@ -53,6 +54,7 @@ class Experiment:
         self.facts: dict[str, Any] = {}
         self.precompilation: threading.Thread | None = None
         """Has the functions of the edge compiled beside the approach, once it is begun."""
+        self.metrics = NO_METRICS
         self.state, *phases = self._begin()
         self.phases: dict[str, Phase] = {each.name: each for each in phases}
         """Those that this specification comes to, the first first."""
@@ -65,10 +67,11 @@ class Experiment:
             return simplified.begin(spec), Simplified(spec, column_index(self.columns))
         if isinstance(spec.tracking, SharpnessTracking):
             trained, theta, self.facts = training.build(spec, self.columns)
-            self.setup = trained.setup
+            self.setup, self.metrics = trained.setup, trained.setup.metrics
             return training.begin(trained, theta), TrainingPhase(trained)
         problem, theta, self.facts = build(spec)
         self.setup = context.setup(spec, problem, self.columns)
+        self.metrics = self.setup.metrics
         approach = Approach(self.setup, lambda state, soon: edge.precompile(self.setup, state, soon))
         return approach.begin(theta.astype(spec.precision.approach)), approach, AtEdge(self.setup), PastEdge(self.setup)
 
@@ -99,6 +102,7 @@ class Experiment:
         if self.raised < len(raises):
             limit = min(limit, raises[self.raised][0] - self.clock.step)
         self.state, progress, leads_to = self._now.advance(self.state, limit)
+        events += self.metrics.events()
         if leads_to:
             progress = progress._replace(events=[*progress.events, *self._go_on(leads_to)])
         return progress._replace(events=[*events, *progress.events])

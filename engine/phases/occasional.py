@@ -91,6 +91,12 @@ def _gauges(setup: Setup, state: EdgeState) -> Reading:
     return Reading(gauge_readings.gauges(setup, state))
 
 
+def _metrics(setup: Setup, state: EdgeState) -> Reading:
+    """The user's own quantities, where they are due."""
+    eigenvectors = state.coupled.descent.eigenvector_history[-1]
+    return Reading(setup.metrics.read(setup.problem, state.clock.step, float(state.optimizer.learning_rate), state.theta, eigenvectors))
+
+
 READINGS = (
     Occasional(lambda setup, state: int(setup.tracking.beta_every > 0), lambda state: 0, _memory),
     Occasional(lambda setup, state: setup.tracking.landscape_every, lambda state: state.edge_step, _landscape),
@@ -98,6 +104,7 @@ READINGS = (
         lambda setup, state: setup.tracking.gauges_every, lambda state: state.edge_step, _gauges,
         Reading({"cost.fourth_derivatives": 0}),
     ),
+    Occasional(lambda setup, state: setup.spec.metrics.every if setup.spec.metrics.functions else 0, lambda state: 0, _metrics),
 )
 """What is read before a step."""
 

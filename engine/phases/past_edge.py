@@ -56,6 +56,8 @@ class PastEdge(Phase):
             "gd.loss": float(point.loss), "gd.gradient_norm": float(jnp.linalg.norm(point.grad)), "cost.gradients": 1,
             "cost.grad_sharpness": 0,
         } | spectrum.values_of(point.eigen)
+        own = setup.metrics.read(setup.problem, clock.step, eta, state.theta, state.eigenvector_history[-1])
+        values |= own | {"cost.hvps": values["cost.hvps"] + own.get("cost.hvps", 0)}
         if not math.isfinite(values["gd.loss"] + values["gd.gradient_norm"]):
             return Advanced(state, Progress([], events, diverged(clock.step)))
         unstable, risen = spectrum.unstable({name: np.array([value]) for name, value in values.items()}, state.unstable)

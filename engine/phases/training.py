@@ -149,12 +149,14 @@ def advance(training: Training, state: TrainingState, limit: int) -> tuple[Train
     # One call takes no more than a step where a step takes many micro-batches: commands wait for its end.
     slow = isinstance(part, specs.Network) and 0 < part.micro_batch < (batch.size or part.data.examples)
     chunk = 1 if slow else DESCENT_CHUNK
+    limit = min(limit, setup.metrics.steps_until_due(state.clock.step))
     begun = state.clock.step > 1 or not edge_readings.changes_coordinates(setup.optimizer)  # P is known from step 1 on, and looked at there
     if watches(training) and begun:
         return _watch(training, state, min(limit, chunk))
     read: dict[str, float] = {}
     if is_due(training, state.clock.step):
         state, read = _read(training, state)
+    read = _with_metrics(setup, state, read)
     steps = min(steps_until_due(training, state.clock.step), limit, chunk)
     begin = setup.problem, setup.optimizer, state.theta, state.optimizer
     descent = descend_on_batches(*begin, _batches(setup, state.clock.step, steps), steps) if batch.size else descend(*begin, steps)
@@ -221,6 +223,7 @@ def _watch(training: Training, state: TrainingState, steps: int) -> tuple[Traini
         every = plain_every(training)
         steps = min(steps, every - clock.step % every)
         state, read = _read_plain(training, state)
+    read = _with_metrics(setup, state, read)
     fresh = guards.fresh_rows(spec.seed, 0, state.theta.size, spec.precision.curvature)[0]
     watched = sharpness_every_step.descend(
         setup.problem, setup.optimizer, state.theta, state.optimizer, state.eigenvector_history, known.vectors[0], fresh, clock.step,
@@ -313,6 +316,13 @@ def _read(training: Training, state: TrainingState) -> tuple[TrainingState, dict
         values |= norms(sharpness, float(state.theta @ state.theta), setup.threshold(state.optimizer), _decay(training))
     history = jnp.stack([pairs.vectors] * 4) if first else push(state.eigenvector_history, pairs.vectors)  # from no random start
     return state._replace(eigenvector_history=history), values
+
+
+def _with_metrics(setup: Setup, state: TrainingState, read: dict[str, float]) -> dict[str, float]:
+    """What was read at θ, with the user's own quantities where they are due."""
+    eta, near = float(state.optimizer.learning_rate), state.eigenvector_history[-1]
+    own = setup.metrics.read(setup.problem, state.clock.step, eta, state.theta, near)
+    return read | own | {"cost.hvps": read.get("cost.hvps", 0) + own.get("cost.hvps", 0)}
 
 
 def plain_every(training: Training) -> int:

@@ -37,6 +37,9 @@ class Made(NamedTuple):
     problem: Problem
     theta: Array  # (p,) float64
 
+    def __repr__(self) -> str:
+        return f"<Made {self.problem!r}, from θ of {self.theta.size:,} numbers>"
+
 
 def from_loss(loss: Callable[..., Array], params: Any, data: Any = (), label: str = "own loss") -> Made:
     """The problem of a plain `loss(params)`, or `loss(params, data)` when `data`, a tree of arrays, is given.

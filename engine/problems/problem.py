@@ -24,6 +24,8 @@ def _as_it_is(theta: Array) -> Any:
     return theta
 
 
+MOST_SHOWN = 4
+"""Arrays of data whose shapes a problem is printed with."""
 STATIC = ["loss_of", "label", "unravel", "examples", "linearized", "count"]
 """Fields of a problem that compiled functions are compiled for."""
 
@@ -50,6 +52,12 @@ class Problem:
 
     def __post_init__(self) -> None:
         require_correct_sums()
+
+    def __repr__(self) -> str:
+        leaves = [leaf for leaf in jax.tree.leaves(self.data) if hasattr(leaf, "shape")]
+        shapes = ", ".join(f"({', '.join(map(str, leaf.shape))})" for leaf in leaves[:MOST_SHOWN])
+        more = f" and {len(leaves) - MOST_SHOWN} more arrays" if len(leaves) > MOST_SHOWN else ""
+        return f"<{type(self).__name__} {self.label}{f' on data {shapes}{more}' if leaves else ''}>"
 
     def loss(self, theta: Array) -> Array:
         """L(θ)."""
@@ -103,7 +111,7 @@ class Problem:
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["data", "scale"], meta_fields=STATIC)
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Preconditioned(Problem):
     """A loss whose Hessian is read in the coordinates P^½θ: as P^-½HP^-½, whose eigenvalues are those of P⁻¹H. Loss and gradient at θ are
     its own."""

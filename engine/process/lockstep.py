@@ -47,7 +47,7 @@ SAID = 600
 """Bytes of what went wrong."""
 LOST = ("Gloo", "NCCL", "ncclCommAbort", "coordination service", "CoordinationService")
 """What an error speaks of when another process is gone."""
-PATHS = ("problem.data.data_dir", "problem.data.vocab_file", "problem.folder", "optimizer.folder")
+PATHS = ("problem.data.data_dir", "problem.data.vocab_file", "problem.folder", "optimizer.folder", "metrics.folder")
 """Fields that each host may have its own way."""
 
 

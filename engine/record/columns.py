@@ -14,7 +14,7 @@ import numpy as np
 from engine.base.citations import PLACES
 from engine.record import edges
 from engine.record.threshold import RATE, THRESHOLD, of_gradient_descent
-from engine.spec import CoupledTracking, Network, Optimizer, Phase, RunSpec, SharpnessTracking
+from engine.spec import CoupledTracking, Metrics, Network, Optimizer, Phase, RunSpec, SharpnessTracking
 
 
 class Column(NamedTuple):
@@ -29,6 +29,9 @@ class Column(NamedTuple):
     source: str
     """Equation, definition or section of the paper; "eos" for what is our own."""
 
+
+METRIC = "metric."
+"""What the columns of the user's own quantities begin with."""
 
 CLOCK = (
     Column("step", "t", "gradient-descent step", "steps", "t", "Section 1"),
@@ -397,9 +400,9 @@ def columns_for(spec: RunSpec) -> tuple[Column, ...]:
     """The columns a run of this specification records, in order; the first is the step."""
     if isinstance(spec.problem, Phase):
         return CLOCK + phase(len(spec.problem.starts))
-    tracking = spec.tracking
+    tracking, own = spec.tracking, metrics(spec.metrics)
     if isinstance(tracking, SharpnessTracking):
-        return clock(spec) + training(spec) + COST
+        return clock(spec) + training(spec) + own + COST
     columns = CLOCK + DESCENT + eigenvalues(tracking.eigenvalue_columns) + COUPLED
     if tracking.on_second_eigenvalue == "follow":
         columns += directions(tracking.eigenvalue_columns)
@@ -416,7 +419,13 @@ def columns_for(spec: RunSpec) -> tuple[Column, ...]:
     for beside in BESIDE.values():
         if beside.follows(tracking):
             columns += beside.columns(tracking)
-    return columns + COST
+    return columns + own + COST
+
+
+def metrics(section: Metrics) -> tuple[Column, ...]:
+    """The columns of the user's own quantities."""
+    functions = section.functions.items()
+    return tuple(Column(f"{METRIC}{name}", name, f"{given}, a quantity of your own", "", given, "yours") for name, given in functions)
 
 
 def column_index(columns: Sequence[Column]) -> dict[str, int]:

@@ -193,6 +193,12 @@ class DensityTaken(Event, frozen=True, kw_only=True, tag="density_taken"):
     """The spectral density at this step is on disk, with the Gauss–Newton shares and the sharpness by layer."""
 
 
+class MetricFailed(Event, frozen=True, kw_only=True, tag="metric_failed"):
+    """A quantity of the user's own could not be computed; its column has no value from this step on."""
+
+    metric: str
+
+
 class TrackingEnded(Event, frozen=True, kw_only=True, tag="tracking_ended"):
     """θ† is no longer followed; gradient descent goes on."""
 
@@ -240,7 +246,7 @@ class Finished(Event, frozen=True, kw_only=True, tag="finished"):
 AnyEvent = (
     Started | Forked | EdgeReached | StageChanged | Anchored | PredictionLost | AssumptionFailed | AssumptionRestored
     | EigenvalueUnstable | SpectrumGrown | DirectionJoined | DirectionLeft | OscillationSeeded
-    | EigenvectorsSwapped | EigenpairCorrected | ConstraintLost | TrackingEnded | DensityTaken
+    | EigenvectorsSwapped | EigenpairCorrected | ConstraintLost | TrackingEnded | DensityTaken | MetricFailed
     | LearningRateChanged
     | Paused | Resumed | Checkpointed | CheckpointSkipped | RecordCut | FolderMoved | Refused | Finished
 )

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from engine.base.errors import UserError
+from engine.base.errors import UserError, meant
 from engine.base.files import resolved, sync
 from engine.base.folders import data, environment
 from engine.base.text import print_line
@@ -21,6 +21,7 @@ from engine.record import lock, tags
 from engine.record.columns import columns_for
 from engine.record.identity import give_identity
 from engine.record.lock import HeldError
+from engine.record.metric_words import described
 from engine.record.reader import Run, RunFolder, doubt
 from engine.record.trust import RUN_FILES, grant
 from engine.spec import RunSpec, to_toml
@@ -62,7 +63,7 @@ def create(spec: RunSpec, name: str | None = None, where: Path | None = None, fi
         (draft / "spec.toml").write_text(to_toml(spec), encoding="utf-8")
         (draft / "metrics.f64").touch()
         (draft / "events.jsonl").touch()
-        columns = [column._asdict() for column in columns_for(spec)]
+        columns = [column._asdict() for column in described(columns_for(spec), spec.metrics)]
         (draft / "columns.json").write_text(json.dumps(columns, ensure_ascii=False, indent=1), encoding="utf-8")
         give_identity(draft)
         made = Run(draft)
@@ -189,7 +190,8 @@ def resolve(name: str | None = None, where: Path | None = None) -> Run:
         if not (where / name).is_symlink() and (where / name).is_dir():
             return Run(where / name)
         if not _is_folder(name):
-            raise UserError(f"run {name}: not found in {where}; `eos ls` lists the runs")
+            known = [folder.name for folder in where.iterdir()] if where.is_dir() else []
+            raise UserError(f"run {name}: not found in {where}{meant(name, known)}; `eos ls` lists the runs")
     if not _is_folder(name):
         raise UserError(f"{name[:200]!a}: neither a run's name nor a run directory; `eos ls` lists the runs")
     path = Path(name)

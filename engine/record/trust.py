@@ -78,6 +78,12 @@ def code_of(spec: RunSpec) -> dict[str, Any]:
     return {path: value for path, _, value in declared if value} if named else {}
 
 
+def functions_of(spec: RunSpec) -> list[str]:
+    """Every `module:name` that a specification has."""
+    values = [value for _, roles, value in _declared(spec) if "function" in roles]
+    return [each for value in values for each in (value.values() if isinstance(value, dict) else [value]) if each]
+
+
 def _declared(section: Any, path: str = "") -> Iterator[tuple[str, frozenset[str], Any]]:
     """Every field declared with `sections.CODE` below a section of a specification: its path, what it is declared as, and its value."""
     if isinstance(section, Section):

@@ -1,10 +1,12 @@
 """Runs side by side: what became of each in a row of numbers, for `compare` and `sweep`. Without jax."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from engine.record.columns import METRIC
 from engine.record.reader import Run
 from engine.report.summary import FULL_SPAN, at_present, rate_in_force, summarize
 from engine.spec import PREDICTIONS
@@ -44,6 +46,8 @@ class Outcomes(NamedTuple):
     """The last reading of the share of test examples answered right."""
     seconds: float
     """Seconds the engine worked."""
+    metrics: dict[str, float]
+    """The last value of each quantity of the user's own."""
 
 
 @np.errstate(all="ignore")  # rows of unknown origin may hold anything
@@ -60,6 +64,7 @@ def outcomes(run: Run) -> Outcomes:
         run.name, summary.outcome, rate, summary.steps, summary.edge_step, summary.sharpness_over_threshold, summary.threshold_ratio,
         float(delta.mean()) if len(delta) else None, float(epsilon.mean()) if len(epsilon) else None,
         prediction_error(table, form), horizon(table, form), float(accuracy[-1]) if len(accuracy) else None, summary.seconds,
+        {name: float(known[-1]) for name in whole if name.startswith(METRIC) and len(known := _known(whole[name]))},
     )
 
 
@@ -91,10 +96,16 @@ def horizon(table: dict[str, np.ndarray], form: str | None) -> float | None:
 
 def rows_of(ends: list[Outcomes]) -> tuple[list[str], list[list[object]]]:
     """Short headings and rows for a printed table; a column that no run has a value in is left out."""
-    columns = list(zip(*ends, strict=True))
-    kept = [k for k, column in enumerate(columns) if any(value is not None for value in column)]
-    names = [HEADINGS.get(name, name) for name in Outcomes._fields]
-    return [names[k] for k in kept], [[row[k] for k in kept] for row in ends]
+    rows = with_metrics(ends)
+    kept = [name for name in rows[0] if any(row[name] is not None for row in rows)] if rows else []
+    return [HEADINGS.get(name, name) for name in kept], [[row[name] for name in kept] for row in rows]
+
+
+def with_metrics(ends: Sequence[Outcomes]) -> list[dict[str, Any]]:
+    """The outcomes by name, with an entry for each quantity of the user's own that one of the runs has; None where another has none."""
+    own = list(dict.fromkeys(name for end in ends for name in end.metrics))
+    fields = [name for name in Outcomes._fields if name != "metrics"]
+    return [{name: getattr(end, name) for name in fields} | {name: end.metrics.get(name) for name in own} for end in ends]
 
 
 def _known(values: np.ndarray) -> np.ndarray:

@@ -3,7 +3,6 @@
 Every unknown key is refused by name, and every value is checked here, before anything is computed or written.
 """
 
-import difflib
 import errno
 import re
 import reprlib
@@ -16,15 +15,18 @@ from typing import Any, get_args
 
 import msgspec
 import tomli_w
+from msgspec.structs import replace
 
-from engine.base import toml
-from engine.base.errors import UserError, one_of
+from engine.base import folders, toml
+from engine.base.errors import UserError, meant, one_of
 from engine.base.files import read_plain
 from engine.base.text import is_harmless
 from engine.spec.sections import (
     LEFT_OUT,
     TEXTS,
     Cnn,
+    Functions,
+    Metrics,
     Mlp,
     Network,
     Own,
@@ -49,6 +51,7 @@ DECOUPLED = (
     "decoupled decay is no part of the loss, so no Hessian shows it and no edge is known for it; expected weight_decay, which adds "
     '(λ/2)‖θ‖² to the loss, with kind = "adam"'
 )
+METRICS_EXPECTED = 'expected "module:name" of a Python function, under a name of letters, digits and "_"'
 MAX_SHOWN = 120
 """Characters of a refused value that an error repeats."""
 _NAME_LINE = re.compile(r'name = "([A-Za-z0-9][A-Za-z0-9._-]{0,47})"\n')
@@ -100,6 +103,11 @@ def _head(text: str, where: str) -> dict[str, Any]:
     return _parse_toml(_FIRST_SECTION.split(text, maxsplit=1)[0], where)
 
 
+def preset_text(preset: str) -> str:
+    """The preset of this name, or the preset file at this path, as it is written. Raises UserError where there is none."""
+    return _preset_text(preset)[1]
+
+
 def load_spec(preset: str, overrides: list[str] | tuple[str, ...] = ()) -> RunSpec:
     """The preset of this name, or the preset file at this path, with `section.field=value` overrides applied.
 
@@ -110,7 +118,25 @@ def load_spec(preset: str, overrides: list[str] | tuple[str, ...] = ()) -> RunSp
     if Path(preset).name == RECORDED:
         _forget_other_mode(tree)
     tree.setdefault("name", _name_of(preset))
-    return from_tree(_overridden(tree, overrides), where if not overrides else f"{where} with --set")
+    spec = from_tree(_overridden(tree, overrides), where if not overrides else f"{where} with --set")
+    return _beside(spec, preset) if _is_path(preset) else spec
+
+
+def _is_path(preset: str) -> bool:
+    return preset.endswith(".toml") or "/" in preset
+
+
+def _beside(spec: RunSpec, preset: str) -> RunSpec:
+    """The specification, where it names code and no folder: the folder of its own file, if the module lies there."""
+    for name in ("problem", "optimizer", "metrics"):
+        section = getattr(spec, name)
+        if getattr(section, "folder", None) == "":
+            functions = section.functions.values() if isinstance(section, Metrics) else [section.function]
+            where = folders.absolute(str(Path(preset).parent), preset)
+            tops = [where / function.partition(":")[0].partition(".")[0] for function in functions]
+            if tops and all(top.with_suffix(".py").is_file() or (top / "__init__.py").is_file() for top in tops):
+                spec = replace(spec, **{name: replace(section, folder=str(where))})
+    return spec
 
 
 def load_spec_text(text: str, where: str) -> RunSpec:
@@ -140,6 +166,9 @@ def from_tree(tree: dict[str, Any], where: str) -> RunSpec:
         tree = tree | {"problem": {"kind": "own", "function": tree["problem"]}}
     tree = dict(tree)
     _name_kinds(tree)
+    if "metrics" in tree and not isinstance(tree["metrics"], dict):
+        tree["metrics"] = {"functions": named_functions(tree["metrics"], where)}
+    _refuse_metrics(tree, where)
     try:
         spec = msgspec.convert(tree, RunSpec)
     except msgspec.ValidationError as error:
@@ -149,6 +178,32 @@ def from_tree(tree: dict[str, Any], where: str) -> RunSpec:
             raise UserError(f"{where}: {_shortened(value)!a}: control characters, which a terminal would obey")
     _check(spec, where)
     return spec
+
+
+def named_functions(given: Any, where: str) -> dict[str, str]:
+    """Functions by their own names, from a list of `module:name`. Raises UserError where two have one name, or one is no function's."""
+    if not isinstance(given, list | tuple) or not all(isinstance(each, str) for each in given):
+        raise UserError(f"{where}: [top level] metrics = {_brief.repr(given)}; {METRICS_EXPECTED}")
+    functions: dict[str, str] = {}
+    for each in given:
+        name = each.rpartition(":")[2]
+        if name in functions:
+            raise UserError(
+                f'{where}: [top level] metrics: "{_shortened(functions[name])}" and "{_shortened(each)}" would both be the column '
+                f'metric.{name}; give each a name of its own, [metrics] functions = {{one = "module:{name}", …}}'
+            )
+        functions[name] = each
+    return functions
+
+
+def _refuse_metrics(tree: dict[str, Any], where: str) -> None:
+    """Refuse the first entry of [metrics] functions that is none, by its name: msgspec tells of entries without theirs."""
+    section = tree.get("metrics")
+    for name, given in (functions if isinstance(section, dict) and isinstance(functions := section.get("functions"), dict) else {}).items():
+        try:
+            msgspec.convert({name: given}, Functions)
+        except msgspec.ValidationError:
+            raise UserError(f"{where}: [metrics.functions] {_shortened(str(name))} = {_brief.repr(given)}; {METRICS_EXPECTED}") from None
 
 
 def _texts(tree: Any) -> Iterator[str]:
@@ -194,7 +249,7 @@ def choice_of(field: str) -> str | None:
 def _preset_text(preset: str) -> tuple[str, str]:
     """Where the preset lies, in words, and its text."""
     path = Path(preset)
-    if preset.endswith(".toml") or "/" in preset:
+    if _is_path(preset):
         try:
             return preset, read_plain(path, MAX_SPEC_BYTES, follow=True).decode("utf-8")
         except UnicodeDecodeError:
@@ -207,8 +262,7 @@ def _preset_text(preset: str) -> tuple[str, str]:
             raise UserError(f"{_shortened(preset)}: cannot be read ({error.strerror})") from None
     names = preset_names()
     if preset not in names:
-        near = difflib.get_close_matches(preset, names, n=1)
-        hint = f'; did you mean "{near[0]}"?' if near else "."
+        hint = meant(preset, names) or "."
         raise UserError(f'preset "{_shortened(preset)}": not known{hint} Presets: {", ".join(names)}; or the path of a .toml file')
     return f"presets/{preset}.toml", (files("presets") / f"{preset}.toml").read_text(encoding="utf-8")
 
@@ -256,7 +310,13 @@ def _overridden(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any
     for _, keys, value in sorted(changes, key=lambda change: len(change[1])):  # what a section may hold depends on the one around it
         _choose(tree, keys, value)
     for override, keys, value in changes:
-        _apply(tree, override, keys, value)
+        if keys[0] == "metrics" and not isinstance(listed := tree.get("metrics", {}), dict):  # whose section an override may add to
+            tree["metrics"] = {"functions": named_functions(listed, f"--set {override}")}
+        if keys == ["metrics"] and not isinstance(value, dict):  # the short form, which leaves the rest of the section
+            functions = named_functions([value] if isinstance(value, str) else value, f"--set {override}")
+            _apply(tree, override, ["metrics", "functions"], functions)
+        else:
+            _apply(tree, override, keys, value)
     return tree
 
 
@@ -334,8 +394,7 @@ def _explain(message: str, tree: dict[str, Any]) -> str:
             return f"[optimizer] {unknown}: {DECOUPLED}"
         if other := _kind_with(unknown, keys, tree):
             return f"[{'.'.join(keys)}] {unknown}: {other}"
-        near = difflib.get_close_matches(unknown, known, n=1)
-        hint = f'; did you mean "{near[0]}"?' if near else f"; expected one of {one_of(known)}"
+        hint = meant(unknown, known) or f"; expected one of {one_of(known)}"
         return f'[{".".join(keys) or "top level"}] {unknown}: unknown key{hint}'
     if problem.startswith("Object missing required field"):
         return f'[{".".join(keys) or "top level"}] {problem.split("`")[1]}: missing, and it has no default'
@@ -533,7 +592,7 @@ def _check_optimizer(spec: RunSpec, where: str) -> None:
         for given, name in (
             (not optimizer.coupled, f'[optimizer] kind = "{optimizer.__struct_config__.tag}"'),
             (sharpness_mode, '[tracking] mode = "sharpness"'), (optimizer.raises, "[optimizer] raises"),
-            (optimizer.weight_decay, "[optimizer] weight_decay"),
+            (optimizer.weight_decay, "[optimizer] weight_decay"), (spec.metrics.functions, "[metrics] functions"),
         ):
             if given:
                 raise UserError(f"{where}: {name} needs a training problem; a phase portrait has none")

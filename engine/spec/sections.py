@@ -31,6 +31,9 @@ Arguments = Annotated[
     dict[Annotated[str, Meta(pattern=r"^[A-Za-z_]\w*\Z")], bool | int | float | str | tuple[bool | int | float | str, ...]],
     Meta(extra={CODE: "arguments"}),
 ]
+MOST_METRICS = 32
+Functions = Annotated[dict[Annotated[str, Meta(pattern=r"^[A-Za-z_]\w*\Z", max_length=40)], Function], Meta(max_length=MOST_METRICS)]
+"""Functions by a name that is given to each."""
 TEXTS = ("sentences", "sst2")
 """Data sets of sentences, which become rows of tokens."""
 FOLLOWED_FROM = 1.5
@@ -455,6 +458,18 @@ class Precisions(Section, frozen=True, kw_only=True):
     """Hessian–vector products and ∇S."""
 
 
+class Metrics(Section, frozen=True, kw_only=True):
+    """Quantities of your own, each a column `metric.NAME`. `metrics = ["module:name"]` is short for it. The engine that runs them imports
+    their modules, and nothing else does."""
+
+    functions: Functions = {}
+    """By its column's name, `module:name` of a function of an `engine.MetricContext` that gives a number."""
+    every: Count = 1
+    """Steps between values; the column is NaN between. Each value ends a stretch of steps that are computed in one go."""
+    folder: CodeFolder = ""
+    """Folder of the modules, looked at after Python's own path. Empty means where the command is given; a run keeps it."""
+
+
 class Recording(Section, frozen=True, kw_only=True):
     """What is written, beyond one row a step."""
 
@@ -488,6 +503,7 @@ class RunSpec(Section, frozen=True, kw_only=True):
     approach: Approach = Approach()
     tracking: AnyTracking = CoupledTracking()
     precision: Precisions = Precisions()
+    metrics: Metrics = Metrics()
     recording: Recording = Recording()
 
     @property

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from engine.record.columns import CROSSED, PREDICTION_WORDS, Column
+from engine.record.columns import CROSSED, METRIC, PREDICTION_WORDS, Column
 from engine.spec import PREDICTIONS
 from eos_tui.draw.line_plot import Curve, PlotSpec
 from eos_tui.draw.theme import FAMILIES, ROLES
@@ -24,12 +24,13 @@ def described(choice: Sequence[str]) -> str:
 
 def line_plots(columns: Sequence[Column], forms: Collection[str], log: Collection[str] = ()) -> tuple[PlotSpec, ...]:
     """The line plots of a run with these columns, the chosen predictions drawn and those named in `log` logarithmic."""
-    recorded = {column.name for column in columns}
+    recorded = dict.fromkeys(column.name for column in columns)
     wanted = _phase_plots(recorded) if "ode1.x" in recorded else (*_edge_plots(recorded), *_training_plots(forms))
     if other_edge(recorded):
         wanted = tuple(map(_of_another_optimizer, wanted))
     if BATCHES in recorded:
         wanted = tuple(_on_batches(plot) for plot in wanted if plot.id != "ratio")
+    wanted += tuple(PlotSpec(name, name.removeprefix(METRIC), (Curve(name, "", "gd"),)) for name in recorded if name.startswith(METRIC))
     kept = [plot._replace(curves=tuple(c for c in plot.curves if c.column in recorded)) for plot in wanted]
     return tuple(plot._replace(log=plot.id in log) for plot in kept if plot.curves)
 

@@ -16,7 +16,8 @@ from fuzzing import fuzz
 
 NAMES = ", ".join(preset_names())
 TOP = (
-    '"name", "title", "shows", "takes", "seed", "problem", "optimizer", "batch", "budget", "approach", "tracking", "precision", "recording"'
+    '"name", "title", "shows", "takes", "seed", "problem", "optimizer", "batch", "budget", "approach", "tracking", "precision", "metrics", ' \
+    '"recording"'
 )
 
 
@@ -329,7 +330,7 @@ trees = st.recursive(
     max_leaves=12,
 )
 parts = st.fixed_dictionaries({}, optional=dict.fromkeys(
-    ("name", "problem", "optimizer", "batch", "budget", "approach", "tracking", "precision", "recording", "seed", "title"), trees))
+    ("name", "problem", "optimizer", "batch", "budget", "approach", "tracking", "precision", "metrics", "recording", "seed", "title"), trees))
 
 
 def spec_or_sentence(build, *arguments):
@@ -355,7 +356,7 @@ def test_a_preset_spoilt_in_one_place_is_a_specification_or_a_sentence(name, dat
     branch = tree
     while True:
         key = data.draw(st.sampled_from(sorted(branch)))
-        if not isinstance(branch[key], dict) or data.draw(st.booleans()):
+        if not isinstance(branch[key], dict) or not branch[key] or data.draw(st.booleans()):
             break
         branch = branch[key]
     branch[key] = data.draw(trees)
