@@ -51,9 +51,9 @@ def png(text: str, width: int, theme: TerminalTheme) -> bytes:
                 if bits >> k & 1:
                     pen.circle((left + across * (2 * x + 1) / 4, top + down * (2 * y + 1) / 8), across / 6, color)
         elif sign in BLOCKS:  # a font leaves seams between them
-            for x, y, wide, high in BLOCKS[sign]:
-                corner = left + round(across * x), top + round(down * y)
-                pen.rectangle((*corner, left + round(across * (x + wide)) - 1, top + round(down * (y + high)) - 1), color)
+            for share, above, wide, high in BLOCKS[sign]:
+                corner = left + round(across * share), top + round(down * above)
+                pen.rectangle((*corner, left + round(across * (share + wide)) - 1, top + round(down * (above + high)) - 1), color)
         else:
             pen.text((left, top), sign, color, bold if style.bold else plain)
     body = io.BytesIO()

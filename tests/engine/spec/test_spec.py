@@ -16,7 +16,7 @@ from fuzzing import fuzz
 
 NAMES = ", ".join(preset_names())
 TOP = (
-    '"name", "title", "shows", "takes", "seed", "problem", "optimizer", "batch", "budget", "approach", "tracking", "precision", "metrics", ' \
+    '"name", "title", "shows", "takes", "seed", "problem", "optimizer", "batch", "budget", "approach", "tracking", "precision", "metrics", '
     '"recording"'
 )
 
@@ -330,7 +330,9 @@ trees = st.recursive(
     max_leaves=12,
 )
 parts = st.fixed_dictionaries({}, optional=dict.fromkeys(
-    ("name", "problem", "optimizer", "batch", "budget", "approach", "tracking", "precision", "metrics", "recording", "seed", "title"), trees))
+    ("name", "problem", "optimizer", "batch", "budget", "approach", "tracking", "precision", "metrics", "recording", "seed", "title"),
+    trees,
+))
 
 
 def spec_or_sentence(build, *arguments):
