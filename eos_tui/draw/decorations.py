@@ -13,7 +13,7 @@ from eos_tui.draw import axes
 from eos_tui.draw.axes import Limits, Ticks
 from eos_tui.draw.plot_spec import THRESHOLD, Curve, PlotSpec, Span, Window, edge_name, pens, symbols
 from eos_tui.draw.raster import Canvas, spans
-from eos_tui.draw.theme import role_style
+from eos_tui.draw.theme import role_ground, role_style
 from eos_tui.model import bursts
 from eos_tui.model.envelopes import Envelope
 from eos_tui.model.history import History
@@ -153,16 +153,27 @@ CROWDED = 0.6
 """Changes of stage a cell from which the line of stages tells of the longer ones alone."""
 STAGE_ROLES = ("muted", "gd", "warn", "threshold", "good")
 """Of no stage, and of stages 1 to 4."""
+STAGE_SIGNS, ASCII_STAGE_SIGNS = " ╱<╲>", " /<\\>"
+"""The sharpness climbs, the oscillation opens, the sharpness falls, the oscillation closes."""
+STAGE_WORDS = ("", "sharpening", "blowup", "self-stabilization", "return")
+BAND = 0.09
+"""Share of its colour in the band of a stage."""
 
 
-def stages(canvas: Canvas, box: Box, span: Span, history: History, theme: str) -> None:
-    """The stages of Section 4.1 along the axis, each by its number where it begins and its colour."""
+def stages(canvas: Canvas, box: Box, span: Span, history: History, theme: str, tinted: bool) -> None:
+    """The stages of Section 4.1 as bands behind the plot, and along the axis by sign, by name where it fits, and colour."""
     if not box.axis or not history.has("stage") or not len(history):
         return
-    part = span.start, span.stop, box.width, span.axis.along
+    part, signs = (span.start, span.stop, box.width, span.axis.along), ASCII_STAGE_SIGNS if canvas.ascii else STAGE_SIGNS
+    bands = np.zeros(box.width, int)
     for start, stop, stage in history.once(("stages", *part), lambda: _stretches(history, *part)):
-        line = str(stage) + ("-" if canvas.ascii else "━") * (stop - start - 1)
+        name = f" {STAGE_WORDS[stage]} " if len(STAGE_WORDS[stage]) + 4 <= stop - start else ""
+        line = (signs[stage] + name).ljust(stop - start, "-" if canvas.ascii else "━")
         canvas.text(box.top + box.height, box.left + start, line, role_style(theme, STAGE_ROLES[stage]))
+        bands[start:stop] = stage
+    for stage in (1, 2, 3, 4) if tinted else ():
+        if (band := role_ground(theme, STAGE_ROLES[stage], BAND)) is not None:
+            canvas.ground(np.broadcast_to(bands == stage, (box.height, box.width)), box.top, box.left, band)
 
 
 def _stretches(history: History, begin: float, end: float, width: int, along: str) -> list[tuple[int, int, int]]:
@@ -190,7 +201,9 @@ class LegendEntry(NamedTuple):
 
 def legend_entries(spec: PlotSpec, history: History, drawn: Sequence[bool], width: int, ascii: bool) -> list[LegendEntry]:
     """Sample and name of each curve that is drawn, and of the threshold: the curves' own words, or where those do not fit their symbols."""
-    kept = [(curve, pen) for curve, pen, is_drawn in zip(spec.curves, pens(spec.curves), drawn, strict=True) if is_drawn]
+    seen = {curve.column for curve, is_drawn in zip(spec.curves, drawn, strict=True) if is_drawn}
+    kept = [(curve, pen) for curve, pen in zip(spec.curves, pens(spec.curves), strict=True)
+            if curve.column in seen and curve.joins not in seen]
     entries = [LegendEntry(pen.mark * 2 if ascii else pen.sample, curve.label, curve.role) for curve, pen in kept]
     if spec.threshold or spec.ratio:
         entries.insert(1, LegendEntry(THRESHOLD.mark * 2 if ascii else THRESHOLD.sample, edge_name(spec, history), "threshold"))
@@ -246,11 +259,12 @@ def badges(
     canvas: Canvas, box: Box, spec: PlotSpec, history: History, window: Window, traces: Sequence[Envelope], limits: Limits,
     theme: str, avoided: int | None = None,
 ) -> None:
-    """Badges for what the picture alone would hide: curves that ended, left the scale, or are not positive on a log axis. No badge
-    stands in the row `avoided`.
+    """Badges for what the picture alone would hide: curves that ended, left the scale, with their value and an arrow, or are not positive
+    on a log axis. No badge stands in the row `avoided`.
     """
     curves_said: dict[tuple[str, str], list[Curve]] = {}
     """Curves by their badge, in words and in fewer words."""
+    up, down = ("^", "v") if canvas.ascii else ("↑", "↓")
     for curve, trace in zip(spec.curves, traces, strict=True):
         if not history.has(curve.column):
             continue
@@ -261,8 +275,10 @@ def badges(
         ):
             what, brief = ("non-finite", "non-finite from") if ending.infinite else ("no value", "ended at")
             said.append((f"{what} from step {ending.step:.0f}", f"{brief} {ending.step:.0f}"))
-        if not ending and np.fmax.reduce(trace.hi) > limits.hi and trace.lo[~np.isnan(trace.lo)][-1] > limits.hi:
-            said.append(("off the scale",) * 2)
+        known = ~np.isnan(trace.lo)
+        if not ending and known.any() and (trace.lo[known][-1] > limits.hi or trace.hi[known][-1] < limits.lo):
+            level = history.value(curve.column, history.lately(curve.column, history.row_near(window.stop)))
+            said.append((f"{axes.number(level, 3)} {up if trace.lo[known][-1] > limits.hi else down}",) * 2)
         if spec.log and history.last(curve.column) <= 0:
             said.append(("not positive: no log",) * 2)
         for each in said:

@@ -4,6 +4,9 @@ From top to bottom: the legend, the plot with its ticks at the left, the axis of
 exact extremes in every pixel column, so the period-2 oscillation at the edge shows as a filled band however many steps
 share a column; few rows are drawn as the line through them. Of a dashed curve's band only the edge is drawn, so that a
 prediction can be compared with the filled band of what it predicts.
+
+What is measured lies over what it is compared with: in a cell that both pass through stand the dots and the colour of the
+measured curve. Deep within a filled band the edge of a prediction is a line of dots left out.
 """
 
 import math
@@ -23,7 +26,7 @@ from eos_tui.draw import axes, decorations, traces
 from eos_tui.draw.axes import EXACT, Limits
 from eos_tui.draw.decorations import GUTTER, Box, LegendEntry
 from eos_tui.draw.plot_spec import SOLID, Curve, Overlay, Pen, PlotSpec, Span, Window, edge_name, pens, symbols
-from eos_tui.draw.raster import Canvas, connect, outline, spans
+from eos_tui.draw.raster import Canvas, connect, inner, outline, spans
 from eos_tui.draw.theme import DEFAULT, FAMILIES, role_style
 from eos_tui.model.envelopes import Envelope
 from eos_tui.model.history import History
@@ -34,6 +37,10 @@ COMPANIONS = frozenset(name for name, family in FAMILIES.items() if family.compa
 """Roles that may run off the scale, as may further eigenvalues: they widen the axis by no more than the range of the other
 curves on either side. A prediction that overflows, or a λ2 far below the edge, would else flatten what matters.
 """
+ABOUT = 0.3
+"""How far about the threshold they may widen the axis of the sharpness, as a share of it."""
+MEASURED = "gd"
+"""The role of what the run itself does: it is drawn over everything that it is compared with."""
 LARGEST = 1e150
 """The farthest an axis goes: beyond, its width could not be computed."""
 
@@ -73,9 +80,11 @@ def draw(
 @np.errstate(all="ignore")  # rows of unknown origin may hold anything
 def paint(
     spec: PlotSpec, history: History, window: Window, width: int, height: int, *, ascii: bool = False, theme: str = DEFAULT,
-    limits: Limits | None = None, overlays: Sequence[Overlay] = (),
+    limits: Limits | None = None, overlays: Sequence[Overlay] = (), tinted: bool = True,
 ) -> Painted:
-    """As `draw`; keeps to `limits`, those of the frame before, as long as they serve, and draws other runs too."""
+    """As `draw`; keeps to `limits`, those of the frame before, as long as they serve, and draws other runs too. Grounds are `tinted`
+    where the terminal can mix colours.
+    """
     canvas = Canvas(max(width, 0), max(height, 0), ascii)
     right = _threshold_label_width(spec, history) if (spec.threshold or spec.ratio) and width >= 30 else 0
     box, span = Box.within(canvas, int(height >= 4), right), Span.of(history, window)
@@ -102,16 +111,11 @@ def paint(
     limits = axes.settle(limits, *extent, log=spec.log)
     canvas = _ground(canvas.width, canvas.height, ascii, box, span._replace(cursor=None), limits, spec.log, spec.zero, spec.marks,
                      tuple(entries), theme).copy()
-    decorations.stages(canvas, box, span, history, theme)
-    if any(held):
-        scale = 4 * box.height / limits.span
-        dots = spans(*connect((lo - limits.lo) * scale, (hi - limits.lo) * scale), 4 * box.height)
-        if dashed := [k for k, layer in enumerate(layers) if layer.curve.dashed]:
-            dots[dashed] = outline(dots[dashed])
-        dots &= np.array([_strokes(layer.pen, bins) for layer in layers])[:, None]
-        canvas.layers(dots, box.top, box.left, [layer.style for layer in layers], [layer.pen.mark for layer in layers])
+    decorations.stages(canvas, box, span, history, theme, tinted)
     if threshold is not None:
         decorations.threshold_line(canvas, box, threshold, limits, role_style(theme, "threshold"), spec.log, edge_name(spec, history))
+    if any(held):
+        _curves(canvas, box, layers, lo, hi, limits)
     if spec.veil:
         decorations.veil(canvas, box, span, history, spec.veil, role_style(theme, "muted", 2))
     if span.cursor is not None:
@@ -123,6 +127,20 @@ def paint(
     decorations.badges(canvas, box, spec, history, window, [layers[k].trace for k in longest], limits, theme,
                     None if threshold is None else box.row(float(threshold.lo[-1]), limits))
     return Painted(canvas.strips(), limits, box, span)
+
+
+def _curves(canvas: Canvas, box: Box, layers: list[_Layer], lo: np.ndarray, hi: np.ndarray, limits: Limits) -> None:
+    """Every layer in the cells of the box, from its extremes (layers, columns of dots)."""
+    scale = 4 * box.height / limits.span
+    dots = spans(*connect((lo - limits.lo) * scale, (hi - limits.lo) * scale), 4 * box.height)
+    dashed = [k for k, layer in enumerate(layers) if layer.curve.dashed]
+    if dashed:
+        dots[dashed] = outline(dots[dashed])
+    measured = [k for k, layer in enumerate(layers) if _is_measured(layer.curve)]
+    if dashed and measured:
+        dots[measured] &= ~(inner(dots[measured]) & dots[dashed].any(axis=0))
+    dots &= np.array([_strokes(layer.pen, dots.shape[-1]) for layer in layers])[:, None]
+    canvas.layers(dots, box.top, box.left, [layer.style for layer in layers], [layer.pen.mark for layer in layers])
 
 
 @lru_cache(maxsize=64)
@@ -159,7 +177,7 @@ def _strokes(pen: Pen, bins: int) -> np.ndarray:
 
 
 def _layers(spec: PlotSpec, history: History, span: Span, bins: int, theme: str) -> list[_Layer]:
-    """What is painted of the run's own curves, in this order: strands or the whole, and over them their means."""
+    """What is painted of the run's own curves, in this order: strands or the whole, and over them their means; what is measured last."""
     layers, means = [], []
     for curve, pen in zip(spec.curves, pens(spec.curves), strict=True):
         age = 1 if spec.smooth else 0
@@ -167,12 +185,19 @@ def _layers(spec: PlotSpec, history: History, span: Span, bins: int, theme: str)
             drawn = traces.bars(history, curve.column, curve.error, span, bins, spec.log)
             layers.append(_Layer(curve, SOLID[0], role_style(theme, curve.role, 2), drawn))
         for strand in (1, 0) if spec.strands else (None,):
-            drawn = traces.trace(history, curve.column, span, bins, spec.log, strand)
+            if curve.joins and strand is None:
+                drawn = traces.lengthening(history, curve.column, curve.joins, span, bins, spec.log)
+            else:
+                drawn = traces.trace(history, curve.column, span, bins, spec.log, strand)
             layers.append(_Layer(curve, pen, role_style(theme, curve.role, min(age + (strand == 1), 2)), drawn))
         if spec.smooth:
             drawn = traces.mean(history, curve.column, span, bins, spec.log, spec.smooth)
             means.append(_Layer(curve, pen, role_style(theme, curve.role, bold=True), drawn))
-    return layers + means
+    return sorted(layers + means, key=lambda layer: _is_measured(layer.curve))
+
+
+def _is_measured(curve: Curve) -> bool:
+    return curve.role == MEASURED and not curve.dashed
 
 
 def _others(
@@ -241,7 +266,7 @@ def render_text(
 ) -> str:
     """One frame as text to print, its title above it; with ANSI codes of 256 colours where `colour`."""
     strips = [Strip([Segment(heading(spec, width)[:width].ljust(width), Style(bold=True))], width)]
-    strips += draw(spec, history, window, width, height - 1, ascii=ascii, theme=theme)
+    strips += paint(spec, history, window, width, height - 1, ascii=ascii, theme=theme, tinted=False).strips
     if not colour:
         return "\n".join(strip.text.rstrip() for strip in strips)
     return "\n".join(
@@ -275,6 +300,9 @@ def _extent(
         reached = _joined([part for part in companions if part[0] <= high and part[1] >= low])
         outer = (max(reached[0], low), min(reached[1], high)) if reached else None
     fixed = _ranges(threshold.lo[None], threshold.hi[None]) if threshold else []
+    if spec.about and outer is not None and fixed and fixed[0] is not None and not spec.log:
+        low, high = (1 - ABOUT) * fixed[0][0], (1 + ABOUT) * fixed[0][1]
+        outer = (max(outer[0], low), min(outer[1], high)) if outer[0] <= high and outer[1] >= low else None
     whole = _joined([core, outer, *fixed, (0.0, 0.0) if spec.zero and not spec.log else None])
     assert whole is not None
     if spec.near and fixed and fixed[0] is not None and not spec.log:

@@ -12,8 +12,11 @@ _PREDICTED = tuple(name for name, family in FAMILIES.items() if family.predicted
 CHOICES: tuple[tuple[str, ...], ...] = (*(_PREDICTED[: k + 1] for k in range(len(_PREDICTED))), ())
 """What the key for predictions goes through: one more of them each time, then none."""
 
-PORTRAIT = "portrait"
+PORTRAIT, TURNING = "portrait", "turning"
+"""Panels that are no line plots."""
 COVARIANCE = "covariance"
+ORDER = ("sharpness", "loss", "x", "ratio", TURNING, PORTRAIT, "smoothness", "preconditioned", "y", COVARIANCE, "distance")
+"""Panels in the order in which they stand, where a run has them; others follow."""
 _ORBIT_ROLES = ("gd", "generalized", "transported", "code", "flow", "constrained", "good", "warn")
 
 
@@ -53,6 +56,12 @@ def _on_batches(plot: PlotSpec) -> PlotSpec:
 
 def _relabelled(curves: Sequence[Curve], column: str, label: str, role: str) -> tuple[Curve, ...]:
     return tuple(curve._replace(label=label, role=role) if curve.column == column else curve for curve in curves)
+
+
+def names() -> tuple[str, ...]:
+    """What the panels of any run are called."""
+    plots = (*_edge_plots(()), *_training_plots(()), *_phase_plots(("ode1.x",)))
+    return tuple(dict.fromkeys([*ORDER, *(plot.id for plot in plots)]))
 
 
 class PlotOptions(NamedTuple):
@@ -127,12 +136,12 @@ def _edge_plots(recorded: Collection[str]) -> tuple[PlotSpec, ...]:
 
 
 def _training_plots(forms: Collection[str]) -> tuple[PlotSpec, ...]:
-    midpoint, second = Curve("gd.midpoint_sharpness", "at midpoints", "gd"), Curve("gd.lambda2", "λ2", "muted")
+    midpoint, second = Curve("gd.midpoint_sharpness", "at midpoints", "gd", joins="gd.sharpness"), Curve("gd.lambda2", "λ2", "muted")
     tested = Curve("test.loss", "test examples", "flow")
     means = [Curve("average.loss", "mean", "gd"), Curve("average.predicted_loss", "mean, predicted", "constrained", dashed=True)]
     return (
         PlotSpec("sharpness", "sharpness S", _curves("sharpness", forms, [midpoint], [second]),
-                 words="how curved the valley is", threshold=True),
+                 words="how curved the valley is", threshold=True, about=True),
         PlotSpec("loss", "training loss L", (*_curves("loss", forms), *means, tested), words="how wrong the network is"),
         PlotSpec("x", "swing x", _curves("x", forms), words="from wall to wall, u·(θ−θ†)", zero=True, from_edge=True),
         PlotSpec("y", "excess y", _curves("y", forms), words="sharpness beyond 2/η, ∇S⊥·(θ−θ†)", zero=True, from_edge=True),

@@ -18,6 +18,8 @@ class Curve(NamedTuple):
     dashed: bool = False
     error: str = ""
     """The column of its standard error: each value has a bar of two of them either way."""
+    joins: str = ""
+    """The column whose line these readings lengthen: one stroke, and no words of their own in the legend beside it."""
 
 
 class PlotSpec(NamedTuple):
@@ -45,6 +47,8 @@ class PlotSpec(NamedTuple):
     """Draw a line at 1: what is shown is over its edge."""
     near: bool = False
     """Show no more than twice the threshold: in the first steps of a preconditioned optimizer the sharpness is tens of times that."""
+    about: bool = False
+    """Let nothing but what is measured widen the axis beyond the surroundings of the threshold."""
     marks: tuple[tuple[float, str], ...] = ()
     """Places on the horizontal axis where a line stands, each with its name."""
 
@@ -124,13 +128,18 @@ THRESHOLD = Pen("╴╴", 1, 1, "-")
 
 
 def pens(curves: Sequence[Curve]) -> list[Pen]:
-    """A pen for each curve, in order: the solid ones and the dashed ones each get different strokes."""
+    """A pen for each curve, in order: the solid ones and the dashed ones each get different strokes, and one that lengthens another's
+    line that one's.
+    """
     solid, dashed = 0, 0
-    chosen = []
+    chosen = dict[str, Pen]()
     for curve in curves:
-        chosen.append(DASHED[dashed % len(DASHED)] if curve.dashed else SOLID[solid % len(SOLID)])
+        if curve.joins in chosen:
+            chosen[curve.column] = chosen[curve.joins]
+            continue
+        chosen[curve.column] = DASHED[dashed % len(DASHED)] if curve.dashed else SOLID[solid % len(SOLID)]
         solid, dashed = solid + (not curve.dashed), dashed + curve.dashed
-    return chosen
+    return list(chosen.values())
 
 
 def edge_name(spec: PlotSpec, history: History) -> str:

@@ -149,6 +149,15 @@ def patterns(dots: np.ndarray) -> np.ndarray:
     return _PATTERNS[np.add.reduce(halves * _DOWN, axis=-2, dtype=np.uint16)]
 
 
+def inner(dots: np.ndarray) -> np.ndarray:
+    """The dots (…, 4 × rows, 2 × columns) of cells that have all of theirs, as have the four cells about each."""
+    height, width = dots.shape[-2:]
+    whole = np.zeros((*dots.shape[:-2], height // 4 + 2, width // 2 + 2), bool)
+    whole[..., 1:-1, 1:-1] = dots.reshape(*dots.shape[:-2], height // 4, 4, width // 2, 2).all(axis=(-3, -1))
+    within = whole[..., 1:-1, 1:-1] & whole[..., :-2, 1:-1] & whole[..., 2:, 1:-1] & whole[..., 1:-1, :-2] & whole[..., 1:-1, 2:]
+    return within.repeat(4, axis=-2).repeat(2, axis=-1)
+
+
 _styles: list[Style | None] = [None]
 _inks: dict[Style, int] = {}
 """Each style that was painted with, by a number: there are a few dozen."""
@@ -162,15 +171,23 @@ def _ink(style: Style) -> int:
 
 
 @lru_cache(maxsize=1024)
-def _strip(glyphs: bytes, inks: bytes) -> Strip:
+def _strip(glyphs: bytes, inks: bytes, grounds: bytes) -> Strip:
     """A row of cells. Most rows of a plot are those of the frame before."""
-    text, row = glyphs.decode("utf-32-le"), np.frombuffer(inks, np.int16)
-    inked = np.flatnonzero(row)  # a blank shows no ink, so it keeps that before it: fewer changes of style, fewer bytes to the terminal
-    used = row[inked]
-    begins = np.flatnonzero(np.diff(used, prepend=0))
-    starts = [0, *inked[begins].tolist(), len(text)]
-    pieces = [Segment(text[a:b], _styles[ink]) for (a, b), ink in zip(pairwise(starts), [0, *used[begins].tolist()], strict=True) if b > a]
-    return Strip(pieces, len(text))
+    text, ink, ground = glyphs.decode("utf-32-le"), np.frombuffer(inks, np.int16), np.frombuffer(grounds, np.int16)
+    # A blank shows no ink, so it keeps that before it: fewer changes of style, fewer bytes to the terminal.
+    ink = ink[np.maximum.accumulate(np.where(ink > 0, np.arange(len(ink)), 0))]
+    begins = np.flatnonzero((np.diff(ink, prepend=-1) != 0) | (np.diff(ground, prepend=-1) != 0))
+    looks = zip(ink[begins].tolist(), ground[begins].tolist(), strict=True)
+    return Strip([
+        Segment(text[a:b], _look(*look)) for (a, b), look in zip(pairwise([*begins.tolist(), len(text)]), looks, strict=True)
+    ], len(text))
+
+
+@lru_cache(maxsize=1024)
+def _look(ink: int, ground: int) -> Style | None:
+    """The style of a cell from those of its sign and of its ground."""
+    style, under = _styles[ink], _styles[ground]
+    return style if under is None else under if style is None else under + style
 
 
 class Canvas:
@@ -180,11 +197,13 @@ class Canvas:
         self.width, self.height, self.ascii = width, height, ascii
         self.glyphs = np.full((height, width), _BLANK, "<u4")
         self.inks = np.zeros((height, width), np.int16)
+        self.grounds = np.zeros((height, width), np.int16)
+        """What lies behind the characters, a colour of the background; 0 for none."""
 
     def copy(self) -> "Canvas":
         """A canvas to go on painting on, while this one stays."""
         other = copy(self)
-        other.glyphs, other.inks = self.glyphs.copy(), self.inks.copy()
+        other.glyphs, other.inks, other.grounds = self.glyphs.copy(), self.inks.copy(), self.grounds.copy()
         return other
 
     def dots(
@@ -217,6 +236,11 @@ class Canvas:
         for sign, style, there in zip(signs, styles, taken, strict=True):
             np.copyto(glyphs, sign, where=there)
             np.copyto(inks, _ink(style), where=there)
+
+    def ground(self, cells: np.ndarray, row: int, column: int, style: Style) -> None:
+        """Lay a ground behind the characters of these cells (rows, columns), the top left one at (row, column)."""
+        rows, columns = cells.shape
+        self.grounds[row : row + rows, column : column + columns][cells] = _ink(style)
 
     def text(self, row: int, column: int, text: str, style: Style, under: bool = False) -> None:
         """Write text, cut at the edges; `under` writes only into blank cells. Characters that are not one cell wide are left
@@ -252,4 +276,5 @@ class Canvas:
         """One strip a row, each exactly as wide as the canvas."""
         if not self.glyphs.size:
             return [Strip([], 0) for _ in range(self.height)]
-        return [_strip(glyphs.tobytes(), inks.tobytes()) for glyphs, inks in zip(self.glyphs, self.inks, strict=True)]
+        rows = zip(self.glyphs, self.inks, self.grounds, strict=True)
+        return [_strip(glyphs.tobytes(), inks.tobytes(), grounds.tobytes()) for glyphs, inks, grounds in rows]

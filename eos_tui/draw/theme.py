@@ -162,6 +162,17 @@ def banner_style(theme_name: str, role: str) -> Style:
     return Style(color=RichColor.parse(ground or "black"), bgcolor=RichColor.parse(_PALETTES[base][role]), bold=True)
 
 
+@lru_cache(maxsize=64)
+def role_ground(theme_name: str, role: str, share: float) -> Style | None:
+    """A background of so much of a role's colour, the rest being the theme's own; None of sixteen colours, which cannot be mixed."""
+    base = _base(theme_name)
+    if base == ANSI:
+        return None
+    ground = next(theme for theme in THEMES if theme.name == base).background
+    mixed = Color.parse(ground or "black").blend(Color.parse(_PALETTES[base][role]), share)
+    return Style(bgcolor=RichColor.from_rgb(*mixed.rgb))
+
+
 @lru_cache(maxsize=8)
 def picture_theme(theme_name: str) -> TerminalTheme:
     """The ground and the colour of plain text in a picture; of sixteen colours, those that Rich's pictures have."""

@@ -8,6 +8,9 @@ from eos_tui.draw.raster import beside, polyline
 from eos_tui.model.envelopes import Envelope
 from eos_tui.model.history import History
 
+OUTSIDE = 64
+"""Rows beyond a window that are looked at: lines come in from there, and sparse rows show their stride."""
+
 
 def trace(history: History, name: str, span: Span, bins: int, log: bool, strand: int | None = None) -> Envelope:
     """A line through the rows where they are few, else their extremes; of one `strand`, every other row alone."""
@@ -22,8 +25,8 @@ def trace(history: History, name: str, span: Span, bins: int, log: bool, strand:
                 hi = np.log10(np.where(hi > 0, hi, np.nan))
                 lo = np.where(lo > 0, np.log10(lo), hi)
         return Envelope(lo, hi)
-    start = max(first - 64, 0)  # lines come in from outside, and sparse rows show their stride
-    values = _logarithm(history.values(name, start, last + 64), log)
+    start = max(first - OUTSIDE, 0)
+    values = _logarithm(history.values(name, start, last + OUTSIDE), log)
     known = np.flatnonzero(np.isfinite(values))
     if strand is not None:
         known = known[(start + known) % 2 == strand]
@@ -41,6 +44,34 @@ def bars(history: History, name: str, error: str, span: Span, bins: int, log: bo
         return _nothing(bins)
     values, errors = (history.envelope(column, span.start, span.stop, bins, span.axis.along) for column in (name, error))
     return Envelope(_logarithm(values.lo - 2 * errors.hi, log), _logarithm(values.hi + 2 * errors.hi, log))
+
+
+def lengthening(history: History, name: str, onto: str, span: Span, bins: int, log: bool) -> Envelope:
+    """A line through readings that are taken now and then, each joined to the next however far apart, and the last of them to the line
+    of the column that they lengthen.
+    """
+    if not history.has(name) or not history.has(onto) or not len(history) or not span.stop > span.start:
+        return trace(history, name, span, bins, log)
+    edges = history.edges(span.start, span.stop, bins, span.axis.along)
+    first, last = int(edges[0]), int(edges[-1])
+    if last - first > 2 * bins:
+        readings, line = (trace(history, column, span, bins, log) for column in (name, onto))
+        read = ~np.isnan(readings.lo)
+        lo, hi = np.where(read, readings.lo, line.lo), np.where(read, readings.hi, line.hi)
+        known, middle = np.flatnonzero(~np.isnan(lo)), (lo + hi) / 2
+        joined = read[known[:-1]] | read[known[1:]]
+        for a, b in zip(known[:-1][joined].tolist(), known[1:][joined].tolist(), strict=True):
+            lo[a + 1 : b] = hi[a + 1 : b] = np.interp(np.arange(a + 1, b), (a, b), (middle[a], middle[b]))
+        return Envelope(lo, hi)
+    start = max(first - OUTSIDE, 0)
+    own, other = (_logarithm(history.values(column, start, last + OUTSIDE), log) for column in (name, onto))
+    read = np.isfinite(own)
+    values = np.where(read, own, other)
+    known = np.flatnonzero(np.isfinite(values))
+    if not read.any():
+        return _nothing(bins)
+    x = (history.positions(start + known, span.axis.along) - span.start) / (span.stop - span.start) * bins
+    return Envelope(*polyline(x, values[known], read[known[:-1]] | read[known[1:]], bins))
 
 
 def mean(history: History, name: str, span: Span, bins: int, log: bool, rows: int) -> Envelope:

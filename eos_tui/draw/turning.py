@@ -71,6 +71,12 @@ def recorded(history: History) -> bool:
     return history.has(DIRECTIONS) and history.has("gd.x1")
 
 
+def columns(pair: Sequence[int]) -> set[str]:
+    """The recorded quantities that the path in two directions shows."""
+    entries = {_entry(i, j) for i in pair for j in pair}
+    return {"gd.x_norm", DIRECTIONS, "constrained.active", "covariance.trace", *(f"gd.x{k}" for k in pair), *entries}
+
+
 def directions(history: History, window: Window) -> int:
     """How many directions are at the edge at the cursor, or else at the end of the window; 0 where there is no θ†."""
     row = _row(history, window)

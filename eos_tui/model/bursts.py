@@ -1,4 +1,6 @@
-"""How long the means over two bursts are still to be waited for: a shorter window claims nothing, and the screen says so."""
+"""How long a burst takes, and how long the means over two of them are still to be waited for: a shorter window claims nothing, and the
+screen says so.
+"""
 
 import math
 
@@ -9,7 +11,13 @@ from eos_tui.model.history import History
 
 MEASURED = ("average.", "covariance.measured_")
 """How the columns of such means begin."""
-WINDOW, CENTER = "average.steps", "constrained.loss"
+WINDOW, CENTER, EPSILON = "average.steps", "constrained.loss", "constrained.epsilon"
+
+
+def period(history: History) -> float:
+    """Steps from a small burst to the next at the newest row that has an ε, 2π/(√2 ε); NaN where there is none."""
+    epsilon = history.last(EPSILON) if history.has(EPSILON) else math.nan
+    return 2 * math.pi / (math.sqrt(2) * epsilon) if epsilon > 0 else math.nan
 
 
 def words(history: History) -> str:

@@ -1,7 +1,8 @@
 """Which steps the plots show: zoom, pan, follow and the cursor, apart from any widget.
 
 The whole run is shown with some room to its right, and the room is taken in strides: were the axis to grow with every
-step, each frame would redraw every cell.
+step, each frame would redraw every cell. After the edge a run that goes on, or is played again, is followed over its last
+bursts.
 """
 
 import math
@@ -12,6 +13,8 @@ from engine.record.messages import AnyEvent, EdgeReached
 ROOM = 1.25
 """Factor by which the axis outgrows the run when the run has reached its end."""
 SMALLEST_SPAN = 4.0
+BURSTS = 5
+"""Bursts that are followed after the edge."""
 STRIDES = 16
 """Moves in which a view that follows the newest step passes its own width."""
 
@@ -36,6 +39,10 @@ class Timeline:
         self.cursor: float | None = None
         self.edge: float | None = None
         """Step of the first edge, where there was one."""
+        self.whole = False
+        """Whether the whole run is to be shown although its last bursts could be followed."""
+        self._bursts = math.nan
+        """Steps of the last bursts; NaN before they are known."""
         self._limit = self._limit_past_edge = 40.0
         self._final = False
 
@@ -47,14 +54,37 @@ class Timeline:
         if self.edge is not None and last - self.edge > self._limit_past_edge:
             self._limit_past_edge = _rounded_up((last - self.edge) * ROOM)
 
+    def expect(self, period: float) -> None:
+        """A burst takes about so many steps: what is followed changes when that is far from what it was, for then every cell does."""
+        wanted = BURSTS * period
+        if math.isfinite(wanted) and not 2 / 3 * self._bursts <= wanted <= 1.5 * self._bursts:
+            self._bursts = _rounded_up(max(wanted, SMALLEST_SPAN))
+
+    @property
+    def bursts_known(self) -> bool:
+        """Whether there are last bursts to follow: of a run at rest there is nothing to follow."""
+        at = self.last if self.head is None else self.head
+        moves = not self._final or self.head is not None
+        return moves and self.edge is not None and at >= self.edge and self._bursts < max(self.last, SMALLEST_SPAN)
+
+    @property
+    def follows(self) -> bool:
+        """Whether the last bursts are in view."""
+        return self.span is None and not self.whole and self.bursts_known
+
     def window(self, from_edge: bool = False) -> tuple[float, float]:
-        """The first and the last step in view; `from_edge` leaves the approach out of a view of the whole run."""
+        """The first and the last step in view; `from_edge` leaves the approach out of a view of the whole run, which it asks for where the
+        last bursts are followed.
+        """
+        if self.follows and not from_edge:
+            stop = self._followed(self._bursts)
+            return max(0.0, stop - self._bursts), max(stop, self._bursts)
         if self.span is None and from_edge and self.edge is not None:
             past = max(self.last - self.edge, SMALLEST_SPAN) if self._final else self._limit_past_edge
             return self.edge, self.edge + past
         if self.span is None:
             return 0.0, max(self.last, SMALLEST_SPAN) if self._final else self._limit
-        stop = self._followed() if self.stop is None else self.stop
+        stop = self._followed(self.span) if self.stop is None else self.stop
         return max(0.0, stop - self.span), max(stop, self.span)
 
     def zoom(self, factor: float, about: float | None = None) -> None:
@@ -82,7 +112,13 @@ class Timeline:
 
     def reset(self) -> None:
         """Show the whole run."""
-        self.span = self.stop = None
+        self.span, self.stop, self.whole = None, None, True
+
+    def toggle_whole(self) -> None:
+        """Show the whole run, or where it is shown follow its last bursts again."""
+        whole = self.span is None and not self.follows
+        self.reset()
+        self.whole = not whole
 
     def toggle_cursor(self) -> None:
         """Put the cursor on the newest step in view, or take it away."""
@@ -95,6 +131,8 @@ class Timeline:
             self.cursor = min(stop, self.last)
         by = 1.0 if single else max(1.0, math.floor((stop - start) / 100))
         self.cursor = min(max(round(self.cursor) + direction * by, 0.0), self.last)
+        if self.follows and not start <= self.cursor <= stop:
+            self.span = stop - start
         if self.span is not None and not start <= self.cursor <= stop:
             self._end_at(self.cursor + (0 if self.cursor > stop else self.span))
 
@@ -102,12 +140,11 @@ class Timeline:
         """Put the cursor on the nearest step of the run."""
         self.cursor = min(max(float(round(step)), 0.0), self.last)
 
-    def _followed(self) -> float:
-        """The end of a zoomed view that follows: it moves in strides, for each move redraws every cell."""
-        assert self.span is not None
+    def _followed(self, span: float) -> float:
+        """The end of a view of so many steps that follows: it moves in strides, for each move redraws every cell."""
         if self._final and self.head is None:
             return self.last
-        stride = max(math.floor(self.span / STRIDES), 1)
+        stride = max(math.floor(span / STRIDES), 1)
         return stride * math.ceil((self.last if self.head is None else self.head) / stride)
 
     def _end_at(self, stop: float) -> None:

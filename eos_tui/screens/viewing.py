@@ -17,8 +17,9 @@ from eos_tui.screens.driving import Driving
 from eos_tui.terminal.pace import Pace
 from eos_tui.widgets.plot import LinePlot, Pointed
 from eos_tui.widgets.portrait import PhasePortrait, Placed
+from eos_tui.widgets.turning import TurningPath
 
-Panel = LinePlot | PhasePortrait
+Panel = LinePlot | PhasePortrait | TurningPath
 MEANS = (0, 10, 50, 250)
 """Rows of the running mean that the key for smoothing goes through."""
 ROLES = ("warn", "good", "muted")
@@ -87,11 +88,11 @@ class Viewing(Driving):
         self.pace.hurry()
 
     def _line_plot(self, what: str) -> LinePlot | None:
-        """The focused line plot; None after saying that the portrait has no such thing."""
+        """The focused line plot; None after saying that the panel has no such thing."""
         panel = self.focused_panel
         if isinstance(panel, LinePlot):
             return panel
-        self.notify(f"The portrait has no {what}.", severity="warning", timeout=2)
+        self.notify(f"The {'portrait' if panel is self.portrait else 'path of x'} has no {what}.", severity="warning", timeout=2)
         return None
 
     def _change_options(self, panel: LinePlot, **changes) -> None:
@@ -168,7 +169,7 @@ class Viewing(Driving):
         self.pace.hurry()
 
     def action_reset_time(self) -> None:
-        self.timeline.reset()
+        self.timeline.toggle_whole()
         self.pace.hurry()
 
     def action_cursor(self) -> None:

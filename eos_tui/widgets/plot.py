@@ -18,6 +18,8 @@ from eos_tui.draw.axes import Limits
 from eos_tui.draw.plot_spec import Overlay, PlotSpec, Window
 from eos_tui.model.history import History
 
+FEW_COLOURS = ("standard", "256")
+"""Of a terminal that cannot mix them: of 256, none is near a faint ground."""
 BORDERS = 8
 """Borders kept of a widget: with and without the focus, for a few sizes and themes."""
 
@@ -50,6 +52,8 @@ class Drawing(Widget, can_focus=True):
     def __init__(self, *, id: str | None = None, classes: str | None = None, ascii: bool = False):
         super().__init__(id=id, classes=classes)
         self.ascii = ascii
+        self.number = 0
+        """Its place among the panels, which is the key that jumps to it; 0 says none."""
         self.strips: list[Strip] = []
         self._drawn_for: tuple[int, int, str] | None = None
         self._titles = "", ""
@@ -129,6 +133,8 @@ class Drawing(Widget, can_focus=True):
             self._unstyled = False
             self.update_node_styles(animate=False)
         self._retitling = False
+        width, height = self.outer_size
+        self._styles_cache.set_dirty(Region(0, 0, width, 1), Region(0, height - 1, width, 1))  # silent titles are not noticed
         return super().render_lines(crop)
 
     def edge_strip(self, border: "_Border", y: int) -> Strip:
@@ -196,7 +202,8 @@ class Drawing(Widget, can_focus=True):
 
     def retitle(self, width: int) -> list[int]:
         """Set the border's words, and say which rows of the border they changed, counted from the first of the content."""
-        before, self._titles = self._titles, self.titles(width)
+        title, values = self.titles(width)
+        before, self._titles = self._titles, (f"{self.number} {title}".rstrip() if self.number else title, values)
         return [row for row, old, new in zip((-1, len(self.strips)), before, self._titles, strict=True) if old != new]
 
 
@@ -226,7 +233,8 @@ class LinePlot(Drawing):
         super().__init__(id=id, classes=classes, ascii=ascii)
         self.spec = spec
         """May be replaced; the next `show` draws it."""
-        self._logarithmic = spec.log
+        self._scaled_for = spec.log, spec.curves
+        """What the limits were taken for: other curves have other ones."""
         self.history = History(())
         self._window = Window(0, 1)
         self._overlays: Sequence[Overlay] = ()
@@ -235,8 +243,9 @@ class LinePlot(Drawing):
 
     def show(self, history: History, window: Window, overlays: Sequence[Overlay] = ()) -> None:
         """Show these steps of this history, with other runs laid over it."""
-        if history is not self.history or self.spec.log != self._logarithmic:
-            self.limits, self._logarithmic = None, self.spec.log
+        scaled_for = self.spec.log, self.spec.curves
+        if history is not self.history or scaled_for != self._scaled_for:
+            self.limits, self._scaled_for = None, scaled_for
         self.history, self._window, self._overlays = history, window, overlays
         self.update()
 
@@ -268,10 +277,15 @@ class LinePlot(Drawing):
             return line_plot.message("no data yet", width, height, theme)
         painted = line_plot.paint(
             self.spec, self.history, self._window, width, height, ascii=self.ascii, theme=theme, limits=self.limits,
-            overlays=self._overlays,
+            overlays=self._overlays, tinted=self._tinted,
         )
         self.limits, self.painted = painted.limits, painted
         return painted.strips
+
+    @property
+    def _tinted(self) -> bool:
+        """Whether the terminal can mix colours; a picture can."""
+        return self.app.is_headless or self.app.console.color_system not in FEW_COLOURS
 
     def titles(self, width: int) -> tuple[str, str]:
         return line_plot.heading(self.spec, width - 4), line_plot.values_line(self.spec, self.history, self._window, max(width - 4, 0))

@@ -37,6 +37,7 @@ class PhasePortrait(Drawing):
         super().__init__(id=id, classes=classes, ascii=ascii)
         self.forms = tuple(forms)
         """Predictions drawn; may be replaced, and the next `show` draws them."""
+        self._scaled_for = self.forms
         self._given = given
         self.history = History(())
         self._window = Window(0, 1)
@@ -49,7 +50,8 @@ class PhasePortrait(Drawing):
 
     def show(self, history: History, window: Window) -> None:
         """Show the orbits up to the cursor, or else to the end of the window."""
-        if history is not self.history:
+        if history is not self.history or self.forms != self._scaled_for:
+            self._scaled_for = self.forms
             self.scale = self.scale._replace(x=None, y=None)
         self.history, self._window = history, window
         self.update()

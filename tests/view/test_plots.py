@@ -15,7 +15,7 @@ from textual.color import Color
 
 from engine.record.columns import Column, columns_for
 from engine.spec import load_spec
-from eos_tui.draw import line_plot, panels, plot_spec, theme, traces
+from eos_tui.draw import axes, decorations, line_plot, panels, plot_spec, theme, traces
 from eos_tui.draw.line_plot import Curve, PlotSpec, Window, heading
 from eos_tui.draw.plot_spec import Axis, Overlay, Span
 from eos_tui.model.history import History
@@ -184,7 +184,7 @@ def test_a_prediction_that_runs_away_does_not_flatten_what_it_predicts():
     runaway = 100 + np.exp(np.arange(200) / 5.0)
     history = history_of(200, gd_sharpness=100 + np.sin(np.arange(200)), generalized_sharpness=runaway)
     shown = lines(SHARPNESS, history, Window(0, 200))
-    assert "off the scale" in "\n".join(shown)
+    assert f"generalized: {axes.number(runaway[-1], 3)} ↑" in "\n".join(shown)
     drawn = _dots(lines(SHARPNESS._replace(curves=SHARPNESS.curves[:1]), history, Window(0, 200)))
     assert np.flatnonzero(drawn.any(axis=1)).size > 15
 
@@ -257,6 +257,79 @@ def test_drawing_does_not_depend_on_the_length_of_the_history(rows_looked_at):
     assert 0 < sum(rows_looked_at) <= 2 * BLOCK * 2 * width * len(SHARPNESS.curves)  # two pixels a cell
 
 
+# -- what is measured lies over what it is compared with
+
+
+def _painted(strips):
+    """Each cell's sign and style."""
+    return [[(sign, segment_style) for text, segment_style, _ in strip for sign in text] for strip in strips]
+
+
+@pytest.mark.parametrize("name", [theme.DARK, theme.LIGHT, theme.ANSI])
+@pytest.mark.parametrize("count", [60, 900])
+@pytest.mark.parametrize("log", [False, True])
+def test_where_a_measured_curve_and_a_prediction_both_fall_stands_the_measured_one(name, count, log):
+    t = np.arange(count)
+    loss = 1 + 0.4 * np.sin(t / count * 20) + (t == count // 2) * 3.0
+    history = history_of(count, gd_sharpness=100 * loss, generalized_sharpness=102 * np.roll(loss, 2),
+                         flow_sharpness=90.0 + t / count)
+    compared = (Curve("generalized.sharpness", "generalized", "generalized", dashed=True), Curve("flow.sharpness", "flow", "flow"))
+    spec = PlotSpec("sharpness", "S", (Curve("gd.sharpness", "gd", "gd"), *compared), threshold=True, log=log)
+    whole = line_plot.paint(spec, history, Window(0, count), 80, 20, theme=name)
+    box, limits = whole.box, whole.limits
+
+    def of(curves):  # in the same box: the threshold's name is beside it
+        some = spec._replace(curves=curves)
+        return _painted(line_plot.paint(some, history, Window(0, count), 80, 20, theme=name, limits=limits).strips)
+
+    shown, measured, others = _painted(whole.strips), of(spec.curves[:1]), of(compared)
+    both, colour = 0, theme.role_style(name, "gd").color
+    for y, x in itertools.product(range(box.top, box.top + box.height), range(box.left, box.left + box.width)):
+        own, own_style = measured[y][x]
+        if cells([own]) and own_style.color == colour:
+            assert shown[y][x][1].color == colour
+            assert shown[y][x][0] == own or (own == "⣿" and cells([shown[y][x][0]]))  # within a band the prediction is a line left out
+            both += cells([others[y][x][0]]) and others[y][x][1].color != theme.role_style(name, "threshold").color
+    assert both > 10
+
+
+def test_a_prediction_within_a_filled_band_is_a_line_of_dots_left_out_of_it():
+    t = np.arange(4000)
+    spec = PlotSpec("S", "S", SHARPNESS.curves)
+    history = history_of(4000, gd_sharpness=100 + 10 * (-1.0) ** t, generalized_sharpness=100 + 4 * (-1.0) ** t)
+    rows = [row for row in lines(spec, history, Window(0, 4000), height=20) if row.count("⣿") > 20 or cells([row]) > 40]
+    left_out = [row for row in rows if row.count("⣿") < 10]
+    assert len(left_out) in (3, 4)  # the prediction's two ends, and of the band those that fill no cell
+
+
+def test_the_scale_follows_what_is_drawn_when_predictions_are_hidden():
+    plot, history = LinePlot(SHARPNESS), oscillating(50)
+    plot.show(history, Window(0, 50))
+    plot.limits = axes.Limits(0.0, 1e6)
+    plot.show(history, Window(0, 50))
+    assert plot.limits is not None
+    plot.spec = SHARPNESS._replace(curves=SHARPNESS.curves[:1])
+    plot.show(history, Window(0, 50))
+    assert plot.limits is None
+
+
+@pytest.mark.parametrize(("count", "window"), [(600, Window(0, 600)), (600, Window(250, 350)), (6000, Window(0, 6000))])
+def test_the_sharpness_is_one_line_from_the_first_reading_on_the_approach_to_the_edge_and_beyond(count, window):
+    t = np.arange(count)
+    level, edge = 100 * np.minimum(t / (count / 2), 1), t >= count / 2
+    read = (t % 50 == 0) & (t < count / 4) | (t % 20 == 3) & (t >= count / 4)
+    columns = (COLUMNS[0], COLUMNS[1], COLUMNS[3], Column("gd.midpoint_sharpness", "S½", "", "", "", ""))
+    history = History(columns)
+    history.extend(np.stack([t, np.full(count, 0.02), np.where(edge, level, np.nan), np.where(read & ~edge, level, np.nan)], axis=1))
+    spec = PlotSpec("sharpness", "S", (
+        Curve("gd.sharpness", "gradient descent", "gd"), Curve("gd.midpoint_sharpness", "at midpoints", "gd", joins="gd.sharpness")))
+    shown = lines(spec, history, window, width=87)
+    drawn = np.flatnonzero(_dots(shown[1:-2]).any(axis=0))
+    assert drawn.size >= 155
+    assert np.diff(drawn).max() == 1
+    assert "at midpoints" not in shown[0]
+
+
 # -- what can be chosen of a plot
 
 
@@ -325,18 +398,26 @@ def test_a_mean_lies_within_the_curve_and_ends_where_it_ends(count):
     np.testing.assert_allclose(mean.lo[known][3:-3], np.sin(centre * 6 / count)[3:-3], atol=0.25 if count == 30 else 0.02)
 
 
-def test_the_stages_stand_along_the_axis_by_number():
+def test_the_stages_are_bands_behind_the_plot_and_stand_along_the_axis_by_sign_and_name():
     history = History((COLUMNS[0], COLUMNS[2], Column("stage", "", "", "", "", "")))
     stage = np.repeat([np.nan, 1, 2, 3, 4, 1], 100)
     history.extend(np.stack([np.arange(600), np.ones(600), stage], axis=1))
     shown = lines(LOSS, history, Window(0, 600), width=67)
-    assert re.fullmatch(r" {6}└─+(┬─*)*1━+2━+3━+4━+1━+", shown[-2].replace("┬", "─"))
+    assert re.fullmatch(r" {6}└─+╱━+< blowup ━*╲━+> return ━*╱━+", shown[-2].replace("┬", "─"))
+    assert re.fullmatch(r" {6}\+[-+]+/-+< blowup -*\\-+> return -*/-+", lines(LOSS, history, Window(0, 600), width=67, ascii=True)[-2])
+    for name in (theme.DARK, theme.LIGHT):
+        first = _painted(line_plot.draw(LOSS, history, Window(0, 600), 67, 16, theme=name))[1]
+        grounds = [style.bgcolor if style else None for _, style in first[line_plot.GUTTER :]]
+        bands = [None, *(theme.role_ground(name, role, decorations.BAND).bgcolor for role in decorations.STAGE_ROLES[1:])]
+        assert grounds == [bands[k] for k in (0, 1, 2, 3, 4, 1) for _ in range(10)]
+    assert not any(style and style.bgcolor for row in _painted(line_plot.draw(LOSS, history, Window(0, 600), 67, 16, theme=theme.ANSI))
+                   for _, style in row)
     fast = History(history.columns)
     fast.extend(np.stack([np.arange(600), np.ones(600), np.arange(600) % 4 + 1], axis=1))
-    assert "1" not in lines(LOSS, fast, Window(0, 600), width=67)[-2]
+    assert not set("╱<╲>") & set(lines(LOSS, fast, Window(0, 600), width=67)[-2])
     mixed = History(history.columns)
     mixed.extend(np.stack([np.arange(600), np.ones(600), np.where(np.arange(600) < 400, np.arange(600) % 4 + 1, 2)], axis=1))
-    assert re.search(r"2━{15,}", lines(LOSS, mixed, Window(0, 600), width=67)[-2])  # the long one stays
+    assert re.search(r"< blowup ━{8,}", lines(LOSS, mixed, Window(0, 600), width=67)[-2])  # the long one stays
 
 
 def test_another_run_is_laid_over_with_its_edge_on_this_ones():

@@ -132,6 +132,38 @@ def test_a_zoomed_view_follows_until_it_is_moved_and_again_at_the_end():
     assert 1400 <= line.window()[1] <= 1400 + 100 / 16
 
 
+def test_after_the_edge_a_run_that_goes_on_is_followed_over_its_last_bursts():
+    line = Timeline()
+    line.edge = 100.0
+    line.expect(20.0)
+    for step in range(1, 100):
+        line.reach(step)
+        assert not line.follows
+    spans, starts = set(), list[float]()
+    for step in range(101, 1000):
+        line.reach(step)
+        start, stop = line.window()
+        assert stop >= step
+        starts.append(start)
+        spans.add(stop - start)
+    assert spans == {100.0}
+    assert starts == sorted(starts)
+    assert len(set(starts)) <= 1 + 900 / (100 // 16)  # in strides
+    line.expect(25.0)
+    assert line.window()[1] - line.window()[0] == 100  # near enough: another span would redraw every cell
+    line.expect(50.0)
+    assert line.window()[1] - line.window()[0] == 250
+    assert line.window(from_edge=True)[0] == 100  # of pages that show the run since the edge
+    line.toggle_whole()
+    assert line.window()[0] == 0
+    line.toggle_whole()
+    assert line.window()[0] > 700
+    line.reach(1000, final=True)
+    assert line.window() == (0, 1000)  # there is nothing to follow
+    line.head = 600
+    assert 350 <= line.window()[0] <= 350 + 250 / 16
+
+
 def test_the_cursor_stays_on_the_run_and_in_view():
     line = Timeline()
     line.reach(100, final=True)
