@@ -26,6 +26,7 @@ from engine.record.reader import Run
 from eos_tui import keys
 from eos_tui.draw import theme
 from eos_tui.messages import OpenLauncher, OpenRun
+from eos_tui.screens.arrangement import Layout
 from eos_tui.screens.ground import Ground
 from eos_tui.screens.live import LivePage, Page
 from eos_tui.terminal import clipboard, screenshot
@@ -74,10 +75,10 @@ def _launcher(pace: Pace, ascii: bool, origin: Run | None = None) -> Ground:
     return Launcher(pace, ascii, origin)
 
 
-def _dashboard(run: Run, pace: Pace, ascii: bool, beside: Sequence[Run] = ()) -> Ground:
+def _dashboard(run: Run, pace: Pace, ascii: bool, beside: Sequence[Run], layout: Layout, order: Sequence[str]) -> Ground:
     from eos_tui.screens.dashboard import Dashboard
 
-    return Dashboard(run, pace, ascii, beside)
+    return Dashboard(run, pace, ascii, beside, layout, order)
 
 
 def _tour(pace: Pace, ascii: bool) -> Ground:
@@ -124,9 +125,12 @@ class EosApp(App[int], inherit_bindings=False):
     """
 
     def __init__(self, run: Run | None = None, fps: float = DEFAULT_FPS, ascii: bool = False, theme_choice: str = "auto",
-                 tour: bool = False, beside: Sequence[Run] = (), recording: "Recording | None" = None):
+                 tour: bool = False, beside: Sequence[Run] = (), recording: "Recording | None" = None, layout: Layout = "all",
+                 order: Sequence[str] = ()):
         super().__init__()
         self._first, self._beside, self._recording = run, beside, recording
+        self._arranged: tuple[Layout, Sequence[str]] = layout, order
+        """The layout that dashboards begin with, and the names of the panels that stand first."""
         self._tour = tour
         self.pace = Pace(fps)
         self.ascii = ascii
@@ -157,7 +161,7 @@ class EosApp(App[int], inherit_bindings=False):
         elif self.seen is None:
             await self.push_screen(_launcher(self.pace, self.ascii))
         else:
-            await self.push_screen(_dashboard(self.seen, self.pace, self.ascii, self._beside))
+            await self.push_screen(_dashboard(self.seen, self.pace, self.ascii, self._beside, *self._arranged))
         self.run_worker(self.pace.run(self._draw, self._ask), name="pace")
         self.call_after_refresh(collect_from_here)
 
@@ -209,7 +213,7 @@ class EosApp(App[int], inherit_bindings=False):
 
     def on_open_run(self, message: OpenRun) -> None:
         self.seen = message.run
-        self.switch_screen(_dashboard(message.run, self.pace, self.ascii))
+        self.switch_screen(_dashboard(message.run, self.pace, self.ascii, (), *self._arranged))
 
     def on_open_launcher(self, message: OpenLauncher) -> None:
         self.switch_screen(_launcher(self.pace, self.ascii, message.origin))

@@ -7,8 +7,9 @@ import errno
 import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import msgspec
 
@@ -24,6 +25,7 @@ NOWHERE = Path("~/.config/eos/config.toml")
 ThemeChoice = Literal["auto", "dark", "light", "terminal"]
 THEMES: tuple[str, ...] = ("auto", "dark", "light", "terminal")
 LOW_BANDWIDTH_FPS = 1.0
+Layout = Literal["all", "two", "one"]
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,6 +41,10 @@ class View(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Draw with ASCII alone."""
     low_bandwidth: bool = False
     """For slow links: one frame a second at most, sixteen colours, no mouse reports."""
+    layout: Layout = "all"
+    """Plots of a dashboard at first: all that fit, two large ones, or one."""
+    plots: tuple[str, ...] = ()
+    """Names of the plots that stand first, in this order; the others follow."""
 
     def settled(self) -> "View":
         """The same with what `low_bandwidth` stands for put in its place."""
@@ -99,6 +105,7 @@ def parse(raw: bytes, where: str) -> Config:
         config = msgspec.convert(tree, Config)
     except (msgspec.ValidationError, OverflowError) as error:
         raise UserError(f"{where}: {_explain(str(error), tree)}") from None
+    check_plots(config.view.plots, f"{where}: [view] plots")
     before = keys.remapped()
     changes = key_changes(config, where)
     try:
@@ -145,6 +152,19 @@ def key_changes(config: Config, where: str = "settings") -> dict[str, str]:
     return changes
 
 
+def check_plots(names: Sequence[str], where: str) -> None:
+    """Raises UserError for what is the name of no plot, or given twice."""
+    if not names:
+        return
+    from eos_tui.draw.panels import names as plots  # what draws is imported by those who name a plot
+
+    for k, name in enumerate(names):
+        if name not in plots():
+            raise UserError(f"{where}: no plot is called {json.dumps(name)}{_nearest(name, list(plots()))}")
+        if name in names[:k]:
+            raise UserError(f"{where}: {json.dumps(name)} is there twice")
+
+
 def _listed(text: str) -> list[str]:
     """The keys in a text; the comma itself is called `comma`."""
     return [part.strip() for part in text.split(",")]
@@ -174,7 +194,7 @@ def _explain(message: str, tree: dict[str, Any]) -> str:
     for step in steps:
         given = given.get(step, "…") if isinstance(given, dict) else "…"
     if "enum value" in problem:
-        problem = f"expected one of {one_of(THEMES)}"
+        problem = f"expected one of {one_of(get_args(Layout) if steps[-1:] == ['layout'] else THEMES)}"
     shown = json.dumps(given, ensure_ascii=False, default=str)[:60]
     return f"{_section(steps[:-1])}{steps[-1] if steps else ''} = {shown}: {problem[:1].lower()}{problem[1:]}"
 

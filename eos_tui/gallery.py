@@ -33,7 +33,7 @@ PAGES: tuple[GalleryPage, ...] = (
     GalleryPage("launcher", "launcher"),
     GalleryPage("dashboard"),
     GalleryPage("plot", keys=("enter",)),
-    GalleryPage("phase", keys=("shift+tab", "shift+tab", "enter")),
+    GalleryPage("phase", keys=("4", "enter")),
     GalleryPage("cursor", keys=("c", *["left"] * 9)),
     GalleryPage("assumptions", keys=("a",)),
     GalleryPage("spectrum", keys=("L",)),

@@ -93,6 +93,10 @@ TABLE: tuple[Key, ...] = (
     Key("enter", "enter", "screen.zoom_plot", "zoom", "Show the focused plot alone, on the whole screen.",
         "dashboard", PLOTS, 7),
     Key("escape", "esc", "screen.back", "back", "Leave the zoomed plot, then the replay, then the cursor.", "dashboard", PLOTS),
+    *(Key(str(k), str(k), f"screen.jump({k})", f"plot {k}", f"Focus plot {k}, by the number in its title.", "dashboard", PLOTS)
+      for k in range(1, 7)),
+    Key("G", "G", "screen.layout", "layout", "All plots that fit, two large ones, or one; `[view] plots` in the settings has their order.",
+        "dashboard", PLOTS, 9),
     Key("n,pagedown", "n pgdn", "screen.page(1)", "next page", "Show the next plots, where they do not all fit.",
         "dashboard", PLOTS, 6),
     Key("b,pageup", "b pgup", "screen.page(-1)", "previous page", "Show the plots before.", "dashboard", PLOTS),
@@ -137,8 +141,8 @@ TABLE: tuple[Key, ...] = (
     Key("[", "[", "screen.pan(-1)", "earlier", "Move a quarter of the axis back.", "dashboard", TIME),
     Key("]", "]", "screen.pan(1)", "later", "Move a quarter of the axis on; at the end, follow the newest step again.",
         "dashboard", TIME),
-    Key("0", "0", "screen.reset_time", "whole run", "Show the whole run and follow it. The cursor stays.",
-        "dashboard", TIME, 17),
+    Key("0", "0", "screen.reset_time", "whole run", "Show the whole run, or follow its last bursts again: after the edge a run "
+        "that goes on, or is played again, is followed so. The cursor stays.", "dashboard", TIME, 10),
     Key("c", "c", "screen.cursor", "cursor", "A cursor on all plots, with the exact step and the stored values.",
         "dashboard", TIME, 10),
     Key("left", "←", "screen.move_cursor(-1)", "cursor left", "Move the cursor, or a replay, back by a hundredth of the axis.",

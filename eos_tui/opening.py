@@ -129,7 +129,7 @@ def view(run: Run | None, given: Mapping[str, Any], tour: bool = False, beside: 
     if "utf" not in (sys.stderr.encoding or "").lower():  # Textual writes there
         settings = msgspec.structs.replace(settings, ascii=True)
         sys.stderr.reconfigure(errors="replace")  # type: ignore[union-attr]
-    shown = EosApp(run, settings.fps, settings.ascii, settings.theme, tour, beside, recording)
+    shown = EosApp(run, settings.fps, settings.ascii, settings.theme, tour, beside, recording, settings.layout, settings.plots)
 
     def part(status: int, stream: TextIO | None) -> None:
         if (seen := shown.seen) is None or status == HANGUP_STATUS or IN_BROWSER in os.environ:  # there is nobody to tell
@@ -175,6 +175,7 @@ def need_view(given: Mapping[str, Any]) -> View:
     fps = given.get("fps")
     if fps is not None and not SLOWEST <= fps <= FASTEST:
         raise UserError(f"--fps {fps:g}: expected a number from {SLOWEST:g} to {FASTEST:g}")
+    config.check_plots(given.get("plots", ()), "--plots")
     settings = wait_for(config.load).config
     keys.remap(config.key_changes(settings))
     return msgspec.structs.replace(settings.view, **given).settled()

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from functools import partial
 from time import monotonic
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
@@ -16,15 +16,17 @@ from engine.jobs.launch import LIVE
 from engine.record.reader import Run
 from engine.record.threshold import RATE, THRESHOLD
 from engine.spec import Phase, Toy
-from eos_tui.draw import axes, panels
+from eos_tui.draw import axes, panels, turning
 from eos_tui.draw.line_plot import Window
 from eos_tui.draw.portrait_words import READ_OFF
 from eos_tui.keys import Place, bindings
 from eos_tui.messages import OpenLauncher
+from eos_tui.model import bursts
 from eos_tui.model.history import History
 from eos_tui.model.replay import FOLLOWED, Replay
 from eos_tui.model.source import News, Source
 from eos_tui.model.timeline import first_edge
+from eos_tui.screens.arrangement import LAYOUTS, SMALLEST, SQUARE, Arrangement, Layout, arranged, grid, ordered, pages
 from eos_tui.screens.driving import ACTIONS
 from eos_tui.screens.viewing import Panel, Viewing
 from eos_tui.terminal.leaving import aside, begun_aside
@@ -34,46 +36,22 @@ from eos_tui.widgets.header import Header
 from eos_tui.widgets.journal import Journal
 from eos_tui.widgets.plot import LinePlot
 from eos_tui.widgets.portrait import PhasePortrait
+from eos_tui.widgets.turning import TurningPath
 
-GRID_ORDER = ("ratio", "smoothness", "sharpness", "loss", "preconditioned", "distance", "x", "y", panels.COVARIANCE, panels.PORTRAIT)
-PAGE_ORDER = ("ratio", "smoothness", "sharpness", "loss", "preconditioned", "x", "y", panels.COVARIANCE, panels.PORTRAIT, "distance")
-"""Pages of two: what is read together stands together."""
-
-WIDE, ROW_HEIGHT, ROOMY, SQUARE = 110, 9, 14, 36
-"""Columns from which three plots stand side by side; rows that a plot wants at least, and a third row of plots of each; columns for a
-small square one."""
-SMALLEST = (40, 12)
 DIRECTIONS = "constrained.directions"
 MOST_SECONDS = 120.0
 """That a run of the simplest problems may take to be played from its first step when it is opened."""
 FEW = 60
 """Rows from which a run is played while its engine goes on."""
+OF_LINES = {"log_axis", "smooth", "strands", "series"}
+"""What there is of line plots alone."""
+OF_PANEL: dict[str, tuple[str, ...]] = {
+    "x": ("odd and even",), panels.PORTRAIT: ("place a start",), panels.TURNING: ("turning x",), "sharpness": ("spectrum",),
+}
+"""Keys that matter more than others while a panel has the focus, by their labels."""
+REPLAYING = ("cursor left", "cursor right", "slower", "faster", "replay", "whole run")
 LOADING_SECONDS = 0.6
 """How long rows are read before a frame shows those there are."""
-
-
-class Arrangement(NamedTuple):
-    """How a screen is shared out."""
-
-    header: int
-    journal: int
-    """Rows of each."""
-    columns: int
-    per_page: int
-
-
-def arranged(width: int, height: int, panels: int) -> Arrangement | None:
-    """Three columns of plots where they fit, else pages of what fits below one another; None where nothing does."""
-    if width < SMALLEST[0] or height < SMALLEST[1]:
-        return None
-    header = 2 if height < 16 else 4 if width < WIDE and height >= 24 else 3  # a sentence is longer than eighty columns
-    journal = 1 if height < 36 else 4
-    columns = 3 if width >= WIDE else 1
-    room = height - header - journal - 1
-    rows = max(1, room // ROW_HEIGHT)
-    if columns == 3:
-        rows = min(rows, max(2, room // ROOMY))
-    return Arrangement(header, journal, columns, min(rows, -(-panels // columns)) * columns)
 
 
 def several(history: History) -> bool:
@@ -98,9 +76,13 @@ class Dashboard(Viewing):
     Dashboard.zoomed Journal { display: none; }
     """
 
-    def __init__(self, run: Run, pace: Pace, ascii: bool = False, beside: Sequence[Run] = ()):
+    def __init__(self, run: Run, pace: Pace, ascii: bool = False, beside: Sequence[Run] = (), layout: Layout = "all",
+                 order: Sequence[str] = ()):
         super().__init__(Source(run), pace, ascii)
         self._beside = beside
+        self.layout_chosen: Layout = layout
+        self._order = order
+        """Names of the panels that the user wants first."""
         self.page = 0
         self.zoomed = False
         self._shown: tuple | None = None
@@ -113,18 +95,21 @@ class Dashboard(Viewing):
         # Kept by name: a frame may still be on its way when the screen is taken down and finds nothing any more.
         self.header, self.journal, self.footer = Header(ascii), Journal(), Footer("dashboard")
         shown = {plot.id: plot for plot in self.specs()}
-        names = [*(n for n in GRID_ORDER if n in shown), *(n for n in shown if n not in GRID_ORDER)]
         problem = run.spec.problem
         given = (problem.alpha, problem.beta) if isinstance(problem, Phase) else None
         self.portrait = PhasePortrait(self.forms(), given, id=panels.PORTRAIT, ascii=ascii)
         drawn = [curve.column for plot in shown.values() for curve in plot.curves]
         self.source.history.prepare([*drawn, THRESHOLD, RATE, "stage"])
-        self.plots: tuple[Panel, ...] = (*(LinePlot(shown[n], id=n, ascii=ascii) for n in names), self.portrait)
+        self.turning = TurningPath(id=panels.TURNING, ascii=ascii)
+        by_name: dict[str, Panel] = {name: LinePlot(spec, id=name, ascii=ascii) for name, spec in shown.items()}
+        by_name |= {panels.PORTRAIT: self.portrait} if {"gd.x", "ode1.x"} & run.index.keys() or not by_name else {}
+        by_name |= {panels.TURNING: self.turning} if "gd.x1" in run.index else {}
+        self.plots: tuple[Panel, ...] = tuple(by_name[name] for name in ordered([*by_name], panels.ORDER, order))
         simplest = isinstance(problem, Phase) or (isinstance(problem, Toy) and "gd.x" in run.index)
         self._followed = simplest and run.spec.budget.steps <= MOST_SECONDS * FOLLOWED
         """Whether it is to be played from its first step, as soon as there are rows: its engine is too quick to follow."""
         self._several = False
-        """Whether the run has had several directions at the edge: the covariance of one is no more than δ²."""
+        """Whether the run has had several directions at the edge: the covariance of one is no more than δ², and with one nothing turns."""
 
     # -- what is on it
 
@@ -144,11 +129,13 @@ class Dashboard(Viewing):
 
     @property
     def panel_order(self) -> list[Panel]:
-        """Every panel, in the order of pages and of the focus."""
-        by_name = {panel.id or "": panel for panel in self.plots if self._several or panel.id != panels.COVARIANCE}
-        return [by_name[name] for name in PAGE_ORDER if name in by_name] + [
-            panel for name, panel in by_name.items() if name not in PAGE_ORDER
-        ]
+        """Every panel, in the order of their numbers, of pages and of the focus. With several directions x turns, and the portrait of
+        one comes last.
+        """
+        if not self._several:
+            return [panel for panel in self.plots if panel.id not in (panels.COVARIANCE, panels.TURNING)]
+        last = self.portrait if panels.PORTRAIT not in self._order else None
+        return sorted(self.plots, key=lambda panel: panel is last)
 
     @property
     def focused_panel(self) -> Panel:
@@ -163,7 +150,7 @@ class Dashboard(Viewing):
     def _arrange(self) -> None:
         """Lay the panels out for the size of the screen."""
         width, height = self.size
-        self._arrangement = arrangement = arranged(width, height, len(self.panel_order))
+        self._arrangement = arrangement = arranged(width, height, len(self.panel_order), self.layout_chosen)
         self.set_class(arrangement is None, "too-small")
         if arrangement is None:
             text = f"{width}×{height} is too small.\neos needs {SMALLEST[0]}×{SMALLEST[1]}."
@@ -179,19 +166,31 @@ class Dashboard(Viewing):
         if self._laid_out == (width, height, visible):
             return  # setting a style, even to what it is, lays out and paints the whole screen again
         self._laid_out = width, height, visible
-        columns = min(arrangement.columns, len(visible))
-        if len(visible) == 2 and width >= 2 * SQUARE and self.portrait in visible:
-            columns = 2  # a portrait wants to be square
-        grid = self.query_one("#grid", Grid)
-        grid.styles.grid_size_columns = columns
-        grid.styles.grid_size_rows = -(-len(visible) // columns)
+        across = 2 if len(visible) == 2 and width >= 2 * SQUARE and self.portrait in visible else arrangement.columns
+        columns, rows, last = grid(len(visible), across)  # a portrait wants to be square
+        plots = self.query_one("#grid", Grid)
+        plots.styles.grid_size_columns, plots.styles.grid_size_rows = columns, rows
+        for number, panel in enumerate(self.panel_order, 1):
+            panel.number = number
         for panel in self.plots:
             panel.display = panel in visible
+            panel.styles.column_span = last if panel is visible[-1] else 1
+        if [panel for panel in plots.children if panel in visible] != visible:
+            plots.sort_children(key=lambda panel: visible.index(panel) if panel in visible else len(visible))
+
+    @property
+    def _pages(self) -> list[list[Panel]]:
+        """The panels of each page."""
+        order = self.panel_order
+        return [[order[place] for place in page] for page in pages(len(order), self._per_page)]
 
     @property
     def pages(self) -> int:
         """How many pages the panels fill."""
-        return -(-len(self.panel_order) // self._per_page)
+        return len(self._pages)
+
+    def _page_of(self, panel: Panel) -> int:
+        return next(k for k, page in enumerate(self._pages) if panel in page)
 
     @property
     def _per_page(self) -> int:
@@ -201,7 +200,7 @@ class Dashboard(Viewing):
         """Those on the screen now, in their order."""
         if self.zoomed and isinstance(self.focused, Panel):
             return [self.focused]
-        return self.panel_order[self.page * self._per_page : (self.page + 1) * self._per_page]
+        return self._pages[min(self.page, self.pages - 1)]
 
     # -- drawing
 
@@ -238,6 +237,7 @@ class Dashboard(Viewing):
                 self.timeline.edge = first_edge(news.events)
             replay, over = self.source.replay, self.source.condition not in LIVE
             self.timeline.head = replay.step if replay else None
+            self.timeline.expect(bursts.period(self.source.history))
             self.timeline.reach(replay.last if replay else self.source.history.last_step, final=over)
         self.report(news.events)
         if news.trouble and news.trouble != self._trouble:
@@ -259,7 +259,7 @@ class Dashboard(Viewing):
             return
         if not self._several and several(self.source.history):
             focused, self._several = self.focused_panel, True
-            self.page = self.panel_order.index(focused) // self._per_page
+            self.page = self._page_of(focused)
             self._arrange()
         note = ""
         if self.pages > 1 and not self.zoomed:
@@ -271,12 +271,18 @@ class Dashboard(Viewing):
         stands = self.source.engine.status == "paused" if replay is None else not replay.playing
         labels = {"toggle_engine": "pause" if not stands else "play" if replay else "resume",
                   "freeze": "unfreeze" if self.source.frozen else "freeze", "replay": "live" if replay else "replay",
+                  "reset_time": "last bursts" if self.timeline.whole and self.timeline.bursts_known else "whole run",
                   "zoom_plot": "unzoom" if self.zoomed else "zoom"}
         if replay is not None:
+            labels |= {"dashboard.cursor_left": "back", "dashboard.cursor_right": "on"}
             idle |= ACTIONS - {"toggle_engine", "step_once"}
         elif not self.source.live:
             idle |= ACTIONS
-        self.footer.adapt(idle, labels)
+        panel = self.focused_panel
+        if not isinstance(panel, LinePlot):
+            idle |= OF_LINES
+        first = REPLAYING if replay is not None else OF_PANEL.get(panel.id or "", ())
+        self.footer.adapt(idle, labels, first)
         window, visible = Window(*self.timeline.window(), self.timeline.cursor), self.visible_panels()
         overlays, specs = self.overlays(), tuple(panel.spec for panel in visible if isinstance(panel, LinePlot))
         others = tuple((overlay.label, len(overlay.history), overlay.edge) for overlay in overlays)
@@ -288,7 +294,8 @@ class Dashboard(Viewing):
             self.source.history.prepare(curve.column for spec in specs for curve in spec.curves)
             for panel in visible:
                 if isinstance(panel, LinePlot):
-                    own = Window(*self.timeline.window(panel.spec.from_edge), self.timeline.cursor, self.axis)
+                    from_edge = panel.spec.from_edge and not self.timeline.follows
+                    own = Window(*self.timeline.window(from_edge), self.timeline.cursor, self.axis)
                     panel.show(self.source.history, own, overlays)
                 else:
                     panel.show(self.source.history, window)
@@ -323,6 +330,8 @@ class Dashboard(Viewing):
             names = [curve.column for curve in panel.spec.curves]
             if panel.spec.threshold:
                 names += [THRESHOLD, RATE]
+        elif panel is self.turning:
+            names = [name for name in run.index if name in turning.columns((1, 2))]
         elif "ode1.x" in run.index:
             names = [column.name for column in run.columns if column.name not in ("step", "time", THRESHOLD, RATE)]
         else:
@@ -333,22 +342,37 @@ class Dashboard(Viewing):
     # -- keys that change the view
 
     def action_focus_plot(self, direction: int) -> None:
+        order = [panel for page in self._pages for panel in page]
+        self._turn_to(order[(order.index(self.focused_panel) + direction) % len(order)])
+
+    def action_jump(self, number: int) -> None:
         order = self.panel_order
-        place = (order.index(self.focused_panel) + direction) % len(order)
-        self.page = place // self._per_page
-        order[place].display = True
-        self.set_focus(order[place])
+        if number <= len(order):
+            self._turn_to(order[number - 1])
+        else:
+            self.notify(f"There is no plot {number}: this run has {len(order)}.", severity="warning", timeout=2)
+
+    def _turn_to(self, panel: Panel) -> None:
+        """Focus a panel, on the page where it stands."""
+        self.page = self._page_of(panel)
+        panel.display = True
+        self.set_focus(panel)
         self._arrange()
 
     def action_page(self, direction: int) -> None:
         if self.zoomed:
             self.action_focus_plot(direction)
-            return
-        self.page = (self.page + direction) % self.pages
-        panel = self.panel_order[self.page * self._per_page]
-        panel.display = True
-        self.set_focus(panel)
+        else:
+            self._turn_to(self._pages[(self.page + direction) % self.pages][0])
+
+    def action_layout(self) -> None:
+        """The next of the layouts; the focused plot stays in view."""
+        panel, choices = self.focused_panel, [*LAYOUTS]
+        self.layout_chosen = choices[(choices.index(self.layout_chosen) + 1) % len(choices)]
+        self.zoomed = False
         self._arrange()
+        self._turn_to(panel)
+        self.notify(f"layout: {LAYOUTS[self.layout_chosen]}", timeout=2)
 
     def action_zoom_plot(self) -> None:
         self.set_focus(self.focused_panel)
@@ -371,8 +395,10 @@ class Dashboard(Viewing):
         from eos_tui.screens.formula import Formula, apart
 
         panel = self.focused_panel
-        others = [] if isinstance(panel, LinePlot) else [apart(column, "below the portrait") for column in READ_OFF]
+        others = [apart(column, "below the portrait") for column in READ_OFF] if panel is self.portrait else []
         title = panel.spec.title if isinstance(panel, LinePlot) else "phase portrait: the level sets of Lemma 3"
+        if panel is self.turning:
+            title = "x in two directions at the edge"
         curves = panel.spec.curves if isinstance(panel, LinePlot) else ()
         at, history, state = self.timeline.cursor, self.source.history, self.source.state
         stored, when = self.source.row(), ""

@@ -6,50 +6,16 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.content import Content
-from textual.strip import Strip
 
 from eos_tui import keys
-from eos_tui.draw import line_plot, turning
-from eos_tui.draw.axes import Limits
+from eos_tui.draw import turning
 from eos_tui.draw.plot_spec import Window
 from eos_tui.model.history import History
 from eos_tui.model.source import Source
 from eos_tui.screens.formula import Formula
 from eos_tui.screens.live import LivePage
 from eos_tui.widgets.line import Line
-from eos_tui.widgets.plot import Drawing
-
-
-class TurningPath(Drawing):
-    """The path over its ellipses, or the words for why nothing turns."""
-
-    def __init__(self, *, ascii: bool = False):
-        super().__init__(ascii=ascii)
-        self.turn: turning.Turn | None = None
-        self.words, self.subtitle = "", ""
-        self._limits: tuple[Limits, Limits] | None = None
-        self._pair = 0, 0
-
-    def show(self, turn: turning.Turn | None, words: str, subtitle: str) -> None:
-        """Show a path, or the words where there is none."""
-        self.turn, self.words, self.subtitle = turn, words, subtitle
-        if turn is not None and (turn.first, turn.second) != self._pair:
-            self._pair, self._limits = (turn.first, turn.second), None
-        self.update()
-
-    def on_resize(self) -> None:
-        self._limits = None  # the axes are of one scale in cells of another number
-        super().on_resize()
-
-    def titles(self, width: int) -> tuple[str, str]:
-        pair = "" if self.turn is None else f": x{self.turn.second} against x{self.turn.first}"
-        return f"x turns{pair}" if self.turn is not None else "x in several directions", self.subtitle
-
-    def content_strips(self, width: int, height: int, theme: str) -> list[Strip]:
-        if self.turn is None:
-            return line_plot.message(self.words, width, height, theme)
-        strips, self._limits = turning.paint(self.turn, width, height, ascii=self.ascii, theme=theme, held=self._limits)
-        return strips
+from eos_tui.widgets.turning import TurningPath
 
 
 class Turning(LivePage):
@@ -93,8 +59,7 @@ class Turning(LivePage):
         self.paint()
 
     def action_formula(self) -> None:
-        names = {"gd.x_norm", "constrained.directions", "constrained.active", "covariance.trace"}
-        names |= {f"gd.x{k}" for k in self.pair} | {f"covariance.x{i}x{j}" for i in sorted(self.pair) for j in sorted(self.pair)}
+        names = turning.columns(self.pair)
         known = [column for column in self.source.columns if column.name in names]
         self.app.push_screen(Formula("x in two directions at the edge", known, self.source.row()))
 
@@ -103,7 +68,7 @@ class Turning(LivePage):
             return
         window = self._window()
         if why := turning.why_none(self._history, window):
-            self.path.show(None, why, self.hint)
+            self.path.show_turn(None, why, self.hint)
             for line in self._lines:
                 line.show(Content(""))
             return
@@ -113,6 +78,6 @@ class Turning(LivePage):
         arrows = "arrows" if self.ascii else "←→ ↑↓"
         choice = f"{arrows} directions · " if count > 2 else ""
         shown = turning.turn(self._history, window, *self.pair)
-        self.path.show(shown, "", choice + self.hint)
+        self.path.show_turn(shown, "", choice + self.hint)
         for line, text in zip(self._lines, turning.words(shown, self.size.width - 2), strict=True):
             line.show(Content(text))

@@ -1,5 +1,6 @@
 """The dashboard by pilot: what it shows of a run, and the keys that change the view."""
 
+import itertools
 import math
 import re
 
@@ -13,7 +14,9 @@ from engine.record import store
 from engine.record.messages import Anchored
 from engine.record.reader import Outcome, State
 from engine.record.writer import Writer
+from eos_tui.app import EosApp
 from eos_tui.draw import panels, theme
+from eos_tui.screens.arrangement import LAYOUTS, arranged, grid, pages
 from eos_tui.screens.dashboard import Dashboard
 from eos_tui.screens.formula import Formula
 from eos_tui.screens.journal import Events
@@ -39,19 +42,95 @@ async def test_every_size_shows_the_run_or_says_that_it_is_too_small(runs, size)
             assert "sharpness" in shown
 
 
-async def test_wide_screens_show_six_plots_and_narrow_ones_turn_pages_of_two(runs):
+def ids(app):
+    return [panel.id for panel in app.screen.visible_panels()]
+
+
+async def test_wide_screens_show_six_plots_others_four_and_narrow_ones_turn_pages_of_two(runs):
     run = make_run(runs)
     async with opened(run, (120, 40)) as (app, _):
-        assert len(app.screen.visible_panels()) == 6
+        assert ids(app) == ["sharpness", "loss", "x", "portrait", "y", "distance"]
     async with opened(run, (80, 24)) as (app, pilot):
-        assert [panel.id for panel in app.screen.visible_panels()] == ["sharpness", "loss"]
+        assert ids(app) == ["sharpness", "x"]
         assert "page 1/3" in text_of(app)
         await pilot.press("n")
         await frames(app)
-        assert [panel.id for panel in app.screen.visible_panels()] == ["x", "y"]
+        assert ids(app) == ["loss", "portrait"]
         await pilot.press("pagedown", "pagedown", "b")
         await frames(app)
         assert "page 3/3" in text_of(app)
+        assert [panel.region.y < 12 for panel in app.screen.visible_panels()] == [True, False]
+
+
+async def test_a_hundred_columns_by_thirty_rows_have_four_plots_and_no_blank_row(runs):
+    async with opened(make_run(runs), (100, 30)) as (app, _):
+        assert ids(app) == ["sharpness", "loss", "x", "portrait"]
+        assert {(panel.outer_size.width, panel.outer_size.height // 12) for panel in app.screen.visible_panels()} == {(50, 1)}
+        assert all(line.strip() for line in text_of(app).splitlines())
+
+
+async def test_plots_are_numbered_and_a_number_jumps_to_its_plot(runs):
+    async with opened(make_run(runs), (100, 30)) as (app, pilot):
+        assert all(f"{k} {title}" in text_of(app) for k, title in enumerate(("sharpness", "training loss", "x =", "phase portrait"), 1))
+        await pilot.press("6")
+        await frames(app)
+        assert app.focused.id == "distance"
+        assert ids(app) == ["y", "distance"]
+        await pilot.press("4", "enter")
+        assert ids(app) == ["portrait"]
+
+
+async def test_the_layout_has_all_plots_two_large_ones_or_one_and_keeps_the_focused_one(runs):
+    async with opened(make_run(runs)) as (app, pilot):
+        await pilot.press("3")
+        shown = []
+        for _ in range(3):
+            await pilot.press("G")
+            shown.append(ids(app))
+            assert app.focused.id == "x"
+        assert shown == [["sharpness", "x"], ["x"], ["sharpness", "loss", "x", "portrait", "y", "distance"]]
+
+
+async def test_the_users_own_order_stands_first(runs):
+    app = EosApp(make_run(runs), fps=10, layout="two", order=("y", "norm", "portrait"))
+    async with app.run_test(size=(120, 40)):
+        await until(lambda: app.pace.frames >= 1)
+        assert [panel.id for panel in app.screen.panel_order] == ["y", "portrait", "sharpness", "loss", "x", "distance"]
+        assert len(ids(app)) == 2
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120])
+async def test_the_footer_follows_the_focused_plot_and_has_a_replays_keys_in_a_replay(runs, width):
+    async with opened(make_run(runs), (width, 30)) as (app, pilot):
+        def foot():
+            return text_of(app).splitlines()[-1]
+
+        await pilot.press("4")
+        await frames(app)
+        assert "d place a start" in foot()
+        assert "log axis" not in foot()
+        await pilot.press("3")
+        await frames(app)
+        assert "o odd and even" in foot()
+        await pilot.press("g")
+        await frames(app)
+        steering = ("space pause", "← back", "→ on", "< slower", "> faster", "g live")
+        assert all(words in foot() for words in steering[: 6 if width > 60 else 4])
+
+
+def test_plots_fill_what_header_and_journal_leave():
+    sizes = itertools.product(range(38, 250, 7), (11, 12, 15, 24, 30, 36, 50, 80), LAYOUTS, (1, 4, 6, 9))
+    for width, height, layout, count in sizes:
+        share = arranged(width, height, count, layout)
+        if share is None:
+            assert width < 40 or height < 12
+            continue
+        of_pages = pages(count, share.per_page)
+        assert sorted(place for page in of_pages for place in page) == [*range(count)]
+        for page in of_pages:
+            columns, rows, last = grid(len(page), share.columns)
+            assert len(page) - 1 + last == columns * rows
+            assert (height - share.header - share.journal - 1) // rows >= min(9, height - 4)
 
 
 async def test_a_resize_while_running_lays_out_anew(runs):

@@ -447,7 +447,7 @@ async def test_the_spectrum_and_the_portrait_tell_formulas_of_what_no_column_hol
     async with opened(sampled(tmp_path), (120, 40)) as (app, pilot):
         await pilot.press("L", "i")
         await until(lambda: isinstance(app.screen, Formula) and "1.5/η" in text_of(app) and "λ1(∇²L(θ_t))" in text_of(app))
-        await pilot.press("escape", "escape", "shift+tab", "shift+tab", "i")
+        await pilot.press("escape", "escape", "4", "i")
         await until(lambda: isinstance(app.screen, Formula) and "δ√(−W₋₁(−e^(−1−g)))" in text_of(app) and "Lemma 3" in text_of(app))
 
 

@@ -196,10 +196,12 @@ async def test_several_directions_have_a_plot_of_variances(runs, size, pages):
 async def test_one_direction_has_none_and_a_second_brings_it(runs):
     run = make_several(runs, steps=JOINS, finished=False)
     async with opened(run, (120, 40)) as (app, _):
-        assert [panel.id for panel in app.screen.panel_order] == ["sharpness", "loss", "x", "y", "portrait", "distance"]
+        assert [panel.id for panel in app.screen.panel_order] == ["sharpness", "loss", "x", "portrait", "y", "distance"]
         with Writer(run) as writer:
             writer.append(several_rows(run, JOINS + 30)[JOINS:])
         await until(lambda: "covariance" in [panel.id for panel in app.screen.visible_panels()])
+        assert [panel.id for panel in app.screen.visible_panels()] == ["sharpness", "loss", "x", "turning", "y", "covariance"]
+        await until(lambda: "4 x turns: x2 against x1" in text_of(app))
 
 
 async def test_the_sentence_says_how_many_directions_and_why_the_sharpness_hovers(runs):
@@ -335,7 +337,7 @@ async def test_the_columns_are_compared_as_any_other(runs):
     run, other = make_several(runs), make_several(runs, name="three", count=3)
     async with opened(run, (120, 40), beside=[other]) as (app, pilot):
         await until(lambda: "╍╍ three" in text_of(app))
-        await pilot.press("tab", "tab", "tab", "tab", "enter")
+        await pilot.press("6", "enter")
         await until(lambda: "variance of x" in text_of(app) and "╍╍ three" in text_of(app))
 
 

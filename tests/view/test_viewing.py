@@ -234,12 +234,15 @@ async def test_a_replay_shows_the_run_as_it_stood(runs):
         assert "Completed" in text_of(app)
 
 
-async def test_the_axis_of_a_replay_stays_and_a_zoomed_one_follows_it(runs):
+async def test_a_replay_is_followed_over_its_last_bursts_and_the_axis_of_the_whole_run_stays(runs):
     async with opened(make_run(runs)) as (app, pilot):
         line = app.screen.timeline
         await pilot.press("g", "space")
         app.screen.source.replay.seek(150)
         await frames(app, 2)
+        assert line.window()[1] - line.window()[0] == 250  # five bursts of 2π/(√2 ε) = 44 steps
+        assert 150 <= line.window()[1] <= 250
+        await pilot.press("0")
         assert line.window() == (0, 399)
         await pilot.press("+", "+")
         assert 150 <= line.window()[1] <= 150 + 100 / 16
