@@ -156,10 +156,11 @@ def check_plots(names: Sequence[str], where: str) -> None:
     """Raises UserError for what is the name of no plot, or given twice."""
     if not names:
         return
+    from engine.record.columns import METRIC
     from eos_tui.draw.panels import names as plots  # what draws is imported by those who name a plot
 
     for k, name in enumerate(names):
-        if name not in plots():
+        if name not in plots() and not name.startswith(METRIC):
             raise UserError(f"{where}: no plot is called {json.dumps(name)}{_nearest(name, list(plots()))}")
         if name in names[:k]:
             raise UserError(f"{where}: {json.dumps(name)} is there twice")

@@ -13,7 +13,7 @@ from eos_tui.draw import axes
 from eos_tui.draw.axes import Limits, Ticks
 from eos_tui.draw.plot_spec import THRESHOLD, Curve, PlotSpec, Span, Window, edge_name, pens, symbols
 from eos_tui.draw.raster import Canvas, spans
-from eos_tui.draw.theme import role_ground, role_style
+from eos_tui.draw.theme import FAMILIES, role_ground, role_style
 from eos_tui.model import bursts
 from eos_tui.model.envelopes import Envelope
 from eos_tui.model.history import History
@@ -165,15 +165,12 @@ def stages(canvas: Canvas, box: Box, span: Span, history: History, theme: str, t
     if not box.axis or not history.has("stage") or not len(history):
         return
     part, signs = (span.start, span.stop, box.width, span.axis.along), ASCII_STAGE_SIGNS if canvas.ascii else STAGE_SIGNS
-    bands = np.zeros(box.width, int)
     for start, stop, stage in history.once(("stages", *part), lambda: _stretches(history, *part)):
         name = f" {STAGE_WORDS[stage]} " if len(STAGE_WORDS[stage]) + 4 <= stop - start else ""
         line = (signs[stage] + name).ljust(stop - start, "-" if canvas.ascii else "━")
         canvas.text(box.top + box.height, box.left + start, line, role_style(theme, STAGE_ROLES[stage]))
-        bands[start:stop] = stage
-    for stage in (1, 2, 3, 4) if tinted else ():
-        if (band := role_ground(theme, STAGE_ROLES[stage], BAND)) is not None:
-            canvas.ground(np.broadcast_to(bands == stage, (box.height, box.width)), box.top, box.left, band)
+        if tinted and (band := role_ground(theme, STAGE_ROLES[stage], BAND)) is not None:
+            canvas.ground(box.top, box.left + start, box.height, stop - start, band)
 
 
 def _stretches(history: History, begin: float, end: float, width: int, along: str) -> list[tuple[int, int, int]]:
@@ -275,10 +272,12 @@ def badges(
         ):
             what, brief = ("non-finite", "non-finite from") if ending.infinite else ("no value", "ended at")
             said.append((f"{what} from step {ending.step:.0f}", f"{brief} {ending.step:.0f}"))
-        known = ~np.isnan(trace.lo)
-        if not ending and known.any() and (trace.lo[known][-1] > limits.hi or trace.hi[known][-1] < limits.lo):
+        above = not ending and np.fmax.reduce(trace.hi) > limits.hi and trace.lo[~np.isnan(trace.lo)][-1] > limits.hi
+        below = not ending and curve.role in FAMILIES and np.fmin.reduce(trace.lo) < limits.lo and (  # λ2 mostly is
+            trace.hi[~np.isnan(trace.hi)][-1] < limits.lo)
+        if above or below:
             level = history.value(curve.column, history.lately(curve.column, history.row_near(window.stop)))
-            said.append((f"{axes.number(level, 3)} {up if trace.lo[known][-1] > limits.hi else down}",) * 2)
+            said.append((f"{axes.number(level, 3)} {up if above else down}",) * 2)
         if spec.log and history.last(curve.column) <= 0:
             said.append(("not positive: no log",) * 2)
         for each in said:
@@ -293,13 +292,13 @@ def badges(
         canvas.text(rows.pop(0), box.left + box.width - len(waiting) - 2, f" {waiting} ", role_style(theme, "muted"))
     for row, ((what, brief), curves) in zip(rows, curves_said.items(), strict=False):
         names = ", ".join(curve.label for curve in curves), ", ".join(short[curve.column] for curve in curves)
-        choices = (f" {names[0]}: {what} ", f" {names[1]}: {what} ", f" {names[1]}: {brief} ", f"{names[1]}: {brief}")
+        mid = "" if what[-1] in (up, down) else ":"
+        choices = (f" {names[0]}{mid} {what} ", f" {names[1]}{mid} {what} ", f" {names[1]}{mid} {brief} ", f"{names[1]}{mid} {brief}")
         shown = next((text for text in choices if len(text) <= box.width), what)[: box.width]
         at = box.left + box.width - len(shown)
         canvas.text(row, at, shown, role_style(theme, "warn"))
-        name, apart, _ = shown.partition(":")
-        if apart:
-            canvas.text(row, at, name, role_style(theme, curves[0].role))
+        if named := next((name for name in names if shown.lstrip().startswith(name)), ""):
+            canvas.text(row, at, shown[: shown.index(named) + len(named)], role_style(theme, curves[0].role))
 
 
 def why_empty(spec: PlotSpec, history: History) -> str:

@@ -41,6 +41,10 @@ ABOUT = 0.3
 """How far about the threshold they may widen the axis of the sharpness, as a share of it."""
 MEASURED = "gd"
 """The role of what the run itself does: it is drawn over everything that it is compared with."""
+THICK = 1.0
+"""Dots by which the line of a measured curve is thicker than a prediction's, so that it stands out from afar and without colour."""
+BAND = 11.0
+"""Dots from which on a band may have something deep within it: three cells."""
 LARGEST = 1e150
 """The farthest an axis goes: beyond, its width could not be computed."""
 
@@ -132,12 +136,14 @@ def paint(
 def _curves(canvas: Canvas, box: Box, layers: list[_Layer], lo: np.ndarray, hi: np.ndarray, limits: Limits) -> None:
     """Every layer in the cells of the box, from its extremes (layers, columns of dots)."""
     scale = 4 * box.height / limits.span
-    dots = spans(*connect((lo - limits.lo) * scale, (hi - limits.lo) * scale), 4 * box.height)
+    low, high = connect((lo - limits.lo) * scale, (hi - limits.lo) * scale)
     dashed = [k for k, layer in enumerate(layers) if layer.curve.dashed]
+    measured = [k for k, layer in enumerate(layers) if _is_measured(layer.curve)]
+    thicker = np.array([[THICK / 2 if _is_measured(layer.curve) else 0.0] for layer in layers])
+    dots = spans(low - thicker, high + thicker, 4 * box.height)
     if dashed:
         dots[dashed] = outline(dots[dashed])
-    measured = [k for k, layer in enumerate(layers) if _is_measured(layer.curve)]
-    if dashed and measured:
+    if dashed and measured and (high - low)[measured].max(where=~np.isnan(high[measured]), initial=0) > BAND:
         dots[measured] &= ~(inner(dots[measured]) & dots[dashed].any(axis=0))
     dots &= np.array([_strokes(layer.pen, dots.shape[-1]) for layer in layers])[:, None]
     canvas.layers(dots, box.top, box.left, [layer.style for layer in layers], [layer.pen.mark for layer in layers])

@@ -157,6 +157,8 @@ class Frame(NamedTuple):
             youth = np.clip((np.arange(len(x)) - len(x) + trail) // max(trail // 3, 1), 0, 2)
             dots.append(np.zeros((3, 4 * self.rows, 2 * self.columns), bool))
             drawn = strokes(x, y, 2 * self.columns, 4 * self.rows, youth)
+            if orbit.pen is REAL:  # what is measured is twice as thick
+                drawn[:, 1:] |= drawn[:, :-1]
             dots[-1][: len(drawn)] = drawn
             styles += [role_style(self.theme, orbit.role, age) for age in (2, 1, 0)]
         self.canvas.layers(np.concatenate(dots), self.top, self.left, styles, [orbit.pen.mark for orbit in orbits for _ in range(3)])

@@ -237,10 +237,9 @@ class Canvas:
             np.copyto(glyphs, sign, where=there)
             np.copyto(inks, _ink(style), where=there)
 
-    def ground(self, cells: np.ndarray, row: int, column: int, style: Style) -> None:
-        """Lay a ground behind the characters of these cells (rows, columns), the top left one at (row, column)."""
-        rows, columns = cells.shape
-        self.grounds[row : row + rows, column : column + columns][cells] = _ink(style)
+    def ground(self, row: int, column: int, height: int, width: int, style: Style) -> None:
+        """Lay a ground behind the characters of a rectangle of cells."""
+        self.grounds[row : row + height, column : column + width] = _ink(style)
 
     def text(self, row: int, column: int, text: str, style: Style, under: bool = False) -> None:
         """Write text, cut at the edges; `under` writes only into blank cells. Characters that are not one cell wide are left

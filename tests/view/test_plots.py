@@ -184,7 +184,7 @@ def test_a_prediction_that_runs_away_does_not_flatten_what_it_predicts():
     runaway = 100 + np.exp(np.arange(200) / 5.0)
     history = history_of(200, gd_sharpness=100 + np.sin(np.arange(200)), generalized_sharpness=runaway)
     shown = lines(SHARPNESS, history, Window(0, 200))
-    assert f"generalized: {axes.number(runaway[-1], 3)} ↑" in "\n".join(shown)
+    assert f"generalized {axes.number(runaway[-1], 3)} ↑" in "\n".join(shown)
     drawn = _dots(lines(SHARPNESS._replace(curves=SHARPNESS.curves[:1]), history, Window(0, 200)))
     assert np.flatnonzero(drawn.any(axis=1)).size > 15
 
@@ -300,6 +300,15 @@ def test_a_prediction_within_a_filled_band_is_a_line_of_dots_left_out_of_it():
     rows = [row for row in lines(spec, history, Window(0, 4000), height=20) if row.count("⣿") > 20 or cells([row]) > 40]
     left_out = [row for row in rows if row.count("⣿") < 10]
     assert len(left_out) in (3, 4)  # the prediction's two ends, and of the band those that fill no cell
+
+
+def test_a_measured_line_is_twice_as_thick_as_a_prediction_and_as_continuous():
+    t = np.arange(300)
+    history = history_of(300, gd_sharpness=100.0 + t, generalized_sharpness=400.0 - t)
+    one, other = (_dots(lines(SHARPNESS._replace(curves=(curve,), threshold=False), history, Window(0, 299), width=67, height=20)[1:-2])
+                  for curve in SHARPNESS.curves)
+    assert set(one.sum(axis=0)[14:]) <= {2, 3}
+    assert set(other.sum(axis=0)[14:]) <= {0, 1, 2}
 
 
 def test_the_scale_follows_what_is_drawn_when_predictions_are_hidden():
