@@ -161,14 +161,17 @@ BAND = 0.09
 
 
 def stages(canvas: Canvas, box: Box, span: Span, history: History, theme: str, tinted: bool) -> None:
-    """The stages of Section 4.1 as bands behind the plot, and along the axis by sign, by name where it fits, and colour."""
-    if not box.axis or not history.has("stage") or not len(history):
+    """The stages of Section 4.1 as bands behind the plot, and along the axis, where it has a row, by sign, by name where it fits, and
+    colour.
+    """
+    if not history.has("stage") or not len(history):
         return
     part, signs = (span.start, span.stop, box.width, span.axis.along), ASCII_STAGE_SIGNS if canvas.ascii else STAGE_SIGNS
     for start, stop, stage in history.once(("stages", *part), lambda: _stretches(history, *part)):
         name = f" {STAGE_WORDS[stage]} " if len(STAGE_WORDS[stage]) + 4 <= stop - start else ""
         line = (signs[stage] + name).ljust(stop - start, "-" if canvas.ascii else "━")
-        canvas.text(box.top + box.height, box.left + start, line, role_style(theme, STAGE_ROLES[stage]))
+        if box.axis:
+            canvas.text(box.top + box.height, box.left + start, line, role_style(theme, STAGE_ROLES[stage]))
         if tinted and (band := role_ground(theme, STAGE_ROLES[stage], BAND)) is not None:
             canvas.ground(box.top, box.left + start, box.height, stop - start, band)
 

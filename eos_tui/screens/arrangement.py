@@ -24,13 +24,16 @@ class Arrangement(NamedTuple):
     per_page: int
 
 
-def arranged(width: int, height: int, panels: int, layout: Layout = "all") -> Arrangement | None:
-    """Three columns of plots where they fit, or two, else pages of what fits below one another; None where nothing does."""
+def arranged(width: int, height: int, panels: int, layout: Layout = "all", long: bool = True) -> Arrangement | None:
+    """Three columns of plots where they fit, or two, else pages of what fits below one another; None where nothing does. A `long` sentence
+    in the header has two rows where the screen is narrow.
+    """
     if width < SMALLEST[0] or height < SMALLEST[1]:
         return None
     header = 2 if height < 16 else 4 if width < PAIRED and height >= 24 else 3  # a sentence is longer than eighty columns
     journal = 1 if height < 36 else 4
-    room = height - header - journal - 1
+    room = height - header - journal - 1  # as many plots whether or not the sentence is long
+    header -= header == 4 and not long
     rows = max(1, room // ROW_HEIGHT)
     columns = 3 if width >= WIDE else 2 if width >= PAIRED else 1
     if layout == "one":

@@ -108,6 +108,8 @@ class Dashboard(Viewing):
         simplest = isinstance(problem, Phase) or (isinstance(problem, Toy) and "gd.x" in run.index)
         self._followed = simplest and run.spec.budget.steps <= MOST_SECONDS * FOLLOWED
         """Whether it is to be played from its first step, as soon as there are rows: its engine is too quick to follow."""
+        self._long = False
+        """Whether the header's sentence has been longer than a row."""
         self._several = False
         """Whether the run has had several directions at the edge: the covariance of one is no more than δ², and with one nothing turns."""
 
@@ -150,7 +152,7 @@ class Dashboard(Viewing):
     def _arrange(self) -> None:
         """Lay the panels out for the size of the screen."""
         width, height = self.size
-        self._arrangement = arrangement = arranged(width, height, len(self.panel_order), self.layout_chosen)
+        self._arrangement = arrangement = arranged(width, height, len(self.panel_order), self.layout_chosen, self._long)
         self.set_class(arrangement is None, "too-small")
         if arrangement is None:
             text = f"{width}×{height} is too small.\neos needs {SMALLEST[0]}×{SMALLEST[1]}."
@@ -265,6 +267,10 @@ class Dashboard(Viewing):
         if self.pages > 1 and not self.zoomed:
             note = f"page {self.page + 1}/{self.pages}"
         self.header.show(self.source, note, self._cursor_values())
+        if self.header.long and not self._long:
+            self._long = True
+            self._arrange()
+            self.header.show(self.source, note, self._cursor_values())
         self.journal.show(self.source.events)
         idle = set() if self.pages > 1 else {"page"}
         replay = self.source.replay

@@ -170,6 +170,8 @@ class Header(Widget):
         super().__init__()
         self.ascii = ascii
         self.lines = Line("identity"), Line("position"), Line("story")
+        self.long = False
+        """Whether what is happening takes more than a row."""
 
     def compose(self) -> ComposeResult:
         yield from self.lines
@@ -186,6 +188,7 @@ class Header(Widget):
             who = who.truncate(width - len(note) - 2, ellipsis=True)
             who += Content(" " * max(width - len(note) - 1 - who.cell_length, 1)) + Content.assemble((note, color("muted")))
         what = Content.assemble((cursor, "bold")) if cursor else story(source, row, color)
+        self.long = bool(cursor) or what.cell_length > width - 1
         if self.has_class("tall"):
             what = kept_whole(what, width - 1)
         shown = who, position(source, row, color, width, self.ascii), what

@@ -62,6 +62,16 @@ async def test_wide_screens_show_six_plots_others_four_and_narrow_ones_turn_page
         assert [panel.region.y < 12 for panel in app.screen.visible_panels()] == [True, False]
 
 
+async def test_eighty_columns_have_a_second_row_for_the_sentence_once_it_is_long(runs):
+    async with opened(make_run(runs), (80, 24)) as (app, pilot):
+        await frames(app)
+        assert all(line.strip() for line in text_of(app).splitlines())
+        await pilot.press("c")
+        await frames(app)
+        assert app.screen.header.has_class("tall")
+        assert ids(app) == ["sharpness", "x"]
+
+
 async def test_a_hundred_columns_by_thirty_rows_have_four_plots_and_no_blank_row(runs):
     async with opened(make_run(runs), (100, 30)) as (app, _):
         assert ids(app) == ["sharpness", "loss", "x", "portrait"]
@@ -71,7 +81,7 @@ async def test_a_hundred_columns_by_thirty_rows_have_four_plots_and_no_blank_row
 
 async def test_plots_are_numbered_and_a_number_jumps_to_its_plot(runs):
     async with opened(make_run(runs), (100, 30)) as (app, pilot):
-        assert all(f"{k} {title}" in text_of(app) for k, title in enumerate(("sharpness", "training loss", "x =", "phase portrait"), 1))
+        assert all(f"{k} {title}" in text_of(app) for k, title in enumerate(("sharpness", "training loss", "swing x", "phase portrait"), 1))
         await pilot.press("6")
         await frames(app)
         assert app.focused.id == "distance"

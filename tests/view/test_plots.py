@@ -419,6 +419,8 @@ def test_the_stages_are_bands_behind_the_plot_and_stand_along_the_axis_by_sign_a
         grounds = [style.bgcolor if style else None for _, style in first[line_plot.GUTTER :]]
         bands = [None, *(theme.role_ground(name, role, decorations.BAND).bgcolor for role in decorations.STAGE_ROLES[1:])]
         assert grounds == [bands[k] for k in (0, 1, 2, 3, 4, 1) for _ in range(10)]
+        low = _painted(line_plot.draw(LOSS, history, Window(0, 600), 67, 7, theme=name))  # without a row for the axis
+        assert [style.bgcolor if style else None for _, style in low[1][line_plot.GUTTER :]] == grounds
     assert not any(style and style.bgcolor for row in _painted(line_plot.draw(LOSS, history, Window(0, 600), 67, 16, theme=theme.ANSI))
                    for _, style in row)
     fast = History(history.columns)
