@@ -12,8 +12,12 @@ from engine.base.xla_flags import correct_sums
 if TYPE_CHECKING:  # what `__getattr__` brings, for whoever reads a script without running it
     from engine import theory as theory
     from engine.api import Record as Record
+    from engine.api import Sweep as Sweep
+    from engine.api import fork as fork
     from engine.api import load as load
+    from engine.api import resume as resume
     from engine.api import run as run
+    from engine.api import runs as runs
     from engine.api import stream as stream
     from engine.base.errors import UserError as UserError
     from engine.curvature.eigensolver import Eigenpairs as Eigenpairs
@@ -41,7 +45,7 @@ correct_sums()
 
 SCRIPTING = {
     name: module for module, names in {
-        "engine.api": ("run", "stream", "load", "Record"),
+        "engine.api": ("run", "stream", "resume", "fork", "load", "runs", "Record", "Sweep"),
         "engine.base.errors": ("UserError",),
         "engine.xla.device": ("configure",),
         "engine.problems.problem": ("Problem",),

@@ -12,7 +12,7 @@ import numpy as np
 from engine.record import messages, store
 from engine.record.reader import Outcome, Run, State
 from engine.record.writer import Writer
-from engine.spec import load_spec_text
+from engine.spec import RunSpec, load_spec_text
 from engine.theory import delta, stage
 
 LEARNING_RATE = 0.02
@@ -68,9 +68,9 @@ def rows_of(run: Run, start: int, stop: int) -> np.ndarray:
     return table
 
 
-def make_run(where: Path, steps: int = 400, name: str = "made", finished: bool = True) -> Run:
+def make_run(where: Path, steps: int = 400, name: str = "made", finished: bool = True, spec: RunSpec | None = None) -> Run:
     """A run of so many steps, ended unless an engine is to go on with it."""
-    run = store.create(load_spec_text(SPEC, "a test"), name, where)
+    run = store.create(spec or load_spec_text(SPEC, "a test"), name, where)
     with Writer(run) as writer:
         writer.append(rows_of(run, 0, steps))
         writer.event(messages.Started(step=0, text="the engine took up the run"))

@@ -155,7 +155,8 @@ DOORS = {
     "np.memmap": {}, "np.save": {}, "np.genfromtxt": {}, "np.loadtxt": {}, "tofile": {}, "os.fdopen": {
         "engine/base/files.py": "the door", "engine/base/atomic.py": "the door for output"},
     "shutil.copy": {}, "shutil.copyfile": {}, "shutil.copy2": {}, "shutil.copytree": {}, "shutil.move": {},
-    "savefig": {"engine/figures/drawings.py": "into what the door has opened", "engine/figures/sweep_plot.py": "likewise"},
+    "savefig": {"engine/figures/drawings.py": "into what the door has opened", "engine/figures/sweep_plot.py": "likewise",
+                "engine/api/pictures.py": "into memory"},
     "tomllib.loads": {"engine/base/toml.py": "where the depth of keys is bounded"}, "tomllib.load": {},
     "expanduser": {}, "Path.home": {}, "os.path.expanduser": {"engine/base/folders.py": "the one rule"},
 }  # fmt: skip

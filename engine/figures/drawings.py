@@ -6,7 +6,7 @@ Colours are those of Okabe and Ito, distinct to colour-blind eyes, and no meanin
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import matplotlib
 import numpy as np
@@ -19,27 +19,9 @@ from engine.base.atomic import output
 from engine.figures.catalog import Figure
 from engine.figures.runs import Result, curves
 from engine.report.gauges import GAUGES, reading
+from engine.report.ink import BLACK, BLUE, CONSTRAINED, DESCENT, FLOW, GREY, PREDICTED, RATES, STAGES, STROKES, STYLE
 from engine.spec import Phase, load_spec
 
-BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
-    "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
-)  # fmt: skip
-RATES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
-"""Colours of runs at different η."""
-DESCENT, CONSTRAINED, PREDICTED, FLOW = BLUE, BLACK, VERMILION, GREEN
-STAGES = {1: SKY, 2: YELLOW, 3: VERMILION, 4: GREEN}
-OLIVE, GREY = "#7A7000", "#777777"
-COLORS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, OLIVE, GREY)
-DASHES = ("-", (0, (6, 2)), (0, (6, 2, 1, 2)), (0, (2, 1)), (0, (6, 1, 1, 1, 1, 1)), (0, (10, 3)), (0, (3, 1, 1, 1)), (0, (10, 2, 2, 2)))
-STROKES = tuple((COLORS[k % 8], DASHES[(k + k // 8) % 8]) for k in range(16))
-"""Colour and dashes of each eigenvalue: no colour and no dashes twice among the first eight, and no stroke twice among all. None is
-dotted as 2/η is."""
-STYLE: dict[Any, Any] = {  # its keys are literals to mypy
-    "font.size": 10, "axes.titlesize": 10, "axes.labelsize": 10, "legend.fontsize": 8.5, "xtick.labelsize": 9, "ytick.labelsize": 9,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#dddddd", "grid.linewidth": 0.6,
-    "lines.linewidth": 1.1, "legend.frameon": False, "figure.constrained_layout.use": True, "svg.hashsalt": "eos",
-    "axes.titlelocation": "left", "axes.axisbelow": True,
-}  # fmt: skip
 DOTS_PER_INCH = 110
 PER_DELTA = "x / δ"
 

@@ -92,6 +92,12 @@ def restart(run: Run, group: Group | None = None, force: bool = False) -> int:
     """Start an engine on a run that has none; its process id. With `force` also on one whose engine, on another host, may be at work.
     Raises UserError where there is nothing to go on with, HeldError where an engine is at work.
     """
+    prepare_restart(run, force, group)
+    return start(run, group)
+
+
+def prepare_restart(run: Run, force: bool = False, group: Group | None = None) -> None:
+    """Make sure that an engine can go on with a run: raises as `restart` does, and with `force` takes it from an engine on another host."""
     liveness, outcome = run.liveness(), run.state().outcome
     if liveness in LIVE:
         on = f"; `go {run.name}` lets it go on" if liveness == "paused" else ""
@@ -108,7 +114,6 @@ def restart(run: Run, group: Group | None = None, force: bool = False) -> int:
             lock.break_lock(run.path)
         except OSError as error:
             raise UserError(f"{run.path}: its lock cannot be taken away ({error.strerror})") from None
-    return start(run, group)
 
 
 def refuse_unbuilt(run: Run, made: bool = True) -> None:

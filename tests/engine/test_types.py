@@ -69,7 +69,7 @@ def test_every_name_of_the_interface_has_a_type_of_its_own(checked):
     assert len(types) == len(NAMES)
     assert [name for name, said in zip(NAMES, types, strict=True) if said == "Any"] == []
     assert types[NAMES.index("run")].startswith("def (preset: str | pathlib.Path | engine.spec.sections.RunSpec | ")
-    assert types[NAMES.index("run")].endswith(") -> engine.api.Record")
+    assert types[NAMES.index("run")].endswith(") -> engine.api.records.Record")
 
 
 def test_what_is_typed_is_what_there_is():

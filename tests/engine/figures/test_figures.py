@@ -16,6 +16,7 @@ from engine.jobs.follow import Followed
 from engine.record import store
 from engine.record.columns import columns_for
 from engine.record.writer import Writer
+from engine.report import ink
 from engine.spec import load_spec
 
 from synthetic import make_run
@@ -196,9 +197,9 @@ def test_a_prediction_far_off_does_not_press_what_was_measured_to_the_axis(own_h
 
 def test_eigenvalues_have_strokes_of_their_own_and_the_approach_is_shown(own_home):
     drawings = pytest.importorskip("engine.figures.drawings")
-    colors, dashes = zip(*drawings.STROKES, strict=True)
+    colors, dashes = zip(*ink.STROKES, strict=True)
     assert len(set(colors[:8])) == len(set(dashes[:8])) == 8
-    assert len(set(drawings.STROKES)) == len(drawings.STROKES) == 16
+    assert len(set(ink.STROKES)) == len(ink.STROKES) == 16
     several = {f"gd__lambda{k}": lambda t, k=k: np.where(t["step"] < 100, np.nan, 100 - 5 * k + t["step"] % 2) for k in range(2, 9)}
     result = result_of(own_home, "fig5-small", **several, gd__sharpness=lambda t: np.where(t["step"] < 100, np.nan, 101 - t["step"] % 2),
                        gd__midpoint_sharpness=lambda t: np.where(t["step"] % 20 == 0, t["step"], np.nan))
