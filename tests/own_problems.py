@@ -20,6 +20,7 @@ def good(scale: float = 1.0, seed: int = 0):
     return engine.from_loss(lambda w: scale * jnp.sum(jnp.tanh(w) ** 2 * (1 + seed + jnp.arange(3))), START)
 
 
+@cache  # one function, compiled once
 def valley():
     """Appendix B in disguise, at the edge for η = 0.05."""
     return engine.from_loss(lambda w: (40 + w[1]) * w[0] ** 2 / 2 - w[1] - w[2] + 0.05 * w[2] ** 2, np.array([0.3, 0.0, 0.0]))
@@ -39,6 +40,7 @@ def with_data(seed: int = 0):
 X = np.linspace(-1, 1, 6)[:, None]
 
 
+@cache
 def line():
     return engine.from_flax(linen.Sequential([linen.Dense(1), jnp.tanh, linen.Dense(1)]), X, np.sin(3 * X))
 
@@ -153,13 +155,13 @@ def logistic(side: int = 7):
 def let_go(start: tuple[float, ...] = (0.0, -0.1, 0.0), spare: int = 0):
     """L = ½(40 + y)x² − ¼cos(z)·y − z + ½·3‖w‖², with `spare` further parameters w: on x = w = 0 the stable set of η = 0.05 is y ≤ 0, and
     θ† has y ← min(0, y + ¼η·cos z), z ← z + η(1 − ¼y·sin z) exactly: slack, held back while cos z > 0, let go after."""
-    bulk = jnp.linspace(1.0, 3.0, spare)
+    return Made(Problem(let_go_loss, jnp.linspace(1.0, 3.0, spare), "let go"), jnp.asarray(np.concatenate([start, np.zeros(spare)])))
 
-    def loss(theta):
-        (x, y, z), w = theta[:3], theta[3:]
-        return (40 + y) / 2 * x**2 - jnp.cos(z) * y / 4 - z + bulk.astype(theta.dtype) @ w**2 / 2
 
-    return engine.from_loss(loss, np.concatenate([start, np.zeros(spare)]))
+def let_go_loss(theta, bulk):
+    """That of `let_go`: one function, compiled once wherever it starts."""
+    (x, y, z), w = theta[:3], theta[3:]
+    return (40 + y) / 2 * x**2 - jnp.cos(z) * y / 4 - z + bulk.astype(theta.dtype) @ w**2 / 2
 
 
 def valleys(
