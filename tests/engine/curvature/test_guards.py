@@ -37,6 +37,12 @@ def spec_of(function, eta, arguments, **tracking):
     )
 
 
+def seven(base, rates, mixing=0.0):
+    """Valleys with so many more, flat ones, that there are seven: of as many parameters, they share what is compiled."""
+    flat = 7 - len(base)
+    return {"base": [*base, *[1.0] * flat], "rates": [*rates, *[0.0] * flat], "mixing": mixing}
+
+
 def longest(wrong):
     """The most rows in a row that are."""
     most = now = 0
@@ -80,7 +86,7 @@ SEPARATIONS = [(0.1, 2.0), (0.3, 4.0), (1.0, 3.0)]
 )
 def test_three_valleys_that_cross_are_seen_on_every_trajectory(mixing, apart, rate):
     """195 at first, and 10 % to 100 % and twice that below it; the lowest rises fastest."""
-    arguments = {"base": [195.0, 195 / (1 + apart), 195 / (1 + 2 * apart)], "rates": [0.4, 0.4, rate], "mixing": mixing}
+    arguments = seven([195.0, 195 / (1 + apart), 195 / (1 + 2 * apart)], [0.4, 0.4, rate], mixing)
     late, turned = delays("valleys", 0.01, arguments, 50, on_second_eigenvalue="keep")
     assert turned  # it crossed
     assert max(late.values()) <= MOST, late
@@ -88,7 +94,7 @@ def test_three_valleys_that_cross_are_seen_on_every_trajectory(mixing, apart, ra
 
 def test_many_valleys_hide_none_that_rises_behind_the_others():
     """Seven: two are followed, two are guards, and of three more the last overtakes them all."""
-    arguments = {"base": [195.0, 150, 145, 140, 130, 120, 40], "rates": [0.3] * 6 + [4.0]}
+    arguments = seven([195.0, 150, 145, 140, 130, 120, 40], [0.3] * 6 + [4.0])
     late, turned = delays("valleys", 0.01, arguments, 45, on_second_eigenvalue="keep")
     assert turned
     assert max(late.values()) <= MOST, late
@@ -108,10 +114,10 @@ def test_training_with_one_eigenvalue_sees_a_valley_that_overtakes_it(every, bet
     spec = spec_of("valleys", 0.01, arguments, mode="sharpness", sharpness_every=every, eigenvalues=1)
     experiment = Experiment(spec)
     problem, theta = own_problems.valleys(**arguments)
-    exact = []
+    gradient, exact = jax.jit(problem.gradient), []
     for _ in range(60):
         exact.append(np.linalg.eigvalsh(np.asarray(dense_hessian(problem, theta)))[-1])
-        theta = theta - 0.01 * problem.gradient(theta)
+        theta = theta - 0.01 * gradient(theta)
     recorded = rows(experiment, 60)["gd.sharpness"]
     read = np.isfinite(recorded)
     assert recorded[0] == pytest.approx(100, rel=1e-3)
@@ -134,7 +140,8 @@ def test_a_look_takes_what_is_larger_among_the_followed_and_leaves_the_next_as_g
 
 
 def test_the_age_of_the_audit_is_recorded():
-    record = rows(Experiment(spec_of("valleys", 0.01, {}, audit_every=10, on_second_eigenvalue="keep")), 50)
+    arguments = seven([195.0, 150.0, 60.0], [0.5, 0.5, 4.0])
+    record = rows(Experiment(spec_of("valleys", 0.01, arguments, audit_every=10, on_second_eigenvalue="keep")), 50)
     past = np.isfinite(record["constrained.sharpness"])
     age, step = record["audit.age"][past], record["step"][past]
     first = np.flatnonzero(np.isfinite(age))[0]
