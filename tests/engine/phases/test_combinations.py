@@ -55,6 +55,9 @@ QUICK = ("toy", "mlp", "own", "own with data")
 COMPILED = ("precision", "decay", "predictions", "flow", "eigenvalues", "sources", "passes", "layers")
 """Parts that have everything compiled anew: in the usual suite they meet all the others, but not each other."""
 
+LEAN = {"predictions": "none", "flow": "off"}
+"""Parts as they are quickest to compile."""
+
 Factors = dict[str, dict[str, list[str]]]
 BOTH: Factors = {
     "precision": {
@@ -237,11 +240,11 @@ def name_of(row: Row) -> str:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_pair_of_parts_runs_three_steps(kind, monkeypatch):
-    """Kinds that take long to compile stay below the edge: there only the slow suite follows them."""
+    """Kinds that take long to compile stay below the edge, and one that is always at it does without: only the slow suite follows them."""
     monkeypatch.setattr(experiment.Experiment, "precompile", lambda self: None)
     for row in USUAL:
         if row["kind"] == kind:
-            runs_three_steps(row, below=kind not in QUICK)
+            runs_three_steps(row | (LEAN if kind == "toy of several directions" else {}), below=kind not in QUICK)
 
 
 def test_the_rows_hold_every_pair():
