@@ -3,8 +3,9 @@
 import ast
 import inspect
 import json
-import textwrap
+import sys
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import pairwise
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -54,11 +55,17 @@ def alternatives(annotation: Any) -> tuple[Any, ...]:
     return get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
 
 
+@cache
+def classes_of(module: str) -> dict[str, ast.ClassDef]:
+    """The classes of a module as its source has them, which is read once."""
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
 def documented(struct: type) -> dict[str, str]:
     """The words under each field of a class and of those that it inherits from, from their source."""
     classes = [base for base in reversed(struct.__mro__) if base is not SpecSection and issubclass(base, SpecSection)]
-    trees = [ast.parse(textwrap.dedent(inspect.getsource(base))) for base in classes]
-    bodies = [node.body for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)]
+    bodies = [classes_of(base.__module__)[base.__name__].body for base in classes]
     return {
         field.target.id: " ".join(below.value.value.split())
         for body in bodies for field, below in pairwise(body)
