@@ -21,12 +21,14 @@ ROUGH = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_pas
 if jaxlib_release() < (0, 11):  # 0.12 does not know the first, and ends the process; parts compiled on several cores cost more in all
     ROUGH += ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *ROUGH]).strip()
-gc.set_threshold(50_000, 20, 20)  # what jax traces makes many objects, and most of them stay: looking for others is a fifth of the time
+gc.set_threshold(200_000, 20, 50)  # what jax traces makes many objects, and most of them stay: looking for others is a fifth of the time
 
 
 LONGEST = (
-    "test_hosts", "test_default", "test_combinations", "test_runner", "test_guides", "test_guards", "test_trajectories", "test_models",
-    "test_loss_identity", "test_experiment", "test_extending", "test_faults", "test_examples", "test_training", "test_cli", "test_problem",
+    "test_hosts", "test_combinations", "test_models", "test_default", "test_central_flow", "test_trajectories", "test_edge_readings",
+    "test_guides", "test_runner", "test_experiment", "test_help", "test_loss_identity", "test_training", "test_boundaries",
+    "test_stable_set", "test_guards", "test_faults", "test_sentences", "test_runs_of_before", "test_scale", "test_sweep", "test_cli",
+    "test_own", "test_examples",
 )  # fmt: skip
 """Files that take longest, longest first: begun last, they would keep one worker busy while the others have nothing left."""
 
@@ -49,15 +51,31 @@ def own_home(tmp_path, monkeypatch):
     return tmp_path / "eos-home"
 
 
-def pytest_configure(config):
-    """Compiled code is kept in one folder for the whole run of tests: its workers and their child processes inherit the name of it.
+MOST_COMPILED = 300e6
+"""Bytes of compiled code that are left from one run of the tests to the next, the newest."""
 
-    That several write there is safe: see `engine/xla/compile_cache.py`.
+
+def pytest_configure(config):
+    """Compiled code is kept in pytest's own cache, from one run of the tests to the next; without one, in a folder that goes with this run.
+    The workers and their child processes inherit the name of it.
+
+    That several write there is safe, and an entry that is damaged is none: see `engine/xla/compile_cache.py`. `pytest --cache-clear`
+    compiles anew.
     """
-    if not hasattr(config, "workerinput"):
-        folder = tempfile.TemporaryDirectory(prefix="eos-compiled-", ignore_cleanup_errors=True)
-        config.add_cleanup(folder.cleanup)
-        os.environ["EOS_CACHE"] = folder.name
+    if hasattr(config, "workerinput"):
+        return
+    if cache := getattr(config, "cache", None):
+        folder = cache.mkdir("eos-compiled")
+        bytes_kept = 0
+        for path in sorted(folder.rglob("*-cache"), key=lambda path: path.stat().st_mtime, reverse=True):
+            bytes_kept += path.stat().st_size
+            if bytes_kept > MOST_COMPILED:
+                path.unlink(missing_ok=True)
+        os.environ["EOS_CACHE"] = str(folder)
+    else:
+        temporary = tempfile.TemporaryDirectory(prefix="eos-compiled-", ignore_cleanup_errors=True)
+        config.add_cleanup(temporary.cleanup)
+        os.environ["EOS_CACHE"] = temporary.name
 
 
 @pytest.fixture(scope="session")
