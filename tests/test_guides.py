@@ -33,7 +33,7 @@ ELSEWHERE = ("pip install", "pip-audit")
 LEAN = ("tracking.flow=false", "tracking.gauges_every=0", "tracking.landscape_every=0", 'tracking.predictions=["transported"]')
 SMALLER = {
     "fashion": ["budget.steps=12", "problem.data.examples=20", "problem.model.widths=[4]", "optimizer.learning_rate=1e-3", *LEAN],
-    "fashion-cnn": ["budget.steps=3", "problem.data.examples=8", "problem.model.widths=[2,2]", *LEAN],
+    "fashion-cnn": ["budget.steps=3", "problem.data.examples=8", "problem.model.widths=[2]", "tracking.mode=sharpness"],
     "fig4-cnn": ["budget.steps=3", "problem.data.examples=8", "problem.model.widths=[2,2]", *LEAN],
     "appendix-resnet": ["budget.steps=3", "problem.data.examples=8", "problem.model.widths=[2]", "problem.model.blocks=1", *LEAN],
     "fig1": ["budget.steps=30"],
