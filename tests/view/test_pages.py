@@ -464,7 +464,7 @@ async def test_formulas_have_the_colours_of_their_curves_six_digits_and_the_numb
             assert role_color(app.theme, curve.role) in str(head.content.spans)
 
 
-def test_device_and_number_formats_are_told_together():
+def test_device_and_number_formats_are_said_together():
     head, rest = numbers(State(device="CPU ×2", precision="f32 → f64"))
     assert "CPU ×2" in head.plain
     assert rest.plain == "f32 → f64"
