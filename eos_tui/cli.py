@@ -34,7 +34,7 @@ from engine.record import trust
 from engine.record.store import resolve
 from engine.spec import DEFAULT_PRESET, preset_names
 from eos_tui import config, keys
-from eos_tui.config import Layout, ThemeChoice
+from eos_tui.config import Dots, Layout, ThemeChoice
 from eos_tui.opening import need_terminal, need_view, opened, played, view
 from eos_tui.topics.topics import TOPICS
 
@@ -65,6 +65,7 @@ class ViewOptions:
     mouse: Annotated[bool | None, Parameter(help="Take clicks; `--no-mouse` leaves them to the terminal.")] = None
     ascii: Annotated[bool | None, Parameter(help="Draw with ASCII alone.")] = None
     low_bandwidth: Annotated[bool | None, Parameter(help="For slow links: a frame a second, sixteen colours, no mouse.")] = None
+    dots: Annotated[Dots | None, Parameter(help="What curves are drawn of; octants are solid, where the terminal draws them.")] = None
     layout: Annotated[Layout | None, Parameter(help="Plots at first: all that fit, two large ones, or one.")] = None
     plots: Annotated[tuple[str, ...] | None, Parameter(help="A plot that stands first, by name; repeat it for those after.")] = None
 

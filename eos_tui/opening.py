@@ -125,10 +125,12 @@ def view(run: Run | None, given: Mapping[str, Any], tour: bool = False, beside: 
     settings = need_terminal(given)
     gc.disable()  # until the app stands: what is made until then stays
     from eos_tui.app import HANGUP_STATUS, EosApp
+    from eos_tui.draw.raster import draw_solid
 
     if "utf" not in (sys.stderr.encoding or "").lower():  # Textual writes there
         settings = msgspec.structs.replace(settings, ascii=True)
         sys.stderr.reconfigure(errors="replace")  # type: ignore[union-attr]
+    draw_solid(settings.dots == "octants" and IN_BROWSER not in os.environ)  # a browser's fonts have none
     shown = EosApp(run, settings.fps, settings.ascii, settings.theme, tour, beside, recording, settings.layout, settings.plots)
 
     def part(status: int, stream: TextIO | None) -> None:

@@ -15,7 +15,8 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
 
-BRAILLE = 0x2800
+from eos_tui.draw.octants import BRAILLE, SIGNS
+
 _DOWN = np.array([[1], [2], [4], [64]], np.uint16)
 """The bit of each dot in the left half of a cell, from the top."""
 _PATTERNS = np.array([(left & 0x47) | (right & 7) << 3 | (right & 64) << 1 for right in range(72) for left in range(256)], np.uint32)
@@ -170,10 +171,22 @@ def _ink(style: Style) -> int:
     return _inks[style]
 
 
+_shown: dict[int, str] = {}
+"""What is shown in the place of braille: nothing, or octants."""
+
+
+def draw_solid(on: bool) -> None:
+    """Show the dots of every plot from now on as solid eighths of their cells, or as braille."""
+    _shown.clear()
+    _shown.update(SIGNS if on else {})
+    _strip.cache_clear()
+
+
 @lru_cache(maxsize=1024)
 def _strip(glyphs: bytes, inks: bytes, grounds: bytes) -> Strip:
     """A row of cells. Most rows of a plot are those of the frame before."""
     text, ink, ground = glyphs.decode("utf-32-le"), np.frombuffer(inks, np.int16), np.frombuffer(grounds, np.int16)
+    text = text.translate(_shown)
     # A blank shows no ink, so it keeps that before it: fewer changes of style, fewer bytes to the terminal.
     ink = ink[np.maximum.accumulate(np.where(ink > 0, np.arange(len(ink)), 0))]
     begins = np.flatnonzero((np.diff(ink, prepend=-1) != 0) | (np.diff(ground, prepend=-1) != 0))

@@ -10,7 +10,7 @@ from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
 from engine.base.errors import UserError
-from eos_tui.draw.raster import BRAILLE
+from eos_tui.draw.octants import BRAILLE, SHAPES
 
 FONTS, POINTS, MARGIN = ("DejaVuSansMono.ttf", "DejaVuSansMono-Bold.ttf"), 20, 12
 DOTS = ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (0, 3), (1, 3))
@@ -21,6 +21,7 @@ _CORNERS = {"1": (0.0, 0.0), "2": (0.5, 0.0), "4": (0.0, 0.5), "8": (0.5, 0.5)}
 BLOCKS = {
     **{sign: [(0.0, 1 - k / 8, 1.0, k / 8)] for k, sign in enumerate("▁▂▃▄▅▆▇█", start=1)},
     **{sign: [(0.0, 0.0, k / 8, 1.0)] for k, sign in zip(range(7, 0, -1), "▉▊▋▌▍▎▏", strict=True)},
+    **SHAPES,
     **{sign: [(*_CORNERS[corner], 0.5, 0.5) for corner in corners] for sign, corners in _QUADRANTS.items()},
 }
 """Left, top, width and height of the rectangles that a block is made of, as shares of its cell."""

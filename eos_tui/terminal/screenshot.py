@@ -11,6 +11,7 @@ from rich.text import Text
 from textual.app import App
 
 from engine.base.atomic import replace_with
+from eos_tui.draw.octants import DOTS
 from eos_tui.draw.theme import picture_theme
 
 FONTS = '"DejaVu Sans Mono", "Fira Code", Menlo, Consolas, monospace'
@@ -58,7 +59,8 @@ def _recorder(width: int, height: int) -> Console:
 def _pictures(console: Console, title: str, theme_name: str) -> Pictures:
     ansi = re.sub(r"\x1b\[\d+;\d+H", "", console.export_text(styles=True, clear=False))  # lines alone, wherever they are shown
     plain = "\n".join(line.rstrip() for line in console.export_text(clear=False).splitlines())
-    return Pictures(without_network(console.export_svg(title=title, theme=picture_theme(theme_name))), ansi, f"{plain}\n")
+    svg = console.export_svg(title=title, theme=picture_theme(theme_name)).translate(DOTS)  # no font has octants yet
+    return Pictures(without_network(svg), ansi, f"{plain}\n")
 
 
 def without_network(svg: str) -> str:

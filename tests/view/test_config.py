@@ -54,6 +54,7 @@ REFUSED = [
     ("[view]\ntheme = 'pink'", '[view] theme = "pink": expected one of "auto", "dark", "light", "terminal"'),
     ("[view]\nplots = ['sharpnes']", '[view] plots: no plot is called "sharpnes"; did you mean "sharpness"?'),
     ("[view]\nplots = ['x', 'y', 'x']", '[view] plots: "x" is there twice'),
+    ("[view]\ndots = 'round'", '[view] dots = "round": expected one of "braille", "octants"'),
     ("[view]\nlayout = 'three'", '[view] layout = "three": expected one of "all", "two", "one"'),
     ("[view]\nmouse = 1", "[view] mouse = 1: expected `bool`"),
     ("view = 3", "view = 3: expected `object`"),

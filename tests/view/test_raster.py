@@ -4,17 +4,45 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 from rich.style import Style
 
-from eos_tui.draw import axes
+from eos_tui.draw import axes, octants
 from eos_tui.draw.axes import Limits
-from eos_tui.draw.raster import BRAILLE, Canvas, connect, outline, polyline, spans, strokes
+from eos_tui.draw.raster import BRAILLE, Canvas, connect, draw_solid, outline, polyline, spans, strokes
 
 RED, BLUE = Style(color="red"), Style(color="blue")
 
 
 def text_of(canvas):
     return [strip.text for strip in canvas.strips()]
+
+
+def test_octants_fill_the_places_of_the_braille_dots_and_are_those_of_unicode():
+    """Of the 256 patterns 230 are octants, U+1CD00 to U+1CDE5; spot values are from the names in Unicode 16."""
+    signs = {code: sign for code, sign in octants.SIGNS.items() if 0x1CD00 <= ord(sign) <= 0x1CDE5}
+    assert sorted(map(ord, signs.values())) == [*range(0x1CD00, 0x1CDE6)]
+    assert len(set(octants.SIGNS.values())) == 256
+    named = {"3": 0x1CD00, "23": 0x1CD01, "123": 0x1CD02, "4": 0x1CD03, "234": 0x1CD08, "5": 0x1CD09, "25": 0x1CD0B}
+    for digits, code in named.items():
+        braille = octants.BRAILLE + sum(octants.PLACES[int(digit) - 1] for digit in digits)
+        assert octants.SIGNS[braille] == chr(code)
+    assert octants.SIGNS[octants.BRAILLE + 0xFF] == "█"
+    assert all(cell_len(sign) == 1 for sign in octants.SIGNS.values())
+
+
+def test_dots_are_solid_where_asked_and_a_picture_has_braille():
+    canvas, dots = Canvas(4, 2), np.arange(64).reshape(8, 8) % 3 == 0
+    canvas.dots(dots, 0, 0, Style())
+    braille = [strip.text for strip in canvas.strips()]
+    try:
+        draw_solid(True)
+        solid = [strip.text for strip in canvas.strips()]
+    finally:
+        draw_solid(False)
+    assert solid == [text.translate(octants.SIGNS) for text in braille]
+    assert [strip.text for strip in canvas.strips()] == braille
+    assert all(sign.translate(octants.DOTS).translate(octants.SIGNS) == sign for sign in "".join(solid))
 
 
 def test_each_dot_sets_its_own_bit_of_the_braille_cell():
