@@ -11,13 +11,17 @@ from engine.base.errors import UserError
 from engine.record.reader import Run
 from eos_tui.app import EosApp
 from eos_tui.lessons import STEPS
+from eos_tui.model.recording import of_run
 from eos_tui.screens.learn import Learn
+from eos_tui.screens.play import Play
 from eos_tui.terminal import screenshot
 
 SIZES = ((80, 24), (120, 40), (200, 50))
 GROUNDS = ("dark", "light")
 FRAMES = 3
 """Frames to wait for before keys and before a picture."""
+PLAYED = 0.74
+"""How much of a recording has been played in its picture."""
 
 
 class GalleryPage(NamedTuple):
@@ -25,7 +29,7 @@ class GalleryPage(NamedTuple):
 
     name: str
     begins: str = "run"
-    """`run`, `launcher`, or `tour` for a step of the tour that looks at such a run."""
+    """`run`, `launcher`, `tour` for a step of the tour that looks at such a run, or `play`."""
     keys: tuple[str, ...] = ()
 
 
@@ -48,6 +52,7 @@ PAGES: tuple[GalleryPage, ...] = (
     GalleryPage("topics", keys=("question_mark", "tab", "down", "down", "down")),
     GalleryPage("palette", keys=("ctrl+p",)),
     GalleryPage("tour", "tour"),
+    GalleryPage("play", "play"),
 )
 
 
@@ -92,11 +97,15 @@ def _write(path: Path, text: str) -> None:
 
 async def _drawn(run: Run, page: GalleryPage, size: tuple[int, int], ground: str) -> str:
     """One page as SVG."""
-    app = EosApp(run if page.begins == "run" else None, fps=10, theme_choice=ground)
+    played = of_run(run) if page.begins == "play" else None
+    app = EosApp(run if page.begins == "run" else None, fps=10, theme_choice=ground, recording=played)
     async with app.run_test(size=size) as pilot:
         if page.begins == "tour":
             await app.push_screen(Learn(app.pace, runs={run.spec.name: run}, at=tour_steps(run)[-1]))
         await _frames(app)
+        if isinstance(app.screen, Play):
+            app.screen.player.seek(PLAYED * app.screen.player.schedule.seconds)
+            app.pace.hurry()
         for key in page.keys:
             await pilot.press(key)
         await _frames(app)

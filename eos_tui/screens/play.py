@@ -42,11 +42,14 @@ class Player:
         """Pause or play."""
         self.playing = not self.playing
 
+    def seek(self, seconds: float) -> None:
+        """Pause at a time."""
+        self.playing, self.seconds = False, seconds
+
     def step(self, by: int) -> None:
         """Pause, so many steps on or back."""
-        self.playing = False
         last = self.schedule.acts[-1].stop - 1
-        self.seconds = self.schedule.time_of(min(max(int(self.place + 1e-6) + by, 0), last))
+        self.seek(self.schedule.time_of(min(max(int(self.place + 1e-6) + by, 0), last)))
 
 
 class Play(Ground):
