@@ -213,7 +213,7 @@ class EosApp(App[int], inherit_bindings=False):
 
     def on_open_run(self, message: OpenRun) -> None:
         self.seen = message.run
-        self.switch_screen(_dashboard(message.run, self.pace, self.ascii, (), *self._arranged))
+        self.switch_screen(_dashboard(message.run, self.pace, self.ascii, message.beside, *self._arranged))
 
     def on_open_launcher(self, message: OpenLauncher) -> None:
         self.switch_screen(_launcher(self.pace, self.ascii, message.origin))

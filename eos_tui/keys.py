@@ -14,13 +14,13 @@ from engine.base.errors import UserError
 if TYPE_CHECKING:  # Textual is imported where it is needed: headless runs do without
     from textual.binding import Binding
 
-Place = Literal["dashboard", "page", "spectrum", "turning", "landscape", "help", "tour", "play", "launcher", "anywhere"]
+Place = Literal["dashboard", "page", "spectrum", "turning", "landscape", "events", "help", "tour", "play", "launcher", "anywhere"]
 PLACES: dict[Place, str] = {
     "dashboard": "on the dashboard", "page": "on a page", "spectrum": "on the spectrum", "turning": "on the page of x turning",
-    "landscape": "on the landscape", "help": "on the page of help",
+    "landscape": "on the landscape", "events": "on the page of events", "help": "on the page of help",
     "tour": "on the tour", "play": "in `eos play`", "launcher": "on the launcher", "anywhere": "anywhere",
 }
-WITHIN: dict[Place, Place] = {"spectrum": "page", "turning": "page", "landscape": "page", "help": "page"}
+WITHIN: dict[Place, Place] = {"spectrum": "page", "turning": "page", "landscape": "page", "events": "page", "help": "page"}
 """A place whose keys work in another one too."""
 
 
@@ -109,8 +109,10 @@ TABLE: tuple[Key, ...] = (
         "them.", "dashboard", PLOTS, 24),
     Key("h", "h", "screen.series", "curves", "Choose what the focused plot draws: its own curves and any other recorded quantity.",
         "dashboard", PLOTS, 22),
-    Key("m", "m", "screen.compare", "compare", "Other runs: where they stand and what they differ in; up to three are laid "
-        "over this one, edge on edge.", "dashboard", PLOTS, 21),
+    Key("m", "m", "screen.compare", "compare", "Other runs: where they stand and what they differ in; up to eight are laid "
+        "over this one, edge on edge, in the plots of sharpness and loss.", "dashboard", PLOTS, 21),
+    Key("M", "M", "screen.compare_everywhere", "compare all", "Draw the other runs in every plot, or in those of sharpness and "
+        "loss alone.", "dashboard", PLOTS),
     Key("d", "d", "screen.start", "place a start", "Place a start (X, Y) in the phase portrait and watch the flow (4) and the map (3) "
         "from there; the arrows move it, a click places it too.", "dashboard", PLOTS),
     Key("up", "↑", "screen.nudge(1)", "start up", "Move the start of the portrait up.", "dashboard", PLOTS),
@@ -180,6 +182,8 @@ TABLE: tuple[Key, ...] = (
     Key("tab", "tab", "screen.turn(1)", "other picture", "On to the plane of u and ∇S⊥, and to the valley cut across, with the ball in it.",
         "landscape", PAGE),
     Key("shift+tab", "shift+tab", "screen.turn(-1)", "picture before", "Back through the pictures.", "landscape", PAGE),
+    Key("slash", "/", "screen.filter", "filter", "Narrow the events down by words, while they are typed.", "events", PAGE),
+    Key("slash", "/", "screen.filter", "filter", "Narrow keys and topics down by words in them, while they are typed.", "help", PAGE),
     Key("tab,shift+tab", "tab", "screen.topics", "topics", "Between the keys and the topics of `eos help`.", "help", PAGE),
     Key("right", "→", "screen.into(True)", "into the text", "From the list of topics into the text, where the arrows scroll.",
         "help", PAGE),
@@ -206,10 +210,16 @@ TABLE: tuple[Key, ...] = (
     Key("enter", "enter", "screen.open", "start or open", "Start the chosen preset, or open the chosen run.",
         "launcher", RUNS, 2),
     Key("tab", "tab", "screen.other_pane", "presets / runs", "Between presets and past runs.", "launcher", RUNS, 3),
-    Key("d", "d", "screen.remove", "remove run", "Delete the chosen run; asks first.", "launcher", RUNS, 6),
-    Key("r", "r", "screen.resume_run", "resume run", "Go on with the chosen run from its last checkpoint.", "launcher", RUNS, 5),
-    Key("g", "g", "app.tour", "guided tour", "The paper in twelve steps, on real runs.", "launcher", RUNS, 4),
-    Key("escape", "esc", "screen.back", "back", "Return to the run that was open.", "launcher", RUNS, 7),
+    Key("slash", "/", "screen.filter", "filter", "Narrow the presets or the runs down while words are typed: of names, titles and "
+        "groups; of tags, η and how a run ended.", "launcher", RUNS, 4),
+    Key("space", "space", "screen.mark", "mark", "Mark the chosen run for m, T and d, or take its mark off.", "launcher", RUNS, 6),
+    Key("m", "m", "screen.compare", "compare", "Open the marked runs together, laid over the newest of them.", "launcher", RUNS, 7),
+    Key("T", "T", "screen.tags", "tags", "Words to find the chosen run by; or that all marked ones are to have too.", "launcher", RUNS, 8),
+    Key("d", "d", "screen.remove", "remove run", "Delete the marked runs, or the chosen one; asks first.", "launcher", RUNS, 9),
+    Key("r", "r", "screen.resume_run", "resume run", "Go on with the chosen run from its last checkpoint.", "launcher", RUNS, 10),
+    Key("g", "g", "app.tour", "guided tour", "The paper in twelve steps, on real runs.", "launcher", RUNS, 5),
+    Key("escape", "esc", "screen.back", "back", "Show all again that a filter hides; then return to the run that was open.",
+        "launcher", RUNS, 11),
     Key("w", "w", "app.screenshot_files", "screenshot", "Save the screen as SVG, ANSI and text, and say where.", "anywhere", EOS),
     Key("Y", "Y", "app.copy_values", "copy", "Copy the focused plot's values at the cursor, or the newest; elsewhere the screen's "
         "text. Saved to a file too.", "anywhere", EOS),

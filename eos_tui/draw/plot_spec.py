@@ -122,7 +122,10 @@ class Pen(NamedTuple):
 
 SOLID = (Pen("━━", 1, 0, "*"), Pen("─╴", 3, 1, "o"), Pen("╶╴", 1, 1, "."), Pen("─·", 4, 2, "%"))
 DASHED = (Pen("╌╌", 2, 2, "+"), Pen("┄┄", 1, 2, "x"), Pen("┈┈", 1, 3, ":"), Pen("╴ ", 2, 4, "~"))
-OTHERS = (Pen("╍╍", 3, 1, "1"), Pen("╌╶", 2, 1, "2"), Pen("·╌", 1, 2, "3"))
+OTHERS = (
+    Pen("╍╍", 3, 1, "1"), Pen("╌╶", 2, 1, "2"), Pen("·╌", 1, 2, "3"), Pen("━·", 5, 1, "4"), Pen("┅┅", 3, 2, "5"), Pen("┉┉", 1, 4, "6"),
+    Pen("╾╌", 2, 3, "7"), Pen("╼╶", 4, 4, "8"),
+)  # fmt: skip
 """Pens of other runs, and of the orbits of a start that is placed."""
 THRESHOLD = Pen("╴╴", 1, 1, "-")
 

@@ -11,6 +11,7 @@ from textual.screen import ModalScreen
 
 from engine.record.columns import Column
 from eos_tui.widgets.checklist import Checklist
+from eos_tui.widgets.filter import Filter
 
 AXES = ("step", "time")
 """Columns that are axes, not curves."""
@@ -25,6 +26,7 @@ class ChooseCurves(ModalScreen[list[str] | None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "accept", "draw", priority=True),
+        Binding("slash", "filter", "filter"),
         Binding("escape,q", "dismiss(None)", "cancel"),
     ]
 
@@ -32,12 +34,13 @@ class ChooseCurves(ModalScreen[list[str] | None]):
         super().__init__()
         self._title, self._columns = title, [column for column in columns if column.name not in AXES]
         self._own, self._drawn = own, drawn
-        self.checklist = Checklist()
+        self.checklist, self.filter = Checklist(), Filter("curves")
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="page") as page:
             page.border_title = f"curves of “{self._title}”"
-            page.border_subtitle = "space chooses · enter draws · esc cancels"
+            page.border_subtitle = "space chooses · / filters · enter draws · esc cancels"
+            yield self.filter
             yield self.checklist
 
     def on_mount(self) -> None:
@@ -46,7 +49,16 @@ class ChooseCurves(ModalScreen[list[str] | None]):
         self.checklist.offer(((column.name, _line(column)) for column in (*own, *others)), self._drawn)
         self.checklist.focus()
 
+    def action_filter(self) -> None:
+        self.filter.open(self.checklist)
+
+    def on_filter_narrowed(self) -> None:
+        self.checklist.narrow(self.filter.words)
+
     def action_accept(self) -> None:
+        if self.filter.has_focus:
+            self.filter.action_leave(True)
+            return
         chosen = set(self.checklist.chosen)
         if not chosen:
             self.notify("A plot draws one curve at least.", severity="warning", timeout=2)

@@ -14,14 +14,18 @@ from engine.base.errors import UserError
 from engine.base.files import resolved
 from engine.base.text import harmless
 from engine.jobs.fork import differences
-from engine.record import store
+from engine.record.glance import Glance, all_glances
 from engine.record.messages import edge_in_force
-from engine.record.reader import Run
+from engine.record.reader import Run, State
 from eos_tui.draw.theme import role_color
 from eos_tui.model.source import Condition
 from eos_tui.terminal.leaving import aside
 from eos_tui.widgets.checklist import Checklist
+from eos_tui.widgets.filter import Filter
 from eos_tui.widgets.header import SIGNS
+
+AT_ONCE = 20
+"""Runs read before what they differ in is shown: a tenth of a second."""
 
 
 class Candidate(NamedTuple):
@@ -34,20 +38,30 @@ class Candidate(NamedTuple):
     differs: tuple[str, ...]
 
 
-def others(run: Run) -> list[Candidate]:
-    """Every other run, the newest first."""
-    candidates = []
+def glances(run: Run) -> list[tuple[Glance, State]]:
+    """Every other run with its engine's last word, the newest first."""
     try:
-        runs = store.all_runs()
+        listed = all_glances()
     except (OSError, UserError):  # there is no folder of runs to choose from
         return []
-    for each in reversed(runs):
-        if resolved(each.path) != resolved(run.path):
-            edge = edge_in_force(each.events())
-            fields = sorted(differences(run.spec, each.spec).items(), key=lambda item: item[1] is None)  # what it has first
-            differs = tuple(f"no {name}" if value is None else f"{name} = {value}" for name, value in fields)
-            candidates.append(Candidate(each.name, each.liveness(), each.state().step, edge, differs))
-    return candidates
+    here = resolved(run.path)
+    return [each for each in reversed(listed) if resolved(each[0].path) != here]
+
+
+def candidate(run: Run, other: Glance, state: State) -> Candidate | None:
+    """Another run with what it differs in; None where it cannot be read."""
+    try:
+        opened = other.opened()
+    except UserError:
+        return None
+    fields = sorted(differences(run.spec, opened.spec).items(), key=lambda item: item[1] is None)  # what it has first
+    differs = tuple(f"no {name}" if value is None else f"{name} = {value}" for name, value in fields)
+    return Candidate(other.name, other.liveness(state), state.step, edge_in_force(opened.events()), differs)
+
+
+def others(run: Run) -> list[Candidate]:
+    """Every other run with what it differs in, the newest first."""
+    return [each for glance, state in glances(run) if (each := candidate(run, glance, state)) is not None]
 
 
 class Compare(ModalScreen[list[str] | None]):
@@ -55,18 +69,20 @@ class Compare(ModalScreen[list[str] | None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "accept", "draw", priority=True),
+        Binding("slash", "filter", "filter"),
         Binding("escape,q", "dismiss(None)", "cancel"),
     ]
 
     def __init__(self, run: Run, chosen: Sequence[str], most: int, ascii: bool = False):
         super().__init__()
         self._run, self._chosen, self._most, self._ascii = run, chosen, most, ascii
-        self.checklist = Checklist(most)
+        self.checklist, self.filter = Checklist(most, rows=2), Filter("runs")
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="page") as page:
             page.border_title = f"runs beside {harmless(self._run.name)}"
-            page.border_subtitle = f"space chooses up to {self._most} · enter lays them over, edge on edge · esc cancels"
+            page.border_subtitle = f"space chooses up to {self._most} · / filters · enter lays them over, edge on edge · esc cancels"
+            yield self.filter
             yield Static("reading the runs …", id="none")
             yield self.checklist
 
@@ -74,14 +90,25 @@ class Compare(ModalScreen[list[str] | None]):
         self.run_worker(self._offer(), exclusive=True)  # not awaited here: no key would be heard meanwhile
 
     async def _offer(self) -> None:
-        candidates = await aside(lambda: others(self._run))
-        self.checklist.offer(((candidate.name, self._line(candidate)) for candidate in candidates), self._chosen)
-        self.checklist.display = bool(candidates)
-        self.query_one("#none", Static).display = not candidates
+        """Offer every run at once, then tell what each differs in as it is read: of thousands that takes a while."""
+        listed = await aside(lambda: glances(self._run))
+        self.checklist.offer(((glance.name, self._line(glance, state)) for glance, state in listed), self._chosen)
+        self.checklist.display = bool(listed)
+        self.query_one("#none", Static).display = not listed
         self.query_one("#none", Static).update("There is no other run.")
         self.checklist.focus()
+        for start in range(0, len(listed), AT_ONCE):
+            some = listed[start : start + AT_ONCE]
+            read = await aside(lambda some=some: [candidate(self._run, *each) for each in some])  # type: ignore[misc]
+            self.checklist.replace((each.name, self._whole_line(each)) for each in read if each is not None)
 
-    def _line(self, candidate: Candidate) -> Content:
+    def _line(self, glance: Glance, state: State) -> Content:
+        """What is known before a run is read: its preset, step and η."""
+        eta = f" · η {state.learning_rate:.4g}" if state.learning_rate > 0 else ""
+        known = f"  step {state.step:,}\n    {glance.preset}{eta}"
+        return Content.assemble((glance.name, "bold"), (known, role_color(self.app.theme, "muted")))
+
+    def _whole_line(self, candidate: Candidate) -> Content:
         sign, plain, word, role = SIGNS[candidate.condition]
         edge = f" · edge at step {candidate.edge:,}" if candidate.edge is not None else ""
         differs = harmless(", ".join(candidate.differs)) or "nothing: the same run again"
@@ -94,5 +121,14 @@ class Compare(ModalScreen[list[str] | None]):
     def on_checklist_full(self) -> None:
         self.notify(f"{self._most} at most: more lines cannot be told apart.", timeout=3)
 
+    def action_filter(self) -> None:
+        self.filter.open(self.checklist)
+
+    def on_filter_narrowed(self) -> None:
+        self.checklist.narrow(self.filter.words)
+
     def action_accept(self) -> None:
+        if self.filter.has_focus:
+            self.filter.action_leave(True)
+            return
         self.dismiss(list(self.checklist.chosen))

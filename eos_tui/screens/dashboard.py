@@ -263,9 +263,10 @@ class Dashboard(Viewing):
             focused, self._several = self.focused_panel, True
             self.page = self._page_of(focused)
             self._arrange()
-        note = ""
+        self.label()
+        note = f"this run: {self.labels[0]}" if self.compared and self.size.width >= WIDE else ""
         if self.pages > 1 and not self.zoomed:
-            note = f"page {self.page + 1}/{self.pages}"
+            note = "  ".join(filter(None, (note, f"page {self.page + 1}/{self.pages}")))
         self.header.show(self.source, note, self._cursor_values())
         if self.header.long and not self._long:
             self._long = True
@@ -291,7 +292,7 @@ class Dashboard(Viewing):
         self.footer.adapt(idle, labels, first)
         window, visible = Window(*self.timeline.window(), self.timeline.cursor), self.visible_panels()
         overlays, specs = self.overlays(), tuple(panel.spec for panel in visible if isinstance(panel, LinePlot))
-        others = tuple((overlay.label, len(overlay.history), overlay.edge) for overlay in overlays)
+        others = self.everywhere, *((overlay.label, len(overlay.history), overlay.edge) for overlay in overlays)
         self.portrait.tick()
         history = self.source.history
         shown = len(history), history.over, window, self.axis, tuple(visible), specs, self.forms(), others, self.portrait.start
@@ -302,7 +303,7 @@ class Dashboard(Viewing):
                 if isinstance(panel, LinePlot):
                     from_edge = panel.spec.from_edge and not self.timeline.follows
                     own = Window(*self.timeline.window(from_edge), self.timeline.cursor, self.axis)
-                    panel.show(self.source.history, own, overlays)
+                    panel.show(self.source.history, own, self.laid_over(panel, overlays))
                 else:
                     panel.show(self.source.history, window)
 

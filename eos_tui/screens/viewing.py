@@ -1,13 +1,15 @@
 """Keys and clicks that change what is shown of a run: its time axis, its cursor, how a plot is drawn, other runs, a replay."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from itertools import cycle
+from typing import Any, NamedTuple
 
 from engine.base.errors import UserError
 from engine.record import store
 from eos_tui.draw import panels
 from eos_tui.draw.panels import PlotOptions
 from eos_tui.draw.plot_spec import OTHERS, STEPS, Axis, Overlay
+from eos_tui.model.comparing import labels, settings
 from eos_tui.model.replay import Replay
 from eos_tui.model.source import Source
 from eos_tui.model.timeline import Timeline, first_edge
@@ -23,7 +25,9 @@ Panel = LinePlot | PhasePortrait | TurningPath
 MEANS = (0, 10, 50, 250)
 """Rows of the running mean that the key for smoothing goes through."""
 ROLES = ("warn", "good", "muted")
-"""Colours of other runs."""
+"""Colours of other runs, over and over: no trajectory has them, and each run has a stroke of its own."""
+BESIDE = ("sharpness", "ratio", "loss")
+"""Plots that other runs are drawn in unless they are asked for in every one."""
 
 
 class Compared(NamedTuple):
@@ -31,6 +35,9 @@ class Compared(NamedTuple):
 
     source: Source
     role: str
+
+def _settings(source: Source) -> tuple[str, dict[str, Any]]:
+    return source.name, settings(source.run.spec, source.engine.learning_rate)
 
 
 class Viewing(Driving):
@@ -46,6 +53,12 @@ class Viewing(Driving):
         """Index into `panels.CHOICES`: the predictions drawn."""
         self.plot_options: dict[str, PlotOptions] = {}
         self.compared: list[Compared] = []
+        self.everywhere = False
+        """Whether the other runs are drawn in every plot."""
+        self.labels: list[str] = []
+        """What this run and the others are called, by what they differ in."""
+        self._labelled: list[float] = []
+        """The learning rates that these were made for."""
         self._axis = 0
 
     # -- what is drawn, and how
@@ -73,11 +86,27 @@ class Viewing(Driving):
     def overlays(self) -> tuple[Overlay, ...]:
         """The other runs, edge on edge; first step on first step where one of two has none."""
         overlays = []
-        for (source, role), pen in zip(self.compared, OTHERS, strict=False):
+        for (source, role), pen, label in zip(self.compared, OTHERS, self.labels[1:], strict=False):
             edge, at = first_edge(source.journal), self.timeline.edge
             both = edge is not None and at is not None
-            overlays.append(Overlay(source.history, source.name, role, pen, edge or 0.0 if both else 0.0, at or 0.0 if both else 0.0))
+            overlays.append(Overlay(source.history, label, role, pen, edge or 0.0 if both else 0.0, at or 0.0 if both else 0.0))
         return tuple(overlays)
+
+    def laid_over(self, panel: LinePlot, overlays: tuple[Overlay, ...]) -> tuple[Overlay, ...]:
+        """Those of the other runs that a plot draws."""
+        return overlays if self.everywhere or panel.spec.id in BESIDE else ()
+
+    def label(self) -> None:
+        """Call the runs by what they differ in; η may have changed since."""
+        rates = [source.engine.learning_rate for source in (self.source, *(each.source for each in self.compared))]
+        if rates != self._labelled:
+            self._labelled = rates
+            self.labels = labels([_settings(self.source), *(_settings(each.source) for each in self.compared)])
+
+    def action_compare_everywhere(self) -> None:
+        self.everywhere = not self.everywhere
+        self.notify(f"other runs: {'in every plot' if self.everywhere else 'sharpness and loss'}", timeout=2)
+        self.pace.hurry()
 
     def respecify(self) -> None:
         """Draw the plots by their present specifications."""
@@ -141,8 +170,8 @@ class Viewing(Driving):
     def lay_over(self, names: Sequence[str]) -> None:
         """Draw these runs, by name or path, over this one, as many as there are pens for; a notice names each that cannot be read."""
         known = {each.source.run.name: each.source for each in self.compared}
-        self.compared = []
-        for name, role in zip(names, ROLES, strict=False):
+        self.compared, self._labelled = [], []
+        for name, role in zip(names[: len(OTHERS)], cycle(ROLES), strict=False):
             try:
                 source = known.get(name) or Source(store.resolve(name))
             except UserError as error:

@@ -6,51 +6,63 @@ from typing import ClassVar
 from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.message import Message
-from textual.widgets import OptionList
-from textual.widgets.option_list import Option
 
-from eos_tui.widgets.options import Options
+from eos_tui.widgets.filter import matches
+from eos_tui.widgets.long_list import LongList
 
 
-class Checklist(Options):
+class Checklist(LongList):
     """Options by name; space or a click chooses the highlighted one or leaves it out."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("space", "select", "choose")]
-    DEFAULT_CSS = """
-    Checklist { height: auto; max-height: 1fr; border: none; padding: 0; background: transparent; scrollbar-size-vertical: 1;
-        text-wrap: nowrap; text-overflow: ellipsis; }
-    Checklist:focus { border: none; background-tint: transparent; }
-    """
+    DEFAULT_CSS = "Checklist { height: auto; max-height: 1fr; }"
 
     class Full(Message):
         """One more than there may be was asked for."""
 
-    def __init__(self, most: int | None = None):
-        super().__init__()
+    def __init__(self, most: int | None = None, rows: int = 1):
+        """`most` may be chosen; each option has so many `rows`."""
+        super().__init__(self._prompt, rows)
         self.chosen: list[str] = []
         """In the order in which they were chosen."""
         self._most = most
         self._offered: dict[str, Content] = {}
+        self.shown: list[str] = []
+        """Names of the options that have the words looked for."""
 
     def offer(self, lines: Iterable[tuple[str, Content]], chosen: Iterable[str]) -> None:
         """Show these lines by name, some of them chosen."""
         self._offered = dict(lines)
         self.chosen = [name for name in chosen if name in self._offered]
-        self.clear_options()
-        self.add_options([Option(self._prompt(name), id=name) for name in self._offered])
-        if self._offered:
-            self.highlighted = 0
+        self.narrow("")
 
-    def _prompt(self, name: str) -> Content:
+    def replace(self, lines: Iterable[tuple[str, Content]]) -> None:
+        """Show these lines in place of those of the same names."""
+        self._offered |= dict(lines)
+        self.refresh()
+
+    def narrow(self, words: str) -> None:
+        """Show only what has these words."""
+        self.shown = [name for name, line in self._offered.items() if matches(f"{name} {line.plain}", words)]
+        self.show(len(self.shown))
+        self.refresh(layout=True)
+
+    @property
+    def option_count(self) -> int:
+        """How many options are shown."""
+        return self.count
+
+    def _prompt(self, item: int) -> Content:
+        name = self.shown[item]
         return Content.assemble(("[x] " if name in self.chosen else "[ ] ", "bold"), self._offered[name])
 
-    def on_option_list_option_selected(self, message: OptionList.OptionSelected) -> None:
+    def on_long_list_selected(self, message: LongList.Selected) -> None:
         message.stop()
-        name = message.option.id or ""
+        name = self.shown[message.item]
         if name in self.chosen:
             self.chosen.remove(name)
         elif self._most is not None and len(self.chosen) >= self._most:
             self.post_message(self.Full())
         else:
             self.chosen.append(name)
-        self.replace_option_prompt(name, self._prompt(name))
+        self.refresh()

@@ -50,8 +50,8 @@ async def test_the_palette_finds_an_action_by_a_part_of_its_name(runs):
 
 
 SCREENS = {
-    "dashboard": Dashboard, "page": LivePage, "spectrum": Spectrum, "turning": Turning, "landscape": Landscape, "help": Help,
-    "launcher": Launcher, "tour": Learn, "play": Play, "anywhere": EosApp,
+    "dashboard": Dashboard, "page": LivePage, "spectrum": Spectrum, "turning": Turning, "landscape": Landscape, "events": Events,
+    "help": Help, "launcher": Launcher, "tour": Learn, "play": Play, "anywhere": EosApp,
 }  # fmt: skip
 PAGES = {"U": Landscape, "L": Spectrum, "X": Turning, "T": Theorem, "a": Assumptions, "v": Events, "i": Formula}
 

@@ -1,16 +1,21 @@
 """The launcher by pilot."""
 
 import os
+import time
 from operator import is_
 
 import pytest
 
 from engine.base import atomic, files
 from engine.record import store
+from engine.record.tags import tags_of
+from engine.spec import load_spec, preset_names, preset_words
+from eos_tui.model import preset_groups
+from eos_tui.model.ages import ago
 from eos_tui.model.listing import Listing
 from eos_tui.screens.dashboard import Dashboard
 from eos_tui.screens.launcher import Launcher
-from eos_tui.screens.prompts import Confirm
+from eos_tui.screens.prompts import Ask, Confirm
 
 from piloting import SIZES, frames, notified, opened, text_of, until
 from synthetic import FakeEngine, make_run
@@ -125,3 +130,114 @@ async def test_a_folder_of_runs_that_cannot_be_listed_is_reported(runs, monkeypa
     async with opened() as (app, _):
         await until(lambda: "the runs cannot be listed (Not a directory)" in notified(app))
         assert isinstance(app.screen, Launcher)
+
+
+# -- groups, filters, marks and tags
+
+
+def test_every_preset_is_in_a_group_with_its_time():
+    groups = preset_groups.grouped(preset_names())
+    assert list(groups) == list(preset_groups.GROUPS)
+    assert sorted(name for names in groups.values() for name in names) == sorted([*preset_names(), *preset_groups.WAYS])
+    assert [name for name in preset_names() if preset_groups.lasting(preset_words(name).takes) == ""] == []
+    assert {name for name in preset_names() if load_spec(name).optimizer.__struct_config__.tag != "gradient_descent"} == {
+        *preset_groups.OPTIMIZERS
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("takes", "short"), [
+    ("about twenty seconds on two cores", "20 s"), ("under ten seconds on two cores", "<10 s"), ("a few seconds", "few s"),
+    ("about three quarters of a minute", "¾ min"), ("instant", "at once"),
+    ("to the edge in about 10 s, 500 steps there in under two minutes", "<2 min"),
+    ("estimated, for each η: days on a CPU, half an hour on a GPU", "GPU ½ h"), ("weeks", "weeks"), ("as it takes", ""),
+])  # fmt: skip
+def test_a_time_is_a_word(takes, short):
+    assert preset_groups.lasting(takes) == short
+
+
+def test_an_age_is_told_in_the_unit_that_it_fills():
+    now = 1.8e9
+    ages = [ago(now - seconds, now) for seconds in (-5, 59, 60, 7200, 3 * 86400, 30 * 86400)]
+    assert ages == ["0 s ago", "59 s ago", "1 min ago", "2 h ago", "3 d ago", time.strftime("%Y-%m-%d", time.localtime(now - 30 * 86400))]
+
+
+async def test_presets_are_filtered_as_words_are_typed(runs):
+    async with opened() as (app, pilot):
+        await pilot.press("slash", *"momentum edge")
+        await pilot.pause()
+        ids = [option.id for option in app.screen.presets.options if option.id]
+        assert ids == ["adam", "momentum", "nesterov"]
+        await pilot.press("enter", "down")
+        assert app.screen._preset() == "momentum"
+        await pilot.press("escape")
+        await pilot.pause()
+        assert app.screen._preset() == "momentum"
+        assert app.screen.presets.option_count == len(preset_names()) + len(preset_groups.WAYS) + len(preset_groups.GROUPS)
+
+
+async def test_runs_are_told_by_how_they_ended_filtered_marked_tagged_and_removed(runs):
+    for name in ("one", "two", "three"):
+        make_run(runs, name=name)
+        os.utime(runs / name / "spec.toml", (time.time() - 7200, 1e9 + len(name)))
+    state = runs / "two" / "state.json"
+    atomic.replace_with(state, state.read_bytes().replace(b"completed 399 steps", b"stopped at step 610; `eos resume two` goes on"))
+    async with opened(size=(120, 40)) as (app, pilot):
+        await until(lambda: len(app.screen.entries) == 3)
+        await pilot.press("tab")
+        shown = text_of(app)
+        assert "η 0.02 · stopped at step 610" in shown
+        assert "resume" not in shown
+        assert "2001-09-09" in shown
+        await pilot.press("slash", *"stopped 610", "enter")
+        assert [entry.run.name for entry in app.screen.shown] == ["two"]
+        assert "runs · 1 of 3" in text_of(app)
+        await pilot.press("T")
+        assert isinstance(app.screen, Ask)
+        await pilot.press(*"good", "enter")
+        await until(lambda: [entry.tags for entry in app.screen.entries if entry.tags] == [("good",)])
+        assert "two  2001-09-09 #good" in text_of(app)
+        await pilot.press("escape", "slash", *"#good", "enter")
+        assert [entry.run.name for entry in app.screen.shown] == ["two"]
+        await pilot.press("escape", "home", "space", "space")
+        assert len(app.screen.marked) == 2
+        await pilot.press("T", *"both", "enter")
+        await until(lambda: sum("both" in tags_of(runs / name) for name in ("one", "two", "three")) == 2)
+        await pilot.press("d")
+        assert isinstance(app.screen, Confirm)
+        assert "Delete 2 runs" in app.screen.question
+        await pilot.press("y")
+        await until(lambda: len(app.screen.entries) == 1)
+        assert app.screen.marked == set()
+
+
+async def test_marked_runs_are_opened_together(runs):
+    for name in ("one", "two", "three"):
+        make_run(runs, name=name)
+    async with opened() as (app, pilot):
+        await until(lambda: len(app.screen.entries) == 3)
+        names = [entry.run.name for entry in app.screen.entries]
+        await pilot.press("tab", "space", "m")
+        assert "Mark two runs" in notified(app)
+        await pilot.press("space", "m")
+        await until(lambda: isinstance(app.screen, Dashboard))
+        assert (app.screen.source.run.name, [run.name for run in app.screen._beside]) == (names[0], names[1:2])
+
+
+async def test_of_a_long_list_only_what_is_in_sight_is_drawn(runs):
+    """Textual's own list took half a second at each change of three thousand."""
+    make_run(runs)
+    async with opened(size=(120, 40)) as (app, pilot):
+        await until(lambda: app.screen.entries)
+        screen = app.screen
+        screen.entries = screen.entries * 3000
+        screen._listing.look = lambda: screen.entries
+        drawn, real = [], screen.runs._line
+        screen.runs._line = lambda item: drawn.append(item) or real(item)
+        screen._show_runs()
+        await pilot.press("tab", "end")
+        await pilot.pause()
+        assert screen.runs.highlighted == 2999
+        assert max(drawn) == 2999
+        assert len(set(drawn)) < 60
+        await pilot.press("pageup", "up", "down", "home", "up")
+        assert screen.runs.highlighted == 2999

@@ -24,6 +24,7 @@ from eos_tui.screens.landscape import Landscape, drawn, verdict
 from eos_tui.screens.spectrum import Spectrum
 from eos_tui.screens.theorem import CLAIM, Theorem, held, unclaimed
 from eos_tui.widgets.cross_section import section
+from eos_tui.widgets.options import Options
 from eos_tui.widgets.valley import LINES, PlaneSample, framed, level_lines, levels
 from eos_tui.widgets.valley import sampled as read_plane
 
@@ -477,3 +478,32 @@ async def test_the_theorem_page_opens_with_what_is_claimed_where_there_is_room(t
         assert CLAIM.count(". ") == 1  # two sentences
         await pilot.resize_terminal(80, 20)
         await until(lambda: CLAIM[:40] not in text_of(app))
+
+
+# -- filters
+
+
+async def test_keys_and_topics_of_help_are_filtered(runs):
+    async with opened(make_run(runs), (100, 30)) as (app, pilot):
+        await pilot.press("question_mark", "slash", *"wheel")
+        await pilot.pause()
+        assert "Show fewer or more steps" in text_of(app)
+        assert "re-anchor" not in text_of(app)
+        await pilot.press("enter", "tab")
+        await pilot.press("slash", "escape", "slash", *"density probes")
+        await pilot.pause()
+        listed = [option.id for option in app.screen.query_one(Options).options]
+        assert "commands" in listed
+        assert "presets" not in listed
+        await pilot.press("escape", "escape")
+        assert isinstance(app.screen, Dashboard)
+
+
+async def test_events_are_filtered(runs):
+    async with opened(make_run(runs), (100, 30)) as (app, pilot):
+        await pilot.press("v", "slash", *"reached 2/η")
+        await pilot.pause()
+        assert "events · 1 of 3" in text_of(app)
+        assert "the engine took up the run" not in text_of(app).partition("events · 1 of 3")[2].partition("closes")[0]
+        await pilot.press("escape", "escape")
+        assert isinstance(app.screen, Dashboard)

@@ -1,6 +1,7 @@
 """What is shown of a run, by pilot: time axis, cursor, curves, other runs, a replay, a start in the portrait, the mouse."""
 
 import asyncio
+import json
 import os
 import socket
 
@@ -9,10 +10,11 @@ import pytest
 from textual.events import MouseScrollDown, MouseScrollUp
 
 from engine.record import messages, store
-from engine.record.reader import Outcome, State
+from engine.record.reader import Outcome, Run, State
 from engine.record.writer import Writer
 from engine.spec import load_spec
 from eos_tui.draw import panels
+from eos_tui.model.comparing import labels
 from eos_tui.model.placed_orbit import Start
 from eos_tui.model.replay import FOLLOWED, Replay
 from eos_tui.screens.choose_curves import ChooseCurves
@@ -51,8 +53,8 @@ async def test_curves_are_chosen_from_everything_recorded(runs):
         shown = app.screen.checklist
         await until(lambda: shown.chosen)
         assert "[x]" in text_of(app)
-        first = shown.get_option_at_index(0).id
-        await pilot.press("space", *["down"] * shown.get_option_index("constrained.alpha"), "space", "enter")
+        first = shown.shown[0]
+        await pilot.press("space", *["down"] * shown.shown.index("constrained.alpha"), "space", "enter")
         await frames(app, 2)
         drawn = [curve.column for curve in spec_of(app, "loss").curves]
         assert first not in drawn
@@ -145,8 +147,7 @@ async def test_another_run_is_chosen_and_laid_over_edge_on_edge(runs):
         await pilot.press("m")
         assert isinstance(app.screen, Compare)
         await until(lambda: app.screen.checklist.option_count)
-        await pilot.pause()
-        assert "edge at step 150" in text_of(app)
+        await until(lambda: "edge at step 150" in text_of(app))
         assert "nothing: the same run again" in text_of(app)
         await pilot.press("space", "enter")
         await frames(app, 3)
@@ -162,16 +163,66 @@ async def test_another_run_is_chosen_and_laid_over_edge_on_edge(runs):
 
 
 async def test_runs_that_are_opened_together_are_laid_over_the_first_and_as_many_as_there_are_pens(runs):
-    run, *beside = [make_run(runs, steps=200 + 10 * k, name=f"swept-{k}") for k in range(5)]
+    run, *beside = [make_run(runs, steps=200 + 10 * k, name=f"swept-{k}") for k in range(10)]
     async with opened(run, beside=beside) as (app, pilot):
         await frames(app, 3)
         assert [(overlay.label, len(overlay.history)) for overlay in app.screen.overlays()] == [
-            ("swept-1", 210), ("swept-2", 220), ("swept-3", 230)
+            (f"swept-{k}", 200 + 10 * k) for k in range(1, 9)
         ]  # fmt: skip
-        assert all(f"swept-{k}" in text_of(app) for k in range(4))
+        assert "swept-1" in text_of(app)
+        sharpness, x = (app.screen.query_one(f"#{name}", LinePlot) for name in ("sharpness", "x"))
+        assert (len(sharpness._overlays), len(x._overlays)) == (8, 0)
+        await pilot.press("M")
+        await frames(app, 2)
+        assert len(x._overlays) == 8
         await pilot.press("m")
         await until(lambda: app.screen.checklist.option_count)
-        assert text_of(app).count("[x]") == 3
+        assert text_of(app).count("[x]") == 8
+
+
+async def test_runs_are_called_by_what_they_differ_in_as_it_was_used(runs):
+    """η is the one in force: that of the engine's last word, not that of the specification."""
+    run, other, wider = (make_run(runs, name=name) for name in ("one", "two", "three"))
+    spec = (wider.path / "spec.toml").read_text()
+    (wider.path / "spec.toml").write_text(spec.replace("seed = 0", "seed = 3"))
+    state = json.loads((other.path / "state.json").read_bytes())
+    (other.path / "state.json").write_text(json.dumps(state | {"learning_rate": 0.05}))
+    async with opened(run, beside=[other, Run(wider.path)]) as (app, _):
+        await frames(app, 3)
+        assert app.screen.labels == ["η 0.02 · seed 0", "η 0.05 · seed 0", "η 0.02 · seed 3"]
+        assert "this run: η 0.02 · seed 0" in text_of(app)
+
+
+def test_labels_tell_runs_apart_by_few_words():
+    def run(name, **fields):
+        return name, {"optimizer.learning_rate": 0.1, "problem.model.widths": [200, 200], "seed": 0} | fields
+
+    assert labels([run("a"), run("b")]) == ["a", "b"]
+    assert labels([run("a"), run("b", **{"problem.model.widths": [50, 20]})]) == ["width 200", "width 50×20"]
+    assert labels([run("a"), run("b", seed=1), run("c", seed=1)]) == ["seed 0", "seed 1 (b)", "seed 1 (c)"]
+    many = dict.fromkeys(("p", "q", "r", "s"), 1)
+    assert labels([run("a"), run("b", **many, seed=1)]) == ["seed 0 · …", "seed 1 · p 1 · q 1 · …"]
+
+
+async def test_curves_and_runs_to_compare_are_filtered(runs):
+    run = make_run(runs)
+    for name in ("first", "second"):
+        make_run(runs, name=name)
+    async with opened(run) as (app, pilot):
+        await pilot.press("m")
+        await until(lambda: app.screen.checklist.option_count == 2)
+        await pilot.press("slash", *"second", "enter")
+        assert app.screen.checklist.option_count == 1
+        await pilot.press("space", "enter")
+        await frames(app, 2)
+        assert [overlay.label for overlay in app.screen.overlays()] == ["second"]
+        await pilot.press("h")
+        every = app.screen.checklist.option_count
+        await pilot.press("slash", *"GENERALIZED LOSS")
+        assert 0 < app.screen.checklist.option_count < every
+        await pilot.press("escape")
+        assert app.screen.checklist.option_count == every
+        assert app.screen.checklist.chosen
 
 
 def test_runs_are_named_by_what_they_differ_in(runs):
