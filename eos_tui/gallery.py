@@ -47,6 +47,7 @@ PAGES: tuple[GalleryPage, ...] = (
     GalleryPage("valley", keys=("U", "tab", "tab")),
     GalleryPage("theorem", keys=("T",)),
     GalleryPage("formula", keys=("i",)),
+    GalleryPage("system", keys=("H",)),
     GalleryPage("events", keys=("v",)),
     GalleryPage("keys", keys=("question_mark",)),
     GalleryPage("topics", keys=("question_mark", "tab", "down", "down", "down")),

@@ -136,6 +136,8 @@ TABLE: tuple[Key, ...] = (
         "dashboard", PLOTS, 29),
     Key("T", "T", "screen.theorem", "theorem", "What Theorem 1 leaves over against the orders it states, where it claims nothing, and "
         "how long each prediction held.", "dashboard", PLOTS, 30),
+    Key("H", "H", "screen.system", "system", "The engine's host, wherever it is: CPU, memory, and the load and memory of GPUs.",
+        "dashboard", PLOTS),
     Key("f", "f", "screen.freeze", "freeze", "Freeze what is shown; the engine goes on.", "dashboard", PLOTS, 11),
     Key("+,=", "+", "screen.zoom_time(0.5)", "zoom in", "Show half as many steps, about the cursor or up to the newest.",
         "dashboard", TIME, 16),

@@ -97,6 +97,8 @@ class FakeEngine(threading.Thread):
         self.failed: list[str] = []
         self.task = ""
         """What it says that it computes between two steps."""
+        self.more: dict = {}
+        """What else its state has."""
         self._over = threading.Event()
         self._status, self._learning_rate = "running", LEARNING_RATE
 
@@ -115,6 +117,7 @@ class FakeEngine(threading.Thread):
         self.writer.state(State(
             status=self._status, phase="edge", step=self.writer.last_step, rate=170.0, learning_rate=self._learning_rate,
             device="cpu", precision="float64", pid=os.getpid(), host=socket.gethostname(), heartbeat=time.time(), task=self.task,
+            **self.more,
         ))
 
     def run(self) -> None:

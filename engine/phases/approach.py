@@ -186,6 +186,10 @@ class Approach(Phase):
         moved, progress, at_edge = advance(self.setup, state, limit)
         return Advanced(moved, progress, "edge" if at_edge else "")
 
+    def doing(self, state: ApproachState) -> str:
+        """A check, where it is due."""
+        return "measuring the sharpness" if state.clock.step == state.next_check else ""
+
     def set_learning_rate(self, state: ApproachState, learning_rate: float) -> Restart:
         """The approach to another threshold, from the same θ."""
         anew = restart(self.setup, state.theta, state.clock, state.optimizer, state.eigenvectors, learning_rate)

@@ -297,6 +297,10 @@ class AtEdge(Phase):
         self.ahead = several.Ahead()
         """Compiles what a further direction takes before it joins."""
 
+    def doing(self, state: EdgeState) -> str:
+        """What is read now and then, where it is due."""
+        return occasional.words_due(self.setup, state)
+
     def enter(self, state: ApproachState, anchor_every: int) -> Entered:
         """From the end of the approach."""
         return enter(self.setup, state, anchor_every)

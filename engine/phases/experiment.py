@@ -1,6 +1,7 @@
 """An experiment: which phase a run is in, and how one phase leads to the next. The runner drives it; it touches no files."""
 
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -52,6 +53,10 @@ class Experiment:
         self.raised = 0
         """Raises of the learning rate that have taken effect."""
         self.facts: dict[str, Any] = {}
+        self.entering: tuple[str, float] | None = None
+        """The phase that is being entered, and since when, by the monotonic clock; another thread may look."""
+        self.entered_in = 0.0
+        """Seconds that the last entry took."""
         self.precompilation: threading.Thread | None = None
         """Has the functions of the edge compiled beside the approach, once it is begun."""
         self.metrics = NO_METRICS
@@ -109,11 +114,22 @@ class Experiment:
 
     def _go_on(self, name: str) -> list[AnyEvent]:
         """Go on to the phase of this name, from the state that the last one ended at."""
-        if self.precompilation is not None:
-            self.precompilation.join()  # two threads that need one function compile it twice
-        self.state, events, elsewhere = self.phases[name].enter(self.state, self.anchor_every)
+        began = time.monotonic()
+        self.entering = name, began
+        try:
+            if self.precompilation is not None:
+                self.precompilation.join()  # two threads that need one function compile it twice
+            self.state, events, elsewhere = self.phases[name].enter(self.state, self.anchor_every)
+        finally:
+            self.entering = None
+        self.entered_in = time.monotonic() - began
         self._now = self.phases[elsewhere or name]
         return events
+
+    @property
+    def doing(self) -> str:
+        """What the next call of `advance` does beside taking steps, in words."""
+        return self._now.doing(self.state)
 
     def precompile(self) -> None:
         """Have what comes later compiled beside the first steps; what goes wrong there shows again when it comes."""

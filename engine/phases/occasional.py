@@ -46,6 +46,8 @@ class Occasional(NamedTuple):
     read: Callable[[Setup, EdgeState], Reading] = lambda setup, state: NOTHING
     otherwise: Reading = NOTHING
     """At the steps between, where it is done at all."""
+    words: str = ""
+    """What it is, where it takes long."""
 
     def is_due(self, setup: Setup, state: EdgeState) -> bool:
         """Whether this step is one of them."""
@@ -99,14 +101,21 @@ def _metrics(setup: Setup, state: EdgeState) -> Reading:
 
 READINGS = (
     Occasional(lambda setup, state: int(setup.tracking.beta_every > 0), lambda state: 0, _memory),
-    Occasional(lambda setup, state: setup.tracking.landscape_every, lambda state: state.edge_step, _landscape),
+    Occasional(lambda setup, state: setup.tracking.landscape_every, lambda state: state.edge_step, _landscape,
+               words="sampling the loss along u and in its plane"),
     Occasional(
         lambda setup, state: setup.tracking.gauges_every, lambda state: state.edge_step, _gauges,
-        Reading({"cost.fourth_derivatives": 0}),
+        Reading({"cost.fourth_derivatives": 0}), words="reading the gauges of the assumptions",
     ),
     Occasional(lambda setup, state: setup.spec.metrics.every if setup.spec.metrics.functions else 0, lambda state: 0, _metrics),
 )
 """What is read before a step."""
+
+
+def words_due(setup: Setup, state: EdgeState) -> str:
+    """What is read at this step and takes long, in words."""
+    due = [each.words for each in (*READINGS, AUDITS) if each.words and each.is_due(setup, state)]
+    return ", ".join(due)
 
 
 def read(setup: Setup, state: EdgeState) -> Reading:
@@ -144,7 +153,8 @@ def anchored(setup: Setup, state: EdgeState) -> tuple[EdgeState, list[AnyEvent]]
 
 
 AUDITS = Occasional(
-    lambda setup, state: 0 if forms_hessian(state.theta) else setup.tracking.audit_every, lambda state: 0
+    lambda setup, state: 0 if forms_hessian(state.theta) else setup.tracking.audit_every, lambda state: 0,
+    words="looking for larger eigenvalues from random starts",
 )
 """When the eigenpairs of every trajectory are looked for from random starts; never where the Hessian is formed, which misses none."""
 

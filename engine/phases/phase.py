@@ -57,6 +57,10 @@ class Phase:
         """At most `limit` steps."""
         raise NotImplementedError
 
+    def doing(self, state: Any) -> str:
+        """What the next call of `advance` does beside taking steps, in words; empty for nothing that takes long."""
+        return ""
+
     def enter(self, state: Any, anchor_every: int) -> Entered:
         """The phase from the state of the one before."""
         raise NotImplementedError

@@ -24,10 +24,12 @@ from engine.process import endings
 from engine.process.checkpoints import NO_CHECKPOINT, Checkpoints
 from engine.process.company import Company
 from engine.process.inbox import Inbox
+from engine.process.load import Meter
 from engine.process.pace import NextPause, Pace
 from engine.process.provenance import precision_words, provenance
 from engine.process.recorder import Recorder, log
 from engine.process.state_file import StateFile
+from engine.process.waits import Wait, Waits, compiling, entering
 from engine.process.whole_spectrum import SpectrumReader
 from engine.record import messages
 from engine.record.lock import DisplacedError
@@ -36,6 +38,8 @@ from engine.record.reader import Outcome, Run, State, Status
 from engine.record.writer import Writer
 from engine.xla.device import configure, device_words
 
+DENSITY = "spectral density"
+"""Under which the seconds of one are kept."""
 IDLE_SECONDS = 0.05
 """Sleep between looks into the inbox while paused."""
 
@@ -74,6 +78,9 @@ class Runner:
         self.spectrum = SpectrumReader(writer, self.recorder)
         self.pace = Pace(run.state().seconds)
         self.state_file = StateFile(writer, self._state, run.path)
+        self.waits, self.meter = Waits(self.spec.name), Meter()
+        self._compiled: set[str] = set()
+        """Phases that have taken steps in this process."""
         self._next_pause = NextPause()
         self._device, self._stop_id = "", ""
         self._refused = False
@@ -96,12 +103,15 @@ class Runner:
         try:
             self.company.join(self._give_up)
             self._device = device_words()
+            self.waits.on(self._device)
             self.state_file.begin()
             experiment = self._begin()
             while self.outcome is None:
                 self._obey(experiment)
                 if self.outcome is None and self.spectrum.is_busy:
                     self.spectrum.go_on()
+                    if not self.spectrum.is_busy:
+                        self.waits.note(DENSITY, time.monotonic() - self.spectrum.began)
                 elif self.status == "paused":
                     time.sleep(IDLE_SECONDS)
                     experiment.hold()
@@ -143,12 +153,14 @@ class Runner:
 
     def _begin(self) -> Experiment:
         """The experiment, from where the run goes on."""
-        experiment = self.company.experiment(self.spec, self.run.columns, lambda: self.ask(messages.Stop()))
+        with self.waits.at("reading the data and building the problem"):
+            experiment = self.company.experiment(self.spec, self.run.columns, lambda: self.ask(messages.Stop()))
         self.experiment = experiment
         began_with = self.run.provenance().get("problem", {}).get("sha256")
         if began_with and began_with != experiment.facts.get("sha256"):
             raise UserError(f"run {self.run.name}: its data are not those it began with (SHA-256 {began_with}); bring those back")
-        self.checkpoints.resume(experiment)
+        with self.waits.at("going back to the last checkpoint"):
+            self.checkpoints.resume(experiment)
         self.writer.provenance(provenance(self.spec, experiment.facts))
         self.status = "running"
         self.recorder.restart_clock()
@@ -162,13 +174,18 @@ class Runner:
         if left == 0:
             self.outcome = endings.judged(experiment.budget_outcome(endings.last_edge(self.run)), self.run)
             return np.empty((0, len(self.run.columns)))
-        began, step = time.monotonic(), experiment.clock.step
+        began, step, phase = time.monotonic(), experiment.clock.step, experiment.phase
         try:
-            progress = experiment.advance(self._limit(experiment, left))
+            with self.waits.at(experiment.doing if phase in self._compiled else compiling(phase)):
+                progress = experiment.advance(self._limit(experiment, left))
+                if experiment.phase != phase:
+                    self.waits.drop()
+                    self.waits.note(entering(experiment.phase), experiment.entered_in)
         except NO_CHECKPOINT as error:
             if self.company.group is not None or not self.checkpoints.fall_back(experiment, error):
                 raise
             return np.empty((0, len(self.run.columns)))
+        self._compiled.add(phase)
         self.checkpoints.step_taken()
         self.pace.call_took(experiment.clock.step - step, time.monotonic() - began)
         block = self.recorder.progress(progress)
@@ -206,7 +223,8 @@ class Runner:
         elif isinstance(command, messages.Resume):
             self._go(NextPause(), step, f"resumed at step {step}", answers)
         elif isinstance(command, messages.Advance):
-            self._go(NextPause(step + command.steps, None, answers), step, f"advancing {command.steps} steps from step {step}", answers)
+            self._go(NextPause(step + command.steps, None, answers), step,
+                     f"advancing {command.steps} step{'s' * (command.steps != 1)} from step {step}", answers)
         elif isinstance(command, messages.AdvanceTo):
             event = messages.StageChanged if command.what == "stage" else messages.Event
             self._go(NextPause(None, event, answers), step, f"going on from step {step} to the next {command.what}", answers)
@@ -281,11 +299,21 @@ class Runner:
     def _step(self) -> int:
         return self.experiment.clock.step if self.experiment else 0
 
-    def _state(self) -> State:
+    def _wait(self) -> Wait:
+        """What no step is taken for, just now."""
         experiment = self.experiment
+        if self.spectrum.task:
+            seconds = time.monotonic() - self.spectrum.began
+            return Wait(self.spectrum.task, seconds, self.waits.before(DENSITY))
+        to = experiment.entering if experiment else None
+        return self.waits.present((entering(to[0]), to[1]) if to else None)
+
+    def _state(self) -> State:
+        experiment, wait = self.experiment, self._wait()
         return State(
             status=self.status, phase=experiment.phase if experiment else "starting", step=self._step,
-            rate=self.pace.rate if self.status == "running" and not self.spectrum.task else 0.0, task=self.spectrum.task,
+            rate=self.pace.rate if self.status == "running" and not wait.words else 0.0,
+            task=wait.words, task_seconds=round(wait.seconds, 1), task_estimate=wait.estimate, load=self.meter.load(),
             learning_rate=experiment.learning_rate if experiment else self.spec.optimizer.learning_rate,
             device=self._device, precision=precision_words(self.spec), pid=os.getpid(), host=socket.gethostname(),
             heartbeat=time.time(), seconds=self.pace.seconds, outcome=self.outcome, refused=self._refused,

@@ -1,5 +1,6 @@
 """The reading of the whole spectrum that a run at work was asked for: a part at a time, and commands are heard between two."""
 
+import time
 from collections.abc import Callable
 
 from engine.base.errors import UserError, is_out_of_memory
@@ -23,6 +24,8 @@ class SpectrumReader:
         self.writer, self.recorder = writer, recorder
         self.task = ""
         """The part that is being computed, in words; empty where none is."""
+        self.began = 0.0
+        """When the reading began, by the monotonic clock."""
         self._reading: Reading | None = None
         self._asked, self._step = messages.Density(), 0
 
@@ -42,7 +45,7 @@ class SpectrumReader:
             self._refuse(step, command.id, NO_LOSS)
             return
         self._reading, self._asked, self._step = reading, command, step
-        self.task = "spectral density: begins"
+        self.task, self.began = "spectral density: begins", time.monotonic()
 
     def go_on(self) -> None:
         """Compute the next part, or write down what the last one has made whole. Where the device has not enough memory for it, the reading

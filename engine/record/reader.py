@@ -62,6 +62,33 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     text: str
 
 
+class Gpu(msgspec.Struct, frozen=True, kw_only=True):
+    """One GPU of the engine's host."""
+
+    name: str = ""
+    load: float | None = None
+    """Per cent of the time in which it computed; None where that is not told."""
+    memory: int = 0
+    memory_total: int = 0
+    """Bytes."""
+
+
+class HostLoad(msgspec.Struct, frozen=True, kw_only=True):
+    """What the engine takes of its host, over the last seconds."""
+
+    cpu: float
+    """Of the engine's process, in per cent of one core."""
+    host_cpu: float
+    """Of everything, in per cent of all cores."""
+    cores: int
+    memory: int
+    """Bytes of the engine's process."""
+    host_memory: int
+    host_memory_total: int
+    """Bytes taken by everything, and bytes there are."""
+    gpus: tuple[Gpu, ...] = ()
+
+
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """The last word of an engine on itself and its run."""
 
@@ -72,7 +99,13 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     rate: float = 0.0
     """Steps a second, over the last seconds."""
     task: str = ""
-    """What it computes between two steps, in words; empty while it takes them."""
+    """What it is at between two steps, in words; empty while it takes them."""
+    task_seconds: float = 0.0
+    """For how long it has been at that."""
+    task_estimate: float = 0.0
+    """How long the same took before on this host; 0 where that is not known."""
+    load: HostLoad | None = None
+    """None before the first reading, and of an engine of an earlier version."""
     learning_rate: float = 0.0
     device: str = ""
     precision: str = ""
@@ -116,7 +149,8 @@ class RunFolder:
         try:
             state = msgspec.json.decode(read_plain(self.path / "state.json", MAX_STATE_BYTES), type=State)
             outcome = None if state.outcome is None else shown_harmless(state.outcome)
-            return msgspec.structs.replace(shown_harmless(state), outcome=outcome)
+            load = state.load and msgspec.structs.replace(state.load, gpus=tuple(map(shown_harmless, state.load.gpus)))
+            return msgspec.structs.replace(shown_harmless(state), outcome=outcome, load=load)
         except (OSError, ValueError, RecursionError):  # ValueError: msgspec's own errors, and text that is not UTF-8
             return State()
 

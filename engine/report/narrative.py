@@ -35,7 +35,7 @@ def sentence(state: State, row: Mapping[str, float]) -> str:
     if state.outcome is not None:
         return shortened(state.outcome.text[:1].upper() + state.outcome.text[1:])
     if state.task:
-        return shortened(f"No step is taken while the engine computes: {state.task}")
+        return shortened(busy(state))
     if state.phase == "approach":
         return _approach(state, row)
     if state.phase == "edge":
@@ -47,6 +47,18 @@ def sentence(state: State, row: Mapping[str, float]) -> str:
     if state.phase == "phase portrait":
         return "The flow (4) turns on its level sets for ever; the map (3) gains energy and spirals outward"
     return "The engine gets ready: it reads the data and compiles the derivatives"
+
+
+def busy(state: State) -> str:
+    """What no step is taken for, for how long, and how long it took before."""
+    took = f" of about {lasting(state.task_estimate)}" if state.task_estimate >= 1 else ""
+    return f"No step is taken meanwhile: {state.task}" + (f"; {lasting(state.task_seconds)}{took}" if state.task_seconds >= 1 else "")
+
+
+def lasting(seconds: float) -> str:
+    """A stretch of time in whole seconds, or in minutes and seconds."""
+    whole = round(seconds)
+    return f"{whole} s" if whole < 100 else f"{whole // 60} min {whole % 60:02d} s"
 
 
 def percent(share: float) -> str:

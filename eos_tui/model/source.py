@@ -5,6 +5,7 @@ shows and runs where the screen is drawn. A live run, a finished one and one tha
 """
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -96,6 +97,8 @@ class Source:
         """The engine's last word."""
         self.condition: Condition = "starting"
         self.log = ""
+        self._moved_at = time.monotonic()
+        """When the last row came, or was first looked for."""
         self.frozen = False
         """Rows wait on disk while the view is frozen; events and state come on."""
         self.replay: Replay | None = None
@@ -141,6 +144,8 @@ class Source:
         fresh = self.replay is not None or news.tells_more(self.engine, self.condition) or news.displaced != self.displaced
         self.displaced = news.displaced
         self.history.extend(news.rows, news.valued)
+        if len(news.rows) or self.engine.status == "paused":
+            self._moved_at = time.monotonic()
         self.journal += news.events
         self.engine, self.condition, self.log = news.state, news.condition, news.log
         self.history.over = news.condition in OVER and not news.more and self.replay is None
@@ -163,6 +168,12 @@ class Source:
     def live(self) -> bool:
         """Whether an engine is there to take commands."""
         return self.condition in launch.LIVE
+
+    @property
+    def still_for(self) -> float:
+        """Seconds since the last row came, while an engine is at work and nothing keeps its rows from being shown; else 0."""
+        at_work = self.view == "live" and self.condition in ("starting", "running")
+        return time.monotonic() - self._moved_at if at_work else 0.0
 
     @property
     def step(self) -> int:

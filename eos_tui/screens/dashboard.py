@@ -449,6 +449,11 @@ class Dashboard(Viewing):
 
         self.app.push_screen(Theorem(self.source, self._since_edge, self.ascii))
 
+    def action_system(self) -> None:
+        from eos_tui.screens.system import System
+
+        self.app.push_screen(System(self.source, self.ascii))
+
     def action_launcher(self) -> None:
         self.post_message(OpenLauncher(self.source.run))
 

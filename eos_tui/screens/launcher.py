@@ -238,7 +238,8 @@ class Launcher(Ground):
         if state.outcome is not None and not live:
             word, role = state.outcome.text.partition(";")[0], "bad" if state.outcome.kind in launch.BAD_ENDS else role
         else:
-            word = f"{word} · step {state.step:,}" + (f" · {state.rate:.3g} steps/s" if entry.condition == "running" else "")
+            going = f" · {state.task}" if state.task else f" · {state.rate:.3g} steps/s" if state.rate > 0 else ""
+            word = f"{word} · step {state.step:,}" + (going if entry.condition in ("starting", "running") else "")
         eta = f"η {state.learning_rate:.4g} · " if state.learning_rate > 0 else ""
         mark = ("[x] " if entry.run.name in self.marked else "[ ] ") if self.marked else ""
         muted, at = role_color(self.app.theme, "muted"), role_color(self.app.theme, role)

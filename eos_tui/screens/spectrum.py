@@ -16,6 +16,7 @@ from textual.content import Content
 from engine.record.columns import Column
 from engine.record.messages import AnyCommand, Density
 from engine.record.threshold import RATE, THRESHOLD, threshold
+from engine.report.narrative import busy
 from engine.spec import FOLLOWED_FROM, Phase
 from eos_tui import keys
 from eos_tui.draw import axes
@@ -244,9 +245,9 @@ class Spectrum(LivePage):
         self.density.show(reading)
         self.bars.show(reading)
         task = "" if self.source.replay is not None else self.source.engine.task
-        busy = Content.assemble((f"No step is taken while the engine computes: {task}", self.color("warn")))
-        self._density_line.show(busy if task else Content(shares(reading) if reading else ""))
-        self._layers_line.show(busy if task and not both else Content(sharpest(reading) if reading else ""))
+        waiting = Content.assemble((busy(self.source.engine), self.color("warn")))
+        self._density_line.show(waiting if task else Content(shares(reading) if reading else ""))
+        self._layers_line.show(waiting if task and not both else Content(sharpest(reading) if reading else ""))
 
     def action_formula(self) -> None:
         row = self.source.row()

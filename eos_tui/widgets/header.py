@@ -11,7 +11,7 @@ from textual.widget import Widget
 
 from engine.base.text import harmless
 from engine.record.threshold import in_force, of_gradient_descent
-from engine.report.narrative import sentence
+from engine.report.narrative import lasting, sentence
 from engine.theory import STAGES
 from eos_tui.draw.theme import role_color
 from eos_tui.model.source import Condition, Source
@@ -21,6 +21,8 @@ Color = Callable[[str], str]
 """The colour of a role."""
 
 GAUGE_END = 1.2
+STILL_SECONDS = 2.0
+"""Without a row, after which that is told: a little more than the engine takes to say what it is at."""
 SIGNS: dict[str, tuple[str, str, str, str]] = {  # what the engine does -> sign, sign in ASCII, word, role
     "starting": ("◌", "o", "starting", "warn"),
     "running": ("●", "*", "live", "good"),
@@ -80,7 +82,7 @@ def identity(source: Source, color: Color, width: int, ascii: bool = False) -> C
     parts.append(Content.assemble(("step ", muted), (f"{source.step:>7,}" if width >= 56 else f"{source.step:,}", "bold")))
     if source.replay is not None:
         parts.append(Content.assemble((f"of {source.replay.last:,.0f}", muted)))
-    elif source.condition == "running":
+    elif source.condition == "running" and state.rate > 0:
         parts.append(Content.assemble((f"{rate(state.rate):>7}", ""), ("/s", muted)))
     if state.learning_rate > 0:
         parts.append(Content.assemble(("η ", muted), (f"{state.learning_rate:.4g}", "")))
@@ -142,9 +144,17 @@ def story(source: Source, row: dict[str, float], color: Color) -> Content:
     if source.condition == "unknown":
         text = f"Whether its engine on {state.host} is at work cannot be told: no file can be written here to read the folder's clock."
         return Content.assemble((text, color("warn")))
-    if source.condition == "starting" and not len(source.history):
-        return Content("The engine is starting: it compiles its steps first, then the curves begin.")
-    return Content(sentence(state, row))
+    if source.condition == "starting" and not len(source.history) and not state.task:
+        return Content(f"The engine is starting: it compiles its steps first, then the curves begin; {lasting(source.still_for)}.")
+    return Content(sentence(state, row) + still(source))
+
+
+def still(source: Source) -> str:
+    """For how long no row has come, where the engine has not said what it is at."""
+    if source.still_for < STILL_SECONDS or source.state.task:
+        return ""
+    each = f", and a step takes about {lasting(1 / source.state.rate)}" if 0 < source.state.rate < 1 / STILL_SECONDS else ""
+    return f" · no new step for {lasting(source.still_for)}{each}"
 
 
 def kept_whole(text: Content, width: int) -> Content:

@@ -91,7 +91,7 @@ async def test_a_key_has_the_engine_read_and_its_progress_is_shown(tmp_path):
             await until(lambda: "spectral density at step 399" in notified(app))
             engine.task = "spectral density: vector 3 of 8"
             engine.say()
-            await until(lambda: "No step is taken while the engine computes: spectral density: vector 3 of 8" in text_of(app))
+            await until(lambda: "No step is taken meanwhile: spectral density: vector 3 of 8" in text_of(app))
             await pilot.press("escape")
             await until(lambda: "computes: spectral density: vector 3 of 8" in text_of(app))  # the header says it too
 

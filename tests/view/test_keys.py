@@ -18,6 +18,7 @@ from eos_tui.screens.learn import Learn
 from eos_tui.screens.live import LivePage
 from eos_tui.screens.play import Play
 from eos_tui.screens.spectrum import Spectrum
+from eos_tui.screens.system import System
 from eos_tui.screens.theorem import Theorem
 from eos_tui.screens.turning import Turning
 from eos_tui.topics.topics import code, key_tables
@@ -53,7 +54,7 @@ SCREENS = {
     "dashboard": Dashboard, "page": LivePage, "spectrum": Spectrum, "turning": Turning, "landscape": Landscape, "events": Events,
     "help": Help, "launcher": Launcher, "tour": Learn, "play": Play, "anywhere": EosApp,
 }  # fmt: skip
-PAGES = {"U": Landscape, "L": Spectrum, "X": Turning, "T": Theorem, "a": Assumptions, "v": Events, "i": Formula}
+PAGES = {"U": Landscape, "L": Spectrum, "X": Turning, "T": Theorem, "a": Assumptions, "v": Events, "i": Formula, "H": System}
 
 
 @pytest.mark.parametrize("key", keys.TABLE, ids=[key.id for key in keys.TABLE])

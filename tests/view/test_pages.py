@@ -4,12 +4,13 @@ import math
 import re
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from textual.widgets import Static
 
 from engine.record import messages, store
-from engine.record.reader import Run, State
+from engine.record.reader import Gpu, HostLoad, Run, State
 from engine.record.writer import Writer
 from engine.report.gauges import GAUGES
 from engine.spec import load_spec, load_spec_text
@@ -23,6 +24,7 @@ from eos_tui.screens.formula import Formula, numbers
 from eos_tui.screens.landscape import Landscape, drawn, verdict
 from eos_tui.screens.spectrum import Spectrum
 from eos_tui.screens.theorem import CLAIM, Theorem, held, unclaimed
+from eos_tui.widgets import header
 from eos_tui.widgets.cross_section import section
 from eos_tui.widgets.options import Options
 from eos_tui.widgets.valley import LINES, PlaneSample, framed, level_lines, levels
@@ -507,3 +509,56 @@ async def test_events_are_filtered(runs):
         assert "the engine took up the run" not in text_of(app).partition("events · 1 of 3")[2].partition("closes")[0]
         await pilot.press("escape", "escape")
         assert isinstance(app.screen, Dashboard)
+
+
+# -- the host, and waiting
+
+
+async def test_the_host_of_the_engine_is_shown_from_its_last_word(runs):
+    run = make_run(runs, finished=False)
+    gpu = Gpu(name="NVIDIA H200", load=87.0, memory=3 * 1024**3, memory_total=140 * 1024**3)
+    with FakeEngine(run) as engine:
+        engine.more = {"load": HostLoad(
+            cpu=150.0, host_cpu=60.0, cores=2, memory=1024**3, host_memory=8 * 1024**3, host_memory_total=16 * 1024**3, gpus=(gpu,))}
+        engine.say()
+        async with opened(run, (80, 24)) as (app, pilot):
+            await until(lambda: app.screen.source.engine.load is not None)
+            await pilot.press("H")
+            await pilot.pause()
+            shown = text_of(app)
+            for words in ("1.5 of 2 cores", "60 %", "1.00 GiB", "8.0 of 16.0 GiB", "GPU 0: NVIDIA H200", "87 %", "3.0 of 140.0 GiB"):
+                assert words in shown
+            await pilot.press("i", "escape", "H")
+            assert isinstance(app.screen, Dashboard)
+
+
+async def test_a_run_whose_engine_told_nothing_of_its_host_says_so(runs):
+    async with opened(make_run(runs), (80, 24)) as (app, pilot):
+        await pilot.press("H")
+        await pilot.pause()
+        assert "No reading: its engine told nothing of its load" in " ".join(text_of(app).split())
+
+
+async def test_what_no_step_is_taken_for_is_told_with_its_seconds_and_an_estimate(runs):
+    run = make_run(runs, finished=False)
+    with FakeEngine(run) as engine:
+        engine.task, engine.more = "compiling the steps at the edge", {"task_seconds": 12.0, "task_estimate": 20.0}
+        engine.say()
+        async with opened(run, (120, 40)) as (app, _):
+            await until(lambda: "compiling the steps at the edge; 12 s of about 20 s" in text_of(app))
+
+
+async def test_a_rate_of_nothing_is_no_rate_and_a_row_that_does_not_come_is_told(runs):
+    run = make_run(runs, finished=False)
+    with FakeEngine(run):
+        async with opened(run, (120, 40)) as (app, _):
+            source = app.screen.source
+            await until(lambda: source.condition == "running")
+            assert "/s" in text_of(app).splitlines()[0]
+            source.engine = msgspec.structs.replace(source.engine, rate=0.0)
+            source._moved_at -= 30
+            shown = header.identity(source, lambda role: "red", 120), header.story(source, source.row(), lambda role: "red")
+            assert "/s" not in shown[0].plain
+            assert "no new step for 30 s" in shown[1].plain
+            source.engine = msgspec.structs.replace(source.engine, rate=0.1)
+            assert "a step takes about 10 s" in header.story(source, source.row(), lambda role: "red").plain
