@@ -19,6 +19,7 @@ from textual.drivers.linux_driver import LinuxDriver
 from textual.filter import Monochrome, NoColor
 from textual.screen import Screen
 
+from engine.base import folders
 from engine.base.collector import collect_from_here
 from engine.base.errors import UserError
 from engine.record import store
@@ -93,6 +94,11 @@ def _play(recording: "Recording", pace: Pace, ascii: bool) -> Ground:
     return Play(recording, pace, ascii)
 
 
+def can_be_written(folder: Path) -> bool:
+    """Whether files can be put there, in a folder that may have to be made."""
+    return os.access(next(each for each in (folder, *folder.parents) if each.exists()), os.W_OK)
+
+
 class EosApp(App[int], inherit_bindings=False):
     """Opens a run, with others beside it laid over it, or the launcher when there is none to open."""
 
@@ -126,12 +132,14 @@ class EosApp(App[int], inherit_bindings=False):
 
     def __init__(self, run: Run | None = None, fps: float = DEFAULT_FPS, ascii: bool = False, theme_choice: str = "auto",
                  tour: bool = False, beside: Sequence[Run] = (), recording: "Recording | None" = None, layout: Layout = "all",
-                 order: Sequence[str] = ()):
+                 order: Sequence[str] = (), pictures: str = ""):
         super().__init__()
         self._first, self._beside, self._recording = run, beside, recording
         self._arranged: tuple[Layout, Sequence[str]] = layout, order
         """The layout that dashboards begin with, and the names of the panels that stand first."""
         self._tour = tour
+        self.pictures = pictures
+        """The folder that screenshots are saved to; empty for the platform's."""
         self.pace = Pace(fps)
         self.ascii = ascii
         self._shown = Screenful()
@@ -154,6 +162,7 @@ class EosApp(App[int], inherit_bindings=False):
     async def on_mount(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.seen = self._first
+        self.app_resume_signal.subscribe(self, self._resumed)
         if self._recording is not None:
             await self.push_screen(_play(self._recording, self.pace, self.ascii))
         elif self._tour:
@@ -249,6 +258,18 @@ class EosApp(App[int], inherit_bindings=False):
         if self.way_out is not None and not written and any(key.key in each.keys.split(",") for each in keys.leaving()):
             self.way_out.look()
 
+    def action_suspend_process(self) -> None:
+        """Stop here and give the terminal back, as Textual does it, where there is a shell to go on from."""
+        if self.is_headless or self.is_web:
+            self.notify("Only in a terminal can eos be suspended.", severity="warning", timeout=3)
+        else:
+            super().action_suspend_process()
+
+    def _resumed(self, _: object) -> None:
+        """The terminal is ours again, with whatever the shell left on it."""
+        self.action_redraw()
+        self.pace.hurry()
+
     def action_redraw(self) -> None:
         self._shown.forget()
         self.screen.refresh()
@@ -264,12 +285,14 @@ class EosApp(App[int], inherit_bindings=False):
         self.pace.hurry()
 
     def action_screenshot_files(self) -> None:
-        """Save the screen as SVG, ANSI and text, where one works, else beside the runs."""
+        """Save the screen as SVG, ANSI and text in the folder of pictures, else beside the runs."""
         run = self.seen.name if self.seen else type(self.screen).__name__.lower()
         stem = f"eos-{run}-{time.strftime('%Y%m%d-%H%M%S')}"
         try:
-            folder = Path.cwd() if os.access(".", os.W_OK) else store.home() / "screenshots"
-        except (OSError, UserError) as error:  # the current folder is gone, or there is none for runs
+            folder = folders.pictures(self.pictures)
+            if not self.pictures and not can_be_written(folder):  # as for a user without a home folder
+                folder = store.home() / "screenshots"
+        except (OSError, UserError) as error:
             self.notify(f"the screenshot could not be saved: {error}", severity="error", markup=False)
             return
         try:

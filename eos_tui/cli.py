@@ -68,6 +68,7 @@ class ViewOptions:
     dots: Annotated[Dots | None, Parameter(help="What curves are drawn of; octants are solid, where the terminal draws them.")] = None
     layout: Annotated[Layout | None, Parameter(help="Plots at first: all that fit, two large ones, or one.")] = None
     plots: Annotated[tuple[str, ...] | None, Parameter(help="A plot that stands first, by name; repeat it for those after.")] = None
+    pictures: Annotated[str | None, Parameter(help="Folder that screenshots are saved to; eos in the platform's when not set.")] = None
 
     def given(self) -> dict[str, Any]:
         """What was given."""

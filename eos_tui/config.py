@@ -48,6 +48,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Plots of a dashboard at first: all that fit, two large ones, or one."""
     plots: tuple[str, ...] = ()
     """Names of the plots that stand first, in this order; the others follow."""
+    pictures: str = ""
+    """Folder that screenshots are saved to; empty for eos in the platform's folder of pictures."""
 
     def settled(self) -> "View":
         """The same with what `low_bandwidth` stands for put in its place."""

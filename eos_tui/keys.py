@@ -2,7 +2,7 @@
 
 The settings may give an action other keys (`remap`): bindings follow by id, and whatever prints keys asks `table()`.
 
-Ctrl-a, -b, -s, -q and -z are left alone: tmux, screen and flow control take them before a program sees them.
+Ctrl-a, -b, -s and -q are left alone: tmux, screen and flow control take them before a program sees them.
 """
 
 import re
@@ -184,8 +184,8 @@ TABLE: tuple[Key, ...] = (
     Key("tab", "tab", "screen.turn(1)", "other picture", "On to the plane of u and ∇S⊥, and to the valley cut across, with the ball in it.",
         "landscape", PAGE),
     Key("shift+tab", "shift+tab", "screen.turn(-1)", "picture before", "Back through the pictures.", "landscape", PAGE),
-    Key("slash", "/", "screen.filter", "filter", "Narrow the events down by words, while they are typed.", "events", PAGE),
-    Key("slash", "/", "screen.filter", "filter", "Narrow keys and topics down by words in them, while they are typed.", "help", PAGE),
+    Key("/", "/", "screen.filter", "filter", "Narrow the events down by words, while they are typed.", "events", PAGE),
+    Key("/", "/", "screen.filter", "filter", "Narrow keys and topics down by words in them, while they are typed.", "help", PAGE),
     Key("tab,shift+tab", "tab", "screen.topics", "topics", "Between the keys and the topics of `eos help`.", "help", PAGE),
     Key("right", "→", "screen.into(True)", "into the text", "From the list of topics into the text, where the arrows scroll.",
         "help", PAGE),
@@ -212,7 +212,7 @@ TABLE: tuple[Key, ...] = (
     Key("enter", "enter", "screen.open", "start or open", "Start the chosen preset, or open the chosen run.",
         "launcher", RUNS, 2),
     Key("tab", "tab", "screen.other_pane", "presets / runs", "Between presets and past runs.", "launcher", RUNS, 3),
-    Key("slash", "/", "screen.filter", "filter", "Narrow the presets or the runs down while words are typed: of names, titles and "
+    Key("/", "/", "screen.filter", "filter", "Narrow the presets or the runs down while words are typed: of names, titles and "
         "groups; of tags, η and how a run ended.", "launcher", RUNS, 4),
     Key("space", "space", "screen.mark", "mark", "Mark the chosen run for m, T and d, or take its mark off.", "launcher", RUNS, 6),
     Key("m", "m", "screen.compare", "compare", "Open the marked runs together, laid over the newest of them.", "launcher", RUNS, 7),
@@ -222,11 +222,14 @@ TABLE: tuple[Key, ...] = (
     Key("g", "g", "app.tour", "guided tour", "The paper in twelve steps, on real runs.", "launcher", RUNS, 5),
     Key("escape", "esc", "screen.back", "back", "Show all again that a filter hides; then return to the run that was open.",
         "launcher", RUNS, 11),
-    Key("w", "w", "app.screenshot_files", "screenshot", "Save the screen as SVG, ANSI and text, and say where.", "anywhere", EOS),
+    Key("w", "w", "app.screenshot_files", "screenshot", "Save the screen as SVG, ANSI and text in the folder of pictures, and say where.",
+        "anywhere", EOS),
     Key("Y", "Y", "app.copy_values", "copy", "Copy the focused plot's values at the cursor, or the newest; elsewhere the screen's "
         "text. Saved to a file too.", "anywhere", EOS),
     Key("t", "t", "app.next_theme", "theme", "The next colour theme: dark, light, the terminal's own.", "anywhere", EOS),
     Key("ctrl+l", "ctrl+l", "app.redraw", "redraw", "Send the whole screen again, after something else wrote to the terminal.",
+        "anywhere", EOS),
+    Key("ctrl+z", "ctrl+z", "app.suspend_process", "suspend", "Give the terminal back to the shell; `fg` returns. The engine goes on.",
         "anywhere", EOS),
     Key("question_mark", "?", "app.keys", "help", "This list of keys, and from it to the topics of `eos help`.", "anywhere", EOS, 19),
     Key("ctrl+p", "ctrl+p", "app.command_palette", "palette", "Every action, found by typing a part of its name.",

@@ -131,7 +131,9 @@ def view(run: Run | None, given: Mapping[str, Any], tour: bool = False, beside: 
         settings = msgspec.structs.replace(settings, ascii=True)
         sys.stderr.reconfigure(errors="replace")  # type: ignore[union-attr]
     draw_solid(settings.dots == "octants" and IN_BROWSER not in os.environ)  # a browser's fonts have none
-    shown = EosApp(run, settings.fps, settings.ascii, settings.theme, tour, beside, recording, settings.layout, settings.plots)
+    shown = EosApp(
+        run, settings.fps, settings.ascii, settings.theme, tour, beside, recording, settings.layout, settings.plots, settings.pictures
+    )
 
     def part(status: int, stream: TextIO | None) -> None:
         if (seen := shown.seen) is None or status == HANGUP_STATUS or IN_BROWSER in os.environ:  # there is nobody to tell

@@ -52,6 +52,17 @@ def cache() -> Path:
     return of("EOS_CACHE", platformdirs.user_cache_dir, "eos")
 
 
+def pictures(given: str = "") -> Path:
+    """The folder of pictures given, else eos in the platform's."""
+    if given:
+        return absolute(given, "[view] pictures")
+    try:
+        known = platformdirs.user_pictures_dir()
+    except RuntimeError:  # this user has no home folder
+        known = "~"
+    return absolute(known, "the platform's folder of pictures") / "eos"
+
+
 def settings() -> Path:
     """The file of settings: `$EOS_CONFIG`, else in the platform's folder for settings."""
     folder = of("EOS_CONFIG", platformdirs.user_config_dir, "eos")

@@ -13,6 +13,7 @@ from textual.widgets import Static
 
 from engine.base.text import as_cell
 from engine.jobs.launch import LIVE
+from engine.record.messages import Anchored
 from engine.record.reader import Run
 from engine.record.threshold import RATE, THRESHOLD
 from engine.spec import Phase, Toy
@@ -26,7 +27,7 @@ from eos_tui.model.history import History
 from eos_tui.model.replay import FOLLOWED, Replay
 from eos_tui.model.source import News, Source
 from eos_tui.model.timeline import first_edge
-from eos_tui.screens.arrangement import LAYOUTS, SMALLEST, SQUARE, Arrangement, Layout, arranged, grid, ordered, pages
+from eos_tui.screens.arrangement import LAYOUTS, SMALLEST, SQUARE, WIDE, Arrangement, Layout, arranged, grid, ordered, pages
 from eos_tui.screens.driving import ACTIONS
 from eos_tui.screens.viewing import Panel, Viewing
 from eos_tui.terminal.leaving import aside, begun_aside
@@ -279,7 +280,7 @@ class Dashboard(Viewing):
         labels = {"toggle_engine": "pause" if not stands else "play" if replay else "resume",
                   "freeze": "unfreeze" if self.source.frozen else "freeze", "replay": "live" if replay else "replay",
                   "reset_time": "last bursts" if self.timeline.whole and self.timeline.bursts_known else "whole run",
-                  "zoom_plot": "unzoom" if self.zoomed else "zoom"}
+                  "zoom_plot": "unzoom" if self.zoomed else "zoom", "detach": "detach" if self.source.live else "quit"}
         if replay is not None:
             labels |= {"dashboard.cursor_left": "back", "dashboard.cursor_right": "on"}
             idle |= ACTIONS - {"toggle_engine", "step_once"}
@@ -290,9 +291,10 @@ class Dashboard(Viewing):
             idle |= OF_LINES
         first = REPLAYING if replay is not None else OF_PANEL.get(panel.id or "", ())
         self.footer.adapt(idle, labels, first)
+        self.portrait.anchored = self._anchored_ahead()
         window, visible = Window(*self.timeline.window(), self.timeline.cursor), self.visible_panels()
         overlays, specs = self.overlays(), tuple(panel.spec for panel in visible if isinstance(panel, LinePlot))
-        others = self.everywhere, *((overlay.label, len(overlay.history), overlay.edge) for overlay in overlays)
+        others = self.everywhere, self.portrait.anchored, *((each.label, len(each.history), each.edge) for each in overlays)
         self.portrait.tick()
         history = self.source.history
         shown = len(history), history.over, window, self.axis, tuple(visible), specs, self.forms(), others, self.portrait.start
@@ -306,6 +308,13 @@ class Dashboard(Viewing):
                     panel.show(self.source.history, own, self.laid_over(panel, overlays))
                 else:
                     panel.show(self.source.history, window)
+
+    def _anchored_ahead(self) -> frozenset[str]:
+        """Predictions set to the true displacement since the newest row: while the engine is paused, no row shows them there."""
+        if self.source.view != "live" or self.timeline.cursor is not None:
+            return frozenset()
+        ahead = [event for event in self.source.events if isinstance(event, Anchored) and event.step >= self.source.history.last_step]
+        return frozenset(form for event in ahead for form in event.forms)
 
     def _cursor_values(self) -> str:
         """The stored values of the focused plot under the cursor, as exact as the header has room for."""

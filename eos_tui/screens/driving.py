@@ -91,7 +91,7 @@ class Driving(Ground):
     def action_advance(self) -> None:
         def answer(steps: float | int | None) -> None:
             if steps is not None:
-                self.tell(Advance(steps=int(steps)), f"{steps:,} steps")
+                self.tell(Advance(steps=int(steps)), "one step" if steps == 1 else f"{steps:,} steps")
 
         if self._engine_there():
             self.app.push_screen(Ask("advance", "Steps to take, then pause.", a_count(1), "100"), answer)

@@ -99,7 +99,7 @@ class Launcher(Ground):
         self.runs = LongList(self._run_line, rows=2, id="runs")
         self.filters = {self.presets: Filter("presets"), self.runs: Filter("runs")}
         self.footer = Footer("launcher")
-        self.footer.adapt(set() if origin else {"back"})
+        self.footer.adapt(set() if origin else {"back"}, {"detach": "quit"})
 
     def compose(self) -> ComposeResult:
         yield Static(

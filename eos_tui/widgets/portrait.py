@@ -4,6 +4,7 @@ mouse or the arrow keys place in it.
 
 from collections.abc import Sequence
 
+import numpy as np
 from textual.events import Click
 from textual.message import Message
 from textual.strip import Strip
@@ -44,6 +45,8 @@ class PhasePortrait(Drawing):
         self.scale = Scale()
         self.start: Start | None = None
         """The start whose orbits are drawn beside the recorded ones."""
+        self.anchored: frozenset[str] = frozenset()
+        """Predictions that stand where the real orbit does, whatever the newest row says; the next `show` draws them there."""
         self._frame: Frame | None = None
         self._now: tuple[float, float] | None = None
         """The newest point of the real orbit as it was drawn."""
@@ -58,7 +61,13 @@ class PhasePortrait(Drawing):
 
     def scene(self) -> Scene | None:
         """The orbits and constants to draw; None before there are any."""
-        return scene(self.history, self._window, self.forms, self._given, self.start)
+        shown = scene(self.history, self._window, self.forms, self._given, self.start)
+        if shown is None or shown.now is None or not self.anchored:
+            return shown
+        x, y = shown.now
+        moved = [orbit._replace(x=np.append(orbit.x, x), y=np.append(orbit.y, y)) if orbit.label in self.anchored else orbit
+                 for orbit in shown.orbits]  # fmt: skip
+        return shown._replace(orbits=moved)
 
     # -- a start of one's own
 

@@ -7,21 +7,43 @@ from pathlib import Path
 
 from eos_tui.draw import theme
 
-from piloting import frames, notified, opened, until
+from piloting import frames, notified, opened, text_of, until
 from places import ROOT
 from synthetic import FakeEngine, make_run
 
 
-async def test_a_screenshot_is_saved_and_its_place_is_said(runs):
+async def test_a_screenshot_is_saved_and_its_place_is_said(runs, monkeypatch):
+    monkeypatch.setenv("XDG_PICTURES_DIR", str(runs / "pictures"))
+    here = sorted(Path.cwd().iterdir())
     async with opened(make_run(runs)) as (app, pilot):
         await pilot.press("w")
         await pilot.pause()
-        ansi, svg, text = sorted(Path.cwd().glob("eos-made-*"))
+        assert sorted(Path.cwd().iterdir()) == here
+        ansi, svg, text = sorted((runs / "pictures" / "eos").glob("eos-made-*"))
         assert "\x1b[" in ansi.read_text()
         assert "http" not in svg.read_text().replace("http://www.w3.org", "").replace("https://www.textualize.io", "")
         assert svg.read_text().startswith("<svg")
         assert "ηS/2" in text.read_text()
         assert svg.stem in notified(app).replace("\n", "")
+
+
+async def test_screenshots_go_where_the_settings_say(runs):
+    async with opened(make_run(runs)) as (app, pilot):
+        app.pictures = str(runs.parent / "mine")
+        await pilot.press("w")
+        await pilot.pause()
+        assert len([*(runs.parent / "mine").glob("eos-made-*")]) == 3
+
+
+async def test_q_is_called_detach_where_an_engine_is_attached(runs):
+    run = make_run(runs, finished=False)
+    with FakeEngine(run):
+        async with opened(run) as (app, pilot):
+            await until(lambda: "q detach" in text_of(app))
+            await pilot.press("l")
+            await until(lambda: "q quit" in text_of(app))
+    async with opened(make_run(runs, name="over")) as (app, _):
+        await until(lambda: "q quit" in text_of(app))
 
 
 async def test_every_theme_draws(runs):

@@ -205,6 +205,7 @@ async def test_a_screenshot_where_the_current_folder_is_gone_is_reported_or_goes
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
+    monkeypatch.setenv("XDG_PICTURES_DIR", str(runs / "pictures"))
     async with opened(make_run(runs)) as (app, pilot):
         await pilot.press("w")
         await until(lambda: "screenshot" in notified(app))

@@ -93,7 +93,7 @@ async def test_a_key_has_the_engine_read_and_its_progress_is_shown(tmp_path):
             engine.say()
             await until(lambda: "No step is taken meanwhile: spectral density: vector 3 of 8" in text_of(app))
             await pilot.press("escape")
-            await until(lambda: "computes: spectral density: vector 3 of 8" in text_of(app))  # the header says it too
+            await until(lambda: "meanwhile: spectral density: vector 3 of 8" in text_of(app))  # the header says it too
 
 
 async def test_of_a_run_that_is_over_it_is_said_how_to_come_by_a_reading(tmp_path):

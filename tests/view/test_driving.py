@@ -130,3 +130,32 @@ async def test_a_command_that_is_not_answered_is_said_to_wait(runs, monkeypatch)
             await until(lambda: app.screen.source.live)
             await pilot.press("k")
             await until(lambda: "No answer yet" in notified(app))
+
+
+async def test_an_invalid_learning_rate_says_what_is_wrong(runs):
+    run = make_run(runs, finished=False)
+    with FakeEngine(run) as engine:
+        async with opened(run, (80, 24)) as (app, pilot):
+            await until(lambda: app.screen.source.live)
+            for given, said in (("abc", "abc: expected a number"), ("-1", "η must be greater than 0"), ("", "nothing: expected a number")):
+                await pilot.press("e")
+                await pilot.press("ctrl+u", "delete", *given, "enter")
+                await pilot.pause()
+                assert said in " ".join(text_of(app).split())
+                await pilot.press("escape")
+            assert engine.commands == []
+
+
+async def test_a_prediction_anchored_while_paused_stands_on_the_real_orbit(runs):
+    run = make_run(runs, finished=False)
+    with FakeEngine(run):
+        async with opened(run) as (app, pilot):
+            await until(lambda: app.screen.source.live and app.screen.portrait.present)
+            real, predicted = app.screen.portrait.scene().orbits[:2]
+            assert real.now != predicted.now
+            await pilot.press("r")
+            await until(lambda: app.screen.portrait.anchored)
+            real, predicted = app.screen.portrait.scene().orbits[:2]
+            assert real.now == predicted.now
+            await pilot.press(".")
+            await until(lambda: not app.screen.portrait.anchored)

@@ -52,6 +52,21 @@ async def test_the_three_pictures_show_the_same_screen(runs):
         assert word in pictures.txt
 
 
+def test_braille_in_an_svg_is_dots_of_its_colour():
+    """⡇ is the left column of dots, ⠈ the upper right one: no font has to have them."""
+    svg = screenshot.printed("a\x1b[31m⡇ x⠈\x1b[0m <&\n⠀", 12, "eos", "eos-dark")
+    assert not re.search("[\u2800-\u28ff]", svg)
+    [(style, path)] = re.findall(r'<path class="([\w-]+)"[^>]* d="([^"]*)"', svg)
+    dots = [(float(x), float(y)) for x, y in re.findall(r"M([\d.]+) ([\d.]+)h", path)]
+    assert len(dots) == 5
+    assert len({x for x, _ in dots[:4]}) == 1
+    assert dots[0][0] == pytest.approx(12.2 * 1.25 - 1.2, abs=0.06)
+    assert dots[4][0] == pytest.approx(12.2 * 4.75 - 1.2, abs=0.06)
+    assert [y for _, y in dots[:4]] == pytest.approx([1.5 + 24.4 * (2 * k + 1) / 8 - 1.2 for k in range(4)], abs=0.06)
+    assert f".{style} {{ fill: #" in svg
+    assert "".join(ElementTree.fromstring(svg).itertext()).replace("\xa0", " ").count("x") >= 1
+
+
 async def test_a_picture_asks_no_server_for_anything(runs):
     app = EosApp(None)
     async with app.run_test(size=(80, 24)):

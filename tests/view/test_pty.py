@@ -13,6 +13,7 @@ from engine.record import store
 
 from synthetic import FakeEngine, make_run
 from terminals import LEAVE_SCREEN, SHOW_CURSOR, Terminal, environment
+from waiting import until
 
 
 def test_a_run_is_started_paused_left_reopened_where_it_stands_and_stopped(runs):
@@ -147,3 +148,18 @@ def test_bad_input_is_one_line_and_makes_nothing(runs, command, said):
         assert said in terminal.text.replace("\n", "")
         assert "Traceback" not in terminal.text
     assert list(runs.iterdir()) == []
+
+
+def test_ctrl_z_gives_the_terminal_back_and_fg_takes_it_again_while_the_engine_goes_on(runs):
+    run = make_run(runs, finished=False)
+    with FakeEngine(run), Terminal(runs, "-m", "eos_tui", "attach") as terminal:
+        terminal.wait_for("● live")
+        terminal.press("\x1a")
+        os.waitid(os.P_PID, terminal.process.pid, os.WSTOPPED | os.WNOWAIT)
+        until(lambda: LEAVE_SCREEN in terminal.sent)
+        assert run.liveness() == "running"
+        before = len(terminal.sent)
+        terminal.process.send_signal(signal.SIGCONT)
+        until(lambda: b"\x1b[?1049h" in terminal.sent[before:] and b"sharpness" in terminal.sent[before:])
+        terminal.press("q")
+        assert terminal.wait_for_end() == 0
