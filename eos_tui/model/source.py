@@ -52,6 +52,8 @@ class News(NamedTuple):
     """Which columns have values in these rows, where they are many."""
     more: bool = False
     """Whether rows are left to read."""
+    on_disk: int = 0
+    """Rows that there are, where some are left to read."""
     provenance: Mapping[str, Any] | None = None
     """As the engine wrote it at its start; read once."""
     trouble: str = ""
@@ -99,6 +101,8 @@ class Source:
         self.log = ""
         self._moved_at = time.monotonic()
         """When the last row came, or was first looked for."""
+        self.left = 0
+        """Rows on the disk that are still to be read, while a record is being caught up with."""
         self.frozen = False
         """Rows wait on disk while the view is frozen; events and state come on."""
         self.replay: Replay | None = None
@@ -125,7 +129,8 @@ class Source:
         log = launch.log_tail(run) if condition == "crashed" else ""
         events = [_harmless_event(event) for event in self._events.poll()]
         more = len(rows) == BLOCK
-        return News(rows, events, cleaned(state), condition, log, _valued(rows), more, provenance, trouble, displaced)
+        on_disk = run.row_count() if more else 0
+        return News(rows, events, cleaned(state), condition, log, _valued(rows), more, on_disk, provenance, trouble, displaced)
 
     def read_on(self, news: News) -> News:
         """The next rows of a record that is being caught up with; all else is as it was a moment before."""
@@ -143,6 +148,7 @@ class Source:
         """Take the news into history, journal and state, and move a replay on. Returns whether there is anything new to show."""
         fresh = self.replay is not None or news.tells_more(self.engine, self.condition) or news.displaced != self.displaced
         self.displaced = news.displaced
+        self.left = max(news.on_disk - len(self.history) - len(news.rows), 0) if news.more else 0
         self.history.extend(news.rows, news.valued)
         if len(news.rows) or self.engine.status == "paused":
             self._moved_at = time.monotonic()

@@ -268,6 +268,8 @@ class Dashboard(Viewing):
         note = f"this run: {self.labels[0]}" if self.compared and self.size.width >= WIDE else ""
         if self.pages > 1 and not self.zoomed:
             note = "  ".join(filter(None, (note, f"page {self.page + 1}/{self.pages}")))
+        if self.source.left:
+            note = f"reading the record: {self.source.left:,} rows left"
         self.header.show(self.source, note, self._cursor_values())
         if self.header.long and not self._long:
             self._long = True

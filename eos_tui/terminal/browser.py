@@ -24,6 +24,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from html import escape
 from traceback import walk_tb
 from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
@@ -77,6 +78,24 @@ TOKEN_SCRIPT = """<script>
 """
 """Takes the token out of the address, keeps it for this tab and this port, and sends it with the socket."""
 
+FOCUS_SCRIPT = """<script>
+(() => {
+  const focus = () => {
+    const entry = document.querySelector(".xterm-helper-textarea");
+    if (entry && document.activeElement !== entry) entry.focus({preventScroll: true});
+    return entry;
+  };
+  document.addEventListener("DOMContentLoaded", () => {
+    const watch = new MutationObserver(() => { if (focus()) watch.disconnect(); });
+    watch.observe(document.body, {childList: true, subtree: true});
+  });
+  window.addEventListener("focus", focus);
+  window.addEventListener("keydown", focus, true);
+})();
+</script>
+"""
+"""Gives the keys to the terminal as soon as it is there, and whenever the tab is chosen again: nobody has to click first."""
+
 
 class Secrets(NamedTuple):
     """What a browser must bring: none of them can be had from another."""
@@ -120,7 +139,7 @@ def serve(run: str | None, host: str = "127.0.0.1", port: int = PORT, options: S
               "network drives your runs. `ssh -L` to 127.0.0.1 is the safe way.", file=sys.stderr, flush=True)
     print("Ctrl-C ends it; engines go on.", file=sys.stderr, flush=True)
     try:
-        server(command(run, options), host, port, key).serve()
+        server(command(run, options), host, port, key, f"eos · {run}" if run else "eos").serve()
     except OSError as error:
         why = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
         advice = "; choose another --port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else ""
@@ -149,8 +168,8 @@ def listening_sockets(host: str, port: int) -> list[socket.socket]:
     return sockets
 
 
-def server(command: str, host: str, port: int, key: str) -> Any:
-    """textual-serve's server behind the guard."""
+def server(command: str, host: str, port: int, key: str, title: str = "eos") -> Any:
+    """textual-serve's server behind the guard; browsers call its tab by the title."""
     from aiohttp import WSMsgType, web
     from textual_serve.app_service import AppService
     from textual_serve.server import Server, to_int
@@ -244,7 +263,8 @@ def server(command: str, host: str, port: int, key: str) -> Any:
             """The page, which asks no other server for anything and calls back where it was called: a tunnel has other ports."""
             self.public_url = f"{request.scheme}://{request.host}"
             page = cast(web.Response, await super().handle_index(request))
-            page.text = OUTSIDE_FONT.sub("", page.text or "").replace("<head>", "<head>\n" + TOKEN_SCRIPT, 1)
+            named = f"<title>{escape(title)}</title>\n"
+            page.text = OUTSIDE_FONT.sub("", page.text or "").replace("<head>", f"<head>\n{named}{TOKEN_SCRIPT}{FOCUS_SCRIPT}", 1)
             return page
 
         async def handle_websocket(self, request: web.Request) -> web.WebSocketResponse:
@@ -327,7 +347,7 @@ def server(command: str, host: str, port: int, key: str) -> Any:
                 logger = logging.getLogger(name)
                 logger.handlers, logger.propagate = [OneLine(logging.WARNING)], False
 
-    return Guarded(command, host=host, port=port, title="eos")
+    return Guarded(command, host=host, port=port, title=title)
 
 
 def _tell_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:

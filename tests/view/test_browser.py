@@ -18,12 +18,13 @@ from pathlib import Path
 import pytest
 
 from engine.jobs import launch
+from engine.record.messages import Pause
 from eos_tui import cli
 from eos_tui.terminal import browser
 
 from piloting import until
 from places import ROOT
-from synthetic import make_run
+from synthetic import FakeEngine, make_run
 
 pytest.importorskip("textual_serve")
 from aiohttp import ClientSession, CookieJar, WSMsgType, WSServerHandshakeError
@@ -87,6 +88,8 @@ async def test_the_key_becomes_a_cookie_and_a_token_none_of_which_leads_to_anoth
         assert f"ws://127.0.0.1:{page.port}/ws" in text  # where the browser came in, not where the server thinks it is
         assert "fonts.googleapis" not in text
         assert "sessionStorage" in text
+        assert "<title>eos</title>" in text
+        assert ".xterm-helper-textarea" in text
         assert not any(secret in text for secret in (KEY, cookie, token))  # the token is in the address alone, after the #
         assert answer.headers["Referrer-Policy"] == "no-referrer"
         assert answer.headers["Content-Security-Policy"] == "frame-ancestors 'none'"
@@ -417,10 +420,10 @@ async def test_the_command_shows_the_run_in_a_page_and_q_ends_it(runs, tmp_path)
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
 async def test_chromium_draws_the_run_and_asks_nobody_else(runs, tmp_path):
     """Only a browser runs the page's script: it loads everything from eos and shows the terminal."""
-    run = make_run(runs)
+    run = make_run(runs, finished=False)
     quiet = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
              "--disable-sync", "--remote-debugging-port=0", f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1200,800")
-    with served(run.name) as address:
+    with served(run.name) as address, FakeEngine(run) as engine:
         process = subprocess.Popen([CHROMIUM, *quiet, "about:blank"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
         try:
             port = next(match[1] for line in process.stderr if (match := re.search(r"listening on ws://127.0.0.1:(\d+)/", line)))
@@ -444,6 +447,11 @@ async def test_chromium_draws_the_run_and_asks_nobody_else(runs, tmp_path):
                     while not (await call("Runtime.evaluate", expression=drawn))["result"].get("value"):
                         await asyncio.sleep(0.1)
                     await asyncio.sleep(2)
+                    assert (await call("Runtime.evaluate", expression="document.title"))["result"]["value"] == f"eos · {run.name}"
+                    for kind in ("keyDown", "keyUp"):  # without a click before
+                        await call("Input.dispatchKeyEvent", type=kind, key=" ", code="Space", text=" " if kind == "keyDown" else "",
+                                   windowsVirtualKeyCode=32)
+                    await until(lambda: any(isinstance(each, Pause) for each in engine.commands))
                     picture = base64.b64decode((await call("Page.captureScreenshot"))["data"])
         finally:
             process.terminate()

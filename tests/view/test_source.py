@@ -86,3 +86,17 @@ def test_the_rest_of_a_long_record_is_read_without_looking_at_all_else_again(run
     assert len(source.history) == 400
     assert source.journal == known
     assert source.condition == "finished"
+
+
+def test_a_record_that_is_being_read_tells_how_many_rows_are_left(runs, monkeypatch):
+    monkeypatch.setattr("eos_tui.model.source.BLOCK", 100)
+    source = Source(make_run(runs, steps=400))
+    left = []
+    news = source.read()
+    while True:
+        source.take(news)
+        left.append(source.left)
+        if not news.more:
+            break
+        news = source.read_on(news)
+    assert left == [300, 200, 100, 0, 0]
