@@ -46,7 +46,13 @@ class Ask(ModalScreen[Any]):
         try:
             self.dismiss(self._parse(message.value.strip()))
         except UserError as error:
-            self.query_one("#error", Static).update(str(error))
+            self._refuse(error)
+
+    def _refuse(self, error: UserError) -> None:
+        """Say what is wrong, where it is seen: in a small terminal the dialog is scrolled to it."""
+        line = self.query_one("#error", Static)
+        line.update(str(error))
+        self.call_after_refresh(line.scroll_visible, animate=False)
 
 
 class AskLearningRate(Ask):
@@ -80,7 +86,7 @@ class AskLearningRate(Ask):
             entry.value = f"{a_learning_rate(entry.value.strip()) * TENTH**steps:.6g}"
             entry.cursor_position = len(entry.value)  # what was selected is gone
         except UserError as error:
-            self.query_one("#error", Static).update(str(error))
+            self._refuse(error)
 
 
 class Confirm(ModalScreen[bool]):

@@ -132,16 +132,16 @@ async def test_a_command_that_is_not_answered_is_said_to_wait(runs, monkeypatch)
             await until(lambda: "No answer yet" in notified(app))
 
 
-async def test_an_invalid_learning_rate_says_what_is_wrong(runs):
+@pytest.mark.parametrize("size", [(40, 12), (80, 24)])
+async def test_an_invalid_learning_rate_says_what_is_wrong(runs, size):
     run = make_run(runs, finished=False)
     with FakeEngine(run) as engine:
-        async with opened(run, (80, 24)) as (app, pilot):
+        async with opened(run, size) as (app, pilot):
             await until(lambda: app.screen.source.live)
             for given, said in (("abc", "abc: expected a number"), ("-1", "η must be greater than 0"), ("", "nothing: expected a number")):
                 await pilot.press("e")
                 await pilot.press("ctrl+u", "delete", *given, "enter")
-                await pilot.pause()
-                assert said in " ".join(text_of(app).split())
+                await until(lambda said=said: said in " ".join(text_of(app).replace("│", "").split()))
                 await pilot.press("escape")
             assert engine.commands == []
 
