@@ -25,6 +25,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from html import escape
+from pathlib import Path
 from traceback import walk_tb
 from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
@@ -139,7 +140,7 @@ def serve(run: str | None, host: str = "127.0.0.1", port: int = PORT, options: S
               "network drives your runs. `ssh -L` to 127.0.0.1 is the safe way.", file=sys.stderr, flush=True)
     print("Ctrl-C ends it; engines go on.", file=sys.stderr, flush=True)
     try:
-        server(command(run, options), host, port, key, f"eos · {run}" if run else "eos").serve()
+        server(command(run, options), host, port, key, f"eos · {Path(run).name}" if run else "eos").serve()
     except OSError as error:
         why = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
         advice = "; choose another --port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else ""
