@@ -13,11 +13,11 @@ from textual.widgets import Static
 from engine.base.errors import UserError
 from engine.base.files import resolved
 from engine.base.text import harmless
-from engine.jobs.fork import differences
 from engine.record.glance import Glance, all_glances
 from engine.record.messages import edge_in_force
 from engine.record.reader import Run, State
 from eos_tui.draw.theme import role_color
+from eos_tui.model.comparing import settings
 from eos_tui.model.source import Condition
 from eos_tui.terminal.leaving import aside
 from eos_tui.widgets.checklist import Checklist
@@ -49,12 +49,14 @@ def glances(run: Run) -> list[tuple[Glance, State]]:
 
 
 def candidate(run: Run, other: Glance, state: State) -> Candidate | None:
-    """Another run with what it differs in; None where it cannot be read."""
+    """Another run with what it differs in, η as it was used; None where it cannot be read."""
     try:
         opened = other.opened()
     except UserError:
         return None
-    fields = sorted(differences(run.spec, opened.spec).items(), key=lambda item: item[1] is None)  # what it has first
+    mine, theirs = settings(run.spec, run.state().learning_rate), settings(opened.spec, state.learning_rate)
+    changed = {name: theirs.get(name) for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)}
+    fields = sorted(changed.items(), key=lambda item: item[1] is None)  # what it has first
     differs = tuple(f"no {name}" if value is None else f"{name} = {value}" for name, value in fields)
     return Candidate(other.name, other.liveness(state), state.step, edge_in_force(opened.events()), differs)
 

@@ -229,6 +229,10 @@ def test_runs_are_named_by_what_they_differ_in(runs):
     run = make_run(runs)
     store.create(run.spec, "same")
     assert [candidate.differs for candidate in others(run)] == [()]
+    used = make_run(runs, name="used")
+    state = json.loads((used.path / "state.json").read_bytes())
+    (used.path / "state.json").write_text(json.dumps(state | {"learning_rate": 0.05}))
+    assert {candidate.name: candidate.differs for candidate in others(run)}["used"] == ("optimizer.learning_rate = 0.05",)
 
 
 # -- a replay
