@@ -263,12 +263,11 @@ def _orbit(canvas: Canvas, shot: Shot, place: tuple[int, int, int, int], theme: 
         drawn = blocks.thick(pixels(tail, 2 * columns, 2 * rows), max(pen - age, 1))
         blocks.paint(canvas, drawn, top, left, role_style(theme, "gd", age), ".o*"[2 - age], under)
         under = drawn if under is None else under | drawn
-    head = np.zeros((2 * rows, 2 * columns), bool)
     across, down = np.arange(2 * columns) + 0.5, 2 * rows - np.arange(2 * rows) - 0.5
     size = pen + 1.5
     far = ((across - x[-1] / right * 2 * columns) / 2)[None, :] ** 2 + (down - (y[-1] + height) / (2 * height) * 2 * rows)[:, None] ** 2
-    head |= far <= size**2 / 2
-    blocks.paint(canvas, head, top, left, role_style(theme, "warn", bold=True), "@")
+    head = far <= size**2 / 2
+    blocks.paint(canvas, head, top, left, role_style(theme, "warn", bold=True), "@", under)
 
 
 def _quarters(canvas: Canvas, shot: Shot, place: tuple[int, int, int, int], right: float, theme: str) -> None:
