@@ -52,8 +52,9 @@ def _plot(axes: "Axes", record: "Record", curves: Sequence[Column]) -> None:
     for (color, _), column in zip(STROKES, curves, strict=False):
         values = record[column.name]
         seen = np.isfinite(values)
-        axes.plot(step[seen], values[seen], color=color, linestyle="--" if column.name.partition(".")[0] in PREDICTIONS else "-",
-                  label=f"{column.symbol}: {column.words}")
+        predicted = column.name.partition(".")[0] in PREDICTIONS
+        axes.plot(step[seen], values[seen], color=color, linestyle="--" if predicted else "-", zorder=2 if predicted else 3,
+                  label=f"{column.symbol}: {column.words}")  # what is measured lies on top
     if any(meets_threshold(column.name) for column in curves) and "threshold" in record:
         axes.plot(step, record["threshold"], color=BLACK, linestyle=":", label="edge")
     elif all(column.name.endswith(".loss") for column in curves) and all((record[column.name] > 0).any() for column in curves):
