@@ -15,7 +15,7 @@ from small import chebyshev_spec
 
 NUMBERED = re.compile(r"(Definition|Assumption|Lemma|Theorem)s? (\d+)(?:(?:,| and| to) (\d+))?")
 TEXTS = [
-    *(path for folder in ("engine", "eos_tui", "presets", "tests/examples") for path in sorted((ROOT / folder).rglob("*.py"))),
+    *(path for folder in ("engine", "eos_tui", "presets") for path in sorted((ROOT / folder).rglob("*.py"))),
     *sorted((ROOT / "presets").glob("*.toml")), ROOT / "README.md", ROOT / ".github" / "NUMBERS.md",
     *sorted((ROOT / "engine/help/text").glob("*.md")), *sorted((ROOT / "eos_tui/topics/text").glob("*.md")),
 ]

@@ -7,6 +7,7 @@ the true layout; a view is looked at in a terminal and left with `q`.
 
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.help import scripts
 from engine.record import store
 from engine.record.reader import Run
 
@@ -253,11 +255,9 @@ def free_port() -> str:
 
 def test_a_model_of_ones_own_is_checked_and_run(machine):
     """With the example that the guide names."""
-    from examples.own_model import PRESET
-
     work = machine.folder / "work"
-    (work / "regression.toml").write_text(PRESET)
-    shutil.copy(TESTS / "examples" / "own_model.py", work)
+    [script] = scripts.copy(work, "own_model")
+    (work / "regression.toml").write_text(runpy.run_path(str(script))["PRESET"])
     check, run = block("regression.toml")
     assert "own_model:make_problem" in machine.follow(check)
     assert "regression" in machine.follow(run)

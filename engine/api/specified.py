@@ -99,10 +99,13 @@ def _without(fields: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 
 def _override(spec: RunSpec, name: str, value: Any) -> str:
-    """The override that sets the one field of this name, that of no section before any other. Raises UserError where there is none, or more
-    than one."""
+    """The override that sets the one field of this name. Where there are several, that of no section goes before any other, and sections
+    that the specification leaves out do not count. Raises UserError where there is none, or more than one."""
     fields = list(_paths(msgspec.to_builtins(spec), name))
-    fields = [name] if name in fields else fields
+    if len(fields) > 1:
+        defaults = {field.name: field.default for field in msgspec.structs.fields(spec)}
+        used = [path for path in fields if getattr(spec, top := path.partition(".")[0]) != defaults[top]]
+        fields = [name] if name in fields else used or fields
     if len(fields) != 1:
         named = f"is one of {one_of(fields)}; say which in overrides" if fields else "no field of this specification"
         raise UserError(f"{name}: {named}")

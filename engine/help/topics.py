@@ -3,12 +3,12 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from engine.help import settings, tables
+from engine.help import scripts, settings, tables
 from engine.help.catalog import Topic, listed, written
 
 MADE: Mapping[str, Callable[[], str]] = {
     "presets": tables.presets, "columns": lambda: listed(tables.column_sections()), "settings": lambda: listed(settings.sections()),
-    "figures": tables.figures, "optimizers": tables.optimizers, "data": tables.data_sets,
+    "examples": scripts.listing, "figures": tables.figures, "optimizers": tables.optimizers, "data": tables.data_sets,
 }  # fmt: skip
 """What stands for each marker of the texts."""
 
@@ -32,6 +32,7 @@ TOPICS: tuple[Topic, ...] = (
     Topic("figures", "The paper's figures", _text("figures")),
     Topic("own-model", "A model or a loss of your own", _text("own-model")),
     Topic("python", "In Python", _text("python")),
+    Topic("examples", "Example scripts", _text("examples"), scripts.sections),
     Topic("run-directory", "The run directory", _text("run-directory")),
     Topic("extending", "To carry eos on", _text("extending")),
     Topic("numbers", "Numbers to trust", _text("numbers")),

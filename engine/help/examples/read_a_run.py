@@ -5,7 +5,7 @@ import numpy as np
 import engine
 
 record = engine.run("toy", learning_rate=0.02, steps=300, flow=False)
-print(record.outcome.text, "in", record.path)
+print(record, "in", record.path)
 
 at_edge = np.isfinite(record["constrained.sharpness"])  # columns are numpy arrays, NaN where there is no value
 excess = record["gd.sharpness"][at_edge] * record.spec.optimizer.learning_rate / 2 - 1

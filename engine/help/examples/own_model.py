@@ -41,4 +41,4 @@ if __name__ == "__main__":
         preset.write_text(PRESET)
         record = engine.run(str(preset), steps=120, folder=str(Path(__file__).parent))
         sharpness = record["gd.midpoint_sharpness"]
-        print(f"η = 0.3: S·η/2 = {sharpness[np.isfinite(sharpness)][-1] * 0.3 / 2:.3f}; {record.outcome.text}")
+        print(f"η = 0.3: S·η/2 = {sharpness[np.isfinite(sharpness)][-1] * 0.3 / 2:.3f}; {record}")
