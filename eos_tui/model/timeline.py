@@ -15,8 +15,8 @@ ROOM = 1.25
 SMALLEST_SPAN = 4.0
 BURSTS = 5
 """Bursts that are followed after the edge."""
-STRIDES = 16
-"""Moves in which a view that follows the newest step passes its own width."""
+STRIDES, WIDE_STRIDES = 16, 8
+"""Moves in which a view that follows the newest step passes its own width, and in which that of the last bursts does."""
 
 
 def first_edge(events: Iterable[AnyEvent]) -> float | None:
@@ -77,14 +77,14 @@ class Timeline:
         last bursts are followed.
         """
         if self.follows and not from_edge:
-            stop = self._followed(self._bursts)
+            stop = self._followed(self._bursts, WIDE_STRIDES)
             return max(0.0, stop - self._bursts), max(stop, self._bursts)
         if self.span is None and from_edge and self.edge is not None:
             past = max(self.last - self.edge, SMALLEST_SPAN) if self._final else self._limit_past_edge
             return self.edge, self.edge + past
         if self.span is None:
             return 0.0, max(self.last, SMALLEST_SPAN) if self._final else self._limit
-        stop = self._followed(self.span) if self.stop is None else self.stop
+        stop = self._followed(self.span, STRIDES) if self.stop is None else self.stop
         return max(0.0, stop - self.span), max(stop, self.span)
 
     def zoom(self, factor: float, about: float | None = None) -> None:
@@ -140,11 +140,11 @@ class Timeline:
         """Put the cursor on the nearest step of the run."""
         self.cursor = min(max(float(round(step)), 0.0), self.last)
 
-    def _followed(self, span: float) -> float:
+    def _followed(self, span: float, strides: int) -> float:
         """The end of a view of so many steps that follows: it moves in strides, for each move redraws every cell."""
         if self._final and self.head is None:
             return self.last
-        stride = max(math.floor(span / STRIDES), 1)
+        stride = max(math.floor(span / strides), 1)
         return stride * math.ceil((self.last if self.head is None else self.head) / stride)
 
     def _end_at(self, stop: float) -> None:

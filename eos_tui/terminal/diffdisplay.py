@@ -74,8 +74,9 @@ class Screenful:
         for start, stop in _changed(old, cells):
             yield f"\x1b[{y + 1};{x + start + 1}H"
             for character, look in cells[start:stop]:
-                if look != self._pen:
-                    yield self._turn(look)
+                pen = self._pen
+                if look != pen and (character != " " or look.background != pen.background or look.attributes != pen.attributes):
+                    yield self._turn(look)  # a blank is left in the colour before it
                 yield character
         row[x : x + len(cells)] = cells
 

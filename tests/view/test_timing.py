@@ -148,7 +148,7 @@ def test_after_the_edge_a_run_that_goes_on_is_followed_over_its_last_bursts():
         spans.add(stop - start)
     assert spans == {100.0}
     assert starts == sorted(starts)
-    assert len(set(starts)) <= 1 + 900 / (100 // 16)  # in strides
+    assert len(set(starts)) <= 1 + 900 / (100 // 8)  # in strides
     line.expect(25.0)
     assert line.window()[1] - line.window()[0] == 100  # near enough: another span would redraw every cell
     line.expect(50.0)
@@ -161,7 +161,7 @@ def test_after_the_edge_a_run_that_goes_on_is_followed_over_its_last_bursts():
     line.reach(1000, final=True)
     assert line.window() == (0, 1000)  # there is nothing to follow
     line.head = 600
-    assert 350 <= line.window()[0] <= 350 + 250 / 16
+    assert 350 <= line.window()[0] <= 350 + 250 / 8
 
 
 def test_the_cursor_stays_on_the_run_and_in_view():
