@@ -31,7 +31,7 @@ class Summary(NamedTuple):
     """An outcome's kind; or `running`, `paused`, `crashed`, … while there is none."""
     steps: int
     edge_step: int | None
-    """Step at which the sharpness first reached 2/η, at the η in force."""
+    """Step at which the sharpness, on batches the batch sharpness, first reached 2/η, at the η in force."""
     sharpness_over_threshold: float | None
     """S over the threshold, at the η in force: the mean over the last rows at the edge, or its last value on the approach."""
     threshold_ratio: float | None

@@ -47,7 +47,7 @@ def _on_batches(plot: PlotSpec) -> PlotSpec:
     if plot.id == "sharpness":
         own = Curve(BATCHES, "of batches, S_B", "gd", error="batch.sharpness_error")
         full = _relabelled(plot.curves, "gd.sharpness", "of all examples, λ1", "good")
-        return plot._replace(title="batch sharpness, sharpness", curves=(own, *full), threshold=True, near=True)
+        return plot._replace(words="what a step meets, and all examples", curves=(own, *full), threshold=True, near=True)
     if plot.id == "loss":
         full = _relabelled(plot.curves, "gd.loss", "all examples", "gd")
         return plot._replace(curves=(*full, Curve("batch.loss", "a step's batch", "muted")))
@@ -125,9 +125,8 @@ def _edge_plots(recorded: Collection[str]) -> tuple[PlotSpec, ...]:
         PlotSpec("preconditioned", "sharpness as steps feel it", (
             Curve("preconditioned.sharpness", "S_P", "gd"), *(curve for curve in lower if curve.column in recorded),
         ), threshold=True, near=True),
-        PlotSpec("gni", "gradient–noise interaction: no edge", (
-            Curve("batch.gni", "GNI", "gd", error="batch.gni_error"),
-        ), threshold=True, near=True),
+        PlotSpec("gni", "GNI, no edge", (Curve("batch.gni", "GNI", "gd", error="batch.gni_error"),),
+                 words="near 2/η where the loss rests", threshold=True, near=True),
         PlotSpec("smoothness", "smoothness in the steps' norm", (
             Curve("smoothness.directional", "directional", "gd"),
             Curve("smoothness.generalized", "generalized, at least", "constrained"),

@@ -262,6 +262,16 @@ def test_the_edge_is_that_of_the_batch_sharpness():
     assert events[-1].text.startswith("the edge: the batch sharpness, ")
 
 
+@pytest.mark.slow
+def test_sgd_brings_the_batch_sharpness_to_two_over_eta_and_the_sharpness_stays_below():
+    """Only a run of thousands of steps shows it: half a minute."""
+    record = rows(Experiment(specs.load_spec("sgd")), 3840)
+    half = slice(1920, None)
+    assert np.nanmedian(record["threshold_ratio"][half]) == pytest.approx(1, abs=0.05)
+    assert np.nanstd(record["threshold_ratio"][half]) < 0.06
+    assert np.nanmax(record["gd.sharpness"][half]) < 0.8 * record["threshold"][-1]
+
+
 @pytest.mark.parametrize(("overrides", "sentence"), [
     (("batch.size=25",), "[batch] size = 25; [problem.data] has 24 examples, and 0 takes them all"),
     (("optimizer.kind=adam",), '[batch] size = 4: not with [optimizer] kind = "adam": what its batches have to be read against is known '

@@ -50,6 +50,7 @@ KINDS: dict[str, tuple[dict, float]] = {
 }
 """Problems by their kind, each with a learning rate at which it begins at the edge."""
 NETWORKS = [kind for kind, (part, _) in KINDS.items() if part["kind"] == "network"]
+MODULES = ("linen", "nnx")
 QUICK = ("toy", "mlp", "own", "own with data")
 """Kinds that stand for others in the usual suite: no examples, examples in passes, no data at all, and data of one's own."""
 COMPILED = ("precision", "decay", "predictions", "flow", "eigenvalues", "sources", "passes", "layers")
@@ -105,6 +106,8 @@ def factors(mode: str, kind: str) -> Factors:
     there = BOTH | (COUPLED if mode == "coupled" else SHARPNESS) | (OF_NETWORKS if kind in NETWORKS else {})
     if mode == "sharpness" and kind in NETWORKS:
         there |= {"examples": {"all": [], "some": ["tracking.sharpness_examples=3"]}}
+    if mode == "sharpness" and kind in (*NETWORKS, *MODULES):
+        there |= {"batches": {"all": [], "of three": ["batch.size=3", "batch.samples=20"]}}
     if kind in ("cnn", "resnet"):
         there |= {"tests": {"some": [], "none": ["problem.data.test_examples=0"]}}
     return there
@@ -228,7 +231,7 @@ def runs_three_steps(row: Row, below: bool = False) -> None:
     assert len(record["step"]) == steps or record.outcome.kind == "second_eigenvalue" or row.get("edge") == "one step", row
     if row["kind"] == "phase":
         return
-    assert np.isfinite(record["gd.loss"]).all(), row
+    assert np.isfinite(record["batch.loss" if record.spec.batch.size else "gd.loss"]).all(), row
     ended = any(isinstance(event, TrackingEnded) for event in record.events)
     if row["mode"] == "coupled" and record.outcome.kind == "completed" and not ended:
         assert np.isfinite(record["constrained.sharpness"]).any(), row

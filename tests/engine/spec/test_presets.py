@@ -14,7 +14,7 @@ NAMES = [
     "appendix-transformer-logistic", "appendix-transformer-logistic-small", "catapult", "chebyshev", "chebyshev-never",
     "chebyshev-several", "digits", "fashion", "fashion-10", "fashion-cnn", "fig1", "fig1-small", "fig2", "fig3", "fig4-cnn",
     "fig4-cnn-small", "fig4-mlp", "fig4-mlp-small", "fig4-transformer", "fig4-transformer-small", "fig5", "fig5-small", "fig6",
-    "fig6-small", "momentum", "nesterov", "phase", "rmsprop", "sam", "sentences", "several", "several-3", "sign", "spikes", "toy",
+    "fig6-small", "momentum", "nesterov", "phase", "rmsprop", "sam", "sentences", "several", "several-3", "sgd", "sign", "spikes", "toy",
     "toy-k", "warmup", "warmup-too-large", "weight-decay",
 ]  # fmt: skip
 PREPARED = ("cifar10", "sst2")
