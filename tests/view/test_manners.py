@@ -118,7 +118,7 @@ async def test_in_ascii_nothing_is_drawn_with_other_signs(runs, begins):
     app = EosApp(run if begins == "run" else None, fps=10, ascii=True)
     async with app.run_test(size=(80, 24)) as pilot:
         if begins == "tour":
-            await app.push_screen(Learn(app.pace, True, {"fashion": run}, stay=True))
+            await app.push_screen(Learn(app.pace, True, {"fashion": run}))
         for opened in ("", "question_mark", "ctrl+p"):
             if opened:
                 await pilot.press(opened)
