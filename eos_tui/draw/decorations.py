@@ -167,19 +167,19 @@ def stages(canvas: Canvas, box: Box, span: Span, history: History, theme: str, t
     if not history.has("stage") or not len(history):
         return
     part, signs = (span.start, span.stop, box.width, span.axis.along), ASCII_STAGE_SIGNS if canvas.ascii else STAGE_SIGNS
-    for start, stop, stage in history.once(("stages", *part), lambda: _stretches(history, *part)):
+    stretches = history.once(("stages", *part), lambda: _stretches(history, *part))
+    least = 2 if len(stretches) > CROWDED * box.width else 1
+    for start, stop, stage in stretches:
         name = f" {STAGE_WORDS[stage]} " if len(STAGE_WORDS[stage]) + 4 <= stop - start else ""
         line = (signs[stage] + name).ljust(stop - start, "-" if canvas.ascii else "━")
-        if box.axis:
+        if box.axis and stop - start >= least:
             canvas.text(box.top + box.height, box.left + start, line, role_style(theme, STAGE_ROLES[stage]))
         if tinted and (band := role_ground(theme, STAGE_ROLES[stage], BAND)) is not None:
             canvas.ground(box.top, box.left + start, box.height, stop - start, band)
 
 
 def _stretches(history: History, begin: float, end: float, width: int, along: str) -> list[tuple[int, int, int]]:
-    """The cells of an axis from where to where each stage lasts, and the stage. Where stages change in most cells, those of a single
-    cell are left out.
-    """
+    """The cells of an axis from where to where each stage lasts, and the stage."""
     cells, now, beyond = list[int](), 0, len(history)
     edges = history.edges(begin, end, width, along).tolist()
     for value, rest in zip(history.lasts("stage", begin, end, width, along).tolist(), edges[1:], strict=True):
@@ -187,8 +187,7 @@ def _stretches(history: History, begin: float, end: float, width: int, along: st
             now, beyond = int(value) if value in (1, 2, 3, 4) else 0, edges[-1]
         cells.append(now if rest < beyond or value != -math.inf else 0)  # between two rows a stage lasts
     begins = [k for k, stage in enumerate(cells) if stage != (cells[k - 1] if k else 0)]
-    least = 2 if len(begins) > CROWDED * width else 1
-    return [(start, stop, cells[start]) for start, stop in pairwise([*begins, width]) if cells[start] and stop - start >= least]
+    return [(start, stop, cells[start]) for start, stop in pairwise([*begins, width]) if cells[start]]
 
 
 class LegendEntry(NamedTuple):
