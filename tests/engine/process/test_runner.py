@@ -21,6 +21,9 @@ from engine.record.writer import Writer
 from small import chebyshev_spec, toy_spec
 from waiting import answer, until_run
 
+LEAN = {"flow": False, "landscape_every": 0, "gauges_every": 0, "predictions": ["transported"]}
+"""What each engine compiles for itself is most of its time; that every part goes on as if never interrupted, `test_experiment` shows."""
+
 
 def make(spec: specs.RunSpec, *overrides: str, name: str | None = None) -> Run:
     return store.create(specs.with_overrides(spec, overrides), name)
@@ -48,7 +51,7 @@ def reproducible(run: Run) -> np.ndarray:
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     """A run of 360 steps through the edge, never disturbed."""
-    run = store.create(specs.with_overrides(chebyshev_spec(0.2), ["budget.steps=360"]), "whole", tmp_path_factory.mktemp("runs"))
+    run = store.create(specs.with_overrides(chebyshev_spec(0.2, **LEAN), ["budget.steps=360"]), "whole", tmp_path_factory.mktemp("runs"))
     assert work(run) == 0
     return run
 
@@ -69,7 +72,7 @@ def test_a_run_ends_with_its_outcome_and_every_row(uninterrupted):
 
 @pytest.mark.parametrize("at_step", [pytest.param(150, marks=pytest.mark.slow), 335])
 def test_a_killed_run_resumed_equals_an_uninterrupted_one_bit_for_bit(uninterrupted, at_step):
-    run = make(chebyshev_spec(0.2), "budget.steps=360", "recording.checkpoint_seconds=0.05")
+    run = make(chebyshev_spec(0.2, **LEAN), "budget.steps=360", "recording.checkpoint_seconds=0.05")
     launch.start(run)
     until_run(run, lambda: run.row_count() >= at_step)
     os.kill(run.state().pid, signal.SIGKILL)
@@ -96,7 +99,7 @@ def test_a_fork_goes_on_from_the_checkpoint_with_another_learning_rate(uninterru
 
 
 def test_commands_are_answered_at_the_step_they_took_effect():
-    run = make(toy_spec(0.01), "budget.steps=1000000", name="journal")
+    run = make(toy_spec(0.01, **LEAN), "budget.steps=1000000", name="journal")
     launch.start(run)
     until_run(run, lambda: run.row_count() > 5)
     paused = answer(run, messages.send(run.path, messages.Pause()))
@@ -160,7 +163,7 @@ def test_a_run_pauses_at_a_step_or_after_an_event():
 
 
 def test_a_terminated_engine_saves_its_state_and_can_be_resumed():
-    run = make(toy_spec(0.01), "budget.steps=2000000")
+    run = make(toy_spec(0.01, **LEAN), "budget.steps=2000000")
     launch.start(run)
     until_run(run, lambda: run.row_count() > 5)
     os.kill(run.state().pid, signal.SIGTERM)
@@ -186,7 +189,7 @@ def test_what_a_scheduler_sends_stops_an_engine_as_sigterm_does_even_before_it_h
 
 
 def test_two_engines_never_work_on_one_run():
-    run = make(toy_spec(0.01), "budget.steps=2000000")
+    run = make(toy_spec(0.01, **LEAN), "budget.steps=2000000")
     launch.start(run)
     until_run(run, lambda: run.row_count() > 5)
     second = subprocess.run(
@@ -200,7 +203,7 @@ def test_two_engines_never_work_on_one_run():
 
 
 def test_a_diverging_run_ends_badly_with_its_rows():
-    run = make(toy_spec(0.01, x0=300.0))
+    run = make(toy_spec(0.01, x0=300.0, **LEAN))
     assert work(run) == 3
     outcome = run.state().outcome
     assert outcome.kind == "diverged"
@@ -208,7 +211,7 @@ def test_a_diverging_run_ends_badly_with_its_rows():
 
 
 def test_an_unusable_checkpoint_is_skipped_for_an_older_one():
-    run = make(toy_spec(0.01), "budget.steps=30", "recording.checkpoint_seconds=0.001")
+    run = make(toy_spec(0.01, **LEAN), "budget.steps=30", "recording.checkpoint_seconds=0.001")
     assert work(run) == 0
     newest = run.checkpoints()[-1]
     newest.write_bytes(newest.read_bytes()[:100])
@@ -220,7 +223,7 @@ def test_an_unusable_checkpoint_is_skipped_for_an_older_one():
 def test_a_full_disk_ends_the_run_with_a_sentence(monkeypatch, x64):
     from engine.process.runner import Runner
 
-    run = make(toy_spec(0.01), "budget.steps=50")
+    run = make(toy_spec(0.01, **LEAN), "budget.steps=50")
     with Writer(run) as writer:
         limited = writer.append
 
