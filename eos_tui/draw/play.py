@@ -32,6 +32,8 @@ ROLES: dict[Caption, str] = {
 """The colour of each caption."""
 CORNERS = {2: ("swing grows",), 3: ("sharpness", "pushed down"), 4: ("swing", "dies out"), 1: ("sharpness", "creeps up")}
 """What happens in each quarter of the cycle, clockwise from the upper left."""
+WORDS_ROWS = 2.5
+"""Rows above and below the orbit for these words."""
 
 
 NO_SWING = "none to be seen yet"
@@ -239,7 +241,7 @@ def _orbit(canvas: Canvas, shot: Shot, place: tuple[int, int, int, int], theme: 
     """|x|/δ against the sharpness, with a comet on it."""
     top, left, rows, columns = place
     recording, row = shot.recording, shot.row
-    right, height = 1.08 * shot.extent.reach, 1.15 * shot.extent.spread
+    right, height = 1.08 * shot.extent.reach, max(1.15, rows / max(rows - 2 * WORDS_ROWS, 1)) * shot.extent.spread
     _quarters(canvas, shot, place, right, theme)
     x, y = np.abs(recording.x[max(row - REMEMBERED, 0) : row + 1]), recording.y[max(row - REMEMBERED, 0) : row + 1]
     if not len(x) or not np.isfinite(x[-1]):
