@@ -25,9 +25,9 @@ def labels(runs: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
     """
     fields = list(dict.fromkeys(name for _, each in runs for name in each))
     differing = [name for name in fields if any(each.get(name) != runs[0][1].get(name) for _, each in runs)]
-    told = sorted(differing, key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
-    more = " · …" if len(told) > MOST else ""
-    said = [" · ".join(_said(name, each[name]) for name in told[:MOST] if name in each) + more for _, each in runs]
+    shown = sorted(differing, key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
+    more = " · …" if len(shown) > MOST else ""
+    said = [" · ".join(_said(name, each[name]) for name in shown[:MOST] if name in each) + more for _, each in runs]
     return [text if text and said.count(text) == 1 else name if not text else f"{text} ({name})"
             for text, (name, _) in zip(said, runs, strict=True)]  # fmt: skip
 

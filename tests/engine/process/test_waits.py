@@ -90,8 +90,8 @@ def test_a_cache_that_cannot_be_written_keeps_nothing(clock, monkeypatch, tmp_pa
 def test_a_wait_is_a_sentence_with_its_seconds():
     assert busy(State(task="compiling")) == "No step is taken meanwhile: compiling"
     assert busy(State(task="compiling", task_seconds=12.3)) == "No step is taken meanwhile: compiling; 12 s"
-    told = busy(State(task="compiling", task_seconds=12.3, task_estimate=140))
-    assert told == "No step is taken meanwhile: compiling; 12 s of about 2 min 20 s"
+    sentence = busy(State(task="compiling", task_seconds=12.3, task_estimate=140))
+    assert sentence == "No step is taken meanwhile: compiling; 12 s of about 2 min 20 s"
 
 
 # -- the load of the host
