@@ -337,7 +337,7 @@ async def test_the_columns_are_compared_as_any_other(runs):
     run, other = make_several(runs), make_several(runs, name="three", count=3)
     async with opened(run, (120, 40), beside=[other]) as (app, pilot):
         await until(lambda: "╍╍ three" in text_of(app))
-        await pilot.press("6", "enter")
+        await pilot.press("6", "enter", "M")
         await until(lambda: "variance of x" in text_of(app) and "╍╍ three" in text_of(app))
 
 
