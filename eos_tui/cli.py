@@ -266,11 +266,16 @@ def serve(
 
 
 @app.command(show=False)
-def gallery(folder: Path, name: Name | None = None, /) -> int:
-    """Save pictures of every page as SVG: the latest run's, or that of this name or path, at three sizes, dark and light."""
+def gallery(
+    folder: Path, name: Name | None = None, /, *, png: Annotated[bool, _switch("As PNG; needs the extra `figures`.")] = False,
+) -> int:
+    """Save pictures of every page as SVG: the latest run's, or that of this name or path.
+
+    At four sizes, dark, light, in sixteen colours and in none.
+    """
     from eos_tui import gallery as pictures
 
-    for picture in pictures.make(folder, resolve(name)):
+    for picture in pictures.make(folder, resolve(name), png):
         print(folder / picture.file)
     return 0
 

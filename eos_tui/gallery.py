@@ -1,7 +1,9 @@
 """Pictures of every page of the app, at every size and on every ground: to look at before a release, and for the README."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 from typing import NamedTuple
@@ -10,14 +12,16 @@ from engine.base.atomic import output
 from engine.base.errors import UserError
 from engine.record.reader import Run
 from eos_tui.app import EosApp
+from eos_tui.draw.theme import picture_theme
 from eos_tui.lessons import STEPS
 from eos_tui.model.recording import of_run
 from eos_tui.screens.learn import Learn
 from eos_tui.screens.play import Play
-from eos_tui.terminal import screenshot
+from eos_tui.terminal import picture, screenshot
 
-SIZES = ((80, 24), (120, 40), (200, 50))
-GROUNDS = ("dark", "light")
+SIZES = ((80, 24), (100, 30), (120, 40), (200, 50))
+GROUNDS = {"dark": "dark", "light": "light", "sixteen": "terminal", "colourless": "terminal"}
+"""The choice of theme for each ground: dark, light, the sixteen colours of a terminal, and NO_COLOR."""
 FRAMES = 3
 """Frames to wait for before keys and before a picture."""
 PLAYED = 0.74
@@ -63,16 +67,17 @@ class Picture(NamedTuple):
     page: str
     size: tuple[int, int]
     ground: str
+    ending: str
 
     @property
     def file(self) -> str:
         """Its name."""
-        return f"{self.page}-{self.size[0]}x{self.size[1]}-{self.ground}.svg"
+        return f"{self.page}-{self.size[0]}x{self.size[1]}-{self.ground}.{self.ending}"
 
 
-def make(folder: Path, run: Run, pages: Sequence[GalleryPage] = PAGES, sizes: Sequence[tuple[int, int]] = SIZES,
-         grounds: Sequence[str] = GROUNDS) -> Iterator[Picture]:
-    """Draw every page of this run and save it as SVG, one after the other; an index.html shows them all."""
+def make(folder: Path, run: Run, png: bool = False, pages: Sequence[GalleryPage] = PAGES, sizes: Sequence[tuple[int, int]] = SIZES,
+         grounds: Collection[str] = tuple(GROUNDS)) -> Iterator[Picture]:
+    """Draw every page of this run and save it as SVG, or as PNG, one after the other; an index.html shows them all."""
     made = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -81,25 +86,40 @@ def make(folder: Path, run: Run, pages: Sequence[GalleryPage] = PAGES, sizes: Se
                 continue
             for size in sizes:
                 for ground in grounds:
-                    picture = Picture(page.name, size, ground)
-                    svg = asyncio.run(_drawn(run, page, size, ground))
-                    _write(folder / picture.file, svg)
-                    made.append(picture)
-                    yield picture
-        _write(folder / "index.html", _index(made))
+                    one = Picture(page.name, size, ground, "png" if png else "svg")
+                    with _colours(ground):
+                        body = asyncio.run(_drawn(run, page, size, GROUNDS[ground], png))
+                    _write(folder / one.file, body)
+                    made.append(one)
+                    yield one
+        _write(folder / "index.html", _index(made).encode())
     except OSError as error:
         raise UserError(f"{folder}: pictures cannot be written there ({error.strerror})") from None
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, body: bytes) -> None:
     with output(path, anew=True) as handle:
-        handle.write(text.encode())
+        handle.write(body)
 
 
-async def _drawn(run: Run, page: GalleryPage, size: tuple[int, int], ground: str) -> str:
-    """One page as SVG."""
+@contextmanager
+def _colours(ground: str) -> Iterator[None]:
+    """An environment that asks for no colour where the ground is to have none, and else does not."""
+    before = os.environ.pop("NO_COLOR", None)
+    try:
+        if ground == "colourless":
+            os.environ["NO_COLOR"] = "1"
+        yield
+    finally:
+        os.environ.pop("NO_COLOR", None)
+        if before is not None:
+            os.environ["NO_COLOR"] = before
+
+
+async def _drawn(run: Run, page: GalleryPage, size: tuple[int, int], theme: str, png: bool) -> bytes:
+    """One page as SVG or PNG."""
     played = of_run(run) if page.begins == "play" else None
-    app = EosApp(run if page.begins == "run" else None, fps=10, theme_choice=ground, recording=played)
+    app = EosApp(run if page.begins == "run" else None, fps=10, theme_choice=theme, recording=played)
     async with app.run_test(size=size) as pilot:
         if page.begins == "tour":
             await app.push_screen(Learn(app.pace, runs={run.spec.name: run}, at=tour_steps(run)[-1]))
@@ -111,7 +131,8 @@ async def _drawn(run: Run, page: GalleryPage, size: tuple[int, int], ground: str
             await pilot.press(key)
         await _frames(app)
         await pilot.pause()
-        return screenshot.screen(app, f"eos · {page.name}").svg
+        drawn = screenshot.screen(app, f"eos · {page.name}")
+        return picture.png(drawn.ansi.rstrip("\n"), size[0], picture_theme(app.theme)) if png else drawn.svg.encode()
 
 
 async def _frames(app: EosApp) -> None:

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import msgspec
 import pytest
+from PIL import Image
 
 from engine.jobs import launch
 from engine.record.reader import Outcome
@@ -210,7 +211,7 @@ def test_the_gallery_shows_each_page_at_each_size_on_each_ground(runs, capsys, m
     make_run(runs)
     monkeypatch.setattr(gallery, "PAGES", tuple(page for page in gallery.PAGES if page.name in ("launcher", "plot")))
     monkeypatch.setattr(gallery, "SIZES", ((80, 24), (120, 40)))
-    monkeypatch.setattr(gallery.make, "__defaults__", (gallery.PAGES, gallery.SIZES, gallery.GROUNDS))
+    monkeypatch.setattr(gallery.make, "__defaults__", (False, gallery.PAGES, gallery.SIZES, ("dark", "light")))
     assert cli.main(["gallery", "pictures"]) == 0
     files = [Path(line) for line in capsys.readouterr().out.split()]
     assert len(files) == 2 * 2 * 2
@@ -222,6 +223,22 @@ def test_the_gallery_shows_each_page_at_each_size_on_each_ground(runs, capsys, m
     dark, light = (Path(f"pictures/plot-80x24-{ground}.svg").read_text() for ground in ("dark", "light"))
     assert "#12161c" in dark
     assert "#f7f6f2" in light
+
+
+def test_the_gallery_in_png_has_sixteen_colours_and_none(runs, capsys, monkeypatch):
+    pytest.importorskip("matplotlib")
+    make_run(runs)
+    pages = tuple(page for page in gallery.PAGES if page.name == "plot")
+    monkeypatch.setattr(gallery.make, "__defaults__", (False, pages, ((80, 24),), ("sixteen", "colourless")))
+    assert cli.main(["gallery", "pictures", "--png"]) == 0
+    sixteen, colourless = (Image.open(line).convert("RGB") for line in capsys.readouterr().out.split())
+
+    def most_colourful(picture):
+        return max(max(color) - min(color) for _, color in picture.getcolors(1 << 16))
+
+    assert most_colourful(sixteen) > 50
+    assert most_colourful(colourless) < 10
+    assert "NO_COLOR" not in os.environ
 
 
 def test_pages_of_the_gallery_lead_where_they_say(runs):
