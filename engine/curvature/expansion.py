@@ -171,13 +171,15 @@ class TaylorCenter(NamedTuple):
         """δ² = 2α/β; negative where progressive sharpening fails."""
         return 2 * self.alpha / self.beta
 
-    def balance(self, learning_rate: float, threshold: float | Array) -> Array:
+    def balance(self, learning_rate: float, threshold: float | Array, drift: Array | None = None) -> Array:
         """x² whose push −½x²∇S⊥ balances that of the constraint on the next step: δ² where θ† slides along S = 2/η, 0 where the
         constraint is slack, and less than δ² at the step that brings θ† there.
 
-        max(0, S + ηα − 2/η) is how far S would go beyond 2/η, and the multiplier of the next projection is that over β.
+        max(0, S + ηα − 2/η) is how far S would go beyond 2/η, and the multiplier of the next projection is that over β. A step along
+        another `drift` (p,) than ∇L has −drift·∇S in place of α, and how far it goes along it for η.
         """
-        excess = self.alpha + (self.sharpness.astype(self.theta.dtype) - threshold) / learning_rate
+        alpha = self.alpha if drift is None else -(drift @ self.grad_sharpness)
+        excess = alpha + (self.sharpness.astype(self.theta.dtype) - threshold) / learning_rate
         return 2 * jnp.where(excess > 0, excess / self.beta, 0)
 
 

@@ -4,6 +4,8 @@ With several directions U at the edge it is M_k: UHUᵀ ⪯ (2/η)I and U∇L = 
 matrix Y, of a semidefinite complementarity problem (`complementarity`), and Y/η for the step θ† − η∇L is X†, the covariance of the
 oscillation that holds θ† where it is, as in central flows (arXiv 2410.24206).
 
+With momentum θ† is the projected step of the optimizer in the same way, with a momentum of its own (`remembered`), and 2/η its edge.
+
 Where we depart from the paper and from the authors' code: the projection is that on the nearest point, with S ≤ 2/η as the inequality it
 is and the normal of u·∇L = 0 as θ and u move, where the authors' code moves along u alone and by no more than an excess of S. It reuses
 the normals of the last centre (a chord step) and is repeated while a residual asks, not three times always.
@@ -16,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from engine import theory
 from engine.curvature.directions import Directions, weighed
 from engine.curvature.expansion import Direction, Normals, Point, TaylorCenter
 from engine.dynamics import complementarity
@@ -135,7 +138,8 @@ def covariance(directions: Directions, grad: Array, learning_rate: float, thresh
     """X†, (K, K) in the basis of the directions: the covariance whose push −½D⊥[X†] balances that of the constraints on the next step;
     `TaylorCenter.balance` for one direction. `start` (K, K) is one to begin with.
 
-    0 ⪯ X† ⊥ (2/η − UHUᵀ)/η − α + ½B⊥[X†] ⪰ 0, with α_ij = −∇L·D_ij and B⊥ of products D⊥_ij·D⊥_kl.
+    0 ⪯ X† ⊥ (2/η − UHUᵀ)/η − α + ½B⊥[X†] ⪰ 0, with α_ij = −∇L·D_ij and B⊥ of products D⊥_ij·D⊥_kl. For a step along another drift than
+    ∇L that is `grad`, and η how far it goes along it.
     """
     across = directions.across
     slack = threshold * jnp.eye(len(directions.basis), dtype=grad.dtype) - directions.hessian
@@ -144,9 +148,21 @@ def covariance(directions: Directions, grad: Array, learning_rate: float, thresh
 
 
 @jax.jit
-def next_target(center: TaylorCenter, learning_rate: float) -> Array:
-    """θ† − η∇L(θ†), the step of gradient descent whose projection is the next θ† (2)."""
-    return center.theta - learning_rate * center.grad
+def next_target(center: TaylorCenter, learning_rate: float, drift: Array | None = None) -> Array:
+    """θ† − η∇L(θ†), the step of gradient descent whose projection is the next θ† (2); or a step along another drift (p,)."""
+    return center.theta - learning_rate * (center.grad if drift is None else drift)
+
+
+@jax.jit
+def remembered(center: TaylorCenter, momentum: Array, memory: theory.Memory, learning_rate: float, landed: Array) -> Array:
+    """m† (p,) after the step of θ† to where the projection has `landed` (p,).
+
+    θ† takes the optimizer's own step with a momentum m† of its own, and the projection of where that leads is as a force f in place of a
+    gradient: m† ← βm† + ∇L(θ†) + f, with which θ† − η(own·(∇L + f) + carried·m†) is where it has landed.
+    """
+    length = memory.gain(learning_rate)
+    force = (next_target(center, length, center.grad + memory.recalled * momentum) - landed) / length
+    return memory.beta * momentum + center.grad + force
 
 
 def slide(point: Point, top: Direction, image: Array, dS: Array) -> tuple[Point, Array]:

@@ -34,6 +34,14 @@ class Norm(NamedTuple):
     """Whether a step is η‖g‖_*d, or ηd."""
 
 
+class Momentum(NamedTuple):
+    """What the steps of an optimizer remember, where that is a sum of gradients and nothing else."""
+
+    memory: theory.Memory
+    trace: Callable[[State], Array]
+    """m (p,) as the last step left it."""
+
+
 class Optimizer(NamedTuple):
     """A step and the edge that belongs to it; hyperparameters are closed over."""
 
@@ -47,6 +55,7 @@ class Optimizer(NamedTuple):
     threshold: Callable[[State], Array]
     """That eigenvalue above which steps are unstable, (), as of the step that led to the state; NaN where no such number is known."""
     norm: Norm | None = None
+    momentum: Momentum | None = None
 
 
 def unscaled(state: State) -> Array:
@@ -57,6 +66,18 @@ def unscaled(state: State) -> Array:
 def two_over_eta(state: State) -> Array:
     """2/η."""
     return theory.threshold(state.learning_rate)
+
+
+def plain_rate(optimizer: Optimizer, state: State) -> float:
+    """The learning rate at which gradient descent has this edge: η itself where it is gradient descent."""
+    if optimizer.threshold is two_over_eta:
+        return float(state.learning_rate)
+    return 2 / float(optimizer.threshold(state))
+
+
+def in_format(state: State, dtype: str) -> State:
+    """The state with its vectors in another number format; learning rates and counters stay."""
+    return jax.tree.map(lambda leaf: leaf.astype(dtype) if leaf.ndim and jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, state)
 
 
 def rate(learning_rate: float) -> Array:

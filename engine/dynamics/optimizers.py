@@ -13,7 +13,7 @@ import optax
 from jax import Array
 
 from engine import theory
-from engine.dynamics.optimizer import Gradient, Optimizer, State, Unravel, moved, rate, two_over_eta, unscaled
+from engine.dynamics.optimizer import Gradient, Momentum, Optimizer, State, Unravel, moved, rate, two_over_eta, unscaled
 from engine.dynamics.own_optimizer import own
 from engine.dynamics.steepest import muon, sign
 from engine.spec import sections
@@ -68,7 +68,12 @@ def momentum(beta: float, nesterov: bool, ema: bool) -> Optimizer:
     """Heavy ball or Nesterov; an average of gradients is their sum times 1 − β."""
     rule = optax.trace(beta, nesterov)
     rule = optax.chain(rule, optax.scale(1 - beta)) if ema else rule
-    return of_rule(rule, unscaled, lambda eta: theory.momentum_edge(eta, beta, nesterov, ema))
+    made = of_rule(rule, unscaled, lambda eta: theory.momentum_edge(eta, beta, nesterov, ema))
+
+    def trace(state: RuleState) -> Array:
+        return (state.rule[0] if ema else state.rule).trace
+
+    return made._replace(momentum=Momentum(theory.memory_of(beta, nesterov, ema), trace))
 
 
 @cache

@@ -4,6 +4,15 @@ A form is an entry of `FORMS`; nothing else knows how many there are. All of the
 `TaylorCenter`, and are written once for one direction at the edge and for several: then x is a vector, y a matrix Y of what the curvature
 gains, δ² the covariance X† and x² the matrix xxᵀ, (3) becoming x ← (I − η(Λ† + Y))x, Y ← Y + ½ηB⊥[X† − xxᵀ].
 
+With momentum a form says what acts on v in place of a gradient, G = (v − v′)/η of its step v ← v′, and a displacement has a momentum n of
+its own, of ∇L(θ) − ∇L(θ†) less what holds θ† back: n ← βn + G, v ← v − η(own·G + carried·n). Along u that is for the heavy ball
+
+    x_{t+1} = (1 + β − η(S† + y_t))x_t − βx_{t−1}        y_{t+1} = y_t + β(y_t − y_{t−1}) + ηβ_S(δ² − x_t²)/2 − …
+
+with S† = (2+2β)/η at the edge, β_S = ‖∇S⊥‖², and the same terms of the loss kept as in (3): ∇L(θ) − ∇L(θ†) ≈ Hv + xy·u + ½x²∇S⊥. It is (3)
+where β = 0. While |x| and y change little over 1/(1−β) steps it is (4) in the time ηt/(1−β), so that the fixed point δ² = 2α/β_S is the
+same; of Nesterov's form |x| grows otherwise than y (`theory.Memory.growth`, `drift`). Averaged gradients have η(1−β) for η.
+
 Where we depart from the paper and from the authors' code: the generalized prediction (Appendix F) is advanced in the transported form of
 Definition 7; the authors' form of it, which never re-projects v, agrees with it to four digits of correlation.
 """
@@ -16,6 +25,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from engine import theory
 from engine.curvature.directions import Directions, weighed
 from engine.curvature.expansion import TaylorCenter
 from engine.problems.problem import Problem
@@ -154,12 +164,13 @@ def edge_directions(center: TaylorCenter, directions: Directions | None) -> Edge
 
 
 def balance(
-    center: TaylorCenter, directions: Directions | None, covariance: Array | None, learning_rate: float, threshold: float | Array
+    center: TaylorCenter, directions: Directions | None, covariance: Array | None, learning_rate: float, threshold: float | Array,
+    drift: Array | None = None,
 ) -> Array:
     """X† about a centre, whose push balances that of the constraint: the `covariance` of several directions, (K, K), else
     `TaylorCenter.balance`, ()."""
     if directions is None or covariance is None or not len(directions.basis):
-        return center.balance(learning_rate, threshold)
+        return center.balance(learning_rate, threshold, drift)
     return covariance
 
 
@@ -186,7 +197,7 @@ class FormInputs(NamedTuple):
 
 
 class Advanced(NamedTuple):
-    """A prediction one step on, before it is carried to the next centre."""
+    """A prediction one step on, before it is carried to the next centre; or its momentum."""
 
     v: Array  # (p,); the part across the directions at the edge where `x` is apart
     x: Array | None = None  # the next x⋆, along the next u
@@ -316,12 +327,14 @@ def forecast(center: TaylorCenter, edge: EdgeDirections, at: Coordinates, along:
 @partial(jax.jit, static_argnames=("dtype",))
 def predict(
     problem: Problem, center: TaylorCenter, predictions: Displacements, slopes: dict[str, Array], learning_rate: float,
-    threshold: float, dtype: str, directions: Directions | None = None, covariance: Array | None = None,
+    threshold: float, dtype: str, directions: Directions | None = None, covariance: Array | None = None, push: Array | None = None,
 ) -> dict[str, Advanced]:
     """Every form of the predicted dynamics that is followed one step on about the same centre; `slopes` are the F'(x⋆) of those that read
     along u. Products in `dtype`, one for each. `directions` are those at the edge, with their covariance; None for the top eigenvector.
+    `push` is X† where it is not that of a step of gradient descent.
     """
-    edge, push = edge_directions(center, directions), balance(center, directions, covariance, learning_rate, threshold)
+    edge = edge_directions(center, directions)
+    push = balance(center, directions, covariance, learning_rate, threshold) if push is None else push
     own, at = center.theta.dtype, center.theta.astype(dtype)
 
     def cubic(v: Array) -> Array:
@@ -335,6 +348,34 @@ def predict(
         form: FORMS[form].step(FormInputs(v, *places[form], image, slopes.get(form, nowhere), edge, push, learning_rate, cubic))
         for (form, v), image in zip(predictions.items(), images, strict=True)
     }
+
+
+@partial(jax.jit, static_argnames=("dtype",))
+def predict_with_momentum(
+    problem: Problem, center: TaylorCenter, predictions: Displacements, momenta: Displacements, slopes: dict[str, Array],
+    memory: theory.Memory, learning_rate: float, push: Array, dtype: str, directions: Directions | None = None,
+) -> tuple[dict[str, Advanced], dict[str, Advanced]]:
+    """`predict` for steps that remember, and the momentum of every form one step on. `push` is X†."""
+    edge = edge_directions(center, directions)
+    forces = predict(problem, center, predictions, slopes, 1.0, 0.0, dtype, directions, push=push)  # at η = 1 a step is what acts on v
+    moved, remembered = dict[str, Advanced](), dict[str, Advanced]()
+
+    def onward(v: Array, n: Array, force: Array) -> tuple[Array, Array]:
+        n = memory.beta * n + force
+        return v - learning_rate * (memory.own * force + memory.carried * n), n
+
+    for form, force in forces.items():
+        v, n = predictions[form], momenta[form]
+        if force.x is None:
+            v, n = onward(v, n, v - force.v)
+            moved[form], remembered[form] = Advanced(v), Advanced(n)
+            continue
+        (x, _), (n_x, _) = edge.place(v), edge.place(n)
+        tangent, n = v - edge.along(x), n - edge.along(n_x)
+        x_next, n_x = onward(x, n_x, x - force.x)
+        tangent, n = onward(tangent, n, tangent - force.v)
+        moved[form], remembered[form] = Advanced(tangent, x_next), Advanced(n, n_x)
+    return moved, remembered
 
 
 @jax.jit

@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from engine import theory
 from engine.base.errors import UserError
 from engine.base.files import append_plain
 from engine.jobs.launch import LIVE
-from engine.record import messages, store, trust
+from engine.record import edges, messages, store, trust
 from engine.record.arrays import CHANGED_RATE, IDENTITY, rearranged, refuse_foreign, save_checkpoint
 from engine.record.columns import arranged
 from engine.record.reader import Run, step_of
@@ -123,7 +122,7 @@ def _same_loss(before: RunSpec, spec: RunSpec) -> RunSpec:
     """The specification with the loss of the one before: that of a toy is made for its learning rate."""
     if not isinstance(spec.problem, Toy | ToyK) or spec.problem.threshold or spec.optimizer.learning_rate == before.optimizer.learning_rate:
         return spec
-    return with_overrides(spec, (f"problem.threshold={theory.threshold(before.optimizer.learning_rate)!r}",))
+    return with_overrides(spec, (f"problem.threshold={edges.of_hessian(before.optimizer)!r}",))
 
 
 def _readable(run: Run, path: Path) -> dict[str, np.ndarray]:

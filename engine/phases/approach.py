@@ -21,6 +21,7 @@ from engine.phases import earlier, loss_identity
 from engine.phases.context import Clock, Progress, Setup, diverged, loss_goal
 from engine.phases.loss_identity import Identity
 from engine.phases.phase import Advanced, Phase, Restart
+from engine.record import edges
 from engine.record.reader import Outcome
 from engine.report.narrative import percent
 from engine.xla.leaves import Earlier, Kinds
@@ -199,7 +200,8 @@ class Approach(Phase):
         """Completed where the edge was reached before at another η; else never reached."""
         step, eta = state.clock.step, self.learning_rate(state)
         share, at = state.sharpness / self.setup.threshold(state.optimizer), state.checked_clock.step
-        where = f": the sharpness is at {percent(share)} of 2/η at step {at}" if math.isfinite(share) else ""
+        edge_words = edges.formula(self.setup.spec.optimizer)
+        where = f": the sharpness is at {percent(share)} of {edge_words} at step {at}" if math.isfinite(share) else ""
         if edge is not None:
             text = f"completed {step} steps; the edge was reached at step {edge}, and not again at η = {eta:g}{where}"
             return Outcome(kind="completed", step=step, text=text)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from engine.dynamics.optimizer import plain_rate
 from engine.dynamics.optimizers import Optimizer, State, optimizer_of
 from engine.phases.metrics import NO_METRICS, Metrics, metrics_of
 from engine.problems.problem import Problem
@@ -61,6 +62,10 @@ class Setup(NamedTuple):
     def threshold(self, optimizer_state: State) -> float:
         """The sharpness above which steps are unstable, 2/η for gradient descent."""
         return float(self.optimizer.threshold(optimizer_state))
+
+    def plain_rate(self, optimizer_state: State) -> float:
+        """The learning rate at which gradient descent has this edge."""
+        return plain_rate(self.optimizer, optimizer_state)
 
 
 Curves = tuple[tuple[int, dict[str, np.ndarray]], ...]

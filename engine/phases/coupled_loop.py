@@ -104,7 +104,7 @@ def _step(
     projection = project_in_one_call(problem, params, start_from_center(params, state.constrained), dtype)
     newest = lax.cond(projection.afresh, lambda: projection.normals, lambda: normals_at_end(problem, projection, dtype))
     moved, rows, status = finish_step(params, state.constrained, partial_step, projection, newest)
-    above = measured[0].eigen.values[-1] * params.learning_rate > FOLLOWED_FROM
+    above = measured[0].eigen.values[-1] * params.plain_rate > FOLLOWED_FROM
     grow = above & (state.descent.eigenvector_history.shape[1] < most) & (status != StepStatus.DIVERGED)
     return moved, rows, jnp.where(grow, StepStatus.GROW, status)
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from engine import theory
 from engine.curvature import directions
 from engine.curvature.directions import Directions
 from engine.curvature.eigensolver import Eigenpairs
@@ -50,6 +51,10 @@ def _no_covariance(leaves: Leaves) -> np.ndarray:
     return np.zeros((0, 0), leaves["center.theta"].dtype)
 
 
+def _nothing(leaves: Leaves) -> np.ndarray:
+    return np.zeros(0)
+
+
 class DescentTrack(NamedTuple):
     """Gradient descent."""
 
@@ -73,6 +78,7 @@ class ConstrainedTrack(NamedTuple):
     overlap: Array  # () |u_t·u_{t−1}|
     directions: Annotated[Directions, Earlier(_one_direction)]  # at the edge; no room for any where one is followed by its own formulas
     covariance: Annotated[Array, Earlier(_no_covariance)]  # (K, K) X† of theirs
+    momentum: Annotated[Array, Earlier(_nothing)]  # (p,) m† that θ† has come here with; of no numbers where steps remember nothing
 
     @property
     def normals(self) -> Normals | Directions:
@@ -85,6 +91,7 @@ class PredictedTrack(NamedTuple):
 
     displacements: Displacements
     scores: dict[str, Score]
+    momenta: Annotated[Displacements, Earlier(lambda leaves: {})]  # n⋆ (p,) of each; none where steps remember nothing
 
 
 class CoupledState(NamedTuple):
@@ -115,11 +122,17 @@ class StaticConfig(NamedTuple):
     curvature: str  # number format
 
 
+NO_MEMORY = theory.Memory(0.0, 1.0, 0.0)
+"""That of gradient descent."""
+
+
 class StepParams(NamedTuple):
     """Numbers of the specification that a step reads."""
 
     learning_rate: float
     threshold: float  # the sharpness at the edge, 2/η
+    plain_rate: float  # η of gradient descent with this edge
+    memory: theory.Memory
     eigen_tolerance: float
     sharpness_tolerance: float
     gradient_tolerance: float
@@ -134,3 +147,11 @@ class StepParams(NamedTuple):
     host_at_loss: bool  # of a prediction
     central_substeps: int
     most_followed: int  # eigenvalues, where a trajectory follows as many as there are
+
+
+def next_drift(track: ConstrainedTrack, params: StepParams) -> tuple[Array | None, float]:
+    """What the next step of θ† goes along but for what holds it back, (p,), and how far for a length of 1: ∇L(θ†), for which None stands,
+    and η, where steps remember nothing."""
+    if not track.momentum.size:
+        return None, params.learning_rate
+    return track.center.grad + params.memory.recalled * track.momentum, params.memory.gain(params.learning_rate)

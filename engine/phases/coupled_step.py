@@ -17,7 +17,7 @@ from engine.curvature.directions import Directions
 from engine.curvature.expansion import Normals, Point, TaylorCenter, loss_along
 from engine.curvature.predictor import eigenvector_offset, power_step, push
 from engine.dynamics import prediction_scores
-from engine.dynamics.constrained import covariance
+from engine.dynamics.constrained import covariance, remembered
 from engine.dynamics.predicted import (
     FORMS,
     Advanced,
@@ -33,6 +33,7 @@ from engine.dynamics.predicted import (
     forecast,
     loss_along_several,
     predict,
+    predict_with_momentum,
 )
 from engine.dynamics.prediction_scores import Score
 from engine.dynamics.trajectories import TRAJECTORIES
@@ -45,6 +46,7 @@ from engine.phases.coupled_state import (
     StepParams,
     StepStatus,
     known_eigenvectors,
+    next_drift,
 )
 from engine.phases.projection import UNUSABLE, ProjectionState, centered, contracted, project_from
 from engine.problems.problem import Problem
@@ -87,6 +89,7 @@ class PartialStep(NamedTuple):
 
     state: CoupledState  # the constrained trajectory and the predictions as before
     advanced: dict[str, Advanced]
+    momenta: dict[str, Advanced]  # of the predictions; none where steps remember nothing
     readings: Readings
     beside: Row  # what is read beside gradient descent and its predictions
     costs: tuple[Costs, ...]
@@ -127,7 +130,7 @@ def advance_about_center(
 
     `measured` is what `expansion.measure_all` gives at gradient descent's θ, and `beside` what `measure_beside` gives.
     """
-    following, descent, scores, advanced, readings, costs, needs_host, diverged = _advanced(
+    following, descent, scores, (advanced, momenta), readings, costs, needs_host, diverged = _advanced(
         problem, config, params, state, measured, positions
     )
     moved, row, all_costs = dict[str, Any](), Row(), [costs]
@@ -136,13 +139,13 @@ def advance_about_center(
         row |= more
         all_costs.append(spent)
     changed = state._replace(step=following, descent=descent, predicted=state.predicted._replace(scores=scores), beside=moved)
-    return PartialStep(changed, advanced, readings, row, (*all_costs,), needs_host, diverged)
+    return PartialStep(changed, advanced, momenta, readings, row, (*all_costs,), needs_host, diverged)
 
 
 @partial(jax.jit, static_argnames=("config",))
 def _advanced(
     problem: Problem, config: StaticConfig, params: StepParams, state: CoupledState, measured: tuple[Point, Array], positions: Positions
-) -> tuple[Array, DescentTrack, dict[str, Score], dict[str, Advanced], Readings, Costs, Array, Array]:
+) -> tuple[Array, DescentTrack, dict[str, Score], tuple[dict[str, Advanced], dict[str, Advanced]], Readings, Costs, Array, Array]:
     point, images = measured
     center = state.constrained.center
     descent, row = _descend(problem, config, state, point, images, positions.descent, center)
@@ -182,16 +185,16 @@ def _descend(
 
 def _predict(
     problem: Problem, config: StaticConfig, params: StepParams, state: CoupledState, positions: Positions, center: TaylorCenter
-) -> tuple[dict[str, Score], dict[str, Advanced], Row, Array]:
-    """Scores and predictions one step on, what each says here, and whether one of them is newly lost."""
+) -> tuple[dict[str, Score], tuple[dict[str, Advanced], dict[str, Advanced]], Row, Array]:
+    """Scores and predictions one step on, with their momenta, what each says here, and whether one of them is newly lost."""
     scores, row, lost = dict[str, Score](), Row(), jnp.array(False)
     if not state.predicted.displacements:
-        return scores, {}, row, lost
+        return scores, ({}, {}), row, lost
     track = state.constrained
     edge = edge_directions(center, track.directions)
     delta = _delta(center) if isinstance(edge, OneDirection) else jnp.sqrt(jnp.trace(track.covariance))
     for form, before in state.predicted.scores.items():
-        said = forecast(center, edge, positions.predicted[form], positions.along.get(form), params.learning_rate)
+        said = forecast(center, edge, positions.predicted[form], positions.along.get(form), params.plain_rate)
         scores[form] = prediction_scores.observe(
             before, state.step, said.x_norm, positions.descent.size, delta, params.horizon_tolerance
         )
@@ -199,11 +202,23 @@ def _predict(
         row[f"{form}.error"] = prediction_scores.error(scores[form]) / delta
         lost |= scores[form].lost > before.lost
     slopes = {form: along.slope for form, along in positions.along.items()}
-    advanced = predict(
+    if track.momentum.size:
+        advanced = predict_with_momentum(
+            problem, center, state.predicted.displacements, state.predicted.momenta, slopes, params.memory, params.learning_rate,
+            _balance(track, params), config.curvature, track.directions,
+        )
+        return scores, advanced, row, lost
+    moved = predict(
         problem, center, state.predicted.displacements, slopes, params.learning_rate, params.threshold, config.curvature,
         track.directions, track.covariance,
     )
-    return scores, advanced, row, lost
+    return scores, (moved, {}), row, lost
+
+
+def _balance(track: ConstrainedTrack, params: StepParams) -> Array:
+    """X† of the next step, (), or (K, K) of several directions."""
+    drift, length = next_drift(track, params)
+    return balance(track.center, track.directions, track.covariance, length, params.threshold, drift)
 
 
 def finish_without_center(step: PartialStep) -> tuple[CoupledState, StepRows, Array]:
@@ -217,9 +232,9 @@ def finish_step(
     """The step once θ† has moved to where projections ended, with the normals there."""
     center = centered(projection.point, normals, before.center.top_eigenvector)
     directions = normals if isinstance(normals, Directions) else before.directions
-    changed, displacements, costs, rows, status = _finished(params, before, step, projection, center, directions)
+    changed, displacements, momenta, costs, rows, status = _finished(params, before, step, projection, center, directions)
     constrained = before._replace(center=center, projections=projection.taken, directions=directions, **changed)
-    predicted = step.state.predicted._replace(displacements=displacements)
+    predicted = step.state.predicted._replace(displacements=displacements, momenta=momenta)
     return step.state._replace(constrained=constrained, predicted=predicted, costs=costs), rows, status
 
 
@@ -227,25 +242,29 @@ def finish_step(
 def _finished(
     params: StepParams, before: ConstrainedTrack, step: PartialStep, projection: ProjectionState, center: TaylorCenter,
     directions: Directions,
-) -> tuple[dict[str, Any], Displacements, Costs, StepRows, Array]:
+) -> tuple[dict[str, Any], Displacements, Displacements, Costs, StepRows, Array]:
     next_u, several = center.top_eigenvector, len(directions.basis)
     onward = project_from(
         center, directions if several else center.normals, projection.target, params.threshold, projection.multiplier
     )
     overlap = _overlap(before, next_u, directions)
-    push_ahead = before.covariance
+    push_ahead, momentum = before.covariance, before.momentum
+    if momentum.size:
+        momentum = remembered(before.center, momentum, params.memory, params.learning_rate, center.theta)
+    drift, length = next_drift(before._replace(center=center, momentum=momentum), params)
     if several:
-        push_ahead = covariance(directions, center.grad, params.learning_rate, params.threshold, before.covariance)
+        push_ahead = covariance(directions, center.grad if drift is None else drift, length, params.threshold, before.covariance)
     changed = {
         "eigenvector_history": push(before.eigenvector_history, projection.start), "correction": onward.theta - projection.guess,
         "remainder": onward.theta - center.theta, "active": onward.active, "overlap": overlap, "covariance": push_ahead,
+        "momentum": momentum,
     }
     costs = projection.costs.plus(grad_sharpness=contracted(projection.normals) * jnp.asarray(~projection.afresh, int))
     row = {
         "next.sharpness_residual": onward.residuals.sharpness, "next.gradient_residual": onward.residuals.gradient,
         "next.eigen_residual": center.eigen.residuals[0], "next.hvps": center.eigen.hvps, "next.overlap": overlap,
     }
-    edge_values = center.eigen.values * params.learning_rate
+    edge_values = center.eigen.values * params.plain_rate
     count = jnp.maximum(directions.number, 1)
     needs_host = step.needs_host | (edge_values[count] >= params.edge_limit) | (onward.active > params.most_seeded)
     needs_host |= (count > 1) & (edge_values[count - 1] < params.leave_limit)
@@ -253,8 +272,9 @@ def _finished(
     status = jnp.where(needs_host, StepStatus.HOST, StepStatus.ON)
     status = jnp.where(unsolved, StepStatus.UNSOLVED, jnp.where(~projection.usable, StepStatus.ENDED, status))
     rows = _rows(step, row)
-    displacements = carry(step.advanced, directions.basis if several else next_u)
-    return changed, displacements, costs, rows, jnp.where(step.diverged, StepStatus.DIVERGED, status)
+    ahead = directions.basis if several else next_u
+    displacements, momenta = carry(step.advanced, ahead), carry(step.momenta, ahead)
+    return changed, displacements, momenta, costs, rows, jnp.where(step.diverged, StepStatus.DIVERGED, status)
 
 
 def _overlap(before: ConstrainedTrack, next_u: Array, directions: Directions) -> Array:
@@ -292,7 +312,7 @@ def _directions_row(track: ConstrainedTrack, params: StepParams) -> Row:
     """What there is of the directions at the edge and of the oscillation X† that holds θ† there."""
     center, directions = track.center, track.directions
     edge = edge_directions(center, directions)
-    matrix = jnp.atleast_2d(balance(center, directions, track.covariance, params.learning_rate, params.threshold))
+    matrix = jnp.atleast_2d(_balance(track, params))
     curvature = jnp.atleast_2d(edge.curvature).astype(center.theta.dtype)
     along = jnp.abs(center.grad_along_u) if isinstance(edge, OneDirection) else edge.size(edge.basis @ center.grad)
     size, (rows, columns) = len(matrix), pairs(len(matrix))

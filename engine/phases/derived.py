@@ -3,17 +3,19 @@
 A table is a dict of columns, one entry a step; all here is done on whole columns, for one step or for many.
 """
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from engine import theory
-from engine.phases.context import Clock
+from engine.dynamics.optimizers import State
+from engine.phases.context import Clock, Setup
 from engine.phases.coupled_step import StepRows
-from engine.record import messages
+from engine.record import edges, messages
 from engine.record.messages import AnyEvent
-from engine.spec import CoupledTracking
+from engine.spec import CoupledTracking, Optimizer, RunSpec
 
 SWAP_OVERLAP = 0.7
 """|u_t·u_{t−1}| under which the top eigenvector counts as another one."""
@@ -21,9 +23,26 @@ SWAP_OVERLAP = 0.7
 Table = dict[str, np.ndarray]
 
 
-def table(rows: StepRows, clock: Clock, learning_rate: float, tracking: CoupledTracking, stage: int = 0) -> Table:
+class Rates(NamedTuple):
+    """The rates of an optimizer at the edge: of gradient descent all are η."""
+
+    learning_rate: float
+    plain: float  # at which gradient descent has this edge
+    slow: float  # of the cycle: that at which |x| grows and that at which y does, as their geometric mean
+
+
+def rates_of(setup: Setup, optimizer: State) -> Rates:
+    """Those of an optimizer's state."""
+    eta = float(optimizer.learning_rate)
+    if setup.optimizer.momentum is None:
+        return Rates(eta, eta, eta)
+    memory = setup.optimizer.momentum.memory
+    return Rates(eta, setup.plain_rate(optimizer), math.sqrt(memory.growth(eta) * memory.drift(eta)))
+
+
+def table(rows: StepRows, clock: Clock, rates: Rates, tracking: CoupledTracking, stage: int = 0) -> Table:
     """The columns of the steps from `clock` on, with those that follow from others; `stage` is the last one before them, or 0."""
-    count, eta = int(rows.count), learning_rate
+    count, (eta, plain, slow) = int(rows.count), rates
     columns = dict(zip(rows.names, np.array(rows.values)[:count].T, strict=True))
     columns |= {"time": clock.times(count, eta)[:count], "learning_rate": np.full(count, eta)}
     alone = columns["constrained.directions"] == 1  # the cycle and Theorem 1 are of one direction at the edge
@@ -31,11 +50,12 @@ def table(rows: StepRows, clock: Clock, learning_rate: float, tracking: CoupledT
     with np.errstate(divide="ignore", invalid="ignore"):
         delta = theory.delta(alpha, beta)
         columns |= {
-            "constrained.delta": delta, "constrained.epsilon": theory.epsilon(eta, alpha),
+            "constrained.delta": delta, "constrained.epsilon": theory.epsilon(slow, alpha),
             "constrained.gamma": np.where((norm > 0) & (beta > 0), alpha / (norm * np.sqrt(beta)), np.nan),
             "stage": theory.stages(columns["gd.x"], columns["gd.y"], np.where(alone, delta, np.nan), alpha, stage),
-            "gd.spike": columns["gd.x_norm"] ** 2 / eta,
+            "gd.spike": columns["gd.x_norm"] ** 2 / plain,
         }
+        columns["threshold_ratio"] = columns["gd.sharpness"] / columns["threshold"]
     if "transported" in tracking.predictions:
         x = np.where(alone, columns["transported.x"], np.nan)
         left = theory.theorem_residuals(
@@ -68,11 +88,13 @@ class Reported(NamedTuple):
     constraint_lost: int
 
 
-def events(table: Table, reported: Reported, tracking: CoupledTracking) -> tuple[Reported, list[AnyEvent]]:
+def events(table: Table, reported: Reported, spec: RunSpec) -> tuple[Reported, list[AnyEvent]]:
     """What happened over a table, in order, and what stands at its end."""
+    tracking = spec.tracking
+    assert isinstance(tracking, CoupledTracking)
     lost_forms = _lost(table, tracking)
     stage, stages = _stages(table, reported.stage)
-    failed, assumptions = _assumptions(table, reported.failed, tracking)
+    failed, assumptions = _assumptions(table, reported.failed, tracking, spec.optimizer)
     lost, constraint = _constraint(table, reported.constraint_lost, tracking)
     every = [*stages, *lost_forms, *assumptions, *_swaps(table), *constraint]
     return Reported(stage, failed, lost), sorted(every, key=lambda event: event.step)
@@ -102,19 +124,21 @@ def _lost(table: Table, tracking: CoupledTracking) -> list[AnyEvent]:
     return events
 
 
-def _assumptions(table: Table, failed: int, tracking: CoupledTracking) -> tuple[int, list[AnyEvent]]:
+def _assumptions(table: Table, failed: int, tracking: CoupledTracking, optimizer: Optimizer) -> tuple[int, list[AnyEvent]]:
     """Where Assumptions 1 (α > 0) and 2 (λ2 < 1.9/η) begin and cease to fail."""
     limit, events = tracking.second_eigenvalue_limit, list[AnyEvent]()
-    alpha, second = table["constrained.alpha"], table["constrained.lambda2"] * table["learning_rate"]
-    for number, (read, reading, claim) in {
-        1: (alpha, "α = {:.3g}", "α > 0, progressive sharpening"),
-        2: (second, "λ2 = {:.3g}/η", f"λ2 < {limit:g}/η, a single unstable direction"),
+    alpha, plain = table["constrained.alpha"], table["learning_rate"] if edges.is_plain(optimizer) else 2 / table["threshold"]
+    claimed = edges.in_units(optimizer, f"{limit:g}", limit)
+    for number, (read, said, claim) in {
+        1: (alpha, lambda value: f"α = {value:.3g}", "α > 0, progressive sharpening"),
+        2: (table["constrained.lambda2"] * plain, lambda value: f"λ2 = {edges.in_units(optimizer, f'{value:.3g}', value)}",
+            f"λ2 < {claimed}, a single unstable direction"),
     }.items():
         known = np.isfinite(read)
         values, steps = read[known], table["step"][known]
         fails = values <= 0 if number == 1 else values >= limit
         for row in _changes(fails, bool(failed & 1 << number)):
-            step, words = int(steps[row]), reading.format(values[row])
+            step, words = int(steps[row]), said(values[row])
             if fails[row]:
                 text = f"Assumption {number} fails at step {step}: {words} ({claim})"
                 events.append(messages.AssumptionFailed(step=step, text=text, assumption=number))

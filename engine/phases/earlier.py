@@ -45,8 +45,8 @@ def coupled_state(leaves: Leaves) -> CoupledState:
         constrained=ConstrainedTrack(
             unpack(TaylorCenter, leaf, "center."), array("center_bases"), known, array("projections"),
             jnp.asarray(leaf.get("sliding", np.array(True))).astype(int), array("correction"), array("remainder"), array("overlap"),
-            directions.none(array("theta")), jnp.zeros((0, 0), leaf["theta"].dtype),
+            directions.none(array("theta")), jnp.zeros((0, 0), leaf["theta"].dtype), jnp.zeros(0),
         ),
-        predicted=PredictedTrack({form: array(f"predictions.{form}") for form in followed}, scores),
+        predicted=PredictedTrack({form: array(f"predictions.{form}") for form in followed}, scores, {}),
         beside=flow, costs=unpack(Costs, leaf, "costs."),
     )

@@ -16,6 +16,7 @@ from engine.curvature import guards
 from engine.curvature.eigensolver import LOOSE_TOLERANCE, forms_hessian, sharpness_at
 from engine.curvature.predictor import eigenvector_offset
 from engine.dynamics import predicted, prediction_scores, unrolled
+from engine.dynamics.optimizer import in_format
 from engine.dynamics.trajectories import TRAJECTORIES
 from engine.dynamics.trajectory import Beginning
 from engine.phases import approach, averages, coupled_loop, derived, loss_identity, occasional, several, spectrum
@@ -35,7 +36,7 @@ from engine.phases.coupled_state import (
 )
 from engine.phases.coupled_step import StepRows
 from engine.phases.derived import Reported
-from engine.phases.edge_state import EdgeState, anchor, covariance_at, remainder, step_params
+from engine.phases.edge_state import EdgeState, anchor, apart, began_with, covariance_at, remainder, step_params
 from engine.phases.loss_identity import Identity
 from engine.phases.metrics import NO_METRICS
 from engine.phases.past_edge import DescentState
@@ -43,7 +44,7 @@ from engine.phases.phase import Advanced, Entered, Phase, Restart
 from engine.phases.projection import (
     CONTRACTIONS,
 )
-from engine.record import messages
+from engine.record import edges, messages
 from engine.record.columns import BESIDE
 from engine.record.messages import AnyEvent
 from engine.record.reader import Outcome
@@ -55,7 +56,7 @@ def enter(setup: Setup, at: ApproachState, anchor_every: int) -> Entered:
 
     Gradient descent alone when the projection does not converge, with events that say so.
     """
-    spec, tracking, clock, optimizer = setup.spec, setup.tracking, at.clock, at.optimizer
+    spec, tracking, clock, optimizer = setup.spec, setup.tracking, at.clock, in_format(at.optimizer, setup.spec.precision.edge)
     theta, threshold = at.theta.astype(spec.precision.edge), setup.threshold(optimizer)
     nothing, (basis, known, hvps) = jnp.zeros_like(theta), _all_around(setup, theta, clock.step, at.eigenvectors)
     projected = several.begun(setup, theta, basis[:2], clock.step, optimizer)
@@ -67,6 +68,8 @@ def enter(setup: Setup, at: ApproachState, anchor_every: int) -> Entered:
     total = unrolled.begin(center, v, tracking.beta_every, tracking.beta_window) if tracking.beta_every else unrolled.absent()
     offset, x = eigenvector_offset(basis[0], center.top_eigenvector), center.top_eigenvector @ v
     displacements, beginning = predicted.begun(v, tracking.predictions), Beginning(theta, basis[0], center, projection.start[0], known)
+    momentum = began_with(setup, optimizer, projected)
+    momenta = predicted.begun(apart(setup, optimizer, momentum), tracking.predictions) if momentum.size else {}
     coupled = CoupledState(
         step=jnp.asarray(np.array(clock.step)),
         descent=DescentTrack(theta, optimizer, jnp.stack([basis] * 2), jnp.stack([offset] * 4), jnp.stack([x] * 4)),
@@ -74,9 +77,9 @@ def enter(setup: Setup, at: ApproachState, anchor_every: int) -> Entered:
             center, jnp.stack([projection.start] * 2), known, projection.taken, projection.active, correction=nothing,
             remainder=remainder(projected, threshold), overlap=jnp.ones((), theta.dtype),
             directions=projected.directions,
-            covariance=covariance_at(setup, projected, optimizer),
+            covariance=covariance_at(setup, projected, optimizer, momentum), momentum=momentum,
         ),
-        predicted=PredictedTrack(displacements, {form: prediction_scores.fresh(clock.step) for form in displacements}),
+        predicted=PredictedTrack(displacements, {form: prediction_scores.fresh(clock.step) for form in displacements}, momenta),
         beside={name: each.begin(beginning, tracking) for name, each in TRAJECTORIES.items() if BESIDE[name].follows(tracking)},
         costs=projection.costs.plus(hvps, grad_sharpness=CONTRACTIONS),
     )
@@ -86,7 +89,8 @@ def enter(setup: Setup, at: ApproachState, anchor_every: int) -> Entered:
     )
     together = several.count_of(state)
     along = f", along the {together} directions that are there" if together > 1 else ""
-    text = f"the edge: sharpness reached 2/η = {threshold:.4g} at step {clock.step}; θ† starts here{along}"
+    edge = edges.formula(spec.optimizer)
+    text = f"the edge: sharpness reached {edge} = {threshold:.4g} at step {clock.step}; θ† starts here{along}"
     return Entered(state, [messages.EdgeReached(step=clock.step, text=text, sharpness=float(center.sharpness))])
 
 
@@ -105,9 +109,10 @@ def _without_center(setup: Setup, theta: Array, clock: Clock, basis: Array, thre
     """The edge where no θ† exists. The sharpness shown is that of gradient descent: where the projections wandered it says nothing."""
     dtype, step = setup.spec.precision.curvature, clock.step
     sharpness = float(sharpness_at(setup.problem, theta.astype(dtype), basis, LOOSE_TOLERANCE, dtype).values[0])
-    here = f" from gradient descent's θ, where the sharpness is {sharpness / threshold:.3f} × 2/η" if math.isfinite(sharpness) else ""
-    lost = f"the projection onto S ≤ 2/η did not converge at step {step}: it wandered{here}"
-    reached = f"the edge: sharpness reached 2/η = {threshold:.4g} at step {step}"
+    edge = edges.formula(setup.spec.optimizer)
+    here = f" from gradient descent's θ, where the sharpness is {sharpness / threshold:.3f} × {edge}" if math.isfinite(sharpness) else ""
+    lost = f"the projection onto S ≤ {edge} did not converge at step {step}: it wandered{here}"
+    reached = f"the edge: sharpness reached {edge} = {threshold:.4g} at step {step}"
     return [
         messages.EdgeReached(step=step, text=reached, sharpness=sharpness if math.isfinite(sharpness) else threshold),
         messages.ConstraintLost(step=step, text=lost),
@@ -126,7 +131,8 @@ def precompile(setup: Setup, at: ApproachState, soon: Callable[[], bool]) -> Non
     )
     common = several.rough(whole, gauges_every=0, landscape_every=0)
     if at.sharpness > 0:  # where this θ would be at the edge
-        at = at._replace(optimizer=at.optimizer._replace(learning_rate=jnp.asarray(2 / at.sharpness)))
+        rate = at.optimizer.learning_rate * (setup.threshold(at.optimizer) / at.sharpness)
+        at = at._replace(optimizer=at.optimizer._replace(learning_rate=rate))
     state, _, elsewhere = enter(common, at._replace(clock=Clock(0, 0.0)), 0)
     if elsewhere:
         return
@@ -160,7 +166,8 @@ def advance(setup: Setup, state: EdgeState, limit: int) -> Advanced:
             return Advanced(state, progress._replace(outcome=Outcome(kind="second_eigenvalue", step=state.clock.step, text=ended)))
         return _past_edge(state, following, progress, ended)
     if steps.status == StepStatus.ENDED:
-        return _past_edge(state, following, progress, f"the projection onto S ≤ 2/η no longer converges at step {step}")
+        edge = edges.formula(setup.spec.optimizer)
+        return _past_edge(state, following, progress, f"the projection onto S ≤ {edge} no longer converges at step {step}")
     following, corrected = occasional.audited(setup, following)
     events += corrected
     return Advanced(_remembered(setup, state, following), progress)
@@ -171,12 +178,12 @@ def _report(
 ) -> tuple[derived.Table, list[AnyEvent], EdgeState]:
     """The table of some steps with what was read at the first of them, what happened over it in order, and the state after."""
     tracking, clock, eta = setup.tracking, state.clock, float(state.optimizer.learning_rate)
-    table = derived.table(steps.rows, clock, eta, tracking, state.stage)
+    table = derived.table(steps.rows, clock, derived.rates_of(setup, state.optimizer), tracking, state.stage)
     count = len(table["step"])
     derived.add(table, readings, count)
     table["audit.age"] = occasional.audit_age(state, table["step"])
-    reported, happened = derived.events(table, Reported(state.stage, state.failed, state.constraint_lost), tracking)
-    unstable, risen = spectrum.unstable(table, state.unstable)
+    reported, happened = derived.events(table, Reported(state.stage, state.failed, state.constraint_lost), setup.spec)
+    unstable, risen = spectrum.unstable(setup, table, state.unstable)
     means = state.averages
     if tracking.on_second_eigenvalue == "follow":
         means, columns = averages.observe(means, table)
@@ -240,7 +247,7 @@ def _take(setup: Setup, state: EdgeState, limit: int, alone: bool) -> Steps:
         return Steps(moved, rows, StepStatus.HOST, [])
     known = spectrum.read(
         setup, state.theta, expected_eigenvectors(coupled), coupled.descent.eigenvector_history, state.clock.step,
-        params.learning_rate,
+        params.plain_rate,
     )
     steps = _take(setup, state._replace(coupled=_with_history(coupled, known.history)), limit, alone)
     return steps._replace(events=known.events + steps.events)
@@ -258,7 +265,7 @@ def _take_one(setup: Setup, state: EdgeState, config: StaticConfig, params: Step
     fresh = guards.fresh_rows(setup.spec.seed, step, state.theta.size, config.curvature) if guards.due(step) else None
     trial = None if alone else coupled_loop.begin(problem, config, params, coupled, fresh)
     known = spectrum.read(
-        setup, state.theta, expected_eigenvectors(coupled), coupled.descent.eigenvector_history, step, params.learning_rate, others
+        setup, state.theta, expected_eigenvectors(coupled), coupled.descent.eigenvector_history, step, params.plain_rate, others
     )
     coupled = _with_history(coupled, known.history)
     moved, rows, last = coupled_loop.one(problem, config, params, coupled, (known.point, known.images), trial, around)
@@ -327,7 +334,7 @@ class AtEdge(Phase):
         """The predictions set to the true displacement; None where none is followed."""
         if not self.setup.tracking.predictions:
             return None
-        state = anchor(state, self.setup.tracking.predictions)
+        state = anchor(self.setup, state, self.setup.tracking.predictions)
         return state if every is None else state._replace(anchor_every=every, anchor_phase=state.clock.step)
 
     def identity(self, state: EdgeState) -> Identity:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from engine import theory
 from engine.curvature.directions import Directions, none
 from engine.curvature.eigensolver import Eigenpairs
 from engine.curvature.expansion import Normals, Point, TaylorCenter
@@ -17,7 +18,7 @@ from engine.dynamics.unrolled import Unrolled
 from engine.phases import averages, earlier
 from engine.phases.averages import Averages
 from engine.phases.context import Clock, Setup
-from engine.phases.coupled_state import CoupledState, PredictedTrack, StepParams
+from engine.phases.coupled_state import NO_MEMORY, CoupledState, PredictedTrack, StepParams
 from engine.phases.projection import ProjectionState, expand, project_from, project_until_converged, start_projection
 from engine.xla.leaves import Earlier
 
@@ -63,12 +64,18 @@ def step_params(setup: Setup, optimizer: Any, edge_step: int, seeded: int = 0) -
     tracking = setup.tracking
     limit = math.inf if tracking.on_second_eigenvalue == "keep" else tracking.second_eigenvalue_limit
     return StepParams(
-        float(optimizer.learning_rate), setup.threshold(optimizer), tracking.eigen_tolerance, tracking.sharpness_tolerance,
-        tracking.gradient_tolerance, tracking.max_projections, tracking.horizon_tolerance, edge_step, tracking.flow_sharpness_every,
-        setup.spec.budget.loss_goal, limit, tracking.second_eigenvalue_limit - STAYS,
-        float(seeded) if tracking.seed_oscillation else math.inf, tracking.anchor_lost, tracking.central_substeps,
-        tracking.eigenvalue_columns,
+        float(optimizer.learning_rate), setup.threshold(optimizer), setup.plain_rate(optimizer), memory_of(setup),
+        tracking.eigen_tolerance, tracking.sharpness_tolerance, tracking.gradient_tolerance, tracking.max_projections,
+        tracking.horizon_tolerance, edge_step, tracking.flow_sharpness_every, setup.spec.budget.loss_goal, limit,
+        tracking.second_eigenvalue_limit - STAYS, float(seeded) if tracking.seed_oscillation else math.inf, tracking.anchor_lost,
+        tracking.central_substeps, tracking.eigenvalue_columns,
     )
+
+
+def memory_of(setup: Setup) -> theory.Memory:
+    """What the optimizer's steps remember."""
+    momentum = setup.optimizer.momentum
+    return NO_MEMORY if momentum is None else momentum.memory
 
 
 class Projected(NamedTuple):
@@ -118,15 +125,16 @@ def replaced_center(setup: Setup, state: EdgeState, start: Array, directions: Di
         center=center, eigenvector_history=history, projections=track.projections + projection.taken,
         remainder=remainder(projected, threshold), active=projection.active if directions is None else track.active,
         correction=jnp.zeros_like(track.correction), overlap=overlap,
-        directions=projected.directions, covariance=covariance_at(setup, projected, state.optimizer),
+        directions=projected.directions, covariance=covariance_at(setup, projected, state.optimizer, track.momentum),
     )
-    displacements = state.coupled.predicted.displacements
+    displacements, momenta = state.coupled.predicted.displacements, state.coupled.predicted.momenta
     if not len(known.basis):
         displacements = predicted.turned(displacements, old.top_eigenvector, center.top_eigenvector)
+        momenta = predicted.turned(momenta, old.top_eigenvector, center.top_eigenvector)
     elif directions is not None:
         displacements = _moved(displacements, old.theta, center.theta)
     coupled = state.coupled._replace(
-        constrained=constrained, predicted=state.coupled.predicted._replace(displacements=displacements),
+        constrained=constrained, predicted=state.coupled.predicted._replace(displacements=displacements, momenta=momenta),
         costs=state.coupled.costs.plus(*projection.costs),
     )
     return state._replace(coupled=coupled), bool(projection.usable)
@@ -144,23 +152,50 @@ def _moved(displacements: predicted.Displacements, old: Array, new: Array) -> pr
     return {form: v + (old - new) for form, v in displacements.items()}
 
 
-def covariance_at(setup: Setup, projected: Projected, optimizer: Any) -> Array:
-    """X† of several directions at a point that was projected to; of none where one is followed."""
+def covariance_at(setup: Setup, projected: Projected, optimizer: Any, momentum: Array) -> Array:
+    """X† of several directions at a point that was projected to, with this m†; of none where one is followed."""
     center, normals, projection = projected
     if not isinstance(normals, Directions):
         return projection.multiplier
-    return covariance(
-        normals, center.grad, float(optimizer.learning_rate), setup.threshold(optimizer), jnp.zeros_like(projection.multiplier)
-    )
+    rate, memory = float(optimizer.learning_rate), memory_of(setup)
+    drift = center.grad + memory.recalled * momentum if momentum.size else center.grad
+    return covariance(normals, drift, memory.gain(rate), setup.threshold(optimizer), jnp.zeros_like(projection.multiplier))
 
 
-def anchor(state: EdgeState, forms: tuple[str, ...]) -> EdgeState:
-    """Set v⋆ := v in the given forms, and begin their scores anew."""
+def began_with(setup: Setup, optimizer: Any, projected: Projected) -> Array:
+    """m† of the first θ†, (p,): the optimizer's own m without what leads along the directions at the edge, or beyond it. Of no numbers
+    where steps remember nothing."""
+    if setup.optimizer.momentum is None:
+        return jnp.zeros(0)
+    return _tangent(projected, setup.optimizer.momentum.trace(optimizer))
+
+
+@jax.jit
+def _tangent(projected: Projected, m: Array) -> Array:
+    center, normals, projection = projected
+    if not isinstance(normals, Directions):
+        m = m - center.top_eigenvector * (center.top_eigenvector @ m)
+        over = jnp.minimum(center.grad_sharpness_perp @ m, 0) / center.beta  # θ goes along −m
+        return m - jnp.where(projection.active > 0, over, 0) * center.grad_sharpness_perp
+    m, across = m - (normals.basis @ m) @ normals.basis, normals.across
+    inwards = jnp.linalg.pinv(across @ across.T, hermitian=True) @ (across @ m)
+    return m - jnp.where(projection.active > 0, 1, 0) * inwards @ across
+
+
+def apart(setup: Setup, optimizer: Any, momentum: Array) -> Array:
+    """n = m − m†, (p,), of the optimizer's state."""
+    assert setup.optimizer.momentum is not None
+    return setup.optimizer.momentum.trace(optimizer) - momentum
+
+
+def anchor(setup: Setup, state: EdgeState, forms: tuple[str, ...]) -> EdgeState:
+    """Set v⋆ := v, and its momentum, in the given forms, and begin their scores anew."""
     track, v = state.coupled.predicted, state.theta - state.center.theta
     chosen = [form for form in track.displacements if form in forms]
+    momenta = dict.fromkeys(chosen, apart(setup, state.optimizer, state.coupled.constrained.momentum)) if track.momenta else {}
     moved = PredictedTrack(
         track.displacements | dict.fromkeys(chosen, v),
-        track.scores | {form: prediction_scores.fresh(state.clock.step) for form in chosen},
+        track.scores | {form: prediction_scores.fresh(state.clock.step) for form in chosen}, track.momenta | momenta,
     )
     total = state.unrolled
     if len(total.recent) and "transported" in forms:  # (5) is another route to the transported form, and starts with it

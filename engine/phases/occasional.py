@@ -146,7 +146,7 @@ def anchored(setup: Setup, state: EdgeState) -> tuple[EdgeState, list[AnyEvent]]
     if not forms:
         return state, []
     text = f"{', '.join(forms)}: set to the true displacement at step {state.clock.step}"
-    return anchor(state, forms), [messages.Anchored(step=state.clock.step, text=text, forms=forms)]
+    return anchor(setup, state, forms), [messages.Anchored(step=state.clock.step, text=text, forms=forms)]
 
 
 # -- audits

@@ -49,7 +49,8 @@ class PastEdge(Phase):
             fresh = guards.fresh_rows(setup.spec.seed, clock.step, state.theta.size, dtype)
             measured, known = guards.measure_around(setup.problem, state.theta, start, known, fresh, LOOSE_TOLERANCE, dtype)
         point, images, history, events = spectrum.read(
-            setup, state.theta, start, state.eigenvector_history, clock.step, eta, measured=measured
+            setup, state.theta, start, state.eigenvector_history, clock.step, setup.plain_rate(state.optimizer),
+            measured=measured,
         )
         values = {
             "step": clock.step, "time": clock.time, "learning_rate": eta, "threshold": setup.threshold(state.optimizer),
@@ -60,7 +61,7 @@ class PastEdge(Phase):
         values |= own | {"cost.hvps": values["cost.hvps"] + own.get("cost.hvps", 0)}
         if not math.isfinite(values["gd.loss"] + values["gd.gradient_norm"]):
             return Advanced(state, Progress([], events, diverged(clock.step)))
-        unstable, risen = spectrum.unstable({name: np.array([value]) for name, value in values.items()}, state.unstable)
+        unstable, risen = spectrum.unstable(setup, {name: np.array([value]) for name, value in values.items()}, state.unstable)
         theta, optimizer = setup.optimizer.step(state.theta, state.optimizer, point.grad, setup.problem.gradient)
         following = DescentState(
             clock.after(1, eta), optimizer, state.edge_step, theta, push(history, power_step(point.eigen, images)), unstable, known,

@@ -16,7 +16,7 @@ from engine.curvature.expansion import Normals, Point, TaylorCenter, direction, 
 from engine.curvature.predictor import extrapolated, power_step
 from engine.dynamics.constrained import Projection, next_target, project, project_along, project_center, slide, slide_along
 from engine.dynamics.trajectory import Costs
-from engine.phases.coupled_state import ConstrainedTrack, StepParams
+from engine.phases.coupled_state import ConstrainedTrack, StepParams, next_drift
 from engine.problems.problem import Problem
 
 UNUSABLE = 0.05
@@ -69,8 +69,9 @@ def start_from_center(params: StepParams, track: ConstrainedTrack) -> Projection
 
 @jax.jit
 def _first_trial(params: StepParams, track: ConstrainedTrack) -> tuple[Array, Array, Array, Array, Array]:
-    target = next_target(track.center, params.learning_rate) + track.remainder
-    known = params.learning_rate * track.covariance  # the multiplier but for the remainder
+    drift, length = next_drift(track, params)
+    target = next_target(track.center, length, drift) + track.remainder
+    known = length * track.covariance  # the multiplier but for the remainder
     first = project_from(track.center, track.normals, target, params.threshold, known, solved=False)
     expected = extrapolated(track.eigenvector_history[0], track.eigenvector_history[1], track.directions.number)
     return target, first.theta, first.theta + track.correction, expected, first.multiplier  # what the guess leaves out changes little

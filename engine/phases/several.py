@@ -23,7 +23,7 @@ from engine.phases.context import Setup
 from engine.phases.coupled_state import CoupledState
 from engine.phases.edge_state import STAYS, EdgeState, Projected, project_afresh, replaced_center
 from engine.phases.projection import UNUSABLE
-from engine.record import messages
+from engine.record import edges, messages
 from engine.record.messages import AnyEvent
 from engine.theory import RANK
 
@@ -50,9 +50,9 @@ def count_of(state: EdgeState) -> int:
     return max(1, int(state.coupled.constrained.directions.number))
 
 
-def reading(state: EdgeState) -> np.ndarray:
-    """λη of the eigenvalues that are known at θ†."""
-    return np.asarray(state.center.eigen.values, float) * float(state.optimizer.learning_rate)
+def reading(setup: Setup, state: EdgeState) -> np.ndarray:
+    """λη of the eigenvalues that are known at θ†; with η of gradient descent that has this edge."""
+    return np.asarray(state.center.eigen.values, float) * setup.plain_rate(state.optimizer)
 
 
 def adapted(setup: Setup, state: EdgeState) -> tuple[EdgeState, list[AnyEvent], str]:
@@ -65,23 +65,27 @@ def adapted(setup: Setup, state: EdgeState) -> tuple[EdgeState, list[AnyEvent], 
         return state, events, f"{together} directions are at the edge at step {state.clock.step}" if together > 1 else ""
     limit, most, step = tracking.second_eigenvalue_limit, most_directions(setup, size), state.clock.step
     while True:
-        count, values = count_of(state), reading(state)
+        count, values = count_of(state), reading(setup, state)
         joins = count < most and values[count] >= limit
         leaves = count > 1 and values[count - 1] < limit - STAYS and not events  # what has just joined may leave at the next step
         if not joins and not leaves:
             return state, events, ""
         following, usable = resized(setup, state, count + 1 if joins else count - 1)
         if not usable:
-            cause = f"λ{count + 1} = {values[count]:.4g}/η" if joins else f"λ{count} fell to {values[count - 1]:.4g}/η"
+            cause = f"λ{count + 1} = {_words(setup, values[count])}" if joins else f"λ{count} fell to {_words(setup, values[count - 1])}"
             return state, events, f"{cause} at step {step}, and the projection onto the stable set of that many directions did not converge"
         if joins:
-            text = f"λ{count + 1} of θ† is at {values[count]:.4g}/η at step {step}: {count + 1} directions are at the edge"
+            text = f"λ{count + 1} of θ† is at {_words(setup, values[count])} at step {step}: {count + 1} directions are at the edge"
             events.append(messages.DirectionJoined(step=step, text=text, count=count + 1))
         else:
             left = f"{count - 1} directions are" if count > 2 else "one direction is"
-            text = f"λ{count} of θ† fell to {values[count - 1]:.4g}/η at step {step}: {left} at the edge"
+            text = f"λ{count} of θ† fell to {_words(setup, values[count - 1])} at step {step}: {left} at the edge"
             events.append(messages.DirectionLeft(step=step, text=text, count=count - 1))
         state = following
+
+
+def _words(setup: Setup, value: float) -> str:
+    return edges.in_units(setup.spec.optimizer, f"{value:.4g}", value)
 
 
 def begun(setup: Setup, theta: Array, basis: Array, step: int, optimizer: Any) -> Projected:
@@ -94,7 +98,7 @@ def begun(setup: Setup, theta: Array, basis: Array, step: int, optimizer: Any) -
     dtype = setup.spec.precision.curvature
     start = random_start(setup.spec.seed, step, room(most, theta.size) + 1, theta.size, dtype)
     pairs = sharpness_at(setup.problem, theta.astype(dtype), start.at[: len(basis)].set(basis.astype(dtype)), LOOSE_TOLERANCE, dtype)
-    above = np.asarray(pairs.values, float) * float(optimizer.learning_rate) >= tracking.second_eigenvalue_limit
+    above = np.asarray(pairs.values, float) * setup.plain_rate(optimizer) >= tracking.second_eigenvalue_limit
     count = min(int(above.sum()), most)
     if count < 2:
         return projected
@@ -138,11 +142,13 @@ def _reference(u: Array, before: Directions, vectors: Array, count: int) -> Arra
 
 def exhausted(setup: Setup, state: EdgeState) -> str:
     """Why θ† cannot be followed on where more directions are at the edge than it is followed along; empty where none are."""
-    tracking, count, values = setup.tracking, count_of(state), reading(state)
+    tracking, count, values = setup.tracking, count_of(state), reading(setup, state)
     limit = tracking.second_eigenvalue_limit
     if tracking.on_second_eigenvalue == "keep" or values[count] < limit:
         return ""
-    which = f"λ{count + 1} = {values[count]:.3g}/η at step {state.clock.step}, not below {limit:g}/η"
+    section = setup.spec.optimizer
+    read, least = edges.in_units(section, f"{values[count]:.3g}", values[count]), edges.in_units(section, f"{limit:g}", limit)
+    which = f"λ{count + 1} = {read} at step {state.clock.step}, not below {least}"
     if tracking.on_second_eigenvalue == "follow":
         return f"{which}: more directions are at the edge than the {count} that θ† is followed along (tracking.max_eigenvalues)"
     return f"{which}: a second direction is at the edge"
@@ -178,9 +184,9 @@ def seeded(setup: Setup, state: EdgeState) -> tuple[EdgeState, list[AnyEvent]]:
 
 def oscillation(setup: Setup, state: EdgeState) -> tuple[np.ndarray, Array]:
     """σ along each axis of X† of positive variance, (r,) descending, and the axes, (r, p)."""
-    track, eta = state.coupled.constrained, float(state.optimizer.learning_rate)
+    track = state.coupled.constrained
     if not len(track.directions.basis):
-        variance = float(track.center.balance(eta, setup.threshold(state.optimizer)))
+        variance = float(track.center.balance(float(state.optimizer.learning_rate), setup.threshold(state.optimizer)))
         return np.sqrt([variance] if variance > 0 else []), track.center.top_eigenvector[None][: int(variance > 0)]
     values, axes = np.linalg.eigh(np.asarray(track.covariance, float))
     chosen = np.flatnonzero(values > RANK * values.sum())[::-1]
@@ -201,7 +207,7 @@ class Ahead:
         """Begin where the next eigenvalue is near the edge, and be done where its direction joins. `take_step` takes one coupled step."""
         if setup.tracking.on_second_eigenvalue != "follow" or jax.process_count() > 1:  # several processes take their steps together
             return
-        count, values, size = count_of(state), reading(state), state.theta.size
+        count, values, size = count_of(state), reading(setup, state), state.theta.size
         more = max(2, room(count, size) + 1)
         capacity = room(more, size)
         if more <= most_directions(setup, size) and capacity not in self.begun and values[-1] > COMING:

@@ -18,7 +18,7 @@ from engine.curvature.eigensolver import LOOSE_TOLERANCE, Eigenpairs, random_sta
 from engine.curvature.expansion import Point, measure_all
 from engine.curvature.guards import Guards
 from engine.phases.context import Setup
-from engine.record import messages
+from engine.record import edges, messages
 from engine.record.messages import AnyEvent
 from engine.spec import FOLLOWED_FROM
 
@@ -36,15 +36,16 @@ class Spectrum(NamedTuple):
 
 
 def read(
-    setup: Setup, theta: Array, start: Array, history: Array, step: int, learning_rate: float, others: Guards | None = None,
+    setup: Setup, theta: Array, start: Array, history: Array, step: int, plain_rate: float, others: Guards | None = None,
     measured: tuple[Point, Array] | None = None,
 ) -> Spectrum:
     """Loss, gradient and eigenpairs at θ from a start (k, p); the `history` (steps, k, p) of eigenvectors comes to as many as are followed.
 
     `others` are eigenvectors that another trajectory knows: they are looked at where one of them may be among the largest here and is
     not in what was measured. Where the pairs are `measured` already they are not measured anew.
+    `plain_rate` is the learning rate of gradient descent with this edge.
     """
-    dtype, eta = setup.spec.precision.curvature, learning_rate
+    dtype, eta = setup.spec.precision.curvature, plain_rate
     before, most = history.shape[1], most_followed(setup, theta.size)
     point, images = measured or measure_all(setup.problem, theta, start, LOOSE_TOLERANCE, dtype)
     hvps = point.eigen.hvps
@@ -64,7 +65,8 @@ def read(
         point = point._replace(eigen=point.eigen._replace(hvps=hvps))
         more = jnp.stack([point.eigen.vectors[before:]] * len(history))
         history = jnp.concatenate([history, more], axis=1)
-        text = f"{count} eigenvalues are followed from step {step}: λ{before} is above {FOLLOWED_FROM:g}/η = {FOLLOWED_FROM / eta:.4g}"
+        limit = edges.in_units(setup.spec.optimizer, f"{FOLLOWED_FROM:g}", FOLLOWED_FROM)
+        text = f"{count} eigenvalues are followed from step {step}: λ{before} is above {limit} = {FOLLOWED_FROM / eta:.4g}"
         events.append(messages.SpectrumGrown(step=step, text=text, count=count))
     return Spectrum(point, images, history, events)
 
@@ -81,7 +83,7 @@ def most_followed(setup: Setup, size: int) -> int:
     return min(setup.tracking.eigenvalue_columns, size)
 
 
-def unstable(table: Mapping[str, np.ndarray], known: int) -> tuple[int, list[AnyEvent]]:
+def unstable(setup: Setup, table: Mapping[str, np.ndarray], known: int) -> tuple[int, list[AnyEvent]]:
     """The most eigenvalues above 2/η up to the last row of a table, `known` before the first; an event for each new one."""
     names = ["gd.sharpness", *(f"gd.lambda{k}" for k in range(2, len(table)) if f"gd.lambda{k}" in table)]
     above = np.sum(np.stack([table[name] for name in names]) > table["threshold"], axis=0)
@@ -90,6 +92,6 @@ def unstable(table: Mapping[str, np.ndarray], known: int) -> tuple[int, list[Any
         known += 1
         row = int(np.argmax(above >= known))
         step = int(table["step"][row])
-        text = f"λ{known} is above 2/η = {table['threshold'][row]:.4g} for the first time at step {step}"
+        text = f"λ{known} is above {edges.formula(setup.spec.optimizer)} = {table['threshold'][row]:.4g} for the first time at step {step}"
         events.append(messages.EigenvalueUnstable(step=step, text=text, number=known))
     return known, events

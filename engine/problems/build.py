@@ -18,15 +18,16 @@ from engine.problems import losses, own
 from engine.problems.problem import Problem, flatten, require_x64
 from engine.problems.targets import require_finite, suited
 from engine.problems.toy import toy, toy_k
+from engine.record import edges
 
 
 def build(spec: specs.RunSpec) -> tuple[Problem, Array, dict[str, Any]]:
     """The problem of a specification, its initial θ in float64, and facts on its data for the record."""
     require_x64()
     if isinstance(spec.problem, specs.Toy):
-        problem, theta, facts = toy(spec.problem, spec.optimizer.learning_rate)
+        problem, theta, facts = toy(spec.problem, edges.of_hessian(spec.optimizer))
     elif isinstance(spec.problem, specs.ToyK):
-        problem, theta, facts = toy_k(spec.problem, spec.optimizer.learning_rate)
+        problem, theta, facts = toy_k(spec.problem, edges.of_hessian(spec.optimizer))
     elif isinstance(spec.problem, specs.Network):
         problem, theta, facts = network(spec.problem, spec.seed)
     elif isinstance(spec.problem, specs.Own):

@@ -21,9 +21,10 @@ def _toy_loss(theta: Array, constants: Array) -> Array:
     return (threshold + root_beta * y) * x**2 / 2 - alpha / root_beta * y - z
 
 
-def toy(part: specs.Toy, learning_rate: float) -> tuple[Problem, Array, dict[str, Any]]:
-    """Appendix B: gradient descent on it with this η is the map (3) exactly, with y of (3) equal to √β·y, unless it has a threshold set."""
-    constants = np.array([part.alpha, math.sqrt(part.beta), part.threshold or theory.threshold(learning_rate)])
+def toy(part: specs.Toy, edge: float) -> tuple[Problem, Array, dict[str, Any]]:
+    """Appendix B: gradient descent on it whose 2/η is this `edge` is the map (3) exactly, with y of (3) equal to √β·y, unless it has a
+    threshold set."""
+    constants = np.array([part.alpha, math.sqrt(part.beta), part.threshold or edge])
     return Problem(_toy_loss, jnp.asarray(constants), "Appendix B toy"), jnp.array([part.x0, 0.0, 0.0]), {"parameters": 3}
 
 
@@ -34,18 +35,18 @@ def _toy_k_loss(theta: Array, constants: tuple[Array, ...]) -> Array:
     return threshold * x @ x / 2 + jnp.einsum("m,mij,i,j->", s, basis, x, x) / 2 - pushes @ s + damping * s @ s / 2
 
 
-def toy_k(part: specs.ToyK, learning_rate: float) -> tuple[Problem, Array, dict[str, Any]]:
+def toy_k(part: specs.ToyK, edge: float) -> tuple[Problem, Array, dict[str, Any]]:
     """L(x,s) = ½xᵀ[(2/η)I + Y(s)]x − a·s + ½κ|s|², Y(s) = Σ_m s_m E_m, on θ = (x, s) of k + k(k+1)/2 numbers, from x0
     and Y = diag(y0).
 
     The E_m are √β times an orthonormal basis of the symmetric matrices, `symmetric_basis`, and a_m = ½<E_m,X†>. So B⊥[M] = Σ_m E_m<E_m,M>
-    is βM, and gradient descent with this η is (3_k) with that B⊥, less ηκY a step. θ† has x = 0, and with every direction at
+    is βM, and gradient descent whose 2/η is this `edge` is (3_k) with that B⊥, less ηκY a step. θ† has x = 0, and with every direction at
     the edge it is 0, with the multiplier X†.
     """
     count = len(part.covariance)
     basis = math.sqrt(part.beta) * symmetric_basis(count)
     pushes = np.einsum("mij,ij->m", basis, np.diag(part.covariance)) / 2
-    scalars = np.array([part.threshold or theory.threshold(learning_rate), part.damping])
+    scalars = np.array([part.threshold or edge, part.damping])
     offset = np.diag(np.broadcast_to(part.y0, count))
     start = np.concatenate([np.broadcast_to(part.x0, count), np.einsum("mij,ij->m", basis, offset) / part.beta])
     problem = Problem(_toy_k_loss, tuple(map(jnp.asarray, (basis, pushes, scalars))), f"toy of {count} directions")

@@ -360,7 +360,7 @@ def training(spec: RunSpec) -> tuple[Column, ...]:
 
 def preconditioned(section: Optimizer, eigenvalues: int) -> tuple[Column, ...]:
     """What is read against the edge of an optimizer other than gradient descent, of so many eigenvalues."""
-    edge, operator, source = edges.formula(section), edges.edge_of(section).operator, edges.edge_of(section).sources
+    operator, source = edges.edge_of(section).operator, edges.edge_of(section).sources
     return (
         Column("preconditioned.sharpness", "S_P", "sharpness as the optimizer's steps feel it", "", f"λ1({operator}), P of the last step",
                source),
@@ -368,9 +368,15 @@ def preconditioned(section: Optimizer, eigenvalues: int) -> tuple[Column, ...]:
                  f"λ{k}({operator}), P of the last step", source) for k in range(2, eigenvalues + 1)),
         Column("preconditioned.eigen_residual", "r_P", "relative residual of the top eigenpair of the preconditioned Hessian", "",
                "‖Hu−Su‖/S", "eos"),
-        Column("threshold_ratio", "S/edge", "sharpness as the optimizer's steps feel it, over the optimizer's edge", "",
-               f"S_P/edge, edge {edge}", source),
+        ratio(section, "S_P"),
     )
+
+
+def ratio(section: Optimizer, sharpness: str) -> Column:
+    """The sharpness, by its symbol, over the edge of an optimizer."""
+    edge, source = edges.formula(section), edges.edge_of(section).sources
+    words = "sharpness as the optimizer's steps feel it, over the optimizer's edge"
+    return Column("threshold_ratio", "S/edge", words, "", f"{sharpness}/edge, edge {edge}", source)
 
 
 def smoothness(section: Optimizer) -> tuple[Column, ...]:
@@ -403,12 +409,14 @@ def columns_for(spec: RunSpec) -> tuple[Column, ...]:
     tracking, own = spec.tracking, metrics(spec.metrics)
     if isinstance(tracking, SharpnessTracking):
         return clock(spec) + training(spec) + own + COST
-    columns = CLOCK + DESCENT + eigenvalues(tracking.eigenvalue_columns) + COUPLED
+    columns = clock(spec) + DESCENT + eigenvalues(tracking.eigenvalue_columns) + COUPLED
+    if not edges.is_plain(spec.optimizer):
+        columns += (ratio(spec.optimizer, "S"),)
     if tracking.on_second_eigenvalue == "follow":
         columns += directions(tracking.eigenvalue_columns)
     for form in tracking.predictions:
         columns += predicted(form, tracking.on_second_eigenvalue == "follow")
-    if "transported" in tracking.predictions:
+    if "transported" in tracking.predictions and edges.is_plain(spec.optimizer):
         columns += THEOREM
     if tracking.beta_every:
         columns += UNROLLED
@@ -419,7 +427,46 @@ def columns_for(spec: RunSpec) -> tuple[Column, ...]:
     for beside in BESIDE.values():
         if beside.follows(tracking):
             columns += beside.columns(tracking)
-    return columns + own + COST
+    return (columns if edges.is_plain(spec.optimizer) else tuple(map(_of_momentum, columns))) + own + COST
+
+
+WITH_MOMENTUM = {
+    "gd.spike": ("predicted rise of the loss over that of θ†", "½·edge·x_t²", "eos"),
+    "constrained.epsilon": (
+        "small parameter of the theory: bursts take 2π/(√2 ε) steps and more",
+        "√(ab·α): |x| grows by a share a·y in a step, y by b·α; both are η/(1−β) for the heavy ball", "eos"),
+    "constrained.directions": (
+        "directions at the edge: eigenvalues of θ† along which its gradient is held at 0", "number of λ_i(θ†) above 0.95 of the edge, and "
+        "the first", "eos"),
+    "covariance.trace": (
+        "predicted variance of the oscillation, over all directions",
+        "tr X†, 0 ⪯ X† ⊥ (edge − Λ)/c + d·D + ½B⊥[X†] ⪰ 0 where θ† steps by −c·d but for the projection", "eos"),
+    "average.predicted_loss": (
+        "predicted mean training loss", "mean of L(θ†) + ½⟨Λ, X†⟩ over the last two bursts; Λ is the edge there", "eos"),
+    "average.predicted_gradient_squared": (
+        "predicted mean squared gradient", "mean of ‖∇L(θ†)‖² + ⟨Λ², X†⟩ over the last two bursts; Λ is the edge there", "eos"),
+}
+"""Words, formula and source of what is another quantity with momentum."""
+PREDICTED_WITH_MOMENTUM = {
+    "x": "x⋆ = u·v⋆, n ← βn + G, v⋆ ← v⋆ − ηn, G what acts on v⋆",
+    "loss": "L(θ†) + ½·edge·x⋆²",
+}
+
+
+def _of_momentum(column: Column) -> Column:
+    """A column of a run with momentum: what it has in place of 2/η is its edge."""
+    if column.name in ("threshold", "threshold_ratio"):
+        return column
+    family, _, quantity = column.name.partition(".")
+    if column.name in WITH_MOMENTUM:
+        words, formula, source = WITH_MOMENTUM[column.name]
+        column = column._replace(words=words, formula=formula, source=source)
+    elif family in PREDICTION_WORDS:
+        known = family == "generalized" and quantity == "loss"
+        formula = column.formula if known else PREDICTED_WITH_MOMENTUM.get(quantity, column.formula)
+        column = column._replace(formula=formula, source="eos")
+    symbol, words = column.symbol.replace("x²/η", "½Sx²").replace("2/η", "edge"), column.words.replace("2/η", "edge")
+    return column._replace(symbol=symbol, words=words, formula=column.formula.replace("·η/2", "/edge").replace("2/η", "edge"))
 
 
 def metrics(section: Metrics) -> tuple[Column, ...]:

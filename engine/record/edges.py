@@ -6,6 +6,7 @@ A run's columns, its events and the topic `optimizers` say it with these. The nu
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from engine import theory
 from engine.spec import sections
 
 
@@ -61,14 +62,26 @@ def formula(section: sections.Optimizer) -> str:
     return edge_of(section).edge(section)
 
 
+def in_units(section: sections.Optimizer, number: str, value: float) -> str:
+    """An eigenvalue as λη, a `number` in digits, in words: 1.9/η; of another optimizer, whose edge counts as 2, as a share of its edge."""
+    return f"{number}/η" if is_plain(section) else f"{value / 2:.3g} of the edge"
+
+
+def of_hessian(section: sections.Optimizer) -> float:
+    """The number that a toy is made with: the edge of momentum, where P is 1 too, and 2/η for all others."""
+    if isinstance(section, sections.Momentum):
+        return theory.momentum_edge(section.learning_rate, section.beta, section.nesterov, section.ema)
+    return theory.threshold(section.learning_rate)
+
+
 def is_plain(section: sections.Optimizer) -> bool:
-    """Whether the sharpness itself is read against 2/η, as for gradient descent."""
-    return section.coupled
+    """Whether it is gradient descent, whose sharpness itself is read against 2/η."""
+    return isinstance(section, sections.GradientDescent)
 
 
 def has_ratio(section: sections.Optimizer) -> bool:
     """Whether a run records the ratio of a sharpness to the edge."""
-    return not section.coupled and edge_of(section).has_ratio
+    return not is_plain(section) and edge_of(section).has_ratio
 
 
 def held_at_edge(spec: sections.RunSpec) -> str:

@@ -81,8 +81,18 @@ def _approach(state: State, row: Mapping[str, float]) -> str:
         return "On the way to the edge; the sharpness is not measured yet"
     if share >= 1:
         when = "is found once the engine goes on" if state.status == "paused" else "is being found"
-        return f"The sharpness is at {percent(share)} of 2/η: the edge is here, and its exact step {when}"
-    return f"Stable: the sharpness is at {percent(share)} of 2/η, and gradient descent stays close to gradient flow"
+        return f"The sharpness is at {percent(share)} of {_edge_words(row)}: the edge is here, and its exact step {when}"
+    kept = "momentum does not oscillate yet" if _momentum(row) else "gradient descent stays close to gradient flow"
+    return f"Stable: the sharpness is at {percent(share)} of {_edge_words(row)}, and {kept}"
+
+
+def _momentum(row: Mapping[str, float]) -> bool:
+    """Whether it is a run whose edge is not 2/η."""
+    return "threshold_ratio" in row
+
+
+def _edge_words(row: Mapping[str, float]) -> str:
+    return "its edge" if _momentum(row) else "2/η"
 
 
 def _edge(state: State, row: Mapping[str, float]) -> str:
@@ -100,11 +110,11 @@ def _several(row: Mapping[str, float]) -> str:
     count, active = _value(row, "constrained.directions"), _value(row, "constrained.active")
     at_edge = f"{count:.3g} directions at the edge"
     if active < 1:
-        return f"{at_edge}, and S ≤ 2/η holds θ† back in none"
+        return f"{at_edge}, and S ≤ {_edge_words(row)} holds θ† back in none"
     if active < 2:
         return f"{at_edge}, one swings: with one x does not turn"
     which = f", {active:.3g} swing" if active < count else ""
-    return f"{at_edge}{which}: λ1 hovers above 2/η because x turns"
+    return f"{at_edge}{which}: λ1 hovers above {_edge_words(row)} because x turns"
 
 
 def _applicability(state: State, row: Mapping[str, float], alpha: float) -> str:
@@ -113,9 +123,9 @@ def _applicability(state: State, row: Mapping[str, float], alpha: float) -> str:
         return "but α ≤ 0, so the theory does not apply"
     second, several = _value(row, "constrained.lambda2") / in_force(row, state.learning_rate), _value(row, "constrained.directions")
     if second >= CLOSE_SECOND / 2 and not several >= 1:
-        return f"but λ2 is at {percent(second)} of 2/η: too close for the theory"
+        return f"but λ2 is at {percent(second)} of {_edge_words(row)}: too close for the theory"
     if second >= CLOSE_SECOND / 2 and several == 1:
-        return f"λ2 is at {percent(second)} of 2/η, soon a second direction"
+        return f"λ2 is at {percent(second)} of {_edge_words(row)}, soon a second direction"
     epsilon = _value(row, "constrained.epsilon")
     if epsilon > LARGE_EPSILON:
         return f"ε = {epsilon:.2f} is large: predictions hold briefly"
@@ -145,7 +155,7 @@ def _descent(state: State, row: Mapping[str, float]) -> str:
     if not (math.isfinite(share) and math.isfinite(second)):
         return "Gradient descent goes on alone; θ† and its predictions have ended"
     why = "Two directions at the edge, so no θ†" if second >= LIMIT else "Gradient descent goes on without θ†"
-    return f"{why}: the sharpness is at {percent(share)} of 2/η, λ2 at {percent(second)}"
+    return f"{why}: the sharpness is at {percent(share)} of {_edge_words(row)}, λ2 at {percent(second)}"
 
 
 def _training(state: State, row: Mapping[str, float]) -> str:

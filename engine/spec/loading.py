@@ -25,10 +25,13 @@ from engine.spec.sections import (
     LEFT_OUT,
     TEXTS,
     Cnn,
+    CoupledTracking,
     Functions,
+    GradientDescent,
     Metrics,
     Mlp,
     Network,
+    Optimizer,
     Own,
     Phase,
     PresetName,
@@ -169,6 +172,7 @@ def from_tree(tree: dict[str, Any], where: str) -> RunSpec:
     if "metrics" in tree and not isinstance(tree["metrics"], dict):
         tree["metrics"] = {"functions": named_functions(tree["metrics"], where)}
     _refuse_metrics(tree, where)
+    _leave_out_unknown(tree)
     try:
         spec = msgspec.convert(tree, RunSpec)
     except msgspec.ValidationError as error:
@@ -302,6 +306,15 @@ def _name_kinds(tree: dict[str, Any]) -> None:
             tree[name] = {config.tag_field: config.tag} | tree[name]
 
 
+def _leave_out_unknown(tree: dict[str, Any]) -> None:
+    """Have nothing followed at the edge that is not known of the optimizer, where the specification does not ask for it."""
+    optimizer, given = _struct_at(["optimizer"], tree), tree.get("tracking", {})
+    if optimizer is not None and issubclass(optimizer, Optimizer) and optimizer.unknown and isinstance(given, dict) and (
+        given.get("mode", "coupled") == "coupled"
+    ):
+        tree["tracking"] = {"mode": "coupled"} | dict(optimizer.unknown) | given
+
+
 def _overridden(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """The tree with overrides applied, in any order. Where they choose another kind of a section, what the tree has for the kind before
     goes."""
@@ -331,6 +344,9 @@ def _choose(tree: dict[str, Any], keys: list[str], value: Any) -> None:
         section = _branch(path, tree)
         _drop(section, before, chosen)
         section[last] = value
+        if issubclass(chosen, Optimizer) and isinstance(tracking := tree.get("tracking"), dict):
+            for name in chosen.unknown:
+                tracking.pop(name, None)
 
 
 def _drop(section: dict[str, Any], before: type[Section], chosen: type[Section]) -> None:
@@ -578,19 +594,25 @@ def _check_optimizer(spec: RunSpec, where: str) -> None:
             raise UserError(f'{where}: [optimizer] schedule = "inverse_sharpness" needs [tracking] mode = "sharpness"')
         if optimizer.raises:
             raise UserError(f'{where}: [optimizer] raises = …; with schedule = "inverse_sharpness" the learning rate is 1/λ_max, so use []')
-    if not optimizer.coupled:
-        kind = f'[optimizer] kind = "{optimizer.__struct_config__.tag}"'
-        if not sharpness_mode:
+    plain, kind = isinstance(optimizer, GradientDescent), f'[optimizer] kind = "{optimizer.__struct_config__.tag}"'
+    if not optimizer.coupled and not sharpness_mode:
+        raise UserError(
+            f'{where}: {kind} needs [tracking] mode = "sharpness": θ† and its predictions are those of gradient descent and momentum'
+        )
+    if not plain and optimizer.schedule == "inverse_sharpness":
+        raise UserError(f'{where}: {kind}; schedule = "inverse_sharpness" is of gradient descent alone, where 1/λ_max is half its edge')
+    for name, only in optimizer.unknown.items() if isinstance(spec.tracking, CoupledTracking) else ():
+        given = getattr(spec.tracking, name)
+        if given not in (only, False):
             raise UserError(
-                f'{where}: {kind} needs [tracking] mode = "sharpness": θ†, its predictions and its flows are those of gradient descent'
+                f"{where}: [tracking] {name} = {_brief.repr(given)}; with {kind} expected {_brief.repr(only)}: it is known of gradient "
+                f"descent alone"
             )
-        if optimizer.schedule == "inverse_sharpness":
-            raise UserError(f'{where}: {kind}; schedule = "inverse_sharpness" is of gradient descent alone, where 1/λ_max is half its edge')
     if spec.tracking.eigenvalues < 2 and not sharpness_mode:
         raise UserError(f'{where}: [tracking] eigenvalues = 1; expected 2 or more, or mode = "sharpness"')
     if isinstance(spec.problem, Phase):
         for given, name in (
-            (not optimizer.coupled, f'[optimizer] kind = "{optimizer.__struct_config__.tag}"'),
+            (not plain, kind),
             (sharpness_mode, '[tracking] mode = "sharpness"'), (optimizer.raises, "[optimizer] raises"),
             (optimizer.weight_decay, "[optimizer] weight_decay"), (spec.metrics.functions, "[metrics] functions"),
         ):

@@ -4,7 +4,8 @@ A tree of frozen, typed sections, with what each field does and what it is when 
 """
 
 import math
-from typing import Annotated, ClassVar, Literal, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -212,7 +213,9 @@ class Optimizer(Section, frozen=True, kw_only=True):
     """λ: adds (λ/2)‖θ‖² to the training loss, whichever the optimizer: no kind decays θ beside its gradient."""
 
     coupled: ClassVar[bool] = True
-    """Whether θ†, its predictions and its flows are known for this kind of step, as `mode = "coupled"` takes."""
+    """Whether θ† and its predictions are known for this kind of step, as `mode = "coupled"` takes."""
+    unknown: ClassVar[Mapping[str, Any]] = {}
+    """Fields of [tracking] for what is not known of it there, with the one value that they have then."""
     batched: ClassVar[bool] = False
     """Whether it is taken on batches, too: where it is known what is to be read then."""
 
@@ -229,8 +232,9 @@ class TrainingOptimizer(Optimizer, frozen=True, kw_only=True):
     coupled: ClassVar[bool] = False
 
 
-class Momentum(TrainingOptimizer, frozen=True, kw_only=True, tag_field="kind", tag="momentum"):
-    """Heavy-ball momentum: m ← βm + ∇L, θ ← θ − ηm (`optax.sgd`). Unstable above (2+2β)/η."""
+class Momentum(Optimizer, frozen=True, kw_only=True, tag_field="kind", tag="momentum"):
+    """Heavy-ball momentum: m ← βm + ∇L, θ ← θ − ηm (`optax.sgd`). Unstable above (2+2β)/η. θ† and its predictions are followed with
+    `mode = "coupled"`; the flows, gauges, landscape and β_{s→t} of gradient descent are not."""
 
     batched: ClassVar[bool] = True
 
@@ -240,6 +244,10 @@ class Momentum(TrainingOptimizer, frozen=True, kw_only=True, tag_field="kind", t
     """Nesterov's form: θ ← θ − η(∇L + βm). Unstable above (2+2β)/((1+2β)η)."""
     ema: bool = False
     """Average gradients instead of adding them up: m ← βm + (1−β)∇L (`optax.ema` without debiasing). The edge is 1/(1−β) times higher."""
+
+    unknown: ClassVar[Mapping[str, Any]] = {
+        "flow": "none", "gauges_every": 0, "landscape_every": 0, "beta_every": 0, "seed_oscillation": False,
+    }
 
 
 class RmsProp(TrainingOptimizer, frozen=True, kw_only=True, tag_field="kind", tag="rmsprop"):

@@ -3,7 +3,7 @@
 """
 
 from engine.theory.batches import sharpness_gap
-from engine.theory.edges import momentum_edge, sam_edge
+from engine.theory.edges import Memory, memory_of, momentum_edge, sam_edge
 from engine.theory.several_directions import (
     RANK,
     contract,
@@ -49,6 +49,7 @@ __all__ = [
     "ROUNDING",
     "STAGES",
     "Bounds",
+    "Memory",
     "bounds",
     "conserved",
     "contract",
@@ -63,6 +64,7 @@ __all__ = [
     "map_orbit",
     "map_step",
     "map_step_k",
+    "memory_of",
     "momentum_edge",
     "pairs",
     "period",

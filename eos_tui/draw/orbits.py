@@ -108,6 +108,8 @@ def _constants(history: History, row: int, given: tuple[float, float] | None) ->
     if given is None:
         return None
     (alpha, beta), rate = given, history.value("learning_rate", row)
+    if history.has("threshold_ratio"):  # of momentum: neither (3) nor (4) go on at its η
+        return Constants(alpha, beta, theory.delta(alpha, beta), history.value("constrained.epsilon", row), math.nan)
     return Constants(alpha, beta, theory.delta(alpha, beta), theory.epsilon(rate, alpha), rate)
 
 

@@ -237,7 +237,8 @@ class Viewing(Driving):
         if self.portrait.start is not None:
             self.portrait.place(None)
         elif not self.portrait.place(self.portrait.present or (0.5, 0.0)):
-            self.notify("The portrait has no constants yet: α and β appear at the edge.", severity="warning", timeout=3)
+            why = "(3) and (4) are of gradient descent" if self.source.history.has("threshold_ratio") else "α and β appear at the edge"
+            self.notify(f"The portrait has no constants to go on from: {why}.", severity="warning", timeout=3)
         elif self.portrait.display:
             self.portrait.focus()
         self.pace.hurry()

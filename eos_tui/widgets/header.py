@@ -106,7 +106,7 @@ def position(source: Source, row: Mapping[str, float], color: Color, width: int,
     if "batch.sharpness" in row:
         ratio, name = row["batch.sharpness"] / of_gradient_descent(state.learning_rate), "ηS_B/2"
     elif "threshold_ratio" in row:
-        ratio, name = row["threshold_ratio"], "S/edge"
+        ratio, name = ratio if state.phase == "approach" else row["threshold_ratio"], "S/edge"
     elif "smoothness.directional" in row:
         ratio, name = row["smoothness.directional"] / in_force(row, state.learning_rate), "ηD/2"
     cells = 24 if width < 100 else 36

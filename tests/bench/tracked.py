@@ -200,7 +200,7 @@ def at_the_edge(name: str) -> tuple[Setup, EdgeState]:
         raise SystemExit(f"{name}: {events[0].text}")
     delta = float(jnp.sqrt(jnp.maximum(state.center.delta_squared, 0)))
     displaced = state.coupled.descent._replace(theta=state.center.theta + 0.5 * delta * state.center.top_eigenvector)
-    state = anchor(state._replace(coupled=state.coupled._replace(descent=displaced)), spec.tracking.predictions)
+    state = anchor(setup, state._replace(coupled=state.coupled._replace(descent=displaced)), spec.tracking.predictions)
     for _ in range(WARM_UP):
         following, _, _ = edge.advance(setup, state, 1)
         if not isinstance(following, EdgeState):

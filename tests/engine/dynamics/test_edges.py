@@ -324,12 +324,15 @@ def test_decoupled_decay_is_refused_by_name():
             specs.from_tree({"name": "t", "problem": {"kind": "toy"}, "optimizer": {"learning_rate": 0.1} | optimizer}, "t")
 
 
-@pytest.mark.parametrize(("change", "refusal"), [
-    ({"tracking": {}}, 'needs [tracking] mode = "sharpness": θ†'),
-    ({"optimizer": {"schedule": "inverse_sharpness"}}, 'schedule = "inverse_sharpness" is of gradient descent alone'),
-    ({"problem": {"kind": "phase"}}, "needs a training problem; a phase portrait has none"),
+OTHERS = ("rmsprop", "adam", "sam", "sign", "muon")
+
+
+@pytest.mark.parametrize(("kind", "change", "refusal"), [
+    *((kind, {"tracking": {}}, 'needs [tracking] mode = "sharpness": θ†') for kind in OTHERS),
+    *((kind, {"optimizer": {"schedule": "inverse_sharpness"}}, 'schedule = "inverse_sharpness" is of gradient descent alone')
+      for kind in ("momentum", *OTHERS)),
+    *((kind, {"problem": {"kind": "phase"}}, "needs a training problem; a phase portrait has none") for kind in ("momentum", *OTHERS)),
 ])  # fmt: skip
-@pytest.mark.parametrize("kind", ["momentum", "rmsprop", "adam", "sam", "sign", "muon"])
 def test_what_is_gradient_descents_alone_is_refused_by_the_name_of_the_kind(kind, change, refusal):
     tree = {"name": "t", "problem": {"kind": "toy"}, "optimizer": {"learning_rate": 0.1, "kind": kind}, "tracking": {"mode": "sharpness"}}
     tree = {name: tree[name] if name not in change else (tree[name] if name == "optimizer" else {}) | change[name] for name in tree}

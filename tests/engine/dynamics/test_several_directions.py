@@ -84,7 +84,7 @@ def test_one_direction_is_predicted_as_one(form):
 
 def toy(covariances, beta=1.0):
     part = specs.ToyK(covariance=covariances, beta=beta)
-    problem, theta, _ = toy_k(part, ETA)
+    problem, theta, _ = toy_k(part, 2 / ETA)
     return problem, jnp.asarray(theta, jnp.float64)
 
 
