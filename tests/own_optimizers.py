@@ -35,3 +35,52 @@ def failing():
         raise RuntimeError("no step today")
 
     return optax.GradientTransformation(lambda params: (), update)
+
+
+def ascending():
+    """Plain gradients with the sign of its own that it should not have."""
+    return optax.scale(-1.0)
+
+
+def counting():
+    """A step that depends on how often it was taken."""
+    calls = []
+
+    def update(updates, state, params=None):
+        calls.append(None)
+        return jax.tree.map(lambda leaf: leaf * len(calls), updates), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def widening():
+    """Moments in float64 whatever the parameters are in."""
+    def update(updates, state, params=None):
+        return updates, jax.tree.map(lambda leaf: leaf.astype(jnp.float64), updates)
+
+    return optax.GradientTransformation(lambda params: params, update)
+
+
+def infinite():
+    """Divides by 0."""
+    return optax.stateless(lambda updates, params: jax.tree.map(lambda leaf: leaf / 0, updates))
+
+
+def negative_p():
+    """P below 0."""
+    return engine.from_optax(optax.identity(), lambda state: -1.0, lambda state: 2 / state.learning_rate)
+
+
+def short_p():
+    """P of another length than θ."""
+    return engine.from_optax(optax.identity(), lambda state: jnp.ones(2))
+
+
+def long_threshold():
+    """A threshold for each of two things."""
+    return engine.from_optax(optax.identity(), threshold=lambda state: jnp.ones(2))
+
+
+def zero_threshold():
+    """An edge at 0."""
+    return engine.from_optax(optax.identity(), threshold=lambda state: 0.0)

@@ -268,7 +268,8 @@ def rm(name: RunName, /, *others: RunName, force: Switch = False, json: Switch =
 def check(
     preset: PresetName, *, overrides: Overrides = (), json: Switch = False, data_dir: DataDir = None, trusted: Trust = False
 ) -> int:
-    """Build a preset's problem and test it, without running it: its format, determinism, three derivatives, and memory.
+    """Build a preset's problem and test it, without running it: its format, determinism, three derivatives, and memory. An optimizer of
+    your own is tested too: two steps, its state, its P and its edge.
 
     Args:
         preset: A preset's name (`presets` lists them), or the path of a preset file.
@@ -293,6 +294,11 @@ def check(
         raise UserError(f"{spec.name}: needs about {memory.words(needed.total)}, more than there is here; {less}") from None
     if wrong:
         raise UserError(f"{spec.name}: {'; '.join(wrong)}")
+    if isinstance(spec.optimizer, OwnOptimizer):
+        own = importlib.import_module("engine.dynamics.own_optimizer")
+        if wrong := own.complaints(spec.optimizer, problem, theta):
+            raise UserError(f"{spec.optimizer.function}: {'; '.join(wrong)}")
+        facts |= {"optimizer": f"{spec.optimizer.function}: two steps in each number format, its P and its edge tested"}
     needed = memory.estimate(problem, theta, *formats)
     about = {"preset": spec.name, **facts, "loss": loss}
     tracking = spec.tracking

@@ -22,6 +22,7 @@ from engine import spec as specs
 from engine.base.errors import UserError, first_line
 from engine.dynamics.optimizer import Gradient, Optimizer, Unravel, moved, parts_of, rate, shapes_of, unscaled, vector_of
 from engine.problems import imported
+from engine.problems.problem import Problem
 
 
 class OwnState(NamedTuple):
@@ -92,3 +93,61 @@ def own(section: specs.OwnOptimizer) -> Optimizer:
         return jnp.full((), jnp.nan) if made.threshold is None else jnp.asarray(made.threshold(state), jnp.float64)
 
     return Optimizer(init, step, unscaled if made.preconditioner is None else preconditioner, threshold)
+
+
+def complaints(section: specs.OwnOptimizer, problem: Problem, theta: Array) -> list[str]:
+    """What is wrong with the optimizer of a section at θ (p,), a sentence each; none when it can be run.
+
+    Two steps are taken in both number formats, the second from the state that the first has left. A state keeps its shapes and formats, as
+    a checkpoint does; a step is finite, in the format of θ, the same twice, and goes down at first; P is positive, and a threshold is a
+    positive number, or NaN where none is known.
+    """
+    optimizer = own(section)
+    for format in ("float64", "float32"):
+        here = theta.astype(format)
+        state = optimizer.init(here, problem.unravel, section.learning_rate)
+        for number in (1, 2):
+            grad = problem.gradient(here)
+            try:
+                moved, following = optimizer.step(here, state, grad, problem.gradient)
+                wrong = _wrong_step(optimizer, here, state, grad, moved, following, problem)
+            except Exception as error:  # whatever the code of others raises
+                wrong = [f"its transformation fails: {first_line(error)}"]
+            if not wrong and number == 1 and float((here - moved) @ grad) < 0:
+                wrong = ["its first step goes up: neither the learning rate nor a minus sign is its own, θ ← θ − η·direction"]
+            if wrong:
+                return [f"{each} (step {number} in {format})" for each in wrong]
+            here, state = moved, following
+    return []
+
+
+def _wrong_step(
+    optimizer: Optimizer, theta: Array, state: OwnState, grad: Array, moved: Array, following: OwnState, problem: Problem
+) -> list[str]:
+    """What is wrong with a step and with the P and the threshold that it leaves."""
+    before, after = (jax.tree_util.tree_leaves_with_path(each.rule) for each in (state, following))
+    for (path, old), (_, new) in zip(before, after, strict=True):
+        was, now = (f"{jnp.result_type(leaf)} {jnp.shape(leaf)}" for leaf in (old, new))
+        if was != now:
+            name = jax.tree_util.keystr(path) or "itself"
+            return [f"its state changes: {name} is {now} after a step and was {was} before; no checkpoint could hold both"]
+    if (moved.dtype, moved.shape) != (theta.dtype, theta.shape):
+        return [f"a step makes θ {moved.dtype} {moved.shape}; expected {theta.dtype} {theta.shape}"]
+    wrong = [
+        f"{what} is not finite" for what, tree in (("θ after a step", moved), ("its state after a step", following.rule))
+        if not all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(tree))
+    ]
+    again = optimizer.step(theta, state, grad, problem.gradient)
+    both = zip(*map(jax.tree.leaves, ((moved, following), again)), strict=True)
+    if not all(bool(jnp.array_equal(one, other, equal_nan=True)) for one, other in both):
+        wrong.append("the same step is another one when it is taken again; expected a pure function of ∇L, θ and its state")
+    p, threshold = optimizer.preconditioner(following), optimizer.threshold(following)
+    if p.shape not in ((), theta.shape):
+        wrong.append(f"preconditioner gives shape {p.shape}; expected a number, ({theta.size},), or a tree like the parameters")
+    elif not bool(jnp.all(jnp.isfinite(p) & (p > 0))):
+        wrong.append("preconditioner gives a P that is not positive; expected every number of it above 0")
+    if threshold.shape != ():
+        wrong.append(f"threshold gives shape {threshold.shape}; expected a single number")
+    elif not bool(jnp.isnan(threshold) | ((threshold > 0) & jnp.isfinite(threshold))):
+        wrong.append(f"threshold gives {float(threshold):g}; expected a positive number, or NaN where none is known")
+    return wrong

@@ -170,6 +170,32 @@ def test_an_optimizer_that_cannot_be_run_says_why(function, refusal):
         Experiment(spec)
 
 
+@pytest.mark.parametrize("kind", ["momentum", "adam"])
+def test_a_fork_with_another_rate_goes_on_with_the_moments_that_the_run_had(kind):
+    """To the bit what the run itself does once its η is changed, and not what begins anew from that θ."""
+    spec, rate = spec_of(kind), 0.004
+    run = Experiment(spec)
+    rows(run, 10)
+    kept = {name: np.array(leaf) for name, leaf in run.snapshot().items()}
+    change = messages.SetLearningRate(learning_rate=rate)
+    run.set_learning_rate(change)
+    live, fork = rows(run, 24), Experiment(specs.with_overrides(spec, [f"optimizer.learning_rate={rate}"]))
+    fork.restore(kept)
+    fork.set_learning_rate(change)  # as the first engine of a fork does
+    forked = rows(fork, 24)
+    for name, column in live.items():
+        if name != "cost.seconds":
+            np.testing.assert_array_equal(forked[name], column, err_msg=name)
+    for leaf, other in zip(*(jax.tree.leaves(each.state.optimizer) for each in (run, fork)), strict=True):
+        np.testing.assert_array_equal(leaf, other)
+    anew = Experiment(fork.spec)
+    anew.restore(kept)
+    theta, state = anew.state.theta, anew.state
+    begun = fork.setup.optimizer.init(theta, fork.setup.problem.unravel, rate)
+    anew.state = state._replace(optimizer=begun)
+    assert not np.allclose(rows(anew, 24)["gd.loss"][2:], live["gd.loss"][2:], rtol=1e-6)
+
+
 def test_an_optimizer_of_ones_own_is_code_that_is_trusted_and_shown():
     from engine.record import trust
 
