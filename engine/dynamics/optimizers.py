@@ -83,6 +83,41 @@ def rmsprop(beta2: float, epsilon: float) -> Optimizer:
     return of_rule(rule, lambda state: _root(state, beta2) + epsilon, theory.threshold)
 
 
+class ScalarRmsState(NamedTuple):
+    """The second moment of all of a gradient."""
+
+    steps: Array  # () taken
+    nu: Array  # () ν
+
+
+@cache
+def scalar_rmsprop(beta2: float, epsilon: float) -> Optimizer:
+    """P = √ν̂ + ε of one ν for all of θ, the average of ‖∇L‖²."""
+
+    def init(theta: Array) -> ScalarRmsState:
+        return ScalarRmsState(jnp.zeros((), jnp.int32), jnp.zeros((), theta.dtype))
+
+    def update(gradient: Array, state: ScalarRmsState, theta: Array) -> tuple[Array, ScalarRmsState]:
+        following = ScalarRmsState(state.steps + 1, beta2 * state.nu + (1 - beta2) * (gradient @ gradient))
+        return gradient / preconditioner(following), following
+
+    def preconditioner(state: ScalarRmsState) -> Array:
+        return jnp.sqrt(_corrected(state.nu, state.steps, beta2)) + epsilon
+
+    return of_rule(optax.GradientTransformation(init, update), preconditioner, theory.threshold)
+
+
+def second_moment(state: RuleState, beta2: float) -> Array:
+    """ν̂ of RMSProp, () or (p,); not a number before the first step."""
+    rule = state.rule
+    return _corrected(rule.nu, rule.steps if isinstance(rule, ScalarRmsState) else rule.count, beta2)
+
+
+def _corrected(nu: Array, steps: Array, beta2: float) -> Array:
+    """ν̂ = ν/(1−β₂^t)."""
+    return nu / (1 - beta2**steps).astype(nu.dtype)
+
+
 @cache
 def adam(beta1: float, beta2: float, epsilon: float, nesterov: bool) -> Optimizer:
     """P = (1−β₁^t)(√ν̂ + ε): m̂ = m/(1−β₁^t), and without that the step is that of averaged gradients."""
@@ -96,7 +131,7 @@ def adam(beta1: float, beta2: float, epsilon: float, nesterov: bool) -> Optimize
 
 def _root(state: Any, beta2: float) -> Array:
     """√ν̂ (p,); not a number before the first step."""
-    return jnp.sqrt(state.nu / (1 - beta2**state.count).astype(state.nu.dtype))
+    return jnp.sqrt(_corrected(state.nu, state.count, beta2))
 
 
 class SamState(NamedTuple):
@@ -123,7 +158,7 @@ def sam(radius: float) -> Optimizer:
 
 OPTIMIZERS: dict[type, Callable[[Any], Optimizer]] = {sections.GradientDescent: lambda section: GRADIENT_DESCENT,
     sections.Momentum: lambda section: momentum(section.beta, section.nesterov, section.ema),
-    sections.RmsProp: lambda section: rmsprop(section.beta2, section.epsilon),
+    sections.RmsProp: lambda section: (scalar_rmsprop if section.scalar else rmsprop)(section.beta2, section.epsilon),
     sections.Adam: lambda section: adam(section.beta1, section.beta2, section.epsilon, section.nesterov),
     sections.Sam: lambda section: sam(section.radius),
     sections.Sign: lambda section: sign(section.dual_scaled),

@@ -36,6 +36,7 @@ COLUMNS: tuple[tuple[str, str, Sequence[Column]], ...] = (
     ("training", 'With `tracking.mode = "sharpness"`.', (*columns.ACCURACY, *columns.TEST)),
     ("preconditioned", "With an optimizer other than gradient descent, of Adam here; further eigenvalues are as the second.",
      columns.preconditioned(_least("adam"), 2)),
+    ("rmsprop", 'With `tracking.central_from`, of RMSProp with `scalar = true`; else without the last two.', columns.rmsprop_flow(True)),
     ("smoothness", 'With `optimizer.kind` "sign" or "muon".', columns.smoothness(_least("sign"))),
     ("batch", "With `batch.size` above 0: steps on batches. `threshold_ratio` and the gap are of gradient descent alone.",
      columns.batches(_least("gradient_descent"))),

@@ -13,6 +13,7 @@ The last is self-stabilization in disguise. With ∇L ≈ S_L·x·u the balance 
 decay as the only push, α = 2λS_L, and where ∇S_L is radial, β = (2S_L/‖θ‖)²: then δ² = 2α/β is this x².
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, NamedTuple
@@ -29,8 +30,19 @@ from engine.curvature.eigensolver import random_start, solve_at
 from engine.curvature.guards import Guards, unknown
 from engine.curvature.predictor import push
 from engine.dynamics.descent import DESCENT_CHUNK, descend, descend_on_batches
+from engine.dynamics.rmsprop_flow import NO_FLOW, RmspropFlowState
 from engine.dynamics.steepest import FRANK_WOLFE
-from engine.phases import batch_readings, context, derived, earlier, edge_readings, loss_identity, sharpness_every_step, spectrum
+from engine.phases import (
+    batch_readings,
+    context,
+    derived,
+    earlier,
+    edge_readings,
+    loss_identity,
+    rmsprop_beside,
+    sharpness_every_step,
+    spectrum,
+)
 from engine.phases.approach import CHECK_TOLERANCE
 from engine.phases.context import Clock, Progress, Setup, diverged, loss_goal
 from engine.phases.loss_identity import Identity
@@ -78,6 +90,7 @@ class TrainingState(NamedTuple):
     plain_vector: Annotated[Array, Earlier(lambda leaves: np.zeros(0))] = NOTHING  # (p,) of H, where another operator is read
     maximiser: Annotated[Array, Earlier(lambda leaves: np.zeros(0))] = NOTHING  # (p,) where the generalized sharpness was met
     last_loss: Annotated[float, Earlier(lambda leaves: math.nan)] = math.nan  # L before the last step at this η
+    flow: Annotated[RmspropFlowState, Earlier(lambda leaves: NO_FLOW)] = NO_FLOW  # the central flow beside
 
 
 def _tracking(spec: specs.RunSpec) -> specs.SharpnessTracking:
@@ -137,11 +150,26 @@ def begin(training: Training, theta: Array) -> TrainingState:
     return TrainingState(
         Clock(0, 0.0), optimizer, begun, jnp.stack([basis] * 4), known, looked=-guards.EVERY, below=0, edge_step=-1,
         plain_vector=basis[0] if edge_readings.changes_coordinates(rules) else NOTHING,
-        maximiser=basis[0] if rules.norm is not None else NOTHING,
+        maximiser=basis[0] if rules.norm is not None else NOTHING, flow=rmsprop_beside.room(spec, begun),
     )
 
 
 def advance(training: Training, state: TrainingState, limit: int) -> tuple[TrainingState, Progress]:
+    """At most `limit` steps, with the central flow beside where one is followed: then one step."""
+    since = training.tracking.central_from
+    if not since or state.flow.ended:
+        return _advance(training, state, limit)
+    if state.clock.step < since:
+        return _advance(training, state, min(limit, since - state.clock.step))
+    moved, values, events = rmsprop_beside.advance(training.setup, state.flow, state.theta, state.optimizer, state.clock.step)
+    state, progress = _advance(training, state._replace(flow=moved), 1)
+    for row, (name, value) in itertools.product(progress.rows, values.items()):
+        if (place := training.setup.column_index.get(name)) is not None:
+            row[place] = row[place] + value if name.startswith("cost.") else value
+    return state, progress._replace(events=[*events, *progress.events])
+
+
+def _advance(training: Training, state: TrainingState, limit: int) -> tuple[TrainingState, Progress]:
     """At most `limit` steps as rows and events, the outcome when they end the run. Between readings many steps are one compiled call,
     and with readings at every step too, where the top eigenvalue alone is read.
     """

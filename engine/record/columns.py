@@ -351,6 +351,8 @@ def training(spec: RunSpec) -> tuple[Column, ...]:
         return columns + drawn + (NORM if spec.optimizer.weight_decay and not drawn else ())  # whose balance is that of a gradient step
     if not edges.has_ratio(spec.optimizer):
         return columns + smoothness(spec.optimizer)
+    if isinstance(spec.tracking, SharpnessTracking) and spec.tracking.central_from:
+        columns += rmsprop_flow(getattr(spec.optimizer, "scalar", False))
     replaced = ("gd.eigen_residual", *(f"gd.lambda{k}" for k in range(2, spec.tracking.eigenvalues + 1)))
     against = tuple(
         column for column in preconditioned(spec.optimizer, spec.tracking.eigenvalues) if not drawn or column.name != "threshold_ratio"
@@ -377,6 +379,30 @@ def ratio(section: Optimizer, sharpness: str) -> Column:
     edge, source = edges.formula(section), edges.edge_of(section).sources
     words = "sharpness as the optimizer's steps feel it, over the optimizer's edge"
     return Column("threshold_ratio", "S/edge", words, "", f"{sharpness}/edge, edge {edge}", source)
+
+
+def rmsprop_flow(scalar: bool) -> tuple[Column, ...]:
+    """The central flow beside RMSProp with one ν, or with one for each parameter, which is followed before its edge alone."""
+    what = "the central flow of RMSProp" + ("" if scalar else ", experimental and before its edge alone")
+    moment, source = "ν̂" if scalar else "mean of ν̂", "arXiv 2410.24206"
+    flow = "dw/dt = −(η/P)(∇L + ½∇³L(Σ)), P = √ν̂+ε" if scalar else "dw/dt = −ηP⁻¹∇L, P = √ν̂+ε"
+    columns = (
+        Column("second_moment", moment, "average of the squared gradient that the steps are divided by", "", f"{moment} of the last step",
+               source),
+        Column("central.loss", "L(w)", f"training loss of {what}", "", f"L of {flow}", source),
+        Column("central.sharpness", "S_P(w)", f"sharpness as steps feel it at {what}", "", "λ1(P^-½HP^-½) at w", source),
+        Column("central.second_moment", f"{moment}(w)", f"average of the squared gradient by {what}", "",
+               "dν̂/dt = c(‖∇L‖² + <H²,Σ> − ν̂)" if scalar else "dν̂/dt = c(∇L² − ν̂)", source),
+        Column("central.distance_run", "‖w−θ‖", f"distance of {what} to the run", "", "‖w_t − θ_t‖", "eos"),
+    )
+    if not scalar:
+        return columns
+    return (
+        *columns,
+        Column("central.predicted_loss", "L(w)+½⟨H,Σ⟩", f"mean training loss that {what} predicts", "", "L(w) + ½⟨∇²L(w), Σ⟩", source),
+        Column("central.trace", "tr Σ", f"variance of the oscillation that {what} predicts", "",
+               "tr Σ, the mean over the substeps of a step", source),
+    )
 
 
 def smoothness(section: Optimizer) -> tuple[Column, ...]:

@@ -203,6 +203,10 @@ class TrackingEnded(Event, frozen=True, kw_only=True, tag="tracking_ended"):
     """θ† is no longer followed; gradient descent goes on."""
 
 
+class FlowEnded(Event, frozen=True, kw_only=True, tag="flow_ended"):
+    """The central flow beside a training is no longer followed; the training goes on."""
+
+
 class LearningRateChanged(Event, frozen=True, kw_only=True, tag="learning_rate_changed"):
     """η changed; the approach to the new threshold starts here."""
 
@@ -246,7 +250,7 @@ class Finished(Event, frozen=True, kw_only=True, tag="finished"):
 AnyEvent = (
     Started | Forked | EdgeReached | StageChanged | Anchored | PredictionLost | AssumptionFailed | AssumptionRestored
     | EigenvalueUnstable | SpectrumGrown | DirectionJoined | DirectionLeft | OscillationSeeded
-    | EigenvectorsSwapped | EigenpairCorrected | ConstraintLost | TrackingEnded | DensityTaken | MetricFailed
+    | EigenvectorsSwapped | EigenpairCorrected | ConstraintLost | TrackingEnded | FlowEnded | DensityTaken | MetricFailed
     | LearningRateChanged
     | Paused | Resumed | Checkpointed | CheckpointSkipped | RecordCut | FolderMoved | Refused | Finished
 )

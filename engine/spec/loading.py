@@ -36,6 +36,7 @@ from engine.spec.sections import (
     Phase,
     PresetName,
     ResNet,
+    RmsProp,
     RunSpec,
     Section,
     SharpnessTracking,
@@ -601,6 +602,11 @@ def _check_optimizer(spec: RunSpec, where: str) -> None:
         )
     if not plain and optimizer.schedule == "inverse_sharpness":
         raise UserError(f'{where}: {kind}; schedule = "inverse_sharpness" is of gradient descent alone, where 1/λ_max is half its edge')
+    if isinstance(spec.tracking, SharpnessTracking) and spec.tracking.central_from and not isinstance(optimizer, RmsProp):
+        raise UserError(
+            f'{where}: [tracking] central_from = {spec.tracking.central_from}; with {kind} expected 0: it is that of "rmsprop", and the '
+            'central flow of gradient descent is tracking.flow = "central" with mode = "coupled"'
+        )
     for name, only in optimizer.unknown.items() if isinstance(spec.tracking, CoupledTracking) else ():
         given = getattr(spec.tracking, name)
         if given not in (only, False):

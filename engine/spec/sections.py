@@ -258,6 +258,8 @@ class RmsProp(TrainingOptimizer, frozen=True, kw_only=True, tag_field="kind", ta
     """β₂. optax's default is 0.9, with which P changes as fast as the oscillation and the ratio stays well above 1."""
     epsilon: Positive = 1e-8
     """ε. More where the loss comes near 0: there √ν̂ does too, and the sharpness is that of parameters with no gradient."""
+    scalar: bool = False
+    """One ν for all of θ: ν ← β₂ν + (1−β₂)‖∇L‖². Its central flow is known at the edge too."""
 
 
 class Adam(TrainingOptimizer, frozen=True, kw_only=True, tag_field="kind", tag="adam"):
@@ -441,6 +443,9 @@ class SharpnessTracking(Tracking, frozen=True, kw_only=True, tag_field="mode", t
     """Steps between readings of sharpness, accuracy and test loss."""
     sharpness_examples: CountOrNever = 0
     """Training examples that the sharpness is read on: the first of them. 0 takes all."""
+    central_from: CountOrNever = 0
+    """Step from which the central flow of RMSProp is followed beside it, from where that is then. 0 means never. With `scalar = true` it is
+    followed at the edge too; else it ends there, and is experimental."""
 
     # Not settings: what is true of this mode of what whoever has any run asks for.
     predictions: ClassVar[tuple[Prediction, ...]] = ()

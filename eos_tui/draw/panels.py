@@ -29,8 +29,8 @@ def line_plots(columns: Sequence[Column], forms: Collection[str], log: Collectio
     """The line plots of a run with these columns, the chosen predictions drawn and those named in `log` logarithmic."""
     recorded = dict.fromkeys(column.name for column in columns)
     wanted = _phase_plots(recorded) if "ode1.x" in recorded else (*_edge_plots(recorded), *_training_plots(forms))
-    if other_edge(recorded):
-        wanted = tuple(map(_of_another_optimizer, wanted))
+    if "threshold_ratio" in recorded or other_edge(recorded):
+        wanted = tuple(_of_another_optimizer(plot, other_edge(recorded)) for plot in wanted)
     if BATCHES in recorded:
         wanted = tuple(_on_batches(plot) for plot in wanted if plot.id != "ratio")
     wanted += tuple(PlotSpec(name, name.removeprefix(METRIC), (Curve(name, "", "gd"),)) for name in recorded if name.startswith(METRIC))
@@ -110,23 +110,27 @@ def other_edge(recorded: Collection[str]) -> bool:
     return "preconditioned.sharpness" in recorded or "smoothness.directional" in recorded
 
 
-def _of_another_optimizer(plot: PlotSpec) -> PlotSpec:
-    """A plot as it is where the run is not one of gradient descent: the sharpness itself is not read against the edge."""
+def _of_another_optimizer(plot: PlotSpec, other: bool) -> PlotSpec:
+    """A plot as it is where the run is not one of gradient descent; where the edge is that of an `other` sharpness, that of H has none."""
     curves = tuple(curve._replace(label="this run") if curve.label == FAMILIES["gd"].label else curve for curve in plot.curves)
-    return plot._replace(curves=curves, threshold=plot.threshold and plot.id != "sharpness")
+    return plot._replace(curves=curves, threshold=plot.threshold and not (other and plot.id == "sharpness"))
 
 
 def _edge_plots(recorded: Collection[str]) -> tuple[PlotSpec, ...]:
     """What is read against the edge of an optimizer other than gradient descent."""
     lower = tuple(Curve(f"preconditioned.lambda{k}", f"λ{k}", "muted") for k in range(2, 17))
+    flow = (Curve("central.sharpness", FAMILIES["central"].label, "central"),) if "preconditioned.sharpness" in recorded else ()
     return (
         PlotSpec("ratio", "sharpness / edge", (Curve("threshold_ratio", "S/edge", "gd"),), words="above 1, steps overshoot", ratio=True,
                  near=True),
         PlotSpec("preconditioned", "sharpness as steps feel it", (
-            Curve("preconditioned.sharpness", "S_P", "gd"), *(curve for curve in lower if curve.column in recorded),
+            Curve("preconditioned.sharpness", "S_P", "gd"), *flow, *(curve for curve in lower if curve.column in recorded),
         ), threshold=True, near=True),
         PlotSpec("gni", "GNI, no edge", (Curve("batch.gni", "GNI", "gd", error="batch.gni_error"),),
                  words="near 2/η where the loss rests", threshold=True, near=True),
+        PlotSpec("second_moment", "average of ‖∇L‖²", (
+            Curve("second_moment", "this run", "gd"), Curve("central.second_moment", FAMILIES["central"].label, "central"),
+        )),
         PlotSpec("smoothness", "smoothness in the steps' norm", (
             Curve("smoothness.directional", "directional", "gd"),
             Curve("smoothness.generalized", "generalized, at least", "constrained"),

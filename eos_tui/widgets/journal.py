@@ -23,6 +23,7 @@ EVENT_ROLES = {
     "EigenpairCorrected": "warn",
     "ConstraintLost": "warn",
     "TrackingEnded": "warn",
+    "FlowEnded": "warn",
     "Refused": "bad",
     "CheckpointSkipped": "bad",
 }
