@@ -225,7 +225,7 @@ STEPS: tuple[Step, ...] = (
         "|x| is of the size of δ, and the generalized prediction follows the real oscillation: its |x⋆| "
         "correlates with |x| at 0.9 and more over a hundred steps. The key r anchors it now.",
         "x⋆ ← (1−ηy⋆)x⋆ − ηF′(x⋆),   F(x) = L(θ†+xu) − L(θ†)", PLACES["F"],
-        "dashed on solid, through each flip of the sign",
+        "the solid curve hides the dashed one: both flip their sign together",
         ("x",), "60 steps after an anchor, correlation ≥ 0.9", _prediction_holds, "generalized.correlation", ("generalized",),
         from_edge=True,
     ),
