@@ -15,7 +15,7 @@ from engine.phases.context import Clock, Setup
 from engine.phases.coupled_step import StepRows
 from engine.record import edges, messages
 from engine.record.messages import AnyEvent
-from engine.spec import CoupledTracking, Optimizer, RunSpec
+from engine.spec import CoupledTracking, Optimizer
 
 SWAP_OVERLAP = 0.7
 """|u_t·u_{t−1}| under which the top eigenvector counts as another one."""
@@ -88,13 +88,13 @@ class Reported(NamedTuple):
     constraint_lost: int
 
 
-def events(table: Table, reported: Reported, spec: RunSpec) -> tuple[Reported, list[AnyEvent]]:
+def events(
+    table: Table, reported: Reported, tracking: CoupledTracking, optimizer: Optimizer
+) -> tuple[Reported, list[AnyEvent]]:
     """What happened over a table, in order, and what stands at its end."""
-    tracking = spec.tracking
-    assert isinstance(tracking, CoupledTracking)
     lost_forms = _lost(table, tracking)
     stage, stages = _stages(table, reported.stage)
-    failed, assumptions = _assumptions(table, reported.failed, tracking, spec.optimizer)
+    failed, assumptions = _assumptions(table, reported.failed, tracking, optimizer)
     lost, constraint = _constraint(table, reported.constraint_lost, tracking)
     every = [*stages, *lost_forms, *assumptions, *_swaps(table), *constraint]
     return Reported(stage, failed, lost), sorted(every, key=lambda event: event.step)

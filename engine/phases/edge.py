@@ -182,7 +182,7 @@ def _report(
     count = len(table["step"])
     derived.add(table, readings, count)
     table["audit.age"] = occasional.audit_age(state, table["step"])
-    reported, happened = derived.events(table, Reported(state.stage, state.failed, state.constraint_lost), setup.spec)
+    reported, happened = derived.events(table, Reported(state.stage, state.failed, state.constraint_lost), tracking, setup.spec.optimizer)
     unstable, risen = spectrum.unstable(setup, table, state.unstable)
     means = state.averages
     if tracking.on_second_eigenvalue == "follow":

@@ -89,7 +89,7 @@ def test_assumptions_are_judged_by_the_readings_of_their_step(rows):
     alpha, second = np.array(rows).T
     table = {"step": np.arange(len(rows), dtype=float), "learning_rate": np.full(len(rows), 0.5), "stage": np.zeros(len(rows)),
              "constrained.alpha": alpha, "constrained.lambda2": second / 0.5}
-    _, events = derived.events(table, Reported(0, 0, 0), specs.CoupledTracking(predictions=()))
+    _, events = derived.events(table, Reported(0, 0, 0), specs.CoupledTracking(predictions=()), specs.GradientDescent(learning_rate=1.0))
     for event in events:
         value = (alpha if event.assumption == 1 else second)[event.step]
         [number] = numbers("α = N" if event.assumption == 1 else "λ2 = N/η", event.text)
