@@ -82,20 +82,21 @@ def top_eigenpairs(problem: Problem, theta: Array, start: Array, tolerance: floa
 
 def solve(
     problem: Problem, theta: Array, start: Array, tolerance: float, max_hvps: int = 400, wanted: int | Array | None = None,
-    looked: int | Array | None = None, explored: int | Array = 0, tight: int | Array | np.ndarray = 1,
+    looked: int | Array | None = None, explored: int | Array = 0, tight: int | Array | np.ndarray = 1, image: Array | None = None,
 ) -> tuple[Eigenpairs, Array]:
     """`top_eigenpairs`, and what the Hessian makes of their vectors, (k, p). The first `tight` pairs come within the tolerance, the others
     within `LOOSE`.
 
     Where fewer pairs than `start` has rows are `wanted`, the others are not waited for. They are started from where more rows are
     `looked` at: what they show that is larger takes its place among the wanted; else they are of no meaning. From the least of the rows
-    looked at the basis is then grown by so many products more as are to be `explored` with.
+    looked at the basis is then grown by so many products more as are to be `explored` with. Where the `image` (p,) of the first row is
+    known, which is then of unit length, it costs no product.
     """
     if forms_hessian(theta):
         return _dense(problem, theta, start.shape[0])
     wanted = start.shape[0] if wanted is None else wanted
     looked = wanted if looked is None else looked
-    return _davidson(problem, theta, start.astype(theta.dtype), tolerance, max_hvps, wanted, looked, explored, tight)
+    return _davidson(problem, theta, start.astype(theta.dtype), tolerance, max_hvps, wanted, looked, explored, tight, image)
 
 
 def forms_hessian(theta: Array) -> bool:
@@ -128,7 +129,7 @@ class _Basis(NamedTuple):
 
 def _davidson(
     problem: Problem, theta: Array, start: Array, tolerance: float, max_hvps: int, wanted: int | Array, looked: int | Array,
-    explored: int | Array, tight: int | Array | np.ndarray,
+    explored: int | Array, tight: int | Array | np.ndarray, image: Array | None,
 ) -> tuple[Eigenpairs, Array]:
     count, size = start.shape
     most = max(BASIS, 2 * count + 4)
@@ -181,14 +182,18 @@ def _davidson(
         ended = lax.while_loop(unfinished, grow, begun._replace(v=v, w=w, t=t))
         return ended.pairs, ended.images
 
-    v = _orthonormal(start, looked)
+    v = _orthonormal(start, looked) if image is None else _one_by_one(start, looked)
+    w, t, first = jnp.zeros_like(v), jnp.zeros((count, count), theta.dtype), 0
+    if image is not None:
+        w, t, first = w.at[0].set(image), t.at[:, 0].set(_along_each(v, image)), 1
+        t = t.at[0].set(t[:, 0])
 
     def imaged(k: Array, rows: tuple[Array, Array]) -> tuple[Array, Array]:
         image = product(v[k])
         return _with_row(rows[0], k, image), _with_row(rows[1], k, _along_each(v, image))
 
-    w, t = lax.fori_loop(0, looked, imaged, (jnp.zeros_like(v), jnp.zeros((count, count), theta.dtype)))
-    begun = ritz(v, w, t, jnp.asarray(looked), jnp.asarray(looked), jnp.asarray(explored))
+    w, t = lax.fori_loop(first, looked, imaged, (w, t))
+    begun = ritz(v, w, t, jnp.asarray(looked), jnp.asarray(looked) - first, jnp.asarray(explored))
     return lax.cond(unfinished(begun), onward, lambda: (begun.pairs, begun.images))
 
 
@@ -219,13 +224,13 @@ def _orthonormal(start: Array, wanted: int | Array) -> Array:
     size = jnp.sqrt(jnp.diag(gram))
     weight = jnp.where(inside & (size > 0), 1 / size, 0)
     squares, axes = jnp.linalg.eigh(jnp.where(jnp.outer(inside, inside), gram * jnp.outer(weight, weight), jnp.eye(len(start))))
-
-    def one_by_one() -> Array:
-        return lax.fori_loop(0, wanted, lambda k, rows: _with_row(rows, k, _orthogonalise(start[k], rows)[0]), jnp.zeros_like(start))
-
     mix = (axes / jnp.sqrt(squares)) @ axes.T * weight
+    return lax.cond(squares[0] > INDEPENDENT, lambda: mix.astype(start.dtype) @ start, lambda: _one_by_one(start, wanted))
 
-    return lax.cond(squares[0] > INDEPENDENT, lambda: mix.astype(start.dtype) @ start, one_by_one)
+
+def _one_by_one(start: Array, wanted: int | Array) -> Array:
+    """Orthonormal rows, the first of them along the first of `start` (k, p)."""
+    return lax.fori_loop(0, wanted, lambda k, rows: _with_row(rows, k, _orthogonalise(start[k], rows)[0]), jnp.zeros_like(start))
 
 
 def _gram(rows: Array) -> Array:

@@ -4,6 +4,7 @@ eigenvector. The tangent is a Hessian–vector product and shares the gradient's
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 from jax import Array
 
 from engine.problems.problem import Problem
@@ -21,6 +22,11 @@ class TangentPass(NamedTuple):
     power_step: Array  # (p,) it one step of power iteration on: Hu of unit length
     sharpness: Array  # u·Hu
     residual: Array  # ‖Hu−Su‖/|S|
+
+    @property
+    def image(self) -> Array:
+        """Hu (p,)."""
+        return abs(self.sharpness) * jnp.sqrt(1 + self.residual**2) * self.power_step
 
     def shows_eigenpair(self, tolerance: float) -> Array:
         """Whether the vector is an eigenvector to this relative residual, of a positive eigenvalue."""

@@ -104,7 +104,9 @@ def descend(
         rows = jnp.stack([seen.vector, state.guard.astype(dtype), jnp.roll(fresh, first + k).astype(dtype)])
         exploring = (first + k) % EXPLORING == 0
         looked, explored = jnp.where(exploring, 3, jnp.where(around(k), 2, 1)), jnp.where(exploring, EXPLORED, 0)
-        pairs, images = solve(read(state), state.theta, rows, tolerance, wanted=1, looked=looked, explored=explored)
+        pairs, images = solve(
+            read(state), state.theta, rows, tolerance, wanted=1, looked=looked, explored=explored, image=seen.image
+        )
         pair = pairs.sharpness, pairs.residuals[0], (pairs.hvps + 1).astype(dtype)
         # One step of power iteration on, as in a tangent pass: the noise of the tolerance, extrapolated, would ask for the next solve.
         advanced = images[0], images[min(1, len(images) - 1)]
