@@ -176,6 +176,7 @@ def test_a_figure_is_made(machine):
     assert {path.suffix for path in (machine.folder / "work" / "figures").rglob("*.*")} >= {".svg", ".png", ".csv", ".json"}
 
 
+@pytest.mark.slow
 def test_data_are_prepared_where_there_is_a_network_and_a_run_takes_them(machine):
     """Here an archive that was brought by hand, as the guide says for machines without one."""
     listed, prepared, verified, run = block("data list")
@@ -207,6 +208,7 @@ def test_a_run_is_watched_left_and_opened_again_over_ssh_in_tmux(machine):
     assert (run.name, run.state().outcome.kind) == ("first", "edge_never_reached")
 
 
+@pytest.mark.slow
 def test_a_gpu_box_is_looked_at_and_a_run_goes_in_micro_batches(machine):
     doctor, check, run = block("eos doctor")
     assert "devices" in machine.follow(doctor)

@@ -362,7 +362,7 @@ async def test_the_view_asks_before_it_forks_or_resumes(got, engines, own_home, 
         screen = app.screen
         assert isinstance(screen, Launcher)
         app.pace.hurry()
-        while not screen.runs.option_count:
+        while not screen.runs.count:
             await screen.draw()
             await pilot.pause()
         screen.runs.focus()

@@ -57,7 +57,7 @@ class Timeline:
     def expect(self, period: float) -> None:
         """A burst takes about so many steps: what is followed changes when that is far from what it was, for then every cell does."""
         wanted = BURSTS * period
-        if math.isfinite(wanted) and not 2 / 3 * self._bursts <= wanted <= 1.5 * self._bursts:
+        if math.isfinite(wanted) and not self._bursts / 1.5 <= wanted <= 1.5 * self._bursts:
             self._bursts = _rounded_up(max(wanted, SMALLEST_SPAN))
 
     @property

@@ -50,7 +50,7 @@ class ChooseCurves(ModalScreen[list[str] | None]):
         self.checklist.focus()
 
     def action_filter(self) -> None:
-        self.filter.open(self.checklist)
+        self.filter.begin(self.checklist)
 
     def on_filter_narrowed(self) -> None:
         self.checklist.narrow(self.filter.words)

@@ -124,7 +124,7 @@ class Compare(ModalScreen[list[str] | None]):
         self.notify(f"{self._most} at most: more lines cannot be told apart.", timeout=3)
 
     def action_filter(self) -> None:
-        self.filter.open(self.checklist)
+        self.filter.begin(self.checklist)
 
     def on_filter_narrowed(self) -> None:
         self.checklist.narrow(self.filter.words)

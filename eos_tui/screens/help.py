@@ -95,7 +95,7 @@ class Help(Page):
     def action_filter(self) -> None:
         """Take the words by which keys and topics are narrowed down."""
         keys = self.query_one("#keys")
-        self._filter.open(keys if keys.display else self.query_one(Options))
+        self._filter.begin(keys if keys.display else self.query_one(Options))
 
     def on_filter_narrowed(self) -> None:
         """Show the keys and the topics that have these words."""

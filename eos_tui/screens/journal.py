@@ -56,7 +56,7 @@ class Events(LivePage):
         self._text.focus()
 
     def action_filter(self) -> None:
-        self._filter.open(self._text)
+        self._filter.begin(self._text)
 
     def on_filter_narrowed(self) -> None:
         self.paint()

@@ -272,7 +272,7 @@ class Launcher(Ground):
     def action_filter(self) -> None:
         """Take the words by which the list with the focus is narrowed down."""
         of = self.runs if self.runs.has_focus or self.filters[self.runs].has_focus else self.presets
-        self.filters[of].open(of)
+        self.filters[of].begin(of)
 
     def on_filter_narrowed(self, message: Filter.Narrowed) -> None:
         message.stop()

@@ -38,7 +38,7 @@ class Filter(Input):
         super().__init__(placeholder=f"filter {what}: words in any order", compact=True)
         self._list: Widget | None = None
 
-    def open(self, of: Widget) -> None:
+    def begin(self, of: Widget) -> None:
         """Take the words for a list; it has the focus afterwards."""
         self._list = of
         self.add_class("open")

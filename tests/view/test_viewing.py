@@ -391,7 +391,7 @@ async def test_before_the_edge_there_is_nothing_to_start_from(runs):
     async with opened(make_run(runs, steps=EDGE - 5)) as (app, pilot):
         await pilot.press("d")
         await pilot.pause()
-        assert "no constants yet" in notified(app)
+        assert "no constants to go on from" in notified(app)
 
 
 def test_the_flow_from_a_start_closes_and_the_map_spirals_out():

@@ -139,6 +139,7 @@ def test_several_directions_are_held_where_they_are(traced):
     assert [int(row["costs"].grad_sharpness) for row in flow.taken] == [2 * 6] * 3
 
 
+@pytest.mark.slow
 def test_as_many_are_followed_as_come_and_a_pause_leaves_no_trace(tmp_path):
     """From room for two to room for four, and X of all three in the end; a state through a checkpoint goes on to the bit."""
     problem, theta, eta, X = several(spare=70)

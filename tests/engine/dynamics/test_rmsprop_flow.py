@@ -94,7 +94,7 @@ def scalar(x64):
     experiment = Experiment(spec_of("optimizer.scalar=true"))
     first = rows(experiment, 60)
     kept = {name: np.array(leaf) for name, leaf in experiment.snapshot().items()}
-    second = rows(experiment, 200)
+    second = rows(experiment, 130)
     return experiment.spec, {name: np.concatenate([first[name], second[name]]) for name in first}, kept, second
 
 
@@ -129,14 +129,14 @@ def test_the_flow_of_full_rmsprop_is_followed_before_its_edge_and_keeps_to_the_r
 
 
 def test_the_flow_of_full_rmsprop_ends_at_its_edge_and_says_so():
-    experiment, told, found = Experiment(spec_of("optimizer.learning_rate=0.0005")), [], []
+    experiment, ended, recorded = Experiment(spec_of("optimizer.learning_rate=0.0005")), [], []
     while experiment.clock.step < 60:
         progress = experiment.advance(60)
-        told += [event for event in progress.events if isinstance(event, messages.FlowEnded)]
-        found += progress.rows
-    assert len(told) == 1
-    loss = np.array(found)[:, experiment.setup.column_index["central.loss"]]
-    assert np.isnan(loss[told[0].step :]).all()
+        ended += [event for event in progress.events if isinstance(event, messages.FlowEnded)]
+        recorded += progress.rows
+    assert len(ended) == 1
+    loss = np.array(recorded)[:, experiment.setup.column_index["central.loss"]]
+    assert np.isnan(loss[ended[0].step :]).all()
 
 
 def test_the_flow_is_refused_by_name_for_other_optimizers():
@@ -149,15 +149,15 @@ def test_the_flow_predicts_the_mean_loss_and_second_moment_of_a_network():
     """226 steps on digits from step 5 on, θ moved by σ along each axis of Σ that comes to have one, where in float64 nothing swings for a
     hundred steps: means within 3 % of the loss (0.7 % measured) and 2 % of ν̂ (1.2 %)."""
     spec = specs.load_spec("rmsprop", ["optimizer.scalar=true", "optimizer.learning_rate=0.15", "tracking.central_from=5"])
-    experiment, swinging, found = Experiment(spec), 0, []
+    experiment, swinging, recorded = Experiment(spec), 0, []
     while experiment.clock.step < 231:
-        found += experiment.advance(1).rows
+        recorded += experiment.advance(1).rows
         state = experiment.state
         values, axes = np.linalg.eigh(np.asarray(state.flow.covariance))
         if (values > 1e-6 * max(values.sum(), 1e-12)).sum() > swinging:
             move = np.sqrt(values[::-1][swinging]) * axes.T[::-1][swinging] @ np.asarray(state.flow.eigenvectors)
             experiment.state, swinging = state._replace(theta=state.theta + move), swinging + 1
-    table = dict(zip(experiment.setup.column_index, np.array(found).T, strict=True))
+    table = dict(zip(experiment.setup.column_index, np.array(recorded).T, strict=True))
     assert swinging >= 3
     followed = np.isfinite(table["central.loss"])
     means = {name: table[name][followed].mean() for name in ("gd.loss", "central.predicted_loss", "central.loss")}

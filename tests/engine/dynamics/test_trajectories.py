@@ -271,6 +271,7 @@ def scaled_spec(scale):
     return specs.from_tree(tree, "test")
 
 
+@pytest.mark.slow
 def test_no_number_hangs_on_the_size_of_the_loss():
     """L/2²⁷ with η·2²⁷ is the same problem to the bit: every column is, in its own units."""
     one, other = (rows(Experiment(scaled_spec(scale)), 420) for scale in (1.0, SCALE))

@@ -113,14 +113,14 @@ def test_a_sweep_is_opened_by_the_name_that_its_runs_begin_with(own_home, monkey
     opened: list = []
     monkeypatch.setattr(opening, "need_terminal", lambda arguments: None)
     monkeypatch.setattr(opening, "view", lambda run, arguments, beside: opened.append([each.name for each in (run, *beside)]) or 0)
-    names = [point.name for point in points("phase", [axis("seed=0..4")])]
+    names = [point.name for point in points("phase", [axis("seed=0..9")])]
     for name in (*names, "alone", "phase-sweep-other"):
         make_run(own_home, name=name, steps=20)
     assert view.main(["attach", "phase-sweep"]) == 0
-    assert capfd.readouterr().err == "5 runs: the first 4 are drawn, and the key m chooses others\n"
+    assert capfd.readouterr().err == "10 runs: the first 9 are drawn, and the key m chooses others\n"
     assert view.main(["attach", "alone", names[2], str(own_home / names[1])]) == 0
     assert view.main(["attach"]) == 0
-    assert opened == [names[:4], ["alone", names[2], names[1]], ["phase-sweep-other"]]
+    assert opened == [names[:9], ["alone", names[2], names[1]], ["phase-sweep-other"]]
     make_run(own_home, name="phase-sweep", steps=20)
     assert view.main(["attach", "phase-sweep"]) == 0
     assert opened[-1] == ["phase-sweep"]

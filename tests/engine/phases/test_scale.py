@@ -201,6 +201,7 @@ json.dump(estimates, sys.stdout)
 """
 
 
+@pytest.mark.slow
 def test_a_deep_network_needs_less_memory_where_its_layers_are_computed_again():
     """By the compiler's own count of temporaries: nine layers in sections of three take three quarters for every derivative."""
     done = subprocess.run([sys.executable, "-c", SPARING], capture_output=True, text=True, check=False, timeout=300)
@@ -239,6 +240,7 @@ def test_a_batch_is_timed_against_one_after_the_other(monkeypatch, capfd):
         np.testing.assert_allclose(member, batched.descent(built, theta, jnp.asarray(rate)), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_step_with_two_directions_is_timed_against_its_own_products(monkeypatch, capfd):
     """On the toy of five parameters a solve takes five products, and the one form one."""
     monkeypatch.syspath_prepend(TESTS / "bench")

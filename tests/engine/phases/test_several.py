@@ -43,7 +43,7 @@ def drive(experiment, steps, limit=10_000):
     return dict(zip(experiment.setup.column_index, np.array(rows).T, strict=True)), events
 
 
-@pytest.mark.parametrize("spare", [0, 70])  # the Hessian formed, and not
+@pytest.mark.parametrize("spare", [0, pytest.param(70, marks=pytest.mark.slow)])  # the Hessian formed, and not
 def test_a_direction_joins_above_the_limit_and_leaves_below_it(spare):
     table, events = drive(own("comes_and_goes", spare), 70)
     number, second = table["constrained.directions"], table["constrained.lambda2"] * ETA
@@ -75,7 +75,7 @@ def test_what_is_read_does_not_hang_on_how_many_steps_are_taken_at_once():
         np.testing.assert_array_equal(column, parts[name], err_msg=name)
 
 
-@pytest.mark.parametrize("spare", [0, 70])
+@pytest.mark.parametrize("spare", [pytest.param(0, marks=pytest.mark.slow), 70])
 def test_equal_eigenvalues_are_followed_along_the_space_of_both(spare):
     table, events = drive(own("twins", spare), 60)
     edge = np.isfinite(table["constrained.loss"])

@@ -65,7 +65,9 @@ DEEP = specs.Mlp(widths=(6, 5, 4, 5, 6), activation="tanh")
 
 
 @pytest.mark.parametrize(
-    "model", [DEEP, INVARIANT, specs.Cnn(widths=(3, 4)), RESNET, TRANSFORMER], ids=["mlp", "normalized", "cnn", "resnet", "transformer"]
+    "model",
+    [DEEP, INVARIANT, specs.Cnn(widths=(3, 4)), *(pytest.param(model, marks=pytest.mark.slow) for model in (RESNET, TRANSFORMER))],
+    ids=["mlp", "normalized", "cnn", "resnet", "transformer"],
 )
 def test_what_is_computed_again_is_the_same_to_rounding(model):
     """Loss, gradient, ∇²Lu and ∇³L(u,u) within 1e-10 of their size, and the same start in the same order."""

@@ -277,6 +277,7 @@ def test_where_one_process_dies_all_say_which_and_the_run_goes_on_alone_from_its
     np.testing.assert_allclose(run.table()["gd.loss"], rows(Experiment(run.spec), 30)["gd.loss"], rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_where_process_0_dies_the_others_end():
     """Mostly by jax, which ends a process whose coordinator is gone before its Python hears of it."""
     run = store.create(with_overrides(TRAINED, ["budget.steps=120"]), "headless")
@@ -322,6 +323,7 @@ def test_who_gives_no_sign_of_life_is_gone(looks, words, monkeypatch):
     assert service.left == {f"{rendezvous.GONE}0": words}
 
 
+@pytest.mark.slow
 def test_where_one_process_is_frozen_the_run_fails_and_says_which():
     """Silence of 3 s, not 20. The one that wakes too late ends, too."""
     run = store.create(with_overrides(TRAINED, ["budget.steps=120"]), "frozen")

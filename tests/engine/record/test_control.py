@@ -68,7 +68,7 @@ def test_a_run_without_an_inbox_is_sent_nothing(tmp_path):
 
 def test_every_event_survives_its_line():
     samples = {"sharpness": 1.5, "stage": 2, "forms": ("code",), "form": "code", "assumption": 1,
-               "learning_rate": 0.1, "outcome": "x", "parent": "y", "number": 2, "count": 4}
+               "learning_rate": 0.1, "outcome": "x", "parent": "y", "number": 2, "count": 4, "metric": "norm"}
     for kind in typing.get_args(messages.AnyEvent):
         extra = {name: samples[name] for name in kind.__struct_fields__ if name in samples}
         event = kind(step=3, text="θ† starts here", **extra)

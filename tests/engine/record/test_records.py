@@ -86,7 +86,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one_whole(run, tmp_path, c
 BAD = [
     (["export", "--csv", "--npz"], "--csv --npz: expected one format"),
     (["export", "--out", "rows.xlsx"], "the ending names no format"),
-    (["export", "--columns", "gd.z"], "column gd.z: not recorded by run made; expected one of step, time"),
+    (["export", "--columns", "gd.z"], 'column gd.z: not recorded by run made; did you mean "gd.y"?; expected one of step, time'),
     (["export", "nowhere"], "run nowhere: not found"),
     (["export", "--out", "/nowhere/rows.csv"], "/nowhere/rows.csv: there is no folder /nowhere to write it to"),
     (["export", "--csv", "--out", "/"], "/: a folder; expected a file"),
