@@ -68,12 +68,12 @@ class Record(Mapping[str, np.ndarray]):
 
     def to_pandas(self) -> "pandas.DataFrame":
         """A data frame with a row a step, indexed by the step. Needs pandas."""
-        frame = _needed("pandas").DataFrame({name: values for name, values in self.items() if name != "step"})
+        frame = needed("pandas").DataFrame({name: values for name, values in self.items() if name != "step"})
         return frame.set_axis(self["step"].astype(np.int64), axis=0).rename_axis("step")
 
     def to_polars(self) -> "polars.DataFrame":
         """A data frame with a row a step; null where a column has no value. Needs polars."""
-        return _needed("polars").DataFrame(dict(self), nan_to_null=True)
+        return needed("polars").DataFrame(dict(self), nan_to_null=True)
 
     def to_xarray(self) -> "xarray.Dataset":
         """A dataset over `step`, with the words and symbol of each variable, and its unit where it has one. Needs xarray."""
@@ -82,13 +82,13 @@ class Record(Mapping[str, np.ndarray]):
             name: ("step", values, {"long_name": columns[name].words, "symbol": columns[name].symbol, **_units(columns[name])})
             for name, values in self.items() if name != "step"
         }  # fmt: skip
-        return _needed("xarray").Dataset(variables, {"step": self["step"].astype(np.int64)}, {"run": self.name})
+        return needed("xarray").Dataset(variables, {"step": self["step"].astype(np.int64)}, {"run": self.name})
 
     def plot(self, *columns: str) -> "Figure":
         """A figure of these columns over the step, loss and sharpness when none is given; the threshold where one is a sharpness,
         predictions dashed. Needs matplotlib; a notebook shows what it returns.
         """
-        _needed("matplotlib")
+        needed("matplotlib")
         return import_module("engine.api.pictures").figure(self, columns)
 
     def _repr_html_(self) -> str:
@@ -147,7 +147,8 @@ def _units(column: Column) -> dict[str, str]:
     return {"units": column.unit} if column.unit else {}
 
 
-def _needed(library: str) -> Any:
+def needed(library: str) -> Any:
+    """A library that what is asked for takes. Raises UserError where it is not installed."""
     try:
         return import_module(library)
     except ModuleNotFoundError:

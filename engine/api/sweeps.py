@@ -3,11 +3,10 @@
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.api.records import Record
+from engine.api.records import Record, needed
 from engine.api.specified import toml
 from engine.base.errors import UserError, meant
 from engine.jobs import sweep as sweeps
@@ -60,7 +59,7 @@ class Sweep:
 
     def table(self) -> "pandas.DataFrame":
         """`rows` as a data frame. Needs pandas."""
-        return _pandas().DataFrame(self.rows())
+        return needed("pandas").DataFrame(self.rows())
 
     def aggregate(self, over: str = "seed") -> "pandas.DataFrame":
         """Mean and standard deviation of every outcome over the points that differ in the field `over` alone, `name mean` and `name sd`,
@@ -82,16 +81,9 @@ class Sweep:
                     entry[f"{name} mean"] = statistics.fmean(known)
                     entry[f"{name} sd"] = statistics.stdev(known) if len(known) > 1 else math.nan
             table.append(entry)
-        return _pandas().DataFrame(table)
+        return needed("pandas").DataFrame(table)
 
     def __repr__(self) -> str:
         begun = sum(sweeps.run_of(point) is not None for point in self.points)
         fields = ", ".join(self.points[0].values)
         return f"<Sweep {self.points[0].spec.name} over {fields}: {begun} of {len(self.points)} points have begun>"
-
-
-def _pandas() -> Any:
-    try:
-        return import_module("pandas")
-    except ModuleNotFoundError:
-        raise UserError("pandas: not installed; pip install pandas") from None

@@ -184,7 +184,7 @@ def _advance(training: Training, state: TrainingState, limit: int) -> tuple[Trai
     read: dict[str, float] = {}
     if is_due(training, state.clock.step):
         state, read = _read(training, state)
-    read = _with_metrics(setup, state, read)
+    _join_metrics(setup, state, read)
     steps = min(steps_until_due(training, state.clock.step), limit, chunk)
     begin = setup.problem, setup.optimizer, state.theta, state.optimizer
     descent = descend_on_batches(*begin, _batches(setup, state.clock.step, steps), steps) if batch.size else descend(*begin, steps)
@@ -251,7 +251,7 @@ def _watch(training: Training, state: TrainingState, steps: int) -> tuple[Traini
         every = plain_every(training)
         steps = min(steps, every - clock.step % every)
         state, read = _read_plain(training, state)
-    read = _with_metrics(setup, state, read)
+    _join_metrics(setup, state, read)
     fresh = guards.fresh_rows(spec.seed, 0, state.theta.size, spec.precision.curvature)[0]
     watched = sharpness_every_step.descend(
         setup.problem, setup.optimizer, state.theta, state.optimizer, state.eigenvector_history, known.vectors[0], fresh, clock.step,
@@ -346,11 +346,10 @@ def _read(training: Training, state: TrainingState) -> tuple[TrainingState, dict
     return state._replace(eigenvector_history=history), values
 
 
-def _with_metrics(setup: Setup, state: TrainingState, read: dict[str, float]) -> dict[str, float]:
-    """What was read at θ, with the user's own quantities where they are due."""
+def _join_metrics(setup: Setup, state: TrainingState, read: dict[str, float]) -> None:
+    """Put the user's own quantities to what was read at θ, where they are due."""
     eta, near = float(state.optimizer.learning_rate), state.eigenvector_history[-1]
-    own = setup.metrics.read(setup.problem, state.clock.step, eta, state.theta, near)
-    return read | own | {"cost.hvps": read.get("cost.hvps", 0) + own.get("cost.hvps", 0)}
+    derived.join(read, setup.metrics.read(setup.problem, state.clock.step, eta, state.theta, near))
 
 
 def plain_every(training: Training) -> int:
