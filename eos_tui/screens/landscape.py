@@ -3,6 +3,7 @@ newest step cut across, with gradient descent in it.
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -55,6 +56,18 @@ ACROSS = (
     Column("push", "dy/dt", "what pushes the sharpness: the arrow", "", "α − βx²/2 = α(1 − x²/δ²)", "Section 4"),
 )
 """The quantities of the valley cut across."""
+HOW_TO_READ_ACROSS = (
+    ("the valley     ", "½(2/η + y)x²", ", dotted at 2/η: if steeper, steps overshoot"),
+    ("the ball       ", "x ← −(1 + ηy)x", ": from wall to wall at every step"),
+    ("the arrow      ", "α − βx²/2", ": beyond |x| = δ the swing pushes the sharpness down"),
+)
+"""How to read the valley cut across: what is to be seen, its formula, and words."""
+HOW_TO_READ_PLANE = (
+    ("up is sharper   ", "S = 2/η + y", ", and the valley ½(2/η + y)x² is narrower"),
+    ("within |x| = δ  ", "∂L/∂y = (x² − δ²)/2 < 0", ", so y rises: progressive sharpening"),
+    ("beyond |x| = δ  ", "∂L/∂y = (x² − δ²)/2 > 0", ", so y falls: self-stabilization"),
+)
+"""The same of the plane."""
 PICTURES = ("along u", "plane", "valley")
 """The pictures of the page, in the order of the key that turns them."""
 BOTH = 110
@@ -276,9 +289,9 @@ class Landscape(LivePage):
         self._valley.show_paths(plane, self.source.history, step)
         lines = [Content("")] * 3
         if self.across:
-            lines = self._words_across()
+            lines = self._reading(HOW_TO_READ_ACROSS)
         elif step >= 0:
-            lines = self._words_of_plane() if self.planar else self._words_of(verdict(self.source.history, step))
+            lines = self._reading(HOW_TO_READ_PLANE) if self.planar else self._words_of(verdict(self.source.history, step))
         self._lines[-1].display = len(lines) > 3
         for line, content in zip(self._lines, lines, strict=False):
             line.show(content)
@@ -295,23 +308,9 @@ class Landscape(LivePage):
         self._across.words = "Nothing to cut across: this run measures no sharpness, or has not yet."
         self._across.show(section(history, passed))
 
-    def _words_across(self) -> list[Content]:
-        """How to read the valley cut across."""
-        muted = self.color("muted")
-        return [
-            Content.assemble(("the valley     ", muted), ("½(2/η + y)x²", "bold"), ", dotted at 2/η: if steeper, steps overshoot"),
-            Content.assemble(("the ball       ", muted), ("x ← −(1 + ηy)x", "bold"), ": from wall to wall at every step"),
-            Content.assemble(("the arrow      ", muted), ("α − βx²/2", "bold"), ": beyond |x| = δ the swing pushes the sharpness down"),
-        ]
-
-    def _words_of_plane(self) -> list[Content]:
-        """How to read the plane."""
-        muted = self.color("muted")
-        return [
-            Content.assemble(("up is sharper   ", muted), ("S = 2/η + y", "bold"), ", and the valley ½(2/η + y)x² is narrower"),
-            Content.assemble(("within |x| = δ  ", muted), ("∂L/∂y = (x² − δ²)/2 < 0", "bold"), ", so y rises: progressive sharpening"),
-            Content.assemble(("beyond |x| = δ  ", muted), ("∂L/∂y = (x² − δ²)/2 > 0", "bold"), ", so y falls: self-stabilization"),
-        ]
+    def _reading(self, guide: Sequence[tuple[str, str, str]]) -> list[Content]:
+        """How to read a picture, a line for each thing in it."""
+        return [Content.assemble((thing, self.color("muted")), (formula, "bold"), words) for thing, formula, words in guide]
 
     def _waiting(self) -> str:
         """Why there is no sample yet."""
