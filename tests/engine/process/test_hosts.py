@@ -160,6 +160,23 @@ def test_two_processes_give_the_derivatives_of_one_to_rounding_and_one_that_drif
             np.testing.assert_allclose(two, one, rtol=1e-10, atol=1e-13)
 
 
+def completed_by_two(run, both):
+    """Both processes end well, the run is complete, and it says who took its steps."""
+    outputs = end_of(*both)
+    assert outputs[1][0] == ""  # stdout carries data
+    assert run.state().outcome.kind == "completed"
+    assert run.state().device == "CPU ×2 in 2 processes"
+    assert run.provenance()["processes"] == 2
+    assert "drifted" not in str(outputs)
+
+
+def same_spectrum(run, spectrum):
+    """What two processes read of the whole spectrum at step 12 is what one did, within the eigensolver's tolerance."""
+    together = engine.load(run.path).densities()[12]
+    for name in ("nodes", "weights", "eigenvalues", "gauss_newton", "layer_sharpness"):
+        np.testing.assert_allclose(together[name], spectrum[name], rtol=1e-4, atol=1e-6 * np.abs(spectrum[name]).max(), err_msg=name)
+
+
 def test_a_training_of_two_processes_with_commands_is_that_of_one():
     """From one command to the next: the whole spectrum is read at step 12 and η raised there. 1e-6 of each column."""
     spec = with_overrides(TRAINED, ["budget.steps=30"])
@@ -178,20 +195,13 @@ def test_a_training_of_two_processes_with_commands_is_that_of_one():
     assert carried_out(run, messages.SetLearningRate(learning_rate=0.25)).step == 12
     assert isinstance(carried_out(run, messages.Anchor()), messages.Refused)
     messages.send(run.path, messages.Resume())
-    outputs = end_of(*both)
-    assert outputs[1][0] == ""  # stdout carries data
-    assert run.state().outcome.kind == "completed"
-    assert run.state().device == "CPU ×2 in 2 processes"
-    assert run.provenance()["processes"] == 2
-    assert "drifted" not in str(outputs)
+    completed_by_two(run, both)
 
     table = run.table()
     np.testing.assert_array_equal(table["step"], np.arange(30))
     for name in ("learning_rate", "gd.loss", "gd.gradient_norm", "gd.sharpness"):
         np.testing.assert_allclose(table[name], np.concatenate([part[name] for part in expected]), rtol=1e-6, err_msg=name)
-    together = engine.load(run.path).densities()[12]
-    for name in ("nodes", "weights", "eigenvalues", "gauss_newton", "layer_sharpness"):
-        np.testing.assert_allclose(together[name], spectrum[name], rtol=1e-4, atol=1e-6 * np.abs(spectrum[name]).max(), err_msg=name)
+    same_spectrum(run, spectrum)
 
 
 @pytest.mark.slow
@@ -229,12 +239,7 @@ def test_a_run_of_two_processes_with_commands_is_that_of_one():
     until_run(run, lambda: run.state().status == "paused" and run.state().step == 55)
     assert isinstance(carried_out(run, messages.Anchor()), messages.Anchored)
     messages.send(run.path, messages.Resume())
-    outputs = end_of(*both)
-    assert outputs[1][0] == ""  # stdout carries data
-    assert run.state().outcome.kind == "completed"
-    assert run.state().device == "CPU ×2 in 2 processes"
-    assert run.provenance()["processes"] == 2
-    assert "drifted" not in str(outputs)
+    completed_by_two(run, both)
 
     table = run.table()
     np.testing.assert_array_equal(table["step"], np.arange(66))
@@ -242,9 +247,7 @@ def test_a_run_of_two_processes_with_commands_is_that_of_one():
     for name in [*names, *(f"constrained.{name}" for name in ("loss", "sharpness", "lambda2", "alpha", "beta", "delta", "epsilon"))]:
         whole = np.concatenate([part[name] for part in expected])
         np.testing.assert_allclose(table[name], whole, rtol=1e-6, err_msg=name)
-    together = engine.load(run.path).densities()[12]
-    for name in ("nodes", "weights", "eigenvalues", "gauss_newton", "layer_sharpness"):
-        np.testing.assert_allclose(together[name], spectrum[name], rtol=1e-4, atol=1e-6 * np.abs(spectrum[name]).max(), err_msg=name)
+    same_spectrum(run, spectrum)
     record = engine.load(run.path).samples()
     assert len(samples) >= 2
     for step, one in samples.items():
