@@ -38,9 +38,9 @@ class Box(NamedTuple):
     """Whether there is a row for the labels of that axis."""
 
     @classmethod
-    def within(cls, canvas: Canvas, legend: int, right: int) -> "Box":
-        steps, axis = canvas.height >= 5, canvas.height >= 10
-        return cls(legend, GUTTER, canvas.width - GUTTER - right, canvas.height - legend - steps - axis, axis, steps)
+    def within(cls, width: int, height: int, legend: int, right: int) -> "Box":
+        steps, axis = height >= 5, height >= 10
+        return cls(legend, GUTTER, width - GUTTER - right, height - legend - steps - axis, axis, steps)
 
     def row(self, value: float, limits: Limits) -> int:
         """The canvas row of a value."""
@@ -158,17 +158,21 @@ STAGE_SIGNS, ASCII_STAGE_SIGNS = " ╱<╲>", " /<\\>"
 STAGE_WORDS = ("", "sharpening", "blowup", "self-stabilization", "return")
 BAND = 0.09
 """Share of its colour in the band of a stage."""
+Stretch = tuple[int, int, int]
+"""The cells of an axis from where to where a stage lasts, and the stage."""
 
 
-def stages(canvas: Canvas, box: Box, span: Span, history: History, theme: str, tinted: bool) -> None:
-    """The stages of Section 4.1 as bands behind the plot, and along the axis, where it has a row, by sign, by name where it fits, and
-    colour.
-    """
+def stretches_of_stages(box: Box, span: Span, history: History) -> tuple[Stretch, ...]:
+    """Where each stage of Section 4.1 lasts on the axis."""
     if not history.has("stage") or not len(history):
-        return
-    part, signs = (span.start, span.stop, box.width, span.axis.along), ASCII_STAGE_SIGNS if canvas.ascii else STAGE_SIGNS
-    stretches = history.once(("stages", *part), lambda: _stretches(history, *part))
-    least = 2 if len(stretches) > CROWDED * box.width else 1
+        return ()
+    part = span.start, span.stop, box.width, span.axis.along
+    return history.once(("stages", *part), lambda: _stretches(history, *part))
+
+
+def stages(canvas: Canvas, box: Box, stretches: Sequence[Stretch], theme: str, tinted: bool) -> None:
+    """The stages as bands behind the plot, and along the axis, where it has a row, by sign, by name where it fits, and colour."""
+    signs, least = ASCII_STAGE_SIGNS if canvas.ascii else STAGE_SIGNS, 2 if len(stretches) > CROWDED * box.width else 1
     for start, stop, stage in stretches:
         name = f" {STAGE_WORDS[stage]} " if len(STAGE_WORDS[stage]) + 4 <= stop - start else ""
         line = (signs[stage] + name).ljust(stop - start, "-" if canvas.ascii else "━")
@@ -178,8 +182,7 @@ def stages(canvas: Canvas, box: Box, span: Span, history: History, theme: str, t
             canvas.ground(box.top, box.left + start, box.height, stop - start, band)
 
 
-def _stretches(history: History, begin: float, end: float, width: int, along: str) -> list[tuple[int, int, int]]:
-    """The cells of an axis from where to where each stage lasts, and the stage."""
+def _stretches(history: History, begin: float, end: float, width: int, along: str) -> tuple[Stretch, ...]:
     cells, now, beyond = list[int](), 0, len(history)
     edges = history.edges(begin, end, width, along).tolist()
     for value, rest in zip(history.lasts("stage", begin, end, width, along).tolist(), edges[1:], strict=True):
@@ -187,7 +190,7 @@ def _stretches(history: History, begin: float, end: float, width: int, along: st
             now, beyond = int(value) if value in (1, 2, 3, 4) else 0, edges[-1]
         cells.append(now if rest < beyond or value != -math.inf else 0)  # between two rows a stage lasts
     begins = [k for k, stage in enumerate(cells) if stage != (cells[k - 1] if k else 0)]
-    return [(start, stop, cells[start]) for start, stop in pairwise([*begins, width]) if cells[start]]
+    return tuple((start, stop, cells[start]) for start, stop in pairwise([*begins, width]) if cells[start])
 
 
 class LegendEntry(NamedTuple):
@@ -255,16 +258,16 @@ def legend(canvas: Canvas, box: Box, entries: Sequence[LegendEntry], theme: str)
 
 
 def badges(
-    canvas: Canvas, box: Box, spec: PlotSpec, history: History, window: Window, traces: Sequence[Envelope], limits: Limits,
-    theme: str, avoided: int | None = None,
+    canvas: Canvas, box: Box, spec: PlotSpec, history: History, window: Window, traces: Sequence[Envelope],
+    ranges: Sequence[tuple[float, float]], limits: Limits, theme: str, avoided: int | None = None,
 ) -> None:
     """Badges for what the picture alone would hide: curves that ended, left the scale, with their value and an arrow, or are not positive
-    on a log axis. No badge stands in the row `avoided`.
+    on a log axis; of each the trace and its extremes are given. No badge stands in the row `avoided`.
     """
     curves_said: dict[tuple[str, str], list[Curve]] = {}
     """Curves by their badge, in words and in fewer words."""
     up, down = ("^", "v") if canvas.ascii else ("↑", "↓")
-    for curve, trace in zip(spec.curves, traces, strict=True):
+    for curve, trace, (least, most) in zip(spec.curves, traces, ranges, strict=True):
         if not history.has(curve.column):
             continue
         said = list[tuple[str, str]]()
@@ -274,8 +277,8 @@ def badges(
         ):
             what, brief = ("non-finite", "non-finite from") if ending.infinite else ("no value", "ended at")
             said.append((f"{what} from step {ending.step:.0f}", f"{brief} {ending.step:.0f}"))
-        above = not ending and np.fmax.reduce(trace.hi) > limits.hi and trace.lo[~np.isnan(trace.lo)][-1] > limits.hi
-        below = not ending and curve.role in FAMILIES and np.fmin.reduce(trace.lo) < limits.lo and (  # λ2 mostly is
+        above = not ending and most > limits.hi and trace.lo[~np.isnan(trace.lo)][-1] > limits.hi
+        below = not ending and curve.role in FAMILIES and least < limits.lo and (  # λ2 mostly is
             trace.hi[~np.isnan(trace.hi)][-1] < limits.lo)
         if above or below:
             level = history.value(curve.column, history.lately(curve.column, history.row_near(window.stop)))

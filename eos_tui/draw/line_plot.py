@@ -24,7 +24,7 @@ from textual.strip import Strip
 from engine.record.threshold import column_of, read_threshold
 from eos_tui.draw import axes, decorations, traces
 from eos_tui.draw.axes import EXACT, Limits
-from eos_tui.draw.decorations import GUTTER, Box, LegendEntry
+from eos_tui.draw.decorations import GUTTER, Box, LegendEntry, Stretch
 from eos_tui.draw.plot_spec import SOLID, Curve, Overlay, Pen, PlotSpec, Span, Window, edge_name, pens, symbols
 from eos_tui.draw.raster import Canvas, connect, inner, outline, spans
 from eos_tui.draw.theme import DEFAULT, FAMILIES, role_style
@@ -89,33 +89,32 @@ def paint(
     """As `draw`; keeps to `limits`, those of the frame before, as long as they serve, and draws other runs too. Grounds are `tinted`
     where the terminal can mix colours.
     """
-    canvas = Canvas(max(width, 0), max(height, 0), ascii)
+    width, height = max(width, 0), max(height, 0)
     right = _threshold_label_width(spec, history) if (spec.threshold or spec.ratio) and width >= 30 else 0
-    box, span = Box.within(canvas, int(height >= 4), right), Span.of(history, window)
+    box, span = Box.within(width, height, int(height >= 4), right), Span.of(history, window)
     if box.width < 2 or box.height < 1:
-        return Painted(canvas.strips(), limits, box, span)
+        return Painted(Canvas(width, height).strips(), limits, box, span)
     bins = 2 * box.width
     others, own = _others(spec, history, span, bins, theme, overlays), _layers(spec, history, span, bins, theme)
     layers = [*others, *own]
     lo, hi = np.array([layer.trace for layer in layers]).swapaxes(0, 1) if layers else np.empty((2, 0, bins))
-    held = np.count_nonzero(~np.isnan(lo), axis=1).tolist()
+    ends = _ends(lo, hi)
+    held = [not math.isnan(low) for low, _ in ends]
     threshold = traces.at_one(bins, spec.log) if spec.ratio else traces.threshold(history, span, bins, spec.log) if spec.threshold else None
-    extent = _extent(spec, layers, len(others), _ranges(lo, hi), threshold)
+    extent = _extent(spec, layers, len(others), _reachable(ends), threshold)
     if extent is None:
-        return Painted(message(decorations.why_empty(spec, history), canvas.width, canvas.height, theme), None, box, span)
-    # Of a curve's strands and its mean, which have the same ends, the one that says most of where it is.
-    longest = [max((k for k, layer in enumerate(layers) if layer.curve is curve), key=held.__getitem__) for curve in spec.curves]
-    entries = decorations.legend_entries(spec, history, [held[k] > 0 for k in longest], canvas.width - GUTTER, ascii)
+        return Painted(message(decorations.why_empty(spec, history), width, height, theme), None, box, span)
+    longest = _longest(spec, layers, lo)
+    entries = decorations.legend_entries(spec, history, [held[k] for k in longest], width - GUTTER, ascii)
     entries += [
         LegendEntry(other.pen.mark * 2 if ascii else other.pen.sample, other.label, other.role)
-        for other, count in zip(overlays, held, strict=False) if count
+        for other, is_held in zip(overlays, held, strict=False) if is_held
     ]
     if height >= 14:
-        box = Box.within(canvas, min(decorations.legend_rows(entries, canvas.width - GUTTER), 3), right)
+        box = Box.within(width, height, min(decorations.legend_rows(entries, width - GUTTER), 3), right)
     limits = axes.settle(limits, *extent, log=spec.log)
-    canvas = _ground(canvas.width, canvas.height, ascii, box, span._replace(cursor=None), limits, spec.log, spec.zero, spec.marks,
-                     tuple(entries), theme).copy()
-    decorations.stages(canvas, box, span, history, theme, tinted)
+    canvas = _staged(width, height, ascii, box, span._replace(cursor=None), limits, spec.log, spec.zero, spec.marks, tuple(entries),
+                     theme, decorations.stretches_of_stages(box, span, history), tinted).copy()
     if threshold is not None:
         decorations.threshold_line(canvas, box, threshold, limits, role_style(theme, "threshold"), spec.log, edge_name(spec, history))
     if any(held):
@@ -128,7 +127,7 @@ def paint(
         decorations.centred(canvas, box, decorations.why_empty(spec, history), role_style(theme, "muted"))
     if not box.top:
         decorations.legend(canvas, box, entries, theme)  # over the curves, where there is no row above them
-    decorations.badges(canvas, box, spec, history, window, [layers[k].trace for k in longest], limits, theme,
+    decorations.badges(canvas, box, spec, history, window, [layers[k].trace for k in longest], [ends[k] for k in longest], limits, theme,
                     None if threshold is None else box.row(float(threshold.lo[-1]), limits))
     return Painted(canvas.strips(), limits, box, span)
 
@@ -137,16 +136,28 @@ def _curves(canvas: Canvas, box: Box, layers: list[_Layer], lo: np.ndarray, hi: 
     """Every layer in the cells of the box, from its extremes (layers, columns of dots)."""
     scale = 4 * box.height / limits.span
     low, high = connect((lo - limits.lo) * scale, (hi - limits.lo) * scale)
-    dashed = [k for k, layer in enumerate(layers) if layer.curve.dashed]
-    measured = [k for k, layer in enumerate(layers) if _is_measured(layer.curve)]
-    thicker = np.array([[THICK / 2 if _is_measured(layer.curve) else 0.0] for layer in layers])
+    curves = [layer.curve for layer in layers]
+    dashed, measured = [k for k, curve in enumerate(curves) if curve.dashed], [k for k, curve in enumerate(curves) if _is_measured(curve)]
+    thicker = np.zeros((len(layers), 1))
+    thicker[measured] = THICK / 2
     dots = spans(low - thicker, high + thicker, 4 * box.height)
     if dashed:
         dots[dashed] = outline(dots[dashed])
     if dashed and measured and (high - low)[measured].max(where=~np.isnan(high[measured]), initial=0) > BAND:
         dots[measured] &= ~(inner(dots[measured]) & dots[dashed].any(axis=0))
-    dots &= np.array([_strokes(layer.pen, dots.shape[-1]) for layer in layers])[:, None]
+    dots &= _strokes(tuple(layer.pen for layer in layers), dots.shape[-1])
     canvas.layers(dots, box.top, box.left, [layer.style for layer in layers], [layer.pen.mark for layer in layers])
+
+
+@lru_cache(maxsize=64)
+def _staged(
+    width: int, height: int, ascii: bool, box: Box, span: Span, limits: Limits, log: bool, zero: bool,
+    marks: tuple[tuple[float, str], ...], entries: tuple[LegendEntry, ...], theme: str, stages: tuple[Stretch, ...], tinted: bool,
+) -> Canvas:
+    """What stands on a plot's canvas while its axes and the stages stay: it is painted once, and copied for every frame."""
+    canvas = _ground(width, height, ascii, box, span, limits, log, zero, marks, entries, theme).copy()
+    decorations.stages(canvas, box, stages, theme, tinted)
+    return canvas
 
 
 @lru_cache(maxsize=64)
@@ -154,7 +165,7 @@ def _ground(
     width: int, height: int, ascii: bool, box: Box, span: Span, limits: Limits, log: bool, zero: bool,
     marks: tuple[tuple[float, str], ...], entries: tuple[LegendEntry, ...], theme: str,
 ) -> Canvas:
-    """What stands on a plot's canvas while its axes stay: it is painted once, and copied for every frame."""
+    """What of it stays while a stage goes on."""
     canvas, muted = _upright(width, height, ascii, box, limits, log, zero, entries, theme).copy(), role_style(theme, "muted")
     decorations.foot(canvas, box, span, muted)
     for at, name in marks:
@@ -177,9 +188,18 @@ def _upright(
 
 
 @lru_cache(maxsize=256)
-def _strokes(pen: Pen, bins: int) -> np.ndarray:
-    """Which columns of dots a pen draws in."""
-    return np.arange(bins) // 2 % (pen.on + pen.off) < pen.on
+def _strokes(pens: tuple[Pen, ...], bins: int) -> np.ndarray:
+    """Which columns of dots each pen draws in, (pens, 1, columns)."""
+    return np.array([np.arange(bins) // 2 % (pen.on + pen.off) < pen.on for pen in pens]).reshape(len(pens), 1, bins)
+
+
+def _longest(spec: PlotSpec, layers: list[_Layer], lo: np.ndarray) -> list[int]:
+    """Of each curve's layers the one that says most of where it is: its strands and its mean have the same ends."""
+    of = [[k for k, layer in enumerate(layers) if layer.curve is curve] for curve in spec.curves]
+    if all(len(each) == 1 for each in of):
+        return [k for k, in of]
+    held = np.count_nonzero(~np.isnan(lo), axis=1).tolist()
+    return [max(each, key=held.__getitem__) for each in of]
 
 
 def _layers(spec: PlotSpec, history: History, span: Span, bins: int, theme: str) -> list[_Layer]:
@@ -305,7 +325,7 @@ def _extent(
         low, high = 2 * core[0] - core[1], 2 * core[1] - core[0]
         reached = _joined([part for part in companions if part[0] <= high and part[1] >= low])
         outer = (max(reached[0], low), min(reached[1], high)) if reached else None
-    fixed = _ranges(threshold.lo[None], threshold.hi[None]) if threshold else []
+    fixed = _reachable(_ends(threshold.lo[None], threshold.hi[None])) if threshold else []
     if spec.about and outer is not None and fixed and fixed[0] is not None and not spec.log:
         low, high = (1 - ABOUT) * fixed[0][0], (1 + ABOUT) * fixed[0][1]
         outer = (max(outer[0], low), min(outer[1], high)) if outer[0] <= high and outer[1] >= low else None
@@ -324,9 +344,13 @@ def _is_eigenvalue(column: str) -> bool:
     return ".lambda" in column and not column.startswith("covariance.")
 
 
-def _ranges(lo: np.ndarray, hi: np.ndarray) -> list[tuple[float, float] | None]:
-    """The extremes of each envelope (envelopes, columns), no farther than an axis can be computed with; None where it is empty."""
-    ends = zip(np.fmin.reduce(lo, axis=1).tolist(), np.fmax.reduce(hi, axis=1).tolist(), strict=True)
+def _ends(lo: np.ndarray, hi: np.ndarray) -> list[tuple[float, float]]:
+    """The extremes of each envelope (envelopes, columns); NaN where it is empty."""
+    return [*zip(np.fmin.reduce(lo, axis=1).tolist(), np.fmax.reduce(hi, axis=1).tolist(), strict=True)]
+
+
+def _reachable(ends: list[tuple[float, float]]) -> list[tuple[float, float] | None]:
+    """Extremes no farther than an axis can be computed with; None where there are none."""
     return [None if math.isnan(low) else (max(low, -LARGEST), min(high, LARGEST)) for low, high in ends]
 
 

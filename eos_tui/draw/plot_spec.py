@@ -130,7 +130,8 @@ OTHERS = (
 THRESHOLD = Pen("╴╴", 1, 1, "-")
 
 
-def pens(curves: Sequence[Curve]) -> list[Pen]:
+@lru_cache(maxsize=256)
+def pens(curves: tuple[Curve, ...]) -> list[Pen]:
     """A pen for each curve, in order: the solid ones and the dashed ones each get different strokes, and one that lengthens another's
     line that one's.
     """
@@ -155,8 +156,13 @@ def symbols(history: History, curves: Sequence[Curve]) -> dict[str, str]:
     in as many cells as it has characters.
     """
     known = history.symbols
-    recorded = [curve for curve in curves if curve.column in known]
-    own = [known[curve.column] for curve in recorded]
+    recorded = tuple(curve for curve in curves if curve.column in known)
+    return _told_apart(recorded, tuple(known[curve.column] for curve in recorded))
+
+
+@lru_cache(maxsize=256)
+def _told_apart(recorded: tuple[Curve, ...], own: tuple[str, ...]) -> dict[str, str]:
+    """The name of each curve's column, given their symbols."""
     return {
         curve.column: symbol if own.count(symbol) == 1 and _plain(symbol) else curve.label
         for curve, symbol in zip(recorded, own, strict=True)

@@ -186,13 +186,16 @@ def draw_solid(on: bool) -> None:
 def _strip(glyphs: bytes, inks: bytes, grounds: bytes) -> Strip:
     """A row of cells. Most rows of a plot are those of the frame before."""
     text, ink, ground = glyphs.decode("utf-32-le"), np.frombuffer(inks, np.int16), np.frombuffer(grounds, np.int16)
-    text = text.translate(_shown)
+    if _shown:
+        text = text.translate(_shown)
     # A blank shows no ink, so it keeps that before it: fewer changes of style, fewer bytes to the terminal.
-    ink = ink[np.maximum.accumulate(np.where(ink > 0, np.arange(len(ink)), 0))]
-    begins = np.flatnonzero((np.diff(ink, prepend=-1) != 0) | (np.diff(ground, prepend=-1) != 0))
+    place = np.arange(len(ink))
+    place[ink <= 0] = 0
+    ink = ink[np.maximum.accumulate(place)]
+    begins = [0, *(np.flatnonzero((ink[1:] != ink[:-1]) | (ground[1:] != ground[:-1])) + 1).tolist()]
     looks = zip(ink[begins].tolist(), ground[begins].tolist(), strict=True)
     return Strip([
-        Segment(text[a:b], _look(*look)) for (a, b), look in zip(pairwise([*begins.tolist(), len(text)]), looks, strict=True)
+        Segment(text[a:b], _look(*look)) for (a, b), look in zip(pairwise([*begins, len(text)]), looks, strict=True)
     ], len(text))
 
 

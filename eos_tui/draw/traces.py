@@ -1,5 +1,7 @@
 """What to paint of a column, before joining: its extremes in each pixel column, a line where rows are few, a running mean."""
 
+from functools import lru_cache
+
 import numpy as np
 
 from engine.record.threshold import column_of, read_threshold
@@ -90,6 +92,7 @@ def mean(history: History, name: str, span: Span, bins: int, log: bool, rows: in
     return Envelope(level, level)
 
 
+@lru_cache(maxsize=64)
 def at_one(bins: int, log: bool) -> Envelope:
     """The line at 1, in each pixel column."""
     level = np.full(bins, 0.0 if log else 1.0)

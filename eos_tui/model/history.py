@@ -5,6 +5,7 @@ it) whether the run has a thousand rows or a million.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -90,7 +91,7 @@ class History(Table):
 
     def _searched(self, start: float, stop: float, bins: int, along: str) -> tuple[np.ndarray, int]:
         ruler = self._ruler(along)
-        rows = ruler.search(np.linspace(start, stop, bins + 1))
+        rows = ruler.search(_parts(start, stop, bins))
         rows[-1] = ruler.search(stop, "right")
         rows = np.minimum(rows, len(self))
         inner, size = rows[1:-1], 1
@@ -134,6 +135,14 @@ class History(Table):
     def once(self, key: tuple[Hashable, ...], make: Callable[[], T]) -> T:
         """What `make` derives from the rows as they are, under a key that names all else it depends on: made once for these rows."""
         return self._derived.of((len(self), *key), make)
+
+
+@lru_cache(maxsize=16)
+def _parts(start: float, stop: float, bins: int) -> np.ndarray:
+    """The ends of equal parts of [start, stop], which stay while rows come."""
+    ends = np.linspace(start, stop, bins + 1)
+    ends.flags.writeable = False
+    return ends
 
 
 def _least_gap(rows: np.ndarray) -> int:

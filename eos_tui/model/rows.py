@@ -75,7 +75,9 @@ class OnDisk:
     def __init__(self, path: Path, width: int):
         self.count = 0
         self._width = width
-        self._tail, self._fresh = np.empty((0, width)), np.empty((0, width))
+        self._kept = np.empty((2 * TAIL, width))
+        """Where the newest rows are kept."""
+        self._tail, self._fresh = self._kept[:0], np.empty((0, width))
         """The newest rows kept, and those that came since the last `trim`."""
         self._opened = open_plain(path)
         self._file = self._opened.fileno()
@@ -91,13 +93,13 @@ class OnDisk:
         self._pages = None
 
     def trim(self) -> None:
-        if len(self._fresh) >= TAIL:
-            self._tail = self._fresh[-TAIL:].copy()
-        elif len(self._tail) + len(self._fresh) > 2 * TAIL:
-            self._tail = np.concatenate([self._tail[len(self._fresh) - TAIL :], self._fresh])
-        else:
-            self._tail = np.concatenate([self._tail, self._fresh])
-        self._fresh = self._fresh[:0]
+        fresh = self._fresh[-TAIL:]
+        held = len(self._tail) if len(fresh) == len(self._fresh) else 0  # only rows that follow on them
+        if held + len(fresh) > len(self._kept):
+            held = TAIL - len(fresh)
+            self._kept[:held] = self._tail[len(self._tail) - held :].copy()
+        self._kept[held : held + len(fresh)] = fresh
+        self._tail, self._fresh = self._kept[: held + len(fresh)], self._fresh[:0]
 
     def read(self, columns: list[int], start: int, stop: int) -> np.ndarray:
         rows = self._between(start, stop)

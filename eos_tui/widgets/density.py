@@ -30,7 +30,8 @@ class DensityPlot(Picture[WholeSpectrum]):
             LegendEntry("^" if self.ascii else "▲", "followed", "constrained"),
             LegendEntry("|" if self.ascii else "┃", f"2/η = {axes.number(spectrum.threshold, 4)}", "threshold"),
         ]
-        box = Box.within(canvas, min(legend_rows(entries, width - GUTTER), 3 if height >= 14 else 1) if height >= 4 else 0, 0)
+        legend_height = min(legend_rows(entries, width - GUTTER), 3 if height >= 14 else 1) if height >= 4 else 0
+        box = Box.within(canvas.width, canvas.height, legend_height, 0)
         if box.width < 4 or box.height < 2:
             return canvas.strips()
         x, y = limits(spectrum)

@@ -109,7 +109,8 @@ class Valley(Picture[PlaneSample]):
             LegendEntry(pen.mark * 2 if self.ascii else pen.sample, name, family)
             for family, name, pen in reversed(PATHS) if family in self._paths
         ]
-        box = Box.within(canvas, min(legend_rows(entries, width - GUTTER), 3 if height >= 14 else 1) if height >= 4 else 0, 0)
+        legend_height = min(legend_rows(entries, width - GUTTER), 3 if height >= 14 else 1) if height >= 4 else 0
+        box = Box.within(canvas.width, canvas.height, legend_height, 0)
         if box.width < 4 or box.height < 2:
             return canvas.strips()
         x, y = (Limits(-reach, reach) for reach in framed(plane, self._frame))

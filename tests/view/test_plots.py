@@ -209,7 +209,7 @@ def test_the_cursor_stands_at_its_step_and_reads_stored_values():
 
 def test_curves_differ_by_more_than_colour():
     many = [Curve(f"c{k}", str(k), "gd", dashed) for k, dashed in enumerate((False, False, False, True, True, True))]
-    pens = plot_spec.pens(many)
+    pens = plot_spec.pens(tuple(many))
     assert len({(pen.on, pen.off) for pen in pens}) == 6
     assert len({pen.sample for pen in pens}) == 6
     assert len({pen.mark for pen in pens}) == 6
