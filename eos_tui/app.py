@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.driver import Driver
 from textual.drivers.linux_driver import LinuxDriver
 from textual.filter import Monochrome, NoColor
+from textual.geometry import Region
 from textual.screen import Screen
 
 from engine.base import folders
@@ -38,6 +40,7 @@ from eos_tui.terminal.pace import DEFAULT_FPS, Pace
 
 if TYPE_CHECKING:
     from eos_tui.model.recording import Recording
+    from eos_tui.terminal.graphics import Pictures, Placed
 
 HANGUP_STATUS = 128 + signal.SIGHUP
 
@@ -132,7 +135,7 @@ class EosApp(App[int], inherit_bindings=False):
 
     def __init__(self, run: Run | None = None, fps: float = DEFAULT_FPS, ascii: bool = False, theme_choice: str = "auto",
                  tour: bool = False, beside: Sequence[Run] = (), recording: "Recording | None" = None, layout: Layout = "all",
-                 order: Sequence[str] = (), pictures: str = ""):
+                 order: Sequence[str] = (), pictures: str = "", drawn: "Pictures | None" = None, note: str = ""):
         super().__init__()
         self._first, self._beside, self._recording = run, beside, recording
         self._arranged: tuple[Layout, Sequence[str]] = layout, order
@@ -143,6 +146,10 @@ class EosApp(App[int], inherit_bindings=False):
         self.pace = Pace(fps)
         self.ascii = ascii
         self._shown = Screenful()
+        self._drawn = drawn
+        """The pictures over the cells, where they were asked for and the terminal takes them."""
+        self._note = note
+        """What is to be said at first."""
         self.way_out: WayOut | None = None
         """Where the app is a terminal's, and signals and keys are to end it whatever it is at."""
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -171,6 +178,9 @@ class EosApp(App[int], inherit_bindings=False):
             await self.push_screen(_launcher(self.pace, self.ascii))
         else:
             await self.push_screen(_dashboard(self.seen, self.pace, self.ascii, self._beside, *self._arranged))
+        if self._note or (self._drawn is not None and not theme.is_mixed(self.theme)):
+            sixteen = "--graphics: in the terminal's own sixteen colours plots are drawn in cells; --theme dark or light mix theirs"
+            self.notify(self._note or sixteen, severity="warning", timeout=8, markup=False)
         self.run_worker(self.pace.run(self._draw, self._ask), name="pace")
         self.call_after_refresh(collect_from_here)
 
@@ -185,6 +195,13 @@ class EosApp(App[int], inherit_bindings=False):
     # -- the clock
 
     async def _draw(self) -> bool:
+        """Draw a frame, and say whether there was anything to show."""
+        shown = await self._draw_ground()
+        if self._drawn is not None:
+            self.call_after_refresh(self._send_pictures)
+        return shown
+
+    async def _draw_ground(self) -> bool:
         """Draw the dashboard, the tour, the launcher or what is played, whichever is uppermost, and say whether it had anything to show."""
         self.pace.moving = False
         for screen in reversed(self.screen_stack):
@@ -216,7 +233,54 @@ class EosApp(App[int], inherit_bindings=False):
         """As Textual's, but of an update only the cells that changed are sent."""
         if APPLIES and isinstance(renderable, LayoutUpdate | ChopsUpdate) and not self.is_inline:
             renderable = Difference(renderable, self._shown, (self.size.width, self.size.height))  # type: ignore[assignment]
+        if self._drawn is not None and self._drawn.there:
+            self._take_away(self._drawn)
         super()._display(screen, renderable)
+
+    # -- plots as pixels
+
+    def _placed(self, pictures: "Pictures") -> "dict[int, Placed]":
+        """The pictures of the plots that nothing lies over, by number."""
+        from eos_tui.terminal.graphics import Placed
+        from eos_tui.widgets.plot import Drawing
+
+        screen = self.screen_stack[-1] if self.screen_stack else None
+        if not isinstance(screen, Ground):
+            return {}
+        placed, above = [], list[Region]()
+        for widget, (region, clip) in screen._compositor.visible_widgets.items():  # the uppermost first
+            free = region == region.intersection(clip) and not any(map(region.overlaps, above))
+            if isinstance(widget, Drawing) and free and (picture := widget.pixels(pictures.graphics.cell)) is not None:
+                placed.append(Placed(region.x + 1 + picture.column, region.y + 1 + picture.row, picture.rgba))
+            above.append(region)
+        return dict(enumerate(placed))
+
+    def _send_pictures(self) -> None:
+        """Lay the pictures of the plots over their cells, which have just been sent."""
+        if self._drawn is not None and self._driver is not None and (sent := self._drawn.show(self._placed(self._drawn))):
+            self._driver.write(sent)
+
+    def _take_away(self, pictures: "Pictures") -> None:
+        """Take the pictures away that are no longer where they were, before anything is drawn there."""
+        placed = self._placed(pictures)
+        gone = {number for number, each in pictures.there.items() if number not in placed or placed[number][:2] != each[:2]}
+        self._take(pictures, gone)
+
+    def _take(self, pictures: "Pictures", gone: set[int] | None = None) -> None:
+        if (gone is None or gone) and self._driver is not None:
+            self._driver.write(pictures.remove(gone))
+            if not pictures.in_layers:
+                self._shown.forget()
+                self.screen.refresh()
+
+    def on_resize(self, _: events.Resize) -> None:
+        if self._drawn is not None:
+            from eos_tui.terminal.graphics import window
+
+            self._take(self._drawn)
+            stream = sys.__stderr__
+            cell = window(stream.fileno()) if stream is not None and not self.is_headless else None
+            self._drawn.graphics = self._drawn.graphics._replace(cell=cell or self._drawn.graphics.cell)
 
     # -- from screen to screen
 
@@ -248,6 +312,8 @@ class EosApp(App[int], inherit_bindings=False):
 
     def exit(self, result: int | None = None, return_code: int = 0, message: RenderableType | None = None) -> None:
         """As Textual's, and at once."""
+        if self._drawn is not None and self._driver is not None:
+            self._driver.write(self._drawn.remove())
         super().exit(result, return_code, message)
         if self.way_out is not None:
             self.way_out.arm(return_code if result is None else result)
@@ -263,6 +329,8 @@ class EosApp(App[int], inherit_bindings=False):
         if self.is_headless or self.is_web:
             self.notify("Only in a terminal can eos be suspended.", severity="warning", timeout=3)
         else:
+            if self._drawn is not None:
+                self._take(self._drawn)
             super().action_suspend_process()
 
     def _resumed(self, _: object) -> None:
@@ -272,6 +340,8 @@ class EosApp(App[int], inherit_bindings=False):
 
     def action_redraw(self) -> None:
         self._shown.forget()
+        if self._drawn is not None:
+            self._take(self._drawn)
         self.screen.refresh()
 
     def action_keys(self) -> None:

@@ -34,7 +34,7 @@ from engine.record import trust
 from engine.record.store import resolve
 from engine.spec import DEFAULT_PRESET, preset_names
 from eos_tui import config, keys
-from eos_tui.config import Dots, Layout, ThemeChoice
+from eos_tui.config import Dots, Graphics, Layout, ThemeChoice
 from eos_tui.opening import need_terminal, need_view, opened, played, view
 from eos_tui.topics.topics import TOPICS
 
@@ -66,6 +66,7 @@ class ViewOptions:
     ascii: Annotated[bool | None, Parameter(help="Draw with ASCII alone.")] = None
     low_bandwidth: Annotated[bool | None, Parameter(help="For slow links: a frame a second, sixteen colours, no mouse.")] = None
     dots: Annotated[Dots | None, Parameter(help="What curves are drawn of; octants are solid, where the terminal draws them.")] = None
+    graphics: Annotated[Graphics | None, Parameter(help="Plots as pixels, where the terminal draws them; auto asks it.")] = None
     layout: Annotated[Layout | None, Parameter(help="Plots at first: all that fit, two large ones, or one.")] = None
     plots: Annotated[tuple[str, ...] | None, Parameter(help="A plot that stands first, by name; repeat it for those after.")] = None
     pictures: Annotated[str | None, Parameter(help="Folder that screenshots are saved to; eos in the platform's when not set.")] = None

@@ -27,6 +27,7 @@ THEMES: tuple[str, ...] = ("auto", "dark", "light", "terminal")
 LOW_BANDWIDTH_FPS = 1.0
 Layout = Literal["all", "two", "one"]
 Dots = Literal["braille", "octants"]
+Graphics = Literal["off", "auto", "kitty", "sixel"]
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -44,6 +45,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """For slow links: one frame a second at most, sixteen colours, no mouse reports."""
     dots: Dots = "braille"
     """What curves are drawn of: braille, which every terminal has; or solid octants, where the terminal draws Unicode 16."""
+    graphics: Graphics = "off"
+    """Plots as pixels over their cells, by the protocol of kitty or of sixel; auto asks the terminal which it has."""
     layout: Layout = "all"
     """Plots of a dashboard at first: all that fit, two large ones, or one."""
     plots: tuple[str, ...] = ()
@@ -200,7 +203,8 @@ def _explain(message: str, tree: dict[str, Any]) -> str:
     for step in steps:
         given = given.get(step, "…") if isinstance(given, dict) else "…"
     if "enum value" in problem:
-        choices = {"layout": get_args(Layout), "dots": get_args(Dots)}.get(steps[-1] if steps else "", THEMES)
+        known_choices = {"layout": get_args(Layout), "dots": get_args(Dots), "graphics": get_args(Graphics)}
+        choices = known_choices.get(steps[-1] if steps else "", THEMES)
         problem = f"expected one of {one_of(choices)}"
     shown = json.dumps(given, ensure_ascii=False, default=str)[:60]
     return f"{_section(steps[:-1])}{steps[-1] if steps else ''} = {shown}: {problem[:1].lower()}{problem[1:]}"

@@ -28,6 +28,7 @@ from eos_tui.terminal.pace import FASTEST, SLOWEST
 
 if TYPE_CHECKING:
     from eos_tui.model.recording import Recording
+    from eos_tui.terminal.graphics import Pictures
 
 IN_BROWSER = "TEXTUAL_DRIVER"
 """Set where Textual draws into a browser: `eos serve` starts `eos` that way, with pipes for a terminal."""
@@ -132,7 +133,8 @@ def view(run: Run | None, given: Mapping[str, Any], tour: bool = False, beside: 
         sys.stderr.reconfigure(errors="replace")  # type: ignore[union-attr]
     draw_solid(settings.dots == "octants" and IN_BROWSER not in os.environ)  # a browser's fonts have none
     shown = EosApp(
-        run, settings.fps, settings.ascii, settings.theme, tour, beside, recording, settings.layout, settings.plots, settings.pictures
+        run, settings.fps, settings.ascii, settings.theme, tour, beside, recording, settings.layout, settings.plots, settings.pictures,
+        *_graphics(settings),
     )
 
     def part(status: int, stream: TextIO | None) -> None:
@@ -149,6 +151,20 @@ def view(run: Run | None, given: Mapping[str, Any], tour: bool = False, beside: 
         status = shown.return_code or 0
     part(status, sys.stdout)
     return status
+
+
+def _graphics(settings: View) -> tuple["Pictures | None", str]:
+    """Where plots go as pixels, or None and why they are not, where they were asked for."""
+    if settings.graphics == "off":
+        return None, ""
+    if IN_BROWSER in os.environ:
+        return None, "--graphics: a page of eos serve takes no pictures; plots are drawn in cells"
+    if settings.ascii:
+        return None, "--graphics: not with ASCII alone; plots are drawn in cells"
+    from eos_tui.terminal import graphics
+
+    chosen, why = graphics.chosen(settings.graphics, graphics.ask(sys.stdin.fileno(), sys.stderr.fileno()), os.environ)
+    return chosen and graphics.Pictures(chosen), why and f"--graphics {settings.graphics}: {why}"
 
 
 def farewell(run: Run) -> str:

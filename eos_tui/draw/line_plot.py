@@ -65,7 +65,7 @@ class Painted(NamedTuple):
         return history.step_at(self.span.start + share * (self.span.stop - self.span.start), self.span.axis.along)
 
 
-class _Layer(NamedTuple):
+class Layer(NamedTuple):
     """One thing painted of a curve."""
 
     curve: Curve
@@ -95,7 +95,7 @@ def paint(
     if box.width < 2 or box.height < 1:
         return Painted(Canvas(width, height).strips(), limits, box, span)
     bins = 2 * box.width
-    others, own = _others(spec, history, span, bins, theme, overlays), _layers(spec, history, span, bins, theme)
+    others, own = other_layers(spec, history, span, bins, theme, overlays), own_layers(spec, history, span, bins, theme)
     layers = [*others, *own]
     lo, hi = np.array([layer.trace for layer in layers]).swapaxes(0, 1) if layers else np.empty((2, 0, bins))
     ends = _ends(lo, hi)
@@ -132,12 +132,12 @@ def paint(
     return Painted(canvas.strips(), limits, box, span)
 
 
-def _curves(canvas: Canvas, box: Box, layers: list[_Layer], lo: np.ndarray, hi: np.ndarray, limits: Limits) -> None:
+def _curves(canvas: Canvas, box: Box, layers: list[Layer], lo: np.ndarray, hi: np.ndarray, limits: Limits) -> None:
     """Every layer in the cells of the box, from its extremes (layers, columns of dots)."""
     scale = 4 * box.height / limits.span
     low, high = connect((lo - limits.lo) * scale, (hi - limits.lo) * scale)
     curves = [layer.curve for layer in layers]
-    dashed, measured = [k for k, curve in enumerate(curves) if curve.dashed], [k for k, curve in enumerate(curves) if _is_measured(curve)]
+    dashed, measured = [k for k, curve in enumerate(curves) if curve.dashed], [k for k, curve in enumerate(curves) if is_measured(curve)]
     thicker = np.zeros((len(layers), 1))
     thicker[measured] = THICK / 2
     dots = spans(low - thicker, high + thicker, 4 * box.height)
@@ -193,7 +193,7 @@ def _strokes(pens: tuple[Pen, ...], bins: int) -> np.ndarray:
     return np.array([np.arange(bins) // 2 % (pen.on + pen.off) < pen.on for pen in pens]).reshape(len(pens), 1, bins)
 
 
-def _longest(spec: PlotSpec, layers: list[_Layer], lo: np.ndarray) -> list[int]:
+def _longest(spec: PlotSpec, layers: list[Layer], lo: np.ndarray) -> list[int]:
     """Of each curve's layers the one that says most of where it is: its strands and its mean have the same ends."""
     of = [[k for k, layer in enumerate(layers) if layer.curve is curve] for curve in spec.curves]
     if all(len(each) == 1 for each in of):
@@ -202,40 +202,40 @@ def _longest(spec: PlotSpec, layers: list[_Layer], lo: np.ndarray) -> list[int]:
     return [max(each, key=held.__getitem__) for each in of]
 
 
-def _layers(spec: PlotSpec, history: History, span: Span, bins: int, theme: str) -> list[_Layer]:
+def own_layers(spec: PlotSpec, history: History, span: Span, bins: int, theme: str) -> list[Layer]:
     """What is painted of the run's own curves, in this order: strands or the whole, and over them their means; what is measured last."""
     layers, means = [], []
     for curve, pen in zip(spec.curves, pens(spec.curves), strict=True):
         age = 1 if spec.smooth else 0
         if curve.error:
             drawn = traces.bars(history, curve.column, curve.error, span, bins, spec.log)
-            layers.append(_Layer(curve, SOLID[0], role_style(theme, curve.role, 2), drawn))
+            layers.append(Layer(curve, SOLID[0], role_style(theme, curve.role, 2), drawn))
         for strand in (1, 0) if spec.strands else (None,):
             if curve.joins and strand is None:
                 drawn = traces.lengthening(history, curve.column, curve.joins, span, bins, spec.log)
             else:
                 drawn = traces.trace(history, curve.column, span, bins, spec.log, strand)
-            layers.append(_Layer(curve, pen, role_style(theme, curve.role, min(age + (strand == 1), 2)), drawn))
+            layers.append(Layer(curve, pen, role_style(theme, curve.role, min(age + (strand == 1), 2)), drawn))
         if spec.smooth:
             drawn = traces.mean(history, curve.column, span, bins, spec.log, spec.smooth)
-            means.append(_Layer(curve, pen, role_style(theme, curve.role, bold=True), drawn))
-    return sorted(layers + means, key=lambda layer: _is_measured(layer.curve))
+            means.append(Layer(curve, pen, role_style(theme, curve.role, bold=True), drawn))
+    return sorted(layers + means, key=lambda layer: is_measured(layer.curve))
 
 
-def _is_measured(curve: Curve) -> bool:
+def is_measured(curve: Curve) -> bool:
     return curve.role == MEASURED and not curve.dashed
 
 
-def _others(
+def other_layers(
     spec: PlotSpec, history: History, span: Span, bins: int, theme: str, overlays: Sequence[Overlay]
-) -> list[_Layer]:
+) -> list[Layer]:
     """What is painted of other runs: their first curve."""
     layers = []
     for other in overlays:
         along = span.axis.along
         ahead = other.history.position(other.edge, along) - history.position(other.at, along)
         drawn = traces.trace(other.history, spec.curves[0].column, span.shifted(ahead), bins, spec.log)
-        layers.append(_Layer(spec.curves[0]._replace(dashed=True), other.pen, role_style(theme, other.role), drawn))
+        layers.append(Layer(spec.curves[0]._replace(dashed=True), other.pen, role_style(theme, other.role), drawn))
     return layers
 
 
@@ -312,7 +312,7 @@ def _threshold_label_width(spec: PlotSpec, history: History) -> int:
 
 
 def _extent(
-    spec: PlotSpec, layers: list[_Layer], others: int, ranges: list[tuple[float, float] | None], threshold: Envelope | None
+    spec: PlotSpec, layers: list[Layer], others: int, ranges: list[tuple[float, float] | None], threshold: Envelope | None
 ) -> tuple[float, float] | None:
     """The range the axis must hold; None where there is nothing at all. The first layers, `others` of them, are other runs'."""
     minor = [k < others or layer.curve.role in COMPANIONS or _is_eigenvalue(layer.curve.column) for k, layer in enumerate(layers)]

@@ -131,6 +131,16 @@ def needed_by_textual(theme: Theme) -> dict[str, str]:
     return BUILTIN_THEMES["ansi-dark"].variables if theme.ansi else {}
 
 
+def is_mixed(theme_name: str) -> bool:
+    """Whether a theme's colours are mixed of red, green and blue, rather than the terminal's own sixteen."""
+    return _base(theme_name) != ANSI
+
+
+def surface(theme_name: str) -> RichColor:
+    """The ground that plots lie on, in a theme of mixed colours."""
+    return RichColor.parse(next(theme for theme in THEMES if theme.name == _base(theme_name)).background or "black")
+
+
 _FADES = {0: 1.0, 1: 0.58, 2: 0.34}
 """How much of a role's colour is left at each age, the rest being background."""
 

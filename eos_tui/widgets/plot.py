@@ -15,7 +15,9 @@ from textual.widget import Widget
 
 from eos_tui.draw import line_plot
 from eos_tui.draw.axes import Limits
+from eos_tui.draw.picturing import CellSize, Pixels
 from eos_tui.draw.plot_spec import Overlay, PlotSpec, Window
+from eos_tui.draw.theme import is_mixed
 from eos_tui.model.history import History
 
 FEW_COLOURS = ("standard", "256")
@@ -68,10 +70,24 @@ class Drawing(Widget, can_focus=True):
         """Each row of content, and how it is shown: most are those of the frame before."""
         self._framed: dict[int, Strip] = {}
         """The same with its sides."""
+        self._pictured: tuple[CellSize, tuple[int, int, str] | None, list[Strip], Pixels | None] | None = None
+        """The size of cells, the drawing and the rows that the last picture was made for, and the picture."""
 
     def content_strips(self, width: int, height: int, theme: str) -> list[Strip]:
         """The rows to show at this size."""
         raise NotImplementedError
+
+    def pixels(self, cell: CellSize) -> Pixels | None:
+        """The plot as a picture over its cells, made anew when one of these changes; None where it has none."""
+        of = cell, self._drawn_for
+        if self._pictured is None or self._pictured[:2] != of or self._pictured[2] != self.strips:
+            drawable = bool(self.strips) and not self.ascii and is_mixed(self.app.theme)
+            self._pictured = *of, self.strips, self.draw_pixels(cell) if drawable else None
+        return self._pictured[3]
+
+    def draw_pixels(self, cell: CellSize) -> Pixels | None:
+        """The plot as a picture, as it was drawn last."""
+        return None
 
     def titles(self, width: int) -> tuple[str, str]:
         """The words on the border's top and bottom, for so many cells between its sides."""
@@ -281,6 +297,13 @@ class LinePlot(Drawing):
         )
         self.limits, self.painted = painted.limits, painted
         return painted.strips
+
+    def draw_pixels(self, cell: CellSize) -> Pixels | None:
+        from eos_tui.draw import pixels
+
+        if self.painted is None:
+            return None
+        return pixels.of_plot(self.spec, self.history, self.painted, cell, self.app.theme, self._overlays)
 
     @property
     def _tinted(self) -> bool:

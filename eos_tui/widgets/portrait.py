@@ -12,6 +12,7 @@ from textual.strip import Strip
 from eos_tui.draw import axes, line_plot, phase_portrait, portrait_words
 from eos_tui.draw.orbits import Scene, scene
 from eos_tui.draw.phase_portrait import Frame, Scale
+from eos_tui.draw.picturing import CellSize, Pixels
 from eos_tui.draw.plot_spec import Window
 from eos_tui.model.history import History
 from eos_tui.model.placed_orbit import Start
@@ -48,6 +49,8 @@ class PhasePortrait(Drawing):
         self.anchored: frozenset[str] = frozenset()
         """Predictions that stand where the real orbit does, whatever the newest row says; the next `show` draws them there."""
         self._frame: Frame | None = None
+        self._scene: Scene | None = None
+        """What was drawn last, where it was a portrait."""
         self._now: tuple[float, float] | None = None
         """The newest point of the real orbit as it was drawn."""
 
@@ -119,13 +122,20 @@ class PhasePortrait(Drawing):
 
     def content_strips(self, width: int, height: int, theme: str) -> list[Strip]:
         shown = self.scene()
-        self._frame = self._now = None
+        self._frame = self._now = self._scene = None
         if shown is None:
             words = portrait_words.why_empty(self.history, self._window.cursor is None)
             return line_plot.message(words, width, height, theme)
         if not shown.constants.turns:
             return line_plot.message(portrait_words.undefined(shown.constants), width, height, theme)
-        self._now = shown.now
+        self._now, self._scene = shown.now, shown
         painted = phase_portrait.paint(shown, self.scale, width, height, ascii=self.ascii, theme=theme)
         self.scale, self._frame = painted.scale, painted.frame
         return painted.strips
+
+    def draw_pixels(self, cell: CellSize) -> Pixels | None:
+        from eos_tui.draw import pixels
+
+        if self._scene is None or self._frame is None:
+            return None
+        return pixels.of_portrait(self._scene, self.scale, self._frame, self.strips, cell, self.app.theme)
