@@ -4,13 +4,15 @@ import html as markup
 import io
 from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from engine.base.errors import UserError, meant, one_of
 from engine.record.columns import Column, meets_threshold
-from engine.report.ink import BLACK, STROKES, STYLE
+from engine.report.ink import BLACK, STROKES
+from engine.report.style import escape, in_style, read_style
 from engine.report.summary import summarize, words
 from engine.spec import PREDICTIONS
 
@@ -26,9 +28,8 @@ WIDTH, HEIGHT = 7.0, 2.2
 """Inches of a figure, and of each of its plots."""
 
 
-def figure(record: "Record", columns: Sequence[str]) -> "Figure":
+def figure(record: "Record", columns: Sequence[str], style: Path | None = None) -> "Figure":
     """A plot of each of the quantities over the step; columns of one quantity share one. Raises UserError for what was not recorded."""
-    import matplotlib
     from matplotlib.figure import Figure
 
     for name in columns:
@@ -39,11 +40,12 @@ def figure(record: "Record", columns: Sequence[str]) -> "Figure":
     known = {column.name: column for column in record.run.columns}
     for name in dict.fromkeys(chosen):
         plots.setdefault(name.rpartition(".")[2], []).append(known[name])
-    with matplotlib.rc_context(STYLE):
+    with in_style(None if style is None else read_style(style)):
         canvas = Figure(figsize=(WIDTH, HEIGHT * len(plots)))
         for axes, curves in zip(canvas.subplots(len(plots), 1, sharex=True, squeeze=False)[:, 0], plots.values(), strict=True):
             _plot(axes, record, curves)
         axes.set_xlabel("step")
+        escape(canvas)
     return canvas
 
 

@@ -84,12 +84,13 @@ class Record(Mapping[str, np.ndarray]):
         }  # fmt: skip
         return needed("xarray").Dataset(variables, {"step": self["step"].astype(np.int64)}, {"run": self.name})
 
-    def plot(self, *columns: str) -> "Figure":
+    def plot(self, *columns: str, style: str | Path | None = None) -> "Figure":
         """A figure of these columns over the step, loss and sharpness when none is given; the threshold where one is a sharpness,
-        predictions dashed. Needs matplotlib; a notebook shows what it returns.
+        predictions dashed. `style` is a matplotlib style file, over that of the paper's figures. Needs matplotlib; a notebook shows what it
+        returns.
         """
         needed("matplotlib")
-        return import_module("engine.api.pictures").figure(self, columns)
+        return import_module("engine.api.pictures").figure(self, columns, None if style is None else Path(style))
 
     def _repr_html_(self) -> str:
         """The outcome, the summary and small plots, for a notebook."""

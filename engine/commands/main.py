@@ -178,9 +178,10 @@ def show(name: RunName | None = None, /, *, json: Switch = False) -> int:
 @app.command
 def reproduce(
     figure: FigureName, *, small: Switch = False, out: Path = Path("figures"), overrides: Overrides = (), json: Switch = False,
-    data_dir: DataDir = None, force: Switch = False,
+    data_dir: DataDir = None, force: Switch = False, style: Path | None = None, width: str | None = None, dpi: int | None = None,
+    format: str | None = None, latex: Switch = False,
 ) -> int:
-    """Make a figure of the paper anew: its runs, then SVG, PNG, CSV and a manifest. Needs the extra `figures`.
+    """Make a figure of the paper anew: its runs, then SVG, PNG or PDF, CSV and a manifest. Needs the extra `figures`.
 
     Runs that have ended are kept and those cut short go on, so the same command again goes on after an interruption.
 
@@ -191,10 +192,16 @@ def reproduce(
         overrides: `section.field=value` for every run of the figure; may be repeated.
         json: Print the manifest as one JSON object.
         force: Replace files of the figure that are read-only, too.
+        style: A matplotlib style file, over eos' own style: fonts, sizes, axes. Colours and dashes mean something, and stay.
+        width: How wide the figure is, with its unit: 5.5in, 84mm or 8.4cm. Without it, 9 to 14 inches, as the figure needs.
+        dpi: Dots per inch of the PNG; 110 when neither this nor the style file says.
+        format: Any of svg, png and pdf, as in `--format pdf,png`; svg,png when not given. Text stays text in SVG and PDF.
+        latex: Have LaTeX set the text; `latex` and `dvipng` are to be on the path.
     """
+    from engine.figures.page import page
     from engine.figures.reproduce import reproduce as make
 
-    manifest = make(figure, small, out, overrides, data_dir, force)
+    manifest = make(figure, small, out, overrides, data_dir, force, page(style, width, dpi, format, latex))
     if manifest is None:
         print("interrupted; the same command goes on from there", file=sys.stderr)
         return INTERRUPTED

@@ -12,33 +12,43 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
+from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 
 from engine import theory
 from engine.base.atomic import output
 from engine.figures.catalog import Figure
+from engine.figures.page import Page, at_width
 from engine.figures.runs import Result, curves
 from engine.report.gauges import GAUGES, reading
-from engine.report.ink import BLACK, BLUE, CONSTRAINED, DESCENT, FLOW, GREY, PREDICTED, RATES, STAGES, STROKES, STYLE
+from engine.report.ink import BLACK, BLUE, CONSTRAINED, DESCENT, FLOW, GREY, PREDICTED, RATES, STAGES, STROKES
+from engine.report.style import escape, in_style
 from engine.spec import Phase, load_spec
 
-DOTS_PER_INCH = 110
 PER_DELTA = "x / δ"
+UNDATED = {"svg": {"Date": None}, "png": {"Software": None}, "pdf": {"CreationDate": None}}
+"""What a file would say of when it was made, and is left out: the same figure is the same file."""
 
 Pages = dict[str, Canvas]
 """Canvases by what their file name adds to the figure's."""
 
 
-def save(figure: Figure, results: Sequence[Result], out: Path, stem: str, force: bool = False) -> list[str]:
-    """Draw the figure and write each of its pages as SVG and PNG; their names."""
-    files = []
-    with matplotlib.rc_context(STYLE):
-        for suffix, canvas in DRAWINGS[figure.name](results).items():
-            for ending in ("svg", "png"):
+def save(figure: Figure, results: Sequence[Result], out: Path, stem: str, page: Page, force: bool = False) -> list[str]:
+    """Draw the figure and write each of its pages in every format asked for; their names."""
+    files, draw = list[str](), DRAWINGS[figure.name]
+    with in_style(page.style, page.latex):
+        natural = {suffix: canvas.get_size_inches() for suffix, canvas in draw(results).items()}
+    for suffix, size in natural.items():
+        with in_style(page.style, page.latex, page.text_scale(size[0])):
+            canvas = draw(results)[suffix]
+            escape(canvas)
+            if page.width is not None:
+                at_width(canvas, page)
+            dots = page.dots_per_inch()
+            for ending in page.formats:
                 name = f"{stem}{suffix}.{ending}"
-                plain = {"Date": None} if ending == "svg" else {"Software": None}
                 with output(out / name, force, anew=True) as handle:
-                    canvas.savefig(handle, format=ending, dpi=DOTS_PER_INCH, metadata=plain)
+                    canvas.savefig(handle, format=ending, dpi=dots, metadata=UNDATED[ending])
                 files.append(name)
     return files
 
@@ -193,6 +203,7 @@ def training(results: Sequence[Result]) -> Pages:
 def gauges(results: Sequence[Result]) -> Pages:
     """Appendix E: the eight gauges, a page for each setting."""
     pages: Pages = {}
+    title = FontProperties(size=matplotlib.rcParams["axes.titlesize"]).get_size_in_points()
     for preset, shown in _by_preset(results).items():
         canvas, panels = _canvas(2, 4, 13, 5.6)
         for axes, gauge in zip(panels.flat, GAUGES[:8], strict=True):
@@ -202,7 +213,7 @@ def gauges(results: Sequence[Result]) -> Pages:
                 _plot(axes, _since(result), values, color, label=result.wanted.label, marker=mark, markersize=3)
                 if gauge.rule == "order epsilon":
                     _plot(axes, _since(result), result.column("constrained.epsilon"), color, linestyle=":")
-            axes.set_title(f"plot {gauge.label}: {gauge.formula}, {gauge.claim}", fontsize=9)
+            axes.set_title(f"plot {gauge.label}: {gauge.formula}, {gauge.claim}", fontsize=0.9 * title)
             _labels(axes, "", log=gauge.rule != "positive", x="steps since the edge")
         canvas.suptitle(f"{_setting(shown[0])}; dotted: ε; ρ3 and ρ4 are lower bounds")
         panels[0, 0].legend()
@@ -257,10 +268,11 @@ def _foretold(axes: Axes, result: Result, form: str, quantity: str) -> None:
     for piece in np.split(np.arange(len(since)), anchors):
         known = piece[np.isfinite(values[piece]) & (since[piece] >= 0)]
         axes.plot(since[known], values[known], color=PREDICTED, linestyle="--", linewidth=1.0)
-    axes.plot(
-        since[anchors], np.zeros(len(anchors)), "|", color=PREDICTED, markersize=11, markeredgewidth=1.6, clip_on=False, zorder=4,
-        transform=axes.get_xaxis_transform(), scalex=False, scaley=False,
-    )
+    if len(anchors):  # marks of no place, which are not clipped, would be laid out in the figure's corner, and leave no room
+        axes.plot(
+            since[anchors], np.zeros(len(anchors)), "|", color=PREDICTED, markersize=11, markeredgewidth=1.6, clip_on=False, zorder=4,
+            transform=axes.get_xaxis_transform(), scalex=False, scaley=False,
+        )
 
 
 def _largest(result: Result, *names: str) -> float:

@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,12 @@ import msgspec
 import numpy as np
 
 from engine.base.atomic import check_output, output
+from engine.base.clone import commit
 from engine.base.errors import UserError
 from engine.base.text import as_cell
 from engine.figures import catalog, runs
 from engine.figures.catalog import Figure
+from engine.figures.page import AS_IT_IS, Page, require_matplotlib
 from engine.figures.progress import FigureProgress
 from engine.figures.runs import Result
 
@@ -25,7 +26,7 @@ RESIDUALS = ("gd.eigen_residual", "constrained.eigen_residual")
 
 
 def reproduce(name: str, small: bool, out: Path, overrides: tuple[str, ...] = (), data_dir: str | None = None,
-              force: bool = False) -> dict[str, Any] | None:
+              force: bool = False, page: Page = AS_IT_IS) -> dict[str, Any] | None:
     """Make a figure in the folder `out`; returns the manifest, None when the user interrupted. Raises UserError for bad input, and for a
     file that is read-only, unless `force` says to replace it.
     """
@@ -45,17 +46,13 @@ def reproduce(name: str, small: bool, out: Path, overrides: tuple[str, ...] = ()
     files = _write_data(figure, results, out, stem, force)
     from engine.figures import drawings
 
-    files = drawings.save(figure, results, out, stem, force) + files
-    manifest = {"figure": name, "title": figure.title, "small": small, "files": files, "matplotlib": version("matplotlib")}
-    manifest |= {"runs": [facts(result) for result in results]}
+    files = drawings.save(figure, results, out, stem, page, force) + files
+    manifest: dict[str, Any] = {"figure": name, "title": figure.title, "small": small, "files": files, "matplotlib": version("matplotlib")}
+    if (source := commit()) is not None:
+        manifest["eos"] = source._asdict()
+    manifest |= {"page": page.facts(), "columns": _described(figure, results), "runs": [facts(result) for result in results]}
     _write(out / f"{stem}.json", json.dumps(manifest, ensure_ascii=False, indent=1, allow_nan=False) + "\n", force)
     return manifest | {"files": [*files, f"{stem}.json"]}
-
-
-def require_matplotlib() -> None:
-    """Raises UserError where matplotlib is not installed."""
-    if find_spec("matplotlib") is None:
-        raise UserError("figures are drawn by matplotlib, which is not installed; pip install 'eos-tui[figures]' brings it")
 
 
 def facts(result: Result) -> dict[str, Any]:
@@ -67,7 +64,7 @@ def facts(result: Result) -> dict[str, Any]:
         "learning_rate": result.learning_rate, "edge_step": result.edge_step, "outcome": state.outcome.text,
         "steps": len(result.table["step"]), "seconds": round(state.seconds, 1), "seed": result.wanted.spec.seed,
         "device": origin.get("device"), "precision": origin.get("precision"), "python": origin.get("python"),
-        "versions": origin.get("versions"), "data": origin.get("problem"),
+        "versions": origin.get("versions"), "eos": origin.get("eos"), "data": origin.get("problem"),
         "eigen_residuals": {name: _spread(result.column(name)) for name in RESIDUALS if name in result.table},
         "unstable": {f"λ{k}": step for k, step in result.unstable.items()}, "spec": msgspec.to_builtins(result.wanted.spec),
     }
@@ -79,7 +76,9 @@ def _spread(values: np.ndarray) -> dict[str, float] | None:
 
 
 def _write_data(figure: Figure, results: list[Result], out: Path, stem: str, force: bool) -> list[str]:
-    """The recorded columns of every run in one CSV file, and the sampled curves in another; their names."""
+    """The recorded columns of every run in one CSV file, and the sampled curves in another; their names. A column that has a
+    unit says it in its head.
+    """
     columns = [name for name in figure.columns if any(name in result.table for result in results)]
     rows = (
         [as_cell(result.run.name), f"{eta:.10g}", int(step), *map(_cell, values)]
@@ -88,7 +87,9 @@ def _write_data(figure: Figure, results: list[Result], out: Path, stem: str, for
             result.column("learning_rate"), result.table["step"], *(result.column(name) for name in columns), strict=True
         )
     )
-    _write_csv(out / f"{stem}.csv", ["run", "learning_rate", "step", *columns], rows, force)
+    units = {each["name"]: each["unit"] for each in _described(figure, results)}
+    heads = [f"{name} [{units[name]}]" if units[name] else name for name in columns]
+    _write_csv(out / f"{stem}.csv", ["run", "learning_rate", "step", *heads], rows, force)
     if not figure.curves:
         return [f"{stem}.csv"]
     samples = (
@@ -97,6 +98,12 @@ def _write_data(figure: Figure, results: list[Result], out: Path, stem: str, for
     )  # fmt: skip
     _write_csv(out / f"{stem}-curves.csv", ["run", "learning_rate", "step", "x", "F"], samples, force)
     return [f"{stem}.csv", f"{stem}-curves.csv"]
+
+
+def _described(figure: Figure, results: list[Result]) -> list[dict[str, str]]:
+    """Symbol, words, unit, formula and source of each column of the figure that is recorded."""
+    recorded = {column.name: column for result in results for column in result.run.columns}
+    return [recorded[name]._asdict() for name in figure.columns if name in recorded]
 
 
 def _cell(value: float) -> str:

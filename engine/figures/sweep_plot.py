@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from importlib.util import find_spec
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from engine.base.atomic import check_output, output
 from engine.base.errors import UserError
 from engine.record.columns import METRIC
 from engine.report.comparison import HEADINGS, Outcomes, with_metrics
+from engine.report.ink import STROKES
+from engine.report.style import in_style
 
 SHOWN = (
     "edge_step", "sharpness_over_threshold", "threshold_ratio", "delta", "epsilon", "prediction_error", "horizon", "test_accuracy",
@@ -34,21 +37,22 @@ def save(grid: Sequence[dict[str, Any]], ends: Sequence[Outcomes], file: Path, f
     own = [name for name in (rows[0] if rows else ()) if name.startswith(METRIC)]
     kept = [name for name in (*SHOWN, *own) if any(row[name] is not None for row in rows)]
     field, *others = grid[0]
-    figure = Figure(figsize=(8, 2 * len(kept) + 1), layout="constrained")
-    axes: Any = figure.subplots(len(kept), 1, sharex=True, squeeze=False)[:, 0] if kept else []
-    for axis, name in zip(axes, kept, strict=True):
-        lines: dict[str, list[tuple[Any, Any]]] = {}
-        for values, row in zip(grid, rows, strict=True):
-            label = ", ".join(f"{other.rpartition('.')[2]} = {values[other]}" for other in others)
-            lines.setdefault(label, []).append((values[field], row[name]))
-        for label, pairs in lines.items():
-            known = [(x, y) for x, y in pairs if y is not None]
-            axis.plot([x for x, _ in known], [y for _, y in known], "o-", label=label or None, markersize=4)
-        axis.set_ylabel(HEADINGS.get(name, name))
-        axis.spines[["top", "right"]].set_visible(False)
-    if kept:
-        axes[-1].set_xlabel(field)
-    if others and kept:
-        axes[0].legend(fontsize="small")
-    with output(file, force) as handle:
-        figure.savefig(handle, format=file.suffix[1:])
+    with in_style():
+        figure = Figure(figsize=(8, 2 * len(kept) + 1))
+        axes: Any = figure.subplots(len(kept), 1, sharex=True, squeeze=False)[:, 0] if kept else []
+        for axis, name in zip(axes, kept, strict=True):
+            lines: dict[str, list[tuple[Any, Any]]] = {}
+            for values, row in zip(grid, rows, strict=True):
+                label = ", ".join(f"{other.rpartition('.')[2]} = {values[other]}" for other in others)
+                lines.setdefault(label, []).append((values[field], row[name]))
+            for (label, pairs), (color, dashes) in zip(lines.items(), cycle(STROKES), strict=False):
+                known = [(x, y) for x, y in pairs if y is not None]
+                stroke = {"color": color, "linestyle": dashes, "marker": "o", "markersize": 4}
+                axis.plot([x for x, _ in known], [y for _, y in known], label=label or None, **stroke)
+            axis.set_ylabel(HEADINGS.get(name, name))
+        if kept:
+            axes[-1].set_xlabel(field)
+        if others and kept:
+            axes[0].legend()
+        with output(file, force) as handle:
+            figure.savefig(handle, format=file.suffix[1:])

@@ -4,6 +4,7 @@ import platform
 import time
 from typing import Any
 
+from engine.base.clone import commit
 from engine.spec import Phase, RunSpec, SharpnessTracking
 from engine.xla.device import device_words, process_count, version_of
 
@@ -21,7 +22,9 @@ def precision_words(spec: RunSpec) -> str:
 
 def provenance(spec: RunSpec, facts: dict[str, Any]) -> dict[str, Any]:
     """What a reader needs to trust or repeat a run."""
+    source = commit()
     return {
+        **({} if source is None else {"eos": source._asdict()}),
         "versions": {name: version_of(name) for name in ("eos-tui", "jax", "jaxlib", "flax", "numpy", "scipy", "tensorflow-datasets")},
         "python": platform.python_version(), "platform": platform.platform(), "device": device_words(),
         "processes": process_count(), "precision": precision_words(spec), "matmul_precision": "highest", "seed": spec.seed,

@@ -1,6 +1,4 @@
-"""The colours, strokes and manners of figures on paper. Colours are those of Okabe and Ito, distinct to colour-blind eyes."""
-
-from typing import Any
+"""The colours and strokes of figures on paper. Colours are those of Okabe and Ito, distinct to colour-blind eyes."""
 
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
@@ -15,9 +13,3 @@ DASHES = ("-", (0, (6, 2)), (0, (6, 2, 1, 2)), (0, (2, 1)), (0, (6, 1, 1, 1, 1, 
 STROKES = tuple((COLORS[k % 8], DASHES[(k + k // 8) % 8]) for k in range(16))
 """Colour and dashes of each eigenvalue: no colour and no dashes twice among the first eight, and no stroke twice among all. None is
 dotted as 2/η is."""
-STYLE: dict[Any, Any] = {  # its keys are literals to mypy
-    "font.size": 10, "axes.titlesize": 10, "axes.labelsize": 10, "legend.fontsize": 8.5, "xtick.labelsize": 9, "ytick.labelsize": 9,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#dddddd", "grid.linewidth": 0.6,
-    "lines.linewidth": 1.1, "legend.frameon": False, "figure.constrained_layout.use": True, "svg.hashsalt": "eos",
-    "axes.titlelocation": "left", "axes.axisbelow": True,
-}  # fmt: skip

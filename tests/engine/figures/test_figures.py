@@ -10,7 +10,7 @@ import pytest
 from engine import theory
 from engine.base.errors import UserError
 from engine.commands.main import main
-from engine.figures import catalog, progress, reproduce, runs
+from engine.figures import catalog, page, progress, runs
 from engine.jobs import launch
 from engine.jobs.follow import Followed
 from engine.record import store
@@ -92,7 +92,7 @@ def test_a_run_that_ends_badly_is_reported_and_nothing_is_drawn(own_home, monkey
 
 
 def test_without_matplotlib_a_sentence_comes_before_any_run(own_home, monkeypatch, tmp_path, capfd):
-    monkeypatch.setattr(reproduce, "find_spec", lambda name: None)
+    monkeypatch.setattr(page, "find_spec", lambda name: None)
     assert drawn(tmp_path) == 2
     err = capfd.readouterr().err
     assert err == "eos: figures are drawn by matplotlib, which is not installed; pip install 'eos-tui[figures]' brings it\n"
