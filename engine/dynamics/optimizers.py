@@ -5,9 +5,10 @@ from optax's defaults, its section of the specification says so.
 """
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
@@ -107,6 +108,7 @@ def scalar_rmsprop(beta2: float, epsilon: float) -> Optimizer:
     return of_rule(optax.GradientTransformation(init, update), preconditioner, theory.threshold)
 
 
+@partial(jax.jit, static_argnames="beta2")  # outside of a compiled function jax compiles a power for each exponent, which is the step
 def second_moment(state: RuleState, beta2: float) -> Array:
     """ν̂ of RMSProp, () or (p,); not a number before the first step."""
     rule = state.rule

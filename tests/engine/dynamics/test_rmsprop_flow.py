@@ -18,7 +18,7 @@ from engine.problems.problem import Problem
 from engine.record import messages
 from engine.record.columns import columns_for
 
-from small import chebyshev_problem, chebyshev_spec, dense_hessian, rows
+from small import chebyshev_problem, chebyshev_spec, dense_hessian, gradient_at, rows, third_at
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -51,9 +51,9 @@ def test_with_one_direction_the_variance_is_the_closed_form():
     problem, theta = chebyshev_problem()
     beta2, number = 0.99, 4000.0
     values, vectors = np.linalg.eigh(dense_hessian(problem, theta))
-    edge, u, grad = values[-1], jnp.asarray(vectors[:, -1]), problem.gradient(theta)
+    edge, u, grad = values[-1], jnp.asarray(vectors[:, -1]), gradient_at(problem, theta)
     grad = grad - (grad @ u) * u
-    dS = problem.derivative(theta, 3, u, u)
+    dS = third_at(problem, theta, u, u)
     for eta in (0.05, 0.2, 1.0):
         nu = (edge * eta / 2) ** 2
         share = (1 - beta2) / (1 - beta2**number)
