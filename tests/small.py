@@ -98,7 +98,23 @@ def rows(experiment: Experiment, until: int, samples: dict[int, dict[str, np.nda
     return {name: table[:, k] for name, k in experiment.setup.column_index.items()}
 
 
+loss_at, gradient_at, hvp_at = (jax.jit(function) for function in (Problem.loss, Problem.gradient, Problem.hvp))
+"""L(θ), ∇L(θ) and ∇²L(θ)v of (problem, θ, …), each as one program: operation by operation every derivative is a hundred of them."""
+
+
+@jax.jit
+def third_at(problem: Problem, theta: jax.Array, u: jax.Array, v: jax.Array) -> jax.Array:
+    """∇³L(u,v), (p,)."""
+    return problem.derivative(theta, 3, u, v)
+
+
 @jax.jit
 def dense_hessian(problem: Problem, theta: jax.Array) -> jax.Array:
     """∇²L(θ), (p, p)."""
     return jax.hessian(problem.loss)(theta)
+
+
+@jax.jit
+def dense_third(problem: Problem, theta: jax.Array) -> jax.Array:
+    """∇³L(θ), (p, p, p)."""
+    return jax.jacfwd(jax.hessian(problem.loss))(theta)

@@ -13,7 +13,7 @@ from engine.problems.build import build, decayed, learning
 from engine.problems.problem import Problem
 from engine.spec import with_overrides
 
-from small import chebyshev_problem, dense_hessian, digits_spec, toy_spec
+from small import chebyshev_problem, dense_hessian, digits_spec, gradient_at, hvp_at, loss_at, toy_spec
 
 pytestmark = pytest.mark.usefixtures("x64")
 STEPS = 4
@@ -101,14 +101,14 @@ def test_the_gauss_newton_matrix_is_that_of_the_dense_jacobian():
     problem, theta, _ = build(spec)
     network = learning(spec.problem, spec.seed)
     inputs = jnp.asarray(network.dataset.inputs)
-    outputs, jacobian = network.outputs(theta, inputs), jax.jacfwd(network.outputs)(theta, inputs)
+    outputs, jacobian = jax.jit(lambda at: (network.outputs(at, inputs), jax.jacfwd(network.outputs)(at, inputs)))(theta)
     J, f = np.asarray(jacobian)[:, 0], np.asarray(outputs)
     dense = J.T @ (np.exp(-f) / (1 + np.exp(-f)) ** 2 / len(inputs) * J)
     line = gauss_newton.linearized_at(problem, theta)
     v = density.probe(0, 0, 0, theta.size, "float64")
-    np.testing.assert_allclose(line.hvp(theta, v), dense @ np.asarray(v), atol=1e-11 * np.linalg.norm(dense, 2))
-    assert float(line.loss(theta)) == pytest.approx(float(problem.loss(theta)), rel=1e-12)
-    np.testing.assert_allclose(line.gradient(theta), problem.gradient(theta), atol=1e-12)
+    np.testing.assert_allclose(hvp_at(line, theta, v), dense @ np.asarray(v), atol=1e-11 * np.linalg.norm(dense, 2))
+    assert float(loss_at(line, theta)) == pytest.approx(float(loss_at(problem, theta)), rel=1e-12)
+    np.testing.assert_allclose(gradient_at(line, theta), gradient_at(problem, theta), atol=1e-12)
     u = np.linalg.eigh(np.asarray(dense_hessian(problem, theta)))[1].T[::-1][:3]
     forms = gauss_newton.forms(problem, theta, jnp.asarray(u))
     np.testing.assert_allclose(forms, np.einsum("ki,ij,kj->k", u, dense, u), rtol=1e-9, atol=1e-12)
@@ -119,7 +119,7 @@ def test_the_share_of_a_network_that_is_linear_is_one_and_weight_decay_belongs_t
     problem, theta, _ = build(spec)
     v = density.probe(0, 0, 0, theta.size, "float64")
     for each in (problem, decayed(problem, 0.3)):
-        np.testing.assert_allclose(gauss_newton.linearized_at(each, theta).hvp(theta, v), each.hvp(theta, v), atol=1e-10)
+        np.testing.assert_allclose(hvp_at(gauss_newton.linearized_at(each, theta), theta, v), hvp_at(each, theta, v), atol=1e-10)
 
 
 def test_an_own_flax_module_has_a_gauss_newton_matrix_and_an_own_loss_says_why_not():
@@ -133,9 +133,9 @@ def test_an_own_flax_module_has_a_gauss_newton_matrix_and_an_own_loss_says_why_n
     def outputs(theta):
         return module.apply({"params": restored(theta)}, jnp.asarray(inputs))
 
-    J = np.asarray(jax.jacfwd(outputs)(theta)).reshape(-1, theta.size)
+    J = np.asarray(jax.jit(jax.jacfwd(outputs))(theta)).reshape(-1, theta.size)
     dense, v = J.T @ J / len(inputs), density.probe(0, 0, 0, theta.size, "float64")
-    np.testing.assert_allclose(gauss_newton.linearized_at(problem, theta).hvp(theta, v), dense @ np.asarray(v), atol=1e-12)
+    np.testing.assert_allclose(hvp_at(gauss_newton.linearized_at(problem, theta), theta, v), dense @ np.asarray(v), atol=1e-12)
     bare, _ = own.from_loss(lambda theta: jnp.sum(theta**4), jnp.ones(3), label="quartic")
     assert gauss_newton.why_absent(bare).startswith("quartic: its loss is given as a whole")
     assert not gauss_newton.why_absent(problem)

@@ -1,6 +1,5 @@
 """The directions at the edge: their basis, and the normals of the stable set along them, against dense derivatives and differences."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ from engine.curvature.eigensolver import random_start
 from engine.curvature.expansion import measure_all, normals
 from engine.theory import pairs
 
-from small import chebyshev_problem
+from small import chebyshev_problem, dense_hessian, gradient_at, third_at
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -34,7 +33,7 @@ def test_the_third_derivatives_are_those_of_dense_tensors_in_any_basis_of_the_sp
     np.testing.assert_allclose(there.values[:number], point.eigen.values[:number], rtol=1e-12)
     for entry, (i, j) in enumerate(zip(*pairs(room), strict=True)):
         if j < number:
-            exact = problem.derivative(theta, 3, basis[i], basis[j])
+            exact = third_at(problem, theta, basis[i], basis[j])
             np.testing.assert_allclose(there.third[entry], exact, atol=1e-10 * float(jnp.linalg.norm(exact)))
         else:
             assert not there.third[entry].any()
@@ -44,24 +43,24 @@ def test_the_third_derivatives_are_those_of_dense_tensors_in_any_basis_of_the_sp
 
 def test_the_tilts_are_what_the_turning_space_takes_of_the_gradient():
     problem, theta = chebyshev_problem()
-    hessian = jax.hessian(problem.loss)(theta)
+    hessian = dense_hessian(problem, theta)
     values, vectors = np.linalg.eigh(hessian)
     there, _, along = measured(problem, theta, 2, 2)
-    grad, basis = problem.gradient(theta), there.basis
+    grad, basis = gradient_at(problem, theta), there.basis
     tops, others = vectors[:, -2:].T, vectors[:, :-2]
     for i in range(2):  # a_i = Hu_i + Σ over the eigenvectors a of the space of ∇³L(u_a,(λ_a − H)⁺g) where H is known in full
-        exact = jnp.zeros_like(theta)
+        exact = np.zeros(theta.size)
         for a, value in zip(tops, values[-2:], strict=True):
             w = others @ ((others.T @ grad) / (value - values[:-2]))
-            exact += (a @ basis[i]) * problem.derivative(theta, 3, jnp.asarray(a), w)
+            exact += (a @ basis[i]) * third_at(problem, theta, a, w)
         rest = np.linalg.norm(there.tilts[i] - exact) / np.linalg.norm(exact)
         assert rest < 0.3  # 1/λ stands in for 1/(λ − λ_j) of what is not among the eigenvectors at hand
     step = 1e-5 * np.random.default_rng(0).standard_normal(theta.size)
     exactly = []
     for sign in (1, -1):
-        turned = np.linalg.eigh(jax.hessian(problem.loss)(theta + sign * step))[1][:, -2:].T
+        turned = np.linalg.eigh(dense_hessian(problem, theta + sign * step))[1][:, -2:].T
         left, _, right = np.linalg.svd(np.asarray(basis) @ turned.T)
-        exactly.append(left @ right @ turned @ problem.gradient(theta + sign * step))
+        exactly.append(left @ right @ turned @ gradient_at(problem, theta + sign * step))
     linear = (along + there.tilts) @ step
     assert np.linalg.norm((exactly[0] - exactly[1]) / 2 - linear) < 0.05 * np.linalg.norm(linear)
 

@@ -13,7 +13,7 @@ from engine.curvature.expansion import Point, normals, taylor_center
 from engine.phases.experiment import Experiment
 from engine.problems.problem import Problem
 
-from small import dense_hessian, rows, toy_spec
+from small import dense_hessian, gradient_at, loss_at, rows, toy_spec
 
 pytestmark = pytest.mark.usefixtures("x64")
 ETA = 0.1
@@ -51,7 +51,7 @@ def orbit(problem: Problem, delta: float) -> list[jax.Array]:
         both = newton(problem, both)
     points = [both[:5] + both[5:], both[:5] - both[5:]]
     for here, there in (points, points[::-1]):
-        np.testing.assert_allclose(here - ETA * problem.gradient(here), there, atol=1e-13)
+        np.testing.assert_allclose(here - ETA * gradient_at(problem, here), there, atol=1e-13)
     assert abs(both[5]) == pytest.approx(delta, rel=0.05)
     return points
 
@@ -62,7 +62,7 @@ def test_on_an_exact_orbit_the_paper_is_low_by_the_turn_of_u_and_ours_by_a_state
     delta = float(np.sqrt(2 * (epsilon / ETA) ** 2 / (SLOPES @ SLOPES)))
     problem, theta, axes = Problem(loss, jnp.array([delta, quartic, skew])), jnp.zeros(5), jnp.eye(5)
     eigen = sharpness_at(problem, theta, axes[:2], 1e-12, "float64")
-    point = Point(theta, problem.loss(theta), problem.gradient(theta), eigen)
+    point = Point(theta, loss_at(problem, theta), gradient_at(problem, theta), eigen)
     center = taylor_center(point, normals(problem, point, "float64"), axes[0])
     assert float(jnp.sqrt(center.delta_squared)) == pytest.approx(delta)
     sample = landscape.sample(problem, center, delta, ETA)

@@ -21,7 +21,7 @@ from engine.problems.toy import symmetric_basis
 from engine.record.columns import columns_for
 from engine.xla.leaves import pack, unpack
 
-from small import chebyshev_spec, dense_hessian, rows, toy_spec
+from small import chebyshev_spec, dense_hessian, gradient_at, rows, third_at, toy_spec
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -70,7 +70,7 @@ def at_the_edge():
 @jax.jit
 def derivatives(problem, theta, u):
     """∇L, ∇²L and ∇S = ∇³L(u,u)."""
-    return problem.gradient(theta), jax.hessian(problem.loss)(theta), problem.derivative(theta, 3, u, u)
+    return gradient_at(problem, theta), dense_hessian(problem, theta), third_at(problem, theta, u, u)
 
 
 def written_out(problem, theta, eta, steps, substeps):

@@ -12,7 +12,7 @@ from engine.phases.experiment import Experiment
 
 import own_problems
 from oracle import expansion, nearest_stable
-from small import rows
+from small import gradient_at, rows
 
 pytestmark = pytest.mark.usefixtures("x64")
 ETA = 0.05
@@ -87,7 +87,7 @@ def test_predictions_hold_where_the_constraint_is_slack(form):
     following = engine.constrained_step(made.problem, center, ETA)
     assert float(following.sharpness) < 2 / ETA - 0.2
     v = jnp.array([1e-3, 2e-3, 0.0])
-    after = center.theta + v - ETA * made.problem.gradient(center.theta + v) - following.theta
+    after = center.theta + v - ETA * gradient_at(made.problem, center.theta + v) - following.theta
     predicted = engine.predicted_step(made.problem, center, following, v, ETA, form)
     np.testing.assert_allclose(predicted, after, atol=2e-6)
     np.testing.assert_allclose(predicted[0], -(1 - 0.4 * ETA + ETA * 2e-3) * 1e-3, atol=1e-9)

@@ -21,7 +21,7 @@ from engine.phases.experiment import Experiment
 from engine.phases.projection import project_until_converged, start_projection
 from engine.record.columns import columns_for
 
-from small import chebyshev_spec, dense_hessian, rows, toy_spec
+from small import chebyshev_spec, dense_hessian, gradient_at, loss_at, rows, third_at, toy_spec
 
 pytestmark = pytest.mark.usefixtures("x64")
 ETA = 0.2
@@ -48,7 +48,7 @@ def test_the_constrained_trajectory_stays_in_the_stable_set(at_the_edge):
         center = state.center
         values, vectors = np.linalg.eigh(dense_hessian(setup.problem, center.theta))
         assert values[-1] * ETA / 2 - 1 < 1e-8
-        gradient = setup.problem.gradient(center.theta)
+        gradient = gradient_at(setup.problem, center.theta)
         assert abs(gradient @ vectors[:, -1]) / np.linalg.norm(gradient) < 1e-8
         assert abs(center.top_eigenvector @ vectors[:, -1]) > 1 - 1e-8
         np.testing.assert_allclose(center.eigen.values[1], values[-2], rtol=1e-3)
@@ -59,8 +59,8 @@ def test_the_recorded_coefficients_are_their_formulas(at_the_edge):
     for k in (0, 20, 59):
         theta = states[k].center.theta
         u = np.linalg.eigh(dense_hessian(setup.problem, theta))[1][:, -1]
-        gradient = setup.problem.gradient(theta)
-        dS = setup.problem.derivative(theta, 3, u, u)
+        gradient = gradient_at(setup.problem, theta)
+        dS = third_at(setup.problem, theta, u, u)
         perp = dS - u * (u @ dS)
         v = states[k].theta - theta
         alpha, beta = -gradient @ dS, perp @ perp
@@ -120,16 +120,16 @@ def test_what_is_known_at_a_point_slides_with_it_to_third_order(at_the_edge):
         theta = center.theta + size * u
         values, vectors = np.linalg.eigh(dense_hessian(problem, theta))
         pairs = Eigenpairs(jnp.asarray(values[::-1][:2]), jnp.asarray(vectors.T[::-1][:2]), jnp.zeros(2), jnp.array(0))
-        point = Point(theta, problem.loss(theta), problem.gradient(theta), pairs)
+        point = Point(theta, loss_at(problem, theta), gradient_at(problem, theta), pairs)
         there = normals(problem, point, "float64")
         slid, turn = slide(point, direction(point, there), pairs.values[0] * pairs.vectors[0], there.dS)
         there, first = dense_hessian(problem, slid.theta), pairs.vectors[0]
         residual = np.linalg.norm(there @ first - (first @ there @ first) * first)
-        assert abs(first @ problem.gradient(slid.theta)) < 1e-7
+        assert abs(first @ gradient_at(problem, slid.theta)) < 1e-7
         np.testing.assert_allclose(turn, float(slid.eigen.residuals[0]), rtol=1e-6)
         np.testing.assert_allclose(float(slid.eigen.residuals[0]), residual / float(slid.eigen.values[0]), rtol=2e-2)
         errors.append([
-            abs(slid.loss - problem.loss(slid.theta)), np.linalg.norm(slid.grad - problem.gradient(slid.theta)),
+            abs(slid.loss - loss_at(problem, slid.theta)), np.linalg.norm(slid.grad - gradient_at(problem, slid.theta)),
             abs(slid.eigen.values[0] - first @ there @ first),
         ])
     assert np.all(errors[0] / np.array(errors[1]) > [14, 7, 3.5]), errors
@@ -194,10 +194,10 @@ def test_unrolling_definition_7_gives_equation_5(at_the_edge):
 def test_flow_substeps_are_euler_steps_of_equal_size(at_the_edge):
     setup, states, _ = at_the_edge
     theta = states[0].center.theta
-    moved = flow_step(setup.problem, theta, setup.problem.gradient(theta), ETA, jnp.array(4))
+    moved = flow_step(setup.problem, theta, gradient_at(setup.problem, theta), ETA, jnp.array(4))
     expected = theta
     for _ in range(4):
-        expected = expected - ETA / 4 * setup.problem.gradient(expected)
+        expected = expected - ETA / 4 * gradient_at(setup.problem, expected)
     np.testing.assert_allclose(moved, expected, atol=1e-14)
 
 
@@ -256,7 +256,7 @@ def test_the_generalized_sharpness_is_that_of_appendix_f(at_the_edge):
         u = np.asarray(center.top_eigenvector)
         bend = u @ np.asarray(dense_hessian(setup.problem, place)) @ u
         np.testing.assert_allclose(record["generalized.sharpness"][k], bend + record["generalized.y"][k], rtol=1e-10)
-        np.testing.assert_allclose(record["generalized.loss"][k], setup.problem.loss(place), rtol=1e-13)
+        np.testing.assert_allclose(record["generalized.loss"][k], loss_at(setup.problem, place), rtol=1e-13)
 
 
 SCALE = 2.0**27

@@ -14,7 +14,7 @@ from engine.dynamics.constrained import next_target, project_center
 from engine.dynamics.predicted import predict
 from engine.phases.experiment import Experiment
 
-from small import chebyshev_spec, dense_hessian, rows, toy_spec
+from small import chebyshev_spec, dense_hessian, gradient_at, loss_at, rows, toy_spec
 
 pytestmark = pytest.mark.usefixtures("x64")
 ETA = 0.2
@@ -84,7 +84,7 @@ def test_all_of_the_cubic_term_predicts_gradient_descent_to_third_order(followed
     errors = []
     for size in (0.1, 0.05):
         v = size * direction
-        moved = center.theta + v - ETA * (problem.gradient(center.theta + v) - left_along_u)
+        moved = center.theta + v - ETA * (gradient_at(problem, center.theta + v) - left_along_u)
         predictions = dict.fromkeys(FORMS, v)
         advance = predict(problem, center, predictions, {"generalized": jnp.zeros(())}, ETA, 2 / ETA, "float64")
         errors.append(float(jnp.linalg.norm(moved - guess - advance["full_cubic"].v)))
@@ -97,11 +97,11 @@ def test_the_landscape_is_the_loss_along_u(followed):
     state = next(state for state in states if state.clock.step == step)
     center, problem, delta = state.center, setup.problem, float(curve["delta"])
     assert curve["x"][30] == pytest.approx(delta)
-    rise = [float(problem.loss(center.theta + s * center.top_eigenvector) - center.loss) for s in curve["x"]]
+    rise = [float(loss_at(problem, center.theta + s * center.top_eigenvector) - center.loss) for s in curve["x"]]
     np.testing.assert_allclose(curve["F"], rise, atol=1e-14)
 
     def even(s):
-        return sum(float(problem.loss(center.theta + sign * s * center.top_eigenvector)) for sign in (1, -1)) / 2
+        return sum(float(loss_at(problem, center.theta + sign * s * center.top_eigenvector)) for sign in (1, -1)) / 2
 
     h = 1e-3 * delta
     slope = (even(delta + h) - even(delta - h)) / (2 * h)
@@ -120,7 +120,8 @@ def test_the_plane_holds_the_loss_and_its_mixed_derivative_is_one(followed):
     plane = landscape.plane(problem, center, delta)
 
     def loss(x, y):
-        return float(problem.loss(center.theta + x * center.top_eigenvector + y * center.grad_sharpness_perp / center.beta) - center.loss)
+        at = center.theta + x * center.top_eigenvector + y * center.grad_sharpness_perp / center.beta
+        return float(loss_at(problem, at) - center.loss)
 
     for i, k in ((0, 0), (3, 6), (12, 2)):
         assert plane.rise[i, k] == pytest.approx(loss(plane.x[i], plane.y[k]), abs=1e-13)

@@ -21,7 +21,7 @@ from engine.problems.build import build
 from engine.record.columns import columns_for
 from engine.record.messages import SetLearningRate
 
-from small import dense_hessian, digits_spec, rows
+from small import dense_hessian, digits_spec, gradient_at, loss_at, rows
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -81,7 +81,7 @@ def test_every_step_is_that_of_its_batch():
         assert record["batch.loss"][step] == pytest.approx(float(loss), rel=1e-12)
         assert record["batch.gradient_norm"][step] == pytest.approx(float(jnp.linalg.norm(grad)), rel=1e-12)
         if step % 4 == 0:
-            assert record["gd.loss"][step] == pytest.approx(float(problem.loss(theta)), rel=1e-12)
+            assert record["gd.loss"][step] == pytest.approx(float(loss_at(problem, theta)), rel=1e-12)
         theta = theta - 0.05 * grad
     np.testing.assert_allclose(experiment.state.theta, theta, rtol=0, atol=1e-14)
     read = {name: np.flatnonzero(np.isfinite(record[name])).tolist() for name in ("gd.loss", "batch.sharpness", "batch.gni")}
@@ -201,7 +201,7 @@ def test_on_a_convex_quadratic_the_interaction_is_at_two_over_eta_and_the_batch_
 
     products, squares = [], []
     for step, at in list(enumerate(path(theta)))[100::20]:  # 20 steps shrink what was by (1 − 0.2)²⁰ = 0.01
-        square = float(jnp.sum(problem.gradient(at) ** 2))
+        square = float(jnp.sum(gradient_at(problem, at) ** 2))
         products.append(noise_interaction(setup, at, math.sqrt(square), step).mean * square)
         squares.append(square)
     assert np.mean(products) / np.mean(squares) * eta / 2 == pytest.approx(0.998, abs=0.01)
@@ -226,7 +226,7 @@ def test_the_gap_is_read_off_the_derivatives_at_the_iterate():
     problem, theta, _ = build(batched())
     setup = setup_of(problem, 4)
     _, vectors = np.linalg.eigh(dense_hessian(problem, theta))
-    u, grad = jnp.asarray(vectors[:, -1]), problem.gradient(theta)
+    u, grad = jnp.asarray(vectors[:, -1]), gradient_at(problem, theta)
     dS = np.asarray(grad_sharpness(problem, theta, u, "float64"))
     across = np.eye(theta.size) - np.outer(u, u)
     alpha, beta = -float(across @ grad @ dS), float(np.sum((across @ dS) ** 2))

@@ -14,7 +14,7 @@ from engine.problems.problem import preconditioned
 from engine.record import messages
 from engine.record.columns import columns_for
 
-from small import chebyshev_problem, chebyshev_spec, dense_hessian, rows
+from small import chebyshev_problem, chebyshev_spec, dense_hessian, loss_at, rows
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -96,7 +96,7 @@ def test_the_sharpness_that_is_read_is_that_of_p_as_the_last_step_had_it(kind, e
         if eigenvalues > 1:
             np.testing.assert_allclose(record["preconditioned.lambda2"][step], values[1], rtol=1e-2)
     np.testing.assert_allclose(record["gd.sharpness"][0], np.linalg.eigvalsh(dense_hessian(problem, path[0][0]))[-1], rtol=1e-4)
-    np.testing.assert_allclose(record["gd.loss"], [float(problem.loss(theta)) for theta, _ in path[:13]], rtol=1e-9)
+    np.testing.assert_allclose(record["gd.loss"], [float(loss_at(problem, theta)) for theta, _ in path[:13]], rtol=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["sign", "muon"])

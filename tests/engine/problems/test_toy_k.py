@@ -12,7 +12,7 @@ from engine.problems.build import build
 from engine.problems.toy import symmetric_basis
 from engine.spec import load_spec
 
-from small import dense_hessian
+from small import dense_hessian, dense_third, gradient_at, third_at
 
 pytestmark = pytest.mark.usefixtures("x64")
 ETA, BETA = 0.01, 0.7
@@ -67,7 +67,7 @@ def test_its_third_derivatives_make_the_gram_of_the_identity(count):
     problem, theta, _ = build(toy_k(COVARIANCES[count]))
     units = jnp.eye(theta.size)[:count]
     i, j = theory.pairs(count)
-    vectors = np.array([problem.derivative(theta, 3, units[a], units[b]) for a, b in zip(i, j, strict=True)])
+    vectors = np.array([third_at(problem, theta, units[a], units[b]) for a, b in zip(i, j, strict=True)])
     np.testing.assert_allclose(vectors[:, :count], 0, atol=1e-15)  # nothing of D lies along U: it is D⊥
     np.testing.assert_allclose(vectors @ vectors.T, theory.gram_of_identity(count, BETA), atol=1e-14)
 
@@ -78,10 +78,10 @@ def test_the_origin_is_held_at_the_edge_by_the_covariance(count):
     the positive part of −(2/β)((2/η − Λ)/η + ∇L·D): no other."""
     problem, theta, _ = build(toy_k(COVARIANCES[count]))
     origin = jnp.zeros_like(theta)
-    hessian, gradient = np.array(dense_hessian(problem, origin)), np.array(problem.gradient(origin))
+    hessian, gradient = np.array(dense_hessian(problem, origin)), np.array(gradient_at(problem, origin))
     np.testing.assert_allclose(np.linalg.eigvalsh(hessian)[-count:], 2 / ETA)
     np.testing.assert_allclose(gradient[:count], 0)
-    third = np.array(jax.jacfwd(jax.hessian(problem.loss))(origin))[:count, :count]
+    third = np.array(dense_third(problem, origin))[:count, :count]
     pushed = third @ gradient
     values, vectors = np.linalg.eigh(-2 / BETA * pushed)
     covariance = (vectors * np.maximum(values, 0)) @ vectors.T
