@@ -141,7 +141,7 @@ def test_a_fault_at_any_write_loses_nothing(kind, code, cached_toy, capfd):
     with pytest.MonkeyPatch.context() as counting:
         faults = Faults(counting, 10**9, code)
         assert carry_on(whole).kind == "completed"
-    for at in range(1, faults.count + 1, 4):
+    for at in range(1, faults.count + 1, 4 if code in (None, errno.ENOSPC) else 12):  # the others are met as a full disk is
         run = fresh(kind, f"at{at}")
         with pytest.MonkeyPatch.context() as patched:
             Faults(patched, at, code)
@@ -200,7 +200,7 @@ def test_engines_killed_at_random_moments_leave_the_record_of_one_that_was_not(k
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     spec = with_overrides(SPECS[kind], [f"budget.steps={steps}", "recording.checkpoint_seconds=0.02"])
     whole, killed = store.create(spec, "whole"), store.create(spec, "killed")
-    assert subprocess.run(launch.command(whole), env=launch.environment(), timeout=200, check=False).returncode == 0
+    assert carry_on(whole).kind == "completed"
     kill_often(killed, times, seed=len(kind))
     np.testing.assert_array_equal(reproducible(killed), reproducible(whole))
     assert contents(killed) == contents(whole)

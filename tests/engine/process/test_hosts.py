@@ -9,6 +9,7 @@ import sys
 import time
 from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -147,7 +148,7 @@ print(json.dumps(results))
 def test_two_processes_give_the_derivatives_of_one_to_rounding_and_one_that_drifts_is_brought_back():
     problem, theta, _ = build(chebyshev_spec())
     v = jnp.sin(jnp.arange(theta.size))
-    alone = [problem.loss(theta), problem.gradient(theta), problem.hvp(theta, v), problem.grad_sharpness(theta, v)]
+    alone = jax.jit(lambda p, t, v: (p.loss(t), p.gradient(t), p.hvp(t, v), p.grad_sharpness(t, v)))(problem, theta, v)
     port = free_port()
     both = [start(["-c", DERIVATIVES], process, port) for process in (0, 1)]
     first, second = (json.loads(out.splitlines()[-1]) for out, _ in end_of(*both))
@@ -165,9 +166,24 @@ def completed_by_two(run, both):
     outputs = end_of(*both)
     assert outputs[1][0] == ""  # stdout carries data
     assert run.state().outcome.kind == "completed"
+    shared_by_two(run)
+    assert "drifted" not in str(outputs)
+
+
+def shared_by_two(run):
+    """The run says who takes its steps."""
     assert run.state().device == "CPU ×2 in 2 processes"
     assert run.provenance()["processes"] == 2
-    assert "drifted" not in str(outputs)
+
+
+def ends_at(run, log, step):
+    """Where process 1 is gone, process 0 ends the run at its last checkpoint, and says how it goes on."""
+    assert "Traceback" in log  # of what jax said
+    outcome = run.state().outcome
+    assert outcome.kind == "failed"
+    assert outcome.text == (
+        f"process 1 is gone; the last checkpoint, step-{step:09d}.npz, stands. `eos resume {run.name}` goes on in one process"
+    )
 
 
 def same_spectrum(run, spectrum):
@@ -177,8 +193,9 @@ def same_spectrum(run, spectrum):
         np.testing.assert_allclose(together[name], spectrum[name], rtol=1e-4, atol=1e-6 * np.abs(spectrum[name]).max(), err_msg=name)
 
 
-def test_a_training_of_two_processes_with_commands_is_that_of_one():
-    """From one command to the next: the whole spectrum is read at step 12 and η raised there. 1e-6 of each column."""
+def test_a_training_of_two_processes_with_commands_is_that_of_one_and_goes_on_alone_where_one_dies():
+    """From one command to the next: the whole spectrum is read at step 12, η raised there, and process 1 killed at step 20. 1e-6 of each
+    column."""
     spec = with_overrides(TRAINED, ["budget.steps=30"])
     alone = Experiment(spec)
     expected = [rows(alone, 12)]
@@ -189,13 +206,21 @@ def test_a_training_of_two_processes_with_commands_is_that_of_one():
 
     run = store.create(spec, "two")
     messages.send(run.path, messages.Advance(steps=12))
-    both = two_at(run)
+    leading, dying = two_at(run)
     until_run(run, lambda: run.state().status == "paused" and run.state().step == 12)
     assert isinstance(carried_out(run, asked), messages.DensityTaken)
     assert carried_out(run, messages.SetLearningRate(learning_rate=0.25)).step == 12
     assert isinstance(carried_out(run, messages.Anchor()), messages.Refused)
-    messages.send(run.path, messages.Resume())
-    completed_by_two(run, both)
+    messages.send(run.path, messages.Advance(steps=8))
+    until_run(run, lambda: run.state().status == "paused" and run.state().step == 20)
+    shared_by_two(run)
+    carried_out(run, messages.Checkpoint())
+    dying.kill()
+    errors = [process.communicate(timeout=60)[1] for process in (leading, dying)]
+    assert leading.returncode == 3, errors
+    ends_at(run, errors[0], 20)
+    with Writer(run) as writer:
+        assert Runner(run, writer).work().kind == "completed"
 
     table = run.table()
     np.testing.assert_array_equal(table["step"], np.arange(30))
@@ -257,7 +282,8 @@ def test_a_run_of_two_processes_with_commands_is_that_of_one():
         np.testing.assert_allclose(mirrored, one["plane"], rtol=0, atol=1e-6 * np.ptp(one["plane"]))
 
 
-def test_where_one_process_dies_all_say_which_and_the_run_goes_on_alone_from_its_checkpoint():
+@pytest.mark.slow
+def test_where_one_of_three_processes_dies_the_others_say_which():
     run = store.create(with_overrides(TRAINED, ["budget.steps=30"]), "left")
     messages.send(run.path, messages.Advance(steps=10))
     port = free_port()
@@ -268,16 +294,8 @@ def test_where_one_process_dies_all_say_which_and_the_run_goes_on_alone_from_its
     dying.kill()
     errors = [process.communicate(timeout=60)[1] for process in (leading, staying, dying)]
     assert [process.returncode for process in (leading, staying)] == [3, 3], errors
-    assert "Traceback" in errors[0]  # of what jax said, in the log
     assert "eos: process 2: process 1 is gone\n" in errors[1]
-    outcome = run.state().outcome
-    assert outcome.kind == "failed"
-    assert outcome.text == (
-        "process 1 is gone; the last checkpoint, step-000000010.npz, stands. `eos resume left` goes on in one process"
-    )
-    with Writer(run) as writer:
-        assert Runner(run, writer).work().kind == "completed"
-    np.testing.assert_allclose(run.table()["gd.loss"], rows(Experiment(run.spec), 30)["gd.loss"], rtol=1e-9)
+    ends_at(run, errors[0], 10)
 
 
 @pytest.mark.slow
@@ -382,11 +400,14 @@ WITH_A_GPU = (
 
 
 @pytest.mark.parametrize(("other", "words"), [
-    (["-c", UNLIKE.format("devices", {"device": "Abacus"}), "resume", "it"], "process 1 has device Abacus, process 0 has "),
+    pytest.param(
+        ["-c", UNLIKE.format("devices", {"device": "Abacus"}), "resume", "it"], "process 1 has device Abacus, process 0 has ",
+        marks=pytest.mark.slow,  # compared as the kinds of device are
+    ),
     (["-c", WITH_A_GPU, "resume", "it"], "process 1 has kind of device gpu, process 0 has cpu; expected the same of each"),
     pytest.param(
         ["-c", UNLIKE.format("versions", {"jaxlib": "0.1"}), "resume", "it"], "process 1 has jaxlib 0.1, process 0 has ",
-        marks=pytest.mark.slow,  # compared as the devices are
+        marks=pytest.mark.slow,  # compared as the kinds of device are
     ),
     (["-m", "engine", "run", "chebyshev"], "process 1: asked for seed = 5, and process 0 for 0; give all the same preset and --set"),
 ])  # fmt: skip

@@ -1,4 +1,4 @@
-"""The engine as a process: commands, checkpoints, sudden death, and a record that does not depend on them."""
+"""The engine and its process: commands, checkpoints, sudden death, and a record that does not depend on them."""
 
 import os
 import signal
@@ -14,13 +14,15 @@ from engine.base.errors import HELD
 from engine.jobs import launch
 from engine.jobs.fork import fork
 from engine.process import pace
+from engine.process.runner import Runner
 from engine.record import messages, store
-from engine.record.reader import Run
+from engine.record.reader import Outcome, Run
 from engine.record.writer import Writer
 
 from small import chebyshev_spec, toy_spec
 from waiting import answer, until_run
 
+pytestmark = pytest.mark.usefixtures("x64")
 LEAN = {"flow": False, "landscape_every": 0, "gauges_every": 0, "predictions": ["transported"]}
 """What each engine compiles for itself is most of its time; that every part goes on as if never interrupted, `test_experiment` shows."""
 
@@ -38,8 +40,10 @@ class Clock:
         return self.now
 
 
-def work(run: Run) -> int:
-    return subprocess.run([sys.executable, "-m", "engine", "work", str(run.path)], timeout=120, check=False).returncode
+def work(run: Run) -> Outcome:
+    """The run carried on in this process, where most is compiled already: a new engine, as one in a process of its own is."""
+    with Writer(run) as writer:
+        return Runner(run, writer).work()
 
 
 def reproducible(run: Run) -> np.ndarray:
@@ -49,10 +53,10 @@ def reproducible(run: Run) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
+def uninterrupted(tmp_path_factory, x64):
     """A run of 360 steps through the edge, never disturbed."""
     run = store.create(specs.with_overrides(chebyshev_spec(0.2, **LEAN), ["budget.steps=360"]), "whole", tmp_path_factory.mktemp("runs"))
-    assert work(run) == 0
+    assert work(run).kind == "completed"
     return run
 
 
@@ -81,14 +85,14 @@ def test_a_killed_run_resumed_equals_an_uninterrupted_one_bit_for_bit(uninterrup
         handle.write(b"torn")
     kept = run.row_count()
     assert kept >= at_step
-    assert work(run) == 0
+    assert work(run).kind == "completed"
     assert any("continued from the checkpoint" in event.text for event in run.events())
     np.testing.assert_array_equal(reproducible(run), reproducible(uninterrupted))
 
 
 def test_a_fork_goes_on_from_the_checkpoint_with_another_learning_rate(uninterrupted):
     made = fork(uninterrupted, 1000, ["optimizer.learning_rate=0.21", "budget.steps=364"], "forked")
-    assert work(made) == 0
+    assert work(made).kind == "completed"
     mine, theirs = reproducible(made), reproducible(uninterrupted)
     np.testing.assert_array_equal(mine[:360], theirs)
     np.testing.assert_array_equal(made.rows()[360:, :1], np.arange(360.0, 364)[:, None])
@@ -162,16 +166,6 @@ def test_a_run_pauses_at_a_step_or_after_an_event():
     assert not pace.NextPause().is_reached(8, [stage])
 
 
-def test_a_terminated_engine_saves_its_state_and_can_be_resumed():
-    run = make(toy_spec(0.01, **LEAN), "budget.steps=2000000")
-    launch.start(run)
-    until_run(run, lambda: run.row_count() > 5)
-    os.kill(run.state().pid, signal.SIGTERM)
-    until_run(run, lambda: run.liveness() == "finished")
-    assert run.state().outcome.kind == "stopped"
-    assert run.checkpoints()[-1].name == f"step-{run.state().step:09d}.npz"
-
-
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
 def test_what_a_scheduler_sends_stops_an_engine_as_sigterm_does_even_before_it_has_begun(number):
     run = make(specs.load_spec("phase"), "budget.steps=900000000", "optimizer.learning_rate=1e-5")
@@ -188,7 +182,7 @@ def test_what_a_scheduler_sends_stops_an_engine_as_sigterm_does_even_before_it_h
     assert run.checkpoints()[-1].name == f"step-{run.state().step:09d}.npz"
 
 
-def test_two_engines_never_work_on_one_run():
+def test_two_engines_never_work_on_one_run_and_one_that_is_terminated_saves_its_state():
     run = make(toy_spec(0.01, **LEAN), "budget.steps=2000000")
     launch.start(run)
     until_run(run, lambda: run.row_count() > 5)
@@ -198,31 +192,30 @@ def test_two_engines_never_work_on_one_run():
     assert second.returncode == HELD
     assert "another engine is at work" in second.stderr
     assert "Traceback" not in second.stderr
-    messages.send(run.path, messages.Stop())
+    os.kill(run.state().pid, signal.SIGTERM)
     until_run(run, lambda: run.liveness() == "finished")
+    assert run.state().outcome.kind == "stopped"
+    assert run.checkpoints()[-1].name == f"step-{run.state().step:09d}.npz"
 
 
 def test_a_diverging_run_ends_badly_with_its_rows():
     run = make(toy_spec(0.01, x0=300.0, **LEAN))
-    assert work(run) == 3
-    outcome = run.state().outcome
-    assert outcome.kind == "diverged"
+    outcome = work(run)
+    assert outcome.kind == run.state().outcome.kind == "diverged"
     assert run.row_count() == outcome.step
 
 
 def test_an_unusable_checkpoint_is_skipped_for_an_older_one():
     run = make(toy_spec(0.01, **LEAN), "budget.steps=30", "recording.checkpoint_seconds=0.001")
-    assert work(run) == 0
+    work(run)
     newest = run.checkpoints()[-1]
     newest.write_bytes(newest.read_bytes()[:100])
-    assert work(run) == 0
+    assert work(run).kind == "completed"
     assert any("continued from the checkpoint" in event.text for event in run.events())
     np.testing.assert_array_equal(run.rows()[:, 0], np.arange(30))
 
 
-def test_a_full_disk_ends_the_run_with_a_sentence(monkeypatch, x64):
-    from engine.process.runner import Runner
-
+def test_a_full_disk_ends_the_run_with_a_sentence(monkeypatch):
     run = make(toy_spec(0.01, **LEAN), "budget.steps=50")
     with Writer(run) as writer:
         limited = writer.append
