@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tokenize
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -93,8 +94,7 @@ def test_the_engine_process_itself_loads_no_textual(monkeypatch, own_home):
     code = (
         "from engine import spec\nfrom engine.record import store\nfrom engine.record.writer import Writer\n"
         "from engine.process import runner\n"
-        "lean = ['budget.steps=3', 'tracking.flow=false', 'tracking.predictions=[]', 'tracking.gauges_every=0']\n"
-        "run = store.create(spec.load_spec('toy', lean), 'mine')\n"
+        "run = store.create(spec.load_spec('toy', ['budget.steps=3', 'tracking.mode=sharpness']), 'mine')\n"
         "assert runner.work(run, Writer(run)) == 0"
     )
     assert loaded_by(code, DRAWING) == []
@@ -108,6 +108,7 @@ def test_the_import_contracts_hold():
     assert "0 broken" in done.stdout
 
 
+@cache
 def sources() -> list[tuple[Path, ast.Module]]:
     """The code of the program: the example scripts that come with it are a user's."""
     files = (path for package in ("engine", "eos_tui") for path in sorted((ROOT / package).rglob("*.py")))

@@ -28,6 +28,7 @@ def recorded(home, steps: int):
     return edge, {name: run[name][:edge] for name in run}, {name: run[name][edge:] for name in run}
 
 
+@pytest.mark.slow
 def test_the_sharpness_rises_to_the_threshold_and_hovers_there(tmp_path):
     """By gradient descent alone, read now and then: θ† and its predictions take a minute more."""
     settings = ["tracking.mode=sharpness", "tracking.sharpness_every=25", "tracking.eigenvalues=1", "budget.steps=751"]

@@ -241,10 +241,11 @@ def name_of(row: Row) -> str:
     return ", ".join(f"{name} {level}" for name, level in row.items())
 
 
-QUICK = "mlp"
+FIRST = "mlp"
+"""The kind whose pairs run in the usual suite."""
 
 
-@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind != QUICK)) for kind in KINDS])
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind != FIRST)) for kind in KINDS])
 def test_every_pair_of_parts_runs_three_steps(kind, monkeypatch):
     """Kinds that take long to compile stay below the edge, and one that is always at it does without: only the slow suite follows them."""
     monkeypatch.setattr(experiment.Experiment, "precompile", lambda self: None)
