@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # what `__getattr__` brings, for whoever reads a script witho
     from engine.api import run as run
     from engine.api import runs as runs
     from engine.api import stream as stream
+    from engine.api import unravel as unravel
     from engine.base.errors import UserError as UserError
     from engine.curvature.eigensolver import Eigenpairs as Eigenpairs
     from engine.curvature.eigensolver import random_start as random_start
@@ -45,7 +46,7 @@ correct_sums()
 
 SCRIPTING = {
     name: module for module, names in {
-        "engine.api": ("run", "stream", "resume", "fork", "load", "runs", "Record", "Sweep"),
+        "engine.api": ("run", "stream", "resume", "fork", "load", "runs", "unravel", "Record", "Sweep"),
         "engine.base.errors": ("UserError",),
         "engine.xla.device": ("configure",),
         "engine.problems.problem": ("Problem",),

@@ -240,7 +240,7 @@ def seen_optimizer() -> None:
     assert_half_steps(table)
     state = experiment.phases[experiment.phase].optimizer_state(experiment.state)
     assert int(state.taken) == experiment.clock.step == STEPS
-    leaves = experiment.snapshot()
+    leaves = experiment.leaves()
     from engine.phases.experiment import Experiment
 
     other = Experiment(experiment.spec)

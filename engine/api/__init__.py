@@ -13,5 +13,6 @@ from engine.api.records import Record, RunEntry, load, runs
 from engine.api.running import fork, resume, run, stream
 from engine.api.stepping import Stepping
 from engine.api.sweeps import Sweep
+from engine.api.trees import unravel
 
-__all__ = ["Record", "RunEntry", "Stepping", "Sweep", "fork", "load", "resume", "run", "runs", "stream"]
+__all__ = ["Record", "RunEntry", "Stepping", "Sweep", "fork", "load", "resume", "run", "runs", "stream", "unravel"]

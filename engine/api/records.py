@@ -16,6 +16,7 @@ from engine.record.glance import all_glances
 from engine.record.messages import AnyEvent
 from engine.record.reader import Outcome, Run
 from engine.record.safe_read import read_arrays
+from engine.record.snapshots import Snapshot, snapshots_of
 
 if TYPE_CHECKING:
     import pandas
@@ -65,6 +66,12 @@ class Record(Mapping[str, np.ndarray]):
         eigenvalue of the diagonal block of each of the `layers` (b,). Less any file that cannot be read.
         """
         return _without_marks(self.run.densities())
+
+    def snapshots(self) -> list[Snapshot]:
+        """The snapshots that the run has kept of its parameters, the oldest first: each has a `step`, a `path`, and `load()`, which gives
+        the arrays by the names of the parameters. `engine.unravel(record, snapshot.load())` is the tree of them.
+        """
+        return snapshots_of(self.run)
 
     def to_pandas(self) -> "pandas.DataFrame":
         """A data frame with a row a step, indexed by the step. Needs pandas."""

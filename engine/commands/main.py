@@ -30,7 +30,7 @@ from engine.jobs.groups import Group
 from engine.jobs.launch import BAD_ENDS
 from engine.process import worker
 from engine.record import store, trust
-from engine.record.reader import Run
+from engine.record.reader import Run, step_of
 from engine.record.store import resolve
 from engine.report.summary import Summary, as_json, summarize, words
 from engine.spec import DEFAULT_PRESET, CoupledTracking, Network, Own, OwnOptimizer, RunSpec, load_spec
@@ -162,6 +162,7 @@ def show(name: RunName | None = None, /, *, json: Switch = False) -> int:
     summary, facts, events = summarize(chosen), chosen.provenance(), chosen.events()
     if json:
         parts = {"summary": as_json(summary), "state": chosen.state(), "provenance": facts, "spec": chosen.spec}
+        parts["snapshots"] = [{"step": step_of(path.name), "path": str(path)} for path in chosen.snapshots()]
         print_json(parts | {"events": events, "columns": [column._asdict() for column in chosen.columns]})
         return 0
     problem = facts.get("problem", {})
@@ -169,10 +170,16 @@ def show(name: RunName | None = None, /, *, json: Switch = False) -> int:
         (facts, ("device", "precision", "started")), (problem, ("parameters", "data", "rule", "sha256", "origin", "vocabulary_sha256"))
     )
     origin = [(name, str(source[name])) for source, names in sources for name in names if name in source]
-    print_pairs([*words(summary), ("preset", chosen.spec.name), ("directory", str(chosen.path)), *origin])
+    print_pairs([*words(summary), ("preset", chosen.spec.name), ("directory", str(chosen.path)), *_kept(chosen), *origin])
     for event in events[-10:]:
         print_line(f"step {event.step}: {event.text}")
     return 0
+
+
+def _kept(run: Run) -> list[tuple[str, str]]:
+    """The snapshots of a run in words; nothing where it has none."""
+    steps = [step_of(path.name) for path in run.snapshots()]
+    return [("snapshots", f"{len(steps)}, of steps {steps[0]} to {steps[-1]}")] if steps else []
 
 
 @app.command
@@ -312,9 +319,13 @@ def check(
     several = []
     if isinstance(tracking, CoupledTracking) and tracking.on_second_eigenvalue == "follow":
         several = memory.direction_costs(min(tracking.max_eigenvalues, theta.size - 1))
+    kept = importlib.import_module("engine.phases.snapshots").planned(spec, problem, theta.size)
     if json:
-        print_json(about | {"memory": {**needed._asdict(), "total": needed.total}, "directions": [each._asdict() for each in several]})
+        more = {"memory": {**needed._asdict(), "total": needed.total}, "directions": [each._asdict() for each in several]}
+        print_json(about | more | {"snapshots": kept._asdict()})
     else:
+        if kept.files:
+            about["snapshots"] = kept.words
         for each in several:
             more = memory.words(each.vectors * theta.size * 8)
             about[f"{each.directions} directions at the edge"] = f"{each.third_derivatives} contractions of ∇³L a step, {more} more"

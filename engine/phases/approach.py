@@ -89,7 +89,7 @@ def advance(setup: Setup, state: ApproachState, limit: int) -> tuple[ApproachSta
     else:
         released = np.empty((0, len(setup.column_index)))
 
-    steps = min(state.next_check - state.clock.step, limit, DESCENT_CHUNK, setup.metrics.steps_until_due(state.clock.step))
+    steps = min(state.next_check - state.clock.step, limit, DESCENT_CHUNK, setup.steps_until_due(state.clock.step))
     steps = max(1, steps)
     measured = state.sharpness if state.clock == state.checked_clock else float("nan")
     state, outcome = _descend(setup, state, steps, measured)
@@ -147,7 +147,7 @@ def _descend(setup: Setup, state: ApproachState, steps: int, sharpness: float) -
     times, threshold = clock.times(steps, eta), setup.threshold(state.optimizer)
     descent = descend(setup.problem, setup.optimizer, state.theta, state.optimizer, steps)
     losses, norms = np.asarray(descent.losses), np.asarray(descent.gradient_norms)
-    own = setup.metrics.read(setup.problem, clock.step, eta, state.theta, state.eigenvectors)
+    own = setup.read_at(clock.step, eta, state.theta, state.eigenvectors)
     rows, outcome = [], None
     for k in range(steps):
         if not (np.isfinite(losses[k]) and np.isfinite(norms[k])):

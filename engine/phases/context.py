@@ -1,14 +1,16 @@
 """What every phase of a run has in common: what does not change, where the run stands in time, and what some steps come to."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jax import Array
 
 from engine.dynamics.optimizer import plain_rate
 from engine.dynamics.optimizers import Optimizer, State, optimizer_of
 from engine.phases.metrics import NO_METRICS, Metrics, metrics_of
+from engine.phases.snapshots import Projections, Snapshots, Taken, steps_until
 from engine.problems.problem import Problem
 from engine.record.columns import Column, column_index, columns_for
 from engine.record.messages import AnyEvent
@@ -44,6 +46,8 @@ class Setup(NamedTuple):
     optimizer: Optimizer
     column_index: dict[str, int]  # column name -> place in a row of this run, which may be of an earlier version
     metrics: Metrics = NO_METRICS  # the user's own quantities
+    projections: Projections | None = None  # of θ on fixed directions
+    snapshots: Snapshots | None = None  # of the parameters
 
     @property
     def tracking(self) -> CoupledTracking:
@@ -59,6 +63,27 @@ class Setup(NamedTuple):
                 row[self.column_index[name]] = value
         return row
 
+    def read_at(
+        self, step: int, learning_rate: float, theta: Array, eigenvectors: Array, constrained: Array | None = None
+    ) -> dict[str, float]:
+        """What is read at θ before this step whichever the phase, by column, costs among it: the user's own quantities and projections; a
+        snapshot is taken where one is due. `eigenvectors` (k, p) are near those of ∇²L; `constrained` is θ† where there is one."""
+        values = self.metrics.read(self.problem, step, learning_rate, theta, eigenvectors)
+        if self.projections is not None:
+            join(values, self.projections.read(step, theta))
+        if self.snapshots is not None:
+            join(values, self.snapshots.read(self.problem, step, learning_rate, theta, eigenvectors, constrained))
+        return values
+
+    def steps_until_due(self, step: int) -> int:
+        """Steps from this one until there is something to read so, or until there is again."""
+        others = (steps_until(each.every, step) for each in (self.projections, self.snapshots) if each is not None)
+        return min(self.metrics.steps_until_due(step), *others)
+
+    def computing_alone(self) -> "Setup":
+        """The setup with nothing read beside."""
+        return self._replace(metrics=NO_METRICS, projections=None, snapshots=None)
+
     def threshold(self, optimizer_state: State) -> float:
         """The sharpness above which steps are unstable, 2/η for gradient descent."""
         return float(self.optimizer.threshold(optimizer_state))
@@ -73,17 +98,26 @@ Curves = tuple[tuple[int, dict[str, np.ndarray]], ...]
 
 
 class Progress(NamedTuple):
-    """What a stretch of work gave: rows, events, an outcome if it ended the run, and curves by step."""
+    """What a stretch of work gave: rows, events, an outcome if it ended the run, curves by step, and snapshots."""
 
     rows: list[np.ndarray]
     events: list[AnyEvent]
     outcome: Outcome | None = None
     curves: Curves = ()
+    snapshots: Sequence[Taken] = ()
 
 
-def setup(spec: RunSpec, problem: Problem, columns: Sequence[Column] = ()) -> Setup:
-    """The setup of a run that records these columns; those of a new run where none are given."""
-    return Setup(spec, problem, optimizer_of(spec.optimizer), column_index(columns or columns_for(spec)), metrics_of(spec))
+def setup(spec: RunSpec, problem: Problem, size: int, columns: Sequence[Column] = ()) -> Setup:
+    """The setup of a run with θ of `size` numbers that records these columns; those of a new run where none are given."""
+    return Setup(
+        spec, problem, optimizer_of(spec.optimizer), column_index(columns or columns_for(spec)), metrics_of(spec), Projections(spec),
+        Snapshots(spec, problem, size),
+    )
+
+
+def join(values: dict[str, float], more: Mapping[str, float]) -> None:
+    """Put more of what was read at a step to the rest of it: costs are added."""
+    values |= {name: values.get(name, 0) + value if name.startswith("cost.") else value for name, value in more.items()}
 
 
 def diverged(step: int) -> Outcome:

@@ -75,11 +75,6 @@ def add(table: Table, read: Mapping[str, float], count: int) -> None:
         table[name] = column
 
 
-def join(values: dict[str, float], more: Mapping[str, float]) -> None:
-    """Put more of what was read at a step to the rest of it: costs are added."""
-    values |= {name: values.get(name, 0) + value if name.startswith("cost.") else value for name, value in more.items()}
-
-
 class Reported(NamedTuple):
     """What has been reported already, so that an event is reported once."""
 

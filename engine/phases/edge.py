@@ -38,7 +38,6 @@ from engine.phases.coupled_step import StepRows
 from engine.phases.derived import Reported
 from engine.phases.edge_state import EdgeState, anchor, apart, began_with, covariance_at, remainder, step_params
 from engine.phases.loss_identity import Identity
-from engine.phases.metrics import NO_METRICS
 from engine.phases.past_edge import DescentState
 from engine.phases.phase import Advanced, Entered, Phase, Restart
 from engine.phases.projection import (
@@ -125,7 +124,7 @@ def precompile(setup: Setup, at: ApproachState, soon: Callable[[], bool]) -> Non
 
     First what every step needs; what is read off now and then only if the edge does not come `soon`: it would come later for it.
     """
-    alone = setup._replace(metrics=NO_METRICS)
+    alone = setup.computing_alone()
     whole = several.rough(
         alone, max_eigenvalues=setup.tracking.eigenvalues, on_second_eigenvalue="keep", rho_iterations=1, rho_starts=1
     )

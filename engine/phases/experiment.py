@@ -14,10 +14,11 @@ from engine.phases.approach import Approach
 from engine.phases.context import Clock, Progress, Setup
 from engine.phases.edge import AtEdge
 from engine.phases.loss_identity import Identity
-from engine.phases.metrics import NO_METRICS
+from engine.phases.metrics import NO_METRICS, Metrics
 from engine.phases.past_edge import PastEdge
 from engine.phases.phase import Phase
 from engine.phases.simplified import Simplified
+from engine.phases.snapshots import Snapshots
 from engine.phases.training import TrainingPhase
 from engine.problems.build import build
 from engine.record import edges, messages
@@ -59,7 +60,8 @@ class Experiment:
         """Seconds that the last entry took."""
         self.precompilation: threading.Thread | None = None
         """Has the functions of the edge compiled beside the approach, once it is begun."""
-        self.metrics = NO_METRICS
+        self.metrics: Metrics = NO_METRICS
+        self.snapshots: Snapshots | None = None
         self.state, *phases = self._begin()
         self.phases: dict[str, Phase] = {each.name: each for each in phases}
         """Those that this specification comes to, the first first."""
@@ -72,13 +74,15 @@ class Experiment:
             return simplified.begin(spec), Simplified(spec, column_index(self.columns))
         if isinstance(spec.tracking, SharpnessTracking):
             trained, theta, self.facts = training.build(spec, self.columns)
-            self.setup, self.metrics = trained.setup, trained.setup.metrics
+            self._set_up(trained.setup)
             return training.begin(trained, theta), TrainingPhase(trained)
         problem, theta, self.facts = build(spec)
-        self.setup = context.setup(spec, problem, self.columns)
-        self.metrics = self.setup.metrics
+        self._set_up(context.setup(spec, problem, theta.size, self.columns))
         approach = Approach(self.setup, lambda state, soon: edge.precompile(self.setup, state, soon))
         return approach.begin(theta.astype(spec.precision.approach)), approach, AtEdge(self.setup), PastEdge(self.setup)
+
+    def _set_up(self, setup: Setup) -> None:
+        self.setup, self.metrics, self.snapshots = setup, setup.metrics, setup.snapshots
 
     @property
     def clock(self) -> Clock:
@@ -110,7 +114,8 @@ class Experiment:
         events += self.metrics.events()
         if leads_to:
             progress = progress._replace(events=[*progress.events, *self._go_on(leads_to)])
-        return progress._replace(events=[*events, *progress.events])
+        taken = self.snapshots.taken() if self.snapshots is not None else []
+        return progress._replace(events=[*events, *progress.events], snapshots=taken)
 
     def _go_on(self, name: str) -> list[AnyEvent]:
         """Go on to the phase of this name, from the state that the last one ended at."""
@@ -210,7 +215,7 @@ class Experiment:
         threshold = self.setup.threshold(self._now.optimizer_state(self.state))
         return whole_spectrum.read(self.setup, self.state.theta, start, self.clock.step, self.learning_rate, threshold, command)
 
-    def snapshot(self) -> dict[str, np.ndarray]:
+    def leaves(self) -> dict[str, np.ndarray]:
         """Everything needed to go on, for a checkpoint."""
         kept = {"phase": np.array(self.phase), "anchor_every": np.array(self.anchor_every), "raised": np.array(self.raised)}
         return kept | pack(self.state, "state.")
@@ -230,7 +235,7 @@ class Experiment:
         return self._now.identity(self.state)
 
     def restore(self, leaves: dict[str, np.ndarray]) -> None:
-        """Go on from a snapshot. Raises KeyError, ValueError, TypeError or OverflowError when it is none of this specification."""
+        """Go on from a checkpoint. Raises KeyError, ValueError, TypeError or OverflowError when it is none of this specification."""
         phase = self.phases.get(str(leaves["phase"]))
         if phase is None:
             raise ValueError(f"it is of the phase {str(leaves['phase'])[:40]!a}, which this specification does not come to")

@@ -16,7 +16,7 @@ from engine.curvature.eigensolver import LOOSE_TOLERANCE, forms_hessian, random_
 from engine.curvature.guards import Guards
 from engine.dynamics.trajectories import TRAJECTORIES
 from engine.phases import coupled_loop, gauge_readings
-from engine.phases.context import Curves, Setup
+from engine.phases.context import Curves, Setup, join
 from engine.phases.coupled_state import CoupledState
 from engine.phases.edge_state import EdgeState, anchor, replaced_center
 from engine.record import messages
@@ -93,12 +93,6 @@ def _gauges(setup: Setup, state: EdgeState) -> Reading:
     return Reading(gauge_readings.gauges(setup, state))
 
 
-def _metrics(setup: Setup, state: EdgeState) -> Reading:
-    """The user's own quantities, where they are due."""
-    eigenvectors = state.coupled.descent.eigenvector_history[-1]
-    return Reading(setup.metrics.read(setup.problem, state.clock.step, float(state.optimizer.learning_rate), state.theta, eigenvectors))
-
-
 READINGS = (
     Occasional(lambda setup, state: int(setup.tracking.beta_every > 0), lambda state: 0, _memory),
     Occasional(lambda setup, state: setup.tracking.landscape_every, lambda state: state.edge_step, _landscape,
@@ -107,7 +101,6 @@ READINGS = (
         lambda setup, state: setup.tracking.gauges_every, lambda state: state.edge_step, _gauges,
         Reading({"cost.fourth_derivatives": 0}), words="reading the gauges of the assumptions",
     ),
-    Occasional(lambda setup, state: setup.spec.metrics.every if setup.spec.metrics.functions else 0, lambda state: 0, _metrics),
 )
 """What is read before a step."""
 
@@ -125,6 +118,8 @@ def read(setup: Setup, state: EdgeState) -> Reading:
         if each.every(setup, state):
             reading = each.read(setup, state) if each.is_due(setup, state) else each.otherwise
             values, curves = {**values, **reading.values}, curves + reading.curves
+    eigenvectors, eta = state.coupled.descent.eigenvector_history[-1], float(state.optimizer.learning_rate)
+    join(values, setup.read_at(state.clock.step, eta, state.theta, eigenvectors, state.center.theta))
     return Reading(values, curves)
 
 
@@ -210,4 +205,5 @@ def audited(setup: Setup, state: EdgeState) -> tuple[EdgeState, list[AnyEvent]]:
 def steps_until_due(setup: Setup, state: EdgeState) -> int:
     """Steps until something has to be read or set that the compiled steps do not."""
     periods = [(each.every(setup, state), each.since(state)) for each in (*READINGS, ANCHORS, AUDITS)]
-    return min([coupled_loop.CHUNK, *(every - (state.clock.step - since) % every for every, since in periods if every)])
+    beside = setup.steps_until_due(state.clock.step)
+    return min([coupled_loop.CHUNK, beside, *(every - (state.clock.step - since) % every for every, since in periods if every)])

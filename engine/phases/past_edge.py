@@ -11,8 +11,8 @@ from engine.curvature import guards
 from engine.curvature.eigensolver import LOOSE_TOLERANCE, forms_hessian
 from engine.curvature.guards import Guards, unknown
 from engine.curvature.predictor import alternating, power_step, push
-from engine.phases import approach, derived, earlier, loss_identity, spectrum
-from engine.phases.context import Clock, Progress, diverged, loss_goal
+from engine.phases import approach, earlier, loss_identity, spectrum
+from engine.phases.context import Clock, Progress, diverged, join, loss_goal
 from engine.phases.loss_identity import Identity
 from engine.phases.phase import Advanced, Entered, Phase, Restart
 from engine.xla.leaves import Earlier
@@ -57,7 +57,7 @@ class PastEdge(Phase):
             "gd.loss": float(point.loss), "gd.gradient_norm": float(jnp.linalg.norm(point.grad)), "cost.gradients": 1,
             "cost.grad_sharpness": 0,
         } | spectrum.values_of(point.eigen)
-        derived.join(values, setup.metrics.read(setup.problem, clock.step, eta, state.theta, state.eigenvector_history[-1]))
+        join(values, setup.read_at(clock.step, eta, state.theta, state.eigenvector_history[-1]))
         if not math.isfinite(values["gd.loss"] + values["gd.gradient_norm"]):
             return Advanced(state, Progress([], events, diverged(clock.step)))
         unstable, risen = spectrum.unstable(setup, {name: np.array([value]) for name, value in values.items()}, state.unstable)

@@ -104,7 +104,7 @@ def build(spec: specs.RunSpec, columns: Sequence[Column] = ()) -> tuple[Training
     if not isinstance(part, specs.Network):
         total, theta, facts = building.build(spec)
         _require_examples(spec, total)
-        return Training(context.setup(spec, total, columns), total, {}), theta, facts
+        return Training(context.setup(spec, total, theta.size, columns), total, {}), theta, facts
     require_x64()
     network = building.learning(part, spec.seed)
     data, criterion = network.dataset, losses.CRITERIA[part.criterion]
@@ -117,7 +117,7 @@ def build(spec: specs.RunSpec, columns: Sequence[Column] = ()) -> tuple[Training
     if data.test_inputs is not None and data.test_targets is not None:
         tests = network.batches(data.test_inputs, data.test_targets)
         readings |= {"test.loss": network.mean(criterion, tests), "test.accuracy": network.mean(losses.correct, tests)}
-    return Training(context.setup(spec, total, columns), probe, readings), network.theta, network.facts
+    return Training(context.setup(spec, total, network.theta.size, columns), probe, readings), network.theta, network.facts
 
 
 def _require_examples(spec: specs.RunSpec, problem: Problem) -> None:
@@ -177,14 +177,14 @@ def _advance(training: Training, state: TrainingState, limit: int) -> tuple[Trai
     # One call takes no more than a step where a step takes many micro-batches: commands wait for its end.
     slow = isinstance(part, specs.Network) and 0 < part.micro_batch < (batch.size or part.data.examples)
     chunk = 1 if slow else DESCENT_CHUNK
-    limit = min(limit, setup.metrics.steps_until_due(state.clock.step))
+    limit = min(limit, setup.steps_until_due(state.clock.step))
     begun = state.clock.step > 1 or not edge_readings.changes_coordinates(setup.optimizer)  # P is known from step 1 on, and looked at there
     if watches(training) and begun:
         return _watch(training, state, min(limit, chunk))
     read: dict[str, float] = {}
     if is_due(training, state.clock.step):
         state, read = _read(training, state)
-    _join_metrics(setup, state, read)
+    _join_beside(setup, state, read)
     steps = min(steps_until_due(training, state.clock.step), limit, chunk)
     begin = setup.problem, setup.optimizer, state.theta, state.optimizer
     descent = descend_on_batches(*begin, _batches(setup, state.clock.step, steps), steps) if batch.size else descend(*begin, steps)
@@ -251,7 +251,7 @@ def _watch(training: Training, state: TrainingState, steps: int) -> tuple[Traini
         every = plain_every(training)
         steps = min(steps, every - clock.step % every)
         state, read = _read_plain(training, state)
-    _join_metrics(setup, state, read)
+    _join_beside(setup, state, read)
     fresh = guards.fresh_rows(spec.seed, 0, state.theta.size, spec.precision.curvature)[0]
     watched = sharpness_every_step.descend(
         setup.problem, setup.optimizer, state.theta, state.optimizer, state.eigenvector_history, known.vectors[0], fresh, clock.step,
@@ -339,17 +339,17 @@ def _read(training: Training, state: TrainingState) -> tuple[TrainingState, dict
     hvps = values.get("cost.hvps", 0) + int(pairs.hvps)
     values |= spectrum.values_of(pairs) | {"cost.hvps": hvps}
     if spec.batch.size:
-        derived.join(values, batch_readings.read(setup, state.theta, pairs.vectors[0], float(state.optimizer.learning_rate), step))
+        context.join(values, batch_readings.read(setup, state.theta, pairs.vectors[0], float(state.optimizer.learning_rate), step))
     if _decay(training):
         values |= norms(sharpness, float(state.theta @ state.theta), setup.threshold(state.optimizer), _decay(training))
     history = jnp.stack([pairs.vectors] * 4) if first else push(state.eigenvector_history, pairs.vectors)  # from no random start
     return state._replace(eigenvector_history=history), values
 
 
-def _join_metrics(setup: Setup, state: TrainingState, read: dict[str, float]) -> None:
-    """Put the user's own quantities to what was read at θ, where they are due."""
+def _join_beside(setup: Setup, state: TrainingState, read: dict[str, float]) -> None:
+    """Put to what was read at θ what is read there whichever the phase, where it is due."""
     eta, near = float(state.optimizer.learning_rate), state.eigenvector_history[-1]
-    derived.join(read, setup.metrics.read(setup.problem, state.clock.step, eta, state.theta, near))
+    context.join(read, setup.read_at(state.clock.step, eta, state.theta, near))
 
 
 def plain_every(training: Training) -> int:

@@ -5,6 +5,7 @@ under other conditions than before; and only then is the event of the change wri
 checkpoint too, for an engine that dies between the two.
 """
 
+import shutil
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ import numpy as np
 from engine.base.errors import UserError, first_line
 from engine.phases import loss_identity
 from engine.phases.experiment import Experiment, Standing
+from engine.phases.memory import words
+from engine.phases.snapshots import planned
 from engine.process.recorder import Recorder, log
 from engine.record import messages
 from engine.record.arrays import CHANGED_RATE, LAST_STEP, OWED, load_checkpoint, refuse_foreign
@@ -24,7 +27,7 @@ from engine.record.writer import Writer
 from engine.xla.device import device_words
 
 NO_CHECKPOINT = (LookupError, ValueError, TypeError, OverflowError)
-"""What comes of arrays that are no snapshot of the run's specification."""
+"""What comes of arrays that are no checkpoint of the run's specification."""
 SHARE = 0.05
 """Of the time, that checkpoints may take at most: where a step takes long, so do the numbers that identify the loss (`loss_identity`)."""
 
@@ -69,7 +72,7 @@ class Checkpoints:
         """Save the state, with the events that are written once it is saved."""
         began = time.monotonic()
         lines = np.frombuffer(b"\n".join(map(messages.encode, owed)), np.uint8)
-        leaves = experiment.snapshot() | loss_identity.leaves_of(experiment.identify()) | {OWED: lines}
+        leaves = experiment.leaves() | loss_identity.leaves_of(experiment.identify()) | {OWED: lines}
         path = self.writer.checkpoint(experiment.clock.step, leaves, self.run.spec.recording.keep_checkpoints)
         self._saved = time.monotonic()
         self._took.append(self._saved - began)
@@ -157,8 +160,19 @@ class Checkpoints:
             self.writer.cut = ""  # reported once, from whichever checkpoint the run goes on
         text = f"continued from the checkpoint at step {step}" if self._untried else "started"
         self.recorder.emit([messages.Started(step=step, text=f"{text} on {device_words()}")])
+        if words := self._snapshots(experiment):
+            self.recorder.emit([messages.SnapshotsPlanned(step=step, text=words)])
         if self._changed_rate is not None:
             self.save_change(experiment, experiment.set_learning_rate(messages.SetLearningRate(learning_rate=self._changed_rate)))
+
+    def _snapshots(self, experiment: Experiment) -> str:
+        """What the snapshots still to come take on the disk at most, and what there is; empty where none are taken."""
+        if not self.run.spec.recording.snapshots_every:
+            return ""
+        needed = planned(self.run.spec, experiment.setup.problem, experiment.state.theta.size, experiment.clock.step)
+        free = shutil.disk_usage(self.run.path).free
+        room = "" if needed.bytes < free else f": more than the {words(free)} that are free there, and the run ends where the disk is full"
+        return f"{needed.words} to come, in {self.run.folder.shown / 'snapshots'}{room}"
 
     def _another_loss(self, step: int, changed: str) -> str:
         return (

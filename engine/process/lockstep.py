@@ -87,7 +87,7 @@ class Participant:
         drifted, anew = bool((states[:, :2] != states[0, :2]).any()), bool(states[:, 2].any())
         if drifted or anew:
             # All of them anew from the same bytes: arrays that lie elsewhere would be compiled for anew, in one process alone.
-            given = share(_packed(self.experiment.snapshot()) if jax.process_index() == 0 else b"")
+            given = share(_packed(self.experiment.leaves()) if jax.process_index() == 0 else b"")
             self.experiment.restore(_unpacked(given))
             self.apart = False
         return bool(states[:, 3].any()), drifted and not anew
@@ -197,7 +197,7 @@ class Leader:
             return whole(reading)
 
     def restore(self, leaves: dict[str, np.ndarray]) -> None:
-        """Go on from a snapshot; the others are given it with the next order."""
+        """Go on from a checkpoint; the others are given it with the next order."""
         self.experiment.restore(leaves)
         self.participant.apart = True
 

@@ -36,6 +36,8 @@ class Recorder:
         self.writer.append(block)
         for step, arrays in progress.curves:
             self.writer.curve(step, arrays)
+        for taken in progress.snapshots:
+            self.writer.snapshot(*taken)
         self.emit_new(progress.events)
         return block
 

@@ -32,6 +32,8 @@ class Column(NamedTuple):
 
 METRIC = "metric."
 """What the columns of the user's own quantities begin with."""
+PROJECTION = "projection."
+"""What the columns of projections of θ begin with."""
 
 CLOCK = (
     Column("step", "t", "gradient-descent step", "steps", "t", "Section 1"),
@@ -432,7 +434,7 @@ def columns_for(spec: RunSpec) -> tuple[Column, ...]:
     """The columns a run of this specification records, in order; the first is the step."""
     if isinstance(spec.problem, Phase):
         return CLOCK + phase(len(spec.problem.starts))
-    tracking, own = spec.tracking, metrics(spec.metrics)
+    tracking, own = spec.tracking, projections(spec.recording.projections) + metrics(spec.metrics)
     if isinstance(tracking, SharpnessTracking):
         return clock(spec) + training(spec) + own + COST
     columns = clock(spec) + DESCENT + eigenvalues(tracking.eigenvalue_columns) + COUPLED
@@ -499,6 +501,15 @@ def metrics(section: Metrics) -> tuple[Column, ...]:
     """The columns of the user's own quantities."""
     functions = section.functions.items()
     return tuple(Column(f"{METRIC}{name}", name, f"{given}, a quantity of your own", "", given, "yours") for name, given in functions)
+
+
+def projections(count: int) -> tuple[Column, ...]:
+    """The columns of θ projected on so many random directions."""
+    return tuple(
+        Column(f"{PROJECTION}{k}", f"r{k}·θ", f"projection of θ on random direction {k}, the same for every run of as many parameters", "",
+               f"r{k}·θ_t, r{k} of ±1: ⟨(r·v)²⟩ over directions is ‖v‖² of any v", "eos")
+        for k in range(1, count + 1)
+    )
 
 
 def column_index(columns: Sequence[Column]) -> dict[str, int]:

@@ -107,6 +107,10 @@ class Started(Event, frozen=True, kw_only=True, tag="started"):
     """The engine took up the run, fresh or from a checkpoint."""
 
 
+class SnapshotsPlanned(Event, frozen=True, kw_only=True, tag="snapshots_planned"):
+    """What the snapshots of the run will take on the disk, told before its first step."""
+
+
 class Forked(Event, frozen=True, kw_only=True, tag="forked"):
     """The run goes on from a checkpoint of another."""
 
@@ -248,7 +252,7 @@ class Finished(Event, frozen=True, kw_only=True, tag="finished"):
 
 
 AnyEvent = (
-    Started | Forked | EdgeReached | StageChanged | Anchored | PredictionLost | AssumptionFailed | AssumptionRestored
+    Started | SnapshotsPlanned | Forked | EdgeReached | StageChanged | Anchored | PredictionLost | AssumptionFailed | AssumptionRestored
     | EigenvalueUnstable | SpectrumGrown | DirectionJoined | DirectionLeft | OscillationSeeded
     | EigenvectorsSwapped | EigenpairCorrected | ConstraintLost | TrackingEnded | FlowEnded | DensityTaken | MetricFailed
     | LearningRateChanged

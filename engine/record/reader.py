@@ -3,7 +3,8 @@
     RUN/ spec.toml  provenance.json  columns.json  identity.json  trust.json (where the spec names code of the user's own)
          metrics.f64   append-only float64 rows; column 0 is the step, strictly increasing; NaN where there is no value
          events.jsonl  one event a line        state.json  status, step, rate, heartbeat
-         inbox/        one command a file      checkpoints/*.npz      curves/*.npz    engine.log      lock, lock.held
+         inbox/        one command a file      checkpoints/*.npz      curves/*.npz    snapshots/*.safetensors
+         engine.log      lock, lock.held
 
 A torn last row is ignored: the next writer cuts it. What state.json acknowledges survives a loss of power: the rows up to its `recorded`
 are on the disk before it is.
@@ -31,6 +32,7 @@ from engine.record.safe_read import read_columns
 from engine.spec import MAX_SPEC_BYTES, RunSpec, load_recorded
 
 STEP_FILE, DENSITY_FILE = (re.compile(rf"{kind}-[0-9]{{1,15}}\.npz") for kind in ("step", "density"))
+SNAPSHOT_FILE = re.compile(r"step-[0-9]{1,15}\.safetensors")
 STARTING_SECONDS = 10.0
 """For an engine to take the lock of a run that was just made."""
 MAX_STATE_BYTES = 64 * 1024
@@ -273,6 +275,10 @@ class Run(RunFolder):
         """Files of sampled curves, oldest first."""
         return self._samples_in("curves")
 
+    def snapshots(self) -> list[Path]:
+        """Files of snapshots, oldest first."""
+        return self._samples_in("snapshots", SNAPSHOT_FILE)
+
     def _samples_in(self, folder: str, kind: re.Pattern[str] = STEP_FILE) -> list[Path]:
         return [self.path / folder / name for name in sorted(listed(self.path / folder, kind), key=step_of)]
 
@@ -310,8 +316,8 @@ class HeldRun(Run):
 
 
 def step_of(name: str) -> int:
-    """The step in the name of a checkpoint, a sample or a density."""
-    return int(name.rpartition("-")[2].removesuffix(".npz"))
+    """The step in the name of a checkpoint, a sample, a density or a snapshot."""
+    return int(name.rpartition("-")[2].partition(".")[0])
 
 
 def doubt(run: RunFolder, liveness: Liveness) -> str:

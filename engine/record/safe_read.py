@@ -6,7 +6,7 @@ import re
 import zipfile
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,8 @@ from engine.base.text import is_harmless
 from engine.record.columns import Column
 
 __all__ = [
-    "append_plain", "listed", "open_plain", "read_arrays", "read_columns", "read_plain", "read_text", "refuse_links", "size_of",
+    "append_plain", "listed", "open_plain", "read_arrays", "read_columns", "read_plain", "read_tensors", "read_text", "refuse_links",
+    "size_of",
 ]  # fmt: skip
 
 COLUMN_NAME = re.compile(r"^[A-Za-z0-9_.]{1,64}\Z")
@@ -25,6 +26,13 @@ MAX_ARRAYS, MAX_DIRECTORY_BYTES = 512, 128 * 1024
 """Of an npz file: what it lists, and the list itself."""
 MAX_CURVE_BYTES = 16 * 1024**2
 MAX_CHECKPOINT_BYTES = 64 * 1024**3
+NUMBERS = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1", "U64": "<u8", "U32": "<u4",
+    "U16": "<u2", "U8": "|u1", "BOOL": "|b1",
+}  # fmt: skip
+"""Number formats of a safetensors file, as numpy has them."""
+MAX_TENSORS, MAX_HEADER_BYTES = 65536, 16 * 1024**2
+"""Of a safetensors file: what it lists, and the list itself."""
 END, LARGE_END = 22, 76
 """Bytes of the record at the end of a zip archive, and of the two before it where it is larger than 4 GiB."""
 
@@ -33,7 +41,7 @@ def refuse_links(path: Path) -> None:
     """Raise UserError where something in a run directory is a link, for what an engine writes would end up elsewhere; or a pipe or a
     device, for which it would wait.
     """
-    folders = [path, *(path / name for name in ("inbox", "checkpoints", "curves"))]
+    folders = [path, *(path / name for name in ("inbox", "checkpoints", "curves", "snapshots"))]
     for folder in folders:
         with suppress(FileNotFoundError, NotADirectoryError):
             with os.scandir(folder) as entries:
@@ -83,6 +91,55 @@ def read_arrays(path: Path, limit: int = MAX_CHECKPOINT_BYTES) -> dict[str, np.n
                 return {name: arrays[name] for name in arrays.files}
     except Exception:  # zipfile, zlib, tokenize and numpy each have errors of their own for damaged bytes
         return None
+
+
+class Tensors(NamedTuple):
+    """What a safetensors file holds."""
+
+    arrays: dict[str, np.ndarray]
+    """By name; read-only."""
+    words: dict[str, str]
+    """What it says of itself: its `__metadata__`."""
+
+
+class NoTensorsError(ValueError):
+    """Why a file is no safetensors file that can be read, in words."""
+
+
+def read_tensors(path: Path, limit: int = MAX_CHECKPOINT_BYTES, follow: bool = False) -> Tensors:
+    """The arrays of a safetensors file; `follow` as in `files.open_plain`. Nothing in it is executed, and it has no room for more numbers
+    than its bytes hold. Raises NoTensorsError where it is none, OSError where it cannot be read.
+    """
+    from safetensors import SafetensorError, deserialize
+
+    with open_plain(path, follow=follow, nested=not follow) as handle:
+        if os.fstat(handle.fileno()).st_size > limit:
+            raise NoTensorsError(f"larger than {limit // 1024**3} GB")
+        length = int.from_bytes(handle.read(8), "little")
+        if length > MAX_HEADER_BYTES:
+            raise NoTensorsError("not a safetensors file: its header has no end")
+        handle.seek(0)
+        body = handle.read()
+    try:
+        parts = deserialize(body)
+        header = json.loads(body[8 : 8 + length])
+    except (SafetensorError, ValueError, RecursionError) as error:
+        raise NoTensorsError(f"not a safetensors file: {str(error)[:200]}") from None
+    if len(parts) > MAX_TENSORS:
+        raise NoTensorsError(f"{len(parts)} tensors in it, and {MAX_TENSORS} are read at most")
+    arrays = {name: _array(name, part) for name, part in parts}
+    words = header.get("__metadata__") if isinstance(header, dict) else None
+    return Tensors(arrays, words if isinstance(words, dict) else {})
+
+
+def _array(name: str, part: dict[str, Any]) -> np.ndarray:
+    """A tensor for numpy, which has no number format of its own for bfloat16: its bits are the upper half of a float32."""
+    kind, data = part["dtype"], part["data"]
+    if kind == "BF16":
+        return (np.frombuffer(data, "<u2").astype("<u4") << np.uint32(16)).view("<f4").reshape(part["shape"])
+    if kind not in NUMBERS:
+        raise NoTensorsError(f"tensor {name[:100]!a} is of the format {kind}; expected one of {', '.join(NUMBERS)} or BF16")
+    return np.frombuffer(data, NUMBERS[kind]).reshape(part["shape"])
 
 
 def _ends_as_written(handle: IO[bytes], size: int) -> bool:

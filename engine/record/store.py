@@ -32,7 +32,7 @@ HIDDEN = re.compile(rf"\.eos-({MAKING}|{REMOVING})-([0-9a-f]{{8}})-([0-9]{{1,10}
 """Names of folders that are being made or removed: by a process of which system, and of which run."""
 ABANDONED_SECONDS = 3600.0
 """Unchanged, after which a folder that a process of another host was making is nobody's."""
-PARTS = (*RUN_FILES, "spec.toml", "curves", "engine.log", tags.FILE, lock.LOCK, lock.HELD)
+PARTS = (*RUN_FILES, "spec.toml", "curves", "snapshots", "engine.log", tags.FILE, lock.LOCK, lock.HELD)
 """What there may be in a run directory, but for hidden files."""
 
 

@@ -7,7 +7,7 @@ import errno
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -24,6 +24,7 @@ from engine.record.lock import DisplacedError
 from engine.record.messages import Event, encode
 from engine.record.reader import FORMAT, MAX_EVENT_BYTES, HeldRun, Run, State
 from engine.record.safe_read import refuse_links
+from engine.record.snapshots import save_snapshot
 
 RESERVE_BYTES = 32 * 1024
 """Held for the last words of an engine on a disk that is full: its state, an event, a line in its log."""
@@ -164,6 +165,11 @@ class Writer:
     def curve(self, step: int, arrays: dict[str, np.ndarray]) -> None:
         """Write the curves sampled at this step."""
         save_curve(self.run, step, arrays)
+
+    def snapshot(self, step: int, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
+        """Write the snapshot of this step, in place of one that an engine before this one wrote there."""
+        self._need_lock()
+        save_snapshot(self.run, step, arrays, facts)
 
     def density(self, step: int, arrays: dict[str, np.ndarray]) -> None:
         """Write the spectral density read at this step."""

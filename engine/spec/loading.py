@@ -518,6 +518,7 @@ def _check(spec: RunSpec, where: str) -> None:
         raise UserError(f"{where}: [tracking] predictions = {list(forms)}; each form once, as each has its own columns")
     _check_optimizer(spec, where)
     _check_batch(spec, where)
+    _check_recording(spec, where)
     problem = spec.problem
     if isinstance(problem, ToyK):
         _check_starts(problem, where)
@@ -559,6 +560,17 @@ def _check_starts(problem: ToyK, where: str) -> None:
     for name, given in (("x0", problem.x0), ("y0", problem.y0)):
         if len(given) not in (1, count):
             raise UserError(f"{where}: [problem] {name} = {list(given)}; expected one number, or as many as covariance has, {count}")
+
+
+def _check_recording(spec: RunSpec, where: str) -> None:
+    part = spec.recording
+    if len(set(part.snapshots)) < len(part.snapshots):
+        raise UserError(f"{where}: [recording] snapshots = {_brief.repr(list(part.snapshots))}; expected each once")
+    if isinstance(spec.problem, Phase) and (part.snapshots_every or part.projections):
+        name = "snapshots_every" if part.snapshots_every else "projections"
+        raise UserError(f"{where}: [recording] {name} needs a training problem; a phase portrait has no parameters")
+    if part.snapshots_every and "constrained" in part.snapshots and not isinstance(spec.tracking, CoupledTracking):
+        raise UserError(f'{where}: [recording] snapshots = "constrained" needs [tracking] mode = "coupled": θ† is followed there alone')
 
 
 def _check_batch(spec: RunSpec, where: str) -> None:

@@ -20,6 +20,7 @@ Precision = Literal["float32", "float64"]
 Activation = Literal["tanh", "swish", "relu", "gelu", "elu"]
 Criterion = Literal["mse", "half_mse", "cross_entropy", "logistic"]
 Prediction = Literal["generalized", "transported", "code", "full_cubic"]
+Snapshot = Literal["theta", "eigenvectors", "constrained"]
 
 PREDICTIONS: tuple[str, ...] = get_args(Prediction)
 CODE = "code"
@@ -490,6 +491,16 @@ class Recording(Section, frozen=True, kw_only=True):
     """Wall-clock seconds between checkpoints; more where one takes over a twentieth of that."""
     keep_checkpoints: Annotated[int, Meta(ge=1, le=100)] = 3
     """Checkpoints that a run keeps, the newest."""
+    snapshots_every: CountOrNever = 0
+    """Steps between snapshots, `snapshots/step-N.safetensors`, from step 0 on; all are kept. 0 means never."""
+    snapshots: Annotated[tuple[Snapshot, ...], Meta(min_length=1)] = ("theta",)
+    """What a snapshot holds, a tensor for each parameter: `theta`, the parameters; `eigenvectors`, the top ones of ∇²L there, as many as
+    `tracking.eigenvalues`, solved for in Hessian–vector products; `constrained`, θ†, at the edge."""
+    projections: Annotated[int, Meta(ge=0, le=64)] = 0
+    """Random directions of ±1 that θ is projected on, each a column `projection.N`: θ's path without its disk space, for the mean of
+    (r·v)² over them is about ‖v‖². They are the same for every run with as many parameters. 0 means none."""
+    projections_every: Count = 1
+    """Steps between projections; the columns are NaN between. Each ends a stretch of steps that are computed in one go."""
 
 
 PresetName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,47}\Z")]

@@ -179,7 +179,7 @@ def at_the_edge(name: str) -> tuple[Setup, EdgeState]:
     spec = specs.from_tree(tree, "bench")
     problem, theta, _ = build(spec)
     theta = theta.astype("float32")
-    setup = context.setup(spec, problem)
+    setup = context.setup(spec, problem, theta.size)
     rate, tree_of = setup.optimizer.init, problem.unravel
     begun = approach.begin(setup, theta, Clock(0, 0.0), rate(theta, tree_of, 0.01))
     basis, eta, first = begun.eigenvectors, 0.01, None
@@ -193,7 +193,7 @@ def at_the_edge(name: str) -> tuple[Setup, EdgeState]:
         theta = descend(problem, setup.optimizer, theta, rate(theta, tree_of, eta), DESCENT_CHUNK).theta
     eta = 2 / sharpness
     spec = specs.with_overrides(spec, [f"optimizer.learning_rate={eta!r}"])
-    setup = context.setup(spec, problem)
+    setup = context.setup(spec, problem, theta.size)
     here = begun._replace(theta=theta, eigenvectors=basis, optimizer=rate(theta, tree_of, eta))
     state, events, _ = edge.enter(setup, here, 0)
     if not isinstance(state, EdgeState):

@@ -175,7 +175,7 @@ def test_a_run_follows_the_flows_that_it_is_asked_for():
     assert np.isnan(first["central.distance_smoothed"][:2]).all()
     assert np.isfinite(first["central.distance_smoothed"][2:]).all()
     other = Experiment(experiment.spec)
-    other.restore(experiment.snapshot())
+    other.restore(experiment.leaves())
     on, again = rows(experiment, 40), rows(other, 40)
     for name in on.keys() - {"cost.seconds"}:
         np.testing.assert_array_equal(on[name], again[name], err_msg=name)

@@ -92,7 +92,7 @@ def test_a_batch_of_a_module_is_one_too_and_a_plain_loss_has_none():
 def test_a_phase_goes_on_from_its_snapshot_with_the_state_of_its_optimizer():
     experiment, again = Experiment(chebyshev_spec(0.2)), Experiment(chebyshev_spec(0.2))
     experiment.advance(5)
-    again.restore(experiment.snapshot())
+    again.restore(experiment.leaves())
     assert again.learning_rate == 0.2
     assert float(again.state.checked_optimizer.learning_rate) == 0.2
     np.testing.assert_array_equal(again.advance(4).rows, experiment.advance(4).rows)

@@ -93,7 +93,7 @@ def scalar(x64):
     """A small network under scalar RMSProp, with its flow from step 5 on, and a checkpoint at step 60."""
     experiment = Experiment(spec_of("optimizer.scalar=true"))
     first = rows(experiment, 60)
-    kept = {name: np.array(leaf) for name, leaf in experiment.snapshot().items()}
+    kept = {name: np.array(leaf) for name, leaf in experiment.leaves().items()}
     second = rows(experiment, 130)
     return experiment.spec, {name: np.concatenate([first[name], second[name]]) for name in first}, kept, second
 

@@ -94,7 +94,7 @@ def test_a_run_goes_on_from_the_middle_of_a_shuffle_to_the_bit(overrides):
     whole = rows(afresh(*overrides), 26)
     experiment = afresh(*overrides)
     rows(experiment, 9)
-    kept = experiment.snapshot()
+    kept = experiment.leaves()
     rows(experiment, 14)  # elsewhere by now
     experiment.restore(kept)
     resumed = rows(experiment, 26)
@@ -136,7 +136,7 @@ def linear(inputs: np.ndarray, targets: np.ndarray) -> engine.Problem:
 
 def setup_of(problem: engine.Problem, size: int, *overrides: str) -> context.Setup:
     """What readings on batches of so many examples of a problem need."""
-    return context.setup(batched(f"batch.size={size}", *overrides), problem)
+    return context.setup(batched(f"batch.size={size}", *overrides), problem, 0)
 
 
 @cache

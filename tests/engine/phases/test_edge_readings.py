@@ -120,7 +120,7 @@ def test_a_run_goes_on_from_its_checkpoint_to_the_bit_and_is_the_same_however_it
     whole = experiment.advance(1).rows
     while experiment.clock.step < 9:
         whole += experiment.advance(9 - experiment.clock.step).rows
-    kept = {name: np.array(leaf) for name, leaf in experiment.snapshot().items()}
+    kept = {name: np.array(leaf) for name, leaf in experiment.leaves().items()}
     assert all(leaf.dtype != object for leaf in kept.values())
     again.restore(kept)
     first, second = [], []
@@ -176,7 +176,7 @@ def test_a_fork_with_another_rate_goes_on_with_the_moments_that_the_run_had(kind
     spec, rate = spec_of(kind), 0.004
     run = Experiment(spec)
     rows(run, 10)
-    kept = {name: np.array(leaf) for name, leaf in run.snapshot().items()}
+    kept = {name: np.array(leaf) for name, leaf in run.leaves().items()}
     change = messages.SetLearningRate(learning_rate=rate)
     run.set_learning_rate(change)
     live, fork = rows(run, 24), Experiment(specs.with_overrides(spec, [f"optimizer.learning_rate={rate}"]))

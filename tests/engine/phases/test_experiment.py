@@ -117,7 +117,7 @@ def test_an_anchor_sets_every_prediction_to_the_true_displacement():
 def test_a_snapshot_goes_on_as_if_never_interrupted():
     first = Experiment(chebyshev_spec(0.2))
     drive(first, 340)
-    leaves = first.snapshot()
+    leaves = first.leaves()
     second = Experiment(chebyshev_spec(0.2))
     second.restore({name: np.array(leaf) for name, leaf in leaves.items()})
     a, b = drive(first, 380)[0], drive(second, 380)[0]
@@ -125,7 +125,7 @@ def test_a_snapshot_goes_on_as_if_never_interrupted():
 
 
 def test_a_snapshot_of_another_problem_is_refused():
-    leaves = Experiment(toy_spec()).snapshot()
+    leaves = Experiment(toy_spec()).leaves()
     with pytest.raises(ValueError, match="3 numbers, the problem 97"):
         Experiment(chebyshev_spec()).restore(leaves)
 

@@ -157,7 +157,7 @@ def exact(problem: Problem, theta) -> tuple[float, float, np.ndarray]:
 
 def check(taken: Experiment, problem: Problem):
     """The numbers against the Hessian formed, and how they compare."""
-    leaves = taken.snapshot() | leaves_of(taken.identify())
+    leaves = taken.leaves() | leaves_of(taken.identify())
     assert changed(leaves, taken.identify, taken.state) == ""
     identity = unpack(Identity, leaves, IDENTITY)
     loss, norm, product = exact(problem, taken.state.theta)

@@ -114,7 +114,7 @@ def test_a_snapshot_with_two_directions_goes_on_as_if_never_interrupted():
     experiment = own("comes_and_goes", SPARE)
     drive(experiment, 12)
     assert int(experiment.state.coupled.constrained.directions.number) == 2
-    snapshot = experiment.snapshot()
+    snapshot = experiment.leaves()
     on, _ = drive(experiment, 30)
     again = own("comes_and_goes", SPARE)
     again.restore(snapshot)
@@ -126,7 +126,7 @@ def test_a_snapshot_with_two_directions_goes_on_as_if_never_interrupted():
 def test_a_checkpoint_from_before_there_were_directions_has_one():
     experiment = own("comes_and_goes", SPARE)
     drive(experiment, 5)
-    snapshot = {path: leaf for path, leaf in experiment.snapshot().items() if ".directions." not in path and ".covariance" not in path}
+    snapshot = {path: leaf for path, leaf in experiment.leaves().items() if ".directions." not in path and ".covariance" not in path}
     snapshot["state.coupled.constrained.active"] = snapshot["state.coupled.constrained.active"] > 0
     state = unpack(type(experiment.state), snapshot, "state.", experiment.phases["edge"].kinds(experiment.state.theta))
     assert int(state.coupled.constrained.directions.number) == 0

@@ -40,7 +40,7 @@ def several(x64):
         patched.setattr("engine.curvature.eigensolver.LOOSE", 1e-3)  # at 1e-2 a pair that another is about to cross may be 1 % off
         experiment = Experiment(chebyshev_spec(ETA, on_second_eigenvalue="gradient_descent", **LEAN))
         approached, _, _ = drive(experiment, 0)
-        EDGE.update(experiment.snapshot())
+        EDGE.update(experiment.leaves())
         table, events, thetas = drive(experiment, 80)
         yield experiment, np.concatenate([approached, table]), events, thetas
 
@@ -101,7 +101,7 @@ def test_an_event_names_the_step_at_which_each_eigenvalue_becomes_unstable(sever
 
 def test_a_snapshot_with_more_eigenvalues_goes_on_as_if_never_interrupted(several):
     experiment = several[0]
-    leaves = {name: np.array(leaf) for name, leaf in experiment.snapshot().items()}
+    leaves = {name: np.array(leaf) for name, leaf in experiment.leaves().items()}
     resumed = Experiment(experiment.spec)
     resumed.restore(leaves)
     assert resumed.state.eigenvector_history.shape[1] == experiment.state.eigenvector_history.shape[1] > 2

@@ -168,7 +168,7 @@ def test_the_record_does_not_depend_on_where_it_is_cut_or_resumed(limit):
     experiment, record = afresh(FOLLOWING), []
     while experiment.clock.step < 6:
         record += experiment.advance(min(limit, 6 - experiment.clock.step)).rows
-    kept = {name: np.array(leaf) for name, leaf in experiment.snapshot().items()}
+    kept = {name: np.array(leaf) for name, leaf in experiment.leaves().items()}
     experiment = afresh(FOLLOWING)
     experiment.restore(kept)
     while experiment.clock.step < 14:
@@ -254,7 +254,7 @@ def test_raises_survive_a_resume_and_give_way_to_a_command():
         experiment.advance(3 - experiment.clock.step)
     experiment.advance(1)
     experiment.set_learning_rate(messages.SetLearningRate(learning_rate=0.011))
-    kept, resumed = {name: np.array(leaf) for name, leaf in experiment.snapshot().items()}, afresh(RAISES)
+    kept, resumed = {name: np.array(leaf) for name, leaf in experiment.leaves().items()}, afresh(RAISES)
     resumed.restore(kept)
     record = []
     while resumed.clock.step < 10:

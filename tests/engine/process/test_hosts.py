@@ -195,8 +195,9 @@ def same_spectrum(run, spectrum):
 
 def test_a_training_of_two_processes_with_commands_is_that_of_one_and_goes_on_alone_where_one_dies():
     """From one command to the next: the whole spectrum is read at step 12, η raised there, and process 1 killed at step 20. 1e-6 of each
-    column."""
-    spec = with_overrides(TRAINED, ["budget.steps=30"])
+    column. The snapshots that process 0 writes are of the run's θ, with the eigenvectors that all processes solve for."""
+    kept = ["recording.snapshots_every=10", 'recording.snapshots=["theta", "eigenvectors"]']
+    spec = with_overrides(TRAINED, ["budget.steps=30", *kept])
     alone = Experiment(spec)
     expected = [rows(alone, 12)]
     asked = messages.Density(probes=2, steps=8)
@@ -227,6 +228,11 @@ def test_a_training_of_two_processes_with_commands_is_that_of_one_and_goes_on_al
     for name in ("learning_rate", "gd.loss", "gd.gradient_norm", "gd.sharpness"):
         np.testing.assert_allclose(table[name], np.concatenate([part[name] for part in expected]), rtol=1e-6, err_msg=name)
     same_spectrum(run, spectrum)
+    problem, snapshots = alone.setup.problem, engine.load(run.path).snapshots()
+    assert [each.step for each in snapshots] == [0, 10, 20]
+    for each in snapshots:
+        assert float(problem.loss(jnp.asarray(each.vector()))) == pytest.approx(table["gd.loss"][each.step], rel=1e-6)
+        assert each.facts["eigenvalues"][0] == pytest.approx(table["gd.sharpness"][each.step], rel=1e-4)
 
 
 @pytest.mark.slow

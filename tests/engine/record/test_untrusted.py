@@ -261,7 +261,7 @@ def snapshot():
 
     configure()
     experiment = Experiment(toy_spec())
-    return experiment, experiment.snapshot()
+    return experiment, experiment.leaves()
 
 
 @fuzz(200)
