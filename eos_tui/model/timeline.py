@@ -49,6 +49,8 @@ class Timeline:
     def reach(self, last: float, final: bool = False) -> None:
         """The run has come to this step; `final` when it will go no further, so that no room is left for more."""
         self.last, self._final = last, final
+        if self.cursor is not None:
+            self.cursor = min(self.cursor, self.newest)
         if last > self._limit:
             self._limit = _rounded_up(last * ROOM)
         if self.edge is not None and last - self.edge > self._limit_past_edge:
@@ -59,6 +61,11 @@ class Timeline:
         wanted = BURSTS * period
         if math.isfinite(wanted) and not self._bursts / 1.5 <= wanted <= 1.5 * self._bursts:
             self._bursts = _rounded_up(max(wanted, SMALLEST_SPAN))
+
+    @property
+    def newest(self) -> float:
+        """The newest step that is shown: of a replay the one that it has come to."""
+        return self.last if self.head is None else min(self.head, self.last)
 
     @property
     def bursts_known(self) -> bool:
@@ -122,15 +129,15 @@ class Timeline:
 
     def toggle_cursor(self) -> None:
         """Put the cursor on the newest step in view, or take it away."""
-        self.cursor = None if self.cursor is not None else min(self.window()[1], self.last)
+        self.cursor = None if self.cursor is not None else min(self.window()[1], self.newest)
 
     def move_cursor(self, direction: int, single: bool = False) -> None:
         """Move the cursor by a hundredth of the view, or by a single step, and the view with it where it would leave."""
         start, stop = self.window()
         if self.cursor is None:
-            self.cursor = min(stop, self.last)
+            self.cursor = min(stop, self.newest)
         by = 1.0 if single else max(1.0, math.floor((stop - start) / 100))
-        self.cursor = min(max(round(self.cursor) + direction * by, 0.0), self.last)
+        self.cursor = min(max(round(self.cursor) + direction * by, 0.0), self.newest)
         if self.follows and not start <= self.cursor <= stop:
             self.span = stop - start
         if self.span is not None and not start <= self.cursor <= stop:
@@ -138,7 +145,7 @@ class Timeline:
 
     def point(self, step: float) -> None:
         """Put the cursor on the nearest step of the run."""
-        self.cursor = min(max(float(round(step)), 0.0), self.last)
+        self.cursor = min(max(float(round(step)), 0.0), self.newest)
 
     def _followed(self, span: float, strides: int) -> float:
         """The end of a view of so many steps that follows: it moves in strides, for each move redraws every cell."""

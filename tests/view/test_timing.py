@@ -177,3 +177,17 @@ def test_the_cursor_stays_on_the_run_and_in_view():
         start, stop = line.window()
         assert start <= line.cursor <= stop
     assert line.cursor == 0
+
+
+def test_in_a_replay_the_cursor_goes_no_further_than_what_has_been_played():
+    line = Timeline()
+    line.head = 30.0
+    line.reach(1000, final=False)
+    line.toggle_cursor()
+    assert line.cursor == 30
+    line.move_cursor(1)
+    line.point(700.0)
+    assert line.cursor == 30
+    line.head = 12.0
+    line.reach(1000)
+    assert line.cursor == 12  # played again from before it
