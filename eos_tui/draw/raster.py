@@ -162,11 +162,15 @@ def inner(dots: np.ndarray) -> np.ndarray:
 _styles: list[Style | None] = [None]
 _inks: dict[Style, int] = {}
 """Each style that was painted with, by a number: there are a few dozen."""
+_seen_in_blanks: list[int] = []
+"""Those that show where nothing is written: the blanks behind a word do not go on with them."""
 
 
 def _ink(style: Style) -> int:
     if style not in _inks:
         _inks[style] = len(_styles)
+        if style.reverse or style.underline or style.strike or style.bgcolor:
+            _seen_in_blanks.append(_inks[style])
         _styles.append(style)
     return _inks[style]
 
@@ -190,8 +194,10 @@ def _strip(glyphs: bytes, inks: bytes, grounds: bytes) -> Strip:
         text = text.translate(_shown)
     # A blank shows no ink, so it keeps that before it: fewer changes of style, fewer bytes to the terminal.
     place = np.arange(len(ink))
-    place[ink <= 0] = 0
+    place[blank := ink <= 0] = 0
     ink = ink[np.maximum.accumulate(place)]
+    for each in _seen_in_blanks:
+        ink[blank & (ink == each)] = 0
     begins = [0, *(np.flatnonzero((ink[1:] != ink[:-1]) | (ground[1:] != ground[:-1])) + 1).tolist()]
     looks = zip(ink[begins].tolist(), ground[begins].tolist(), strict=True)
     return Strip([

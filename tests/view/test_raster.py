@@ -87,6 +87,14 @@ def test_merging_keeps_the_dots_beneath():
     assert text_of(canvas) == ["⣉"]
 
 
+def test_blanks_go_on_in_the_style_before_them_only_where_it_does_not_show():
+    canvas = Canvas(6, 1)
+    canvas.text(0, 0, "ab", RED + Style(reverse=True))
+    canvas.text(0, 4, "c", BLUE)
+    shown = [(segment.text, segment.style) for segment in canvas.strips()[0]]
+    assert shown == [("ab", RED + Style(reverse=True)), ("  ", None), ("c ", BLUE)]
+
+
 def test_ascii_draws_no_braille():
     canvas = Canvas(3, 1, ascii=True)
     canvas.dots(np.ones((4, 6), bool), 0, 0, RED, "+")
