@@ -95,6 +95,7 @@ class Dashboard(Viewing):
         self._laid_out: tuple[int, int, list[Panel]] | None = None
         # Kept by name: a frame may still be on its way when the screen is taken down and finds nothing any more.
         self.header, self.journal, self.footer = Header(ascii), Journal(), Footer("dashboard")
+        self.grid, self.small = Grid(id="grid"), Static("", id="small", markup=False)
         shown = {plot.id: plot for plot in self.specs()}
         problem = run.spec.problem
         given = (problem.alpha, problem.beta) if isinstance(problem, Phase) else None
@@ -118,11 +119,11 @@ class Dashboard(Viewing):
 
     def compose(self) -> ComposeResult:
         yield self.header
-        with Grid(id="grid"):
+        with self.grid:
             yield from self.plots
         yield self.journal
         yield self.footer
-        yield Static("", id="small", markup=False)
+        yield self.small
 
     def on_mount(self) -> None:
         self._arrange()
@@ -157,7 +158,7 @@ class Dashboard(Viewing):
         self.set_class(arrangement is None, "too-small")
         if arrangement is None:
             text = f"{width}×{height} is too small.\neos needs {SMALLEST[0]}×{SMALLEST[1]}."
-            self.query_one("#small", Static).update(text)
+            self.small.update(text)
             return
         self.header.set_class(arrangement.header == 2, "short")
         self.header.set_class(arrangement.header == 4, "tall")
@@ -171,15 +172,14 @@ class Dashboard(Viewing):
         self._laid_out = width, height, visible
         across = 2 if len(visible) == 2 and width >= 2 * SQUARE and self.portrait in visible else arrangement.columns
         columns, rows, last = grid(len(visible), across)  # a portrait wants to be square
-        plots = self.query_one("#grid", Grid)
-        plots.styles.grid_size_columns, plots.styles.grid_size_rows = columns, rows
+        self.grid.styles.grid_size_columns, self.grid.styles.grid_size_rows = columns, rows
         for number, panel in enumerate(self.panel_order, 1):
             panel.number = number
         for panel in self.plots:
             panel.display = panel in visible
             panel.styles.column_span = last if panel is visible[-1] else 1
-        if [panel for panel in plots.children if panel in visible] != visible:
-            plots.sort_children(key=lambda panel: visible.index(panel) if panel in visible else len(visible))
+        if [panel for panel in self.grid.children if panel in visible] != visible:
+            self.grid.sort_children(key=lambda panel: visible.index(panel) if panel in visible else len(visible))
 
     @property
     def _pages(self) -> list[list[Panel]]:

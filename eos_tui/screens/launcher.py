@@ -98,6 +98,9 @@ class Launcher(Ground):
         self.presets = Options(id="presets")
         self.runs = LongList(self._run_line, rows=2, id="runs")
         self.filters = {self.presets: Filter("presets"), self.runs: Filter("runs")}
+        # Kept by name: a frame may still be on its way when the screen is taken down and finds nothing any more.
+        self.about, self.none = Static("", id="about"), Static("reading the runs …", id="none")
+        self.pane = Vertical(classes="pane", id="second")
         self.footer = Footer("launcher")
         self.footer.adapt(set() if origin else {"back"}, {"detach": "quit"})
 
@@ -112,11 +115,11 @@ class Launcher(Ground):
                 presets.border_title = "presets"
                 yield self.filters[self.presets]
                 yield self.presets
-                yield Static("", id="about")
-            with Vertical(classes="pane", id="second") as runs:
-                runs.border_title = "runs"
+                yield self.about
+            with self.pane:
+                self.pane.border_title = "runs"
                 yield self.filters[self.runs]
-                yield Static("reading the runs …", id="none")
+                yield self.none
                 yield self.runs
         yield self.footer
 
@@ -167,7 +170,7 @@ class Launcher(Ground):
 
     def on_resize(self) -> None:
         self.set_class(self.size.width >= WIDE, "wide")
-        self.query_one("#about").display = self.size.height >= 20
+        self.about.display = self.size.height >= 20
         self.call_after_refresh(self._align)
         self.call_after_refresh(self._describe)
         self.pace.hurry()
@@ -182,7 +185,7 @@ class Launcher(Ground):
         takes, shows = (textwrap.wrap(text, width) for text in (f"Takes: {words.takes}", words.shows))
         if len(title) + len(takes) + len(shows) > room:
             shows = textwrap.wrap(words.shows, width, max_lines=max(room - len(title) - len(takes), 1), placeholder=" …")
-        self.query_one("#about", Static).update(Content.assemble(
+        self.about.update(Content.assemble(
             ("".join(f"{line}\n" for line in title), "bold"), ("\n".join([*takes, ""]), "$text-muted"), "\n".join(shows)))
 
     # -- the list of runs
@@ -220,12 +223,11 @@ class Launcher(Ground):
         at = names.index(chosen.run.name) if chosen is not None and chosen.run.name in names else None
         self._keep(at)
         none = "None yet. Choose a preset and press enter." if not entries else "No run has all of these words."
-        self.query_one("#none", Static).update(none)
+        self.none.update(none)
         self.set_class(not self.shown, "fresh")
-        pane = self.query_one("#second")
         count = f"{len(names):,} of {len(entries):,}" if len(names) < len(entries) else f"{len(entries):,}"
-        pane.border_title = f"runs · {count}" if entries else "runs"
-        pane.border_subtitle = f"{len(self.marked):,} marked" if self.marked else ""
+        self.pane.border_title = f"runs · {count}" if entries else "runs"
+        self.pane.border_subtitle = f"{len(self.marked):,} marked" if self.marked else ""
 
     def _keep(self, at: int | None) -> None:
         """Show the runs with this one highlighted; one that is gone leaves its place to the next."""

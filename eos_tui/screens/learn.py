@@ -154,7 +154,7 @@ class Learn(Driving):
         self._rest = 0.0
         """Seconds that it has stood at its end."""
         self.where, self.words, self.waiting = Line("where"), Static("", id="words"), Line("waiting")
-        self.footer = Footer("tour")
+        self.grid, self.footer = Grid(id="grid"), Footer("tour")
         self.panels: list[LinePlot | PhasePortrait] = []
         self._kept: Trip | None = None
         """The run whose dashboard is opened instead of the tour: it goes on."""
@@ -185,7 +185,7 @@ class Learn(Driving):
             with Vertical(id="left"):
                 yield self.words
                 yield self.waiting
-            yield Grid(id="grid")
+            yield self.grid
         yield self.footer
         yield Static(f"Too small for the tour.\nIt needs {SMALLEST[0]}×{SMALLEST[1]}.", id="small")
 
@@ -200,15 +200,15 @@ class Learn(Driving):
         self._since = self._drawn_at = monotonic()
         self._begins = self._step_before()
         self.trip.reached = self._begins
-        grid, specs = self.query_one("#grid", Grid), self.trip.specs(self.step.forms)
+        specs = self.trip.specs(self.step.forms)
         self.footer.adapt({"next_step", "by_itself"} if self.at + 1 == len(STEPS) else {"previous_step"} if not self.at else ())
         self.panels = [
             PhasePortrait(self.step.forms, ascii=self.ascii) if name == panels.PORTRAIT else LinePlot(specs[name], ascii=self.ascii)
             for name in self.step.plots
         ]
         with self.app.batch_update():
-            await grid.remove_children()
-            await grid.mount(*self.panels)
+            await self.grid.remove_children()
+            await self.grid.mount(*self.panels)
             self._arrange()
             self._play(0.0)
             self._show_rows()
@@ -248,9 +248,8 @@ class Learn(Driving):
         for k, panel in enumerate(self.panels):
             panel.display = k < room
         shown = min(room, len(self.panels)) or 1
-        grid = self.query_one("#grid", Grid)
-        grid.styles.grid_size_columns = shown if beside else 1
-        grid.styles.grid_size_rows = 1 if beside else shown
+        self.grid.styles.grid_size_columns = shown if beside else 1
+        self.grid.styles.grid_size_rows = 1 if beside else shown
         self.pace.hurry()
 
     # -- drawing

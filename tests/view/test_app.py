@@ -73,3 +73,18 @@ def test_the_view_opens_without_jax():
             "print(json.dumps([m for m in ('jax', 'jaxlib', 'flax', 'tensorflow_datasets') if m in sys.modules]))")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert json.loads(done.stdout) == []
+
+
+async def test_a_frame_that_is_on_its_way_when_a_screen_is_taken_down_finds_nothing_missing(runs):
+    run = make_run(runs)
+    async with opened(run, (120, 40)) as (app, _):
+        dashboard = app.screen
+        await dashboard.query("*").remove()
+        dashboard._laid_out = dashboard._shown = None
+        dashboard._arrange()
+        dashboard.paint()
+    async with opened(None, (120, 40)) as (app, _):
+        launcher = app.screen
+        await launcher.query("*").remove()
+        launcher._show_runs()
+        launcher._describe()
