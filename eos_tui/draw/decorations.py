@@ -241,6 +241,11 @@ def legend_places(entries: Sequence[LegendEntry], width: int, rows: int) -> list
     return [*placed, LegendPlace(row, min(column, width - 1), None)] if left_out else placed
 
 
+def most_rows(height: int) -> int:
+    """Rows that a legend may take of a plot of so many."""
+    return 3 if height >= 14 else 2 if height >= 10 else int(height >= 4)
+
+
 def legend_rows(entries: Sequence[LegendEntry], width: int) -> int:
     """Rows that a legend takes in so many cells."""
     return max((place.row for place in legend_places(entries, width, len(entries))), default=0) + 1

@@ -106,12 +106,13 @@ def paint(
         return Painted(message(decorations.why_empty(spec, history), width, height, theme), None, box, span)
     longest = _longest(spec, layers, lo)
     entries = decorations.legend_entries(spec, history, [held[k] for k in longest], width - GUTTER, ascii)
-    entries += [
+    entries[1:1] = [  # where there is no room for all, predictions are left out before what was asked for
         LegendEntry(other.pen.mark * 2 if ascii else other.pen.sample, other.label, other.role)
         for other, is_held in zip(overlays, held, strict=False) if is_held
     ]
-    if height >= 14:
-        box = Box.within(width, height, min(decorations.legend_rows(entries, width - GUTTER), 3), right)
+    if height >= 10:
+        most = decorations.most_rows(height) + (height >= 14 and bool(others))
+        box = Box.within(width, height, min(decorations.legend_rows(entries, width - GUTTER), most), right)
     limits = axes.settle(limits, *extent, log=spec.log)
     canvas = _staged(width, height, ascii, box, span._replace(cursor=None), limits, spec.log, spec.zero, spec.marks, tuple(entries),
                      theme, decorations.stretches_of_stages(box, span, history), tinted).copy()

@@ -16,7 +16,7 @@ from textual.strip import Strip
 from engine import theory
 from eos_tui.draw import axes, portrait_words
 from eos_tui.draw.axes import Limits
-from eos_tui.draw.decorations import GUTTER, Box, LegendEntry, legend, legend_rows
+from eos_tui.draw.decorations import GUTTER, Box, LegendEntry, legend, legend_rows, most_rows
 from eos_tui.draw.orbits import REAL, TRAIL, Orbit, Scene
 from eos_tui.draw.raster import Canvas, strokes
 from eos_tui.draw.theme import role_style
@@ -54,7 +54,7 @@ def paint(scene: Scene, scale: Scale, width: int, height: int, *, ascii: bool, t
     orbits, own, g = scene.orbits, scene.own, scene.orbits[0].level(alpha)
     caption = portrait_words.caption(scene, g, width)[: 2 if height >= 14 else 1] if height >= 7 else []
     entries = _legend([*orbits, *own], ascii)
-    top = min(legend_rows(entries, width - GUTTER), 3 if height >= 14 else 1) if height >= 4 else 0
+    top = min(legend_rows(entries, width - GUTTER), most_rows(height))
     rows, columns = height - top - int(height >= 5) - len(caption), width - GUTTER
     if columns < 4 or rows < 2:
         return Painted(canvas.strips(), scale)

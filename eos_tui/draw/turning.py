@@ -15,7 +15,7 @@ from textual.strip import Strip
 from engine.record.columns import CROSSED, MOST_DIRECTIONS
 from eos_tui.draw import axes
 from eos_tui.draw.axes import Limits, number
-from eos_tui.draw.decorations import GUTTER, Box, LegendEntry, legend, legend_rows, nothing_before_the_edge
+from eos_tui.draw.decorations import GUTTER, Box, LegendEntry, legend, legend_rows, most_rows, nothing_before_the_edge
 from eos_tui.draw.orbits import REAL, Orbit
 from eos_tui.draw.phase_portrait import Frame, in_dots
 from eos_tui.draw.plot_spec import DASHED, THRESHOLD, Window
@@ -125,18 +125,27 @@ def why_none(history: History, window: Window) -> str:
     return "There is no θ† at this step, so there is no x."
 
 
+WORDS, BRIEFLY = ("path of x", "X†: one standard deviation", "√2 of it: an even turn"), ("x", "X†: 1σ", "√2σ: even turn")
+"""What the legend calls the path and the two ellipses, and in fewer letters."""
+
+
+def _entries(words: tuple[str, str, str], shown: Turn, ascii: bool) -> list[LegendEntry]:
+    path, inner, outer = words
+    ellipses = [
+        _sample(THRESHOLD.sample, THRESHOLD.mark, ascii, inner, "muted"),
+        _sample(DASHED[0].sample, DASHED[0].mark, ascii, outer, "constrained"),
+    ]
+    return [_sample(REAL.sample, REAL.mark, ascii, path, "gd"), *(ellipses if shown.covariance is not None else [])]
+
+
 def paint(shown: Turn, width: int, height: int, *, ascii: bool, theme: str, held: tuple[Limits, Limits] | None = None
           ) -> tuple[list[Strip], tuple[Limits, Limits] | None]:
     """The path over its ellipses as `height` rows of exactly `width` cells, and the limits it was drawn to, for the next frame to keep."""
     canvas = Canvas(max(width, 0), max(height, 0), ascii)
-    entries = [
-        _sample(REAL.sample, REAL.mark, ascii, "path of x", "gd"),
-        *([
-            _sample(THRESHOLD.sample, THRESHOLD.mark, ascii, "X†: one standard deviation", "muted"),
-            _sample(DASHED[0].sample, DASHED[0].mark, ascii, "√2 of it: an even turn", "constrained"),
-        ] if shown.covariance is not None else []),
-    ]
-    top = min(legend_rows(entries, width - GUTTER), 3 if height >= 14 else 1) if height >= 4 else 0
+    entries = _entries(WORDS, shown, ascii)
+    if legend_rows(entries, width - GUTTER) > most_rows(height):
+        entries = _entries(BRIEFLY, shown, ascii)
+    top = min(legend_rows(entries, width - GUTTER), most_rows(height))
     rows, columns = height - top - int(height >= 5), width - GUTTER
     if columns < 4 or rows < 2:
         return canvas.strips(), held

@@ -21,13 +21,14 @@ def settings(spec: RunSpec, learning_rate: float) -> dict[str, Any]:
 
 def labels(runs: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
     """A label for each run, given by its name and its settings: what it differs in from any of the others; its name where that is
-    nothing, or beside it where it does not tell it apart.
+    nothing or too much, or beside it where it does not tell it apart.
     """
     fields = list(dict.fromkeys(name for _, each in runs for name in each))
     differing = [name for name in fields if any(each.get(name) != runs[0][1].get(name) for _, each in runs)]
     shown = sorted(differing, key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
-    more = " · …" if len(shown) > MOST else ""
-    said = [" · ".join(_said(name, each[name]) for name in shown[:MOST] if name in each) + more for _, each in runs]
+    if len(shown) > MOST:  # of another preset, as a rule: its name says more than a few of its settings
+        return [name for name, _ in runs]
+    said = [" · ".join(_said(name, each[name]) for name in shown if name in each) for _, each in runs]
     return [text if text and said.count(text) == 1 else name if not text else f"{text} ({name})"
             for text, (name, _) in zip(said, runs, strict=True)]  # fmt: skip
 

@@ -7,7 +7,7 @@ from textual.strip import Strip
 
 from eos_tui.draw import axes
 from eos_tui.draw.axes import Limits
-from eos_tui.draw.decorations import GUTTER, Box, LegendEntry, foot, legend, legend_rows, upright
+from eos_tui.draw.decorations import GUTTER, Box, LegendEntry, foot, legend, legend_rows, most_rows, upright
 from eos_tui.draw.plot_spec import Axis, Span
 from eos_tui.draw.raster import Canvas, spans
 from eos_tui.draw.theme import role_style
@@ -30,7 +30,7 @@ class DensityPlot(Picture[WholeSpectrum]):
             LegendEntry("^" if self.ascii else "▲", "followed", "constrained"),
             LegendEntry("|" if self.ascii else "┃", f"2/η = {axes.number(spectrum.threshold, 4)}", "threshold"),
         ]
-        legend_height = min(legend_rows(entries, width - GUTTER), 3 if height >= 14 else 1) if height >= 4 else 0
+        legend_height = min(legend_rows(entries, width - GUTTER), most_rows(height))
         box = Box.within(canvas.width, canvas.height, legend_height, 0)
         if box.width < 4 or box.height < 2:
             return canvas.strips()

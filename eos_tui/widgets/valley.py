@@ -12,7 +12,7 @@ from textual.strip import Strip
 from engine.record.safe_read import read_arrays
 from eos_tui.draw import axes
 from eos_tui.draw.axes import Limits
-from eos_tui.draw.decorations import GUTTER, Box, LegendEntry, foot, legend, legend_rows, upright
+from eos_tui.draw.decorations import GUTTER, Box, LegendEntry, foot, legend, legend_rows, most_rows, upright
 from eos_tui.draw.orbits import REAL
 from eos_tui.draw.plot_spec import DASHED, Axis, Span
 from eos_tui.draw.raster import Canvas, strokes
@@ -109,7 +109,7 @@ class Valley(Picture[PlaneSample]):
             LegendEntry(pen.mark * 2 if self.ascii else pen.sample, name, family)
             for family, name, pen in reversed(PATHS) if family in self._paths
         ]
-        legend_height = min(legend_rows(entries, width - GUTTER), 3 if height >= 14 else 1) if height >= 4 else 0
+        legend_height = min(legend_rows(entries, width - GUTTER), most_rows(height))
         box = Box.within(canvas.width, canvas.height, legend_height, 0)
         if box.width < 4 or box.height < 2:
             return canvas.strips()

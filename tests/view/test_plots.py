@@ -588,3 +588,15 @@ def test_a_title_says_in_plain_words_what_is_shown_where_there_is_room():
     assert heading(spec, 60) == "sharpness S: how curved the valley is"
     assert heading(spec, 36) == heading(spec) == "sharpness S"
     assert heading(spec._replace(log=True), 60) == "sharpness S: how curved the valley is · log"
+
+
+def test_the_legend_names_every_run_that_is_compared_where_a_dashboard_has_six_plots():
+    history = oscillating(500)
+    names = "toy-2", "chebyshev-1", "several-1"
+    others = [Overlay(oscillating(400), name, "warn", pen) for name, pen in zip(names, plot_spec.OTHERS, strict=False)]
+    shown = line_plot.paint(SHARPNESS, history, Window(0, 500), 37, 14, overlays=others).strips
+    legend = "\n".join(strip.text for strip in shown[:4])
+    for name in ("S(θ)", "2/η", "S⋆", *names):
+        assert name in legend
+    assert "…" not in legend
+    assert cells(strip.text for strip in shown[4:]) > 30  # and the curves have room
