@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -96,7 +97,7 @@ class Assumptions(LivePage):
     def content(self, width: int, roomy: bool) -> Content:
         """Every gauge on two lines; with the reason of its rule on a third where there is room."""
         history, limit = self.source.history, self.source.run.spec.tracking.second_eigenvalue_limit
-        lines = [Content.assemble((self._standing(), self.color("muted"))).truncate(width, ellipsis=True)]
+        lines = [Content.assemble((_fitting(self._standing(), width), self.color("muted"))).truncate(width, ellipsis=True)]
         formula = max(min(FORMULA, width - 3 - VALUE - WORD), 0)
         for gauge in GAUGES:
             now = latest(gauge, history)
@@ -110,24 +111,33 @@ class Assumptions(LivePage):
                 (sparkline(history, gauge.column, cells, self.ascii), self.color("constrained")),
             ).truncate(width))
             rule = RULES[gauge.rule]
-            words = f"   {gauge.claim}: {rule.words} · {gauge.source}"
+            told = f"   {gauge.claim}: {rule.words} · {gauge.source}"
+            words = _fitting((told, told.replace("Assumption ", "Ass. ").replace("Definition ", "Def. ")), width)
             lines.append(Content.assemble((words, self.color("muted"))).truncate(width, ellipsis=True))
             if roomy:
                 reason = textwrap.fill(rule.reason, max(width, 20), initial_indent="   ", subsequent_indent="   ")
                 lines.append(Content.assemble((reason, f"italic {self.color('muted')}")))
         return Content("\n").join(lines)
 
-    def _standing(self) -> str:
-        """Whether the gauges are live, and how often the dear ones are read."""
+    def _standing(self) -> tuple[str, ...]:
+        """Whether the gauges are live, and how often the dear ones are read; in fewer words after in more."""
         history, every = self.source.history, self.source.run.spec.tracking.gauges_every
         alpha = GAUGES[0]
         now = latest(alpha, history)
         if now is None:
-            return "no values yet: θ† begins at the edge" if history.has(alpha.column) else "this run has no θ†"
-        cadence = f"4 to 8 every {every} steps, ρ3 and ρ4 lower bounds" if every else "4 to 8 never (gauges_every = 0)"
+            return ("no values yet: θ† begins at the edge" if history.has(alpha.column) else "this run has no θ†",)
+        often = f"4 to 8 every {every} steps" if every else "4 to 8 never (gauges_every = 0)"
+        bounds = ", ρ3 and ρ4 lower bounds" if every else ""
         if math.isnan(history.column(alpha.column)[-1]):
-            return f"θ† is no longer followed: the last values, of step {now.step:,.0f}; {cadence}"
-        return f"step {now.step:,.0f}: 1 to 3 and A2 every step, {cadence}"
+            ended = f"θ† is no longer followed: the last values, of step {now.step:,.0f}"
+            return f"{ended}; {often}{bounds}", ended
+        at = f"step {now.step:,.0f}: "
+        return f"{at}1 to 3 and A2 every step, {often}{bounds}", f"{at}{often}, the others each{bounds}", f"{at}{often}, the others each"
+
+
+def _fitting(choices: Sequence[str], width: int) -> str:
+    """The first of them that so many cells hold, else the last."""
+    return next((text for text in choices if cell_len(text) <= width), choices[-1])
 
 
 def _padded(text: str, cells: int) -> str:

@@ -34,12 +34,11 @@ DIGITS = 6
 def entry(column: Column, value: float, when: str = "", color: str = "$accent") -> Paragraph:
     """One quantity, its symbol in a colour: its present value, or that of another moment."""
     unit = f" {column.unit}" if column.unit else ""
-    shown = f"{value:.{DIGITS}g}{unit}"
-    shown = shown if math.isfinite(value) else "no value" if when else "no value yet"
+    shown = f"{when or 'now'} {value:.{DIGITS}g}{unit}" if math.isfinite(value) else f"no value {when or 'yet'}"
     return Paragraph(
         Content.assemble((column.symbol, f"bold {color}"), (f"  {column.words}", "bold")),
         Content.assemble(
-            f"{column.formula}\n", (f"{column.source} · column {column.name} · {when or 'now'} {shown}", "$text-muted")),
+            f"{column.formula}\n", (f"{column.source} · column {column.name} · {shown}", "$text-muted")),
     )
 
 

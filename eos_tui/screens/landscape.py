@@ -327,7 +327,7 @@ class Landscape(LivePage):
         muted = self.color("muted")
 
         def multiple(value: float) -> str:
-            return f"{number(value)} = {number(value / shape.threshold)} × 2/η"
+            return f"{number(value)} = {number(value / shape.threshold)} × 2/η" if math.isfinite(value) else "no value"
 
         means = "under" if shape.ratio < 1 else "over" if shape.ratio > 1 else "exactly"
         lines = [Content.assemble(

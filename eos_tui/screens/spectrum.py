@@ -38,6 +38,8 @@ LEVEL = Column(
 
 BOTH = 30
 """Rows of the page from which both spectra stand one above the other, and so do the density and the layers."""
+TALL = 16
+"""Rows of the page from which the line below may take two."""
 WIDE = 130
 """Columns from which the line under θ†'s spectrum has the residuals too; its formulas tell them at any width."""
 DIRECTIONS, ACTIVE = "constrained.directions", "constrained.active"
@@ -84,6 +86,7 @@ class Spectrum(LivePage):
     Spectrum Vertical { height: 1fr; }
     Spectrum Drawing { height: 1fr; }
     Spectrum Line { padding-left: 1; }
+    Spectrum Line.tall { height: 2; }
     """
 
     def __init__(
@@ -279,7 +282,7 @@ class Spectrum(LivePage):
         if self.plot.display:
             self.plot.spec = self._spec(max(followed, 1))
             self.plot.show(self.history, self._window())
-            self._line.show(Content(self.summary(followed)))
+            self._say(self._line, self.summary(followed), hinted=not self.center.display)
         if self.center.display:
             row = self.source.row()
             directions, active = (0 if math.isnan(value := row.get(name, math.nan)) else int(min(max(value, 0), 16))
@@ -287,23 +290,31 @@ class Spectrum(LivePage):
             known = sum(not np.isnan(self.history.last(name)) for name in self._center_renamed.values())
             self.center.spec = self._center_spec(max(known, 1), directions, active)
             self.center.show(self.history, self._window())
-            self._center_line.show(Content(self.standing(directions, active, row)))
+            self._say(self._center_line, self.standing(directions, active, row))
 
     def standing(self, directions: int, active: int, row: Mapping[str, float]) -> str:
         """How many directions are at the edge, how many of them swing, and how exactly θ† is held there."""
         if not directions:
-            return f"Directions at the edge are told from the edge on. {self._hints}"
+            return "Directions at the edge are told from the edge on."
         at_edge = "one direction" if directions == 1 else f"{directions} directions"
         swing = {0: "none swings", 1: "one swings"}.get(active, f"{active} swing, so x turns")
         residuals = tuple(row.get(name, math.nan) for name in RESIDUALS)
         exactly = " · λ1 is {:.0g} beyond 2/η, {:.0g} of ∇L lies along them".format(*residuals)
         exactly = exactly if self.size.width >= WIDE and not any(map(math.isnan, residuals)) else ""
-        return f"{at_edge} at the edge, {swing}{exactly} · {self._hints}"
+        return f"{at_edge} at the edge, {swing}{exactly}"
 
-    @property
-    def _hints(self) -> str:
-        """The keys to know here."""
-        return f"{keys.shown('spectrum.next_view')} {NAMES[self._next()]} · {self.hint}"
+    def _say(self, line: Line, words: str, hinted: bool = True) -> None:
+        """Words and the keys to know here, on a row of their own where one does not hold both; of two lines the lower one has them."""
+        if not hinted:
+            line.set_class(False, "tall")
+            line.show(Content(words))
+            return
+        hints, room = f"{keys.shown('spectrum.next_view')} {NAMES[self._next()]} · {self.hint}", self.size.width - 2
+        both = f"{words}{' ' if words.endswith('.') else ' · '}{hints}"
+        tall = len(both) > room and self.size.height >= TALL
+        line.set_class(tall, "tall")
+        said = Content(words).truncate(room, ellipsis=True)
+        line.show(said + f"\n{hints}" if tall else Content(both))
 
     def _note_unstable(self, rows: dict[str, np.ndarray]) -> None:
         """Where eigenvalues are first above 2/η in new rows, of those at the newest learning rate."""
@@ -319,13 +330,13 @@ class Spectrum(LivePage):
     def summary(self, followed: int) -> str:
         """How many there are, and since when each has been unstable."""
         if not self._names:
-            return f"This run has no Hessian. {self._hints}"
+            return "This run has no Hessian."
         if not followed:
-            return f"The eigenvalues are followed from the edge on. {self._hints}"
+            return "The eigenvalues are followed from the edge on."
         seen = {k: step for k, step in sorted(self._above.items()) if step <= self.source.history.last_step}  # of a replay
         listed = " · ".join(f"λ{k} from step {step:,}" for k, step in seen.items()) or "none yet"
         changed = f" since η became {self._rate:g} at step {self._since:,}" if self._since else ""
-        return f"{followed} followed; first above 2/η{changed}: {listed} · {self._hints}"
+        return f"{followed} followed; first above 2/η{changed}: {listed}"
 
 
 def shares(spectrum: WholeSpectrum) -> str:

@@ -154,7 +154,8 @@ class Theorem(LivePage):
         word, role = ("holds", "good") if now == 1 else ("fails", "warn") if now == 0 else ("is not known", "muted")
         return [
             Content.assemble(f"|x⋆| ≥ {least:g}δ ", (f"{word} now", f"bold {self.color(role)}")),
-            Content.assemble((sign, self.color("muted")), f" claims nothing at {void / known:.0%} of steps"),
+            Content.assemble((sign, self.color("muted")), f" claims nothing at {void / known:.0%} of steps") if void
+            else Content("and at every step in view"),
         ]
 
     def _absent(self) -> str:

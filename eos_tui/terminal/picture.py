@@ -47,6 +47,8 @@ def png(text: str, width: int, theme: TerminalTheme) -> bytes:
             pen.rectangle((left, top, left + across - 1, top + down - 1), ground)
     for left, top, sign, style in cells:
         (color, _), bits = _colors(style, theme), ord(sign) - BRAILLE
+        if style.underline:
+            pen.line((left, top + down - 3, left + across - 1, top + down - 3), color, 1)
         if 0 <= bits < 256:
             for k, (x, y) in enumerate(DOTS):
                 if bits >> k & 1:

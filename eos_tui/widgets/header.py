@@ -135,8 +135,9 @@ def story(source: Source, row: dict[str, float], color: Color) -> Content:
     if source.displaced:
         return Content.assemble((f"{harmless(source.displaced)}; what is shown is the run that was opened here.", color("bad")))
     if source.condition == "crashed":
-        last = source.log.strip().splitlines()[-1:] or ["its log is empty"]
-        text = f"The engine is gone without a word; every row on disk is kept. Its log ends: {last[0]}"
+        last = source.log.strip().splitlines()[-1:]
+        log = f"Its log ends: {last[0]}" if last else "Its log is empty."
+        text = f"The engine is gone without a word; every row on disk is kept. {log}"
         return Content.assemble((text, color("bad")))
     if source.condition == "silent":
         text = f"Nothing heard from {state.host} for a while: its engine is gone, or the shared folder lags."

@@ -16,11 +16,12 @@ from engine.record.reader import Outcome, State
 from engine.record.writer import Writer
 from eos_tui.app import EosApp
 from eos_tui.draw import panels, theme
+from eos_tui.model.source import Source
 from eos_tui.screens.arrangement import LAYOUTS, arranged, grid, pages
 from eos_tui.screens.dashboard import Dashboard
 from eos_tui.screens.formula import Formula
 from eos_tui.screens.journal import Events
-from eos_tui.widgets.header import gauge, kept_whole
+from eos_tui.widgets.header import gauge, kept_whole, story
 from eos_tui.widgets.journal import with_time
 from eos_tui.widgets.line import Line
 from eos_tui.widgets.plot import Drawing, LinePlot
@@ -437,3 +438,12 @@ async def test_the_portrait_follows_the_choice_of_predictions(runs):
     async with opened(make_run(runs)) as (app, pilot):
         await pilot.press("p", "p", "p")
         assert tuple(app.screen.query_one(PhasePortrait).forms) == ()
+
+
+@pytest.mark.parametrize("log", ["", "started\nkilled by the host\n"])
+def test_the_end_of_an_engine_without_a_word_is_told_in_whole_sentences(runs, log):
+    run = make_run(runs)
+    source = Source(run)
+    source.condition, source.log = "crashed", log
+    said = story(source, {}, lambda role: role).plain
+    assert said.endswith("every row on disk is kept. " + ("Its log ends: killed by the host" if log else "Its log is empty."))

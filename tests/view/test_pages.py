@@ -100,6 +100,13 @@ async def test_the_assumptions_draw_in_every_theme_and_in_ascii(tmp_path, name):
         assert not set(text_of(app)) & set("▁▂▃▄▅▆▇█●▲✗")
 
 
+async def test_the_assumptions_are_told_whole_in_eighty_columns(tmp_path):
+    async with opened(gauged(tmp_path), (80, 24)) as (app, pilot):
+        await pilot.press("a")
+        await until(lambda: isinstance(app.screen, Assumptions) and "red beyond or above 0.5 · Ass. 5" in text_of(app))
+        assert "…" not in text_of(app)
+
+
 async def test_an_assumption_that_failed_has_a_page_that_says_so(tmp_path):
     async with opened(gauged(tmp_path, constrained__alpha=-3.0, constrained__epsilon=math.nan)) as (app, pilot):
         await pilot.press("a")
@@ -139,6 +146,7 @@ async def test_the_spectrum_draws_every_eigenvalue_and_says_since_when_it_is_uns
         assert [curve.label for curve in app.screen.plot.spec.curves] == ["λ1", "λ2", "λ3", "1.5/η"]
         if size[0] >= 80:
             assert "λ1 from step 131 · λ2 from step 340" in shown
+            assert "formula · esc closes" in shown  # whole, and beside the words or below them
             assert "2/η" in shown
             assert "1.5/η" in shown
         assert app.screen.history.last("followed_from") == pytest.approx(1.5 / LEARNING_RATE)
@@ -157,7 +165,7 @@ async def test_the_spectrum_of_a_run_without_events_says_since_when_by_its_rows(
         writer.append(rows)
     async with opened(run, (80, 24)) as (app, pilot):
         await pilot.press("L")
-        await until(lambda: "first above 2/η: λ1 from step 31 ·" in text_of(app))
+        await until(lambda: "first above 2/η: λ1 from step 31\n" in text_of(app))
 
 
 async def test_the_spectrum_tells_since_when_of_the_threshold_in_force(tmp_path):
