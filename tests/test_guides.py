@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -157,7 +158,7 @@ def block(*words: str) -> list[str]:
 
 FOLLOWED = [
     ("reproduce fig1",), ("data list",), ("sweep fashion ",), ("ssh -t",), ("eos doctor",), ("export EOS_HOME",), ("10.0.0.1",),
-    ("regression.toml",),
+    ("regression.toml",), ("--hdf5",),
 ]  # fmt: skip
 """Words of each block that a test below follows."""
 
@@ -175,6 +176,15 @@ def test_a_figure_is_made(machine):
     for line in block("reproduce fig1"):
         machine.follow(line)
     assert {path.suffix for path in (machine.folder / "work" / "figures").rglob("*.*")} >= {".svg", ".png", ".pdf", ".csv", ".json"}
+
+
+@pytest.mark.slow
+def test_a_run_goes_to_other_programs(machine):
+    """Each by its package, where that is installed."""
+    machine.follow("eos run toy --headless --set budget.steps=5")
+    for line, package in zip(block("--hdf5"), ("h5py", "tensorboardX", "wandb"), strict=True):
+        if find_spec(package) is not None:
+            machine.follow(line)
 
 
 @pytest.mark.slow

@@ -25,8 +25,8 @@ from synthetic import make_run
 from terminals import Terminal
 
 PROMISED = {
-    "keys", "presets", "columns", "settings", "terminal", "ssh", "gpu", "slurm", "data", "sweeps", "figures", "own-model", "run-directory",
-    "extending", "numbers", "theory",
+    "keys", "presets", "columns", "settings", "terminal", "ssh", "gpu", "slurm", "data", "sweeps", "export", "figures", "own-model",
+    "run-directory", "extending", "numbers", "theory",
 }  # fmt: skip
 
 

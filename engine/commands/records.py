@@ -14,6 +14,7 @@ from engine.base.text import as_cell, cell, print_json, print_line, print_table,
 from engine.commands import completion
 from engine.commands.options import RunName, RunNames, Switch
 from engine.jobs.launch import LIVE
+from engine.record.bridges import BRIDGES, cross
 from engine.record.columns import Column
 from engine.record.export import FORMATS, chosen_columns, chosen_format, refuse_two, shown
 from engine.record.export import export as write
@@ -34,9 +35,10 @@ USUAL = (
 
 def export(
     name: RunName | None = None, /, *, csv: Switch = False, parquet: Switch = False, npz: Switch = False, json: Switch = False,
-    columns: Columns = (), out: Path | None = None, force: Switch = False,
+    columns: Columns = (), out: Path | None = None, force: Switch = False, hdf5: Path | None = None, tensorboard: Path | None = None,
+    wandb_offline: Path | None = None,
 ) -> int:
-    """Write a run's rows as CSV, Parquet, NPZ or JSON, to stdout or a file. Without a name, the latest run.
+    """Write a run's rows as CSV, Parquet, NPZ or JSON, to stdout or a file, or for another program. Without a name, the latest run.
 
     Args:
         name: A run's name (`ls` lists them), or the path of a run directory.
@@ -47,9 +49,21 @@ def export(
         columns: Columns to write, as in `--columns step,gd.loss`; may be repeated. All when not given.
         out: The file to write; its ending names the format when no option does. `-` is stdout; pipes and devices are written to.
         force: Write it anew where it is there already, or read-only.
+        hdf5: An HDF5 file with the names of the centralflows repository, float64; needs the extra `hdf5`.
+        tensorboard: A folder for TensorBoard, float64 in its file, though its plots show float32; needs the extra `tensorboard`.
+        wandb_offline: A folder for Weights & Biases, float64; nothing is sent until `wandb sync`. Needs the extra `wandb`.
     """
     given = [format for format, asked in zip(FORMATS, (csv, parquet, npz, json), strict=True) if asked]
+    elsewhere = {option: place for option, place in zip(BRIDGES, (hdf5, tensorboard, wandb_offline), strict=True) if place is not None}
     run = resolve(name)
+    if elsewhere:
+        refuse_two([*elsewhere, *given])
+        [(option, place)] = elsewhere.items()
+        if out is not None:
+            raise UserError(f"--out {out}: --{option} says where already; leave --out out")
+        made = cross(option, run, chosen_columns(run, columns), place, force)
+        print_line(f"{made}: run {run.name}, {run.row_count()} rows", error=True)
+        return 0
     format = chosen_format(given, out)
     write(run, format, chosen_columns(run, columns), out, force)
     if out is not None:

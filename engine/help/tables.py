@@ -8,7 +8,7 @@ import msgspec
 from engine.data.catalog import ENTRIES, archives
 from engine.figures.catalog import FIGURES
 from engine.help.catalog import Section
-from engine.record import columns
+from engine.record import columns, hdf5
 from engine.record.columns import Column
 from engine.record.edges import EDGES
 from engine.spec import PREDICTIONS, CoupledTracking, Metrics, Optimizer, load_spec, preset_names
@@ -83,6 +83,18 @@ def figures() -> str:
     """A row for each figure: its name, its title, and the presets it is made from."""
     rows = ((f"`{figure.name}`", figure.title, ", ".join(f"`{name}`" for name in figure.presets)) for figure in FIGURES.values())
     return table(("figure", "what it shows", "presets"), list(rows))
+
+
+def layout() -> str:
+    """The names of the centralflows repository, and what of a run each of them is."""
+    rows = [(f"`{name}`", f"`{column}`") for name, column in (hdf5.SAME | hdf5.SCALAR).items()]
+    rows += [(f"`{name}`", f"`{column}` squared") for name, column in hdf5.SQUARES.items()]
+    also = "; for gradient descent `effective_hessian_eigs` too"
+    for stacked, scaled in ((hdf5.STACKED, also), (hdf5.PRECONDITIONED, ", 2/threshold times")):
+        for name, (first, further) in stacked.items():
+            several = f", `{further.format(2)}`, …" if further else ""
+            rows.append((f"`{name}` (T, k)", f"`{first}`{several}{scaled}"))
+    return table(("dataset", "columns of eos"), rows)
 
 
 def data_sets() -> str:

@@ -9,6 +9,7 @@ from engine.help.catalog import Topic, listed, written
 MADE: Mapping[str, Callable[[], str]] = {
     "presets": tables.presets, "columns": lambda: listed(tables.column_sections()), "settings": lambda: listed(settings.sections()),
     "examples": scripts.listing, "figures": tables.figures, "optimizers": tables.optimizers, "data": tables.data_sets,
+    "layout": tables.layout,
 }  # fmt: skip
 """What stands for each marker of the texts."""
 
@@ -29,6 +30,7 @@ TOPICS: tuple[Topic, ...] = (
     Topic("slurm", "On a SLURM cluster, and on several hosts", _text("slurm")),
     Topic("data", "Data sets", _text("data")),
     Topic("sweeps", "Sweeps over a grid of settings", _text("sweeps")),
+    Topic("export", "Runs for other programs", _text("export")),
     Topic("figures", "The paper's figures", _text("figures")),
     Topic("own-model", "A model or a loss of your own", _text("own-model")),
     Topic("python", "In Python", _text("python")),
