@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # what `__getattr__` brings, for whoever reads a script witho
     from engine.problems.own import from_flax as from_flax
     from engine.problems.own import from_loss as from_loss
     from engine.problems.problem import Problem as Problem
+    from engine.problems.torch_state import from_torch_state as from_torch_state
     from engine.xla.device import configure as configure
 
 __version__ = "0.1.0"
@@ -51,6 +52,7 @@ SCRIPTING = {
         "engine.xla.device": ("configure",),
         "engine.problems.problem": ("Problem",),
         "engine.phases.metrics": ("MetricContext",),
+        "engine.problems.torch_state": ("from_torch_state",),
         "engine.problems.own": ("from_loss", "from_flax", "complaints", "Made"),
         "engine.curvature.eigensolver": ("top_eigenpairs", "random_start", "Eigenpairs"),
         "engine.curvature.expansion": ("TaylorCenter",),

@@ -121,7 +121,9 @@ def _assigned(name: str, path: str, value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A number of numpy's, or of jax's, as Python's own."""
+    """A number of numpy's, or of jax's, as Python's own; a path as text."""
+    if isinstance(value, Path):
+        return str(value)
     return value.item() if isinstance(value, np.generic) or (hasattr(value, "item") and getattr(value, "shape", None) == ()) else value
 
 

@@ -124,6 +124,8 @@ def ready(spec: RunSpec, data_dir: str = "") -> RunSpec:
     if spec.metrics.functions:
         where = str(folders.absolute(spec.metrics.folder or ".", "[metrics] folder"))
         spec = replace(spec, metrics=replace(spec.metrics, folder=where))
+    if isinstance(spec.problem, Network | Own) and spec.problem.start:
+        spec = replace(spec, problem=replace(spec.problem, start=_start(spec.problem.start)))
     if isinstance(spec.problem, Own):
         return replace(spec, problem=replace(spec.problem, folder=str(folders.absolute(spec.problem.folder or ".", "[problem] folder"))))
     if not isinstance(spec.problem, Network):
@@ -140,6 +142,13 @@ def _data_dir(part: Data, chosen: str) -> str:
     if not is_prepared(ENTRIES[part.name], where):
         raise unavailable(ENTRIES[part.name], where, f"not prepared in {where}")
     return str(where)
+
+
+def _start(given: str) -> str:
+    path = folders.absolute(given, "[problem] start")
+    if not path.exists():
+        raise UserError(f"[problem] start = {given!a}: no such file or folder; give one with the parameters to start from")
+    return str(path)
 
 
 def _vocab_file(part: Data) -> str:

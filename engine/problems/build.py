@@ -16,6 +16,7 @@ from engine.base.errors import UserError
 from engine.data import Dataset
 from engine.problems import losses, own
 from engine.problems.problem import Problem, flatten, require_x64
+from engine.problems.starts import started
 from engine.problems.targets import require_finite, suited
 from engine.problems.toy import toy, toy_k
 from engine.record import edges
@@ -71,6 +72,8 @@ class Learning(NamedTuple):
     """θ (p,) to the network's parameters."""
     outputs: Callable[[Array, Array], Array]
     """(θ, inputs (n, …)) to the network's outputs (n, k)."""
+    origin: dict[str, Any]
+    """What θ is from, for the record; empty where it was drawn."""
     micro_batch: int
     devices: tuple[jax.Device, ...]
     label: str
@@ -78,7 +81,7 @@ class Learning(NamedTuple):
     @property
     def facts(self) -> dict[str, Any]:
         """Which data and how many parameters, for the record."""
-        return {**self.dataset.facts, "parameters": self.theta.size}
+        return {**self.dataset.facts, "parameters": self.theta.size, **self.origin}
 
     def batches(self, inputs: np.ndarray, targets: np.ndarray) -> "Batches":
         """Examples on the device, to take a mean over."""
@@ -103,7 +106,8 @@ def learning(part: specs.Network, seed: int) -> Learning:
             require_finite(inputs, f"{dataset.name}: {kind} inputs")
             suited(part.criterion, (len(inputs), dataset.outputs), wanted, f"{dataset.name}: {kind} targets")
     label = f"{part.model.__struct_config__.tag} on {dataset.name}"
-    return Learning(dataset, theta, restore, _outputs_of(model.apply, restore), part.micro_batch, _devices(part.devices), label)
+    theta, origin = started(part.start, restore, theta, label) if part.start else (theta, {})
+    return Learning(dataset, theta, restore, _outputs_of(model.apply, restore), origin, part.micro_batch, _devices(part.devices), label)
 
 
 # Functions made of the same parts are the same function, here as in `networks` and `problem`: jax compiles for a function, so that a

@@ -16,9 +16,10 @@ from jax import Array
 
 from engine import spec as specs
 from engine.base.errors import UserError, first_line, one_of
-from engine.problems import imported
+from engine.problems import imported, starts
 from engine.problems.losses import CRITERIA
 from engine.problems.narrowing import narrowed
+from engine.problems.parameters import fitted
 from engine.problems.problem import Problem, flatten, require_x64
 from engine.problems.targets import first, place, require_finite, suited
 
@@ -57,8 +58,12 @@ def from_loss(loss: Callable[..., Array], params: Any, data: Any = (), label: st
     return Made(Problem(loss_of, jax.tree.map(jnp.asarray, data), label, restore), theta)
 
 
-def from_flax(module: Any, inputs: np.ndarray, targets: np.ndarray, criterion: Any = "mse", seed: int = 0, label: str = "") -> Made:
-    """The mean of a criterion over all examples, for a flax module: linen, started here from `seed`, or nnx, as it stands.
+def from_flax(
+    module: Any, inputs: np.ndarray, targets: np.ndarray, criterion: Any = "mse", seed: int = 0, label: str = "",
+    params: Any = None,
+) -> Made:
+    """The mean of a criterion over all examples, for a flax module: linen, started here from `seed` or at `params`, a tree of arrays as its
+    `init` gives it; or nnx, as it stands.
 
     `inputs` (n, …) are all the examples. `criterion` is (outputs, targets) -> (n,), targets as it likes them, or one of eos: `mse` and
     `half_mse` take real numbers in the shape of the outputs, or integer class labels (n,) where there are k ≥ 2 outputs;
@@ -79,11 +84,13 @@ def from_flax(module: Any, inputs: np.ndarray, targets: np.ndarray, criterion: A
         others = sorted(set(variables) - {"params"})
         if others:
             raise UserError(f"{type(module).__name__}: has {one_of(others)} beside its parameters; expected a module of parameters alone")
-        params = variables["params"]
+        params = variables["params"] if params is None else fitted(params, variables["params"], f"{type(module).__name__}: params")
 
         def apply(params: Any, inputs: Array) -> Any:
             return module.apply({"params": params}, inputs)
     elif isinstance(module, nnx.Module):
+        if params is not None:
+            raise UserError(f"{type(module).__name__}: params: those of an nnx module are its own; nnx.update(module, params) changes them")
         parts: tuple[Any, ...] = nnx.split(module, nnx.Param, ...)
         graph, params, rest = parts
         if jax.tree.leaves(rest):
@@ -159,14 +166,17 @@ def _floats(params: Any) -> Any:
 
 def build(part: specs.Own, seed: int) -> tuple[Problem, Array, dict[str, Any]]:
     """The problem that a specification names, tested, with θ0 and facts for the record. Imports and runs the code it names."""
-    made = _call(part, seed)
+    made, origin = _call(part, seed), dict[str, Any]()
+    if part.start:
+        theta, origin = starts.started(part.start, made.problem.unravel, made.theta, made.problem.label)
+        made = made._replace(theta=theta)
     wrong = complaints(made.problem, made.theta) if part.self_test else list(filter(None, [not_derivable(made.problem, made.theta)]))
     if wrong:
         raise UserError(f"{part.function}: {'; '.join(wrong)}")
     leaves = [_plain(leaf) for leaf in (made.theta, *jax.tree.leaves(made.problem.data))]
     digest = sha256(b"".join(f"{leaf.dtype} {leaf.shape}".encode() + leaf.tobytes() for leaf in leaves)).hexdigest()
     facts = {"parameters": made.theta.size, "data": part.function, "rule": made.problem.label, "sha256": digest}
-    return made.problem, made.theta, facts | imported.source(part)
+    return made.problem, made.theta, facts | origin | imported.source(part)
 
 
 def _plain(leaf: Any) -> np.ndarray:

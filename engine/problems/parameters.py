@@ -60,6 +60,15 @@ def _name(path: tuple[Any, ...]) -> str:
     return ".".join(words) or WHOLE
 
 
+def fitted(given: Any, expected: Any, where: str) -> Any:
+    """A tree of parameters, or one that has them under `params`, in the structure of the one expected. Raises UserError, as `joined`."""
+    leaves, structure = jax.tree.flatten(expected)
+    known = tuple(Parameter(name, np.shape(leaf)) for name, leaf in by_name(expected).items())
+    inner = given["params"] if isinstance(given, Mapping) and set(given) == {"params"} and "params" not in expected else given
+    vector = joined(known, by_name(inner), where)
+    return jax.tree.unflatten(structure, [np.asarray(each) for each in named(known, vector).values()]) if leaves else expected
+
+
 def named(known: tuple[Parameter, ...], vectors: np.ndarray) -> dict[str, np.ndarray]:
     """An array (…, p) taken apart: (…, *shape) for each parameter, by name."""
     ends = np.cumsum([each.size for each in known])

@@ -47,7 +47,9 @@ SAID = 600
 """Bytes of what went wrong."""
 LOST = ("Gloo", "NCCL", "ncclCommAbort", "coordination service", "CoordinationService")
 """What an error speaks of when another process is gone."""
-PATHS = ("problem.data.data_dir", "problem.data.vocab_file", "problem.folder", "optimizer.folder", "metrics.folder")
+PATHS = (
+    "problem.data.data_dir", "problem.data.vocab_file", "problem.start", "problem.folder", "optimizer.folder", "metrics.folder",
+)  # fmt: skip
 """Fields that each host may have its own way."""
 
 

@@ -29,6 +29,8 @@ called with, `arguments`. Whatever a specification has of these is trusted, show
 Function = Annotated[str, Meta(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*\Z", max_length=200, extra={CODE: "function"})]
 """`module:name` of a Python function."""
 CodeFolder = Annotated[str, Meta(extra={CODE: "folder"})]
+Start = Annotated[str, Meta(max_length=4096)]
+"""A file or folder with the parameters to start from."""
 Arguments = Annotated[
     dict[Annotated[str, Meta(pattern=r"^[A-Za-z_]\w*\Z")], bool | int | float | str | tuple[bool | int | float | str, ...]],
     Meta(extra={CODE: "arguments"}),
@@ -139,6 +141,9 @@ class Network(Section, frozen=True, kw_only=True, tag_field="kind", tag="network
     """Examples a device pass; the full-batch result is accumulated. 0 takes them all at once."""
     rematerialize: bool = False
     """Keep only what enters a layer or block, and compute what is inside again where a derivative needs it: less memory, more time."""
+    start: Start = ""
+    """File with the parameters to start from, by their names: .safetensors, as a run's snapshot, .npz, as its checkpoint, or the folder
+    of an orbax checkpoint. Empty takes what `seed` draws."""
     devices: CountOrNever = 1
     """Devices that share out the examples of a pass: of this machine, or of each process where several run. 0 takes all there are."""
 
@@ -195,6 +200,9 @@ class Own(Section, frozen=True, kw_only=True, tag_field="kind", tag="own"):
     """Folder of the module, looked at after Python's own path. Empty means where the command is given; a run keeps it."""
     arguments: Arguments = {}
     """What to call it with; the run's `seed` is added where it takes one."""
+    start: Start = ""
+    """File with the parameters to start from, by their names: .safetensors, as a run's snapshot, .npz, as its checkpoint, or the folder
+    of an orbax checkpoint. Empty takes what the function gives."""
     self_test: bool = True
     """Test the loss before the run: its format, determinism, and three derivatives against differences. A kink near θ0 fails it."""
 
