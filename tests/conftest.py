@@ -21,14 +21,17 @@ ROUGH = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_pas
 if jaxlib_release() < (0, 11):  # 0.12 does not know the first, and ends the process; parts compiled on several cores cost more in all
     ROUGH += ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *ROUGH]).strip()
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # some two hundred processes are started: each would compile the program anew
+sys.dont_write_bytecode = False
 gc.set_threshold(200_000, 20, 50)  # what jax traces makes many objects, and most of them stay: looking for others is a fifth of the time
 
 
 LONGEST = (
-    "test_hosts", "test_combinations", "test_models", "test_default", "test_central_flow", "test_trajectories", "test_edge_readings",
-    "test_guides", "test_runner", "test_experiment", "test_help", "test_loss_identity", "test_training", "test_boundaries",
-    "test_stable_set", "test_guards", "test_faults", "test_sentences", "test_runs_of_before", "test_scale", "test_sweep", "test_cli",
-    "test_own", "test_examples",
+    "test_hosts", "test_several", "test_edge_readings", "test_models", "test_combinations", "test_central_flow", "test_guards",
+    "test_experiment", "test_scale", "test_loss_identity", "test_faults", "test_several_directions", "test_runner", "test_boundaries",
+    "test_sweep", "test_runs_of_before", "test_stable_set", "test_trajectories", "test_rmsprop_flow", "test_sentences", "test_examples",
+    "test_help", "test_curvature", "test_cli", "test_order", "test_optimizers", "test_figures", "test_presets", "test_batches",
+    "test_training", "test_doors", "test_own", "test_paper", "test_spectrum", "test_jobs", "test_types",
 )  # fmt: skip
 """Files that take longest, longest first: begun last, they would keep one worker busy while the others have nothing left."""
 
@@ -49,6 +52,14 @@ def own_home(tmp_path, monkeypatch):
     monkeypatch.setenv("EOS_HOME", str(tmp_path / "eos-home"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "user-data"))
     return tmp_path / "eos-home"
+
+
+@pytest.fixture(autouse=True)
+def nothing_ahead(monkeypatch):
+    """Engines in the tests' own process compile what they come to, and nothing of the edge beside the approach: most of these runs end
+    before it. Those in processes of their own compile ahead."""
+    if experiment := sys.modules.get("engine.phases.experiment"):
+        monkeypatch.setattr(experiment.Experiment, "precompile", lambda self: None)
 
 
 MOST_COMPILED = 300e6

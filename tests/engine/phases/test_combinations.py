@@ -246,9 +246,8 @@ FIRST = "mlp"
 
 
 @pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind != FIRST)) for kind in KINDS])
-def test_every_pair_of_parts_runs_three_steps(kind, monkeypatch):
+def test_every_pair_of_parts_runs_three_steps(kind):
     """Kinds that take long to compile stay below the edge, and one that is always at it does without: only the slow suite follows them."""
-    monkeypatch.setattr(experiment.Experiment, "precompile", lambda self: None)
     for row in USUAL:
         if row["kind"] == kind:
             runs_three_steps(row | (LEAN if kind == "toy of several directions" else {}), below=kind not in QUICK)
