@@ -155,7 +155,7 @@ def test_an_inbox_that_cannot_be_written_is_reported(tmp_path):
     assert str(caught.value) == f"{tmp_path / 'inbox'}: the command could not be left there (No such file or directory)"
 
 
-@fuzz(200)
+@fuzz(70)
 @given(st.binary(max_size=200))
 def test_no_bytes_harm_an_inbox_or_a_journal(inbox, body):
     (inbox / "inbox" / "1.json").write_bytes(body)
@@ -185,7 +185,7 @@ TAGS = st.sampled_from([kind.__struct_config__.tag for kind in typing.get_args(m
 FIELDS = ("id", "steps", "learning_rate", "every", "step", "text", "at", "answers", "sharpness", "stage", "forms", "outcome")
 
 
-@fuzz(300)
+@fuzz(100)
 @given(st.fixed_dictionaries({}, optional={"command": TAGS | ODD, "event": TAGS | ODD} | dict.fromkeys(FIELDS, ODD)))
 def test_a_message_of_odd_fields_is_what_it_says_or_is_refused(inbox, fields):
     body = msgspec.json.encode(fields)

@@ -22,7 +22,7 @@ from engine.record.arrays import load_checkpoint
 from engine.record.reader import EventTail, Liveness, RowTail, Run, State
 from engine.record.writer import Writer
 
-from fuzzing import fuzz
+from fuzzing import TIMES, fuzz
 from small import toy_spec
 
 
@@ -252,7 +252,7 @@ def test_a_broken_specification_is_reported_with_its_place(run):
 BYTES = st.binary(max_size=120) | st.text(alphabet='{}[]":,0123456789.eE+-truefalsnl \\udstaprgi', max_size=60).map(str.encode)
 
 
-@fuzz(150)
+@fuzz(50)
 @given(BYTES)
 def test_no_bytes_of_state_or_provenance_raise(run, body):
     (run.path / "state.json").write_bytes(body)
@@ -379,9 +379,10 @@ def test_checkpoints_are_kept_to_their_number_and_read_without_pickle(run):
 
 
 def damaged(body: bytes) -> list[bytes]:
-    """An archive cut short, and with single bytes changed all over it."""
+    """An archive cut short, and with single bytes changed all over it: every third, or each where more are asked for."""
+    step = 3 if TIMES == 1 else 1
     return [body[:size] for size in range(0, len(body), 31)] + [
-        body[:at] + bytes([body[at] ^ change]) + body[at + 1 :] for at in range(len(body)) for change in (1, 0xFF)
+        body[:at] + bytes([body[at] ^ change]) + body[at + 1 :] for at in range(0, len(body), step) for change in (1, 0xFF)
     ]
 
 
@@ -402,7 +403,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(run):
         assert path == newest
         np.testing.assert_array_equal(second["theta"], np.arange(3.0))
         unreadable += first is None
-    assert unreadable > 300
+    assert unreadable > 100
 
 
 def test_a_checkpoint_being_written_is_not_seen(run):

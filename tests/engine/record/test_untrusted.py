@@ -96,7 +96,7 @@ def test_what_a_terminal_would_obey_is_shown_as_its_escape():
     assert is_harmless(to_json({EVIL: [EVIL]}))
 
 
-@fuzz(500)
+@fuzz(150)
 @given(st.text())
 def test_any_text_is_made_harmless_and_json_keeps_it(text):
     assert is_harmless(harmless(text))
@@ -231,13 +231,13 @@ def look(files: dict[str, bytes], pristine, own_home, capfd) -> None:
     read_every_way(run_of(own_home / "fuzzed", pristine | files), capfd)
 
 
-@fuzz(60)
+@fuzz(20)
 @given(files=damages())
 def test_nothing_in_a_run_directory_makes_a_command_fail(files, pristine, own_home, capfd):
     look(files, pristine, own_home, capfd)
 
 
-@fuzz(100)
+@fuzz(35)
 @given(name=TEXTS | st.text(alphabet="./\\\\~-_ aA0\x00\x1b\u202e", max_size=90))
 def test_any_name_is_a_run_in_its_folder_or_a_sentence(name, own_home):
     for act in (lambda: store.create(toy_spec(), name), lambda: store.resolve(name)):
@@ -264,7 +264,7 @@ def snapshot():
     return experiment, experiment.leaves()
 
 
-@fuzz(200)
+@fuzz(70)
 @given(data=st.data())
 def test_a_checkpoint_spoilt_in_one_place_is_restored_or_passed_over(data, snapshot):
     from engine.process.checkpoints import NO_CHECKPOINT
@@ -284,7 +284,7 @@ def test_a_checkpoint_spoilt_in_one_place_is_restored_or_passed_over(data, snaps
         experiment.restore(leaves)
 
 
-@fuzz(300)
+@fuzz(100)
 @given(damage=st.dictionaries(st.integers(0, 700), st.binary(min_size=1, max_size=6), min_size=1, max_size=5), cut=st.integers(0, 400))
 def test_a_damaged_npz_gives_arrays_or_nothing(damage, cut, tmp_path):
     body = io.BytesIO()

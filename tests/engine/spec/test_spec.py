@@ -304,7 +304,7 @@ def test_a_tree_nested_a_thousandfold_is_refused():
     assert "unknown key" in refusal(from_tree, toy(deep=deep), "f")
 
 
-@fuzz(100)
+@fuzz(35)
 @given(st.text(max_size=80))
 def test_any_title_survives_being_written_and_read_or_is_refused(title):
     try:
@@ -342,7 +342,7 @@ def spec_or_sentence(build, *arguments):
         assert str(error)
 
 
-@fuzz(100)
+@fuzz(35)
 @given(parts)
 def test_any_tree_is_a_specification_or_a_sentence(tree):
     spec_or_sentence(from_tree, tree, "f")
@@ -351,7 +351,7 @@ def test_any_tree_is_a_specification_or_a_sentence(tree):
 BATCHED = ["tracking.mode=sharpness", "batch.size=16"]
 
 
-@fuzz(100)
+@fuzz(35)
 @given(st.sampled_from(["toy", "fashion", "sentences"]), st.data())
 def test_a_preset_spoilt_in_one_place_is_a_specification_or_a_sentence(name, data):
     tree = msgspec.to_builtins(load_spec(name, data.draw(st.sampled_from([[], BATCHED])) if name == "fashion" else []))
@@ -365,19 +365,19 @@ def test_a_preset_spoilt_in_one_place_is_a_specification_or_a_sentence(name, dat
     spec_or_sentence(from_tree, tree, "f")
 
 
-@fuzz(100)
+@fuzz(35)
 @given(st.text())
 def test_any_text_is_a_specification_or_a_sentence(text):
     spec_or_sentence(load_spec_text, text, "f")
 
 
-@fuzz(100)
+@fuzz(35)
 @given(st.text(alphabet="[]{}=.'\"\n #abk01-:TZ_e+x", max_size=60))
 def test_any_text_of_tomls_own_letters_is_a_specification_or_a_sentence(text):
     spec_or_sentence(load_spec_text, text, "f")
 
 
-@fuzz(100)
+@fuzz(35)
 @given(st.lists(st.text(alphabet="[]{}=.'\"\n seedoptimzrlangt_01-", max_size=30) | st.text(), max_size=3))
 def test_any_override_is_a_specification_or_a_sentence(overrides):
     spec_or_sentence(load_spec, "toy", overrides)

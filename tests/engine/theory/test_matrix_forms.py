@@ -91,7 +91,7 @@ def test_x_turns_at_the_rate_of_the_equation():
     assert theory.turning_period(ETA, ALPHA) == pytest.approx(2 * theory.period(0.0, ALPHA, BETA, ETA))
 
 
-@pytest.mark.parametrize("variances", [(1.0, 0.5), (1.0, 0.6, 0.3)])
+@pytest.mark.parametrize("variances", [pytest.param((1.0, 0.5), marks=pytest.mark.slow), (1.0, 0.6, 0.3)])
 def test_the_mean_of_the_oscillation_is_the_covariance(variances):
     """To 2 % of its trace, damped so that it stays bounded, over the second half of a long orbit; λ1(Y) is above 0 all the while, 0.5 and
     0.8 in the mean, and the mean of Y is not."""
