@@ -210,6 +210,7 @@ def test_a_sweep_is_a_table(machine):
     assert table[0].startswith("optimizer.learning_rate,seed,run,outcome")
 
 
+@pytest.mark.slow
 def test_a_run_is_watched_left_and_opened_again_over_ssh_in_tmux(machine):
     connect, *views = block("ssh -t")
     assert machine.follow(connect) == "tmux new -A -s eos\n"
@@ -266,8 +267,9 @@ def free_port() -> str:
         return str(listening.getsockname()[1])
 
 
+@pytest.mark.slow
 def test_a_model_of_ones_own_is_checked_and_run(machine):
-    """With the example that the guide names."""
+    """With the example that the guide names, which `test_examples` runs in the usual suite."""
     work = machine.folder / "work"
     [script] = scripts.copy(work, "own_model")
     (work / "regression.toml").write_text(runpy.run_path(str(script))["PRESET"])

@@ -92,6 +92,7 @@ def test_three_valleys_that_cross_are_seen_on_every_trajectory(mixing, apart, ra
     assert max(late.values()) <= MOST, late
 
 
+@pytest.mark.slow
 def test_many_valleys_hide_none_that_rises_behind_the_others():
     """Seven: two are followed, two are guards, and of three more the last overtakes them all."""
     arguments = seven([195.0, 150, 145, 140, 130, 120, 40], [0.3] * 6 + [4.0])

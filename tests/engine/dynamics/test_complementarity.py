@@ -88,9 +88,12 @@ def all_solved(A, gram, count, start):
 one_solved = jax.jit(solve)
 
 
-@pytest.mark.parametrize(("k", "count"), [(2, 400), (3, 300), (5, 100), (12, 8)])
+@pytest.mark.parametrize(("k", "count"), [
+    pytest.param(2, 400, marks=pytest.mark.slow), (3, 300), pytest.param(5, 100, marks=pytest.mark.slow), (12, 8),
+])  # fmt: skip
 def test_every_problem_that_has_a_solution_is_solved(k, count):
-    """Some five thousand, of sizes over eight decades; three of four begin far from where Newton's method descends in one kind or other."""
+    """Some two thousand, three more in the slow suite, of sizes over eight decades; three of four begin far from where Newton's method
+    descends in one kind or other."""
     problems = [made(kind, k, count) for kind in KINDS]
     A, gram = (np.concatenate(each) for each in zip(*problems, strict=True))
     solution = all_solved(A, gram, k, np.zeros_like(A))

@@ -88,7 +88,7 @@ def toy(covariances, beta=1.0):
     return problem, jnp.asarray(theta, jnp.float64)
 
 
-@pytest.mark.parametrize(("count", "room"), [(2, 2), (3, 4), (4, 4)])
+@pytest.mark.parametrize(("count", "room"), [(3, 4), *(pytest.param(size, size, marks=pytest.mark.slow) for size in (2, 4))])
 def test_the_nearest_point_of_the_stable_set_is_the_negative_part_of_a_matrix(count, room):
     """On the toy of k directions M_k is x = 0 and Y(s) ⪯ 0, and s are coordinates of Y/√β in an orthonormal basis of matrices: the
     projection keeps the negative part of Y, and its multiplier is the positive one."""

@@ -24,6 +24,8 @@ from places import ROOT, TESTS
 from small import chebyshev_problem, chebyshev_spec, toy_spec
 
 pytestmark = pytest.mark.usefixtures("x64")
+TOY = toy_spec(0.05, flow=False, predictions=[], gauges_every=0, landscape_every=0)
+"""A run that compiles little."""
 
 
 def test_the_estimate_counts_the_data_and_falls_with_the_micro_batch():
@@ -41,7 +43,7 @@ def test_the_estimate_counts_the_data_and_falls_with_the_micro_batch():
 
 @pytest.mark.parametrize("error", [MemoryError("no room"), RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes")])
 def test_a_device_without_memory_ends_the_run_with_advice_and_the_checkpoint_stands(error, monkeypatch):
-    run = store.create(with_overrides(toy_spec(0.05), ["recording.checkpoint_seconds=1e-9"]), "small")
+    run = store.create(with_overrides(TOY, ["recording.checkpoint_seconds=1e-9"]), "small")
     with Writer(run) as writer:
         engine = Runner(run, writer)
         blocks = engine.blocks()
@@ -61,7 +63,7 @@ def exhausted(*_):
 
 
 def test_what_jax_says_where_there_is_no_memory_is_understood(monkeypatch):
-    run = store.create(with_overrides(toy_spec(0.05), ["recording.checkpoint_seconds=1e-9"]), "small")
+    run = store.create(with_overrides(TOY, ["recording.checkpoint_seconds=1e-9"]), "small")
     with Writer(run) as writer:
         blocks = (engine := Runner(run, writer)).blocks()
         next(blocks)
@@ -100,14 +102,13 @@ base = chebyshev_spec(0.2, flow=False, landscape_every=0, gauges_every=0, predic
 """
 DERIVATIVES = """
 derivatives = []
-for devices in (1, 8):  # 12 examples: the last of eight equal shares are filled up
-    for size in (0, 5):
-        problem, theta, _ = build(with_overrides(base, [f"problem.devices={devices}", f"problem.micro_batch={size}"]))
-        assert len(problem.data[0].sharding.device_set) == devices
-        v = jax.numpy.sin(jax.numpy.arange(theta.size))
-        parts = jax.jit(lambda p, t, v: (p.loss(t), p.gradient(t), p.hvp(t, v), p.derivative(t, 3, v, v)))(problem, theta, v)
-        parts += jax.jit(lambda p, t, v, k: (p.on(k).gradient(t), p.on(k).hvp(t, v)))(problem, theta, v, np.array([9, 2, 11, 0, 4, 7]))
-        derivatives.append([np.asarray(part).tolist() for part in parts])
+for devices, size in ((1, 0), (8, 0), (8, 5)):  # 12 examples: the last of eight equal shares are filled up
+    problem, theta, _ = build(with_overrides(base, [f"problem.devices={devices}", f"problem.micro_batch={size}"]))
+    assert len(problem.data[0].sharding.device_set) == devices
+    v = jax.numpy.sin(jax.numpy.arange(theta.size))
+    parts = jax.jit(lambda p, t, v: (p.loss(t), p.gradient(t), p.hvp(t, v), p.derivative(t, 3, v, v)))(problem, theta, v)
+    parts += jax.jit(lambda p, t, v, k: (p.on(k).gradient(t), p.on(k).hvp(t, v)))(problem, theta, v, np.array([9, 2, 11, 0, 4, 7]))
+    derivatives.append([np.asarray(part).tolist() for part in parts])
 json.dump(derivatives, sys.stdout)
 """
 RUNS = """

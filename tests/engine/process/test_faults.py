@@ -98,7 +98,7 @@ def cached_toy(monkeypatch):
 
 
 SPECS = {
-    "toy": toy_spec(0.05, x0=0.3, anchor_every=3, landscape_every=0),
+    "toy": toy_spec(0.05, x0=0.3, anchor_every=3, landscape_every=0, gauges_every=0, flow=False, predictions=["transported"]),
     "phase": load_spec("phase", ["optimizer.learning_rate=0.001"]),
 }
 STEPS = {"toy": 6, "phase": 600}
