@@ -190,6 +190,14 @@ def test_the_png_of_a_plot_has_a_dot_for_each_dot_of_its_braille_and_letters_in_
     assert cell.getextrema()[1] > dark  # η
 
 
+def test_the_png_underlines_what_is_chosen_where_colours_do_not_say_it():
+    pytest.importorskip("matplotlib")
+    dark = np.asarray(Image.open(io.BytesIO(picture.png("  \x1b[4m  \x1b[0m  ", 6, picture_theme(ANSI)))).convert("L")).astype(int)
+    across = (dark.shape[1] - 2 * picture.MARGIN) // 6
+    lit = np.flatnonzero((dark > dark.min() + 60).any(axis=0))
+    assert (lit[0], lit[-1]) == (picture.MARGIN + 2 * across, picture.MARGIN + 4 * across - 1)
+
+
 def test_the_png_of_a_plot_has_the_ground_of_its_cells_and_blocks_without_seams():
     pytest.importorskip("matplotlib")
     drawn = Image.open(io.BytesIO(picture.png("\x1b[44m \x1b[0m█▄\n\x1b[7m \x1b[0m▟▏", 3, picture_theme(ANSI))))
