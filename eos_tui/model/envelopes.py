@@ -52,7 +52,7 @@ class Envelopes:
         """The envelope with the rows that have come since it was made: most frames bring one."""
         stop = int(edges[-1])
         new = np.arange(drawn.stop, stop)
-        values = self._rows.gather(column, new)
+        values = self._rows.read([column], drawn.stop, stop)[0]
         lo, hi = (side.copy() for side in drawn.envelope)
         for row, value, at in zip(new.tolist(), values.tolist(), (edges.searchsorted(new, "right") - 1).tolist(), strict=True):
             if math.isfinite(value) and 0 <= at < len(lo) and (strand is None or row % 2 == strand):
