@@ -34,10 +34,10 @@ if TYPE_CHECKING:  # what `__getattr__` brings, for whoever reads a script witho
     from engine.dynamics.scripting import stable_point as stable_point
     from engine.phases.metrics import MetricContext as MetricContext
     from engine.problems.own import Made as Made
-    from engine.problems.own import complaints as complaints
-    from engine.problems.own import from_flax as from_flax
     from engine.problems.own import from_loss as from_loss
+    from engine.problems.own_flax import from_flax as from_flax
     from engine.problems.problem import Problem as Problem
+    from engine.problems.self_test import complaints as complaints
     from engine.problems.torch_state import from_torch_state as from_torch_state
     from engine.xla.device import configure as configure
 
@@ -53,7 +53,9 @@ SCRIPTING = {
         "engine.problems.problem": ("Problem",),
         "engine.phases.metrics": ("MetricContext",),
         "engine.problems.torch_state": ("from_torch_state",),
-        "engine.problems.own": ("from_loss", "from_flax", "complaints", "Made"),
+        "engine.problems.own": ("from_loss", "Made"),
+        "engine.problems.own_flax": ("from_flax",),
+        "engine.problems.self_test": ("complaints",),
         "engine.curvature.eigensolver": ("top_eigenpairs", "random_start", "Eigenpairs"),
         "engine.curvature.expansion": ("TaylorCenter",),
         "engine.dynamics.scripting": ("center_at", "stable_point", "constrained_step", "predicted_step"),

@@ -249,3 +249,8 @@ def twins(spare: int = 0, start: float = -0.1):
         return jnp.sum((40 + y) * x**2 / 2 - jnp.arange(1, 3) * y) + jnp.sum(w[4:] ** 2) / 2
 
     return engine.from_loss(loss, np.concatenate([[0.2, start], np.zeros(2 + spare)]))
+
+
+def tested():
+    """A line with examples held out."""
+    return engine.from_flax(linen.Dense(1), X, np.sin(3 * X), test=(X + 1, np.sin(3 * X)))

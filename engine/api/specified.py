@@ -13,7 +13,7 @@ from engine.base.errors import UserError, one_of
 from engine.data.catalog import ready
 from engine.problems.handed_over import hand_over, named
 from engine.record import trust as trusts
-from engine.spec import RunSpec, choice_of, from_tree, load_spec, with_overrides
+from engine.spec import RunSpec, SharpnessTracking, choice_of, from_tree, load_spec, with_overrides
 
 if TYPE_CHECKING:
     from jax import Array
@@ -30,16 +30,19 @@ def specified(
     fields: Mapping[str, Any], trust: bool, metrics: "Mapping[str, Metric] | Sequence[Metric]",
 ) -> RunSpec:
     """The specification of a run: see `engine.run`. Raises UserError."""
-    preset = str(preset) if isinstance(preset, Path) else preset
+    preset, problem = str(preset) if isinstance(preset, Path) else preset, None
     if isinstance(preset, str | RunSpec):
         if theta is not None:
             raise UserError("theta: what to start from belongs to a problem given in Python; a preset has its own")
     else:
-        preset, fields, trust = _handed_over(preset, theta, dict(fields)), _without(fields, "learning_rate"), True
+        problem, preset = _problem_of(preset), _handed_over(preset, theta, dict(fields))
+        fields, trust = _without(fields, "learning_rate"), True
     chosen = {name: path for name in fields if (path := choice_of(name))}  # which fields there are depends on these
     first = [*overrides, *(_assigned(name, path, fields[name]) for name, path in chosen.items())]
     spec = load_spec(preset, first) if isinstance(preset, str) else with_overrides(preset, first)
     spec = ready(with_overrides(spec, assigned(spec, _without(fields, *chosen))))
+    if problem is not None and problem.readings and isinstance(spec.tracking, SharpnessTracking):
+        spec = with_overrides(spec, [f"problem.readings={toml(list(problem.readings))}"])
     if not trust:
         trusts.need_preset(preset, spec) if isinstance(preset, str) else trusts.need_word(spec)
     return _with_metrics(spec, metrics)
@@ -48,6 +51,13 @@ def specified(
 def assigned(spec: RunSpec, fields: Mapping[str, Any]) -> list[str]:
     """The overrides that set fields by their own names. Raises UserError where there is none of a name, or more than one."""
     return [_override(spec, *field) for field in fields.items()]
+
+
+def _problem_of(given: Any) -> "Problem | None":
+    from engine.problems.problem import Problem
+
+    problem = getattr(given, "problem", given)
+    return problem if isinstance(problem, Problem) else None
 
 
 def _handed_over(given: Any, theta: Any, fields: dict[str, Any]) -> RunSpec:

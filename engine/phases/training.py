@@ -49,7 +49,8 @@ from engine.phases.loss_identity import Identity
 from engine.phases.phase import Advanced, Phase, Restart
 from engine.problems import batches, losses
 from engine.problems import build as building
-from engine.problems.problem import Problem, require_x64
+from engine.problems.examples import passes
+from engine.problems.problem import MEANS, Problem, require_x64
 from engine.record import edges
 from engine.record.columns import Column
 from engine.record.messages import AnyEvent, EdgeReached
@@ -104,7 +105,10 @@ def build(spec: specs.RunSpec, columns: Sequence[Column] = ()) -> tuple[Training
     if not isinstance(part, specs.Network):
         total, theta, facts = building.build(spec)
         _require_examples(spec, total)
-        return Training(context.setup(spec, total, theta.size, columns), total, {}), theta, facts
+        probe = total.on(jnp.arange(wanted)) if 0 < wanted < total.count else total
+        names: tuple[str, ...] = part.readings if isinstance(part, specs.Own) else ()
+        recorded = {name: total.readings[name] for name in names}
+        return Training(context.setup(spec, total, theta.size, columns), probe, recorded), theta, facts
     require_x64()
     network = building.learning(part, spec.seed)
     data, criterion = network.dataset, losses.CRITERIA[part.criterion]
@@ -121,12 +125,13 @@ def build(spec: specs.RunSpec, columns: Sequence[Column] = ()) -> tuple[Training
 
 
 def _require_examples(spec: specs.RunSpec, problem: Problem) -> None:
-    """Raise UserError where there are not as many examples as a batch is to have."""
+    """Raise UserError where there are not as many examples as a batch is to have, or as the sharpness is to be read on."""
     size, count = spec.batch.size, problem.count
-    if size and not count:
-        raise UserError(f"[batch] size = {size}: {problem.label}: its loss is no mean over examples; use 0, or engine.from_flax")
-    if size > count > 0:
-        raise UserError(f"[batch] size = {size}; {problem.label} has {count} examples, and 0 takes them all")
+    for name, given in (("[batch] size", size), ("[tracking] sharpness_examples", _tracking(spec).sharpness_examples)):
+        if given and not count:
+            raise UserError(f"{name} = {given}: {problem.label}: its loss is no mean over examples; use 0, or {MEANS}")
+        if given > count:
+            raise UserError(f"{name} = {given}; {problem.label} has {count} examples, and 0 takes them all")
 
 
 def first_examples(targets: np.ndarray, count: int, classes: int) -> np.ndarray:
@@ -173,10 +178,9 @@ def _advance(training: Training, state: TrainingState, limit: int) -> tuple[Trai
     """At most `limit` steps as rows and events, the outcome when they end the run. Between readings many steps are one compiled call,
     and with readings at every step too, where the top eigenvalue alone is read.
     """
-    setup, part, batch = training.setup, training.setup.spec.problem, training.setup.spec.batch
+    setup, batch = training.setup, training.setup.spec.batch
     # One call takes no more than a step where a step takes many micro-batches: commands wait for its end.
-    slow = isinstance(part, specs.Network) and 0 < part.micro_batch < (batch.size or part.data.examples)
-    chunk = 1 if slow else DESCENT_CHUNK
+    chunk = DESCENT_CHUNK if passes(setup.problem.data, batch.size or setup.problem.count) == 1 else 1
     limit = min(limit, setup.steps_until_due(state.clock.step))
     begun = state.clock.step > 1 or not edge_readings.changes_coordinates(setup.optimizer)  # P is known from step 1 on, and looked at there
     if watches(training) and begun:

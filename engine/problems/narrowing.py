@@ -22,25 +22,35 @@ BODIES = (core.Jaxpr, core.ClosedJaxpr)
 
 
 class Narrowed(NamedTuple):
-    """The operation that first gave fewer digits."""
+    """The operation that first gave fewer digits, or more."""
 
     operation: core.JaxprEqn
     format: str
 
 
+Off = Callable[[int], bool]
+"""Whether so many digits are other than those of θ."""
 Known = Narrowed | bool
-"""Of a value: whether it depends on θ, or that it has lost digits on the way."""
+"""Of a value: whether it depends on θ, or that its digits have become others on the way."""
 
 
 def narrowed(function: Callable[[Array], Array], theta: jax.ShapeDtypeStruct) -> str:
     """Where a function of θ computes with fewer digits than θ has, in a sentence; empty where it does not."""
-    digits = jnp.finfo(theta.dtype).nmant
-    given = _through(jax.make_jaxpr(function)(theta).jaxpr, [True], digits)
+    return _told(function, theta, lambda digits: digits < jnp.finfo(theta.dtype).nmant)
+
+
+def widened(function: Callable[[Array], Array], theta: jax.ShapeDtypeStruct) -> str:
+    """Where it computes with more."""
+    return _told(function, theta, lambda digits: digits > jnp.finfo(theta.dtype).nmant)
+
+
+def _told(function: Callable[[Array], Array], theta: jax.ShapeDtypeStruct, off: Off) -> str:
+    given = _through(jax.make_jaxpr(function)(theta).jaxpr, [True], off)
     lost = next((known for known in given if isinstance(known, Narrowed)), None)
     return "" if lost is None else f"{_named(lost)} computes in {lost.format} where θ is {theta.dtype}"
 
 
-def _through(body: core.Jaxpr | core.ClosedJaxpr, given: Sequence[Known], digits: int) -> list[Known]:
+def _through(body: core.Jaxpr | core.ClosedJaxpr, given: Sequence[Known], off: Off) -> list[Known]:
     """What is known of the results of operations, from what is known of their arguments."""
     body = body.jaxpr if isinstance(body, core.ClosedJaxpr) else body
     known: dict[Any, Known] = dict(zip(body.invars, given, strict=True))
@@ -49,40 +59,40 @@ def _through(body: core.Jaxpr | core.ClosedJaxpr, given: Sequence[Known], digits
         return False if isinstance(value, core.Literal) else known.get(value, False)
 
     for operation in body.eqns:
-        known |= zip(operation.outvars, _results(operation, [of(value) for value in operation.invars], digits), strict=True)
+        known |= zip(operation.outvars, _results(operation, [of(value) for value in operation.invars], off), strict=True)
     return [of(value) for value in body.outvars]
 
 
-def _results(operation: core.JaxprEqn, given: list[Known], digits: int) -> list[Known]:
+def _results(operation: core.JaxprEqn, given: list[Known], off: Off) -> list[Known]:
     name, params = operation.primitive.name, operation.params
     if name == "scan":
         constants, carried = params["num_consts"], params["num_carry"]
-        return _repeated(params["jaxpr"], given, constants, carried, digits)
+        return _repeated(params["jaxpr"], given, constants, carried, off)
     if name == "while":
-        return _repeated(params["body_jaxpr"], given[params["cond_nconsts"] :], params["body_nconsts"], len(operation.outvars), digits)
+        return _repeated(params["body_jaxpr"], given[params["cond_nconsts"] :], params["body_nconsts"], len(operation.outvars), off)
     if name == "cond":
-        return [_joined(each) for each in zip(*(_through(branch, given[1:], digits) for branch in params["branches"]), strict=True)]
+        return [_joined(each) for each in zip(*(_through(branch, given[1:], off) for branch in params["branches"]), strict=True)]
     for body in params.values():
         if isinstance(body, BODIES) and _counts(body) == (len(given), len(operation.outvars)):
-            return _through(body, given, digits)
+            return _through(body, given, off)
     known = _joined(given)
-    return [_result(operation, value.aval, known, digits) for value in operation.outvars]
+    return [_result(operation, value.aval, known, off) for value in operation.outvars]
 
 
-def _result(operation: core.JaxprEqn, value: Any, known: Known, digits: int) -> Known:
+def _result(operation: core.JaxprEqn, value: Any, known: Known, off: Off) -> Known:
     format = getattr(value, "dtype", None)
     if format is None or not jnp.issubdtype(format, jnp.inexact):
         return False
     kept = operation.params["mantissa_bits"] if operation.primitive.name == "reduce_precision" else jnp.finfo(format).nmant
-    if known is True and kept < digits:
-        return Narrowed(operation, str(format) if jnp.finfo(format).nmant < digits else f"{kept + 1} bits")
+    if known is True and off(kept):
+        return Narrowed(operation, str(format) if off(jnp.finfo(format).nmant) else f"{kept + 1} bits")
     return known
 
 
-def _repeated(body: Any, given: list[Known], constants: int, carried: int, digits: int) -> list[Known]:
+def _repeated(body: Any, given: list[Known], constants: int, carried: int, off: Off) -> list[Known]:
     """Of a loop: what one turn makes of what is carried is what the next begins with."""
     while True:
-        made = _through(body, given, digits)
+        made = _through(body, given, off)
         onward = [_joined(pair) for pair in zip(given[constants:][:carried], made, strict=False)]
         if onward == given[constants:][:carried]:
             return made

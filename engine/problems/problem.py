@@ -5,8 +5,8 @@ sets are never baked into them. Number formats follow θ: a float32 θ gives flo
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import Any
 
@@ -26,11 +26,13 @@ def _as_it_is(theta: Array) -> Any:
 
 MOST_SHOWN = 4
 """Arrays of data whose shapes a problem is printed with."""
+MEANS = "engine.from_flax, or engine.from_loss(…, per_example=True)"
+"""What makes problems of one's own that are means over examples."""
 STATIC = ["loss_of", "label", "unravel", "examples", "linearized", "count"]
 """Fields of a problem that compiled functions are compiled for."""
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["data"], meta_fields=STATIC)
+@partial(jax.tree_util.register_dataclass, data_fields=["data"], meta_fields=STATIC, drop_fields=["readings", "notes"])
 @dataclass(frozen=True)
 class Problem:
     """A loss L(θ) on flat parameters θ of p numbers."""
@@ -49,6 +51,11 @@ class Problem:
     Its Hessian in φ is the Gauss–Newton matrix at θ."""
     count: int = 0
     """Examples that the loss is a mean over; 0 where the data are not examples."""
+    readings: Mapping[str, "Problem"] = field(default_factory=dict)
+    """Column -> another mean as a function of θ, read beside the loss: on held-out data, of the right answers. No compiled function has
+    it, nor the notes."""
+    notes: tuple[str, ...] = ()
+    """What is to be known of the loss, a sentence each."""
 
     def __post_init__(self) -> None:
         require_correct_sums()
@@ -58,6 +65,10 @@ class Problem:
         shapes = ", ".join(f"({', '.join(map(str, leaf.shape))})" for leaf in leaves[:MOST_SHOWN])
         more = f" and {len(leaves) - MOST_SHOWN} more arrays" if len(leaves) > MOST_SHOWN else ""
         return f"<{type(self).__name__} {self.label}{f' on data {shapes}{more}' if leaves else ''}>"
+
+    def named(self, label: str, unravel: Callable[[Array], Any], readings: Mapping[str, "Problem"]) -> "Problem":
+        """The same loss under a name, with the tree of its parameters and what is read beside it."""
+        return replace(self, label=label, unravel=unravel, readings=readings)
 
     def loss(self, theta: Array) -> Array:
         """L(θ)."""
@@ -69,7 +80,7 @@ class Problem:
         Raises UserError where the loss is no mean over examples.
         """
         if self.examples is None:
-            raise UserError(f"{self.label}: its loss is no mean over examples; a batch takes a network on data, or engine.from_flax")
+            raise UserError(f"{self.label}: its loss is no mean over examples; a batch takes a network on data, or {MEANS}")
         return replace(self, data=self.examples(self.data, jnp.asarray(indices)), count=len(indices))
 
     def gradient(self, theta: Array) -> Array:
@@ -110,7 +121,7 @@ class Problem:
         return self.derivative(theta, 3, u, u)
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["data", "scale"], meta_fields=STATIC)
+@partial(jax.tree_util.register_dataclass, data_fields=["data", "scale"], meta_fields=STATIC, drop_fields=["readings", "notes"])
 @dataclass(frozen=True, repr=False)
 class Preconditioned(Problem):
     """A loss whose Hessian is read in the coordinates P^½θ: as P^-½HP^-½, whose eigenvalues are those of P⁻¹H. Loss and gradient at θ are

@@ -5,7 +5,7 @@ from engine.jobs.launch import BAD_ENDS
 from engine.phases.context import FIRST_ROWS, grown
 from engine.record import messages
 from engine.record.reader import Outcome, Run
-from engine.spec import Network
+from engine.spec import Network, Own
 from engine.xla.device import device_words
 
 UNJUDGED = ("diverged", "failed", "loss_goal")
@@ -47,7 +47,8 @@ def out_of_memory(run: Run) -> str:
     """That a device has not enough memory, and what to do."""
     stands, spec = what_stands(run), run.spec
     if not isinstance(spec.problem, Network):
-        return f"{device_words()} has not enough memory for this problem; {stands}"
+        passes = "; micro_batch=N of its maker takes N examples a pass" if isinstance(spec.problem, Own) else ""
+        return f"{device_words()} has not enough memory for this problem; {stands}{passes}"
     again = f"eos fork {run.name}" if run.checkpoints() else f"eos run {spec.name}"
     return (
         f"{device_words()} has not enough memory; {stands}. `{again} --set problem.micro_batch=N` goes on with N examples a pass, "

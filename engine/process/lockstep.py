@@ -37,7 +37,7 @@ from engine.process.rendezvous import Heartbeat, join
 from engine.record import messages, trust
 from engine.record.columns import Column
 from engine.record.messages import AnyCommand, AnyEvent
-from engine.spec import Network, RunSpec, load_spec_text, to_toml
+from engine.spec import Network, Own, RunSpec, load_spec_text, to_toml
 
 PIECE = 1 << 26
 """Most bytes sent at once: as many again, for each process, are needed on the device."""
@@ -144,6 +144,8 @@ def begin_alike(spec: RunSpec, begin: Callable[[], Experiment]) -> Experiment:
 def refuse_unshared(spec: RunSpec) -> None:
     """Raise UserError where there are no examples to share out, or a few of them a step."""
     if not isinstance(spec.problem, Network):
+        if isinstance(spec.problem, Own):
+            raise UserError(f"{spec.name}: a problem of your own is not shared out to several processes; devices= of its maker, in one")
         kind = spec.problem.__struct_config__.tag
         raise UserError(f'{spec.name}: [problem] kind = "{kind}" has no examples to share out to several processes; run it in one')
     if spec.batch.size:

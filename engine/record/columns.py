@@ -14,7 +14,7 @@ import numpy as np
 from engine.base.citations import PLACES
 from engine.record import edges
 from engine.record.threshold import RATE, THRESHOLD, of_gradient_descent
-from engine.spec import CoupledTracking, Metrics, Network, Optimizer, Phase, RunSpec, SharpnessTracking
+from engine.spec import CoupledTracking, Metrics, Network, Optimizer, Own, Phase, RunSpec, SharpnessTracking
 
 
 class Column(NamedTuple):
@@ -348,6 +348,8 @@ def training(spec: RunSpec) -> tuple[Column, ...]:
     columns = tuple(column for column in DESCENT if column.name != "gd.midpoint_sharpness") + eigenvalues(spec.tracking.eigenvalues)
     if isinstance(spec.problem, Network) and spec.problem.data.name != "chebyshev":  # a regression has no right answers
         columns += ACCURACY + (TEST if spec.problem.data.test_examples else ())
+    if isinstance(spec.problem, Own):
+        columns += tuple(column for column in ACCURACY + TEST if column.name in spec.problem.readings)
     drawn = batches(spec.optimizer) if spec.batch.size else ()
     if edges.is_plain(spec.optimizer):
         return columns + drawn + (NORM if spec.optimizer.weight_decay and not drawn else ())  # whose balance is that of a gradient step

@@ -522,6 +522,11 @@ def _check(spec: RunSpec, where: str) -> None:
     problem = spec.problem
     if isinstance(problem, ToyK):
         _check_starts(problem, where)
+    if isinstance(problem, Own) and problem.readings and not isinstance(spec.tracking, SharpnessTracking):
+        raise UserError(
+            f'{where}: [problem] readings = {list(problem.readings)} needs [tracking] mode = "sharpness"; in every mode a function under '
+            "[metrics] is read"
+        )
     if not isinstance(problem, Network):
         return
     wanted = spec.tracking.sharpness_examples if isinstance(spec.tracking, SharpnessTracking) else 0

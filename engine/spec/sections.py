@@ -21,6 +21,7 @@ Activation = Literal["tanh", "swish", "relu", "gelu", "elu"]
 Criterion = Literal["mse", "half_mse", "cross_entropy", "logistic"]
 Prediction = Literal["generalized", "transported", "code", "full_cubic"]
 Snapshot = Literal["theta", "eigenvectors", "constrained"]
+Reading = Literal["train.accuracy", "test.loss", "test.accuracy"]
 
 PREDICTIONS: tuple[str, ...] = get_args(Prediction)
 CODE = "code"
@@ -204,7 +205,9 @@ class Own(Section, frozen=True, kw_only=True, tag_field="kind", tag="own"):
     """File with the parameters to start from, by their names: .safetensors, as a run's snapshot, .npz, as its checkpoint, or the folder
     of an orbax checkpoint. Empty takes what the function gives."""
     self_test: bool = True
-    """Test the loss before the run: its format, determinism, and three derivatives against differences. A kink near θ0 fails it."""
+    """Test the loss before the run: its format, determinism, and three derivatives against differences. A kink at θ0 fails it."""
+    readings: tuple[Reading, ...] = ()
+    """Which of the problem's readings to record: `train.accuracy`, `test.loss`, `test.accuracy`. They need `mode = "sharpness"`."""
 
 
 class Optimizer(Section, frozen=True, kw_only=True):

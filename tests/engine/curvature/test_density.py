@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import engine
 from engine.curvature import blocks, density, gauss_newton
-from engine.problems import own
 from engine.problems.build import build, decayed, learning
 from engine.problems.problem import Problem
 from engine.spec import with_overrides
@@ -127,7 +127,7 @@ def test_an_own_flax_module_has_a_gauss_newton_matrix_and_an_own_loss_says_why_n
 
     inputs, targets = np.random.default_rng(0).standard_normal((9, 4)), np.random.default_rng(1).standard_normal((9, 2))
     module = linen.Sequential([linen.Dense(3), jnp.tanh, linen.Dense(2)])
-    problem, theta = own.from_flax(module, inputs, targets, "half_mse")
+    problem, theta = engine.from_flax(module, inputs, targets, "half_mse")
     restored = problem.unravel
 
     def outputs(theta):
@@ -136,7 +136,7 @@ def test_an_own_flax_module_has_a_gauss_newton_matrix_and_an_own_loss_says_why_n
     J = np.asarray(jax.jit(jax.jacfwd(outputs))(theta)).reshape(-1, theta.size)
     dense, v = J.T @ J / len(inputs), density.probe(0, 0, 0, theta.size, "float64")
     np.testing.assert_allclose(hvp_at(gauss_newton.linearized_at(problem, theta), theta, v), dense @ np.asarray(v), atol=1e-12)
-    bare, _ = own.from_loss(lambda theta: jnp.sum(theta**4), jnp.ones(3), label="quartic")
+    bare, _ = engine.from_loss(lambda theta: jnp.sum(theta**4), jnp.ones(3), label="quartic")
     assert gauss_newton.why_absent(bare).startswith("quartic: its loss is given as a whole")
     assert not gauss_newton.why_absent(problem)
     with pytest.raises(ValueError, match="not as a criterion"):

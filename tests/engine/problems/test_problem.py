@@ -68,7 +68,7 @@ def test_micro_batches_give_the_full_batch_to_rounding(size):
     )
     whole, theta, _ = network(part, seed=0)
     batched, _, _ = network(msgspec.structs.replace(part, micro_batch=size), seed=0)
-    assert batched.data[2].shape == (-(-40 // size), min(size, 40))  # a batch larger than all examples would be filled up for nothing
+    assert batched.data.weights.shape == (-(-40 // size), min(size, 40))  # a batch larger than all examples would be filled up for nothing
     u = unit(5, theta.size)
     of_batches, of_all = (jax.jit(_derivatives)(problem, theta, u) for problem in (batched, whole))
     np.testing.assert_allclose(of_batches[0], of_all[0], rtol=1e-14)

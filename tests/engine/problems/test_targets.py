@@ -75,7 +75,8 @@ class TestFlax:
         (X, list("abcdef"), r"targets: a list of format <U1; expected an array of numbers"),
         (X, np.ones(()), r"targets: an array of shape \(\)"),
         (np.ones((0, 1)), np.ones((0, 1)), r"inputs: an array of shape \(0, 1\); expected an example in each row"),
-        ({"image": X}, X, "inputs: a dict of format object; expected an array of numbers"),
+        ({"image": "abc"}, X, r"inputs\['image'\]: a str of format <U3; expected an array of numbers"),
+        ((X, X[:2]), X, r"inputs and targets: arrays of shapes \(6, 1\), \(2, 1\); expected as many rows in each"),
     ])  # fmt: skip
     def test_what_are_no_numbers_are_refused(self, inputs, targets, said):
         with pytest.raises(UserError, match=said):

@@ -128,7 +128,7 @@ from engine.problems.problem import Problem
 from engine.spec import with_overrides
 from small import chebyshev_spec
 problem, theta, _ = build(with_overrides(chebyshev_spec(), ["problem.micro_batch=5"]))
-inputs = problem.data[0]
+inputs = problem.data.examples[0]
 assert [shard.data.shape[1] for shard in inputs.addressable_shards] == [inputs.shape[1] // 2]  # its share, and no more
 v = jax.numpy.sin(jax.numpy.arange(theta.size))
 of = jax.jit(lambda p, t, v: (p.loss(t), p.gradient(t), p.hvp(t, v), p.grad_sharpness(t, v)))
