@@ -245,7 +245,7 @@ class EosApp(App[int], inherit_bindings=False):
         from eos_tui.widgets.plot import Drawing
 
         screen = self.screen_stack[-1] if self.screen_stack else None
-        if not isinstance(screen, Ground):
+        if not isinstance(screen, Ground | Page):
             return {}
         placed, above = [], list[Region]()
         for widget, (region, clip) in screen._compositor.visible_widgets.items():  # the uppermost first

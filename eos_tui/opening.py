@@ -134,7 +134,7 @@ def view(run: Run | None, given: Mapping[str, Any], tour: bool = False, beside: 
     draw_solid(settings.dots == "octants" and IN_BROWSER not in os.environ)  # a browser's fonts have none
     shown = EosApp(
         run, settings.fps, settings.ascii, settings.theme, tour, beside, recording, settings.layout, settings.plots, settings.pictures,
-        *_graphics(settings),
+        *_graphics(settings, recording is not None),
     )
 
     def part(status: int, stream: TextIO | None) -> None:
@@ -153,7 +153,7 @@ def view(run: Run | None, given: Mapping[str, Any], tour: bool = False, beside: 
     return status
 
 
-def _graphics(settings: View) -> tuple["Pictures | None", str]:
+def _graphics(settings: View, played: bool) -> tuple["Pictures | None", str]:
     """Where plots go as pixels, or None and why they are not, where they were asked for."""
     if settings.graphics == "off":
         return None, ""
@@ -164,6 +164,8 @@ def _graphics(settings: View) -> tuple["Pictures | None", str]:
     from eos_tui.terminal import graphics
 
     chosen, why = graphics.chosen(settings.graphics, graphics.ask(sys.stdin.fileno(), sys.stderr.fileno()), os.environ)
+    if chosen and played:
+        why = "what is played is drawn in cells; the plots of a run are pixels"
     return chosen and graphics.Pictures(chosen), why and f"--graphics {settings.graphics}: {why}"
 
 

@@ -20,6 +20,8 @@ from eos_tui.model.history import History
 from eos_tui.model.source import Source
 from eos_tui.terminal import graphics
 from eos_tui.terminal.graphics import Ability, Graphics, Pictures, Placed, chosen, understood
+from eos_tui.widgets.plot import LinePlot
+from eos_tui.widgets.portrait import PhasePortrait
 
 from piloting import until as shortly
 from synthetic import make_run, rows_of
@@ -240,7 +242,7 @@ async def test_pictures_lie_over_their_plots_and_go_with_them(runs, monkeypatch)
 
         async def settled(count: int) -> None:
             await shortly(lambda: len(screen.there) == count and len(drawn.there) == count)
-            plots = app.screen_stack[1].visible_panels()
+            plots = [*app.screen.query(LinePlot), *app.screen.query(PhasePortrait)]
             for shown in screen.there.values():
                 over = [panel for panel in plots if panel.content_region.contains(shown.x, shown.y)]
                 assert len(over) == 1  # and within it whole
@@ -248,6 +250,10 @@ async def test_pictures_lie_over_their_plots_and_go_with_them(runs, monkeypatch)
                 assert over[0].content_region.contains(shown.x + width - 1, shown.y + height - 1)
                 assert near(shown.rgba, surface(app.theme).get_truecolor()).mean() > 0.3
 
+        await settled(6)
+        await pilot.press("L")
+        await settled(2)  # a page has its own, and nothing of what lies below it
+        await pilot.press("escape")
         await settled(6)
         await pilot.press("question_mark")
         await settled(0)
