@@ -154,6 +154,7 @@ DOORS = {
     "np.fromfile": {"engine/record/reader.py": "of what the door has opened"},
     "np.load": {
         "engine/record/safe_read.py": "of what the door has opened", "engine/data/compact.py": "likewise",
+        "engine/problems/starts.py": "likewise",
         "engine/data/embedded.py": "of bytes in memory", "engine/process/lockstep.py": "of bytes in memory",
         "eos_tui/model/recording.py": "of bytes in memory"},
     "np.memmap": {}, "np.save": {}, "np.genfromtxt": {}, "np.loadtxt": {}, "tofile": {}, "os.fdopen": {
