@@ -42,6 +42,8 @@ COLUMNS: tuple[tuple[str, str, Sequence[Column]], ...] = (
      columns.batches(_least("gradient_descent"))),
     ("norm", 'With `tracking.mode = "sharpness"` and `optimizer.weight_decay`.', columns.NORM),
     ("phase", 'With `problem.kind = "phase"`: of each start 1, 2, ….', columns.phase(1)),
+    ("projection", "Every `recording.projections_every` steps, with `recording.projections` above 0: of direction 1, 2, ….",
+     columns.projections(1)),
     ("metric", "With `metrics`: quantities of your own.", columns.metrics(Metrics(functions={"norm": "my_module:norm"}))),
     ("cost", "In every run of a loss.", columns.COST),
 )
