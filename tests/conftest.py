@@ -27,11 +27,12 @@ gc.set_threshold(200_000, 20, 50)  # what jax traces makes many objects, and mos
 
 
 LONGEST = (
-    "test_hosts", "test_several", "test_edge_readings", "test_models", "test_combinations", "test_central_flow", "test_guards",
-    "test_experiment", "test_scale", "test_loss_identity", "test_faults", "test_several_directions", "test_runner", "test_boundaries",
-    "test_sweep", "test_runs_of_before", "test_stable_set", "test_trajectories", "test_rmsprop_flow", "test_sentences", "test_examples",
-    "test_help", "test_curvature", "test_cli", "test_order", "test_optimizers", "test_figures", "test_presets", "test_batches",
-    "test_training", "test_doors", "test_own", "test_paper", "test_spectrum", "test_jobs", "test_types",
+    "test_hosts", "test_edge_readings", "test_models", "test_several", "test_guards", "test_central_flow", "test_loss_identity",
+    "test_stable_set", "test_experiment", "test_training", "test_scale", "test_combinations", "test_examples",
+    "test_several_directions", "test_cli", "test_presets", "test_faults", "test_sweep", "test_boundaries", "test_figures",
+    "test_curvature", "test_rmsprop_flow", "test_order", "test_paper", "test_own", "test_batches", "test_trajectories",
+    "test_complementarity", "test_jobs", "test_metrics", "test_optimizers", "test_runs_of_before", "test_doors", "test_density",
+    "test_assumptions", "test_help", "test_sentences",
 )  # fmt: skip
 """Files that take longest, longest first: begun last, they would keep one worker busy while the others have nothing left."""
 

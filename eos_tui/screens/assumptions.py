@@ -111,8 +111,8 @@ class Assumptions(LivePage):
                 (sparkline(history, gauge.column, cells, self.ascii), self.color("constrained")),
             ).truncate(width))
             rule = RULES[gauge.rule]
-            told = f"   {gauge.claim}: {rule.words} · {gauge.source}"
-            words = _fitting((told, told.replace("Assumption ", "Ass. ").replace("Definition ", "Def. ")), width)
+            line = f"   {gauge.claim}: {rule.words} · {gauge.source}"
+            words = _fitting((line, line.replace("Assumption ", "Ass. ").replace("Definition ", "Def. ")), width)
             lines.append(Content.assemble((words, self.color("muted"))).truncate(width, ellipsis=True))
             if roomy:
                 reason = textwrap.fill(rule.reason, max(width, 20), initial_indent="   ", subsequent_indent="   ")

@@ -72,8 +72,8 @@ def understood(answer: bytes, cell: CellSize | None) -> Ability:
         protocols.add("kitty")
     if (kinds := ANSWERED.search(answer)) and SIXEL in kinds[1].split(b";"):
         protocols.add("sixel")
-    told = CELL.search(answer)
-    return Ability(frozenset(protocols), CellSize(int(told[2]), int(told[1])) if told else cell)
+    reported = CELL.search(answer)
+    return Ability(frozenset(protocols), CellSize(int(reported[2]), int(reported[1])) if reported else cell)
 
 
 def window(screen: int) -> CellSize | None:

@@ -215,7 +215,7 @@ def built_once():
 
     def trainings(spec, columns):
         state, theta, facts = once(lambda _: build_training(spec, columns), spec, spec.tracking.sharpness_examples)
-        return state._replace(setup=setup(spec, state.setup.problem, columns)), theta, facts
+        return state._replace(setup=setup(spec, state.setup.problem, theta.size, columns)), theta, facts
 
     build_training, build_problem = training.build, experiment.build
     with pytest.MonkeyPatch.context() as patched:

@@ -175,8 +175,8 @@ def test_what_snapshots_will_take_is_told_by_check_and_before_the_first_step(own
     assert files == len(record.snapshots()) == 8
     assert held <= most <= 4 * held
     assert planned(spec, problem, theta.size, 21).files == 5
-    told = [event for event in record.events if isinstance(event, messages.SnapshotsPlanned)]
-    assert [(event.step, event.text.partition(",")[0]) for event in told] == [(0, "8 snapshots")]
+    announced = [event for event in record.events if isinstance(event, messages.SnapshotsPlanned)]
+    assert [(event.step, event.text.partition(",")[0]) for event in announced] == [(0, "8 snapshots")]
     assert main(["check", "toy", "--set", "recording.snapshots_every=100"]) == 0
     assert "snapshots" in capsys.readouterr().out
     assert main(["show", record.name]) == 0

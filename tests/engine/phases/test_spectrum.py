@@ -51,7 +51,8 @@ EDGE: dict[str, np.ndarray] = {}
 
 def at_the_edge(several, **tracking) -> Experiment:
     """The same experiment at the edge, under another specification: nothing is compiled anew."""
-    experiment = under(several[0], setup(chebyshev_spec(ETA, **LEAN, **tracking), several[0].setup.problem))
+    before = several[0]
+    experiment = under(before, setup(chebyshev_spec(ETA, **LEAN, **tracking), before.setup.problem, before.state.theta.size))
     experiment.restore({name: np.array(leaf) for name, leaf in EDGE.items()})
     return experiment
 
