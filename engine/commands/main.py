@@ -16,10 +16,10 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
 
 import engine
-from engine.base.errors import BAD_END, INTERRUPTED, UserError, is_out_of_memory, one_of
+from engine.base.errors import BAD_END, INTERRUPTED, UserError, one_of
 from engine.base.exit import report_error, status_of
 from engine.base.text import harmless, print_json, print_line, print_pairs
-from engine.commands import control, data, help, lists, presets, records, sweep
+from engine.commands import check, control, data, help, lists, presets, records, sweep
 from engine.commands.options import FROM_ENVIRONMENT, DataDir, FigureName, Meeting, Overrides, PresetName, RunName, Switch, Trust
 from engine.data.catalog import ready
 from engine.help.topics import TOPICS
@@ -33,7 +33,7 @@ from engine.record import store, trust
 from engine.record.reader import Run, step_of
 from engine.record.store import resolve
 from engine.report.summary import Summary, as_json, summarize, words
-from engine.spec import DEFAULT_PRESET, CoupledTracking, Network, Own, OwnOptimizer, RunSpec, load_spec
+from engine.spec import DEFAULT_PRESET, Own, OwnOptimizer, RunSpec, load_spec
 
 app = App(
     name="python -m engine",
@@ -45,6 +45,7 @@ app = App(
 )
 app.command(data.app)
 app.command(presets.app)
+check.add_to(app)
 control.add_to(app)
 lists.add_to(app)
 records.add_to(app)
@@ -277,62 +278,6 @@ def rm(name: RunName, /, *others: RunName, force: Switch = False, json: Switch =
     if json:
         print_json(gone if others else gone[0])
     return status
-
-
-@app.command
-def check(
-    preset: PresetName, *, overrides: Overrides = (), json: Switch = False, data_dir: DataDir = None, trusted: Trust = False
-) -> int:
-    """Build a preset's problem and test it, without running it: its format, determinism, three derivatives, and memory. An optimizer of
-    your own is tested too: two steps, its state, its P and its edge.
-
-    Args:
-        preset: A preset's name (`presets` lists them), or the path of a preset file.
-        overrides: `section.field=value`, as in `--set optimizer.learning_rate=0.05`; may be repeated.
-        json: Print one JSON object.
-    """
-    spec = ready(load_spec(preset, overrides), data_dir or "")
-    trust.asking(lambda: trust.need_preset(preset, spec), trusted)
-    engine.configure(spec.rematerializes)
-    problem, theta, facts = importlib.import_module("engine.problems.build").build(spec)
-    memory = importlib.import_module("engine.phases.memory")
-    formats = spec.precision.edge, spec.precision.curvature
-    try:
-        wrong, loss = engine.complaints(problem, theta), float(problem.loss(theta))
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        needed = memory.estimate(problem, theta, *formats)
-        less = "--set problem.micro_batch=N brings it down" if isinstance(spec.problem, Network) else "make the problem smaller"
-        if needed.parameters > needed.total / 2:
-            less = f"{memory.words(needed.parameters)} of it go with the parameters: make the model smaller"
-        raise UserError(f"{spec.name}: needs about {memory.words(needed.total)}, more than there is here; {less}") from None
-    if wrong:
-        raise UserError(f"{spec.name}: {'; '.join(wrong)}")
-    if isinstance(spec.optimizer, OwnOptimizer):
-        own = importlib.import_module("engine.dynamics.own_optimizer")
-        if wrong := own.complaints(spec.optimizer, problem, theta):
-            raise UserError(f"{spec.optimizer.function}: {'; '.join(wrong)}")
-        facts |= {"optimizer": f"{spec.optimizer.function}: two steps in each number format, its P and its edge tested"}
-    needed = memory.estimate(problem, theta, *formats)
-    about = {"preset": spec.name, **facts, "loss": loss}
-    tracking = spec.tracking
-    several = []
-    if isinstance(tracking, CoupledTracking) and tracking.on_second_eigenvalue == "follow":
-        several = memory.direction_costs(min(tracking.max_eigenvalues, theta.size - 1))
-    kept = importlib.import_module("engine.phases.snapshots").planned(spec, problem, theta.size)
-    if json:
-        more = {"memory": {**needed._asdict(), "total": needed.total}, "directions": [each._asdict() for each in several]}
-        print_json(about | more | {"snapshots": kept._asdict()})
-    else:
-        if kept.files:
-            about["snapshots"] = kept.words
-        for each in several:
-            more = memory.words(each.vectors * theta.size * 8)
-            about[f"{each.directions} directions at the edge"] = f"{each.third_derivatives} contractions of ∇³L a step, {more} more"
-        tested = ("tested", "number formats kept, the same twice, three derivatives against differences of the one below")
-        print_pairs([*((name, str(value)) for name, value in about.items()), ("memory", f"about {memory.words(needed.total)}"), tested])
-    return 0
 
 
 @app.command

@@ -75,7 +75,7 @@ def test_what_jax_says_where_there_is_no_memory_is_understood(monkeypatch):
 def test_a_preset_for_which_there_is_no_memory_is_reported_with_what_it_needs(monkeypatch, capfd):
     monkeypatch.setattr("engine.complaints", exhausted)
     assert main(["check", "fashion", "--set", "problem.model.widths=[4]"]) == BAD_INPUT
-    stderr = capfd.readouterr().err
+    stderr = capfd.readouterr().err.splitlines(keepends=True)[-1]
     assert stderr.startswith("eos: fashion: needs about ")
     assert stderr.endswith(" MB, more than there is here; --set problem.micro_batch=N brings it down\n")
     assert main(["check", "chebyshev"]) == BAD_INPUT

@@ -1,5 +1,6 @@
 """Problems of one's own: a plain loss and flax modules give the losses they say, and what is wrong is told before a run."""
 
+import re
 import subprocess
 
 import jax
@@ -227,9 +228,12 @@ def test_the_module_is_imported_by_the_engine_alone(tmp_path, own_home, capfd, m
 
 def test_check_tells_of_a_preset_without_running_it(tmp_path, capfd, own_home):
     preset = tmp_path / "mine.toml"
-    preset.write_text(f'[problem]\nkind = "own"\nfunction = "own_problems:good"\nfolder = "{TESTS}"\n[optimizer]\nlearning_rate = 0.1\n')
-    assert main(["check", str(preset), "--json"]) == 0
-    assert '"parameters": 3' in capfd.readouterr().out
+    problem = f'kind = "own"\nfunction = "own_problems:good"\nfolder = "{TESTS}"\n'
+    preset.write_text(f'[problem]\n{problem}[optimizer]\nlearning_rate = 0.1\n[tracking]\nmode = "sharpness"\n')
+    assert main(["check", str(preset)]) == 0
+    out = capfd.readouterr().out
+    assert re.search(r"parameters +3\n", out)
+    assert re.search(r"largest stable step +2/S = .*\n.*\nsuggested η +[\d.]+, with the edge at 2·S", out)
     assert main(["check", str(preset), "--set", "problem.function=own_problems:stopped"]) == BAD_INPUT
     assert "own_problems:stopped: the gradient is off" in capfd.readouterr().err
     assert not own_home.exists()
