@@ -57,7 +57,8 @@ def is_early(setting: str) -> bool:
 def has_begun() -> bool:
     """Whether jax has computed in this process, as far as it shows: a device is started."""
     bridge = sys.modules.get("jax._src.xla_bridge")
-    return bridge is not None and bridge.backends_are_initialized()
+    begun = getattr(bridge, "backends_are_initialized", None)  # of jax 0.10 to 0.12; another shows nothing
+    return begun is not None and begun()
 
 
 def given(setting: str) -> str:

@@ -13,7 +13,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.extend import core
+
+from engine.xla.known_jax import unknown
+
+try:
+    from jax.extend import core
+except ImportError as error:
+    raise unknown(error, "the search for what narrows a number") from None
 
 JAX, ENGINE = Path(jax.__file__).parent, Path(__file__).parents[1]
 FLAX = JAX.parent / "flax"

@@ -24,6 +24,7 @@ from engine.base.errors import UserError, first_line
 from engine.jobs.groups import SLURM, Group, need_port, take_place
 from engine.jobs.launch import environment, python
 from engine.xla.device import version_of
+from engine.xla.known_jax import KNOWN
 
 WAIT_SECONDS = 300.0
 """For all processes to come. A scheduler may start them minutes apart."""
@@ -165,7 +166,7 @@ def coordination_service() -> Any:
 
 
 def _not_served() -> str:
-    return f"several processes: jax {jax.__version__} has no coordination service as eos knows it; expected a jax of 0.10 to 0.12"
+    return f"several processes: jax {jax.__version__} has no coordination service as eos knows it; expected a jax of {KNOWN}"
 
 
 class Heartbeat:

@@ -12,8 +12,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
+
+from engine.xla.known_jax import unknown
+
+try:
+    from jax.extend.core import Primitive
+    from jax.interpreters import ad, batching, mlir
+except ImportError as error:
+    raise unknown(error, "a vector taken apart") from None
 
 
 def take_apart(vector: Array, sizes: tuple[int, ...]) -> Sequence[Array]:
