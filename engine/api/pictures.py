@@ -3,6 +3,7 @@
 import html as markup
 import io
 from collections.abc import Sequence
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,8 +31,6 @@ WIDTH, HEIGHT = 7.0, 2.2
 
 def figure(record: "Record", columns: Sequence[str], style: Path | None = None) -> "Figure":
     """A plot of each of the quantities over the step; columns of one quantity share one. Raises UserError for what was not recorded."""
-    from matplotlib.figure import Figure
-
     for name in columns:
         if name not in record:
             raise UserError(f"column {name}: not recorded by run {record.name}{meant(name, record)}; it has {one_of(record)}")
@@ -41,12 +40,26 @@ def figure(record: "Record", columns: Sequence[str], style: Path | None = None) 
     for name in dict.fromkeys(chosen):
         plots.setdefault(name.rpartition(".")[2], []).append(known[name])
     with in_style(None if style is None else read_style(style)):
-        canvas = Figure(figsize=(WIDTH, HEIGHT * len(plots)))
+        canvas = _shown_figure()(figsize=(WIDTH, HEIGHT * len(plots)))
         for axes, curves in zip(canvas.subplots(len(plots), 1, sharex=True, squeeze=False)[:, 0], plots.values(), strict=True):
             _plot(axes, record, curves)
         axes.set_xlabel("step")
         escape(canvas)
     return canvas
+
+
+@cache
+def _shown_figure() -> "type[Figure]":
+    """The kind of figure that a notebook shows: matplotlib's own is a line of text there until pyplot is imported."""
+    from matplotlib.figure import Figure
+
+    class ShownFigure(Figure):
+        """A figure that shows itself as SVG."""
+
+        def _repr_svg_(self) -> str:
+            return _svg(self)
+
+    return ShownFigure
 
 
 def _plot(axes: "Axes", record: "Record", curves: Sequence[Column]) -> None:
@@ -69,12 +82,13 @@ def html(record: "Record") -> str:
     rows = "".join(
         f"<tr><td>{markup.escape(name)}</td><td>{markup.escape(str(value))}</td></tr>" for name, value in words(summarize(record.run))
     )
-    drawing = _svg(record) if find_spec("matplotlib") is not None and len(record["step"]) > 1 else ""
+    drawing = _svg(figure(record, ())) if find_spec("matplotlib") is not None and len(record["step"]) > 1 else ""
     return f"<div><p>{markup.escape(repr(record)[1:-1])}</p><table>{rows}</table>{drawing}</div>"
 
 
-def _svg(record: "Record") -> str:
+def _svg(drawn: "Figure") -> str:
+    """A figure as an SVG element, the same each time."""
     body: Any = io.StringIO()
-    figure(record, ()).savefig(body, format="svg", metadata={"Date": None})
+    drawn.savefig(body, format="svg", metadata={"Date": None})
     text = body.getvalue()
     return text[text.index("<svg"):]

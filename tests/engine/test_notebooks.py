@@ -40,6 +40,7 @@ def test_columns_of_one_quantity_share_a_plot_with_their_threshold(record):
     assert [line.get_linestyle() for line in x.lines] == ["-", "--"]
     seen = np.isfinite(record["gd.x"])
     np.testing.assert_array_equal(x.lines[0].get_ydata(), record["gd.x"][seen])
+    assert drawn._repr_svg_().startswith("<svg")  # what a kernel shows that has not imported pyplot
     with pytest.raises(UserError, match=r'did you mean "gd\.sharpness"'):
         record.plot("gd.sharpnes")
 
