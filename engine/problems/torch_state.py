@@ -38,7 +38,7 @@ def from_torch_state(module: Module, state_dict: Mapping[str, Any]) -> Module:
 
     No weight tells the rest: give `epsilon=1e-5` to norms (flax has 1e-6), padding to convolutions (flax has "SAME", PyTorch none), the
     exact `jax.nn.gelu(x, approximate=False)`; and flatten images as (channels, height, width), for flax has channels last. Raises
-    UserError for a name that one side lacks, another shape, and batch normalisation, whose statistics are no parameters.
+    UserError for a name that one side lacks, another shape, and batch normalisation, whose running statistics have no place here.
     """
     from flax import nnx
 
@@ -47,8 +47,8 @@ def from_torch_state(module: Module, state_dict: Mapping[str, Any]) -> Module:
     statistics = [name for name in state_dict if name.rpartition(".")[2] in STATISTICS]
     if statistics:
         raise UserError(
-            f"{statistics[0]}: of batch normalisation, whose running statistics are no parameters and change with every step; eos trains "
-            "parameters alone: use a model with GroupNorm or LayerNorm"
+            f"{statistics[0]}: of batch normalisation, whose running statistics PyTorch reads; from_flax takes those of all examples "
+            "instead, which is another model: fold them into the layer before, or use GroupNorm or LayerNorm"
         )
     places = list(_places(module))
     names = [place.torch_name for place in places]
@@ -94,7 +94,7 @@ def _places(module: Any) -> Iterator[_Place]:
     for path, layer in nnx.iter_modules(module):
         own = {name: each for name, each in vars(layer).items() if isinstance(each, nnx.Param)}
         if isinstance(layer, nnx.BatchNorm):
-            raise UserError(f"{_dotted(path)}: batch normalisation, which eos does not train; use nnx.GroupNorm or nnx.LayerNorm")
+            raise UserError(f"{_dotted(path)}: batch normalisation, whose running statistics are not brought over; use nnx.GroupNorm")
         if own and isinstance(layer, nnx.LinearGeneral | nnx.Einsum | nnx.ConvTranspose):
             kind = type(layer).__name__
             raise UserError(f"{_dotted(path)}: nnx.{kind}, whose weights PyTorch has in other forms; use nnx.Linear or nnx.Conv")
