@@ -144,8 +144,6 @@ def _known(numbers: dict[str, Any]) -> dict[str, Any]:
 def _words(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name}: {_words(each)}" for name, each in value.items())
-    if isinstance(value, list):
-        return "; ".join(map(str, value))
     return {True: "recorded", False: "not recorded"}[value] if isinstance(value, bool) else str(value)
 
 

@@ -196,7 +196,7 @@ def build(part: specs.Own, seed: int) -> tuple[Problem, Array, dict[str, Any]]:
     if made.problem.readings:
         facts["readings"] = {name: name in part.readings for name in made.problem.readings}
     if made.problem.notes:
-        facts["notes"] = list(made.problem.notes)
+        facts["notes"] = "; ".join(made.problem.notes)
     return made.problem, made.theta, facts | origin | imported.source(part)
 
 
