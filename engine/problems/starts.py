@@ -41,7 +41,7 @@ def started(start: str, unravel: Callable[[Array], Any], theta: Array, label: st
     if not np.isfinite(vector).all():
         wrong = int((~np.isfinite(vector)).sum())
         raise UserError(f"{where}: {wrong} of its {vector.size} numbers are not finite; nothing could start there")
-    return jnp.asarray(vector), {"start": str(path), "start_sha256": sha256(vector.tobytes()).hexdigest()}
+    return jnp.asarray(vector), {"start_file": str(path), "start_sha256": sha256(vector.tobytes()).hexdigest()}
 
 
 def _unwrapped(given: Mapping[str, np.ndarray], known: tuple[Parameter, ...]) -> Mapping[str, np.ndarray]:

@@ -46,7 +46,7 @@ def test_a_problem_starts_at_a_file_of_its_parameters_by_name(other, tmp_path):
     for name in ("a.safetensors", "a.npz", "wrapped.safetensors"):
         _, start, facts = at(tmp_path / name)
         np.testing.assert_array_equal(start, theta)
-        assert facts["start"] == str(tmp_path / name)
+        assert facts["start_file"] == str(tmp_path / name)
         assert len(facts["start_sha256"]) == 64
     save_file({name: each.astype("float32") for name, each in arrays.items()}, tmp_path / "short.safetensors")
     np.testing.assert_array_equal(at(tmp_path / "short.safetensors")[1], theta.astype("float32"))
@@ -71,7 +71,7 @@ def test_a_run_starts_at_a_snapshot_or_a_checkpoint_of_another(own_home):
     whole = engine.run(spec)
     on = engine.run(spec, start=whole.snapshots()[1].path, steps=2)
     np.testing.assert_array_equal(on["gd.loss"], whole["gd.loss"][2:])
-    assert on.provenance["problem"]["start"] == str(whole.snapshots()[1].path)
+    assert on.provenance["problem"]["start_file"] == str(whole.snapshots()[1].path)
     last = engine.run(spec, start=whole.run.checkpoints()[-1], steps=1)
     assert last["gd.loss"][0] < whole["gd.loss"][3]
     made = engine.from_flax(linen.Dense(1), INPUTS, TARGETS)
