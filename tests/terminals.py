@@ -29,7 +29,7 @@ OWN_TERMINAL = ("import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTT
 
 def environment(home: Path, **more: str) -> dict[str, str]:
     """The environment of the program under test."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("TMUX", "NO_COLOR", "COLORTERM")}
+    kept = {name: value for name, value in os.environ.items() if name not in ("TMUX", "NO_COLOR", "COLORTERM", "COLUMNS", "LINES")}
     fixed = {"TERM": "xterm-256color", "LANG": "C.UTF-8", "TEXTUAL_ANIMATIONS": "none", "PYTHONPATH": str(ROOT)}
     return {**kept, **fixed, "EOS_HOME": str(home), **more}
 
@@ -76,10 +76,10 @@ class Terminal:
                 data = os.read(self.master, 65536)
             except OSError:  # the program has ended
                 return
-            self.sent += data
+            before, self.sent = len(self.sent), self.sent + data
             self._stream.feed(PRIVATE.sub(b"", data))
-            for query, answer in ANSWERS.items():
-                os.write(self.master, answer * data.count(query))
+            for query, answer in ANSWERS.items():  # which may have come in two pieces
+                os.write(self.master, answer * self.sent[max(0, before - len(query) + 1) :].count(query))
 
     def press(self, keys: str) -> None:
         """Type."""

@@ -152,6 +152,7 @@ def test_no_field_of_a_specification_that_reads_like_code_is_left_undeclared():
             assert roles or not any(word in name for word in ("function", "module", "callable", "code")), (part, name)
     assert dict(trust._fields(sections.Own)) == {
         "function": {"function"}, "folder": {"folder"}, "arguments": {"arguments"}, "self_test": frozenset(),
+        "start": frozenset(), "readings": frozenset(),
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Kinks, told by what ∇³L misses of how the curvature changes along u: with relu percents, with smooth activations O(h²)."""
+"""Kinks, seen by what ∇³L misses of how the curvature changes along u: with relu percents, with smooth activations O(h²)."""
 
 import jax
 import jax.numpy as jnp
@@ -25,21 +25,21 @@ def around_start(activation, criterion="mse"):
 @pytest.mark.parametrize("criterion", ["mse", "logistic"])
 def test_relu_is_warned_of_and_is_straight_in_each_parameter(criterion):
     """Up to what the criterion's own third derivative is, which is none of its kinks."""
-    told = around_start(jax.nn.relu, criterion)
-    assert told.are_there
-    assert told.missed > 0.01
-    assert told.straight == 1
+    seen = around_start(jax.nn.relu, criterion)
+    assert seen.are_there
+    assert seen.missed > 0.01
+    assert seen.straight == 1
 
 
 @pytest.mark.parametrize("activation", [jnp.tanh, jax.nn.gelu])
 def test_smooth_activations_are_not_and_the_head_alone_is_straight(activation):
-    told = around_start(activation)
-    assert told.missed < 1e-4  # O(h²)
-    assert 0 < told.straight < 0.6  # of 32 parameters drawn of 49, of which the head has 9
-    assert not told.are_there
+    seen = around_start(activation)
+    assert seen.missed < 1e-4  # O(h²)
+    assert 0 < seen.straight < 0.6  # of 32 parameters drawn of 49, of which the head has 9
+    assert not seen.are_there
 
 
 def test_a_network_of_products_alone_is_straight_without_kinks():
-    told = around_start(lambda hidden: hidden)
-    assert told.straight == 1
-    assert told.missed < 1e-6
+    seen = around_start(lambda hidden: hidden)
+    assert seen.straight == 1
+    assert seen.missed < 1e-6

@@ -28,9 +28,9 @@ def of_quadratic(curvatures=CURVATURES, **optimizer):
 
 def test_the_edge_and_the_suggestion_are_those_of_a_quadratic():
     """S = 8: 2/S = 0.25, an edge of 2/0.1 = 20 is at 2.5 S, and η = 1/8, in two digits, has it at 2 S."""
-    told = of_quadratic()
-    np.testing.assert_allclose([told.sharpness, told.largest_stable_step, told.edge_over_sharpness], [8, 0.25, 2.5], rtol=1e-6)
-    assert told.suggested_learning_rate == 0.12
+    edge = of_quadratic()
+    np.testing.assert_allclose([edge.sharpness, edge.largest_stable_step, edge.edge_over_sharpness], [8, 0.25, 2.5], rtol=1e-6)
+    assert edge.suggested_learning_rate == 0.12
     heavy = of_quadratic(kind="momentum", beta=0.9)  # edge (2 + 2·0.9)/η
     np.testing.assert_allclose(heavy.edge_over_sharpness, 38 / 8, rtol=1e-6)
     assert heavy.suggested_learning_rate == pytest.approx(3.8 / 16, abs=0.005)
@@ -55,13 +55,13 @@ def test_check_tells_what_the_start_is_like_in_words_and_in_json(tmp_path, capfd
                       '[tracking]\nmode = "sharpness"\n')  # fmt: skip
     assert main(["check", str(preset), "--json"]) == 0
     out, err = capfd.readouterr()
-    told = json.loads(out)
+    printed = json.loads(out)
     hessian = np.cov(np.linspace(-1, 1, 6), bias=True) * 2  # of (kx + b − y)²: 2·mean of x², and 2
-    np.testing.assert_allclose(told["start"]["sharpness"], max(2, hessian), rtol=1e-5)
-    assert told["start"]["largest_stable_step"] == pytest.approx(1, rel=1e-5)
-    assert told["start"]["suggested_learning_rate"] == 0.5
-    assert told["readings"] == {"test.loss": False}
-    assert told["kinks"]["missed"] < 1e-3
-    assert 0 < told["seconds"]["step"] < told["seconds"]["tracked_step"]
-    assert told["memory"]["total"] > 0
+    np.testing.assert_allclose(printed["start"]["sharpness"], max(2, hessian), rtol=1e-5)
+    assert printed["start"]["largest_stable_step"] == pytest.approx(1, rel=1e-5)
+    assert printed["start"]["suggested_learning_rate"] == 0.5
+    assert printed["readings"] == {"test.loss": False}
+    assert printed["kinks"]["missed"] < 1e-3
+    assert 0 < printed["seconds"]["step"] < printed["seconds"]["tracked_step"]
+    assert printed["memory"]["total"] > 0
     assert err.splitlines()[0] == "building the problem …"
