@@ -18,6 +18,7 @@ the other side of θ† in (37 and 34). Extrapolation of the second vector, whos
 the last one. The whole step in one compiled function: 27 s to compile where its parts take 7, and no faster on a CPU.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -83,6 +84,7 @@ def top_eigenpairs(problem: Problem, theta: Array, start: Array, tolerance: floa
 def solve(
     problem: Problem, theta: Array, start: Array, tolerance: float, max_hvps: int = 400, wanted: int | Array | None = None,
     looked: int | Array | None = None, explored: int | Array = 0, tight: int | Array | np.ndarray = 1, image: Array | None = None,
+    product: Callable[[Array], Array] | None = None,
 ) -> tuple[Eigenpairs, Array]:
     """`top_eigenpairs`, and what the Hessian makes of their vectors, (k, p). The first `tight` pairs come within the tolerance, the others
     within `LOOSE`.
@@ -90,13 +92,14 @@ def solve(
     Where fewer pairs than `start` has rows are `wanted`, the others are not waited for. They are started from where more rows are
     `looked` at: what they show that is larger takes its place among the wanted; else they are of no meaning. From the least of the rows
     looked at the basis is then grown by so many products more as are to be `explored` with. Where the `image` (p,) of the first row is
-    known, which is then of unit length, it costs no product.
+    known, which is then of unit length, it costs no product. A `product` with the Hessian at θ that is at hand is taken for its own.
     """
     if forms_hessian(theta):
         return _dense(problem, theta, start.shape[0])
     wanted = start.shape[0] if wanted is None else wanted
     looked = wanted if looked is None else looked
-    return _davidson(problem, theta, start.astype(theta.dtype), tolerance, max_hvps, wanted, looked, explored, tight, image)
+    product = problem.product_at(theta) if product is None else product
+    return _davidson(product, start.astype(theta.dtype), tolerance, max_hvps, wanted, looked, explored, tight, image)
 
 
 def forms_hessian(theta: Array) -> bool:
@@ -128,15 +131,14 @@ class _Basis(NamedTuple):
 
 
 def _davidson(
-    problem: Problem, theta: Array, start: Array, tolerance: float, max_hvps: int, wanted: int | Array, looked: int | Array,
+    product: Callable[[Array], Array], start: Array, tolerance: float, max_hvps: int, wanted: int | Array, looked: int | Array,
     explored: int | Array, tight: int | Array | np.ndarray, image: Array | None,
 ) -> tuple[Eigenpairs, Array]:
     count, size = start.shape
     most = max(BASIS, 2 * count + 4)
     keep = max(most // 3, count + 2)
-    product = problem.product_at(theta)
     asked = jnp.where(jnp.arange(count) < tight, tolerance, jnp.maximum(tolerance, LOOSE))
-    tolerances = jnp.where(jnp.arange(count) < wanted, asked, jnp.inf).astype(theta.dtype)
+    tolerances = jnp.where(jnp.arange(count) < wanted, asked, jnp.inf).astype(start.dtype)
 
     def added(vector: Array, v: Array, w: Array, t: Array, filled: Array) -> tuple[Array, Array, Array, Array]:
         """One row more, along what the first `filled` leave of the vector, and the fraction they leave."""
@@ -170,20 +172,20 @@ def _davidson(
         v, w, t, filled = lax.cond(basis.size == most, restart, lambda b: (b.v, b.w, b.t, b.size), basis)
         v, w, t, left = added(basis.worst, v, w, t, filled)
         grown = ritz(v, w, t, filled + 1, basis.pairs.hvps + 1, basis.left - basis.converged)
-        return grown._replace(exhausted=left < 10 * jnp.finfo(theta.dtype).eps)  # rounding alone: nothing new to add
+        return grown._replace(exhausted=left < 10 * jnp.finfo(start.dtype).eps)  # rounding alone: nothing new to add
 
     def unfinished(basis: _Basis) -> Array:
         finite = jnp.all(jnp.isfinite(basis.pairs.values))
         return (~basis.converged | (basis.left > 0)) & ~basis.exhausted & (basis.pairs.hvps < max_hvps) & finite
 
     def onward() -> tuple[Eigenpairs, Array]:
-        v, w = (jnp.zeros((most, size), theta.dtype).at[:count].set(rows) for rows in (begun.v, begun.w))
-        t = jnp.zeros((most, most), theta.dtype).at[:count, :count].set(begun.t)
+        v, w = (jnp.zeros((most, size), start.dtype).at[:count].set(rows) for rows in (begun.v, begun.w))
+        t = jnp.zeros((most, most), start.dtype).at[:count, :count].set(begun.t)
         ended = lax.while_loop(unfinished, grow, begun._replace(v=v, w=w, t=t))
         return ended.pairs, ended.images
 
     v = _orthonormal(start, looked) if image is None else _one_by_one(start, looked)
-    w, t, first = jnp.zeros_like(v), jnp.zeros((count, count), theta.dtype), 0
+    w, t, first = jnp.zeros_like(v), jnp.zeros((count, count), start.dtype), 0
     if image is not None:
         w, t, first = w.at[0].set(image), t.at[:, 0].set(_along_each(v, image)), 1
         t = t.at[0].set(t[:, 0])

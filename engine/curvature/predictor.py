@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from engine.curvature.eigensolver import Eigenpairs
-from engine.xla.reductions import dots
+from engine.xla.reductions import dots, norms
 
 STEADY = 2.0
 """How much x may have grown or shrunk in four steps for the offset to follow it: where it changed more, x passed through 0."""
@@ -52,6 +52,20 @@ def extrapolated(before: Array, last: Array, count: Array | None = None) -> Arra
     if count is not None and len(last) > 2:
         return jnp.where((jnp.arange(len(last)) < count)[:, None], 2 * last - before, last)
     return last.at[0].set(2 * last[0] - jnp.where(before[0] @ last[0] < 0, -before[0], before[0]))
+
+
+def likeliest(history: tuple[Array, Array, Array, Array]) -> Array:
+    """A vector's next (p,), from its last four, the oldest first: extrapolated by one step, or by two where it alternates, as gradient
+    descent's does at the edge, and the newest is nearer that of two steps before."""
+    newest = history[3]
+    four, three, two = (_turned(each, newest) for each in history[:3])
+    step, alternation = norms(newest - two, newest - three)
+    return jnp.where(step <= alternation, 2 * newest - two, 2 * two - four)
+
+
+def _turned(vector: Array, like: Array) -> Array:
+    """The vector, or the one opposite that lies nearer another."""
+    return jnp.where(dots((vector, like))[0] < 0, -vector, vector)
 
 
 def power_step(pairs: Eigenpairs, images: Array) -> Array:

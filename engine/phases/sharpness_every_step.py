@@ -1,8 +1,11 @@
 """Steps of an optimizer with the sharpness at each, many in one compiled call; with a preconditioner, the sharpness is that of P^-½HP^-½.
 
-A step takes gradient and Hessian–vector product together (`tangent_pass`), the product along an eigenvector extrapolated from those of
-two and four steps ago: at the edge gradient descent alternates. The product gives S, the pair's residual, and by one step of power
-iteration the next eigenvector. Only where the residual asks is the eigenpair solved for; and now and then, with a look around (`guards`).
+A step takes gradient and Hessian–vector product together (`tangent_pass`), the product along an eigenvector extrapolated from the last
+ones (`predictor.likeliest`). The product gives S, the pair's residual, and by one step of power iteration the next eigenvector. Only where
+the residual asks is the eigenpair solved for; and now and then, with a look around (`guards`).
+
+P changes at every step, and the eigenvector w of P^-½HP^-½ with it. What is handed on is P^½w, along HP^-½w: where one eigenvalue stands
+alone H is λgg^T nearly, and P^½w goes along g whatever P is.
 """
 
 from functools import partial
@@ -13,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from engine.curvature.eigensolver import solve
-from engine.curvature.predictor import extrapolated
+from engine.curvature.predictor import likeliest
 from engine.curvature.tangent_pass import TangentPass, value_grad_hvp
 from engine.dynamics.descent import DESCENT_CHUNK
 from engine.dynamics.optimizer import Optimizer, passed, unscaled
@@ -33,8 +36,8 @@ class Watched(NamedTuple):
 
     theta: Array  # (p,)
     optimizer_state: Any
-    eigenvector_history: Array  # (4, 1, p) the last top eigenvectors
-    guard: Array  # (p,) the next eigenvector, so far as it is known
+    eigenvector_history: Array  # (4, 1, p) P^½w of the last top eigenvectors w
+    guard: Array  # (p,) the same of the next eigenvector, so far as it is known
     losses: Array  # (DESCENT_CHUNK,) L before each step
     gradient_norms: Array
     sharpness: Array
@@ -42,6 +45,14 @@ class Watched(NamedTuple):
     hvps: Array  # products that each step took
     passed: dict[str, Array]  # each (DESCENT_CHUNK,): `optimizer.passed`
     readings: dict[str, Array]  # each (DESCENT_CHUNK,)
+
+
+class Seen(NamedTuple):
+    """What a step of the optimizer takes, and what it records of θ."""
+
+    loss: Array
+    grad: Array  # (p,)
+    grad_norm: Array
 
 
 Carried = tuple[Array, Watched, TangentPass, Array]
@@ -63,16 +74,21 @@ def descend(
     """
     dtype, blank = theta.dtype, jnp.full(DESCENT_CHUNK, jnp.nan, theta.dtype)
 
-    def read(state: Watched) -> Problem:
-        """The loss whose Hessian is the one that the step before has left to be read."""
+    def read(state: Watched) -> tuple[Problem, Array | float]:
+        """The loss whose Hessian is the one that the step before has left to be read, and the scale of its coordinates, P^-½."""
         if optimizer.preconditioner is unscaled:
-            return problem
-        return preconditioned(problem, optimizer.preconditioner(state.optimizer_state), dtype)
+            return problem, 1.0
+        scaled = preconditioned(problem, optimizer.preconditioner(state.optimizer_state), dtype)
+        return scaled, scaled.scale
 
     def around(k: Array) -> Array:
         return (first + k) % EVERY == 0
 
-    def stepped(k: Array, state: Watched, seen: TangentPass, vector: Array, pair: tuple[Array, Array, Array]) -> Watched:
+    def expected(k: Array, rows: Array) -> Array:
+        oldest, three, two, newest = (rows[(k + place) % 4, 0].astype(dtype) for place in range(4))
+        return likeliest((oldest, three, two, newest))
+
+    def stepped(k: Array, state: Watched, seen: Seen | TangentPass, vector: Array, pair: tuple[Array, Array, Array]) -> Watched:
         sharpness, residual, hvps = pair
         moved, following = optimizer.step(state.theta, state.optimizer_state, seen.grad, problem.gradient)
         rows = state.eigenvector_history
@@ -87,10 +103,10 @@ def descend(
     def onward(carried: Carried) -> Carried:
         """A step, if its product suffices; else θ and the vectors stay, and what was written of the step is written anew."""
         k, state, _, _ = carried
-        rows = state.eigenvector_history
-        seen = value_grad_hvp(read(state), state.theta, extrapolated(rows[k % 4], rows[(k + 2) % 4])[0].astype(dtype))
-        suffices = seen.shows_eigenpair(tolerance) & ~around(k)
-        vector = jnp.where(suffices, seen.power_step, rows[k % 4, 0].astype(dtype))
+        rows, (loss, scale) = state.eigenvector_history, read(state)
+        seen = value_grad_hvp(loss, state.theta, scale * expected(k, rows))
+        suffices = seen.shows_eigenpair(tolerance)
+        vector = jnp.where(suffices, seen.power_step / scale, rows[k % 4, 0].astype(dtype))
         moved = stepped(k, state, seen, vector, (seen.sharpness, seen.residual, jnp.ones((), dtype)))
         kept = {
             name: jax.tree.map(lambda new, old: jnp.where(suffices, new, old), getattr(moved, name), getattr(state, name))
@@ -99,25 +115,30 @@ def descend(
         return k + suffices, moved._replace(**kept), seen, suffices
 
     def refined(carried: Carried) -> Carried:
-        """The step whose product did not suffice, with the eigenpair solved for, and looked around for a larger one."""
+        """The step whose product did not suffice, or that looks around for a larger eigenvalue, with the eigenpair solved for."""
         k, state, seen, _ = carried
-        rows = jnp.stack([seen.vector, state.guard.astype(dtype), jnp.roll(fresh, first + k).astype(dtype)])
-        exploring = (first + k) % EXPLORING == 0
-        looked, explored = jnp.where(exploring, 3, jnp.where(around(k), 2, 1)), jnp.where(exploring, EXPLORED, 0)
+        at, scale = read(state)
+        loss, grad, product = at.linearized_at(state.theta)
+        looking, exploring = around(k), (first + k) % EXPLORING == 0
+        start = scale * expected(k, state.eigenvector_history)
+        vector = jnp.where(looking, start / norms(start)[0], seen.vector)
+        image = lax.cond(looking, lambda: product(vector), lambda: seen.image)
+        rows = jnp.stack([vector, scale * state.guard.astype(dtype), jnp.roll(fresh, first + k).astype(dtype)])
+        looked, explored = jnp.where(exploring, 3, jnp.where(looking, 2, 1)), jnp.where(exploring, EXPLORED, 0)
         pairs, images = solve(
-            read(state), state.theta, rows, tolerance, wanted=1, looked=looked, explored=explored, image=seen.image
+            at, state.theta, rows, tolerance, wanted=1, looked=looked, explored=explored, image=image, product=product
         )
         pair = pairs.sharpness, pairs.residuals[0], (pairs.hvps + 1).astype(dtype)
         # One step of power iteration on, as in a tangent pass: the noise of the tolerance, extrapolated, would ask for the next solve.
         advanced = images[0], images[min(1, len(images) - 1)]
-        vector, guard = (image / jnp.maximum(norms(image)[0], jnp.finfo(dtype).tiny) for image in advanced)
-        moved = stepped(k, state, seen, vector, pair)
-        guard = jnp.where(around(k), guard.astype(state.guard.dtype), state.guard)
+        vector, guard = (each / jnp.maximum(norms(each)[0], jnp.finfo(dtype).tiny) / scale for each in advanced)
+        moved = stepped(k, state, Seen(loss, grad, norms(grad)[0]), vector, pair)
+        guard = jnp.where(looking, guard.astype(state.guard.dtype), state.guard)
         return k + 1, moved._replace(guard=guard), seen, jnp.array(True)
 
     def step_and_solve(carried: Carried) -> Carried:
-        carried = lax.while_loop(lambda c: (c[0] < steps) & c[3], onward, carried)
-        return lax.cond(carried[3], lambda c: c, refined, carried)
+        carried = lax.while_loop(lambda c: (c[0] < steps) & c[3] & ~around(c[0]), onward, carried)
+        return lax.cond(carried[0] < steps, refined, lambda c: c, carried)
 
     zero = jnp.zeros((), dtype)
     left = dict.fromkeys(passed(optimizer, optimizer_state), jnp.full(DESCENT_CHUNK, jnp.nan))

@@ -95,6 +95,11 @@ class Problem:
         """v ↦ ∇²L(θ)v at one θ, (p,) each: what hangs on θ alone is computed once for all of its products."""
         return jax.linearize(self.gradient, theta)[1]
 
+    def linearized_at(self, theta: Array) -> tuple[Array, Array, Callable[[Array], Array]]:
+        """L(θ), ∇L(θ) (p,) and v ↦ ∇²L(θ)v, which share what hangs on θ alone."""
+        (loss, grad), tangent = jax.linearize(jax.value_and_grad(self.loss), theta)
+        return loss, grad, lambda vector: tangent(vector)[1]
+
     def hessian(self, theta: Array) -> Array:
         """∇²L(θ), (p, p)."""
         return jax.jacfwd(self.gradient)(theta)
@@ -138,6 +143,11 @@ class Preconditioned(Problem):
         """v ↦ P^-½∇²L(θ)P^-½v at one θ, (p,) each."""
         product = super().product_at(theta)
         return lambda vector: self.scale * product(self.scale * vector)
+
+    def linearized_at(self, theta: Array) -> tuple[Array, Array, Callable[[Array], Array]]:
+        """L(θ), ∇L(θ) (p,) and v ↦ P^-½∇²L(θ)P^-½v, which share what hangs on θ alone."""
+        loss, grad, product = super().linearized_at(theta)
+        return loss, grad, lambda vector: self.scale * product(self.scale * vector)
 
     def hessian(self, theta: Array) -> Array:
         """P^-½∇²L(θ)P^-½, (p, p)."""
