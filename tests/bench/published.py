@@ -31,7 +31,7 @@ class Published(NamedTuple):
     u: Array  # of the centre
     v: Array  # the predicted displacement
     flow: Array
-    warm: tuple[Array, Array, Array]  # eigenvectors of gradient descent, the prediction and the flow
+    warm: dict[str, Array]  # eigenvectors of gradient descent, of the prediction and of the flow
     hvps: int
     residual: float  # ‖Hu − Su‖/S at the centre
     constraint: float  # |S − 2/η|·η/2
@@ -42,7 +42,7 @@ def begin(state: EdgeState) -> Published:
     """The same place as a state of the engine."""
     u = state.center.top_eigenvector
     v, flow = state.coupled.predicted.displacements["generalized"], state.coupled.beside["flow"].theta
-    return Published(state.theta, state.center.theta, u, v, flow, (u, u, u), 0, 0.0, 0.0, 0.0)
+    return Published(state.theta, state.center.theta, u, v, flow, dict.fromkeys(("descent", "predicted", "flow"), u), 0, 0.0, 0.0, 0.0)
 
 
 @jit_by_format
@@ -82,8 +82,11 @@ def product(problem: Problem, theta: Array, v: Array) -> Array:
     return problem.hvp(theta.astype(jnp.float32), v.astype(jnp.float32)).astype(theta.dtype)
 
 
-def step(problem: Problem, state: Published, eta: float) -> Published:
-    """One tracked step."""
+def step(problem: Problem, state: Published, eta: float, statistics: bool = True) -> Published:
+    """One tracked step; without the statistics, what is left are the quantities that a step of eos has, too.
+
+    The statistics are four third derivatives along displacements, and sharpness and loss where the prediction stands.
+    """
     center, u = state.center, state.u
     hvps = 0
 
@@ -91,14 +94,14 @@ def step(problem: Problem, state: Published, eta: float) -> Published:
     g = gradient(problem, center)
     dS = third(problem, center, u, u)
     perp = dS - u * (u @ dS)
-    for v in (state.theta - center, state.v):
+    for v in (state.theta - center, state.v) if statistics else ():
         across = v - u * (u @ v)
         for w in (across, across - perp * (perp @ across) / (perp @ perp)):
             third(problem, center, w, w)
-    warm = []
-    for place, start in zip((state.theta, center + state.v, state.flow), state.warm, strict=True):
-        _, vector, iterations = solve(problem, place, start)
-        warm.append(vector)
+    warm = dict(state.warm)
+    places = {"descent": state.theta, "flow": state.flow} | ({"predicted": center + state.v} if statistics else {})
+    for name, place in places.items():
+        _, warm[name], iterations = solve(problem, place, warm[name])
         hvps += 4 * int(iterations)
         loss(problem, place)
 
@@ -111,7 +114,7 @@ def step(problem: Problem, state: Published, eta: float) -> Published:
     pull = (x**2 - delta_squared) / 2 * perp
     v = state.v - eta * (pull + product(problem, center, across) + u * slope + x * y * u)
     flow = state.flow
-    substeps = max(1, math.ceil(eta * float(warm[2] @ product(problem, flow, warm[2]))))
+    substeps = max(1, math.ceil(eta * float(warm["flow"] @ product(problem, flow, warm["flow"]))))
     for _ in range(substeps):
         flow = flow - eta / substeps * gradient(problem, flow)
 
@@ -130,6 +133,6 @@ def step(problem: Problem, state: Published, eta: float) -> Published:
     residual = float(jnp.linalg.norm(product(problem, moved, u) - sharpness * u) / sharpness)
     jax.block_until_ready((theta, moved, v, flow))
     return Published(
-        theta, moved, u, v, flow, tuple(warm), hvps, residual, abs(float(sharpness) * eta / 2 - 1),
+        theta, moved, u, v, flow, warm, hvps, residual, abs(float(sharpness) * eta / 2 - 1),
         float(jnp.abs(g @ u) / jnp.linalg.norm(g)),
     )
