@@ -160,7 +160,7 @@ def test_more_directions_than_may_be_followed_are_named():
 
 @pytest.mark.slow
 def test_more_directions_than_may_be_followed_end_the_trajectory_and_say_so():
-    experiment, events = own("comes_and_goes", SPARE, {"valleys": 2}, eigenvalues=2, max_eigenvalues=2), []
+    experiment, events = own("comes_and_goes", 0, {"valleys": 2}, eigenvalues=2, max_eigenvalues=2), []
     for _ in range(5):
         events += experiment.advance(5).events
     assert experiment.phase == "gradient descent"
