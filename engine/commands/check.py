@@ -19,6 +19,7 @@ from engine.record import trust
 from engine.spec import CoupledTracking, Network, Own, OwnOptimizer, RunSpec, load_spec
 
 NO_TIME = "not timed; --tracked compiles it, and does"
+NO_TRACK = "not timed: θ† cannot be followed from the start on"
 
 
 def add_to(app: App) -> None:
@@ -97,7 +98,8 @@ def check(
     print_pairs([
         *((name, _words(value)) for name, value in about.items()),
         ("memory", f"about {memory.words(needed.total)} at most"), *_edge_words(spec, edge),
-        ("a step", seconds(plain)), ("a tracked step", seconds(with_reading)), ("kinks", _kink_words(kinks)),
+        ("a step", seconds(plain)), ("a tracked step", seconds(with_reading, NO_TRACK if tracked else NO_TIME)),
+        ("kinks", _kink_words(kinks)),
         ("tested", "number formats kept, the same twice, three derivatives against differences of the one below"),
     ])
     return 0
@@ -167,10 +169,10 @@ def _edge_words(spec: RunSpec, edge: Any) -> list[tuple[str, str]]:
     ]
 
 
-def seconds(value: float) -> str:
-    """A time as a person reads it."""
+def seconds(value: float, otherwise: str = "") -> str:
+    """A time as a person reads it, or what is said where there is none."""
     if not math.isfinite(value):
-        return NO_TIME
+        return otherwise
     return f"{value:.3g} s" if value >= 1 else f"{1e3 * value:.3g} ms" if value >= 1e-3 else f"{1e6 * value:.3g} µs"
 
 

@@ -16,14 +16,16 @@ from msgspec.structs import replace
 
 from engine.curvature.eigensolver import Eigenpairs, random_start, sharpness_at
 from engine.dynamics.descent import DESCENT_CHUNK, descend, descend_on_batches
+from engine.dynamics.optimizers import optimizer_of
 from engine.phases import context
 from engine.phases.approach import CHECK_TOLERANCE, Approach
 from engine.phases.context import Setup
+from engine.phases.coupled_loop import CHUNK
 from engine.phases.edge import AtEdge
 from engine.problems import batches
 from engine.problems.problem import Problem
 from engine.record import edges
-from engine.spec import GradientDescent, Momentum, RunSpec, SharpnessTracking
+from engine.spec import CoupledTracking, GradientDescent, Momentum, RunSpec, SharpnessTracking
 
 HEADROOM = 2.0
 """Edge over sharpness at the start, with the learning rate that is suggested."""
@@ -31,6 +33,8 @@ TIMED_SECONDS = 0.3
 """Of steps, to time one by."""
 BEYOND = 1.001
 """Sharpness over the edge where a tracked step is timed."""
+RISING = 12
+"""Times DESCENT_CHUNK steps to let the sharpness rise, at most."""
 TRACKED_STEPS = 12
 """Steps at the edge that are taken, of which the later half is timed."""
 
@@ -126,21 +130,40 @@ def _seconds(call: Any) -> float:
 
 
 def _seconds_at_edge(at: AtStart) -> float:
-    """The same at an edge just under the sharpness at the start: steps at the run's own edge, wherever that will be, cost alike."""
+    """The same at an edge where the sharpness has risen to: at the start θ† can take a hundred times the products of later on."""
+    theta, pairs = _risen(at)
     optimizer = at.spec.optimizer
-    eta = edges.of_hessian(optimizer) * optimizer.learning_rate * BEYOND / float(at.pairs.values[0])
-    setup: Setup = context.setup(replace(at.spec, optimizer=replace(optimizer, learning_rate=eta)), at.problem, at.theta.size)
+    eta = edges.of_hessian(optimizer) * optimizer.learning_rate * BEYOND / float(pairs.values[0])
+    tracking = at.spec.tracking
+    if isinstance(tracking, CoupledTracking) and tracking.on_second_eigenvalue != "follow":
+        tracking = replace(tracking, on_second_eigenvalue="keep")  # here a second one may be near, where the run has none
+    spec = replace(at.spec, optimizer=replace(optimizer, learning_rate=eta), tracking=tracking)
+    setup: Setup = context.setup(spec, at.problem, at.theta.size)
     phase = AtEdge(setup)
     approach = Approach(setup, lambda state, soon: None)
-    below = approach.begin(at.theta.astype(setup.spec.precision.approach))._replace(eigenvectors=at.pairs.vectors)
+    below = approach.begin(theta)._replace(eigenvectors=pairs.vectors)
     state, _, leads_to = phase.enter(below, setup.tracking.anchor_every)
     each = list[float]()
-    while not leads_to and len(each) < TRACKED_STEPS:
-        began, before = time.perf_counter(), state.clock.step
-        state, progress, leads_to = phase.advance(state, 1)
-        taken = state.clock.step - before
-        if progress.outcome is not None or not taken:
-            break
-        each.append((time.perf_counter() - began) / taken)
+    for _ in range(TRACKED_STEPS):
+        if leads_to:
+            return math.nan
+        began = time.perf_counter()
+        state, progress, leads_to = phase.advance(state, CHUNK)  # one, but where the Hessian is formed
+        if not progress.rows:
+            return math.nan
+        each.append((time.perf_counter() - began) / len(progress.rows))
     phase.settle()
-    return float(np.median(each[len(each) // 2 :])) if len(each) > 1 else math.nan
+    return float(np.median(each[TRACKED_STEPS // 2 :]))  # the first ones compile, and go to the stable set
+
+
+def _risen(at: AtStart) -> tuple[Array, Eigenpairs]:
+    """θ (p,) and its eigenpairs where gradient descent, at a third of its edge, has doubled the sharpness; or where that took too long."""
+    theta, pairs = at.theta.astype(at.spec.precision.approach), at.pairs
+    descent = optimizer_of(GradientDescent(learning_rate=1.0))
+    for _ in range(RISING):
+        if pairs.values[0] > HEADROOM * at.pairs.values[0]:
+            break
+        begun = descent.init(theta, at.problem.unravel, 2 / 3 / float(pairs.values[0]))
+        theta = descend(at.problem, descent, theta, begun, DESCENT_CHUNK).theta
+        pairs = sharpness_at(at.problem, theta, pairs.vectors, CHECK_TOLERANCE, at.spec.precision.curvature)
+    return theta, pairs
