@@ -16,6 +16,7 @@ import numpy as np
 from engine.record import edges
 from engine.record.columns import Column
 from engine.record.reader import Run
+from engine.record.threshold import threshold
 from engine.spec import RunSpec, to_toml
 
 SAME = {
@@ -44,18 +45,19 @@ def write(run: Run, columns: Sequence[Column], handle: IO[bytes]) -> None:
     """Write these columns into an open file."""
     import h5py
 
-    table = {name: values for name, values in run.table().items() if name in {column.name for column in columns}}
+    whole = run.table()
+    table = {column.name: whole[column.name] for column in columns}
     body = io.BytesIO()  # HDF5 is written back and forth, which a pipe is not
     with h5py.File(body, "w", libver="latest") as file:  # which their readers open it as
         file.attrs.update({"eos.run": run.name, "eos.spec": to_toml(run.spec), "eos.provenance": json.dumps(run.provenance())})
         for column in columns:
             dataset = file.create_dataset(f"eos/{column.name}", data=table[column.name])
             dataset.attrs.update({key: value for key, value in column._asdict().items() if key != "name"})
-        file["step"] = run.table()["step"].astype(np.int64)
+        file["step"] = whole["step"].astype(np.int64)
         for name, column_name in same(run.spec).items():
             if column_name in table:
                 file[name] = file[f"eos/{column_name}"]
-        for name, values in computed(run.spec, run.table(), table).items():
+        for name, values in computed(run.spec, whole, table).items():
             file[name] = values
     handle.write(body.getvalue())
 
@@ -77,8 +79,7 @@ def computed(spec: RunSpec, whole: dict[str, Any], table: dict[str, Any]) -> dic
         effective = {
             name: eigenvalues for name, places in PRECONDITIONED.items() if (eigenvalues := _side_by_side(table, *places)) is not None
         }  # fmt: skip
-    edge = whole["threshold"][:, None]
-    return values | {name: 2 * eigenvalues / edge for name, eigenvalues in effective.items()}
+    return values | {name: 2 * eigenvalues / threshold(whole)[:, None] for name, eigenvalues in effective.items()}
 
 
 def _side_by_side(table: dict[str, np.ndarray], first: str, further: str) -> np.ndarray | None:

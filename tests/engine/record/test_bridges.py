@@ -16,6 +16,7 @@ from engine.record import bridges, hdf5
 from engine.record.columns import columns_for
 from engine.spec import load_spec, to_toml, with_overrides
 
+from places import TESTS
 from synthetic import make_run
 
 
@@ -68,6 +69,19 @@ def test_chosen_columns_alone_are_written(run, tmp_path):
     with h5py.File(tmp_path / "a.h5") as file:
         assert set(file) == {"eos", "step", "discrete"}
         assert set(file["discrete"]) == {"train_loss"}
+
+
+@pytest.mark.parametrize("name", ["coupled", "portrait"])
+def test_a_run_from_before_there_was_a_threshold_goes_to_hdf5_too(name, own_home, tmp_path):
+    """Its edge is 2/η of its learning rate; the phase portrait has neither."""
+    h5py = pytest.importorskip("h5py")
+    shutil.copytree(TESTS / "runs_of_before" / name, own_home / name)
+    assert main(["export", name, "--hdf5", str(tmp_path / "r.h5")]) == 0
+    with h5py.File(tmp_path / "r.h5") as file:
+        assert ("discrete/effective_hessian_eigs" in file) == (name == "coupled")
+        if name == "coupled":
+            expected = file["eos/gd.sharpness"][:] * file["eos/learning_rate"][:]
+            np.testing.assert_allclose(file["discrete/effective_hessian_eigs"][:, 0], expected, rtol=1e-14)
 
 
 @pytest.mark.parametrize(("overrides", "names"), [
