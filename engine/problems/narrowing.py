@@ -42,15 +42,16 @@ Known = Narrowed | bool
 
 def narrowed(function: Callable[[Array], Array], theta: jax.ShapeDtypeStruct) -> str:
     """Where a function of θ computes with fewer digits than θ has, in a sentence; empty where it does not."""
-    return _told(function, theta, lambda digits: digits < jnp.finfo(theta.dtype).nmant)
+    return _where(function, theta, lambda digits: digits < jnp.finfo(theta.dtype).nmant)
 
 
 def widened(function: Callable[[Array], Array], theta: jax.ShapeDtypeStruct) -> str:
     """Where it computes with more."""
-    return _told(function, theta, lambda digits: digits > jnp.finfo(theta.dtype).nmant)
+    return _where(function, theta, lambda digits: digits > jnp.finfo(theta.dtype).nmant)
 
 
-def _told(function: Callable[[Array], Array], theta: jax.ShapeDtypeStruct, off: Off) -> str:
+def _where(function: Callable[[Array], Array], theta: jax.ShapeDtypeStruct, off: Off) -> str:
+    """The first operation whose digits are off, in a sentence; empty where there is none."""
     given = _through(jax.make_jaxpr(function)(theta).jaxpr, [True], off)
     lost = next((known for known in given if isinstance(known, Narrowed)), None)
     return "" if lost is None else f"{_named(lost)} computes in {lost.format} where θ is {theta.dtype}"

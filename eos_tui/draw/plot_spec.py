@@ -157,11 +157,11 @@ def symbols(history: History, curves: Sequence[Curve]) -> dict[str, str]:
     """
     known = history.symbols
     recorded = tuple(curve for curve in curves if curve.column in known)
-    return _told_apart(recorded, tuple(known[curve.column] for curve in recorded))
+    return _distinct(recorded, tuple(known[curve.column] for curve in recorded))
 
 
 @lru_cache(maxsize=256)
-def _told_apart(recorded: tuple[Curve, ...], own: tuple[str, ...]) -> dict[str, str]:
+def _distinct(recorded: tuple[Curve, ...], own: tuple[str, ...]) -> dict[str, str]:
     """The name of each curve's column, given their symbols."""
     return {
         curve.column: symbol if own.count(symbol) == 1 and _plain(symbol) else curve.label

@@ -218,7 +218,7 @@ class Launcher(Ground):
     def _show_runs(self) -> None:
         """The runs that the filter lets through; the same one is highlighted as before where it is among them."""
         entries, chosen, words = self.entries, self._chosen(), self.filters[self.runs].value
-        self.shown = [entry for entry in entries if matches(_found_by(entry), words)] if words.strip() else entries
+        self.shown = [entry for entry in entries if matches(_searchable(entry), words)] if words.strip() else entries
         names = [entry.run.name for entry in self.shown]
         at = names.index(chosen.run.name) if chosen is not None and chosen.run.name in names else None
         self._keep(at)
@@ -417,7 +417,7 @@ class Launcher(Ground):
             return None
 
 
-def _found_by(entry: ListedRun) -> str:
+def _searchable(entry: ListedRun) -> str:
     """What the filter looks for its words in."""
     outcome = entry.state.outcome.text if entry.state.outcome else ""
     tags = " ".join(f"#{tag}" for tag in entry.tags)
