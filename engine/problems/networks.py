@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import Array
 
@@ -255,11 +256,16 @@ NETWORKS: dict[type, Callable[[Any, Dataset, bool], nn.Module]] = {
 def build(part: sections.Model, dataset: Dataset, rematerialize: bool = False) -> Model:
     """The network of a specification, sized for a data set."""
     module = NETWORKS[type(part)](part, dataset, rematerialize)
+    return Model(_drawn(module, dataset.inputs.shape[1:], dataset.inputs.dtype), _applied(module))
 
+
+@cache
+def _drawn(module: nn.Module, shape: tuple[int, ...], dtype: Any) -> Callable[[Array], Any]:
+    """A random key to parameters, for inputs of a shape: the same function for equal modules, which are traced once."""
     @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # used once: one program, quickly compiled
-    def init(key: Array) -> Any:
-        return module.init(key, dataset.inputs[:1])["params"]
-    return Model(init, _applied(module))
+    def draw(key: Array) -> Any:
+        return module.init(key, np.zeros((1, *shape), dtype))["params"]  # no parameter hangs on what the input is
+    return draw
 
 
 @cache
