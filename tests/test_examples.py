@@ -17,7 +17,7 @@ PRINTED = {
     "read_a_run": "300 rows, completed 300 steps> in",
     "sweep_learning_rates": "<Sweep toy over optimizer.learning_rate, problem.x0: 4 of 4 points have begun>",
 }
-SLOW = ("own_optimizer", "sweep_learning_rates")
+SLOW = ("own_model", "own_optimizer", "sweep_learning_rates")
 
 
 def test_every_example_is_run():

@@ -181,6 +181,7 @@ def test_a_run_follows_the_flows_that_it_is_asked_for():
         np.testing.assert_array_equal(on[name], again[name], err_msg=name)
 
 
+@pytest.mark.slow
 def test_on_a_network_its_covariance_is_the_multiplier_of_the_constrained_trajectory():
     """From the fourth step on, when the flow has come to the edge; and it stays a thousandth of the way that gradient flow leaves by."""
     spec = chebyshev_spec(0.1, flow="both", predictions=[], gauges_every=0, landscape_every=0)

@@ -15,7 +15,7 @@ from engine.phases import context
 from engine.phases.experiment import Experiment
 from engine.problems.build import build
 
-from small import chebyshev_problem, chebyshev_spec, toy_spec
+from small import chebyshev_problem, chebyshev_spec, gradient_at, loss_at, toy_spec
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -48,7 +48,7 @@ def test_the_threshold_of_gradient_descent_is_two_over_eta_and_recorded():
 def test_half_the_rate_leads_half_the_way():
     problem, theta = chebyshev_problem()
     optimizer = optimizer_of(specs.GradientDescent(learning_rate=0.1))
-    state, gradient = optimizer.init(theta, problem.unravel, 0.1), problem.gradient(theta)
+    state, gradient = optimizer.init(theta, problem.unravel, 0.1), gradient_at(problem, theta)
     whole, _ = optimizer.step(theta, state, gradient, problem.gradient)
     half, _ = optimizer.step(theta, state._replace(learning_rate=state.learning_rate / 2), gradient, problem.gradient)
     np.testing.assert_allclose(half, (theta + whole) / 2, atol=1e-15)
@@ -82,8 +82,8 @@ def test_a_batch_of_a_module_is_one_too_and_a_plain_loss_has_none():
 
     inputs, targets = np.random.default_rng(0).normal(size=(9, 2)), np.random.default_rng(1).normal(size=(9, 1))
     problem, theta = engine.from_flax(nnx.Linear(2, 1, rngs=nnx.Rngs(0)), inputs, targets)
-    parts = [float(problem.on(np.array([k])).loss(theta)) for k in (2, 5)]
-    assert float(problem.on(np.array([2, 5])).loss(theta)) == pytest.approx(np.mean(parts))
+    parts = [float(loss_at(problem.on(np.array([k])), theta)) for k in (2, 5)]
+    assert float(loss_at(problem.on(np.array([2, 5])), theta)) == pytest.approx(np.mean(parts))
     plain, _ = engine.from_loss(lambda w: w @ w, jnp.ones(3))
     with pytest.raises(UserError, match="its loss is no mean over examples; a batch takes a network on data"):
         plain.on(np.array([0]))

@@ -42,7 +42,11 @@ def let_go(y, z, steps):
     return np.array(path)
 
 
-@pytest.mark.parametrize("spare", [0, 70])  # the Hessian formed, and not
+FORMED_OR_NOT = [0, pytest.param(70, marks=pytest.mark.slow)]
+"""Flat directions more: the Hessian formed, and not."""
+
+
+@pytest.mark.parametrize("spare", FORMED_OR_NOT)
 def test_the_constrained_trajectory_is_slack_then_slides_then_is_let_go(spare):
     made = own_problems.let_go(spare=spare)
     center, path = engine.stable_point(made.problem, made.theta, ETA), []
@@ -57,7 +61,7 @@ def test_the_constrained_trajectory_is_slack_then_slides_then_is_let_go(spare):
     assert not slides[89]  # it was all three
 
 
-@pytest.mark.parametrize("spare", [0, 70])
+@pytest.mark.parametrize("spare", FORMED_OR_NOT)
 def test_the_record_tells_where_the_constraint_holds_back(spare):
     """Entered at the first midpoint beyond 2/η; let go 31 steps after the start, when cos z becomes negative."""
     arguments = {"start": [0.02, -0.02, 0.0], "spare": spare}

@@ -8,7 +8,7 @@ import pytest
 from engine import spec as specs
 from engine.base.errors import UserError
 from engine.curvature import eigensolver
-from engine.curvature.eigensolver import random_start, solve
+from engine.curvature.eigensolver import random_start, solve_at
 from engine.phases.experiment import Experiment
 from engine.problems.problem import preconditioned
 from engine.record import messages
@@ -69,7 +69,7 @@ def test_the_product_of_the_preconditioned_operator_is_that_of_the_dense_one():
     for image in products:
         np.testing.assert_allclose(image, dense @ v, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(gradient, jax.jit(problem.gradient)(theta), rtol=1e-12, atol=1e-15)
-    pairs, _ = solve(preconditioned(problem, p, theta.dtype), theta, random_start(0, 0, 3, theta.size, "float64"), 1e-8)
+    pairs, _ = solve_at(preconditioned(problem, p, theta.dtype), theta, random_start(0, 0, 3, theta.size, "float64"), 1e-8, "float64")
     np.testing.assert_allclose(pairs.values, np.linalg.eigvalsh(dense)[::-1][:3], rtol=1e-5)
     assert theta.size > eigensolver.DENSE_UP_TO  # by products
 
@@ -112,8 +112,10 @@ def test_a_step_in_a_norm_of_its_own_records_its_smoothness_and_no_ratio(kind):
     assert (record["smoothness.generalized"][read] > 0).all()
 
 
-@pytest.mark.parametrize("every", [1, 3])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "every"),
+    [pytest.param(kind, every, marks=[pytest.mark.slow] * (every != (1, 3)[k % 2])) for k, kind in enumerate(KINDS) for every in (1, 3)],
+)
 def test_a_run_goes_on_from_its_checkpoint_to_the_bit_and_is_the_same_however_it_is_cut(kind, every):
     spec = spec_of(kind, every=every)
     experiment, again = Experiment(spec), Experiment(spec)

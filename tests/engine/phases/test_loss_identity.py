@@ -22,7 +22,7 @@ from engine.record.writer import Writer
 from engine.spec import from_tree
 from engine.xla.leaves import unpack
 
-from small import chebyshev_spec, dense_hessian, digits_spec, toy_spec, under
+from small import chebyshev_spec, dense_hessian, digits_spec, gradient_at, loss_at, toy_spec, under
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -152,7 +152,7 @@ def test_a_fork_of_a_toy_to_another_learning_rate_keeps_its_loss(kind):
 def exact(problem: Problem, theta) -> tuple[float, float, np.ndarray]:
     hessian = np.asarray(dense_hessian(problem, theta))
     image = hessian @ (d := direction(theta.size, "float64"))
-    return float(problem.loss(theta)), float(jnp.linalg.norm(problem.gradient(theta))), np.array([d @ image, np.linalg.norm(image)])
+    return float(loss_at(problem, theta)), float(jnp.linalg.norm(gradient_at(problem, theta))), np.array([d @ image, np.linalg.norm(image)])
 
 
 def check(taken: Experiment, problem: Problem):

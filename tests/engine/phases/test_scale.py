@@ -113,7 +113,7 @@ def parts_of(problem, theta):
     parts += jax.jit(lambda p, t, v, k: (p.on(k).gradient(t), p.on(k).hvp(t, v)))(problem, theta, v, np.array([9, 2, 11, 0, 4, 7]))
     return [np.asarray(part).tolist() for part in parts]
 
-for devices, size in ((1, 0), (8, 0), (8, 5)):  # 12 examples: the last of eight equal shares are filled up
+for devices, size in CASES:  # 12 examples: the last of eight equal shares are filled up
     derivatives.append(parts_of(*build(with_overrides(base, [f"problem.devices={devices}", f"problem.micro_batch={size}"]))[:2]))
     if devices == 1 or size:
         mine = engine.from_flax(module, x, y, weights=w, micro_batch=size, devices=devices, test=(x[:5], y[:5]))
@@ -140,9 +140,10 @@ def on_eight_devices(script: str) -> list:
     return json.loads(done.stdout)
 
 
-def test_eight_devices_give_the_derivatives_of_one_to_rounding_and_those_of_a_batch():
-    """Of a network of eos, and of a module of one's own with weights and held-out examples."""
-    for one, *others in on_eight_devices(DERIVATIVES):
+@pytest.mark.parametrize("cases", [((1, 0), (8, 5)), pytest.param(((1, 0), (8, 0), (8, 5)), marks=pytest.mark.slow)])
+def test_eight_devices_give_the_derivatives_of_one_to_rounding_and_those_of_a_batch(cases):
+    """Of a network of eos, and of a module of one's own with weights and held-out examples: devices and the examples of a pass."""
+    for one, *others in on_eight_devices(f"CASES = {cases}\n{DERIVATIVES}"):
         for derivatives in others:
             for a, b in zip(one, derivatives, strict=True):
                 np.testing.assert_allclose(b, a, rtol=1e-10, atol=1e-13)
@@ -173,6 +174,7 @@ json.dump(needs, sys.stdout)
 """
 
 
+@pytest.mark.slow
 def test_the_estimate_is_of_one_device_which_has_its_share_of_the_examples_and_all_of_the_parameters():
     """Against what lies on each of eight devices, and what the compiler counts for θ as a run has it: on all of them."""
     one, eight = on_eight_devices(NEEDED)

@@ -20,7 +20,7 @@ from engine.record.reader import Run
 from engine.record.safe_read import NoTensorsError, read_tensors
 from engine.record.snapshots import contents
 
-from small import chebyshev_spec, dense_hessian, digits_spec, toy_spec
+from small import chebyshev_spec, dense_hessian, digits_spec, loss_at, toy_spec
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -84,7 +84,7 @@ def test_snapshots_of_a_coupled_run_cross_the_edge_and_hold_the_constrained_traj
     assert 300 < edge < 330
     for step, snapshot in snapshots.items():
         theta = jnp.asarray(flat(snapshot))
-        assert float(problem.loss(theta)) == pytest.approx(recorded["gd.loss"][step], rel=1e-12)
+        assert float(loss_at(problem, theta)) == pytest.approx(recorded["gd.loss"][step], rel=1e-12)
         assert ("constrained" in snapshot.facts["parts"]) == (step >= edge)
         if step >= edge:
             distance = np.linalg.norm(theta - flat(snapshot, "constrained/"))
@@ -136,7 +136,7 @@ def test_a_run_stopped_and_resumed_has_the_same_snapshots_bit_for_bit(own_home):
     assert third.vector().shape == (3,)
     assert third.vector("eigenvectors").shape == (2, 3)
     assert third.facts["learning_rate"] == 0.01
-    assert float(build(spec)[0].loss(jnp.asarray(third.vector()))) == whole["gd.loss"][21]
+    assert float(loss_at(build(spec)[0], jnp.asarray(third.vector()))) == whole["gd.loss"][21]
     with pytest.raises(UserError, match=r"holds no 'flow'; it has \"theta\", \"constrained\", \"eigenvectors\""):
         third.load("flow")
     third.path.write_bytes(b"torn")

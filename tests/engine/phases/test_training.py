@@ -19,7 +19,7 @@ from engine.problems.losses import mse
 from engine.problems.problem import Problem
 from engine.record import columns, messages
 
-from small import chebyshev_spec, dense_hessian, digits_spec, rows, toy_spec
+from small import chebyshev_spec, dense_hessian, digits_spec, gradient_at, hvp_at, loss_at, rows, toy_spec
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -91,7 +91,7 @@ def test_every_reading_is_that_of_gradient_descent_at_its_step():
     np.testing.assert_array_equal(np.flatnonzero(read), [0, 4, 8])
     for name in ("gd.lambda2", "train.accuracy", "test.loss", "test.accuracy"):
         np.testing.assert_array_equal(np.isfinite(record[name]), read)
-    np.testing.assert_allclose(record["gd.loss"], [loss.loss(theta) for theta in path], rtol=1e-12)
+    np.testing.assert_allclose(record["gd.loss"], [loss_at(loss, theta) for theta in path], rtol=1e-12)
     for step in (0, 4, 8):
         theta = jnp.asarray(path[step])
         values = top(loss, theta)
@@ -143,7 +143,7 @@ def test_the_sharpness_is_read_on_the_first_examples_and_the_gradient_on_all():
     theta = network.theta
     probe = network.mean(mse, network.batches(network.dataset.inputs[chosen], network.dataset.targets[chosen]))
     assert record["gd.sharpness"][0] == pytest.approx(top(probe, theta)[0], rel=1e-5)
-    assert record["gd.gradient_norm"][0] == pytest.approx(float(jnp.linalg.norm(whole.gradient(theta))), rel=1e-12)
+    assert record["gd.gradient_norm"][0] == pytest.approx(float(jnp.linalg.norm(gradient_at(whole, theta))), rel=1e-12)
     assert abs(top(whole, theta)[0] / top(probe, theta)[0] - 1) > 1e-3
 
 
@@ -285,9 +285,9 @@ def test_weight_decay_adds_its_square_its_slope_and_its_curvature():
     bare, theta, _ = build(toy_spec())
     decayed, _, _ = build(specs.with_overrides(toy_spec(), [f"optimizer.weight_decay={DECAY}"]))
     theta, v = theta + 0.3, jnp.array([0.2, -0.5, 1.1])
-    np.testing.assert_allclose(decayed.loss(theta), bare.loss(theta) + DECAY / 2 * theta @ theta, rtol=1e-14)
-    np.testing.assert_allclose(decayed.gradient(theta), bare.gradient(theta) + DECAY * theta, atol=1e-13)
-    np.testing.assert_allclose(decayed.hvp(theta, v), bare.hvp(theta, v) + DECAY * v, atol=1e-12)
+    np.testing.assert_allclose(loss_at(decayed, theta), loss_at(bare, theta) + DECAY / 2 * theta @ theta, rtol=1e-14)
+    np.testing.assert_allclose(gradient_at(decayed, theta), gradient_at(bare, theta) + DECAY * theta, atol=1e-13)
+    np.testing.assert_allclose(hvp_at(decayed, theta, v), hvp_at(bare, theta, v) + DECAY * v, atol=1e-12)
     assert building.decayed(bare, 0.0) is bare
 
 

@@ -48,7 +48,10 @@ def all_derivatives(problem: Problem, theta: jax.Array, u: jax.Array) -> tuple[j
 
 @pytest.mark.parametrize(
     "model",
-    [*(specs.Mlp(widths=(6, 5), activation=name) for name in SMOOTH), INVARIANT, specs.Cnn(widths=(3, 4)), RESNET, TRANSFORMER],
+    [
+        *(pytest.param(specs.Mlp(widths=(6, 5), activation=name), marks=[pytest.mark.slow] * (name != "tanh")) for name in SMOOTH),
+        INVARIANT, specs.Cnn(widths=(3, 4)), pytest.param(RESNET, marks=pytest.mark.slow), TRANSFORMER,
+    ],
     ids=[*SMOOTH, "normalized", "cnn", "resnet", "transformer"],
 )
 def test_the_third_derivative_is_the_slope_of_the_second(model):
@@ -66,7 +69,7 @@ DEEP = specs.Mlp(widths=(6, 5, 4, 5, 6), activation="tanh")
 
 @pytest.mark.parametrize(
     "model",
-    [DEEP, INVARIANT, specs.Cnn(widths=(3, 4)), *(pytest.param(model, marks=pytest.mark.slow) for model in (RESNET, TRANSFORMER))],
+    [DEEP, *(pytest.param(model, marks=pytest.mark.slow) for model in (INVARIANT, specs.Cnn(widths=(3, 4)), RESNET, TRANSFORMER))],
     ids=["mlp", "normalized", "cnn", "resnet", "transformer"],
 )
 def test_what_is_computed_again_is_the_same_to_rounding(model):

@@ -107,12 +107,12 @@ def made(module, inputs):
 
 
 @pytest.mark.parametrize(("module", "inputs", "said"), [
-    (Embedded(), TOKENS, r"nnx.Embed \(convert_element_type, .*test_narrowing.py, line \d+\) computes in float32 where θ is float64"),
-    (Attention(True), ROWS, "linen.MultiHeadDotProductAttention (convert_element_type, .*test_narrowing.py, line"),
-    (linen.Dense(2, dtype="float32"), ROWS, r"the loss is float64|linen.Dense \(convert_element_type, .*linear.py, line"),
+    (Embedded, TOKENS, r"nnx.Embed \(convert_element_type, .*test_narrowing.py, line \d+\) computes in float32 where θ is float64"),
+    (lambda: Attention(True), ROWS, "linen.MultiHeadDotProductAttention (convert_element_type, .*test_narrowing.py, line"),
+    (lambda: linen.Dense(2, dtype="float32"), ROWS, r"the loss is float64|linen.Dense \(convert_element_type, .*linear.py, line"),
 ])  # fmt: skip
 def test_a_module_that_computes_in_a_format_of_its_own_is_named(module, inputs, said):
-    (complaint,) = engine.complaints(*made(module, inputs))
+    (complaint,) = engine.complaints(*made(module(), inputs))
     assert re.search(said.replace("Attention (", r"Attention \("), complaint)
     assert complaint.endswith("set a module's dtype to None, as nnx.Embed's once it is made, and cast to the format of θ")
 

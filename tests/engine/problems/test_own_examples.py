@@ -14,6 +14,7 @@ from engine.problems.build import build
 from engine.spec import from_tree
 
 from places import TESTS
+from small import loss_at
 
 pytestmark = pytest.mark.usefixtures("x64")
 RNG = np.random.default_rng(0)
@@ -59,7 +60,7 @@ def test_a_mean_is_the_same_in_micro_batches_with_equal_weights(maker):
     (whole, theta), (cut, start) = maker(), maker(micro_batch=4, weights=np.full(11, 7.0))
     np.testing.assert_array_equal(start, theta)
     agree(cut, whole, theta)
-    np.testing.assert_allclose(*(each.on(jnp.array([3, 1, 7])).loss(theta) for each in (cut, whole)), rtol=1e-12)
+    np.testing.assert_allclose(*(loss_at(each.on(jnp.array([3, 1, 7])), theta) for each in (cut, whole)), rtol=1e-12)
     if whole.linearized:
         np.testing.assert_allclose(*(each.linearized(2 * theta, theta, each.data) for each in (cut, whole)), rtol=1e-12)
 
@@ -67,10 +68,10 @@ def test_a_mean_is_the_same_in_micro_batches_with_equal_weights(maker):
 @pytest.mark.parametrize("maker", [of_module, of_losses])
 def test_weights_count_by_their_ratios_and_a_batch_is_the_weighted_mean_on_average(maker):
     weighted, theta = maker(weights=WEIGHTS, micro_batch=4)
-    each = np.array([maker().problem.on(jnp.array([k])).loss(theta) for k in range(11)])
-    np.testing.assert_allclose(weighted.loss(theta), WEIGHTS @ each / WEIGHTS.sum(), rtol=1e-12)
-    drawn = [weighted.on(jnp.array([k])).loss(theta) for k in range(11)]
-    np.testing.assert_allclose(np.mean(drawn), weighted.loss(theta), rtol=1e-12)
+    each = np.array([loss_at(maker().problem.on(jnp.array([k])), theta) for k in range(11)])
+    np.testing.assert_allclose(loss_at(weighted, theta), WEIGHTS @ each / WEIGHTS.sum(), rtol=1e-12)
+    drawn = [loss_at(weighted.on(jnp.array([k])), theta) for k in range(11)]
+    np.testing.assert_allclose(np.mean(drawn), loss_at(weighted, theta), rtol=1e-12)
 
 
 @pytest.mark.parametrize("maker", [of_module, lambda **options: of_losses(correct=right, **options)])
@@ -82,7 +83,7 @@ def test_what_is_read_beside_the_loss_are_means_over_the_examples_of_each(maker)
         logits = MODULE.apply({"params": plain.unravel(theta)}, at) if maker is of_module else at @ plain.unravel(theta)
         of_each = -jax.nn.log_softmax(logits)[jnp.arange(len(at)), labels] if "loss" in name else logits.argmax(1) == labels
         wanted = np.mean(np.asarray(of_each, float))
-        np.testing.assert_allclose([mean.loss(theta), cut.readings[name].loss(theta)], [wanted] * 2, rtol=1e-12)
+        np.testing.assert_allclose([loss_at(mean, theta), loss_at(cut.readings[name], theta)], [wanted] * 2, rtol=1e-12)
     assert set(plain.readings) == {"train.accuracy", "test.loss", "test.accuracy"}
 
 
@@ -90,8 +91,8 @@ def test_what_is_read_beside_the_loss_are_means_over_the_examples_of_each(maker)
 def test_a_run_reads_test_loss_and_accuracies_and_the_sharpness_on_some_examples():
     made = of_module(test=(X[:5], LABELS[:5]), micro_batch=4)
     record = engine.run(made, learning_rate=0.1, mode="sharpness", steps=3, sharpness_every=1, sharpness_examples=6)
-    np.testing.assert_allclose(record["test.loss"][0], made.problem.readings["test.loss"].loss(made.theta), rtol=1e-6)
-    assert record["train.accuracy"][0] == pytest.approx(float(made.problem.readings["train.accuracy"].loss(made.theta)))
+    np.testing.assert_allclose(record["test.loss"][0], loss_at(made.problem.readings["test.loss"], made.theta), rtol=1e-6)
+    assert record["train.accuracy"][0] == pytest.approx(float(loss_at(made.problem.readings["train.accuracy"], made.theta)))
     top = np.linalg.eigvalsh(made.problem.on(jnp.arange(6)).hessian(made.theta))[-1]
     np.testing.assert_allclose(record["gd.sharpness"][0], top, rtol=1e-5)
 
@@ -138,7 +139,7 @@ def test_batch_norm_takes_the_statistics_of_all_examples_and_a_warning_says_so(m
     scale, shift = (next(leaf for leaf in params if leaf.shape == (3,) and leaf[0] == value) for value in (1, 0))
     kernel = next(leaf for leaf in params if leaf.shape == (3, 1))
     normal = (X - X.mean(0)) / np.sqrt(X.var(0) + 1e-5) * scale + shift
-    np.testing.assert_allclose(problem.loss(theta), np.mean((normal @ kernel - X[:, :1]) ** 2) / 2, rtol=1e-10)
+    np.testing.assert_allclose(loss_at(problem, theta), np.mean((normal @ kernel - X[:, :1]) ** 2) / 2, rtol=1e-10)
     assert len(problem.notes) == 1
 
 
@@ -174,7 +175,7 @@ def test_inputs_and_targets_may_be_tuples_and_dicts():
     problem, theta = engine.from_flax(Two(), (X[:, :1], X[:, 1:]), targets, criterion, micro_batch=4, test=((X[:2, :1], X[:2, 1:]), {
         "y": X[:2, :2], "w": (WEIGHTS[:2],)}))
     single, _ = engine.from_flax(linen.Dense(2), X, X[:, :2], weights=WEIGHTS)
-    np.testing.assert_allclose(problem.loss(theta), single.loss(theta) * WEIGHTS.mean(), rtol=1e-12)
+    np.testing.assert_allclose(loss_at(problem, theta), loss_at(single, theta) * WEIGHTS.mean(), rtol=1e-12)
     with pytest.raises(UserError, match="targets: a dict; mse takes one array, and a dict goes with a criterion"):
         engine.from_flax(linen.Dense(2), X, targets)
 

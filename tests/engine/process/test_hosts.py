@@ -403,12 +403,15 @@ WITH_A_GPU = (
 @pytest.mark.parametrize(("other", "words"), [
     pytest.param(
         ["-c", UNLIKE.format("devices", {"device": "Abacus"}), "resume", "it"], "process 1 has device Abacus, process 0 has ",
-        marks=pytest.mark.slow,  # compared as the kinds of device are
+        marks=pytest.mark.slow,  # compared as what is asked for is
     ),
-    (["-c", WITH_A_GPU, "resume", "it"], "process 1 has kind of device gpu, process 0 has cpu; expected the same of each"),
+    pytest.param(
+        ["-c", WITH_A_GPU, "resume", "it"], "process 1 has kind of device gpu, process 0 has cpu; expected the same of each",
+        marks=pytest.mark.slow,  # compared as what is asked for is
+    ),
     pytest.param(
         ["-c", UNLIKE.format("versions", {"jaxlib": "0.1"}), "resume", "it"], "process 1 has jaxlib 0.1, process 0 has ",
-        marks=pytest.mark.slow,  # compared as the kinds of device are
+        marks=pytest.mark.slow,  # compared as what is asked for is
     ),
     (["-m", "engine", "run", "chebyshev"], "process 1: asked for seed = 5, and process 0 for 0; give all the same preset and --set"),
 ])  # fmt: skip

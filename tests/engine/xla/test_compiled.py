@@ -38,7 +38,6 @@ def test_damaged_entries_are_rewritten(tmp_path):
     entries = {path: path.read_bytes() for path in written}
     assert len(entries) >= 6
     assert all(map(is_whole, entries.values()))
-    assert computed() == len(entries)
     cut, flipped, empty, older, piped, *rest = written
     cut.write_bytes(entries[cut][:-40])
     flipped.write_bytes(entries[flipped][:99] + bytes([entries[flipped][99] ^ 1]) + entries[flipped][100:])
