@@ -19,6 +19,7 @@ from engine.curvature.eigensolver import Eigenpairs
 from engine.curvature.expansion import DEGENERATE, Normals, Point
 from engine.problems.problem import Problem
 from engine.theory import pairs
+from engine.xla import small_matrices
 from engine.xla.jit import jit_by_format
 from engine.xla.packed import packed, unpacked
 
@@ -96,7 +97,7 @@ def weighed(matrix: Array) -> Array:
 def _descending(directions: Directions) -> tuple[Array, Array]:
     there, hessian = directions.there, directions.hessian
     below = -1 - 2 * jnp.sum(jnp.abs(hessian))
-    values, vectors = jnp.linalg.eigh(jnp.where(jnp.outer(there, there), hessian, jnp.diag(jnp.where(there, 0, below))))
+    values, vectors = small_matrices.eigh(jnp.where(jnp.outer(there, there), hessian, jnp.diag(jnp.where(there, 0, below))))
     return jnp.where(there, values[::-1], -jnp.inf), jnp.where(jnp.outer(there, there), vectors.T[::-1], 0)
 
 
@@ -105,8 +106,7 @@ def aligned(vectors: Array, reference: Array, count: int | Array) -> Array:
     each: the polar factor of reference·vectorsᵀ."""
     there = jnp.arange(len(vectors)) < count
     overlap = jnp.where(jnp.outer(there, there), reference @ vectors.T, jnp.eye(len(vectors), dtype=vectors.dtype))
-    left, _, right = jnp.linalg.svd(overlap)
-    return left @ right
+    return small_matrices.polar_factor(overlap)
 
 
 @jax.jit

@@ -27,6 +27,7 @@ from jax import Array, lax
 
 from engine.base.errors import UserError
 from engine.problems.problem import Problem
+from engine.xla import small_matrices
 from engine.xla.device import require_correct_sums
 from engine.xla.jit import jit_by_format
 from engine.xla.reductions import dots, norms
@@ -109,7 +110,7 @@ def forms_hessian(theta: Array) -> bool:
 
 def _dense(problem: Problem, theta: Array, count: int) -> tuple[Eigenpairs, Array]:
     hessian = problem.hessian(theta)
-    values, vectors = jnp.linalg.eigh(hessian, symmetrize_input=False)  # it is, but for rounding
+    values, vectors = small_matrices.eigh(hessian, symmetrize=False)  # it is, but for rounding
     count = min(count, theta.size)
     values, vectors = values[::-1][:count], vectors.T[::-1][:count]
     images = vectors @ hessian
@@ -121,6 +122,7 @@ class _Basis(NamedTuple):
     v: Array  # (most, p) orthonormal rows, zero beyond `size`
     w: Array  # (most, p) their images under the Hessian
     t: Array  # (most, most) V W^T
+    coefficients: Array  # (most, most) of its eigenvectors, as rows, those of the largest eigenvalues first
     size: Array
     pairs: Eigenpairs
     images: Array  # (k, p) of their vectors under the Hessian
@@ -160,12 +162,11 @@ def _davidson(
         pairs = Eigenpairs(values[:count], vectors, residuals, hvps)
         converged = ~jnp.any(missing)
         worst = remainders[jnp.where(converged, jnp.maximum(looked - 1, 0), jnp.argmax(missing))]
-        return _Basis(v, w, t, size, pairs, images, worst, left, converged, jnp.array(False))
+        return _Basis(v, w, t, coefficients, size, pairs, images, worst, left, converged, jnp.array(False))
 
     def restart(basis: _Basis) -> tuple[Array, Array, Array, Array]:
         """The `keep` best Ritz vectors as a new basis; costs no product."""
-        _, coefficients = _eigh(basis.t)
-        mix = jnp.where(jnp.arange(most)[:, None] < keep, coefficients, 0)
+        mix = jnp.where(jnp.arange(most)[:, None] < keep, basis.coefficients, 0)
         return mix @ basis.v, mix @ basis.w, mix @ basis.t @ mix.T, jnp.array(keep)
 
     def grow(basis: _Basis) -> _Basis:
@@ -180,8 +181,8 @@ def _davidson(
 
     def onward() -> tuple[Eigenpairs, Array]:
         v, w = (jnp.zeros((most, size), start.dtype).at[:count].set(rows) for rows in (begun.v, begun.w))
-        t = jnp.zeros((most, most), start.dtype).at[:count, :count].set(begun.t)
-        ended = lax.while_loop(unfinished, grow, begun._replace(v=v, w=w, t=t))
+        t, coefficients = (jnp.zeros((most, most), start.dtype).at[:count, :count].set(each) for each in (begun.t, begun.coefficients))
+        ended = lax.while_loop(unfinished, grow, begun._replace(v=v, w=w, t=t, coefficients=coefficients))
         return ended.pairs, ended.images
 
     v = _orthonormal(start, looked) if image is None else _one_by_one(start, looked)
@@ -201,7 +202,7 @@ def _davidson(
 
 def _eigh(matrix: Array) -> tuple[Array, Array]:
     """Eigenvalues of a small symmetric matrix, descending, and eigenvectors as rows; float64 inside, since it costs nothing."""
-    values, vectors = jnp.linalg.eigh(((matrix + matrix.T) / 2).astype(jnp.float64))
+    values, vectors = small_matrices.eigh(((matrix + matrix.T) / 2).astype(jnp.float64))
     return values[::-1].astype(matrix.dtype), vectors.T[::-1].astype(matrix.dtype)
 
 
@@ -225,7 +226,7 @@ def _orthonormal(start: Array, wanted: int | Array) -> Array:
     gram = _gram(start).astype(jnp.float64)
     size = jnp.sqrt(jnp.diag(gram))
     weight = jnp.where(inside & (size > 0), 1 / size, 0)
-    squares, axes = jnp.linalg.eigh(jnp.where(jnp.outer(inside, inside), gram * jnp.outer(weight, weight), jnp.eye(len(start))))
+    squares, axes = small_matrices.eigh(jnp.where(jnp.outer(inside, inside), gram * jnp.outer(weight, weight), jnp.eye(len(start))))
     mix = (axes / jnp.sqrt(squares)) @ axes.T * weight
     return lax.cond(squares[0] > INDEPENDENT, lambda: mix.astype(start.dtype) @ start, lambda: _one_by_one(start, wanted))
 

@@ -31,6 +31,7 @@ from engine.dynamics import complementarity
 from engine.dynamics.trajectory import Beginning, Costs, Row, StepContext, Trajectory
 from engine.problems.problem import Problem
 from engine.spec import FOLLOWED_FROM, CoupledTracking
+from engine.xla import small_matrices
 from engine.xla.jit import jit_by_format
 from engine.xla.packed import unpacked
 from engine.xla.reductions import norms
@@ -168,7 +169,7 @@ def _seen(state: CentralState, loss: Array, grad: Array, pairs: Eigenpairs, imag
     better = power_step(pairs, images)
     vectors = jnp.where(there[:, None], better[:room].astype(state.theta.dtype), 0)
     gram = jnp.where(jnp.outer(there, there), vectors @ vectors.T, jnp.eye(room))
-    squares, axes = jnp.linalg.eigh(gram)
+    squares, axes = small_matrices.eigh(gram)
     vectors = ((axes / jnp.sqrt(squares)) @ axes.T).astype(vectors.dtype) @ vectors
     guard = better[state.followed] if around else state.guard
     values = jnp.where(there, pairs.values[:room].astype(state.theta.dtype), -jnp.inf)

@@ -17,9 +17,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.scipy.linalg import cho_factor, cho_solve
 
 from engine.theory import pairs
+from engine.xla import small_matrices
 from engine.xla.packed import unpacked
 
 SOLVED = 1e-14
@@ -125,8 +125,8 @@ def _iterated(A: Array, B: Array, start: Array, count: int | Array) -> _State:
         X = jnp.where(inside, at.primal, at.newton)
         given = A + jnp.tensordot(B, X)
         S = jnp.where(inside, at.dual, given)
-        L = jnp.linalg.cholesky(jnp.where(inside, X, identity))
-        z, Q = jnp.linalg.eigh(jnp.where(inside, L.T @ S @ L, X - S))
+        L = small_matrices.cholesky(jnp.where(inside, X, identity))
+        z, Q = small_matrices.eigh(jnp.where(inside, L.T @ S @ L, X - S))
         d = jnp.where(inside, jnp.sqrt(jnp.abs(z)), 1)  # G⁻¹XG⁻ᵀ = GᵀSG = diag(d)
         G = jnp.where(inside, L @ Q / jnp.sqrt(d), Q)
         turned = B
@@ -147,7 +147,7 @@ def _iterated(A: Array, B: Array, start: Array, count: int | Array) -> _State:
 
         def share(dX: Array, dS: Array) -> Array:
             """How far X and S may go so that both stay inside."""
-            least = jnp.min(jnp.linalg.eigvalsh(jnp.stack([dX, dS]) / jnp.sqrt(d[:, None] * d)))
+            least = jnp.min(small_matrices.eigvalsh(jnp.stack([dX, dS]) / jnp.sqrt(d[:, None] * d)))
             return jnp.where(least < 0, jnp.minimum(1, -BACK / least), 1)
 
         # The corrector: towards <X, S>/K = σμ, less what the predictor's step would leave of second order.
@@ -179,7 +179,7 @@ def _iterated(A: Array, B: Array, start: Array, count: int | Array) -> _State:
     far, no = jnp.array(jnp.inf), jnp.array(False)
     one = jnp.zeros_like(A).at[0, 0].set(jnp.maximum(-A[0, 0], 0) / _scale(B[0, 0, 0, 0]))
     begun = jnp.where(count == 1, one, start)
-    begun = jnp.where((jnp.linalg.eigvalsh(A)[0] >= 0) | ~jnp.all(jnp.isfinite(begun)), 0, begun)
+    begun = jnp.where((small_matrices.eigvalsh(A)[0] >= 0) | ~jnp.all(jnp.isfinite(begun)), 0, begun)
     state = _State(
         jnp.array(WARM), begun, far, jnp.eye(size), jnp.eye(size), jnp.array(NEAR), no, jnp.zeros((), int), jnp.zeros_like(A), far, no,
     )
@@ -193,5 +193,5 @@ def _solver(p: Array, n: Array, B: Array) -> Callable[[Array], Array]:
     double = np.where(i == j, 1, np.sqrt(2))
     root = jnp.sqrt(jnp.maximum(p[i, j], TINY))
     weights = root * double
-    system = cho_factor(jnp.outer(weights, weights) * B[i[:, None], j[:, None], i, j] + jnp.diag(n[i, j] + RIDGE * root**2), lower=True)
-    return lambda F: unpacked(root / double * cho_solve(system, F[i, j] * double / root))
+    system = small_matrices.factored(jnp.outer(weights, weights) * B[i[:, None], j[:, None], i, j] + jnp.diag(n[i, j] + RIDGE * root**2))
+    return lambda F: unpacked(root / double * system(F[i, j] * double / root))

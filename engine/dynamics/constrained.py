@@ -23,6 +23,7 @@ from engine.curvature.directions import Directions, weighed
 from engine.curvature.expansion import Direction, Normals, Point, TaylorCenter
 from engine.dynamics import complementarity
 from engine.theory import RANK
+from engine.xla import small_matrices
 from engine.xla.packed import unpacked
 from engine.xla.reductions import dots, norms
 
@@ -92,7 +93,7 @@ def _landed(
 
 def rank(matrix: Array) -> Array:
     """How many eigenvalues of a positive semidefinite matrix (K, K) are positive, ()."""
-    values = jnp.linalg.eigvalsh(matrix)
+    values = small_matrices.eigvalsh(matrix)
     return jnp.sum(values > RANK * jnp.maximum(jnp.trace(matrix), 0))
 
 
@@ -114,15 +115,15 @@ def project_along(
     products = rows @ rows.T
     normal = jnp.where(block, products[:size, :size], absent)  # a_i·a_j
     others, slope = products[size:, :size], directions.basis @ grad  # D_ij·a_k and w·a_k, and u_k·∇L
-    across = products[size:, size:] - others @ jnp.linalg.solve(normal, others.T)
-    asked = others @ jnp.linalg.solve(normal, slope)  # of what a_i·d asks for, along D_ij and w
+    across = products[size:, size:] - others @ small_matrices.solve(normal, others.T)
+    asked = others @ small_matrices.solve(normal, slope)  # of what a_i·d asks for, along D_ij and w
     rises = unpacked(across[-1, :-1] - asked[:-1])
     slack = threshold * jnp.eye(size, dtype=theta.dtype) - directions.hessian
     multiplier = start
     if solved:
         multiplier = complementarity.solved(slack - rises, across[:-1, :-1] / 2, directions.number, start).astype(theta.dtype)
     weights = weighed(multiplier)
-    mix = jnp.linalg.solve(normal, slope + others[-1] - others[:-1].T @ weights / 2)
+    mix = small_matrices.solve(normal, slope + others[-1] - others[:-1].T @ weights / 2)
     step = rows[-1] - weights @ directions.third / 2 - mix @ images
     moved = rises - unpacked(across[:-1, :-1] @ weights) / 2  # of UHUᵀ, by the step
     gradient, bend = jnp.sqrt(grad @ grad), jnp.sqrt(jnp.max(jnp.diag(across)[:-1]))
@@ -205,9 +206,9 @@ def slide_along(point: Point, directions: Directions, images: Array) -> SlidAlon
     basis, hessian = directions.basis, directions.hessian
     inverse = jnp.where(jnp.outer(there, there), hessian, jnp.eye(size, dtype=grad.dtype))
     slope = basis @ grad
-    first = -jnp.linalg.solve(inverse, slope)
+    first = -small_matrices.solve(inverse, slope)
     bent = directions.bent(first) @ basis.T  # (K, K) what UHUᵀ gains
-    d = -jnp.linalg.solve(inverse, slope + bent @ first / 2)
+    d = -small_matrices.solve(inverse, slope + bent @ first / 2)
     turn = directions.bent(d)
     gained = turn @ basis.T
     moved = directions._replace(hessian=hessian + (gained + gained.T) / 2)

@@ -29,6 +29,7 @@ from engine import theory
 from engine.curvature.directions import Directions, weighed
 from engine.curvature.expansion import TaylorCenter
 from engine.problems.problem import Problem
+from engine.xla import small_matrices
 from engine.xla.device import require_correct_sums
 from engine.xla.jit import jit_by_format
 from engine.xla.packed import unpacked
@@ -145,7 +146,7 @@ class SeveralDirections(NamedTuple):
 
     def top(self, matrix: Array) -> Array:
         """The largest eigenvalue."""
-        return jnp.linalg.eigvalsh(matrix)[-1]
+        return small_matrices.eigvalsh(matrix)[-1]
 
     def size(self, x: Array) -> Array:
         """|x|."""

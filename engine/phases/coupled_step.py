@@ -52,6 +52,7 @@ from engine.phases.projection import UNUSABLE, ProjectionState, centered, contra
 from engine.problems.problem import Problem
 from engine.record.columns import CROSSED
 from engine.theory import pairs
+from engine.xla import small_matrices
 from engine.xla.reductions import norms
 
 
@@ -283,7 +284,7 @@ def _overlap(before: ConstrainedTrack, next_u: Array, directions: Directions) ->
         return jnp.abs(next_u @ before.center.top_eigenvector)
     there = directions.there
     turned = jnp.where(jnp.outer(there, there), directions.basis @ before.directions.basis.T, jnp.eye(len(there)))
-    return jnp.linalg.svd(turned, compute_uv=False)[-1]
+    return small_matrices.singular_values(turned)[-1]
 
 
 @jax.jit
@@ -316,7 +317,7 @@ def _directions_row(track: ConstrainedTrack, params: StepParams) -> Row:
     curvature = jnp.atleast_2d(edge.curvature).astype(center.theta.dtype)
     along = jnp.abs(center.grad_along_u) if isinstance(edge, OneDirection) else edge.size(edge.basis @ center.grad)
     size, (rows, columns) = len(matrix), pairs(len(matrix))
-    values = jnp.linalg.eigvalsh(matrix)[::-1] if size > 1 else matrix[0]
+    values = small_matrices.eigvalsh(matrix)[::-1] if size > 1 else matrix[0]
     there = jnp.arange(size) < jnp.maximum(directions.number, 1)
     crossed = {
         f"covariance.x{i + 1}x{j + 1}": jnp.where(there[j], matrix[i, j], jnp.nan)

@@ -20,6 +20,7 @@ from engine.phases.averages import Averages
 from engine.phases.context import Clock, Setup
 from engine.phases.coupled_state import NO_MEMORY, CoupledState, PredictedTrack, StepParams
 from engine.phases.projection import ProjectionState, expand, project_from, project_until_converged, start_projection
+from engine.xla import small_matrices
 from engine.xla.leaves import Earlier
 
 STAYS = 0.05
@@ -178,7 +179,7 @@ def _tangent(projected: Projected, m: Array) -> Array:
         over = jnp.minimum(center.grad_sharpness_perp @ m, 0) / center.beta  # θ goes along −m
         return m - jnp.where(projection.active > 0, over, 0) * center.grad_sharpness_perp
     m, across = m - (normals.basis @ m) @ normals.basis, normals.across
-    inwards = jnp.linalg.pinv(across @ across.T, hermitian=True) @ (across @ m)
+    inwards = small_matrices.pseudo_inverse(across @ across.T) @ (across @ m)
     return m - jnp.where(projection.active > 0, 1, 0) * inwards @ across
 
 

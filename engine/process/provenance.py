@@ -6,6 +6,7 @@ from typing import Any
 
 from engine.base.clone import commit
 from engine.spec import Phase, RunSpec, SharpnessTracking
+from engine.xla import small_matrices
 from engine.xla.device import device_words, process_count, version_of
 
 
@@ -27,6 +28,6 @@ def provenance(spec: RunSpec, facts: dict[str, Any]) -> dict[str, Any]:
         **({} if source is None else {"eos": source._asdict()}),
         "versions": {name: version_of(name) for name in ("eos-tui", "jax", "jaxlib", "flax", "numpy", "scipy", "tensorflow-datasets")},
         "python": platform.python_version(), "platform": platform.platform(), "device": device_words(),
-        "processes": process_count(), "precision": precision_words(spec), "matmul_precision": "highest", "seed": spec.seed,
-        "problem": facts, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "processes": process_count(), "precision": precision_words(spec), "matmul_precision": "highest",
+        "small_matrices": small_matrices.chosen(), "seed": spec.seed, "problem": facts, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }

@@ -23,6 +23,7 @@ import engine
 from engine.base.errors import UserError, first_line
 from engine.jobs.groups import SLURM, Group, need_port, take_place
 from engine.jobs.launch import environment, python
+from engine.xla import small_matrices
 from engine.xla.device import version_of
 from engine.xla.known_jax import KNOWN
 
@@ -120,7 +121,7 @@ def devices() -> dict[str, str]:
     """The devices that this process computes on. Another kind rounds otherwise, and a solver there takes another number of iterations."""
     device = jax.local_devices()[0]
     kind = _processor() if device.platform == "cpu" else device.device_kind
-    return {"device": kind, "number of devices": str(jax.local_device_count())}
+    return {"device": kind, "number of devices": str(jax.local_device_count()), small_matrices.VARIABLE: small_matrices.chosen()}
 
 
 def _processor() -> str:

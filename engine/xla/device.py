@@ -64,7 +64,7 @@ def configure(sparing: bool = False) -> None:
     """float64 where asked, exact products, correct sums, compiled code kept on disk. Before the first computation.
 
     `sparing` puts memory first; a run that rematerializes wants it, and the processes of a group, which all are to compute alike.
-    Raises UserError where jax has begun and its sums would be wrong.
+    Raises UserError where jax has begun and its sums would be wrong, or the environment chooses what there is not.
     """
     if sys.platform == "linux":
         keep_memory()
@@ -78,6 +78,9 @@ def configure(sparing: bool = False) -> None:
 
     import jax  # after XLA_FLAGS: they are read once
 
+    from engine.xla import small_matrices
+
+    small_matrices.chosen()  # what is no choice is refused here, not in the midst of a step
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_default_matmul_precision", "highest")  # TF32 spoils the third digit of the sharpness
     try:

@@ -42,9 +42,13 @@ USES = {
     "jax._src.lru_cache.LRUCache": {"engine/xla/compile_cache.py": Use(
         "as above", "as above", "tests/engine/xla/test_private_jax.py::test_the_cache_of_another_jax_is_left_alone")},
     "jax.extend.core": {"engine/problems/narrowing.py": Use("a traced loss, operation by operation", "refused with the versions", MISSING)},
-    "jax.extend.core.Primitive": {"engine/xla/split.py": Use("an operation of one's own", "refused with the versions", MISSING)},
-    **{f"jax.interpreters.{name}": {"engine/xla/split.py": Use("as above", "refused with the versions", MISSING)}
-       for name in ("ad", "batching", "mlir")},
+    "jax.extend.core.Primitive": {
+        "engine/xla/split.py": Use("an operation of one's own", "refused with the versions", MISSING),
+        "engine/xla/small_matrices.py": Use("operations that are others by platform", "refused with the versions", MISSING)},
+    "jax.interpreters.ad": {"engine/xla/split.py": Use("as above", "refused with the versions", MISSING)},
+    **{f"jax.interpreters.{name}": {
+        f"engine/xla/{file}.py": Use("as above", "refused with the versions", MISSING) for file in ("split", "small_matrices")}
+       for name in ("batching", "mlir")},
     "jax.core.Tracer": {"engine/xla/jit.py": Use(
         "whether a function is called inside another", "documented by jax",
         "tests/engine/xla/test_private_jax.py::test_a_tracer_is_what_a_traced_function_is_given")},
@@ -107,6 +111,7 @@ def test_a_use_is_seen_however_it_is_written():
 
 @pytest.mark.parametrize(("lacking", "module"), [
     ("jax.interpreters", "engine.xla.split"), ("jax.extend.core", "engine.xla.split"), ("jax.extend", "engine.problems.narrowing"),
+    ("jax.interpreters", "engine.xla.small_matrices"),
 ])
 def test_a_jax_without_what_is_taken_at_import_is_named_with_the_versions_that_have_it(lacking, module, monkeypatch):
     importlib.import_module(module)
