@@ -78,7 +78,7 @@ class Setup(NamedTuple):
     def steps_until_due(self, step: int) -> int:
         """Steps from this one until there is something to read so, or until there is again."""
         others = (steps_until(each.every, step) for each in (self.projections, self.snapshots) if each is not None)
-        return min(self.metrics.steps_until_due(step), *others)
+        return min([self.metrics.steps_until_due(step), *others])
 
     def computing_alone(self) -> "Setup":
         """The setup with nothing read beside."""

@@ -120,7 +120,8 @@ def _without_center(setup: Setup, theta: Array, clock: Clock, basis: Array, thre
 
 
 def precompile(setup: Setup, at: ApproachState, soon: Callable[[], bool]) -> None:
-    """Enter the edge at any θ of the approach, and take steps there: the edge finds all compiled.
+    """Enter the edge at any θ of the approach, and take steps there: the edge finds all compiled. At its first step everything looks
+    around, at the next what is beside θ† does, and after that nothing.
 
     First what every step needs; what is read off now and then only if the edge does not come `soon`: it would come later for it.
     """
@@ -135,8 +136,11 @@ def precompile(setup: Setup, at: ApproachState, soon: Callable[[], bool]) -> Non
     state, _, elsewhere = enter(common, at._replace(clock=Clock(0, 0.0)), 0)
     if elsewhere:
         return
-    state, _, elsewhere = advance(common, state, 1)
-    if not elsewhere and not soon():
+    for _ in range(3):
+        state, _, elsewhere = advance(common, state, 1)
+        if elsewhere:
+            return
+    if not soon():
         advance(whole, state._replace(edge_step=state.clock.step), 1)  # gauges and landscape are due at the edge's step
 
 

@@ -2,11 +2,13 @@
 
 import re
 
+import jax
 import numpy as np
 import pytest
 
 from engine import spec as specs
 from engine import theory
+from engine.phases import edge
 from engine.phases.experiment import Experiment
 from engine.record import messages
 
@@ -56,6 +58,24 @@ def test_the_midpoint_of_the_edge_step_is_the_first_beyond_the_threshold():
     checked = sharpness[np.isfinite(sharpness)]
     assert (checked < 10).all()
     assert checked[-1] > 9.8
+
+
+def test_the_edge_finds_all_compiled_beside_the_approach():
+    """Of steps that look around, of one beside what θ† saw, and of others; of gauges and the landscape, too."""
+    compiled = []
+
+    def listen(name, *_, **about):
+        if "backend_compile" in name:
+            compiled.append(about.get("fun_name"))
+
+    experiment = Experiment(chebyshev_spec(0.35, max_eigenvalues=2, on_second_eigenvalue="keep"))
+    experiment.advance(1)
+    edge.precompile(experiment.setup, experiment.state, lambda: False)
+    while experiment.phase != "edge":
+        experiment.advance(500)
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    drive(experiment, experiment.edge_step + 9)
+    assert compiled == [], compiled
 
 
 def test_an_overshoot_goes_back_and_tests_every_step():
