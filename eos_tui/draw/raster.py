@@ -16,6 +16,7 @@ from rich.style import Style
 from textual.strip import Strip
 
 from eos_tui.draw.octants import BRAILLE, SIGNS
+from eos_tui.draw.row import Row
 
 _DOWN = np.array([[1], [2], [4], [64]], np.uint16)
 """The bit of each dot in the left half of a cell, from the top."""
@@ -200,7 +201,7 @@ def _strip(glyphs: bytes, inks: bytes, grounds: bytes) -> Strip:
         ink[blank & (ink == each)] = 0
     begins = [0, *(np.flatnonzero((ink[1:] != ink[:-1]) | (ground[1:] != ground[:-1])) + 1).tolist()]
     looks = zip(ink[begins].tolist(), ground[begins].tolist(), strict=True)
-    return Strip([
+    return Row([
         Segment(text[a:b], _look(*look)) for (a, b), look in zip(pairwise([*begins, len(text)]), looks, strict=True)
     ], len(text))
 

@@ -39,6 +39,8 @@ class Table:
         self._rows: Rows = InMemory(len(self.columns)) if file is None else OnDisk(file, len(self.columns))
         self._indexes = Indexes(self._rows)
         self._last_values = LastValues(len(self.columns))
+        self._endings: tuple[int, dict[str, Ending | None]] = 0, {}
+        """Where columns stopped having values, with so many rows: a plot's badges and its values both ask."""
 
     def extend(self, rows: np.ndarray, valued: np.ndarray | None = None) -> None:
         """Append rows (rows, columns), steps increasing; `valued` says which columns have finite values in them, where that is known."""
@@ -130,8 +132,14 @@ class Table:
         A column measured every k steps has ended once it has missed more than its usual distance; one of a single value, whose
         distance nobody knows, once it has missed more than that of the rarest readings.
         """
-        if name not in self._index:
-            return None
+        if self._endings[0] != len(self):
+            self._endings = len(self), {}
+        endings = self._endings[1]
+        if name not in endings:
+            endings[name] = self._ending(name) if name in self._index else None
+        return endings[name]
+
+    def _ending(self, name: str) -> Ending | None:
         column = self._index[name]
         last = self._last(column)
         if last < 0:

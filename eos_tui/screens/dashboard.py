@@ -42,6 +42,8 @@ from eos_tui.widgets.turning import TurningPath
 DIRECTIONS = "constrained.directions"
 MOST_SECONDS = 120.0
 """That a run of the simplest problems may take to be played from its first step when it is opened."""
+MANY = 4
+"""Panels in view from which on new rows go to those without the focus in turn."""
 FEW = 60
 """Rows from which a run is played while its engine goes on."""
 OF_LINES = {"log_axis", "smooth", "strands", "series"}
@@ -88,6 +90,8 @@ class Dashboard(Viewing):
         self.zoomed = False
         self._shown: tuple | None = None
         """What the panels were last asked to show."""
+        self._late: list[Panel] = []
+        """Those in view that were left for the frame after."""
         self._painted_at = -math.inf
         self._trouble = ""
         """Why the rows cannot be read: the notice given last."""
@@ -209,7 +213,8 @@ class Dashboard(Viewing):
 
     async def draw(self) -> bool:
         """Read what is new and show it; returns whether there was anything to show. Called by the clock alone."""
-        fresh = self.pace.hurried or self.portrait.start is not None or monotonic() - self._painted_at >= RESTING_SECONDS
+        fresh = self.pace.hurried or bool(self._late) or self.portrait.start is not None
+        fresh |= monotonic() - self._painted_at >= RESTING_SECONDS
         for other, _ in self.compared:
             fresh |= other.take(await aside(other.read))
         began, reading = monotonic(), begun_aside(self.source.read)
@@ -300,16 +305,30 @@ class Dashboard(Viewing):
         self.portrait.tick()
         history = self.source.history
         shown = len(history), history.over, window, self.axis, tuple(visible), specs, self.forms(), others, self.portrait.start
-        if shown != self._shown:  # a run at rest costs nothing; a panel draws itself anew when its size or theme changes
-            self._shown = shown
+        stale = visible
+        if shown == self._shown:  # a run at rest costs nothing; a panel draws itself anew when its size or theme changes
+            due, stale = self._late, self._late
+        elif self._in_turn and self._shown is not None and shown[1:] == self._shown[1:]:  # nothing but rows has come
+            due = [self.focused_panel, *(self._late or [panel for panel in visible if panel is not self.focused_panel][::2])]
+        else:
+            due = visible
+        self._shown, self._late = shown, [panel for panel in stale if panel not in due]
+        if due:
             self.source.history.prepare(curve.column for spec in specs for curve in spec.curves)
-            for panel in visible:
-                if isinstance(panel, LinePlot):
-                    from_edge = panel.spec.from_edge and not self.timeline.follows
-                    own = Window(*self.timeline.window(from_edge), self.timeline.cursor, self.axis)
-                    panel.show(self.source.history, own, self.laid_over(panel, overlays))
-                else:
-                    panel.show(self.source.history, window)
+        for panel in due:
+            if isinstance(panel, LinePlot):
+                from_edge = panel.spec.from_edge and not self.timeline.follows
+                own = Window(*self.timeline.window(from_edge), self.timeline.cursor, self.axis)
+                panel.show(self.source.history, own, self.laid_over(panel, overlays))
+            else:
+                panel.show(self.source.history, window)
+
+    @property
+    def _in_turn(self) -> bool:
+        """Whether new rows go to the focused panel in every frame and to the others in turn, half of them in each: of many panels each
+        then moves twice a second, and a frame costs a third less. What was asked for by a key, or is played, all show at once.
+        """
+        return len(self.visible_panels()) >= MANY and not self.pace.hurried and self.source.replay is None
 
     def _anchored_ahead(self) -> frozenset[str]:
         """Predictions set to the true displacement since the newest row: while the engine is paused, no row shows them there."""

@@ -43,6 +43,24 @@ PLAIN = Look("", "", "")
 NOWHERE: Cell = ("unknown", PLAIN)
 
 
+class NotSingle(Exception):
+    """A character does not fill one cell by itself."""
+
+
+class SingleCells(dict[str, Cell]):
+    """The cell of each character of a look that fills one by itself. It is one object: rows that are compared are mostly the same."""
+
+    def __init__(self, look: Look, blank: Look):
+        super().__init__()
+        self._look, self._blank = look, blank
+
+    def __missing__(self, character: str) -> Cell:
+        if cell_len(character) != 1 or unicodedata.category(character) == "Cc":
+            raise NotSingle
+        cell = self[character] = character, self._blank if character == " " else self._look
+        return cell
+
+
 class Screenful:
     """What the terminal shows, cell by cell, as far as we know."""
 
@@ -51,6 +69,8 @@ class Screenful:
         self._looks: dict[tuple[Style | None, bool], Look] = {}
         self._known: dict[tuple[str, Style | None], tuple[str, list[Cell]]] = {}
         """The cells of pieces of text drawn before: most come again in the next frame."""
+        self._single: dict[tuple[Look, Look], SingleCells] = {}
+        """The cells of single characters, by the looks of signs and of blanks."""
         self._pen = PLAIN
 
     def forget(self) -> None:
@@ -120,8 +140,12 @@ class Screenful:
     def _cells_of(self, text: str, style: Style | None, console: Console) -> tuple[str, list[Cell]]:
         """The cells of a piece of text, and before them the characters that belong to the cell to the left."""
         look, blank = self._look(style, False, console), self._look(style, True, console)
-        if text.isascii() and text.isprintable():
-            return "", [(character, blank if character == " " else look) for character in text]
+        if (single := self._single.get((look, blank))) is None:
+            single = self._single[look, blank] = SingleCells(look, blank)
+        try:
+            return "", [single[character] for character in text]
+        except NotSingle:
+            pass
         joined, cells = "", list[Cell]()
         for character in text:
             width = cell_len(character)
@@ -141,6 +165,7 @@ class Screenful:
         if key not in self._looks:
             if len(self._looks) > 4096:
                 self._looks.clear()
+                self._single.clear()
             self._looks[key] = _look_of(style, blank, console._color_system or ColorSystem.TRUECOLOR)
         return self._looks[key]
 

@@ -103,7 +103,8 @@ class Pace:
 async def _within(event: asyncio.Event, seconds: float) -> bool:
     """Whether the event came within so many seconds."""
     try:
-        await asyncio.wait_for(event.wait(), seconds)
+        async with asyncio.timeout(seconds):  # `wait_for` would begin a task for it
+            await event.wait()
     except TimeoutError:
         return False
     return True

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from rich.cells import cell_len
 from rich.segment import Segment
+from rich.style import Style
 from textual.content import Content
 from textual.events import Click, MouseEvent, MouseScrollDown, MouseScrollUp
 from textual.geometry import Region
@@ -17,6 +18,7 @@ from eos_tui.draw import line_plot
 from eos_tui.draw.axes import Limits
 from eos_tui.draw.picturing import CellSize, Pixels
 from eos_tui.draw.plot_spec import Overlay, PlotSpec, Window
+from eos_tui.draw.row import Row
 from eos_tui.draw.theme import is_mixed
 from eos_tui.model.history import History
 
@@ -66,10 +68,12 @@ class Drawing(Widget, can_focus=True):
         """The border for each size, theme, style and focus there was."""
         self.border_drawn: _Border | None = None
         """The one that the rows below are in."""
-        self._styled: dict[int, tuple[Strip, Strip]] = {}
+        self._styled: dict[int, tuple[Strip, list[Segment]]] = {}
         """Each row of content, and how it is shown: most are those of the frame before."""
         self._framed: dict[int, Strip] = {}
         """The same with its sides."""
+        self._shown_styles: dict[Style | None, Style | None] = {}
+        """Each style of the content, and how it is shown on the widget's ground and through the app's filters."""
         self._pictured: tuple[CellSize, tuple[int, int, str] | None, list[Strip], Pixels | None] | None = None
         """The size of cells, the drawing and the rows that the last picture was made for, and the picture."""
 
@@ -105,7 +109,8 @@ class Drawing(Widget, can_focus=True):
             self.refresh()
             return
         width = self.outer_size.width  # whole rows, as they are kept: cut to what is within the border, each would be copied
-        changed = [y for y, (old, new) in enumerate(zip(before, self.strips, strict=True)) if old != new]
+        # Most rows are the same object as before, as the same cells are.
+        changed = [y for y, (old, new) in enumerate(zip(before, self.strips, strict=True)) if old is not new and old != new]
         regions = [Region(-1, y, width, 1) for y in [*changed, *border]]
         if regions:
             self.refresh(*regions)
@@ -135,6 +140,7 @@ class Drawing(Widget, can_focus=True):
         if border is not self.border_drawn:
             if self.border_drawn is None or self.border_drawn.look != border.look:
                 self._styled.clear()
+                self._shown_styles.clear()
             self._framed.clear()
             self.border_drawn = border
         self._restyle([y for y in crop.line_range if 0 < y < height - 1])
@@ -166,21 +172,28 @@ class Drawing(Widget, can_focus=True):
 
     def _restyle(self, rows: Sequence[int]) -> None:
         """Style the rows of content that are others than when they were shown last."""
-        new = [y for y in rows if (known := self._styled.get(y)) is None or known[0] is not self.strips[y - 1]]
-        if not new:
-            return
-        style, filters, ground = self.visual_style.rich_style, self.get_line_filters(), self.background_colors[1]
-        for y in new:
-            shown = self.strips[y - 1].apply_style(style)
-            for filter in filters:
-                shown = shown.apply_filter(filter, ground)
-            self._styled[y] = self.strips[y - 1], shown
+        known, shown = self._styled, self._shown_styles
+        for y in rows:
+            strip = self.strips[y - 1]
+            if y in known and known[y][0] is strip:
+                continue
+            for _, style, _ in strip:
+                if style not in shown:
+                    shown[style] = self._shown_style(style)
+            known[y] = strip, [Segment(text, shown[style]) for text, style, _ in strip]
             self._framed.pop(y, None)
+
+    def _shown_style(self, style: Style | None) -> Style | None:
+        """A style of the content as it is shown: over the widget's own, and through the app's filters, which change styles alone."""
+        segments, ground = [*Segment.apply_style([Segment(" ", style)], self.visual_style.rich_style)], self.background_colors[1]
+        for filter in self.get_line_filters():
+            segments = filter.apply(segments, ground)
+        return segments[0].style
 
     def _between(self, border: "_Border", y: int) -> Strip:
         """A row of content with its sides."""
         if y not in self._framed:
-            self._framed[y] = Strip([border.left, *self._styled[y][1], border.right], self.outer_size.width)
+            self._framed[y] = Row([border.left, *self._styled[y][1], border.right], self.outer_size.width)
         return self._framed[y]
 
     def refresh(self, *regions: Region, repaint: bool = True, layout: bool = False, recompose: bool = False):

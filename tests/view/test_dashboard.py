@@ -63,6 +63,24 @@ async def test_wide_screens_show_six_plots_others_four_and_narrow_ones_turn_page
         assert [panel.region.y < 12 for panel in app.screen.visible_panels()] == [True, False]
 
 
+@pytest.mark.parametrize(("size", "by_frame"), [
+    ((120, 40), [["sharpness", "loss", "portrait", "distance"], ["x", "y"]]),
+    ((80, 24), [["sharpness", "x"]]),
+])  # fmt: skip
+async def test_a_new_row_goes_to_the_focused_panel_at_once_and_to_four_or_more_in_turn(runs, monkeypatch, size, by_frame):
+    run, painted, update = make_run(runs, finished=False), [], Drawing.update
+    with FakeEngine(run) as engine:
+        async with opened(run, size) as (app, _):
+            await frames(app, 2)
+            monkeypatch.setattr(Drawing, "update", lambda panel: (painted.append((app.pace.frames, panel.id)), update(panel))[1])
+            engine.writer.append(rows_of(run, 400, 401))
+            engine.say()
+            await until(lambda: len(painted) >= sum(map(len, by_frame)))
+            await frames(app, 2)
+            assert [[name for _, name in group] for _, group in itertools.groupby(painted, lambda each: each[0])] == by_frame
+            assert all(panel.history.last_step == 400 for panel in app.screen.visible_panels())
+
+
 async def test_eighty_columns_have_a_second_row_for_the_sentence_once_it_is_long(runs):
     async with opened(make_run(runs), (80, 24)) as (app, pilot):
         await frames(app)

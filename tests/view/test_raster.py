@@ -5,11 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
+from rich.segment import Segment
 from rich.style import Style
+from textual.strip import Strip
 
 from eos_tui.draw import axes, octants
 from eos_tui.draw.axes import Limits
 from eos_tui.draw.raster import BRAILLE, Canvas, connect, draw_solid, outline, polyline, spans, strokes
+from eos_tui.draw.row import Row
 
 RED, BLUE = Style(color="red"), Style(color="blue")
 
@@ -233,3 +236,17 @@ def test_steps_are_marked_in_thousands_and_never_rounded():
 )
 def test_numbers_show_four_honest_digits(value, shown):
     assert axes.number(value) == shown
+
+
+def test_a_row_is_a_strip_with_all_that_textual_keeps_in_one():
+    parts = [Segment("ab", RED), Segment("⣿ c", BLUE)]
+    row, strip = Row(parts, 5), Strip(parts, 5)
+    for name in Strip.__slots__:
+        assert type(getattr(row, name)) is type(getattr(strip, name))
+    assert row == strip
+    assert row.divide([5]) == [row]
+    assert row.divide([2, 5]) == strip.divide([2, 5])
+    assert row.crop(1, 4) == strip.crop(1, 4)
+    assert row.apply_style(BLUE) == strip.apply_style(BLUE)
+    with pytest.raises(AttributeError, match="Row has no width"):
+        row.width  # noqa: B018
