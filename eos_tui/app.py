@@ -233,11 +233,19 @@ class EosApp(App[int], inherit_bindings=False):
         """As Textual's, but of an update only the cells that changed are sent."""
         if APPLIES and isinstance(renderable, LayoutUpdate | ChopsUpdate) and not self.is_inline:
             renderable = Difference(renderable, self._shown, (self.size.width, self.size.height))  # type: ignore[assignment]
-        if self._drawn is not None and self._drawn.there:
-            self._take_away(self._drawn)
         super()._display(screen, renderable)
 
     # -- plots as pixels
+
+    def _begin_update(self) -> None:
+        """As Textual's: the terminal shows nothing of what comes until all of it is there, the pictures among it."""
+        super()._begin_update()
+        if self._drawn is not None and self._drawn.there:
+            self._take_away(self._drawn)
+
+    def _end_update(self) -> None:
+        self._send_pictures()
+        super()._end_update()
 
     def _placed(self, pictures: "Pictures") -> "dict[int, Placed]":
         """The pictures of the plots that nothing lies over, by number."""
@@ -278,6 +286,10 @@ class EosApp(App[int], inherit_bindings=False):
             from eos_tui.terminal.graphics import window
 
             self._take(self._drawn)
+            if self._driver is not None:  # a terminal may move pictures with its lines, cut them, and keep a part
+                self._driver.write("\x1b[2J")
+                self._shown.forget()
+                self.screen.refresh()
             stream = sys.__stderr__
             cell = window(stream.fileno()) if stream is not None and not self.is_headless else None
             self._drawn.graphics = self._drawn.graphics._replace(cell=cell or self._drawn.graphics.cell)

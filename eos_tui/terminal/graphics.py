@@ -21,10 +21,12 @@ import numpy as np
 from eos_tui.draw.picturing import CellSize
 
 Protocol = Literal["kitty", "sixel"]
-QUERY = "\x1b_Gi=4095,s=1,v=1,a=q,t=d,f=24;AAAA\x1b\\\x1b[16t\x1b[c"
-"""Whether it has kitty's protocol, the size of its cells, and what it is: every terminal answers the last."""
+QUERY = "\x1b_Gi=4095,s=1,v=1,a=q,t=d,f=24;AAAA\x1b\\\x1b[16t\x1b[14t\x1b[c"
+"""Whether it has kitty's protocol, the size of its cells and of all of them, and what it is: every terminal answers the last."""
 ANSWERED = re.compile(rb"\x1b\[\?([\d;]*)c")
-KITTY_OK, CELL = re.compile(rb"\x1b_Gi=4095;OK\x1b\\"), re.compile(rb"\x1b\[6;(\d+);(\d+)t")
+KITTY_OK, CELL, ALL = (re.compile(each) for each in (rb"\x1b_Gi=4095;OK\x1b\\", rb"\x1b\[6;(\d+);(\d+)t", rb"\x1b\[4;(\d+);(\d+)t"))
+MOST_ROUNDED = 0.1
+"""Share of a cell's size that is lost where it is reported in whole pixels, at most; more is another measure."""
 SIXEL = b"4"
 """Its number among what a terminal says that it is."""
 PATIENCE_SECONDS = 2.0
@@ -42,6 +44,8 @@ class Ability(NamedTuple):
 
     protocols: frozenset[Protocol] = frozenset()
     cell: CellSize | None = None
+    scale: tuple[float, float] = (1.0, 1.0)
+    """By how much its cells are wider and higher than they are reported to be, in whole pixels: in a browser 8.43 are told as 8."""
 
 
 class Graphics(NamedTuple):
@@ -49,6 +53,8 @@ class Graphics(NamedTuple):
 
     protocol: Protocol
     cell: CellSize
+    scale: tuple[float, float] = (1.0, 1.0)
+    """By how much the terminal's cells are wider and higher."""
 
 
 def ask(keyboard: int, screen: int, patience: float = PATIENCE_SECONDS) -> Ability:
@@ -62,18 +68,28 @@ def ask(keyboard: int, screen: int, patience: float = PATIENCE_SECONDS) -> Abili
             answer += os.read(keyboard, 1024)
     finally:
         termios.tcsetattr(keyboard, termios.TCSANOW, before)
-    return understood(answer, window(screen))
+    return understood(answer, window(screen), os.get_terminal_size(screen))
 
 
-def understood(answer: bytes, cell: CellSize | None) -> Ability:
-    """An answer read; the size of a cell may be known from elsewhere."""
+def understood(answer: bytes, cell: CellSize | None, grid: tuple[int, int]) -> Ability:
+    """An answer read, of a terminal of so many columns and rows; the size of a cell may be known from elsewhere."""
     protocols = set[Protocol]()
     if KITTY_OK.search(answer):
         protocols.add("kitty")
     if (kinds := ANSWERED.search(answer)) and SIXEL in kinds[1].split(b";"):
         protocols.add("sixel")
     reported = CELL.search(answer)
-    return Ability(frozenset(protocols), CellSize(int(reported[2]), int(reported[1])) if reported else cell)
+    if not reported:
+        return Ability(frozenset(protocols), cell)
+    cell, whole = CellSize(int(reported[2]), int(reported[1])), ALL.search(answer)
+    scale = [_scale(*each) for each in zip(cell, grid, (int(whole[2]), int(whole[1])), strict=True)] if whole else [1.0, 1.0]
+    return Ability(frozenset(protocols), cell, (scale[0], scale[1]))
+
+
+def _scale(cell: int, count: int, pixels: int) -> float:
+    """By how much cells are larger than reported where so many have so many pixels. What is less than a cell over is a margin."""
+    scale = pixels / max(cell * count, 1)
+    return scale if abs(pixels - cell * count) >= cell and abs(scale - 1) < MOST_ROUNDED else 1.0
 
 
 def window(screen: int) -> CellSize | None:
@@ -100,7 +116,7 @@ def chosen(wanted: str, ability: Ability, environment: Mapping[str, str]) -> tup
         return None, f"this terminal {knows} {names}: plots are drawn in cells ({which})"
     if ability.cell is None:
         return None, "this terminal does not tell how large its cells are: plots are drawn in cells"
-    return Graphics(able[0], ability.cell), ""
+    return Graphics(able[0], ability.cell, ability.scale), ""
 
 
 class Placed(NamedTuple):
@@ -133,7 +149,8 @@ class Pictures:
         for number, placed in wanted.items():
             if self._is_there(number, placed):
                 continue
-            body = kitty(FIRST + number, placed.rgba) if self.in_layers else sixel(placed.rgba)
+            _, cell, scale = self.graphics
+            body = kitty(FIRST + number, placed.rgba, cell) if self.in_layers else sixel(scaled(placed.rgba, scale))
             sent.append(f"\x1b[{placed.y + 1};{placed.x + 1}H{body}")
             self._there[number] = placed
         return "".join(sent)
@@ -156,15 +173,26 @@ class Pictures:
         return "".join(f"\x1b_Ga=d,d=I,i={FIRST + number},q=2\x1b\\" for number in gone) if self.in_layers else ""
 
 
-def kitty(number: int, rgba: np.ndarray) -> str:
-    """A picture by kitty's protocol, at the cursor, over the text, in the place of the one of this number before it."""
+def kitty(number: int, rgba: np.ndarray, cell: CellSize) -> str:
+    """A picture by kitty's protocol, at the cursor, over the text, in the place of the one of this number before it. The terminal fits
+    it to as many of its cells as it is of these.
+    """
     height, width, _ = rgba.shape
     body = base64.b64encode(zlib.compress(rgba.tobytes(), 1)).decode()
     pieces = [body[k : k + PIECE] for k in range(0, len(body), PIECE)]
-    head = f"a=T,f=32,o=z,s={width},v={height},i={number},p=1,z=1,C=1,q=2,"
+    head = f"a=T,f=32,o=z,s={width},v={height},c={width // cell.width},r={height // cell.height},i={number},p=1,z=1,C=1,q=2,"
     return "".join(
         f"\x1b_G{head if k == 0 else ''}m={int(k + 1 < len(pieces))};{piece}\x1b\\" for k, piece in enumerate(pieces)
     )
+
+
+def scaled(rgba: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
+    """A picture for cells that are wider and higher by so much: some rows and columns of pixels come twice, and it has no more colours."""
+    if scale == (1.0, 1.0):
+        return rgba
+    sizes = ((count, round(count * by)) for count, by in zip((rgba.shape[1], rgba.shape[0]), scale, strict=True))
+    across, down = (np.arange(size) * count // size for count, size in sizes)
+    return rgba[np.ix_(down, across)]
 
 
 def sixel(rgba: np.ndarray) -> str:

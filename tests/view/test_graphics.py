@@ -183,7 +183,7 @@ PICTURES = st.builds(
 @given(rgba=PICTURES)
 def test_a_picture_sent_is_the_picture_decoded(rgba):
     screen = Screen()
-    screen.feed("\x1b[3;5H" + graphics.kitty(9, rgba))
+    screen.feed("\x1b[3;5H" + graphics.kitty(9, rgba, CellSize(1, 1)))
     assert screen.there[9][:3] == (4, 2, 9)
     np.testing.assert_array_equal(screen.there[9].rgba, rgba)
     decoded = from_sixel(graphics.sixel(rgba))
@@ -204,11 +204,32 @@ def test_only_what_has_changed_is_sent_again_and_what_is_gone_is_taken_away():
 
 
 def test_what_a_terminal_answers_is_understood():
-    kitty = b"\x1b_Gi=4095;OK\x1b\\\x1b[6;20;10t\x1b[?62;c"
-    assert understood(kitty, None) == Ability(frozenset({"kitty"}), CellSize(10, 20))
-    assert understood(b"\x1b[?62;4;22c", CELL) == Ability(frozenset({"sixel"}), CELL)
-    assert understood(b"\x1b_Gi=4095;ENOTSUPPORTED\x1b\\\x1b[?64;1;2c", CELL) == Ability(frozenset(), CELL)
-    assert understood(b"", None) == Ability()
+    kitty, grid = b"\x1b_Gi=4095;OK\x1b\\\x1b[6;20;10t\x1b[?62;c", (100, 30)
+    assert understood(kitty, None, grid) == Ability(frozenset({"kitty"}), CellSize(10, 20))
+    assert understood(b"\x1b[?62;4;22c", CELL, grid) == Ability(frozenset({"sixel"}), CELL)
+    assert understood(b"\x1b_Gi=4095;ENOTSUPPORTED\x1b\\\x1b[?64;1;2c", CELL, grid) == Ability(frozenset(), CELL)
+    assert understood(b"", None, grid) == Ability()
+
+
+@pytest.mark.parametrize(("pixels_of_all", "scale"), [
+    ((843, 480), (1.05375, 1.0)),  # xterm.js with DejaVu Sans Mono of 14 pixels
+    ((807, 495), (1.0, 1.0)),  # margins of less than a cell
+    ((1600, 960), (1.0, 1.0)),  # in other pixels than the cell
+])  # fmt: skip
+def test_cells_that_are_not_whole_pixels_are_as_large_as_all_of_them_say(pixels_of_all, scale):
+    width, height = pixels_of_all
+    answer = b"\x1b[6;16;8t\x1b[4;%d;%dt\x1b[?62;4;9;22c" % (height, width)
+    assert understood(answer, None, (100, 30)) == Ability(frozenset({"sixel"}), CELL, scale)
+
+
+def test_a_picture_for_larger_cells_covers_as_many_of_them_with_the_same_colours():
+    rgba = np.random.default_rng(0).integers(0, 256, (3 * 16, 40 * 8, 4), np.uint8)
+    shown = graphics.scaled(rgba, (1.05375, 1.0))
+    assert shown.shape == (48, round(40 * 8.43), 4)
+    kept = np.flatnonzero((shown[:, 1:] != shown[:, :-1]).any(axis=(0, 2)))
+    np.testing.assert_array_equal(shown[:, [*kept, -1]], rgba)  # nothing is left out, some columns come twice
+    sent = Pictures(Graphics("kitty", CELL, (1.05375, 1.0))).show({0: Placed(0, 0, rgba)})
+    assert f"s={40 * 8},v=48,c=40,r=3," in sent
 
 
 @pytest.mark.parametrize(("wanted", "can", "environment", "taken", "why"), [
@@ -278,7 +299,7 @@ def test_a_terminal_is_asked_and_shows_pictures_only_where_that_is_wanted(runs, 
         assert terminal.wait_for_end() == 0
         assert b"\x1b_G" not in terminal.sent
         assert b"\x1bP" not in terminal.sent
-    monkeypatch.setitem(ANSWERS, b"\x1b[16t\x1b[c", b"\x1b_Gi=4095;OK\x1b\\\x1b[6;16;8t\x1b[?62;c")
+    monkeypatch.setitem(ANSWERS, b"\x1b[16t\x1b[14t\x1b[c", b"\x1b_Gi=4095;OK\x1b\\\x1b[6;16;8t\x1b[?62;c")
     with Terminal(runs, *attach, "--graphics", "kitty") as terminal:
         until(lambda: terminal.sent.count(b"a=T") >= 6)
         terminal.press("q")
