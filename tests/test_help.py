@@ -252,7 +252,7 @@ def test_a_site_that_cannot_be_written_is_reported_in_one_line(tmp_path, capsys)
 # -- in the app
 
 
-@pytest.mark.parametrize("size", [(80, 24), (120, 40), (20, 6)])
+@pytest.mark.parametrize("size", [(80, 24), pytest.param((120, 40), marks=pytest.mark.slow), (20, 6)])
 async def test_the_page_of_help_goes_on_to_the_topics(runs, size):
     async with opened(make_run(runs), size) as (app, pilot):
         await pilot.press("question_mark")

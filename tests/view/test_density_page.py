@@ -37,8 +37,10 @@ async def to_density(app, pilot) -> None:
     await pilot.press(*["tab"] * app.screen.views.index("density"))
 
 
-@pytest.mark.parametrize("ascii", [False, True])
-@pytest.mark.parametrize("size", [(40, 12), (80, 24), (120, 40)])
+@pytest.mark.parametrize(("size", "ascii"), [
+    ((40, 12), False), ((80, 24), True), ((120, 40), False),
+    *(pytest.param(*other, marks=pytest.mark.slow) for other in (((40, 12), True), ((80, 24), False), ((120, 40), True))),
+])  # fmt: skip
 async def test_tab_turns_to_the_density_and_to_the_layers_and_tall_pages_show_both(tmp_path, size, ascii):
     async with opened(read_at(tmp_path, 350), size, ascii=ascii) as (app, pilot):
         await to_density(app, pilot)

@@ -52,7 +52,7 @@ async def press_at_random(runs, monkeypatch, seed: int, count: int) -> None:
             assert app._exception is None
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 async def test_random_keys_and_sizes_raise_nothing_and_keep_every_row_exact(runs, monkeypatch, seed):
     await press_at_random(runs, monkeypatch, seed, 48)
 

@@ -20,6 +20,8 @@ from eos_tui.screens.prompts import Ask, Confirm
 from piloting import SIZES, frames, notified, opened, text_of, until
 from synthetic import FakeEngine, make_run
 
+EXTREMES = (SIZES[0], (80, 24), SIZES[-1])
+
 
 async def test_the_launcher_describes_presets_and_lists_runs(runs):
     make_run(runs, name="older")
@@ -76,7 +78,7 @@ async def test_removing_a_run_asks_first_and_spares_one_that_is_live(runs):
     assert [run.name for run in store.all_runs(runs)] == ["live"]
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [pytest.param(size, marks=[pytest.mark.slow] * (size not in EXTREMES)) for size in SIZES])
 async def test_the_launcher_opens_at_every_size(runs, size):
     make_run(runs)
     async with opened(size=size) as (app, pilot):

@@ -233,8 +233,10 @@ async def test_the_landscape_names_its_shape_and_sets_the_predicted_sharpness_be
         assert isinstance(app.screen, Dashboard)
 
 
-@pytest.mark.parametrize("ascii", [False, True])
-@pytest.mark.parametrize("size", [(40, 12), (80, 24), (120, 40)])
+@pytest.mark.parametrize(("size", "ascii"), [
+    ((40, 12), False), ((80, 24), True), ((120, 40), False),
+    *(pytest.param(*other, marks=pytest.mark.slow) for other in (((40, 12), True), ((80, 24), False), ((120, 40), True))),
+])  # fmt: skip
 async def test_tab_turns_to_the_plane_and_wide_pages_show_both(tmp_path, size, ascii):
     async with opened(sampled(tmp_path), size, ascii=ascii) as (app, pilot):
         await pilot.press("U")

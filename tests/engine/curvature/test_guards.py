@@ -107,8 +107,9 @@ def test_a_trained_network_of_two_heads_misses_none():
     assert max(late.values()) <= MOST, late
 
 
-@pytest.mark.parametrize("every", [1, 7])
-@pytest.mark.parametrize("between", [[], [90.0, 80.0]])
+@pytest.mark.parametrize(("every", "between"), [
+    (1, [90.0, 80.0]), (7, []), pytest.param(1, [], marks=pytest.mark.slow), pytest.param(7, [90.0, 80.0], marks=pytest.mark.slow),
+])  # fmt: skip
 def test_training_with_one_eigenvalue_sees_a_valley_that_overtakes_it(every, between):
     """`mode = "sharpness"`, watched at every step and read now and then, with a single pair that nothing else would show."""
     arguments = {"base": [100.0, *between, 60.0], "rates": [0.2, *[0.2 for _ in between], 2.0], "mixing": 0.0}

@@ -127,7 +127,7 @@ def several(count=3, spare=0):
     return problem, jnp.zeros(count + len(a) + spare), eta, X
 
 
-@pytest.mark.parametrize("traced", [True, False])
+@pytest.mark.parametrize("traced", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_several_directions_are_held_where_they_are(traced):
     """The covariance is X† at once, and the flow does not move."""
     problem, theta, eta, X = several()

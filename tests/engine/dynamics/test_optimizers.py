@@ -61,7 +61,7 @@ def test_a_state_unravels_into_the_parameters_it_is_made_of():
     assert sum(leaf.size for leaf in leaves) == theta.size
 
 
-@pytest.mark.parametrize("micro_batch", [0, 5])
+@pytest.mark.parametrize("micro_batch", [pytest.param(0, marks=pytest.mark.slow), 5])
 def test_a_batch_is_the_mean_over_its_own_examples_in_every_derivative(micro_batch):
     spec = specs.with_overrides(chebyshev_spec(), [f"problem.micro_batch={micro_batch}", "optimizer.weight_decay=0.1"])
     problem, theta, _ = build(spec)

@@ -50,7 +50,7 @@ def all_derivatives(problem: Problem, theta: jax.Array, u: jax.Array) -> tuple[j
     "model",
     [
         *(pytest.param(specs.Mlp(widths=(6, 5), activation=name), marks=[pytest.mark.slow] * (name != "tanh")) for name in SMOOTH),
-        INVARIANT, specs.Cnn(widths=(3, 4)), pytest.param(RESNET, marks=pytest.mark.slow), TRANSFORMER,
+        INVARIANT, specs.Cnn(widths=(3, 4)), *(pytest.param(model, marks=pytest.mark.slow) for model in (RESNET, TRANSFORMER)),
     ],
     ids=[*SMOOTH, "normalized", "cnn", "resnet", "transformer"],
 )

@@ -61,7 +61,7 @@ def test_the_gradient_of_the_sharpness_is_that_of_central_differences():
         assert abs(difference - dS @ v) < 1e-7
 
 
-@pytest.mark.parametrize("size", [1, 5, 12, 100])
+@pytest.mark.parametrize("size", [1, 12, *(pytest.param(size, marks=pytest.mark.slow) for size in (5, 100))])
 def test_micro_batches_give_the_full_batch_to_rounding(size):
     part = specs.Network(
         data=specs.Data(name="digits", examples=40), model=specs.Mlp(widths=(6,), activation="tanh"), criterion="mse"

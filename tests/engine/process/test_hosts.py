@@ -36,7 +36,7 @@ from waiting import answer, until_run
 pytestmark = pytest.mark.usefixtures("x64")
 LEAN = {"flow": False, "landscape_every": 0, "gauges_every": 0, "predictions": ["transported"]}
 SPEC = chebyshev_spec(0.2, **LEAN)
-TRAINED = chebyshev_spec(0.2, mode="sharpness", sharpness_every=5)
+TRAINED = with_overrides(chebyshev_spec(0.2, mode="sharpness", sharpness_every=5), ["problem.model.widths=[4]"])
 """A run that compiles little, where it does not matter what is computed."""
 
 
