@@ -261,8 +261,8 @@ def sharpness_at(problem: Problem, theta: Array, start: Array, tolerance: float,
 
 
 def solve_at(
-    problem: Problem, theta: Array, start: Array, tolerance: float, curvature_dtype: str, wanted: int | None = None,
-    looked: int | None = None, explored: int = 0, tight: int | Array = 1,
+    problem: Problem, theta: Array, start: Array, tolerance: float, curvature_dtype: str, wanted: int | Array | None = None,
+    looked: int | Array | None = None, explored: int | Array = 0, tight: int | Array = 1,
 ) -> tuple[Eigenpairs, Array]:
     """`solve` in `curvature_dtype`, compiled once for each number of rows."""
     wanted = start.shape[0] if wanted is None else wanted
@@ -278,6 +278,7 @@ def _as_array(number: int | Array) -> Array | np.ndarray:
 
 @jit_by_format
 def _solve_at(
-    problem: Problem, theta: Array, start: Array, tolerance: float, wanted: int, looked: int, explored: int, tight: Array | np.ndarray
+    problem: Problem, theta: Array, start: Array, tolerance: float, wanted: int | Array, looked: int | Array, explored: int | Array,
+    tight: Array | np.ndarray,
 ) -> tuple[Eigenpairs, Array]:
     return solve(problem, theta, start, tolerance, wanted=wanted, looked=looked, explored=explored, tight=tight)

@@ -11,11 +11,11 @@ first look after it.
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from engine.curvature.eigensolver import Eigenpairs, forms_hessian, random_start, sharpness_at, solve_at
 from engine.curvature.expansion import Point, loss_and_gradient
@@ -51,7 +51,7 @@ def unknown(vectors: str) -> Callable[[Leaves], Guards]:
     return lambda leaves: begin(0, 0, leaves[vectors].shape[-1], str(leaves[vectors].dtype))
 
 
-def due(step: int) -> bool:
+def due(step: Any) -> Any:
     """Whether a step of a trajectory that is read at each looks around."""
     return step % EVERY == 0
 
@@ -99,9 +99,59 @@ def measure_around(
     return (Point(theta, loss, grad, pairs), images), guards
 
 
-def fresh_rows(seed: int, step: int, size: int, dtype: str) -> Array:
-    """The random rows of a look at this step, (FRESH, p); others than those that guards begin with."""
-    return random_start(seed, step, COUNT + FRESH, size, dtype)[COUNT:]
+def measure_in_one_call(
+    problem: Problem, theta: Array, start: Array, guards: Guards, fresh: Array, looks: Array, tolerance: float, dtype: str,
+    tight: int | Array = 1,
+) -> tuple[tuple[Point, Array], Guards]:
+    """`expansion.measure_all` inside a compiled call, with a look around where it `looks` (): one solver serves both."""
+    loss, grad = loss_and_gradient(problem, theta)
+    rows, count = jnp.concatenate([start.astype(dtype), guards.vectors.astype(dtype), fresh.astype(dtype)]), len(start)
+    pairs, images = solve_at(
+        problem, theta, rows, tolerance, dtype, wanted=count, looked=jnp.where(looks, len(rows), count),
+        explored=jnp.where(looks, EXPLORED, 0), tight=tight,
+    )
+    pairs, images, after = _parted(pairs, images, count)
+    after = jax.tree.map(lambda new, old: jnp.where(looks, new.astype(old.dtype), old), after, guards)
+    return (Point(theta, loss, grad, pairs), images), after
+
+
+class _Tried(NamedTuple):
+    """Eigenpairs that were solved for, and whether something else is to be looked at."""
+
+    rows: Array  # (k + 1, p) to start from
+    looked: Array  # () of them
+    pairs: Eigenpairs  # k
+    images: Array  # (k, p)
+    again: Array
+
+
+def pairs_in_one_call(
+    problem: Problem, theta: Array, start: Array, others: Guards, around: Array, tolerance: float, dtype: str
+) -> tuple[Eigenpairs, Array]:
+    """The top eigenpairs at θ from `start` (k, p) inside a compiled call, with what the Hessian makes of them. Where `around` (), the one
+    of the `others` that matters most is looked at, too, if it may be among them (`NEAR`): by the same solver, once more."""
+    count, start = len(start), start.astype(dtype)
+    zeros = jnp.zeros(count, start.dtype)
+
+    def attempt(tried: _Tried) -> _Tried:
+        pairs, images = solve_at(problem, theta, tried.rows, tolerance, dtype, wanted=count, looked=tried.looked)
+        hvps = tried.pairs.hvps + pairs.hvps
+        pairs = pairs.first(count)._replace(hvps=hvps)
+        vector, weight = unseen(pairs.vectors, *others)
+        again = around & (tried.looked == count) & (weight > NEAR * pairs.values[-1])
+        rows = jnp.concatenate([pairs.vectors, vector[None].astype(start.dtype)])
+        return _Tried(rows, tried.looked + 1, pairs, images[:count], again)
+
+    nothing = Eigenpairs(zeros, start, zeros, jnp.array(0))
+    rows = jnp.concatenate([start, jnp.zeros_like(start[:1])])
+    tried = lax.while_loop(lambda tried: tried.again, attempt, _Tried(rows, jnp.array(count), nothing, start, jnp.array(True)))
+    return tried.pairs, tried.images
+
+
+@partial(jax.jit, static_argnames=("size", "dtype"))
+def fresh_rows(seed: int, step: Any, size: int, dtype: str) -> Array:
+    """The random rows of a look at this step, (FRESH, p), drawn by the device: the same inside a compiled call and out of it."""
+    return jax.random.normal(jax.random.fold_in(jax.random.key(seed), step), (FRESH, size), dtype)
 
 
 @partial(jax.jit, static_argnames="count")

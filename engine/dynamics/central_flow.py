@@ -93,33 +93,33 @@ def begin(at: Beginning, tracking: CoupledTracking) -> CentralState:
 
 def measure(at: StepContext, state: CentralState) -> OnCentralFlow:
     """Loss, gradient and eigenpairs at w."""
-    state = state if at.traced else _with_room(state)
     theta, expected = _expected(state, at.dtype)
     loss, grad = loss_and_gradient(at.problem, theta)
-    if at.traced:
+    if forms_hessian(theta):
         pairs, images = solve_at(at.problem, theta, expected, LOOSE_TOLERANCE, at.dtype)
         return _seen(state, loss, grad, pairs, images, False)
-    followed, members = int(state.followed), int(state.members)
-    rows = _rows(state, expected, at.known(), followed) if at.around else _rows(state, expected, None, followed)
+    rows, looked, tight = _looked_at(state, expected, at.known(), at.around)
     pairs, images = solve_at(
-        at.problem, theta, rows, LOOSE_TOLERANCE, at.dtype, wanted=followed, looked=followed + 2 * at.around, tight=max(1, members)
+        at.problem, theta, rows, LOOSE_TOLERANCE, at.dtype, wanted=state.followed, looked=looked, tight=tight
     )
     return _seen(state, loss, grad, pairs, images, at.around)
 
 
 def step(at: StepContext, state: CentralState, here: OnCentralFlow) -> tuple[CentralState, Row, Costs]:
     """The substeps of one step on, and the row here."""
-    state = state if at.traced else _with_room(state)
     motion = _begun(state, here, at.learning_rate)
-    if at.traced:  # what is known is measured once more, which costs nothing there, and all substeps are one loop
-        def onward(_: Array, motion: Motion) -> Motion:
-            return _moved(at, here.vectors, _measured(at, here.vectors, motion))
 
+    def onward(_: Any, motion: Motion) -> Motion:
+        return _moved(at, here.vectors, _measured(at, here.vectors, motion))
+
+    if forms_hessian(state.theta):  # what is known is measured once more, which costs nothing there, and all substeps are one loop
         motion = lax.fori_loop(0, at.central_substeps, onward, motion)
+    elif at.traced:
+        motion = lax.fori_loop(1, at.central_substeps, onward, _moved(at, here.vectors, motion))
     else:
         motion = _moved(at, here.vectors, motion)
-        for _ in range(at.central_substeps - 1):
-            motion = _moved(at, here.vectors, _measured(at, here.vectors, motion))
+        for substep in range(1, at.central_substeps):
+            motion = onward(substep, motion)
     return _finished(state, here, motion, at.center.theta, at.descent, at.learning_rate, at.central_substeps, at.most_followed)
 
 
@@ -129,7 +129,12 @@ def audit(problem: Problem, state: CentralState, rows: Any, dtype: str) -> tuple
     return state._replace(guard=guards.unseen(state.eigenvectors[1], pairs.vectors, pairs.values)[0]), pairs.hvps
 
 
-def _with_room(state: CentralState) -> CentralState:
+def lacks_room(state: CentralState) -> Array:
+    """Whether more eigenvectors are to be followed than there is room for."""
+    return state.followed > state.eigenvectors.shape[1]
+
+
+def with_room(state: CentralState) -> CentralState:
     """With twice the room where more are to be followed than there is room for."""
     room, followed = state.eigenvectors.shape[1], int(state.followed)
     if followed <= room:
@@ -150,19 +155,18 @@ def _expected(state: CentralState, dtype: str) -> tuple[Array, Array]:
     return state.theta.astype(dtype), jnp.where(goes_on, 2 * last - turn @ jnp.where(goes_on, before, 0), last).astype(dtype)
 
 
-@partial(jax.jit, static_argnames="followed")
-def _rows(state: CentralState, expected: Array, known: Guards | None, followed: int) -> Array:
-    """What the solver starts from, in as many rows as a look has: the expected eigenvectors, and of a look what θ† `known`s beside them and
-    the guard."""
+@jax.jit
+def _looked_at(state: CentralState, expected: Array, known: Guards, around: bool | Array) -> tuple[Array, Array, Array]:
+    """What the solver starts from, in as many rows as a look has: the expected eigenvectors, then what θ† knows beside them and the guard;
+    how many of the rows are looked at, the last two if it looks around; and how many pairs are members, one at the least."""
     rows = jnp.concatenate([expected, jnp.zeros((LOOK, expected.shape[1]), expected.dtype)])
-    if known is None:
-        return rows
     best, _ = guards.unseen(state.eigenvectors[1].astype(expected.dtype), *known)
-    return rows.at[followed].set(best.astype(rows.dtype)).at[followed + 1].set(state.guard.astype(rows.dtype))
+    rows = rows.at[state.followed].set(best.astype(rows.dtype)).at[state.followed + 1].set(state.guard.astype(rows.dtype))
+    return rows, state.followed + jnp.where(around, 2, 0), jnp.maximum(1, state.members)
 
 
-@partial(jax.jit, static_argnames="around")
-def _seen(state: CentralState, loss: Array, grad: Array, pairs: Eigenpairs, images: Array, around: bool) -> OnCentralFlow:
+@jax.jit
+def _seen(state: CentralState, loss: Array, grad: Array, pairs: Eigenpairs, images: Array, around: bool | Array) -> OnCentralFlow:
     """Eigenpairs with vectors one step of power iteration on, made orthonormal all at once; after a look the next one as a guard."""
     room = state.eigenvectors.shape[1]
     there = jnp.arange(room) < state.followed
@@ -171,7 +175,7 @@ def _seen(state: CentralState, loss: Array, grad: Array, pairs: Eigenpairs, imag
     gram = jnp.where(jnp.outer(there, there), vectors @ vectors.T, jnp.eye(room))
     squares, axes = small_matrices.eigh(gram)
     vectors = ((axes / jnp.sqrt(squares)) @ axes.T).astype(vectors.dtype) @ vectors
-    guard = better[state.followed] if around else state.guard
+    guard = jnp.where(around, better[state.followed], state.guard.astype(better.dtype))
     values = jnp.where(there, pairs.values[:room].astype(state.theta.dtype), -jnp.inf)
     return OnCentralFlow(loss, grad, values, vectors, guard.astype(state.guard.dtype), pairs.hvps)
 
@@ -258,4 +262,4 @@ def _finished(
     return following, row, motion.costs.plus(here.hvps, 1)
 
 
-CENTRAL = Trajectory(CentralState, begin, measure, step, audit)
+CENTRAL = Trajectory(CentralState, begin, measure, step, audit, lacks_room, with_room)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from engine.curvature import guards
-from engine.curvature.eigensolver import LOOSE_TOLERANCE, sharpness_at, solve_at
+from engine.curvature.eigensolver import LOOSE_TOLERANCE, forms_hessian, sharpness_at, solve, solve_at
 from engine.curvature.expansion import loss_and_gradient
 from engine.curvature.guards import Guards
 from engine.curvature.predictor import extrapolated, power_step, push
@@ -54,7 +54,7 @@ def measure(at: StepContext, state: FlowState) -> tuple[Array, TangentPass | OnF
     looks around."""
     theta, u = _expected(state, at.dtype)
     if at.traced:
-        return theta, _solved(at.problem, state, theta, u, *loss_and_gradient(at.problem, theta))
+        return theta, _in_one_call(at, state, theta, u)
     due = _is_due(at)
     if due and not at.around:
         return theta, value_grad_hvp(at.problem, theta, u)
@@ -131,6 +131,27 @@ def _solved(problem: Problem, state: FlowState, theta: Array, u: Array, loss: Ar
     """With the eigenpair solved for from u, after so many products."""
     pairs, images = solve_at(problem, theta, jnp.stack([u, u]), LOOSE_TOLERANCE, str(theta.dtype), wanted=1)
     return OnFlow(loss, grad, pairs.sharpness, power_step(pairs, images)[0], state.guard, pairs.hvps + hvps)
+
+
+def _in_one_call(at: StepContext, state: FlowState, theta: Array, u: Array) -> OnFlow:
+    """`measure` inside a compiled call."""
+    problem, loose = at.problem, LOOSE_TOLERANCE
+    if forms_hessian(theta):
+        return _solved(problem, state, theta, u, *loss_and_gradient(problem, theta))
+
+    def read() -> OnFlow:
+        loss, grad, product = problem.linearized_at(theta)
+        rows, looked = _rows(state, u, at.known())[:3], jnp.where(at.around, 3, 1)
+        pairs, images = solve(problem, theta, rows, loose, wanted=1, looked=looked, product=product)
+        vectors = power_step(pairs, images)
+        guard = jnp.where(at.around, vectors[1], state.guard.astype(theta.dtype))
+        return OnFlow(loss, grad, pairs.sharpness, vectors[0], guard, pairs.hvps)
+
+    def unread() -> OnFlow:
+        sharpness, guard = state.sharpness.astype(theta.dtype), state.guard.astype(theta.dtype)
+        return OnFlow(*loss_and_gradient(problem, theta), sharpness, u, guard, jnp.array(0))
+
+    return lax.cond(_is_due(at), read, unread)
 
 
 @jax.jit

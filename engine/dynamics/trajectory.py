@@ -52,7 +52,7 @@ class StepContext(NamedTuple):
     center: TaylorCenter
     known: Callable[[], Guards]  # eigenvectors at θ†
     dtype: str  # of the curvature
-    around: bool  # whether the eigensolver looks around
+    around: Any  # whether the eigensolver looks around
     traced: bool  # inside one compiled call
     central_substeps: Any  # Euler substeps of the central flow
     most_followed: Any  # eigenvalues at most
@@ -69,4 +69,7 @@ class Trajectory(NamedTuple):
     """From the state and what was measured there to the next state, the row here and the work both took."""
     audit: Callable[[Problem, Any, Callable[[int], Array], str], tuple[Any, Any]] = lambda problem, state, rows, dtype: (state, 0)
     """The state after a look for a larger eigenvalue from so many random rows (count, p), in a format, and the products it took."""
-
+    lacks_room: Callable[[Any], Any] = lambda state: False
+    """Whether a state is to follow more than it has room for: a compiled call ends there, for arrays of another shape."""
+    with_room: Callable[[Any], Any] = lambda state: state
+    """The state with room for what it is to follow, made by the host between steps."""

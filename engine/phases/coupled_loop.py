@@ -1,8 +1,8 @@
 """Coupled steps put together out of their parts (`coupled_step`): many as one compiled call, or one at a time.
 
-Where the Hessian is formed, small problems, `advance` takes many steps in one call, up to the first that the host has to look at; how
-many makes no difference to what they give. Elsewhere `one` calls parts that are compiled each for itself and shared with the
-approach: inlined into one function they would take five times as long to compile, and run no faster on a CPU.
+Where the Hessian is formed, small problems, and on accelerators, `advance` takes many steps in one call, up to the first that the host has
+to look at; how many makes no difference to what they give. Elsewhere `one` calls parts that are compiled each for itself and shared with
+the approach: inlined into one function they would take five times as long to compile, and run no faster on a CPU.
 """
 
 from functools import partial
@@ -14,10 +14,12 @@ import numpy as np
 from jax import Array, lax
 
 from engine.curvature import guards
-from engine.curvature.eigensolver import LOOSE_TOLERANCE
-from engine.curvature.expansion import Point, measure_all
+from engine.curvature.eigensolver import LOOSE_TOLERANCE, forms_hessian
+from engine.curvature.expansion import Point, loss_and_gradient, measure_all
 from engine.curvature.guards import Guards
 from engine.curvature.predictor import predict_eigenvectors
+from engine.dynamics.trajectories import TRAJECTORIES
+from engine.dynamics.trajectory import StepContext
 from engine.phases.coupled_state import CoupledState, StaticConfig, StepParams, StepStatus
 from engine.phases.coupled_step import (
     StepRows,
@@ -40,10 +42,17 @@ from engine.phases.projection import (
     tight,
 )
 from engine.problems.problem import Problem
-from engine.spec import FOLLOWED_FROM
+from engine.spec import FOLLOWED_FROM, CoupledTracking
 
 CHUNK = 512
 """Most steps in one compiled call."""
+
+
+def takes_many(tracking: CoupledTracking, theta: Array) -> bool:
+    """Whether one compiled call takes many steps at a θ (p,)."""
+    if forms_hessian(theta) or tracking.steps_per_call == "many":
+        return True
+    return tracking.steps_per_call == "auto" and jax.default_backend() != "cpu"
 
 
 def advance(
@@ -54,18 +63,19 @@ def advance(
 
     `alone` leaves θ† where it is, and takes one step.
     """
-    moved, rows, last = _advance(problem, config, params, state, np.array(limit), most, alone)
+    moved, rows, last = call_of_many(problem, config, params, state, np.array(limit), most, alone)
     status = StepStatus(int(last))
     if status >= StepStatus.GROW:  # the last is not to be taken: the others once more, which is rare, rather than a choice at every step
         taken = int(rows.count) - (status == StepStatus.UNSOLVED)
-        moved = _advance(problem, config, params, state, np.array(taken), most, alone)[0] if taken else state
+        moved = call_of_many(problem, config, params, state, np.array(taken), most, alone)[0] if taken else state
     return moved, rows, status
 
 
 @partial(jax.jit, static_argnames=("config", "most", "alone"))
-def _advance(
+def call_of_many(
     problem: Problem, config: StaticConfig, params: StepParams, state: CoupledState, limit: Array, most: int, alone: bool
 ) -> tuple[CoupledState, StepRows, Array]:
+    """`advance` as one program, but for what follows from the status of its last step."""
     names: tuple[str, ...] = ()
 
     def step(state: CoupledState) -> tuple[CoupledState, Array, Array]:
@@ -93,20 +103,39 @@ def _step(
     problem: Problem, config: StaticConfig, params: StepParams, state: CoupledState, most: int, alone: bool
 ) -> tuple[CoupledState, StepRows, Array]:
     """`one` from its beginning, inside one compiled call."""
-    dtype = config.curvature
-    measured = measure_all(problem, state.descent.theta, expected_eigenvectors(state), LOOSE_TOLERANCE, dtype)
-    at = context(problem, config, params, state, around=False, traced=True)
+    dtype, track = config.curvature, state.constrained
+    # As in `edge`: what θ† comes to know in a step, gradient descent and what is followed beside look at in the next.
+    at = context(problem, config, params, state, around=guards.due(state.step - 1), traced=True)
+    measured = _measured(at, state)
     partial_step = advance_about_center(
         problem, config, params, state, measured, at, measure_beside(at, state), locate(problem, state)
     )
     if alone:
         return finish_without_center(partial_step)
-    projection = project_in_one_call(problem, params, start_from_center(params, state.constrained), dtype)
+    projection, known = project_in_one_call(problem, params, start_from_center(params, track), dtype, track.guards, state.step)
     newest = lax.cond(projection.afresh, lambda: projection.normals, lambda: normals_at_end(problem, projection, dtype))
-    moved, rows, status = finish_step(params, state.constrained, partial_step, projection, newest)
+    moved, rows, status = finish_step(params, track, partial_step, projection, newest)
+    moved = moved._replace(constrained=moved.constrained._replace(guards=known))
+    full = jnp.any(jnp.array([TRAJECTORIES[name].lacks_room(each) for name, each in moved.beside.items()], bool))
+    status = jnp.where(full & (status == StepStatus.ON), StepStatus.HOST, status)
     above = measured[0].eigen.values[-1] * params.plain_rate > FOLLOWED_FROM
     grow = above & (state.descent.eigenvector_history.shape[1] < most) & (status != StepStatus.DIVERGED)
     return moved, rows, jnp.where(grow, StepStatus.GROW, status)
+
+
+def _measured(at: StepContext, state: CoupledState) -> tuple[Point, Array]:
+    """What is measured at gradient descent's θ inside a compiled call: `spectrum.read` without more eigenvalues to follow."""
+    theta, start = state.descent.theta, expected_eigenvectors(state)
+    if forms_hessian(theta):
+        return measure_all(at.problem, theta, start, LOOSE_TOLERANCE, at.dtype)
+    loss, grad = loss_and_gradient(at.problem, theta)
+    pairs, images = guards.pairs_in_one_call(at.problem, theta, start, at.known(), at.around, LOOSE_TOLERANCE, at.dtype)
+    return Point(theta, loss, grad, pairs), images
+
+
+def with_room(state: CoupledState) -> CoupledState:
+    """The state with room for what is followed beside gradient descent to follow more."""
+    return state._replace(beside={name: TRAJECTORIES[name].with_room(each) for name, each in state.beside.items()})
 
 
 def expected_eigenvectors(state: CoupledState) -> Array:

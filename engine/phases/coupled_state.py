@@ -147,6 +147,7 @@ class StepParams(NamedTuple):
     host_at_loss: bool  # of a prediction
     central_substeps: int
     most_followed: int  # eigenvalues, where a trajectory follows as many as there are
+    seed: int  # of the random rows that looks around take
 
 
 def next_drift(track: ConstrainedTrack, params: StepParams) -> tuple[Array | None, float]:

@@ -233,14 +233,17 @@ class Steps(NamedTuple):
 def _take(setup: Setup, state: EdgeState, limit: int, alone: bool) -> Steps:
     """At most `limit` coupled steps on the device, with as many of gradient descent's eigenvalues as there are to follow.
 
-    One at a time where the Hessian is too large to be formed: the solver is then the one of the approach, compiled already, and a
+    One at a time out of parts where a call does not take many, and everywhere but where the Hessian is formed at an audit, for the last
+    step with θ†, and where more eigenvalues come to be followed: the solver is then the one of the approach, compiled already, and a
     larger number of eigenvalues compiles it alone anew.
     """
-    config = StaticConfig(setup.optimizer, setup.spec.precision.curvature)
-    params = step_params(setup, state.optimizer, state.edge_step, state.seeded)
+    formed = forms_hessian(state.theta)
+    state = state if formed else state._replace(coupled=coupled_loop.with_room(state.coupled))
+    by_itself = not formed and (alone or occasional.AUDITS.is_due(setup, state))
+    if by_itself or not coupled_loop.takes_many(setup.tracking, state.theta):
+        return _take_one(setup, state, alone)
+    config, params = rules(setup, state)
     coupled = state.coupled
-    if not forms_hessian(state.theta):
-        return _take_one(setup, state, config, params, alone)
     moved, rows, status = coupled_loop.advance(
         setup.problem, config, params, coupled, limit, spectrum.most_followed(setup, state.theta.size), alone
     )
@@ -248,6 +251,8 @@ def _take(setup: Setup, state: EdgeState, limit: int, alone: bool) -> Steps:
         return Steps(moved, rows, status, [])
     if int(rows.count):
         return Steps(moved, rows, StepStatus.HOST, [])
+    if not formed:
+        return _take_one(setup, state, alone)
     known = spectrum.read(
         setup, state.theta, expected_eigenvectors(coupled), coupled.descent.eigenvector_history, state.clock.step,
         params.plain_rate,
@@ -256,8 +261,22 @@ def _take(setup: Setup, state: EdgeState, limit: int, alone: bool) -> Steps:
     return steps._replace(events=known.events + steps.events)
 
 
-def _take_one(setup: Setup, state: EdgeState, config: StaticConfig, params: StepParams, alone: bool) -> Steps:
+def rules(setup: Setup, state: EdgeState) -> tuple[StaticConfig, StepParams]:
+    """What is compiled into coupled steps, and the numbers that they read."""
+    config = StaticConfig(setup.optimizer, setup.spec.precision.curvature)
+    return config, step_params(setup, state.optimizer, state.edge_step, state.seeded)
+
+
+def _each_way(setup: Setup, state: EdgeState) -> CoupledState:
+    """Where one coupled step leads, taken in each of the ways that there are to come: to compile them."""
+    if not forms_hessian(state.theta) and coupled_loop.takes_many(setup.tracking, state.theta):
+        _take_one(setup, state, False)
+    return _take(setup, state, 1, False).state
+
+
+def _take_one(setup: Setup, state: EdgeState, alone: bool) -> Steps:
     """One coupled step out of parts, each compiled for itself."""
+    config, params = rules(setup, state)
     problem, coupled, step = setup.problem, state.coupled, state.clock.step
     audits = occasional.AUDITS.is_due(setup, state)
     # What θ† comes to know in a step, gradient descent and what is followed beside look at in the next.
@@ -317,7 +336,7 @@ class AtEdge(Phase):
 
     def advance(self, state: EdgeState, limit: int) -> Advanced:
         """At most `limit` coupled steps."""
-        self.ahead.look(self.setup, state, lambda setup, state: _take(setup, state, 1, False).state)
+        self.ahead.look(self.setup, state, _each_way)
         return advance(self.setup, state, limit)
 
     def set_learning_rate(self, state: EdgeState, learning_rate: float) -> Restart:

@@ -69,7 +69,7 @@ def step_params(setup: Setup, optimizer: Any, edge_step: int, seeded: int = 0) -
         tracking.eigen_tolerance, tracking.sharpness_tolerance, tracking.gradient_tolerance, tracking.max_projections,
         tracking.horizon_tolerance, edge_step, tracking.flow_sharpness_every, setup.spec.budget.loss_goal, limit,
         tracking.second_eigenvalue_limit - STAYS, float(seeded) if tracking.seed_oscillation else math.inf, tracking.anchor_lost,
-        tracking.central_substeps, tracking.eigenvalue_columns,
+        tracking.central_substeps, tracking.eigenvalue_columns, setup.spec.seed,
     )
 
 

@@ -11,8 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from engine.curvature import guards
 from engine.curvature.directions import Directions, aligned, contractions_along, first, normals_along, turned
+from engine.curvature.eigensolver import forms_hessian
 from engine.curvature.expansion import Normals, Point, TaylorCenter, direction, measure_all, normals, taylor_center
+from engine.curvature.guards import Guards
 from engine.curvature.predictor import extrapolated, power_step
 from engine.dynamics.constrained import Projection, next_target, project, project_along, project_center, slide, slide_along
 from engine.dynamics.trajectory import Costs
@@ -184,16 +187,29 @@ def project_until_converged(
     return projection
 
 
-def project_in_one_call(problem: Problem, params: StepParams, projection: ProjectionState, dtype: str) -> ProjectionState:
-    """`project_until_converged` with jax's own loop in place of Python's."""
+def project_in_one_call(
+    problem: Problem, params: StepParams, projection: ProjectionState, dtype: str, known: Guards, step: Array
+) -> tuple[ProjectionState, Guards]:
+    """`project_until_converged` with jax's own loop in place of Python's; at the first point of a step that is due for it the solver looks
+    around, from the guards that are `known`. Gives back those after it."""
+    size, formed = projection.target.size, forms_hessian(projection.target)
+    looks, rows = guards.due(step), jnp.zeros((guards.FRESH, size), dtype)
+    fresh = rows if formed else lax.cond(looks, lambda: guards.fresh_rows(params.seed, step, size, dtype), lambda: rows)
 
-    def attempt(projection: ProjectionState) -> ProjectionState:
-        measured = measured_at_trial(problem, params, projection, dtype)
+    def attempt(carried: tuple[ProjectionState, Guards]) -> tuple[ProjectionState, Guards]:
+        projection, known = carried
+        if formed:
+            measured = measured_at_trial(problem, params, projection, dtype)
+        else:
+            measured, known = guards.measure_in_one_call(
+                problem, projection.trial_point, projection.start, known, fresh, looks & (projection.taken == 0),
+                params.eigen_tolerance, dtype, tight(projection.normals),
+            )
         afresh = projection.taken >= CHORDS
         newest = lax.cond(afresh, lambda: normals_at(problem, measured, projection.normals, dtype), lambda: projection.normals)
-        return projection_step(params, projection, measured, newest, afresh)
+        return projection_step(params, projection, measured, newest, afresh), known
 
-    return lax.while_loop(lambda projection: ~projection.done, attempt, projection)
+    return lax.while_loop(lambda carried: ~carried[0].done, attempt, (projection, known))
 
 
 def normals_at_end(problem: Problem, projection: ProjectionState, dtype: str) -> Normals | Directions:

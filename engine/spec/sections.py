@@ -412,6 +412,10 @@ class CoupledTracking(Tracking, frozen=True, kw_only=True, tag_field="mode", tag
     """Most eigenvalues to record: more are followed while the smallest is above 1.5/η. Up to `eigenvalues`, the number stays."""
     eigen_tolerance: Annotated[float, Meta(gt=0, le=0.1)] = 1e-4
     """Largest relative residual ‖Hu−Su‖/S of a top eigenpair at θ†."""
+    steps_per_call: Literal["auto", "one", "many"] = "auto"
+    """Coupled steps in one compiled call. `one`: out of parts that are compiled each for itself, between which the host waits. `many`: as
+    many as a tenth of a second takes, as one program that compiles longer. `auto`: many on an accelerator, which would wait for the host
+    longer than it computes, and one on a CPU; many everywhere with up to 64 parameters."""
     audit_every: CountOrNever = 50
     """Steps between audits of the top eigenpairs from fresh random starts, on every trajectory. 0 means never; each looks around every
     fourth step all the same (`engine.curvature.guards`)."""

@@ -1,0 +1,116 @@
+"""Many coupled steps as one compiled call, as on accelerators, are those that are taken one at a time."""
+
+import re
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine import spec as specs
+from engine.phases import coupled_loop, edge
+from engine.phases.experiment import Experiment
+
+from places import TESTS
+from small import chebyshev_spec
+
+sys.path.insert(0, str(TESTS / "bench"))
+
+import counting
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+COUNTED = ("cost.hvps", "constrained.gradient_along_u", "constrained.gradient_share", "gd.eigen_residual", "constrained.eigen_residual")
+"""Columns of what rounding alone decides: how far within a tolerance a point came, and how many products that took."""
+
+
+class Stretch:
+    """Coupled steps from the edge on."""
+
+    def __init__(self, spec: specs.RunSpec, steps_per_call: str):
+        self.experiment = Experiment(specs.with_overrides(spec, [f'tracking.steps_per_call="{steps_per_call}"']))
+        while self.experiment.phase != "edge":
+            self.experiment.advance(500)
+        self.rows, self.events = [], []
+
+    def take(self, steps: int, limit: int) -> None:
+        """So many steps, at most `limit` to a call."""
+        end = len(self.rows) + steps
+        while len(self.rows) < end:
+            progress = self.experiment.advance(min(limit, end - len(self.rows)))
+            assert progress.outcome is None
+            self.rows += progress.rows
+            self.events += [(event.step, event.text) for event in progress.events]
+
+    @property
+    def table(self) -> dict[str, np.ndarray]:
+        """The rows by column."""
+        return dict(zip(self.experiment.setup.column_index, np.array(self.rows).T, strict=True))
+
+
+def alike(spec: specs.RunSpec, steps: int, tolerance: float) -> Stretch:
+    """The same rows but for rounding, in units of each column's largest number, and the same events. Gives those of many steps a call."""
+    one, many = Stretch(spec, "one"), Stretch(spec, "many")
+    one.take(steps, 1)
+    many.take(steps, 16)
+    assert one.events == many.events
+    after = many.table
+    for name, before in one.table.items():
+        np.testing.assert_array_equal(np.isnan(before), np.isnan(after[name]), err_msg=name)
+        if name not in COUNTED and not np.isnan(before).all():
+            np.testing.assert_allclose(after[name], before, rtol=0, atol=tolerance * np.nanmax(np.abs(before)), err_msg=name)
+    return many
+
+
+def test_many_steps_in_a_call_are_those_taken_one_at_a_time_but_for_rounding():
+    """Through five looks around and two audits, which are steps by themselves. Between the steps of a call lies no execution and no
+    conversion: it asks the host as much for one step as for six."""
+    spec = chebyshev_spec(0.4, predictions=("generalized",), max_eigenvalues=2, audit_every=10, gauges_every=0, landscape_every=0)
+    many = alike(spec, 20, 1e-6)
+    assert (many.table["constrained.eigen_residual"] <= 1e-4).all()
+    while many.experiment.clock.step % 10 != 1:
+        many.take(1, 1)
+    assert counting.asked(lambda: many.take(1, 1)) == counting.asked(lambda: many.take(6, 6))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "tracking",
+    [
+        {"flow": "both", "flow_sharpness_every": 3, "predictions": ("transported", "full_cubic")},
+        {"flow": "central", "max_eigenvalues": 5, "second_eigenvalue_limit": 1.2},
+        {"flow": "none", "max_eigenvalues": 4, "second_eigenvalue_limit": 1.2},
+    ],
+    ids=["flows", "several-central", "several"],
+)
+def test_so_are_they_with_all_that_is_followed_beside(tracking: dict[str, Any]):
+    """Eigenvalues, and room for them, come during a stretch: it ends there. Eigenvectors that no tolerance is asked of are those of one
+    solver or of another: what the central flow makes of them differs by as much."""
+    alike(chebyshev_spec(0.4, gauges_every=0, landscape_every=0, **tracking), 16, 1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "model", [{"kind": "mlp", "widths": [40, 40], "activation": "tanh"}, {"kind": "cnn", "widths": [4, 4]}], ids=["mlp", "cnn"]
+)
+def test_so_are_they_on_images_in_both_formats(model: dict[str, Any]):
+    """Gradients in float64, products in float32: rounding is that of the products."""
+    spec = specs.from_tree({
+        "name": "images", "optimizer": {"learning_rate": 0.05},
+        "problem": {"kind": "network", "criterion": "mse", "data": {"name": "digits", "examples": 100}, "model": model},
+        "tracking": {"max_eigenvalues": 2, "on_second_eigenvalue": "keep", "gauges_every": 0, "landscape_every": 0},
+    }, "test")  # fmt: skip
+    alike(spec, 12, 1e-3)
+
+
+@pytest.mark.slow
+def test_a_call_for_cuda_asks_no_library():
+    """Each call of one would have the device wait: eigenproblems of a few rows are XLA's own there."""
+    spec = chebyshev_spec(0.4, gauges_every=0, landscape_every=0, flow="both", max_eigenvalues=2, second_eigenvalue_limit=1.2)
+    stretch = Stretch(spec, "one")
+    stretch.take(1, 1)
+    setup, state = stretch.experiment.setup, stretch.experiment.state
+    assert len(state.coupled.constrained.directions.basis) == 2
+    config, params = edge.rules(setup, state)
+    traced = coupled_loop.call_of_many.trace(setup.problem, config, params, state.coupled, np.array(8), 2, False)
+    assert not re.findall(r"custom_call @(\w+)", traced.lower(lowering_platforms=("cuda",)).as_text())
