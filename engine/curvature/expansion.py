@@ -185,12 +185,12 @@ class TaylorCenter(NamedTuple):
 
 def taylor_center(point: Point, normals: Normals, previous_u: Array) -> TaylorCenter:
     """The expansion about a measured point, with the normals there; the sign of u is that of `previous_u` (p,)."""
-    known = _expansion(point, normals, previous_u)
-    return TaylorCenter(point.theta, point.loss, point.grad, point.eigen, grad_sharpness=normals.dS, **known)
+    return TaylorCenter(*point, grad_sharpness=normals.dS, **expansion(point, normals, previous_u))
 
 
 @jax.jit
-def _expansion(point: Point, normals: Normals, previous_u: Array) -> dict[str, Array]:
+def expansion(point: Point, normals: Normals, previous_u: Array) -> dict[str, Array]:
+    """What `taylor_center` has beyond the point and ∇S, by its name there."""
     top, grad = direction(point, normals), point.grad
     before, slope, beta, square = dots((top.u, previous_u), (grad, normals.dS), (top.dS_perp, top.dS_perp), (grad, grad))
     sign = jnp.where(before < 0, -1, 1)

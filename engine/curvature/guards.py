@@ -64,11 +64,16 @@ def look(
 
     `fresh` (FRESH, p) are random rows. To `settle` is to wait for the guards too: they are then the next eigenvectors.
     """
-    count = len(start)
-    rows = jnp.concatenate([start.astype(dtype), guards.vectors.astype(dtype), fresh.astype(dtype)])
+    count, rows = len(start), _rows(start, guards.vectors, fresh, dtype)
     wanted = count + COUNT if settle else count
     pairs, images = solve_at(problem, theta, rows, tolerance, dtype, wanted=wanted, looked=len(rows), explored=EXPLORED, tight=tight)
     return _parted(pairs, images, count)
+
+
+@partial(jax.jit, static_argnames="dtype")
+def _rows(start: Array, guards: Array, fresh: Array, dtype: str) -> Array:
+    """What a look starts from, in a number format."""
+    return jnp.concatenate([start.astype(dtype), guards.astype(dtype), fresh.astype(dtype)])
 
 
 class Reading(NamedTuple):
@@ -105,7 +110,7 @@ def measure_in_one_call(
 ) -> tuple[tuple[Point, Array], Guards]:
     """`expansion.measure_all` inside a compiled call, with a look around where it `looks` (): one solver serves both."""
     loss, grad = loss_and_gradient(problem, theta)
-    rows, count = jnp.concatenate([start.astype(dtype), guards.vectors.astype(dtype), fresh.astype(dtype)]), len(start)
+    count, rows = len(start), _rows(start, guards.vectors, fresh, dtype)
     pairs, images = solve_at(
         problem, theta, rows, tolerance, dtype, wanted=count, looked=jnp.where(looks, len(rows), count),
         explored=jnp.where(looks, EXPLORED, 0), tight=tight,

@@ -68,6 +68,7 @@ def _turned(vector: Array, like: Array) -> Array:
     return jnp.where(dots((vector, like))[0] < 0, -vector, vector)
 
 
+@jax.jit
 def power_step(pairs: Eigenpairs, images: Array) -> Array:
     """The eigenvectors one step of power iteration on, (k, p), from what the Hessian makes of them (k, p): the errors that the
     tolerance left become smaller as λ/S, most of them to nothing, and it costs no product. Small eigenvalues' stay as they are."""

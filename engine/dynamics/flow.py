@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from engine.curvature import guards
-from engine.curvature.eigensolver import LOOSE_TOLERANCE, forms_hessian, sharpness_at, solve, solve_at
+from engine.curvature.eigensolver import LOOSE_TOLERANCE, Eigenpairs, forms_hessian, sharpness_at, solve, solve_at
 from engine.curvature.expansion import loss_and_gradient
 from engine.curvature.guards import Guards
 from engine.curvature.predictor import extrapolated, power_step, push
@@ -62,8 +62,7 @@ def measure(at: StepContext, state: FlowState) -> tuple[Array, TangentPass | OnF
     if not due:
         return theta, OnFlow(loss, grad, state.sharpness, u, state.guard, 0)
     pairs, images = solve_at(at.problem, theta, _rows(state, u, at.known()), LOOSE_TOLERANCE, at.dtype, wanted=1, looked=3)
-    vectors = power_step(pairs, images)
-    return theta, OnFlow(loss, grad, pairs.sharpness, vectors[0], vectors[1], pairs.hvps)
+    return theta, _on_flow(loss, grad, pairs, images)
 
 
 def step(at: StepContext, state: FlowState, measured: tuple[Array, TangentPass | OnFlow]) -> tuple[FlowState, Row, Costs]:
@@ -131,6 +130,13 @@ def _solved(problem: Problem, state: FlowState, theta: Array, u: Array, loss: Ar
     """With the eigenpair solved for from u, after so many products."""
     pairs, images = solve_at(problem, theta, jnp.stack([u, u]), LOOSE_TOLERANCE, str(theta.dtype), wanted=1)
     return OnFlow(loss, grad, pairs.sharpness, power_step(pairs, images)[0], state.guard, pairs.hvps + hvps)
+
+
+@jax.jit
+def _on_flow(loss: Array, grad: Array, pairs: Eigenpairs, images: Array) -> OnFlow:
+    """With the two pairs of a look: the second is the guard."""
+    vectors = power_step(pairs, images)
+    return OnFlow(loss, grad, pairs.sharpness, vectors[0], vectors[1], pairs.hvps)
 
 
 def _in_one_call(at: StepContext, state: FlowState, theta: Array, u: Array) -> OnFlow:

@@ -68,11 +68,18 @@ def two_over_eta(state: State) -> Array:
     return theory.threshold(state.learning_rate)
 
 
+def threshold_of(optimizer: Optimizer, state: State) -> float:
+    """The edge that belongs to a state, as the host has it: 2/η divided there, for which the device need not be asked."""
+    if optimizer.threshold is two_over_eta:
+        return theory.threshold(float(state.learning_rate))
+    return float(optimizer.threshold(state))
+
+
 def plain_rate(optimizer: Optimizer, state: State) -> float:
     """The learning rate at which gradient descent has this edge: η itself where it is gradient descent."""
     if optimizer.threshold is two_over_eta:
         return float(state.learning_rate)
-    return 2 / float(optimizer.threshold(state))
+    return 2 / threshold_of(optimizer, state)
 
 
 def in_format(state: State, dtype: str) -> State:

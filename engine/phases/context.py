@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jax import Array
 
-from engine.dynamics.optimizer import plain_rate
+from engine.dynamics.optimizer import plain_rate, threshold_of
 from engine.dynamics.optimizers import Optimizer, State, optimizer_of
 from engine.phases.metrics import NO_METRICS, Metrics, metrics_of
 from engine.phases.snapshots import Projections, Snapshots, Taken, steps_until
@@ -75,6 +75,10 @@ class Setup(NamedTuple):
             join(values, self.snapshots.read(self.problem, step, learning_rate, theta, eigenvectors, constrained))
         return values
 
+    def reads_at(self, step: int) -> bool:
+        """Whether there is something to read so at this step."""
+        return self.steps_until_due(step - 1) == 1
+
     def steps_until_due(self, step: int) -> int:
         """Steps from this one until there is something to read so, or until there is again."""
         others = (steps_until(each.every, step) for each in (self.projections, self.snapshots) if each is not None)
@@ -86,7 +90,7 @@ class Setup(NamedTuple):
 
     def threshold(self, optimizer_state: State) -> float:
         """The sharpness above which steps are unstable, 2/η for gradient descent."""
-        return float(self.optimizer.threshold(optimizer_state))
+        return threshold_of(self.optimizer, optimizer_state)
 
     def plain_rate(self, optimizer_state: State) -> float:
         """The learning rate at which gradient descent has this edge."""

@@ -141,10 +141,14 @@ def with_room(state: CoupledState) -> CoupledState:
 def expected_eigenvectors(state: CoupledState) -> Array:
     """A start for the eigensolver at gradient descent's θ, (k, p)."""
     descent, center = state.descent, state.constrained.center
-    return predict_eigenvectors(
-        center.top_eigenvector, descent.theta - center.theta, descent.eigenvector_offsets, descent.x_history,
-        descent.eigenvector_history,
+    return _expected(
+        center.theta, center.top_eigenvector, descent.theta, descent.eigenvector_offsets, descent.x_history, descent.eigenvector_history
     )
+
+
+@jax.jit
+def _expected(center: Array, u: Array, theta: Array, offsets: Array, x_history: Array, history: Array) -> Array:
+    return predict_eigenvectors(u, theta - center, offsets, x_history, history)
 
 
 class FirstTrial(NamedTuple):

@@ -48,7 +48,7 @@ from engine.phases.coupled_state import (
     known_eigenvectors,
     next_drift,
 )
-from engine.phases.projection import UNUSABLE, ProjectionState, centered, contracted, project_from
+from engine.phases.projection import UNUSABLE, ProjectionState, contracted, expansion_of, project_from, with_expansion
 from engine.problems.problem import Problem
 from engine.record.columns import CROSSED
 from engine.theory import pairs
@@ -101,11 +101,18 @@ class PartialStep(NamedTuple):
 def locate(problem: Problem, state: CoupledState) -> Positions:
     """Where everything is about θ†. F' and F'' along u are read in θ's own format: near x⋆ = 0 they are small differences."""
     center, directions = state.constrained.center, state.constrained.directions
-    true, predicted, points = coordinates(center, directions, state.descent.theta - center.theta, state.predicted.displacements)
+    true, predicted, points = _located(center, directions, state.descent.theta, state.predicted.displacements)
     if len(directions.basis):
         return Positions(true, predicted, {form: loss_along_several(problem, point, directions.basis) for form, point in points.items()})
     along = {form: AlongU(*loss_along(problem, point, center.top_eigenvector)) for form, point in points.items()}
     return Positions(true, predicted, along)
+
+
+@jax.jit
+def _located(
+    center: TaylorCenter, directions: Directions, theta: Array, displacements: Displacements
+) -> tuple[Coordinates, dict[str, Coordinates], dict[str, Array]]:
+    return coordinates(center, directions, theta - center.theta, displacements)
 
 
 def context(problem: Problem, config: StaticConfig, params: StepParams, state: CoupledState, around: bool, traced: bool) -> StepContext:
@@ -231,9 +238,9 @@ def finish_step(
     params: StepParams, before: ConstrainedTrack, step: PartialStep, projection: ProjectionState, normals: Normals | Directions
 ) -> tuple[CoupledState, StepRows, Array]:
     """The step once θ† has moved to where projections ended, with the normals there."""
-    center = centered(projection.point, normals, before.center.top_eigenvector)
+    known, changed, displacements, momenta, costs, rows, status = _finished(params, before, step, projection, normals)
+    center = with_expansion(projection.point, normals, known)
     directions = normals if isinstance(normals, Directions) else before.directions
-    changed, displacements, momenta, costs, rows, status = _finished(params, before, step, projection, center, directions)
     constrained = before._replace(center=center, projections=projection.taken, directions=directions, **changed)
     predicted = step.state.predicted._replace(displacements=displacements, momenta=momenta)
     return step.state._replace(constrained=constrained, predicted=predicted, costs=costs), rows, status
@@ -241,9 +248,12 @@ def finish_step(
 
 @jax.jit
 def _finished(
-    params: StepParams, before: ConstrainedTrack, step: PartialStep, projection: ProjectionState, center: TaylorCenter,
-    directions: Directions,
-) -> tuple[dict[str, Any], Displacements, Displacements, Costs, StepRows, Array]:
+    params: StepParams, before: ConstrainedTrack, step: PartialStep, projection: ProjectionState, normals: Normals | Directions
+) -> tuple[dict[str, Array], dict[str, Any], Displacements, Displacements, Costs, StepRows, Array]:
+    known = expansion_of(projection.point, normals, before.center.top_eigenvector)
+    center, directions = with_expansion(projection.point, normals, known), before.directions
+    if isinstance(normals, Directions):
+        directions = normals
     next_u, several = center.top_eigenvector, len(directions.basis)
     onward = project_from(
         center, directions if several else center.normals, projection.target, params.threshold, projection.multiplier
@@ -275,7 +285,8 @@ def _finished(
     rows = _rows(step, row)
     ahead = directions.basis if several else next_u
     displacements, momenta = carry(step.advanced, ahead), carry(step.momenta, ahead)
-    return changed, displacements, momenta, costs, rows, jnp.where(step.diverged, StepStatus.DIVERGED, status)
+    status = jnp.where(step.diverged, StepStatus.DIVERGED, status)
+    return known, changed, displacements, momenta, costs, rows, status
 
 
 def _overlap(before: ConstrainedTrack, next_u: Array, directions: Directions) -> Array:

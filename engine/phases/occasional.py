@@ -118,8 +118,9 @@ def read(setup: Setup, state: EdgeState) -> Reading:
         if each.every(setup, state):
             reading = each.read(setup, state) if each.is_due(setup, state) else each.otherwise
             values, curves = {**values, **reading.values}, curves + reading.curves
-    eigenvectors, eta = state.coupled.descent.eigenvector_history[-1], float(state.optimizer.learning_rate)
-    join(values, setup.read_at(state.clock.step, eta, state.theta, eigenvectors, state.center.theta))
+    if setup.reads_at(state.clock.step):
+        eigenvectors, eta = state.coupled.descent.eigenvector_history[-1], float(state.optimizer.learning_rate)
+        join(values, setup.read_at(state.clock.step, eta, state.theta, eigenvectors, state.center.theta))
     return Reading(values, curves)
 
 

@@ -4,7 +4,7 @@ Eigenpairs are solved for at each trial point; the normals of the stable set are
 step usually takes new ones once.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from jax import Array, lax
 from engine.curvature import guards
 from engine.curvature.directions import Directions, aligned, contractions_along, first, normals_along, turned
 from engine.curvature.eigensolver import forms_hessian
-from engine.curvature.expansion import Normals, Point, TaylorCenter, direction, measure_all, normals, taylor_center
+from engine.curvature.expansion import Normals, Point, TaylorCenter, direction, expansion, measure_all, normals
 from engine.curvature.guards import Guards
 from engine.curvature.predictor import extrapolated, power_step
 from engine.dynamics.constrained import Projection, next_target, project, project_along, project_center, slide, slide_along
@@ -57,7 +57,7 @@ def start_projection(
     if multiplier is None:
         size = len(normals.basis) if isinstance(normals, Directions) else 0
         multiplier = jnp.asarray(np.zeros((size, size), target.dtype))
-    no, zero = jnp.asarray(np.array(False)), jnp.asarray(np.array(0))
+    no, zero = cast(Array, np.array(False)), cast(Array, np.array(0))  # the device need not be asked for these
     return ProjectionState(
         target, target, target, start, point, normals, no, zero, Costs(zero, zero, zero), zero, multiplier, usable=no, done=no
     )
@@ -232,12 +232,20 @@ def expand(problem: Problem, projection: ProjectionState, previous_u: Array, dty
 
 def centered(point: Point, newest: Normals | Directions, previous_u: Array) -> TaylorCenter:
     """The expansion about a measured point with the normals there, along the top eigenvector."""
-    if not isinstance(newest, Directions):
-        return taylor_center(point, newest, previous_u)
-    return TaylorCenter(*point, *_expansion(point, newest, previous_u))
+    return with_expansion(point, newest, expansion_of(point, newest, previous_u))
 
 
 @jax.jit
-def _expansion(point: Point, directions: Directions, previous_u: Array) -> tuple[Any, ...]:
-    """What a centre has beyond its point."""
-    return taylor_center(point, first(directions), previous_u)[len(point) :]
+def expansion_of(point: Point, newest: Normals | Directions, previous_u: Array) -> dict[str, Any]:
+    """What a centre has beyond its point, and beyond the normals where they are those of one direction."""
+    if not isinstance(newest, Directions):
+        return expansion(point, newest, previous_u)
+    along_top = first(newest)
+    return {"grad_sharpness": along_top.dS, **expansion(point, along_top, previous_u)}
+
+
+def with_expansion(point: Point, newest: Normals | Directions, known: dict[str, Any]) -> TaylorCenter:
+    """The centre at a point with the normals there, from `expansion_of` them."""
+    if not isinstance(newest, Directions):
+        known = {"grad_sharpness": newest.dS, **known}
+    return TaylorCenter(*point, **known)

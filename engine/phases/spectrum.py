@@ -51,12 +51,12 @@ def read(
     hvps = point.eigen.hvps
     if others is not None:
         vector, weight = guards.unseen(point.eigen.vectors, *others)
-        if float(weight) > guards.NEAR * float(point.eigen.values[-1]):
+        if float(weight) > guards.NEAR * float(np.asarray(point.eigen.values)[-1]):
             rows = guards.with_another(point.eigen.vectors, vector)
             pairs, images = solve_at(setup.problem, theta, rows, LOOSE_TOLERANCE, dtype, wanted=before, looked=before + 1)
             hvps += pairs.hvps
             point, images = point._replace(eigen=pairs.first(before)._replace(hvps=hvps)), images[:before]
-    while (count := len(point.eigen.values)) < most and float(point.eigen.values[-1]) * eta > FOLLOWED_FROM:
+    while (count := len(point.eigen.values)) < most and float(np.asarray(point.eigen.values)[-1]) * eta > FOLLOWED_FROM:
         fresh = random_start(setup.spec.seed, step, min(GROWTH, most - count), theta.size, dtype)
         point, images = measure_all(setup.problem, theta, jnp.concatenate([point.eigen.vectors, fresh]), LOOSE_TOLERANCE, dtype)
         hvps += point.eigen.hvps
