@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -27,6 +26,7 @@ from engine.record.messages import AnyEvent
 from engine.record.reader import Outcome
 from engine.spec import Phase as PhasePortrait
 from engine.spec import RunSpec, SharpnessTracking
+from engine.xla.ahead import compiling_ahead
 from engine.xla.leaves import pack, shapes, unpack
 
 OWN_LENGTHS = ("directions.hessian", "covariance", "averages.rows")
@@ -137,14 +137,14 @@ class Experiment:
         return self._now.doing(self.state)
 
     def precompile(self) -> None:
-        """Have what comes later compiled beside the first steps; what goes wrong there shows again when it comes."""
+        """Have what comes later compiled beside the first steps."""
         phase, state = self._now, self.state
 
         def soon() -> bool:
             return self._now is not phase or not phase.is_far_from_edge(self.state)
 
         def work() -> None:
-            with suppress(Exception):
+            with compiling_ahead():
                 phase.precompile(state, soon)
 
         self.precompilation = threading.Thread(target=work, daemon=True)

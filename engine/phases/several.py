@@ -7,7 +7,6 @@ beside the run, from where the next eigenvalue is above 1.7/η. With one directi
 
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import jax
@@ -26,6 +25,7 @@ from engine.phases.projection import UNUSABLE
 from engine.record import edges, messages
 from engine.record.messages import AnyEvent
 from engine.theory import RANK
+from engine.xla.ahead import compiling_ahead
 
 MOST = 16
 """Directions that can be followed."""
@@ -233,9 +233,9 @@ def rough(setup: Setup, **tracking: Any) -> Setup:
 
 def _compile(setup: Setup, state: EdgeState, count: int, take_step: Callable[[Setup, EdgeState], CoupledState]) -> None:
     """Project along `count` directions, take two steps there, one of which looks around and one at what that saw, and go back, with
-    tolerances that any point meets; what goes wrong shows when it comes."""
+    tolerances that any point meets."""
     roughly = rough(setup)
-    with suppress(Exception):
+    with compiling_ahead():
         following, _ = resized(roughly, state, count)
         for step in (guards.EVERY, guards.EVERY + 1):
             following = following._replace(clock=following.clock._replace(step=step))

@@ -5,6 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from engine.xla.ahead import compiling_ahead
 from engine.xla.compile_cache import is_whole, whole
 
 from places import ROOT
@@ -66,3 +69,10 @@ def test_an_entry_has_its_name_once_it_is_whole(tmp_path, monkeypatch):
     cache.put("key", b"compiled by another")
     assert (cache.get("key"), written) == (b"compiled", [True])
     assert [path.name for path in tmp_path.iterdir()] == ["key-cache"]
+
+
+def test_what_cannot_be_compiled_ahead_is_a_warning():
+    """Passed over, it was seen by nobody, and the edge was compiled when it came."""
+    words = r"is compiled only then: compiling it ahead ended in TypeError: 'int' object is not iterable"
+    with pytest.warns(RuntimeWarning, match=words), compiling_ahead():
+        min(1, *[])
