@@ -112,14 +112,15 @@ def step(at: StepContext, state: CentralState, here: OnCentralFlow) -> tuple[Cen
     def onward(_: Any, motion: Motion) -> Motion:
         return _moved(at, here.vectors, _measured(at, here.vectors, motion))
 
-    if forms_hessian(state.theta):  # what is known is measured once more, which costs nothing there, and all substeps are one loop
+    if at.traced and forms_hessian(state.theta):  # what is known is measured once more, which costs nothing there: one loop of all substeps
         motion = lax.fori_loop(0, at.central_substeps, onward, motion)
-    elif at.traced:
-        motion = lax.fori_loop(1, at.central_substeps, onward, _moved(at, here.vectors, motion))
     else:
         motion = _moved(at, here.vectors, motion)
-        for substep in range(1, at.central_substeps):
-            motion = onward(substep, motion)
+        if at.traced:
+            motion = lax.fori_loop(1, at.central_substeps, onward, motion)
+        else:
+            for substep in range(1, at.central_substeps):
+                motion = onward(substep, motion)
     return _finished(state, here, motion, at.center.theta, at.descent, at.learning_rate, at.central_substeps, at.most_followed)
 
 

@@ -191,8 +191,8 @@ def test_the_estimate_is_of_one_device_which_has_its_share_of_the_examples_and_a
 
 @pytest.mark.slow
 def test_a_run_on_eight_devices_is_that_on_one():
-    """Through the edge, to 1e-6 of each column: sums go in another order; with one step in a call and with many. Compiling for eight devices
-    takes most of a minute."""
+    """Through the edge, to 1e-6 of each column: sums go in another order; with one step in a call and with many. Compiling for eight
+    devices takes most of a minute."""
     one, *others = on_eight_devices(RUNS)
     names = ["gd.loss", "gd.gradient_norm", "gd.midpoint_sharpness", "gd.sharpness"]
     for name in [*names, *(f"constrained.{name}" for name in ("loss", "sharpness", "lambda2", "alpha", "beta", "delta", "epsilon"))]:
