@@ -289,7 +289,8 @@ def reference() -> int:
 
 @app.command
 def bench(
-    problems: tuple[str, ...] = (), /, *, rounds: Annotated[int, Parameter(validator=Number(gte=1))] = 5, json: Switch = False
+    problems: tuple[str, ...] = (), /, *, rounds: Annotated[int, Parameter(validator=Number(gte=1))] = 5, json: Switch = False,
+    prepare: Switch = False, small: Switch = False,
 ) -> int:
     """Time a tracked step against the published procedure and against its floor, in the same run.
 
@@ -297,17 +298,26 @@ def bench(
     `bench runs` times recorded runs: small ones, one with a viewer attached, the first step of `eos demo`, memory against n.
     `bench batch` times several learning rates in one batch against one after the other.
     `bench several` times a tracked step with two directions at the edge against the floor of its own products, told by part.
+    `bench device FOLDER` takes the measure of a GPU in eight minutes, and compares runs there with what --prepare has left in the folder.
 
     Args:
         problems: digits, fashion-1000, fashion-5000, fashion-cnn, transformer; all when none is named. Or one of those above, alone.
         rounds: Interleaved rounds; medians are printed.
         json: Print a JSON array, an object a problem.
+        prepare: Of `bench device`: make the runs on CPUs that those on the device are compared with.
+        small: Of `bench device`: small sizes, which a CPU takes too.
     """
     folder = Path(__file__).parents[2] / "tests" / "bench"
     if not (folder / "tracked.py").is_file():
         raise UserError(f"{folder}: the benchmark is not installed with eos; run `python -m engine bench` in a clone of its sources")
     sys.path.insert(0, str(folder))
     others = {"scaling": "scaling", "runs": "recorded", "batch": "batched", "several": "several"}
+    if problems[:1] == ("device",):
+        if len(problems) != 2:
+            raise UserError("bench device: expected one folder, as in `bench device measured`")
+        return importlib.import_module("device").main(Path(problems[1]), prepare, small, json)
+    if prepare or small:
+        raise UserError(f"bench {' '.join(problems)}: --prepare and --small are options of `bench device FOLDER` alone")
     if len(problems) == 1 and problems[0] in others:
         return importlib.import_module(others[problems[0]]).main(rounds, json)
     from engine.xla.device import configure
@@ -316,7 +326,8 @@ def bench(
     tracked = importlib.import_module("tracked")
     unknown = [name for name in problems if name not in tracked.PROBLEMS]
     if unknown:
-        raise UserError(f'bench problem "{unknown[0]}": not known; expected some of {one_of(tracked.PROBLEMS)}, or {one_of(others)} alone')
+        choices = f'expected some of {one_of(tracked.PROBLEMS)}, or {one_of(others)} alone, or "device" and a folder'
+        raise UserError(f'bench problem "{unknown[0]}": not known; {choices}')
     return tracked.main(problems, rounds, json)
 
 

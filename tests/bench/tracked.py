@@ -143,9 +143,25 @@ TABLES = {
 }
 
 
-def measure(name: str, rounds: int) -> Measured:
-    """One problem's figures."""
-    setup, state = at_the_edge(name)
+class Timed(NamedTuple):
+    """Steps taken in turn: seconds of each, and what they give."""
+
+    ours: list[float]
+    published: list[float]
+    alike: list[float]  # published, for the quantities alone that eos has
+    floor: list[float]
+    rows: list[dict[str, float]]
+    rivals: list[published.Published]
+    state: EdgeState  # after the last
+
+    def medians(self) -> tuple[float, float, float, float]:
+        """Seconds of a step as published, for the same quantities, of eos, and of the floor."""
+        middle = statistics.median
+        return middle(self.published), middle(self.alike), middle(self.ours), middle(self.floor)
+
+
+def in_turn(setup: Setup, state: EdgeState, rounds: int) -> Timed:
+    """Steps of eos, of the published procedure, and of the floor, interleaved."""
     problem, eta = setup.problem, float(state.optimizer.learning_rate)
     rival = published.begin(state)
     for statistics_too in (True, False):
@@ -160,7 +176,7 @@ def measure(name: str, rounds: int) -> Measured:
             jax.block_until_ready(jax.tree.leaves(following))
             ours.append((time.perf_counter() - began) / (following.clock.step - state.clock.step))
             if not isinstance(following, EdgeState):
-                raise SystemExit(f"{name}: θ† was lost at step {state.clock.step}: {progress.events}")
+                raise SystemExit(f"{setup.spec.name}: θ† was lost at step {state.clock.step}: {progress.events}")
             state = following
             rows += [dict(zip(setup.column_index, row, strict=True)) for row in progress.rows]
         for statistics_too, times in ((True, theirs), (False, alike)):
@@ -171,13 +187,21 @@ def measure(name: str, rounds: int) -> Measured:
         began = time.perf_counter()
         floor()
         least.append(time.perf_counter() - began)
+    return Timed(ours, theirs, alike, least, rows, rivals, state)
+
+
+def measure(name: str, rounds: int) -> Measured:
+    """One problem's figures."""
+    setup, state = at_the_edge(name)
+    eta = float(state.optimizer.learning_rate)
+    timed = in_turn(setup, state, rounds)
+    rows, rivals, state = timed.rows, timed.rivals, timed.state
     asked = counting.asked(partial(some_steps, setup, state, guards.EVERY))
     table = {column: np.array([row[column] for row in rows]) for column in setup.column_index}
     rates = plain_rates(setup, state, rounds)
-    middle = statistics.median
+    middle, (theirs, alike, ours, least) = statistics.median, timed.medians()
     return Measured(
-        name, state.theta.size, middle(theirs), middle(alike), middle(ours), middle(least), middle(theirs) / middle(ours),
-        middle(alike) / middle(ours), middle(ours) / middle(least), gain_of_many(setup, state, rounds),
+        name, state.theta.size, theirs, alike, ours, least, theirs / ours, alike / ours, ours / least, gain_of_many(setup, state, rounds),
         float(np.median(table["cost.hvps"])), middle(entry.hvps for entry in rivals),
         float(np.median(table["cost.grad_sharpness"])), asked.executions / guards.EVERY, asked.host_waits / guards.EVERY,
         float(np.max(table["constrained.eigen_residual"])), max(rival.residual for rival in rivals),
@@ -190,24 +214,34 @@ def measure(name: str, rounds: int) -> Measured:
 
 
 def at_the_edge(name: str) -> tuple[Setup, EdgeState]:
-    """The coupled state at an edge where the sharpness has risen to, after some steps there."""
+    """The coupled state of a problem at an edge where the sharpness has risen to, after some steps there."""
+    spec = spec_of(name, PROBLEMS[name])
+    problem, theta, _ = build(spec)
+    return brought_to_edge(spec, problem, theta)
+
+
+def spec_of(name: str, problem: dict[str, Any]) -> specs.RunSpec:
+    """The specification that a network is timed by."""
     tree = {
-        "name": name, "problem": {"kind": "network", **PROBLEMS[name]}, "optimizer": {"learning_rate": 0.01},
+        "name": name, "problem": {"kind": "network", **problem}, "optimizer": {"learning_rate": 0.01},
         "tracking": {"predictions": ["generalized"], "gauges_every": 0, "landscape_every": 0, "max_eigenvalues": 2,
                      "on_second_eigenvalue": "keep"},
     }
-    spec = specs.from_tree(tree, "bench")
-    problem, theta, _ = build(spec)
-    theta = theta.astype("float32")
+    return specs.from_tree(tree, "bench")
+
+
+def brought_to_edge(spec: specs.RunSpec, problem: Problem, theta: jax.Array, chunks: int = 12) -> tuple[Setup, EdgeState]:
+    """The coupled state of a problem at an edge where the sharpness has risen to from θ (p,), within so many chunks of steps."""
+    name, theta = spec.name, theta.astype("float32")
     setup = context.setup(spec, problem, theta.size)
     rate, tree_of = setup.optimizer.init, problem.unravel
     begun = approach.begin(setup, theta, Clock(0, 0.0), rate(theta, tree_of, 0.01))
     basis, eta, first = begun.eigenvectors, 0.01, None
-    for _ in range(12):  # gradient descent at a third of the threshold, until the sharpness has doubled
+    for chunk in range(chunks + 1):  # gradient descent at a third of the threshold, until the sharpness has doubled
         pairs = sharpness_at(problem, theta, basis, 1e-3, "float32")
         basis, sharpness = pairs.vectors, float(pairs.values[0])
         first = first or sharpness
-        if sharpness > 2 * first:
+        if sharpness > 2 * first or chunk == chunks:
             break
         eta = 0.67 / sharpness
         theta = descend(problem, setup.optimizer, theta, rate(theta, tree_of, eta), DESCENT_CHUNK).theta
@@ -274,12 +308,7 @@ def plain_rates(setup: Setup, state: EdgeState, rounds: int) -> tuple[float, ...
     over the third and over the second, medians of what was measured side by side."""
     problem, eta = setup.problem, float(state.optimizer.learning_rate) / 4
     start, chunk, optimizer = state.center.theta.astype("float32"), DESCENT_CHUNK, setup.optimizer
-    rate = optimizer.init(start, problem.unravel, eta)
-
-    @jax.jit
-    def scan(problem, theta):
-        return lax.scan(lambda th, _: (th - jnp.float32(eta) * problem.gradient(th), None), theta, length=chunk)[0]
-
+    rate, scan = optimizer.init(start, problem.unravel, eta), scan_of(eta)
     track = state.coupled
     history, guard = jnp.concatenate([track.descent.eigenvector_history[:, :1]] * 2), track.constrained.guards.vectors[0]
 
@@ -303,6 +332,16 @@ def plain_rates(setup: Setup, state: EdgeState, rounds: int) -> tuple[float, ...
     middle = statistics.median
     ratios = [middle(b / a for a, b in zip(plain, others, strict=True)) for others in (bare, sharp)]
     return 1 / middle(plain), 1 / middle(sharp), 1 / middle(bare), *ratios, flops_with_tangent(problem, start)
+
+
+def scan_of(eta: float) -> Callable[[Problem, jax.Array], jax.Array]:
+    """A bare scan of the gradient, as many steps of gradient descent as eos takes in one call."""
+
+    @jax.jit
+    def scan(problem: Problem, theta: jax.Array) -> jax.Array:
+        return lax.scan(lambda th, _: (th - jnp.float32(eta) * problem.gradient(th), None), theta, length=DESCENT_CHUNK)[0]
+
+    return scan
 
 
 def ratio_over_plain(problem: Problem, theta: jax.Array, section: specs.Optimizer, rounds: int) -> float:
