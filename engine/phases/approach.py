@@ -173,7 +173,7 @@ class Approach(Phase):
     name: ClassVar[str] = "approach"
     State: ClassVar[type] = ApproachState
 
-    def __init__(self, setup: Setup, precompile_edge: Callable[[ApproachState, Callable[[], bool]], None]):
+    def __init__(self, setup: Setup, precompile_edge: Callable[[ApproachState, Callable[[], bool]], str]):
         super().__init__(setup)
         self._precompile_edge = precompile_edge
 
@@ -208,9 +208,9 @@ class Approach(Phase):
         text = f"edge never reached in {step} steps{where}; try a larger learning rate or more steps"
         return Outcome(kind="edge_never_reached", step=step, text=text)
 
-    def precompile(self, state: ApproachState, soon: Callable[[], bool]) -> None:
+    def precompile(self, state: ApproachState, soon: Callable[[], bool]) -> str:
         """Have the functions of the edge compiled beside the approach."""
-        self._precompile_edge(state, soon)
+        return self._precompile_edge(state, soon)
 
     def is_far_from_edge(self, state: ApproachState) -> bool:
         """Whether the sharpness is not half way to the edge; NaN, before the first check, counts."""

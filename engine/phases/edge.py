@@ -119,11 +119,12 @@ def _without_center(setup: Setup, theta: Array, clock: Clock, basis: Array, thre
     ]
 
 
-def precompile(setup: Setup, at: ApproachState, soon: Callable[[], bool]) -> None:
+def precompile(setup: Setup, at: ApproachState, soon: Callable[[], bool]) -> str:
     """Enter the edge at any θ of the approach, and take steps there: the edge finds all compiled. At its first step everything looks
     around, at the next what is beside θ† does, and after that nothing.
 
-    First what every step needs; what is read off now and then only if the edge does not come `soon`: it would come later for it.
+    First what every step needs; what is read off now and then only if the edge does not come `soon`: it would come later for it. Gives the
+    phase's name where nothing is left to compile.
     """
     alone = setup.computing_alone()
     whole = several.rough(
@@ -134,14 +135,14 @@ def precompile(setup: Setup, at: ApproachState, soon: Callable[[], bool]) -> Non
         rate = at.optimizer.learning_rate * (setup.threshold(at.optimizer) / at.sharpness)
         at = at._replace(optimizer=at.optimizer._replace(learning_rate=rate))
     state, _, elsewhere = enter(common, at._replace(clock=Clock(0, 0.0)), 0)
-    if elsewhere:
-        return
     for _ in range(3):
-        state, _, elsewhere = advance(common, state, 1)
         if elsewhere:
-            return
-    if not soon():
-        advance(whole, state._replace(edge_step=state.clock.step), 1)  # gauges and landscape are due at the edge's step
+            return ""
+        state, _, elsewhere = advance(common, state, 1)
+    if elsewhere or soon():
+        return ""
+    advance(whole, state._replace(edge_step=state.clock.step), 1)  # gauges and landscape are due at the edge's step
+    return AtEdge.name
 
 
 def advance(setup: Setup, state: EdgeState, limit: int) -> Advanced:

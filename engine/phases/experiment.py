@@ -60,6 +60,8 @@ class Experiment:
         """Seconds that the last entry took."""
         self.precompilation: threading.Thread | None = None
         """Has the functions of the edge compiled beside the approach, once it is begun."""
+        self.compiled_ahead = ""
+        """The phase of which nothing is left to compile since."""
         self.metrics: Metrics = NO_METRICS
         self.snapshots: Snapshots | None = None
         self.state, *phases = self._begin()
@@ -145,7 +147,7 @@ class Experiment:
 
         def work() -> None:
             with compiling_ahead():
-                phase.precompile(state, soon)
+                self.compiled_ahead = phase.precompile(state, soon)
 
         self.precompilation = threading.Thread(target=work, daemon=True)
         self.precompilation.start()

@@ -140,7 +140,7 @@ def _seconds_at_edge(at: AtStart) -> float:
     spec = replace(at.spec, optimizer=replace(optimizer, learning_rate=eta), tracking=tracking)
     setup: Setup = context.setup(spec, at.problem, at.theta.size)
     phase = AtEdge(setup)
-    approach = Approach(setup, lambda state, soon: None)
+    approach = Approach(setup, lambda state, soon: "")
     below = approach.begin(theta)._replace(eigenvectors=pairs.vectors)
     state, _, leads_to = phase.enter(below, setup.tracking.anchor_every)
     each = list[float]()

@@ -98,8 +98,9 @@ class Phase:
         """The eigenvectors (k, p) at gradient descent's θ that are followed, as of the last look; None where there is no Hessian."""
         return None
 
-    def precompile(self, state: Any, soon: Callable[[], bool]) -> None:
-        """Have what comes later compiled; called beside the first steps."""
+    def precompile(self, state: Any, soon: Callable[[], bool]) -> str:
+        """Have what comes later compiled; called beside the first steps. The phase of which nothing is left to compile then, if any."""
+        return ""
 
     def settle(self) -> None:
         """Until nothing is compiled beside the run any more."""

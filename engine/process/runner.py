@@ -176,7 +176,8 @@ class Runner:
             return np.empty((0, len(self.run.columns)))
         began, step, phase = time.monotonic(), experiment.clock.step, experiment.phase
         try:
-            with self.waits.at(experiment.doing if phase in self._compiled else compiling(phase)):
+            compiled = phase in self._compiled or phase == experiment.compiled_ahead
+            with self.waits.at(experiment.doing if compiled else compiling(phase)):
                 progress = experiment.advance(self._limit(experiment, left))
                 if experiment.phase != phase:
                     self.waits.drop()

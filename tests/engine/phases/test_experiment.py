@@ -70,7 +70,7 @@ def test_the_edge_finds_all_compiled_beside_the_approach():
 
     experiment = Experiment(chebyshev_spec(0.35, max_eigenvalues=2, on_second_eigenvalue="keep"))
     experiment.advance(1)
-    edge.precompile(experiment.setup, experiment.state, lambda: False)
+    assert edge.precompile(experiment.setup, experiment.state, lambda: False) == "edge"
     while experiment.phase != "edge":
         experiment.advance(500)
     jax.monitoring.register_event_duration_secs_listener(listen)
