@@ -12,14 +12,11 @@ from jax import export
 from engine.base.errors import UserError
 from engine.curvature import directions, eigensolver
 from engine.dynamics import constrained
-from engine.phases import coupled_loop
-from engine.phases.experiment import Experiment
 from engine.problems.build import build
 from engine.spec import load_spec
 from engine.xla import jacobi, small_matrices
 
 from places import ROOT
-from small import chebyshev_spec
 
 pytestmark = pytest.mark.usefixtures("x64")
 TOLERANCE = 1e-12
@@ -177,27 +174,6 @@ def test_the_small_problems_of_a_step_have_the_same_solutions_on_a_gpu():
     for own, library in zip(as_given_to_cuda(parts_of_a_step, *given), jax.jit(parts_of_a_step)(*given), strict=True):
         assert np.isfinite(library).all()
         np.testing.assert_allclose(own, library, atol=1e-10)
-
-
-class Lowered(Exception):
-    """Instead of many coupled steps, the code for them."""
-
-
-@pytest.mark.slow
-def test_many_steps_in_a_call_have_no_library_call_on_a_gpu(monkeypatch):
-    """The whole coupled step, of a problem whose Hessian is not formed."""
-    call = coupled_loop.call_of_many
-
-    def lowered(*given):
-        raise Lowered(call.trace(*given).lower(lowering_platforms=("cuda",)).as_text())
-
-    monkeypatch.setattr(coupled_loop, "call_of_many", lowered)
-    experiment = Experiment(chebyshev_spec(steps_per_call="many"))
-    while experiment.phase == "approach":
-        experiment.advance(500)
-    with pytest.raises(Lowered) as code:
-        experiment.advance(1)
-    assert not re.findall(r"custom_call @([\w.]+)", str(code.value))
 
 
 LIBRARY = re.compile(r"(jnp|jax\.numpy)\.linalg\.(?!norm\b)\w+|(jax\.scipy|jax\.lax|lax)\.linalg\b[\w.]*")
