@@ -65,7 +65,7 @@ def strike_served(where: Path, call: str, how: str, stride: int) -> None:
     assert f'"call": "{call if call != "page" else "write"}"' in done.stdout
 
 
-@pytest.mark.parametrize(("call", "how"), [("socket", "EMFILE"), ("accept4", "EMFILE")])
+@pytest.mark.parametrize(("call", "how"), [pytest.param("socket", "EMFILE", marks=pytest.mark.slow), ("accept4", "EMFILE")])
 def test_serve_struck_at_its_first_call_of_a_kind_ends_with_a_sentence_or_goes_on(call, how, tmp_path):
     strike_served(tmp_path, call, how, 99)
 

@@ -90,6 +90,7 @@ def test_the_period_of_an_orbit_is_that_of_lemma_3(start, leading, within):
     assert expected == pytest.approx(leading(eta * math.sqrt(ALPHA), h0), rel=within)
 
 
+@pytest.mark.slow
 def test_gradient_flow_leaves_while_gradient_descent_stays():
     """Figure 4: the flow's distance to θ† grows like time and its sharpness past 2/η; gradient descent stays near."""
     eta = 0.2

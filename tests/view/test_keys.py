@@ -76,7 +76,7 @@ def test_no_key_means_two_things_in_a_place_and_none_belongs_to_tmux_or_the_term
         assert {"q", "?"} <= {key.shown for key in fitting(place, 80)}
 
 
-@pytest.mark.parametrize("opened_by", PAGES)
+@pytest.mark.parametrize("opened_by", [pytest.param(key, marks=[pytest.mark.slow] * (key not in "UTi")) for key in PAGES])
 async def test_what_works_anywhere_works_on_a_page(runs, opened_by):
     async with opened(make_run(runs), (120, 40)) as (app, pilot):
         await pilot.press(opened_by)

@@ -22,7 +22,7 @@ def around_start(activation, criterion="mse"):
     return kinks(problem, theta, jnp.asarray(vectors[:, -1]))
 
 
-@pytest.mark.parametrize("criterion", ["mse", "logistic"])
+@pytest.mark.parametrize("criterion", ["mse", pytest.param("logistic", marks=pytest.mark.slow)])
 def test_relu_is_warned_of_and_is_straight_in_each_parameter(criterion):
     """Up to what the criterion's own third derivative is, which is none of its kinks."""
     seen = around_start(jax.nn.relu, criterion)

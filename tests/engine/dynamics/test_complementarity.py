@@ -89,7 +89,7 @@ one_solved = jax.jit(solve)
 
 
 @pytest.mark.parametrize(("k", "count"), [
-    pytest.param(2, 400, marks=pytest.mark.slow), (3, 300), pytest.param(5, 100, marks=pytest.mark.slow), (12, 8),
+    *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in ((2, 400), (5, 100), (12, 8))), (3, 300),
 ])  # fmt: skip
 def test_every_problem_that_has_a_solution_is_solved(k, count):
     """Some two thousand, three more in the slow suite, of sizes over eight decades; three of four begin far from where Newton's method

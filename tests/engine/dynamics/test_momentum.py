@@ -127,6 +127,7 @@ def network(x64):
     experiment.settle()
 
 
+@pytest.mark.slow
 def test_the_oscillation_of_a_network_is_the_predicted_one(network):
     """Over 80 steps, two bursts nearly: correlation of |x| 0.998 measured with the generalized form, 0.89 with the cubic one, which keeps
     0.989 over the first 40."""

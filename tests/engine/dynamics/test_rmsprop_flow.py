@@ -98,6 +98,7 @@ def scalar(x64):
     return experiment.spec, {name: np.concatenate([first[name], second[name]]) for name in first}, kept, second
 
 
+@pytest.mark.slow
 def test_the_flow_of_scalar_rmsprop_keeps_to_its_edge(scalar):
     _, table, _, _ = scalar
     flow = table["central.sharpness"] / table["threshold"]
@@ -108,6 +109,7 @@ def test_the_flow_of_scalar_rmsprop_keeps_to_its_edge(scalar):
     assert np.all(table["central.trace"][5:] >= 0)
 
 
+@pytest.mark.slow
 def test_the_flow_goes_on_from_a_checkpoint_to_the_bit(scalar):
     spec, _, kept, second = scalar
     again = Experiment(spec)

@@ -36,6 +36,7 @@ def chebyshev_near_edge():
     return problem, theta, sharpness * 0.999
 
 
+@pytest.mark.slow
 def test_one_direction_is_projected_as_one():
     problem, theta, threshold = chebyshev_near_edge()
     point, there, along = along_at(problem, theta, 1, 2)

@@ -129,6 +129,7 @@ def followed(side, eta, steps, every):
     return np.array(losses), active, experiment.state.center, multiplier
 
 
+@pytest.mark.slow
 def test_a_network_slides_along_the_nearest_points():
     """At ε = 0.15: within 1 % of δ, and the loss falls (Lemma 14)."""
     losses, active, _, multiplier = followed(4, 0.3, 24, 4)

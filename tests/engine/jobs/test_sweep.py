@@ -157,6 +157,7 @@ def test_the_outcomes_are_drawn(own_home, tmp_path):
     assert len(text) > 10_000
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_submitit_carries_runs_out_and_leaves_ended_ones_alone(own_home):
     pytest.importorskip("submitit")

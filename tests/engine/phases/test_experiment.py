@@ -40,7 +40,7 @@ def test_the_toy_begins_at_the_edge_and_goes_through_the_four_stages():
     assert (np.diff(y)[stage[:-1] < 3] > 0).all()
 
 
-@pytest.mark.parametrize("limit", [pytest.param(1, marks=pytest.mark.slow), 7])
+@pytest.mark.parametrize("limit", [pytest.param(limit, marks=pytest.mark.slow) for limit in (1, 7)])
 def test_the_approach_finds_the_edge_to_the_step_whatever_the_limits(limit):
     whole = Experiment(chebyshev_spec(0.2, flow=False))
     cut = Experiment(specs.with_overrides(chebyshev_spec(0.2, flow=False), ["approach.check_times=[8, 8, 8]"]))

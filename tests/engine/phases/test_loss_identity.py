@@ -190,7 +190,9 @@ def test_the_numbers_are_those_of_the_loss_in_every_phase_and_compile_nothing_th
     assert seen == ["approach", "edge", "gradient descent"]
 
 
-@pytest.mark.parametrize("readings", [(), ("tracking.sharpness_every=1", "tracking.eigenvalues=1")])
+@pytest.mark.parametrize("readings", [
+    (), pytest.param(("tracking.sharpness_every=1", "tracking.eigenvalues=1"), marks=pytest.mark.slow),
+])
 def test_the_numbers_are_those_of_the_loss_in_training(readings):
     taken = Experiment(digits_spec("precision.approach=float64", "precision.curvature=float64", *readings))
     taken.advance(2)

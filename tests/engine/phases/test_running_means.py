@@ -123,6 +123,7 @@ def test_a_state_is_not_changed_by_what_is_observed():
     assert np.array_equal(state.rows, kept, equal_nan=True)
 
 
+@pytest.mark.slow
 def test_nothing_drifts_in_a_million_steps():
     """A loss that falls by ten decades: what was large before leaves nothing behind."""
     steps, size = 1_000_000, 512

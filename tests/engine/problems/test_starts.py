@@ -180,7 +180,7 @@ def same_outputs(model, state, inputs, outputs):
     assert float(loss_at(problem, theta)) == pytest.approx(np.mean(np.sum(outputs**2, axis=1)) / 2, rel=1e-12)
 
 
-@pytest.mark.parametrize("model", TWINS)
+@pytest.mark.parametrize("model", [pytest.param(name, marks=[pytest.mark.slow] * (name == "images")) for name in TWINS])
 def test_a_twin_with_the_state_of_a_pytorch_model_gives_its_outputs(model):
     same_outputs(model, *stored()[model])
 

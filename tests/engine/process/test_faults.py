@@ -191,7 +191,7 @@ def kill_often(run: Run, times: int, seed: int) -> None:
 
 
 @pytest.mark.parametrize(("kind", "steps", "times"), [
-    ("phase", 30_000, 3),
+    pytest.param("phase", 30_000, 3, marks=pytest.mark.slow),
     pytest.param("phase", 100_000, 100, marks=pytest.mark.slow),
     pytest.param("toy", 1500, 30, marks=pytest.mark.slow),
 ])  # fmt: skip

@@ -447,6 +447,7 @@ def test_a_jax_without_the_service_is_refused_before_anybody_waits(state, monkey
         rendezvous.join(Group("n1:4000", 2, 0), pytest.fail)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_shared_out_is_reported_by_both_processes_which_slurm_brought_together():
     run = store.create(toy_spec(), "nothing-to-share")
     step = {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "2", "SLURM_STEP_NODELIST": "127.0.0.1", "JAX_COORDINATOR_PORT": str(free_port())}

@@ -36,7 +36,9 @@ def test_the_version_of_jaxlib_is_read_from_its_file():
 @pytest.mark.parametrize("order", [
     BOTH + COMPUTED,
     pytest.param("import engine\nimport jax\nimport jax.numpy as jnp\n" + COMPUTED, marks=pytest.mark.slow),  # as all the others begin
-    BOTH + "os.environ['XLA_FLAGS'] = '--xla_cpu_enable_fast_math=false'\n",  # in place of what the import has set
+    pytest.param(  # in place of what the import has set
+        BOTH + "os.environ['XLA_FLAGS'] = '--xla_cpu_enable_fast_math=false'\n", marks=pytest.mark.slow,
+    ),
 ], ids=["jax-eos", "eos-jax", "flags-set-between"])  # fmt: skip
 def test_imports_in_any_order_give_right_sums(order):
     door = "engine.configure()\nengine.from_loss(lambda w: w @ w, jnp.ones(3))\n"
