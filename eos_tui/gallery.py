@@ -15,6 +15,7 @@ from eos_tui.app import EosApp
 from eos_tui.draw.theme import picture_theme
 from eos_tui.lessons import STEPS
 from eos_tui.model.recording import of_run
+from eos_tui.screens.dashboard import Dashboard
 from eos_tui.screens.learn import Learn
 from eos_tui.screens.play import Play
 from eos_tui.terminal import picture, screenshot
@@ -25,7 +26,7 @@ GROUNDS = {"dark": "dark", "light": "light", "sixteen": "terminal", "colourless"
 FRAMES = 3
 """Frames to wait for before keys and before a picture."""
 PLAYED = 0.74
-"""How much of a recording has been played in its picture."""
+"""How much of a recording has been played in its picture, and of a run that is played when it is opened."""
 
 
 class GalleryPage(NamedTuple):
@@ -126,6 +127,9 @@ async def _drawn(run: Run, page: GalleryPage, size: tuple[int, int], theme: str,
         await _frames(app)
         if isinstance(app.screen, Play):
             app.screen.player.seek(PLAYED * app.screen.player.schedule.seconds)
+            app.pace.hurry()
+        elif isinstance(app.screen, Dashboard) and (replay := app.screen.source.replay) is not None:
+            replay.seek(PLAYED * replay.last)
             app.pace.hurry()
         for key in page.keys:
             await pilot.press(key)

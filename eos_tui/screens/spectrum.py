@@ -65,8 +65,9 @@ READ = {
 
 
 def recorded(history: History) -> list[str]:
-    """The columns of λ1, λ2, … that a run has."""
-    return ["gd.sharpness", *(f"gd.lambda{k}" for k in range(2, 17))] if history.has("gd.lambda2") else []
+    """The columns of λ1, λ2, … that a run has; where steps feel them preconditioned, so, for those are what the edge is an edge of."""
+    family = "preconditioned" if history.has("preconditioned.sharpness") else "gd"
+    return [name for name in (f"{family}.sharpness", *(f"{family}.lambda{k}" for k in range(2, 17))) if history.has(name)]
 
 
 def of_center(history: History) -> list[str]:
@@ -97,7 +98,8 @@ class Spectrum(LivePage):
         super().__init__(source, ascii)
         self._window, self._tell = window, tell
         history = source.history
-        self._names = [name for name in recorded(history) if history.has(name)]
+        self._names = recorded(history)
+        self._preconditioned = history.has("preconditioned.sharpness")
         self._center_names = of_center(history)
         kept = [c for c in history.columns if c.name in ("step", THRESHOLD, RATE, *self._names, *self._center_names)]
         # λ2, … are what this page is about, so they go by names that no plot treats as companions.
@@ -130,6 +132,8 @@ class Spectrum(LivePage):
         curves = [
             Curve(self._renamed[name], f"λ{k}", "gd" if k % 2 else "transported") for k, name in enumerate(self._names[:count], 1)
         ]
+        if self._preconditioned:
+            return PlotSpec("spectrum", "spectrum as its steps feel it", tuple(curves), threshold=True)
         level = Curve(LEVEL.name, LEVEL.symbol, "muted", dashed=True)
         return PlotSpec("spectrum", "spectrum of gradient descent", (*curves, level), threshold=True, from_edge=True)
 
@@ -259,11 +263,11 @@ class Spectrum(LivePage):
             title = "spectral density" if self.front == "density" else "sharpness by layer"
             self.app.push_screen(Formula(title, [], row, others=read_off))
             return
-        title, names = ("spectrum of gradient descent", self._names)
+        title, names = self.plot.spec.title, self._names
         if self.front == "center":
             title, names = "spectrum of θ†", [*self._center_names, DIRECTIONS, ACTIVE, *RESIDUALS]
         shown = [column for column in self.source.columns if column.name in names and not np.isnan(row.get(column.name, np.nan))]
-        others = [apart(LEVEL, "the dashed line")] if names is self._names else []
+        others = [apart(LEVEL, "the dashed line")] if names is self._names and not self._preconditioned else []
         self.app.push_screen(Formula(title, shown, row, others=others))
 
     def paint(self) -> None:
@@ -336,7 +340,7 @@ class Spectrum(LivePage):
         seen = {k: step for k, step in sorted(self._above.items()) if step <= self.source.history.last_step}  # of a replay
         listed = " · ".join(f"λ{k} from step {step:,}" for k, step in seen.items()) or "none yet"
         changed = f" since η became {self._rate:g} at step {self._since:,}" if self._since else ""
-        return f"{followed} followed; first above 2/η{changed}: {listed}"
+        return f"{followed} followed; first above {self.history.symbols.get(THRESHOLD, '2/η')}{changed}: {listed}"
 
 
 def shares(spectrum: WholeSpectrum) -> str:

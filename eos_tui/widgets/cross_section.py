@@ -5,7 +5,7 @@ import math
 import numpy as np
 from textual.strip import Strip
 
-from engine.record.threshold import read_threshold
+from engine.record.threshold import THRESHOLD, read_threshold
 from eos_tui.draw import valley
 from eos_tui.draw.raster import Canvas
 from eos_tui.draw.valley import Section
@@ -27,12 +27,14 @@ def section(history: History, passed: float = 0.0) -> Section | None:
     row = len(history) - 1
     if row < 0:
         return None
-    edge = read_threshold(lambda name: history.value(name, row), history.has)
+    edge, name = read_threshold(lambda column: history.value(column, row), history.has), history.symbols.get(THRESHOLD, "2/η")
     if not (history.has("gd.x") and history.has("constrained.delta") and math.isfinite(history.value("gd.x", row))):
         sharpness = history.last("gd.sharpness" if history.has("gd.sharpness") else "gd.midpoint_sharpness")
         if math.isnan(sharpness) and history.has("gd.midpoint_sharpness"):
             sharpness = history.last("gd.midpoint_sharpness")
-        return Section(sharpness / edge, 0.0, 0.0, (), 3.0, 0.3) if math.isfinite(sharpness / edge) else None
+        if history.has("preconditioned.sharpness"):  # the edge is one of what steps feel
+            sharpness = history.last("preconditioned.sharpness")
+        return Section(sharpness / edge, 0.0, 0.0, (), 3.0, 0.3, name) if math.isfinite(sharpness / edge) else None
     first = max(row + 1 - MEMORY, 0)
     x = history.values("gd.x", first, row + 1) / history.values("constrained.delta", first, row + 1)
     y = history.values("gd.y", first, row + 1) / edge
@@ -41,7 +43,7 @@ def section(history: History, passed: float = 0.0) -> Section | None:
     if passed > 0 and math.isfinite(then):
         now, swing = now + passed * (then - now), swing + passed * (abs(then) - swing)
     before = tuple(each for each in x[-BEFORE - 1 : None if passed > 0 else -1].tolist() if math.isfinite(each))
-    return Section(1 + float(y[-1]), now, swing, before, _stride(x, REACHES), _stride(y, SPREADS))
+    return Section(1 + float(y[-1]), now, swing, before, _stride(x, REACHES), _stride(y, SPREADS), name)
 
 
 def _stride(values: np.ndarray, sizes: tuple[float, ...]) -> float:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from engine.jobs import launch
 from engine.record.reader import Outcome
+from engine.spec import load_spec
 from eos_tui import cli, gallery, keys
 from eos_tui.app import EosApp
 from eos_tui.draw import theme
@@ -223,6 +224,16 @@ def test_the_gallery_shows_each_page_at_each_size_on_each_ground(runs, capsys, m
     dark, light = (Path(f"pictures/plot-80x24-{ground}.svg").read_text() for ground in ("dark", "light"))
     assert "#12161c" in dark
     assert "#f7f6f2" in light
+
+
+def test_the_gallery_shows_a_run_that_is_played_when_it_is_opened_far_on(runs, capsys, monkeypatch):
+    make_run(runs, spec=load_spec("toy"))
+    pages = tuple(page for page in gallery.PAGES if page.name == "dashboard")
+    monkeypatch.setattr(gallery.make, "__defaults__", (False, pages, ((120, 40),), ("dark",)))
+    assert cli.main(["gallery", "pictures"]) == 0
+    words = "".join(ElementTree.parse(capsys.readouterr().out.strip()).getroot().itertext()).replace("\xa0", " ")
+    step = int(re.search(r"replay.*?step +(\d+)", words)[1])
+    assert gallery.PLAYED * 399 <= step < 399
 
 
 def test_the_gallery_in_png_has_sixteen_colours_and_none(runs, capsys, monkeypatch):

@@ -137,6 +137,26 @@ async def test_runs_without_values_have_pages_that_say_why(tmp_path, preset):
         await until(lambda: ("no Hessian" if preset == "phase" else "from the edge on") in text_of(app))
 
 
+async def test_where_steps_feel_the_hessian_preconditioned_spectrum_and_valley_are_of_that(tmp_path):
+    run = store.create(load_spec("adam"), "adam", tmp_path)
+    rows = np.full((60, len(run.columns)), np.nan)
+    for name, values in {"step": np.arange(60), "learning_rate": 0.01, "threshold": 3800.0, "gd.loss": 0.1, "gd.sharpness": 5.0,
+                         "preconditioned.sharpness": np.linspace(1000, 3990, 60)}.items():
+        rows[:, run.index[name]] = values
+    with Writer(run) as writer:
+        writer.append(rows)
+    async with opened(run) as (app, pilot):
+        await pilot.press("L")
+        await until(lambda: isinstance(app.screen, Spectrum) and "1 followed" in text_of(app))
+        assert "first above edge: λ1 from step 56" in text_of(app)
+        assert [curve.label for curve in app.screen.plot.spec.curves] == ["λ1"]
+        await pilot.press("L", "U", "tab", "tab")
+        await until(lambda: isinstance(app.screen, Landscape) and app.screen.across)
+        shown = section(app.screen.source.history)
+        assert (shown.ratio, shown.edge) == (pytest.approx(3990 / 3800), "edge")
+        await until(lambda: "wider" in text_of(app))
+
+
 @pytest.mark.parametrize("size", [(40, 12), (80, 24), (120, 40)])
 async def test_the_spectrum_draws_every_eigenvalue_and_says_since_when_it_is_unstable(tmp_path, size):
     async with opened(gauged(tmp_path), size) as (app, pilot):
