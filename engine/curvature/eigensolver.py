@@ -83,7 +83,7 @@ def top_eigenpairs(problem: Problem, theta: Array, start: Array, tolerance: floa
 
 
 def solve(
-    problem: Problem, theta: Array, start: Array, tolerance: float, max_hvps: int = 400, wanted: int | Array | None = None,
+    problem: Problem, theta: Array, start: Array, tolerance: float | Array, max_hvps: int = 400, wanted: int | Array | None = None,
     looked: int | Array | None = None, explored: int | Array = 0, tight: int | Array | np.ndarray = 1, image: Array | None = None,
     product: Callable[[Array], Array] | None = None,
 ) -> tuple[Eigenpairs, Array]:
@@ -133,7 +133,7 @@ class _Basis(NamedTuple):
 
 
 def _davidson(
-    product: Callable[[Array], Array], start: Array, tolerance: float, max_hvps: int, wanted: int | Array, looked: int | Array,
+    product: Callable[[Array], Array], start: Array, tolerance: float | Array, max_hvps: int, wanted: int | Array, looked: int | Array,
     explored: int | Array, tight: int | Array | np.ndarray, image: Array | None,
 ) -> tuple[Eigenpairs, Array]:
     count, size = start.shape

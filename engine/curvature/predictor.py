@@ -54,13 +54,13 @@ def extrapolated(before: Array, last: Array, count: Array | None = None) -> Arra
     return last.at[0].set(2 * last[0] - jnp.where(before[0] @ last[0] < 0, -before[0], before[0]))
 
 
-def likeliest(history: tuple[Array, Array, Array, Array]) -> Array:
-    """A vector's next (p,), from its last four, the oldest first: extrapolated by one step, or by two where it alternates, as gradient
-    descent's does at the edge, and the newest is nearer that of two steps before."""
+def likeliest(history: tuple[Array, Array, Array, Array], onward: float) -> Array:
+    """A vector's next (p,), from its last four, the oldest first: `onward` times what it moved in the last step further; or, where it
+    alternates, as gradient descent's does at the edge, and the newest is nearer that of two steps before, as far again as in two steps."""
     newest = history[3]
     four, three, two = (_turned(each, newest) for each in history[:3])
     step, alternation = norms(newest - two, newest - three)
-    return jnp.where(step <= alternation, 2 * newest - two, 2 * two - four)
+    return jnp.where(step <= alternation, newest + onward * (newest - two), 2 * two - four)
 
 
 def _turned(vector: Array, like: Array) -> Array:

@@ -29,7 +29,7 @@ class TangentPass(NamedTuple):
         """Hu (p,)."""
         return abs(self.sharpness) * jnp.sqrt(1 + self.residual**2) * self.power_step
 
-    def shows_eigenpair(self, tolerance: float) -> Array:
+    def shows_eigenpair(self, tolerance: float | Array) -> Array:
         """Whether the vector is an eigenvector to this relative residual, of a positive eigenvalue."""
         return _shows_eigenpair(self.residual, self.sharpness, tolerance)
 

@@ -29,8 +29,8 @@ from engine.spec import RunSpec, SharpnessTracking
 from engine.xla.ahead import compiling_ahead
 from engine.xla.leaves import pack, shapes, unpack
 
-OWN_LENGTHS = ("directions.hessian", "covariance", "averages.rows")
-"""Leaves whose rows are as long as there are directions at the edge."""
+OWN_LENGTHS = ("directions.hessian", "covariance", "averages.rows", "companions.values")
+"""Leaves whose rows are as long as there are directions at the edge, or companions."""
 
 
 class Standing(NamedTuple):

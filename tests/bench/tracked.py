@@ -33,7 +33,7 @@ import counting
 import published
 
 from engine import spec as specs
-from engine.curvature import guards
+from engine.curvature import companions, guards
 from engine.curvature.eigensolver import LOOSE_TOLERANCE, random_start, sharpness_at
 from engine.curvature.expansion import loss_along, normals
 from engine.dynamics.descent import DESCENT_CHUNK, descend
@@ -61,6 +61,8 @@ PROBLEMS: dict[str, dict[str, Any]] = {
 }
 WARM_UP = 8
 """Coupled steps before the first that is timed."""
+AT_EDGE = 0.97
+"""S/edge in the middle of a chunk from which it counts as one at the edge."""
 
 
 class Measured(NamedTuple):
@@ -93,8 +95,12 @@ class Measured(NamedTuple):
     of_scan: float
     over_plain: float
     flops_over_plain: float
+    momentum_ratio: float
+    adam_ratio: float
+    adam_ratio_at_edge: float
     over_momentum: float
     over_adam: float
+    over_adam_at_edge: float
 
 
 def main(names: tuple[str, ...] = (), rounds: int = 5, as_json: bool = False) -> int:
@@ -139,7 +145,11 @@ TABLES = {
         "gradient descent": "{descent_rate:.1f}", "of a bare scan": "{of_scan:.2f}×", "with sharpness every step": "{sharpness_rate:.1f}",
         "times a plain step": "{over_plain:.2f}×", "its flops": "{flops_over_plain:.2f}×",
     },
-    "A step with S/edge, times a plain step of that optimizer": {"momentum": "{over_momentum:.2f}×", "Adam": "{over_adam:.2f}×"},
+    "S/edge at every step, times a plain step of that optimizer: the ratio by itself, and with the step": {
+        "momentum": "{momentum_ratio:.2f}×", "with the step": "{over_momentum:.2f}×",
+        "Adam": "{adam_ratio:.2f}×", "with its step": "{over_adam:.2f}×",
+        "Adam at its edge": "{adam_ratio_at_edge:.2f}×", "with its step there": "{over_adam_at_edge:.2f}×",
+    },
 }
 
 
@@ -199,6 +209,8 @@ def measure(name: str, rounds: int) -> Measured:
     asked = counting.asked(partial(some_steps, setup, state, guards.EVERY))
     table = {column: np.array([row[column] for row in rows]) for column in setup.column_index}
     rates = plain_rates(setup, state, rounds)
+    with_momentum, _ = over_plain(setup.problem, state.center.theta, specs.Momentum(learning_rate=eta / 2), rounds)
+    overs = with_momentum, *over_plain(setup.problem, state.center.theta, specs.Adam(learning_rate=1e-4), rounds)
     middle, (theirs, alike, ours, least) = statistics.median, timed.medians()
     return Measured(
         name, state.theta.size, theirs, alike, ours, least, theirs / ours, alike / ours, ours / least, gain_of_many(setup, state, rounds),
@@ -207,10 +219,8 @@ def measure(name: str, rounds: int) -> Measured:
         float(np.max(table["constrained.eigen_residual"])), max(rival.residual for rival in rivals),
         float(np.max(table["constrained.sharpness_gap"])) * eta / 2, max(rival.constraint for rival in rivals),
         float(np.max(table["constrained.gradient_along_u"] / table["constrained.gradient_norm"])), max(rival.along for rival in rivals),
-        *rates, *(ratio_over_plain(setup.problem, state.center.theta, section, rounds) for section in (
-            specs.Momentum(learning_rate=eta / 2), specs.Adam(learning_rate=1e-4),
-        )),
-    )  # fmt: skip
+        *rates, *(over - 1 for over in overs), *overs,
+    )
 
 
 def at_the_edge(name: str) -> tuple[Setup, EdgeState]:
@@ -310,12 +320,13 @@ def plain_rates(setup: Setup, state: EdgeState, rounds: int) -> tuple[float, ...
     start, chunk, optimizer = state.center.theta.astype("float32"), DESCENT_CHUNK, setup.optimizer
     rate, scan = optimizer.init(start, problem.unravel, eta), scan_of(eta)
     track = state.coupled
-    history, guard = jnp.concatenate([track.descent.eigenvector_history[:, :1]] * 2), track.constrained.guards.vectors[0]
+    history = jnp.concatenate([track.descent.eigenvector_history[:, :1]] * 2)
+    fresh, known = track.constrained.guards.vectors[0], companions.unknown(start.size, "float32")
 
-    def sharpness_too(theta, history, guard):
-        return sharpness_every_step.descend(problem, optimizer, theta, rate, history, guard, guard, 0, chunk, LOOSE_TOLERANCE, {})
+    def sharpness_too(theta, history, beside):
+        return sharpness_every_step.descend(problem, optimizer, theta, rate, history, beside, fresh, 0, chunk, LOOSE_TOLERANCE, {})
 
-    seen = sharpness_too(start, history, guard)
+    seen = sharpness_too(start, history, known)
     jax.block_until_ready([descend(problem, optimizer, start, rate, chunk).theta, scan(problem, start)])
     plain, bare, sharp = [], [], []
     for _ in range(rounds):
@@ -326,7 +337,7 @@ def plain_rates(setup: Setup, state: EdgeState, rounds: int) -> tuple[float, ...
         jax.block_until_ready(scan(problem, start))
         bare.append((time.perf_counter() - began) / chunk)
         began = time.perf_counter()
-        seen = sharpness_too(seen.theta, seen.eigenvector_history, seen.guard)
+        seen = sharpness_too(seen.theta, seen.eigenvector_history, seen.companions)
         jax.block_until_ready(seen.theta)
         sharp.append((time.perf_counter() - began) / chunk)
     middle = statistics.median
@@ -344,28 +355,29 @@ def scan_of(eta: float) -> Callable[[Problem, jax.Array], jax.Array]:
     return scan
 
 
-def ratio_over_plain(problem: Problem, theta: jax.Array, section: specs.Optimizer, rounds: int) -> float:
-    """A step of an optimizer with the ratio to its edge, over a plain one, from θ on: the median of chunks taken side by side. Their
-    readings go on from those of two chunks before, once P is one of many steps."""
+def over_plain(problem: Problem, theta: jax.Array, section: specs.Optimizer, rounds: int) -> tuple[float, float]:
+    """A step of an optimizer with the ratio to its edge, over a plain one, from θ on: medians of chunks taken side by side, of all and of
+    those at the edge, NaN where none is. Their readings go on from those of two chunks before, once P is one of many steps."""
     optimizer, start = optimizer_of(section), theta.astype("float32")
     begun = descend(problem, optimizer, start, optimizer.init(start, problem.unravel, section.learning_rate), DESCENT_CHUNK)
-    rows = random_start(0, 0, 6, start.size, "float32")
+    rows, tolerance = random_start(0, 0, 5, start.size, "float32"), training.reading_tolerance(optimizer)
 
-    tolerance = training.reading_tolerance(optimizer)
+    def watched(theta, state, history, beside):
+        return sharpness_every_step.descend(problem, optimizer, theta, state, history, beside, rows[4], 0, DESCENT_CHUNK, tolerance, {})
 
-    def watched(theta, state, history, guard):
-        return sharpness_every_step.descend(problem, optimizer, theta, state, history, guard, rows[5], 0, DESCENT_CHUNK, tolerance, {})
-
-    seen = watched(begun.theta, begun.optimizer_state, rows[:4, None], rows[4])
-    ratios = []
-    for k in range(rounds + 1):
+    seen = watched(begun.theta, begun.optimizer_state, rows[:4, None], companions.unknown(start.size, "float32"))
+    overs, nearness = [], []
+    for k in range(rounds + 2):
         began = time.perf_counter()
         jax.block_until_ready(descend(problem, optimizer, seen.theta, seen.optimizer_state, DESCENT_CHUNK).theta)
         plain, began = time.perf_counter() - began, time.perf_counter()
-        seen = watched(seen.theta, seen.optimizer_state, seen.eigenvector_history, seen.guard)
+        seen = watched(seen.theta, seen.optimizer_state, seen.eigenvector_history, seen.companions)
         jax.block_until_ready(seen.theta)
-        ratios += [(time.perf_counter() - began) / plain] if k else []
-    return statistics.median(ratios)
+        if k:  # the first compiles the plain step
+            overs.append((time.perf_counter() - began) / plain)
+            nearness.append(float(np.median(np.asarray(seen.sharpness)) / float(optimizer.threshold(seen.optimizer_state))))
+    at_edge = [over for over, near in zip(overs, nearness, strict=True) if near > AT_EDGE]
+    return statistics.median(overs), statistics.median(at_edge) if at_edge else float("nan")
 
 
 def flops_with_tangent(problem: Problem, theta: jax.Array) -> float:

@@ -99,6 +99,27 @@ def test_the_sharpness_that_is_read_is_that_of_p_as_the_last_step_had_it(kind, e
     np.testing.assert_allclose(record["gd.loss"], [float(loss_at(problem, theta)) for theta, _ in path[:13]], rtol=1e-9)
 
 
+def test_adams_ratio_is_read_to_its_bound_on_the_way_to_the_edge_and_along_it():
+    """Every reading lies within its residual of an eigenvalue of the dense P^-½HP^-½, and all but a few within the square of it over the
+    gap of the largest."""
+    experiment, steps = Experiment(spec_of("adam", "optimizer.learning_rate=0.03", small=False)), 120
+    record, path = at_steps(experiment, steps)
+    problem, optimizer = experiment.setup.problem, experiment.setup.optimizer
+    off, ratios = [], record["threshold_ratio"]
+    for step in range(2, steps):
+        theta, state = path[step]
+        scale = np.asarray(optimizer.preconditioner(state)) ** -0.5
+        values = np.linalg.eigvalsh(scale[:, None] * np.asarray(dense_hessian(problem, theta)) * scale)[::-1]
+        read, residual = record["preconditioned.sharpness"][step], record["preconditioned.eigen_residual"][step]
+        assert np.min(np.abs(values - read)) <= residual * read
+        off.append(1 - read / values[0])
+    assert ratios[10] < 0.9
+    assert max(ratios[steps // 2 :]) > 1
+    assert min(off) > -1e-9  # a Rayleigh quotient
+    assert np.quantile(off, 0.95) < 1e-3
+    assert max(off) < 3e-3
+
+
 @pytest.mark.parametrize("kind", ["sign", "muon"])
 def test_a_step_in_a_norm_of_its_own_records_its_smoothness_and_no_ratio(kind):
     spec = spec_of(kind, every=2)
