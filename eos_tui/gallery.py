@@ -131,6 +131,7 @@ async def _drawn(run: Run, page: GalleryPage, size: tuple[int, int], theme: str,
         elif isinstance(app.screen, Dashboard) and (replay := app.screen.source.replay) is not None:
             replay.seek(PLAYED * replay.last)
             app.pace.hurry()
+            await _frames(app)  # keys speak of what is drawn: a cursor begins at the last step in view
         for key in page.keys:
             await pilot.press(key)
         await _frames(app)
