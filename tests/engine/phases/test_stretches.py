@@ -20,7 +20,10 @@ import counting
 
 pytestmark = pytest.mark.usefixtures("x64")
 
-COUNTED = ("cost.hvps", "constrained.gradient_along_u", "constrained.gradient_share", "gd.eigen_residual", "constrained.eigen_residual")
+COUNTED = (
+    "cost.hvps", "gd.eigen_residual", "constrained.eigen_residual", "constrained.gradient_along_u", "constrained.gradient_share",
+    "constrained.sharpness_gap", "constrained.excess",
+)
 """Columns of what rounding alone decides: how far within a tolerance a point came, and how many products that took."""
 
 
@@ -31,6 +34,7 @@ class Stretch:
         self.experiment = Experiment(specs.with_overrides(spec, [f'tracking.steps_per_call="{steps_per_call}"']))
         while self.experiment.phase != "edge":
             self.experiment.advance(500)
+            assert self.experiment.clock.step < 3000, "there is no edge"
         self.rows, self.events = [], []
 
     def take(self, steps: int, limit: int) -> None:
@@ -94,13 +98,15 @@ def test_so_are_they_with_all_that_is_followed_beside(tracking: dict[str, Any]):
     "model", [{"kind": "mlp", "widths": [40, 40], "activation": "tanh"}, {"kind": "cnn", "widths": [4, 4]}], ids=["mlp", "cnn"]
 )
 def test_so_are_they_on_images_in_both_formats(model: dict[str, Any]):
-    """Gradients in float64, products in float32: rounding is that of the products."""
+    """Gradients in float64, products in float32: rounding is that of the products, which is 1e-2 of an x of 1e-7."""
     spec = specs.from_tree({
-        "name": "images", "optimizer": {"learning_rate": 0.05},
-        "problem": {"kind": "network", "criterion": "mse", "data": {"name": "digits", "examples": 100}, "model": model},
+        "name": "images", "optimizer": {"learning_rate": 0.2},
+        "problem": {
+            "kind": "network", "criterion": "mse", "data": {"name": "digits", "classes": [3, 8], "examples": 170}, "model": model,
+        },
         "tracking": {"max_eigenvalues": 2, "on_second_eigenvalue": "keep", "gauges_every": 0, "landscape_every": 0},
     }, "test")  # fmt: skip
-    alike(spec, 12, 1e-3)
+    alike(spec, 12, 1e-2)
 
 
 @pytest.mark.slow
