@@ -28,13 +28,13 @@ gc.set_threshold(200_000, 20, 50)  # what jax traces makes many objects, and mos
 
 
 LONGEST = (
-    "test_hosts", "test_several", "test_edge_readings", "test_experiment", "test_pages", "test_pty", "test_loss_identity",
-    "test_manners", "test_own_examples", "test_models", "test_central_flow", "test_boundaries", "test_sweep", "test_guards",
-    "test_several_directions", "test_snapshots", "test_training", "test_rmsprop_flow", "test_stable_set", "test_faults",
-    "test_dashboard", "test_cli", "test_keys", "test_complementarity", "test_presets", "test_problem", "test_runner", "test_paper",
-    "test_own", "test_runs_of_before", "test_figures", "test_starts", "test_curvature", "test_edges", "test_launcher", "test_order",
-    "test_jobs", "test_viewing", "test_metrics", "test_extending", "test_lessons", "test_formats", "test_batches", "test_strikes",
-    "test_damage", "test_momentum", "test_doors", "test_untrusted", "test_trust",
+    "test_several", "test_hosts", "test_pages", "test_edge_readings", "test_dashboard", "test_viewing", "test_manners", "test_scale",
+    "test_runner", "test_trajectories", "test_untrusted", "test_models", "test_launcher", "test_lessons", "test_extending",
+    "test_pty", "test_unrolled", "test_faults", "test_formats", "test_optimizers", "test_damage", "test_page", "test_jobs",
+    "test_trust", "test_figures", "test_keys", "test_curvature", "test_assumptions", "test_own_examples", "test_training",
+    "test_loss_identity", "test_boundaries", "test_edges", "test_driving", "test_central_flow", "test_cli", "test_own",
+    "test_combinations", "test_doors", "test_density", "test_kinks", "test_strikes", "test_runs_of_before", "test_sentences",
+    "test_tfds", "test_experiment", "test_complementarity", "test_stuck", "test_browser", "test_metrics",
 )  # fmt: skip
 """Files that take longest, longest first: begun last, they would keep one worker busy while the others have nothing left."""
 

@@ -159,7 +159,8 @@ EdgeDirections = OneDirection | SeveralDirections
 def edge_directions(center: TaylorCenter, directions: Directions | None) -> EdgeDirections:
     """What is at the edge about a centre: the directions where there is room for several, else the top eigenvector."""
     if directions is None or not len(directions.basis):
-        return OneDirection(center.top_eigenvector, center.grad_sharpness_perp, center.sharpness, center.skew)
+        curvature = center.sharpness.astype(center.theta.dtype)  # which may be the narrower of the two formats
+        return OneDirection(center.top_eigenvector, center.grad_sharpness_perp, curvature, center.skew)
     identity = jnp.eye(len(directions.basis), dtype=directions.basis.dtype)
     return SeveralDirections(directions.basis, directions.across, directions.hessian, directions.skews, identity)
 

@@ -294,7 +294,8 @@ def _overlap(before: ConstrainedTrack, next_u: Array, directions: Directions) ->
     if not len(directions.basis):
         return jnp.abs(next_u @ before.center.top_eigenvector)
     there = directions.there
-    turned = jnp.where(jnp.outer(there, there), directions.basis @ before.directions.basis.T, jnp.eye(len(there)))
+    turned = directions.basis @ before.directions.basis.T
+    turned = jnp.where(jnp.outer(there, there), turned, jnp.eye(len(there), dtype=turned.dtype))
     return small_matrices.singular_values(turned)[-1]
 
 

@@ -216,6 +216,16 @@ def test_a_phase_portrait_keeps_lemma_3_and_its_map_gains_energy():
     assert growth == pytest.approx((1 + 2 * eps**2) ** 999, rel=0.05)
 
 
+def test_gradients_may_be_in_a_narrower_format_than_products():
+    """What is predicted stays in that of θ: a call of many steps gives back the formats that it was given."""
+    spec = specs.with_overrides(toy_spec(), [f'precision.{part}="float32"' for part in ("approach", "edge")])
+    experiment = Experiment(spec)
+    record, _, outcome = drive(experiment, 40)
+    assert outcome is None
+    assert {v.dtype.name for v in experiment.state.coupled.predicted.displacements.values()} == {"float32"}
+    assert np.isfinite(record[:, experiment.setup.column_index["transported.x"]]).all()
+
+
 def test_a_portrait_does_not_depend_on_how_it_is_cut():
     spec = specs.from_tree(
         {"name": "p", "problem": {"kind": "phase"}, "optimizer": {"learning_rate": 0.01}}, "test")
