@@ -35,7 +35,7 @@ class TangentPass(NamedTuple):
 
 
 @jax.jit
-def _shows_eigenpair(residual: Array, sharpness: Array, tolerance: float) -> Array:
+def _shows_eigenpair(residual: Array, sharpness: Array, tolerance: float | Array) -> Array:
     return (residual <= tolerance) & (sharpness > 0)
 
 

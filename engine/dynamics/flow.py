@@ -141,21 +141,20 @@ def _on_flow(loss: Array, grad: Array, pairs: Eigenpairs, images: Array) -> OnFl
 
 def _in_one_call(at: StepContext, state: FlowState, theta: Array, u: Array) -> OnFlow:
     """`measure` inside a compiled call."""
-    problem, loose = at.problem, LOOSE_TOLERANCE
+    problem = at.problem
     if forms_hessian(theta):
         return _solved(problem, state, theta, u, *loss_and_gradient(problem, theta))
+    guard = state.guard.astype(theta.dtype)
 
     def read() -> OnFlow:
         loss, grad, product = problem.linearized_at(theta)
         rows, looked = _rows(state, u, at.known())[:3], jnp.where(at.around, 3, 1)
-        pairs, images = solve(problem, theta, rows, loose, wanted=1, looked=looked, product=product)
-        vectors = power_step(pairs, images)
-        guard = jnp.where(at.around, vectors[1], state.guard.astype(theta.dtype))
-        return OnFlow(loss, grad, pairs.sharpness, vectors[0], guard, pairs.hvps)
+        pairs, images = solve(problem, theta, rows, LOOSE_TOLERANCE, wanted=1, looked=looked, product=product)
+        here = _on_flow(loss, grad, pairs, images)
+        return here._replace(guard=jnp.where(at.around, here.guard, guard))
 
     def unread() -> OnFlow:
-        sharpness, guard = state.sharpness.astype(theta.dtype), state.guard.astype(theta.dtype)
-        return OnFlow(*loss_and_gradient(problem, theta), sharpness, u, guard, jnp.array(0))
+        return OnFlow(*loss_and_gradient(problem, theta), state.sharpness.astype(theta.dtype), u, guard, jnp.array(0))
 
     return lax.cond(_is_due(at), read, unread)
 

@@ -2,7 +2,7 @@
 
 Where the Hessian is formed, small problems, and on accelerators, `advance` takes many steps in one call, up to the first that the host has
 to look at; how many makes no difference to what they give. Elsewhere `one` calls parts that are compiled each for itself and shared with
-the approach: inlined into one function they would take five times as long to compile, and run no faster on a CPU.
+the approach: inlined into one function they would take longer to compile, for each number of eigenvalues anew, and run no faster on a CPU.
 """
 
 from functools import partial

@@ -234,9 +234,9 @@ class Steps(NamedTuple):
 def _take(setup: Setup, state: EdgeState, limit: int, alone: bool) -> Steps:
     """At most `limit` coupled steps on the device, with as many of gradient descent's eigenvalues as there are to follow.
 
-    One at a time out of parts where a call does not take many, and everywhere but where the Hessian is formed at an audit, for the last
-    step with θ†, and where more eigenvalues come to be followed: the solver is then the one of the approach, compiled already, and a
-    larger number of eigenvalues compiles it alone anew.
+    One at a time, out of parts, where a call does not take many; and, but where the Hessian is formed, at an audit, at the last step with
+    θ†, and where more eigenvalues come to be followed. The solver is then the one of the approach, compiled already, and a larger number
+    of eigenvalues compiles it alone anew.
     """
     formed = forms_hessian(state.theta)
     state = state if formed else state._replace(coupled=coupled_loop.with_room(state.coupled))
