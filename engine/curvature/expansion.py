@@ -11,7 +11,7 @@ from jax import Array
 from engine.curvature.eigensolver import Eigenpairs, solve_at
 from engine.problems.problem import Problem
 from engine.xla.jit import jit_by_format
-from engine.xla.leaves import Earlier
+from engine.xla.leaves import Earlier, Leaves
 from engine.xla.reductions import dots, norms
 
 
@@ -76,8 +76,8 @@ class Normals(NamedTuple):
     """The normals of the stable set M at a point, (p,) each: ∇S of S ≤ 2/η, and ∇(u·∇L) = Su + `tilt` of u·∇L = 0."""
 
     u: Array  # of unit length, whose sign the tilt has
-    dS: Array  # ∇S = ∇³L(u,u)
-    tilt: Array  # ∇³L(u, (S − H)⁺∇L): u turns with θ, and takes ∇L with it
+    dS: Array  # ∇S = ∇³L(u,u), in the number format of the curvature: it is computed in no other
+    tilt: Array  # ∇³L(u, (S − H)⁺∇L), in the same: u turns with θ, and takes ∇L with it
 
 
 DEGENERATE = 0.05
@@ -85,8 +85,7 @@ DEGENERATE = 0.05
 
 
 def normals(problem: Problem, point: Point, curvature_dtype: str) -> Normals:
-    """The normals of M at a measured point, in θ's number format, computed in `curvature_dtype`. Two contractions of ∇³L, which share
-    half of their work.
+    """The normals of M at a measured point, contracted in `curvature_dtype`. Two contractions of ∇³L, which share half of their work.
 
     (S − H)⁺ is exact on the eigenvectors at hand and 1/S on the rest, whose eigenvalues are small against S.
     """
@@ -113,7 +112,7 @@ def _arguments(point: Point) -> tuple[Array, Array]:
 def _contractions(problem: Problem, theta: Array, u: Array, w: Array, curvature_dtype: str) -> tuple[Array, Array]:
     """∇³L(u,u) and ∇³L(u,w): what they share, the gradient and its tangent along u, is computed once."""
     at = theta.astype(curvature_dtype)
-    return problem.derivative(at, 3, u, u).astype(theta.dtype), problem.derivative(at, 3, u, w).astype(theta.dtype)
+    return problem.derivative(at, 3, u, u), problem.derivative(at, 3, u, w)
 
 
 class Direction(NamedTuple):
@@ -135,17 +134,22 @@ def direction(point: Point, normals: Normals) -> Direction:
     return Direction(u, skew, normals.dS - skew * u, along / size, size)
 
 
+def in_format_of_eigenvectors(leaf: np.ndarray, leaves: Leaves) -> np.ndarray:
+    """What earlier checkpoints have of an array of ∇³L: they had it in θ's number format."""
+    return leaf.astype(leaves["eigen.vectors"].dtype)
+
+
 class TaylorCenter(NamedTuple):
-    """A point θ† of the constrained trajectory with the expansion of the loss about it, in θ's number format."""
+    """A point θ† of the constrained trajectory with the expansion of the loss about it, in θ's number format but for what is of ∇³L."""
 
     theta: Array  # (p,)
     loss: Array  # () L(θ†)
     grad: Array  # (p,) ∇L
     eigen: Eigenpairs  # the top two
     top_eigenvector: Array  # (p,) u, its sign kept from step to step
-    grad_sharpness: Array  # (p,) ∇S
-    grad_sharpness_perp: Array  # (p,) ∇S⊥ = ∇S − u(u·∇S)
-    tilt: Annotated[Array, Earlier(lambda leaves: np.zeros_like(leaves["theta"]))]  # (p,) ∇(u·∇L) − Su
+    grad_sharpness: Annotated[Array, Earlier(fitted=in_format_of_eigenvectors)]  # (p,) ∇S
+    tilt: Annotated[Array, Earlier(lambda leaves: np.zeros_like(leaves["eigen.vectors"][0]), fitted=in_format_of_eigenvectors)]
+    """(p,) ∇(u·∇L) − Su"""
     alpha: Array  # () −∇L·∇S
     beta: Array  # () ‖∇S⊥‖²
     skew: Array  # () ∇S·u
@@ -165,6 +169,11 @@ class TaylorCenter(NamedTuple):
     @property
     def sharpness(self) -> Array:
         return self.eigen.values[0]
+
+    @property
+    def grad_sharpness_perp(self) -> Array:
+        """∇S⊥ = ∇S − u(u·∇S), (p,): not kept, since whatever reads it makes it while it reads."""
+        return self.grad_sharpness - self.skew * self.top_eigenvector
 
     @property
     def delta_squared(self) -> Array:
@@ -195,6 +204,6 @@ def expansion(point: Point, normals: Normals, previous_u: Array) -> dict[str, Ar
     before, slope, beta, square = dots((top.u, previous_u), (grad, normals.dS), (top.dS_perp, top.dS_perp), (grad, grad))
     sign = jnp.where(before < 0, -1, 1)
     return {
-        "top_eigenvector": sign * top.u, "grad_sharpness_perp": top.dS_perp, "tilt": sign * normals.tilt, "alpha": -slope, "beta": beta,
+        "top_eigenvector": sign * top.u, "tilt": (sign * normals.tilt).astype(point.eigen.vectors.dtype), "alpha": -slope, "beta": beta,
         "skew": sign * top.skew, "grad_norm": jnp.sqrt(square), "grad_along_u": sign * top.along,
     }

@@ -70,7 +70,7 @@ def _landed(
     theta: Array, top: Direction, tilt: Array, sharpness: Array, norm: Array, along: Array, target: Array,
     threshold: float | Array,
 ) -> Projection:
-    (u, skew, dS_perp, _, _), S = top, sharpness.astype(theta.dtype)
+    (u, skew, dS_perp, _, _), S, tilt = top, sharpness.astype(theta.dtype), tilt.astype(theta.dtype)
     way, gap = target - theta, S - threshold
     far, way_u, way_tilt, way_dS, tilt_u, tilt_tilt, tilt_dS, beta = dots(
         (way, way), (way, u), (way, tilt), (way, dS_perp), (tilt, u), (tilt, tilt), (tilt, dS_perp), (dS_perp, dS_perp)

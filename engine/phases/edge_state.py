@@ -100,7 +100,7 @@ def project_afresh(
     dtype, params = setup.spec.precision.curvature, step_params(setup, optimizer, 0)
     number, numbers = jnp.asarray(np.zeros((), theta.dtype)), jnp.asarray(np.zeros(len(start), start.dtype))
     nowhere = Point(theta, number, theta, Eigenpairs(numbers, start, numbers, jnp.array(0)))  # 0 as weakly typed as the solver's
-    known = Normals(theta, theta, theta) if directions is None or not len(directions.basis) else directions
+    known = Normals(theta, start[0], start[0]) if directions is None or not len(directions.basis) else directions
     unprojected = start_projection(theta, start, nowhere, known)
     projection = project_until_converged(setup.problem, params, unprojected, dtype, afresh=True)
     return Projected(*expand(setup.problem, projection, previous_u, dtype), projection)

@@ -241,7 +241,7 @@ def expansion_of(point: Point, newest: Normals | Directions, previous_u: Array) 
     if not isinstance(newest, Directions):
         return expansion(point, newest, previous_u)
     along_top = first(newest)
-    return {"grad_sharpness": along_top.dS, **expansion(point, along_top, previous_u)}
+    return {"grad_sharpness": along_top.dS.astype(point.eigen.vectors.dtype), **expansion(point, along_top, previous_u)}
 
 
 def with_expansion(point: Point, newest: Normals | Directions, known: dict[str, Any]) -> TaylorCenter:
