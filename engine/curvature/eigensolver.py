@@ -5,7 +5,8 @@ image W = HV; the Rayleigh–Ritz pairs of V are the candidates, and the basis g
 first pair that has not converged. Each growth costs one Hessian–vector product (HVP); the residual itself costs none,
 since it is a combination of V and W. Started from one vector this builds the Krylov space of Lanczos; started from eigenvectors
 extrapolated from the last steps (`coupled`) it mostly needs no more than the one product for each pair that shows it: room for a
-larger basis is made only when that is not enough. It stops when the relative residual ‖Hu−Su‖/S of the top pair, or of as many as are
+larger basis is made only when that is not enough. Of many parameters the basis is smaller, and residuals are made one by one, since it is
+then the basis that takes the memory of a step. It stops when the relative residual ‖Hu−Su‖/S of the top pair, or of as many as are
 asked for so, is within `tolerance` and those of the others within `LOOSE`: by the Bauer–Fike and sin θ theorems that bounds the error of S
 by S·tolerance (in practice by its square over the gap) and that of u by tolerance over the relative gap. Small problems are solved
 densely, in the number format of θ.
@@ -37,6 +38,10 @@ DENSE_UP_TO = 64
 BASIS = 12
 """Largest basis of the iterative solver for up to four pairs; a restart keeps a third of it. Small on purpose: every product
 passes over the whole basis several times, and at 24 that took as long as the product."""
+LARGE = 1 << 19
+"""Parameters from which memory counts before passes over the basis."""
+LARGE_BASIS, LARGE_ROOM = 8, 5
+"""Largest basis of the iterative solver then, and how many rows it has at least beyond those that it is started from."""
 INDEPENDENT = 0.5
 """Least eigenvalue of the Gram matrix of unit vectors from which one pass makes them orthogonal to rounding."""
 LOOSE_TOLERANCE = 1e-3
@@ -124,8 +129,8 @@ class _Basis(NamedTuple):
     t: Array  # (most, most) V W^T
     coefficients: Array  # (most, most) of its eigenvectors, as rows, those of the largest eigenvalues first
     size: Array
-    pairs: Eigenpairs
-    images: Array  # (k, p) of their vectors under the Hessian
+    pairs: Eigenpairs  # of `LARGE` parameters without their vectors, which are made at the end: (0, p),
+    images: Array  # (k, p) of those under the Hessian, likewise
     worst: Array  # (p,) residual of the first pair that has not converged, or of the last row looked at where all have
     left: Array  # products to explore with
     converged: Array
@@ -136,8 +141,8 @@ def _davidson(
     product: Callable[[Array], Array], start: Array, tolerance: float | Array, max_hvps: int, wanted: int | Array, looked: int | Array,
     explored: int | Array, tight: int | Array | np.ndarray, image: Array | None,
 ) -> tuple[Eigenpairs, Array]:
-    count, size = start.shape
-    most = max(BASIS, 2 * count + 4)
+    (count, size), large = start.shape, start.shape[1] >= LARGE
+    most = basis_rows(count, size)
     keep = max(most // 3, count + 2)
     asked = jnp.where(jnp.arange(count) < tight, tolerance, jnp.maximum(tolerance, LOOSE))
     tolerances = jnp.where(jnp.arange(count) < wanted, asked, jnp.inf).astype(start.dtype)
@@ -154,14 +159,26 @@ def _davidson(
         """Rayleigh–Ritz on the first `size` rows; rows beyond get a value below every Ritz value and drop out."""
         inside = jnp.arange(len(t)) < size
         below = -1.5 * jnp.linalg.norm(t) - jnp.finfo(t.dtype).tiny
-        values, coefficients = _eigh(t + jnp.diag(jnp.where(inside, 0, below)))
-        vectors, images = coefficients[:count] @ v, coefficients[:count] @ w
-        remainders = images - values[:count, None] * vectors
-        residuals = jnp.stack(norms(*remainders)) / jnp.abs(values[0])
+        every, coefficients = _eigh(t + jnp.diag(jnp.where(inside, 0, below)))
+        values, mix = every[:count], coefficients[:count]
+
+        def remainder(combination: Array, value: Array) -> Array:
+            """Hu − λu of a Ritz pair, (p,), by its coefficients (most,) and its value ()."""
+            return combination @ w - value * (combination @ v)
+
+        if large:
+            vectors, images, remainders = start[:0], start[:0], None
+            sizes = lax.map(lambda pair: norms(remainder(*pair))[0], (mix, values))
+        else:
+            vectors, images = mix @ v, mix @ w
+            remainders = images - values[:, None] * vectors
+            sizes = jnp.stack(norms(*remainders))
+        residuals = sizes / jnp.abs(values[0])
         missing = residuals > tolerances
-        pairs = Eigenpairs(values[:count], vectors, residuals, hvps)
         converged = ~jnp.any(missing)
-        worst = remainders[jnp.where(converged, jnp.maximum(looked - 1, 0), jnp.argmax(missing))]
+        chosen = jnp.where(converged, jnp.maximum(looked - 1, 0), jnp.argmax(missing))
+        worst = remainder(mix[chosen], values[chosen]) if remainders is None else remainders[chosen]
+        pairs = Eigenpairs(values, vectors, residuals, hvps)
         return _Basis(v, w, t, coefficients, size, pairs, images, worst, left, converged, jnp.array(False))
 
     def restart(basis: _Basis) -> tuple[Array, Array, Array, Array]:
@@ -179,14 +196,24 @@ def _davidson(
         finite = jnp.all(jnp.isfinite(basis.pairs.values))
         return (~basis.converged | (basis.left > 0)) & ~basis.exhausted & (basis.pairs.hvps < max_hvps) & finite
 
+    def ended(basis: _Basis) -> tuple[Eigenpairs, Array]:
+        """The Ritz pairs, and the images of their vectors."""
+        if not large:
+            return basis.pairs, basis.images
+        mix = basis.coefficients[:count]
+        return basis.pairs._replace(vectors=mix @ basis.v), mix @ basis.w
+
+    def with_room(rows: Array) -> Array:
+        return jnp.zeros((most, size), start.dtype).at[:count].set(rows)
+
     def onward() -> tuple[Eigenpairs, Array]:
-        v, w = (jnp.zeros((most, size), start.dtype).at[:count].set(rows) for rows in (begun.v, begun.w))
         t, coefficients = (jnp.zeros((most, most), start.dtype).at[:count, :count].set(each) for each in (begun.t, begun.coefficients))
-        ended = lax.while_loop(unfinished, grow, begun._replace(v=v, w=w, t=t, coefficients=coefficients))
-        return ended.pairs, ended.images
+        room = begun._replace(v=with_room(begun.v), w=with_room(begun.w), t=t, coefficients=coefficients)
+        return ended(lax.while_loop(unfinished, grow, room))
 
     v = _orthonormal(start, looked) if image is None else _one_by_one(start, looked)
-    w, t, first = jnp.zeros_like(v), jnp.zeros((count, count), start.dtype), 0
+    v = with_room(v) if large else v
+    w, t, first = jnp.zeros_like(v), jnp.zeros((len(v), len(v)), start.dtype), 0
     if image is not None:
         w, t, first = w.at[0].set(image), t.at[:, 0].set(_along_each(v, image)), 1
         t = t.at[0].set(t[:, 0])
@@ -197,7 +224,14 @@ def _davidson(
 
     w, t = lax.fori_loop(first, looked, imaged, (w, t))
     begun = ritz(v, w, t, jnp.asarray(looked), jnp.asarray(looked) - first, jnp.asarray(explored))
-    return lax.cond(unfinished(begun), onward, lambda: (begun.pairs, begun.images))
+    if large:  # room made only where it is needed would stand beside the rows that it is made from
+        return ended(lax.while_loop(unfinished, grow, begun))
+    return lax.cond(unfinished(begun), onward, lambda: ended(begun))
+
+
+def basis_rows(count: int, size: int) -> int:
+    """Most rows of the solver's basis, and of its image, when it is started from `count` vectors of `size` numbers."""
+    return max(LARGE_BASIS, count + LARGE_ROOM) if size >= LARGE else max(BASIS, 2 * count + 4)
 
 
 def _eigh(matrix: Array) -> tuple[Array, Array]:

@@ -1,10 +1,13 @@
 """Eigenpairs against `eigh`, in both number formats, warm and cold."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from engine.curvature import eigensolver
 from engine.curvature.eigensolver import BASIS, Eigenpairs, random_start, sharpness_at, solve_at, top_eigenpairs
 from engine.curvature.expansion import Point, measure, normals, taylor_center
 from engine.problems.problem import Problem
@@ -47,6 +50,29 @@ def test_a_large_basis_is_restarted_and_still_converges():
     assert float(eigenpairs.residuals[0]) <= 1e-6
     assert abs(float(eigenpairs.values[0]) - 1) < 1e-9
     assert abs(eigenpairs.vectors[0] @ basis[:, 0]) > 1 - 1e-5
+
+
+def test_of_many_parameters_a_smaller_basis_comes_to_the_same_pairs(monkeypatch):
+    """Restarts among the products, and each residual made by itself."""
+    problem, theta, basis = quadratic(np.concatenate([[1.0, 0.99, 0.97], np.linspace(-0.5, 0.95, 297)]))
+    for count in (2, 5):
+        start = random_start(3, 0, count, 300, "float64")
+
+        def solved(problem, theta, start=start):
+            return eigensolver.solve(problem, theta, start, 1e-6, max_hvps=2000)
+
+        monkeypatch.setattr(eigensolver, "LARGE", 300)
+        assert (most := eigensolver.basis_rows(count, 300)) == max(8, count + 5)
+        (sparing, images), hessian = jax.jit(solved)(problem, theta), problem.hessian(theta)
+        monkeypatch.setattr(eigensolver, "LARGE", 301)
+        plain, _ = jax.jit(partial(solved))(problem, theta)  # compiled anew
+        assert int(sparing.hvps) > 2 * most
+        assert float(sparing.residuals[0]) <= 1e-6
+        np.testing.assert_allclose(sparing.values[0], plain.values[0], rtol=1e-9)
+        np.testing.assert_allclose(images, sparing.vectors @ hessian, atol=1e-12)
+        left = np.linalg.norm(images - sparing.values[:, None] * sparing.vectors, axis=1) / sparing.values[0]
+        np.testing.assert_allclose(sparing.residuals, left, rtol=1e-3, atol=1e-12)
+        assert abs(sparing.vectors[0] @ basis[:, 0]) > 1 - 1e-5
 
 
 def test_a_warm_start_takes_few_products():
