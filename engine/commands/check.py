@@ -12,7 +12,7 @@ from cyclopts import App
 
 import engine
 from engine.base.errors import UserError, is_out_of_memory
-from engine.base.text import print_json, print_pairs
+from engine.base.text import bytes_words, print_json, print_pairs
 from engine.commands.options import DataDir, Overrides, PresetName, Switch, Trust
 from engine.data.catalog import ready
 from engine.record import trust
@@ -47,7 +47,7 @@ def check(
     with _saying("building the problem"):
         problem, theta, facts = import_module("engine.problems.build").build(spec)
     memory, outlook = import_module("engine.phases.memory"), import_module("engine.phases.outlook")
-    formats = spec.precision.edge, spec.precision.curvature
+    formats = memory.Formats.of(spec)
     try:
         with _saying("testing its number formats and three derivatives"):
             wrong, loss = engine.complaints(problem, theta), float(problem.loss(theta))
@@ -58,7 +58,7 @@ def check(
             _refuse(spec.optimizer.function, own)
             facts |= {"optimizer": f"{spec.optimizer.function}: two steps in each number format, its P and its edge tested"}
         with _saying("compiling the derivatives, for their memory"):
-            needed = memory.estimate(problem, theta, *formats)
+            needed = memory.estimate(problem, theta, formats)
         with _saying("finding the sharpness at the start"):
             at = outlook.at_start(spec, problem, theta)
             edge = outlook.edge(at)
@@ -75,12 +75,12 @@ def check(
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        raise _no_memory(spec, memory, memory.estimate(problem, theta, *formats)) from None
+        raise _no_memory(spec, memory, memory.estimate(problem, theta, formats)) from None
     about = {"preset": spec.name, **facts, "loss": loss}
     tracking = spec.tracking
     several = []
     if isinstance(tracking, CoupledTracking) and tracking.on_second_eigenvalue == "follow":
-        several = memory.direction_costs(min(tracking.max_eigenvalues, theta.size - 1))
+        several = memory.direction_costs(min(tracking.max_eigenvalues, theta.size - 1), problem, theta.size, formats)
     kept = import_module("engine.phases.snapshots").planned(spec, problem, theta.size)
     if json:
         print_json(about | {
@@ -93,11 +93,11 @@ def check(
     if kept.files:
         about["snapshots"] = kept.words
     for each in several:
-        more = memory.words(each.vectors * theta.size * 8)
+        more = bytes_words(each.bytes)
         about[f"{each.directions} directions at the edge"] = f"{each.third_derivatives} contractions of ∇³L a step, {more} more"
     print_pairs([
         *((name, _words(value)) for name, value in about.items()),
-        ("memory", f"about {memory.words(needed.total)} at most"), *_edge_words(spec, edge),
+        ("memory", f"about {bytes_words(needed.total)} at most"), *_edge_words(spec, edge),
         ("a step", seconds(plain)), ("a tracked step", seconds(with_reading, NO_TRACK if tracked else NO_TIME)),
         ("kinks", _kink_words(kinks)),
         ("tested", "number formats kept, the same twice, three derivatives against differences of the one below"),
@@ -134,8 +134,8 @@ def _no_memory(spec: RunSpec, memory: Any, needed: Any) -> UserError:
     elif isinstance(spec.problem, Own):
         less = "micro_batch=N of engine.from_flax or from_loss brings it down"
     if needed.parameters > needed.total / 2:
-        less = f"{memory.words(needed.parameters)} of it go with the parameters: make the model smaller"
-    return UserError(f"{spec.name}: needs about {memory.words(needed.total)}, more than there is here; {less}")
+        less = f"{bytes_words(needed.parameters)} of it go with the parameters: make the model smaller"
+    return UserError(f"{spec.name}: needs about {bytes_words(needed.total)}, more than there is here; {less}")
 
 
 def _known(numbers: dict[str, Any]) -> dict[str, Any]:

@@ -298,6 +298,7 @@ def bench(
     `bench runs` times recorded runs: small ones, one with a viewer attached, the first step of `eos demo`, memory against n.
     `bench batch` times several learning rates in one batch against one after the other.
     `bench several` times a tracked step with two directions at the edge against the floor of its own products, told by part.
+    `bench memory` reads the memory of a tracked step of 1e6 and 1e7 parameters, beside what `check` says of it.
     `bench device FOLDER` takes the measure of a GPU in eight minutes, and compares runs there with what --prepare has left in the folder.
 
     Args:
@@ -311,7 +312,7 @@ def bench(
     if not (folder / "tracked.py").is_file():
         raise UserError(f"{folder}: the benchmark is not installed with eos; run `python -m engine bench` in a clone of its sources")
     sys.path.insert(0, str(folder))
-    others = {"scaling": "scaling", "runs": "recorded", "batch": "batched", "several": "several"}
+    others = {"scaling": "scaling", "runs": "recorded", "batch": "batched", "several": "several", "memory": "footprint"}
     if problems[:1] == ("device",):
         if len(problems) != 2:
             raise UserError("bench device: expected one folder, as in `bench device measured`")

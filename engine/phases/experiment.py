@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from engine.curvature.eigensolver import LARGE
 from engine.phases import context, edge, simplified, training, whole_spectrum
 from engine.phases.approach import Approach
 from engine.phases.context import Clock, Progress, Setup
@@ -132,6 +133,12 @@ class Experiment:
         self.entered_in = time.monotonic() - began
         self._now = self.phases[elsewhere or name]
         return events
+
+    @property
+    def counts_memory(self) -> bool:
+        """Whether there are so many parameters that memory counts before speed, as for the eigensolver."""
+        theta = getattr(self.state, "theta", None)  # a phase portrait has none
+        return theta is not None and theta.size >= LARGE
 
     @property
     def doing(self) -> str:

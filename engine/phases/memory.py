@@ -1,18 +1,57 @@
-"""The memory that a problem needs, told before a run by the compiler: nothing is computed."""
+"""The memory that a problem needs, told before a run: nothing is computed.
+
+What goes with the parameters are vectors of p numbers. They are counted by the shapes of the state at the edge, as it is before a step and
+after it, and by what is measured in between. What goes with the examples too the compiler tells.
+"""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from engine.curvature import directions, guards
 from engine.curvature.directions import contractions_along
-from engine.curvature.eigensolver import BASIS
+from engine.curvature.eigensolver import Eigenpairs, basis_rows
+from engine.curvature.expansion import TaylorCenter
+from engine.curvature.guards import Guards
+from engine.dynamics import predicted, prediction_scores
+from engine.dynamics.optimizers import optimizer_of
+from engine.dynamics.predicted import FORMS
+from engine.dynamics.trajectories import TRAJECTORIES
+from engine.dynamics.trajectory import Beginning, Costs
+from engine.phases.coupled_loop import takes_many
+from engine.phases.coupled_state import ConstrainedTrack, CoupledState, DescentTrack, PredictedTrack
+from engine.phases.several import room
 from engine.problems.problem import Problem
+from engine.record.columns import BESIDE
+from engine.spec import CoupledTracking, GradientDescent, RunSpec
+from engine.spec import Optimizer as OptimizerSection
 
-VECTORS = 34
-"""Vectors of p numbers that a coupled step keeps at the edge: θ, θ†, their expansions, predictions and guards. Counted, rounded up."""
+PLAIN = GradientDescent(learning_rate=0.1)
+"""An optimizer that remembers nothing; its η makes no difference here."""
+
+
+class Formats(NamedTuple):
+    """What the vectors of p numbers hang on, besides p."""
+
+    edge: str = "float64"
+    """The number format of parameters at the edge,"""
+    curvature: str = "float32"
+    """and that of the curvature."""
+    tracking: CoupledTracking = CoupledTracking()
+    """Which forms, trajectories and eigenvalues are followed."""
+    optimizer: OptimizerSection = PLAIN
+
+    @classmethod
+    def of(cls, spec: RunSpec) -> "Formats":
+        """Those of a run. What is not followed to the edge counts as if it were: it takes less."""
+        tracking = spec.tracking if isinstance(spec.tracking, CoupledTracking) else CoupledTracking()
+        return cls(spec.precision.edge, spec.precision.curvature, tracking, spec.optimizer)
+
+
+BY_DEFAULT = Formats()
 
 
 class DirectionCosts(NamedTuple):
@@ -21,14 +60,15 @@ class DirectionCosts(NamedTuple):
     directions: int
     third_derivatives: int
     """Contractions of ∇³L for the normals of θ†, taken once a step: k(k+1)/2 pairs and a tilt for each direction."""
-    vectors: int
-    """Vectors of p numbers that are kept: the basis and its normals, and eigenvectors to start from."""
+    bytes: int
+    """On the device: the basis and its normals, and eigenvectors to start from."""
 
 
-def direction_costs(most: int) -> list[DirectionCosts]:
-    """For 2, 4, 8, … directions, up to the most that are followed."""
+def direction_costs(most: int, problem: Problem, size: int, formats: Formats) -> list[DirectionCosts]:
+    """For 2, 4, 8, … directions, up to the most that are followed, with θ of `size` numbers."""
     counts = sorted({min(1 << power, most) for power in range(1, 5)} - {1})
-    return [DirectionCosts(k, contractions_along(k), k * (k + 1) // 2 + 2 * k + 3 * (k - 1)) for k in counts]
+    one = of_parameters(problem, size, formats)
+    return [DirectionCosts(k, contractions_along(k), of_parameters(problem, size, formats, k) - one) for k in counts]
 
 
 class Memory(NamedTuple):
@@ -36,9 +76,9 @@ class Memory(NamedTuple):
 
     examples: int
     parameters: int
-    """θ and what is kept beside it, in float64, and the basis of the eigensolver."""
+    """The state at the edge before a step and after it, what the step measures in between, and the basis of the eigensolver."""
     gradient: int
-    """The temporaries of ∇L in float64,"""
+    """The temporaries of ∇L in the format of the edge,"""
     hvp: int
     """of a Hessian–vector product,"""
     third_derivative: int
@@ -50,8 +90,8 @@ class Memory(NamedTuple):
         return self.examples + self.parameters + max(self.gradient, self.hvp, self.third_derivative)
 
 
-def estimate(problem: Problem, theta: Array, edge: str = "float64", curvature: str = "float32") -> Memory:
-    """The memory for a run of this problem, θ of shape (p,), with parameters and curvature in these formats.
+def estimate(problem: Problem, theta: Array, formats: Formats = BY_DEFAULT) -> Memory:
+    """The memory for a run of this problem, θ of shape (p,).
 
     Three compilations. Temporaries count as 0 on a device whose compiler does not tell of them.
     """
@@ -61,24 +101,76 @@ def estimate(problem: Problem, theta: Array, edge: str = "float64", curvature: s
         needed = jax.jit(function).lower(problem, *given).compile().memory_analysis()
         return 0 if needed is None else int(needed.temp_size_in_bytes + needed.output_size_in_bytes)
 
-    size, format = theta.size, jnp.dtype(curvature)
     return Memory(
-        sum(_share(leaf) for leaf in jax.tree.leaves(problem.data)), size * (VECTORS * 8 + 2 * BASIS * format.itemsize),
-        temporaries(Problem.gradient, edge, 0), temporaries(Problem.hvp, curvature, 1), temporaries(Problem.grad_sharpness, curvature, 1),
+        sum(_share(leaf) for leaf in jax.tree.leaves(problem.data)), of_parameters(problem, theta.size, formats),
+        temporaries(Problem.gradient, formats.edge, 0), temporaries(Problem.hvp, formats.curvature, 1),
+        temporaries(Problem.grad_sharpness, formats.curvature, 1),
     )
+
+
+def of_parameters(problem: Problem, size: int, formats: Formats, followed: int = 1) -> int:
+    """Bytes that go with p = `size` parameters, at the most in a step with so many directions at the edge.
+
+    The old state and the new one stand side by side at the end of a step, which may have to be taken back, with what was measured: at the
+    trial point of θ†, target, guess, the point itself and where the next one would be, its gradient, the start of the solver, eigenvectors
+    and their images, guards and normals; at gradient descent's θ a gradient, eigenvectors and images, and where forms read the loss; on
+    each other trajectory θ, a gradient, an eigenvector and a guard. One program for many steps has room for the solver's basis too.
+    """
+    state = state_at_edge(problem, size, formats, followed)
+    wide, narrow = (size * jnp.dtype(format).itemsize for format in (formats.edge, formats.curvature))
+    pairs, others = len(state.constrained.center.eigen.vectors), state.descent.eigenvector_history.shape[1]
+    read_along = sum(FORMS[form].reads_along_u for form in state.predicted.displacements)
+    constrained = 6 * wide + (3 * pairs + guards.COUNT + 2) * narrow
+    descent = (1 + read_along) * wide + 2 * others * narrow
+    beside = 4 * narrow * len(state.beside)
+    solver = 0
+    if takes_many(formats.tracking, cast(Array, jax.ShapeDtypeStruct((size,), formats.edge))):
+        rows = pairs + guards.COUNT + guards.FRESH
+        solver = (2 * basis_rows(rows, size) + 3 * rows) * narrow  # V and W, what they are begun from, vectors and images
+    return 2 * sum(_size(leaf) for leaf in jax.tree.leaves(state)) + constrained + descent + beside + solver
+
+
+def state_at_edge(problem: Problem, size: int, formats: Formats = BY_DEFAULT, followed: int = 1) -> CoupledState:
+    """The coupled state with so many directions at the edge as `edge.enter` and `several` make it, by the shapes of its arrays alone."""
+    return jax.eval_shape(lambda: _state(problem, size, formats, followed))
+
+
+def _state(problem: Problem, size: int, formats: Formats, followed: int) -> CoupledState:
+    tracking, optimizer, capacity = formats.tracking, optimizer_of(formats.optimizer), room(followed, size)
+    theta, number = jnp.zeros(size, formats.edge), jnp.zeros((), formats.edge)
+
+    def narrow(*shape: int) -> Array:
+        return jnp.zeros(shape, formats.curvature)
+
+    pairs, others = min(max(2, capacity + 1), size), min(tracking.eigenvalues, size)
+    eigen = Eigenpairs(narrow(pairs), narrow(pairs, size), narrow(pairs), jnp.array(0))
+    center = TaylorCenter(theta, number, theta, eigen, theta, narrow(size), narrow(size), *[number] * 5)
+    known = Guards(narrow(guards.COUNT, size), narrow(guards.COUNT))
+    along = directions.around(theta[None].repeat(followed, 0), capacity) if capacity else directions.none(theta)
+    displacements = predicted.begun(theta, tracking.predictions)
+    beginning = Beginning(theta, narrow(size), center, narrow(size), known)
+    momentum = theta if optimizer.momentum is not None else jnp.zeros(0)
+    rate = optimizer.init(theta, problem.unravel, formats.optimizer.learning_rate)
+    return CoupledState(
+        step=jnp.array(0), descent=DescentTrack(theta, rate, narrow(2, others, size), narrow(4, size), jnp.zeros(4, formats.edge)),
+        constrained=ConstrainedTrack(
+            center, narrow(2, pairs, size), known, jnp.array(0), jnp.array(0), theta, theta, number, along,
+            jnp.zeros((capacity, capacity), formats.edge), momentum,
+        ),
+        predicted=PredictedTrack(
+            displacements, {form: prediction_scores.fresh(0) for form in displacements},
+            predicted.begun(momentum, tracking.predictions) if momentum.size else {},
+        ),
+        beside={name: each.begin(beginning, tracking) for name, each in TRAJECTORIES.items() if BESIDE[name].follows(tracking)},
+        costs=Costs(*[jnp.array(0)] * 3),
+    )
+
+
+def _size(leaf: Any) -> int:
+    return math.prod(leaf.shape) * leaf.dtype.itemsize
 
 
 def _share(leaf: Array) -> int:
     """Bytes of an array on each device that holds a part of it."""
     leaf = jnp.asarray(leaf)
     return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-
-
-def words(count: int) -> str:
-    """A number of bytes as a person reads it: `1.3 GB`."""
-    value, unit = float(count), "B"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if value < 1000:
-            break
-        value, unit = value / 1000, larger
-    return f"{value:.3g} {unit}"

@@ -14,9 +14,9 @@ import numpy as np
 from jax import Array, lax
 
 from engine.base.errors import UserError
+from engine.base.text import bytes_words
 from engine.curvature import guards
 from engine.curvature.eigensolver import solve_at
-from engine.phases import memory
 from engine.problems.parameters import Parameter, named, parameters
 from engine.problems.problem import Problem
 from engine.record.columns import PROJECTION
@@ -131,7 +131,7 @@ class Planned(NamedTuple):
     @property
     def words(self) -> str:
         """`12 snapshots, up to 3.4 MB`."""
-        return f"{self.files} snapshot{'s' * (self.files != 1)}, up to {memory.words(self.bytes)}"
+        return f"{self.files} snapshot{'s' * (self.files != 1)}, up to {bytes_words(self.bytes)}"
 
 
 def planned(spec: RunSpec, problem: Problem, size: int, step: int = 0) -> Planned:

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from engine.base.errors import UserError, first_line
+from engine.base.text import bytes_words
 from engine.phases import loss_identity
 from engine.phases.experiment import Experiment, Standing
-from engine.phases.memory import words
 from engine.phases.snapshots import planned
 from engine.process.recorder import Recorder, log
 from engine.record import messages
@@ -171,7 +171,8 @@ class Checkpoints:
             return ""
         needed = planned(self.run.spec, experiment.setup.problem, experiment.state.theta.size, experiment.clock.step)
         free = shutil.disk_usage(self.run.path).free
-        room = "" if needed.bytes < free else f": more than the {words(free)} that are free there, and the run ends where the disk is full"
+        left = f": more than the {bytes_words(free)} that are free there, and the run ends where the disk is full"
+        room = "" if needed.bytes < free else left
         return f"{needed.words} to come, in {self.run.folder.shown / 'snapshots'}{room}"
 
     def _another_loss(self, step: int, changed: str) -> str:

@@ -36,7 +36,7 @@ from engine.record.lock import DisplacedError
 from engine.record.messages import AnyCommand
 from engine.record.reader import Outcome, Run, State, Status
 from engine.record.writer import Writer
-from engine.xla.device import configure, device_words
+from engine.xla.device import configure, device_words, give_memory_back
 
 DENSITY = "spectral density"
 """Under which the seconds of one are kept."""
@@ -156,6 +156,8 @@ class Runner:
         with self.waits.at("reading the data and building the problem"):
             experiment = self.company.experiment(self.spec, self.run.columns, lambda: self.ask(messages.Stop()))
         self.experiment = experiment
+        if experiment.counts_memory:
+            give_memory_back()
         began_with = self.run.provenance().get("problem", {}).get("sha256")
         if began_with and began_with != experiment.facts.get("sha256"):
             raise UserError(f"run {self.run.name}: its data are not those it began with (SHA-256 {began_with}); bring those back")

@@ -25,6 +25,19 @@ def keep_memory() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
+def give_memory_back() -> None:
+    """Have the C library give freed arrays back to the system at once, where it is glibc, after `keep_memory`.
+
+    For many parameters: what it keeps of them are pieces of all sizes, which no array of another size fits into. A tracked step of 1e6
+    parameters then holds 1.8 to 1.9 times the memory that it needs (474 bytes a parameter). That their pages fault in anew takes 0.4 s of
+    such a step, which takes 1.3 with ten examples and so much more with thousands of them.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(M_MMAP_THRESHOLD, 1 << 20)
+        libc.mallopt(M_TRIM_THRESHOLD, 1 << 20)
+
+
 def version_of(package: str) -> str:
     """The version of an installed package, else `not installed`."""
     try:

@@ -122,7 +122,7 @@ BAD = [
     (["pause", "nowhere"], "run nowhere: not found"),
     (["work", "nowhere"], "not a run directory"),
     (["bench", "nothing"], '"nothing": not known; expected some of "digits", "fashion-1000", "fashion-5000", "fashion-cnn", "tr'),
-    (["bench", "nothing"], 'or "scaling", "runs", "batch", "several" alone, or "device" and a folder'),
+    (["bench", "nothing"], 'or "scaling", "runs", "batch", "several", "memory" alone, or "device" and a folder'),
     (["bench", "device"], "bench device: expected one folder"),
     (["bench", "device", "nowhere"], "nowhere: nothing is prepared there; expected a folder of `bench device "),
     (["bench", "digits", "--small"], "bench digits: --prepare and --small are options of `bench device FOLDER` alone"),

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from engine.base.errors import BAD_INPUT, UserError
+from engine.base.text import bytes_words
 from engine.commands.main import main
-from engine.phases.memory import estimate, words
+from engine.phases.memory import estimate
 from engine.problems import build
 from engine.process import endings
 from engine.process.runner import Runner
@@ -37,8 +38,8 @@ def test_the_estimate_counts_the_data_and_falls_with_the_micro_batch():
     assert at_once.hvp > 4096 * 64 * 4  # one layer's outputs at least
     for name in ("gradient", "hvp", "third_derivative"):
         assert getattr(in_parts, name) < getattr(at_once, name) / 4, name
-    assert words(at_once.total).endswith(" MB")
-    assert [words(count) for count in (12, 1234, 5_600_000_000)] == ["12 B", "1.23 kB", "5.6 GB"]
+    assert bytes_words(at_once.total).endswith(" MB")
+    assert [bytes_words(count) for count in (12, 1234, 5_600_000_000)] == ["12 B", "1.23 kB", "5.6 GB"]
 
 
 @pytest.mark.parametrize("error", [MemoryError("no room"), RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes")])
@@ -169,7 +170,7 @@ for count in (1, 8):
         arguments = analysis.argument_size_in_bytes - len(given) * theta.nbytes
         compiled[name] = [arguments, analysis.temp_size_in_bytes + analysis.output_size_in_bytes]
     lies = [sum(shard.data.nbytes for shard in shards if shard.device == device) - theta.nbytes for device in devices]
-    needs.append([memory.estimate(problem, theta, "float64", "float64")._asdict(), compiled, lies])
+    needs.append([memory.estimate(problem, theta, memory.Formats("float64", "float64"))._asdict(), compiled, lies])
 json.dump(needs, sys.stdout)
 """
 
