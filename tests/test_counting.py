@@ -4,6 +4,7 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from places import TESTS
 
@@ -27,5 +28,9 @@ def test_executions_and_conversions_are_counted_a_planted_one_too():
             value = float(total(x))
         return double(double(x)), value
 
+    def planted_in_numpy():
+        return np.array(double(start)), np.asarray(double(start), float)
+
     assert counting.asked(clean) == (3, 0)
     assert counting.asked(planted) == (4, 1)
+    assert counting.asked(planted_in_numpy) == (2, 2)

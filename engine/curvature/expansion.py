@@ -30,14 +30,15 @@ def measure(problem: Problem, theta: Array, start: Array, tolerance: float, curv
 
 
 def measure_all(
-    problem: Problem, theta: Array, start: Array, tolerance: float, curvature_dtype: str, tight: int | Array = 1
+    problem: Problem, theta: Array, start: Array, tolerance: float, curvature_dtype: str, tight: int | Array = 1, at: Array | None = None
 ) -> tuple[Point, Array]:
-    """`measure`, and what the Hessian makes of the eigenvectors, (k, p); the first `tight` of them within the tolerance.
+    """`measure`, and what the Hessian makes of the eigenvectors, (k, p); the first `tight` of them within the tolerance. `at` is θ in
+    `curvature_dtype`, where it is at hand.
 
     Two compiled functions rather than one: the solver is then compiled once for the approach and the edge.
     """
     loss, grad = loss_and_gradient(problem, theta)
-    pairs, images = solve_at(problem, theta, start, tolerance, curvature_dtype, tight=tight)
+    pairs, images = solve_at(problem, theta if at is None else at, start, tolerance, curvature_dtype, tight=tight)
     return Point(theta, loss, grad, pairs), images
 
 
@@ -89,12 +90,9 @@ def normals(problem: Problem, point: Point, curvature_dtype: str) -> Normals:
 
     (S − H)⁺ is exact on the eigenvectors at hand and 1/S on the rest, whose eigenvalues are small against S.
     """
-    u, w = _arguments(point)
-    dS, tilt = _contractions(problem, point.theta, u.astype(curvature_dtype), w.astype(curvature_dtype), curvature_dtype)
-    return Normals(u, dS, tilt)
+    return _normals(problem, point, point.eigen.vectors, curvature_dtype)
 
 
-@jax.jit
 def _arguments(point: Point) -> tuple[Array, Array]:
     """u of unit length and (S − H)⁺∇L, (p,) each."""
     grad, sharpness = point.grad, point.eigen.sharpness.astype(point.theta.dtype)
@@ -109,10 +107,13 @@ def _arguments(point: Point) -> tuple[Array, Array]:
 
 
 @partial(jit_by_format, place=2, static_argnames=("curvature_dtype",))
-def _contractions(problem: Problem, theta: Array, u: Array, w: Array, curvature_dtype: str) -> tuple[Array, Array]:
-    """∇³L(u,u) and ∇³L(u,w): what they share, the gradient and its tangent along u, is computed once."""
-    at = theta.astype(curvature_dtype)
-    return problem.derivative(at, 3, u, u), problem.derivative(at, 3, u, w)
+def _normals(problem: Problem, point: Point, vectors: Array, curvature_dtype: str) -> Normals:
+    """`normals`, compiled by the format of the `vectors`, which are the point's."""
+    del vectors
+    u, w = _arguments(point)
+    at, along, across = (vector.astype(curvature_dtype) for vector in (point.theta, u, w))
+    dS, tilt = problem.derivative(at, 3, along, along), problem.derivative(at, 3, along, across)  # they share the tangent along u
+    return Normals(u, dS, tilt)
 
 
 class Direction(NamedTuple):

@@ -96,11 +96,11 @@ def read(
 
 def measure_around(
     problem: Problem, theta: Array, start: Array, guards: Guards, fresh: Array, tolerance: float, dtype: str,
-    tight: int | Array = 1,
+    tight: int | Array = 1, at: Array | None = None,
 ) -> tuple[tuple[Point, Array], Guards]:
     """`expansion.measure_all` with a look around, and the guards after it."""
     loss, grad = loss_and_gradient(problem, theta)
-    pairs, images, guards = look(problem, theta, start, guards, fresh, tolerance, dtype, tight=tight)
+    pairs, images, guards = look(problem, theta if at is None else at, start, guards, fresh, tolerance, dtype, tight=tight)
     return (Point(theta, loss, grad, pairs), images), guards
 
 

@@ -16,10 +16,11 @@ from engine.curvature.eigensolver import LOOSE_TOLERANCE, Eigenpairs, forms_hess
 from engine.curvature.expansion import loss_and_gradient
 from engine.curvature.guards import Guards
 from engine.curvature.predictor import extrapolated, power_step, push
-from engine.curvature.tangent_pass import TangentPass, value_grad_hvp
+from engine.curvature.tangent_pass import value_grad_hvp
 from engine.dynamics.trajectory import Beginning, Costs, Row, StepContext, Trajectory
 from engine.problems.problem import Problem
 from engine.spec import CoupledTracking
+from engine.xla.jit import jit_by_format
 from engine.xla.reductions import norms
 
 
@@ -49,33 +50,60 @@ def begin(at: Beginning, tracking: CoupledTracking) -> FlowState:
     return FlowState(theta, jnp.stack([u] * 2), at.center.sharpness.astype(theta.dtype), at.guards.vectors[0])
 
 
-def measure(at: StepContext, state: FlowState) -> tuple[Array, TangentPass | OnFlow]:
-    """θ in the format of the curvature and what is measured there, under way: one tangent pass where the sharpness is due, or a solve that
-    looks around."""
+class OnePass(NamedTuple):
+    """The step from one tangent pass, if that shows the eigenpair."""
+
+    shows: Array  # whether it does
+    loss: Array
+    grad: Array  # (p,) in the number format of the curvature
+    vector: Array  # (p,) the expected eigenvector
+    stepped: tuple[FlowState, Row, Costs]
+
+
+def measure(at: StepContext, state: FlowState) -> OnePass | OnFlow:
+    """What there is at the flow's θ, under way: one tangent pass where the sharpness is due, with the step from it, or a solve that looks
+    around."""
+    due = _is_due(at)
+    if not at.traced and due and not at.around:
+        return _in_one_pass(at.problem, state.theta, state.eigenvectors, state, at.center.theta, at.learning_rate)
     theta, u = _expected(state, at.dtype)
     if at.traced:
-        return theta, _in_one_call(at, state, theta, u)
-    due = _is_due(at)
-    if due and not at.around:
-        return theta, value_grad_hvp(at.problem, theta, u)
+        return _in_one_call(at, state, theta, u)
     loss, grad = loss_and_gradient(at.problem, theta)
     if not due:
-        return theta, OnFlow(loss, grad, state.sharpness, u, state.guard, 0)
+        return OnFlow(loss, grad, state.sharpness, u, state.guard, 0)
     pairs, images = solve_at(at.problem, theta, _rows(state, u, at.known()), LOOSE_TOLERANCE, at.dtype, wanted=1, looked=3)
-    return theta, _on_flow(loss, grad, pairs, images)
+    return _on_flow(loss, grad, pairs, images)
 
 
-def step(at: StepContext, state: FlowState, measured: tuple[Array, TangentPass | OnFlow]) -> tuple[FlowState, Row, Costs]:
-    """One step of time η on, and the row here: the host waits for the tangent pass, and has the eigenpair solved for where that does not
-    show it."""
-    theta, seen = measured
-    if isinstance(seen, OnFlow):
-        here = seen
-    elif seen.shows_eigenpair(LOOSE_TOLERANCE):
-        here = OnFlow(seen.loss, seen.grad, seen.sharpness, seen.power_step, state.guard, 1)
-    else:
-        here = _solved(at.problem, state, theta, seen.vector, seen.loss, seen.grad, 1)
-    return _advanced(at.problem, state, here, at.center.theta, at.learning_rate, _is_due(at))
+def suffices(measured: OnePass | OnFlow) -> Any:
+    """Whether a tangent pass shows the eigenpair; a solve always does."""
+    return measured.shows if isinstance(measured, OnePass) else True
+
+
+def measure_more(at: StepContext, state: FlowState, measured: OnePass | OnFlow) -> OnFlow:
+    """The eigenpair that a tangent pass does not show, solved for."""
+    assert isinstance(measured, OnePass)
+    return _solved(at.problem, state, state.theta.astype(at.dtype), measured.vector, measured.loss, measured.grad, 1)
+
+
+def step(at: StepContext, state: FlowState, measured: OnePass | OnFlow) -> tuple[FlowState, Row, Costs]:
+    """One step of time η on, and the row here."""
+    if isinstance(measured, OnePass):
+        return measured.stepped
+    return _advanced(at.problem, state, measured, at.center.theta, at.learning_rate, _is_due(at))
+
+
+@partial(jit_by_format, place=2)
+def _in_one_pass(
+    problem: Problem, theta: Array, eigenvectors: Array, state: FlowState, center: Array, learning_rate: float
+) -> OnePass:
+    """A tangent pass at θ, and the step from it; in the number format of the eigenvectors, which is the curvature's."""
+    dtype = str(eigenvectors.dtype)
+    seen = value_grad_hvp(problem, *_expected(state, dtype))
+    here = OnFlow(seen.loss, seen.grad, seen.sharpness, seen.power_step, state.guard, 1)
+    stepped = _advanced(problem, state, here, center, learning_rate, True)
+    return OnePass(seen.shows_eigenpair(LOOSE_TOLERANCE), seen.loss, seen.grad, seen.vector, stepped)
 
 
 def audit(problem: Problem, state: FlowState, rows: Any, dtype: str) -> tuple[FlowState, Array]:
@@ -166,4 +194,4 @@ def _rows(state: FlowState, u: Array, known: Guards) -> Array:
     return guards.with_another(jnp.stack([u, state.guard.astype(u.dtype)]), best)
 
 
-FLOW = Trajectory(FlowState, begin, measure, step, audit)
+FLOW = Trajectory(FlowState, begin, measure, step, audit, suffices, measure_more)

@@ -1,7 +1,8 @@
 """Trajectories that are followed beside gradient descent from the edge on: what one is. `trajectories` says which there are.
 
 Each is a state, where it begins, and a step `state -> (state, row)`; its columns are declared in `engine.record.columns`, where no jax is.
-A step is taken in two parts: `measure` has the device begin, and `step` is given what came of it, so that the host need not wait between.
+A step is taken in two parts: `measure` has the device begin, and `step` is given what came of it, so that the host need not wait between:
+whether that suffices only the device knows, and it is read together with what the host waits for anyhow.
 Each runs inside one compiled call where the problem is small, and out of functions that are compiled each for itself elsewhere.
 """
 
@@ -69,6 +70,10 @@ class Trajectory(NamedTuple):
     """From the state and what was measured there to the next state, the row here and the work both took."""
     audit: Callable[[Problem, Any, Callable[[int], Array], str], tuple[Any, Any]] = lambda problem, state, rows, dtype: (state, 0)
     """The state after a look for a larger eigenvalue from so many random rows (count, p), in a format, and the products it took."""
+    suffices: Callable[[Any], Any] = lambda measured: True
+    """Whether what was measured suffices for the step, ()."""
+    measure_more: Callable[[StepContext, Any, Any], Any] = lambda at, state, measured: measured
+    """What was measured with what it takes for a step where it did not suffice."""
     lacks_room: Callable[[Any], Any] = lambda state: False
     """Whether a state is to follow more than it has room for: a compiled call ends there, for arrays of another shape."""
     with_room: Callable[[Any], Any] = lambda state: state

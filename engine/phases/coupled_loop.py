@@ -1,12 +1,11 @@
-"""Coupled steps put together out of their parts (`coupled_step`): many as one compiled call, or one at a time.
+"""Many coupled steps as one compiled call.
 
 Where the Hessian is formed, small problems, and on accelerators, `advance` takes many steps in one call, up to the first that the host has
-to look at; how many makes no difference to what they give. Elsewhere `one` calls parts that are compiled each for itself and shared with
-the approach: inlined into one function they would take longer to compile, for each number of eigenvalues anew, and run no faster on a CPU.
+to look at; how many makes no difference to what they give. Elsewhere a step is put together out of parts (`step_in_parts`).
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -16,36 +15,37 @@ from jax import Array, lax
 from engine.curvature import guards
 from engine.curvature.eigensolver import LOOSE_TOLERANCE, forms_hessian
 from engine.curvature.expansion import Point, loss_and_gradient, measure_all
-from engine.curvature.guards import Guards
 from engine.curvature.predictor import predict_eigenvectors
 from engine.dynamics.trajectories import TRAJECTORIES
 from engine.dynamics.trajectory import StepContext
 from engine.phases.coupled_state import CoupledState, StaticConfig, StepParams, StepStatus
 from engine.phases.coupled_step import (
     StepRows,
-    advance_about_center,
     context,
-    finish_step,
-    finish_without_center,
     locate,
     measure_beside,
+    step_beside,
+    take,
+    take_without_center,
+    with_host_values,
+    with_row,
 )
-from engine.phases.projection import (
-    ProjectionState,
-    measured_at_trial,
-    newest_normals,
-    normals_at_end,
-    project_in_one_call,
-    project_until_converged,
-    projection_step,
-    start_from_center,
-    tight,
-)
+from engine.phases.projection import normals_at_end, project_in_one_call, start_from_center
 from engine.problems.problem import Problem
+from engine.record.messages import AnyEvent
 from engine.spec import FOLLOWED_FROM, CoupledTracking
 
 CHUNK = 512
 """Most steps in one compiled call."""
+
+
+class Steps(NamedTuple):
+    """Some coupled steps: where they lead, what they read, what the last came to, and events of the eigenvalues followed."""
+
+    state: CoupledState
+    rows: StepRows
+    status: StepStatus
+    events: list[AnyEvent]
 
 
 def takes_many(tracking: CoupledTracking, theta: Array) -> bool:
@@ -63,11 +63,15 @@ def advance(
 
     `alone` leaves θ† where it is, and takes one step.
     """
+    state = with_host_values(state)
     moved, rows, last = call_of_many(problem, config, params, state, np.array(limit), most, alone)
-    status = StepStatus(int(last))
+    status, taken, values = StepStatus(int(last)), int(rows.count), np.asarray(rows.values)
+    rows = StepRows(cast(Array, values), cast(Array, np.array(taken)), rows.names)
     if status >= StepStatus.GROW:  # the last is not to be taken: the others once more, which is rare, rather than a choice at every step
-        taken = int(rows.count) - (status == StepStatus.UNSOLVED)
+        taken -= status == StepStatus.UNSOLVED
         moved = call_of_many(problem, config, params, state, np.array(taken), most, alone)[0] if taken else state
+    if taken and not alone:
+        moved = with_row(state, moved, dict(zip(rows.names, values[taken - 1].tolist(), strict=True)))
     return moved, rows, status
 
 
@@ -102,19 +106,17 @@ def call_of_many(
 def _step(
     problem: Problem, config: StaticConfig, params: StepParams, state: CoupledState, most: int, alone: bool
 ) -> tuple[CoupledState, StepRows, Array]:
-    """`one` from its beginning, inside one compiled call."""
+    """One step, inside one compiled call."""
     dtype, track = config.curvature, state.constrained
     # As in `edge`: what θ† comes to know in a step, gradient descent and what is followed beside look at in the next.
     at = context(problem, config, params, state, around=guards.due(state.step - 1), traced=True)
-    measured = _measured(at, state)
-    partial_step = advance_about_center(
-        problem, config, params, state, measured, at, measure_beside(at, state), locate(problem, state)
-    )
+    measured, beside = _measured(at, state), step_beside(at, state, measure_beside(at, state))
+    positions = locate(problem, state)
     if alone:
-        return finish_without_center(partial_step)
+        return take_without_center(problem, config, params, state, measured, positions, beside)
     projection, known = project_in_one_call(problem, params, start_from_center(params, track), dtype, track.guards, state.step)
     newest = lax.cond(projection.afresh, lambda: projection.normals, lambda: normals_at_end(problem, projection, dtype))
-    moved, rows, status = finish_step(params, track, partial_step, projection, newest)
+    moved, rows, status = take(problem, config, params, state, measured, positions, beside, projection, newest)
     moved = moved._replace(constrained=moved.constrained._replace(guards=known))
     full = jnp.any(jnp.array([TRAJECTORIES[name].lacks_room(each) for name, each in moved.beside.items()], bool))
     status = jnp.where(full & (status == StepStatus.ON), StepStatus.HOST, status)
@@ -149,45 +151,3 @@ def expected_eigenvectors(state: CoupledState) -> Array:
 @jax.jit
 def _expected(center: Array, u: Array, theta: Array, offsets: Array, x_history: Array, history: Array) -> Array:
     return predict_eigenvectors(u, theta - center, offsets, x_history, history)
-
-
-class FirstTrial(NamedTuple):
-    """What is measured first where the next θ† is expected, under way: it needs nothing of gradient descent."""
-
-    projection: ProjectionState
-    measured: tuple[Point, Array]
-    guards: Guards
-
-
-def begin(problem: Problem, config: StaticConfig, params: StepParams, state: CoupledState, fresh: Array | None) -> FirstTrial:
-    """Have the device begin with what `one` waits for first; with random rows (`guards.FRESH`, p) it looks around."""
-    track, dtype = state.constrained, config.curvature
-    first = start_from_center(params, track)
-    if fresh is None:
-        return FirstTrial(first, measured_at_trial(problem, params, first, dtype), track.guards)
-    return FirstTrial(first, *guards.measure_around(
-        problem, first.trial_point, first.start, track.guards, fresh, params.eigen_tolerance, dtype, tight(first.normals)
-    ))
-
-
-def one(
-    problem: Problem, config: StaticConfig, params: StepParams, state: CoupledState, measured: tuple[Point, Array],
-    trial: FirstTrial | None, around: bool,
-) -> tuple[CoupledState, StepRows, Array]:
-    """One step from what is `measured` at gradient descent's θ, out of functions that are compiled each for itself.
-
-    The host waits twice or three times, for a tangent pass on the flow and for projections. Without a first `trial`, θ† stays where it is.
-    `around`: what is followed beside looks around.
-    """
-    at = context(problem, config, params, state, around, traced=False)
-    beside = measure_beside(at, state)
-    positions = locate(problem, state)
-    projection = trial and projection_step(params, trial.projection, trial.measured, trial.projection.normals, False)
-    partial_step = advance_about_center(problem, config, params, state, measured, at, beside, positions)
-    if projection is None or trial is None:
-        return finish_without_center(partial_step)
-    projection = project_until_converged(problem, params, projection, config.curvature)
-    moved, rows, status = finish_step(
-        params, state.constrained, partial_step, projection, newest_normals(problem, projection, config.curvature)
-    )
-    return moved._replace(constrained=moved.constrained._replace(guards=trial.guards)), rows, status

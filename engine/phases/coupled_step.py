@@ -1,16 +1,18 @@
 """One coupled step in its parts: gradient descent, its constrained trajectory, its predictions, and what is followed beside.
 
 Order inside a step: measure everything about the old θ†; advance gradient descent, every prediction and what is followed beside about the
-old θ† (`advance_about_center`); move θ† last, by projections from where it is expected (`projection`), and carry the predictions there
-(`finish_step`). `coupled_loop` puts the parts together. What is compiled gives back what it changed alone: jax copies what a compiled
+old θ†; move θ† last, by projections from where it is expected (`projection`), and carry the predictions there (`take`). `coupled_loop` and
+`step_in_parts` put the parts together. What is compiled gives back what it changed alone: jax copies what a compiled
 function only hands through, some twenty vectors of p a step.
 """
 
+from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from engine.curvature.directions import Directions
@@ -42,6 +44,7 @@ from engine.phases.coupled_state import (
     ConstrainedTrack,
     CoupledState,
     DescentTrack,
+    PredictedTrack,
     StaticConfig,
     StepParams,
     StepStatus,
@@ -64,38 +67,12 @@ class StepRows:
         self.values, self.count, self.names = values, count, names
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["values"], meta_fields=["names"])
-class Readings:
-    """Numbers (names,) in one array: the host takes longer to be given sixty arrays than the device to fill them."""
-
-    def __init__(self, values: Array, names: tuple[str, ...]):
-        self.values, self.names = values, names
-
-    @classmethod
-    def of(cls, row: Row) -> "Readings":
-        """Those of a row."""
-        return cls(jnp.stack([jnp.asarray(value, jnp.float64) for value in row.values()]), tuple(row))
-
-
 class Positions(NamedTuple):
     """Where gradient descent and the predictions are about θ†."""
 
     descent: Coordinates
     predicted: dict[str, Coordinates]
     along: dict[str, AlongU]  # the loss along u where forms read it
-
-
-class PartialStep(NamedTuple):
-    """A step but for the move of θ†."""
-
-    state: CoupledState  # the constrained trajectory and the predictions as before
-    advanced: dict[str, Advanced]
-    momenta: dict[str, Advanced]  # of the predictions; none where steps remember nothing
-    readings: Readings
-    beside: Row  # what is read beside gradient descent and its predictions
-    costs: tuple[Costs, ...]
-    needs_host: Array
-    diverged: Array
 
 
 def locate(problem: Problem, state: CoupledState) -> Positions:
@@ -130,34 +107,58 @@ def measure_beside(at: StepContext, state: CoupledState) -> dict[str, Any]:
     return {name: TRAJECTORIES[name].measure(at, each) for name, each in state.beside.items()}
 
 
-def advance_about_center(
-    problem: Problem, config: StaticConfig, params: StepParams, state: CoupledState, measured: tuple[Point, Array],
-    at: StepContext, beside: dict[str, Any], positions: Positions,
-) -> PartialStep:
-    """Read all there is about the old θ†, and advance gradient descent, the predictions and what is followed beside.
+def suffice_beside(beside: dict[str, Any]) -> tuple[Any, ...]:
+    """Whether what each trajectory beside gradient descent has measured suffices for its step, () each."""
+    return tuple(TRAJECTORIES[name].suffices(measured) for name, measured in beside.items())
 
-    `measured` is what `expansion.measure_all` gives at gradient descent's θ, and `beside` what `measure_beside` gives.
-    """
-    following, descent, scores, (advanced, momenta), readings, costs, needs_host, diverged = _advanced(
-        problem, config, params, state, measured, positions
-    )
-    moved, row, all_costs = dict[str, Any](), Row(), [costs]
-    for name, each in state.beside.items():
-        moved[name], more, spent = TRAJECTORIES[name].step(at, each, beside[name])
+
+def measure_more_beside(at: StepContext, state: CoupledState, beside: dict[str, Any], suffice: Iterable[bool]) -> dict[str, Any]:
+    """What each has measured, with what it takes more where that does not suffice."""
+    return {
+        name: measured if suffices else TRAJECTORIES[name].measure_more(at, state.beside[name], measured)
+        for (name, measured), suffices in zip(beside.items(), suffice, strict=True)
+    }
+
+
+class Beside(NamedTuple):
+    """What is followed beside gradient descent, one step on."""
+
+    states: dict[str, Any]
+    row: Row
+    costs: tuple[Costs, ...]
+
+
+def step_beside(at: StepContext, state: CoupledState, beside: dict[str, Any]) -> Beside:
+    """The step of each trajectory beside gradient descent, from what it has measured."""
+    states, row, spent = dict[str, Any](), Row(), list[Costs]()
+    for name, measured in beside.items():
+        states[name], more, costs = TRAJECTORIES[name].step(at, state.beside[name], measured)
         row |= more
-        all_costs.append(spent)
-    changed = state._replace(step=following, descent=descent, predicted=state.predicted._replace(scores=scores), beside=moved)
-    return PartialStep(changed, advanced, momenta, readings, row, (*all_costs,), needs_host, diverged)
+        spent.append(costs)
+    return Beside(states, row, (*spent,))
 
 
-@partial(jax.jit, static_argnames=("config",))
+class _Advanced(NamedTuple):
+    """What a step makes of all but θ†, about the old θ†."""
+
+    descent: DescentTrack
+    scores: dict[str, Score]
+    predicted: dict[str, Advanced]
+    momenta: dict[str, Advanced]  # of the predictions; none where steps remember nothing
+    row: Row
+    costs: Costs
+    needs_host: Array
+    diverged: Array
+
+
 def _advanced(
     problem: Problem, config: StaticConfig, params: StepParams, state: CoupledState, measured: tuple[Point, Array], positions: Positions
-) -> tuple[Array, DescentTrack, dict[str, Score], tuple[dict[str, Advanced], dict[str, Advanced]], Readings, Costs, Array, Array]:
+) -> _Advanced:
+    """Read all there is about the old θ†, and advance gradient descent and the predictions."""
     point, images = measured
     center = state.constrained.center
     descent, row = _descend(problem, config, state, point, images, positions.descent, center)
-    scores, advanced, forecasts, lost = _predict(problem, config, params, state, positions, center)
+    scores, (predicted, momenta), forecasts, lost = _predict(problem, config, params, state, positions, center)
     if "transported" in state.predicted.displacements:
         row["deviation"] = norms(state.descent.theta - center.theta - state.predicted.displacements["transported"])[0]
     row |= _center_row(state.constrained, params) | forecasts
@@ -168,7 +169,7 @@ def _advanced(
     costs = state.costs.plus(products, 1 + along, sum(form.third_derivatives for form in forms))
     needs_host = (point.loss < params.loss_goal) & (params.loss_goal > 0) | params.host_at_loss & lost
     diverged = ~jnp.isfinite(point.loss + row["gd.gradient_norm"])
-    return state.step + 1, descent, scores, advanced, Readings.of(row), costs, needs_host, diverged
+    return _Advanced(descent, scores, predicted, momenta, row, costs, needs_host, diverged)
 
 
 def _descend(
@@ -229,27 +230,69 @@ def _balance(track: ConstrainedTrack, params: StepParams) -> Array:
     return balance(track.center, track.directions, track.covariance, length, params.threshold, drift)
 
 
-def finish_without_center(step: PartialStep) -> tuple[CoupledState, StepRows, Array]:
-    """The step when θ† stays where it is, since it ends here."""
-    return step.state, _rows(step, {}), jnp.where(step.diverged, StepStatus.DIVERGED, StepStatus.HOST)
-
-
-def finish_step(
-    params: StepParams, before: ConstrainedTrack, step: PartialStep, projection: ProjectionState, normals: Normals | Directions
+def take_without_center(
+    problem: Problem, config: StaticConfig, params: StepParams, state: CoupledState, measured: tuple[Point, Array], positions: Positions,
+    beside: Beside,
 ) -> tuple[CoupledState, StepRows, Array]:
-    """The step once θ† has moved to where projections ended, with the normals there."""
-    known, changed, displacements, momenta, costs, rows, status = _finished(params, before, step, projection, normals)
-    center = with_expansion(projection.point, normals, known)
+    """The step when θ† stays where it is, since it ends here. `measured` is what `expansion.measure_all` gives at gradient descent's θ."""
+    descent, scores, rows, status = _taken_without_center(
+        problem, config, params, state._replace(beside={}), measured, positions, beside._replace(states={})
+    )
+    return state._replace(
+        step=state.step + 1, descent=descent, predicted=state.predicted._replace(scores=scores), beside=beside.states
+    ), rows, status
+
+
+@partial(jax.jit, static_argnames=("config",))
+def _taken_without_center(
+    problem: Problem, config: StaticConfig, params: StepParams, state: CoupledState, measured: tuple[Point, Array], positions: Positions,
+    beside: Beside,
+) -> tuple[DescentTrack, dict[str, Score], StepRows, Array]:
+    advanced = _advanced(problem, config, params, state, measured, positions)
+    status = jnp.where(advanced.diverged, StepStatus.DIVERGED, StepStatus.HOST)
+    return advanced.descent, advanced.scores, _rows(advanced, beside, {"status": status}), status
+
+
+def take(
+    problem: Problem, config: StaticConfig, params: StepParams, state: CoupledState, measured: tuple[Point, Array], positions: Positions,
+    beside: Beside, projection: ProjectionState, normals: Normals | Directions,
+) -> tuple[CoupledState, StepRows, Array]:
+    """The step: all there is about the old θ† is read, gradient descent and the predictions are advanced, and θ† moves to where projections
+    ended, with the normals there. `measured` is what `expansion.measure_all` gives at gradient descent's θ."""
+    before, taken = state.constrained, _taken(
+        problem, config, params, state._replace(beside={}), measured, positions, beside._replace(states={}), projection, normals
+    )
     directions = normals if isinstance(normals, Directions) else before.directions
-    constrained = before._replace(center=center, projections=projection.taken, directions=directions, **changed)
-    predicted = step.state.predicted._replace(displacements=displacements, momenta=momenta)
-    return step.state._replace(constrained=constrained, predicted=predicted, costs=costs), rows, status
+    constrained = before._replace(
+        center=with_expansion(projection.point, normals, taken.expansion), projections=projection.taken, directions=directions,
+        **taken.constrained,
+    )
+    predicted = PredictedTrack(taken.displacements, taken.scores, taken.momenta)
+    return CoupledState(
+        state.step + 1, taken.descent, constrained, predicted, beside.states, taken.costs
+    ), taken.rows, taken.status
 
 
-@jax.jit
-def _finished(
-    params: StepParams, before: ConstrainedTrack, step: PartialStep, projection: ProjectionState, normals: Normals | Directions
-) -> tuple[dict[str, Array], dict[str, Any], Displacements, Displacements, Costs, StepRows, Array]:
+class _Taken(NamedTuple):
+    """What a step changes."""
+
+    descent: DescentTrack
+    scores: dict[str, Score]
+    displacements: Displacements
+    momenta: Displacements
+    expansion: dict[str, Array]  # about the next θ†
+    constrained: dict[str, Any]  # of the constrained trajectory beside it
+    costs: Costs
+    rows: StepRows
+    status: Array
+
+
+@partial(jax.jit, static_argnames=("config",))
+def _taken(
+    problem: Problem, config: StaticConfig, params: StepParams, state: CoupledState, measured: tuple[Point, Array], positions: Positions,
+    beside: Beside, projection: ProjectionState, normals: Normals | Directions,
+) -> _Taken:
+    before, advanced = state.constrained, _advanced(problem, config, params, state, measured, positions)
     known = expansion_of(projection.point, normals, before.center.top_eigenvector)
     center, directions = with_expansion(projection.point, normals, known), before.directions
     if isinstance(normals, Directions):
@@ -271,22 +314,52 @@ def _finished(
         "momentum": momentum,
     }
     costs = projection.costs.plus(grad_sharpness=contracted(projection.normals) * jnp.asarray(~projection.afresh, int))
-    row = {
-        "next.sharpness_residual": onward.residuals.sharpness, "next.gradient_residual": onward.residuals.gradient,
-        "next.eigen_residual": center.eigen.residuals[0], "next.hvps": center.eigen.hvps, "next.overlap": overlap,
-    }
     edge_values = center.eigen.values * params.plain_rate
     count = jnp.maximum(directions.number, 1)
-    needs_host = step.needs_host | (edge_values[count] >= params.edge_limit) | (onward.active > params.most_seeded)
+    needs_host = advanced.needs_host | (edge_values[count] >= params.edge_limit) | (onward.active > params.most_seeded)
     needs_host |= (count > 1) & (edge_values[count - 1] < params.leave_limit)
     unsolved = center.eigen.residuals[0] > UNUSABLE
     status = jnp.where(needs_host, StepStatus.HOST, StepStatus.ON)
     status = jnp.where(unsolved, StepStatus.UNSOLVED, jnp.where(~projection.usable, StepStatus.ENDED, status))
-    rows = _rows(step, row)
+    status = jnp.where(advanced.diverged, StepStatus.DIVERGED, status)
+    rows = _rows(advanced, beside, {
+        "next.sharpness_residual": onward.residuals.sharpness, "next.gradient_residual": onward.residuals.gradient,
+        "next.eigen_residual": center.eigen.residuals[0], "next.hvps": center.eigen.hvps, "next.overlap": overlap,
+        "next.active": onward.active, "status": status,
+        **{f"next.lambda{k + 1}": center.eigen.values[k] for k in range(len(center.eigen.values))},
+        **{f"next.{form}.lost": score.lost for form, score in advanced.scores.items()},
+    })
     ahead = directions.basis if several else next_u
-    displacements, momenta = carry(step.advanced, ahead), carry(step.momenta, ahead)
-    status = jnp.where(step.diverged, StepStatus.DIVERGED, status)
-    return known, changed, displacements, momenta, costs, rows, status
+    displacements, momenta = carry(advanced.predicted, ahead), carry(advanced.momenta, ahead)
+    return _Taken(advanced.descent, advanced.scores, displacements, momenta, known, changed, costs, rows, status)
+
+
+def with_host_values(state: CoupledState) -> CoupledState:
+    """The state with what no step changes and the host reads, η and how many directions there are, as arrays of the host: the device need
+    not be asked for them."""
+    return _with_constants(state, np.asarray(state.descent.optimizer.learning_rate), np.asarray(state.constrained.directions.number))
+
+
+def with_row(before: CoupledState, state: CoupledState, row: Mapping[str, float]) -> CoupledState:
+    """The state that steps have led to from one `with_host_values` before, with all that the host reads of it as arrays of the host, by the
+    row of the last step."""
+    state = _with_constants(state, before.descent.optimizer.learning_rate, before.constrained.directions.number)
+    track, eigen, scores = state.constrained, state.constrained.center.eigen, state.predicted.scores
+    values = np.array([row[f"next.lambda{k + 1}"] for k in range(len(eigen.values))], eigen.values.dtype)
+    center = track.center._replace(eigen=eigen._replace(values=cast(Array, values)))
+    held = {form: score._replace(lost=cast(Array, np.array(int(row[f"next.{form}.lost"])))) for form, score in scores.items()}
+    return state._replace(
+        constrained=track._replace(center=center, active=cast(Array, np.array(int(row["next.active"])))),
+        predicted=state.predicted._replace(scores=held),
+    )
+
+
+def _with_constants(state: CoupledState, learning_rate: Any, number: Any) -> CoupledState:
+    descent, track = state.descent, state.constrained
+    return state._replace(
+        descent=descent._replace(optimizer=descent.optimizer._replace(learning_rate=learning_rate)),
+        constrained=track._replace(directions=track.directions._replace(number=number)),
+    )
 
 
 def _overlap(before: ConstrainedTrack, next_u: Array, directions: Directions) -> Array:
@@ -299,15 +372,14 @@ def _overlap(before: ConstrainedTrack, next_u: Array, directions: Directions) ->
     return small_matrices.singular_values(turned)[-1]
 
 
-@jax.jit
-def _rows(step: PartialStep, more: Row) -> StepRows:
-    """The row of a step with what is read at its end."""
-    spent = step.costs[0]
-    for costs in step.costs[1:]:
+def _rows(advanced: _Advanced, beside: Beside, more: Row) -> StepRows:
+    """The row of a step: numbers in one array, since the host takes longer to be given sixty arrays than the device to fill them."""
+    spent = advanced.costs
+    for costs in beside.costs:
         spent = spent.plus(*costs)
-    beside = Readings.of(step.beside | {f"cost.{name}": number for name, number in spent._asdict().items()} | more)
-    values = jnp.concatenate([step.readings.values, beside.values])
-    return StepRows(values[None], jnp.where(step.diverged, 0, 1), step.readings.names + beside.names)
+    row = advanced.row | beside.row | {f"cost.{name}": number for name, number in spent._asdict().items()} | more
+    values = jnp.stack([jnp.asarray(value, jnp.float64) for value in row.values()])
+    return StepRows(values[None], jnp.where(advanced.diverged, 0, 1), tuple(row))
 
 
 def _delta(center: TaylorCenter) -> Array:

@@ -6,7 +6,7 @@ ends where one of these is due, or where a step asks to be looked at.
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,10 +19,10 @@ from engine.dynamics import predicted, prediction_scores, unrolled
 from engine.dynamics.optimizer import in_format
 from engine.dynamics.trajectories import TRAJECTORIES
 from engine.dynamics.trajectory import Beginning
-from engine.phases import approach, averages, coupled_loop, derived, loss_identity, occasional, several, spectrum
+from engine.phases import approach, averages, coupled_loop, derived, loss_identity, occasional, several, spectrum, step_in_parts
 from engine.phases.approach import ApproachState
 from engine.phases.context import Clock, Progress, Setup, diverged, loss_goal
-from engine.phases.coupled_loop import expected_eigenvectors
+from engine.phases.coupled_loop import Steps, expected_eigenvectors
 from engine.phases.coupled_state import (
     STATES,
     ConstrainedTrack,
@@ -32,9 +32,7 @@ from engine.phases.coupled_state import (
     StaticConfig,
     StepParams,
     StepStatus,
-    known_eigenvectors,
 )
-from engine.phases.coupled_step import StepRows
 from engine.phases.derived import Reported
 from engine.phases.edge_state import EdgeState, anchor, apart, began_with, covariance_at, remainder, step_params
 from engine.phases.loss_identity import Identity
@@ -178,7 +176,7 @@ def advance(setup: Setup, state: EdgeState, limit: int) -> Advanced:
 
 
 def _report(
-    setup: Setup, state: EdgeState, steps: "Steps", readings: Mapping[str, float]
+    setup: Setup, state: EdgeState, steps: Steps, readings: Mapping[str, float]
 ) -> tuple[derived.Table, list[AnyEvent], EdgeState]:
     """The table of some steps with what was read at the first of them, what happened over it in order, and the state after."""
     tracking, clock, eta = setup.tracking, state.clock, float(state.optimizer.learning_rate)
@@ -222,15 +220,6 @@ def _past_edge(state: EdgeState, following: EdgeState, progress: Progress, why: 
     return Advanced(alone, progress, "gradient descent")
 
 
-class Steps(NamedTuple):
-    """Some coupled steps: where they lead, what they read, what the last came to, and events of the eigenvalues followed."""
-
-    state: CoupledState
-    rows: StepRows
-    status: StepStatus
-    events: list[AnyEvent]
-
-
 def _take(setup: Setup, state: EdgeState, limit: int, alone: bool) -> Steps:
     """At most `limit` coupled steps on the device, with as many of gradient descent's eigenvalues as there are to follow.
 
@@ -258,7 +247,8 @@ def _take(setup: Setup, state: EdgeState, limit: int, alone: bool) -> Steps:
         setup, state.theta, expected_eigenvectors(coupled), coupled.descent.eigenvector_history, state.clock.step,
         params.plain_rate,
     )
-    steps = _take(setup, state._replace(coupled=_with_history(coupled, known.history)), limit, alone)
+    followed = coupled._replace(descent=coupled.descent._replace(eigenvector_history=known.history))
+    steps = _take(setup, state._replace(coupled=followed), limit, alone)
     return steps._replace(events=known.events + steps.events)
 
 
@@ -276,28 +266,7 @@ def _each_way(setup: Setup, state: EdgeState) -> CoupledState:
 
 
 def _take_one(setup: Setup, state: EdgeState, alone: bool) -> Steps:
-    """One coupled step out of parts, each compiled for itself."""
-    config, params = rules(setup, state)
-    problem, coupled, step = setup.problem, state.coupled, state.clock.step
-    audits = occasional.AUDITS.is_due(setup, state)
-    # What θ† comes to know in a step, gradient descent and what is followed beside look at in the next.
-    around = audits or guards.due(step - 1)
-    others = known_eigenvectors(coupled.constrained) if around else None
-    if audits:
-        coupled, others = occasional.audited_beside(setup, state, coupled, others)
-    fresh = guards.fresh_rows(setup.spec.seed, step, state.theta.size, config.curvature) if guards.due(step) else None
-    trial = None if alone else coupled_loop.begin(problem, config, params, coupled, fresh)
-    known = spectrum.read(
-        setup, state.theta, expected_eigenvectors(coupled), coupled.descent.eigenvector_history, step, params.plain_rate, others
-    )
-    coupled = _with_history(coupled, known.history)
-    moved, rows, last = coupled_loop.one(problem, config, params, coupled, (known.point, known.images), trial, around)
-    status = StepStatus(int(last))
-    return Steps(coupled if status >= StepStatus.GROW else moved, rows, status, known.events)
-
-
-def _with_history(coupled: CoupledState, history: Array) -> CoupledState:
-    return coupled._replace(descent=coupled.descent._replace(eigenvector_history=history))
+    return step_in_parts.take(setup, state, *rules(setup, state), alone)
 
 
 def _remembered(setup: Setup, state: EdgeState, following: EdgeState) -> EdgeState:

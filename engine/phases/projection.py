@@ -65,19 +65,34 @@ def start_projection(
 
 def start_from_center(params: StepParams, track: ConstrainedTrack) -> ProjectionState:
     """Where to look for the next θ† first: Lemma 13's guess with what it left out last time."""
-    target, guess, corrected, start, multiplier = _first_trial(params, track)
-    begun = start_projection(target, start, track.center.point, track.normals, multiplier)
-    return begun._replace(guess=guess, trial_point=corrected)
+    return begun_at(track, first_trial(params, track))
+
+
+class FirstTrial(NamedTuple):
+    """Where the next θ† is looked for first."""
+
+    target: Array  # (p,) what is projected
+    guess: Array  # (p,) where the projection made at the last centre leads
+    point: Array  # (p,) it, with what it left out last time
+    start: Array  # (k, p) for the eigensolver there
+    multiplier: Array  # (K, K) of several directions
+
+
+def begun_at(track: ConstrainedTrack, trial: FirstTrial) -> ProjectionState:
+    """Projections that begin with this trial."""
+    begun = start_projection(trial.target, trial.start, track.center.point, track.normals, trial.multiplier)
+    return begun._replace(guess=trial.guess, trial_point=trial.point)
 
 
 @jax.jit
-def _first_trial(params: StepParams, track: ConstrainedTrack) -> tuple[Array, Array, Array, Array, Array]:
+def first_trial(params: StepParams, track: ConstrainedTrack) -> FirstTrial:
+    """Lemma 13's guess with what it left out last time."""
     drift, length = next_drift(track, params)
     target = next_target(track.center, length, drift) + track.remainder
     known = length * track.covariance  # the multiplier but for the remainder
     first = project_from(track.center, track.normals, target, params.threshold, known, solved=False)
     expected = extrapolated(track.eigenvector_history[0], track.eigenvector_history[1], track.directions.number)
-    return target, first.theta, first.theta + track.correction, expected, first.multiplier  # what the guess leaves out changes little
+    return FirstTrial(target, first.theta, first.theta + track.correction, expected, first.multiplier)  # what is left out changes little
 
 
 def project_from(
@@ -96,7 +111,16 @@ def projection_step(
 
     What is left along the directions at the edge alone needs no projection: the point slides there (`constrained.slide`).
     """
-    (theta, loss, grad, values, residuals), along, changed = _judged(params, projection, measured, normals, afresh)
+    return stepped(projection, measured, normals, judged(params, projection, measured, normals, afresh))
+
+
+Judged = tuple[tuple[Array, ...], tuple[Directions, Array] | None, dict[str, Any]]
+"""What a step of the projection changes: of the point, of the directions, and of the rest."""
+
+
+def stepped(projection: ProjectionState, measured: tuple[Point, Array], normals: Normals | Directions, by: Judged) -> ProjectionState:
+    """Projections after what was `judged` of the point that they were `measured` at."""
+    (theta, loss, grad, values, residuals), along, changed = by
     eigen = measured[0].eigen._replace(values=values, residuals=residuals)
     if along is not None:
         normals, eigen = along[0], eigen._replace(vectors=along[1])
@@ -104,9 +128,10 @@ def projection_step(
 
 
 @jax.jit
-def _judged(
+def judged(
     params: StepParams, projection: ProjectionState, measured: tuple[Point, Array], normals: Normals | Directions, afresh: bool | Array
-) -> tuple[tuple[Array, ...], tuple[Directions, Array] | None, dict[str, Any]]:
+) -> Judged:
+    """What a measured point changes."""
     point, images = measured
     vectors = power_step(point.eigen, images)
     if isinstance(normals, Directions):

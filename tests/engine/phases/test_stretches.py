@@ -85,6 +85,15 @@ def test_many_steps_in_a_call_are_those_taken_one_at_a_time_but_for_rounding():
     assert counting.asked(lambda: many.take(1, 1)) == counting.asked(lambda: many.take(6, 6))
 
 
+def test_a_step_out_of_parts_asks_for_nine_programs_and_waits_twice():
+    """Between looks around, with one direction at the edge and more eigenvalues to come."""
+    spec = chebyshev_spec(0.4, on_second_eigenvalue="keep", audit_every=0, gauges_every=0, landscape_every=0)
+    stretch = Stretch(spec, "one")
+    while stretch.experiment.clock.step % 4 != 2 or len(stretch.rows) < 8:
+        stretch.take(1, 1)
+    assert counting.asked(lambda: stretch.take(1, 1)) == (9, 2)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "tracking",

@@ -1,0 +1,153 @@
+"""One coupled step out of programs that are compiled each for itself and shared with the approach, as on a CPU: inlined into one they would
+take longer to compile, for each number of eigenvalues anew.
+
+Between looks around, the host asks for nine programs and waits twice: for the verdict on what was measured, whether θ† has come within its
+tolerances among it, before what hangs on that; and for the row.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from engine.curvature import guards
+from engine.curvature.eigensolver import LOOSE_TOLERANCE
+from engine.curvature.expansion import Point, measure_all
+from engine.curvature.guards import Guards
+from engine.phases import coupled_step, occasional, spectrum
+from engine.phases.context import Setup
+from engine.phases.coupled_loop import Steps, expected_eigenvectors
+from engine.phases.coupled_state import CoupledState, StaticConfig, StepParams, StepStatus, known_eigenvectors
+from engine.phases.coupled_step import Positions, StepRows
+from engine.phases.edge_state import EdgeState
+from engine.phases.projection import (
+    FirstTrial,
+    Judged,
+    ProjectionState,
+    begun_at,
+    first_trial,
+    judged,
+    newest_normals,
+    project_until_converged,
+    stepped,
+    tight,
+)
+from engine.phases.spectrum import Spectrum
+from engine.problems.problem import Problem
+from engine.spec import FOLLOWED_FROM
+from engine.xla.jit import jit_by_format
+
+
+class Opening(NamedTuple):
+    """What a step begins with."""
+
+    trial: FirstTrial  # where the next θ† is looked for
+    trial_point: Array  # (p,) in the format of the curvature
+    theta: Array  # (p,) gradient descent's, in that format
+    expected: Array  # (k, p) the eigenvectors that are expected there, in that format
+    positions: Positions
+
+
+@partial(jit_by_format, static_argnames="dtype")
+def opened(problem: Problem, theta: Array, params: StepParams, state: CoupledState, dtype: str) -> Opening:
+    """All that needs nothing measured but the loss along u, with gradient descent at θ."""
+    trial = first_trial(params, state.constrained)
+    return Opening(
+        trial._replace(start=trial.start.astype(dtype)), trial.point.astype(dtype), theta.astype(dtype),
+        expected_eigenvectors(state).astype(dtype), coupled_step.locate(problem, state),
+    )
+
+
+def take(setup: Setup, state: EdgeState, config: StaticConfig, params: StepParams, alone: bool) -> Steps:
+    """One coupled step. `alone` leaves θ† where it is."""
+    problem, step, dtype = setup.problem, state.clock.step, config.curvature
+    coupled = coupled_step.with_host_values(state.coupled._replace(step=cast(Array, np.array(step))))
+    audits = occasional.AUDITS.is_due(setup, state)
+    # What θ† comes to know in a step, gradient descent and what is followed beside look at in the next.
+    around = audits or guards.due(step - 1)
+    others = known_eigenvectors(coupled.constrained) if around else None
+    if audits:
+        coupled, others = occasional.audited_beside(setup, state, coupled, others)
+
+    opening = opened(problem, state.theta, params, coupled._replace(beside={}), dtype)
+    trial = None if alone else _measured_first(setup, params, coupled, opening)
+    measured = measure_all(problem, state.theta, opening.expected, LOOSE_TOLERANCE, dtype, at=opening.theta)
+    at = coupled_step.context(problem, config, params, coupled, around, traced=False)
+    beside = coupled_step.measure_beside(at, coupled)
+    projection, verdict = _judged(params, coupled, opening, trial, measured[0], coupled_step.suffice_beside(beside))
+
+    read = Spectrum(*measured, coupled.descent.eigenvector_history, [])
+    if others is not None or verdict.grows:
+        read = spectrum.read(setup, state.theta, opening.expected, read.history, step, params.plain_rate, others, measured)
+        coupled = coupled._replace(descent=coupled.descent._replace(eigenvector_history=read.history))
+    beside = coupled_step.measure_more_beside(at, coupled, beside, verdict.suffice)
+    given = (
+        problem, config, params, coupled, (read.point, read.images), opening.positions, coupled_step.step_beside(at, coupled, beside)
+    )
+    if projection is None or trial is None:
+        moved, rows, _ = coupled_step.take_without_center(*given)
+    else:
+        projection = project_until_converged(problem, params, projection, dtype)
+        moved, rows, _ = coupled_step.take(*given, projection, newest_normals(problem, projection, dtype))
+        moved = moved._replace(constrained=moved.constrained._replace(guards=trial.guards))
+
+    values = np.asarray(rows.values)
+    row = dict(zip(rows.names, values[0].tolist(), strict=True))
+    status = StepStatus(int(row["status"]))
+    if status >= StepStatus.GROW:
+        moved = coupled
+    elif not alone:
+        moved = coupled_step.with_row(coupled, moved, row)
+    count = np.array(int(status != StepStatus.DIVERGED))
+    return Steps(moved, StepRows(cast(Array, values), cast(Array, count), rows.names), status, read.events)
+
+
+class Trial(NamedTuple):
+    """What is measured where the next θ† is looked for first."""
+
+    measured: tuple[Point, Array]
+    guards: Guards
+
+
+def _measured_first(setup: Setup, params: StepParams, coupled: CoupledState, opening: Opening) -> Trial:
+    """Under way, with a look around where that is due: it needs nothing of gradient descent."""
+    problem, track, step, at = setup.problem, coupled.constrained, int(coupled.step), opening.trial_point
+    (_, _, theta, start, _), dtype, several = opening.trial, str(at.dtype), tight(track.normals)
+    if not guards.due(step):
+        return Trial(measure_all(problem, theta, start, params.eigen_tolerance, dtype, several, at), track.guards)
+    fresh = guards.fresh_rows(setup.spec.seed, step, theta.size, dtype)
+    return Trial(*guards.measure_around(problem, theta, start, track.guards, fresh, params.eigen_tolerance, dtype, several, at))
+
+
+class Verdict(NamedTuple):
+    """What the host goes by in the midst of a step."""
+
+    grows: bool  # whether more of gradient descent's eigenvalues may have to be followed
+    suffice: tuple[bool, ...]  # whether what each trajectory beside has measured suffices
+
+
+def _judged(
+    params: StepParams, coupled: CoupledState, opening: Opening, trial: Trial | None, point: Point, suffice: tuple[Any, ...]
+) -> tuple[ProjectionState | None, Verdict]:
+    """Projections after the first trial, None where there is none, and the verdict: the host waits for it."""
+    if trial is None:
+        return None, Verdict(True, tuple(map(bool, suffice)))
+    projection = begun_at(coupled.constrained, opening.trial)
+    by, flags = _judged_first(params, projection, trial.measured, point.eigen.values, suffice)
+    done, grows, *rest = np.asarray(flags).tolist()
+    projection = stepped(projection, trial.measured, projection.normals, by)
+    no, done = cast(Array, np.array(False)), cast(Array, np.array(done))
+    return projection._replace(afresh=no, done=done), Verdict(grows, tuple(rest))
+
+
+@jax.jit
+def _judged_first(
+    params: StepParams, projection: ProjectionState, measured: tuple[Point, Array], values: Array, suffice: tuple[Any, ...]
+) -> tuple[Judged, Array]:
+    """The first point judged by the normals of the last centre, and all flags in one array."""
+    by = judged(params, projection, measured, projection.normals, False)
+    grows = values[-1].astype(float) * params.plain_rate > FOLLOWED_FROM
+    return by, jnp.stack([by[2]["done"], grows, *map(jnp.asarray, suffice)])
