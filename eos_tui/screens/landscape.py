@@ -16,7 +16,7 @@ from textual.strip import Strip
 
 from engine.record.columns import Column
 from engine.record.safe_read import read_arrays
-from engine.record.threshold import read_threshold
+from engine.record.threshold import THRESHOLD, read_threshold
 from engine.spec import Phase, RunSpec, SharpnessTracking
 from eos_tui import keys
 from eos_tui.draw import line_plot
@@ -51,17 +51,22 @@ IN_PLANE = (
            "L(θ†+x·u+y·∇S⊥/β) − L(θ†) = x²/η + y(x²−δ²)/2 + …", "Section 4"),
 )
 """The quantity of the level lines."""
-ACROSS = (
-    Column("valley", "V", "the valley cut across, as the swing feels it", "", "½(2/η + y)x²", "Section 4"),
-    Column("push", "dy/dt", "what pushes the sharpness: the arrow", "", "α − βx²/2 = α(1 − x²/δ²)", "Section 4"),
-)
-"""The quantities of the valley cut across."""
-HOW_TO_READ_ACROSS = (
-    ("the valley     ", "½(2/η + y)x²", ", dotted at 2/η: if steeper, steps overshoot"),
-    ("the ball       ", "x ← −(1 + ηy)x", ": from wall to wall at every step"),
-    ("the arrow      ", "α − βx²/2", ": beyond |x| = δ the swing pushes the sharpness down"),
-)
-"""How to read the valley cut across: what is to be seen, its formula, and words."""
+def quantities_across(edge: str) -> tuple[Column, ...]:
+    """The quantities of the valley cut across, with an edge of this name."""
+    return (Column("valley", "V", "the valley cut across, as the swing feels it", "", f"½({edge} + y)x²", "Section 4"),
+            Column("push", "dy/dt", "what pushes the sharpness: the arrow", "", "α − βx²/2 = α(1 − x²/δ²)", "Section 4"))
+
+
+def how_to_read_across(edge: str, ball: bool) -> tuple[tuple[str, str, str], ...]:
+    """How to read the valley cut across, with an edge of this name, with a ball or without: what is seen, its formula, and words."""
+    valley = ("the valley     ", f"½({edge} + y)x²", f", dotted at {edge}: if steeper, steps overshoot")
+    if not ball:
+        return (valley,)
+    jump = ("x ← −(1 + ηy)x", ": from wall to wall at every step") if edge == "2/η" else ("", "goes from wall to wall at every step")
+    return (valley, ("the ball       ", *jump),
+            ("the arrow      ", "α − βx²/2", ": beyond |x| = δ the swing pushes the sharpness down"))
+
+
 HOW_TO_READ_PLANE = (
     ("up is sharper   ", "S = 2/η + y", ", and the valley ½(2/η + y)x² is narrower"),
     ("within |x| = δ  ", "∂L/∂y = (x² − δ²)/2 < 0", ", so y rises: progressive sharpening"),
@@ -239,7 +244,7 @@ class Landscape(LivePage):
         history, steps = self.source.history, self._samples()
         if self.across:
             known = [column for column in self.source.columns if column.name in AT_PLANE]
-            others = [apart(column, "of the picture") for column in ACROSS]
+            others = [apart(column, "of the picture") for column in quantities_across(self._edge)]
             self.app.push_screen(Formula("the valley cut across", known, self.source.row(), others=others))
             return
         title, own, names = ("the loss in the plane of u and ∇S⊥", IN_PLANE, AT_PLANE) if self.planar else (
@@ -289,12 +294,18 @@ class Landscape(LivePage):
         self._valley.show_paths(plane, self.source.history, step)
         lines = [Content("")] * 3
         if self.across:
-            lines = self._reading(HOW_TO_READ_ACROSS)
+            lines = self._reading(how_to_read_across(self._edge, self.source.history.has("gd.x")))
+            lines += [Content("")] * (3 - len(lines))
         elif step >= 0:
             lines = self._reading(HOW_TO_READ_PLANE) if self.planar else self._words_of(verdict(self.source.history, step))
         self._lines[-1].display = len(lines) > 3
         for line, content in zip(self._lines, lines, strict=False):
             line.show(content)
+
+    @property
+    def _edge(self) -> str:
+        """What the edge is called."""
+        return self.source.history.symbols.get(THRESHOLD, "2/η")
 
     def _turn_hint(self) -> str:
         return f"{keys.shown('landscape.other_picture')} {PICTURES[(self.front + 1) % len(PICTURES)]}"

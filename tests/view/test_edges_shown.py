@@ -78,6 +78,26 @@ async def test_the_head_tells_the_ratio_to_the_edge():
             assert words in head[1]
 
 
+@pytest.mark.parametrize("kind", ["momentum", "adam"])
+async def test_the_valley_is_read_against_its_own_edge(kind):
+    app = EosApp(run_under(kind))
+    async with app.run_test(size=(100, 30)) as pilot:
+        await pilot.pause()
+        await pilot.press("U")
+        await pilot.pause()
+        page = app.screen
+        for _ in range(3):
+            if page.across:
+                break
+            await pilot.press("tab")
+            await pilot.pause()
+        words = "\n".join(str(line.content) for line in page._lines)
+        assert page._edge != "2/η"
+        assert f"½({page._edge} + y)x²" in words
+        assert "2/η +" not in words
+        assert "the ball" not in words
+
+
 def test_a_sentence_says_where_no_edge_is_known():
     state = State(status="running", phase="training", step=3, learning_rate=0.1)
     row = {"threshold_ratio": math.nan, "threshold": math.nan, "gd.loss": 1.0}
