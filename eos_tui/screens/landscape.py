@@ -57,11 +57,12 @@ def quantities_across(edge: str) -> tuple[Column, ...]:
             Column("push", "dy/dt", "what pushes the sharpness: the arrow", "", "α − βx²/2 = α(1 − x²/δ²)", "Section 4"))
 
 
-def how_to_read_across(edge: str, ball: bool) -> tuple[tuple[str, str, str], ...]:
-    """How to read the valley cut across, with an edge of this name, with a ball or without: what is seen, its formula, and words."""
-    valley = ("the valley     ", f"½({edge} + y)x²", f", dotted at {edge}: if steeper, steps overshoot")
-    if not ball:
-        return (valley,)
+def how_to_read_across(edge: str, swings: bool) -> tuple[tuple[str, str, str], ...]:
+    """How to read the valley cut across, with an edge of this name, where x is followed or not: what is seen, its formula, and words."""
+    at = "the edge" if edge == "edge" else edge
+    valley = ("the valley     ", f"½({edge} + y)x²", f", dotted at {at}: if steeper, steps overshoot")
+    if not swings:
+        return valley, ("the ball       ", "", "at the bottom: how far steps swing is not followed in this run")
     jump = ("x ← −(1 + ηy)x", ": from wall to wall at every step") if edge == "2/η" else ("", "goes from wall to wall at every step")
     return (valley, ("the ball       ", *jump),
             ("the arrow      ", "α − βx²/2", ": beyond |x| = δ the swing pushes the sharpness down"))
