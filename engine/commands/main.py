@@ -169,7 +169,7 @@ def show(name: RunName | None = None, /, *, json: Switch = False) -> int:
     problem = facts.get("problem", {})
     sources: tuple[tuple[dict[str, Any], tuple[str, ...]], ...] = (
         (facts, ("device", "precision", "started")),
-        (problem, ("parameters", "start_file", "data", "rule", "notes", "sha256", "origin", "vocabulary_sha256")),
+        (problem, ("parameters", "start_file", "data", "rule", "notes", "products", "sha256", "origin", "vocabulary_sha256")),
     )
     origin = [(name, str(source[name])) for source, names in sources for name in names if name in source]
     print_pairs([*words(summary), ("preset", chosen.spec.name), ("directory", str(chosen.path)), *_kept(chosen), *origin])

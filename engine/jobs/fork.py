@@ -30,14 +30,14 @@ FREE = (
     "tracking.eigen_tolerance", "tracking.audit_every", "tracking.max_projections", "tracking.sharpness_tolerance",
     "tracking.gradient_tolerance", "tracking.second_eigenvalue_limit", "tracking.on_second_eigenvalue",
     "tracking.seed_oscillation", "tracking.flow_sharpness_every", "tracking.central_substeps", "problem.micro_batch",
-    "problem.rematerialize", "problem.devices",
+    "problem.rematerialize", "problem.devices", "precision.products",
 )
 """Fields that a checkpoint does not depend on, and sections of such."""
 WORDS = ("name", "title", "shows", "takes")
 """Fields that say nothing of what is computed."""
 PASSING = (
     messages.Finished, messages.Paused, messages.Resumed, messages.Refused, messages.CheckpointSkipped, messages.RecordCut,
-    messages.FolderMoved,
+    messages.FolderMoved, messages.ProductsSlow,
 )
 """Events of the other run's engine, not of what it computed."""
 CHUNK = 4096

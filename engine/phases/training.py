@@ -108,7 +108,7 @@ def _tracking(spec: specs.RunSpec) -> specs.SharpnessTracking:
 
 def build(spec: specs.RunSpec, columns: Sequence[Column] = ()) -> tuple[Training, Array, dict[str, Any]]:
     """The training of a specification whose run records these columns, its initial θ in float64, and facts on its data for the record."""
-    part, decay, wanted = spec.problem, spec.optimizer.weight_decay, _tracking(spec).sharpness_examples
+    part, products, wanted = spec.problem, spec.precision.products, _tracking(spec).sharpness_examples
     if not isinstance(part, specs.Network):
         total, theta, facts = building.build(spec)
         _require_examples(spec, total)
@@ -120,15 +120,17 @@ def build(spec: specs.RunSpec, columns: Sequence[Column] = ()) -> tuple[Training
     network = building.learning(part, spec.seed)
     data, criterion = network.dataset, losses.CRITERIA[part.criterion]
     examples = network.batches(data.inputs, data.targets)
-    total = probe = building.decayed(network.mean(criterion, examples, len(data.inputs)), decay)
+    total = probe = building.specified(network.mean(criterion, examples, len(data.inputs)), spec)
     if 0 < wanted < len(data.inputs):
         first = first_examples(data.targets, wanted, data.classes)
-        probe = building.decayed(network.mean(criterion, network.batches(data.inputs[first], data.targets[first])), decay)
+        probe = building.specified(network.mean(criterion, network.batches(data.inputs[first], data.targets[first])), spec)
     readings = {"train.accuracy": network.mean(losses.correct, examples)} if data.classes else {}
     if data.test_inputs is not None and data.test_targets is not None:
         tests = network.batches(data.test_inputs, data.test_targets)
         readings |= {"test.loss": network.mean(criterion, tests), "test.accuracy": network.mean(losses.correct, tests)}
-    return Training(context.setup(spec, total, network.theta.size, columns), probe, readings), network.theta, network.facts
+    readings = {name: building.with_products(each, products) for name, each in readings.items()}
+    facts = network.facts | building.products_facts(total, network.theta, products)
+    return Training(context.setup(spec, total, network.theta.size, columns), probe, readings), network.theta, facts
 
 
 def _require_examples(spec: specs.RunSpec, problem: Problem) -> None:

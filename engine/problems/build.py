@@ -20,6 +20,7 @@ from engine.problems.starts import started
 from engine.problems.targets import require_finite, suited
 from engine.problems.toy import toy, toy_k
 from engine.record import edges
+from engine.xla.float32_products import count, in_float32_products
 
 
 def build(spec: specs.RunSpec) -> tuple[Problem, Array, dict[str, Any]]:
@@ -35,7 +36,35 @@ def build(spec: specs.RunSpec) -> tuple[Problem, Array, dict[str, Any]]:
         problem, theta, facts = own.build(spec.problem, spec.seed)
     else:
         raise UserError(f"{spec.name}: a phase portrait has no training problem")
-    return decayed(problem, spec.optimizer.weight_decay), theta, facts
+    problem = specified(problem, spec)
+    return problem, theta, facts | products_facts(problem, theta, spec.precision.products)
+
+
+def specified(problem: Problem, spec: specs.RunSpec) -> Problem:
+    """The problem with what a specification does to any: weight decay, and float64 products by float32 ones."""
+    return with_products(decayed(problem, spec.optimizer.weight_decay), spec.precision.products)
+
+
+def with_products(problem: Problem, products: specs.Products) -> Problem:
+    """The problem, and what is read beside its loss, with the products of float64 numbers computed so."""
+    if products == "float64":
+        return problem
+    readings = {name: with_products(each, products) for name, each in problem.readings.items()}
+    line = problem.linearized and in_float32_products(problem.linearized)
+    return replace(problem, loss_of=in_float32_products(problem.loss_of), linearized=line, readings=readings)
+
+
+def without_products(problem: Problem) -> Problem:
+    """A problem `with_products` of float32 numbers as it was, but for what is read beside its loss."""
+    return replace(problem, loss_of=problem.loss_of.__wrapped__)  # type: ignore[attr-defined]  # of functools.wraps
+
+
+def products_facts(problem: Problem, theta: Array, products: specs.Products) -> dict[str, str]:
+    """How many of the products in a gradient, θ (p,) in float64, are made of float32 ones, for the record; nothing where none are to be."""
+    if products == "float64":
+        return {}
+    ours, left = count(jax.value_and_grad(problem.loss), theta)
+    return {"products": f"{products}, for {ours} of the {ours + left} in a gradient{'; the others stay float64' if left else ''}"}
 
 
 def decayed(problem: Problem, weight_decay: float) -> Problem:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from engine.base.errors import UserError, first_line
@@ -25,6 +26,7 @@ from engine.record.messages import AnyEvent
 from engine.record.reader import Run
 from engine.record.writer import Writer
 from engine.xla.device import device_words
+from engine.xla.float64_rate import products_words
 
 NO_CHECKPOINT = (LookupError, ValueError, TypeError, OverflowError)
 """What comes of arrays that are no checkpoint of the run's specification."""
@@ -160,6 +162,8 @@ class Checkpoints:
             self.writer.cut = ""  # reported once, from whichever checkpoint the run goes on
         text = f"continued from the checkpoint at step {step}" if self._untried else "started"
         self.recorder.emit([messages.Started(step=step, text=f"{text} on {device_words()}")])
+        if words := products_words(self.run.spec, jax.devices()[0]):
+            self.recorder.emit([messages.ProductsSlow(step=step, text=words)])
         if words := self._snapshots(experiment):
             self.recorder.emit([messages.SnapshotsPlanned(step=step, text=words)])
         if self._changed_rate is not None:

@@ -16,9 +16,9 @@ def precision_words(spec: RunSpec) -> str:
         return "f64"
     short = {"float32": "f32", "float64": "f64"}
     chosen = spec.precision
-    if isinstance(spec.tracking, SharpnessTracking):
-        return f"{short[chosen.approach]}, curvature {short[chosen.curvature]}"
-    return f"{short[chosen.approach]} → {short[chosen.edge]}, curvature {short[chosen.curvature]}"
+    at_edge = "" if isinstance(spec.tracking, SharpnessTracking) else f" → {short[chosen.edge]}"
+    products = "" if chosen.products == "float64" else f", products {chosen.products.replace('float', 'f')}"
+    return f"{short[chosen.approach]}{at_edge}, curvature {short[chosen.curvature]}{products}"
 
 
 def provenance(spec: RunSpec, facts: dict[str, Any]) -> dict[str, Any]:

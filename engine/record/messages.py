@@ -111,6 +111,10 @@ class SnapshotsPlanned(Event, frozen=True, kw_only=True, tag="snapshots_planned"
     """What the snapshots of the run will take on the disk, told before its first step."""
 
 
+class ProductsSlow(Event, frozen=True, kw_only=True, tag="products_slow"):
+    """Products of float64 numbers are slow on the device in the way that the run computes them, told before its first step."""
+
+
 class Forked(Event, frozen=True, kw_only=True, tag="forked"):
     """The run goes on from a checkpoint of another."""
 
@@ -252,8 +256,8 @@ class Finished(Event, frozen=True, kw_only=True, tag="finished"):
 
 
 AnyEvent = (
-    Started | SnapshotsPlanned | Forked | EdgeReached | StageChanged | Anchored | PredictionLost | AssumptionFailed | AssumptionRestored
-    | EigenvalueUnstable | SpectrumGrown | DirectionJoined | DirectionLeft | OscillationSeeded
+    Started | SnapshotsPlanned | ProductsSlow | Forked | EdgeReached | StageChanged | Anchored | PredictionLost
+    | AssumptionFailed | AssumptionRestored | EigenvalueUnstable | SpectrumGrown | DirectionJoined | DirectionLeft | OscillationSeeded
     | EigenvectorsSwapped | EigenpairCorrected | ConstraintLost | TrackingEnded | FlowEnded | DensityTaken | MetricFailed
     | LearningRateChanged
     | Paused | Resumed | Checkpointed | CheckpointSkipped | RecordCut | FolderMoved | Refused | Finished

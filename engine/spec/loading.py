@@ -519,6 +519,8 @@ def _check(spec: RunSpec, where: str) -> None:
     _check_optimizer(spec, where)
     _check_batch(spec, where)
     _check_recording(spec, where)
+    if spec.precision.products != "float64" and not spec.computes_in_float64:
+        raise UserError(f'{where}: [precision] products = "{spec.precision.products}"; nothing is computed in float64 here')
     problem = spec.problem
     if isinstance(problem, ToyK):
         _check_starts(problem, where)

@@ -17,6 +17,7 @@ Count = Annotated[int, Meta(ge=1, le=10**9)]
 CountOrNever = Annotated[int, Meta(ge=0, le=10**9)]
 Widths = Annotated[tuple[Count, ...], Meta(min_length=0, max_length=32)]
 Precision = Literal["float32", "float64"]
+Products = Literal["float64", "float32x6"]
 Activation = Literal["tanh", "swish", "relu", "gelu", "elu"]
 Criterion = Literal["mse", "half_mse", "cross_entropy", "logistic"]
 Prediction = Literal["generalized", "transported", "code", "full_cubic"]
@@ -485,6 +486,10 @@ class Precisions(Section, frozen=True, kw_only=True):
     """Parameters and gradients from the edge on."""
     curvature: Precision = "float32"
     """Hessian–vector products and ∇S."""
+    products: Products = "float64"
+    """How products of matrices, and convolutions, are computed where the loss and its derivatives are in float64. `float64`: so.
+    `float32x6`: each as the sum of six float32 products of parts of its numbers, to some 1e-11 of it, for cards on which float64 is slow.
+    All else that is in float64 stays so."""
 
 
 class Metrics(Section, frozen=True, kw_only=True):
@@ -554,6 +559,12 @@ class RunSpec(Section, frozen=True, kw_only=True):
     def rematerializes(self) -> bool:
         """Whether memory goes before time."""
         return isinstance(self.problem, Network) and self.problem.rematerialize
+
+    @property
+    def computes_in_float64(self) -> bool:
+        """Whether the loss or a derivative of it is computed in float64 at some time."""
+        at_edge = isinstance(self.tracking, CoupledTracking) and self.precision.edge == "float64"
+        return not isinstance(self.problem, Phase) and (at_edge or "float64" in (self.precision.approach, self.precision.curvature))
 
 
 LEFT_OUT: dict[str, type[Section]] = {"optimizer": GradientDescent, "tracking": CoupledTracking}

@@ -57,6 +57,7 @@ def test_it_holds_the_rows_and_events_up_to_there_and_one_checkpoint(run):
     [leaves] = [leaves for _, leaves in load_checkpoint(made)]
     assert leaves[CHANGED_RATE] == 0.03
     assert made.spec.budget.steps == 900
+    assert fork(run, 250, ["precision.products=float32x6"]).spec.precision.products == "float32x6"
     assert run.row_count() == 400
 
 

@@ -42,12 +42,20 @@ USES = {
     "jax._src.lru_cache.LRUCache": {"engine/xla/compile_cache.py": Use(
         "as above", "as above", "tests/engine/xla/test_private_jax.py::test_the_cache_of_another_jax_is_left_alone")},
     "jax.extend.core": {"engine/problems/narrowing.py": Use("a traced loss, operation by operation", "refused with the versions", MISSING)},
+    **{f"jax.extend.{name}": {"engine/xla/float32_products.py": Use(
+        "operations of a traced loss exchanged for others", "refused with the versions", MISSING)} for name in (
+            "core.ClosedJaxpr", "core.Jaxpr", "core.JaxprEqn", "core.jaxpr_as_fun", "core.subjaxprs", "core.primitives.dot_general_p",
+            "core.primitives.conv_general_dilated_p", "core.primitives.custom_jvp_call_p", "core.primitives.custom_vjp_call_p",
+            "linear_util.wrap_init")},
     "jax.extend.core.Primitive": {
+        "engine/xla/float32_products.py": Use("an operation of one's own", "refused with the versions", MISSING),
         "engine/xla/split.py": Use("an operation of one's own", "refused with the versions", MISSING),
         "engine/xla/small_matrices.py": Use("operations that are others by platform", "refused with the versions", MISSING)},
-    "jax.interpreters.ad": {"engine/xla/split.py": Use("as above", "refused with the versions", MISSING)},
+    "jax.interpreters.ad": {
+        f"engine/xla/{file}.py": Use("as above", "refused with the versions", MISSING) for file in ("split", "float32_products")},
     **{f"jax.interpreters.{name}": {
-        f"engine/xla/{file}.py": Use("as above", "refused with the versions", MISSING) for file in ("split", "small_matrices")}
+        f"engine/xla/{file}.py": Use("as above", "refused with the versions", MISSING)
+        for file in ("split", "small_matrices", "float32_products")}
        for name in ("batching", "mlir")},
     "jax.core.Tracer": {"engine/xla/jit.py": Use(
         "whether a function is called inside another", "documented by jax",
@@ -111,7 +119,7 @@ def test_a_use_is_seen_however_it_is_written():
 
 @pytest.mark.parametrize(("lacking", "module"), [
     ("jax.interpreters", "engine.xla.split"), ("jax.extend.core", "engine.xla.split"), ("jax.extend", "engine.problems.narrowing"),
-    ("jax.interpreters", "engine.xla.small_matrices"),
+    ("jax.interpreters", "engine.xla.small_matrices"), ("jax.extend.core.primitives", "engine.xla.float32_products"),
 ])
 def test_a_jax_without_what_is_taken_at_import_is_named_with_the_versions_that_have_it(lacking, module, monkeypatch):
     importlib.import_module(module)
