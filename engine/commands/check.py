@@ -47,7 +47,7 @@ def check(
     with _saying("building the problem"):
         problem, theta, facts = import_module("engine.problems.build").build(spec)
     memory, outlook = import_module("engine.phases.memory"), import_module("engine.phases.outlook")
-    formats = memory.Formats.of(spec)
+    float64_rate, formats = import_module("engine.xla.float64_rate"), memory.Formats.of(spec)
     try:
         with _saying("testing its number formats and three derivatives"):
             wrong, loss = engine.complaints(problem, theta), float(problem.loss(theta))
@@ -64,6 +64,12 @@ def check(
             edge = outlook.edge(at)
         with _saying("looking for kinks along its eigenvector"):
             kinks = import_module("engine.curvature.kinks").kinks(problem, theta, at.pairs.vectors[0], spec.seed)
+        with _saying("timing products in float32 and float64"):
+            rate = float64_rate.measured()
+        products = None
+        if spec.precision.products != "float64" or float64_rate.is_slow(spec, rate):
+            with _saying("comparing a gradient by float32 products with one in float64"):
+                products = outlook.compare_products(at)
         with _saying("timing a step"):
             plain = outlook.seconds_a_step(at)
         with_reading = math.nan
@@ -88,6 +94,7 @@ def check(
             "memory": {**needed._asdict(), "total": needed.total}, "directions": [each._asdict() for each in several],
             "start": _known(edge._asdict()), "kinks": _known(kinks._asdict() | {"warned": kinks.are_there}),
             "seconds": _known({"step": plain, "tracked_step": with_reading}),
+            "float64_rate": rate, "float32x6": products and products._asdict(),
         })
         return 0
     if kept.files:
@@ -99,7 +106,8 @@ def check(
         *((name, _words(value)) for name, value in about.items()),
         ("memory", f"about {bytes_words(needed.total)} at most"), *_edge_words(spec, edge),
         ("a step", seconds(plain)), ("a tracked step", seconds(with_reading, NO_TRACK if tracked else NO_TIME)),
-        ("kinks", _kink_words(kinks)),
+        ("kinks", _kink_words(kinks)), ("float64", float64_rate.measured_words(spec, rate)),
+        *([("float32x6", products.words)] if products else []),
         ("tested", "number formats kept, the same twice, three derivatives against differences of the one below"),
     ])
     return 0

@@ -10,11 +10,13 @@ import time
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from msgspec.structs import replace
 
 from engine.curvature.eigensolver import Eigenpairs, random_start, sharpness_at
+from engine.curvature.expansion import loss_and_gradient
 from engine.dynamics.descent import DESCENT_CHUNK, descend, descend_on_batches
 from engine.dynamics.optimizers import optimizer_of
 from engine.phases import context
@@ -23,6 +25,7 @@ from engine.phases.context import Setup
 from engine.phases.coupled_loop import CHUNK
 from engine.phases.edge import AtEdge
 from engine.problems import batches
+from engine.problems.build import with_products, without_products
 from engine.problems.problem import Problem
 from engine.record import edges
 from engine.spec import CoupledTracking, GradientDescent, Momentum, RunSpec, SharpnessTracking
@@ -37,6 +40,8 @@ RISING = 12
 """Times DESCENT_CHUNK steps to let the sharpness rise, at most."""
 TRACKED_STEPS = 12
 """Steps at the edge that are taken, of which the later half is timed."""
+TIMED_GRADIENTS = 3
+"""Gradients, the fastest of which counts."""
 
 
 class AtStart(NamedTuple):
@@ -108,6 +113,39 @@ def seconds_a_step(at: AtStart) -> float:
     take(1)  # compiles
     steps = max(1, min(DESCENT_CHUNK, int(TIMED_SECONDS / max(take(1), 1e-9))))
     return take(steps) / steps
+
+
+class ProductsCompared(NamedTuple):
+    """A gradient at the start in float64, with its products made of float32 ones against all of it in float64."""
+
+    error: float
+    """‖∇L − ∇L in float64‖ over the latter."""
+    seconds: float
+    seconds_in_float64: float
+
+    @property
+    def words(self) -> str:
+        """In words."""
+        if not self.error:
+            return "no product in a gradient is large enough to gain by it"
+        return f"∇L within {self.error:.1e} of that in float64, taking {self.seconds / self.seconds_in_float64:.2g} times as long"
+
+
+def compare_products(at: AtStart) -> ProductsCompared:
+    """Both gradients; two are compiled."""
+    theta = at.theta.astype("float64")
+    if at.spec.precision.products == "float64":
+        ours, exact = with_products(at.problem, "float32x6"), at.problem
+    else:
+        ours, exact = at.problem, without_products(at.problem)
+    (grad, seconds), (in_float64, seconds_in_float64) = _timed_gradient(ours, theta), _timed_gradient(exact, theta)
+    return ProductsCompared(float(jnp.linalg.norm(grad - in_float64) / jnp.linalg.norm(in_float64)), seconds, seconds_in_float64)
+
+
+def _timed_gradient(problem: Problem, theta: Array) -> tuple[Array, float]:
+    """∇L(θ) (p,), and the least seconds it takes once it is compiled."""
+    grad = jax.block_until_ready(loss_and_gradient(problem, theta)[1])
+    return grad, min(_seconds(lambda: loss_and_gradient(problem, theta)) for _ in range(TIMED_GRADIENTS))
 
 
 def seconds_a_tracked_step(at: AtStart, plain: float) -> float:

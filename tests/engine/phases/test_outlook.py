@@ -13,7 +13,7 @@ from engine.phases import outlook
 from engine.spec import from_tree
 
 from places import TESTS
-from small import toy_spec
+from small import digits_spec, toy_spec
 
 pytestmark = pytest.mark.usefixtures("x64")
 CURVATURES = np.array([8.0, 3.0, 1.0])
@@ -64,4 +64,29 @@ def test_check_tells_what_the_start_is_like_in_words_and_in_json(tmp_path, capfd
     assert printed["kinks"]["missed"] < 1e-3
     assert 0 < printed["seconds"]["step"] < printed["seconds"]["tracked_step"]
     assert printed["memory"]["total"] > 0
+    assert printed["float64_rate"] > 0
+    assert printed["float32x6"] is None
     assert err.splitlines()[0] == "building the problem …"
+
+
+def test_check_compares_gradients_where_float64_is_slow(tmp_path, capfd, own_home, monkeypatch):
+    monkeypatch.setattr("engine.xla.float64_rate.measured", lambda: 1 / 64)
+    preset = tmp_path / "mine.toml"
+    preset.write_text(f'[problem]\nkind = "own"\nfunction = "own_problems:tested"\nfolder = "{TESTS}"\n[optimizer]\nlearning_rate = 0.1\n'
+                      '[tracking]\nmode = "sharpness"\n[precision]\napproach = "float64"\n')  # fmt: skip
+    assert main(["check", str(preset)]) == 0
+    out = capfd.readouterr().out
+    assert "products of matrices at 0.016 of the rate of float32, measured here; [precision] products" in out
+    assert "no product in a gradient is large enough to gain by it" in out
+
+
+def test_a_gradient_by_float32_products_is_compared_with_one_in_float64_whichever_the_run_takes():
+    from engine.problems.build import build
+
+    for products in ("float64", "float32x6"):
+        spec = digits_spec("problem.model.widths=[30]", f"precision.products={products}")
+        problem, theta, _ = build(spec)
+        compared = outlook.compare_products(outlook.at_start(spec, problem, theta))
+        assert 0 < compared.error < 1e-10
+        assert compared.seconds > 0
+        assert "of that in float64, taking " in compared.words
