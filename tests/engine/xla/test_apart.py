@@ -47,3 +47,10 @@ def test_the_parts_are_put_together_one_by_one():
     """Not by a concatenation, into which XLA would fuse what makes the parts."""
     assert "concatenate" not in str(jax.make_jaxpr(jax.hessian(loss_through(take_apart)))(POINT))
     assert "concatenate" in str(jax.make_jaxpr(jax.hessian(loss_through(lax.split)))(POINT))
+
+
+def test_the_two_largest_parts_are_the_first_and_the_last():
+    """XLA fuses the last with what is computed of the vector: where that is a sum over examples, at every number of it."""
+    jaxpr = jax.make_jaxpr(jax.grad(lambda theta: sum(jnp.sum(part**2) for part in take_apart(theta, SIZES))))(POINT)
+    written = [eqn.invars[1].aval.size for eqn in jaxpr.eqns if eqn.primitive.name == "dynamic_update_slice"]
+    assert written == [4, 1, 2, 3]
