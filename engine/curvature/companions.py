@@ -5,18 +5,24 @@ along an eigenvector of eigenvalue λ it leaves λ/S. But the product Hu along t
 companion q. With Hq ≈ λq as of the companions' own last products, the matrix of Rayleigh–Ritz on u and the companions is known, and new in
 the row that matters; its eigenvectors are the directions separated. What is left of the residual is added as in power iteration.
 
-No recorded eigenvalue is read off this matrix: it says where to look next, and how much a Rayleigh quotient may miss. Companions have
-products of their own where a trajectory looks around.
+No recorded eigenvalue is read off this matrix: it says where to look next, and how much a Rayleigh quotient may miss.
+
+A companion that rises above the top one shows in a product of its own alone. So where a trajectory looks around it takes one product of
+the sum of all of them, in which each shows its eigenvalue. In the same sum, as long as the companions together, there is a *scout*: a
+random vector, of which each such product leaves what neither the top one nor the companions have. That is a step of power iteration among
+all other directions, for no product more. What promises more than the least companion has a product of its own, and takes its place.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Annotated, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
 from engine.xla import small_matrices
-from engine.xla.reductions import dots
+from engine.xla.leaves import Earlier
+from engine.xla.reductions import dots, norms
 
 COUNT = 8
 """Companions kept. At Adam's edge on digits eight eigenvalues lie within 6 % below the largest."""
@@ -31,17 +37,20 @@ class Companions(NamedTuple):
 
     vectors: Array  # (m, p) orthonormal, nearly
     values: Array  # (m,) their eigenvalues over the top one, as of their last products
+    scout: Annotated[Array, Earlier(lambda leaves: np.zeros_like(leaves["vectors"][:1]))]
+    """(1, p) the image of the last sum: what is in it beside the top one and the companions is the scout. Zeros where there is none, and no
+    row where no companions are kept."""
 
 
 def none(size: int) -> Companions:
     """No companions, where none are kept."""
-    return Companions(jnp.zeros((0, size), jnp.float32), jnp.zeros(0, jnp.float32))
+    return Companions(jnp.zeros((0, size), jnp.float32), jnp.zeros(0, jnp.float32), jnp.zeros((0, size), jnp.float32))
 
 
 def unknown(size: int, dtype: str) -> Companions:
     """Room for them, before anything is known."""
     count = max(min(COUNT, size - 1), 1)
-    return Companions(jnp.zeros((count, size), dtype), jnp.zeros(count, dtype))
+    return Companions(jnp.zeros((count, size), dtype), jnp.zeros(count, dtype), jnp.zeros((1, size), dtype))
 
 
 def due(turn: Array, count: int) -> Array:
@@ -49,22 +58,39 @@ def due(turn: Array, count: int) -> Array:
     return jnp.where(turn % 2 == 0, 0, (1 + turn // 2 % max(count - 1, 1)) % count)
 
 
-def together(companions: Companions) -> Array:
-    """The sum of the companions (p,), of length 1 where they are orthonormal: one product of it shows the eigenvalues of all."""
+class Mixture(NamedTuple):
+    """What a look takes one product of: all companions and the scout together."""
+
+    vector: Array  # (p,) of length 1, orthogonal to the expected top one
+    scout: Array  # (p,) of length 1, orthogonal to that one and to the companions
+    length: Array  # () of the sum of the companions and of `share` times the scout
+    share: Array  # ()
+
+
+def mixture(companions: Companions, beside: Array) -> Mixture:
+    """That of the companions beside an expected top vector (p,) of length 1."""
     some = companions.values > 0
-    return jnp.sum(jnp.where(some[:, None], companions.vectors, 0), axis=0) / _root_of_count(companions)
+    weight = jnp.sqrt(jnp.maximum(jnp.sum(some), 1)).astype(beside.dtype)
+    scout = outside(companions.scout[0], [beside, *companions.vectors])
+    total = jnp.sum(jnp.where(some[:, None], companions.vectors, 0), axis=0) + weight * scout
+    total -= dots((beside, total))[0] * beside
+    (length,) = norms(total)
+    return Mixture(total / length, scout, length, weight)
 
 
-def risen(companions: Companions, image: Array) -> Array:
-    """The eigenvalues (m,) that the image (p,) of their sum shows, as far as the companions are eigenvectors: what each is mixed with the
-    others by is in it, too."""
-    along = jnp.stack(dots(*((vector, image) for vector in companions.vectors)))
-    return jnp.where(companions.values > 0, along * _root_of_count(companions), 0)
+def outside(vector: Array, rows: list[Array]) -> Array:
+    """What orthonormal rows leave of a vector (p,), to the length 1; zeros where that is nothing."""
+    for along, row in zip(dots(*((row, vector) for row in rows)), rows, strict=True):
+        vector = vector - along * row
+    (length,) = norms(vector)
+    return vector / jnp.where(length > 0, length, 1)
 
 
-def _root_of_count(companions: Companions) -> Array:
-    """The square root of how many are known, or 1."""
-    return jnp.sqrt(jnp.maximum(jnp.sum(companions.values > 0), 1)).astype(companions.values.dtype)
+def risen(companions: Companions, mixed: Mixture, image: Array) -> Array:
+    """The eigenvalues (m + 1,) of the companions and the scout that the image (p,) of their mixture shows, as far as they are eigenvectors:
+    what each is mixed with the others by is in it, too."""
+    along = mixed.length * jnp.stack(dots(*((row, image) for row in (*companions.vectors, mixed.scout))))
+    return jnp.append(jnp.where(companions.values > 0, along[:-1], 0), along[-1] / mixed.share)
 
 
 class Separated(NamedTuple):
@@ -85,8 +111,8 @@ def separated(vectors: Array, images: Array, companions: Companions, settled: bo
     """What the `images` (n, p) under the Hessian of orthonormal `vectors` (n, p), the first of them the expected top one, show beside the
     companions. Rows of zeros are none. `settled` takes the companions for orthonormal, whose inner products are most of the cost.
 
-    Inner products are written out: as a product of matrices so thin XLA's take six times as long on a CPU. So is the mixture that gives the
-    top vector: where the companions after it are not asked for, nothing is computed of them.
+    Inner products are written out: as a product of matrices so thin XLA's take six times as long on a CPU. So are the sums of rows that
+    give the vectors: where the companions are not asked for, nothing is computed of them.
     """
     count, kept = len(vectors), len(companions.vectors) + 1
     gram, products = _inner_products(vectors, images, companions.vectors, settled)
@@ -99,10 +125,44 @@ def separated(vectors: Array, images: Array, companions: Companions, settled: bo
     onward = mix[:, :count] / jnp.where(values > LARGE * values[0], values, jnp.inf)[:, None]  # the rest of each image, over λ
     coefficients = jnp.concatenate([mix @ basis - onward @ products @ basis.T @ basis, onward], axis=1).astype(vectors.dtype)
     rows = [*vectors, *companions.vectors, *images]
-    top = sum((weight * row for weight, row in zip(coefficients[0], rows, strict=True)), jnp.zeros_like(rows[0]))
-    after = jnp.matmul(coefficients[1:], jnp.stack(rows), precision=lax.Precision.HIGHEST)
-    beside = Companions(after, jnp.maximum(values[1:] / values[0], 0).astype(vectors.dtype))
+    top, *after = (
+        sum((weight * row for weight, row in zip(weights, rows, strict=True)), jnp.zeros_like(rows[0])) for weights in coefficients
+    )
+    beside = Companions(jnp.stack(after), jnp.maximum(values[1:] / values[0], 0).astype(vectors.dtype), companions.scout)
     return Separated(top, beside, 1 - quotient / values[0])
+
+
+class Trial(NamedTuple):
+    """A vector that may be the top one, its product, and what that shows beside the companions."""
+
+    vector: Array  # (p,) of length 1
+    image: Array  # (p,)
+    sharpness: Array  # () their inner product
+    residual: Array  # () ‖Hu−Su‖/S
+    beside: Separated
+    hvps: Array  # () products that led to it
+
+
+def tried(vector: Array, image: Array, beside: Separated, hvps: Array) -> Trial:
+    """A trial of a vector (p,) of length 1, whose image (p,) is known."""
+    (sharpness,) = dots((vector, image))
+    (residual,) = norms(image - sharpness * vector)
+    return Trial(vector, image, sharpness, residual / sharpness, beside, hvps)
+
+
+def next_trial(product: Callable[[Array], Array], trial: Trial) -> Trial:
+    """That of the vector which the last product has separated from the companions, for one product more.
+
+    What the last vector has beside it is a direction in which the companions lack something, and has an image that is known.
+    """
+    vector = trial.beside.vector / norms(trial.beside.vector)[0]
+    image = product(vector)
+    (overlap,) = dots((vector, trial.vector))
+    rest, rest_image = trial.vector - overlap * vector, trial.image - overlap * image
+    (length,) = norms(rest)
+    inverse = jnp.where(length > 0, 1 / length, 0)
+    rows, images = jnp.stack([vector, inverse * rest]), jnp.stack([image, inverse * rest_image])
+    return tried(vector, image, separated(rows, images, trial.beside.companions, settled=True), trial.hvps + 1)
 
 
 def _inner_products(vectors: Array, images: Array, others: Array, settled: bool) -> tuple[Array, Array]:

@@ -9,6 +9,7 @@ P changes at every step, and the eigenvector w of P^-½HP^-½ with it. What is h
 alone H is λgg^T nearly, and P^½w goes along g whatever P is.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from engine.curvature.companions import Companions, Separated, due, risen, separated, together
+from engine.curvature.companions import Companions, Separated, Trial, due, mixture, next_trial, outside, risen, separated, tried
 from engine.curvature.eigensolver import solve
 from engine.curvature.predictor import likeliest
 from engine.curvature.tangent_pass import TangentPass, value_grad_hvp
@@ -27,16 +28,17 @@ from engine.xla.jit import jit_by_format
 from engine.xla.reductions import dots, norms
 
 EVERY = 5
-"""Steps between looks around at the companions together,"""
-EXPLORING = 20
-"""and at what a random row shows, with `EXPLORED` products more; half way between these, at one companion."""
-EXPLORED = 2
+"""Steps between looks around, each of which takes a product of all companions and the scout together."""
+SCOUTING = 4
+"""Looks from one random vector to the next, the scout; at the last of them one companion, or the scout, has a product of its own."""
+TRIALS = 4
+"""Most products along vectors that are separated from their companions, before the eigenpair is solved for."""
 ONWARD = 0.5
 """How far an eigenvector is extrapolated where P turns it. All of what it moved, as where P does not, would carry on the noise of the
 tolerance, too: along eigenvectors whose eigenvalues lie near the largest nothing damps it."""
-FURTHER = 1.7
+FURTHER = 4.0
 """Where P turns the eigenvector at every step, a residual beyond the tolerance by as much suffices,"""
-ERROR = 1e-3
+ERROR = 3e-4
 """if the eigenvalue is off by no more than this, relatively, so far as the companions say."""
 
 
@@ -76,12 +78,14 @@ def descend(
     """`steps` ≤ DESCENT_CHUNK steps of the optimizer from step `first` on with the top eigenpair to a relative residual of `tolerance` at
     each, and `means` read there. Products are taken in θ's number format.
 
-    Every `EVERY` steps a look around takes a product of all companions together, and the solver is started from any that has risen above
-    the top. At every second look it is started from one companion in turn and from `fresh` (p,), by turns: a random vector that is turned
-    round by the step, so that none of it depends on how steps are cut into calls.
+    Every `EVERY` steps a look around takes a product of all companions together, and another of any that has risen above the top. The
+    scout begins anew as `fresh` (p,): a random vector that is turned round by the step, so that none of it depends on how steps are cut
+    into calls.
 
     Steps whose product suffices go in a loop of their own, without the solver: beside it each would take an eighth longer. The companions
-    stay as they are meanwhile. The eigenvectors lie in a ring, the next in place of the oldest, so that none is moved.
+    stay as they are meanwhile. The eigenvectors lie in a ring, the next in place of the oldest, so that none is moved. Where a product does
+    not suffice, the vector that it separates has the next one; only where some of these have not sufficed either the eigenpair is solved
+    for: a Krylov space would first have to tell apart again what the companions tell apart.
     """
     dtype, blank = theta.dtype, jnp.full(DESCENT_CHUNK, jnp.nan, theta.dtype)
     count, unturned = len(companions.values), optimizer.preconditioner is unscaled
@@ -101,7 +105,7 @@ def descend(
         return likeliest((oldest, three, two, newest), 1.0 if unturned else ONWARD)
 
     def in_coordinates(known: Companions, scale: Array | float) -> Companions:
-        return known._replace(vectors=scale * known.vectors)
+        return known._replace(vectors=scale * known.vectors, scout=scale * known.scout)
 
     def stepped(k: Array, state: Watched, seen: Seen | TangentPass, vector: Array, pair: tuple[Array, Array, Array]) -> Watched:
         sharpness, residual, hvps = pair
@@ -136,37 +140,68 @@ def descend(
         }
         return k + suffices, moved._replace(**kept), seen, suffices
 
+    def look(
+        product: Callable[[Array], Array], vector: Array, image: Array, known: Companions, step: Array
+    ) -> tuple[Companions, Separated, Array]:
+        """What a look shows beside the expected vector (p,), and the products that it took; nothing new where none is due.
+
+        One of all companions and the scout together, and one of that among them which has risen above the top, or by turns.
+        """
+        looking, turn = step % EVERY == 0, step // EVERY
+        anew = looking & ((turn % SCOUTING == 0) | ~jnp.any(known.scout))
+        known = known._replace(scout=jnp.where(anew, jnp.roll(fresh, step).astype(dtype)[None], known.scout))
+        (sharpness,) = dots((vector, image))
+        mixed = mixture(known, vector)
+        shown = lax.cond(looking, lambda: product(mixed.vector), lambda: jnp.zeros_like(image))
+        values, least = risen(known, mixed, shown), known.values[-1]
+        above = jnp.max(values) > sharpness
+        one = looking & (above | (turn % SCOUTING == SCOUTING - 1) | (least <= 0))
+        by_turns = jnp.where(values[-1] > least * sharpness, count, due(turn // SCOUTING, count))
+        place = jnp.where(above, jnp.argmax(values), by_turns)
+        row = jnp.where(place < count, known.vectors[jnp.minimum(place, count - 1)], mixed.scout)
+        row = jnp.where(one, outside(row, [vector]), 0)
+        row_image = lax.cond(one, lambda: product(row), lambda: jnp.zeros_like(image))
+        replaced = one & (jnp.arange(count) == place)
+        known = known._replace(
+            vectors=jnp.where(replaced[:, None], 0, known.vectors), values=jnp.where(replaced, 0, known.values),
+            scout=jnp.where(looking, shown[None], known.scout),
+        )
+        beside = separated(jnp.stack([vector, row]), jnp.stack([image, row_image]), known)
+        others = jax.tree.map(lambda new, old: jnp.where(one, new, old), beside.companions, known)
+        return known, beside._replace(companions=others), (looking.astype(int) + one).astype(dtype)
+
     def refined(carried: Carried) -> Carried:
-        """The step whose product did not suffice, or that looks around for a larger eigenvalue, with the eigenpair solved for."""
+        """The step whose product did not suffice, or that looks around for a larger eigenvalue, with the eigenpair solved for where that
+        shows one or the product does not suffice."""
         k, state, seen, _ = carried
         at, scale = read(state)
         loss, grad, product = at.linearized_at(state.theta)
-        looking, exploring = around(k), (first + k) % EXPLORING == 0
-        start, others = scale * expected(k, state.eigenvector_history), in_coordinates(state.companions, scale)
+        looking, start = around(k), scale * expected(k, state.eigenvector_history)
         vector = jnp.where(looking, start / norms(start)[0], seen.vector)
         image = lax.cond(looking, lambda: product(vector), lambda: seen.image)
-        beside, (quotient,) = separated(vector[None], image[None], others, settled=True), dots((vector, image))
-        sufficient = enough(norms(image - quotient * vector)[0] / quotient, beside)
-        # What is no look is a solve: the vector separated from its companions is then the row that helps most.
-        shown = risen(others, lax.cond(looking, lambda: product(together(others)), lambda: jnp.zeros_like(vector)))
-        above = jnp.max(shown) > quotient
-        one = above | ((first + k) % EXPLORING == EXPLORING // 2)
-        place = jnp.where(above, jnp.argmax(shown), due((first + k) // EXPLORING, count))
-        random = jnp.roll(fresh, first + k).astype(dtype)
-        looked_at = jnp.where(others.values[place] > 0, others.vectors[place], random)
-        rows = jnp.stack([vector, jnp.where(looking, jnp.where(one, looked_at, random), beside.vector), random])
-        looked, explored = jnp.where(looking, 1 + one + exploring, 2), jnp.where(exploring, EXPLORED, 0)
-        pairs, images = solve(
-            at, state.theta, rows, jnp.where(looking, sufficient, tolerance), wanted=1, looked=looked, explored=explored, image=image,
-            product=product,
-        )
-        pair = pairs.sharpness, pairs.residuals[0], (pairs.hvps + 1 + looking).astype(dtype)
-        # One step of power iteration on, as in a tangent pass: the noise of the tolerance, extrapolated, would ask for the next solve.
-        replaced = looking & one & (jnp.arange(count) == place)
-        others = Companions(jnp.where(replaced[:, None], 0, others.vectors), jnp.where(replaced, 0, others.values))
-        beside = separated(pairs.vectors, images, others)
-        moved = stepped(k, state, Seen(loss, grad, norms(grad)[0]), beside.vector / scale, pair)
-        return k + 1, moved._replace(companions=in_coordinates(beside.companions, 1 / scale)), seen, jnp.array(True)
+        known, beside, hvps = look(product, vector, image, in_coordinates(state.companions, scale), first + k)
+        trial = tried(vector, image, beside, 1 + hvps)
+
+        def unsettled(trial: Trial) -> Array:
+            suffices = (trial.sharpness > 0) & (trial.residual <= enough(trial.residual, trial.beside)) & (trial.beside.shortfall <= ERROR)
+            return ~suffices
+
+        def solved(trial: Trial) -> tuple[Array, Companions, tuple[Array, Array, Array]]:
+            rows = jnp.stack([trial.vector, trial.beside.vector])
+            pairs, images = solve(at, state.theta, rows, tolerance, wanted=1, looked=2, image=trial.image, product=product)
+            # One step of power iteration on, as in a tangent pass: the noise of the tolerance, extrapolated, would ask for the next solve.
+            after = separated(pairs.vectors, images, trial.beside.companions)
+            return after.vector, after.companions, (pairs.sharpness, pairs.residuals[0], pairs.hvps + trial.hvps)
+
+        def read_off(trial: Trial) -> tuple[Array, Companions, tuple[Array, Array, Array]]:
+            return trial.beside.vector, trial.beside.companions, (trial.sharpness, trial.residual, trial.hvps)
+
+        last = trial.hvps + TRIALS
+        trial = lax.while_loop(lambda trial: unsettled(trial) & (trial.hvps < last), partial(next_trial, product), trial)
+        vector, others, pair = lax.cond(unsettled(trial), solved, read_off, trial)
+        moved = stepped(k, state, Seen(loss, grad, norms(grad)[0]), vector / scale, pair)
+        others = others._replace(scout=known.scout)
+        return k + 1, moved._replace(companions=in_coordinates(others, 1 / scale)), seen, jnp.array(True)
 
     def step_and_solve(carried: Carried) -> Carried:
         carried = lax.while_loop(lambda c: (c[0] < steps) & c[3] & ~around(c[0]), onward, carried)

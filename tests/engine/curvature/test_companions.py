@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from engine.curvature.companions import Companions, due, separated, unknown
+from engine.curvature.companions import Companions, due, mixture, next_trial, risen, separated, tried, unknown
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -29,7 +29,12 @@ def outside(vector, axis):
 def seen(vector, vectors, values):
     """What one product along a vector shows beside such companions, whose eigenvalues are given."""
     quotient = vector @ MATRIX @ vector
-    return separated(jnp.asarray(vector)[None], jnp.asarray(MATRIX @ vector)[None], Companions(jnp.asarray(vectors), values / quotient))
+    return separated(jnp.asarray(vector)[None], jnp.asarray(MATRIX @ vector)[None], beside(vectors, values / quotient))
+
+
+def beside(vectors, values):
+    """Companions without a scout."""
+    return Companions(jnp.asarray(vectors), jnp.asarray(values), jnp.zeros((1, SIZE)))
 
 
 @pytest.mark.parametrize("mixed", [0.1, 1.0])
@@ -65,7 +70,7 @@ def test_companions_that_are_no_longer_orthonormal_or_are_met_again_are_one_dire
     """As where P has changed since, and where the solver has come upon a companion."""
     stretched = AXES[1:4] * (1 + 0.01 * np.random.default_rng(2).standard_normal(SIZE))
     vectors = jnp.asarray(AXES[[0, 1]])
-    apart = separated(vectors, vectors @ MATRIX, Companions(jnp.asarray(stretched), jnp.asarray(CLOSE[1:4])))
+    apart = separated(vectors, vectors @ MATRIX, beside(stretched, CLOSE[1:4]))
     kept = np.asarray(apart.companions.vectors)
     np.testing.assert_allclose(kept[:2] @ kept[:2].T, np.eye(2), atol=1e-9)
     assert outside(apart.vector, AXES[0]) < 1e-9
@@ -76,3 +81,39 @@ def test_companions_that_are_no_longer_orthonormal_or_are_met_again_are_one_dire
 def test_looks_take_the_nearest_companion_at_every_other_and_each_in_turn():
     assert [int(due(look, 4)) for look in range(8)] == [0, 1, 0, 2, 0, 3, 0, 1]
     assert {int(due(look, 1)) for look in range(5)} == {0}
+
+
+def test_one_product_of_their_sum_shows_the_eigenvalues_of_all_companions_and_of_the_scout():
+    """Of eigenvectors exactly, whatever they were thought to be: one has come to twice the top."""
+    steep = AXES.T @ np.diag(np.where(np.arange(SIZE) == 2, 2.0, CLOSE)) @ AXES
+    known = beside(AXES[1:4], CLOSE[1:4])._replace(scout=jnp.asarray(0.1 * AXES[0] + AXES[2] + 0.3 * AXES[5])[None])
+    mixed = mixture(known, jnp.asarray(AXES[0]))
+    np.testing.assert_allclose([mixed.vector @ mixed.vector, mixed.vector @ AXES[0]], [1, 0], atol=1e-12)
+    np.testing.assert_allclose(risen(known, mixed, steep @ mixed.vector), [CLOSE[1], 2, CLOSE[3], CLOSE[5]], rtol=1e-9)
+
+
+def test_the_scout_comes_to_the_largest_of_what_is_not_known():
+    """In six looks, as in as many steps of power iteration: 0.6 among eigenvalues up to 0.3, from a random vector."""
+    hidden = AXES.T @ np.diag(np.where(np.arange(SIZE) == 4, 0.6, CLOSE)) @ AXES
+    known = beside(AXES[1:4], CLOSE[1:4])._replace(scout=jnp.asarray(np.random.default_rng(3).standard_normal((1, SIZE))))
+    for _ in range(6):
+        mixed = mixture(known, jnp.asarray(AXES[0]))
+        shown = hidden @ mixed.vector
+        known = known._replace(scout=shown[None])
+    assert outside(mixed.scout, AXES[4]) < 0.4
+    np.testing.assert_allclose(risen(known, mixed, shown)[-1], 0.6, rtol=0.1)
+
+
+def test_a_further_product_finds_the_companion_that_is_missing():
+    """The top eigenvector halfway to the second, which is none of the companions: what the first vector has beside the next is that one."""
+    vector = jnp.asarray(unit(AXES[0] + AXES[1]))
+    known = beside(AXES[2:4], CLOSE[2:4])
+    image = jnp.asarray(MATRIX @ vector)
+    first = tried(vector, image, separated(vector[None], image[None], known), 1)
+    assert first.residual < 0.006  # small, since the two are 1 % apart: the value is off by half of that
+    np.testing.assert_allclose(first.sharpness, 0.995)
+    second = next_trial(lambda v: jnp.asarray(MATRIX) @ v, first._replace(beside=first.beside._replace(companions=known)))
+    assert second.hvps == 2
+    assert outside(second.beside.vector, AXES[0]) < 1e-6
+    np.testing.assert_allclose(second.beside.companions.values, CLOSE[1:3], rtol=6e-3)  # of what is stale, relative to that vector's
+    np.testing.assert_allclose(second.beside.shortfall, 1 - second.sharpness, rtol=1e-6)
