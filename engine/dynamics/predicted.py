@@ -344,10 +344,10 @@ def predict(
 
     places = {form: edge.place(v) for form, v in predictions.items()}
     tangents = [v - edge.along(places[form][0]) if FORMS[form].carries_x else v for form, v in predictions.items()]
-    images = lax.map(problem.product_at(at), jnp.stack(tangents).astype(dtype)).astype(own)  # a map: one product to compile
+    images = lax.map(problem.product_at(at), jnp.stack([tangent.astype(dtype) for tangent in tangents]))  # a map: one product to compile
     nowhere = jnp.full((), jnp.nan)
     return {
-        form: FORMS[form].step(FormInputs(v, *places[form], image, slopes.get(form, nowhere), edge, push, learning_rate, cubic))
+        form: FORMS[form].step(FormInputs(v, *places[form], image.astype(own), slopes.get(form, nowhere), edge, push, learning_rate, cubic))
         for (form, v), image in zip(predictions.items(), images, strict=True)
     }
 

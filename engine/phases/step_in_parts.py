@@ -87,12 +87,14 @@ def take(setup: Setup, state: EdgeState, config: StaticConfig, params: StepParam
     given = (
         problem, config, params, coupled, (read.point, read.images), opening.positions, coupled_step.step_beside(at, coupled, beside)
     )
-    if projection is None or trial is None:
+    known = trial and trial.guards
+    del opening, trial, measured, beside, at, others  # a dozen vectors of p, which would stand beside the new state
+    if projection is None or known is None:
         moved, rows, _ = coupled_step.take_without_center(*given)
     else:
         projection = project_until_converged(problem, params, projection, dtype)
         moved, rows, _ = coupled_step.take(*given, projection, newest_normals(problem, projection, dtype))
-        moved = moved._replace(constrained=moved.constrained._replace(guards=trial.guards))
+        moved = moved._replace(constrained=moved.constrained._replace(guards=known))
 
     values = np.asarray(rows.values)
     row = dict(zip(rows.names, values[0].tolist(), strict=True))
