@@ -56,9 +56,10 @@ def _problem(of: Any, trust: bool) -> "tuple[Problem, int]":
     from engine.problems.own import Made
     from engine.problems.problem import Problem
     from engine.xla.device import configure
+    from engine.xla.shares import numbers
 
     if isinstance(of, Made):
-        return of.problem, of.theta.size
+        return of.problem, numbers(of.theta.size, of.problem.shares)
     if isinstance(of, Problem):
         return of, 0
     if not isinstance(of, Record | str | Path):
@@ -69,4 +70,4 @@ def _problem(of: Any, trust: bool) -> "tuple[Problem, int]":
     trusts.need(run.path, run.spec)
     configure(run.spec.rematerializes)
     problem, theta, _ = build(run.spec)
-    return problem, theta.size
+    return problem, numbers(theta.size, problem.shares)

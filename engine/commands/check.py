@@ -104,7 +104,8 @@ def check(
         about[f"{each.directions} directions at the edge"] = f"{each.third_derivatives} contractions of ∇³L a step, {more} more"
     print_pairs([
         *((name, _words(value)) for name, value in about.items()),
-        ("memory", f"about {bytes_words(needed.total)} at most"), *_edge_words(spec, edge),
+        ("memory", f"about {bytes_words(needed.total)} at most{' on each' * memory.several_devices(problem, theta)}"),
+        *_edge_words(spec, edge),
         ("a step", seconds(plain)), ("a tracked step", seconds(with_reading, NO_TRACK if tracked else NO_TIME)),
         ("kinks", _kink_words(kinks)), ("float64", float64_rate.measured_words(spec, rate)),
         *([("float32x6", products.words)] if products else []),

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from engine.curvature.eigensolver import LOOSE_TOLERANCE, forms_hessian, random_start, solve_at
 from engine.problems.problem import Problem
+from engine.xla.shares import bare, laid_out, numbers
 
 
 class Block(NamedTuple):
@@ -28,7 +28,7 @@ class Block(NamedTuple):
 
 def blocks(problem: Problem, theta: Array) -> tuple[Block, ...]:
     """The parameters that hold numbers, in the order of θ. A θ that is no tree is one block."""
-    tree = problem.unravel(jnp.arange(theta.size, dtype=jnp.float64))
+    tree = problem.unravel(laid_out(np.arange(numbers(theta.size, problem.shares), dtype=np.float64), problem.shares))
     named = [
         Block(jax.tree_util.keystr(path, simple=True, separator="/") or "θ", np.asarray(leaf).ravel().astype(int))
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
@@ -50,9 +50,10 @@ class _Masked:
 
 def masked(problem: Problem, theta: Array, block: Block) -> Problem:
     """The problem with all but one block of θ (p,) held still, as a function of p numbers."""
-    mask = np.zeros(theta.size)
+    mask = np.zeros(numbers(theta.size, problem.shares))
     mask[block.indices] = 1
-    return Problem(_Masked(problem.loss_of), (theta, jnp.asarray(mask), problem.data), problem.label, problem.unravel)
+    data = theta, laid_out(mask, problem.shares), problem.data
+    return Problem(_Masked(problem.loss_of), data, problem.label, problem.unravel, shares=problem.shares)
 
 
 def sharpness_of(problem: Problem, theta: Array, block: Block, seed: int, step: int, dtype: str) -> float:
@@ -63,9 +64,10 @@ def sharpness_of(problem: Problem, theta: Array, block: Block, seed: int, step: 
         return float(np.linalg.eigvalsh(inside)[-1])
     outside = np.ones(theta.size, bool)
     outside[block.indices] = False
-    start = np.array(random_start(seed, step, 1, theta.size, dtype))
+    start = np.array(random_start(seed, step, 1, theta.size, dtype, problem.shares))
     start[:, outside] = 0
-    pairs, _ = solve_at(masked(problem, at, block), at, jnp.asarray(start), LOOSE_TOLERANCE, dtype)
+    begun = laid_out(bare(start, problem.shares), problem.shares)
+    pairs, _ = solve_at(masked(problem, at, block), at, begun, LOOSE_TOLERANCE, dtype)
     return float(pairs.values[0])
 
 

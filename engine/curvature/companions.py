@@ -23,6 +23,7 @@ from jax import Array
 from engine.xla import small_matrices
 from engine.xla.leaves import Earlier
 from engine.xla.reductions import dots, norms
+from engine.xla.shares import Shares
 
 COUNT = 8
 """Companions kept. At Adam's edge on digits eight eigenvalues lie within 6 % below the largest."""
@@ -47,10 +48,11 @@ def none(size: int) -> Companions:
     return Companions(jnp.zeros((0, size), jnp.float32), jnp.zeros(0, jnp.float32), jnp.zeros((0, size), jnp.float32))
 
 
-def unknown(size: int, dtype: str) -> Companions:
+def unknown(size: int, dtype: str, shares: Shares | None = None) -> Companions:
     """Room for them, before anything is known."""
     count = max(min(COUNT, size - 1), 1)
-    return Companions(jnp.zeros((count, size), dtype), jnp.zeros(count, dtype), jnp.zeros((1, size), dtype))
+    lies = shares and shares.along_last(2)
+    return Companions(jnp.zeros((count, size), dtype, device=lies), jnp.zeros(count, dtype), jnp.zeros((1, size), dtype, device=lies))
 
 
 def due(turn: Array, count: int) -> Array:

@@ -18,6 +18,7 @@ from jax import Array, lax
 
 from engine.problems.problem import Problem
 from engine.xla.jit import jit_by_format
+from engine.xla.shares import Shares, laid_out, numbers
 
 PROBES, STEPS = 8, 40
 """Random vectors, and Lanczos steps from each."""
@@ -52,10 +53,10 @@ class Quadrature(NamedTuple):
         return np.linspace(self.nodes.min() - 5 * width, self.nodes.max() + 5 * width, POINTS)
 
 
-def probe(seed: int, step: int, number: int, size: int, dtype: str) -> Array:
+def probe(seed: int, step: int, number: int, size: int, dtype: str, shares: Shares | None = None) -> Array:
     """The random unit vector (p,) with this number, the same for the same seed and step."""
-    v = np.random.default_rng([seed, step, number]).standard_normal(size)
-    return jnp.asarray(v / np.linalg.norm(v), dtype)
+    v = np.random.default_rng([seed, step, number]).standard_normal(numbers(size, shares))
+    return laid_out((v / np.linalg.norm(v)).astype(dtype), shares)
 
 
 def quadrature(problem: Problem, theta: Array, v: Array, steps: int) -> Quadrature:

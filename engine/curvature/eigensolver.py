@@ -32,6 +32,7 @@ from engine.xla import small_matrices
 from engine.xla.device import require_correct_sums
 from engine.xla.jit import jit_by_format
 from engine.xla.reductions import dots, norms
+from engine.xla.shares import Shares, numbers
 
 DENSE_UP_TO = 64
 """Parameters up to which the Hessian is formed and diagonalised."""
@@ -67,12 +68,13 @@ class Eigenpairs(NamedTuple):
         return Eigenpairs(self.values[:count], self.vectors[:count], self.residuals[:count], self.hvps)
 
 
-def random_start(seed: int, step: int, count: int, size: int, dtype: str) -> Array:
-    """Random vectors to start the solver from at a step, (count, p), the same for the same seed and step.
+def random_start(seed: int, step: int, count: int, size: int, dtype: str, shares: Shares | None = None) -> Array:
+    """Random vectors to start the solver from at a step, (count, p), the same for the same seed and step, however they lie on devices.
 
     Drawn by numpy: jax's generator takes longer to compile.
     """
-    return jnp.asarray(np.random.default_rng([seed, step]).standard_normal((count, size)), dtype)
+    drawn = np.random.default_rng([seed, step]).standard_normal((count, numbers(size, shares)))
+    return jnp.asarray(drawn, dtype) if shares is None else shares.place(drawn.astype(dtype))
 
 
 def top_eigenpairs(problem: Problem, theta: Array, start: Array, tolerance: float = 1e-4, max_hvps: int = 400) -> Eigenpairs:

@@ -39,7 +39,7 @@ def linearized_at(problem: Problem, theta: Array) -> Problem:
     """
     if problem.linearized is None:
         raise ValueError(why_absent(problem))
-    return Problem(_Linearized(problem.linearized), (theta, problem.data), problem.label, problem.unravel)
+    return Problem(_Linearized(problem.linearized), (theta, problem.data), problem.label, problem.unravel, shares=problem.shares)
 
 
 @jit_by_format

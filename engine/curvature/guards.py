@@ -21,6 +21,7 @@ from engine.curvature.eigensolver import Eigenpairs, forms_hessian, random_start
 from engine.curvature.expansion import Point, loss_and_gradient
 from engine.problems.problem import Problem
 from engine.xla.leaves import Leaves
+from engine.xla.shares import Shares, numbers
 
 COUNT = 2
 """Guards kept."""
@@ -41,9 +42,9 @@ class Guards(NamedTuple):
     values: Array  # (COUNT,) their Rayleigh quotients at the last look
 
 
-def begin(seed: int, step: int, size: int, dtype: str) -> Guards:
+def begin(seed: int, step: int, size: int, dtype: str, shares: Shares | None = None) -> Guards:
     """Guards that know nothing yet: random vectors."""
-    return Guards(random_start(seed, step, COUNT, size, dtype), jnp.zeros(COUNT, dtype))
+    return Guards(random_start(seed, step, COUNT, size, dtype, shares), jnp.zeros(COUNT, dtype))
 
 
 def unknown(vectors: str) -> Callable[[Leaves], Guards]:
@@ -90,7 +91,7 @@ def read(
     """The top eigenpairs at θ from `start` (k, p), with a look around where the last one is `EVERY` steps ago or more."""
     if step - looked < EVERY or forms_hessian(theta):
         return Reading(sharpness_at(problem, theta, start, tolerance, dtype), guards, looked)
-    pairs, _, guards = look(problem, theta, start, guards, fresh_rows(seed, step, theta.size, dtype), tolerance, dtype)
+    pairs, _, guards = look(problem, theta, start, guards, fresh_rows(seed, step, theta.size, dtype, problem.shares), tolerance, dtype)
     return Reading(pairs, guards, step)
 
 
@@ -153,10 +154,11 @@ def pairs_in_one_call(
     return tried.pairs, tried.images
 
 
-@partial(jax.jit, static_argnames=("size", "dtype"))
-def fresh_rows(seed: int, step: Any, size: int, dtype: str) -> Array:
+@partial(jax.jit, static_argnames=("size", "dtype", "shares"))
+def fresh_rows(seed: int, step: Any, size: int, dtype: str, shares: Shares | None = None) -> Array:
     """The random rows of a look at this step, (FRESH, p), drawn by the device: the same inside a compiled call and out of it."""
-    return jax.random.normal(jax.random.fold_in(jax.random.key(seed), step), (FRESH, size), dtype)
+    rows = jax.random.normal(jax.random.fold_in(jax.random.key(seed), step), (FRESH, numbers(size, shares)), dtype)
+    return rows if shares is None else shares.fill(rows)
 
 
 @partial(jax.jit, static_argnames="count")

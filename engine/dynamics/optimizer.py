@@ -103,16 +103,17 @@ def shapes_of(theta: Array, unravel: Unravel) -> Any:
 
 
 def parts_of(vector: Array, shapes: Any) -> Any:
-    """A vector (p,) as the tree of `shapes_of`."""
+    """A vector (p,) as the tree of `shapes_of`, without what fills up the last share of it where it lies in shares."""
     leaves, structure = jax.tree.flatten(shapes)
     sizes = [int(np.prod(leaf.shape[1:])) for leaf in leaves]
-    parts = lax.split(vector, sizes)
+    parts = lax.split(vector[: sum(sizes)], sizes)
     return jax.tree.unflatten(structure, [part.reshape(leaf.shape[1:]) for part, leaf in zip(parts, leaves, strict=True)])
 
 
-def vector_of(tree: Any) -> Array:
-    """The leaves of a tree as one vector (p,)."""
-    return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+def vector_of(tree: Any, size: int = 0) -> Array:
+    """The leaves of a tree as one vector (p,), with zeros after them where it is to be of a larger `size`."""
+    vector = jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+    return jnp.pad(vector, (0, size - len(vector))) if size > len(vector) else vector
 
 
 def passed(optimizer: Optimizer, state: State) -> dict[str, Array]:

@@ -34,6 +34,7 @@ from engine.dynamics.trajectory import Costs, Row
 from engine.problems.problem import Problem, preconditioned
 from engine.theory import pairs
 from engine.xla.packed import unpacked
+from engine.xla.shares import bare
 
 SUBSTEPS = 4
 """Euler substeps of a step."""
@@ -101,9 +102,10 @@ def step(
     """A step of time 1 on, the `number`th of the run, and the row where it began."""
     none = jnp.zeros((), int)
     here, costs = measure(problem, state, settings, dtype), Costs(none, none, none)
+    moments = bare(state.second_moment, problem.shares) if state.second_moment.ndim else state.second_moment
     edge, scalar = 2 / settings.learning_rate, not state.second_moment.ndim
     row: Row = {
-        "central.loss": here.loss, "central.sharpness": here.pairs.values[0], "central.second_moment": jnp.mean(state.second_moment),
+        "central.loss": here.loss, "central.sharpness": here.pairs.values[0], "central.second_moment": jnp.mean(moments),
     }
     if not scalar and float(here.pairs.values[0]) >= edge:
         return state._replace(ended=1), {}, costs.plus(here.pairs.hvps, 1)

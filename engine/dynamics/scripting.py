@@ -36,7 +36,7 @@ def center_at(problem: Problem, theta: Array, start: Array | None = None, tolera
         raise UserError(f"θ: an array of shape {theta.shape} and format {theta.dtype}; expected a flat one (p,) of floats")
     dtype = str(theta.dtype)
     if start is None:
-        start = random_start(0, 0, min(2, theta.size), theta.size, dtype)
+        start = random_start(0, 0, min(2, theta.size), theta.size, dtype, problem.shares)
     point = measure(problem, theta, start, tolerance, dtype)
     residual = float(point.eigen.residuals[0])
     if not residual <= tolerance:

@@ -66,7 +66,7 @@ def muon(dual_scaled: bool) -> Optimizer:
         parts, structure = jax.tree.flatten(parts_of(g, state.shapes))
         factors, duals = zip(*[polar_factor(as_matrix(part)) for part in parts], strict=True)
         shaped = [factor.reshape(part.shape) for factor, part in zip(factors, parts, strict=True)]
-        return vector_of(jax.tree.unflatten(structure, shaped)), sum(duals, jnp.zeros((), g.dtype))
+        return vector_of(jax.tree.unflatten(structure, shaped), g.size), sum(duals, jnp.zeros((), g.dtype))
 
     def size(v: Array, state: SteepestState) -> Array:
         parts = jax.tree.leaves(parts_of(v, state.shapes))

@@ -30,7 +30,7 @@ FREE = (
     "tracking.eigen_tolerance", "tracking.audit_every", "tracking.max_projections", "tracking.sharpness_tolerance",
     "tracking.gradient_tolerance", "tracking.second_eigenvalue_limit", "tracking.on_second_eigenvalue",
     "tracking.seed_oscillation", "tracking.flow_sharpness_every", "tracking.central_substeps", "problem.micro_batch",
-    "problem.rematerialize", "problem.devices", "precision.products",
+    "problem.rematerialize", "problem.devices", "problem.shard", "precision.products",
 )
 """Fields that a checkpoint does not depend on, and sections of such."""
 WORDS = ("name", "title", "shows", "takes")

@@ -53,11 +53,11 @@ def begin(setup: Setup, theta: Array, clock: Clock, optimizer: Any) -> ApproachS
     """The approach from θ, in θ's number format."""
     count = min(setup.spec.tracking.eigenvalues, theta.size)
     seed, dtype = setup.spec.seed, setup.spec.precision.curvature
-    basis = random_start(seed, clock.step, count, theta.size, dtype)
+    basis = random_start(seed, clock.step, count, theta.size, dtype, setup.problem.shares)
     return ApproachState(
         clock=clock, optimizer=optimizer, theta=theta, eigenvectors=basis, sharpness=float("nan"), next_check=clock.step, careful=0,
         checked_clock=clock, checked_theta=theta, checked_optimizer=optimizer,
-        guards=guards.begin(seed, clock.step, theta.size, dtype), looked=clock.step - guards.EVERY,
+        guards=guards.begin(seed, clock.step, theta.size, dtype, setup.problem.shares), looked=clock.step - guards.EVERY,
         pending=np.empty((0, len(setup.column_index))),
     )
 
@@ -218,7 +218,7 @@ class Approach(Phase):
 
     def identity(self, state: ApproachState) -> Identity:
         """By the functions of the approach."""
-        d = loss_identity.direction(state.theta.size, self.setup.spec.precision.curvature)
+        d = loss_identity.direction(state.theta.size, self.setup.spec.precision.curvature, self.setup.problem.shares)
         return loss_identity.of_descent(self.setup, state.theta, state.optimizer, d, self.setup.problem, state.eigenvectors.shape[0])
 
     def followed_eigenvectors(self, state: ApproachState) -> Array:

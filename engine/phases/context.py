@@ -70,7 +70,7 @@ class Setup(NamedTuple):
         snapshot is taken where one is due. `eigenvectors` (k, p) are near those of ∇²L; `constrained` is θ† where there is one."""
         values = self.metrics.read(self.problem, step, learning_rate, theta, eigenvectors)
         if self.projections is not None:
-            join(values, self.projections.read(step, theta))
+            join(values, self.projections.read(step, theta, self.problem.shares))
         if self.snapshots is not None:
             join(values, self.snapshots.read(self.problem, step, learning_rate, theta, eigenvectors, constrained))
         return values

@@ -94,10 +94,10 @@ def enter(setup: Setup, at: ApproachState, anchor_every: int) -> Entered:
 def _all_around(setup: Setup, theta: Array, step: int, basis: Array) -> tuple[Array, guards.Guards, Any]:
     """The top eigenvectors at θ from those of the approach (k, p), the next ones as guards, and the products it took."""
     seed, dtype = setup.spec.seed, setup.spec.precision.curvature
-    known = guards.begin(seed, step, theta.size, dtype)
+    known = guards.begin(seed, step, theta.size, dtype, setup.problem.shares)
     if forms_hessian(theta):
         return basis, known, 0
-    fresh = guards.fresh_rows(seed, step, theta.size, dtype)
+    fresh = guards.fresh_rows(seed, step, theta.size, dtype, setup.problem.shares)
     pairs, _, known = guards.look(setup.problem, theta, basis, known, fresh, LOOSE_TOLERANCE, dtype, settle=True)
     return pairs.vectors, known, pairs.hvps
 

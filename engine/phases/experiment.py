@@ -29,6 +29,7 @@ from engine.spec import Phase as PhasePortrait
 from engine.spec import RunSpec, SharpnessTracking
 from engine.xla.ahead import compiling_ahead
 from engine.xla.leaves import pack, shapes, unpack
+from engine.xla.shares import Shares, on_devices, on_host, put
 
 OWN_LENGTHS = ("directions.hessian", "covariance", "averages.rows", "companions.values")
 """Leaves whose rows are as long as there are directions at the edge, or companions."""
@@ -227,7 +228,12 @@ class Experiment:
     def leaves(self) -> dict[str, np.ndarray]:
         """Everything needed to go on, for a checkpoint."""
         kept = {"phase": np.array(self.phase), "anchor_every": np.array(self.anchor_every), "raised": np.array(self.raised)}
-        return kept | pack(self.state, "state.")
+        return kept | pack(on_host(self.state, self._shares), "state.")
+
+    @property
+    def _shares(self) -> Shares | None:
+        """How vectors of p numbers lie on several devices."""
+        return None if isinstance(self.spec.problem, PhasePortrait) else self.setup.problem.shares
 
     @property
     def standing(self) -> Standing:
@@ -250,7 +256,9 @@ class Experiment:
             raise ValueError(f"it is of the phase {str(leaves['phase'])[:40]!a}, which this specification does not come to")
         here = getattr(self.state, "theta", None)
         kinds = phase.kinds(jnp.zeros(0) if here is None else here)
-        restored, anchor_every, raised = unpack(phase.State, leaves, "state.", kinds), int(leaves["anchor_every"]), int(leaves["raised"])
+        restored = unpack(phase.State, leaves, "state.", kinds, lambda leaf: put(leaf, self._shares))
+        restored = on_devices(restored, self._shares)  # what stands in for leaves of an earlier version, too
+        anchor_every, raised = int(leaves["anchor_every"]), int(leaves["raised"])
         if here is not None and restored.theta.shape != here.shape:
             raise ValueError(f"θ has {restored.theta.size} numbers, the problem {here.size}")
         if type(restored) is type(self.state):  # rows as long as here; how many there are may differ

@@ -163,7 +163,7 @@ def measure(
     def begun() -> Iterator[Array]:  # one at a time: each is as large as θ
         yield from (u, center.grad_sharpness_perp)[:starts]
         for k in range(2, starts):
-            yield random_start(seed, MOST_STARTS * step + k, 1, theta.size, str(theta.dtype))[0]
+            yield random_start(seed, MOST_STARTS * step + k, 1, theta.size, str(theta.dtype), problem.shares)[0]
 
     rho3 = restarted_norm(third, begun(), iterations)
     rho4 = restarted_norm(lambda w: along(problem, theta, w, dtype).fourth, begun(), iterations)

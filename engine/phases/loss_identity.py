@@ -13,7 +13,6 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -24,6 +23,8 @@ from engine.phases.context import Setup
 from engine.problems.problem import Problem
 from engine.record.arrays import IDENTITY
 from engine.xla.leaves import pack, unpack
+from engine.xla.shares import Shares, laid_out
+from engine.xla.shares import numbers as numbers_of
 
 RELATIVE = {"float64": 1e-9, "float32": 1e-4}
 """What a number may change by, of itself, by its format."""
@@ -39,8 +40,9 @@ class Identity(NamedTuple):
     product: np.ndarray  # (2,) d·Hd and ‖Hd‖; where the Hessian is formed, the last eigenvalue followed and the first
 
 
-def direction(size: int, dtype: str) -> np.ndarray:
+def direction(size: int, dtype: str, shares: Shares | None = None) -> np.ndarray:
     """d (p,), of unit length: signs by integer arithmetic alone (splitmix64), the same with every version of every library."""
+    size = numbers_of(size, shares)
     bits = np.arange(1, size + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         bits = (bits ^ (bits >> np.uint64(shift))) * np.uint64(factor)
@@ -56,7 +58,7 @@ def of_descent(setup: Setup, theta: Array, optimizer: Any, d: np.ndarray, probe:
 
 def of_gradient(setup: Setup, theta: Array, count: int) -> Identity:
     """The numbers at θ by its gradient, and the Hessian by the solver for `count` pairs."""
-    d = direction(theta.size, setup.spec.precision.curvature)
+    d = direction(theta.size, setup.spec.precision.curvature, setup.problem.shares)
     loss, grad = loss_and_gradient(setup.problem, theta)
     with np.errstate(over="ignore"):  # of a run that diverges: what is not finite is not compared
         norm = np.linalg.norm(np.asarray(grad))
@@ -69,14 +71,14 @@ def numbers(theta: Array, loss: Any, norm: Any, product: tuple[float, float], d:
     return Identity(value, slope, np.array(product, d.dtype))
 
 
-def copies(d: np.ndarray, count: int) -> Array:
+def copies(d: np.ndarray, count: int, shares: Shares | None = None) -> Array:
     """So many times d on the device. All here is numpy but for what the phase has compiled: each small operation of jax is compiled too."""
-    return jnp.asarray(np.stack([d] * count))
+    return laid_out(np.stack([d] * count), shares)
 
 
 def _product(problem: Problem, theta: Array, d: np.ndarray, count: int) -> tuple[float, float]:
     """The Hessian along d by one product of the solver for `count` pairs, told that any residual will do."""
-    pairs, images = solve_at(problem, theta, copies(d, count), math.inf, str(d.dtype), wanted=1)
+    pairs, images = solve_at(problem, theta, copies(d, count, problem.shares), math.inf, str(d.dtype), wanted=1)
     values = np.asarray(pairs.values, float)
     if forms_hessian(theta):
         return values[-1], abs(values[0])

@@ -91,13 +91,14 @@ class Memory(NamedTuple):
 
 
 def estimate(problem: Problem, theta: Array, formats: Formats = BY_DEFAULT) -> Memory:
-    """The memory for a run of this problem, θ of shape (p,).
+    """The memory for a run of this problem, θ of shape (p,): on each device of several.
 
     Three compilations. Temporaries count as 0 on a device whose compiler does not tell of them.
     """
+    shares = problem.shares
 
     def temporaries(function, format: str, vectors: int) -> int:
-        given = [jax.ShapeDtypeStruct(theta.shape, format)] * (1 + vectors)
+        given = [jax.ShapeDtypeStruct(theta.shape, format, sharding=shares and shares.along_last())] * (1 + vectors)
         needed = jax.jit(function).lower(problem, *given).compile().memory_analysis()
         return 0 if needed is None else int(needed.temp_size_in_bytes + needed.output_size_in_bytes)
 
@@ -109,7 +110,7 @@ def estimate(problem: Problem, theta: Array, formats: Formats = BY_DEFAULT) -> M
 
 
 def of_parameters(problem: Problem, size: int, formats: Formats, followed: int = 1) -> int:
-    """Bytes that go with p = `size` parameters, at the most in a step with so many directions at the edge.
+    """Bytes that go with p = `size` parameters, on each device, at the most in a step with so many directions at the edge.
 
     The old state and the new one stand side by side at the end of a step, which may have to be taken back, with what was measured: at the
     trial point of θ†, target, guess, the point itself and where the next one would be, its gradient, the start of the solver, eigenvectors
@@ -127,7 +128,8 @@ def of_parameters(problem: Problem, size: int, formats: Formats, followed: int =
     if takes_many(formats.tracking, cast(Array, jax.ShapeDtypeStruct((size,), formats.edge))):
         rows = pairs + guards.COUNT + guards.FRESH
         solver = (2 * basis_rows(rows, size) + 3 * rows) * narrow  # V and W, what they are begun from, vectors and images
-    return 2 * sum(_size(leaf) for leaf in jax.tree.leaves(state)) + constrained + descent + beside + solver
+    whole = 2 * sum(_size(leaf) for leaf in jax.tree.leaves(state)) + constrained + descent + beside + solver
+    return whole if problem.shares is None else whole // problem.shares.mesh.size
 
 
 def state_at_edge(problem: Problem, size: int, formats: Formats = BY_DEFAULT, followed: int = 1) -> CoupledState:
@@ -168,6 +170,12 @@ def _state(problem: Problem, size: int, formats: Formats, followed: int) -> Coup
 
 def _size(leaf: Any) -> int:
     return math.prod(leaf.shape) * leaf.dtype.itemsize
+
+
+def several_devices(problem: Problem, theta: Array) -> bool:
+    """Whether more devices than one share out examples or parameters."""
+    leaves = (theta, *jax.tree.leaves(problem.data))
+    return any(len(leaf.sharding.device_set) > 1 for leaf in leaves if isinstance(leaf, Array))
 
 
 def _share(leaf: Array) -> int:

@@ -20,6 +20,7 @@ from engine.problems.problem import Problem
 from engine.record.columns import METRIC
 from engine.record.messages import AnyEvent, MetricFailed
 from engine.spec import RunSpec
+from engine.xla.shares import bare
 
 UNTRACEABLE = (
     jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError, jax.errors.TracerIntegerConversionError,
@@ -103,10 +104,11 @@ class Metrics:
                 self._reads_eigenpair[name] = reads_eigenpair(metric, problem, theta)
         eigenvector, sharpness, hvps = jnp.zeros_like(theta), jnp.zeros((), theta.dtype), 0
         if any(self._reads_eigenpair[name] for name in self._functions):
-            fresh = guards.fresh_rows(self._seed, step, theta.size, self._dtype)
+            fresh = guards.fresh_rows(self._seed, step, theta.size, self._dtype, problem.shares)
             start = jnp.concatenate([eigenvectors.astype(self._dtype), fresh])
             pairs, _ = solve_at(problem, theta, start, LOOSE_TOLERANCE, self._dtype, wanted=1, looked=len(start))
             eigenvector, sharpness, hvps = pairs.vectors[0].astype(theta.dtype), pairs.values[0].astype(theta.dtype), int(pairs.hvps)
+        theta, eigenvector = bare(theta, problem.shares), bare(eigenvector, problem.shares)
         given = problem, jnp.asarray(step, jnp.int64), jnp.asarray(learning_rate, jnp.float64), theta, eigenvector, sharpness
         values: dict[str, float] = {}
         for name in list(self._functions):

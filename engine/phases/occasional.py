@@ -172,7 +172,7 @@ def audited_beside(
     dtype, seed, step, theta = setup.spec.precision.curvature, setup.spec.seed, state.clock.step, coupled.descent.theta
 
     def rows(count: int) -> jnp.ndarray:
-        return random_start(seed, step, count, theta.size, dtype)
+        return random_start(seed, step, count, theta.size, dtype, setup.problem.shares)
 
     there = sharpness_at(setup.problem, theta, rows(coupled.descent.eigenvector_history.shape[1]), LOOSE_TOLERANCE, dtype)
     costs, beside = coupled.costs.plus(there.hvps), dict(coupled.beside)
@@ -189,7 +189,7 @@ def audited(setup: Setup, state: EdgeState) -> tuple[EdgeState, list[AnyEvent]]:
     dtype, step, center = setup.spec.precision.curvature, state.clock.step, state.center
     if not AUDITS.is_due(setup, state):
         return state, []
-    start = random_start(setup.spec.seed, step, len(center.eigen.values), center.theta.size, dtype)
+    start = random_start(setup.spec.seed, step, len(center.eigen.values), center.theta.size, dtype, setup.problem.shares)
     pairs = sharpness_at(setup.problem, center.theta.astype(dtype), start, LOOSE_TOLERANCE, dtype)
     state = state._replace(audited=step, coupled=state.coupled._replace(costs=state.coupled.costs.plus(pairs.hvps)))
     held = max(1, int(state.coupled.constrained.directions.number))

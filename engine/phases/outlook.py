@@ -56,7 +56,7 @@ class AtStart(NamedTuple):
 def at_start(spec: RunSpec, problem: Problem, theta: Array) -> AtStart:
     """The top eigenpairs at θ (p,), in the format of the run's curvature, as many as it records."""
     dtype = spec.precision.curvature
-    basis = random_start(spec.seed, 0, min(spec.tracking.eigenvalues, theta.size), theta.size, dtype)
+    basis = random_start(spec.seed, 0, min(spec.tracking.eigenvalues, theta.size), theta.size, dtype, problem.shares)
     return AtStart(spec, problem, theta, sharpness_at(problem, theta, basis, CHECK_TOLERANCE, dtype))
 
 

@@ -219,7 +219,7 @@ def project_in_one_call(
     around, from the guards that are `known`. Gives back those after it."""
     size, formed = projection.target.size, forms_hessian(projection.target)
     looks, rows = guards.due(step), jnp.zeros((guards.FRESH, size), dtype)
-    fresh = rows if formed else lax.cond(looks, lambda: guards.fresh_rows(params.seed, step, size, dtype), lambda: rows)
+    fresh = rows if formed else lax.cond(looks, lambda: guards.fresh_rows(params.seed, step, size, dtype, problem.shares), lambda: rows)
 
     def attempt(carried: tuple[ProjectionState, Guards]) -> tuple[ProjectionState, Guards]:
         projection, known = carried

@@ -11,15 +11,17 @@ from engine.phases.context import Setup
 from engine.record import messages
 from engine.record.messages import AnyEvent
 from engine.spec import RmsProp, RunSpec, SharpnessTracking
+from engine.xla.shares import Shares
 
 
-def room(spec: RunSpec, theta: Array) -> RmspropFlowState:
+def room(spec: RunSpec, theta: Array, shares: Shares | None) -> RmspropFlowState:
     """A state with room for the flow at θ (p,), which has not begun; none where none is followed."""
     if not (isinstance(spec.tracking, SharpnessTracking) and spec.tracking.central_from and isinstance(spec.optimizer, RmsProp)):
         return NO_FLOW
     count = min(ROOM if spec.optimizer.scalar else 1, theta.size)
     moment = jnp.zeros((), theta.dtype) if spec.optimizer.scalar else jnp.zeros_like(theta)
-    return rmsprop_flow.begin(theta, moment, random_start(spec.seed, 0, count, theta.size, spec.precision.curvature), begun=0)
+    start = random_start(spec.seed, 0, count, theta.size, spec.precision.curvature, shares)
+    return rmsprop_flow.begin(theta, moment, start, begun=0)
 
 
 def advance(

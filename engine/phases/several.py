@@ -96,7 +96,7 @@ def begun(setup: Setup, theta: Array, basis: Array, step: int, optimizer: Any) -
     if projected.projection.usable or tracking.on_second_eigenvalue != "follow" or most < 2:
         return projected
     dtype = setup.spec.precision.curvature
-    start = random_start(setup.spec.seed, step, room(most, theta.size) + 1, theta.size, dtype)
+    start = random_start(setup.spec.seed, step, room(most, theta.size) + 1, theta.size, dtype, setup.problem.shares)
     pairs = sharpness_at(setup.problem, theta.astype(dtype), start.at[: len(basis)].set(basis.astype(dtype)), LOOSE_TOLERANCE, dtype)
     above = np.asarray(pairs.values, float) * setup.plain_rate(optimizer) >= tracking.second_eigenvalue_limit
     count = min(int(above.sum()), most)
@@ -111,14 +111,15 @@ def resized(setup: Setup, state: EdgeState, count: int) -> tuple[EdgeState, bool
     """The state with θ† projected onto the stable set of `count` directions; and whether that could be done."""
     track, size, step = state.coupled.constrained, state.theta.size, state.clock.step
     eigen, capacity = track.center.eigen, room(count, size)
-    more = random_start(setup.spec.seed, step, max(2, capacity + 1), size, str(eigen.vectors.dtype))
+    more = random_start(setup.spec.seed, step, max(2, capacity + 1), size, str(eigen.vectors.dtype), setup.problem.shares)
     start = _first_rows(eigen.vectors, track.guards.vectors, more)
     known = none(track.center.theta)
     if capacity:
         basis = _reference(track.center.top_eigenvector, track.directions, eigen.vectors, count)
         known = directions.around(basis, capacity)
     dtype = setup.spec.precision.curvature
-    fresh = guards.begin(setup.spec.seed, step, size, dtype)  # what was beyond the eigenvalues followed may be among them now
+    # What was beyond the eigenvalues followed may be among them now.
+    fresh = guards.begin(setup.spec.seed, step, size, dtype, setup.problem.shares)
     state = state._replace(coupled=state.coupled._replace(constrained=track._replace(guards=fresh)))
     return replaced_center(setup, state, start, known)
 

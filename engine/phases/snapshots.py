@@ -22,6 +22,7 @@ from engine.problems.problem import Problem
 from engine.record.columns import PROJECTION
 from engine.record.snapshots import THETA, tensor_name
 from engine.spec import RunSpec
+from engine.xla.shares import Shares, bare, numbers
 
 TOLERANCE = 1e-4
 """Largest relative residual ‖Hu−λu‖/|λ1| of the eigenvectors in a snapshot."""
@@ -62,16 +63,17 @@ class Snapshots:
         facts: dict[str, Any] = {"learning_rate": learning_rate, "names": [each.name for each in self.parameters]}
         costs: dict[str, float] = {}
         if THETA in self._holds:
-            vectors[THETA] = np.asarray(theta)
+            vectors[THETA] = bare(np.asarray(theta), problem.shares)
         if "constrained" in self._holds and constrained is not None:
-            vectors["constrained"] = np.asarray(constrained)
+            vectors["constrained"] = bare(np.asarray(constrained), problem.shares)
         if "eigenvectors" in self._holds:
-            fresh = guards.fresh_rows(self._seed, step, theta.size, self._dtype)
+            fresh = guards.fresh_rows(self._seed, step, theta.size, self._dtype, problem.shares)
             start = jnp.concatenate([eigenvectors[: self._count].astype(self._dtype), fresh])
             pairs, _ = solve_at(
                 problem, theta, start, TOLERANCE, self._dtype, wanted=self._count, looked=len(start), tight=self._count
             )
-            vectors["eigenvectors"], costs = np.asarray(pairs.vectors[: self._count]), {"cost.hvps": int(pairs.hvps)}
+            vectors["eigenvectors"] = bare(np.asarray(pairs.vectors), problem.shares)[: self._count]
+            costs = {"cost.hvps": int(pairs.hvps)}
             for name, numbers in (("eigenvalues", pairs.values), ("residuals", pairs.residuals)):
                 facts[name] = np.asarray(numbers, float)[: self._count].tolist()
         arrays = {
@@ -86,14 +88,14 @@ class Snapshots:
         return taken
 
 
-@partial(jax.jit, static_argnames="count")
-def project(theta: Array, count: int) -> Array:
+@partial(jax.jit, static_argnames=("count", "shares"))
+def project(theta: Array, count: int, shares: Shares | None = None) -> Array:
     """r·θ (count,) for so many directions r of ±1, by integer arithmetic alone (splitmix64): the same with every version of every library.
     One after the other, so that none of them is kept."""
-    size = theta.size
+    size = numbers(theta.size, shares)
 
     def along(k: Array) -> Array:
-        bits = (jnp.arange(1, size + 1, dtype=jnp.uint64) + k * np.uint64(size)) * np.uint64(0x9E3779B97F4A7C15)
+        bits = (jnp.arange(1, theta.size + 1, dtype=jnp.uint64) + k * np.uint64(size)) * np.uint64(0x9E3779B97F4A7C15)
         for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
             bits = (bits ^ (bits >> np.uint64(shift))) * np.uint64(factor)
         signs = 1 - 2 * ((bits >> np.uint64(31)) & np.uint64(1)).astype(jnp.float64)
@@ -109,11 +111,12 @@ class Projections:
         self._count = spec.recording.projections
         self.every = spec.recording.projections_every if self._count else 0
 
-    def read(self, step: int, theta: Array) -> dict[str, float]:
+    def read(self, step: int, theta: Array, shares: Shares | None) -> dict[str, float]:
         """The values at θ by column, where they are due at this step."""
         if not self.every or step % self.every:
             return {}
-        return {f"{PROJECTION}{k}": float(value) for k, value in enumerate(np.asarray(project(theta, self._count)), start=1)}
+        values = np.asarray(project(theta, self._count, shares))
+        return {f"{PROJECTION}{k}": float(value) for k, value in enumerate(values, start=1)}
 
 
 def steps_until(every: int, step: int) -> int:
@@ -143,7 +146,7 @@ def planned(spec: RunSpec, problem: Problem, size: int, step: int = 0) -> Planne
     names = [each.name for each in parameters(problem, size)]
     widest = 4 if spec.precision.approach == spec.precision.edge == "float32" else 8
     count, curvature = min(spec.tracking.eigenvalues, size), np.dtype(spec.precision.curvature).itemsize
-    numbers = {THETA: widest, "constrained": widest, "eigenvectors": count * curvature}
+    each_number = {THETA: widest, "constrained": widest, "eigenvectors": count * curvature}
     words = sum(len(name.encode()) + HEADER_BYTES for name in names)
-    whole = sum(numbers[each] * size + words for each in part.snapshots) + 2 * words + 64 * count
+    whole = sum(each_number[each] * size + words for each in part.snapshots) + 2 * words + 64 * count
     return Planned(files, files * whole)

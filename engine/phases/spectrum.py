@@ -57,7 +57,7 @@ def read(
             hvps += pairs.hvps
             point, images = point._replace(eigen=pairs.first(before)._replace(hvps=hvps)), images[:before]
     while (count := len(point.eigen.values)) < most and float(np.asarray(point.eigen.values)[-1]) * eta > FOLLOWED_FROM:
-        fresh = random_start(setup.spec.seed, step, min(GROWTH, most - count), theta.size, dtype)
+        fresh = random_start(setup.spec.seed, step, min(GROWTH, most - count), theta.size, dtype, setup.problem.shares)
         point, images = measure_all(setup.problem, theta, jnp.concatenate([point.eigen.vectors, fresh]), LOOSE_TOLERANCE, dtype)
         hvps += point.eigen.hvps
     events: list[AnyEvent] = []

@@ -120,7 +120,7 @@ def _measured_first(setup: Setup, params: StepParams, coupled: CoupledState, ope
     (_, _, theta, start, _), dtype, several = opening.trial, str(at.dtype), tight(track.normals)
     if not guards.due(step):
         return Trial(measure_all(problem, theta, start, params.eigen_tolerance, dtype, several, at), track.guards)
-    fresh = guards.fresh_rows(setup.spec.seed, step, theta.size, dtype)
+    fresh = guards.fresh_rows(setup.spec.seed, step, theta.size, dtype, problem.shares)
     return Trial(*guards.measure_around(problem, theta, start, track.guards, fresh, params.eigen_tolerance, dtype, several, at))
 
 

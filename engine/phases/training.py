@@ -118,6 +118,7 @@ def build(spec: specs.RunSpec, columns: Sequence[Column] = ()) -> tuple[Training
         return Training(context.setup(spec, total, theta.size, columns), probe, recorded), theta, facts
     require_x64()
     network = building.learning(part, spec.seed)
+    building.require_flat(spec, network.shares)
     data, criterion = network.dataset, losses.CRITERIA[part.criterion]
     examples = network.batches(data.inputs, data.targets)
     total = probe = building.specified(network.mean(criterion, examples, len(data.inputs)), spec)
@@ -157,14 +158,14 @@ def begin(training: Training, theta: Array) -> TrainingState:
     """The start of a training at θ."""
     spec = training.setup.spec
     count = min(spec.tracking.eigenvalues, theta.size)
-    dtype, size = spec.precision.curvature, theta.size
-    basis, known = random_start(spec.seed, 0, count, size, dtype), guards.begin(spec.seed, 0, size, dtype)
+    dtype, size, shares = spec.precision.curvature, theta.size, training.setup.problem.shares
+    basis, known = random_start(spec.seed, 0, count, size, dtype, shares), guards.begin(spec.seed, 0, size, dtype, shares)
     rules, begun = training.setup.optimizer, theta.astype(spec.precision.approach)
     optimizer = rules.init(begun, training.setup.problem.unravel, spec.optimizer.learning_rate)
     return TrainingState(
         Clock(0, 0.0), optimizer, begun, jnp.stack([basis] * 4), known, looked=-guards.EVERY, companions=no_companions(size), below=0,
         edge_step=-1, plain_vector=basis[0] if edge_readings.changes_coordinates(rules) else NOTHING,
-        maximiser=basis[0] if rules.norm is not None else NOTHING, flow=rmsprop_beside.room(spec, begun),
+        maximiser=basis[0] if rules.norm is not None else NOTHING, flow=rmsprop_beside.room(spec, begun, shares),
     )
 
 
@@ -265,8 +266,10 @@ def _watch(training: Training, state: TrainingState, steps: int) -> tuple[Traini
         steps = min(steps, every - clock.step % every)
         state, read = _read_plain(training, state)
     _join_beside(setup, state, read)
-    fresh = guards.fresh_rows(spec.seed, 0, state.theta.size, spec.precision.curvature)[0]
-    known = state.companions if state.companions.values.size else companions.unknown(state.theta.size, spec.precision.curvature)
+    fresh = guards.fresh_rows(spec.seed, 0, state.theta.size, spec.precision.curvature, training.probe.shares)[0]
+    known = state.companions
+    if not known.values.size:
+        known = companions.unknown(state.theta.size, spec.precision.curvature, setup.problem.shares)
     watched = sharpness_every_step.descend(
         setup.problem, setup.optimizer, state.theta, state.optimizer, state.eigenvector_history, known, fresh, clock.step,
         steps, reading_tolerance(setup.optimizer), means_of(training),
@@ -383,7 +386,7 @@ def _read_plain(training: Training, state: TrainingState) -> tuple[TrainingState
     if step % plain_every(training):
         return state, {}
     dtype = spec.precision.curvature
-    start = jnp.concatenate([state.plain_vector[None], guards.fresh_rows(spec.seed, step, state.theta.size, dtype)])
+    start = jnp.concatenate([state.plain_vector[None], guards.fresh_rows(spec.seed, step, state.theta.size, dtype, training.probe.shares)])
     pairs, _ = solve_at(training.probe, state.theta, start, CHECK_TOLERANCE, dtype, wanted=1, looked=len(start))
     return state._replace(plain_vector=pairs.vectors[0]), {edge_readings.PLAIN: float(pairs.values[0]), "cost.hvps": int(pairs.hvps)}
 
@@ -391,7 +394,7 @@ def _read_plain(training: Training, state: TrainingState) -> tuple[TrainingState
 def _read_smoothness(training: Training, state: TrainingState) -> tuple[TrainingState, dict[str, float]]:
     """A lower bound on the generalized sharpness."""
     setup, dtype = training.setup, training.setup.spec.precision.curvature
-    fresh = guards.fresh_rows(setup.spec.seed, state.clock.step, state.theta.size, dtype)[0]
+    fresh = guards.fresh_rows(setup.spec.seed, state.clock.step, state.theta.size, dtype, training.probe.shares)[0]
     value, at = edge_readings.smoothness(
         training.probe, setup.optimizer, state.theta.astype(dtype), state.optimizer, state.maximiser, fresh
     )
@@ -476,15 +479,16 @@ class TrainingPhase(Phase):
     def identity(self, state: TrainingState) -> Identity:
         """By the functions that the training reads its own sharpness with."""
         setup, theta = self.setup, state.theta
-        d = loss_identity.direction(theta.size, setup.spec.precision.curvature)
+        d = loss_identity.direction(theta.size, setup.spec.precision.curvature, setup.problem.shares)
         if setup.spec.batch.size and self.training.probe is setup.problem:
             return loss_identity.of_gradient(setup, theta, state.eigenvector_history.shape[1])
         if not watches(self.training) or edge_readings.changes_coordinates(setup.optimizer):
             return loss_identity.of_descent(setup, theta, state.optimizer, d, self.training.probe, state.eigenvector_history.shape[1])
-        rows = loss_identity.copies(d[None], 4)  # one step, whose vector is taken for an eigenvector whatever its residual
+        # One step, whose vector is taken for an eigenvector whatever its residual.
+        rows = loss_identity.copies(d[None], 4, setup.problem.shares)
+        known = companions.unknown(theta.size, d.dtype.name, setup.problem.shares)
         seen = sharpness_every_step.descend(
-            setup.problem, setup.optimizer, theta, state.optimizer, rows, companions.unknown(theta.size, d.dtype.name), rows[0, 0], 1, 1,
-            math.inf, means_of(self.training),
+            setup.problem, setup.optimizer, theta, state.optimizer, rows, known, rows[0, 0], 1, 1, math.inf, means_of(self.training)
         )
         along, left = (float(np.asarray(each)[0]) for each in (seen.sharpness, seen.residuals))
         return loss_identity.numbers(theta, seen.losses, seen.gradient_norms, (along, math.hypot(along, along * left)), d)

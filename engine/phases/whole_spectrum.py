@@ -16,6 +16,7 @@ from engine.curvature import blocks, density, gauss_newton
 from engine.curvature.eigensolver import LOOSE_TOLERANCE, solve_at
 from engine.phases.context import Setup
 from engine.record import messages
+from engine.xla.shares import numbers
 
 MOST_NAMED = 80
 """Characters of a parameter's name that are kept."""
@@ -48,7 +49,7 @@ def read(setup: Setup, theta: Array, start: Array, step: int, learning_rate: flo
     parts = []
     for k in range(asked.probes):
         yield f"spectral density: vector {k + 1} of {asked.probes}"
-        parts.append(density.quadrature(problem, at, density.probe(seed, step, k, at.size, dtype), asked.steps))
+        parts.append(density.quadrature(problem, at, density.probe(seed, step, k, at.size, dtype, problem.shares), asked.steps))
     whole = density.joined(parts)
     yield f"Gauss–Newton share of the {len(start)} eigenvalues followed"
     values, shares, why_not = gauss_newton_shares(setup, at, start)
@@ -64,7 +65,8 @@ def read(setup: Setup, theta: Array, start: Array, step: int, learning_rate: flo
         "eigenvalues": values, "gauss_newton": shares, "gauss_newton_absent": np.array(why_not),
         "layers": np.array([layer.name[:MOST_NAMED] for layer in layers]),
         "layer_sizes": np.array([layer.indices.size for layer in layers]), "layer_sharpness": np.array(tops),
-        "parameters": np.array(at.size), "learning_rate": np.array(learning_rate), "threshold": np.array(threshold),
+        "parameters": np.array(numbers(at.size, problem.shares)),
+        "learning_rate": np.array(learning_rate), "threshold": np.array(threshold),
     }
     return WholeSpectrum(arrays, _words(arrays, step, asked.probes))
 

@@ -21,6 +21,7 @@ from engine.problems.targets import require_finite, suited
 from engine.problems.toy import toy, toy_k
 from engine.record import edges
 from engine.xla.float32_products import count, in_float32_products
+from engine.xla.shares import Shares, numbers
 
 
 def build(spec: specs.RunSpec) -> tuple[Problem, Array, dict[str, Any]]:
@@ -36,6 +37,7 @@ def build(spec: specs.RunSpec) -> tuple[Problem, Array, dict[str, Any]]:
         problem, theta, facts = own.build(spec.problem, spec.seed)
     else:
         raise UserError(f"{spec.name}: a phase portrait has no training problem")
+    require_flat(spec, problem.shares)
     problem = specified(problem, spec)
     return problem, theta, facts | products_facts(problem, theta, spec.precision.products)
 
@@ -65,6 +67,15 @@ def products_facts(problem: Problem, theta: Array, products: specs.Products) -> 
         return {}
     ours, left = count(jax.value_and_grad(problem.loss), theta)
     return {"products": f"{products}, for {ours} of the {ours + left} in a gradient{'; the others stay float64' if left else ''}"}
+
+
+def require_flat(spec: specs.RunSpec, shares: Shares | None) -> None:
+    """Raise UserError where an optimizer's state is made of trees of parameters, and those are to lie in shares as one vector."""
+    if shares is not None and isinstance(spec.optimizer, specs.OwnOptimizer):
+        raise UserError(
+            f'{spec.optimizer.function}: the state of an optimizer of your own is a tree of parameters, which is not shared out; '
+            'use shard = "examples", or an optimizer of eos'
+        )
 
 
 def decayed(problem: Problem, weight_decay: float) -> Problem:
@@ -104,24 +115,25 @@ class Learning(NamedTuple):
     origin: dict[str, Any]
     """What θ is from, for the record; empty where it was drawn."""
     micro_batch: int
-    devices: tuple[jax.Device, ...]
+    spread: examples.Spread
+    shares: Shares | None
     label: str
 
     @property
     def facts(self) -> dict[str, Any]:
         """Which data and how many parameters, for the record."""
-        return {**self.dataset.facts, "parameters": self.theta.size, **self.origin}
+        return {**self.dataset.facts, "parameters": numbers(self.theta.size, self.shares), **self.origin, **self.spread.facts}
 
     def batches(self, inputs: np.ndarray, targets: np.ndarray) -> Batches:
         """Examples on the device, to take a mean over."""
-        return examples.batches((inputs, targets), self.micro_batch, self.devices)
+        return examples.batches((inputs, targets), self.micro_batch, self.spread)
 
     def mean(self, per_example: Callable[[Array, Array], Array], batches: Batches, count: int = 0) -> Problem:
         """The mean of `per_example` (outputs, targets) -> (n,) over batches as a function of θ; `count` is how many examples there
         are, where a mean over a few of them will be asked for, too."""
         mean = examples.mean_of(_losses_of(per_example, self.outputs))
         line = examples.linear_mean_of(_outputs_on(self.outputs), _on_targets(per_example))
-        return Problem(mean, batches, self.label, self.unravel, examples.some, line, count)
+        return Problem(mean, batches, self.label, self.unravel, examples.some, line, count, self.shares)
 
 
 def learning(part: specs.Network, seed: int) -> Learning:
@@ -130,15 +142,16 @@ def learning(part: specs.Network, seed: int) -> Learning:
 
     dataset = data.load(part.data)
     model = networks.build(part.model, dataset, part.rematerialize)
-    theta, restore = flatten(model.init(jax.random.key(seed)), part.rematerialize)
+    spread, parameters = examples.spread(part.devices, part.shard, "[problem] {}"), model.init(jax.random.key(seed))
+    shares = spread.shares(sum(leaf.size for leaf in jax.tree.leaves(parameters)), "[problem] shard")
+    theta, restore = flatten(parameters, part.rematerialize, shares)
     for kind, inputs, wanted in (("training", dataset.inputs, dataset.targets), ("test", dataset.test_inputs, dataset.test_targets)):
         if inputs is not None and wanted is not None:
             require_finite(inputs, f"{dataset.name}: {kind} inputs")
             suited(part.criterion, (len(inputs), dataset.outputs), wanted, f"{dataset.name}: {kind} targets")
     label = f"{part.model.__struct_config__.tag} on {dataset.name}"
-    devices = examples.devices(part.devices, "[problem] devices")
-    theta, origin = started(part.start, restore, theta, label) if part.start else (theta, {})
-    return Learning(dataset, theta, restore, _outputs_of(model.apply, restore), origin, part.micro_batch, devices, label)
+    theta, origin = started(part.start, restore, theta, label, shares) if part.start else (theta, {})
+    return Learning(dataset, theta, restore, _outputs_of(model.apply, restore), origin, part.micro_batch, spread, shares, label)
 
 
 # Functions made of the same parts are the same function, here as in `networks` and `problem`: jax compiles for a function, so that a

@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from engine.base.errors import UserError
+from engine.base.errors import UserError, one_of
+from engine.spec.sections import SHARDS
+from engine.xla.shares import AXIS, FEW, Shares, shares
 
 
 class Batches(NamedTuple):
@@ -108,25 +110,84 @@ def devices(wanted: int, named: str) -> tuple[jax.Device, ...]:
     return tuple(device for process in range(jax.process_count()) for device in jax.local_devices(process)[: wanted or there])
 
 
-def batches(examples: Any, size: int, devices: tuple[jax.Device, ...], weights: np.ndarray | None = None) -> Batches:
+class Spread(NamedTuple):
+    """Several devices, and what is shared out to them."""
+
+    devices: tuple[jax.Device, ...]
+    shard: str = "examples"
+
+    @property
+    def examples(self) -> bool:
+        """Whether each takes a part of the examples; all of them otherwise."""
+        return self.shard != "parameters"
+
+    @property
+    def everywhere(self) -> jax.sharding.NamedSharding:
+        """All of an array on every device."""
+        return jax.sharding.NamedSharding(jax.sharding.Mesh(np.array(self.devices), (AXIS,)), jax.sharding.PartitionSpec())
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What is on each of several devices, for the record; and that `shard` shares out nothing on one. Empty where nothing was asked."""
+        count = len(self.devices)
+        if count == 1:
+            return {} if self.shard == "examples" else {"devices": f'1, which has all: shard = "{self.shard}" changes nothing here'}
+        parts = [*["the examples"] * self.examples, *["every vector of p numbers"] * (self.shard != "examples")]
+        return {"devices": f"{count}, each with 1/{count} of {' and of '.join(parts)}"}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The same of parameters as sentences, for a problem of one's own."""
+        return () if self.shard == "examples" else tuple(f"devices: {each}" for each in self.facts.values())
+
+    def shares(self, numbers: int, named: str) -> Shares | None:
+        """Those of vectors of so many numbers; None where each device has all. Raises UserError where they are too few, with the setting
+        as it is `named`."""
+        if self.shard == "examples":
+            return None
+        if numbers <= FEW:
+            raise UserError(
+                f'{named} = "{self.shard}": the loss has {numbers} parameters, and up to {FEW} are not shared out; use "examples"'
+            )
+        return shares(self.devices, numbers)
+
+
+def spread(wanted: int, shard: str, named: str) -> Spread:
+    """The `devices` and what is shared out to them; the setting is `named` with a blank for its field. Raises UserError for what cannot
+    be."""
+    field = named.format("shard")
+    if shard not in SHARDS:
+        raise UserError(f'{field} = "{shard}"; expected one of {one_of(SHARDS)}')
+    if shard != "examples" and wanted == 1:
+        raise UserError(
+            f'{field} = "{shard}": one device has nothing to share out, and {named.format("devices")} = 1 takes one; expected 0, for all '
+            "there are, or 2 or more"
+        )
+    if shard != "examples" and jax.process_count() > 1:
+        raise UserError(f'{field} = "{shard}": several processes share out examples alone; use "examples", or one process')
+    return Spread(devices(wanted, named.format("devices")), shard)
+
+
+def batches(examples: Any, size: int, spread: Spread, weights: np.ndarray | None = None) -> Batches:
     """A tree of examples (n, …) in batches of `size`, all in one for 0 or where there are fewer; the last is filled up with examples of
     weight 0. `weights` (n,) of sum 1 are their own; 1/n each where there are none.
 
     Several devices take equal shares of each batch, and a process puts on its own what they take. XLA then computes every mean on
-    all of them and adds up the parts: θ, and whatever else is no example, is on each.
+    all of them and adds up the parts. Where `spread` is of parameters alone each device has all examples.
     """
     count = len(jax.tree.leaves(examples)[0])
-    size = -(-min(size or count, count) // len(devices)) * len(devices)
+    parts = len(spread.devices) if spread.examples else 1
+    size = -(-min(size or count, count) // parts) * parts
     index = np.arange(-(-count // size) * size)
     inside, index = index < count, np.minimum(index, count - 1)
     each = np.where(inside, 1 / count if weights is None else weights[index], 0.0)
-    shares = None
-    if len(devices) > 1:
-        mesh = jax.sharding.Mesh(np.array(devices), ("examples",))
-        shares = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, "examples"))
+    sharding = None
+    if len(spread.devices) > 1:
+        along = jax.sharding.PartitionSpec(None, AXIS) if spread.examples else jax.sharding.PartitionSpec()
+        sharding = jax.sharding.NamedSharding(spread.everywhere.mesh, along)
 
     def shaped(array: np.ndarray) -> Array:
         cut = array.reshape(-1, size, *array.shape[1:])
-        return jnp.asarray(cut) if shares is None else jax.make_array_from_callback(cut.shape, shares, lambda at: cut[at])
+        return jnp.asarray(cut) if sharding is None else jax.make_array_from_callback(cut.shape, sharding, lambda at: cut[at])
 
     return Batches(jax.tree.map(lambda leaf: shaped(np.asarray(leaf)[index]), examples), shaped(each))

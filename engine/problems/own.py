@@ -5,6 +5,7 @@ imported by the engine that runs the preset and by `check`, and by nothing else.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from engine.base.errors import UserError, first_line, one_of
 from engine.problems import examples, imported, starts
 from engine.problems.problem import Problem, flatten, require_x64
 from engine.problems.self_test import complaints, not_derivable, plain
+from engine.xla.shares import bare
 
 
 class Made(NamedTuple):
@@ -33,7 +35,8 @@ class Made(NamedTuple):
 
 def from_loss(
     loss: Callable[..., Array], params: Any, data: Any = (), label: str = "own loss", *, per_example: bool = False,
-    weights: Any = None, micro_batch: int = 0, devices: int = 1, test: Any = None, correct: Callable[[Any, Any], Array] | None = None,
+    weights: Any = None, micro_batch: int = 0, devices: int = 1, shard: str = "examples", test: Any = None,
+    correct: Callable[[Any, Any], Array] | None = None,
 ) -> Made:
     """The problem of a plain `loss(params)`, or `loss(params, data)` when `data`, a tree of arrays, is given.
 
@@ -42,13 +45,16 @@ def from_loss(
 
     With `per_example` the loss gives a number for each example, (n,), of data whose arrays all have n rows, and the problem is their mean:
     with `weights` (n,), whose ratios count, Σwℓ/Σw; in passes of `micro_batch` examples, 0 for all at once; shared out over so many
-    `devices`, 0 for all; and a run may take its steps on batches.
+    `devices`, 0 for all; and a run may take its steps on batches. `shard` says what those devices share out: "examples", "parameters", for
+    which any loss will do, or "both".
 
     `test` are data held out, of the same kind, and `correct(params, data)` says of each example, (n,), whether it is answered right: they
     give `test.loss`, `train.accuracy` and `test.accuracy`, means without weights, which a run in `mode = "sharpness"` reads.
     """
     require_x64()
-    theta, restore = flatten(_floats(params))
+    parameters, spread = _floats(params), examples.spread(whole_number("devices", devices), shard, "{}")
+    shares = spread.shares(sum(leaf.size for leaf in jax.tree.leaves(parameters)), "shard")
+    theta, restore = flatten(parameters, shares=shares)
     wants_data = len(jax.tree.leaves(data)) > 0
 
     def loss_of(theta: Array, data: Any) -> Array:
@@ -60,26 +66,35 @@ def from_loss(
     if not wants_data and (test is not None or correct is not None):
         raise UserError(f"{'correct' if test is None else 'test'}: needs data, loss(params, data)")
     if per_example:
-        cut = Cut.of(count_of(data, "data"), weights, micro_batch, devices)
+        cut = Cut.of(count_of(data, "data"), weights, micro_batch, spread)
         require_one_each("the loss", jax.eval_shape(loss_of, theta, _arrays(data)), cut.size)
         problem = cut.mean(loss_of, data)
     else:
-        for name, given in (("weights", weights is not None), ("micro_batch", micro_batch), ("devices", devices != 1)):
+        shared = "devices" if shard == "examples" else f'shard = "{shard}"', spread.examples and devices != 1
+        for name, given in (("weights", weights is not None), ("micro_batch", micro_batch), shared):
             if given:
                 raise UserError(f"{name}: belongs to a loss that gives a number for each example; pass per_example=True")
-        cut, problem = AT_ONCE, Problem(loss_of, _arrays(data))
+        cut = AT_ONCE._replace(spread=spread)
+        problem = Problem(loss_of, cut.arrays(data))
     readings = {}
     if test is not None:
-        readings["test.loss"] = cut.others.mean(loss_of, test) if per_example else Problem(loss_of, _arrays(test))
+        readings["test.loss"] = cut.others.mean(loss_of, test) if per_example else Problem(loss_of, cut.arrays(test))
     for name, on in (("train.accuracy", data), ("test.accuracy", test)) if correct is not None else ():
         if on is not None:
             require_one_each("correct", jax.eval_shape(correct_of, theta, _arrays(on)), count_of(on, name.partition(".")[0]))
             readings[name] = read_of(problem, correct_of) if on is data else cut.others.mean(correct_of, on)
-    return Made(problem.named(label, restore, readings), theta)
+    return Made(replace(problem.named(label, restore, readings, shares), notes=spread.notes), theta)
 
 
 def _arrays(data: Any) -> Any:
     return jax.tree.map(jnp.asarray, data)
+
+
+def whole_number(name: str, given: Any) -> int:
+    """A number that is given to a maker. Raises UserError where it is none, or below 0."""
+    if not isinstance(given, int | np.integer) or given < 0:
+        raise UserError(f"{name} = {given!r}: expected a whole number, 0 for all")
+    return int(given)
 
 
 class Cut(NamedTuple):
@@ -89,17 +104,22 @@ class Cut(NamedTuple):
     """Of how many examples; 0 for any."""
     weights: np.ndarray | None  # (n,) of sum 1
     micro_batch: int
-    devices: tuple[jax.Device, ...]
-    """None for where they lie."""
+    spread: examples.Spread | None
 
     @classmethod
-    def of(cls, count: int, weights: Any, micro_batch: int, devices: int) -> "Cut":
-        """The cut of so many examples. Raises UserError for weights, batches and devices that there are not."""
-        for name, given in (("micro_batch", micro_batch), ("devices", devices)):
-            if not isinstance(given, int | np.integer) or given < 0:
-                raise UserError(f"{name} = {given!r}: expected a whole number, 0 for all")
-        shared = () if devices == 1 else examples.devices(int(devices), "devices")
-        return cls(count, _weights(weights, count), int(micro_batch), shared if len(shared) > 1 else ())
+    def of(cls, count: int, weights: Any, micro_batch: int, spread: examples.Spread) -> "Cut":
+        """The cut of so many examples. Raises UserError for weights and batches that there are not."""
+        return cls(count, _weights(weights, count), whole_number("micro_batch", micro_batch), spread)
+
+    @property
+    def devices(self) -> tuple[jax.Device, ...]:
+        """Those that share out the examples; none where one takes all, or each does."""
+        return self.spread.devices if self.spread and len(self.spread.devices) > 1 and self.spread.examples else ()
+
+    def arrays(self, data: Any) -> Any:
+        """Data as jax has them, on each of several devices."""
+        several = self.spread is not None and len(self.spread.devices) > 1
+        return jax.device_put(_arrays(data), self.spread.everywhere) if self.spread and several else _arrays(data)
 
     @property
     def others(self) -> "Cut":
@@ -110,9 +130,9 @@ class Cut(NamedTuple):
         """The mean of what `losses` (θ, examples) gives for each, as a problem."""
         count = self.size or count_of(data, "data")
         if self.weights is None and not self.micro_batch and not self.devices:
-            return Problem(partial(_mean, losses), _arrays(data), examples=_rows, count=count)
+            return Problem(partial(_mean, losses), self.arrays(data), examples=_rows, count=count)
         some = examples.some if self.weights is None else examples.some_weighted(count)
-        cut = examples.batches(data, self.micro_batch, self.devices or (jax.devices()[0],), self.weights)
+        cut = examples.batches(data, self.micro_batch, self.spread or examples.Spread((jax.devices()[0],)), self.weights)
         return Problem(examples.mean_of(losses), cut, examples=some, count=count)
 
 
@@ -123,7 +143,7 @@ def read_of(problem: Problem, losses: examples.Losses) -> Problem:
     return Problem(partial(_mean, losses), problem.data)
 
 
-AT_ONCE = Cut(0, None, 0, ())
+AT_ONCE = Cut(0, None, 0, None)
 """All examples in one pass."""
 
 
@@ -180,7 +200,7 @@ def build(part: specs.Own, seed: int) -> tuple[Problem, Array, dict[str, Any]]:
     """The problem that a specification names, tested, with θ0 and facts for the record. Imports and runs the code it names."""
     made, origin = _call(part, seed), dict[str, Any]()
     if part.start:
-        theta, origin = starts.started(part.start, made.problem.unravel, made.theta, made.problem.label)
+        theta, origin = starts.started(part.start, made.problem.unravel, made.theta, made.problem.label, made.problem.shares)
         made = made._replace(theta=theta)
     absent = [name for name in part.readings if name not in made.problem.readings]
     if absent:
@@ -190,9 +210,10 @@ def build(part: specs.Own, seed: int) -> tuple[Problem, Array, dict[str, Any]]:
     if wrong:
         raise UserError(f"{part.function}: {'; '.join(wrong)}")
     read = [reading.data for reading in made.problem.readings.values()]
-    leaves = [plain(leaf) for leaf in (made.theta, *jax.tree.leaves((made.problem.data, read)))]
+    start = bare(np.asarray(made.theta), made.problem.shares)
+    leaves = [plain(leaf) for leaf in (start, *jax.tree.leaves((made.problem.data, read)))]
     digest = sha256(b"".join(f"{leaf.dtype} {leaf.shape}".encode() + leaf.tobytes() for leaf in leaves)).hexdigest()
-    facts = {"parameters": made.theta.size, "data": part.function, "rule": made.problem.label, "sha256": digest}
+    facts = {"parameters": start.size, "data": part.function, "rule": made.problem.label, "sha256": digest}
     if made.problem.readings:
         facts["readings"] = {name: name in part.readings for name in made.problem.readings}
     if made.problem.notes:

@@ -15,10 +15,11 @@ import numpy as np
 from jax import Array
 
 from engine.base.errors import UserError, first_line, one_of
+from engine.problems import examples as batched
 from engine.problems.examples import linear_mean_of
 from engine.problems.losses import CRITERIA
 from engine.problems.losses import correct as answered
-from engine.problems.own import Cut, Made, count_of, read_of, require_one_each
+from engine.problems.own import Cut, Made, count_of, read_of, require_one_each, whole_number
 from engine.problems.parameters import fitted
 from engine.problems.problem import Problem, flatten, require_x64
 from engine.problems.targets import require_finite, suited
@@ -42,7 +43,7 @@ class Applied(NamedTuple):
 
 def from_flax(
     module: Any, inputs: Any, targets: Any, criterion: Any = "mse", seed: int = 0, label: str = "", params: Any = None, *,
-    weights: Any = None, micro_batch: int = 0, devices: int = 1, test: tuple[Any, Any] | None = None,
+    weights: Any = None, micro_batch: int = 0, devices: int = 1, shard: str = "examples", test: tuple[Any, Any] | None = None,
     correct: Callable[[Any, Any], Array] | None = None, arguments: Mapping[str, Any] | None = None,
 ) -> Made:
     """The mean of a criterion over all examples, for a flax module: linen, started here from `seed` or at `params`, a tree of arrays as its
@@ -55,9 +56,9 @@ def from_flax(
     parameters: leave its `dtype` at None, and set that of `nnx.Embed` to None once it is made.
 
     `weights` (n,) weight the examples by their ratios, Σwℓ/Σw. A pass takes `micro_batch` examples, 0 all, and each pass is shared out
-    over so many `devices`, 0 for all. `test` are (inputs, targets) held out. They give `test.loss`, and where a criterion of eos has right
-    answers, or `correct` says (outputs, targets) -> (n,) which they are, `train.accuracy` and `test.accuracy`: means without weights, which
-    a run in `mode = "sharpness"` reads.
+    over so many `devices`, 0 for all; `shard` says what they share out: "examples", "parameters" or "both". `test` are (inputs, targets)
+    held out. They give `test.loss`, and where a criterion of eos has right answers, or `correct` says (outputs, targets) -> (n,) which
+    they are, `train.accuracy` and `test.accuracy`: means without weights, which a run in `mode = "sharpness"` reads.
 
     BatchNorm takes the statistics of its batch: those of all examples, so that the loss is one function of θ; a warning says so. It is
     refused where it reads running averages, which nothing here trains, and with `micro_batch`. So is Dropout that is not deterministic,
@@ -71,7 +72,9 @@ def from_flax(
     _require_finite(data[0], "inputs")
     name = type(module).__name__
     applied = _applied(module, data[0], seed, params, dict(arguments or {}))
-    theta, restore = flatten(applied.params)
+    spread = batched.spread(whole_number("devices", devices), shard, "{}")
+    shares = spread.shares(sum(leaf.size for leaf in jax.tree.leaves(applied.params)), "shard")
+    theta, restore = flatten(applied.params, shares=shares)
 
     def outputs(theta: Array, examples: Any) -> Any:
         return applied.apply(restore(theta), _like(theta, examples[0]))
@@ -85,7 +88,7 @@ def from_flax(
     given = jax.eval_shape(outputs, theta, data)
     data = data[0], _suited(criterion, name, given, data[1], count, "targets")
     require_one_each("the criterion", jax.eval_shape(losses, theta, data), count, "loss")
-    cut = Cut.of(count, weights, micro_batch, devices)
+    cut = Cut.of(count, weights, micro_batch, spread)
     if applied.batch_statistics:
         _require_one_batch(name, cut)
     held_out = None if test is None else _held_out(test, data, criterion, name, lambda data: jax.eval_shape(outputs, theta, data))
@@ -100,11 +103,11 @@ def from_flax(
         if held_out is not None:
             readings["test.accuracy"] = cut.others.mean(correct_of, held_out)
     line = linear_mean_of(outputs, losses_of) if hasattr(problem.data, "weights") else _linear_mean(outputs, losses_of)
-    problem = replace(problem.named(label or name, restore, readings), linearized=line)
+    problem = replace(problem.named(label or name, restore, readings, shares), linearized=line, notes=spread.notes)
     if applied.batch_statistics:
         note = f"{name}: BatchNorm takes the statistics of its batch: all {count} examples, in the loss and in every derivative"
         warnings.warn(note, stacklevel=2)
-        problem = replace(problem, notes=(note,))
+        problem = replace(problem, notes=(note, *problem.notes))
     return Made(problem, theta)
 
 

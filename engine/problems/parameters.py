@@ -11,6 +11,7 @@ from jax.tree_util import GetAttrKey
 
 from engine.base.errors import UserError, meant
 from engine.problems.problem import Problem
+from engine.xla.shares import numbers
 
 WHOLE = "theta"
 """The name of θ where it is one array of its own."""
@@ -32,7 +33,7 @@ def parameters(problem: Problem, size: int) -> tuple[Parameter, ...]:
     """The parameters of a problem with θ (p,), in the order that θ has them in. Raises UserError where its `unravel` does more than
     take θ apart, or two parameters come to one name.
     """
-    return of_unravel(problem.unravel, size, problem.label)
+    return of_unravel(problem.unravel, numbers(size, problem.shares), problem.label)
 
 
 def of_unravel(unravel: Callable[[Array], Any], size: int, label: str) -> tuple[Parameter, ...]:

@@ -17,6 +17,7 @@ from jax import Array, lax
 
 from engine.base.errors import UserError
 from engine.xla.device import require_correct_sums
+from engine.xla.shares import Shares, laid_out
 from engine.xla.split import take_apart
 
 
@@ -28,7 +29,7 @@ MOST_SHOWN = 4
 """Arrays of data whose shapes a problem is printed with."""
 MEANS = "engine.from_flax, or engine.from_loss(…, per_example=True)"
 """What makes problems of one's own that are means over examples."""
-STATIC = ["loss_of", "label", "unravel", "examples", "linearized", "count"]
+STATIC = ["loss_of", "label", "unravel", "examples", "linearized", "count", "shares"]
 """Fields of a problem that compiled functions are compiled for."""
 
 
@@ -51,6 +52,8 @@ class Problem:
     Its Hessian in φ is the Gauss–Newton matrix at θ."""
     count: int = 0
     """Examples that the loss is a mean over; 0 where the data are not examples."""
+    shares: Shares | None = None
+    """How vectors of p numbers lie on several devices; None where one has all of them, or each has."""
     readings: Mapping[str, "Problem"] = field(default_factory=dict)
     """Column -> another mean as a function of θ, read beside the loss: on held-out data, of the right answers. No compiled function has
     it, nor the notes."""
@@ -66,9 +69,11 @@ class Problem:
         more = f" and {len(leaves) - MOST_SHOWN} more arrays" if len(leaves) > MOST_SHOWN else ""
         return f"<{type(self).__name__} {self.label}{f' on data {shapes}{more}' if leaves else ''}>"
 
-    def named(self, label: str, unravel: Callable[[Array], Any], readings: Mapping[str, "Problem"]) -> "Problem":
-        """The same loss under a name, with the tree of its parameters and what is read beside it."""
-        return replace(self, label=label, unravel=unravel, readings=readings)
+    def named(
+        self, label: str, unravel: Callable[[Array], Any], readings: Mapping[str, "Problem"], shares: Shares | None = None
+    ) -> "Problem":
+        """The same loss under a name, with the tree of its parameters, what is read beside it, and how vectors of p numbers lie."""
+        return replace(self, label=label, unravel=unravel, readings=readings, shares=shares)
 
     def loss(self, theta: Array) -> Array:
         """L(θ)."""
@@ -178,24 +183,27 @@ def require_x64() -> None:
         raise UserError('float64 is switched off in jax; call jax.config.update("jax_enable_x64", True) first')
 
 
-def flatten(tree: Any, sparing: bool = False) -> tuple[Array, Callable[[Array], Any]]:
-    """The leaves of a tree of parameters as one float64 vector, and the way back, which keeps the vector's format.
+def flatten(tree: Any, sparing: bool = False, shares: Shares | None = None) -> tuple[Array, Callable[[Array], Any]]:
+    """The leaves of a tree of parameters as one float64 vector, in `shares` where there are any, and the way back, which keeps the vector's
+    format.
 
     `sparing` puts memory first: layers that are computed again need less where jax itself takes the vector apart.
     """
     leaves, structure = jax.tree.flatten(tree)
     split = lax.split if sparing or jax.default_backend() != "cpu" else take_apart
-    restore = _restorer(structure, tuple(leaf.shape for leaf in leaves), split)
-    return jnp.asarray(np.concatenate([np.ravel(leaf) for leaf in leaves], dtype=np.float64)), restore
+    restore = _restorer(structure, tuple(leaf.shape for leaf in leaves), split, shares)
+    return laid_out(np.concatenate([np.ravel(leaf) for leaf in leaves], dtype=np.float64), shares), restore
 
 
 @cache
-def _restorer(structure: Any, shapes: tuple[tuple[int, ...], ...], split: Callable[..., Any]) -> Callable[[Array], Any]:
+def _restorer(
+    structure: Any, shapes: tuple[tuple[int, ...], ...], split: Callable[..., Any], shares: Shares | None
+) -> Callable[[Array], Any]:
     """θ (p,) to a tree of this structure; the same function for equal ones, so that what is compiled of one problem serves its like."""
     sizes = tuple(math.prod(shape) for shape in shapes)
 
     def restore(theta: Array) -> Any:
-        parts = split(theta, sizes)
+        parts = split(theta, sizes) if shares is None else take_apart(theta, sizes, shares)
         return jax.tree.unflatten(structure, [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)])
 
     return restore

@@ -9,7 +9,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -19,6 +18,7 @@ from engine.base.files import open_plain
 from engine.problems.parameters import Parameter, by_name, joined, of_unravel
 from engine.record.safe_read import NoTensorsError, read_tensors
 from engine.record.snapshots import THETA, split
+from engine.xla.shares import Shares, laid_out, numbers
 
 FIELD = "[problem] start"
 WRAPPED = "params."
@@ -27,21 +27,23 @@ IN_CHECKPOINT = ("state.coupled.descent.theta", "state.theta")
 """Where θ is among the leaves of a run's checkpoint, by its phase."""
 
 
-def started(start: str, unravel: Callable[[Array], Any], theta: Array, label: str) -> tuple[Array, dict[str, Any]]:
-    """θ (p,) in float64 as the file or folder `start` has it, for a problem that would start at `theta`; and what that was, for the record.
-    Raises UserError where it cannot be read, or is of other parameters."""
+def started(
+    start: str, unravel: Callable[[Array], Any], theta: Array, label: str, shares: Shares | None = None
+) -> tuple[Array, dict[str, Any]]:
+    """θ (p,) in float64 as the file or folder `start` has it, for a problem that would start at `theta`, in `shares` where that is; and
+    what that was, for the record. Raises UserError where it cannot be read, or is of other parameters."""
     path = folders.absolute(start, FIELD)
-    given, where = read(path), f"{FIELD} = {path}"
+    given, where, size = read(path), f"{FIELD} = {path}", numbers(theta.size, shares)
     if isinstance(given, np.ndarray):
-        if given.shape != theta.shape:
-            raise UserError(f"{where}: its θ has {given.size} numbers; expected {theta.size}, as {label} has")
+        if given.shape != (size,):
+            raise UserError(f"{where}: its θ has {given.size} numbers; expected {size}, as {label} has")
         vector = given.astype(np.float64)
     else:
-        vector = joined(known := of_unravel(unravel, theta.size, label), _unwrapped(given, known), where)
+        vector = joined(known := of_unravel(unravel, size, label), _unwrapped(given, known), where)
     if not np.isfinite(vector).all():
         wrong = int((~np.isfinite(vector)).sum())
         raise UserError(f"{where}: {wrong} of its {vector.size} numbers are not finite; nothing could start there")
-    return jnp.asarray(vector), {"start_file": str(path), "start_sha256": sha256(vector.tobytes()).hexdigest()}
+    return laid_out(vector, shares), {"start_file": str(path), "start_sha256": sha256(vector.tobytes()).hexdigest()}
 
 
 def _unwrapped(given: Mapping[str, np.ndarray], known: tuple[Parameter, ...]) -> Mapping[str, np.ndarray]:

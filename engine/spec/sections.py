@@ -23,6 +23,8 @@ Criterion = Literal["mse", "half_mse", "cross_entropy", "logistic"]
 Prediction = Literal["generalized", "transported", "code", "full_cubic"]
 Snapshot = Literal["theta", "eigenvectors", "constrained"]
 Reading = Literal["train.accuracy", "test.loss", "test.accuracy"]
+Shard = Literal["examples", "parameters", "both"]
+SHARDS = get_args(Shard)
 
 PREDICTIONS: tuple[str, ...] = get_args(Prediction)
 CODE = "code"
@@ -148,6 +150,9 @@ class Network(Section, frozen=True, kw_only=True, tag_field="kind", tag="network
     of an orbax checkpoint. Empty takes what `seed` draws."""
     devices: CountOrNever = 1
     """Devices that share out the examples of a pass: of this machine, or of each process where several run. 0 takes all there are."""
+    shard: Shard = "examples"
+    """What several devices share out. `examples`: those of a pass, while θ and all vectors of as many numbers are on each. `parameters`:
+    those vectors, each device with all examples. `both`: the memory of all devices together bounds the largest model."""
 
 
 class Toy(Section, frozen=True, kw_only=True, tag_field="kind", tag="toy"):

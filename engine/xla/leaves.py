@@ -16,10 +16,15 @@ from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hi
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 Leaves = Mapping[str, np.ndarray]
 Kinds = Mapping[str, Any]
 """What fields of the type Any hold: a tree to take after, or the state's kind; by name where a dict holds several."""
+
+
+Put = Callable[[Any], Array]
+"""An array of the host, or one of jax, as it lies on the devices."""
 
 
 class Earlier(NamedTuple):
@@ -72,41 +77,42 @@ def _path(keys: tuple[Any, ...]) -> str:
     return ".".join(str(next(getattr(key, name) for name in ("name", "key", "idx") if hasattr(key, name))) for key in keys)
 
 
-def unpack(kind: type, leaves: Leaves, prefix: str = "", kinds: Kinds | None = None) -> Any:
-    """The state of this kind in the leaves. Raises ValueError when a leaf is missing and nothing says what it would have been."""
+def unpack(kind: type, leaves: Leaves, prefix: str = "", kinds: Kinds | None = None, put: Put = jnp.asarray) -> Any:
+    """The state of this kind in the leaves, each `put` on the device. Raises ValueError when a leaf is missing and nothing says what it
+    would have been."""
     hints, values = get_type_hints(kind, include_extras=True), {}
     for name in kind._fields:  # type: ignore[attr-defined]
         hint, earlier = _declared(hints[name])
         path = next((path for each in (name, *earlier.names) if _holds(leaves, path := prefix + each)), None)
         if path is None:
-            values[name] = _typed(hint, _made(kind, name, earlier, leaves, prefix))
+            values[name] = _typed(hint, _made(kind, name, earlier, leaves, prefix), put)
         elif hasattr(hint, "_fields"):
-            values[name] = unpack(hint, leaves, f"{path}.", kinds)
+            values[name] = unpack(hint, leaves, f"{path}.", kinds, put)
         elif get_origin(hint) is dict:
             inner = get_args(hint)[1]
             given = (kinds or {}).get(name, {})
             named = {each: given.get(each) if inner is Any else inner for each in _names(leaves, f"{path}.")}
-            values[name] = {each: _named(one, leaves, f"{path}.{each}", kinds) for each, one in named.items() if one is not None}
+            values[name] = {each: _named(one, leaves, f"{path}.{each}", kinds, put) for each, one in named.items() if one is not None}
         elif hint is Any:
-            values[name] = _like((kinds or {}).get(name), leaves, path)
+            values[name] = _like((kinds or {}).get(name), leaves, path, put)
         else:
             leaf = leaves[path]
-            values[name] = _typed(hint, earlier.fitted(leaf, _of(leaves, prefix)) if earlier.fitted else leaf)
+            values[name] = _typed(hint, earlier.fitted(leaf, _of(leaves, prefix)) if earlier.fitted else leaf, put)
     return kind(**values)
 
 
-def _named(kind: Any, leaves: Leaves, path: str, kinds: Kinds | None) -> Any:
+def _named(kind: Any, leaves: Leaves, path: str, kinds: Kinds | None, put: Put) -> Any:
     """What a dict holds under a name."""
-    return unpack(kind, leaves, f"{path}.", kinds) if hasattr(kind, "_fields") else _typed(kind, leaves[path])
+    return unpack(kind, leaves, f"{path}.", kinds, put) if hasattr(kind, "_fields") else _typed(kind, leaves[path], put)
 
 
-def _like(template: Any, leaves: Leaves, path: str) -> Any:
+def _like(template: Any, leaves: Leaves, path: str, put: Put) -> Any:
     """A tree like another one, of the leaves that are there."""
 
     def leaf(where: str) -> Any:
         if where not in leaves:
             raise ValueError(f"it has no {where}, and nothing says what that would have been")
-        return jnp.asarray(leaves[where])
+        return put(leaves[where])
 
     named, structure = jax.tree_util.tree_flatten_with_path(template)
     return jax.tree.unflatten(structure, [leaf(f"{path}.{_path(keys)}".removesuffix(".")) for keys, _ in named])
@@ -156,8 +162,8 @@ def _nothing(hint: Any) -> Any | None:
     return None if any(part is None for part in parts) else hint(*parts)
 
 
-def _typed(hint: Any, value: Any) -> Any:
+def _typed(hint: Any, value: Any, put: Put) -> Any:
     """A leaf as its state has it: a number of Python, a numpy array, an array on the device; a state or a dict as it is."""
     if hint in (int, float):
         return hint(value)
-    return value if hint is np.ndarray or hasattr(value, "_fields") or isinstance(value, dict) else jnp.asarray(value)
+    return value if hint is np.ndarray or hasattr(value, "_fields") or isinstance(value, dict) else put(value)
