@@ -158,7 +158,7 @@ def block(*words: str) -> list[str]:
 
 FOLLOWED = [
     ("reproduce fig1",), ("data list",), ("sweep fashion ",), ("ssh -t",), ("eos doctor",), ("export EOS_HOME",), ("10.0.0.1",),
-    ("regression.toml",), ("--hdf5",),
+    ("regression.toml",), ("--hdf5",), ("problem.shard=both",),
 ]  # fmt: skip
 """Words of each block that a test below follows."""
 
@@ -208,6 +208,13 @@ def test_a_sweep_is_a_table(machine):
     table = (machine.folder / "work" / "table.csv").read_text().splitlines()
     assert len(table) == 1 + 3 * 5
     assert table[0].startswith("optimizer.learning_rate,seed,run,outcome")
+
+
+@pytest.mark.slow
+def test_what_several_devices_share_out_is_told_before_a_run(machine):
+    """Here one device alone, for which it changes nothing."""
+    [check] = block("problem.shard=both")
+    assert "changes nothing here" in machine.follow(check)
 
 
 @pytest.mark.slow

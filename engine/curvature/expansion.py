@@ -129,10 +129,11 @@ class Direction(NamedTuple):
 def direction(point: Point, normals: Normals) -> Direction:
     """That of a measured point, with the normals there or nearby."""
     u = point.eigen.vectors[0].astype(point.theta.dtype)
-    square, sign, skew, along = dots((u, u), (u, normals.u), (u, normals.dS), (u, point.grad))
+    dS = normals.dS.astype(u.dtype)
+    square, sign, skew, along = dots((u, u), (u, normals.u), (u, dS), (u, point.grad))
     size = jnp.where(sign < 0, -1, 1) * jnp.sqrt(square)
     u, skew = u / size, skew / size
-    return Direction(u, skew, normals.dS - skew * u, along / size, size)
+    return Direction(u, skew, dS - skew * u, along / size, size)
 
 
 def in_format_of_eigenvectors(leaf: np.ndarray, leaves: Leaves) -> np.ndarray:
@@ -174,7 +175,7 @@ class TaylorCenter(NamedTuple):
     @property
     def grad_sharpness_perp(self) -> Array:
         """∇S⊥ = ∇S − u(u·∇S), (p,): not kept, since whatever reads it makes it while it reads."""
-        return self.grad_sharpness - self.skew * self.top_eigenvector
+        return self.grad_sharpness.astype(self.theta.dtype) - self.skew * self.top_eigenvector
 
     @property
     def delta_squared(self) -> Array:
@@ -188,7 +189,7 @@ class TaylorCenter(NamedTuple):
         max(0, S + ηα − 2/η) is how far S would go beyond 2/η, and the multiplier of the next projection is that over β. A step along
         another `drift` (p,) than ∇L has −drift·∇S in place of α, and how far it goes along it for η.
         """
-        alpha = self.alpha if drift is None else -(drift @ self.grad_sharpness)
+        alpha = self.alpha if drift is None else -(drift @ self.grad_sharpness.astype(drift.dtype))
         excess = alpha + (self.sharpness.astype(self.theta.dtype) - threshold) / learning_rate
         return 2 * jnp.where(excess > 0, excess / self.beta, 0)
 
@@ -202,7 +203,7 @@ def taylor_center(point: Point, normals: Normals, previous_u: Array) -> TaylorCe
 def expansion(point: Point, normals: Normals, previous_u: Array) -> dict[str, Array]:
     """What `taylor_center` has beyond the point and ∇S, by its name there."""
     top, grad = direction(point, normals), point.grad
-    before, slope, beta, square = dots((top.u, previous_u), (grad, normals.dS), (top.dS_perp, top.dS_perp), (grad, grad))
+    before, slope, beta, square = dots((top.u, previous_u), (grad, normals.dS.astype(grad.dtype)), (top.dS_perp, top.dS_perp), (grad, grad))
     sign = jnp.where(before < 0, -1, 1)
     return {
         "top_eigenvector": sign * top.u, "tilt": (sign * normals.tilt).astype(point.eigen.vectors.dtype), "alpha": -slope, "beta": beta,

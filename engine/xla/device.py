@@ -29,8 +29,8 @@ def give_memory_back() -> None:
     """Have the C library give freed arrays back to the system at once, where it is glibc, after `keep_memory`.
 
     For many parameters: what it keeps of them are pieces of all sizes, which no array of another size fits into. A tracked step of 1e6
-    parameters then holds 1.8 to 1.9 times the memory that it needs (474 bytes a parameter). That their pages fault in anew takes 0.4 s of
-    such a step, which takes 1.3 with ten examples and so much more with thousands of them.
+    parameters then holds 1.8 to 1.9 times the memory that it needs. That their pages fault in anew makes such a step longer, by a fifth to
+    two thirds of the 1.3 to 1.5 s that it takes with ten examples.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):

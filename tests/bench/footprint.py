@@ -66,7 +66,7 @@ def main(rounds: int = 5, as_json: bool = False, sizes: tuple[int, ...] = SIZES,
 
 def in_a_process(size: int, way: str, rounds: int) -> Measured:
     """The figures of about so many parameters."""
-    command = [sys.executable, str(Path(__file__)), str(size), way, str(rounds)]
+    command = [sys.executable, "-P", str(Path(__file__)), str(size), way, str(rounds)]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     return Measured(**json.loads(done.stdout.splitlines()[-1]))
 
