@@ -4,7 +4,6 @@ eigenvector. The tangent is a Hessian–vector product and shares the gradient's
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -31,12 +30,7 @@ class TangentPass(NamedTuple):
 
     def shows_eigenpair(self, tolerance: float | Array) -> Array:
         """Whether the vector is an eigenvector to this relative residual, of a positive eigenvalue."""
-        return _shows_eigenpair(self.residual, self.sharpness, tolerance)
-
-
-@jax.jit
-def _shows_eigenpair(residual: Array, sharpness: Array, tolerance: float | Array) -> Array:
-    return (residual <= tolerance) & (sharpness > 0)
+        return (self.residual <= tolerance) & (self.sharpness > 0)
 
 
 @jit_by_format

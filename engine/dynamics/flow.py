@@ -65,7 +65,7 @@ def measure(at: StepContext, state: FlowState) -> OnePass | OnFlow:
     around."""
     due = _is_due(at)
     if not at.traced and due and not at.around:
-        return _in_one_pass(at.problem, state.theta, state.eigenvectors, state, at.center.theta, at.learning_rate)
+        return _in_one_pass(at.problem, state, state.eigenvectors, at.center.theta, at.learning_rate)
     theta, u = _expected(state, at.dtype)
     if at.traced:
         return _in_one_call(at, state, theta, u)
@@ -95,12 +95,10 @@ def step(at: StepContext, state: FlowState, measured: OnePass | OnFlow) -> tuple
 
 
 @partial(jit_by_format, place=2)
-def _in_one_pass(
-    problem: Problem, theta: Array, eigenvectors: Array, state: FlowState, center: Array, learning_rate: float
-) -> OnePass:
-    """A tangent pass at θ, and the step from it; in the number format of the eigenvectors, which is the curvature's."""
-    dtype = str(eigenvectors.dtype)
-    seen = value_grad_hvp(problem, *_expected(state, dtype))
+def _in_one_pass(problem: Problem, state: FlowState, eigenvectors: Array, center: Array, learning_rate: float) -> OnePass:
+    """A tangent pass where the flow is, and the step from it; in the number format of the `eigenvectors`, its own, which is the
+    curvature's."""
+    seen = value_grad_hvp(problem, *_expected(state, str(eigenvectors.dtype)))
     here = OnFlow(seen.loss, seen.grad, seen.sharpness, seen.power_step, state.guard, 1)
     stepped = _advanced(problem, state, here, center, learning_rate, True)
     return OnePass(seen.shows_eigenpair(LOOSE_TOLERANCE), seen.loss, seen.grad, seen.vector, stepped)

@@ -65,13 +65,13 @@ def advance(
     """
     state = with_host_values(state)
     moved, rows, last = call_of_many(problem, config, params, state, np.array(limit), most, alone)
-    status, taken, values = StepStatus(int(last)), int(rows.count), np.asarray(rows.values)
-    rows = StepRows(cast(Array, values), cast(Array, np.array(taken)), rows.names)
+    status, taken = StepStatus(int(last)), int(rows.count)
+    rows = StepRows(cast(Array, np.asarray(rows.values)), cast(Array, np.array(taken)), rows.names)
     if status >= StepStatus.GROW:  # the last is not to be taken: the others once more, which is rare, rather than a choice at every step
         taken -= status == StepStatus.UNSOLVED
         moved = call_of_many(problem, config, params, state, np.array(taken), most, alone)[0] if taken else state
     if taken and not alone:
-        moved = with_row(state, moved, dict(zip(rows.names, values[taken - 1].tolist(), strict=True)))
+        moved = with_row(state, moved, rows.row(taken - 1))
     return moved, rows, status
 
 

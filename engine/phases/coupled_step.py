@@ -66,6 +66,10 @@ class StepRows:
     def __init__(self, values: Array, count: Array, names: tuple[str, ...]):
         self.values, self.count, self.names = values, count, names
 
+    def row(self, place: int) -> dict[str, float]:
+        """One of the rows, whose values are the host's, by names."""
+        return dict(zip(self.names, self.values[place].tolist(), strict=True))
+
 
 class Positions(NamedTuple):
     """Where gradient descent and the predictions are about θ†."""

@@ -96,15 +96,15 @@ def take(setup: Setup, state: EdgeState, config: StaticConfig, params: StepParam
         moved, rows, _ = coupled_step.take(*given, projection, newest_normals(problem, projection, dtype))
         moved = moved._replace(constrained=moved.constrained._replace(guards=known))
 
-    values = np.asarray(rows.values)
-    row = dict(zip(rows.names, values[0].tolist(), strict=True))
+    rows = StepRows(cast(Array, np.asarray(rows.values)), rows.count, rows.names)
+    row = rows.row(0)
     status = StepStatus(int(row["status"]))
     if status >= StepStatus.GROW:
         moved = coupled
     elif not alone:
         moved = coupled_step.with_row(coupled, moved, row)
-    count = np.array(int(status != StepStatus.DIVERGED))
-    return Steps(moved, StepRows(cast(Array, values), cast(Array, count), rows.names), status, read.events)
+    count = cast(Array, np.array(int(status != StepStatus.DIVERGED)))
+    return Steps(moved, StepRows(rows.values, count, rows.names), status, read.events)
 
 
 class Trial(NamedTuple):
