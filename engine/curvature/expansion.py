@@ -48,7 +48,7 @@ def loss_and_gradient(problem: Problem, theta: Array) -> tuple[Array, Array]:
     return jax.value_and_grad(problem.loss)(theta)
 
 
-@jit_by_format
+@partial(jit_by_format, forward=True)
 def loss_along(problem: Problem, theta: Array, direction: Array) -> tuple[Array, Array, Array]:
     """L(θ), its slope ∇L(θ)·d and its curvature dᵀ∇²L(θ)d along a direction d (p,), in θ's number format.
 

@@ -51,14 +51,21 @@ class Opening(NamedTuple):
     positions: Positions
 
 
-@partial(jit_by_format, static_argnames="dtype")
 def opened(problem: Problem, theta: Array, params: StepParams, state: CoupledState, dtype: str) -> Opening:
     """All that needs nothing measured but the loss along u, with gradient descent at θ."""
+    several = len(state.constrained.directions.basis)  # along which the loss is read off a gradient and products, not forward alone
+    return (_opened if several else _opened_forward)(problem, theta, params, state, dtype)
+
+
+def _open(problem: Problem, theta: Array, params: StepParams, state: CoupledState, dtype: str) -> Opening:
     trial = first_trial(params, state.constrained)
     return Opening(
         trial._replace(start=trial.start.astype(dtype)), trial.point.astype(dtype), theta.astype(dtype),
         expected_eigenvectors(state).astype(dtype), coupled_step.locate(problem, state),
     )
+
+
+_opened, _opened_forward = (jit_by_format(_open, forward=forward, static_argnames="dtype") for forward in (False, True))
 
 
 def take(setup: Setup, state: EdgeState, config: StaticConfig, params: StepParams, alone: bool) -> Steps:

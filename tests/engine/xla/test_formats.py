@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from engine.xla.jit import LONE_PRODUCTS, jit_by_format, layer_product, lone_products
+from engine.xla.jit import FORWARD_PRODUCTS, LONE_PRODUCTS, jit_by_format, layer_product, lone_products
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -47,6 +47,11 @@ def with_products(x64):
 
 
 @pytest.fixture
+def forward_products(with_products):
+    return FORWARD_PRODUCTS
+
+
+@pytest.fixture
 def as_set():
     return {}
 
@@ -71,7 +76,7 @@ def by_rows(points):
     return jax.vmap(lambda row: jnp.sum((jnp.eye(3, dtype=row.dtype) @ row) ** 2))(points)
 
 
-@pytest.mark.parametrize("options", ["as_set", "with_products"])
+@pytest.mark.parametrize("options", ["as_set", "with_products", "forward_products"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_sums_are_right(options, dtype, request):
     options = request.getfixturevalue(options)
@@ -98,3 +103,26 @@ def test_the_product_of_a_layer_has_the_derivatives_of_any_product():
     for actual, expected in zip(*(derivatives(jax.jit(loss(product))) for product in (layer_product, jax.lax.dot_general)), strict=True):
         np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-12)
     assert layer_product(x.astype("float32"), w.astype("float32"), dims).dtype == jnp.float32
+
+
+def curvature_along(x, w, dw):
+    """d²/ds² of Σ(x(w + s·dw))³ at 0: the products are x·w and x·dw."""
+
+    def slope(w):
+        return jax.jvp(lambda w: jnp.sum(layer_product(x, w, (((1,), (0,)), ((), ()))) ** 3), (w,), (dw,))[1]
+
+    return jax.jvp(slope, (w,), (dw,))[1]
+
+
+def test_data_have_no_tangent_and_cost_no_product():
+    x, w = arrays("float64")
+    text = jax.jit(curvature_along).lower(x, w, w[::-1]).compile().as_text()
+    assert len(re.findall(r" dot\(|custom-call", text)) == 2
+    along = 6 * jnp.sum((x @ w) * (x @ w[::-1]) ** 2)
+    np.testing.assert_allclose(jit_by_format(curvature_along, forward=True)(x, w, w[::-1]), along, rtol=1e-12)
+
+
+def test_every_product_of_forward_derivatives_goes_to_the_fast_library(forward_products):
+    x, w = arrays("float64")
+    text = jax.jit(curvature_along, compiler_options=forward_products).lower(x, w, w[::-1]).compile().as_text()
+    assert len(re.findall("__ynn_fusion", text)) == 2
