@@ -5,7 +5,6 @@ Between looks around, the host asks for nine programs and waits twice: for the v
 tolerances among it, before what hangs on that; and for the row.
 """
 
-from functools import partial
 from typing import Any, NamedTuple, cast
 
 import jax

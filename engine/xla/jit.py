@@ -58,7 +58,7 @@ def _product(inputs: Array, kernel: Array) -> Array:
 
 
 @partial(_product.defjvp, symbolic_zeros=True)
-def _(primals: tuple[Array, Array], tangents: tuple[Array | SymbolicZero, Array | SymbolicZero]) -> tuple[Array, Array | SymbolicZero]:
+def _(primals: tuple[Array, Array], tangents: tuple[Array | SymbolicZero, Array | SymbolicZero]) -> tuple[Array, Array]:
     """Its tangent, the inputs transposed in the term whose transpose is the kernel's derivative: inputsᵀ·δ. A zero tangent, as data have,
     takes no product."""
     (inputs, kernel), (moved, turned) = primals, tangents
