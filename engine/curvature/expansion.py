@@ -116,6 +116,21 @@ def _normals(problem: Problem, point: Point, vectors: Array, curvature_dtype: st
     return Normals(u, dS, tilt)
 
 
+def with_known_tilt(problem: Problem, point: Point, known: Normals, curvature_dtype: str) -> Normals:
+    """`normals` with ∇S alone taken at the point, one contraction of ∇³L, and the tilt that is known from nearby."""
+    return _with_known_tilt(problem, point, point.eigen.vectors, known, curvature_dtype)
+
+
+@partial(jit_by_format, place=2, static_argnames=("curvature_dtype",))
+def _with_known_tilt(problem: Problem, point: Point, vectors: Array, known: Normals, curvature_dtype: str) -> Normals:
+    """`with_known_tilt`, compiled by the format of the `vectors`, which are the point's."""
+    vector = vectors[0].astype(point.theta.dtype)
+    u = vector / norms(vector)[0]
+    sign = jnp.where(dots((u, known.u))[0] < 0, -1, 1).astype(known.tilt.dtype)
+    dS = problem.grad_sharpness(point.theta.astype(curvature_dtype), u.astype(curvature_dtype))
+    return Normals(u, dS, (sign * known.tilt).astype(curvature_dtype))
+
+
 class Direction(NamedTuple):
     """The top eigenvector at a point, and ∇S split by it, in θ's number format."""
 

@@ -30,7 +30,7 @@ from engine.phases.coupled_step import (
     with_host_values,
     with_row,
 )
-from engine.phases.projection import normals_at_end, project_in_one_call, start_from_center
+from engine.phases.projection import newest_normals, project_in_one_call, start_from_center
 from engine.problems.problem import Problem
 from engine.record.messages import AnyEvent
 from engine.spec import FOLLOWED_FROM, CoupledTracking
@@ -114,8 +114,8 @@ def _step(
     positions = locate(problem, state)
     if alone:
         return take_without_center(problem, config, params, state, measured, positions, beside)
-    projection, known = project_in_one_call(problem, params, start_from_center(params, track), dtype, track.guards, state.step)
-    newest = lax.cond(projection.afresh, lambda: projection.normals, lambda: normals_at_end(problem, projection, dtype))
+    projection, known = project_in_one_call(problem, params, start_from_center(params, track, state.step), dtype, track.guards, state.step)
+    newest = newest_normals(problem, projection, dtype, lax.cond)
     moved, rows, status = take(problem, config, params, state, measured, positions, beside, projection, newest)
     moved = moved._replace(constrained=moved.constrained._replace(guards=known))
     full = jnp.any(jnp.array([TRAJECTORIES[name].lacks_room(each) for name, each in moved.beside.items()], bool))

@@ -51,7 +51,7 @@ from engine.phases.coupled_state import (
     known_eigenvectors,
     next_drift,
 )
-from engine.phases.projection import UNUSABLE, ProjectionState, contracted, expansion_of, project_from, with_expansion
+from engine.phases.projection import UNUSABLE, ProjectionState, contracted_at_end, expansion_of, project_from, with_expansion
 from engine.problems.problem import Problem
 from engine.record.columns import CROSSED
 from engine.theory import pairs
@@ -317,7 +317,7 @@ def _taken(
         "remainder": onward.theta - center.theta, "active": onward.active, "overlap": overlap, "covariance": push_ahead,
         "momentum": momentum,
     }
-    costs = projection.costs.plus(grad_sharpness=contracted(projection.normals) * jnp.asarray(~projection.afresh, int))
+    costs = projection.costs.plus(grad_sharpness=contracted_at_end(projection))
     edge_values = center.eigen.values * params.plain_rate
     count = jnp.maximum(directions.number, 1)
     needs_host = advanced.needs_host | (edge_values[count] >= params.edge_limit) | (onward.active > params.most_seeded)

@@ -1,9 +1,11 @@
 """The move of θ†: linearised projections of the next target until one is within its tolerances.
 
 Eigenpairs are solved for at each trial point; the normals of the stable set are those of the last centre for the first trials, so that a
-step usually takes new ones once.
+step usually takes new ones once: ∇S always, and the tilt of the other normal at every fourth step, as long as what a step has along
+it is far within the tolerance.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -14,7 +16,7 @@ from jax import Array, lax
 from engine.curvature import guards
 from engine.curvature.directions import Directions, aligned, contractions_along, first, normals_along, turned
 from engine.curvature.eigensolver import forms_hessian
-from engine.curvature.expansion import Normals, Point, TaylorCenter, direction, expansion, measure_all, normals
+from engine.curvature.expansion import Normals, Point, TaylorCenter, direction, expansion, measure_all, normals, with_known_tilt
 from engine.curvature.guards import Guards
 from engine.curvature.predictor import extrapolated, power_step
 from engine.dynamics.constrained import Projection, next_target, project, project_along, project_center, slide, slide_along
@@ -25,7 +27,12 @@ from engine.problems.problem import Problem
 UNUSABLE = 0.05
 """Constraint residual from which θ† is no longer the constrained trajectory, and eigen residual from which no pair was found."""
 CONTRACTIONS = 2
-"""Contractions of the third derivative that the normals of the stable set take, with one direction at the edge."""
+"""Contractions of the third derivative that the normals of the stable set take, with one direction at the edge; ∇S alone takes 1."""
+TILT_EVERY, TILT_PHASE = 4, 2
+"""Steps between tilts, and which they are: not those that look around. Within four steps the tilt changes by 1.2 to 7 %, and with two
+eigenpairs at hand it is exact to 10 %."""
+TILTED = 0.1
+"""Part of the sharpness tolerance from which what a step has along the tilt asks for a new one at every step."""
 CHORDS = 2
 """Projections along the last centre's normals before one takes its own."""
 SLIDES = 1e-3
@@ -42,6 +49,7 @@ class ProjectionState(NamedTuple):
     point: Point  # the last one measured, slid along the directions at the edge
     normals: Normals | Directions  # of the stable set, the newest
     afresh: Array  # whether they were taken at that point
+    tilts: Array  # whether those at the end are to be taken with a tilt of their own
     taken: Array  # projections
     costs: Costs
     active: Array  # in how many directions S ≤ 2/η holds the point back from the target
@@ -51,7 +59,7 @@ class ProjectionState(NamedTuple):
 
 
 def start_projection(
-    target: Array, start: Array, point: Point, normals: Normals | Directions, multiplier: Array | None = None
+    target: Array, start: Array, point: Point, normals: Normals | Directions, multiplier: Array | None = None, tilts: Any = True
 ) -> ProjectionState:
     """Projections of a target (p,), to begin there; with several directions from a multiplier (K, K), 0 where none is given."""
     if multiplier is None:
@@ -59,13 +67,13 @@ def start_projection(
         multiplier = jnp.asarray(np.zeros((size, size), target.dtype))
     no, zero = cast(Array, np.array(False)), cast(Array, np.array(0))  # the device need not be asked for these
     return ProjectionState(
-        target, target, target, start, point, normals, no, zero, Costs(zero, zero, zero), zero, multiplier, usable=no, done=no
+        target, target, target, start, point, normals, no, tilts, zero, Costs(zero, zero, zero), zero, multiplier, usable=no, done=no
     )
 
 
-def start_from_center(params: StepParams, track: ConstrainedTrack) -> ProjectionState:
+def start_from_center(params: StepParams, track: ConstrainedTrack, step: Array) -> ProjectionState:
     """Where to look for the next θ† first: Lemma 13's guess with what it left out last time."""
-    return begun_at(track, first_trial(params, track))
+    return begun_at(track, first_trial(params, track), step)
 
 
 class FirstTrial(NamedTuple):
@@ -78,9 +86,10 @@ class FirstTrial(NamedTuple):
     multiplier: Array  # (K, K) of several directions
 
 
-def begun_at(track: ConstrainedTrack, trial: FirstTrial) -> ProjectionState:
-    """Projections that begin with this trial."""
-    begun = start_projection(trial.target, trial.start, track.center.point, track.normals, trial.multiplier)
+def begun_at(track: ConstrainedTrack, trial: FirstTrial, step: Any) -> ProjectionState:
+    """Projections that begin with this trial, at this step ()."""
+    tilts = step % TILT_EVERY == TILT_PHASE
+    begun = start_projection(trial.target, trial.start, track.center.point, track.normals, trial.multiplier, tilts)
     return begun._replace(guess=trial.guess, trial_point=trial.point)
 
 
@@ -154,6 +163,7 @@ def judged(
     done = within | (projection.taken >= params.max_projections) | ~jnp.isfinite(gap)
     changed = {
         "trial_point": landed.theta, "start": start, "afresh": jnp.asarray(afresh), "taken": projection.taken + ~done,
+        "tilts": projection.tilts | (landed.tilted > TILTED * params.sharpness_tolerance),
         "costs": projection.costs.plus(point.eigen.hvps, 1, contracted(normals) * jnp.asarray(afresh, int)),
         "active": landed.active, "multiplier": landed.multiplier,
         "usable": (gap <= UNUSABLE) & (along_u <= UNUSABLE),  # False for NaN
@@ -237,16 +247,30 @@ def project_in_one_call(
     return lax.while_loop(lambda carried: ~carried[0].done, attempt, (projection, known))
 
 
-def normals_at_end(problem: Problem, projection: ProjectionState, dtype: str) -> Normals | Directions:
-    """The normals at the point where projections ended, taken there."""
-    if isinstance(projection.normals, Directions):
-        return normals_along(problem, projection.point, projection.normals, dtype)
-    return normals(problem, projection.point, dtype)
+def _by_host(condition: Any, if_true: Callable[[], Any], if_false: Callable[[], Any]) -> Any:
+    """`lax.cond` of a condition that the host has."""
+    return if_true() if condition else if_false()
 
 
-def newest_normals(problem: Problem, projection: ProjectionState, dtype: str) -> Normals | Directions:
-    """The normals at the point where projections ended."""
-    return projection.normals if projection.afresh else normals_at_end(problem, projection, dtype)
+def newest_normals(
+    problem: Problem, projection: ProjectionState, dtype: str, choose: Callable[..., Any] = _by_host
+) -> Normals | Directions:
+    """The normals at the point where projections ended; `choose` is `lax.cond` inside a compiled call."""
+    point, known = projection.point, projection.normals
+
+    def taken() -> Normals | Directions:
+        if isinstance(known, Directions):
+            return normals_along(problem, point, known, dtype)
+        return choose(projection.tilts, lambda: normals(problem, point, dtype), lambda: with_known_tilt(problem, point, known, dtype))
+
+    return choose(projection.afresh, lambda: known, taken)
+
+
+def contracted_at_end(projection: ProjectionState) -> Array:
+    """Contractions of ∇³L that `newest_normals` take."""
+    known = projection.normals
+    count = contracted(known) if isinstance(known, Directions) else jnp.where(projection.tilts, CONTRACTIONS, 1)
+    return jnp.where(projection.afresh, 0, count)
 
 
 def expand(problem: Problem, projection: ProjectionState, previous_u: Array, dtype: str) -> tuple[TaylorCenter, Normals | Directions]:

@@ -143,12 +143,12 @@ def _judged(
     """Projections after the first trial, None where there is none, and the verdict: the host waits for it."""
     if trial is None:
         return None, Verdict(True, tuple(map(bool, suffice)))
-    projection = begun_at(coupled.constrained, opening.trial)
+    projection = begun_at(coupled.constrained, opening.trial, coupled.step)
     by, flags = _judged_first(params, projection, trial.measured, point.eigen.values, suffice)
-    done, grows, *rest = np.asarray(flags).tolist()
+    done, tilts, grows, *rest = np.asarray(flags).tolist()
     projection = stepped(projection, trial.measured, projection.normals, by)
-    no, done = cast(Array, np.array(False)), cast(Array, np.array(done))
-    return projection._replace(afresh=no, done=done), Verdict(grows, tuple(rest))
+    no, ends, own = (cast(Array, np.array(flag)) for flag in (False, done, tilts))
+    return projection._replace(afresh=no, done=ends, tilts=own), Verdict(grows, tuple(rest))
 
 
 @jax.jit
@@ -158,4 +158,4 @@ def _judged_first(
     """The first point judged by the normals of the last centre, and all flags in one array."""
     by = judged(params, projection, measured, projection.normals, False)
     grows = values[-1].astype(float) * params.plain_rate > FOLLOWED_FROM
-    return by, jnp.stack([by[2]["done"], grows, *map(jnp.asarray, suffice)])
+    return by, jnp.stack([by[2]["done"], by[2]["tilts"], grows, *map(jnp.asarray, suffice)])

@@ -9,7 +9,7 @@ import pytest
 
 from engine.curvature import eigensolver
 from engine.curvature.eigensolver import BASIS, Eigenpairs, random_start, sharpness_at, solve_at, top_eigenpairs
-from engine.curvature.expansion import Point, measure, normals, taylor_center
+from engine.curvature.expansion import Point, measure, normals, taylor_center, with_known_tilt
 from engine.problems.problem import Problem
 
 from small import chebyshev_problem, dense_hessian, gradient_at, third_at
@@ -140,6 +140,18 @@ def test_the_normals_are_the_gradients_of_what_defines_the_stable_set():
     sign = float(jnp.sign(rough.u @ u))
     np.testing.assert_allclose(rough.dS, exact.dS, atol=1e-7)
     assert np.linalg.norm(sign * rough.tilt - exact.tilt) < 0.1 * np.linalg.norm(exact.tilt)  # 1/S on the eigenvectors not at hand
+
+
+def test_a_known_tilt_goes_with_the_sign_of_u():
+    problem, theta = chebyshev_problem()
+    point = Point(theta, *jax.value_and_grad(problem.loss)(theta), sharpness_at(
+        problem, theta, random_start(0, 0, 2, theta.size, "float64"), 1e-10, "float64"
+    ))
+    here = normals(problem, point, "float64")
+    for sign in (1, -1):
+        again = with_known_tilt(problem, point, here._replace(u=sign * here.u, dS=0 * here.dS, tilt=sign * here.tilt), "float64")
+        for actual, expected in zip(again, here, strict=True):
+            np.testing.assert_allclose(actual, expected, atol=1e-12)
 
 
 def test_float32_sums_of_many_parameters_do_not_limit_the_residual():

@@ -15,6 +15,7 @@ from engine.dynamics.constrained import project, project_center, slide
 from engine.dynamics.descent import descend
 from engine.dynamics.flow import flow_step
 from engine.dynamics.predicted import FORMS, carry, displacement, predict
+from engine.phases import projection
 from engine.phases.coupled_loop import expected_eigenvectors
 from engine.phases.edge_state import step_params
 from engine.phases.experiment import Experiment
@@ -90,6 +91,34 @@ def test_lemma_13_predicts_the_step_to_second_order(at_the_edge):
     assert misses[0] < 0.05 * ETA * float(jnp.linalg.norm(center.grad))
     assert 3.5 < misses[0] / misses[1] < 4.5
     assert 3.5 < misses[1] / misses[2] < 4.5
+
+
+def test_a_tilt_serves_four_steps_where_a_step_has_little_along_it(monkeypatch):
+    """θ† is then where it is with one of its own at every step, within a tenth of the tolerance at each."""
+    ends, steps, tolerance = [], 20, 1e-4
+    for every in (projection.TILT_EVERY, 1):
+        monkeypatch.setattr(projection, "TILT_EVERY", every)
+        monkeypatch.setattr(projection, "TILT_PHASE", every // 2)
+        tolerances = {"sharpness_tolerance": tolerance, "gradient_tolerance": 1e-9, "eigen_tolerance": 1e-10}
+        experiment = Experiment(chebyshev_spec(ETA, **tolerances, flow=False, gauges_every=0, landscape_every=0))
+        while experiment.edge_step is None:
+            experiment.advance(10_000)
+        record = rows(experiment, experiment.edge_step + steps)
+        assert set(record["cost.grad_sharpness"][2:]) == ({1, 2} if every > 1 else {2})
+        ends.append(experiment.state.center)
+    apart = jnp.linalg.norm(ends[0].theta - ends[1].theta) * jnp.sqrt(ends[0].beta) * ETA / 2
+    assert apart < steps * projection.TILTED * tolerance
+
+
+def test_what_a_step_has_along_the_tilt_is_told(at_the_edge):
+    """Of the way to the target it leaves μ(Su + tilt) + ν∇S out; |μ|‖tilt‖ in units of what ∇S makes of it."""
+    center = at_the_edge[1][30].center
+    target = center.theta - ETA * center.grad
+    landed = project_center(center, target, 2 / ETA)
+    normals = np.stack([center.sharpness * center.top_eigenvector + center.tilt, center.grad_sharpness])
+    mu, _ = np.linalg.lstsq(normals.T, target - landed.theta, rcond=None)[0]
+    told = abs(mu) * np.linalg.norm(center.tilt) * np.linalg.norm(center.grad_sharpness) * ETA / 2
+    np.testing.assert_allclose(landed.tilted, told, rtol=1e-6)
 
 
 def test_the_solver_starts_at_gradient_descent_from_what_u_turned_by_before(at_the_edge):
