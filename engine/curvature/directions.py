@@ -191,4 +191,4 @@ def _rotated(known: Directions, turn: Array, third: Array, tilts: Array) -> Dire
 def first(directions: Directions) -> Normals:
     """The normals along the top eigenvector alone."""
     c = directions.axes[0]
-    return Normals(c @ directions.basis, directions.weighed(jnp.outer(c, c)), c @ directions.tilts)
+    return Normals((c @ directions.basis)[None], jnp.ones((), c.dtype), directions.weighed(jnp.outer(c, c)), c @ directions.tilts)

@@ -301,13 +301,14 @@ def sharpness_at(problem: Problem, theta: Array, start: Array, tolerance: float,
 
 def solve_at(
     problem: Problem, theta: Array, start: Array, tolerance: float, curvature_dtype: str, wanted: int | Array | None = None,
-    looked: int | Array | None = None, explored: int | Array = 0, tight: int | Array = 1,
+    looked: int | Array | None = None, explored: int | Array = 0, tight: int | Array = 1, overwrites: bool = False,
 ) -> tuple[Eigenpairs, Array]:
-    """`solve` in `curvature_dtype`, compiled once for each number of rows."""
+    """`solve` in `curvature_dtype`, compiled once for each number of rows. Where it `overwrites` the start, that is none any more."""
     wanted = start.shape[0] if wanted is None else wanted
     looked = wanted if looked is None else looked
     at, start = theta.astype(curvature_dtype), start.astype(curvature_dtype)
-    return _solve_at(problem, at, start, tolerance, wanted, looked, explored, _as_array(tight))
+    chosen = _solve_over if overwrites else _solve_at
+    return chosen(problem, at, start, tolerance, wanted, looked, explored, _as_array(tight))
 
 
 def _as_array(number: int | Array) -> Array | np.ndarray:
@@ -315,9 +316,11 @@ def _as_array(number: int | Array) -> Array | np.ndarray:
     return number if isinstance(number, Array) else np.array(number)
 
 
-@jit_by_format
-def _solve_at(
+def _solved(
     problem: Problem, theta: Array, start: Array, tolerance: float, wanted: int | Array, looked: int | Array, explored: int | Array,
     tight: Array | np.ndarray,
 ) -> tuple[Eigenpairs, Array]:
     return solve(problem, theta, start, tolerance, wanted=wanted, looked=looked, explored=explored, tight=tight)
+
+
+_solve_at, _solve_over = jit_by_format(_solved), jit_by_format(_solved, donate_argnums=2)

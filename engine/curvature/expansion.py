@@ -1,7 +1,7 @@
 """The loss expanded about a point: what is measured there, the normals of the stable set, and α, β and ∇S⊥ at θ†."""
 
 from functools import partial
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -73,12 +73,29 @@ def _grad_sharpness(problem: Problem, theta: Array, u: Array, curvature_dtype: s
     return problem.grad_sharpness(theta.astype(curvature_dtype), u).astype(theta.dtype)
 
 
+def narrower(one: Any, other: Any) -> np.dtype:
+    """The narrower of two number formats."""
+    return min(np.dtype(one), np.dtype(other), key=lambda format: format.itemsize)
+
+
 class Normals(NamedTuple):
     """The normals of the stable set M at a point, (p,) each: ∇S of S ≤ 2/η, and ∇(u·∇L) = Su + `tilt` of u·∇L = 0."""
 
-    u: Array  # of unit length, whose sign the tilt has
+    vectors: Array  # (k, p) eigenvectors,
+    length: Array  # () and that of the first, whose sign is that of u and the tilt: it is in their number format alone
     dS: Array  # ∇S = ∇³L(u,u), in the number format of the curvature: it is computed in no other
     tilt: Array  # ∇³L(u, (S − H)⁺∇L), in the same: u turns with θ, and takes ∇L with it
+
+    @property
+    def u(self) -> Array:
+        """The top eigenvector of unit length in the number format of θ."""
+        return unit(self.vectors, self.length)
+
+
+def unit(vectors: Array, length: Array) -> Array:
+    """u (p,) of eigenvectors (k, p) in their own number format and the signed length () of the first in θ's: not kept, since whatever reads
+    it makes it while it reads."""
+    return vectors[0].astype(length.dtype) / length
 
 
 DEGENERATE = 0.05
@@ -90,45 +107,48 @@ def normals(problem: Problem, point: Point, curvature_dtype: str) -> Normals:
 
     (S − H)⁺ is exact on the eigenvectors at hand and 1/S on the rest, whose eigenvalues are small against S.
     """
-    return _normals(problem, point, point.eigen.vectors, curvature_dtype)
+    return Normals(point.eigen.vectors, *_normals(problem, point, point.eigen.vectors, curvature_dtype))
 
 
-def _arguments(point: Point) -> tuple[Array, Array]:
-    """u of unit length and (S − H)⁺∇L, (p,) each."""
+def _arguments(point: Point) -> tuple[Array, Array, Array]:
+    """u of unit length and (S − H)⁺∇L, (p,) each, and the length of the eigenvector that is measured."""
     grad, sharpness = point.grad, point.eigen.sharpness.astype(point.theta.dtype)
     vectors, values = point.eigen.vectors.astype(grad.dtype), point.eigen.values.astype(grad.dtype)
-    u, *others = (vector / size for vector, size in zip(vectors, norms(*vectors), strict=True))
+    sizes = norms(*vectors)
+    u, *others = (vector / size for vector, size in zip(vectors, sizes, strict=True))
     along = dots(*((grad, vector) for vector in (u, *others)))
     gaps = jnp.maximum(sharpness - values, DEGENERATE * sharpness)
     w = (grad - along[0] * u) / sharpness
     for slope, vector, gap in zip(along[1:], others, gaps[1:], strict=True):
         w += slope * (1 / gap - 1 / sharpness) * vector
-    return u, w
+    return u, w, sizes[0]
 
 
 @partial(jit_by_format, place=2, static_argnames=("curvature_dtype",))
-def _normals(problem: Problem, point: Point, vectors: Array, curvature_dtype: str) -> Normals:
-    """`normals`, compiled by the format of the `vectors`, which are the point's."""
+def _normals(problem: Problem, point: Point, vectors: Array, curvature_dtype: str) -> tuple[Array, Array, Array]:
+    """`normals` but for the vectors, compiled by the format of the `vectors`, which are the point's."""
     del vectors
-    u, w = _arguments(point)
+    u, w, length = _arguments(point)
     at, along, across = (vector.astype(curvature_dtype) for vector in (point.theta, u, w))
     dS, tilt = problem.derivative(at, 3, along, along), problem.derivative(at, 3, along, across)  # they share the tangent along u
-    return Normals(u, dS, tilt)
+    return length, dS, tilt
 
 
 def with_known_tilt(problem: Problem, point: Point, known: Normals, curvature_dtype: str) -> Normals:
     """`normals` with ∇S alone taken at the point, one contraction of ∇³L, and the tilt that is known from nearby."""
-    return _with_known_tilt(problem, point, point.eigen.vectors, known, curvature_dtype)
+    return Normals(point.eigen.vectors, *_with_known_tilt(problem, point, point.eigen.vectors, known, curvature_dtype))
 
 
 @partial(jit_by_format, place=2, static_argnames=("curvature_dtype",))
-def _with_known_tilt(problem: Problem, point: Point, vectors: Array, known: Normals, curvature_dtype: str) -> Normals:
-    """`with_known_tilt`, compiled by the format of the `vectors`, which are the point's."""
-    vector = vectors[0].astype(point.theta.dtype)
-    u = vector / norms(vector)[0]
+def _with_known_tilt(
+    problem: Problem, point: Point, vectors: Array, known: Normals, curvature_dtype: str
+) -> tuple[Array, Array, Array]:
+    """`with_known_tilt` but for the vectors, compiled by the format of the `vectors`, which are the point's."""
+    (length,) = norms(vectors[0].astype(point.theta.dtype))
+    u = unit(vectors, length)
     sign = jnp.where(dots((u, known.u))[0] < 0, -1, 1).astype(known.tilt.dtype)
     dS = problem.grad_sharpness(point.theta.astype(curvature_dtype), u.astype(curvature_dtype))
-    return Normals(u, dS, (sign * known.tilt).astype(curvature_dtype))
+    return length, dS, (sign * known.tilt).astype(curvature_dtype)
 
 
 class Direction(NamedTuple):
@@ -156,6 +176,12 @@ def in_format_of_eigenvectors(leaf: np.ndarray, leaves: Leaves) -> np.ndarray:
     return leaf.astype(leaves["eigen.vectors"].dtype)
 
 
+def signed_length(leaves: Leaves) -> np.ndarray:
+    """That of the first eigenvector in a checkpoint that has u too."""
+    vector, u = leaves["eigen.vectors"][0].astype(leaves["top_eigenvector"].dtype), leaves["top_eigenvector"]
+    return np.copysign(np.sqrt(vector @ vector), vector @ u)
+
+
 class TaylorCenter(NamedTuple):
     """A point θ† of the constrained trajectory with the expansion of the loss about it, in θ's number format but for what is of ∇³L."""
 
@@ -163,7 +189,7 @@ class TaylorCenter(NamedTuple):
     loss: Array  # () L(θ†)
     grad: Array  # (p,) ∇L
     eigen: Eigenpairs  # the top two
-    top_eigenvector: Array  # (p,) u, its sign kept from step to step
+    length: Annotated[Array, Earlier(signed_length)]  # () of the first eigenvector, with the sign that makes u of it
     grad_sharpness: Annotated[Array, Earlier(fitted=in_format_of_eigenvectors)]  # (p,) ∇S
     tilt: Annotated[Array, Earlier(lambda leaves: np.zeros_like(leaves["eigen.vectors"][0]), fitted=in_format_of_eigenvectors)]
     """(p,) ∇(u·∇L) − Su"""
@@ -181,11 +207,16 @@ class TaylorCenter(NamedTuple):
     @property
     def normals(self) -> Normals:
         """The normals of M here."""
-        return Normals(self.top_eigenvector, self.grad_sharpness, self.tilt)
+        return Normals(self.eigen.vectors, self.length, self.grad_sharpness, self.tilt)
 
     @property
     def sharpness(self) -> Array:
         return self.eigen.values[0]
+
+    @property
+    def top_eigenvector(self) -> Array:
+        """u, (p,), its sign kept from step to step."""
+        return unit(self.eigen.vectors, self.length)
 
     @property
     def grad_sharpness_perp(self) -> Array:
@@ -221,6 +252,6 @@ def expansion(point: Point, normals: Normals, previous_u: Array) -> dict[str, Ar
     before, slope, beta, square = dots((top.u, previous_u), (grad, normals.dS.astype(grad.dtype)), (top.dS_perp, top.dS_perp), (grad, grad))
     sign = jnp.where(before < 0, -1, 1)
     return {
-        "top_eigenvector": sign * top.u, "tilt": (sign * normals.tilt).astype(point.eigen.vectors.dtype), "alpha": -slope, "beta": beta,
+        "length": sign * top.size, "tilt": (sign * normals.tilt).astype(point.eigen.vectors.dtype), "alpha": -slope, "beta": beta,
         "skew": sign * top.skew, "grad_norm": jnp.sqrt(square), "grad_along_u": sign * top.along,
     }

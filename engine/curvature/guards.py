@@ -67,7 +67,9 @@ def look(
     """
     count, rows = len(start), _rows(start, guards.vectors, fresh, dtype)
     wanted = count + COUNT if settle else count
-    pairs, images = solve_at(problem, theta, rows, tolerance, dtype, wanted=wanted, looked=len(rows), explored=EXPLORED, tight=tight)
+    pairs, images = solve_at(
+        problem, theta, rows, tolerance, dtype, wanted=wanted, looked=len(rows), explored=EXPLORED, tight=tight, overwrites=True
+    )
     return _parted(pairs, images, count)
 
 

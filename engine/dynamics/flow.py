@@ -72,7 +72,8 @@ def measure(at: StepContext, state: FlowState) -> OnePass | OnFlow:
     loss, grad = loss_and_gradient(at.problem, theta)
     if not due:
         return OnFlow(loss, grad, state.sharpness, u, state.guard, 0)
-    pairs, images = solve_at(at.problem, theta, _rows(state, u, at.known()), LOOSE_TOLERANCE, at.dtype, wanted=1, looked=3)
+    rows = _rows(state, u, at.known())
+    pairs, images = solve_at(at.problem, theta, rows, LOOSE_TOLERANCE, at.dtype, wanted=1, looked=3, overwrites=True)
     return _on_flow(loss, grad, pairs, images)
 
 

@@ -30,7 +30,7 @@ from engine.phases.coupled_step import (
     with_host_values,
     with_row,
 )
-from engine.phases.projection import newest_normals, project_in_one_call, start_from_center
+from engine.phases.projection import newest_normals, project_in_one_call, start_from_center, tilt_is_due
 from engine.problems.problem import Problem
 from engine.record.messages import AnyEvent
 from engine.spec import FOLLOWED_FROM, CoupledTracking
@@ -114,7 +114,8 @@ def _step(
     positions = locate(problem, state)
     if alone:
         return take_without_center(problem, config, params, state, measured, positions, beside)
-    projection, known = project_in_one_call(problem, params, start_from_center(params, track, state.step), dtype, track.guards, state.step)
+    begun = start_from_center(params, track, tilt_is_due(state.step))
+    projection, known = project_in_one_call(problem, params, begun, dtype, track.guards, state.step)
     newest = newest_normals(problem, projection, dtype, lax.cond)
     moved, rows, status = take(problem, config, params, state, measured, positions, beside, projection, newest)
     moved = moved._replace(constrained=moved.constrained._replace(guards=known))

@@ -15,7 +15,7 @@ from engine import theory
 from engine.curvature import directions
 from engine.curvature.directions import Directions
 from engine.curvature.eigensolver import Eigenpairs
-from engine.curvature.expansion import Normals, TaylorCenter
+from engine.curvature.expansion import Normals, TaylorCenter, narrower
 from engine.curvature.guards import Guards
 from engine.dynamics.optimizers import Optimizer
 from engine.dynamics.predicted import Displacements
@@ -41,6 +41,11 @@ class StepStatus(IntEnum):
 
 def _counted(leaf: np.ndarray, leaves: Leaves) -> np.ndarray:
     return leaf.astype(int)
+
+
+def _narrow(leaf: np.ndarray, leaves: Leaves) -> np.ndarray:
+    """What earlier checkpoints had in θ's number format, though it is small beside θ."""
+    return leaf.astype(narrower(leaf.dtype, leaves["eigenvector_history"].dtype))
 
 
 def _one_direction(leaves: Leaves) -> Directions:
@@ -73,8 +78,9 @@ class ConstrainedTrack(NamedTuple):
     guards: Guards  # of them
     projections: Array  # () that the centre took
     active: Annotated[Array, Earlier(fitted=_counted)]  # () in how many directions S ≤ 2/η holds the centre back; 0 where it is slack
-    correction: Array  # (p,) what the first guess left out
-    remainder: Array  # (p,) what the tolerances left: one more step of the projection would move the centre so
+    correction: Annotated[Array, Earlier(fitted=_narrow)]  # (p,) what the first guess left out
+    remainder: Annotated[Array, Earlier(fitted=_narrow)]
+    """(p,) what the tolerances left: one more step of the projection would move the centre so"""
     overlap: Array  # () |u_t·u_{t−1}|
     directions: Annotated[Directions, Earlier(_one_direction)]  # at the edge; no room for any where one is followed by its own formulas
     covariance: Annotated[Array, Earlier(_no_covariance)]  # (K, K) X† of theirs
@@ -103,6 +109,11 @@ class CoupledState(NamedTuple):
     predicted: PredictedTrack
     beside: dict[str, Any]  # the states of the `TRAJECTORIES` that are followed
     costs: Costs  # of making the centre
+
+
+def copied(state: CoupledState) -> CoupledState:
+    """The same state in arrays of its own, which a step may overwrite."""
+    return jax.tree.map(lambda leaf: leaf.copy() if isinstance(leaf, Array) else leaf, state)
 
 
 def known_eigenvectors(track: ConstrainedTrack) -> Guards:

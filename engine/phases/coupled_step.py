@@ -51,7 +51,15 @@ from engine.phases.coupled_state import (
     known_eigenvectors,
     next_drift,
 )
-from engine.phases.projection import UNUSABLE, ProjectionState, contracted_at_end, expansion_of, project_from, with_expansion
+from engine.phases.projection import (
+    UNUSABLE,
+    ProjectionState,
+    contracted_at_end,
+    expansion_of,
+    first_guess,
+    project_from,
+    with_expansion,
+)
 from engine.problems.problem import Problem
 from engine.record.columns import CROSSED
 from engine.theory import pairs
@@ -172,8 +180,17 @@ def _advanced(
     products = point.eigen.hvps + len(forms) + along * max(1, len(state.constrained.directions.basis))
     costs = state.costs.plus(products, 1 + along, sum(form.third_derivatives for form in forms))
     needs_host = (point.loss < params.loss_goal) & (params.loss_goal > 0) | params.host_at_loss & lost
-    diverged = ~jnp.isfinite(point.loss + row["gd.gradient_norm"])
-    return _Advanced(descent, scores, predicted, momenta, row, costs, needs_host, diverged)
+    return _Advanced(descent, scores, predicted, momenta, row, costs, needs_host, has_diverged(point))
+
+
+def has_diverged(descent: Point) -> Array:
+    """Whether the loss at gradient descent's point is no number, or its gradient, ()."""
+    return ~jnp.isfinite(descent.loss + norms(descent.grad)[0])
+
+
+def unsolved(residuals: Array) -> Array:
+    """Whether no eigenpair was found, by the residuals (k,), ()."""
+    return residuals[0] > UNUSABLE
 
 
 def _descend(
@@ -259,13 +276,20 @@ def _taken_without_center(
 
 def take(
     problem: Problem, config: StaticConfig, params: StepParams, state: CoupledState, measured: tuple[Point, Array], positions: Positions,
-    beside: Beside, projection: ProjectionState, normals: Normals | Directions,
+    beside: Beside, projection: ProjectionState, normals: Normals | Directions, overwrites: bool = False,
 ) -> tuple[CoupledState, StepRows, Array]:
     """The step: all there is about the old θ† is read, gradient descent and the predictions are advanced, and θ† moves to where projections
-    ended, with the normals there. `measured` is what `expansion.measure_all` gives at gradient descent's θ."""
-    before, taken = state.constrained, _taken(
-        problem, config, params, state._replace(beside={}), measured, positions, beside._replace(states={}), projection, normals
-    )
+    ended, with the normals there. `measured` is what `expansion.measure_all` gives at gradient descent's θ.
+
+    A step that `overwrites` has the vectors of the new state lie where those of the old one lay, which is none any more.
+    """
+    before, (point, images) = state.constrained, measured
+    measured = point._replace(theta=point.loss), images  # the point's θ is the state's, and is not to be handed over twice
+    old, beyond = state._replace(beside={}), (measured, positions, beside._replace(states={}), projection, normals)
+    if overwrites:
+        taken = _taken_in_place(*_parted(old), problem, config, params, *beyond)
+    else:
+        taken = _taken(problem, config, params, old, *beyond)
     directions = normals if isinstance(normals, Directions) else before.directions
     constrained = before._replace(
         center=with_expansion(projection.point, normals, taken.expansion), projections=projection.taken, directions=directions,
@@ -302,9 +326,8 @@ def _taken(
     if isinstance(normals, Directions):
         directions = normals
     next_u, several = center.top_eigenvector, len(directions.basis)
-    onward = project_from(
-        center, directions if several else center.normals, projection.target, params.threshold, projection.multiplier
-    )
+    target, guess = first_guess(params, before)
+    onward = project_from(center, directions if several else center.normals, target, params.threshold, projection.multiplier)
     overlap = _overlap(before, next_u, directions)
     push_ahead, momentum = before.covariance, before.momentum
     if momentum.size:
@@ -312,19 +335,19 @@ def _taken(
     drift, length = next_drift(before._replace(center=center, momentum=momentum), params)
     if several:
         push_ahead = covariance(directions, center.grad if drift is None else drift, length, params.threshold, before.covariance)
+    small = before.correction.dtype
     changed = {
-        "eigenvector_history": push(before.eigenvector_history, projection.start), "correction": onward.theta - projection.guess,
-        "remainder": onward.theta - center.theta, "active": onward.active, "overlap": overlap, "covariance": push_ahead,
-        "momentum": momentum,
+        "eigenvector_history": push(before.eigenvector_history, projection.start),
+        "correction": (onward.theta - guess.theta).astype(small), "remainder": (onward.theta - center.theta).astype(small),
+        "active": onward.active, "overlap": overlap, "covariance": push_ahead, "momentum": momentum,
     }
     costs = projection.costs.plus(grad_sharpness=contracted_at_end(projection))
     edge_values = center.eigen.values * params.plain_rate
     count = jnp.maximum(directions.number, 1)
     needs_host = advanced.needs_host | (edge_values[count] >= params.edge_limit) | (onward.active > params.most_seeded)
     needs_host |= (count > 1) & (edge_values[count - 1] < params.leave_limit)
-    unsolved = center.eigen.residuals[0] > UNUSABLE
     status = jnp.where(needs_host, StepStatus.HOST, StepStatus.ON)
-    status = jnp.where(unsolved, StepStatus.UNSOLVED, jnp.where(~projection.usable, StepStatus.ENDED, status))
+    status = jnp.where(unsolved(center.eigen.residuals), StepStatus.UNSOLVED, jnp.where(~projection.usable, StepStatus.ENDED, status))
     status = jnp.where(advanced.diverged, StepStatus.DIVERGED, status)
     rows = _rows(advanced, beside, {
         "next.sharpness_residual": onward.residuals.sharpness, "next.gradient_residual": onward.residuals.gradient,
@@ -336,6 +359,48 @@ def _taken(
     ahead = directions.basis if several else next_u
     displacements, momenta = carry(advanced.predicted, ahead), carry(advanced.momenta, ahead)
     return _Taken(advanced.descent, advanced.scores, displacements, momenta, known, changed, costs, rows, status)
+
+
+class _MadeAnew(NamedTuple):
+    """What `_taken` gives back of the shapes that the state has."""
+
+    descent: DescentTrack
+    predicted: PredictedTrack
+    constrained: dict[str, Any]
+
+
+def _parted(state: CoupledState) -> tuple[_MadeAnew, CoupledState]:
+    """The vectors of p numbers that `_taken` makes anew, and the state without them: None is where a leaf is not. What the state has twice
+    is copied: only one of the two may be overwritten."""
+    size, track = state.descent.theta.size, state.constrained
+    names = ("eigenvector_history", "correction", "remainder", "momentum")
+    anew = _MadeAnew(state.descent, state.predicted, {name: getattr(track, name) for name in names})
+    kept = _joined(jax.tree.map(lambda leaf: None if np.size(leaf) >= size else leaf, anew), state)
+    seen = set(map(id, jax.tree.leaves(kept)))
+
+    def given(leaf: Array) -> Array | None:
+        if np.size(leaf) < size:
+            return None
+        own = jnp.copy(leaf) if id(leaf) in seen else leaf
+        seen.add(id(leaf))
+        return own
+
+    return jax.tree.map(given, anew), kept
+
+
+def _joined(anew: _MadeAnew, state: CoupledState) -> CoupledState:
+    constrained = state.constrained._replace(**anew.constrained)
+    return state._replace(descent=anew.descent, predicted=anew.predicted, constrained=constrained)
+
+
+@partial(jax.jit, static_argnames=("config",), donate_argnames=("vectors",), keep_unused=True)
+def _taken_in_place(
+    vectors: _MadeAnew, kept: CoupledState, problem: Problem, config: StaticConfig, params: StepParams, *beyond: Any
+) -> _Taken:
+    """`_taken`, with the new vectors in the place of the old ones."""
+    known = _MadeAnew(kept.descent, kept.predicted, {name: getattr(kept.constrained, name) for name in vectors.constrained})
+    anew = jax.tree.map(lambda a, b: b if a is None else a, vectors, known, is_leaf=lambda leaf: leaf is None)
+    return _taken(problem, config, params, _joined(anew, kept), *beyond)
 
 
 def with_host_values(state: CoupledState) -> CoupledState:

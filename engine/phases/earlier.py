@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from engine.curvature import directions, guards
-from engine.curvature.expansion import TaylorCenter
+from engine.curvature.expansion import TaylorCenter, narrower
 from engine.curvature.guards import Guards
 from engine.dynamics.flow import FlowState
 from engine.dynamics.optimizers import GradientDescentState
@@ -29,6 +29,9 @@ def coupled_state(leaves: Leaves) -> CoupledState:
     def array(path: str) -> jnp.ndarray:
         return jnp.asarray(leaf[path])
 
+    def narrow(path: str) -> jnp.ndarray:
+        return jnp.asarray(leaf[path], narrower(leaf[path].dtype, leaf["bases"].dtype))
+
     vectors = leaf["bases"]
     unknown = guards.begin(0, 0, vectors.shape[-1], str(vectors.dtype))
     known = unpack(Guards, leaf, "guards.") if "guards.vectors" in leaf else unknown
@@ -44,7 +47,7 @@ def coupled_state(leaves: Leaves) -> CoupledState:
         descent=DescentTrack(array("theta"), gradient_descent_state(leaves), array("bases"), array("turns"), array("swings")),
         constrained=ConstrainedTrack(
             unpack(TaylorCenter, leaf, "center."), array("center_bases"), known, array("projections"),
-            jnp.asarray(leaf.get("sliding", np.array(True))).astype(int), array("correction"), array("remainder"), array("overlap"),
+            jnp.asarray(leaf.get("sliding", np.array(True))).astype(int), narrow("correction"), narrow("remainder"), array("overlap"),
             directions.none(array("theta")), jnp.zeros((0, 0), leaf["theta"].dtype), jnp.zeros(0),
         ),
         predicted=PredictedTrack({form: array(f"predictions.{form}") for form in followed}, scores, {}),

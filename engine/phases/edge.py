@@ -14,6 +14,7 @@ from jax import Array
 
 from engine.curvature import guards
 from engine.curvature.eigensolver import LOOSE_TOLERANCE, forms_hessian, sharpness_at
+from engine.curvature.expansion import narrower
 from engine.curvature.predictor import eigenvector_offset
 from engine.dynamics import predicted, prediction_scores, unrolled
 from engine.dynamics.optimizer import in_format
@@ -32,6 +33,7 @@ from engine.phases.coupled_state import (
     StaticConfig,
     StepParams,
     StepStatus,
+    copied,
 )
 from engine.phases.derived import Reported
 from engine.phases.edge_state import EdgeState, anchor, apart, began_with, covariance_at, remainder, step_params
@@ -55,7 +57,8 @@ def enter(setup: Setup, at: ApproachState, anchor_every: int) -> Entered:
     """
     spec, tracking, clock, optimizer = setup.spec, setup.tracking, at.clock, in_format(at.optimizer, setup.spec.precision.edge)
     theta, threshold = at.theta.astype(spec.precision.edge), setup.threshold(optimizer)
-    nothing, (basis, known, hvps) = jnp.zeros_like(theta), _all_around(setup, theta, clock.step, at.eigenvectors)
+    nothing = jnp.zeros_like(theta, dtype=narrower(theta.dtype, spec.precision.curvature))
+    basis, known, hvps = _all_around(setup, theta, clock.step, at.eigenvectors)
     projected = several.begun(setup, theta, basis[:2], clock.step, optimizer)
     center, _, projection = projected
     if not projection.usable:
@@ -133,6 +136,8 @@ def precompile(setup: Setup, at: ApproachState, soon: Callable[[], bool]) -> str
         rate = at.optimizer.learning_rate * (setup.threshold(at.optimizer) / at.sharpness)
         at = at._replace(optimizer=at.optimizer._replace(learning_rate=rate))
     state, _, elsewhere = enter(common, at._replace(clock=Clock(0, 0.0)), 0)
+    if not elsewhere:
+        state = state._replace(coupled=copied(state.coupled))  # its θ may be that of the approach, which goes on meanwhile
     for _ in range(3):
         if elsewhere:
             return ""
@@ -261,7 +266,7 @@ def rules(setup: Setup, state: EdgeState) -> tuple[StaticConfig, StepParams]:
 def _each_way(setup: Setup, state: EdgeState) -> CoupledState:
     """Where one coupled step leads, taken in each of the ways that there are to come: to compile them."""
     if not forms_hessian(state.theta) and coupled_loop.takes_many(setup.tracking, state.theta):
-        _take_one(setup, state, False)
+        _take_one(setup, state._replace(coupled=copied(state.coupled)), False)
     return _take(setup, state, 1, False).state
 
 

@@ -11,7 +11,7 @@ from jax import Array
 from engine import theory
 from engine.curvature.directions import Directions, none
 from engine.curvature.eigensolver import Eigenpairs
-from engine.curvature.expansion import Normals, Point, TaylorCenter
+from engine.curvature.expansion import Normals, Point, TaylorCenter, narrower
 from engine.dynamics import predicted, prediction_scores, unrolled
 from engine.dynamics.constrained import covariance
 from engine.dynamics.unrolled import Unrolled
@@ -100,7 +100,8 @@ def project_afresh(
     dtype, params = setup.spec.precision.curvature, step_params(setup, optimizer, 0)
     number, numbers = jnp.asarray(np.zeros((), theta.dtype)), jnp.asarray(np.zeros(len(start), start.dtype))
     nowhere = Point(theta, number, theta, Eigenpairs(numbers, start, numbers, jnp.array(0)))  # 0 as weakly typed as the solver's
-    known = Normals(theta, start[0], start[0]) if directions is None or not len(directions.basis) else directions
+    nothing = Normals(start, jnp.asarray(np.ones((), theta.dtype)), start[0], start[0])
+    known = nothing if directions is None or not len(directions.basis) else directions
     unprojected = start_projection(theta, start, nowhere, known)
     projection = project_until_converged(setup.problem, params, unprojected, dtype, afresh=True)
     return Projected(*expand(setup.problem, projection, previous_u, dtype), projection)
@@ -110,7 +111,8 @@ def project_afresh(
 def remainder(projected: Projected, threshold: float) -> Array:
     """What the tolerances left of the way from the centre to the point of the stable set that is nearest to the target."""
     center, normals, projection = projected
-    return project_from(center, normals, projection.target, threshold, projection.multiplier).theta - center.theta
+    left = project_from(center, normals, projection.target, threshold, projection.multiplier).theta - center.theta
+    return left.astype(narrower(left.dtype, center.eigen.vectors.dtype))
 
 
 def replaced_center(setup: Setup, state: EdgeState, start: Array, directions: Directions | None = None) -> tuple[EdgeState, bool]:

@@ -1,7 +1,7 @@
 """The memory that a problem needs, told before a run: nothing is computed.
 
-What goes with the parameters are vectors of p numbers. They are counted by the shapes of the state at the edge, as it is before a step and
-after it, and by what is measured in between. What goes with the examples too the compiler tells.
+What goes with the parameters are vectors of p numbers. They are counted by the shapes of the state at the edge, and by what a step needs
+beside it. What goes with the examples too the compiler tells.
 """
 
 import math
@@ -13,12 +13,11 @@ from jax import Array
 
 from engine.curvature import directions, guards
 from engine.curvature.directions import contractions_along
-from engine.curvature.eigensolver import Eigenpairs, basis_rows
-from engine.curvature.expansion import TaylorCenter
+from engine.curvature.eigensolver import LARGE, Eigenpairs, basis_rows
+from engine.curvature.expansion import TaylorCenter, narrower
 from engine.curvature.guards import Guards
 from engine.dynamics import predicted, prediction_scores
 from engine.dynamics.optimizers import optimizer_of
-from engine.dynamics.predicted import FORMS
 from engine.dynamics.trajectories import TRAJECTORIES
 from engine.dynamics.trajectory import Beginning, Costs
 from engine.phases.coupled_loop import takes_many
@@ -76,7 +75,7 @@ class Memory(NamedTuple):
 
     examples: int
     parameters: int
-    """The state at the edge before a step and after it, what the step measures in between, and the basis of the eigensolver."""
+    """The state at the edge, and what a step needs beside it (`of_parameters`)."""
     gradient: int
     """The temporaries of ∇L in the format of the edge,"""
     hvp: int
@@ -112,23 +111,29 @@ def estimate(problem: Problem, theta: Array, formats: Formats = BY_DEFAULT) -> M
 def of_parameters(problem: Problem, size: int, formats: Formats, followed: int = 1) -> int:
     """Bytes that go with p = `size` parameters, on each device, at the most in a step with so many directions at the edge.
 
-    The old state and the new one stand side by side at the end of a step, which may have to be taken back, with what was measured: at the
-    trial point of θ†, target, guess, the point itself and where the next one would be, its gradient, the start of the solver, eigenvectors
-    and their images, guards and normals; at gradient descent's θ a gradient, eigenvectors and images, and where forms read the loss; on
-    each other trajectory θ, a gradient, an eigenvector and a guard. One program for many steps has room for the solver's basis too.
+    Out of parts that is, of many parameters, the larger of two moments. In one the solver looks around at θ†'s trial point, beside what is
+    needed at gradient descent's θ. In the other the new state is put where the old one lay (`coupled_step.take`): beside it stand what was
+    measured, at θ†'s new point and at gradient descent's, other trajectories, eigenvectors of the last steps, moved up by one,
+    and what the predictions are made of. Else the old state and the new one stand side by side, with what was measured, and in one program
+    for many steps with the solver's basis too.
     """
     state = state_at_edge(problem, size, formats, followed)
     wide, narrow = (size * jnp.dtype(format).itemsize for format in (formats.edge, formats.curvature))
     pairs, others = len(state.constrained.center.eigen.vectors), state.descent.eigenvector_history.shape[1]
-    read_along = sum(FORMS[form].reads_along_u for form in state.predicted.displacements)
-    constrained = 6 * wide + (3 * pairs + guards.COUNT + 2) * narrow
-    descent = (1 + read_along) * wide + 2 * others * narrow
-    beside = 4 * narrow * len(state.beside)
-    solver = 0
-    if takes_many(formats.tracking, cast(Array, jax.ShapeDtypeStruct((size,), formats.edge))):
-        rows = pairs + guards.COUNT + guards.FRESH
-        solver = (2 * basis_rows(rows, size) + 3 * rows) * narrow  # V and W, what they are begun from, vectors and images
-    whole = 2 * sum(_size(leaf) for leaf in jax.tree.leaves(state)) + constrained + descent + beside + solver
+    forms, kept = len(state.predicted.displacements), sum(_size(leaf) for leaf in jax.tree.leaves(state))
+    many = takes_many(formats.tracking, cast(Array, jax.ShapeDtypeStruct((size,), formats.edge)))
+    rows = pairs + guards.COUNT + guards.FRESH
+    basis = 2 * basis_rows(rows, size) * narrow  # V and W
+    measured = 3 * wide + (2 * pairs + guards.COUNT + 2 + 2 * others) * narrow
+    beside = sum(_size(leaf) for leaf in jax.tree.leaves(state.beside))
+    made = (4 + 2 * others + 2 * pairs) * narrow + forms * (wide + narrow)
+    if many:
+        whole = 2 * kept + measured + beside + made + basis
+    elif size < LARGE:
+        whole = 2 * kept + measured + beside + made
+    else:
+        look = 2 * wide + (2 + pairs + others + 2 * rows + guards.FRESH) * narrow + basis
+        whole = kept + max(look, measured + beside + made)
     return whole if problem.shares is None else whole // problem.shares.mesh.size
 
 
@@ -144,9 +149,10 @@ def _state(problem: Problem, size: int, formats: Formats, followed: int) -> Coup
     def narrow(*shape: int) -> Array:
         return jnp.zeros(shape, formats.curvature)
 
+    small = jnp.zeros(size, narrower(formats.edge, formats.curvature))
     pairs, others = min(max(2, capacity + 1), size), min(tracking.eigenvalues, size)
     eigen = Eigenpairs(narrow(pairs), narrow(pairs, size), narrow(pairs), jnp.array(0))
-    center = TaylorCenter(theta, number, theta, eigen, theta, narrow(size), narrow(size), *[number] * 5)
+    center = TaylorCenter(theta, number, theta, eigen, number, narrow(size), narrow(size), *[number] * 5)
     known = Guards(narrow(guards.COUNT, size), narrow(guards.COUNT))
     along = directions.around(theta[None].repeat(followed, 0), capacity) if capacity else directions.none(theta)
     displacements = predicted.begun(theta, tracking.predictions)
@@ -156,7 +162,7 @@ def _state(problem: Problem, size: int, formats: Formats, followed: int) -> Coup
     return CoupledState(
         step=jnp.array(0), descent=DescentTrack(theta, rate, narrow(2, others, size), narrow(4, size), jnp.zeros(4, formats.edge)),
         constrained=ConstrainedTrack(
-            center, narrow(2, pairs, size), known, jnp.array(0), jnp.array(0), theta, theta, number, along,
+            center, narrow(2, pairs, size), known, jnp.array(0), jnp.array(0), small, small, number, along,
             jnp.zeros((capacity, capacity), formats.edge), momentum,
         ),
         predicted=PredictedTrack(

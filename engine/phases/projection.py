@@ -43,7 +43,6 @@ class ProjectionState(NamedTuple):
     """Where linearised projections have come to."""
 
     target: Array  # (p,) what is projected
-    guess: Array  # (p,) where the first one, made at the last centre, leads
     trial_point: Array  # (p,) where to measure next
     start: Array  # (k, p) for the eigensolver there
     point: Point  # the last one measured, slid along the directions at the edge
@@ -67,41 +66,45 @@ def start_projection(
         multiplier = jnp.asarray(np.zeros((size, size), target.dtype))
     no, zero = cast(Array, np.array(False)), cast(Array, np.array(0))  # the device need not be asked for these
     return ProjectionState(
-        target, target, target, start, point, normals, no, tilts, zero, Costs(zero, zero, zero), zero, multiplier, usable=no, done=no
+        target, target, start, point, normals, no, tilts, zero, Costs(zero, zero, zero), zero, multiplier, usable=no, done=no
     )
 
 
-def start_from_center(params: StepParams, track: ConstrainedTrack, step: Array) -> ProjectionState:
-    """Where to look for the next θ† first: Lemma 13's guess with what it left out last time."""
-    return begun_at(track, first_trial(params, track), step)
+def tilt_is_due(step: Any) -> Any:
+    """Whether a step takes a tilt of its own, () each."""
+    return step % TILT_EVERY == TILT_PHASE
+
+
+def start_from_center(params: StepParams, track: ConstrainedTrack, tilts: Array) -> ProjectionState:
+    """Where to look for the next θ† first, and whether that `tilts` anew."""
+    target, first = first_guess(params, track)
+    trial = first_trial(params, track)
+    begun = start_projection(target, trial.start, track.center.point, track.normals, first.multiplier, tilts)
+    return begun._replace(trial_point=trial.point)
 
 
 class FirstTrial(NamedTuple):
     """Where the next θ† is looked for first."""
 
-    target: Array  # (p,) what is projected
-    guess: Array  # (p,) where the projection made at the last centre leads
-    point: Array  # (p,) it, with what it left out last time
+    point: Array  # (p,)
     start: Array  # (k, p) for the eigensolver there
-    multiplier: Array  # (K, K) of several directions
 
 
-def begun_at(track: ConstrainedTrack, trial: FirstTrial, step: Any) -> ProjectionState:
-    """Projections that begin with this trial, at this step ()."""
-    tilts = step % TILT_EVERY == TILT_PHASE
-    begun = start_projection(trial.target, trial.start, track.center.point, track.normals, trial.multiplier, tilts)
-    return begun._replace(guess=trial.guess, trial_point=trial.point)
+def first_trial(params: StepParams, track: ConstrainedTrack) -> FirstTrial:
+    """Lemma 13's guess with what it left out last time."""
+    _, first = first_guess(params, track)
+    expected = extrapolated(track.eigenvector_history[0], track.eigenvector_history[1], track.directions.number)
+    return FirstTrial(first.theta + track.correction, expected)  # what is left out changes little
 
 
 @jax.jit
-def first_trial(params: StepParams, track: ConstrainedTrack) -> FirstTrial:
-    """Lemma 13's guess with what it left out last time."""
+def first_guess(params: StepParams, track: ConstrainedTrack) -> tuple[Array, Projection]:
+    """The target (p,) of the next θ†, and its projection made at the last centre: Lemma 13's guess. Not kept for a step, since whatever
+    reads them makes them while it reads."""
     drift, length = next_drift(track, params)
     target = next_target(track.center, length, drift) + track.remainder
     known = length * track.covariance  # the multiplier but for the remainder
-    first = project_from(track.center, track.normals, target, params.threshold, known, solved=False)
-    expected = extrapolated(track.eigenvector_history[0], track.eigenvector_history[1], track.directions.number)
-    return FirstTrial(target, first.theta, first.theta + track.correction, expected, first.multiplier)  # what is left out changes little
+    return target, project_from(track.center, track.normals, target, params.threshold, known, solved=False)
 
 
 def project_from(

@@ -19,7 +19,7 @@ from engine.curvature import directions, guards
 from engine.curvature.directions import Directions, none
 from engine.curvature.eigensolver import LOOSE_TOLERANCE, random_start, sharpness_at
 from engine.phases.context import Setup
-from engine.phases.coupled_state import CoupledState
+from engine.phases.coupled_state import CoupledState, copied
 from engine.phases.edge_state import STAYS, EdgeState, Projected, project_afresh, replaced_center
 from engine.phases.projection import UNUSABLE
 from engine.record import edges, messages
@@ -212,7 +212,8 @@ class Ahead:
         more = max(2, room(count, size) + 1)
         capacity = room(more, size)
         if more <= most_directions(setup, size) and capacity not in self.begun and values[-1] > COMING:
-            thread = threading.Thread(target=_compile, args=(setup, state, more, take_step), daemon=True)
+            own = state._replace(coupled=copied(state.coupled))  # the run goes on meanwhile, and may overwrite its own
+            thread = threading.Thread(target=_compile, args=(setup, own, more, take_step), daemon=True)
             self.begun[capacity] = thread
             thread.start()
         if more == count + 1 and capacity in self.begun and values[count] >= setup.tracking.second_eigenvalue_limit:

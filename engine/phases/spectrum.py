@@ -53,7 +53,7 @@ def read(
         vector, weight = guards.unseen(point.eigen.vectors, *others)
         if float(weight) > guards.NEAR * float(np.asarray(point.eigen.values)[-1]):
             rows = guards.with_another(point.eigen.vectors, vector)
-            pairs, images = solve_at(setup.problem, theta, rows, LOOSE_TOLERANCE, dtype, wanted=before, looked=before + 1)
+            pairs, images = solve_at(setup.problem, theta, rows, LOOSE_TOLERANCE, dtype, wanted=before, looked=before + 1, overwrites=True)
             hvps += pairs.hvps
             point, images = point._replace(eigen=pairs.first(before)._replace(hvps=hvps)), images[:before]
     while (count := len(point.eigen.values)) < most and float(np.asarray(point.eigen.values)[-1]) * eta > FOLLOWED_FROM:

@@ -13,26 +13,29 @@ import numpy as np
 from jax import Array
 
 from engine.curvature import guards
-from engine.curvature.eigensolver import LOOSE_TOLERANCE
+from engine.curvature.eigensolver import LARGE, LOOSE_TOLERANCE
 from engine.curvature.expansion import Point, measure_all
 from engine.curvature.guards import Guards
 from engine.phases import coupled_step, occasional, spectrum
 from engine.phases.context import Setup
 from engine.phases.coupled_loop import Steps, expected_eigenvectors
-from engine.phases.coupled_state import CoupledState, StaticConfig, StepParams, StepStatus, known_eigenvectors
-from engine.phases.coupled_step import Positions, StepRows
+from engine.phases.coupled_state import ConstrainedTrack, CoupledState, StaticConfig, StepParams, StepStatus, copied, known_eigenvectors
+from engine.phases.coupled_step import Positions, StepRows, has_diverged, unsolved
 from engine.phases.edge_state import EdgeState
 from engine.phases.projection import (
     FirstTrial,
     Judged,
     ProjectionState,
-    begun_at,
+    first_guess,
     first_trial,
     judged,
     newest_normals,
     project_until_converged,
+    start_from_center,
+    start_projection,
     stepped,
     tight,
+    tilt_is_due,
 )
 from engine.phases.spectrum import Spectrum
 from engine.problems.problem import Problem
@@ -57,9 +60,9 @@ def opened(problem: Problem, theta: Array, params: StepParams, state: CoupledSta
 
 
 def _open(problem: Problem, theta: Array, params: StepParams, state: CoupledState, dtype: str) -> Opening:
-    trial = first_trial(params, state.constrained)
+    point, start = first_trial(params, state.constrained)
     return Opening(
-        trial._replace(start=trial.start.astype(dtype)), trial.point.astype(dtype), theta.astype(dtype),
+        FirstTrial(point, start.astype(dtype)), point.astype(dtype), theta.astype(dtype),
         expected_eigenvectors(state).astype(dtype), coupled_step.locate(problem, state),
     )
 
@@ -78,28 +81,36 @@ def take(setup: Setup, state: EdgeState, config: StaticConfig, params: StepParam
     if audits:
         coupled, others = occasional.audited_beside(setup, state, coupled, others)
 
+    at, history = coupled_step.context(problem, config, params, coupled, around, traced=False), coupled.descent.eigenvector_history
+    if around:  # a look takes more memory than a pass, and gives back less: it comes before what would stand beside it
+        beside = coupled_step.measure_beside(at, coupled)
+        read = spectrum.read(setup, state.theta, expected_eigenvectors(coupled), history, step, params.plain_rate, others)
+        del others
     opening = opened(problem, state.theta, params, coupled._replace(beside={}), dtype)
     trial = None if alone else _measured_first(setup, params, coupled, opening)
-    measured = measure_all(problem, state.theta, opening.expected, LOOSE_TOLERANCE, dtype, at=opening.theta)
-    at = coupled_step.context(problem, config, params, coupled, around, traced=False)
-    beside = coupled_step.measure_beside(at, coupled)
-    projection, verdict = _judged(params, coupled, opening, trial, measured[0], coupled_step.suffice_beside(beside))
+    if not around:
+        read = Spectrum(*measure_all(problem, state.theta, opening.expected, LOOSE_TOLERANCE, dtype, at=opening.theta), history, [])
+        beside = coupled_step.measure_beside(at, coupled)
+    projection, verdict = _judged(params, coupled, opening, trial, read.point, coupled_step.suffice_beside(beside))
 
-    read = Spectrum(*measured, coupled.descent.eigenvector_history, [])
-    if others is not None or verdict.grows:
-        read = spectrum.read(setup, state.theta, opening.expected, read.history, step, params.plain_rate, others, measured)
-        coupled = coupled._replace(descent=coupled.descent._replace(eigenvector_history=read.history))
+    if not around and verdict.grows:
+        read = spectrum.read(setup, state.theta, opening.expected, history, step, params.plain_rate, None, (read.point, read.images))
+    coupled = coupled._replace(descent=coupled.descent._replace(eigenvector_history=read.history))
     beside = coupled_step.measure_more_beside(at, coupled, beside, verdict.suffice)
-    given = (
-        problem, config, params, coupled, (read.point, read.images), opening.positions, coupled_step.step_beside(at, coupled, beside)
-    )
+    given = (read.point, read.images), opening.positions, coupled_step.step_beside(at, coupled, beside)
     known = trial and trial.guards
-    del opening, trial, measured, beside, at, others  # a dozen vectors of p, which would stand beside the new state
+    del opening, trial, beside, at  # a dozen vectors of p, which would stand beside the new state
     if projection is None or known is None:
-        moved, rows, _ = coupled_step.take_without_center(*given)
+        moved, rows, _ = coupled_step.take_without_center(problem, config, params, coupled, *given)
     else:
-        projection = project_until_converged(problem, params, projection, dtype)
-        moved, rows, _ = coupled_step.take(*given, projection, newest_normals(problem, projection, dtype))
+        lasts = verdict.lasts
+        if not projection.done:
+            projection = project_until_converged(problem, params, projection, dtype)
+            lasts &= not unsolved(projection.point.eigen.residuals)
+        overwrites = state.theta.size >= LARGE
+        old = coupled if lasts or not overwrites else copied(coupled)
+        newest = newest_normals(problem, projection, dtype)
+        moved, rows, _ = coupled_step.take(problem, config, params, old, *given, projection, newest, overwrites)
         moved = moved._replace(constrained=moved.constrained._replace(guards=known))
 
     rows = StepRows(cast(Array, np.asarray(rows.values)), rows.count, rows.names)
@@ -123,7 +134,7 @@ class Trial(NamedTuple):
 def _measured_first(setup: Setup, params: StepParams, coupled: CoupledState, opening: Opening) -> Trial:
     """Under way, with a look around where that is due: it needs nothing of gradient descent."""
     problem, track, step, at = setup.problem, coupled.constrained, int(coupled.step), opening.trial_point
-    (_, _, theta, start, _), dtype, several = opening.trial, str(at.dtype), tight(track.normals)
+    (theta, start), dtype, several = opening.trial, str(at.dtype), tight(track.normals)
     if not guards.due(step):
         return Trial(measure_all(problem, theta, start, params.eigen_tolerance, dtype, several, at), track.guards)
     fresh = guards.fresh_rows(setup.spec.seed, step, theta.size, dtype, problem.shares)
@@ -133,6 +144,7 @@ def _measured_first(setup: Setup, params: StepParams, coupled: CoupledState, ope
 class Verdict(NamedTuple):
     """What the host goes by in the midst of a step."""
 
+    lasts: bool  # whether the step is not to be taken back, as far as it is known
     grows: bool  # whether more of gradient descent's eigenvalues may have to be followed
     suffice: tuple[bool, ...]  # whether what each trajectory beside has measured suffices
 
@@ -142,20 +154,27 @@ def _judged(
 ) -> tuple[ProjectionState | None, Verdict]:
     """Projections after the first trial, None where there is none, and the verdict: the host waits for it."""
     if trial is None:
-        return None, Verdict(True, tuple(map(bool, suffice)))
-    projection = begun_at(coupled.constrained, opening.trial, coupled.step)
-    by, flags = _judged_first(params, projection, trial.measured, point.eigen.values, suffice)
-    done, tilts, grows, *rest = np.asarray(flags).tolist()
-    projection = stepped(projection, trial.measured, projection.normals, by)
+        return None, Verdict(True, True, tuple(map(bool, suffice)))
+    track, here = coupled.constrained, trial.measured[0].theta
+    by, flags = _judged_first(params, tilt_is_due(coupled.step), track, trial.measured, point, suffice)
+    done, tilts, lasts, grows, *rest = np.asarray(flags).tolist()
+    target = here if done else first_guess(params, track)[0]  # projected no more where it is done
+    begun = start_projection(target, opening.trial.start, track.center.point, track.normals, track.covariance)
+    projection = stepped(begun, trial.measured, begun.normals, by)
+    if done:
+        projection = projection._replace(trial_point=here)  # and nothing is measured any more
     no, ends, own = (cast(Array, np.array(flag)) for flag in (False, done, tilts))
-    return projection._replace(afresh=no, done=ends, tilts=own), Verdict(grows, tuple(rest))
+    return projection._replace(afresh=no, done=ends, tilts=own), Verdict(lasts, grows, tuple(rest))
 
 
 @jax.jit
 def _judged_first(
-    params: StepParams, projection: ProjectionState, measured: tuple[Point, Array], values: Array, suffice: tuple[Any, ...]
+    params: StepParams, tilts: Array, track: ConstrainedTrack, measured: tuple[Point, Array], descent: Point, suffice: tuple[Any, ...]
 ) -> tuple[Judged, Array]:
-    """The first point judged by the normals of the last centre, and all flags in one array."""
+    """The first point judged by the normals of the last centre, and all flags in one array. `descent` is gradient descent's point."""
+    projection = start_from_center(params, track, tilts)
     by = judged(params, projection, measured, projection.normals, False)
-    grows = values[-1].astype(float) * params.plain_rate > FOLLOWED_FROM
-    return by, jnp.stack([by[2]["done"], by[2]["tilts"], grows, *map(jnp.asarray, suffice)])
+    (*_, residuals), _, changed = by
+    lasts = ~(changed["done"] & unsolved(residuals)) & ~has_diverged(descent)
+    grows = descent.eigen.values[-1].astype(float) * params.plain_rate > FOLLOWED_FROM
+    return by, jnp.stack([changed["done"], changed["tilts"], lasts, grows, *map(jnp.asarray, suffice)])

@@ -149,7 +149,7 @@ def test_a_known_tilt_goes_with_the_sign_of_u():
     ))
     here = normals(problem, point, "float64")
     for sign in (1, -1):
-        again = with_known_tilt(problem, point, here._replace(u=sign * here.u, dS=0 * here.dS, tilt=sign * here.tilt), "float64")
+        again = with_known_tilt(problem, point, here._replace(length=sign * here.length, dS=0 * here.dS, tilt=sign * here.tilt), "float64")
         for actual, expected in zip(again, here, strict=True):
             np.testing.assert_allclose(actual, expected, atol=1e-12)
 

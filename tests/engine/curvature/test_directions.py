@@ -68,7 +68,8 @@ def test_the_tilts_are_what_the_turning_space_takes_of_the_gradient():
 def test_one_direction_has_the_normals_of_one():
     problem, theta = chebyshev_problem()
     there, point, _ = measured(problem, theta, 1, 2)
-    u, dS, tilt = normals(problem, point, "float64")
+    one = normals(problem, point, "float64")
+    u, dS, tilt = one.u, one.dS, one.tilt
     sign = jnp.sign(u @ there.basis[0])
     alone = directions.first(there)
     top = jnp.sign(alone.u @ u)

@@ -174,7 +174,7 @@ def test_the_projection_removes_the_linearised_excess():
     problem, theta, _ = build(toy_spec(0.01))
     moved = theta.at[0].set(0.0).at[1].set(3.0)  # S = 2/η + 3
     point = measure(problem, moved, random_start(0, 0, 2, 3, "float64"), 1e-8, "float64")
-    normal = Normals(jnp.array([1.0, 0, 0]), jnp.array([0.0, 1.0, 0.0]), jnp.zeros(3))
+    normal = Normals(jnp.array([[1.0, 0, 0]]), jnp.ones(()), jnp.array([0.0, 1.0, 0.0]), jnp.zeros(3))
     landed = project(point, direction(point, normal), normal, moved, 2 / 0.01)
     assert int(landed.active) == 1
     np.testing.assert_allclose(landed.theta, [0, 0, 0], atol=1e-12)

@@ -18,7 +18,7 @@ from small import chebyshev_spec
 
 pytestmark = pytest.mark.usefixtures("x64")
 
-DEFAULT_BYTES = 164
+DEFAULT_BYTES = 148
 """Of the state, a parameter: with one direction, two eigenvalues and the default forms."""
 
 
@@ -51,14 +51,15 @@ def test_the_state_that_is_counted_is_the_one_at_the_edge(at_edge, followed):
 
 
 def test_a_checkpoint_with_all_of_it_in_the_format_of_the_edge_is_read(at_edge):
-    """As they were written before; ∇S⊥ among them, which is made now."""
+    """As they were written before; u and ∇S⊥ among them, which are made now."""
     leaves, prefix = at_edge.leaves(), "state.coupled.constrained."
-    wide = {f"{prefix}{name}" for name in ("center.grad_sharpness", "center.tilt")}
-    perp = {f"{prefix}center.grad_sharpness_perp": np.asarray(at_edge.state.center.grad_sharpness_perp)}
-    other = Experiment(at_edge.spec)
-    other.restore({path: leaf.astype(float) if path in wide else leaf for path, leaf in leaves.items()} | perp)
+    wide = {f"{prefix}{name}" for name in ("center.grad_sharpness", "center.tilt", "correction", "remainder")}
+    center, length, other = at_edge.state.center, f"{prefix}center.length", Experiment(at_edge.spec)
+    made = {f"{prefix}center.{name}": np.asarray(getattr(center, name)) for name in ("top_eigenvector", "grad_sharpness_perp")}
+    other.restore({path: leaf.astype(float) if path in wide else leaf for path, leaf in leaves.items() if path != length} | made)
     after = other.leaves()
     assert after.keys() == leaves.keys()
+    np.testing.assert_allclose(after.pop(length), leaves.pop(length), rtol=1e-14)
     for path in leaves:
         assert after[path].dtype == leaves[path].dtype, path
         np.testing.assert_array_equal(after[path], leaves[path], err_msg=path)

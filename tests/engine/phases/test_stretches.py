@@ -4,13 +4,15 @@ import re
 import sys
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
 from engine import spec as specs
 from engine.curvature import eigensolver
-from engine.phases import coupled_loop, edge
+from engine.phases import coupled_loop, coupled_step, edge, step_in_parts
 from engine.phases.experiment import Experiment
+from engine.record import messages
 
 from places import TESTS
 from small import chebyshev_spec
@@ -85,13 +87,54 @@ def test_many_steps_in_a_call_are_those_taken_one_at_a_time_but_for_rounding():
     assert counting.asked(lambda: many.take(1, 1)) == counting.asked(lambda: many.take(6, 6))
 
 
-def test_a_step_out_of_parts_asks_for_nine_programs_and_waits_twice():
-    """Between looks around, with one direction at the edge and more eigenvalues to come."""
+@pytest.mark.parametrize("large", [eigensolver.LARGE, 1], ids=["few", "many"])
+def test_a_step_out_of_parts_asks_for_nine_programs_and_waits_twice(large, monkeypatch):
+    """Between looks around, with one direction at the edge and more eigenvalues to come; of few parameters, and of such as count as many,
+    where it overwrites the state."""
+    monkeypatch.setattr(step_in_parts, "LARGE", large)
     spec = chebyshev_spec(0.4, on_second_eigenvalue="keep", audit_every=0, gauges_every=0, landscape_every=0)
     stretch = Stretch(spec, "one")
     while stretch.experiment.clock.step % 4 != 2 or len(stretch.rows) < 8:
         stretch.take(1, 1)
     assert counting.asked(lambda: stretch.take(1, 1)) == (9, 2)
+
+
+def test_a_step_that_overwrites_the_state_is_the_same_to_the_bit(monkeypatch):
+    """Through looks around, an audit, and an anchor, after which several predictions are one array."""
+    spec = chebyshev_spec(0.4, predictions=("transported", "code"), audit_every=10, gauges_every=0, landscape_every=0)
+    kept, overwritten = Stretch(spec, "one"), Stretch(spec, "one")
+    for stretch in (kept, overwritten):
+        stretch.take(6, 1)
+        stretch.experiment.anchor(messages.Anchor())
+        before = stretch.experiment.state
+        stretch.take(8, 1)
+        assert before.theta.is_deleted() == (stretch is overwritten)
+        monkeypatch.setattr(step_in_parts, "LARGE", 1)
+    assert kept.events == overwritten.events
+    for name, before in kept.table.items():
+        np.testing.assert_array_equal(overwritten.table[name], before, err_msg=name)
+
+
+@pytest.mark.parametrize(("lost", "outcome"), [("loss", "diverged"), ("eigenpair", "eigensolver_failed")])
+def test_a_step_that_is_taken_back_overwrites_nothing(lost, outcome, monkeypatch):
+    monkeypatch.setattr(step_in_parts, "LARGE", 1)
+    stretch = Stretch(chebyshev_spec(0.4, audit_every=0, gauges_every=0, landscape_every=0, flow="none"), "one")
+    stretch.take(3, 1)
+    experiment = stretch.experiment
+    if lost == "loss":
+        coupled = experiment.state.coupled
+        away = coupled.descent._replace(theta=coupled.descent.theta.at[0].set(np.nan))
+        experiment.state = experiment.state._replace(coupled=coupled._replace(descent=away))
+    else:
+        monkeypatch.setattr(coupled_step, "UNUSABLE", -1.0)
+        jax.clear_caches()
+    before = experiment.leaves()
+    assert experiment.advance(1).outcome.kind == outcome
+    after = experiment.leaves()
+    jax.clear_caches()
+    for path, leaf in before.items():
+        if path.startswith("state.coupled") and not path.endswith("step"):
+            np.testing.assert_array_equal(after[path], leaf, err_msg=path)
 
 
 @pytest.mark.slow
