@@ -2,6 +2,11 @@
 
 It starts at θ†_0, where the paper's other trajectories part from; in the authors' code it starts at gradient descent's θ, as it does here
 with `tracking.flow_start = "descent"`.
+
+Where we depart from the paper, which takes ⌈ηS⌉ Euler steps for a step of time η: a substep h with hS ≤ 3 is two gradients,
+θ ← θ − h∇L(θ − ch∇L(θ)), which is the midpoint rule where that is stable. Up to ηS = 3 a step takes two gradients for three, and up to 6
+four for as many as six; it is nearer to the flow but for ηS in 2.7 to 3, where e^−hλ is missed by up to 1.2 times as much. With an S
+of an earlier step (`tracking.flow_sharpness_every`) steps are the paper's, which stay stable while it doubles.
 """
 
 from functools import partial
@@ -22,6 +27,11 @@ from engine.problems.problem import Problem
 from engine.spec import CoupledTracking
 from engine.xla.jit import jit_by_format
 from engine.xla.reductions import norms
+
+SPAN = 3.0
+"""Largest hS of a substep h of two gradients."""
+SHORTENED = 0.9
+"""chS of the first of its gradients beyond hS = 1.8, where c = ½ would come near to what it is stable to, hS = 2."""
 
 
 class FlowState(NamedTuple):
@@ -120,31 +130,47 @@ def _is_due(at: StepContext) -> Any:
 def _advanced(
     problem: Problem, state: FlowState, here: OnFlow, center: Array, learning_rate: float, due: bool | Array
 ) -> tuple[FlowState, Row, Costs]:
-    """⌈ηS⌉ Euler steps on, as in the paper."""
+    """Time η on."""
     sharpness = jnp.where(due, here.sharpness.astype(state.theta.dtype), state.sharpness)
-    substeps = jnp.where(jnp.isfinite(sharpness), jnp.maximum(1, jnp.ceil(learning_rate * sharpness)), 1).astype(int)
+    theta, gradients = flow_step(problem, state.theta, here.grad, learning_rate, sharpness, due)
     moved = FlowState(
-        flow_step(problem, state.theta, here.grad, learning_rate, substeps),
-        jnp.where(due, push(state.eigenvectors, here.vector), state.eigenvectors), sharpness, here.guard.astype(state.guard.dtype),
+        theta, jnp.where(due, push(state.eigenvectors, here.vector), state.eigenvectors), sharpness, here.guard.astype(state.guard.dtype),
     )
     row = {
         "flow.loss": here.loss, "flow.sharpness": jnp.where(due, sharpness, jnp.nan), "flow.distance": norms(state.theta - center)[0],
     }
-    return moved, row, Costs(jnp.where(due, here.hvps, 0), substeps, jnp.zeros((), int))
+    return moved, row, Costs(jnp.where(due, here.hvps, 0), gradients, jnp.zeros((), int))
 
 
-def flow_step(problem: Problem, theta: Array, grad: Array, learning_rate: float, substeps: Array) -> Array:
-    """Gradient flow over time η by `substeps` equal Euler steps, from a θ (p,) where the gradient is `grad`.
+def flow_step(
+    problem: Problem, theta: Array, grad: Array, learning_rate: float, sharpness: Array, read: bool | Array = True
+) -> tuple[Array, Array]:
+    """Gradient flow over time η from a θ (p,) where the gradient and the sharpness are known, and how many gradients that took, this one
+    among them.
 
-    Further gradients are in the number format of this one, added up in θ's own.
+    ⌈ηS/3⌉ equal substeps h of two gradients, θ ← θ − h∇L(θ − ch∇L(θ)) with c the smaller of ½ and 0.9/hS: of an eigenvalue λ they make
+    1 − hλ + c(hλ)², which is within ±1 up to λ = S/0.9. Up to ηS = 1, and where the sharpness was not `read` at θ, ⌈ηS⌉ Euler steps.
+    Further gradients are in the number format of the given one, added up in θ's own.
     """
-    def descend(at: Array, grad: Array) -> Array:
-        return at - learning_rate / substeps * grad.astype(at.dtype)
+    span = jnp.maximum(1, jnp.where(jnp.isfinite(sharpness), learning_rate * sharpness, 1))
+    twofold = (span > 1) & read
+    substeps = jnp.ceil(jnp.where(twofold, span / SPAN, span)).astype(int)
+    length = learning_rate / substeps
+    shortened = jnp.minimum(1 / 2, SHORTENED * substeps / span) * length
+    gradients = jnp.where(twofold, 2, 1) * substeps
 
-    def onward(_: Array, at: Array) -> Array:
-        return descend(at, loss_and_gradient(problem, at.astype(grad.dtype))[1])
+    def onward(k: Array, reached: tuple[Array, Array]) -> tuple[Array, Array]:
+        """By the gradient at a point: with two in a substep every other one is within it, and ends it."""
+        start, point = reached
+        slope = loss_and_gradient(problem, point.astype(grad.dtype))[1].astype(theta.dtype)
+        end = start - length * slope
+        ends = ~twofold | (k % 2 == 0)
+        return jnp.where(ends, end, start), jnp.where(ends, end, start - shortened * slope)
 
-    return lax.fori_loop(1, substeps, onward, descend(theta, grad))
+    slope = grad.astype(theta.dtype)
+    point = theta - jnp.where(twofold, shortened, length) * slope
+    moved, _ = lax.fori_loop(0, gradients - 1, onward, (jnp.where(twofold, theta, point), point))
+    return moved, gradients
 
 
 @partial(jax.jit, static_argnames="dtype")
