@@ -35,7 +35,7 @@ import published
 from engine import spec as specs
 from engine.curvature import companions, guards
 from engine.curvature.eigensolver import LOOSE_TOLERANCE, random_start, sharpness_at
-from engine.curvature.expansion import loss_along, normals
+from engine.curvature.expansion import grad_sharpness, loss_along
 from engine.dynamics.descent import DESCENT_CHUNK, descend
 from engine.dynamics.optimizers import optimizer_of
 from engine.phases import approach, context, edge, sharpness_every_step, training
@@ -304,7 +304,7 @@ def floor_of(problem: Problem, state: EdgeState) -> Callable[[], None]:
     def work() -> None:
         jax.block_until_ready([
             published.gradient(problem, state.theta), published.gradient(problem, state.center.theta),
-            normals(problem, state.center.point, "float32"), loss_along(problem, state.center.theta, u),
+            grad_sharpness(problem, state.center.theta, u, "float32"), loss_along(problem, state.center.theta, u),
             *(published.product(problem, state.center.theta, u) for _ in range(3)),
             *(published.product(problem, state.theta, u) for _ in range(2)),
             published.product(problem, state.coupled.beside["flow"].theta, u),
