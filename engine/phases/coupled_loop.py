@@ -18,15 +18,17 @@ from engine.curvature.expansion import Point, loss_and_gradient, measure_all
 from engine.curvature.predictor import predict_eigenvectors
 from engine.dynamics.trajectories import TRAJECTORIES
 from engine.dynamics.trajectory import StepContext
-from engine.phases.coupled_state import CoupledState, StaticConfig, StepParams, StepStatus
+from engine.phases.coupled_state import CoupledState, StaticConfig, StepParams, StepStatus, joined, parted
 from engine.phases.coupled_step import (
     StepRows,
     context,
+    has_diverged,
     locate,
     measure_beside,
     step_beside,
     take,
     take_without_center,
+    unsolved,
     with_host_values,
     with_row,
 )
@@ -56,18 +58,23 @@ def takes_many(tracking: CoupledTracking, theta: Array) -> bool:
 
 
 def advance(
-    problem: Problem, config: StaticConfig, params: StepParams, state: CoupledState, limit: int, most: int, alone: bool = False
+    problem: Problem, config: StaticConfig, params: StepParams, state: CoupledState, limit: int, most: int, alone: bool = False,
+    overwrites: bool = False,
 ) -> tuple[CoupledState, StepRows, StepStatus]:
     """At most `limit` ≤ CHUNK steps as one compiled call: where they lead, what they read, and what the last came to. `most` is how many
     eigenvalues of gradient descent may be followed.
 
-    `alone` leaves θ† where it is, and takes one step.
+    `alone` leaves θ† where it is, and takes one step. A call that `overwrites` has the vectors of the new state lie where those of the old
+    one lay, which is none any more; a step to which no eigenpair is found has no row then.
     """
     state = with_host_values(state)
-    moved, rows, last = call_of_many(problem, config, params, state, np.array(limit), most, alone)
+    if overwrites:
+        moved, rows, last = _call_in_place(*parted(state, state.descent.theta.size), problem, config, params, np.array(limit), most)
+    else:
+        moved, rows, last = call_of_many(problem, config, params, state, np.array(limit), most, alone)
     status, taken = StepStatus(int(last)), int(rows.count)
     rows = StepRows(cast(Array, np.asarray(rows.values)), cast(Array, np.array(taken)), rows.names)
-    if status >= StepStatus.GROW:  # the last is not to be taken: the others once more, which is rare, rather than a choice at every step
+    if status >= StepStatus.GROW and not overwrites:  # the last is not to be taken: the others once more, which is rare
         taken -= status == StepStatus.UNSOLVED
         moved = call_of_many(problem, config, params, state, np.array(taken), most, alone)[0] if taken else state
     if taken and not alone:
@@ -75,24 +82,26 @@ def advance(
     return moved, rows, status
 
 
-@partial(jax.jit, static_argnames=("config", "most", "alone"))
+@partial(jax.jit, static_argnames=("config", "most", "alone", "in_place"))
 def call_of_many(
-    problem: Problem, config: StaticConfig, params: StepParams, state: CoupledState, limit: Array, most: int, alone: bool
+    problem: Problem, config: StaticConfig, params: StepParams, state: CoupledState, limit: Array, most: int, alone: bool,
+    in_place: bool = False,
 ) -> tuple[CoupledState, StepRows, Array]:
-    """`advance` as one program, but for what follows from the status of its last step."""
+    """`advance` as one program, but for what follows from the status of its last step. Made to overwrite its state it leaves a step that
+    would be taken back, which then has no row."""
     names: tuple[str, ...] = ()
 
     def step(state: CoupledState) -> tuple[CoupledState, Array, Array]:
         nonlocal names
-        moved, rows, status = _step(problem, config, params, state, most, alone)
+        moved, rows, status = _step(problem, config, params, state, most, alone, in_place)
         names = rows.names
         return moved, rows.values[0], status
 
     def body(carried: tuple[CoupledState, Array, Array, Array]) -> tuple[CoupledState, Array, Array, Array]:
         state, rows, count, _ = carried
-        state, row, status = step(state)
-        has_row = (status != StepStatus.GROW) & (status != StepStatus.DIVERGED)
-        return state, rows.at[count].set(row), count + has_row, status
+        moved, row, status = step(state)
+        has_row = (status < StepStatus.GROW) | (status == StepStatus.UNSOLVED) & (not in_place)
+        return moved, rows.at[count].set(row), count + has_row, status
 
     def more(carried: tuple[CoupledState, Array, Array, Array]) -> Array:
         return (carried[2] < limit) & (carried[3] == StepStatus.ON)
@@ -103,8 +112,16 @@ def call_of_many(
     return state, StepRows(rows, count, names), status
 
 
+@partial(jax.jit, static_argnames=("config", "most"), donate_argnames=("vectors",))
+def _call_in_place(
+    vectors: CoupledState, rest: CoupledState, problem: Problem, config: StaticConfig, params: StepParams, limit: Array, most: int
+) -> tuple[CoupledState, StepRows, Array]:
+    """`call_of_many`, with the new vectors in the place of the old ones."""
+    return call_of_many(problem, config, params, joined(vectors, rest), limit, most, alone=False, in_place=True)
+
+
 def _step(
-    problem: Problem, config: StaticConfig, params: StepParams, state: CoupledState, most: int, alone: bool
+    problem: Problem, config: StaticConfig, params: StepParams, state: CoupledState, most: int, alone: bool, in_place: bool
 ) -> tuple[CoupledState, StepRows, Array]:
     """One step, inside one compiled call."""
     dtype, track = config.curvature, state.constrained
@@ -117,13 +134,25 @@ def _step(
     begun = start_from_center(params, track, tilt_is_due(state.step))
     projection, known = project_in_one_call(problem, params, begun, dtype, track.guards, state.step)
     newest = newest_normals(problem, projection, dtype, lax.cond)
-    moved, rows, status = take(problem, config, params, state, measured, positions, beside, projection, newest)
-    moved = moved._replace(constrained=moved.constrained._replace(guards=known))
-    full = jnp.any(jnp.array([TRAJECTORIES[name].lacks_room(each) for name, each in moved.beside.items()], bool))
-    status = jnp.where(full & (status == StepStatus.ON), StepStatus.HOST, status)
-    above = measured[0].eigen.values[-1] * params.plain_rate > FOLLOWED_FROM
-    grow = above & (state.descent.eigenvector_history.shape[1] < most) & (status != StepStatus.DIVERGED)
-    return moved, rows, jnp.where(grow, StepStatus.GROW, status)
+    diverged, above = has_diverged(measured[0]), measured[0].eigen.values[-1] * params.plain_rate > FOLLOWED_FROM
+    grow = above & (state.descent.eigenvector_history.shape[1] < most) & ~diverged
+
+    def taken() -> tuple[CoupledState, StepRows, Array]:
+        moved, rows, status = take(problem, config, params, state, measured, positions, beside, projection, newest)
+        moved = moved._replace(constrained=moved.constrained._replace(guards=known))
+        full = jnp.any(jnp.array([TRAJECTORIES[name].lacks_room(each) for name, each in moved.beside.items()], bool))
+        status = jnp.where(full & (status == StepStatus.ON), StepStatus.HOST, status)
+        return moved, rows, jnp.where(grow, StepStatus.GROW, status)
+
+    if not in_place:
+        return taken()
+    _, rows, _ = jax.eval_shape(taken)
+
+    def left() -> tuple[CoupledState, StepRows, Array]:
+        why = jnp.where(diverged, StepStatus.DIVERGED, jnp.where(grow, StepStatus.GROW, StepStatus.UNSOLVED))
+        return state, StepRows(jnp.full(rows.values.shape, jnp.nan), jnp.array(0), rows.names), why
+
+    return lax.cond(diverged | grow | unsolved(projection.point.eigen.residuals), left, taken)
 
 
 def _measured(at: StepContext, state: CoupledState) -> tuple[Point, Array]:

@@ -116,6 +116,27 @@ def copied(state: CoupledState) -> CoupledState:
     return jax.tree.map(lambda leaf: leaf.copy() if isinstance(leaf, Array) else leaf, state)
 
 
+def parted(tree: Any, size: int, beside: Any = ()) -> tuple[Any, Any]:
+    """A tree in two, None where a leaf is in the other: vectors of `size` numbers that may be overwritten, and all else. What is there
+    twice, or is `beside` too, is copied: only one of the two may be."""
+    rest = jax.tree.map(lambda leaf: None if np.size(leaf) >= size else leaf, tree)
+    seen = set(map(id, jax.tree.leaves(beside)))
+
+    def own(leaf: Array) -> Array | None:
+        if np.size(leaf) < size:
+            return None
+        given = jnp.copy(leaf) if id(leaf) in seen else leaf
+        seen.add(id(leaf))
+        return given
+
+    return jax.tree.map(own, tree), rest
+
+
+def joined(vectors: Any, rest: Any) -> Any:
+    """The tree that was `parted`."""
+    return jax.tree.map(lambda one, other: other if one is None else one, vectors, rest, is_leaf=lambda leaf: leaf is None)
+
+
 def known_eigenvectors(track: ConstrainedTrack) -> Guards:
     """The eigenvectors that are known at θ†: its pairs and their guards."""
     return _together(track.center.eigen, track.guards)

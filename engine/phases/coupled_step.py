@@ -48,8 +48,10 @@ from engine.phases.coupled_state import (
     StaticConfig,
     StepParams,
     StepStatus,
+    joined,
     known_eigenvectors,
     next_drift,
+    parted,
 )
 from engine.phases.projection import (
     UNUSABLE,
@@ -284,10 +286,12 @@ def take(
     A step that `overwrites` has the vectors of the new state lie where those of the old one lay, which is none any more.
     """
     before, (point, images) = state.constrained, measured
-    measured = point._replace(theta=point.loss), images  # the point's θ is the state's, and is not to be handed over twice
+    size, measured = point.theta.size, (point._replace(theta=point.loss), images)  # its θ is the state's, and not to be given away twice
     old, beyond = state._replace(beside={}), (measured, positions, beside._replace(states={}), projection, normals)
     if overwrites:
-        taken = _taken_in_place(*_parted(old), problem, config, params, *beyond)
+        anew = _MadeAnew.of(old)
+        kept = jax.tree.map(lambda leaf: None, anew).within(old)
+        taken = _taken_in_place(*parted(anew, size, kept), kept, problem, config, params, *beyond)
     else:
         taken = _taken(problem, config, params, old, *beyond)
     directions = normals if isinstance(normals, Directions) else before.directions
@@ -364,43 +368,27 @@ def _taken(
 class _MadeAnew(NamedTuple):
     """What `_taken` gives back of the shapes that the state has."""
 
-    descent: DescentTrack
-    predicted: PredictedTrack
+    descent: Any
+    predicted: Any
     constrained: dict[str, Any]
 
+    @classmethod
+    def of(cls, state: CoupledState) -> "_MadeAnew":
+        names = ("eigenvector_history", "correction", "remainder", "momentum")
+        return cls(state.descent, state.predicted, {name: getattr(state.constrained, name) for name in names})
 
-def _parted(state: CoupledState) -> tuple[_MadeAnew, CoupledState]:
-    """The vectors of p numbers that `_taken` makes anew, and the state without them: None is where a leaf is not. What the state has twice
-    is copied: only one of the two may be overwritten."""
-    size, track = state.descent.theta.size, state.constrained
-    names = ("eigenvector_history", "correction", "remainder", "momentum")
-    anew = _MadeAnew(state.descent, state.predicted, {name: getattr(track, name) for name in names})
-    kept = _joined(jax.tree.map(lambda leaf: None if np.size(leaf) >= size else leaf, anew), state)
-    seen = set(map(id, jax.tree.leaves(kept)))
-
-    def given(leaf: Array) -> Array | None:
-        if np.size(leaf) < size:
-            return None
-        own = jnp.copy(leaf) if id(leaf) in seen else leaf
-        seen.add(id(leaf))
-        return own
-
-    return jax.tree.map(given, anew), kept
-
-
-def _joined(anew: _MadeAnew, state: CoupledState) -> CoupledState:
-    constrained = state.constrained._replace(**anew.constrained)
-    return state._replace(descent=anew.descent, predicted=anew.predicted, constrained=constrained)
+    def within(self, state: CoupledState) -> CoupledState:
+        """The state with it."""
+        constrained = state.constrained._replace(**self.constrained)
+        return state._replace(descent=self.descent, predicted=self.predicted, constrained=constrained)
 
 
 @partial(jax.jit, static_argnames=("config",), donate_argnames=("vectors",), keep_unused=True)
 def _taken_in_place(
-    vectors: _MadeAnew, kept: CoupledState, problem: Problem, config: StaticConfig, params: StepParams, *beyond: Any
+    vectors: _MadeAnew, rest: _MadeAnew, kept: CoupledState, problem: Problem, config: StaticConfig, params: StepParams, *beyond: Any
 ) -> _Taken:
     """`_taken`, with the new vectors in the place of the old ones."""
-    known = _MadeAnew(kept.descent, kept.predicted, {name: getattr(kept.constrained, name) for name in vectors.constrained})
-    anew = jax.tree.map(lambda a, b: b if a is None else a, vectors, known, is_leaf=lambda leaf: leaf is None)
-    return _taken(problem, config, params, _joined(anew, kept), *beyond)
+    return _taken(problem, config, params, joined(vectors, rest).within(kept), *beyond)
 
 
 def with_host_values(state: CoupledState) -> CoupledState:

@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 
 from engine.curvature import guards
-from engine.curvature.eigensolver import LOOSE_TOLERANCE, forms_hessian, sharpness_at
+from engine.curvature.eigensolver import LARGE, LOOSE_TOLERANCE, forms_hessian, sharpness_at
 from engine.curvature.expansion import narrower
 from engine.curvature.predictor import eigenvector_offset
 from engine.dynamics import predicted, prediction_scores, unrolled
@@ -239,15 +239,16 @@ def _take(setup: Setup, state: EdgeState, limit: int, alone: bool) -> Steps:
         return _take_one(setup, state, alone)
     config, params = rules(setup, state)
     coupled = state.coupled
+    overwrites = state.theta.size >= LARGE and not alone and not setup.tracking.beta_every  # (5) is summed on from the state before
     moved, rows, status = coupled_loop.advance(
-        setup.problem, config, params, coupled, limit, spectrum.most_followed(setup, state.theta.size), alone
+        setup.problem, config, params, coupled, limit, spectrum.most_followed(setup, state.theta.size), alone, overwrites
     )
-    if status != StepStatus.GROW:
+    if status != StepStatus.GROW and not (overwrites and status == StepStatus.UNSOLVED):
         return Steps(moved, rows, status, [])
     if int(rows.count):
         return Steps(moved, rows, StepStatus.HOST, [])
     if not formed:
-        return _take_one(setup, state, alone)
+        return _take_one(setup, state._replace(coupled=moved), alone)
     known = spectrum.read(
         setup, state.theta, expected_eigenvectors(coupled), coupled.descent.eigenvector_history, state.clock.step,
         params.plain_rate,

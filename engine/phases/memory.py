@@ -111,11 +111,10 @@ def estimate(problem: Problem, theta: Array, formats: Formats = BY_DEFAULT) -> M
 def of_parameters(problem: Problem, size: int, formats: Formats, followed: int = 1) -> int:
     """Bytes that go with p = `size` parameters, on each device, at the most in a step with so many directions at the edge.
 
-    Out of parts that is, of many parameters, the larger of two moments. In one the solver looks around at θ†'s trial point, beside what is
-    needed at gradient descent's θ. In the other the new state is put where the old one lay (`coupled_step.take`): beside it stand what was
-    measured, at θ†'s new point and at gradient descent's, other trajectories, eigenvectors of the last steps, moved up by one,
-    and what the predictions are made of. Else the old state and the new one stand side by side, with what was measured, and in one program
-    for many steps with the solver's basis too.
+    Of many parameters the new state is put where the old one lay (`coupled_step.take`), else they stand side by side. With them stands what
+    was measured, at θ†'s new point and at gradient descent's, other trajectories, eigenvectors of the last steps, moved up by one, and what
+    the predictions are made of; in one program for many steps the solver's rows too. Out of parts it may be more where the solver looks
+    around at θ†'s trial point, beside what is needed at gradient descent's θ.
     """
     state = state_at_edge(problem, size, formats, followed)
     wide, narrow = (size * jnp.dtype(format).itemsize for format in (formats.edge, formats.curvature))
@@ -127,13 +126,9 @@ def of_parameters(problem: Problem, size: int, formats: Formats, followed: int =
     measured = 3 * wide + (2 * pairs + guards.COUNT + 2 + 2 * others) * narrow
     beside = sum(_size(leaf) for leaf in jax.tree.leaves(state.beside))
     made = (4 + 2 * others + 2 * pairs) * narrow + forms * (wide + narrow)
-    if many:
-        whole = 2 * kept + measured + beside + made + basis
-    elif size < LARGE:
-        whole = 2 * kept + measured + beside + made
-    else:
-        look = 2 * wide + (2 + pairs + others + 2 * rows + guards.FRESH) * narrow + basis
-        whole = kept + max(look, measured + beside + made)
+    look, end = 2 * wide + (2 + pairs + others + 2 * rows + guards.FRESH) * narrow + basis, measured + beside + made
+    between = end + basis + 2 * rows * narrow if many else max(look, end) if size >= LARGE else end
+    whole = (kept if size >= LARGE else 2 * kept) + between
     return whole if problem.shares is None else whole // problem.shares.mesh.size
 
 
