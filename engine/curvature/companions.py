@@ -101,12 +101,13 @@ class Separated(NamedTuple):
     vector: Array  # (p,) the top one, one step of power iteration on
     companions: Companions
     shortfall: Array  # () by how much of the top eigenvalue the Rayleigh quotient of the expected vector is below it, of them all
+    shared: Array  # () square of the part of the relative residual that lies along the companions
 
     def error(self, residual: Array) -> Array:
-        """The estimated relative error of that Rayleigh quotient, whose relative residual is given: the shortfall, and residual²/gap
-        (Kato, Temple) with the gap to the least of the companions. Infinite where not all of them are known."""
-        least = self.companions.values[-1]
-        return jnp.where(least > 0, self.shortfall + residual**2 / (1 - least), jnp.inf)
+        """The estimated relative error of that Rayleigh quotient, whose relative residual is given: the shortfall, and what residual the
+        companions leave by residual²/gap (Kato, Temple) with the gap to the least of them. Infinite where not all of them are known."""
+        least, left = self.companions.values[-1], jnp.maximum(residual**2 - self.shared, 0)
+        return jnp.where(least > 0, self.shortfall + left / (1 - least), jnp.inf)
 
 
 def separated(vectors: Array, images: Array, companions: Companions, settled: bool = False) -> Separated:
@@ -122,6 +123,7 @@ def separated(vectors: Array, images: Array, companions: Companions, settled: bo
     stale = gram * jnp.concatenate([jnp.zeros(count), companions.values * quotient])  # the image of a companion is along itself
     matrix = ((stale + stale.T) / 2).at[:count].set(products).at[:, :count].set(products.T)
     basis = _orthonormal(gram, count)
+    along = basis[1:] @ (products[0] - quotient * gram[0])
     values, mix = small_matrices.eigh(basis @ matrix @ basis.T)
     values, mix = values[::-1][:kept], mix.T[::-1][:kept]
     onward = mix[:, :count] / jnp.where(values > LARGE * values[0], values, jnp.inf)[:, None]  # the rest of each image, over λ
@@ -131,7 +133,7 @@ def separated(vectors: Array, images: Array, companions: Companions, settled: bo
         sum((weight * row for weight, row in zip(weights, rows, strict=True)), jnp.zeros_like(rows[0])) for weights in coefficients
     )
     beside = Companions(jnp.stack(after), jnp.maximum(values[1:] / values[0], 0).astype(vectors.dtype), companions.scout)
-    return Separated(top, beside, 1 - quotient / values[0])
+    return Separated(top, beside, 1 - quotient / values[0], along @ along / quotient**2)
 
 
 class Trial(NamedTuple):
@@ -170,8 +172,10 @@ def next_trial(product: Callable[[Array], Array], trial: Trial) -> Trial:
 def _inner_products(vectors: Array, images: Array, others: Array, settled: bool) -> tuple[Array, Array]:
     """Those of vectors and others among themselves, (n+m, n+m), and of the images with both, (n, n+m), in float64."""
     count, many = len(vectors), len(others)
-    between = jnp.stack(dots(*((u, q) for u in vectors for q in others))).reshape(count, many)
-    products = jnp.stack(dots(*((image, row) for image in images for row in (*vectors, *others)))).reshape(count, count + many)
+    both = [*vectors, *images]
+    between, seen = jnp.split(jnp.stack(dots(*((row, q) for q in others for row in both))).reshape(many, -1).T, 2)  # each q is read once
+    own = jnp.stack(dots(*((image, u) for image in images for u in vectors))).reshape(count, count)
+    products = jnp.concatenate([own, seen], axis=1)
     gram = jnp.eye(count + many).at[:count, count:].set(between).at[count:, :count].set(between.T)
     if not settled:
         first, second = np.triu_indices(many)

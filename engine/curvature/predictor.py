@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from engine.curvature.eigensolver import Eigenpairs
-from engine.xla.reductions import dots, norms
+from engine.xla.reductions import dots
 
 STEADY = 2.0
 """How much x may have grown or shrunk in four steps for the offset to follow it: where it changed more, x passed through 0."""
@@ -57,15 +57,13 @@ def extrapolated(before: Array, last: Array, count: Array | None = None) -> Arra
 def likeliest(history: tuple[Array, Array, Array, Array], onward: float) -> Array:
     """A vector's next (p,), from its last four, the oldest first: `onward` times what it moved in the last step further; or, where it
     alternates, as gradient descent's does at the edge, and the newest is nearer that of two steps before, as far again as in two steps."""
-    newest = history[3]
-    four, three, two = (_turned(each, newest) for each in history[:3])
-    step, alternation = norms(newest - two, newest - three)
+    four, _, two, newest = history
+    old4, old3, old2, new = (row.astype(jnp.float64) for row in history)
+    square2, square3, *products = dots((old2, old2), (old3, old3), (old2, new), (old3, new), (old4, new))
+    signs = [jnp.where(product < 0, -1, 1).astype(newest.dtype) for product in products]
+    step, alternation = square2 - 2 * abs(products[0]), square3 - 2 * abs(products[1])  # each ‖newest − old‖² less ‖newest‖²
+    two, four = signs[0] * two, signs[2] * four
     return jnp.where(step <= alternation, newest + onward * (newest - two), 2 * two - four)
-
-
-def _turned(vector: Array, like: Array) -> Array:
-    """The vector, or the one opposite that lies nearer another."""
-    return jnp.where(dots((vector, like))[0] < 0, -vector, vector)
 
 
 @jax.jit

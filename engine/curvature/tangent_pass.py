@@ -19,14 +19,14 @@ class TangentPass(NamedTuple):
     grad: Array  # (p,)
     grad_norm: Array
     vector: Array  # (p,) of unit length, the expected eigenvector
-    power_step: Array  # (p,) it one step of power iteration on: Hu of unit length
+    image: Array  # (p,) Hu
     sharpness: Array  # u·Hu
     residual: Array  # ‖Hu−Su‖/|S|
 
     @property
-    def image(self) -> Array:
-        """Hu (p,)."""
-        return abs(self.sharpness) * jnp.sqrt(1 + self.residual**2) * self.power_step
+    def power_step(self) -> Array:
+        """The vector (p,) one step of power iteration on: Hu of unit length."""
+        return self.image / (abs(self.sharpness) * jnp.sqrt(1 + self.residual**2))
 
     def shows_eigenpair(self, tolerance: float | Array) -> Array:
         """Whether the vector is an eigenvector to this relative residual, of a positive eigenvalue."""
@@ -39,5 +39,5 @@ def value_grad_hvp(problem: Problem, theta: Array, vector: Array) -> TangentPass
     u = vector / norms(vector)[0]
     loss, grad, image = problem.tangent(theta, u)
     (sharpness,) = dots((u, image))
-    left, grad_norm, image_norm = norms(image - sharpness * u, grad, image)
-    return TangentPass(loss, grad, grad_norm, u, image / image_norm, sharpness, left / abs(sharpness))
+    left, grad_norm = norms(image - sharpness * u, grad)
+    return TangentPass(loss, grad, grad_norm, u, image, sharpness, left / abs(sharpness))

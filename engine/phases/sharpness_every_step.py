@@ -31,14 +31,23 @@ EVERY = 5
 """Steps between looks around, each of which takes a product of all companions and the scout together."""
 SCOUTING = 4
 """Looks from one random vector to the next, the scout; at the last of them one companion, or the scout, has a product of its own."""
+NEAR, GROWN = 0.95, 1.05
+"""A companion that shows this fraction of the top eigenvalue at a look, and this many times its own, has a product of its own then: in one
+product for all it shows what it is mixed with the others by, too."""
+AGAIN = 2
+"""Further products of a step between looks, each along the vector that the last one has separated and in a pass of its own, the companions
+as they are,"""
+ALIKE = 2e-3
+"""so long as the shortfall is no more than this, relatively: beyond, one of them has overtaken, and they are to know of the former top one.
+More products are taken at one linearization, and separate the companions, too:"""
 TRIALS = 4
-"""Most products along vectors that are separated from their companions, before the eigenpair is solved for."""
+"""at most so many of these, before the eigenpair is solved for."""
 ONWARD = 0.5
 """How far an eigenvector is extrapolated where P turns it. All of what it moved, as where P does not, would carry on the noise of the
 tolerance, too: along eigenvectors whose eigenvalues lie near the largest nothing damps it."""
 FURTHER = 4.0
 """Where P turns the eigenvector at every step, a residual beyond the tolerance by as much suffices,"""
-ERROR = 3e-4
+ERROR = 5e-4
 """if the eigenvalue is off by no more than this, relatively, so far as the companions say."""
 
 
@@ -67,7 +76,7 @@ class Seen(NamedTuple):
 
 
 Carried = tuple[Array, Watched, TangentPass, Array]
-"""Steps taken, where they led, what was seen last, and whether that sufficed."""
+"""Steps taken, where they led, what was seen last, and how many products of the next step have not sufficed."""
 
 
 @partial(jit_by_format, place=2, static_argnames=("optimizer",))
@@ -82,10 +91,11 @@ def descend(
     scout begins anew as `fresh` (p,): a random vector that is turned round by the step, so that none of it depends on how steps are cut
     into calls.
 
-    Steps whose product suffices go in a loop of their own, without the solver: beside it each would take an eighth longer. The companions
-    stay as they are meanwhile. The eigenvectors lie in a ring, the next in place of the oldest, so that none is moved. Where a product does
-    not suffice, the vector that it separates has the next one; only where some of these have not sufficed either the eigenpair is solved
-    for: a Krylov space would first have to tell apart again what the companions tell apart.
+    Steps between looks go in a loop of their own, without the solver: beside it each would take an eighth longer. The companions stay as
+    they are meanwhile. The eigenvectors lie in a ring, the next in place of the oldest, so that none is moved. Where a product does not
+    suffice, the vector that it separates has the next one, twice in that loop, then with what that shows of the companions; only where some
+    of these have not sufficed either the eigenpair is solved for: a Krylov space would first have to tell apart again what the companions
+    tell apart.
     """
     dtype, blank = theta.dtype, jnp.full(DESCENT_CHUNK, jnp.nan, theta.dtype)
     count, unturned = len(companions.values), optimizer.preconditioner is unscaled
@@ -126,61 +136,70 @@ def descend(
         return jnp.where(seen_beside.error(residual) <= ERROR, FURTHER * tolerance, tolerance).astype(dtype)
 
     def onward(carried: Carried) -> Carried:
-        """A step, if its product suffices; else θ and the vectors stay, and what was written of the step is written anew."""
-        k, state, _, _ = carried
-        rows, (loss, scale) = state.eigenvector_history, read(state)
-        seen = value_grad_hvp(loss, state.theta, scale * expected(k, rows))
+        """A step, if its product suffices; else θ stays, and the vector that the product has separated is the next to be tried."""
+        k, state, _, failed = carried
+        loss, scale = read(state)
+        rows = state.eigenvector_history
+        vector = jnp.where(failed > 0, rows[k % 4, 0].astype(dtype), expected(k, rows))
+        seen = value_grad_hvp(loss, state.theta, scale * vector)
         beside = separated(seen.vector[None], seen.image[None], in_coordinates(state.companions, scale), settled=True)
         suffices = seen.shows_eigenpair(enough(seen.residual, beside))
-        vector = jnp.where(suffices, beside.vector / scale, rows[k % 4, 0].astype(dtype))
-        moved = stepped(k, state, seen, vector, (seen.sharpness, seen.residual, jnp.ones((), dtype)))
+        moved = stepped(k, state, seen, beside.vector / scale, (seen.sharpness, seen.residual, (1 + failed).astype(dtype)))
         kept = {
             name: jax.tree.map(lambda new, old: jnp.where(suffices, new, old), getattr(moved, name), getattr(state, name))
             for name in ("theta", "optimizer_state")
         }
-        return k + suffices, moved._replace(**kept), seen, suffices
+        alike = beside.shortfall <= ALIKE
+        return k + suffices, moved._replace(**kept), seen, jnp.where(suffices, 0, jnp.where(alike, failed, AGAIN) + 1)
 
-    def look(
-        product: Callable[[Array], Array], vector: Array, image: Array, known: Companions, step: Array
-    ) -> tuple[Companions, Separated, Array]:
-        """What a look shows beside the expected vector (p,), and the products that it took; nothing new where none is due.
+    def look(product: Callable[[Array], Array], vector: Array, known: Companions, step: Array) -> tuple[Trial, Array]:
+        """What a look shows beside the expected vector (p,), and the scout (1, p) after it.
 
-        One of all companions and the scout together, and one of that among them which has risen above the top, or by turns.
+        One product of all companions and the scout together, and one of that among them which has risen above the top, or to near it, or
+        by turns.
         """
-        looking, turn = step % EVERY == 0, step // EVERY
-        anew = looking & ((turn % SCOUTING == 0) | ~jnp.any(known.scout))
+        vector = vector / norms(vector)[0]
+        image, turn = product(vector), step // EVERY
+        anew = (turn % SCOUTING == 0) | ~jnp.any(known.scout)
         known = known._replace(scout=jnp.where(anew, jnp.roll(fresh, step).astype(dtype)[None], known.scout))
         (sharpness,) = dots((vector, image))
         mixed = mixture(known, vector)
-        shown = lax.cond(looking, lambda: product(mixed.vector), lambda: jnp.zeros_like(image))
+        shown = product(mixed.vector)
         values, least = risen(known, mixed, shown), known.values[-1]
-        above = jnp.max(values) > sharpness
-        one = looking & (above | (turn % SCOUTING == SCOUTING - 1) | (least <= 0))
+        grown = jnp.append(values[:-1] > GROWN * known.values * sharpness, False)
+        above = values > sharpness * jnp.where(grown, NEAR, 1)
+        one = jnp.any(above) | (turn % SCOUTING == SCOUTING - 1) | (least <= 0)
         by_turns = jnp.where(values[-1] > least * sharpness, count, due(turn // SCOUTING, count))
-        place = jnp.where(above, jnp.argmax(values), by_turns)
-        row = jnp.where(place < count, known.vectors[jnp.minimum(place, count - 1)], mixed.scout)
-        row = jnp.where(one, outside(row, [vector]), 0)
-        row_image = lax.cond(one, lambda: product(row), lambda: jnp.zeros_like(image))
-        replaced = one & (jnp.arange(count) == place)
-        known = known._replace(
-            vectors=jnp.where(replaced[:, None], 0, known.vectors), values=jnp.where(replaced, 0, known.values),
-            scout=jnp.where(looking, shown[None], known.scout),
-        )
-        beside = separated(jnp.stack([vector, row]), jnp.stack([image, row_image]), known)
-        others = jax.tree.map(lambda new, old: jnp.where(one, new, old), beside.companions, known)
-        return known, beside._replace(companions=others), (looking.astype(int) + one).astype(dtype)
+        place = jnp.where(jnp.any(above), jnp.argmax(jnp.where(above, values, -jnp.inf)), by_turns)
+
+        def alone() -> Separated:
+            row = jnp.where(place < count, known.vectors[jnp.minimum(place, count - 1)], mixed.scout)
+            row = outside(row, [vector])
+            replaced = jnp.arange(count) == place
+            others = known._replace(vectors=jnp.where(replaced[:, None], 0, known.vectors), values=jnp.where(replaced, 0, known.values))
+            return separated(jnp.stack([vector, row]), jnp.stack([image, product(row)]), others)
+
+        def together() -> Separated:
+            return separated(vector[None], image[None], known)._replace(companions=known)
+
+        return tried(vector, image, lax.cond(one, alone, together), 2 + one.astype(dtype)), shown[None]
 
     def refined(carried: Carried) -> Carried:
         """The step whose product did not suffice, or that looks around for a larger eigenvalue, with the eigenpair solved for where that
         shows one or the product does not suffice."""
-        k, state, seen, _ = carried
+        k, state, seen, failed = carried
         at, scale = read(state)
         loss, grad, product = at.linearized_at(state.theta)
-        looking, start = around(k), scale * expected(k, state.eigenvector_history)
-        vector = jnp.where(looking, start / norms(start)[0], seen.vector)
-        image = lax.cond(looking, lambda: product(vector), lambda: seen.image)
-        known, beside, hvps = look(product, vector, image, in_coordinates(state.companions, scale), first + k)
-        trial = tried(vector, image, beside, 1 + hvps)
+        known = lax.optimization_barrier(in_coordinates(state.companions, scale))
+
+        def looked() -> tuple[Trial, Array]:
+            return look(product, scale * expected(k, state.eigenvector_history), known, first + k)
+
+        def tried_before() -> tuple[Trial, Array]:
+            beside = separated(seen.vector[None], seen.image[None], known)
+            return tried(seen.vector, seen.image, beside, failed.astype(dtype)), known.scout
+
+        trial, scout = lax.cond(around(k), looked, tried_before)
 
         def unsettled(trial: Trial) -> Array:
             suffices = (trial.sharpness > 0) & (trial.residual <= enough(trial.residual, trial.beside)) & (trial.beside.shortfall <= ERROR)
@@ -200,11 +219,11 @@ def descend(
         trial = lax.while_loop(lambda trial: unsettled(trial) & (trial.hvps < last), partial(next_trial, product), trial)
         vector, others, pair = lax.cond(unsettled(trial), solved, read_off, trial)
         moved = stepped(k, state, Seen(loss, grad, norms(grad)[0]), vector / scale, pair)
-        others = others._replace(scout=known.scout)
-        return k + 1, moved._replace(companions=in_coordinates(others, 1 / scale)), seen, jnp.array(True)
+        others = others._replace(scout=scout)
+        return k + 1, moved._replace(companions=in_coordinates(others, 1 / scale)), seen, jnp.zeros((), int)
 
     def step_and_solve(carried: Carried) -> Carried:
-        carried = lax.while_loop(lambda c: (c[0] < steps) & c[3] & ~around(c[0]), onward, carried)
+        carried = lax.while_loop(lambda c: (c[0] < steps) & (c[3] <= AGAIN) & ~around(c[0]), onward, carried)
         return lax.cond(carried[0] < steps, refined, lambda c: c, carried)
 
     zero = jnp.zeros((), dtype)
@@ -212,5 +231,5 @@ def descend(
     known = jax.tree.map(lambda each: each.astype(dtype), companions)
     start = Watched(theta, optimizer_state, history, known, blank, blank, blank, blank, blank, left, dict.fromkeys(means, blank))
     nothing = TangentPass(zero, theta, zero, theta, theta, zero, zero)
-    taken, state, _, _ = lax.while_loop(lambda c: c[0] < steps, step_and_solve, (jnp.zeros((), int), start, nothing, jnp.array(True)))
+    taken, state, _, _ = lax.while_loop(lambda c: c[0] < steps, step_and_solve, (jnp.zeros((), int), start, nothing, jnp.zeros((), int)))
     return state._replace(eigenvector_history=jnp.roll(state.eigenvector_history, -(taken % 4), axis=0))

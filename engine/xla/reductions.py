@@ -25,8 +25,7 @@ def dots(*pairs: tuple[Array, Array]) -> tuple[Array, ...]:
     if pairs[0][0].size < LONG:
         sums = [a @ b for a, b in wide]
     else:
-        products = [a * b for a, b in wide]
-        sums = [total for first in range(0, len(pairs), TOGETHER) for total in _one_pass(products[first : first + TOGETHER])]
+        sums = [total for first in range(0, len(pairs), TOGETHER) for total in _one_pass(wide[first : first + TOGETHER])]
     return tuple(total.astype(jnp.result_type(*pair)) for total, pair in zip(sums, pairs, strict=True))
 
 
@@ -35,10 +34,19 @@ def norms(*vectors: Array) -> tuple[Array, ...]:
     return tuple(jnp.sqrt(square) for square in dots(*((vector, vector) for vector in vectors)))
 
 
-def _one_pass(products: list[Array]) -> list[Array]:
-    shared = products[0].size // SHARES * SHARES
-    shares = _summed([product[:shared].reshape(SHARES, -1) for product in products], 1)
-    rest = _summed([product[shared:] for product in products], 0)
+def _one_pass(pairs: list[tuple[Array, Array]]) -> list[Array]:
+    """Few sums are each made of several, for as many in the loop. Vectors are taken apart before they are multiplied: XLA would write down
+    a product that is taken apart after."""
+    parts = max(TOGETHER // len(pairs), 1)
+    size = len(pairs[0][0])
+    shared = size - size % (parts * SHARES)
+
+    def apart(vector: Array) -> Array:
+        return vector[:shared].reshape(parts, SHARES, -1)
+
+    pieces = [apart(a)[part] * apart(b)[part] for a, b in pairs for part in range(parts)]
+    shares = jnp.stack(_summed(pieces, 1)).reshape(len(pairs), -1)
+    rest = _summed([a[shared:] * b[shared:] for a, b in pairs], 0)
     return [jnp.sum(share) + left for share, left in zip(shares, rest, strict=True)]
 
 

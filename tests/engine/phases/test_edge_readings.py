@@ -101,7 +101,7 @@ def test_the_sharpness_that_is_read_is_that_of_p_as_the_last_step_had_it(kind, e
 
 def test_adams_ratio_is_read_to_its_bound_on_the_way_to_the_edge_and_along_it():
     """Every reading lies within its residual of an eigenvalue of the dense P^-½HP^-½, and all but a few within the square of it over the
-    gap of the largest."""
+    gap of the largest: where the two largest change places, by some percent in one step here, it may be late by a step."""
     experiment, steps = Experiment(spec_of("adam", "optimizer.learning_rate=0.03", small=False)), 120
     record, path = at_steps(experiment, steps)
     problem, optimizer = experiment.setup.problem, experiment.setup.optimizer
@@ -116,8 +116,10 @@ def test_adams_ratio_is_read_to_its_bound_on_the_way_to_the_edge_and_along_it():
     assert ratios[10] < 0.9
     assert max(ratios[steps // 2 :]) > 1
     assert min(off) > -1e-9  # a Rayleigh quotient
+    late = np.array(off) > 3e-3
     assert np.quantile(off, 0.95) < 1e-3
-    assert max(off) < 3e-3
+    assert late.sum() <= 3
+    assert not np.any(late[1:] & late[:-1])
 
 
 @pytest.mark.parametrize("kind", ["sign", "muon"])
