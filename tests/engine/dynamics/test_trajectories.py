@@ -121,8 +121,8 @@ def test_what_a_step_has_along_the_tilt_is_told(at_the_edge):
     landed = project_center(center, target, 2 / ETA)
     normals = np.stack([center.sharpness * center.top_eigenvector + center.tilt, center.grad_sharpness])
     mu, _ = np.linalg.lstsq(normals.T, target - landed.theta, rcond=None)[0]
-    told = abs(mu) * np.linalg.norm(center.tilt) * np.linalg.norm(center.grad_sharpness) * ETA / 2
-    np.testing.assert_allclose(landed.tilted, told, rtol=1e-6)
+    expected = abs(mu) * np.linalg.norm(center.tilt) * np.linalg.norm(center.grad_sharpness) * ETA / 2
+    np.testing.assert_allclose(landed.tilted, expected, rtol=1e-6)
 
 
 def test_the_solver_starts_at_gradient_descent_from_what_u_turned_by_before(at_the_edge):

@@ -115,7 +115,7 @@ def carried_out(run: Run, command: messages.AnyCommand) -> messages.AnyEvent:
 
 
 DERIVATIVES = """
-import json, sys
+import json, os, sys
 import jax, numpy as np
 import engine
 engine.configure(sparing=True)
@@ -139,7 +139,9 @@ participant = Participant(Experiment(chebyshev_spec()))
 drift = 1e-15 * jax.process_index()
 participant.experiment.state = participant.experiment.state._replace(theta=participant.experiment.state.theta * (1 + drift))
 results.append([participant.agree(), participant.agree(), np.asarray(participant.experiment.state.theta).tolist()])
-print(json.dumps(results))
+print(json.dumps(results), flush=True)
+jax.distributed.shutdown()  # together
+os._exit(0)  # a thread of jax that asks for the interpreter as it ends aborts the process now and then
 """
 
 
