@@ -78,7 +78,7 @@ def tilt_is_due(step: Any) -> Any:
 def start_from_center(params: StepParams, track: ConstrainedTrack, tilts: Array) -> ProjectionState:
     """Where to look for the next θ† first, and whether that `tilts` anew."""
     target, first = first_guess(params, track)
-    trial = first_trial(params, track)
+    trial = first_trial(track, first)
     begun = start_projection(target, trial.start, track.center.point, track.normals, first.multiplier, tilts)
     return begun._replace(trial_point=trial.point)
 
@@ -90,9 +90,8 @@ class FirstTrial(NamedTuple):
     start: Array  # (k, p) for the eigensolver there
 
 
-def first_trial(params: StepParams, track: ConstrainedTrack) -> FirstTrial:
-    """Lemma 13's guess with what it left out last time."""
-    _, first = first_guess(params, track)
+def first_trial(track: ConstrainedTrack, first: Projection) -> FirstTrial:
+    """The `first_guess` with what it left out last time."""
     expected = extrapolated(track.eigenvector_history[0], track.eigenvector_history[1], track.directions.number)
     return FirstTrial(first.theta + track.correction, expected)  # what is left out changes little
 

@@ -60,7 +60,8 @@ def opened(problem: Problem, theta: Array, params: StepParams, state: CoupledSta
 
 
 def _open(problem: Problem, theta: Array, params: StepParams, state: CoupledState, dtype: str) -> Opening:
-    point, start = first_trial(params, state.constrained)
+    _, first = first_guess(params, state.constrained)
+    point, start = first_trial(state.constrained, first)
     return Opening(
         FirstTrial(point, start.astype(dtype)), point.astype(dtype), theta.astype(dtype),
         expected_eigenvectors(state).astype(dtype), coupled_step.locate(problem, state),
