@@ -5,6 +5,8 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from typing import NoReturn
 
 from engine.base.errors import BAD_INPUT, BROKEN_PIPE, INTERRUPTED, UserError
 from engine.base.stuck import way_out
@@ -40,6 +42,14 @@ def status_of(command: Callable[[], int | None]) -> int:
         return report_error(f"{error.filename or 'a file'}: {error.strerror or error}")
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def end_at_once(status: int) -> NoReturn:
+    """End this process with its exit status and nothing else of the interpreter's end: what is printed is out, files are to be closed."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # closed, or nobody reads it
+            stream.flush()
+    os._exit(status)
 
 
 def open_streams() -> None:

@@ -101,7 +101,7 @@ def run_headless(preset: str, overrides: Sequence[str] = (), name: str | None = 
 
 
 def help_compute(group: Group, asked: RunSpec | None = None) -> int:
-    """Be a process that follows in a group, asked for this run or for whichever process 0 leads; the exit status."""
+    """Be a process that follows in a group, asked for this run or for whichever process 0 leads; it ends with the run."""
     engine.configure(sparing=True)
     return importlib.import_module("engine.process.lockstep").follow(group, asked)
 

@@ -16,7 +16,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -26,14 +26,14 @@ from jax.experimental import multihost_utils
 
 from engine.base import stuck
 from engine.base.errors import UserError, first_line
-from engine.base.exit import STOPPING
+from engine.base.exit import STOPPING, end_at_once
 from engine.jobs.fork import differences
 from engine.jobs.groups import Group, PlaceError
 from engine.phases.context import Progress
 from engine.phases.experiment import Experiment, Standing
 from engine.phases.loss_identity import Identity
 from engine.phases.whole_spectrum import Reading, whole
-from engine.process.rendezvous import Heartbeat, join
+from engine.process.rendezvous import Heartbeat, join, leave
 from engine.record import messages, trust
 from engine.record.columns import Column
 from engine.record.messages import AnyCommand, AnyEvent
@@ -255,18 +255,23 @@ def refuse_code(spec: RunSpec, asked: RunSpec | None) -> None:
         raise UserError(f"process 0 would have this process execute code: {'; '.join(trust.words(other))}; --trust allows it")
 
 
-def follow(group: Group, asked: RunSpec | None = None) -> int:
-    """Be a process that follows, to the end of the run. Returns the exit status; ends the process where another one is gone.
+def follow(group: Group, asked: RunSpec | None = None) -> NoReturn:
+    """Be a process that follows, to the end of the run, and end with it.
 
     The specification comes from process 0; where this process was asked for one, it is to be the same. Code that it names is executed
     where this process was asked for it, or is to trust process 0.
     """
+    leave(_followed(group, asked))
+
+
+def _followed(group: Group, asked: RunSpec | None) -> int:
+    """The exit status once the run has ended; ends the process where another one is gone."""
     stuck.wait_for_disk()
     heartbeat: Heartbeat | None = None
 
     def ended(text: str) -> None:
         print(f"eos: process {group.process}: {text}", file=sys.stderr, flush=True)
-        os._exit(3)  # jax would wait for the others, who wait for this one
+        end_at_once(3)  # jax would wait for the others, who wait for this one
 
     os.dup2(2, 1)  # Gloo greets on stdout, which carries data
     try:

@@ -7,6 +7,7 @@ one that is gone, leave the others waiting for ever.
 import os
 import platform
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,13 +15,14 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import msgspec
 
 import engine
 from engine.base.errors import UserError, first_line
+from engine.base.exit import end_at_once
 from engine.jobs.groups import SLURM, Group, need_port, take_place
 from engine.jobs.launch import environment, python
 from engine.xla import small_matrices
@@ -41,6 +43,8 @@ HEARTBEAT_SECONDS = 60
 """Silence after which jax itself counts a process as dead, and ends the others without a word to the run: the last resort."""
 LEAVE_SECONDS = 30
 """For all processes to end together."""
+PARTING_SECONDS = 0.5
+"""For what process 0 has said last to reach the others."""
 SIGNS, LEAVING, GONE = "eos/pulse/", "leaving", "eos/gone/"
 """Where signs of life are left, the last one of a process that ends in good order, and where process 0 says who is gone."""
 CALLS = ("key_value_set", "blocking_key_value_get", "key_value_dir_get")
@@ -98,6 +102,23 @@ def initialize(group: Group) -> None:
         group.coordinator, group.processes, group.process, cluster_detection_method="deactivate",
         coordinator_bind_address=group.coordinator if alone else None, **within,
     )
+
+
+def leave(status: int) -> NoReturn:
+    """End this process with its exit status, together with the others where it has met them.
+
+    Not by the interpreter's own end, in which a thread of jax that asks for the interpreter aborts the process now and then; and process 0
+    does not take down the coordination service, which has aborted it there, too: it waits until the others have heard that all have come.
+    """
+    try:
+        state = _require_service().global_state
+        served, state.service = state.service, None
+        jax.distributed.shutdown()
+        if served is not None:
+            time.sleep(PARTING_SECONDS)
+    except Exception as error:  # what is to be written is written
+        print(f"eos: the other processes were not waited for ({first_line(error)})", file=sys.stderr)
+    end_at_once(status)
 
 
 def versions() -> dict[str, str]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from engine.base.collector import collect_from_here
 from engine.base.errors import HELD, UserError, first_line, is_out_of_memory
-from engine.base.exit import STOPPING
+from engine.base.exit import STOPPING, end_at_once
 from engine.jobs.groups import Group
 from engine.phases.experiment import Experiment
 from engine.process import endings
@@ -57,7 +57,7 @@ def work(run: Run, writer: Writer, group: Group | None = None, asked: Sequence[i
         runner.ask(messages.Stop())
     status = endings.exit_status(runner.work())
     if runner.company.deserted:
-        os._exit(status)  # jax would wait for the others; the run directory is as it should be
+        end_at_once(status)  # jax would wait for the others; the run directory is as it should be
     return HELD if runner.state_file.displaced else status
 
 
@@ -275,7 +275,7 @@ class Runner:
             self._fail_alone(text)
         assert self.outcome is not None
         self._finish(self.outcome)
-        os._exit(endings.exit_status(self.outcome))
+        end_at_once(endings.exit_status(self.outcome))
 
     def _finish(self, outcome: Outcome) -> None:
         """Write how the run ended; once, whichever thread comes to it."""

@@ -21,7 +21,7 @@ def density(run: Run, command: messages.Density, tell: Callable[[str], None]) ->
 
 
 def work(directory: str, group: Group | None = None, code: str = "") -> int:
-    """Carry the run in a directory to its end, or on from its latest checkpoint. Returns the exit status.
+    """Carry the run in a directory to its end, or on from its latest checkpoint. Returns the exit status; in a group it ends the process.
 
     `code` is the digest of the code that it may execute, as whoever starts it has seen it; without, the run is to be signed.
     """
@@ -38,6 +38,11 @@ def work(directory: str, group: Group | None = None, code: str = "") -> int:
         try:
             from engine.process import runner
 
-            return runner.work(run, writer, group, asked)
+            status = runner.work(run, writer, group, asked)
         finally:
             gc.enable()
+    if group is not None:
+        from engine.process.rendezvous import leave
+
+        leave(status)
+    return status
