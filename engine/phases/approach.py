@@ -29,6 +29,8 @@ from engine.xla.leaves import Earlier, Kinds
 MAX_STRIDE = 50
 """Most steps between checks: at small η a unit of ODE time is long to wait for."""
 CHECK_TOLERANCE = 1e-3
+MEASURING, COMPILING = "measuring the sharpness", "compiling what measures the sharpness"
+"""What a check does."""
 
 
 class ApproachState(NamedTuple):
@@ -62,13 +64,20 @@ def begin(setup: Setup, theta: Array, clock: Clock, optimizer: Any) -> ApproachS
     )
 
 
-def check(setup: Setup, state: ApproachState) -> tuple[Eigenpairs, ApproachState]:
-    """The top eigenpairs at the midpoint of the coming step, half a step of gradient descent on, and the state after a look around where
-    one is due."""
+def looks(state: ApproachState) -> bool:
+    """Whether a look around is due at a check here."""
+    return state.clock.step - state.looked >= guards.EVERY
+
+
+def check(setup: Setup, state: ApproachState, around: bool = False) -> tuple[Eigenpairs, ApproachState]:
+    """The top eigenpairs at the midpoint of the coming step, half a step of gradient descent on, and the state after a look `around`,
+    where it is asked for or due."""
     dtype, seed = setup.spec.precision.curvature, setup.spec.seed
     half = state.optimizer._replace(learning_rate=state.optimizer.learning_rate / 2)  # half the rate leads half the way
     point = descend(setup.problem, setup.optimizer, state.theta, half, 1).theta.astype(dtype)
-    read = guards.read(setup.problem, point, state.eigenvectors, state.guards, state.looked, state.clock.step, seed, CHECK_TOLERANCE, dtype)
+    step = state.clock.step
+    looked = step - guards.EVERY if around else state.looked
+    read = guards.read(setup.problem, point, state.eigenvectors, state.guards, looked, step, seed, CHECK_TOLERANCE, dtype)
     return read.pairs, state._replace(guards=read.guards, looked=read.looked)
 
 
@@ -76,7 +85,8 @@ def advance(setup: Setup, state: ApproachState, limit: int) -> tuple[ApproachSta
     """At most `limit` steps towards the edge: to the next check. Also whether the edge is reached at the new state.
 
     A limit before the next check asks for a check of its own, so that the rows up to it can be released; it leaves the
-    warm start and the cadence alone, and so the trajectory does not depend on limits.
+    warm start and the cadence alone, and so the trajectory does not depend on limits. It looks around, as the first check does: with a
+    limit of one step the first row then waits for one solver to be compiled, not for two.
     """
     if state.clock.step == state.next_check:
         pairs, state = check(setup, state)
@@ -94,7 +104,7 @@ def advance(setup: Setup, state: ApproachState, limit: int) -> tuple[ApproachSta
     measured = state.sharpness if state.clock == state.checked_clock else float("nan")
     state, outcome = _descend(setup, state, steps, measured)
     if outcome is None and steps == limit:
-        sharpness = float(check(setup, state)[0].values[0])
+        sharpness = float(check(setup, state, around=True)[0].values[0])
         if sharpness >= setup.threshold(state.optimizer):
             exact = state.careful or state.clock.step - state.checked_clock.step <= 1
             state = state._replace(next_check=state.clock.step) if exact else _go_back(state)
@@ -176,6 +186,8 @@ class Approach(Phase):
     def __init__(self, setup: Setup, precompile_edge: Callable[[ApproachState, Callable[[], bool]], str]):
         super().__init__(setup)
         self._precompile_edge = precompile_edge
+        self._compiled: set[bool] = set()
+        """Of checks that look around and of those that do not, the ones made here: each has a solver of its own."""
 
     def begin(self, theta: Array) -> ApproachState:
         """The run's first state."""
@@ -185,11 +197,15 @@ class Approach(Phase):
     def advance(self, state: ApproachState, limit: int) -> Advanced:
         """At most `limit` steps towards the edge: to the next check."""
         moved, progress, at_edge = advance(self.setup, state, limit)
+        if state.clock.step == state.next_check:
+            self._compiled.add(looks(state))
         return Advanced(moved, progress, "edge" if at_edge else "")
 
     def doing(self, state: ApproachState) -> str:
         """A check, where it is due."""
-        return "measuring the sharpness" if state.clock.step == state.next_check else ""
+        if state.clock.step != state.next_check:
+            return ""
+        return MEASURING if looks(state) in self._compiled else COMPILING
 
     def set_learning_rate(self, state: ApproachState, learning_rate: float) -> Restart:
         """The approach to another threshold, from the same θ."""

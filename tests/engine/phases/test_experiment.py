@@ -8,7 +8,9 @@ import pytest
 
 from engine import spec as specs
 from engine import theory
+from engine.curvature import eigensolver, guards
 from engine.phases import edge
+from engine.phases.approach import COMPILING, MEASURING
 from engine.phases.experiment import Experiment
 from engine.record import messages
 
@@ -49,6 +51,31 @@ def test_the_approach_finds_the_edge_to_the_step_whatever_the_limits(limit):
     assert whole.edge_step == cut.edge_step == 318
     np.testing.assert_array_equal(whole.state.theta, cut.state.theta)
     np.testing.assert_array_equal(record[:, 0], np.arange(330))
+
+
+def test_the_first_row_waits_for_one_solver_to_be_compiled(monkeypatch):
+    """It is compiled for the rows of a look; for the eigenvectors alone it would be another."""
+    experiment, given = Experiment(chebyshev_spec(0.2, flow=False)), set()
+
+    def solve_at(problem, theta, start, *args, **options):
+        given.add(start.shape)
+        return solved(problem, theta, start, *args, **options)
+
+    solved = eigensolver.solve_at
+    for module in (eigensolver, guards):
+        monkeypatch.setattr(module, "solve_at", solve_at)
+    progress = experiment.advance(1)
+    assert len(progress.rows) == 1
+    assert len(given) == 1
+
+
+def test_a_check_says_that_its_solver_is_to_be_compiled_first():
+    spec = specs.with_overrides(chebyshev_spec(0.2, flow=False), ["approach.check_times=[0.2, 0.2, 0.2]"])  # at every step
+    experiment, said = Experiment(spec), []
+    for _ in range(4):
+        said.append(experiment.doing)
+        experiment.advance(1)
+    assert said == [COMPILING, COMPILING, MEASURING, MEASURING]  # one looks around, those after it do not
 
 
 def test_the_midpoint_of_the_edge_step_is_the_first_beyond_the_threshold():
