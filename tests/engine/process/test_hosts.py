@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
+import legs
 import numpy as np
 import pytest
 
@@ -282,6 +283,27 @@ def test_a_run_of_two_processes_with_commands_is_that_of_one():
         np.testing.assert_allclose(two["F_even"], one["F_even"], rtol=0, atol=1e-6 * np.ptp(one["F_even"]))
         mirrored = min(two["plane"], two["plane"][::-1], key=lambda plane: abs(plane - one["plane"]).max())  # u is known up to its sign
         np.testing.assert_allclose(mirrored, one["plane"], rtol=0, atol=1e-6 * np.ptp(one["plane"]))
+
+
+@pytest.mark.slow
+def test_a_run_past_the_edge_goes_on_in_other_numbers_of_processes_and_devices():
+    """Two processes of two devices, one of four, one of one, and two of two again; where the new state of a step lies in the place of the
+    old one, too. Waited for as long as it takes: where processes crowd each other, a tracked step of two takes seconds."""
+    spec = chebyshev_spec(0.7, **LEAN, seed_oscillation=True)
+    one = Experiment(spec)
+    whole = rows(one, 70)
+    assert one.edge_step is not None
+    assert one.edge_step < 56
+    run = store.create(with_overrides(spec, ["budget.steps=70", "problem.devices=0"]), "moving")
+    legs.take(run, 58, 2, free_port(), overwrites=True)
+    legs.take(run, 4, 4)
+    legs.take(run, 4, 1)
+    legs.take(run, 4, 2, free_port())
+    table = run.table()
+    np.testing.assert_array_equal(table["step"], np.arange(70))
+    for name, numbers in whole.items():
+        if not name.startswith("cost.") and not np.isnan(numbers).all():
+            np.testing.assert_allclose(table[name], numbers, rtol=0, atol=1e-6 * np.nanmax(np.abs(numbers)) + 1e-13, err_msg=name)
 
 
 @pytest.mark.slow
