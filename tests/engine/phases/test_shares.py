@@ -349,13 +349,14 @@ def test_a_problem_of_ones_own_with_metrics_of_ones_own_is_tracked_past_the_edge
 
 
 OWN = """
-x = np.sin(0.3 + np.arange(12.0))[:, None]  # of no symmetry: Adam would make steps of gradients that are rounding
+kind, learning_rate = sys.argv[1:]
+x = np.sin(0.3 + np.arange(12.0))[:, None]  # of no symmetry: these make steps of gradients that are rounding
 module = linen.Sequential([linen.Dense(8), jnp.tanh, linen.Dense(8), jnp.tanh, linen.Dense(1)])
 records = []
 for here in ({}, {"devices": 8, "shard": "both"}, {"devices": 8, "shard": "parameters"}):
     made = engine.from_flax(module, x, x**3 + np.cos(2 * x), "half_mse", test=(x[:4], x[:4]), **here)
-    record = engine.run(made, learning_rate=0.01, overrides=[
-        'tracking.mode="sharpness"', "tracking.sharpness_every=3", "budget.steps=13", 'optimizer.kind="adam"',
+    record = engine.run(made, learning_rate=float(learning_rate), overrides=[
+        'tracking.mode="sharpness"', "tracking.sharpness_every=3", "budget.steps=13", f'optimizer.kind="{kind}"',
         'problem.readings=["test.loss"]',
         *(f'precision.{part}="float64"' for part in ("approach", "edge", "curvature")),
     ])
@@ -365,9 +366,11 @@ json.dump(records, sys.stdout)
 
 
 @pytest.mark.slow
-def test_a_problem_of_ones_own_trains_by_adam_in_shares_as_it_does_on_one_device(own_home):
-    """Its first and second moments lie in shares too, and no loss reads the zeros that fill up the last: P is ε there."""
-    one, *others = on_devices(8, OWN)
+@pytest.mark.parametrize(("kind", "learning_rate"), [("adam", 0.01), ("sign", 0.02), ("muon", 0.002)])
+def test_a_problem_of_ones_own_trains_in_shares_as_it_does_on_one_device(kind, learning_rate, own_home):
+    """Adam's moments lie in shares too, and no loss reads the zeros that fill up the last: P is ε there. Muon's step is 1e-5 of itself
+    from another's whose gradients are the same to rounding: it goes as far along singular values that are near rounding."""
+    one, *others = on_devices(8, OWN, kind, str(learning_rate))
     assert "gd.sharpness" in one
     for other in others:
         assert_alike(one, other, "lambda2")
