@@ -353,10 +353,12 @@ kind, learning_rate = sys.argv[1:]
 x = np.sin(0.3 + np.arange(12.0))[:, None]  # of no symmetry: these make steps of gradients that are rounding
 module = linen.Sequential([linen.Dense(8), jnp.tanh, linen.Dense(8), jnp.tanh, linen.Dense(1)])
 records = []
-for here in ({}, {"devices": 8, "shard": "both"}, {"devices": 8, "shard": "parameters"}):
+own = kind.startswith("own_optimizers:")
+chosen = ["optimizer.kind=own", f'optimizer.function="{kind}"'] if own else [f'optimizer.kind="{kind}"']
+for here in ({}, *({"devices": 8, "shard": shard} for shard in (["examples"] if own else ["both", "parameters"]))):
     made = engine.from_flax(module, x, x**3 + np.cos(2 * x), "half_mse", test=(x[:4], x[:4]), **here)
     record = engine.run(made, learning_rate=float(learning_rate), overrides=[
-        'tracking.mode="sharpness"', "tracking.sharpness_every=3", "budget.steps=13", f'optimizer.kind="{kind}"',
+        'tracking.mode="sharpness"', "tracking.sharpness_every=3", "budget.steps=13", *chosen,
         'problem.readings=["test.loss"]',
         *(f'precision.{part}="float64"' for part in ("approach", "edge", "curvature")),
     ])
@@ -366,10 +368,11 @@ json.dump(records, sys.stdout)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "learning_rate"), [("adam", 0.01), ("sign", 0.02), ("muon", 0.002)])
+@pytest.mark.parametrize(("kind", "learning_rate"), [("adam", 0.01), ("sign", 0.02), ("muon", 0.002), ("own_optimizers:rmsprop", 0.003)])
 def test_a_problem_of_ones_own_trains_in_shares_as_it_does_on_one_device(kind, learning_rate, own_home):
     """Adam's moments lie in shares too, and no loss reads the zeros that fill up the last: P is ε there. Muon's step is 1e-5 of itself
-    from another's whose gradients are the same to rounding: it goes as far along singular values that are near rounding."""
+    from another's whose gradients are the same to rounding: it goes as far along singular values that are near rounding. With an
+    optimizer of one's own it is the examples alone that are shared out."""
     one, *others = on_devices(8, OWN, kind, str(learning_rate))
     assert "gd.sharpness" in one
     for other in others:
