@@ -20,8 +20,9 @@ the last one. The whole step in one compiled function: 27 s to compile where its
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
@@ -41,12 +42,14 @@ BASIS = 12
 passes over the whole basis several times, and at 24 that took as long as the product."""
 LARGE = 1 << 19
 """Parameters from which memory counts before passes over the basis."""
-LARGE_BASIS, LARGE_ROOM = 8, 5
-"""Largest basis of the iterative solver then, and how many rows it has at least beyond those that it is started from."""
+LARGE_ROOM = 2
+"""How many rows the solver's basis has then beyond those that it is started from: one more for every two of those from three on."""
 INDEPENDENT = 0.5
 """Least eigenvalue of the Gram matrix of unit vectors from which one pass makes them orthogonal to rounding."""
 LOOSE_TOLERANCE = 1e-3
 """Relative residual asked of gradient descent and gradient flow: their eigenvalue is read, their eigenvector is not."""
+MAX_HVPS = 400
+"""Most products of one call."""
 LOOSE = 1e-2
 """Relative residual (in units of the top eigenvalue) asked of all pairs but the first."""
 
@@ -77,7 +80,7 @@ def random_start(seed: int, step: int, count: int, size: int, dtype: str, shares
     return jnp.asarray(drawn, dtype) if shares is None else shares.place(drawn.astype(dtype))
 
 
-def top_eigenpairs(problem: Problem, theta: Array, start: Array, tolerance: float = 1e-4, max_hvps: int = 400) -> Eigenpairs:
+def top_eigenpairs(problem: Problem, theta: Array, start: Array, tolerance: float = 1e-4, max_hvps: int = MAX_HVPS) -> Eigenpairs:
     """The k largest eigenpairs of ∇²L(θ), from `start` (k, p): old eigenvectors, or random vectors.
 
     Products are taken in θ's number format. Residuals beyond `tolerance` mean that `max_hvps` were not enough, or that the
@@ -90,7 +93,7 @@ def top_eigenpairs(problem: Problem, theta: Array, start: Array, tolerance: floa
 
 
 def solve(
-    problem: Problem, theta: Array, start: Array, tolerance: float | Array, max_hvps: int = 400, wanted: int | Array | None = None,
+    problem: Problem, theta: Array, start: Array, tolerance: float | Array, max_hvps: int = MAX_HVPS, wanted: int | Array | None = None,
     looked: int | Array | None = None, explored: int | Array = 0, tight: int | Array | np.ndarray = 1, image: Array | None = None,
     product: Callable[[Array], Array] | None = None,
 ) -> tuple[Eigenpairs, Array]:
@@ -138,12 +141,28 @@ class _Basis(NamedTuple):
     converged: Array
     exhausted: Array
 
+    def combined(self, rows: Array) -> Array:
+        """The combinations of v, or of w, that the Ritz vectors are, or their images, (k, p)."""
+        return self.coefficients[: len(self.pairs.values)] @ rows
+
 
 def _davidson(
     product: Callable[[Array], Array], start: Array, tolerance: float | Array, max_hvps: int, wanted: int | Array, looked: int | Array,
     explored: int | Array, tight: int | Array | np.ndarray, image: Array | None,
 ) -> tuple[Eigenpairs, Array]:
-    (count, size), large = start.shape, start.shape[1] >= LARGE
+    if start.shape[1] < LARGE:
+        return _grown(product, start, len(start), tolerance, max_hvps, wanted, looked, explored, tight, image)
+    basis = _grown(product, with_room(start), len(start), tolerance, max_hvps, wanted, looked, explored, tight, image)
+    return basis.pairs._replace(vectors=basis.combined(basis.v)), basis.combined(basis.w)
+
+
+def _grown(
+    product: Callable[[Array], Array], start: Array, count: int, tolerance: float | Array, max_hvps: int, wanted: int | Array,
+    looked: int | Array, explored: int | Array, tight: int | Array | np.ndarray, image: Array | None,
+) -> Any:
+    """The pairs that the first `count` rows of the start lead to, and their images; of `LARGE` parameters the basis that they are
+    combinations of, which lies where the start did, `with_room`."""
+    size, large = start.shape[1], start.shape[1] >= LARGE
     most = basis_rows(count, size)
     keep = max(most // 3, count + 2)
     asked = jnp.where(jnp.arange(count) < tight, tolerance, jnp.maximum(tolerance, LOOSE))
@@ -188,8 +207,25 @@ def _davidson(
         mix = jnp.where(jnp.arange(most)[:, None] < keep, basis.coefficients, 0)
         return mix @ basis.v, mix @ basis.w, mix @ basis.t @ mix.T, jnp.array(keep)
 
+    def with_last_free(basis: _Basis) -> tuple[Array, Array, Array, Array]:
+        """The basis with room for a row at its end: a full one is reflected so that its last row is the Ritz vector of the least value. All
+        rows lie where they did."""
+        last = basis.coefficients[-1]
+        mirror = last.at[-1].add(jnp.where(last[-1] < 0, -1, 1))
+        mirror = mirror / jnp.linalg.norm(mirror)
+        full = (basis.size == most).astype(int)
+
+        def reflected(_: Array, parts: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            v, w, t = (rows - 2 * mirror[:, None] * (mirror @ rows) for rows in parts)
+            return v, w, t - 2 * (t @ mirror)[:, None] * mirror
+
+        return *lax.fori_loop(0, full, reflected, (basis.v, basis.w, basis.t)), basis.size - full
+
     def grow(basis: _Basis) -> _Basis:
-        v, w, t, filled = lax.cond(basis.size == most, restart, lambda b: (b.v, b.w, b.t, b.size), basis)
+        if large:
+            v, w, t, filled = with_last_free(basis)
+        else:
+            v, w, t, filled = lax.cond(basis.size == most, restart, lambda b: (b.v, b.w, b.t, b.size), basis)
         v, w, t, left = added(basis.worst, v, w, t, filled)
         grown = ritz(v, w, t, filled + 1, basis.pairs.hvps + 1, basis.left - basis.converged)
         return grown._replace(exhausted=left < 10 * jnp.finfo(start.dtype).eps)  # rounding alone: nothing new to add
@@ -198,23 +234,14 @@ def _davidson(
         finite = jnp.all(jnp.isfinite(basis.pairs.values))
         return (~basis.converged | (basis.left > 0)) & ~basis.exhausted & (basis.pairs.hvps < max_hvps) & finite
 
-    def ended(basis: _Basis) -> tuple[Eigenpairs, Array]:
-        """The Ritz pairs, and the images of their vectors."""
-        if not large:
-            return basis.pairs, basis.images
-        mix = basis.coefficients[:count]
-        return basis.pairs._replace(vectors=mix @ basis.v), mix @ basis.w
-
-    def with_room(rows: Array) -> Array:
-        return jnp.zeros((most, size), start.dtype).at[:count].set(rows)
-
     def onward() -> tuple[Eigenpairs, Array]:
+        v, w = (jnp.zeros((most, size), start.dtype).at[:count].set(rows) for rows in (begun.v, begun.w))
         t, coefficients = (jnp.zeros((most, most), start.dtype).at[:count, :count].set(each) for each in (begun.t, begun.coefficients))
-        room = begun._replace(v=with_room(begun.v), w=with_room(begun.w), t=t, coefficients=coefficients)
-        return ended(lax.while_loop(unfinished, grow, room))
+        ended = lax.while_loop(unfinished, grow, begun._replace(v=v, w=w, t=t, coefficients=coefficients))
+        return ended.pairs, ended.images
 
-    v = _orthonormal(start, looked) if image is None else _one_by_one(start, looked)
-    v = with_room(v) if large else v
+    begin = _orthonormal_in_place if large else _orthonormal if image is None else _one_by_one
+    v = begin(start, looked)
     w, t, first = jnp.zeros_like(v), jnp.zeros((len(v), len(v)), start.dtype), 0
     if image is not None:
         w, t, first = w.at[0].set(image), t.at[:, 0].set(_along_each(v, image)), 1
@@ -227,13 +254,22 @@ def _davidson(
     w, t = lax.fori_loop(first, looked, imaged, (w, t))
     begun = ritz(v, w, t, jnp.asarray(looked), jnp.asarray(looked) - first, jnp.asarray(explored))
     if large:  # room made only where it is needed would stand beside the rows that it is made from
-        return ended(lax.while_loop(unfinished, grow, begun))
-    return lax.cond(unfinished(begun), onward, lambda: ended(begun))
+        return lax.while_loop(unfinished, grow, begun)
+    return lax.cond(unfinished(begun), onward, lambda: (begun.pairs, begun.images))
+
+
+def with_room(start: Array) -> Array:
+    """The rows of a start (k, p), of many parameters with room for the solver's basis after them."""
+    count, size = start.shape
+    if size < LARGE:
+        return start
+    return jnp.concatenate([start, jnp.zeros((basis_rows(count, size) - count, size), start.dtype)])
 
 
 def basis_rows(count: int, size: int) -> int:
-    """Most rows of the solver's basis, and of its image, when it is started from `count` vectors of `size` numbers."""
-    return max(LARGE_BASIS, count + LARGE_ROOM) if size >= LARGE else max(BASIS, 2 * count + 4)
+    """Most rows of the solver's basis, and of its image, when it is started from `count` vectors of `size` numbers: of many parameters room
+    for the products that a step mostly takes, and those of a look around."""
+    return count + max(LARGE_ROOM, (count + 1) // 2) if size >= LARGE else max(BASIS, 2 * count + 4)
 
 
 def _eigh(matrix: Array) -> tuple[Array, Array]:
@@ -275,22 +311,33 @@ def _one_by_one(start: Array, wanted: int | Array) -> Array:
     return lax.fori_loop(0, wanted, lambda k, rows: _with_row(rows, k, _orthogonalise(start[k], rows)[0]), jnp.zeros_like(start))
 
 
+def _orthonormal_in_place(start: Array, wanted: int | Array) -> Array:
+    """`_one_by_one` of rows (k, p) that lie where the start did."""
+
+    def row(k: Array, rows: Array) -> Array:
+        before = (jnp.arange(len(rows)) < k).astype(rows.dtype)
+        return _with_row(rows, k, jnp.where(k < wanted, _orthogonalise(rows[k], rows, before)[0], 0))
+
+    return lax.fori_loop(0, len(start), row, start)
+
+
 def _gram(rows: Array) -> Array:
     """rows @ rowsᵀ, as sums."""
     return jnp.stack(dots(*((a, b) for a in rows for b in rows))).reshape(len(rows), -1)
 
 
-def _orthogonalise(vector: Array, basis: Array) -> tuple[Array, Array]:
-    """The unit vector along what the orthonormal rows of `basis` leave of `vector`, and the fraction they leave.
+def _orthogonalise(vector: Array, basis: Array, chosen: Array | float = 1.0) -> tuple[Array, Array]:
+    """The unit vector along what the orthonormal rows of `basis` leave of `vector`, and the fraction they leave; those `chosen` alone,
+    by ones and zeros (k,).
 
     Classical Gram–Schmidt, twice: the residual of a nearly converged pair is small against the rounding in it.
     """
     tiny = jnp.finfo(vector.dtype).tiny
     rest = vector / jnp.maximum(jnp.linalg.norm(vector), tiny)
-    rest = rest - (basis @ rest) @ basis
+    rest = rest - (chosen * (basis @ rest)) @ basis
     left = jnp.linalg.norm(rest)
     rest = rest / jnp.maximum(left, tiny)
-    rest = rest - (basis @ rest) @ basis
+    rest = rest - (chosen * (basis @ rest)) @ basis
     return rest / jnp.maximum(jnp.linalg.norm(rest), tiny), left
 
 
@@ -302,13 +349,30 @@ def sharpness_at(problem: Problem, theta: Array, start: Array, tolerance: float,
 def solve_at(
     problem: Problem, theta: Array, start: Array, tolerance: float, curvature_dtype: str, wanted: int | Array | None = None,
     looked: int | Array | None = None, explored: int | Array = 0, tight: int | Array = 1, overwrites: bool = False,
+    count: int | None = None,
 ) -> tuple[Eigenpairs, Array]:
-    """`solve` in `curvature_dtype`, compiled once for each number of rows. Where it `overwrites` the start, that is none any more."""
-    wanted = start.shape[0] if wanted is None else wanted
+    """`solve` in `curvature_dtype`, compiled once for each number of rows. Where it `overwrites` the start, that is none any more. Of a
+    start that has room for the basis after its first `count` rows (`with_room`) only these are rows."""
+    wanted = (count or start.shape[0]) if wanted is None else wanted
     looked = wanted if looked is None else looked
-    at, start = theta.astype(curvature_dtype), start.astype(curvature_dtype)
-    chosen = _solve_over if overwrites else _solve_at
-    return chosen(problem, at, start, tolerance, wanted, looked, explored, _as_array(tight))
+    start = start if count is None or start.shape[1] >= LARGE else start[:count]
+    at, start, several = theta.astype(curvature_dtype), start.astype(curvature_dtype), _as_array(tight)
+    if theta.size < LARGE or isinstance(theta, jax.core.Tracer):
+        chosen = _solve_over if overwrites else _solve_at
+        return chosen(problem, at, start, tolerance, wanted, looked, explored, several)
+    # Pairs and images are made in turn, once products need no memory: at the most there is the basis, and what a product takes.
+    count, rows = count or len(start), _with_room(start) if count is None else start
+    basis = _grown_over(problem, at, rows, tolerance, wanted, looked, explored, several, count)
+    mix, v, w, pairs = basis.coefficients[:count], basis.v, basis.w, basis.pairs
+    del basis
+    vectors = _mixed(mix, v)
+    del v
+    return pairs._replace(vectors=vectors), _mixed(mix, w)
+
+
+@jax.jit
+def _mixed(mix: Array, rows: Array) -> Array:
+    return mix @ rows
 
 
 def _as_array(number: int | Array) -> Array | np.ndarray:
@@ -323,4 +387,14 @@ def _solved(
     return solve(problem, theta, start, tolerance, wanted=wanted, looked=looked, explored=explored, tight=tight)
 
 
+def _based(
+    problem: Problem, theta: Array, rows: Array, tolerance: float, wanted: int | Array, looked: int | Array, explored: int | Array,
+    tight: Array | np.ndarray, count: int,
+) -> _Basis:
+    basis = _grown(problem.product_at(theta), rows, count, tolerance, MAX_HVPS, wanted, looked, explored, tight, None)
+    return basis._replace(worst=basis.t[0])  # of no use any more
+
+
 _solve_at, _solve_over = jit_by_format(_solved), jit_by_format(_solved, donate_argnums=2)
+_grown_over = jit_by_format(_based, donate_argnums=2, static_argnums=8)
+_with_room = jax.jit(with_room)

@@ -30,15 +30,16 @@ def measure(problem: Problem, theta: Array, start: Array, tolerance: float, curv
 
 
 def measure_all(
-    problem: Problem, theta: Array, start: Array, tolerance: float, curvature_dtype: str, tight: int | Array = 1, at: Array | None = None
+    problem: Problem, theta: Array, start: Array, tolerance: float, curvature_dtype: str, tight: int | Array = 1, at: Array | None = None,
+    count: int | None = None,
 ) -> tuple[Point, Array]:
     """`measure`, and what the Hessian makes of the eigenvectors, (k, p); the first `tight` of them within the tolerance. `at` is θ in
-    `curvature_dtype`, where it is at hand.
+    `curvature_dtype`, where it is at hand. A start with room after its `count` rows is none any more (`eigensolver.solve_at`).
 
     Two compiled functions rather than one: the solver is then compiled once for the approach and the edge.
     """
-    loss, grad = loss_and_gradient(problem, theta)
-    pairs, images = solve_at(problem, theta if at is None else at, start, tolerance, curvature_dtype, tight=tight)
+    pairs, images = solve_at(problem, theta if at is None else at, start, tolerance, curvature_dtype, tight=tight, count=count)
+    loss, grad = loss_and_gradient(problem, theta)  # after the solver, which of many parameters takes the most memory
     return Point(theta, loss, grad, pairs), images
 
 

@@ -11,16 +11,18 @@ first look after it.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
-from engine.curvature.eigensolver import Eigenpairs, forms_hessian, random_start, sharpness_at, solve_at
+from engine.curvature.eigensolver import LARGE, Eigenpairs, forms_hessian, random_start, sharpness_at, solve_at, with_room
 from engine.curvature.expansion import Point, loss_and_gradient
+from engine.curvature.halves import halved, whole
 from engine.problems.problem import Problem
-from engine.xla.leaves import Leaves
+from engine.xla.leaves import Earlier, Leaves
 from engine.xla.shares import Shares, numbers
 
 COUNT = 2
@@ -41,6 +43,32 @@ class Guards(NamedTuple):
     vectors: Array  # (COUNT, p)
     values: Array  # (COUNT,) their Rayleigh quotients at the last look
 
+    def whole(self, dtype: str | np.dtype) -> "Guards":
+        """In a number format."""
+        return self._replace(vectors=self.vectors.astype(dtype))
+
+
+class KeptGuards(NamedTuple):
+    """Guards as they are kept between steps: they are only looked at."""
+
+    halves: Annotated[Array, Earlier(lambda leaves: halved(_unit(jnp.asarray(leaves["vectors"]))))]  # (COUNT, p) `halved`
+    values: Array  # (COUNT,)
+
+    def whole(self, dtype: str | np.dtype) -> Guards:
+        """In the number format of the curvature."""
+        return Guards(whole(self.halves, dtype), self.values)
+
+
+@jax.jit
+def kept(guards: Guards) -> KeptGuards:
+    """The guards to be kept until the next step."""
+    return KeptGuards(halved(_unit(guards.vectors)), guards.values)
+
+
+def _unit(vectors: Array) -> Array:
+    """Vectors (k, p) of unit length, which random ones are not."""
+    return vectors / jnp.maximum(jnp.linalg.norm(vectors, axis=1, keepdims=True), 1)
+
 
 def begin(seed: int, step: int, size: int, dtype: str, shares: Shares | None = None) -> Guards:
     """Guards that know nothing yet: random vectors."""
@@ -58,25 +86,42 @@ def due(step: Any) -> Any:
 
 
 def look(
-    problem: Problem, theta: Array, start: Array, guards: Guards, fresh: Array, tolerance: float, dtype: str, settle: bool = False,
-    tight: int | Array = 1,
+    problem: Problem, theta: Array, start: Array, guards: "Guards | KeptGuards", fresh: Array, tolerance: float, dtype: str,
+    settle: bool = False, tight: int | Array = 1,
 ) -> tuple[Eigenpairs, Array, Guards]:
     """The top eigenpairs at θ from `start` (k, p), with what the Hessian makes of them, and the guards after it.
 
     `fresh` (FRESH, p) are random rows. To `settle` is to wait for the guards too: they are then the next eigenvectors.
     """
-    count, rows = len(start), _rows(start, guards.vectors, fresh, dtype)
+    count = len(start)
     wanted = count + COUNT if settle else count
+    return _looked(problem, theta, _rows(start, guards, fresh, dtype), count, tolerance, dtype, wanted, tight)
+
+
+def look_in_turn(
+    problem: Problem, theta: Array, rows: Array, count: int, tolerance: float, dtype: str, tight: int | Array = 1
+) -> tuple[Eigenpairs, Array, Guards]:
+    """`look` of many parameters, for `count` pairs from `rows` with room for the basis after them, which are none any more."""
+    return _looked(problem, theta, rows, count, tolerance, dtype, count, tight, count + COUNT + FRESH)
+
+
+def _looked(
+    problem: Problem, theta: Array, rows: Array, count: int, tolerance: float, dtype: str, wanted: int, tight: int | Array,
+    there: int | None = None,
+) -> tuple[Eigenpairs, Array, Guards]:
     pairs, images = solve_at(
-        problem, theta, rows, tolerance, dtype, wanted=wanted, looked=len(rows), explored=EXPLORED, tight=tight, overwrites=True
+        problem, theta, rows, tolerance, dtype, wanted=wanted, looked=there or len(rows), explored=EXPLORED, tight=tight, overwrites=True,
+        count=there,
     )
     return _parted(pairs, images, count)
 
 
-@partial(jax.jit, static_argnames="dtype")
-def _rows(start: Array, guards: Array, fresh: Array, dtype: str) -> Array:
+def rows(start: Array, guards: "Guards | KeptGuards", fresh: Array, dtype: str) -> Array:
     """What a look starts from, in a number format."""
-    return jnp.concatenate([start.astype(dtype), guards.astype(dtype), fresh.astype(dtype)])
+    return jnp.concatenate([start.astype(dtype), guards.whole(dtype).vectors, fresh.astype(dtype)])
+
+
+_rows = jax.jit(rows, static_argnames="dtype")
 
 
 class Reading(NamedTuple):
@@ -98,7 +143,7 @@ def read(
 
 
 def measure_around(
-    problem: Problem, theta: Array, start: Array, guards: Guards, fresh: Array, tolerance: float, dtype: str,
+    problem: Problem, theta: Array, start: Array, guards: "Guards | KeptGuards", fresh: Array, tolerance: float, dtype: str,
     tight: int | Array = 1, at: Array | None = None,
 ) -> tuple[tuple[Point, Array], Guards]:
     """`expansion.measure_all` with a look around, and the guards after it."""
@@ -113,7 +158,7 @@ def measure_in_one_call(
 ) -> tuple[tuple[Point, Array], Guards]:
     """`expansion.measure_all` inside a compiled call, with a look around where it `looks` (): one solver serves both."""
     loss, grad = loss_and_gradient(problem, theta)
-    count, rows = len(start), _rows(start, guards.vectors, fresh, dtype)
+    count, rows = len(start), _rows(start, guards, fresh, dtype)
     pairs, images = solve_at(
         problem, theta, rows, tolerance, dtype, wanted=count, looked=jnp.where(looks, len(rows), count),
         explored=jnp.where(looks, EXPLORED, 0), tight=tight,
@@ -172,9 +217,12 @@ def _parted(pairs: Eigenpairs, images: Array, count: int) -> tuple[Eigenpairs, A
     return pairs.first(count), images[:count], Guards(onward, pairs.values[count:last])
 
 
-def with_another(start: Array, vector: Array) -> Array:
-    """A start (k, p) and one vector more, in as many rows as a look has: compiled for it already."""
-    return jnp.concatenate([start, vector[None].astype(start.dtype), jnp.zeros((COUNT + FRESH - 1, start.shape[1]), start.dtype)])
+def with_another(start: Array, vector: Array) -> tuple[Array, int | None]:
+    """A start (k, p) and one vector more, in as many rows as a look has: compiled for it already. Of many parameters, where memory counts,
+    in rows of their own, with room for the solver's basis after these, and how many they are."""
+    if vector.size >= LARGE and not isinstance(vector, jax.core.Tracer):
+        return with_room(jnp.concatenate([start, vector[None].astype(start.dtype)])), len(start) + 1
+    return jnp.concatenate([start, vector[None].astype(start.dtype), jnp.zeros((COUNT + FRESH - 1, start.shape[1]), start.dtype)]), None
 
 
 @jax.jit

@@ -17,13 +17,12 @@ STEADY = 2.0
 
 
 @jax.jit
-def predict_eigenvectors(u: Array, displacement: Array, offsets: Array, x_history: Array, history: Array) -> Array:
+def predict_eigenvectors(u: Array, displacement: Array, offsets: Array, x_history: Array, last: Array) -> Array:
     """A start for the eigensolver at gradient descent's θ, (k, p): what it needs no more than two products from.
 
     `u` (p,) is the eigenvector at θ†, `displacement` (p,) that of θ from θ†; `offsets` (4, p) and `x_history` (4,) are those of the last
-    four steps, the oldest first, and `history` (2, k, p) begins with the eigenvectors two steps ago.
+    four steps, the oldest first, and `last` (k, p) the eigenvectors two steps ago.
     """
-    last = history[0]
     x, alternation = dots((u, displacement), (offsets[3], offsets[2]))
     growth = x / x_history[::2]  # in four steps, and in two
     steady = jnp.all((growth > 1 / STEADY) & (growth < STEADY))  # not where x was 0
@@ -46,11 +45,8 @@ def alternating(history: Array) -> Array:
     return extrapolated(history[0], history[2])
 
 
-def extrapolated(before: Array, last: Array, count: Array | None = None) -> Array:
-    """The rows a lag on, from those a lag and two lags ago: the first extrapolated, the others, whose noise is larger, as they are. So are
-    the first `count` where these are a basis, whose signs are kept, of several directions."""
-    if count is not None and len(last) > 2:
-        return jnp.where((jnp.arange(len(last)) < count)[:, None], 2 * last - before, last)
+def extrapolated(before: Array, last: Array) -> Array:
+    """The rows a lag on, from those a lag and two lags ago: the first extrapolated, the others, whose noise is larger, as they are."""
     return last.at[0].set(2 * last[0] - jnp.where(before[0] @ last[0] < 0, -before[0], before[0]))
 
 

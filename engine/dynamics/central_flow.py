@@ -263,4 +263,4 @@ def _finished(
     return following, row, motion.costs.plus(here.hvps, 1)
 
 
-CENTRAL = Trajectory(CentralState, begin, measure, step, audit, lacks_room=lacks_room, with_room=with_room)
+CENTRAL = Trajectory(CentralState, begin, measure, step, audit, reads_descent=True, lacks_room=lacks_room, with_room=with_room)

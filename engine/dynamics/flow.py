@@ -10,7 +10,7 @@ of an earlier step (`tracking.flow_sharpness_every`) steps are the paper's, whic
 """
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,12 +20,14 @@ from engine.curvature import guards
 from engine.curvature.eigensolver import LOOSE_TOLERANCE, Eigenpairs, forms_hessian, sharpness_at, solve, solve_at
 from engine.curvature.expansion import loss_and_gradient
 from engine.curvature.guards import Guards
-from engine.curvature.predictor import extrapolated, power_step, push
+from engine.curvature.halves import halved, whole
+from engine.curvature.predictor import power_step
 from engine.curvature.tangent_pass import value_grad_hvp
 from engine.dynamics.trajectory import Beginning, Costs, Row, StepContext, Trajectory
 from engine.problems.problem import Problem
 from engine.spec import CoupledTracking
 from engine.xla.jit import jit_by_format
+from engine.xla.leaves import Earlier
 from engine.xla.reductions import norms
 
 SPAN = 3.0
@@ -38,9 +40,27 @@ class FlowState(NamedTuple):
     """Where gradient flow is."""
 
     theta: Array  # (p,)
-    eigenvectors: Array  # (2, p) its top eigenvector at the last reading but one, and at the last
+    eigenvector: Annotated[Array, Earlier(lambda leaves: leaves["eigenvectors"][1])]  # (p,) its top one at the last reading,
+    turn: Annotated[Array, Earlier(lambda leaves: _turn(*map(jnp.asarray, leaves["eigenvectors"])))]
+    """(p,) `halved`, and what it had turned by since the reading before"""
     sharpness: Array  # () at the last reading
-    guard: Array  # (p,) the next eigenvector, so far as it is known
+    beyond: Annotated[Array, Earlier(lambda leaves: halved(leaves["guard"]))]
+    """(p,) `halved`, the next eigenvector, so far as it is known"""
+
+    @property
+    def guard(self) -> Array:
+        """The next eigenvector, (p,)."""
+        return whole(self.beyond, self.eigenvector.dtype)
+
+    @property
+    def expected(self) -> Array:
+        """What the top eigenvector is expected to be, (p,): as far on as it turned."""
+        return self.eigenvector + whole(self.turn, self.eigenvector.dtype)
+
+
+def _turn(before: Array, last: Array) -> Array:
+    """What an eigenvector differs by from the one before, whose sign is of no meaning, `halved`."""
+    return halved(last - jnp.where(before @ last < 0, -before, before))
 
 
 class OnFlow(NamedTuple):
@@ -50,14 +70,15 @@ class OnFlow(NamedTuple):
     grad: Array  # (p,) in the number format of the curvature
     sharpness: Array
     vector: Array  # (p,) its eigenvector, one step of power iteration on
-    guard: Array  # (p,) the next one, so far as it is known
     hvps: Any
+    beyond: Array | None = None  # (p,) `halved`, the next one, where more is known of it than before
 
 
 def begin(at: Beginning, tracking: CoupledTracking) -> FlowState:
     """The flow at its start."""
     theta, u = (at.theta, at.eigenvector) if tracking.flow_start == "descent" else (at.center.theta, at.center_eigenvector)
-    return FlowState(theta, jnp.stack([u] * 2), at.center.sharpness.astype(theta.dtype), at.guards.vectors[0])
+    still = jnp.zeros_like(halved(u))
+    return FlowState(theta, u, still, at.center.sharpness.astype(theta.dtype), halved(at.guards.vectors[0]))
 
 
 class OnePass(NamedTuple):
@@ -74,16 +95,18 @@ def measure(at: StepContext, state: FlowState) -> OnePass | OnFlow:
     """What there is at the flow's θ, under way: one tangent pass where the sharpness is due, with the step from it, or a solve that looks
     around."""
     due = _is_due(at)
-    if not at.traced and due and not at.around:
-        return _in_one_pass(at.problem, state, state.eigenvectors, at.center.theta, at.learning_rate)
+    if not at.traced and due and not at.around and not at.in_turn:
+        return _in_one_pass(at.problem, state, state.eigenvector, at.center.theta, at.learning_rate)
     theta, u = _expected(state, at.dtype)
+    if at.in_turn and due and not at.around:
+        return _by_pass(at.problem, state, theta, u)
     if at.traced:
         return _in_one_call(at, state, theta, u)
     loss, grad = loss_and_gradient(at.problem, theta)
     if not due:
-        return OnFlow(loss, grad, state.sharpness, u, state.guard, 0)
-    rows = _rows(state, u, at.known())
-    pairs, images = solve_at(at.problem, theta, rows, LOOSE_TOLERANCE, at.dtype, wanted=1, looked=3, overwrites=True)
+        return OnFlow(loss, grad, state.sharpness, u, 0)
+    rows, there = guards.with_another(*_rows(state, u, at.known()))
+    pairs, images = solve_at(at.problem, theta, rows, LOOSE_TOLERANCE, at.dtype, wanted=1, looked=3, overwrites=True, count=there)
     return _on_flow(loss, grad, pairs, images)
 
 
@@ -102,15 +125,24 @@ def step(at: StepContext, state: FlowState, measured: OnePass | OnFlow) -> tuple
     """One step of time η on, and the row here."""
     if isinstance(measured, OnePass):
         return measured.stepped
-    return _advanced(at.problem, state, measured, at.center.theta, at.learning_rate, _is_due(at))
+    advanced = _advanced_over if at.in_turn else _advanced
+    return advanced(at.problem, state, measured, at.center.theta, at.learning_rate, _is_due(at))
+
+
+def _by_pass(problem: Problem, state: FlowState, theta: Array, u: Array) -> OnFlow:
+    """By a tangent pass, or solved for where that does not show the eigenpair: whether it does is waited for."""
+    seen = value_grad_hvp(problem, theta, u)
+    if not seen.shows_eigenpair(LOOSE_TOLERANCE):
+        return _solved(problem, state, theta, seen.vector, seen.loss, seen.grad, 1)
+    return OnFlow(seen.loss, seen.grad, seen.sharpness, seen.power_step, 1)
 
 
 @partial(jit_by_format, place=2)
-def _in_one_pass(problem: Problem, state: FlowState, eigenvectors: Array, center: Array, learning_rate: float) -> OnePass:
-    """A tangent pass where the flow is, and the step from it; in the number format of the `eigenvectors`, its own, which is the
+def _in_one_pass(problem: Problem, state: FlowState, eigenvector: Array, center: Array, learning_rate: float) -> OnePass:
+    """A tangent pass where the flow is, and the step from it; in the number format of the `eigenvector`, its own, which is the
     curvature's."""
-    seen = value_grad_hvp(problem, *_expected(state, str(eigenvectors.dtype)))
-    here = OnFlow(seen.loss, seen.grad, seen.sharpness, seen.power_step, state.guard, 1)
+    seen = value_grad_hvp(problem, *_expected(state, str(eigenvector.dtype)))
+    here = OnFlow(seen.loss, seen.grad, seen.sharpness, seen.power_step, 1)
     stepped = _advanced(problem, state, here, center, learning_rate, True)
     return OnePass(seen.shows_eigenpair(LOOSE_TOLERANCE), seen.loss, seen.grad, seen.vector, stepped)
 
@@ -118,7 +150,7 @@ def _in_one_pass(problem: Problem, state: FlowState, eigenvectors: Array, center
 def audit(problem: Problem, state: FlowState, rows: Any, dtype: str) -> tuple[FlowState, Array]:
     """What random rows show that the flow does not follow becomes its guard."""
     pairs = sharpness_at(problem, state.theta, rows(2), LOOSE_TOLERANCE, dtype)
-    return state._replace(guard=guards.unseen(state.eigenvectors[1:], pairs.vectors, pairs.values)[0]), pairs.hvps
+    return state._replace(beyond=halved(guards.unseen(state.eigenvector[None], pairs.vectors, pairs.values)[0])), pairs.hvps
 
 
 def _is_due(at: StepContext) -> Any:
@@ -126,20 +158,24 @@ def _is_due(at: StepContext) -> Any:
     return at.since_edge % at.sharpness_every == 0
 
 
-@jax.jit
-def _advanced(
+def _advance(
     problem: Problem, state: FlowState, here: OnFlow, center: Array, learning_rate: float, due: bool | Array
 ) -> tuple[FlowState, Row, Costs]:
     """Time η on."""
     sharpness = jnp.where(due, here.sharpness.astype(state.theta.dtype), state.sharpness)
     theta, gradients = flow_step(problem, state.theta, here.grad, learning_rate, sharpness, due)
+    vector, before = here.vector.astype(state.eigenvector.dtype), state.eigenvector
     moved = FlowState(
-        theta, jnp.where(due, push(state.eigenvectors, here.vector), state.eigenvectors), sharpness, here.guard.astype(state.guard.dtype),
+        theta, jnp.where(due, vector, before), jnp.where(due, _turn(before, vector), state.turn), sharpness,
+        state.beyond if here.beyond is None else here.beyond,
     )
     row = {
         "flow.loss": here.loss, "flow.sharpness": jnp.where(due, sharpness, jnp.nan), "flow.distance": norms(state.theta - center)[0],
     }
     return moved, row, Costs(jnp.where(due, here.hvps, 0), gradients, jnp.zeros((), int))
+
+
+_advanced, _advanced_over = jax.jit(_advance), jax.jit(_advance, donate_argnums=1)
 
 
 def flow_step(
@@ -176,20 +212,20 @@ def flow_step(
 @partial(jax.jit, static_argnames="dtype")
 def _expected(state: FlowState, dtype: str) -> tuple[Array, Array]:
     """θ, and what its top eigenvector is expected to be, (p,) each, in a number format."""
-    return state.theta.astype(dtype), extrapolated(*state.eigenvectors[:, None])[0].astype(dtype)
+    return state.theta.astype(dtype), state.expected.astype(dtype)
 
 
 def _solved(problem: Problem, state: FlowState, theta: Array, u: Array, loss: Array, grad: Array, hvps: int = 0) -> OnFlow:
     """With the eigenpair solved for from u, after so many products."""
     pairs, images = solve_at(problem, theta, jnp.stack([u, u]), LOOSE_TOLERANCE, str(theta.dtype), wanted=1)
-    return OnFlow(loss, grad, pairs.sharpness, power_step(pairs, images)[0], state.guard, pairs.hvps + hvps)
+    return OnFlow(loss, grad, pairs.sharpness, power_step(pairs, images)[0], pairs.hvps + hvps)
 
 
 @jax.jit
 def _on_flow(loss: Array, grad: Array, pairs: Eigenpairs, images: Array) -> OnFlow:
     """With the two pairs of a look: the second is the guard."""
     vectors = power_step(pairs, images)
-    return OnFlow(loss, grad, pairs.sharpness, vectors[0], vectors[1], pairs.hvps)
+    return OnFlow(loss, grad, pairs.sharpness, vectors[0], pairs.hvps, halved(vectors[1]))
 
 
 def _in_one_call(at: StepContext, state: FlowState, theta: Array, u: Array) -> OnFlow:
@@ -197,26 +233,26 @@ def _in_one_call(at: StepContext, state: FlowState, theta: Array, u: Array) -> O
     problem = at.problem
     if forms_hessian(theta):
         return _solved(problem, state, theta, u, *loss_and_gradient(problem, theta))
-    guard = state.guard.astype(theta.dtype)
 
     def read() -> OnFlow:
         loss, grad, product = problem.linearized_at(theta)
-        rows, looked = _rows(state, u, at.known())[:3], jnp.where(at.around, 3, 1)
+        own, best = _rows(state, u, at.known())
+        rows, looked = jnp.concatenate([own, best[None].astype(own.dtype)]), jnp.where(at.around, 3, 1)
         pairs, images = solve(problem, theta, rows, LOOSE_TOLERANCE, wanted=1, looked=looked, product=product)
         here = _on_flow(loss, grad, pairs, images)
-        return here._replace(guard=jnp.where(at.around, here.guard, guard))
+        return here._replace(beyond=jnp.where(at.around, here.beyond, state.beyond))
 
     def unread() -> OnFlow:
-        return OnFlow(*loss_and_gradient(problem, theta), state.sharpness.astype(theta.dtype), u, guard, jnp.array(0))
+        return OnFlow(*loss_and_gradient(problem, theta), state.sharpness.astype(theta.dtype), u, jnp.array(0), state.beyond)
 
     return lax.cond(_is_due(at), read, unread)
 
 
 @jax.jit
-def _rows(state: FlowState, u: Array, known: Guards) -> Array:
-    """What a look starts from, in as many rows as a look at θ† has: the flow's own two vectors, and what θ† knows beside them."""
+def _rows(state: FlowState, u: Array, known: Guards) -> tuple[Array, Array]:
+    """What a look starts from: the flow's own two vectors (2, p), and what θ† knows beside them (p,)."""
     best, _ = guards.unseen((u / norms(u)[0])[None], *known)
-    return guards.with_another(jnp.stack([u, state.guard.astype(u.dtype)]), best)
+    return jnp.stack([u, state.guard.astype(u.dtype)]), best
 
 
 FLOW = Trajectory(FlowState, begin, measure, step, audit, suffices, measure_more)

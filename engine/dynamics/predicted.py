@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from engine import theory
@@ -36,7 +37,7 @@ from engine.xla.packed import unpacked
 from engine.xla.reductions import dots
 
 Displacements = dict[str, Array]
-"""v⋆ (p,) by the form that predicts it."""
+"""v⋆ (p,) by the form that predicts it. Between steps they are kept in the format of the curvature, in which ∇²L of them is computed."""
 
 
 class Displacement(NamedTuple):
@@ -283,6 +284,7 @@ def coordinates(
     at the edge, None for the top eigenvector alone."""
     edge = edge_directions(center, directions)
     u, dS_perp = center.top_eigenvector, center.grad_sharpness_perp
+    predictions = in_format(predictions, v.dtype)
     sums = iter(dots(*(pair for w in (v, *predictions.values()) for pair in ((w, w), (w, u), (w, dS_perp)))))
 
     def place(w: Array) -> Coordinates:
@@ -338,6 +340,7 @@ def predict(
     edge = edge_directions(center, directions)
     push = balance(center, directions, covariance, learning_rate, threshold) if push is None else push
     own, at = center.theta.dtype, center.theta.astype(dtype)
+    predictions = in_format(predictions, own)
 
     def cubic(v: Array) -> Array:
         return problem.derivative(at, 3, v.astype(dtype), v.astype(dtype)).astype(own)
@@ -361,6 +364,7 @@ def predict_with_momentum(
     edge = edge_directions(center, directions)
     forces = predict(problem, center, predictions, slopes, 1.0, 0.0, dtype, directions, push=push)  # at η = 1 a step is what acts on v
     moved, remembered = dict[str, Advanced](), dict[str, Advanced]()
+    predictions, momenta = (in_format(each, center.theta.dtype) for each in (predictions, momenta))
 
     def onward(v: Array, n: Array, force: Array) -> tuple[Array, Array]:
         n = memory.beta * n + force
@@ -388,11 +392,16 @@ def carry(advanced: dict[str, Advanced], next_basis: Array) -> Displacements:
     return {form: v if x is None else v + (x - basis @ v) @ basis for form, (v, x) in advanced.items()}
 
 
+def in_format(displacements: Displacements, dtype: str | np.dtype) -> Displacements:
+    """The same in a number format."""
+    return {form: v.astype(dtype) for form, v in displacements.items()}
+
+
 @jax.jit
 def turned(predictions: Displacements, old_u: Array, new_u: Array) -> Displacements:
     """The predictions about the same centre, whose top eigenvector turned out to be another one."""
-    advanced = {}
-    for form, v in predictions.items():
+    advanced, kept = {}, [v.dtype for v in predictions.values()]
+    for form, v in in_format(predictions, old_u.dtype).items():
         x = old_u @ v if FORMS[form].carries_x else None
         advanced[form] = Advanced(v, None) if x is None else Advanced(v - x * old_u, x)
-    return carry(advanced, new_u)
+    return in_format(carry(advanced, new_u), kept[0]) if kept else {}

@@ -57,6 +57,7 @@ class StepContext(NamedTuple):
     traced: bool  # inside one compiled call
     central_substeps: Any  # Euler substeps of the central flow
     most_followed: Any  # eigenvalues at most
+    in_turn: bool = False  # whether memory counts: a step is taken as soon as it is measured, and may overwrite the state
 
 
 class Trajectory(NamedTuple):
@@ -78,3 +79,5 @@ class Trajectory(NamedTuple):
     """Whether a state is to follow more than it has room for: a compiled call ends there, for arrays of another shape."""
     with_room: Callable[[Any], Any] = lambda state: state
     """The state with room for what it is to follow, made by the host between steps."""
+    reads_descent: bool = False
+    """Whether a step reads where gradient descent is."""

@@ -15,6 +15,7 @@ from jax import Array, lax
 from engine.curvature import guards
 from engine.curvature.eigensolver import LOOSE_TOLERANCE, forms_hessian
 from engine.curvature.expansion import Point, loss_and_gradient, measure_all
+from engine.curvature.halves import whole
 from engine.curvature.predictor import predict_eigenvectors
 from engine.dynamics.trajectories import TRAJECTORIES
 from engine.dynamics.trajectory import StepContext
@@ -134,12 +135,12 @@ def _step(
     begun = start_from_center(params, track, tilt_is_due(state.step))
     projection, known = project_in_one_call(problem, params, begun, dtype, track.guards, state.step)
     newest = newest_normals(problem, projection, dtype, lax.cond)
-    diverged, above = has_diverged(measured[0]), measured[0].eigen.values[-1] * params.plain_rate > FOLLOWED_FROM
-    grow = above & (state.descent.eigenvector_history.shape[1] < most) & ~diverged
+    diverged, above = has_diverged(measured[0].loss, measured[0].grad), measured[0].eigen.values[-1] * params.plain_rate > FOLLOWED_FROM
+    grow = above & (state.descent.eigenvectors.shape[1] < most) & ~diverged
 
     def taken() -> tuple[CoupledState, StepRows, Array]:
         moved, rows, status = take(problem, config, params, state, measured, positions, beside, projection, newest)
-        moved = moved._replace(constrained=moved.constrained._replace(guards=known))
+        moved = moved._replace(constrained=moved.constrained._replace(beyond=guards.kept(known)))
         full = jnp.any(jnp.array([TRAJECTORIES[name].lacks_room(each) for name, each in moved.beside.items()], bool))
         status = jnp.where(full & (status == StepStatus.ON), StepStatus.HOST, status)
         return moved, rows, jnp.where(grow, StepStatus.GROW, status)
@@ -170,14 +171,20 @@ def with_room(state: CoupledState) -> CoupledState:
     return state._replace(beside={name: TRAJECTORIES[name].with_room(each) for name, each in state.beside.items()})
 
 
+def newest_eigenvectors(state: CoupledState) -> Array:
+    """Gradient descent's of the last step, (k, p)."""
+    return whole(state.descent.eigenvectors[-1], state.constrained.center.eigen.vectors.dtype)
+
+
 def expected_eigenvectors(state: CoupledState) -> Array:
     """A start for the eigensolver at gradient descent's θ, (k, p)."""
     descent, center = state.descent, state.constrained.center
     return _expected(
-        center.theta, center.top_eigenvector, descent.theta, descent.eigenvector_offsets, descent.x_history, descent.eigenvector_history
+        center.theta, center.top_eigenvector, descent.theta, descent.offsets, descent.x_history, descent.eigenvectors,
+        center.eigen.vectors.dtype,
     )
 
 
-@jax.jit
-def _expected(center: Array, u: Array, theta: Array, offsets: Array, x_history: Array, history: Array) -> Array:
-    return predict_eigenvectors(u, theta - center, offsets, x_history, history)
+@partial(jax.jit, static_argnames="dtype")
+def _expected(center: Array, u: Array, theta: Array, offsets: Array, x_history: Array, eigenvectors: Array, dtype: np.dtype) -> Array:
+    return predict_eigenvectors(u, theta - center, whole(offsets, dtype), x_history, whole(eigenvectors[0], dtype))

@@ -16,7 +16,8 @@ from engine.curvature import directions
 from engine.curvature.directions import Directions
 from engine.curvature.eigensolver import Eigenpairs
 from engine.curvature.expansion import Normals, TaylorCenter, narrower
-from engine.curvature.guards import Guards
+from engine.curvature.guards import Guards, KeptGuards, kept, unknown
+from engine.curvature.halves import halved, whole
 from engine.dynamics.optimizers import Optimizer
 from engine.dynamics.predicted import Displacements
 from engine.dynamics.prediction_scores import Score
@@ -45,7 +46,7 @@ def _counted(leaf: np.ndarray, leaves: Leaves) -> np.ndarray:
 
 def _narrow(leaf: np.ndarray, leaves: Leaves) -> np.ndarray:
     """What earlier checkpoints had in θ's number format, though it is small beside θ."""
-    return leaf.astype(narrower(leaf.dtype, leaves["eigenvector_history"].dtype))
+    return leaf.astype(narrower(leaf.dtype, leaves["center.eigen.vectors"].dtype))
 
 
 def _one_direction(leaves: Leaves) -> Directions:
@@ -60,13 +61,27 @@ def _nothing(leaves: Leaves) -> np.ndarray:
     return np.zeros(0)
 
 
+def _started(leaves: Leaves) -> "Started":
+    """Of a checkpoint that has the eigenvectors of two centres whole."""
+    before, last = map(jnp.asarray, leaves["eigenvector_history"])
+    inner = {path.removeprefix("directions."): jnp.asarray(leaf) for path, leaf in leaves.items() if path.startswith("directions.")}
+    along = Directions(**inner) if inner else _one_direction(leaves)
+    return started(last, before, jnp.asarray(leaves["center.eigen.vectors"]), along)
+
+
+def _no_guards(leaves: Leaves) -> KeptGuards:
+    return kept(unknown("eigenvector_history")(leaves))
+
+
 class DescentTrack(NamedTuple):
     """Gradient descent."""
 
     theta: Array  # (p,)
     optimizer: Any  # the optimizer's state
-    eigenvector_history: Array  # (2, k, p) its top eigenvectors, two steps ago first: it alternates
-    eigenvector_offsets: Array  # (4, p) what the first differed by from that of the centre, four steps ago first,
+    eigenvectors: Annotated[Array, Earlier(lambda leaves: halved(leaves["eigenvector_history"]))]
+    """(2, k, p) its top ones, `halved`, two steps ago first: it alternates"""
+    offsets: Annotated[Array, Earlier(lambda leaves: halved(leaves["eigenvector_offsets"]))]
+    """(4, p) what the first differed by from that of the centre, `halved`, four steps ago first,"""
     x_history: Array  # (4,) and x there
 
 
@@ -74,8 +89,11 @@ class ConstrainedTrack(NamedTuple):
     """The constrained trajectory."""
 
     center: TaylorCenter
-    eigenvector_history: Array  # (2, k, p) the top eigenvectors at the centre before, and at this one, to start the solver from
-    guards: Guards  # of them
+    polish: Annotated[Array, Earlier(lambda leaves: _started(leaves).polish)]
+    """(k, p) what a step of power iteration adds to the centre's eigenvectors, `halved`: the solver starts from there;"""
+    turn: Annotated[Array, Earlier(lambda leaves: _started(leaves).turn)]
+    """(1, p), or (K, p) of several directions, what the first of these differ by from those at the centre before, `halved`"""
+    beyond: Annotated[KeptGuards, Earlier(_no_guards, ("guards",))]  # of the eigenvectors
     projections: Array  # () that the centre took
     active: Annotated[Array, Earlier(fitted=_counted)]  # () in how many directions S ≤ 2/η holds the centre back; 0 where it is slack
     correction: Annotated[Array, Earlier(fitted=_narrow)]  # (p,) what the first guess left out
@@ -91,13 +109,66 @@ class ConstrainedTrack(NamedTuple):
         """The normals of the stable set at the centre."""
         return self.directions if len(self.directions.basis) else self.center.normals
 
+    @property
+    def guards(self) -> Guards:
+        """The next eigenvectors after those at the centre, so far as they are known."""
+        return self.beyond.whole(self.center.eigen.vectors.dtype)
+
+    @property
+    def refined(self) -> Array:
+        """The eigenvectors at the centre one step of power iteration on, (k, p), those of several directions in their basis."""
+        return _reference(self.center.eigen.vectors, self.directions) + whole(self.polish, self.center.eigen.vectors.dtype)
+
+    def expected(self) -> Array:
+        """What the solver starts from at the next centre, (k, p): the first, or those of several directions, as far on as they turned."""
+        refined = self.refined
+        return refined.at[: len(self.turn)].add(whole(self.turn, refined.dtype))
+
+
+class Started(NamedTuple):
+    """What a track keeps of the eigenvectors at its centre, so that the solver starts from them."""
+
+    polish: Array
+    turn: Array
+
+
+def started(refined: Array, before: Array, vectors: Array, directions: Directions) -> Started:
+    """What is kept of the eigenvectors (k, p) that a step of power iteration made of the `vectors` at a centre, with those at the centre
+    `before` it. The signs of several directions' are kept; a single one has that of the newest."""
+    rows = max(1, len(directions.basis))
+    newest, last = refined[:rows], before[:rows]
+    if len(directions.basis):
+        turn = jnp.where(directions.there[:, None], newest - last, 0)
+    else:
+        turn = newest - jnp.where(last[0] @ newest[0] < 0, -last, last)
+    return Started(halved(refined - _reference(vectors, directions)), halved(turn))
+
+
+def _reference(vectors: Array, directions: Directions) -> Array:
+    """Eigenvectors (k, p), those of several directions in their basis."""
+    size = len(directions.basis)
+    if not size:
+        return vectors
+    basis = jnp.where(directions.there[:, None], directions.basis.astype(vectors.dtype), vectors[:size])
+    return vectors.at[:size].set(basis)
+
 
 class PredictedTrack(NamedTuple):
     """The predictions."""
 
-    displacements: Displacements
+    displacements: Displacements  # v⋆ (p,) of each form
     scores: dict[str, Score]
     momenta: Annotated[Displacements, Earlier(lambda leaves: {})]  # n⋆ (p,) of each; none where steps remember nothing
+
+
+def _narrow_predictions(track: PredictedTrack, leaves: Leaves) -> PredictedTrack:
+    """What earlier checkpoints had in θ's number format."""
+    dtype = leaves["constrained.center.eigen.vectors"].dtype
+
+    def narrow(displacements: Displacements) -> Displacements:
+        return {form: v.astype(narrower(v.dtype, dtype)) for form, v in displacements.items()}
+
+    return track._replace(displacements=narrow(track.displacements), momenta=narrow(track.momenta))
 
 
 class CoupledState(NamedTuple):
@@ -106,7 +177,7 @@ class CoupledState(NamedTuple):
     step: Array  # ()
     descent: DescentTrack
     constrained: ConstrainedTrack
-    predicted: PredictedTrack
+    predicted: Annotated[PredictedTrack, Earlier(fitted=_narrow_predictions)]
     beside: dict[str, Any]  # the states of the `TRAJECTORIES` that are followed
     costs: Costs  # of making the centre
 
@@ -137,14 +208,15 @@ def joined(vectors: Any, rest: Any) -> Any:
     return jax.tree.map(lambda one, other: other if one is None else one, vectors, rest, is_leaf=lambda leaf: leaf is None)
 
 
-def known_eigenvectors(track: ConstrainedTrack) -> Guards:
-    """The eigenvectors that are known at θ†: its pairs and their guards."""
-    return _together(track.center.eigen, track.guards)
+def known_eigenvectors(track: ConstrainedTrack, others: Guards | None = None) -> Guards:
+    """The eigenvectors that are known at θ†, its pairs and their guards, and others beside."""
+    return _together(track.center.eigen, track.beyond, others)
 
 
 @jax.jit
-def _together(eigen: Eigenpairs, beyond: Guards) -> Guards:
-    return Guards(jnp.concatenate([eigen.vectors, beyond.vectors]), jnp.concatenate([eigen.values, beyond.values]))
+def _together(eigen: Eigenpairs, beyond: KeptGuards, others: Guards | None) -> Guards:
+    known = [Guards(eigen.vectors, eigen.values), beyond.whole(eigen.vectors.dtype), *([] if others is None else [others])]
+    return Guards(jnp.concatenate([each.vectors for each in known]), jnp.concatenate([each.values for each in known]))
 
 
 class StaticConfig(NamedTuple):

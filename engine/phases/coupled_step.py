@@ -16,7 +16,9 @@ import numpy as np
 from jax import Array
 
 from engine.curvature.directions import Directions
+from engine.curvature.eigensolver import Eigenpairs
 from engine.curvature.expansion import Normals, Point, TaylorCenter, loss_along
+from engine.curvature.halves import halved
 from engine.curvature.predictor import eigenvector_offset, power_step, push
 from engine.dynamics import prediction_scores
 from engine.dynamics.constrained import covariance, remembered
@@ -33,6 +35,7 @@ from engine.dynamics.predicted import (
     coordinates,
     edge_directions,
     forecast,
+    in_format,
     loss_along_several,
     predict,
     predict_with_momentum,
@@ -52,6 +55,7 @@ from engine.phases.coupled_state import (
     known_eigenvectors,
     next_drift,
     parted,
+    started,
 )
 from engine.phases.projection import (
     UNUSABLE,
@@ -155,7 +159,7 @@ def step_beside(at: StepContext, state: CoupledState, beside: dict[str, Any]) ->
 class _Advanced(NamedTuple):
     """What a step makes of all but θ†, about the old θ†."""
 
-    descent: DescentTrack
+    descent: DescentTrack | None  # and predictions: none where they are moved by themselves
     scores: dict[str, Score]
     predicted: dict[str, Advanced]
     momenta: dict[str, Advanced]  # of the predictions; none where steps remember nothing
@@ -170,24 +174,31 @@ def _advanced(
 ) -> _Advanced:
     """Read all there is about the old θ†, and advance gradient descent and the predictions."""
     point, images = measured
-    center = state.constrained.center
-    descent, row = _descend(problem, config, state, point, images, positions.descent, center)
-    scores, (predicted, momenta), forecasts, lost = _predict(problem, config, params, state, positions, center)
-    if "transported" in state.predicted.displacements:
-        row["deviation"] = norms(state.descent.theta - center.theta - state.predicted.displacements["transported"])[0]
-    row |= _center_row(state.constrained, params) | forecasts
+    descent, row = _descend(problem, config, state, point, newest_of(state.constrained.center, point.eigen, images), positions.descent)
+    predicted, momenta = _predict(problem, config, params, state.constrained, state.predicted, _slopes(positions))
+    return _with_predictions(params, state, point, positions, descent, row, predicted, momenta)
+
+
+def _with_predictions(
+    params: StepParams, state: CoupledState, point: Point, positions: Positions, descent: DescentTrack | None, row: Row,
+    predicted: dict[str, Advanced], momenta: dict[str, Advanced],
+) -> _Advanced:
+    """With what is read off the centre and the predictions. Of gradient descent's state nothing is read."""
+    scores, forecasts, lost = _scored(params, state, positions)
+    row = row | _center_row(state.constrained, params) | forecasts
     row |= {"constrained.hvps": state.costs.hvps, "constrained.contractions": state.costs.grad_sharpness}
-    forms = [FORMS[form] for form in state.predicted.displacements]
+    forms = [FORMS[form] for form in state.predicted.scores]
     along = sum(form.reads_along_u for form in forms)  # F' and F'' along u
     products = point.eigen.hvps + len(forms) + along * max(1, len(state.constrained.directions.basis))
     costs = state.costs.plus(products, 1 + along, sum(form.third_derivatives for form in forms))
     needs_host = (point.loss < params.loss_goal) & (params.loss_goal > 0) | params.host_at_loss & lost
-    return _Advanced(descent, scores, predicted, momenta, row, costs, needs_host, has_diverged(point))
+    return _Advanced(descent, scores, predicted, momenta, row, costs, needs_host, has_diverged(point.loss, point.grad))
 
 
-def has_diverged(descent: Point) -> Array:
-    """Whether the loss at gradient descent's point is no number, or its gradient, ()."""
-    return ~jnp.isfinite(descent.loss + norms(descent.grad)[0])
+@jax.jit
+def has_diverged(loss: Array, grad: Array) -> Array:
+    """Whether the loss at gradient descent's point is no number, or its gradient (p,), ()."""
+    return ~jnp.isfinite(loss + norms(grad)[0])
 
 
 def unsolved(residuals: Array) -> Array:
@@ -195,16 +206,28 @@ def unsolved(residuals: Array) -> Array:
     return residuals[0] > UNUSABLE
 
 
+class Newest(NamedTuple):
+    """What gradient descent's track comes to have of the eigenvectors where its step begins, `halved`."""
+
+    eigenvectors: Array  # (k, p)
+    offset: Array  # (p,)
+
+
+@jax.jit
+def newest_of(center: TaylorCenter, eigen: Eigenpairs, images: Array) -> Newest:
+    """From eigenpairs at gradient descent's θ, and what the Hessian makes of their vectors."""
+    vectors, u = power_step(eigen, images), center.top_eigenvector
+    return Newest(halved(vectors), halved(eigenvector_offset(vectors[0], u)))
+
+
 def _descend(
-    problem: Problem, config: StaticConfig, state: CoupledState, point: Point, images: Array, at: Coordinates, center: TaylorCenter
+    problem: Problem, config: StaticConfig, state: CoupledState, point: Point, newest: Newest, at: Coordinates
 ) -> tuple[DescentTrack, Row]:
-    """The optimizer's step, and what there is to read where it begins."""
-    track = state.descent
-    vectors = power_step(point.eigen, images)
+    """The optimizer's step, and what there is to read where it begins; the point's eigenvectors are the `newest`."""
+    track, center = state.descent, state.constrained.center
     theta, optimizer = config.optimizer.step(track.theta, track.optimizer, point.grad, problem.gradient)
     moved = DescentTrack(
-        theta, optimizer, push(track.eigenvector_history, vectors),
-        push(track.eigenvector_offsets, eigenvector_offset(vectors[0], center.top_eigenvector)), push(track.x_history, at.x),
+        theta, optimizer, push(track.eigenvectors, newest.eigenvectors), push(track.offsets, newest.offset), push(track.x_history, at.x)
     )
     row = {
         "step": state.step, "gd.loss": point.loss, "gd.gradient_norm": norms(point.grad)[0], "gd.sharpness": point.eigen.sharpness,
@@ -212,17 +235,15 @@ def _descend(
         "threshold": config.optimizer.threshold(track.optimizer), "gd.x_norm": at.size,
     }
     row |= _numbered("gd.x", jnp.atleast_1d(at.along), state.constrained)
-    return moved, row | {f"gd.lambda{k + 1}": point.eigen.values[k] for k in range(1, track.eigenvector_history.shape[1])}
+    if "transported" in state.predicted.displacements:
+        row["deviation"] = norms(track.theta - center.theta - state.predicted.displacements["transported"])[0]
+    return moved, row | {f"gd.lambda{k + 1}": point.eigen.values[k] for k in range(1, track.eigenvectors.shape[1])}
 
 
-def _predict(
-    problem: Problem, config: StaticConfig, params: StepParams, state: CoupledState, positions: Positions, center: TaylorCenter
-) -> tuple[dict[str, Score], tuple[dict[str, Advanced], dict[str, Advanced]], Row, Array]:
-    """Scores and predictions one step on, with their momenta, what each says here, and whether one of them is newly lost."""
+def _scored(params: StepParams, state: CoupledState, positions: Positions) -> tuple[dict[str, Score], Row, Array]:
+    """Scores one step on, what each prediction says here, and whether one of them is newly lost."""
     scores, row, lost = dict[str, Score](), Row(), jnp.array(False)
-    if not state.predicted.displacements:
-        return scores, ({}, {}), row, lost
-    track = state.constrained
+    track, center = state.constrained, state.constrained.center
     edge = edge_directions(center, track.directions)
     delta = _delta(center) if isinstance(edge, OneDirection) else jnp.sqrt(jnp.trace(track.covariance))
     for form, before in state.predicted.scores.items():
@@ -233,18 +254,28 @@ def _predict(
         row |= _forecast_row(form, said, before, scores[form], state.step)
         row[f"{form}.error"] = prediction_scores.error(scores[form]) / delta
         lost |= scores[form].lost > before.lost
-    slopes = {form: along.slope for form, along in positions.along.items()}
+    return scores, row, lost
+
+
+def _slopes(positions: Positions) -> dict[str, Array]:
+    return {form: along.slope for form, along in positions.along.items()}
+
+
+def _predict(
+    problem: Problem, config: StaticConfig, params: StepParams, track: ConstrainedTrack, predicted: PredictedTrack, slopes: dict[str, Array]
+) -> tuple[dict[str, Advanced], dict[str, Advanced]]:
+    """Predictions one step on, and their momenta."""
+    if not predicted.displacements:
+        return {}, {}
     if track.momentum.size:
-        advanced = predict_with_momentum(
-            problem, center, state.predicted.displacements, state.predicted.momenta, slopes, params.memory, params.learning_rate,
+        return predict_with_momentum(
+            problem, track.center, predicted.displacements, predicted.momenta, slopes, params.memory, params.learning_rate,
             _balance(track, params), config.curvature, track.directions,
         )
-        return scores, advanced, row, lost
-    moved = predict(
-        problem, center, state.predicted.displacements, slopes, params.learning_rate, params.threshold, config.curvature,
+    return predict(
+        problem, track.center, predicted.displacements, slopes, params.learning_rate, params.threshold, config.curvature,
         track.directions, track.covariance,
-    )
-    return scores, (moved, {}), row, lost
+    ), {}
 
 
 def _balance(track: ConstrainedTrack, params: StepParams) -> Array:
@@ -273,42 +304,30 @@ def _taken_without_center(
 ) -> tuple[DescentTrack, dict[str, Score], StepRows, Array]:
     advanced = _advanced(problem, config, params, state, measured, positions)
     status = jnp.where(advanced.diverged, StepStatus.DIVERGED, StepStatus.HOST)
+    assert advanced.descent is not None
     return advanced.descent, advanced.scores, _rows(advanced, beside, {"status": status}), status
 
 
 def take(
     problem: Problem, config: StaticConfig, params: StepParams, state: CoupledState, measured: tuple[Point, Array], positions: Positions,
-    beside: Beside, projection: ProjectionState, normals: Normals | Directions, overwrites: bool = False,
+    beside: Beside, projection: ProjectionState, normals: Normals | Directions,
 ) -> tuple[CoupledState, StepRows, Array]:
     """The step: all there is about the old θ† is read, gradient descent and the predictions are advanced, and θ† moves to where projections
     ended, with the normals there. `measured` is what `expansion.measure_all` gives at gradient descent's θ.
-
-    A step that `overwrites` has the vectors of the new state lie where those of the old one lay, which is none any more.
     """
-    before, (point, images) = state.constrained, measured
-    size, measured = point.theta.size, (point._replace(theta=point.loss), images)  # its θ is the state's, and not to be given away twice
-    old, beyond = state._replace(beside={}), (measured, positions, beside._replace(states={}), projection, normals)
-    if overwrites:
-        anew = _MadeAnew.of(old)
-        kept = jax.tree.map(lambda leaf: None, anew).within(old)
-        taken = _taken_in_place(*parted(anew, size, kept), kept, problem, config, params, *beyond)
-    else:
-        taken = _taken(problem, config, params, old, *beyond)
-    directions = normals if isinstance(normals, Directions) else before.directions
-    constrained = before._replace(
-        center=with_expansion(projection.point, normals, taken.expansion), projections=projection.taken, directions=directions,
-        **taken.constrained,
-    )
+    old, kept = state._replace(beside={}), beside._replace(states={})
+    taken = _taken(problem, config, params, old, measured, positions, kept, projection, normals)
     predicted = PredictedTrack(taken.displacements, taken.scores, taken.momenta)
+    assert taken.descent is not None
     return CoupledState(
-        state.step + 1, taken.descent, constrained, predicted, beside.states, taken.costs
+        state.step + 1, taken.descent, with_center(state.constrained, taken, projection, normals), predicted, beside.states, taken.costs
     ), taken.rows, taken.status
 
 
 class _Taken(NamedTuple):
     """What a step changes."""
 
-    descent: DescentTrack
+    descent: DescentTrack | None
     scores: dict[str, Score]
     displacements: Displacements
     momenta: Displacements
@@ -324,8 +343,29 @@ def _taken(
     problem: Problem, config: StaticConfig, params: StepParams, state: CoupledState, measured: tuple[Point, Array], positions: Positions,
     beside: Beside, projection: ProjectionState, normals: Normals | Directions,
 ) -> _Taken:
-    before, advanced = state.constrained, _advanced(problem, config, params, state, measured, positions)
-    known = expansion_of(projection.point, normals, before.center.top_eigenvector)
+    advanced = _advanced(problem, config, params, state, measured, positions)
+    known = expansion_of(projection.point, normals, state.constrained.center.top_eigenvector)
+    displacements, momenta = _carried(state.constrained, advanced.predicted, advanced.momenta, known, projection, normals)
+    return _with_center(params, state.constrained, advanced, beside, known, projection, normals)._replace(
+        descent=advanced.descent, displacements=displacements, momenta=momenta
+    )
+
+
+def _carried(
+    before: ConstrainedTrack, predicted: dict[str, Advanced], momenta: dict[str, Advanced], known: dict[str, Array],
+    projection: ProjectionState, normals: Normals | Directions,
+) -> tuple[Displacements, Displacements]:
+    """Predictions and their momenta about the next centre, as they are kept."""
+    ahead = normals.basis if isinstance(normals, Directions) else with_expansion(projection.point, normals, known).top_eigenvector
+    small = before.correction.dtype
+    return in_format(carry(predicted, ahead), small), in_format(carry(momenta, ahead), small)
+
+
+def _with_center(
+    params: StepParams, before: ConstrainedTrack, advanced: _Advanced, beside: Beside, known: dict[str, Array],
+    projection: ProjectionState, normals: Normals | Directions,
+) -> _Taken:
+    """The move of θ†, and the row of the step; nothing of gradient descent and of the predictions but numbers."""
     center, directions = with_expansion(projection.point, normals, known), before.directions
     if isinstance(normals, Directions):
         directions = normals
@@ -341,7 +381,7 @@ def _taken(
         push_ahead = covariance(directions, center.grad if drift is None else drift, length, params.threshold, before.covariance)
     small = before.correction.dtype
     changed = {
-        "eigenvector_history": push(before.eigenvector_history, projection.start),
+        **started(projection.start, before.refined, center.eigen.vectors, directions)._asdict(),
         "correction": (onward.theta - guess.theta).astype(small), "remainder": (onward.theta - center.theta).astype(small),
         "active": onward.active, "overlap": overlap, "covariance": push_ahead, "momentum": momentum,
     }
@@ -360,35 +400,88 @@ def _taken(
         **{f"next.lambda{k + 1}": center.eigen.values[k] for k in range(len(center.eigen.values))},
         **{f"next.{form}.lost": score.lost for form, score in advanced.scores.items()},
     })
-    ahead = directions.basis if several else next_u
-    displacements, momenta = carry(advanced.predicted, ahead), carry(advanced.momenta, ahead)
-    return _Taken(advanced.descent, advanced.scores, displacements, momenta, known, changed, costs, rows, status)
+    return _Taken(None, advanced.scores, {}, {}, known, changed, costs, rows, status)
 
 
-class _MadeAnew(NamedTuple):
-    """What `_taken` gives back of the shapes that the state has."""
-
-    descent: Any
-    predicted: Any
-    constrained: dict[str, Any]
-
-    @classmethod
-    def of(cls, state: CoupledState) -> "_MadeAnew":
-        names = ("eigenvector_history", "correction", "remainder", "momentum")
-        return cls(state.descent, state.predicted, {name: getattr(state.constrained, name) for name in names})
-
-    def within(self, state: CoupledState) -> CoupledState:
-        """The state with it."""
-        constrained = state.constrained._replace(**self.constrained)
-        return state._replace(descent=self.descent, predicted=self.predicted, constrained=constrained)
+@partial(jax.jit, static_argnames=("config",), donate_argnames=("vectors",))
+def _descended_in_place(
+    vectors: DescentTrack, rest: DescentTrack, state: CoupledState, problem: Problem, config: StaticConfig, point: Point, newest: Newest,
+    at: Coordinates,
+) -> tuple[DescentTrack, Row]:
+    return _descend(problem, config, state._replace(descent=joined(vectors, rest)), point, newest, at)
 
 
-@partial(jax.jit, static_argnames=("config",), donate_argnames=("vectors",), keep_unused=True)
-def _taken_in_place(
-    vectors: _MadeAnew, rest: _MadeAnew, kept: CoupledState, problem: Problem, config: StaticConfig, params: StepParams, *beyond: Any
+def descend_in_place(
+    problem: Problem, config: StaticConfig, state: CoupledState, point: Point, newest: Newest, at: Coordinates
+) -> tuple[DescentTrack, Row]:
+    """Gradient descent one step on, its vectors where the old ones lay, and the row there; the point's θ and eigenvectors are not read."""
+    others = state._replace(descent=None, beside={})  # type: ignore[arg-type]
+    vectors, rest = parted(state.descent, state.descent.theta.size, (others, point))
+    return _descended_in_place(vectors, rest, others, problem, config, point, newest, at)
+
+
+@partial(jax.jit, static_argnames=("config",), donate_argnames=("vectors",))
+def _predicted_in_place(
+    vectors: PredictedTrack, problem: Problem, config: StaticConfig, params: StepParams, track: ConstrainedTrack, slopes: dict[str, Array],
+    known: dict[str, Array], projection: ProjectionState, normals: Normals | Directions,
+) -> tuple[Displacements, Displacements]:
+    return _carried(track, *_predict(problem, config, params, track, vectors, slopes), known, projection, normals)
+
+
+def predict_in_place(
+    problem: Problem, config: StaticConfig, params: StepParams, state: CoupledState, positions: Positions, known: dict[str, Array],
+    projection: ProjectionState, normals: Normals | Directions,
+) -> tuple[Displacements, Displacements]:
+    """Every prediction about the next centre, and its momentum, one after the other, each where the old one lay."""
+    track, size = state.predicted._replace(scores={}), state.constrained.center.theta.size
+    track, _ = parted(track, size, state._replace(predicted=None, beside={}))  # type: ignore[arg-type]
+    displacements, momenta = dict[str, Array](), dict[str, Array]()
+    for form in state.predicted.displacements:
+        one = PredictedTrack({form: track.displacements[form]}, {}, {form: track.momenta[form]} if track.momenta else {})
+        slopes = {name: slope for name, slope in _slopes(positions).items() if name == form}
+        moved, remembered = _predicted_in_place(one, problem, config, params, state.constrained, slopes, known, projection, normals)
+        displacements |= moved
+        momenta |= remembered
+    return displacements, momenta
+
+
+OVERWRITTEN = ("polish", "turn", "correction", "remainder", "momentum")
+"""What θ† has that lies where it lay before, when a step is put in the place of the old one."""
+
+
+@partial(jax.jit, donate_argnames=("vectors",), keep_unused=True)
+def _centered_in_place(
+    vectors: dict[str, Any], rest: dict[str, Any], state: CoupledState, params: StepParams, point: Point, positions: Positions, row: Row,
+    beside: Beside, known: dict[str, Array], projection: ProjectionState, normals: Normals | Directions,
 ) -> _Taken:
-    """`_taken`, with the new vectors in the place of the old ones."""
-    return _taken(problem, config, params, joined(vectors, rest).within(kept), *beyond)
+    track = state.constrained._replace(**joined(vectors, rest))
+    advanced = _with_predictions(params, state._replace(constrained=track), point, positions, None, row, {}, {})
+    return _with_center(params, track, advanced, beside, known, projection, normals)._replace(expansion={})
+
+
+def center_in_place(
+    params: StepParams, state: CoupledState, point: Point, positions: Positions, row: Row, beside: Beside, known: dict[str, Array],
+    projection: ProjectionState, normals: Normals | Directions,
+) -> _Taken:
+    """θ† moved to where projections ended, and the row of the step with this one of gradient descent in it."""
+    made, track = {name: getattr(state.constrained, name) for name in OVERWRITTEN}, state.constrained
+    others = state._replace(
+        descent=None, beside={}, constrained=track._replace(**dict.fromkeys(OVERWRITTEN)),  # type: ignore[arg-type]
+        predicted=state.predicted._replace(displacements={}, momenta={}),
+    )
+    vectors, rest = parted(made, track.center.theta.size, (others, projection, normals))
+    beside = beside._replace(states={})
+    taken = _centered_in_place(vectors, rest, others, params, point, positions, row, beside, known, projection, normals)
+    return taken._replace(expansion=known)
+
+
+def with_center(before: ConstrainedTrack, taken: _Taken, projection: ProjectionState, normals: Normals | Directions) -> ConstrainedTrack:
+    """The track with θ† where projections ended."""
+    directions = normals if isinstance(normals, Directions) else before.directions
+    return before._replace(
+        center=with_expansion(projection.point, normals, taken.expansion), projections=projection.taken, directions=directions,
+        **taken.constrained,
+    )
 
 
 def with_host_values(state: CoupledState) -> CoupledState:

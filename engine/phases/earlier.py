@@ -6,11 +6,12 @@ import numpy as np
 from engine.curvature import directions, guards
 from engine.curvature.expansion import TaylorCenter, narrower
 from engine.curvature.guards import Guards
+from engine.curvature.halves import halved
 from engine.dynamics.flow import FlowState
 from engine.dynamics.optimizers import GradientDescentState
 from engine.dynamics.prediction_scores import Score
 from engine.dynamics.trajectory import Costs
-from engine.phases.coupled_state import ConstrainedTrack, CoupledState, DescentTrack, PredictedTrack
+from engine.phases.coupled_state import ConstrainedTrack, CoupledState, DescentTrack, PredictedTrack, started
 from engine.xla.leaves import Leaves, unpack
 
 FORMS = ("generalized", "transported", "code", "full_cubic")
@@ -39,17 +40,21 @@ def coupled_state(leaves: Leaves) -> CoupledState:
     scores = {
         form: Score(*(jnp.asarray(leaf[f"scores.{name}"][FORMS.index(form)]) for name in Score._fields)) for form in followed
     }
-    flow = {} if not leaf["flow"].size else {"flow": FlowState(
-        array("flow"), array("flow_vectors"), array("flow_sharpness"), jnp.asarray(leaf.get("flow_guard", np.asarray(unknown.vectors[0]))),
-    )}
+    flow = {} if not leaf["flow"].size else {"flow": unpack(FlowState, {
+        "theta": leaf["flow"], "eigenvectors": leaf["flow_vectors"], "sharpness": leaf["flow_sharpness"],
+        "guard": leaf.get("flow_guard", np.asarray(unknown.vectors[0])),
+    })}
+    center, (before, last) = unpack(TaylorCenter, leaf, "center."), array("center_bases")
     return CoupledState(
         step=array("step"),
-        descent=DescentTrack(array("theta"), gradient_descent_state(leaves), array("bases"), array("turns"), array("swings")),
-        constrained=ConstrainedTrack(
-            unpack(TaylorCenter, leaf, "center."), array("center_bases"), known, array("projections"),
-            jnp.asarray(leaf.get("sliding", np.array(True))).astype(int), narrow("correction"), narrow("remainder"), array("overlap"),
-            directions.none(array("theta")), jnp.zeros((0, 0), leaf["theta"].dtype), jnp.zeros(0),
+        descent=DescentTrack(
+            array("theta"), gradient_descent_state(leaves), halved(array("bases")), halved(array("turns")), array("swings")
         ),
-        predicted=PredictedTrack({form: array(f"predictions.{form}") for form in followed}, scores, {}),
+        constrained=ConstrainedTrack(
+            center, *started(last, before, center.eigen.vectors, directions.none(center.theta)), guards.kept(known),
+            array("projections"), jnp.asarray(leaf.get("sliding", np.array(True))).astype(int), narrow("correction"), narrow("remainder"),
+            array("overlap"), directions.none(array("theta")), jnp.zeros((0, 0), leaf["theta"].dtype), jnp.zeros(0),
+        ),
+        predicted=PredictedTrack({form: narrow(f"predictions.{form}") for form in followed}, scores, {}),
         beside=flow, costs=unpack(Costs, leaf, "costs."),
     )

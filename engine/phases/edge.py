@@ -15,6 +15,7 @@ from jax import Array
 from engine.curvature import guards
 from engine.curvature.eigensolver import LARGE, LOOSE_TOLERANCE, forms_hessian, sharpness_at
 from engine.curvature.expansion import narrower
+from engine.curvature.halves import halved, whole
 from engine.curvature.predictor import eigenvector_offset
 from engine.dynamics import predicted, prediction_scores, unrolled
 from engine.dynamics.optimizer import in_format
@@ -23,7 +24,7 @@ from engine.dynamics.trajectory import Beginning
 from engine.phases import approach, averages, coupled_loop, derived, loss_identity, occasional, several, spectrum, step_in_parts
 from engine.phases.approach import ApproachState
 from engine.phases.context import Clock, Progress, Setup, diverged, loss_goal
-from engine.phases.coupled_loop import Steps, expected_eigenvectors
+from engine.phases.coupled_loop import Steps, expected_eigenvectors, newest_eigenvectors
 from engine.phases.coupled_state import (
     STATES,
     ConstrainedTrack,
@@ -34,6 +35,7 @@ from engine.phases.coupled_state import (
     StepParams,
     StepStatus,
     copied,
+    started,
 )
 from engine.phases.derived import Reported
 from engine.phases.edge_state import EdgeState, anchor, apart, began_with, covariance_at, remainder, step_params
@@ -64,17 +66,19 @@ def enter(setup: Setup, at: ApproachState, anchor_every: int) -> Entered:
     if not projection.usable:
         alone = DescentState(clock, optimizer, clock.step, theta, jnp.stack([basis] * 4), 0, known)
         return Entered(alone, _without_center(setup, theta, clock, basis, threshold), "gradient descent")
-    v = theta - center.theta
+    v, small = theta - center.theta, nothing.dtype
     total = unrolled.begin(center, v, tracking.beta_every, tracking.beta_window) if tracking.beta_every else unrolled.absent()
     offset, x = eigenvector_offset(basis[0], center.top_eigenvector), center.top_eigenvector @ v
-    displacements, beginning = predicted.begun(v, tracking.predictions), Beginning(theta, basis[0], center, projection.start[0], known)
+    displacements = predicted.begun(v.astype(small), tracking.predictions)
+    beginning = Beginning(theta, basis[0], center, projection.start[0], known)
     momentum = began_with(setup, optimizer, projected)
-    momenta = predicted.begun(apart(setup, optimizer, momentum), tracking.predictions) if momentum.size else {}
+    momenta = predicted.begun(apart(setup, optimizer, momentum).astype(small), tracking.predictions) if momentum.size else {}
     coupled = CoupledState(
         step=jnp.asarray(np.array(clock.step)),
-        descent=DescentTrack(theta, optimizer, jnp.stack([basis] * 2), jnp.stack([offset] * 4), jnp.stack([x] * 4)),
+        descent=DescentTrack(theta, optimizer, jnp.stack([halved(basis)] * 2), jnp.stack([halved(offset)] * 4), jnp.stack([x] * 4)),
         constrained=ConstrainedTrack(
-            center, jnp.stack([projection.start] * 2), known, projection.taken, projection.active, correction=nothing,
+            center, *started(projection.start, projection.start, center.eigen.vectors, projected.directions), guards.kept(known),
+            projection.taken, projection.active, correction=nothing,
             remainder=remainder(projected, threshold), overlap=jnp.ones((), theta.dtype),
             directions=projected.directions,
             covariance=covariance_at(setup, projected, optimizer, momentum), momentum=momentum,
@@ -218,8 +222,9 @@ def _past_edge(state: EdgeState, following: EdgeState, progress: Progress, why: 
     text = f"{why}; θ† and the predictions end here, gradient descent goes on"
     progress.events.append(messages.TrackingEnded(step=following.clock.step, text=text))
     descent = following.coupled.descent
+    eigenvectors = whole(descent.eigenvectors, following.center.eigen.vectors.dtype)
     alone = DescentState(
-        following.clock, descent.optimizer, state.edge_step, descent.theta, jnp.concatenate([descent.eigenvector_history] * 2),
+        following.clock, descent.optimizer, state.edge_step, descent.theta, jnp.concatenate([eigenvectors] * 2),
         following.unstable, following.coupled.constrained.guards,
     )
     return Advanced(alone, progress, "gradient descent")
@@ -250,10 +255,10 @@ def _take(setup: Setup, state: EdgeState, limit: int, alone: bool) -> Steps:
     if not formed:
         return _take_one(setup, state._replace(coupled=moved), alone)
     known = spectrum.read(
-        setup, state.theta, expected_eigenvectors(coupled), coupled.descent.eigenvector_history, state.clock.step,
+        setup, state.theta, expected_eigenvectors(coupled), coupled.descent.eigenvectors, state.clock.step,
         params.plain_rate,
     )
-    followed = coupled._replace(descent=coupled.descent._replace(eigenvector_history=known.history))
+    followed = coupled._replace(descent=coupled.descent._replace(eigenvectors=known.history))
     steps = _take(setup, state._replace(coupled=followed), limit, alone)
     return steps._replace(events=known.events + steps.events)
 
@@ -317,7 +322,7 @@ class AtEdge(Phase):
 
     def set_learning_rate(self, state: EdgeState, learning_rate: float) -> Restart:
         """Back to an approach, to the new threshold."""
-        newest = state.coupled.descent.eigenvector_history[-1]
+        newest = newest_eigenvectors(state.coupled)
         return approach.restart(self.setup, state.theta, state.clock, state.optimizer, newest, learning_rate)
 
     def settle(self) -> None:
@@ -337,11 +342,11 @@ class AtEdge(Phase):
 
     def identity(self, state: EdgeState) -> Identity:
         """By the solver that θ† is measured with."""
-        return loss_identity.of_gradient(self.setup, state.theta, state.coupled.constrained.eigenvector_history.shape[1])
+        return loss_identity.of_gradient(self.setup, state.theta, len(state.center.eigen.vectors))
 
     def followed_eigenvectors(self, state: EdgeState) -> Array:
         """Those of the last step."""
-        return state.coupled.descent.eigenvector_history[-1]
+        return newest_eigenvectors(state.coupled)
 
     def kinds(self, theta: Array) -> Kinds:
         """The optimizer's state, and those of the trajectories beside."""

@@ -18,7 +18,7 @@ from engine.dynamics.unrolled import Unrolled
 from engine.phases import averages, earlier
 from engine.phases.averages import Averages
 from engine.phases.context import Clock, Setup
-from engine.phases.coupled_state import NO_MEMORY, CoupledState, PredictedTrack, StepParams
+from engine.phases.coupled_state import NO_MEMORY, CoupledState, PredictedTrack, StepParams, started
 from engine.phases.projection import ProjectionState, expand, project_from, project_until_converged, start_projection
 from engine.xla import small_matrices
 from engine.xla.leaves import Earlier
@@ -123,9 +123,10 @@ def replaced_center(setup: Setup, state: EdgeState, start: Array, directions: Di
     old, known = track.center, track.directions if directions is None else directions
     projected = project_afresh(setup, old.theta, start, old.top_eigenvector, state.optimizer, known)
     center, _, projection = projected
-    history, overlap = _carried(projection.start, track.overlap, old.top_eigenvector, center.top_eigenvector)
+    overlap = _overlap(track.overlap, old.top_eigenvector, center.top_eigenvector)
+    polish, turn = started(projection.start, projection.start, center.eigen.vectors, projected.directions)
     constrained = track._replace(
-        center=center, eigenvector_history=history, projections=track.projections + projection.taken,
+        center=center, polish=polish, turn=turn, projections=track.projections + projection.taken,
         remainder=remainder(projected, threshold), active=projection.active if directions is None else track.active,
         correction=jnp.zeros_like(track.correction), overlap=overlap,
         directions=projected.directions, covariance=covariance_at(setup, projected, state.optimizer, track.momentum),
@@ -144,15 +145,15 @@ def replaced_center(setup: Setup, state: EdgeState, start: Array, directions: Di
 
 
 @jax.jit
-def _carried(start: Array, overlap: Array, old_u: Array, new_u: Array) -> tuple[Array, Array]:
-    """The eigenvectors as of two steps, and by how much u has turned from them."""
-    return jnp.stack([start] * 2), overlap * jnp.abs(new_u @ old_u)
+def _overlap(overlap: Array, old_u: Array, new_u: Array) -> Array:
+    """By how much u has turned, since it had turned by so much."""
+    return overlap * jnp.abs(new_u @ old_u)
 
 
 @jax.jit
 def _moved(displacements: predicted.Displacements, old: Array, new: Array) -> predicted.Displacements:
     """The same points, seen from another centre."""
-    return {form: v + (old - new) for form, v in displacements.items()}
+    return {form: v + (old - new).astype(v.dtype) for form, v in displacements.items()}
 
 
 def covariance_at(setup: Setup, projected: Projected, optimizer: Any, momentum: Array) -> Array:
@@ -194,10 +195,13 @@ def apart(setup: Setup, optimizer: Any, momentum: Array) -> Array:
 def anchor(setup: Setup, state: EdgeState, forms: tuple[str, ...]) -> EdgeState:
     """Set v⋆ := v, and its momentum, in the given forms, and begin their scores anew."""
     track, v = state.coupled.predicted, state.theta - state.center.theta
+    small = state.coupled.constrained.remainder.dtype
     chosen = [form for form in track.displacements if form in forms]
-    momenta = dict.fromkeys(chosen, apart(setup, state.optimizer, state.coupled.constrained.momentum)) if track.momenta else {}
+    momenta = {}
+    if track.momenta:
+        momenta = dict.fromkeys(chosen, apart(setup, state.optimizer, state.coupled.constrained.momentum).astype(small))
     moved = PredictedTrack(
-        track.displacements | dict.fromkeys(chosen, v),
+        track.displacements | dict.fromkeys(chosen, v.astype(small)),
         track.scores | {form: prediction_scores.fresh(state.clock.step) for form in chosen}, track.momenta | momenta,
     )
     total = state.unrolled

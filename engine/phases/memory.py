@@ -16,6 +16,7 @@ from engine.curvature.directions import contractions_along
 from engine.curvature.eigensolver import LARGE, Eigenpairs, basis_rows
 from engine.curvature.expansion import TaylorCenter, narrower
 from engine.curvature.guards import Guards
+from engine.curvature.halves import halved
 from engine.dynamics import predicted, prediction_scores
 from engine.dynamics.optimizers import optimizer_of
 from engine.dynamics.trajectories import TRAJECTORIES
@@ -111,23 +112,30 @@ def estimate(problem: Problem, theta: Array, formats: Formats = BY_DEFAULT) -> M
 def of_parameters(problem: Problem, size: int, formats: Formats, followed: int = 1) -> int:
     """Bytes that go with p = `size` parameters, on each device, at the most in a step with so many directions at the edge.
 
-    Of many parameters the new state is put where the old one lay (`coupled_step.take`), else they stand side by side. With them stands what
-    was measured, at θ†'s new point and at gradient descent's, other trajectories, eigenvectors of the last steps, moved up by one, and what
-    the predictions are made of; in one program for many steps the solver's rows too. Out of parts it may be more where the solver looks
-    around at θ†'s trial point, beside what is needed at gradient descent's θ.
+    Of many parameters a step out of parts is taken in turn (`step_in_turn`), and beside the state there is the most of three: θ†'s trial
+    point where the solver looks around, that point with what is known of gradient descent and the flow, or the next centre while the flow
+    steps. Of few the new state stands beside the old one, and with them what was measured, at θ†'s new point and at gradient descent's,
+    other trajectories, and what the predictions are made of; in one program for many steps the solver's rows too.
     """
     state = state_at_edge(problem, size, formats, followed)
     wide, narrow = (size * jnp.dtype(format).itemsize for format in (formats.edge, formats.curvature))
-    pairs, others = len(state.constrained.center.eigen.vectors), state.descent.eigenvector_history.shape[1]
+    pairs, others = len(state.constrained.center.eigen.vectors), state.descent.eigenvectors.shape[1]
     forms, kept = len(state.predicted.displacements), sum(_size(leaf) for leaf in jax.tree.leaves(state))
     many = takes_many(formats.tracking, cast(Array, jax.ShapeDtypeStruct((size,), formats.edge)))
     rows = pairs + guards.COUNT + guards.FRESH
     basis = 2 * basis_rows(rows, size) * narrow  # V and W
     measured = 3 * wide + (2 * pairs + guards.COUNT + 2 + 2 * others) * narrow
     beside = sum(_size(leaf) for leaf in jax.tree.leaves(state.beside))
-    made = (4 + 2 * others + 2 * pairs) * narrow + forms * (wide + narrow)
-    look, end = 2 * wide + (2 + pairs + others + 2 * rows + guards.FRESH) * narrow + basis, measured + beside + made
-    between = end + basis + 2 * rows * narrow if many else max(look, end) if size >= LARGE else end
+    made = (4 + others + pairs) * narrow + forms * (wide + narrow)
+    end = measured + beside + made
+    if many:
+        between = end + basis + 2 * rows * narrow
+    elif size >= LARGE:
+        trial, known = 2 * narrow, wide + (others + 6) * narrow // 2  # with the residual; what is known of the two others
+        centre = 2 * wide + (2 * pairs + 2) * narrow
+        between = max(trial + basis, trial + known + 2 * basis_rows(pairs, size) * narrow, centre + known + 2 * wide)
+    else:
+        between = end
     whole = (kept if size >= LARGE else 2 * kept) + between
     return whole if problem.shares is None else whole // problem.shares.mesh.size
 
@@ -150,19 +158,21 @@ def _state(problem: Problem, size: int, formats: Formats, followed: int) -> Coup
     center = TaylorCenter(theta, number, theta, eigen, number, narrow(size), narrow(size), *[number] * 5)
     known = Guards(narrow(guards.COUNT, size), narrow(guards.COUNT))
     along = directions.around(theta[None].repeat(followed, 0), capacity) if capacity else directions.none(theta)
-    displacements = predicted.begun(theta, tracking.predictions)
+    displacements = predicted.begun(small, tracking.predictions)
     beginning = Beginning(theta, narrow(size), center, narrow(size), known)
     momentum = theta if optimizer.momentum is not None else jnp.zeros(0)
     rate = optimizer.init(theta, problem.unravel, formats.optimizer.learning_rate)
     return CoupledState(
-        step=jnp.array(0), descent=DescentTrack(theta, rate, narrow(2, others, size), narrow(4, size), jnp.zeros(4, formats.edge)),
+        step=jnp.array(0), descent=DescentTrack(
+            theta, rate, halved(narrow(2, others, size)), halved(narrow(4, size)), jnp.zeros(4, formats.edge)
+        ),
         constrained=ConstrainedTrack(
-            center, narrow(2, pairs, size), known, jnp.array(0), jnp.array(0), small, small, number, along,
-            jnp.zeros((capacity, capacity), formats.edge), momentum,
+            center, halved(narrow(pairs, size)), halved(narrow(max(1, capacity), size)), guards.kept(known), jnp.array(0),
+            jnp.array(0), small, small, number, along, jnp.zeros((capacity, capacity), formats.edge), momentum,
         ),
         predicted=PredictedTrack(
             displacements, {form: prediction_scores.fresh(0) for form in displacements},
-            predicted.begun(momentum, tracking.predictions) if momentum.size else {},
+            predicted.begun(small, tracking.predictions) if momentum.size else {},
         ),
         beside={name: each.begin(beginning, tracking) for name, each in TRAJECTORIES.items() if BESIDE[name].follows(tracking)},
         costs=Costs(*[jnp.array(0)] * 3),

@@ -119,7 +119,7 @@ def read(setup: Setup, state: EdgeState) -> Reading:
             reading = each.read(setup, state) if each.is_due(setup, state) else each.otherwise
             values, curves = {**values, **reading.values}, curves + reading.curves
     if setup.reads_at(state.clock.step):
-        eigenvectors, eta = state.coupled.descent.eigenvector_history[-1], float(state.optimizer.learning_rate)
+        eigenvectors, eta = coupled_loop.newest_eigenvectors(state.coupled), float(state.optimizer.learning_rate)
         join(values, setup.read_at(state.clock.step, eta, state.theta, eigenvectors, state.center.theta))
     return Reading(values, curves)
 
@@ -163,25 +163,23 @@ def audit_age(state: EdgeState, steps: np.ndarray) -> np.ndarray:
 
 
 def audited_beside(
-    setup: Setup, state: EdgeState, coupled: CoupledState, others: Guards | None
-) -> tuple[CoupledState, Guards | None]:
+    setup: Setup, state: EdgeState, coupled: CoupledState
+) -> tuple[CoupledState, Guards]:
     """The audits of gradient descent and of what is followed beside, before their step: what random starts show there is looked at in it.
 
-    That of gradient descent joins what `others` know; another trajectory keeps its own.
+    That of gradient descent is given back, to be looked at beside what θ† knows; another trajectory keeps its own.
     """
     dtype, seed, step, theta = setup.spec.precision.curvature, setup.spec.seed, state.clock.step, coupled.descent.theta
 
     def rows(count: int) -> jnp.ndarray:
         return random_start(seed, step, count, theta.size, dtype, setup.problem.shares)
 
-    there = sharpness_at(setup.problem, theta, rows(coupled.descent.eigenvector_history.shape[1]), LOOSE_TOLERANCE, dtype)
+    there = sharpness_at(setup.problem, theta, rows(coupled.descent.eigenvectors.shape[1]), LOOSE_TOLERANCE, dtype)
     costs, beside = coupled.costs.plus(there.hvps), dict(coupled.beside)
-    if others is not None:
-        others = Guards(jnp.concatenate([others.vectors, there.vectors]), jnp.concatenate([others.values, there.values]))
     for name, each in beside.items():
         beside[name], hvps = TRAJECTORIES[name].audit(setup.problem, each, rows, dtype)
         costs = costs.plus(hvps)
-    return coupled._replace(costs=costs, beside=beside), others
+    return coupled._replace(costs=costs, beside=beside), Guards(there.vectors, there.values)
 
 
 def audited(setup: Setup, state: EdgeState) -> tuple[EdgeState, list[AnyEvent]]:

@@ -18,7 +18,7 @@ from engine.curvature.directions import Directions, aligned, contractions_along,
 from engine.curvature.eigensolver import forms_hessian
 from engine.curvature.expansion import Normals, Point, TaylorCenter, direction, expansion, measure_all, normals, with_known_tilt
 from engine.curvature.guards import Guards
-from engine.curvature.predictor import extrapolated, power_step
+from engine.curvature.predictor import power_step
 from engine.dynamics.constrained import Projection, next_target, project, project_along, project_center, slide, slide_along
 from engine.dynamics.trajectory import Costs
 from engine.phases.coupled_state import ConstrainedTrack, StepParams, next_drift
@@ -92,8 +92,7 @@ class FirstTrial(NamedTuple):
 
 def first_trial(track: ConstrainedTrack, first: Projection) -> FirstTrial:
     """The `first_guess` with what it left out last time."""
-    expected = extrapolated(track.eigenvector_history[0], track.eigenvector_history[1], track.directions.number)
-    return FirstTrial(first.theta + track.correction, expected)  # what is left out changes little
+    return FirstTrial(first.theta + track.correction, track.expected())  # what is left out changes little
 
 
 @jax.jit

@@ -120,7 +120,7 @@ def resized(setup: Setup, state: EdgeState, count: int) -> tuple[EdgeState, bool
     dtype = setup.spec.precision.curvature
     # What was beyond the eigenvalues followed may be among them now.
     fresh = guards.begin(setup.spec.seed, step, size, dtype, setup.problem.shares)
-    state = state._replace(coupled=state.coupled._replace(constrained=track._replace(guards=fresh)))
+    state = state._replace(coupled=state.coupled._replace(constrained=track._replace(beyond=guards.kept(fresh))))
     return replaced_center(setup, state, start, known)
 
 
@@ -173,7 +173,7 @@ def seeded(setup: Setup, state: EdgeState) -> tuple[EdgeState, list[AnyEvent]]:
         return state, []
     move = jnp.asarray(sum((sizes[k] - abs(along[k])) * (-1 if along[k] < 0 else 1) * axes[k] for k in still), state.theta.dtype)
     coupled = state.coupled
-    displacements = {form: each + move for form, each in coupled.predicted.displacements.items()}
+    displacements = {form: each + move.astype(each.dtype) for form, each in coupled.predicted.displacements.items()}
     state = state._replace(coupled=coupled._replace(
         descent=coupled.descent._replace(theta=coupled.descent.theta + move),
         predicted=coupled.predicted._replace(displacements=displacements),

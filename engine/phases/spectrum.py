@@ -6,7 +6,7 @@ vectors beside the pairs it has, so that every row covers what it should, up to 
 compiles the solver once; an event says so. Another event says when each eigenvalue is first above 2/η.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from engine.curvature import guards
 from engine.curvature.eigensolver import LOOSE_TOLERANCE, Eigenpairs, random_start, solve_at
 from engine.curvature.expansion import Point, measure_all
 from engine.curvature.guards import Guards
+from engine.curvature.halves import halved
 from engine.phases.context import Setup
 from engine.record import edges, messages
 from engine.record.messages import AnyEvent
@@ -36,24 +37,29 @@ class Spectrum(NamedTuple):
 
 
 def read(
-    setup: Setup, theta: Array, start: Array, history: Array, step: int, plain_rate: float, others: Guards | None = None,
-    measured: tuple[Point, Array] | None = None,
+    setup: Setup, theta: Array, start: Array, history: Array, step: int, plain_rate: float,
+    others: Callable[[], Guards] | None = None, measured: tuple[Point, Array] | None = None, rows: int | None = None,
 ) -> Spectrum:
-    """Loss, gradient and eigenpairs at θ from a start (k, p); the `history` (steps, k, p) of eigenvectors comes to as many as are followed.
+    """Loss, gradient and eigenpairs at θ from a start (k, p); the `history` (steps, k, p) of eigenvectors, `halved` or not, comes to as
+    many as are followed.
 
     `others` are eigenvectors that another trajectory knows: they are looked at where one of them may be among the largest here and is
     not in what was measured. Where the pairs are `measured` already they are not measured anew.
-    `plain_rate` is the learning rate of gradient descent with this edge.
+    `plain_rate` is the learning rate of gradient descent with this edge. A start with room after so many `rows` is none any more.
     """
     dtype, eta = setup.spec.precision.curvature, plain_rate
     before, most = history.shape[1], most_followed(setup, theta.size)
-    point, images = measured or measure_all(setup.problem, theta, start, LOOSE_TOLERANCE, dtype)
+    point, images = measured or measure_all(setup.problem, theta, start, LOOSE_TOLERANCE, dtype, count=rows)
     hvps = point.eigen.hvps
     if others is not None:
-        vector, weight = guards.unseen(point.eigen.vectors, *others)
+        vector, weight = guards.unseen(point.eigen.vectors, *others())
         if float(weight) > guards.NEAR * float(np.asarray(point.eigen.values)[-1]):
-            rows = guards.with_another(point.eigen.vectors, vector)
-            pairs, images = solve_at(setup.problem, theta, rows, LOOSE_TOLERANCE, dtype, wanted=before, looked=before + 1, overwrites=True)
+            together, there = guards.with_another(point.eigen.vectors, vector)
+            del images, vector  # neither they nor the pairs are of use any more, and of many parameters it is they that take the memory
+            point = point._replace(eigen=None)  # type: ignore[arg-type]
+            pairs, images = solve_at(
+                setup.problem, theta, together, LOOSE_TOLERANCE, dtype, wanted=before, looked=before + 1, overwrites=True, count=there
+            )
             hvps += pairs.hvps
             point, images = point._replace(eigen=pairs.first(before)._replace(hvps=hvps)), images[:before]
     while (count := len(point.eigen.values)) < most and float(np.asarray(point.eigen.values)[-1]) * eta > FOLLOWED_FROM:
@@ -63,7 +69,8 @@ def read(
     events: list[AnyEvent] = []
     if count > before:
         point = point._replace(eigen=point.eigen._replace(hvps=hvps))
-        more = jnp.stack([point.eigen.vectors[before:]] * len(history))
+        added = point.eigen.vectors[before:]
+        more = jnp.stack([halved(added) if history.dtype == "float16" else added] * len(history))
         history = jnp.concatenate([history, more], axis=1)
         limit = edges.in_units(setup.spec.optimizer, f"{FOLLOWED_FROM:g}", FOLLOWED_FROM)
         text = f"{count} eigenvalues are followed from step {step}: λ{before} is above {limit} = {FOLLOWED_FROM / eta:.4g}"

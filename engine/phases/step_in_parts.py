@@ -15,12 +15,12 @@ from jax import Array
 from engine.curvature import guards
 from engine.curvature.eigensolver import LARGE, LOOSE_TOLERANCE
 from engine.curvature.expansion import Point, measure_all
-from engine.curvature.guards import Guards
-from engine.phases import coupled_step, occasional, spectrum
+from engine.curvature.guards import KeptGuards
+from engine.phases import coupled_step, occasional, spectrum, step_in_turn
 from engine.phases.context import Setup
 from engine.phases.coupled_loop import Steps, expected_eigenvectors
-from engine.phases.coupled_state import ConstrainedTrack, CoupledState, StaticConfig, StepParams, StepStatus, copied, known_eigenvectors
-from engine.phases.coupled_step import Positions, StepRows, has_diverged, unsolved
+from engine.phases.coupled_state import ConstrainedTrack, CoupledState, StaticConfig, StepParams, StepStatus, known_eigenvectors
+from engine.phases.coupled_step import Positions, StepRows
 from engine.phases.edge_state import EdgeState
 from engine.phases.projection import (
     FirstTrial,
@@ -77,16 +77,19 @@ def take(setup: Setup, state: EdgeState, config: StaticConfig, params: StepParam
     coupled = coupled_step.with_host_values(state.coupled._replace(step=cast(Array, np.array(step))))
     audits = occasional.AUDITS.is_due(setup, state)
     # What θ† comes to know in a step, gradient descent and what is followed beside look at in the next.
-    around = audits or guards.due(step - 1)
-    others = known_eigenvectors(coupled.constrained) if around else None
+    around, others = audits or guards.due(step - 1), None
     if audits:
-        coupled, others = occasional.audited_beside(setup, state, coupled, others)
+        coupled, others = occasional.audited_beside(setup, state, coupled)
+    if state.theta.size >= LARGE and not alone:
+        taken = step_in_turn.take(setup, state, coupled, config, params, around, others)
+        if taken is not None:
+            return taken
 
-    at, history = coupled_step.context(problem, config, params, coupled, around, traced=False), coupled.descent.eigenvector_history
+    at, history = coupled_step.context(problem, config, params, coupled, around, traced=False), coupled.descent.eigenvectors
     if around:  # a look takes more memory than a pass, and gives back less: it comes before what would stand beside it
         beside = coupled_step.measure_beside(at, coupled)
-        read = spectrum.read(setup, state.theta, expected_eigenvectors(coupled), history, step, params.plain_rate, others)
-        del others
+        seen = known_eigenvectors(coupled.constrained, others)
+        read = spectrum.read(setup, state.theta, expected_eigenvectors(coupled), history, step, params.plain_rate, lambda: seen)
     opening = opened(problem, state.theta, params, coupled._replace(beside={}), dtype)
     trial = None if alone else _measured_first(setup, params, coupled, opening)
     if not around:
@@ -96,7 +99,7 @@ def take(setup: Setup, state: EdgeState, config: StaticConfig, params: StepParam
 
     if not around and verdict.grows:
         read = spectrum.read(setup, state.theta, opening.expected, history, step, params.plain_rate, None, (read.point, read.images))
-    coupled = coupled._replace(descent=coupled.descent._replace(eigenvector_history=read.history))
+    coupled = coupled._replace(descent=coupled.descent._replace(eigenvectors=read.history))
     beside = coupled_step.measure_more_beside(at, coupled, beside, verdict.suffice)
     given = (read.point, read.images), opening.positions, coupled_step.step_beside(at, coupled, beside)
     known = trial and trial.guards
@@ -104,15 +107,11 @@ def take(setup: Setup, state: EdgeState, config: StaticConfig, params: StepParam
     if projection is None or known is None:
         moved, rows, _ = coupled_step.take_without_center(problem, config, params, coupled, *given)
     else:
-        lasts = verdict.lasts
         if not projection.done:
             projection = project_until_converged(problem, params, projection, dtype)
-            lasts &= not unsolved(projection.point.eigen.residuals)
-        overwrites = state.theta.size >= LARGE
-        old = coupled if lasts or not overwrites else copied(coupled)
         newest = newest_normals(problem, projection, dtype)
-        moved, rows, _ = coupled_step.take(problem, config, params, old, *given, projection, newest, overwrites)
-        moved = moved._replace(constrained=moved.constrained._replace(guards=known))
+        moved, rows, _ = coupled_step.take(problem, config, params, coupled, *given, projection, newest)
+        moved = moved._replace(constrained=moved.constrained._replace(beyond=known))
 
     rows = StepRows(cast(Array, np.asarray(rows.values)), rows.count, rows.names)
     row = rows.row(0)
@@ -129,7 +128,7 @@ class Trial(NamedTuple):
     """What is measured where the next θ† is looked for first."""
 
     measured: tuple[Point, Array]
-    guards: Guards
+    guards: KeptGuards
 
 
 def _measured_first(setup: Setup, params: StepParams, coupled: CoupledState, opening: Opening) -> Trial:
@@ -137,15 +136,15 @@ def _measured_first(setup: Setup, params: StepParams, coupled: CoupledState, ope
     problem, track, step, at = setup.problem, coupled.constrained, int(coupled.step), opening.trial_point
     (theta, start), dtype, several = opening.trial, str(at.dtype), tight(track.normals)
     if not guards.due(step):
-        return Trial(measure_all(problem, theta, start, params.eigen_tolerance, dtype, several, at), track.guards)
+        return Trial(measure_all(problem, theta, start, params.eigen_tolerance, dtype, several, at), track.beyond)
     fresh = guards.fresh_rows(setup.spec.seed, step, theta.size, dtype, problem.shares)
-    return Trial(*guards.measure_around(problem, theta, start, track.guards, fresh, params.eigen_tolerance, dtype, several, at))
+    measured, known = guards.measure_around(problem, theta, start, track.beyond, fresh, params.eigen_tolerance, dtype, several, at)
+    return Trial(measured, guards.kept(known))
 
 
 class Verdict(NamedTuple):
     """What the host goes by in the midst of a step."""
 
-    lasts: bool  # whether the step is not to be taken back, as far as it is known
     grows: bool  # whether more of gradient descent's eigenvalues may have to be followed
     suffice: tuple[bool, ...]  # whether what each trajectory beside has measured suffices
 
@@ -155,17 +154,17 @@ def _judged(
 ) -> tuple[ProjectionState | None, Verdict]:
     """Projections after the first trial, None where there is none, and the verdict: the host waits for it."""
     if trial is None:
-        return None, Verdict(True, True, tuple(map(bool, suffice)))
+        return None, Verdict(True, tuple(map(bool, suffice)))
     track, here = coupled.constrained, trial.measured[0].theta
     by, flags = _judged_first(params, tilt_is_due(coupled.step), track, trial.measured, point, suffice)
-    done, tilts, lasts, grows, *rest = np.asarray(flags).tolist()
+    done, tilts, grows, *rest = np.asarray(flags).tolist()
     target = here if done else first_guess(params, track)[0]  # projected no more where it is done
     begun = start_projection(target, opening.trial.start, track.center.point, track.normals, track.covariance)
     projection = stepped(begun, trial.measured, begun.normals, by)
     if done:
         projection = projection._replace(trial_point=here)  # and nothing is measured any more
     no, ends, own = (cast(Array, np.array(flag)) for flag in (False, done, tilts))
-    return projection._replace(afresh=no, done=ends, tilts=own), Verdict(lasts, grows, tuple(rest))
+    return projection._replace(afresh=no, done=ends, tilts=own), Verdict(grows, tuple(rest))
 
 
 @jax.jit
@@ -175,7 +174,6 @@ def _judged_first(
     """The first point judged by the normals of the last centre, and all flags in one array. `descent` is gradient descent's point."""
     projection = start_from_center(params, track, tilts)
     by = judged(params, projection, measured, projection.normals, False)
-    (*_, residuals), _, changed = by
-    lasts = ~(changed["done"] & unsolved(residuals)) & ~has_diverged(descent)
+    _, _, changed = by
     grows = descent.eigen.values[-1].astype(float) * params.plain_rate > FOLLOWED_FROM
-    return by, jnp.stack([changed["done"], changed["tilts"], lasts, grows, *map(jnp.asarray, suffice)])
+    return by, jnp.stack([changed["done"], changed["tilts"], grows, *map(jnp.asarray, suffice)])

@@ -34,8 +34,8 @@ class Earlier(NamedTuple):
     """What it would have been, from the other leaves of its state."""
     names: tuple[str, ...] = ()
     """Those it had before, the newest first."""
-    fitted: Callable[[np.ndarray, Leaves], Any] | None = None
-    """What becomes of the array there is, of its shape now or an earlier one."""
+    fitted: Callable[[Any, Leaves], Any] | None = None
+    """What becomes of the array there is, of its shape now or an earlier one, or of the state."""
 
 
 def pack(state: Any, prefix: str = "") -> dict[str, np.ndarray]:
@@ -87,7 +87,8 @@ def unpack(kind: type, leaves: Leaves, prefix: str = "", kinds: Kinds | None = N
         if path is None:
             values[name] = _typed(hint, _made(kind, name, earlier, leaves, prefix), put)
         elif hasattr(hint, "_fields"):
-            values[name] = unpack(hint, leaves, f"{path}.", kinds, put)
+            state = unpack(hint, leaves, f"{path}.", kinds, put)
+            values[name] = earlier.fitted(state, _of(leaves, prefix)) if earlier.fitted else state
         elif get_origin(hint) is dict:
             inner = get_args(hint)[1]
             given = (kinds or {}).get(name, {})

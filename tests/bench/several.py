@@ -179,7 +179,7 @@ def measure(spec: RunSpec, rounds: int) -> Measured:
     table = {column: np.array([row[column] for row in rows]) for column in setup.column_index}
     middle, forms, ratios = statistics.median, forms_hvps(first), np.median(np.array(ours) / np.array(least), 0)
     return Measured(
-        first.theta.size, first.clock.step, DIRECTIONS, first.coupled.descent.eigenvector_history.shape[1], len(rows),
+        first.theta.size, first.clock.step, DIRECTIONS, first.coupled.descent.eigenvectors.shape[1], len(rows),
         np.median(ours, 0)[0], np.median(least, 0)[0], *ratios,
         *(float(np.median(table[f"cost.{name}"])) for name in ("hvps", "grad_sharpness", "gradients")),
         float(np.median(table["constrained.hvps"])), float(np.median(table["constrained.contractions"])),

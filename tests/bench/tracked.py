@@ -36,6 +36,7 @@ from engine import spec as specs
 from engine.curvature import companions, guards
 from engine.curvature.eigensolver import LOOSE_TOLERANCE, random_start, sharpness_at
 from engine.curvature.expansion import grad_sharpness, loss_along
+from engine.curvature.halves import whole
 from engine.dynamics.descent import DESCENT_CHUNK, descend
 from engine.dynamics.optimizers import optimizer_of
 from engine.phases import approach, context, edge, sharpness_every_step, training
@@ -320,7 +321,7 @@ def plain_rates(setup: Setup, state: EdgeState, rounds: int) -> tuple[float, ...
     start, chunk, optimizer = state.center.theta.astype("float32"), DESCENT_CHUNK, setup.optimizer
     rate, scan = optimizer.init(start, problem.unravel, eta), scan_of(eta)
     track = state.coupled
-    history = jnp.concatenate([track.descent.eigenvector_history[:, :1]] * 2)
+    history = jnp.concatenate([whole(track.descent.eigenvectors[:, :1], "float32")] * 2)
     fresh, known = track.constrained.guards.vectors[0], companions.unknown(start.size, "float32")
 
     def sharpness_too(theta, history, beside):

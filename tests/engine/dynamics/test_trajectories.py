@@ -131,7 +131,7 @@ def test_the_solver_starts_at_gradient_descent_from_what_u_turned_by_before(at_t
     misses = []
     for state in states[6:60:2]:
         hessian, starts = dense_hessian(setup.problem, state.theta), (
-            expected_eigenvectors(state.coupled)[0], state.coupled.descent.eigenvector_history[0][0],
+            expected_eigenvectors(state.coupled)[0], state.coupled.descent.eigenvectors[0][0],
         )
         for v in (np.asarray(start / jnp.linalg.norm(start)) for start in starts):
             misses.append(np.linalg.norm(hessian @ v - (v @ hessian @ v) * v) / (v @ hessian @ v))
@@ -139,7 +139,7 @@ def test_the_solver_starts_at_gradient_descent_from_what_u_turned_by_before(at_t
     assert np.median(ours) < np.median(before) / 3
     assert (ours < 1.2 * before).all()
     track, u = states[20].coupled.descent, states[20].center.top_eigenvector
-    still = predict_eigenvectors(u, jnp.zeros_like(u), track.eigenvector_offsets, jnp.zeros(4), track.eigenvector_history)
+    still = predict_eigenvectors(u, jnp.zeros_like(u), track.offsets, jnp.zeros(4), track.eigenvectors[0])
     assert jnp.isfinite(still).all()
 
 

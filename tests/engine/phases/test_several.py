@@ -104,8 +104,8 @@ def test_equal_eigenvalues_are_followed_along_the_space_of_both(spare):
     assert (table["constrained.active"][edge][1:] == 2).all()
     np.testing.assert_allclose(table["constrained.sharpness"][edge], 2 / ETA, rtol=1e-8)
     np.testing.assert_allclose(table["constrained.lambda2"][edge], 2 / ETA, rtol=1e-8)
-    np.testing.assert_allclose(table["covariance.lambda1"][edge], 4, rtol=1e-5)  # 2α/β, two toys beside each other
-    np.testing.assert_allclose(table["covariance.lambda2"][edge], 2, rtol=1e-5)
+    np.testing.assert_allclose(table["covariance.lambda1"][edge], 4, rtol=5e-5)  # 2α/β, two toys beside each other
+    np.testing.assert_allclose(table["covariance.lambda2"][edge], 2, rtol=5e-5)
     assert (table["transported.error"][edge][5:] < 1e-5).all()
     assert not any(isinstance(event, messages.EigenvectorsSwapped) for event in events)
 
