@@ -31,7 +31,7 @@ from engine.base.errors import UserError
 from engine.problems.problem import Problem
 from engine.xla import small_matrices
 from engine.xla.device import require_correct_sums
-from engine.xla.jit import jit_by_format
+from engine.xla.jit import is_inside, jit_by_format
 from engine.xla.reductions import dots, norms
 from engine.xla.shares import Shares, numbers
 
@@ -357,7 +357,7 @@ def solve_at(
     looked = wanted if looked is None else looked
     start = start if count is None or start.shape[1] >= LARGE else start[:count]
     at, start, several = theta.astype(curvature_dtype), start.astype(curvature_dtype), _as_array(tight)
-    if theta.size < LARGE or isinstance(theta, jax.core.Tracer):
+    if theta.size < LARGE or is_inside(theta):
         chosen = _solve_over if overwrites else _solve_at
         return chosen(problem, at, start, tolerance, wanted, looked, explored, several)
     # Pairs and images are made in turn, once products need no memory: at the most there is the basis, and what a product takes.

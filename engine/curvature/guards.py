@@ -22,6 +22,7 @@ from engine.curvature.eigensolver import LARGE, Eigenpairs, forms_hessian, rando
 from engine.curvature.expansion import Point, loss_and_gradient
 from engine.curvature.halves import halved, whole
 from engine.problems.problem import Problem
+from engine.xla.jit import is_inside
 from engine.xla.leaves import Earlier, Leaves
 from engine.xla.shares import Shares, numbers
 
@@ -220,7 +221,7 @@ def _parted(pairs: Eigenpairs, images: Array, count: int) -> tuple[Eigenpairs, A
 def with_another(start: Array, vector: Array) -> tuple[Array, int | None]:
     """A start (k, p) and one vector more, in as many rows as a look has: compiled for it already. Of many parameters, where memory counts,
     in rows of their own, with room for the solver's basis after these, and how many they are."""
-    if vector.size >= LARGE and not isinstance(vector, jax.core.Tracer):
+    if vector.size >= LARGE and not is_inside(vector):
         return with_room(jnp.concatenate([start, vector[None].astype(start.dtype)])), len(start) + 1
     return jnp.concatenate([start, vector[None].astype(start.dtype), jnp.zeros((COUNT + FRESH - 1, start.shape[1]), start.dtype)]), None
 

@@ -37,10 +37,15 @@ def jit_by_format(function: Function, place: int = 1, forward: bool = False, **o
 
     @wraps(function)
     def chosen(*args: Any) -> Any:
-        inside = isinstance(args[place], jax.core.Tracer)
-        return (faster if args[place].dtype == jnp.float64 and not inside and lone_products() else common)(*args)
+        by_itself = not is_inside(args[place])
+        return (faster if args[place].dtype == jnp.float64 and by_itself and lone_products() else common)(*args)
 
     return cast(Function, chosen)
+
+
+def is_inside(array: Array) -> bool:
+    """Whether an array is one inside a compiled function, as that is traced."""
+    return isinstance(array, jax.core.Tracer)
 
 
 def layer_product(inputs: Array, kernel: Array, dimensions: Any, precision: Any = None, **options: Any) -> Array:

@@ -81,7 +81,7 @@ class Pace:
         own = min(self.interval, 1 / MOVING_FPS) if quick else self.interval
         return max(own, 1.0 if self.slow else 0.0, 0.0 if self.focused else UNFOCUSED_SECONDS)
 
-    async def settle(self, seconds: float = 0.3) -> None:
+    async def settle(self, seconds: float = 1.0) -> None:
         """Wait for an outstanding answer, so that it does not end up as typing in the user's shell."""
         if self.waiting:
             self._answered.clear()
