@@ -258,6 +258,7 @@ def _grown(
     return lax.cond(unfinished(begun), onward, lambda: (begun.pairs, begun.images))
 
 
+@jax.jit
 def with_room(start: Array) -> Array:
     """The rows of a start (k, p), of many parameters with room for the solver's basis after them."""
     count, size = start.shape
@@ -361,7 +362,7 @@ def solve_at(
         chosen = _solve_over if overwrites else _solve_at
         return chosen(problem, at, start, tolerance, wanted, looked, explored, several)
     # Pairs and images are made in turn, once products need no memory: at the most there is the basis, and what a product takes.
-    count, rows = count or len(start), _with_room(start) if count is None else start
+    count, rows = count or len(start), with_room(start) if count is None else start
     basis = _grown_over(problem, at, rows, tolerance, wanted, looked, explored, several, count)
     mix, v, w, pairs = basis.coefficients[:count], basis.v, basis.w, basis.pairs
     del basis
@@ -397,4 +398,3 @@ def _based(
 
 _solve_at, _solve_over = jit_by_format(_solved), jit_by_format(_solved, donate_argnums=2)
 _grown_over = jit_by_format(_based, donate_argnums=2, static_argnums=8)
-_with_room = jax.jit(with_room)

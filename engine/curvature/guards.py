@@ -86,6 +86,11 @@ def due(step: Any) -> Any:
     return step % EVERY == 0
 
 
+def overdue(step: int, looked: int) -> bool:
+    """Whether a trajectory that is read now and then, and `looked` around at that step, looks around at this one."""
+    return step - looked >= EVERY
+
+
 def look(
     problem: Problem, theta: Array, start: Array, guards: "Guards | KeptGuards", fresh: Array, tolerance: float, dtype: str,
     settle: bool = False, tight: int | Array = 1,
@@ -137,7 +142,7 @@ def read(
     problem: Problem, theta: Array, start: Array, guards: Guards, looked: int, step: int, seed: int, tolerance: float, dtype: str
 ) -> Reading:
     """The top eigenpairs at θ from `start` (k, p), with a look around where the last one is `EVERY` steps ago or more."""
-    if step - looked < EVERY or forms_hessian(theta):
+    if not overdue(step, looked) or forms_hessian(theta):
         return Reading(sharpness_at(problem, theta, start, tolerance, dtype), guards, looked)
     pairs, _, guards = look(problem, theta, start, guards, fresh_rows(seed, step, theta.size, dtype, problem.shares), tolerance, dtype)
     return Reading(pairs, guards, step)

@@ -45,6 +45,11 @@ def alternating(history: Array) -> Array:
     return extrapolated(history[0], history[2])
 
 
+def turn_between(before: Array, last: Array) -> Array:
+    """What an eigenvector (p,) differs by from the one before, whose sign is of no meaning."""
+    return last - jnp.where(before @ last < 0, -before, before)
+
+
 def extrapolated(before: Array, last: Array) -> Array:
     """The rows a lag on, from those a lag and two lags ago: the first extrapolated, the others, whose noise is larger, as they are."""
     return last.at[0].set(2 * last[0] - jnp.where(before[0] @ last[0] < 0, -before[0], before[0]))

@@ -21,7 +21,7 @@ from engine.curvature.eigensolver import LOOSE_TOLERANCE, Eigenpairs, forms_hess
 from engine.curvature.expansion import loss_and_gradient
 from engine.curvature.guards import Guards
 from engine.curvature.halves import halved, whole
-from engine.curvature.predictor import power_step
+from engine.curvature.predictor import power_step, turn_between
 from engine.curvature.tangent_pass import value_grad_hvp
 from engine.dynamics.trajectory import Beginning, Costs, Row, StepContext, Trajectory
 from engine.problems.problem import Problem
@@ -41,7 +41,7 @@ class FlowState(NamedTuple):
 
     theta: Array  # (p,)
     eigenvector: Annotated[Array, Earlier(lambda leaves: leaves["eigenvectors"][1])]  # (p,) its top one at the last reading,
-    turn: Annotated[Array, Earlier(lambda leaves: _turn(*map(jnp.asarray, leaves["eigenvectors"])))]
+    turn: Annotated[Array, Earlier(lambda leaves: halved(turn_between(*map(jnp.asarray, leaves["eigenvectors"]))))]
     """(p,) `halved`, and what it had turned by since the reading before"""
     sharpness: Array  # () at the last reading
     beyond: Annotated[Array, Earlier(lambda leaves: halved(leaves["guard"]))]
@@ -56,11 +56,6 @@ class FlowState(NamedTuple):
     def expected(self) -> Array:
         """What the top eigenvector is expected to be, (p,): as far on as it turned."""
         return self.eigenvector + whole(self.turn, self.eigenvector.dtype)
-
-
-def _turn(before: Array, last: Array) -> Array:
-    """What an eigenvector differs by from the one before, whose sign is of no meaning, `halved`."""
-    return halved(last - jnp.where(before @ last < 0, -before, before))
 
 
 class OnFlow(NamedTuple):
@@ -166,7 +161,7 @@ def _advance(
     theta, gradients = flow_step(problem, state.theta, here.grad, learning_rate, sharpness, due)
     vector, before = here.vector.astype(state.eigenvector.dtype), state.eigenvector
     moved = FlowState(
-        theta, jnp.where(due, vector, before), jnp.where(due, _turn(before, vector), state.turn), sharpness,
+        theta, jnp.where(due, vector, before), jnp.where(due, halved(turn_between(before, vector)), state.turn), sharpness,
         state.beyond if here.beyond is None else here.beyond,
     )
     row = {

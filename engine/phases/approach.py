@@ -64,11 +64,6 @@ def begin(setup: Setup, theta: Array, clock: Clock, optimizer: Any) -> ApproachS
     )
 
 
-def looks(state: ApproachState) -> bool:
-    """Whether a look around is due at a check here."""
-    return state.clock.step - state.looked >= guards.EVERY
-
-
 def check(setup: Setup, state: ApproachState, around: bool = False) -> tuple[Eigenpairs, ApproachState]:
     """The top eigenpairs at the midpoint of the coming step, half a step of gradient descent on, and the state after a look `around`,
     where it is asked for or due."""
@@ -198,14 +193,14 @@ class Approach(Phase):
         """At most `limit` steps towards the edge: to the next check."""
         moved, progress, at_edge = advance(self.setup, state, limit)
         if state.clock.step == state.next_check:
-            self._compiled.add(looks(state))
+            self._compiled.add(guards.overdue(state.clock.step, state.looked))
         return Advanced(moved, progress, "edge" if at_edge else "")
 
     def doing(self, state: ApproachState) -> str:
         """A check, where it is due."""
         if state.clock.step != state.next_check:
             return ""
-        return MEASURING if looks(state) in self._compiled else COMPILING
+        return MEASURING if guards.overdue(state.clock.step, state.looked) in self._compiled else COMPILING
 
     def set_learning_rate(self, state: ApproachState, learning_rate: float) -> Restart:
         """The approach to another threshold, from the same θ."""

@@ -18,6 +18,7 @@ from engine.curvature.eigensolver import Eigenpairs
 from engine.curvature.expansion import Normals, TaylorCenter, narrower
 from engine.curvature.guards import Guards, KeptGuards, kept, unknown
 from engine.curvature.halves import halved, whole
+from engine.curvature.predictor import turn_between
 from engine.dynamics.optimizers import Optimizer
 from engine.dynamics.predicted import Displacements
 from engine.dynamics.prediction_scores import Score
@@ -135,12 +136,9 @@ class Started(NamedTuple):
 def started(refined: Array, before: Array, vectors: Array, directions: Directions) -> Started:
     """What is kept of the eigenvectors (k, p) that a step of power iteration made of the `vectors` at a centre, with those at the centre
     `before` it. The signs of several directions' are kept; a single one has that of the newest."""
-    rows = max(1, len(directions.basis))
-    newest, last = refined[:rows], before[:rows]
-    if len(directions.basis):
-        turn = jnp.where(directions.there[:, None], newest - last, 0)
-    else:
-        turn = newest - jnp.where(last[0] @ newest[0] < 0, -last, last)
+    size = len(directions.basis)
+    several = refined[:size] - before[:size]
+    turn = jnp.where(directions.there[:, None], several, 0) if size else turn_between(before[0], refined[0])[None]
     return Started(halved(refined - _reference(vectors, directions)), halved(turn))
 
 

@@ -137,6 +137,20 @@ def stepped(projection: ProjectionState, measured: tuple[Point, Array], normals:
     return projection._replace(point=Point(theta, loss, grad, eigen), normals=normals, **changed)
 
 
+def after_first(
+    params: StepParams, track: ConstrainedTrack, start: Array, measured: tuple[Point, Array], by: Judged, done: bool, tilts: bool
+) -> ProjectionState:
+    """Projections after the first trial was `judged` from the normals of the last centre, with its flags as arrays of the host."""
+    here = measured[0].theta
+    target = here if done else first_guess(params, track)[0]  # projected no more where it is done
+    begun = start_projection(target, start, track.center.point, track.normals, track.covariance)
+    projection = stepped(begun, measured, begun.normals, by)
+    if done:
+        projection = projection._replace(trial_point=here)  # and nothing is measured any more
+    no, ends, own = (cast(Array, np.array(flag)) for flag in (False, done, tilts))
+    return projection._replace(afresh=no, done=ends, tilts=own)
+
+
 @jax.jit
 def judged(
     params: StepParams, projection: ProjectionState, measured: tuple[Point, Array], normals: Normals | Directions, afresh: bool | Array

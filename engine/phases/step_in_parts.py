@@ -26,14 +26,13 @@ from engine.phases.projection import (
     FirstTrial,
     Judged,
     ProjectionState,
+    after_first,
     first_guess,
     first_trial,
     judged,
     newest_normals,
     project_until_converged,
     start_from_center,
-    start_projection,
-    stepped,
     tight,
     tilt_is_due,
 )
@@ -155,16 +154,10 @@ def _judged(
     """Projections after the first trial, None where there is none, and the verdict: the host waits for it."""
     if trial is None:
         return None, Verdict(True, tuple(map(bool, suffice)))
-    track, here = coupled.constrained, trial.measured[0].theta
+    track = coupled.constrained
     by, flags = _judged_first(params, tilt_is_due(coupled.step), track, trial.measured, point, suffice)
     done, tilts, grows, *rest = np.asarray(flags).tolist()
-    target = here if done else first_guess(params, track)[0]  # projected no more where it is done
-    begun = start_projection(target, opening.trial.start, track.center.point, track.normals, track.covariance)
-    projection = stepped(begun, trial.measured, begun.normals, by)
-    if done:
-        projection = projection._replace(trial_point=here)  # and nothing is measured any more
-    no, ends, own = (cast(Array, np.array(flag)) for flag in (False, done, tilts))
-    return projection._replace(afresh=no, done=ends, tilts=own), Verdict(grows, tuple(rest))
+    return after_first(params, track, opening.trial.start, trial.measured, by, done, tilts), Verdict(grows, tuple(rest))
 
 
 @jax.jit

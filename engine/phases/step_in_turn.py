@@ -39,6 +39,7 @@ from engine.phases.edge_state import EdgeState
 from engine.phases.projection import (
     Judged,
     ProjectionState,
+    after_first,
     expansion_of,
     first_guess,
     first_trial,
@@ -46,8 +47,6 @@ from engine.phases.projection import (
     newest_normals,
     project_until_converged,
     start_from_center,
-    start_projection,
-    stepped,
     tight,
     tilt_is_due,
 )
@@ -116,7 +115,7 @@ def _measured(
     """None where it is not finite."""
     history, center = coupled.descent.eigenvectors, coupled.constrained.center
     point, images, history, events = spectrum.read(
-        setup, coupled.descent.theta, _room(expected_eigenvectors(coupled)), history, int(coupled.step), params.plain_rate, others,
+        setup, coupled.descent.theta, with_room(expected_eigenvectors(coupled)), history, int(coupled.step), params.plain_rate, others,
         rows=history.shape[1],
     )
     if has_diverged(point.loss, point.grad):
@@ -143,24 +142,18 @@ def _projected(setup: Setup, params: StepParams, coupled: CoupledState) -> tuple
     by = _judged(theta, grad, images, params, tilt_is_due(step), track, loss, pairs)
     del theta, grad, images
     (here, *_), _, changed = by
-    done, no = bool(changed["done"]), cast(Array, np.array(False))
-    target = here if done else first_guess(params, track)[0]  # projected no more where it is done
-    begun = start_projection(target, here, track.center.point, track.normals, track.covariance)
-    projection = stepped(begun, (Point(here, loss, here, pairs), here), begun.normals, by)
-    projection = projection._replace(afresh=no, done=cast(Array, np.array(done)), tilts=cast(Array, np.array(bool(changed["tilts"]))))
+    done, tilts = bool(changed["done"]), bool(changed["tilts"])
+    projection = after_first(params, track, here, (Point(here, loss, here, pairs), here), by, done, tilts)
     if done:
-        return projection._replace(trial_point=here), known  # nothing is measured any more
-    projection = projection._replace(point=begun.point)  # it is measured elsewhere now
-    del by, changed, here, target, pairs
+        return projection, known
+    projection = projection._replace(point=track.center.point)  # it is measured elsewhere now
+    del by, changed, here, pairs
     return project_until_converged(problem, params, projection, dtype), known
 
 
 @partial(jax.jit, static_argnames="dtype")
 def _trial_point(params: StepParams, track: ConstrainedTrack, dtype: str) -> Array:
     return first_trial(track, first_guess(params, track)[1]).point.astype(dtype)
-
-
-_room = jax.jit(with_room)
 
 
 @partial(jax.jit, static_argnames="dtype")
