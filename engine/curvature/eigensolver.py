@@ -32,7 +32,7 @@ from engine.problems.problem import Problem
 from engine.xla import small_matrices
 from engine.xla.device import require_correct_sums
 from engine.xla.jit import is_inside, jit_by_format
-from engine.xla.reductions import dots, norms
+from engine.xla.reductions import along_each, dots, norms
 from engine.xla.shares import Shares, numbers
 
 DENSE_UP_TO = 64
@@ -43,7 +43,7 @@ passes over the whole basis several times, and at 24 that took as long as the pr
 LARGE = 1 << 19
 """Parameters from which memory counts before passes over the basis."""
 LARGE_ROOM = 2
-"""How many rows the solver's basis has then beyond those that it is started from: one more for every two of those from three on."""
+"""How many rows the solver's basis has then beyond those that it is started from; where it needs more, the least Ritz vector goes."""
 INDEPENDENT = 0.5
 """Least eigenvalue of the Gram matrix of unit vectors from which one pass makes them orthogonal to rounding."""
 LOOSE_TOLERANCE = 1e-3
@@ -259,18 +259,17 @@ def _grown(
 
 
 @jax.jit
-def with_room(start: Array) -> Array:
-    """The rows of a start (k, p), of many parameters with room for the solver's basis after them."""
-    count, size = start.shape
-    if size < LARGE:
-        return start
-    return jnp.concatenate([start, jnp.zeros((basis_rows(count, size) - count, size), start.dtype)])
+def with_room(*starts: Array) -> Array:
+    """The rows of starts (k, p), one after the other, of many parameters with room for the solver's basis after them."""
+    count, size = sum(map(len, starts)), starts[0].shape[1]
+    room = [jnp.zeros((basis_rows(count, size) - count, size), starts[0].dtype)] if size >= LARGE else []
+    return jnp.concatenate([*starts, *room])
 
 
 def basis_rows(count: int, size: int) -> int:
     """Most rows of the solver's basis, and of its image, when it is started from `count` vectors of `size` numbers: of many parameters room
-    for the products that a step mostly takes, and those of a look around."""
-    return count + max(LARGE_ROOM, (count + 1) // 2) if size >= LARGE else max(BASIS, 2 * count + 4)
+    for the products that a step mostly takes."""
+    return count + LARGE_ROOM if size >= LARGE else max(BASIS, 2 * count + 4)
 
 
 def _eigh(matrix: Array) -> tuple[Array, Array]:
@@ -285,7 +284,7 @@ def _along_each(rows: Array, vector: Array) -> Array:
 
     Rows that a loop leaves as they are XLA would keep in float64 for all of it, twice their memory, but for the barrier."""
     rows, vector = lax.optimization_barrier((rows, vector))
-    return jnp.stack(dots(*((row, vector) for row in rows)))
+    return along_each(rows, vector)
 
 
 def _with_row(rows: Array, k: Array, row: Array) -> Array:

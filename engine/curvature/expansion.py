@@ -95,8 +95,8 @@ class Normals(NamedTuple):
 
 def unit(vectors: Array, length: Array) -> Array:
     """u (p,) of eigenvectors (k, p) in their own number format and the signed length () of the first in θ's: not kept, since whatever reads
-    it makes it while it reads."""
-    return vectors[0].astype(length.dtype) / length
+    it makes it while it reads. Not divided by the length, since what is divided XLA would write down."""
+    return vectors[0].astype(length.dtype) * (1 / length)
 
 
 DEGENERATE = 0.05
@@ -116,7 +116,7 @@ def _arguments(point: Point) -> tuple[Array, Array, Array]:
     grad, sharpness = point.grad, point.eigen.sharpness.astype(point.theta.dtype)
     vectors, values = point.eigen.vectors.astype(grad.dtype), point.eigen.values.astype(grad.dtype)
     sizes = norms(*vectors)
-    u, *others = (vector / size for vector, size in zip(vectors, sizes, strict=True))
+    u, *others = (vector * (1 / size) for vector, size in zip(vectors, sizes, strict=True))
     along = dots(*((grad, vector) for vector in (u, *others)))
     gaps = jnp.maximum(sharpness - values, DEGENERATE * sharpness)
     w = (grad - along[0] * u) / sharpness
@@ -156,10 +156,15 @@ class Direction(NamedTuple):
     """The top eigenvector at a point, and ∇S split by it, in θ's number format."""
 
     u: Array  # (p,) of unit length in it, its sign that of the normals
+    dS: Array  # (p,) ∇S
     skew: Array  # () ∇S·u
-    dS_perp: Array  # (p,) ∇S⊥
     along: Array  # () ∇L·u
     size: Array  # () of the measured eigenvector in units of u
+
+    @property
+    def dS_perp(self) -> Array:
+        """∇S⊥ = ∇S − u(u·∇S), (p,)."""
+        return self.dS - self.skew * self.u
 
 
 def direction(point: Point, normals: Normals) -> Direction:
@@ -168,8 +173,8 @@ def direction(point: Point, normals: Normals) -> Direction:
     dS = normals.dS.astype(u.dtype)
     square, sign, skew, along = dots((u, u), (u, normals.u), (u, dS), (u, point.grad))
     size = jnp.where(sign < 0, -1, 1) * jnp.sqrt(square)
-    u, skew = u / size, skew / size
-    return Direction(u, skew, dS - skew * u, along / size, size)
+    u, skew = u * (1 / size), skew / size
+    return Direction(u, dS, skew, along / size, size)
 
 
 def in_format_of_eigenvectors(leaf: np.ndarray, leaves: Leaves) -> np.ndarray:

@@ -122,9 +122,14 @@ def _looked(
     return _parted(pairs, images, count)
 
 
+def rows_apart(start: Array, guards: "Guards | KeptGuards", fresh: Array, dtype: str) -> tuple[Array, Array, Array]:
+    """What a look starts from, in a number format: rows (k, p), (COUNT, p) and (FRESH, p)."""
+    return start.astype(dtype), guards.whole(dtype).vectors, fresh.astype(dtype)
+
+
 def rows(start: Array, guards: "Guards | KeptGuards", fresh: Array, dtype: str) -> Array:
-    """What a look starts from, in a number format."""
-    return jnp.concatenate([start.astype(dtype), guards.whole(dtype).vectors, fresh.astype(dtype)])
+    """The same one after the other."""
+    return jnp.concatenate(rows_apart(start, guards, fresh, dtype))
 
 
 _rows = jax.jit(rows, static_argnames="dtype")
@@ -227,7 +232,7 @@ def with_another(start: Array, vector: Array) -> tuple[Array, int | None]:
     """A start (k, p) and one vector more, in as many rows as a look has: compiled for it already. Of many parameters, where memory counts,
     in rows of their own, with room for the solver's basis after these, and how many they are."""
     if vector.size >= LARGE and not is_inside(vector):
-        return with_room(jnp.concatenate([start, vector[None].astype(start.dtype)])), len(start) + 1
+        return with_room(start, vector[None].astype(start.dtype)), len(start) + 1
     return jnp.concatenate([start, vector[None].astype(start.dtype), jnp.zeros((COUNT + FRESH - 1, start.shape[1]), start.dtype)]), None
 
 

@@ -36,7 +36,7 @@ def eigenvector_offset(vector: Array, u: Array) -> Array:
     """What gradient descent's top eigenvector (p,) differs by from that of the centre."""
     u = u.astype(vector.dtype)
     along, square = dots((vector, u), (vector, vector))
-    return vector / (jnp.where(along < 0, -1, 1) * jnp.sqrt(square)) - u
+    return vector * (1 / (jnp.where(along < 0, -1, 1) * jnp.sqrt(square))) - u
 
 
 @jax.jit
@@ -45,14 +45,15 @@ def alternating(history: Array) -> Array:
     return extrapolated(history[0], history[2])
 
 
+@jax.jit
 def turn_between(before: Array, last: Array) -> Array:
     """What an eigenvector (p,) differs by from the one before, whose sign is of no meaning."""
-    return last - jnp.where(before @ last < 0, -before, before)
+    return last - jnp.where(dots((before, last))[0] < 0, -before, before)
 
 
 def extrapolated(before: Array, last: Array) -> Array:
     """The rows a lag on, from those a lag and two lags ago: the first extrapolated, the others, whose noise is larger, as they are."""
-    return last.at[0].set(2 * last[0] - jnp.where(before[0] @ last[0] < 0, -before[0], before[0]))
+    return last.at[0].add(turn_between(before[0], last[0]))
 
 
 def likeliest(history: tuple[Array, Array, Array, Array], onward: float) -> Array:
@@ -73,7 +74,7 @@ def power_step(pairs: Eigenpairs, images: Array) -> Array:
     tolerance left become smaller as λ/S, most of them to nothing, and it costs no product. Small eigenvalues' stay as they are."""
     values = pairs.values[:, None]
     large = values > pairs.values[0] / 10
-    return jnp.where(large, images / jnp.where(large, values, 1), pairs.vectors)
+    return jnp.where(large, images * (1 / jnp.where(large, values, 1)), pairs.vectors)
 
 
 @jax.jit

@@ -64,7 +64,9 @@ def project_center(center: TaylorCenter, target: Array, threshold: float | Array
 
     For the target θ† − η∇L of the next step it is Lemma 13, θ†_{t+1} ≈ θ† − ηP^⊥_{u,∇S}∇L up to O(ε²), while the constraint pushes.
     """
-    top = Direction(center.top_eigenvector, center.skew, center.grad_sharpness_perp, center.grad_along_u, jnp.ones(()))
+    top = Direction(
+        center.top_eigenvector, center.grad_sharpness.astype(center.theta.dtype), center.skew, center.grad_along_u, jnp.ones(())
+    )
     return _landed(center.theta, top, center.tilt, center.sharpness, center.grad_norm, center.grad_along_u, target, threshold)
 
 
@@ -72,19 +74,17 @@ def _landed(
     theta: Array, top: Direction, tilt: Array, sharpness: Array, norm: Array, along: Array, target: Array,
     threshold: float | Array,
 ) -> Projection:
-    (u, skew, dS_perp, _, _), S, tilt = top, sharpness.astype(theta.dtype), tilt.astype(theta.dtype)
+    (u, dS, skew, _, _), S, tilt = top, sharpness.astype(theta.dtype), tilt.astype(theta.dtype)
     way, gap = target - theta, S - threshold
-    far, way_u, way_tilt, way_dS, tilt_u, tilt_tilt, tilt_dS, beta = dots(
-        (way, way), (way, u), (way, tilt), (way, dS_perp), (tilt, u), (tilt, tilt), (tilt, dS_perp), (dS_perp, dS_perp)
+    far, way_u, way_tilt, b_way, tilt_u, tilt_tilt, tilt_dS, bb = dots(
+        (way, way), (way, u), (way, tilt), (way, dS), (tilt, u), (tilt, tilt), (tilt, dS), (dS, dS)
     )
-    aa, bb = S**2 + 2 * S * tilt_u + tilt_tilt, beta + skew**2
-    ab = skew * (S + tilt_u) + tilt_dS
-    a_way, b_way = S * way_u + way_tilt, skew * way_u + way_dS
+    aa, ab, a_way = S**2 + 2 * S * tilt_u + tilt_tilt, S * skew + tilt_dS, S * way_u + way_tilt
     A, B, determinant = a_way + along, b_way + gap, aa * bb - ab**2
     pushes = ~(aa * B - ab * A <= 0)  # NaN counts, and leads nowhere
     nu = jnp.where(pushes, (aa * B - ab * A) / determinant, 0)
     mu = (A - nu * ab) / aa
-    landed = theta + way - (mu * S + nu * skew) * u - mu * tilt - nu * dS_perp
+    landed = theta + way - mu * S * u - mu * tilt - nu * dS
     within = jnp.where(determinant > 0, (a_way**2 * bb - 2 * a_way * b_way * ab + b_way**2 * aa) / determinant, a_way**2 / aa)
     unit, rises = 1 / threshold, b_way - mu * ab - nu * bb
     residuals = Residuals(
@@ -169,7 +169,7 @@ def remembered(center: TaylorCenter, momentum: Array, memory: theory.Memory, lea
     return memory.beta * momentum + center.grad + force
 
 
-def slide(point: Point, top: Direction, image: Array, dS: Array) -> tuple[Point, Array]:
+def slide(point: Point, top: Direction, image: Array) -> tuple[Point, Array]:
     """The point moved along u to where ∇L·u = 0, and how far u turns over that way d: |d|‖∇S⊥‖/S.
 
     What is known there moves by Taylor's formula and costs nothing: with `image` = Hu = Su + r (p,), ∇L gains dHu + ½d²∇S,
@@ -177,8 +177,8 @@ def slide(point: Point, top: Direction, image: Array, dS: Array) -> tuple[Point,
     way is one.
     """
     dtype = point.theta.dtype
-    (u, skew, dS_perp, along, size), sharpness = top, point.eigen.sharpness.astype(dtype)
-    image = image.astype(dtype) / size
+    (u, dS, skew, along, size), sharpness, dS_perp = top, point.eigen.sharpness.astype(dtype), top.dS_perp
+    image = image.astype(dtype) * (1 / size)
     d = -along / sharpness
     d = -(along + d**2 / 2 * skew) / sharpness
     eigen = point.eigen

@@ -34,7 +34,7 @@ from engine.xla import small_matrices
 from engine.xla.device import require_correct_sums
 from engine.xla.jit import jit_by_format
 from engine.xla.packed import unpacked
-from engine.xla.reductions import dots
+from engine.xla.reductions import along_each, dots
 
 Displacements = dict[str, Array]
 """v⋆ (p,) by the form that predicts it. Between steps they are kept in the format of the curvature, in which ∇²L of them is computed."""
@@ -73,7 +73,7 @@ class OneDirection(NamedTuple):
 
     def across(self, v: Array) -> Array:
         """P⊥v, (p,)."""
-        return v - self.u * (self.u @ v)
+        return v - self.u * dots((self.u, v))[0]
 
     def times(self, matrix: Array, x: Array) -> Array:
         """A matrix and a vector."""
@@ -389,7 +389,7 @@ def carry(advanced: dict[str, Advanced], next_basis: Array) -> Displacements:
     """The advanced predictions about the next centre, whose top eigenvector is `next_basis` (p,), its sign kept; or whose directions at the
     edge are (K, p), in the basis nearest to the one before."""
     basis = jnp.atleast_2d(next_basis)
-    return {form: v if x is None else v + (x - basis @ v) @ basis for form, (v, x) in advanced.items()}
+    return {form: v if x is None else v + (x - along_each(basis, v)) @ basis for form, (v, x) in advanced.items()}
 
 
 def in_format(displacements: Displacements, dtype: str | np.dtype) -> Displacements:

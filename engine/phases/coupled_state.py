@@ -17,7 +17,7 @@ from engine.curvature.directions import Directions
 from engine.curvature.eigensolver import Eigenpairs
 from engine.curvature.expansion import Normals, TaylorCenter, narrower
 from engine.curvature.guards import Guards, KeptGuards, kept, unknown
-from engine.curvature.halves import halved, whole
+from engine.curvature.halves import Shortened, halved, shortened, whole
 from engine.curvature.predictor import turn_between
 from engine.dynamics.optimizers import Optimizer
 from engine.dynamics.predicted import Displacements
@@ -45,9 +45,9 @@ def _counted(leaf: np.ndarray, leaves: Leaves) -> np.ndarray:
     return leaf.astype(int)
 
 
-def _narrow(leaf: np.ndarray, leaves: Leaves) -> np.ndarray:
-    """What earlier checkpoints had in θ's number format, though it is small beside θ."""
-    return leaf.astype(narrower(leaf.dtype, leaves["center.eigen.vectors"].dtype))
+def _short(name: str, leaves: Leaves) -> Shortened:
+    """What earlier checkpoints had whole, in θ's number format or the curvature's."""
+    return shortened(jnp.asarray(leaves[name], narrower(leaves[name].dtype, leaves["center.eigen.vectors"].dtype)))
 
 
 def _one_direction(leaves: Leaves) -> Directions:
@@ -97,13 +97,23 @@ class ConstrainedTrack(NamedTuple):
     beyond: Annotated[KeptGuards, Earlier(_no_guards, ("guards",))]  # of the eigenvectors
     projections: Array  # () that the centre took
     active: Annotated[Array, Earlier(fitted=_counted)]  # () in how many directions S ≤ 2/η holds the centre back; 0 where it is slack
-    correction: Annotated[Array, Earlier(fitted=_narrow)]  # (p,) what the first guess left out
-    remainder: Annotated[Array, Earlier(fitted=_narrow)]
-    """(p,) what the tolerances left: one more step of the projection would move the centre so"""
+    kept_correction: Annotated[Shortened, Earlier(lambda leaves: _short("correction", leaves))]  # what the first guess left out
+    kept_remainder: Annotated[Shortened, Earlier(lambda leaves: _short("remainder", leaves))]
+    """what the tolerances left: one more step of the projection would move the centre so"""
     overlap: Array  # () |u_t·u_{t−1}|
     directions: Annotated[Directions, Earlier(_one_direction)]  # at the edge; no room for any where one is followed by its own formulas
     covariance: Annotated[Array, Earlier(_no_covariance)]  # (K, K) X† of theirs
     momentum: Annotated[Array, Earlier(_nothing)]  # (p,) m† that θ† has come here with; of no numbers where steps remember nothing
+
+    @property
+    def correction(self) -> Array:
+        """What the first guess left out, (p,), in θ's number format."""
+        return self.kept_correction.whole(self.center.theta.dtype)
+
+    @property
+    def remainder(self) -> Array:
+        """What the tolerances left, (p,), in θ's number format."""
+        return self.kept_remainder.whole(self.center.theta.dtype)
 
     @property
     def normals(self) -> Normals | Directions:

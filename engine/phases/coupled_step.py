@@ -17,8 +17,8 @@ from jax import Array
 
 from engine.curvature.directions import Directions
 from engine.curvature.eigensolver import Eigenpairs
-from engine.curvature.expansion import Normals, Point, TaylorCenter, loss_along
-from engine.curvature.halves import halved
+from engine.curvature.expansion import Normals, Point, TaylorCenter, loss_along, narrower
+from engine.curvature.halves import halved, shortened
 from engine.curvature.predictor import eigenvector_offset, power_step, push
 from engine.dynamics import prediction_scores
 from engine.dynamics.constrained import covariance, remembered
@@ -70,7 +70,7 @@ from engine.problems.problem import Problem
 from engine.record.columns import CROSSED
 from engine.theory import pairs
 from engine.xla import small_matrices
-from engine.xla.reductions import norms
+from engine.xla.reductions import dots, norms
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["values", "count"], meta_fields=["names"])
@@ -357,7 +357,7 @@ def _carried(
 ) -> tuple[Displacements, Displacements]:
     """Predictions and their momenta about the next centre, as they are kept."""
     ahead = normals.basis if isinstance(normals, Directions) else with_expansion(projection.point, normals, known).top_eigenvector
-    small = before.correction.dtype
+    small = narrower(before.center.theta.dtype, before.center.eigen.vectors.dtype)
     return in_format(carry(predicted, ahead), small), in_format(carry(momenta, ahead), small)
 
 
@@ -379,10 +379,11 @@ def _with_center(
     drift, length = next_drift(before._replace(center=center, momentum=momentum), params)
     if several:
         push_ahead = covariance(directions, center.grad if drift is None else drift, length, params.threshold, before.covariance)
-    small = before.correction.dtype
+    small = narrower(center.theta.dtype, center.eigen.vectors.dtype)
     changed = {
         **started(projection.start, before.refined, center.eigen.vectors, directions)._asdict(),
-        "correction": (onward.theta - guess.theta).astype(small), "remainder": (onward.theta - center.theta).astype(small),
+        "kept_correction": shortened((onward.theta - guess.theta).astype(small)),
+        "kept_remainder": shortened((onward.theta - center.theta).astype(small)),
         "active": onward.active, "overlap": overlap, "covariance": push_ahead, "momentum": momentum,
     }
     costs = projection.costs.plus(grad_sharpness=contracted_at_end(projection))
@@ -445,7 +446,7 @@ def predict_in_place(
     return displacements, momenta
 
 
-OVERWRITTEN = ("polish", "turn", "correction", "remainder", "momentum")
+OVERWRITTEN = ("polish", "turn", "kept_correction", "kept_remainder", "momentum")
 """What θ† has that lies where it lay before, when a step is put in the place of the old one."""
 
 
@@ -515,7 +516,7 @@ def _with_constants(state: CoupledState, learning_rate: Any, number: Any) -> Cou
 def _overlap(before: ConstrainedTrack, next_u: Array, directions: Directions) -> Array:
     """The cosine of the angle that the top eigenvector turned by, or of the largest that the space of several directions did."""
     if not len(directions.basis):
-        return jnp.abs(next_u @ before.center.top_eigenvector)
+        return jnp.abs(dots((next_u, before.center.top_eigenvector))[0])
     there = directions.there
     turned = directions.basis @ before.directions.basis.T
     turned = jnp.where(jnp.outer(there, there), turned, jnp.eye(len(there), dtype=turned.dtype))

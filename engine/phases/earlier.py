@@ -6,7 +6,7 @@ import numpy as np
 from engine.curvature import directions, guards
 from engine.curvature.expansion import TaylorCenter, narrower
 from engine.curvature.guards import Guards
-from engine.curvature.halves import halved
+from engine.curvature.halves import halved, shortened
 from engine.dynamics.flow import FlowState
 from engine.dynamics.optimizers import GradientDescentState
 from engine.dynamics.prediction_scores import Score
@@ -52,8 +52,9 @@ def coupled_state(leaves: Leaves) -> CoupledState:
         ),
         constrained=ConstrainedTrack(
             center, *started(last, before, center.eigen.vectors, directions.none(center.theta)), guards.kept(known),
-            array("projections"), jnp.asarray(leaf.get("sliding", np.array(True))).astype(int), narrow("correction"), narrow("remainder"),
-            array("overlap"), directions.none(array("theta")), jnp.zeros((0, 0), leaf["theta"].dtype), jnp.zeros(0),
+            array("projections"), jnp.asarray(leaf.get("sliding", np.array(True))).astype(int),
+            shortened(narrow("correction")), shortened(narrow("remainder")), array("overlap"), directions.none(array("theta")),
+            jnp.zeros((0, 0), leaf["theta"].dtype), jnp.zeros(0),
         ),
         predicted=PredictedTrack({form: narrow(f"predictions.{form}") for form in followed}, scores, {}),
         beside=flow, costs=unpack(Costs, leaf, "costs."),

@@ -15,7 +15,7 @@ from jax import Array
 from engine.curvature import guards
 from engine.curvature.eigensolver import LARGE, LOOSE_TOLERANCE, forms_hessian, sharpness_at
 from engine.curvature.expansion import narrower
-from engine.curvature.halves import halved, whole
+from engine.curvature.halves import halved, shortened, whole
 from engine.curvature.predictor import eigenvector_offset
 from engine.dynamics import predicted, prediction_scores, unrolled
 from engine.dynamics.optimizer import in_format
@@ -78,8 +78,8 @@ def enter(setup: Setup, at: ApproachState, anchor_every: int) -> Entered:
         descent=DescentTrack(theta, optimizer, jnp.stack([halved(basis)] * 2), jnp.stack([halved(offset)] * 4), jnp.stack([x] * 4)),
         constrained=ConstrainedTrack(
             center, *started(projection.start, projection.start, center.eigen.vectors, projected.directions), guards.kept(known),
-            projection.taken, projection.active, correction=nothing,
-            remainder=remainder(projected, threshold), overlap=jnp.ones((), theta.dtype),
+            projection.taken, projection.active, kept_correction=shortened(nothing),
+            kept_remainder=shortened(remainder(projected, threshold)), overlap=jnp.ones((), theta.dtype),
             directions=projected.directions,
             covariance=covariance_at(setup, projected, optimizer, momentum), momentum=momentum,
         ),

@@ -12,6 +12,7 @@ from engine import theory
 from engine.curvature.directions import Directions, none
 from engine.curvature.eigensolver import Eigenpairs
 from engine.curvature.expansion import Normals, Point, TaylorCenter, narrower
+from engine.curvature.halves import shortened
 from engine.dynamics import predicted, prediction_scores, unrolled
 from engine.dynamics.constrained import covariance
 from engine.dynamics.unrolled import Unrolled
@@ -127,8 +128,8 @@ def replaced_center(setup: Setup, state: EdgeState, start: Array, directions: Di
     polish, turn = started(projection.start, projection.start, center.eigen.vectors, projected.directions)
     constrained = track._replace(
         center=center, polish=polish, turn=turn, projections=track.projections + projection.taken,
-        remainder=remainder(projected, threshold), active=projection.active if directions is None else track.active,
-        correction=jnp.zeros_like(track.correction), overlap=overlap,
+        kept_remainder=shortened(remainder(projected, threshold)), active=projection.active if directions is None else track.active,
+        kept_correction=track.kept_correction._replace(length=jnp.zeros_like(track.kept_correction.length)), overlap=overlap,
         directions=projected.directions, covariance=covariance_at(setup, projected, state.optimizer, track.momentum),
     )
     displacements, momenta = state.coupled.predicted.displacements, state.coupled.predicted.momenta
@@ -195,7 +196,7 @@ def apart(setup: Setup, optimizer: Any, momentum: Array) -> Array:
 def anchor(setup: Setup, state: EdgeState, forms: tuple[str, ...]) -> EdgeState:
     """Set v⋆ := v, and its momentum, in the given forms, and begin their scores anew."""
     track, v = state.coupled.predicted, state.theta - state.center.theta
-    small = state.coupled.constrained.remainder.dtype
+    small = narrower(state.theta.dtype, state.center.eigen.vectors.dtype)
     chosen = [form for form in track.displacements if form in forms]
     momenta = {}
     if track.momenta:

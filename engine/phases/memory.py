@@ -16,7 +16,7 @@ from engine.curvature.directions import contractions_along
 from engine.curvature.eigensolver import LARGE, Eigenpairs, basis_rows
 from engine.curvature.expansion import TaylorCenter, narrower
 from engine.curvature.guards import Guards
-from engine.curvature.halves import halved
+from engine.curvature.halves import halved, shortened
 from engine.dynamics import predicted, prediction_scores
 from engine.dynamics.optimizers import optimizer_of
 from engine.dynamics.trajectories import TRAJECTORIES
@@ -168,7 +168,7 @@ def _state(problem: Problem, size: int, formats: Formats, followed: int) -> Coup
         ),
         constrained=ConstrainedTrack(
             center, halved(narrow(pairs, size)), halved(narrow(max(1, capacity), size)), guards.kept(known), jnp.array(0),
-            jnp.array(0), small, small, number, along, jnp.zeros((capacity, capacity), formats.edge), momentum,
+            jnp.array(0), shortened(small), shortened(small), number, along, jnp.zeros((capacity, capacity), formats.edge), momentum,
         ),
         predicted=PredictedTrack(
             displacements, {form: prediction_scores.fresh(0) for form in displacements},

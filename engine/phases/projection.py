@@ -167,7 +167,7 @@ def judged(
         angle, start, moved_along = slid.angle, _in_basis(vectors, there), (there, kept.eigen.vectors)
     else:
         top = direction(point, normals)
-        moved, angle = slide(point, top, images[0], normals.dS.astype(point.theta.dtype))
+        moved, angle = slide(point, top, images[0])
         kept = jax.tree.map(lambda a, b: jnp.where(angle <= SLIDES, a, b), moved, point)
         landed = project(kept, top, normals, projection.target, params.threshold)
         start, moved_along = vectors, None

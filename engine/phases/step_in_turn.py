@@ -74,7 +74,6 @@ def take(
     del projected
     if unsolved(projection.point.eigen.residuals):
         return None
-    normals = newest_normals(problem, projection, config.curvature)
 
     coupled = coupled._replace(descent=coupled.descent._replace(eigenvectors=here.history))
     positions = coupled_step.locate(problem, coupled)
@@ -83,6 +82,7 @@ def take(
     del here
     beside = coupled_step.step_beside(at, coupled, measured or coupled_step.measure_beside(at, coupled))
     del measured, at
+    normals = newest_normals(problem, projection, config.curvature)
     expansion = expansion_of(projection.point, normals, coupled.constrained.center.top_eigenvector)
     displacements, momenta = coupled_step.predict_in_place(problem, config, params, coupled, positions, expansion, projection, normals)
     taken = coupled_step.center_in_place(params, coupled, point, positions, row, beside, expansion, projection, normals)
@@ -165,7 +165,7 @@ def _rows(track: ConstrainedTrack, dtype: str) -> Array:
 @partial(jax.jit, static_argnames=("size", "dtype", "shares"))
 def _rows_around(track: ConstrainedTrack, seed: int, step: int, size: int, dtype: str, shares: Shares | None) -> Array:
     """The same for a look around."""
-    return with_room(guards.rows(track.expected(), track.beyond, guards.fresh_rows(seed, step, size, dtype, shares), dtype))
+    return with_room(*guards.rows_apart(track.expected(), track.beyond, guards.fresh_rows(seed, step, size, dtype, shares), dtype))
 
 
 @partial(jax.jit, donate_argnames=("theta", "grad", "images"))

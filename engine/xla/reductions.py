@@ -29,6 +29,11 @@ def dots(*pairs: tuple[Array, Array]) -> tuple[Array, ...]:
     return tuple(total.astype(jnp.result_type(*pair)) for total, pair in zip(sums, pairs, strict=True))
 
 
+def along_each(rows: Array, vector: Array) -> Array:
+    """a·b for each of the rows a (k, p) and a vector b (p,), (k,)."""
+    return jnp.stack(dots(*((row, vector) for row in rows)))
+
+
 def norms(*vectors: Array) -> tuple[Array, ...]:
     """‖a‖ for each vector, all (p,)."""
     return tuple(jnp.sqrt(square) for square in dots(*((vector, vector) for vector in vectors)))

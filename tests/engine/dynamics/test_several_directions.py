@@ -57,7 +57,7 @@ def test_one_direction_is_projected_as_one():
     assert float(matrix[0, 0]) == pytest.approx(balance, rel=1e-9)
     assert not np.asarray(matrix)[1].any()
 
-    moved, angle = slide(point, direction(point, one), along[0] * jnp.sign(there.basis[0] @ one.u), one.dS)
+    moved, angle = slide(point, direction(point, one), along[0] * jnp.sign(there.basis[0] @ one.u))
     slid = slide_along(point, there, along)
     np.testing.assert_allclose(slid.point.theta, moved.theta, atol=1e-12)
     np.testing.assert_allclose(slid.point.grad, moved.grad, atol=1e-12)

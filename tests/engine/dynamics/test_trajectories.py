@@ -155,7 +155,7 @@ def test_what_is_known_at_a_point_slides_with_it_to_third_order(at_the_edge):
         pairs = Eigenpairs(jnp.asarray(values[::-1][:2]), jnp.asarray(vectors.T[::-1][:2]), jnp.zeros(2), jnp.array(0))
         point = Point(theta, loss_at(problem, theta), gradient_at(problem, theta), pairs)
         there = normals(problem, point, "float64")
-        slid, turn = slide(point, direction(point, there), pairs.values[0] * pairs.vectors[0], there.dS)
+        slid, turn = slide(point, direction(point, there), pairs.values[0] * pairs.vectors[0])
         there, first = dense_hessian(problem, slid.theta), pairs.vectors[0]
         residual = np.linalg.norm(there @ first - (first @ there @ first) * first)
         assert abs(first @ gradient_at(problem, slid.theta)) < 1e-7

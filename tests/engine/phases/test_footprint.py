@@ -18,7 +18,7 @@ from small import chebyshev_spec
 
 pytestmark = pytest.mark.usefixtures("x64")
 
-DEFAULT_BYTES = 102
+DEFAULT_BYTES = 98
 """Of the state, a parameter: with one direction, two eigenvalues and the default forms."""
 
 
@@ -51,18 +51,23 @@ def test_the_state_that_is_counted_is_the_one_at_the_edge(at_edge, followed):
 
 
 def test_a_checkpoint_with_all_of_it_in_the_format_of_the_edge_is_read(at_edge):
-    """As they were written before; u and ∇S⊥ among them, which are made now."""
+    """As they were written before; u and ∇S⊥ among them, which are made now, and what is kept in half its bits as it was."""
     leaves, prefix = at_edge.leaves(), "state.coupled.constrained."
-    wide = {f"{prefix}{name}" for name in ("center.grad_sharpness", "center.tilt", "correction", "remainder")}
-    center, length, other = at_edge.state.center, f"{prefix}center.length", Experiment(at_edge.spec)
-    made = {f"{prefix}center.{name}": np.asarray(getattr(center, name)) for name in ("top_eigenvector", "grad_sharpness_perp")}
-    other.restore({path: leaf.astype(float) if path in wide else leaf for path, leaf in leaves.items() if path != length} | made)
+    wide = {f"{prefix}center.{name}" for name in ("grad_sharpness", "tilt")}
+    track, length, other = at_edge.state.coupled.constrained, f"{prefix}center.length", Experiment(at_edge.spec)
+    made = {f"{prefix}center.{name}": np.asarray(getattr(track.center, name)) for name in ("top_eigenvector", "grad_sharpness_perp")}
+    made |= {f"{prefix}{name}": np.asarray(getattr(track, name)) for name in ("correction", "remainder")}
+    gone = {length, *(path for path in leaves if path.startswith((f"{prefix}kept_correction", f"{prefix}kept_remainder")))}
+    other.restore({path: leaf.astype(float) if path in wide else leaf for path, leaf in leaves.items() if path not in gone} | made)
     after = other.leaves()
     assert after.keys() == leaves.keys()
     np.testing.assert_allclose(after.pop(length), leaves.pop(length), rtol=1e-14)
     for path in leaves:
         assert after[path].dtype == leaves[path].dtype, path
-        np.testing.assert_array_equal(after[path], leaves[path], err_msg=path)
+        if path in gone:  # made anew from what had been made of it
+            np.testing.assert_allclose(after[path], leaves[path], rtol=1e-3, atol=1e-3, err_msg=path)
+        else:
+            np.testing.assert_array_equal(after[path], leaves[path], err_msg=path)
     assert all(leaves[path].dtype == np.float32 for path in wide)
 
 

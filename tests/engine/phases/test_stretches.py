@@ -201,7 +201,7 @@ def test_so_are_they_with_all_that_is_followed_beside(tracking: dict[str, Any]):
     "model", [{"kind": "mlp", "widths": [40, 40], "activation": "tanh"}, {"kind": "cnn", "widths": [4, 4]}], ids=["mlp", "cnn"]
 )
 def test_so_are_they_on_images_in_both_formats(model: dict[str, Any]):
-    """Gradients in float64, products in float32: rounding is that of the products, which is 1e-2 of an x of 1e-7."""
+    """Gradients in float64, products in float32: rounding is that of the products, 1e-2 of an x of 1e-7 and 2e-2 of its square."""
     spec = specs.from_tree({
         "name": "images", "optimizer": {"learning_rate": 0.2},
         "problem": {
@@ -209,7 +209,7 @@ def test_so_are_they_on_images_in_both_formats(model: dict[str, Any]):
         },
         "tracking": {"max_eigenvalues": 2, "on_second_eigenvalue": "keep", "gauges_every": 0, "landscape_every": 0},
     }, "test")  # fmt: skip
-    alike(spec, 12, 1e-2)
+    alike(spec, 12, 2e-2)
 
 
 @pytest.mark.slow
