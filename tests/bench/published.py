@@ -4,9 +4,13 @@ Our own code, after the description in the paper and its appendix: the solver is
 products, started from the last eigenvector; θ† takes one eigen solve and one ∇S at its gradient step and again after each of
 three linearised projections; gradient descent, the prediction and gradient flow take an eigen solve each; and each step has
 two normalised third derivatives of the real and two of the predicted displacement. Its float64 gradients are compiled as ours are.
+
+It has no second eigenvalues, which a step of eos has at θ and at θ†. Where they are asked for, the same solver takes them of what the top
+pair leaves of the Hessian, from the last one and as loosely as eos does.
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -15,6 +19,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.experimental.sparse.linalg import lobpcg_standard
 
+from engine.curvature.eigensolver import LOOSE
 from engine.phases.edge_state import EdgeState
 from engine.problems.problem import Problem
 from engine.xla.jit import jit_by_format
@@ -32,6 +37,7 @@ class Published(NamedTuple):
     v: Array  # the predicted displacement
     flow: Array
     warm: dict[str, Array]  # eigenvectors of gradient descent, of the prediction and of the flow
+    seconds: dict[str, Array]  # the next ones of gradient descent and of the centre
     hvps: int
     residual: float  # ‖Hu − Su‖/S at the centre
     constraint: float  # |S − 2/η|·η/2
@@ -40,9 +46,10 @@ class Published(NamedTuple):
 
 def begin(state: EdgeState) -> Published:
     """The same place as a state of the engine."""
-    u = state.center.top_eigenvector
+    u, second = state.center.top_eigenvector, state.center.eigen.vectors[1].astype(state.theta.dtype)
     v, flow = state.coupled.predicted.displacements["generalized"], state.coupled.beside["flow"].theta
-    return Published(state.theta, state.center.theta, u, v, flow, dict.fromkeys(("descent", "predicted", "flow"), u), 0, 0.0, 0.0, 0.0)
+    warm, seconds = dict.fromkeys(("descent", "predicted", "flow"), u), dict.fromkeys(("descent", "center"), second)
+    return Published(state.theta, state.center.theta, u, v, flow, warm, seconds, 0, 0.0, 0.0, 0.0)
 
 
 @jit_by_format
@@ -60,13 +67,30 @@ def loss(problem: Problem, theta: Array) -> Array:
 @jax.jit
 def solve(problem: Problem, theta: Array, start: Array) -> tuple[Array, Array, Array]:
     """The top eigenpair and the iterations it took, on float32 products."""
-    point = theta.astype(jnp.float32)
+    return _solved(partial(problem.hvp, theta.astype(jnp.float32)), theta, start, TOLERANCE)
 
-    def products(block: Array) -> Array:
-        return jax.vmap(partial(problem.hvp, point), in_axes=1, out_axes=1)(block)
 
-    values, vectors, iterations = lobpcg_standard(products, start.astype(jnp.float32)[:, None], m=100, tol=TOLERANCE)
+@jax.jit
+def solve_second(problem: Problem, theta: Array, sharpness: Array, u: Array, start: Array) -> tuple[Array, Array, Array]:
+    """The second eigenpair and the iterations it took: the top one of the Hessian without the pair (S, u)."""
+    point, top = theta.astype(jnp.float32), u.astype(jnp.float32)
+
+    def product(v: Array) -> Array:
+        return problem.hvp(point, v) - sharpness * top * (top @ v)
+
+    return _solved(product, theta, start - u * (u @ start), LOOSE / (20 * theta.size))  # a residual within LOOSE of the eigenvalue
+
+
+def _solved(product: Callable[[Array], Array], theta: Array, start: Array, tolerance: float) -> tuple[Array, Array, Array]:
+    values, vectors, iterations = lobpcg_standard(
+        jax.vmap(product, in_axes=1, out_axes=1), start.astype(jnp.float32)[:, None], m=100, tol=tolerance
+    )
     return values[0], vectors[:, 0].astype(theta.dtype), iterations
+
+
+def products(iterations: Array) -> int:
+    """Those that the solver took: one at its start, and four in each iteration."""
+    return 1 + 4 * int(iterations)
 
 
 @jax.jit
@@ -82,13 +106,13 @@ def product(problem: Problem, theta: Array, v: Array) -> Array:
     return problem.hvp(theta.astype(jnp.float32), v.astype(jnp.float32)).astype(theta.dtype)
 
 
-def step(problem: Problem, state: Published, eta: float, statistics: bool = True) -> Published:
-    """One tracked step; without the statistics, what is left are the quantities that a step of eos has, too.
+def step(problem: Problem, state: Published, eta: float, statistics: bool = True, second_pairs: bool = False) -> Published:
+    """One tracked step; without the statistics and with the second pairs, it has the quantities that a step of eos has.
 
     The statistics are four third derivatives along displacements, and sharpness and loss where the prediction stands.
     """
     center, u = state.center, state.u
-    hvps = 0
+    hvps, seconds = 0, dict(state.seconds)
 
     # Statistics about the old centre.
     g = gradient(problem, center)
@@ -101,8 +125,11 @@ def step(problem: Problem, state: Published, eta: float, statistics: bool = True
     warm = dict(state.warm)
     places = {"descent": state.theta, "flow": state.flow} | ({"predicted": center + state.v} if statistics else {})
     for name, place in places.items():
-        _, warm[name], iterations = solve(problem, place, warm[name])
-        hvps += 4 * int(iterations)
+        sharpness, warm[name], iterations = solve(problem, place, warm[name])
+        hvps += products(iterations)
+        if second_pairs and name in seconds:
+            _, seconds[name], iterations = solve_second(problem, place, sharpness, warm[name], seconds[name])
+            hvps += products(iterations)
         loss(problem, place)
 
     # Gradient descent, the prediction and the flow.
@@ -122,7 +149,7 @@ def step(problem: Problem, state: Published, eta: float, statistics: bool = True
     moved = center - eta * g
     for projection in range(PROJECTIONS + 1):
         sharpness, vector, iterations = solve(problem, moved, u)
-        hvps += 4 * int(iterations)
+        hvps += products(iterations)
         u = jnp.where(vector @ u < 0, -vector, vector)
         g = gradient(problem, moved)
         dS = third(problem, moved, u, u)
@@ -130,9 +157,12 @@ def step(problem: Problem, state: Published, eta: float, statistics: bool = True
             break
         perp = dS - u * (u @ dS)
         moved = moved - jnp.maximum(0, sharpness - 2 / eta) * perp / (perp @ perp) - u * (u @ g) / sharpness
+    if second_pairs:
+        _, seconds["center"], iterations = solve_second(problem, moved, sharpness, u, seconds["center"])
+        hvps += products(iterations)
     residual = float(jnp.linalg.norm(product(problem, moved, u) - sharpness * u) / sharpness)
-    jax.block_until_ready((theta, moved, v, flow))
+    jax.block_until_ready((theta, moved, v, flow, seconds))
     return Published(
-        theta, moved, u, v, flow, warm, hvps, residual, abs(float(sharpness) * eta / 2 - 1),
+        theta, moved, u, v, flow, warm, seconds, hvps, residual, abs(float(sharpness) * eta / 2 - 1),
         float(jnp.abs(g @ u) / jnp.linalg.norm(g)),
     )
