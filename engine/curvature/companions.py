@@ -22,7 +22,7 @@ from jax import Array
 
 from engine.xla import small_matrices
 from engine.xla.leaves import Earlier
-from engine.xla.reductions import dots, norms
+from engine.xla.reductions import along_each, dots, norms
 from engine.xla.shares import Shares
 
 COUNT = 8
@@ -91,7 +91,7 @@ def outside(vector: Array, rows: list[Array]) -> Array:
 def risen(companions: Companions, mixed: Mixture, image: Array) -> Array:
     """The eigenvalues (m + 1,) of the companions and the scout that the image (p,) of their mixture shows, as far as they are eigenvectors:
     what each is mixed with the others by is in it, too."""
-    along = mixed.length * jnp.stack(dots(*((row, image) for row in (*companions.vectors, mixed.scout))))
+    along = mixed.length * along_each((*companions.vectors, mixed.scout), image)
     return jnp.append(jnp.where(companions.values > 0, along[:-1], 0), along[-1] / mixed.share)
 
 

@@ -216,6 +216,11 @@ class TaylorCenter(NamedTuple):
         return Normals(self.eigen.vectors, self.length, self.grad_sharpness, self.tilt)
 
     @property
+    def small_format(self) -> np.dtype:
+        """The number format of what is small beside θ: the narrower of θ's and the curvature's."""
+        return narrower(self.theta.dtype, self.eigen.vectors.dtype)
+
+    @property
     def sharpness(self) -> Array:
         return self.eigen.values[0]
 

@@ -122,17 +122,15 @@ def _looked(
     return _parted(pairs, images, count)
 
 
-def rows_apart(start: Array, guards: "Guards | KeptGuards", fresh: Array, dtype: str) -> tuple[Array, Array, Array]:
+def rows(start: Array, guards: "Guards | KeptGuards", fresh: Array, dtype: str) -> tuple[Array, Array, Array]:
     """What a look starts from, in a number format: rows (k, p), (COUNT, p) and (FRESH, p)."""
     return start.astype(dtype), guards.whole(dtype).vectors, fresh.astype(dtype)
 
 
-def rows(start: Array, guards: "Guards | KeptGuards", fresh: Array, dtype: str) -> Array:
+@partial(jax.jit, static_argnames="dtype")
+def _rows(start: Array, guards: "Guards | KeptGuards", fresh: Array, dtype: str) -> Array:
     """The same one after the other."""
-    return jnp.concatenate(rows_apart(start, guards, fresh, dtype))
-
-
-_rows = jax.jit(rows, static_argnames="dtype")
+    return jnp.concatenate(rows(start, guards, fresh, dtype))
 
 
 class Reading(NamedTuple):

@@ -6,6 +6,7 @@ where digits count, they are kept as they are.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -37,6 +38,7 @@ class Shortened(NamedTuple):
         return whole(self.halves, dtype) * self.length.astype(dtype)
 
 
+@jax.jit
 def shortened(vector: Array) -> Shortened:
     """A vector (p,) as it is kept."""
     if vector.dtype != "float32":

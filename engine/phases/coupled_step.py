@@ -17,7 +17,7 @@ from jax import Array
 
 from engine.curvature.directions import Directions
 from engine.curvature.eigensolver import Eigenpairs
-from engine.curvature.expansion import Normals, Point, TaylorCenter, loss_along, narrower
+from engine.curvature.expansion import Normals, Point, TaylorCenter, loss_along
 from engine.curvature.halves import halved, shortened
 from engine.curvature.predictor import eigenvector_offset, power_step, push
 from engine.dynamics import prediction_scores
@@ -357,7 +357,7 @@ def _carried(
 ) -> tuple[Displacements, Displacements]:
     """Predictions and their momenta about the next centre, as they are kept."""
     ahead = normals.basis if isinstance(normals, Directions) else with_expansion(projection.point, normals, known).top_eigenvector
-    small = narrower(before.center.theta.dtype, before.center.eigen.vectors.dtype)
+    small = before.center.small_format
     return in_format(carry(predicted, ahead), small), in_format(carry(momenta, ahead), small)
 
 
@@ -379,7 +379,7 @@ def _with_center(
     drift, length = next_drift(before._replace(center=center, momentum=momentum), params)
     if several:
         push_ahead = covariance(directions, center.grad if drift is None else drift, length, params.threshold, before.covariance)
-    small = narrower(center.theta.dtype, center.eigen.vectors.dtype)
+    small = center.small_format
     changed = {
         **started(projection.start, before.refined, center.eigen.vectors, directions)._asdict(),
         "kept_correction": shortened((onward.theta - guess.theta).astype(small)),

@@ -79,7 +79,7 @@ def enter(setup: Setup, at: ApproachState, anchor_every: int) -> Entered:
         constrained=ConstrainedTrack(
             center, *started(projection.start, projection.start, center.eigen.vectors, projected.directions), guards.kept(known),
             projection.taken, projection.active, kept_correction=shortened(nothing),
-            kept_remainder=shortened(remainder(projected, threshold)), overlap=jnp.ones((), theta.dtype),
+            kept_remainder=remainder(projected, threshold), overlap=jnp.ones((), theta.dtype),
             directions=projected.directions,
             covariance=covariance_at(setup, projected, optimizer, momentum), momentum=momentum,
         ),

@@ -11,8 +11,8 @@ from jax import Array
 from engine import theory
 from engine.curvature.directions import Directions, none
 from engine.curvature.eigensolver import Eigenpairs
-from engine.curvature.expansion import Normals, Point, TaylorCenter, narrower
-from engine.curvature.halves import shortened
+from engine.curvature.expansion import Normals, Point, TaylorCenter
+from engine.curvature.halves import Shortened, shortened
 from engine.dynamics import predicted, prediction_scores, unrolled
 from engine.dynamics.constrained import covariance
 from engine.dynamics.unrolled import Unrolled
@@ -109,11 +109,11 @@ def project_afresh(
 
 
 @jax.jit
-def remainder(projected: Projected, threshold: float) -> Array:
+def remainder(projected: Projected, threshold: float) -> Shortened:
     """What the tolerances left of the way from the centre to the point of the stable set that is nearest to the target."""
     center, normals, projection = projected
     left = project_from(center, normals, projection.target, threshold, projection.multiplier).theta - center.theta
-    return left.astype(narrower(left.dtype, center.eigen.vectors.dtype))
+    return shortened(left.astype(center.small_format))
 
 
 def replaced_center(setup: Setup, state: EdgeState, start: Array, directions: Directions | None = None) -> tuple[EdgeState, bool]:
@@ -128,7 +128,7 @@ def replaced_center(setup: Setup, state: EdgeState, start: Array, directions: Di
     polish, turn = started(projection.start, projection.start, center.eigen.vectors, projected.directions)
     constrained = track._replace(
         center=center, polish=polish, turn=turn, projections=track.projections + projection.taken,
-        kept_remainder=shortened(remainder(projected, threshold)), active=projection.active if directions is None else track.active,
+        kept_remainder=remainder(projected, threshold), active=projection.active if directions is None else track.active,
         kept_correction=track.kept_correction._replace(length=jnp.zeros_like(track.kept_correction.length)), overlap=overlap,
         directions=projected.directions, covariance=covariance_at(setup, projected, state.optimizer, track.momentum),
     )
@@ -196,7 +196,7 @@ def apart(setup: Setup, optimizer: Any, momentum: Array) -> Array:
 def anchor(setup: Setup, state: EdgeState, forms: tuple[str, ...]) -> EdgeState:
     """Set v⋆ := v, and its momentum, in the given forms, and begin their scores anew."""
     track, v = state.coupled.predicted, state.theta - state.center.theta
-    small = narrower(state.theta.dtype, state.center.eigen.vectors.dtype)
+    small = state.center.small_format
     chosen = [form for form in track.displacements if form in forms]
     momenta = {}
     if track.momenta:

@@ -165,7 +165,7 @@ def _rows(track: ConstrainedTrack, dtype: str) -> Array:
 @partial(jax.jit, static_argnames=("size", "dtype", "shares"))
 def _rows_around(track: ConstrainedTrack, seed: int, step: int, size: int, dtype: str, shares: Shares | None) -> Array:
     """The same for a look around."""
-    return with_room(*guards.rows_apart(track.expected(), track.beyond, guards.fresh_rows(seed, step, size, dtype, shares), dtype))
+    return with_room(*guards.rows(track.expected(), track.beyond, guards.fresh_rows(seed, step, size, dtype, shares), dtype))
 
 
 @partial(jax.jit, donate_argnames=("theta", "grad", "images"))
