@@ -22,7 +22,7 @@ from jax import Array
 
 from engine.xla import small_matrices
 from engine.xla.leaves import Earlier
-from engine.xla.reductions import along_each, dots, norms
+from engine.xla.reductions import along_each, dots, inner_products, norms
 from engine.xla.shares import Shares
 
 COUNT = 8
@@ -173,13 +173,13 @@ def _inner_products(vectors: Array, images: Array, others: Array, settled: bool)
     """Those of vectors and others among themselves, (n+m, n+m), and of the images with both, (n, n+m), in float64."""
     count, many = len(vectors), len(others)
     both = [*vectors, *images]
-    between, seen = jnp.split(jnp.stack(dots(*((row, q) for q in others for row in both))).reshape(many, -1).T, 2)  # each q is read once
-    own = jnp.stack(dots(*((image, u) for image in images for u in vectors))).reshape(count, count)
+    between, seen = jnp.split(inner_products(*((row, q) for q in others for row in both)).reshape(many, -1).T, 2)  # each q is read once
+    own = inner_products(*((image, u) for image in images for u in vectors)).reshape(count, count)
     products = jnp.concatenate([own, seen], axis=1)
     gram = jnp.eye(count + many).at[:count, count:].set(between).at[count:, :count].set(between.T)
     if not settled:
         first, second = np.triu_indices(many)
-        among = jnp.stack(dots(*((others[a], others[b]) for a, b in zip(first, second, strict=True)))).astype(jnp.float64)
+        among = inner_products(*((others[a], others[b]) for a, b in zip(first, second, strict=True))).astype(jnp.float64)
         gram = gram.at[count + first, count + second].set(among).at[count + second, count + first].set(among)
     return gram, products.astype(jnp.float64)
 

@@ -20,6 +20,7 @@ the last one. The whole step in one compiled function: 27 s to compile where its
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -32,7 +33,7 @@ from engine.problems.problem import Problem
 from engine.xla import small_matrices
 from engine.xla.device import require_correct_sums
 from engine.xla.jit import is_inside, jit_by_format
-from engine.xla.reductions import along_each, dots, norms
+from engine.xla.reductions import along_each, inner_products, norms
 from engine.xla.shares import Shares, numbers
 
 DENSE_UP_TO = 64
@@ -95,7 +96,7 @@ def top_eigenpairs(problem: Problem, theta: Array, start: Array, tolerance: floa
 def solve(
     problem: Problem, theta: Array, start: Array, tolerance: float | Array, max_hvps: int = MAX_HVPS, wanted: int | Array | None = None,
     looked: int | Array | None = None, explored: int | Array = 0, tight: int | Array | np.ndarray = 1, image: Array | None = None,
-    product: Callable[[Array], Array] | None = None,
+    product: Callable[[Array], Array] | None = None, grows: bool = False,
 ) -> tuple[Eigenpairs, Array]:
     """`top_eigenpairs`, and what the Hessian makes of their vectors, (k, p). The first `tight` pairs come within the tolerance, the others
     within `LOOSE`.
@@ -103,14 +104,15 @@ def solve(
     Where fewer pairs than `start` has rows are `wanted`, the others are not waited for. They are started from where more rows are
     `looked` at: what they show that is larger takes its place among the wanted; else they are of no meaning. From the least of the rows
     looked at the basis is then grown by so many products more as are to be `explored` with. Where the `image` (p,) of the first row is
-    known, which is then of unit length, it costs no product. A `product` with the Hessian at θ that is at hand is taken for its own.
+    known, which is then of unit length, it costs no product. A `product` with the Hessian at θ that is at hand is taken for its own. Where
+    the basis surely `grows` it has room for that at once, and one loop for all of its rows: two thirds to compile.
     """
     if forms_hessian(theta):
         return _dense(problem, theta, start.shape[0])
     wanted = start.shape[0] if wanted is None else wanted
     looked = wanted if looked is None else looked
     product = problem.product_at(theta) if product is None else product
-    return _davidson(product, start.astype(theta.dtype), tolerance, max_hvps, wanted, looked, explored, tight, image)
+    return _davidson(product, start.astype(theta.dtype), tolerance, max_hvps, wanted, looked, explored, tight, image, grows)
 
 
 def forms_hessian(theta: Array) -> bool:
@@ -128,37 +130,43 @@ def _dense(problem: Problem, theta: Array, count: int) -> tuple[Eigenpairs, Arra
     return Eigenpairs(values, vectors, residuals, jnp.array(theta.size)), images
 
 
-class _Basis(NamedTuple):
-    v: Array  # (most, p) orthonormal rows, zero beyond `size`
-    w: Array  # (most, p) their images under the Hessian
-    t: Array  # (most, most) V W^T
+class _Shown(NamedTuple):
+    """The Rayleigh–Ritz pairs of a basis."""
+
     coefficients: Array  # (most, most) of its eigenvectors, as rows, those of the largest eigenvalues first
-    size: Array
     pairs: Eigenpairs  # of `LARGE` parameters without their vectors, which are made at the end: (0, p),
     images: Array  # (k, p) of those under the Hessian, likewise
     worst: Array  # (p,) residual of the first pair that has not converged, or of the last row looked at where all have
     left: Array  # products to explore with
     converged: Array
+
+
+class _Basis(NamedTuple):
+    v: Array  # (most, p) orthonormal rows, zero beyond `size`
+    w: Array  # (most, p) their images under the Hessian
+    t: Array  # (most, most) V W^T
+    size: Array
+    shown: _Shown
     exhausted: Array
 
     def combined(self, rows: Array) -> Array:
         """The combinations of v, or of w, that the Ritz vectors are, or their images, (k, p)."""
-        return self.coefficients[: len(self.pairs.values)] @ rows
+        return self.shown.coefficients[: len(self.shown.pairs.values)] @ rows
 
 
 def _davidson(
     product: Callable[[Array], Array], start: Array, tolerance: float | Array, max_hvps: int, wanted: int | Array, looked: int | Array,
-    explored: int | Array, tight: int | Array | np.ndarray, image: Array | None,
+    explored: int | Array, tight: int | Array | np.ndarray, image: Array | None, grows: bool,
 ) -> tuple[Eigenpairs, Array]:
     if start.shape[1] < LARGE:
-        return _grown(product, start, len(start), tolerance, max_hvps, wanted, looked, explored, tight, image)
+        return _grown(product, start, len(start), tolerance, max_hvps, wanted, looked, explored, tight, image, grows)
     basis = _grown(product, with_room(start), len(start), tolerance, max_hvps, wanted, looked, explored, tight, image)
-    return basis.pairs._replace(vectors=basis.combined(basis.v)), basis.combined(basis.w)
+    return basis.shown.pairs._replace(vectors=basis.combined(basis.v)), basis.combined(basis.w)
 
 
 def _grown(
     product: Callable[[Array], Array], start: Array, count: int, tolerance: float | Array, max_hvps: int, wanted: int | Array,
-    looked: int | Array, explored: int | Array, tight: int | Array | np.ndarray, image: Array | None,
+    looked: int | Array, explored: int | Array, tight: int | Array | np.ndarray, image: Array | None, grows: bool = False,
 ) -> Any:
     """The pairs that the first `count` rows of the start lead to, and their images; of `LARGE` parameters the basis that they are
     combinations of, which lies where the start did, `with_room`."""
@@ -168,15 +176,14 @@ def _grown(
     asked = jnp.where(jnp.arange(count) < tight, tolerance, jnp.maximum(tolerance, LOOSE))
     tolerances = jnp.where(jnp.arange(count) < wanted, asked, jnp.inf).astype(start.dtype)
 
-    def added(vector: Array, v: Array, w: Array, t: Array, filled: Array) -> tuple[Array, Array, Array, Array]:
-        """One row more, along what the first `filled` leave of the vector, and the fraction they leave."""
-        new, left = _orthogonalise(vector, v)
+    def added(new: Array, v: Array, w: Array, t: Array, filled: Array) -> tuple[Array, Array, Array]:
+        """One row more, a unit vector that is orthogonal to the first `filled`."""
         image = product(new)
         v, w = _with_row(v, filled, new), _with_row(w, filled, image)
-        row = _along_each(v, image)
-        return v, w, t.at[filled].set(row).at[:, filled].set(row), left
+        row = along_first(v, image, filled) if grows else _along_each(v, image)
+        return v, w, _with_row(_with_row(t, filled, row), filled, row, 1)
 
-    def ritz(v: Array, w: Array, t: Array, size: Array, hvps: Array, left: Array) -> _Basis:
+    def ritz(v: Array, w: Array, t: Array, size: Array, hvps: Array, left: Array) -> _Shown:
         """Rayleigh–Ritz on the first `size` rows; rows beyond get a value below every Ritz value and drop out."""
         inside = jnp.arange(len(t)) < size
         below = -1.5 * jnp.linalg.norm(t) - jnp.finfo(t.dtype).tiny
@@ -193,24 +200,24 @@ def _grown(
         else:
             vectors, images = mix @ v, mix @ w
             remainders = images - values[:, None] * vectors
-            sizes = jnp.stack(norms(*remainders))
+            sizes = jnp.sqrt(inner_products(*((each, each) for each in remainders)))
         residuals = sizes / jnp.abs(values[0])
         missing = residuals > tolerances
         converged = ~jnp.any(missing)
         chosen = jnp.where(converged, jnp.maximum(looked - 1, 0), jnp.argmax(missing))
         worst = remainder(mix[chosen], values[chosen]) if remainders is None else remainders[chosen]
         pairs = Eigenpairs(values, vectors, residuals, hvps)
-        return _Basis(v, w, t, coefficients, size, pairs, images, worst, left, converged, jnp.array(False))
+        return _Shown(coefficients, pairs, images, worst, left, converged)
 
     def restart(basis: _Basis) -> tuple[Array, Array, Array, Array]:
         """The `keep` best Ritz vectors as a new basis; costs no product."""
-        mix = jnp.where(jnp.arange(most)[:, None] < keep, basis.coefficients, 0)
+        mix = jnp.where(jnp.arange(most)[:, None] < keep, basis.shown.coefficients, 0)
         return mix @ basis.v, mix @ basis.w, mix @ basis.t @ mix.T, jnp.array(keep)
 
     def with_last_free(basis: _Basis) -> tuple[Array, Array, Array, Array]:
         """The basis with room for a row at its end: a full one is reflected so that its last row is the Ritz vector of the least value. All
         rows lie where they did."""
-        last = basis.coefficients[-1]
+        last = basis.shown.coefficients[-1]
         mirror = last.at[-1].add(jnp.where(last[-1] < 0, -1, 1))
         mirror = mirror / jnp.linalg.norm(mirror)
         full = (basis.size == most).astype(int)
@@ -221,27 +228,58 @@ def _grown(
 
         return *lax.fori_loop(0, full, reflected, (basis.v, basis.w, basis.t)), basis.size - full
 
+    def along_first(v: Array, image: Array, filled: Array) -> Array:
+        """v @ image, where the first rows of v are all there are while these are looked at."""
+        return lax.cond(filled < count, lambda: jnp.pad(_along_each(v[:count], image), (0, most - count)), lambda: _along_each(v, image))
+
+    def begun_with(filled: Array, basis: _Basis, v: Array) -> tuple[Array, Array]:
+        """The next row of a basis that grows from nothing: one of those looked at while there are any, and then along the residual."""
+        begins, whole = jnp.asarray(filled < looked), jnp.ones((), start.dtype)
+        vector = jnp.where(begins, start[filled], basis.shown.worst)
+        new, left = lax.cond(begins & independent, lambda: (v[filled], whole), lambda: _orthogonalise(vector, v))
+        return new, jnp.where(begins, whole, left)
+
     def grow(basis: _Basis) -> _Basis:
         if large:
             v, w, t, filled = with_last_free(basis)
         else:
             v, w, t, filled = lax.cond(basis.size == most, restart, lambda b: (b.v, b.w, b.t, b.size), basis)
-        v, w, t, left = added(basis.worst, v, w, t, filled)
-        grown = ritz(v, w, t, filled + 1, basis.pairs.hvps + 1, basis.left - basis.converged)
-        return grown._replace(exhausted=left < 10 * jnp.finfo(start.dtype).eps)  # rounding alone: nothing new to add
+        shown = basis.shown
+        new, left = begun_with(filled, basis, v) if grows else _orthogonalise(shown.worst, v)
+        v, w, t = added(new, v, w, t, filled)
+        size, hvps = filled + 1, shown.pairs.hvps + 1
+
+        def paired() -> _Shown:
+            return ritz(v, w, t, size, hvps, shown.left - shown.converged)
+
+        nothing = shown._replace(pairs=shown.pairs._replace(hvps=hvps))
+        shown = lax.cond(size < looked, lambda: nothing, paired) if grows else paired()
+        return _Basis(v, w, t, size, shown, left < 10 * jnp.finfo(start.dtype).eps)  # of rounding alone nothing new is to be added
 
     def unfinished(basis: _Basis) -> Array:
-        finite = jnp.all(jnp.isfinite(basis.pairs.values))
-        return (~basis.converged | (basis.left > 0)) & ~basis.exhausted & (basis.pairs.hvps < max_hvps) & finite
+        shown = basis.shown
+        finite = jnp.all(jnp.isfinite(shown.pairs.values))
+        return (~shown.converged | (shown.left > 0)) & ~basis.exhausted & (shown.pairs.hvps < max_hvps) & finite
+
+    def ended(basis: _Basis) -> tuple[Eigenpairs, Array]:
+        shown = lax.while_loop(unfinished, grow, basis).shown
+        return shown.pairs, shown.images
 
     def onward() -> tuple[Eigenpairs, Array]:
         v, w = (jnp.zeros((most, size), start.dtype).at[:count].set(rows) for rows in (begun.v, begun.w))
-        t, coefficients = (jnp.zeros((most, most), start.dtype).at[:count, :count].set(each) for each in (begun.t, begun.coefficients))
-        ended = lax.while_loop(unfinished, grow, begun._replace(v=v, w=w, t=t, coefficients=coefficients))
-        return ended.pairs, ended.images
+        small = (begun.t, begun.shown.coefficients)
+        t, coefficients = (jnp.zeros((most, most), start.dtype).at[:count, :count].set(each) for each in small)
+        return ended(_Basis(v, w, t, begun.size, begun.shown._replace(coefficients=coefficients), begun.exhausted))
 
-    begin = _orthonormal_in_place if large else _orthonormal if image is None else _one_by_one
-    v = begin(start, looked)
+    no = jnp.array(False)
+    if grows:
+        independent, mix = _nearest(start, looked)
+        v = jnp.pad(jnp.where(independent, mix, 0), ((0, most - count), (0, 0))).astype(start.dtype) @ start
+        w, t = jnp.zeros_like(v), jnp.zeros((most, most), start.dtype)
+        nothing = Eigenpairs(t[0, :count], v[:count], t[0, :count], jnp.array(0))
+        return ended(_Basis(v, w, t, jnp.array(0), _Shown(t, nothing, w[:count], w[0], jnp.asarray(explored), no), no))
+    orthonormal = _orthonormal_in_place if large else _orthonormal if image is None else _one_by_one
+    v = orthonormal(start, looked)
     w, t, first = jnp.zeros_like(v), jnp.zeros((len(v), len(v)), start.dtype), 0
     if image is not None:
         w, t, first = w.at[0].set(image), t.at[:, 0].set(_along_each(v, image)), 1
@@ -252,10 +290,11 @@ def _grown(
         return _with_row(rows[0], k, image), _with_row(rows[1], k, _along_each(v, image))
 
     w, t = lax.fori_loop(first, looked, imaged, (w, t))
-    begun = ritz(v, w, t, jnp.asarray(looked), jnp.asarray(looked) - first, jnp.asarray(explored))
+    taken = jnp.asarray(looked)
+    begun = _Basis(v, w, t, taken, ritz(v, w, t, taken, taken - first, jnp.asarray(explored)), no)
     if large:  # room made only where it is needed would stand beside the rows that it is made from
         return lax.while_loop(unfinished, grow, begun)
-    return lax.cond(unfinished(begun), onward, lambda: (begun.pairs, begun.images))
+    return lax.cond(unfinished(begun), onward, lambda: (begun.shown.pairs, begun.shown.images))
 
 
 @jax.jit
@@ -287,23 +326,29 @@ def _along_each(rows: Array, vector: Array) -> Array:
     return along_each(rows, vector)
 
 
-def _with_row(rows: Array, k: Array, row: Array) -> Array:
-    """The rows with another one in place k, which is one of theirs: XLA then writes this one and copies none."""
-    return lax.dynamic_update_index_in_dim(rows, row, k, 0)
+def _with_row(rows: Array, k: Array, row: Array, axis: int = 0) -> Array:
+    """The rows, or the columns, with another one in place k, which is one of theirs: XLA then writes this one and copies none."""
+    return lax.dynamic_update_index_in_dim(rows, row, k, axis)
 
 
 def _orthonormal(start: Array, wanted: int | Array) -> Array:
     """Orthonormal rows that span the first `wanted` of `start` (k, p), with rows of zeros after them.
 
-    All at once (Löwdin's, which are the nearest) where the rows are as independent as the eigenvectors of the last step; else one by one.
+    All at once where the rows are as independent as the eigenvectors of the last step; else one by one.
     """
+    independent, mix = _nearest(start, wanted)
+    return lax.cond(independent, lambda: mix @ start, lambda: _one_by_one(start, wanted))
+
+
+def _nearest(start: Array, wanted: int | Array) -> tuple[Array, Array]:
+    """Whether the first `wanted` rows of `start` (k, p) are independent, and the mix (k, k) of rows that gives the nearest orthonormal ones
+    (Löwdin's), with rows of zeros after them."""
     inside = jnp.arange(len(start)) < wanted
     gram = _gram(start).astype(jnp.float64)
     size = jnp.sqrt(jnp.diag(gram))
     weight = jnp.where(inside & (size > 0), 1 / size, 0)
     squares, axes = small_matrices.eigh(jnp.where(jnp.outer(inside, inside), gram * jnp.outer(weight, weight), jnp.eye(len(start))))
-    mix = (axes / jnp.sqrt(squares)) @ axes.T * weight
-    return lax.cond(squares[0] > INDEPENDENT, lambda: mix.astype(start.dtype) @ start, lambda: _one_by_one(start, wanted))
+    return squares[0] > INDEPENDENT, ((axes / jnp.sqrt(squares)) @ axes.T * weight).astype(start.dtype)
 
 
 def _one_by_one(start: Array, wanted: int | Array) -> Array:
@@ -323,22 +368,28 @@ def _orthonormal_in_place(start: Array, wanted: int | Array) -> Array:
 
 def _gram(rows: Array) -> Array:
     """rows @ rowsᵀ, as sums."""
-    return jnp.stack(dots(*((a, b) for a in rows for b in rows))).reshape(len(rows), -1)
+    first, second = np.triu_indices(len(rows))
+    place = np.zeros((len(rows), len(rows)), int)
+    place[first, second] = place[second, first] = np.arange(len(first))
+    return inner_products(*((rows[a], rows[b]) for a, b in zip(first, second, strict=True)))[place]
 
 
-def _orthogonalise(vector: Array, basis: Array, chosen: Array | float = 1.0) -> tuple[Array, Array]:
+def _orthogonalise(vector: Array, basis: Array, chosen: Array | None = None) -> tuple[Array, Array]:
     """The unit vector along what the orthonormal rows of `basis` leave of `vector`, and the fraction they leave; those `chosen` alone,
     by ones and zeros (k,).
 
     Classical Gram–Schmidt, twice: the residual of a nearly converged pair is small against the rounding in it.
     """
     tiny = jnp.finfo(vector.dtype).tiny
-    rest = vector / jnp.maximum(jnp.linalg.norm(vector), tiny)
-    rest = rest - (chosen * (basis @ rest)) @ basis
-    left = jnp.linalg.norm(rest)
-    rest = rest / jnp.maximum(left, tiny)
-    rest = rest - (chosen * (basis @ rest)) @ basis
-    return rest / jnp.maximum(jnp.linalg.norm(rest), tiny), left
+
+    def across(vector: Array) -> Array:
+        along = basis @ vector
+        return vector - (along if chosen is None else chosen * along) @ basis
+
+    rest = across(vector)
+    whole, left = norms(vector, rest)
+    rest = across(rest / jnp.maximum(left, tiny))
+    return rest / jnp.maximum(norms(rest)[0], tiny), left / jnp.maximum(whole, tiny)
 
 
 def sharpness_at(problem: Problem, theta: Array, start: Array, tolerance: float, curvature_dtype: str) -> Eigenpairs:
@@ -351,8 +402,9 @@ def solve_at(
     looked: int | Array | None = None, explored: int | Array = 0, tight: int | Array = 1, overwrites: bool = False,
     count: int | None = None,
 ) -> tuple[Eigenpairs, Array]:
-    """`solve` in `curvature_dtype`, compiled once for each number of rows. Where it `overwrites` the start, that is none any more. Of a
-    start that has room for the basis after its first `count` rows (`with_room`) only these are rows."""
+    """`solve` in `curvature_dtype`, compiled once for each number of rows. Where it `overwrites` the start, as a look does, that is none
+    any more, and the basis surely grows. Of a start that has room for the basis after its first `count` rows (`with_room`) only these are
+    rows."""
     wanted = (count or start.shape[0]) if wanted is None else wanted
     looked = wanted if looked is None else looked
     start = start if count is None or start.shape[1] >= LARGE else start[:count]
@@ -363,7 +415,7 @@ def solve_at(
     # Pairs and images are made in turn, once products need no memory: at the most there is the basis, and what a product takes.
     count, rows = count or len(start), with_room(start) if count is None else start
     basis = _grown_over(problem, at, rows, tolerance, wanted, looked, explored, several, count)
-    mix, v, w, pairs = basis.coefficients[:count], basis.v, basis.w, basis.pairs
+    mix, v, w, pairs = basis.shown.coefficients[:count], basis.v, basis.w, basis.shown.pairs
     del basis
     vectors = _mixed(mix, v)
     del v
@@ -382,9 +434,9 @@ def _as_array(number: int | Array) -> Array | np.ndarray:
 
 def _solved(
     problem: Problem, theta: Array, start: Array, tolerance: float, wanted: int | Array, looked: int | Array, explored: int | Array,
-    tight: Array | np.ndarray,
+    tight: Array | np.ndarray, grows: bool = False,
 ) -> tuple[Eigenpairs, Array]:
-    return solve(problem, theta, start, tolerance, wanted=wanted, looked=looked, explored=explored, tight=tight)
+    return solve(problem, theta, start, tolerance, wanted=wanted, looked=looked, explored=explored, tight=tight, grows=grows)
 
 
 def _based(
@@ -392,8 +444,8 @@ def _based(
     tight: Array | np.ndarray, count: int,
 ) -> _Basis:
     basis = _grown(problem.product_at(theta), rows, count, tolerance, MAX_HVPS, wanted, looked, explored, tight, None)
-    return basis._replace(worst=basis.t[0])  # of no use any more
+    return basis._replace(shown=basis.shown._replace(worst=basis.t[0]))  # of no use any more
 
 
-_solve_at, _solve_over = jit_by_format(_solved), jit_by_format(_solved, donate_argnums=2)
+_solve_at, _solve_over = jit_by_format(_solved), jit_by_format(partial(_solved, grows=True), donate_argnums=2)
 _grown_over = jit_by_format(_based, donate_argnums=2, static_argnums=8)

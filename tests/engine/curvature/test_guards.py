@@ -12,8 +12,9 @@ import pytest
 import engine
 from engine import spec as specs
 from engine.curvature import guards
-from engine.curvature.eigensolver import solve_at
+from engine.curvature.eigensolver import solve, solve_at
 from engine.phases.experiment import Experiment
+from engine.phases.sharpness_every_step import EVERY
 
 import own_problems
 from small import dense_hessian, rows
@@ -107,14 +108,11 @@ def test_a_trained_network_of_two_heads_misses_none():
     assert max(late.values()) <= MOST, late
 
 
-@pytest.mark.parametrize(("every", "between"), [
-    (1, [90.0, 80.0]), (7, []), pytest.param(1, [], marks=pytest.mark.slow), pytest.param(7, [90.0, 80.0], marks=pytest.mark.slow),
-])  # fmt: skip
-def test_training_with_one_eigenvalue_sees_a_valley_that_overtakes_it(every, between):
-    """`mode = "sharpness"`, watched at every step and read now and then, with a single pair that nothing else would show."""
+def late_in_training(every, between, seed=0):
+    """Rows in a row that are off by more than 1 % in `mode = "sharpness"` with a single pair, where a valley overtakes the others."""
     arguments = {"base": [100.0, *between, 60.0], "rates": [0.2, *[0.2 for _ in between], 2.0], "mixing": 0.0}
     spec = spec_of("valleys", 0.01, arguments, mode="sharpness", sharpness_every=every, eigenvalues=1)
-    experiment = Experiment(spec)
+    experiment = Experiment(specs.with_overrides(spec, [f"seed={seed}"]))
     problem, theta = own_problems.valleys(**arguments)
     gradient, exact = jax.jit(problem.gradient), []
     for _ in range(60):
@@ -124,7 +122,22 @@ def test_training_with_one_eigenvalue_sees_a_valley_that_overtakes_it(every, bet
     read = np.isfinite(recorded)
     assert recorded[0] == pytest.approx(100, rel=1e-3)
     assert exact[59] > 1.3 * recorded[0]  # the other one
-    assert longest(np.abs(recorded - exact)[read] > 0.01 * np.array(exact)[read]) <= (MOST if every == 1 else 0)
+    return longest(np.abs(recorded - exact)[read] > 0.01 * np.array(exact)[read])
+
+
+def test_training_watched_at_every_step_sees_a_valley_that_overtakes_the_others():
+    """One product for all of them shows the fourth at the first look or the second, for most random vectors, and by the fourth for any."""
+    late = [late_in_training(1, [90.0, 80.0], seed) for seed in range(8)]
+    assert np.median(late) <= 2 * EVERY, late
+    assert max(late) <= 4 * EVERY, late
+
+
+@pytest.mark.parametrize(("every", "between", "most"), [
+    (7, [], 0), pytest.param(1, [], MOST, marks=pytest.mark.slow), pytest.param(7, [90.0, 80.0], 1, marks=pytest.mark.slow),
+])  # fmt: skip
+def test_training_with_one_eigenvalue_sees_a_valley_that_overtakes_it(every, between, most):
+    """Watched at every step, and read now and then, with a single pair that nothing else would show: readings that are late, at most."""
+    assert late_in_training(every, between) <= most
 
 
 def test_a_look_takes_what_is_larger_among_the_followed_and_leaves_the_next_as_guards():
@@ -139,6 +152,28 @@ def test_a_look_takes_what_is_larger_among_the_followed_and_leaves_the_next_as_g
     np.testing.assert_allclose(after.values, [7, 6], rtol=1e-2)
     plain, _ = solve_at(problem, theta, axes[2:4], 1e-8, "float64")
     np.testing.assert_allclose(plain.values, [7, 6])  # a small residual proves an eigenpair, not the top one
+
+
+@pytest.mark.parametrize("rows", ["independent", "one of them twice", "one of zeros"])
+def test_a_basis_that_surely_grows_finds_the_same_pairs(rows):
+    """One loop for the rows that it begins with and for those it grows by, and one row after the other where they are not independent."""
+    curvature = np.concatenate([[9.0, 8, 7, 6, 5], np.linspace(0.1, 1, 75)])
+    problem = engine.from_loss(lambda theta, d: jnp.sum(d.astype(theta.dtype) * theta**2) / 2, np.zeros(80), curvature).problem
+    start = jax.random.normal(jax.random.key(0), (5, 80)) + 5 * jnp.eye(80)[:5]
+    if rows == "one of them twice":
+        start = start.at[3].set(start[1])
+    if rows == "one of zeros":
+        start = start.at[3].set(0)
+    solved = {
+        grows: solve(problem, jnp.zeros(80), start, 1e-9, wanted=2, looked=5, explored=3, tight=2, grows=grows) for grows in (False, True)
+    }
+    for pairs, images in solved.values():
+        np.testing.assert_allclose(pairs.values[:2], [9, 8], rtol=1e-12)
+        np.testing.assert_allclose(np.abs(pairs.vectors[:2, :2]), np.eye(2), atol=1e-8)
+        np.testing.assert_allclose(images, pairs.vectors * curvature, atol=1e-12)
+    (plain, _), (grown, _) = solved.values()
+    assert plain.hvps == grown.hvps
+    np.testing.assert_allclose(plain.values, grown.values, rtol=1e-9)
 
 
 def test_the_age_of_the_audit_is_recorded():

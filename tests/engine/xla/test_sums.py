@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from engine.xla.reductions import LONG, SHARES, TOGETHER, dots, norms
+from engine.xla.reductions import LONG, SHARES, TOGETHER, along_each, dots, inner_products, norms
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -24,6 +24,8 @@ def test_every_inner_product_is_that_of_its_pair(size, dtype):
     rounding = 2 * np.finfo(dtype).eps + np.sqrt(size) * np.finfo(float).eps
     assert {entry.dtype.name for entry in products} == {dtype}
     np.testing.assert_allclose(np.array(products, float), np.array(exact, float), atol=rounding * max(np.abs(exact)), rtol=0)
+    np.testing.assert_array_equal(jax.jit(inner_products)(*((jnp.asarray(a), jnp.asarray(b)) for a, b in pairs)), products)
+    np.testing.assert_allclose(along_each(vectors, jnp.asarray(vectors[0])), np.array(exact[:5], float), atol=rounding * max(np.abs(exact)))
     np.testing.assert_allclose(np.array(norms(*vectors), float), np.linalg.norm(vectors.astype(float), axis=1), rtol=1e-6)
 
 
