@@ -47,7 +47,8 @@ def check(
     with _saying("building the problem"):
         problem, theta, facts = import_module("engine.problems.build").build(spec)
     memory, outlook = import_module("engine.phases.memory"), import_module("engine.phases.outlook")
-    float64_rate, formats = import_module("engine.xla.float64_rate"), memory.Formats.of(spec)
+    float64_rate, shares = import_module("engine.xla.float64_rate"), import_module("engine.xla.shares")
+    formats = memory.Formats.of(spec)
     try:
         with _saying("testing its number formats and three derivatives"):
             wrong, loss = engine.complaints(problem, theta), float(problem.loss(theta))
@@ -104,7 +105,7 @@ def check(
         about[f"{each.directions} directions at the edge"] = f"{each.third_derivatives} contractions of ∇³L a step, {more} more"
     print_pairs([
         *((name, _words(value)) for name, value in about.items()),
-        ("memory", f"about {bytes_words(needed.total)} at most{' on each' * memory.several_devices(problem, theta)}"),
+        ("memory", f"about {bytes_words(needed.total)} at most{' on each' * shares.several_devices(problem.data, theta)}"),
         *_edge_words(spec, edge),
         ("a step", seconds(plain)), ("a tracked step", seconds(with_reading, NO_TRACK if tracked else NO_TIME)),
         ("kinks", _kink_words(kinks)), ("float64", float64_rate.measured_words(spec, rate)),

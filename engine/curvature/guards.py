@@ -104,6 +104,12 @@ def look(
     return _looked(problem, theta, _rows(start, guards, fresh, dtype), count, tolerance, dtype, wanted, tight)
 
 
+def compile_look(problem: Problem, theta: Array, start: Array, guards: "Guards | KeptGuards", tolerance: float, dtype: str) -> None:
+    """Have `look` from a start (k, p) at θ compiled, by one that takes no product."""
+    rows = _rows(start, guards, np.zeros((FRESH, theta.size), dtype), dtype)
+    _parted(*solve_at(problem, theta, rows, tolerance, dtype, wanted=0, looked=0, overwrites=True), len(start))
+
+
 def look_in_turn(
     problem: Problem, theta: Array, rows: Array, count: int, tolerance: float, dtype: str, tight: int | Array = 1
 ) -> tuple[Eigenpairs, Array, Guards]:

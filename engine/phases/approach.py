@@ -7,6 +7,7 @@ the step. Rows are held back until a check has passed, so that none is ever take
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ import numpy as np
 from jax import Array
 
 from engine.curvature import guards
-from engine.curvature.eigensolver import Eigenpairs, random_start
+from engine.curvature.eigensolver import Eigenpairs, forms_hessian, random_start
 from engine.curvature.guards import Guards, unknown
 from engine.dynamics.descent import DESCENT_CHUNK, descend
 from engine.phases import earlier, loss_identity
@@ -25,6 +26,7 @@ from engine.record import edges
 from engine.record.reader import Outcome
 from engine.report.narrative import percent
 from engine.xla.leaves import Earlier, Kinds
+from engine.xla.shares import several_devices
 
 MAX_STRIDE = 50
 """Most steps between checks: at small η a unit of ODE time is long to wait for."""
@@ -74,6 +76,21 @@ def check(setup: Setup, state: ApproachState, around: bool = False) -> tuple[Eig
     looked = step - guards.EVERY if around else state.looked
     read = guards.read(setup.problem, point, state.eigenvectors, state.guards, looked, step, seed, CHECK_TOLERANCE, dtype)
     return read.pairs, state._replace(guards=read.guards, looked=read.looked)
+
+
+def compile_check(setup: Setup, state: ApproachState) -> None:
+    """Have compiled what a check that looks around needs: its solver, which takes the longest, beside the rest. Where several devices work
+    together they are not asked for two things at once."""
+    problem, seed, dtype = setup.problem, setup.spec.seed, setup.spec.precision.curvature
+    if forms_hessian(state.theta) or several_devices(problem.data, state.theta):
+        return
+    with ThreadPoolExecutor(1) as beside:
+        look = beside.submit(
+            guards.compile_look, problem, state.theta.astype(dtype), state.eigenvectors, state.guards, CHECK_TOLERANCE, dtype
+        )
+        descend(problem, setup.optimizer, state.theta, state.optimizer, 0)
+        guards.fresh_rows(seed, state.clock.step, state.theta.size, dtype, problem.shares)
+    look.result()
 
 
 def advance(setup: Setup, state: ApproachState, limit: int) -> tuple[ApproachState, Progress, bool]:
@@ -191,9 +208,12 @@ class Approach(Phase):
 
     def advance(self, state: ApproachState, limit: int) -> Advanced:
         """At most `limit` steps towards the edge: to the next check."""
+        checks, looks = state.clock.step == state.next_check, guards.overdue(state.clock.step, state.looked)
+        if checks and looks and looks not in self._compiled:
+            compile_check(self.setup, state)
         moved, progress, at_edge = advance(self.setup, state, limit)
-        if state.clock.step == state.next_check:
-            self._compiled.add(guards.overdue(state.clock.step, state.looked))
+        if checks:
+            self._compiled.add(looks)
         return Advanced(moved, progress, "edge" if at_edge else "")
 
     def doing(self, state: ApproachState) -> str:

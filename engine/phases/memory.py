@@ -183,12 +183,6 @@ def _size(leaf: Any) -> int:
     return math.prod(leaf.shape) * leaf.dtype.itemsize
 
 
-def several_devices(problem: Problem, theta: Array) -> bool:
-    """Whether more devices than one share out examples or parameters."""
-    leaves = (theta, *jax.tree.leaves(problem.data))
-    return any(len(leaf.sharding.device_set) > 1 for leaf in leaves if isinstance(leaf, Array))
-
-
 def _share(leaf: Array) -> int:
     """Bytes of an array on each device that holds a part of it."""
     leaf = jnp.asarray(leaf)

@@ -96,6 +96,11 @@ def on_devices(state: State, shares: Shares | None) -> State:
     return state if shares is None else jax.tree.map(lambda leaf: put(leaf, shares) if isinstance(leaf, Array) else leaf, state)
 
 
+def several_devices(*states: Any) -> bool:
+    """Whether more devices than one share out an array of these states, or have it each."""
+    return any(len(leaf.sharding.device_set) > 1 for leaf in jax.tree.leaves(states) if isinstance(leaf, Array))
+
+
 def on_host(state: State, shares: Shares | None) -> State:
     """A state whose vectors are the host's, of p numbers."""
     if shares is None:

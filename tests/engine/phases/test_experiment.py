@@ -9,7 +9,8 @@ import pytest
 from engine import spec as specs
 from engine import theory
 from engine.curvature import eigensolver, guards
-from engine.phases import edge
+from engine.curvature.eigensolver import forms_hessian
+from engine.phases import approach, edge
 from engine.phases.approach import COMPILING, MEASURING
 from engine.phases.experiment import Experiment
 from engine.record import messages
@@ -67,6 +68,24 @@ def test_the_first_row_waits_for_one_solver_to_be_compiled(monkeypatch):
     progress = experiment.advance(1)
     assert len(progress.rows) == 1
     assert len(given) == 1
+
+
+def test_a_first_check_finds_all_compiled_beside_one_another():
+    compiled = []
+
+    def listen(name, *_, **about):
+        if "backend_compile" in name:
+            compiled.append(about.get("fun_name"))
+
+    experiment = Experiment(chebyshev_spec(0.2, flow=False))
+    assert not forms_hessian(experiment.state.theta)
+    approach.compile_check(experiment.setup, experiment.state)
+    approach.check(experiment.setup, experiment.state)  # what is compiled once in a process, by whichever comes first
+    experiment = Experiment(specs.with_overrides(chebyshev_spec(0.2, flow=False), ["problem.model.widths=[9, 8]"]))
+    approach.compile_check(experiment.setup, experiment.state)
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    approach.check(experiment.setup, experiment.state)
+    assert compiled == [], compiled
 
 
 def test_a_check_says_that_its_solver_is_to_be_compiled_first():
