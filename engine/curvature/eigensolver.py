@@ -1,15 +1,15 @@
 """The eigensolver: the top of the Hessian's spectrum at a point.
 
-The solver is a block Davidson method without a preconditioner, thick-restarted. It keeps an orthonormal basis V and its
-image W = HV; the Rayleigh–Ritz pairs of V are the candidates, and the basis grows by one residual at a time: that of the
-first pair that has not converged. Each growth costs one Hessian–vector product (HVP); the residual itself costs none,
-since it is a combination of V and W. Started from one vector this builds the Krylov space of Lanczos; started from eigenvectors
-extrapolated from the last steps (`coupled`) it mostly needs no more than the one product for each pair that shows it: room for a
-larger basis is made only when that is not enough. Of many parameters the basis is smaller, and residuals are made one by one, since it is
-then the basis that takes the memory of a step. It stops when the relative residual ‖Hu−Su‖/S of the top pair, or of as many as are
-asked for so, is within `tolerance` and those of the others within `LOOSE`: by the Bauer–Fike and sin θ theorems that bounds the error of S
-by S·tolerance (in practice by its square over the gap) and that of u by tolerance over the relative gap. Small problems are solved
-densely, in the number format of θ.
+The solver is a block Davidson method without a preconditioner, thick-restarted. It keeps an orthonormal basis V and its image W = HV; the
+Rayleigh–Ritz pairs of V are the candidates, and the basis grows by one residual at a time: that of the first pair that has not converged.
+Each growth costs one Hessian–vector product (HVP); the residual itself costs none, since it is a combination of V and W. Started from one
+vector this builds the Krylov space of Lanczos; started from eigenvectors extrapolated from the last steps (`coupled`) it mostly needs no
+more than the one product for each pair that shows it: room for a larger basis is made only when that is not enough, and at once for a
+look around, whose basis surely grows. Of many parameters the basis is smaller, and residuals are made one by one, since it is then the
+basis that takes the memory of a step. It stops when the relative residual ‖Hu−Su‖/S of the top pair, or of as many as are asked for so,
+is within `tolerance` and those of the others within `LOOSE`: by the Bauer–Fike and sin θ theorems that bounds the error of S by
+S·tolerance (in practice by its square over the gap) and that of u by tolerance over the relative gap. Small problems are solved densely,
+in the number format of θ.
 
 What was tried and dropped: `lobpcg_standard` of jax, whose tolerance grows with p and whose every iteration costs 4 products.
 Quadratic extrapolation of u, which starts at the same residual as linear (7e-5 on digits, where the last u has 1.2e-3): the noise
