@@ -247,14 +247,14 @@ def _grown(
         shown = basis.shown
         new, left = begun_with(filled, basis, v) if grows else _orthogonalise(shown.worst, v)
         v, w, t = added(new, v, w, t, filled)
-        size, hvps = filled + 1, shown.pairs.hvps + 1
+        filled, hvps = filled + 1, shown.pairs.hvps + 1
+        not_yet = shown._replace(pairs=shown.pairs._replace(hvps=hvps))
 
         def paired() -> _Shown:
-            return ritz(v, w, t, size, hvps, shown.left - shown.converged)
+            return ritz(v, w, t, filled, hvps, shown.left - shown.converged)
 
-        nothing = shown._replace(pairs=shown.pairs._replace(hvps=hvps))
-        shown = lax.cond(size < looked, lambda: nothing, paired) if grows else paired()
-        return _Basis(v, w, t, size, shown, left < 10 * jnp.finfo(start.dtype).eps)  # of rounding alone nothing new is to be added
+        now = lax.cond(filled < looked, lambda: not_yet, paired) if grows else paired()
+        return _Basis(v, w, t, filled, now, left < 10 * jnp.finfo(start.dtype).eps)  # of rounding alone nothing new is to be added
 
     def unfinished(basis: _Basis) -> Array:
         shown = basis.shown
@@ -277,7 +277,8 @@ def _grown(
         v = jnp.pad(jnp.where(independent, mix, 0), ((0, most - count), (0, 0))).astype(start.dtype) @ start
         w, t = jnp.zeros_like(v), jnp.zeros((most, most), start.dtype)
         nothing = Eigenpairs(t[0, :count], v[:count], t[0, :count], jnp.array(0))
-        return ended(_Basis(v, w, t, jnp.array(0), _Shown(t, nothing, w[:count], w[0], jnp.asarray(explored), no), no))
+        shown = _Shown(t, nothing, w[:count], w[0], jnp.asarray(explored), jnp.asarray(looked) == 0)
+        return ended(_Basis(v, w, t, jnp.array(0), shown, no))
     orthonormal = _orthonormal_in_place if large else _orthonormal if image is None else _one_by_one
     v = orthonormal(start, looked)
     w, t, first = jnp.zeros_like(v), jnp.zeros((len(v), len(v)), start.dtype), 0

@@ -171,6 +171,7 @@ def test_a_basis_that_surely_grows_finds_the_same_pairs(rows):
         np.testing.assert_allclose(pairs.values[:2], [9, 8], rtol=1e-12)
         np.testing.assert_allclose(np.abs(pairs.vectors[:2, :2]), np.eye(2), atol=1e-8)
         np.testing.assert_allclose(images, pairs.vectors * curvature, atol=1e-12)
+    assert solve(problem, jnp.zeros(80), start, 1e-9, wanted=0, looked=0, grows=True)[0].hvps == 0  # one that is only compiled
     (plain, _), (grown, _) = solved.values()
     assert plain.hvps == grown.hvps
     np.testing.assert_allclose(plain.values, grown.values, rtol=1e-9)
