@@ -1,5 +1,7 @@
 """Small problems with dense answers, for tests of the engine."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import copy
 from functools import cache
 
@@ -100,6 +102,22 @@ def rows(experiment: Experiment, until: int, samples: dict[int, dict[str, np.nda
 
 loss_at, gradient_at, hvp_at = (jax.jit(function) for function in (Problem.loss, Problem.gradient, Problem.hvp))
 """L(θ), ∇L(θ) and ∇²L(θ)v of (problem, θ, …), each as one program: operation by operation every derivative is a hundred of them."""
+
+
+@contextmanager
+def compilations() -> Iterator[list[str]]:
+    """The names of functions that are compiled while this lasts, in any thread."""
+    names, on = [], True
+
+    def listen(event: str, *_, **about) -> None:
+        if on and "backend_compile" in event:
+            names.append(str(about.get("fun_name")))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield names
+    finally:
+        on = False  # a public way to take a listener back is not in all versions
 
 
 @jax.jit

@@ -2,7 +2,6 @@
 
 import re
 
-import jax
 import numpy as np
 import pytest
 
@@ -15,7 +14,7 @@ from engine.phases.approach import COMPILING, MEASURING
 from engine.phases.experiment import Experiment
 from engine.record import messages
 
-from small import chebyshev_spec, rows, toy_spec
+from small import chebyshev_spec, compilations, rows, toy_spec
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -71,20 +70,14 @@ def test_the_first_row_waits_for_one_solver_to_be_compiled(monkeypatch):
 
 
 def test_a_first_check_finds_all_compiled_beside_one_another():
-    compiled = []
-
-    def listen(name, *_, **about):
-        if "backend_compile" in name:
-            compiled.append(about.get("fun_name"))
-
     experiment = Experiment(chebyshev_spec(0.2, flow=False))
     assert not forms_hessian(experiment.state.theta)
     approach.compile_check(experiment.setup, experiment.state)
     approach.check(experiment.setup, experiment.state)  # what is compiled once in a process, by whichever comes first
     experiment = Experiment(specs.with_overrides(chebyshev_spec(0.2, flow=False), ["problem.model.widths=[9, 8]"]))
     approach.compile_check(experiment.setup, experiment.state)
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    approach.check(experiment.setup, experiment.state)
+    with compilations() as compiled:
+        approach.check(experiment.setup, experiment.state)
     assert compiled == [], compiled
 
 
@@ -108,19 +101,13 @@ def test_the_midpoint_of_the_edge_step_is_the_first_beyond_the_threshold():
 
 def test_the_edge_finds_all_compiled_beside_the_approach():
     """Of steps that look around, of one beside what θ† saw, and of others; of gauges and the landscape, too."""
-    compiled = []
-
-    def listen(name, *_, **about):
-        if "backend_compile" in name:
-            compiled.append(about.get("fun_name"))
-
     experiment = Experiment(chebyshev_spec(0.35, max_eigenvalues=2, on_second_eigenvalue="keep"))
     experiment.advance(1)
     assert edge.precompile(experiment.setup, experiment.state, lambda: False) == "edge"
     while experiment.phase != "edge":
         experiment.advance(500)
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    drive(experiment, experiment.edge_step + 9)
+    with compilations() as compiled:
+        drive(experiment, experiment.edge_step + 9)
     assert compiled == [], compiled
 
 

@@ -1,6 +1,5 @@
 """Directions that join the edge and leave it, from step to step of a run."""
 
-import jax
 import numpy as np
 import pytest
 from msgspec.structs import replace
@@ -10,6 +9,8 @@ from engine.phases import several
 from engine.phases.experiment import Experiment
 from engine.record import messages
 from engine.xla.leaves import unpack
+
+from small import compilations
 
 pytestmark = pytest.mark.usefixtures("x64")
 ETA = 0.05
@@ -48,20 +49,13 @@ def drive(experiment, steps, limit=10_000):
 
 
 def test_a_direction_that_joins_compiles_nothing():
-    compiled = []
-
-    def listen(name, *_, **__):
-        if "backend_compile" in name:
-            compiled.append(name)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
     experiment = own("comes_and_goes", SPARE)
     drive(experiment, 5)
     experiment.settle()
-    before = len(compiled)
-    _, events = drive(experiment, 40)
+    with compilations() as compiled:
+        _, events = drive(experiment, 40)
     assert any(isinstance(event, messages.DirectionJoined) for event in events)
-    assert len(compiled) == before
+    assert compiled == []
 
 
 @pytest.mark.parametrize("spare", [pytest.param(0, marks=pytest.mark.slow), SPARE])  # the Hessian formed, and not
