@@ -7,18 +7,19 @@ the row that matters; its eigenvectors are the directions separated. What is lef
 
 No recorded eigenvalue is read off this matrix: it says where to look next, and how much a Rayleigh quotient may miss.
 
-A companion that rises above the top one shows in a product of its own alone. So where a trajectory looks around it takes one product of
-the sum of all of them, in which each shows its eigenvalue. In the same sum, as long as the companions together, there is a *scout*: a
-random vector, of which each such product leaves what neither the top one nor the companions have. That is a step of power iteration among
-all other directions, for no product more. What promises more than the least companion has a product of its own, and takes its place.
+A companion that rises above the top one shows in no product of that one. So where a trajectory looks around it takes one product of a sum
+of all of them, with other signs at each look, as directions that are mixed in several companions may cancel in one sum. What is in it along
+the companions and not expected of them has risen, and that direction has a product of its own. In the same sum, as long as the companions
+together, there is a *scout*: a random vector, of which each such product leaves what neither the top one nor the companions have. That is a
+step of power iteration among all other directions, for no product more. What promises more than the least companion takes its place.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from engine.xla import small_matrices
 from engine.xla.leaves import Earlier
@@ -55,29 +56,17 @@ def unknown(size: int, dtype: str, shares: Shares | None = None) -> Companions:
     return Companions(jnp.zeros((count, size), dtype, device=lies), jnp.zeros(count, dtype), jnp.zeros((1, size), dtype, device=lies))
 
 
-def due(turn: Array, count: int) -> Array:
-    """Which companion is the next to have a product of its own: the nearest at every other turn, 0, 1, 0, 2, 0, 3, …"""
-    return jnp.where(turn % 2 == 0, 0, (1 + turn // 2 % max(count - 1, 1)) % count)
+def mixture(companions: Companions, beside: Array, turn: Array) -> Array:
+    """All companions and the scout together at a look, (p,) of length 1, orthogonal to an expected top vector (p,) of length 1.
 
-
-class Mixture(NamedTuple):
-    """What a look takes one product of: all companions and the scout together."""
-
-    vector: Array  # (p,) of length 1, orthogonal to the expected top one
-    scout: Array  # (p,) of length 1, orthogonal to that one and to the companions
-    length: Array  # () of the sum of the companions and of `share` times the scout
-    share: Array  # ()
-
-
-def mixture(companions: Companions, beside: Array) -> Mixture:
-    """That of the companions beside an expected top vector (p,) of length 1."""
+    The companions' signs are the rows of a Hadamard matrix by turns.
+    """
     some = companions.values > 0
     weight = jnp.sqrt(jnp.maximum(jnp.sum(some), 1)).astype(beside.dtype)
     scout = outside(companions.scout[0], [beside, *companions.vectors])
-    total = jnp.sum(jnp.where(some[:, None], companions.vectors, 0), axis=0) + weight * scout
-    total -= dots((beside, total))[0] * beside
-    (length,) = norms(total)
-    return Mixture(total / length, scout, length, weight)
+    common = lax.population_count(jnp.asarray(turn, jnp.uint32) & jnp.arange(len(some), dtype=jnp.uint32))
+    signs = jnp.where(some, jnp.where(common % 2 == 0, 1, -1), 0).astype(beside.dtype)
+    return outside(combined(signs, companions.vectors) + weight * scout, [beside])
 
 
 def outside(vector: Array, rows: list[Array]) -> Array:
@@ -88,11 +77,18 @@ def outside(vector: Array, rows: list[Array]) -> Array:
     return vector / jnp.where(length > 0, length, 1)
 
 
-def risen(companions: Companions, mixed: Mixture, image: Array) -> Array:
-    """The eigenvalues (m + 1,) of the companions and the scout that the image (p,) of their mixture shows, as far as they are eigenvectors:
-    what each is mixed with the others by is in it, too."""
-    along = mixed.length * along_each((*companions.vectors, mixed.scout), image)
-    return jnp.append(jnp.where(companions.values > 0, along[:-1], 0), along[-1] / mixed.share)
+def risen(companions: Companions, mixed: Array, image: Array, sharpness: Array) -> Array:
+    """The direction (p,) among the companions in which the image (p,) of their mixture (p,) is not what their eigenvalues, times the
+    `sharpness`, would make of it: each companion by what it has gained, and by the eigenvalue that it would have, the top one's at most."""
+    share, seen = along_each(companions.vectors, mixed), along_each(companions.vectors, image)
+    eigenvalues = jnp.clip(seen / jnp.where(share == 0, 1, sharpness * share), 0, 1)
+    return combined((eigenvalues * (seen - sharpness * companions.values * share)).astype(image.dtype), companions.vectors)
+
+
+def combined(weights: Array, rows: Iterable[Array]) -> Array:
+    """The sum of rows (n, p), or several of (p,), times their weights (n,). Written out: of a product so thin XLA's takes longer."""
+    first, *others = (weight * row for weight, row in zip(weights, rows, strict=True))
+    return sum(others, first)
 
 
 class Separated(NamedTuple):
@@ -120,18 +116,19 @@ def separated(vectors: Array, images: Array, companions: Companions, settled: bo
     count, kept = len(vectors), len(companions.vectors) + 1
     gram, products = _inner_products(vectors, images, companions.vectors, settled)
     quotient = products[0, 0]
-    stale = gram * jnp.concatenate([jnp.zeros(count), companions.values * quotient])  # the image of a companion is along itself
-    matrix = ((stale + stale.T) / 2).at[:count].set(products).at[:, :count].set(products.T)
     basis = _orthonormal(gram, count)
+    stale = gram * jnp.concatenate([jnp.zeros(count), companions.values * quotient])  # the image of a companion is along itself
+    before = ((stale + stale.T) / 2).at[0].set(products[0]).at[:, 0].set(products[0])
+    known = basis if count == 1 else _orthonormal(gram, count, 1)
+    inner, exact = basis @ gram @ known.T, products @ basis.T
+    matrix = (inner @ (known @ before @ known.T) @ inner.T).at[:count].set(exact).at[:, :count].set(exact.T)
     along = basis[1:] @ (products[0] - quotient * gram[0])
-    values, mix = small_matrices.eigh(basis @ matrix @ basis.T)
+    values, mix = small_matrices.eigh(matrix)
     values, mix = values[::-1][:kept], mix.T[::-1][:kept]
     onward = mix[:, :count] / jnp.where(values > LARGE * values[0], values, jnp.inf)[:, None]  # the rest of each image, over λ
     coefficients = jnp.concatenate([mix @ basis - onward @ products @ basis.T @ basis, onward], axis=1).astype(vectors.dtype)
     rows = [*vectors, *companions.vectors, *images]
-    top, *after = (
-        sum((weight * row for weight, row in zip(weights, rows, strict=True)), jnp.zeros_like(rows[0])) for weights in coefficients
-    )
+    top, *after = (combined(weights, rows) for weights in coefficients)
     beside = Companions(jnp.stack(after), jnp.maximum(values[1:] / values[0], 0).astype(vectors.dtype), companions.scout)
     return Separated(top, beside, 1 - quotient / values[0], along @ along / quotient**2)
 
@@ -184,11 +181,12 @@ def _inner_products(vectors: Array, images: Array, others: Array, settled: bool)
     return gram, products.astype(jnp.float64)
 
 
-def _orthonormal(gram: Array, count: int) -> Array:
-    """Orthonormal combinations, (n, n), of vectors with this Gram matrix: the first `count`, which are orthonormal, and what these leave
-    of the others; rows of zeros where that is not independent."""
-    first, others = jnp.eye(len(gram))[:count], jnp.eye(len(gram))[count:]
-    others -= gram[count:, :count] @ first
+def _orthonormal(gram: Array, count: int, first: int | None = None) -> Array:
+    """Orthonormal combinations, (n, n), of vectors with this Gram matrix: the first `count`, which are orthonormal, or only `first` of
+    these, and what they leave of the others; rows of zeros where that is not independent."""
+    taken = jnp.eye(len(gram))[: first or count]
+    others = jnp.eye(len(gram))[count:]
+    others -= gram[count:, : len(taken)] @ taken
     squares, axes = small_matrices.eigh(others @ gram @ others.T)
     weights = jnp.where(squares > INDEPENDENT, 1 / jnp.sqrt(jnp.maximum(squares, INDEPENDENT)), 0)
-    return jnp.concatenate([first, weights[:, None] * axes.T @ others])
+    return jnp.concatenate([taken, weights[:, None] * axes.T @ others])

@@ -3,7 +3,7 @@
 A step takes gradient and Hessian–vector product together (`tangent_pass`), the product along an eigenvector extrapolated from the last
 ones (`predictor.likeliest`). The product gives S, the pair's residual, and the next eigenvector: it separates the top one from those whose
 eigenvalues lie near (`companions`), and is a step of power iteration. Only where the residual asks is the eigenpair solved for; and now and
-then, with a look around, as in `guards`: at a companion's own product, and at what a random row shows.
+then, with a look around, as in `guards`: at all companions and a random row in one product, and at what has risen in it.
 
 P changes at every step, and the eigenvector w of P^-½HP^-½ with it. What is handed on is P^½w, along HP^-½w: where one eigenvalue stands
 alone H is λgg^T nearly, and P^½w goes along g whatever P is.
@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from engine.curvature.companions import Companions, Separated, Trial, due, mixture, next_trial, outside, risen, separated, tried
+from engine.curvature.companions import Companions, Separated, Trial, mixture, next_trial, outside, risen, separated, tried
 from engine.curvature.eigensolver import solve
 from engine.curvature.predictor import likeliest
 from engine.curvature.tangent_pass import TangentPass, value_grad_hvp
@@ -28,12 +28,11 @@ from engine.xla.jit import jit_by_format
 from engine.xla.reductions import dots, norms
 
 EVERY = 5
-"""Steps between looks around, each of which takes a product of all companions and the scout together."""
+"""Steps between looks around, each of which takes a product of all companions and the scout together, and one along what has risen."""
 SCOUTING = 4
-"""Looks from one random vector to the next, the scout; at the last of them one companion, or the scout, has a product of its own."""
-NEAR, GROWN = 0.95, 1.05
-"""A companion that shows this fraction of the top eigenvalue at a look, and this many times its own, has a product of its own then: in one
-product for all it shows what it is mixed with the others by, too."""
+"""Looks from one random vector to the next, the scout."""
+ANOTHER = 0.5
+"""Of the square of an eigenvector so much must lie along the one expected, for it to be the same one."""
 AGAIN = 2
 """Further products of a step between looks, each along the vector that the last one has separated and in a pass of its own, the companions
 as they are,"""
@@ -87,18 +86,18 @@ def descend(
     """`steps` ≤ DESCENT_CHUNK steps of the optimizer from step `first` on with the top eigenpair to a relative residual of `tolerance` at
     each, and `means` read there. Products are taken in θ's number format.
 
-    Every `EVERY` steps a look around takes a product of all companions together, and another of any that has risen above the top. The
-    scout begins anew as `fresh` (p,): a random vector that is turned round by the step, so that none of it depends on how steps are cut
-    into calls.
+    Every `EVERY` steps a look around takes a product of all companions together, and another along what has risen in them. The scout begins
+    anew as `fresh` (p,): a random vector that is turned round by the step, so that none of it depends on how steps are cut into calls.
 
     Steps between looks go in a loop of their own, without the solver: beside it each would take an eighth longer. The companions stay as
-    they are meanwhile. The eigenvectors lie in a ring, the next in place of the oldest, so that none is moved. Where a product does not
+    they are meanwhile. The eigenvectors lie in a ring, the next in place of the oldest, so that none is moved; one that overtakes is in all
+    places, as extrapolated from the former it would alternate with that. Where a product does not
     suffice, the vector that it separates has the next one, twice in that loop, then with what that shows of the companions; only where some
     of these have not sufficed either the eigenpair is solved for: a Krylov space would first have to tell apart again what the companions
     tell apart.
     """
     dtype, blank = theta.dtype, jnp.full(DESCENT_CHUNK, jnp.nan, theta.dtype)
-    count, unturned = len(companions.values), optimizer.preconditioner is unscaled
+    unturned = optimizer.preconditioner is unscaled
 
     def read(state: Watched) -> tuple[Problem, Array | float]:
         """The loss whose Hessian is the one that the step before has left to be read, and the scale of its coordinates, P^-½."""
@@ -155,34 +154,18 @@ def descend(
     def look(product: Callable[[Array], Array], vector: Array, known: Companions, step: Array) -> tuple[Trial, Array]:
         """What a look shows beside the expected vector (p,), and the scout (1, p) after it.
 
-        One product of all companions and the scout together, and one of that among them which has risen above the top, or to near it, or
-        by turns.
+        One product of all companions and the scout together, and one along what that shows to have risen.
         """
         vector = vector / norms(vector)[0]
         image, turn = product(vector), step // EVERY
         anew = (turn % SCOUTING == 0) | ~jnp.any(known.scout)
         known = known._replace(scout=jnp.where(anew, jnp.roll(fresh, step).astype(dtype)[None], known.scout))
         (sharpness,) = dots((vector, image))
-        mixed = mixture(known, vector)
-        shown = product(mixed.vector)
-        values, least = risen(known, mixed, shown), known.values[-1]
-        grown = jnp.append(values[:-1] > GROWN * known.values * sharpness, False)
-        above = values > sharpness * jnp.where(grown, NEAR, 1)
-        one = jnp.any(above) | (turn % SCOUTING == SCOUTING - 1) | (least <= 0)
-        by_turns = jnp.where(values[-1] > least * sharpness, count, due(turn // SCOUTING, count))
-        place = jnp.where(jnp.any(above), jnp.argmax(jnp.where(above, values, -jnp.inf)), by_turns)
-
-        def alone() -> Separated:
-            row = jnp.where(place < count, known.vectors[jnp.minimum(place, count - 1)], mixed.scout)
-            row = outside(row, [vector])
-            replaced = jnp.arange(count) == place
-            others = known._replace(vectors=jnp.where(replaced[:, None], 0, known.vectors), values=jnp.where(replaced, 0, known.values))
-            return separated(jnp.stack([vector, row]), jnp.stack([image, product(row)]), others)
-
-        def together() -> Separated:
-            return separated(vector[None], image[None], known)._replace(companions=known)
-
-        return tried(vector, image, lax.cond(one, alone, together), 2 + one.astype(dtype)), shown[None]
+        mixed = mixture(known, vector, turn)
+        shown = product(mixed)
+        row = outside(risen(known, mixed, shown, sharpness), [vector, mixed])
+        beside = separated(jnp.stack([vector, mixed, row]), jnp.stack([image, shown, product(row)]), known)
+        return tried(vector, image, beside, jnp.asarray(3, dtype)), shown[None]
 
     def refined(carried: Carried) -> Carried:
         """The step whose product did not suffice, or that looks around for a larger eigenvalue, with the eigenpair solved for where that
@@ -218,9 +201,14 @@ def descend(
         last = trial.hvps + TRIALS
         trial = lax.while_loop(lambda trial: unsettled(trial) & (trial.hvps < last), partial(next_trial, product), trial)
         vector, others, pair = lax.cond(unsettled(trial), solved, read_off, trial)
-        moved = stepped(k, state, Seen(loss, grad, norms(grad)[0]), vector / scale, pair)
-        others = others._replace(scout=scout)
-        return k + 1, moved._replace(companions=in_coordinates(others, 1 / scale)), seen, jnp.zeros((), int)
+        vector = vector / scale
+        moved = stepped(k, state, Seen(loss, grad, norms(grad)[0]), vector, pair)
+        before = expected(k, state.eigenvector_history)
+        along, square, square_before = dots((vector, before), (vector, vector), (before, before))
+        another = along**2 < ANOTHER * square * square_before
+        rows = jnp.where(another, vector.astype(moved.eigenvector_history.dtype), moved.eigenvector_history)
+        others = in_coordinates(others._replace(scout=scout), 1 / scale)
+        return k + 1, moved._replace(eigenvector_history=rows, companions=others), seen, jnp.zeros((), int)
 
     def step_and_solve(carried: Carried) -> Carried:
         carried = lax.while_loop(lambda c: (c[0] < steps) & (c[3] <= AGAIN) & ~around(c[0]), onward, carried)

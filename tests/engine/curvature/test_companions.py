@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from engine.curvature.companions import Companions, due, mixture, next_trial, risen, separated, tried, unknown
+from engine.curvature.companions import Companions, mixture, next_trial, risen, separated, tried, unknown
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -78,30 +78,64 @@ def test_companions_that_are_no_longer_orthonormal_or_are_met_again_are_one_dire
     np.testing.assert_allclose(apart.companions.values, [0.99, 0.98, 0.97], rtol=2e-3)
 
 
-def test_looks_take_the_nearest_companion_at_every_other_and_each_in_turn():
-    assert [int(due(look, 4)) for look in range(8)] == [0, 1, 0, 2, 0, 3, 0, 1]
-    assert {int(due(look, 1)) for look in range(5)} == {0}
+def rising(known, hessian, turn=0):
+    """What a look's product of all of them shows to have risen under a Hessian, and that product."""
+    mixed = mixture(known, jnp.asarray(AXES[0]), jnp.asarray(turn))
+    image = jnp.asarray(hessian @ mixed)
+    return np.asarray(risen(known, mixed, image, jnp.asarray(1.0))), mixed, image
 
 
-def test_one_product_of_their_sum_shows_the_eigenvalues_of_all_companions_and_of_the_scout():
-    """Of eigenvectors exactly, whatever they were thought to be: one has come to twice the top."""
-    steep = AXES.T @ np.diag(np.where(np.arange(SIZE) == 2, 2.0, CLOSE)) @ AXES
+def test_one_product_of_their_sum_shows_which_companion_has_risen():
+    """Of eigenvectors exactly, whatever the scout: one has come to twice the top, another has fallen to half of its own."""
+    now = np.where(np.arange(SIZE) == 2, 2.0, np.where(np.arange(SIZE) == 3, 0.5 * CLOSE, CLOSE))
+    steep = AXES.T @ np.diag(now) @ AXES
     known = beside(AXES[1:4], CLOSE[1:4])._replace(scout=jnp.asarray(0.1 * AXES[0] + AXES[2] + 0.3 * AXES[5])[None])
-    mixed = mixture(known, jnp.asarray(AXES[0]))
-    np.testing.assert_allclose([mixed.vector @ mixed.vector, mixed.vector @ AXES[0]], [1, 0], atol=1e-12)
-    np.testing.assert_allclose(risen(known, mixed, steep @ mixed.vector), [CLOSE[1], 2, CLOSE[3], CLOSE[5]], rtol=1e-9)
+    for turn in range(4):
+        row, mixed, _ = rising(known, steep, turn)
+        np.testing.assert_allclose([mixed @ mixed, mixed @ AXES[0]], [1, 0], atol=1e-12)
+        share = AXES[1:4] @ mixed
+        np.testing.assert_allclose(AXES[1:4] @ row, share * np.array([0, 2 - CLOSE[2], now[3] * (now[3] - CLOSE[3])]), atol=1e-12)
+        np.testing.assert_allclose(np.linalg.norm(AXES[1:4] @ row), np.linalg.norm(row), rtol=1e-12)
+
+
+def test_what_cancels_in_one_sum_of_the_companions_does_not_in_the_next():
+    """The top one of three eigenvectors that three companions are mixed of: their sum has none of it, with other signs it has."""
+    turned, _ = np.linalg.qr(np.stack([[1, 1, 1], [1, 0, 0], [0, 1, 0]]).T)  # rows of `turned.T` but the first have no sum
+    turned = turned[:, [1, 0, 2]].T
+    assert abs(turned[0].sum()) < 1e-12
+    hessian = AXES.T @ np.diag(np.where(np.arange(SIZE) == 1, 2.0, CLOSE)) @ AXES
+    known = beside(turned.T @ AXES[1:4], CLOSE[1:4])  # companion k has turned[0, k] of the one that rises
+    along = [abs(rising(known, hessian, turn)[1] @ AXES[1]) for turn in range(4)]
+    assert along[0] < 1e-12
+    assert min(along[1:]) > 0.3
+
+
+def test_exact_products_stand_and_what_is_not_known_of_the_rest_stays_as_it_was():
+    """Of symmetric matrices with the images of two vectors that is nearest to what the companions say: Powell's update."""
+    turn = np.random.default_rng(4).standard_normal((SIZE, SIZE))
+    hessian = MATRIX + 0.01 * (turn + turn.T)
+    given = np.stack([AXES[0], unit(AXES[1] + AXES[2] + AXES[6])])
+    quotient, onto = AXES[0] @ hessian @ AXES[0], given.T @ given
+    held = AXES[1:4].T @ np.diag(CLOSE[1:4] * quotient) @ AXES[1:4]
+    rest = np.eye(SIZE) - onto
+    nearest = hessian @ onto + onto @ hessian @ rest + rest @ held @ rest
+    space, _ = np.linalg.qr(np.stack([*given, *AXES[1:4]]).T)
+    values = np.linalg.eigvalsh(space.T @ nearest @ space)[::-1]
+    apart = separated(jnp.asarray(given), jnp.asarray(given @ hessian), beside(AXES[1:4], CLOSE[1:4]))
+    np.testing.assert_allclose(apart.shortfall, 1 - quotient / values[0], rtol=1e-9)
+    np.testing.assert_allclose(apart.companions.values, values[1:4] / values[0], rtol=1e-9)
 
 
 def test_the_scout_comes_to_the_largest_of_what_is_not_known():
     """In six looks, as in as many steps of power iteration: 0.6 among eigenvalues up to 0.3, from a random vector."""
     hidden = AXES.T @ np.diag(np.where(np.arange(SIZE) == 4, 0.6, CLOSE)) @ AXES
     known = beside(AXES[1:4], CLOSE[1:4])._replace(scout=jnp.asarray(np.random.default_rng(3).standard_normal((1, SIZE))))
-    for _ in range(6):
-        mixed = mixture(known, jnp.asarray(AXES[0]))
-        shown = hidden @ mixed.vector
-        known = known._replace(scout=shown[None])
-    assert outside(mixed.scout, AXES[4]) < 0.4
-    np.testing.assert_allclose(risen(known, mixed, shown)[-1], 0.6, rtol=0.1)
+    for turn in range(6):
+        _, mixed, image = rising(known, hidden, turn)
+        known = known._replace(scout=image[None])
+    rest = mixed - AXES[1:4].T @ (AXES[1:4] @ mixed)
+    assert outside(rest, AXES[4]) < 0.4
+    np.testing.assert_allclose(unit(rest) @ hidden @ unit(rest), 0.6, rtol=0.1)
 
 
 def test_a_further_product_finds_the_companion_that_is_missing():

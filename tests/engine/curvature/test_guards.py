@@ -109,7 +109,7 @@ def test_a_trained_network_of_two_heads_misses_none():
 
 
 def late_in_training(every, between, seed=0):
-    """Rows in a row that are off by more than 1 % in `mode = "sharpness"` with a single pair, where a valley overtakes the others."""
+    """Rows that are off by more than 1 % in `mode = "sharpness"` with a single pair, where a valley overtakes the others."""
     arguments = {"base": [100.0, *between, 60.0], "rates": [0.2, *[0.2 for _ in between], 2.0], "mixing": 0.0}
     spec = spec_of("valleys", 0.01, arguments, mode="sharpness", sharpness_every=every, eigenvalues=1)
     experiment = Experiment(specs.with_overrides(spec, [f"seed={seed}"]))
@@ -122,14 +122,14 @@ def late_in_training(every, between, seed=0):
     read = np.isfinite(recorded)
     assert recorded[0] == pytest.approx(100, rel=1e-3)
     assert exact[59] > 1.3 * recorded[0]  # the other one
-    return longest(np.abs(recorded - exact)[read] > 0.01 * np.array(exact)[read])
+    return int(np.sum(np.abs(recorded - exact)[read] > 0.01 * np.array(exact)[read]))
 
 
 def test_training_watched_at_every_step_sees_a_valley_that_overtakes_the_others():
-    """One product for all of them shows the fourth at the first look or the second, for most random vectors, and by the fourth for any."""
+    """The fourth is seen at the first look or the second after it has risen above the others, and at the first for most random vectors."""
     late = [late_in_training(1, [90.0, 80.0], seed) for seed in range(8)]
-    assert np.median(late) <= 2 * EVERY, late
-    assert max(late) <= 4 * EVERY, late
+    assert np.median(late) <= EVERY, late
+    assert max(late) <= 2 * EVERY, late
 
 
 @pytest.mark.parametrize(("every", "between", "most"), [
