@@ -110,6 +110,9 @@ def separated(vectors: Array, images: Array, companions: Companions, settled: bo
     """What the `images` (n, p) under the Hessian of orthonormal `vectors` (n, p), the first of them the expected top one, show beside the
     companions. Rows of zeros are none. `settled` takes the companions for orthonormal, whose inner products are most of the cost.
 
+    The images stand. Beside them the first one's and the companions' eigenvalues say what the Hessian was before, and as much of that
+    stays as a symmetric matrix with these images can have (Powell's symmetric update: Dennis and Moré, SIAM Review 19, 1977).
+
     Inner products are written out: as a product of matrices so thin XLA's take six times as long on a CPU. So are the sums of rows that
     give the vectors: where the companions are not asked for, nothing is computed of them.
     """
@@ -182,7 +185,7 @@ def _inner_products(vectors: Array, images: Array, others: Array, settled: bool)
 
 
 def _orthonormal(gram: Array, count: int, first: int | None = None) -> Array:
-    """Orthonormal combinations, (n, n), of vectors with this Gram matrix: the first `count`, which are orthonormal, or only `first` of
+    """Orthonormal combinations, (≤ n, n), of n vectors with this Gram matrix: the first `count`, which are orthonormal, or only `first` of
     these, and what they leave of the others; rows of zeros where that is not independent."""
     taken = jnp.eye(len(gram))[: first or count]
     others = jnp.eye(len(gram))[count:]
