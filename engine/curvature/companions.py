@@ -119,10 +119,10 @@ def separated(vectors: Array, images: Array, companions: Companions, settled: bo
     count, kept = len(vectors), len(companions.vectors) + 1
     gram, products = _inner_products(vectors, images, companions.vectors, settled)
     quotient = products[0, 0]
-    basis = _orthonormal(gram, count)
+    basis = _orthonormal(gram, count, count)
     stale = gram * jnp.concatenate([jnp.zeros(count), companions.values * quotient])  # the image of a companion is along itself
     before = ((stale + stale.T) / 2).at[0].set(products[0]).at[:, 0].set(products[0])
-    known = basis if count == 1 else _orthonormal(gram, count, 1)
+    known = basis if count == 1 else _orthonormal(gram, 1, count)
     inner, exact = basis @ gram @ known.T, products @ basis.T
     matrix = (inner @ (known @ before @ known.T) @ inner.T).at[:count].set(exact).at[:, :count].set(exact.T)
     along = basis[1:] @ (products[0] - quotient * gram[0])
@@ -184,12 +184,11 @@ def _inner_products(vectors: Array, images: Array, others: Array, settled: bool)
     return gram, products.astype(jnp.float64)
 
 
-def _orthonormal(gram: Array, count: int, first: int | None = None) -> Array:
-    """Orthonormal combinations, (≤ n, n), of n vectors with this Gram matrix: the first `count`, which are orthonormal, or only `first` of
-    these, and what they leave of the others; rows of zeros where that is not independent."""
-    taken = jnp.eye(len(gram))[: first or count]
-    others = jnp.eye(len(gram))[count:]
-    others -= gram[count:, : len(taken)] @ taken
-    squares, axes = small_matrices.eigh(others @ gram @ others.T)
+def _orthonormal(gram: Array, first: int, others: int) -> Array:
+    """Orthonormal combinations, (m, n), of n vectors with this Gram matrix: the `first` ones, which are orthonormal, and what these leave
+    of those from place `others` on; rows of zeros where that is not independent."""
+    unit = jnp.eye(len(gram))
+    left = unit[others:] - gram[others:, :first] @ unit[:first]
+    squares, axes = small_matrices.eigh(left @ gram @ left.T)
     weights = jnp.where(squares > INDEPENDENT, 1 / jnp.sqrt(jnp.maximum(squares, INDEPENDENT)), 0)
-    return jnp.concatenate([taken, weights[:, None] * axes.T @ others])
+    return jnp.concatenate([unit[:first], weights[:, None] * axes.T @ left])

@@ -174,9 +174,10 @@ def descend(
         at, scale = read(state)
         loss, grad, product = at.linearized_at(state.theta)
         known = lax.optimization_barrier(in_coordinates(state.companions, scale))
+        before = expected(k, state.eigenvector_history)
 
         def looked() -> tuple[Trial, Array]:
-            return look(product, scale * expected(k, state.eigenvector_history), known, first + k)
+            return look(product, scale * before, known, first + k)
 
         def tried_before() -> tuple[Trial, Array]:
             beside = separated(seen.vector[None], seen.image[None], known)
@@ -203,7 +204,6 @@ def descend(
         vector, others, pair = lax.cond(unsettled(trial), solved, read_off, trial)
         vector = vector / scale
         moved = stepped(k, state, Seen(loss, grad, norms(grad)[0]), vector, pair)
-        before = expected(k, state.eigenvector_history)
         along, square, square_before = dots((vector, before), (vector, vector), (before, before))
         another = along**2 < ANOTHER * square * square_before
         rows = jnp.where(another, vector.astype(moved.eigenvector_history.dtype), moved.eigenvector_history)
