@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 import tempfile
-from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: for matrices this small its threads only spin, on cores that others need
@@ -13,6 +12,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: for matrices
 import pytest
 
 from engine.base.xla_flags import correct_sums, jaxlib_release
+from engine.xla.mappings import make_room
 
 correct_sums()  # whichever test computes first
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it to what runs in the background: tests interrupt themselves
@@ -100,18 +100,11 @@ def x64():
     configure()
 
 
-MOST_MAPS = 20_000
-"""Mappings of memory from which compiled code is let go after a file of tests: Linux allows a process 65,530, and ends it beyond."""
-
-
 @pytest.fixture(autouse=True, scope="module")
 def room_for_compiled_code():
-    """Each compiled function keeps a few mappings, and a worker of the suite compiles thousands."""
+    """As a run has it that begins: a worker of the suite compiles thousands of functions, not all of them for runs."""
     yield
-    maps, jax = Path("/proc/self/maps"), sys.modules.get("jax")
-    if jax and maps.exists() and maps.read_bytes().count(b"\n") > MOST_MAPS:
-        jax.clear_caches()
-        gc.collect()
+    make_room()
 
 
 @pytest.fixture

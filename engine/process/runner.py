@@ -37,6 +37,7 @@ from engine.record.messages import AnyCommand
 from engine.record.reader import Outcome, Run, State, Status
 from engine.record.writer import Writer
 from engine.xla.device import configure, device_words, give_memory_back
+from engine.xla.mappings import make_room
 
 DENSITY = "spectral density"
 """Under which the seconds of one are kept."""
@@ -153,6 +154,7 @@ class Runner:
 
     def _begin(self) -> Experiment:
         """The experiment, from where the run goes on."""
+        make_room()
         with self.waits.at("reading the data and building the problem"):
             experiment = self.company.experiment(self.spec, self.run.columns, lambda: self.ask(messages.Stop()))
         self.experiment = experiment
