@@ -51,6 +51,7 @@ class Flow:
 
     def steps(self, count, looks=False):
         for _ in range(count):
+            self.state = CENTRAL.with_room(self.state)  # as a run does it before a step
             self.state, row, costs = (self._look if looks else self._step)(self.state)
             self.taken.append({name.removeprefix("central."): float(value) for name, value in row.items()} | {"costs": costs})
         return self
