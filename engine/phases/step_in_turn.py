@@ -64,19 +64,19 @@ def take(
     if any(TRAJECTORIES[name].reads_descent for name in coupled.beside):
         at = at._replace(descent=jnp.copy(theta))
     coupled = coupled._replace(beside=_owned(coupled.beside, theta.size, coupled._replace(beside={})))
-    measured = coupled_step.measure_beside(at, coupled) if around else None
+    positions = coupled_step.locate(problem, coupled)  # numbers alone, read off while nothing else is at hand
 
     projected = _projected(setup, params, coupled) if guards.due(int(coupled.step)) else None
     here = _measured(setup, params, coupled, (lambda: known_eigenvectors(coupled.constrained, others)) if around else None)
     if here is None:
         return None
+    measured = coupled_step.measure_beside(at, coupled) if around else None
     projection, known = projected or _projected(setup, params, coupled)
     del projected
     if unsolved(projection.point.eigen.residuals):
         return None
 
     coupled = coupled._replace(descent=coupled.descent._replace(eigenvectors=here.history))
-    positions = coupled_step.locate(problem, coupled)
     descent, row = coupled_step.descend_in_place(problem, config, coupled, here.point, here.newest, positions.descent)
     events, point = here.events, here.point._replace(grad=row["gd.gradient_norm"][None])
     del here
