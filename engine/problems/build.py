@@ -138,9 +138,13 @@ class Learning(NamedTuple):
 
 def learning(part: specs.Network, seed: int) -> Learning:
     """The network of a specification at its start, and its data."""
+    return learning_of(part, data.load(part.data), seed)
+
+
+def learning_of(part: specs.Network, dataset: Dataset, seed: int) -> Learning:
+    """The network of a specification at its start, on these data in place of its own."""
     from engine.problems import networks  # flax takes a second to import
 
-    dataset = data.load(part.data)
     model = networks.build(part.model, dataset, part.rematerialize)
     spread, parameters = examples.spread(part.devices, part.shard, "[problem] {}"), model.init(jax.random.key(seed))
     shares = spread.shares(sum(leaf.size for leaf in jax.tree.leaves(parameters)), "[problem] shard")

@@ -52,7 +52,8 @@ def main() -> None:
     parser.add_argument("--tolerance", type=float, default=1e-2)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    gaps = compare(*(engine.load(run) for run in given.runs), given.tolerance)
+    one, other = map(engine.load, given.runs)
+    gaps = compare(one, other, given.tolerance)
     if given.json:
         print(json.dumps(gaps))
         return

@@ -123,7 +123,7 @@ def _rows_a_second(run: Run, master: int | None = None) -> float:
 
 def first_step(rounds: int) -> dict[str, float]:
     """Seconds from the command to the first row, cold and with compiled code."""
-    cold, cached = [], []
+    cold, cached = list[float](), list[float]()
     for _ in range(max(1, rounds // 2)):
         with tempfile.TemporaryDirectory() as folder:
             for seconds in (cold, cached):

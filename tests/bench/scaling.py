@@ -38,7 +38,7 @@ class Scaled(NamedTuple):
 
     what: str
     """`devices` of one process, or `processes` of one device."""
-    count: int
+    workers: int
     law: str
     examples: int
     gradient_s: float
@@ -89,9 +89,9 @@ def main(rounds: int = 5, as_json: bool = False) -> int:
         table.add_column(heading, justify="right")
     for entry in measured:
         seconds, efficiencies = entry[4:7], entry[7:]
-        name = f"{entry.count} {entry.what if entry.count > 1 else 'device'}"
+        name = f"{entry.workers} {entry.what if entry.workers > 1 else 'device'}"
         cells = [f"{a:.3f} s {b:5.0%}" for a, b in zip(seconds, efficiencies, strict=True)]
-        table.add_row(name, entry.law, f"{entry.examples:,}", *cells, end_section=entry.count > 1 and entry.law == "weak")
+        table.add_row(name, entry.law, f"{entry.examples:,}", *cells, end_section=entry.workers > 1 and entry.law == "weak")
     console.print(table)
     console.print(note, soft_wrap=True)
     if not counts:
@@ -194,12 +194,12 @@ def work(processes: int, place: int, devices: int, port: int) -> None:
 
     problems = {"strong": problem_of(EXAMPLES), "weak": problem_of(EXAMPLES * processes * devices)}
     calls = {"gradient": jax.jit(Problem.gradient), "hvp": jax.jit(Problem.hvp), "grad_sharpness": jax.jit(Problem.grad_sharpness)}
-    theta, v = jnp.asarray(theta), jnp.asarray(v)
+    at, along = jnp.asarray(theta), jnp.asarray(v)
     for _ in sys.stdin:
         times: Times = {law: {} for law in LAWS}
         for law, problem in problems.items():
             for name, call in calls.items():
-                given = (problem, theta) if name == "gradient" else (problem, theta, v)
+                given = (problem, at) if name == "gradient" else (problem, at, along)
                 began = time.perf_counter()
                 jax.block_until_ready(call(*given))
                 times[law][name] = time.perf_counter() - began

@@ -178,13 +178,14 @@ def measure(spec: RunSpec, rounds: int) -> Measured:
             taken.append((now() - began)[0] / SINGLY)
     table = {column: np.array([row[column] for row in rows]) for column in setup.column_index}
     middle, forms, ratios = statistics.median, forms_hvps(first), np.median(np.array(ours) / np.array(least), 0)
+    hvps, contractions, gradients = (float(np.median(table[f"cost.{name}"])) for name in ("hvps", "grad_sharpness", "gradients"))
+    hvp_s, contraction_s, gradient_s = map(middle, singles)
     return Measured(
         first.theta.size, first.clock.step, DIRECTIONS, first.coupled.descent.eigenvectors.shape[1], len(rows),
-        np.median(ours, 0)[0], np.median(least, 0)[0], *ratios,
-        *(float(np.median(table[f"cost.{name}"])) for name in ("hvps", "grad_sharpness", "gradients")),
+        np.median(ours, 0)[0], np.median(least, 0)[0], ratios[0], ratios[1], hvps, contractions, gradients,
         float(np.median(table["constrained.hvps"])), float(np.median(table["constrained.contractions"])),
         float(np.median(table["cost.hvps"] - table["constrained.hvps"] - flow * rounds - forms)), float(np.median(flow)), float(forms),
-        join_s, compiled.count, compiled.seconds, *map(middle, singles),
+        join_s, compiled.count, compiled.seconds, hvp_s, contraction_s, gradient_s,
     )
 
 
@@ -208,9 +209,7 @@ def at_the_edge(spec: RunSpec) -> AtEdge:
             if progress.outcome is not None or experiment.phase not in ("approach", "edge"):
                 raise SystemExit(f"{DIRECTIONS} directions never held θ† back together, up to step {experiment.clock.step}")
             held += edge_before and count_of(experiment.state) == DIRECTIONS == int(experiment.state.coupled.constrained.active)
-    ahead = experiment.phases["edge"].ahead
-    for thread in ahead.begun.values():
-        thread.join()
+    experiment.settle()
     return AtEdge(experiment.setup, experiment.state, took, compiled)
 
 

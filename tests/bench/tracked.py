@@ -179,7 +179,8 @@ class Timed(NamedTuple):
 def in_turn(setup: Setup, state: EdgeState, rounds: int) -> Timed:
     """Steps of eos, of the published procedure, and of the floor, interleaved; the same ones in each round."""
     problem, eta = setup.problem, float(state.optimizer.learning_rate)
-    ours, theirs, single, alike, least, rows, rivals = [], [], [], [], [], [], []
+    ours, theirs, single, alike, least = (list[float]() for _ in range(5))
+    rows, rivals = list[dict[str, float]](), list[published.Published]()
     ways = ((True, False, theirs), (False, False, single), (False, True, alike))
     rival = published.begin(state)
     for statistics_too, second_pairs, _ in ways:
@@ -236,7 +237,7 @@ def measure(name: str, rounds: int) -> Measured:
         float(np.max(table["constrained.eigen_residual"])), max(rival.residual for rival in rivals),
         float(np.max(table["constrained.sharpness_gap"])) * eta / 2, max(rival.constraint for rival in rivals),
         float(np.max(table["constrained.gradient_along_u"] / table["constrained.gradient_norm"])), max(rival.along for rival in rivals),
-        *rates, *(over - 1 for over in overs), *overs,
+        *(*rates, *(over - 1 for over in overs), *overs),
     )
 
 
@@ -278,7 +279,7 @@ def brought_to_edge(spec: specs.RunSpec, problem: Problem, theta: jax.Array, chu
     here = begun._replace(theta=theta, eigenvectors=basis, optimizer=rate(theta, tree_of, eta))
     state, events, _ = edge.enter(setup, here, 0)
     if not isinstance(state, EdgeState):
-        raise SystemExit(f"{name}: {events[0].text}")
+        raise SystemExit(f"{name}: {events[-1].text}")
     delta = float(jnp.sqrt(jnp.maximum(state.center.delta_squared, 0)))
     displaced = state.coupled.descent._replace(theta=state.center.theta + 0.5 * delta * state.center.top_eigenvector)
     state = anchor(setup, state._replace(coupled=state.coupled._replace(descent=displaced)), spec.tracking.predictions)
@@ -407,5 +408,5 @@ def flops_with_tangent(problem: Problem, theta: jax.Array) -> float:
         return jax.jvp(partial(value_and_grad, problem), (theta,), (u,))
 
     lowered = jax.jit(value_and_grad).lower(problem, theta), jax.jit(with_tangent).lower(problem, theta, theta)
-    plain, tangent = (each.compile().cost_analysis()["flops"] for each in lowered)
+    plain, tangent = ((each.compile().cost_analysis() or {})["flops"] for each in lowered)
     return tangent / plain
