@@ -144,11 +144,13 @@ DOORS = {
         "engine/record/lock.py": "a folder by its descriptor, and its lock, of which no link is followed",
         "engine/jobs/groups.py": "a lock in a folder of this user alone"},
     "read_text": {
-        "engine/process/rendezvous.py": "/proc", "engine/record/lock.py": "/proc", "engine/spec/loading.py": "presets in the package",
+        "engine/xla/mappings.py": "/proc", "engine/process/rendezvous.py": "/proc", "engine/record/lock.py": "/proc",
+        "engine/spec/loading.py": "presets in the package",
         "engine/data/catalog.py": "a table of another package", "engine/help/catalog.py": "topics in the package",
         "engine/help/scripts.py": "examples in the package",
         "engine/base/xla_flags.py": "jaxlib's own"},
-    "read_bytes": {"engine/data/embedded.py": "in the package", "eos_tui/model/recording.py": "in the package",
+    "read_bytes": {
+        "engine/xla/mappings.py": "/proc", "engine/data/embedded.py": "in the package", "eos_tui/model/recording.py": "in the package",
         "engine/data/upstream.py": "archives whose sums are checked",
         "engine/problems/imported.py": "sources that Python has imported"},
     "write_text": {"engine/record/store.py": "into a folder made a moment before"}, "write_bytes": {},
