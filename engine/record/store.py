@@ -181,6 +181,7 @@ def all_runs(where: Path | None = None, named: re.Pattern[str] = NAME) -> list[R
 def resolve(name: str | None = None, where: Path | None = None) -> Run:
     """The run of this name, the run directory at this path, or the latest run. Raises UserError when there is none."""
     where = where or home()
+    _require_given(name)
     if name is None:
         latest = next(_readable(reversed(_in_order(where))), None)
         if latest is None:
@@ -196,6 +197,12 @@ def resolve(name: str | None = None, where: Path | None = None) -> Run:
         raise UserError(f"{name[:200]!a}: neither a run's name nor a run directory; `eos ls` lists the runs")
     path = Path(name)
     return Run(path.resolve() if path.name in ("", "..") else path)  # "." has no name to call it by
+
+
+def _require_given(name: str | None) -> None:
+    """Raise UserError for an empty name, as of a variable of the shell that is not set: as a path it would be the folder one is in."""
+    if name == "":
+        raise UserError("'': an empty name; expected a run's name or a run directory, `.` for this one; `eos ls` lists the runs")
 
 
 def _is_folder(name: str) -> bool:
@@ -252,6 +259,7 @@ def discard(name: str, force: bool = False, where: Path | None = None) -> str:
     Returns its name. Raises UserError where there is none, and as `remove`.
     """
     where, finished = where or home(), list[str]()
+    _require_given(name)
     named = NAME.match(name) and (os.path.lexists(where / name) or not _is_folder(name))
     path = where / name if named else Path(name)
     with suppress(OSError, ValueError):  # a name that is none

@@ -181,6 +181,15 @@ def test_what_names_no_run_is_refused_harmlessly(run, name):
     assert str(caught.value) == f"{name[:200]!a}: neither a run's name nor a run directory; `eos ls` lists the runs"
 
 
+@pytest.mark.parametrize("ask", [store.resolve, store.discard])
+def test_an_empty_name_is_not_the_run_one_is_in(run, monkeypatch, ask):
+    monkeypatch.chdir(run.path)
+    with pytest.raises(UserError, match="an empty name"):
+        ask("")
+    assert store.resolve(".").path == run.path
+    assert run.row_count() >= 0
+
+
 def test_a_folder_that_is_no_run_is_neither_listed_nor_the_latest(run, own_home):
     (own_home / "empty").mkdir()
     broken = own_home / "broken"
