@@ -7,6 +7,7 @@ the engine stopped as cleanly.
 """
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_command(commands: App, argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status; whatever a user may cause is said in one sentence."""
     tokens = _with_streams(sys.argv[1:] if argv is None else argv)
+    _widen()
 
     def command() -> int | None:
         try:
@@ -69,6 +71,20 @@ def run_command(commands: App, argv: Sequence[str] | None = None) -> int:
             raise UserError(str(error)) from error
 
     return status_of(command)
+
+
+NARROWEST = 10
+"""Columns that help is laid out in at the least: in two the libraries that do it never end, and in none they raise."""
+
+
+def _widen() -> None:
+    """Have COLUMNS, where it says less than help takes, say as much; 0 and what is no number say nothing, as elsewhere."""
+    given = os.environ.get("COLUMNS", "")
+    columns = int(given) if given.isascii() and given.isdigit() else 0
+    if columns == 0:
+        os.environ.pop("COLUMNS", None)
+    elif columns < NARROWEST:
+        os.environ["COLUMNS"] = str(NARROWEST)
 
 
 def _with_streams(tokens: Sequence[str]) -> list[str]:

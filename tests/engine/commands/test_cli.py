@@ -285,6 +285,13 @@ def test_help_is_for_people_and_goes_to_stdout(capfd):
     assert "work" not in out  # for launchers, not for people
 
 
+@pytest.mark.parametrize("columns", ["0", "1", "2", "-1", "many"])
+def test_help_is_laid_out_whatever_the_environment_says_of_the_columns(columns, monkeypatch, capfd):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert main(["check", "--help"]) == 0
+    assert "preset" in capfd.readouterr().out.lower()
+
+
 def test_a_closed_pipe_is_no_error():
     command = f"{sys.executable} -m engine presets --json | head -c 10"
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, cwd=ROOT, check=False)
