@@ -50,9 +50,9 @@ def sentence(state: State, row: Mapping[str, float]) -> str:
 
 
 def busy(state: State) -> str:
-    """What no step is taken for, for how long, and how long it took before."""
+    """For how long no step is taken, how long that took before, and what for: last, since the end of a long sentence is cut off."""
     took = f" of about {lasting(state.task_estimate)}" if state.task_estimate >= 1 else ""
-    return f"No step is taken meanwhile: {state.task}" + (f"; {lasting(state.task_seconds)}{took}" if state.task_seconds >= 1 else "")
+    return f"No step is taken {f'for {lasting(state.task_seconds)}{took}' if state.task_seconds >= 1 else 'meanwhile'}: {state.task}"
 
 
 def lasting(seconds: float) -> str:

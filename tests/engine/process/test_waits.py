@@ -89,9 +89,9 @@ def test_a_cache_that_cannot_be_written_keeps_nothing(clock, monkeypatch, tmp_pa
 
 def test_a_wait_is_a_sentence_with_its_seconds():
     assert busy(State(task="compiling")) == "No step is taken meanwhile: compiling"
-    assert busy(State(task="compiling", task_seconds=12.3)) == "No step is taken meanwhile: compiling; 12 s"
+    assert busy(State(task="compiling", task_seconds=12.3)) == "No step is taken for 12 s: compiling"
     sentence = busy(State(task="compiling", task_seconds=12.3, task_estimate=140))
-    assert sentence == "No step is taken meanwhile: compiling; 12 s of about 2 min 20 s"
+    assert sentence == "No step is taken for 12 s of about 2 min 20 s: compiling"
 
 
 # -- the load of the host
