@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, ClassVar
 from rich.console import RenderableType
 from textual import events
 from textual._compositor import ChopsUpdate, LayoutUpdate
-from textual.app import App
 from textual.binding import BindingType
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.driver import Driver
@@ -37,6 +36,7 @@ from eos_tui.terminal.diffdisplay import APPLIES, Difference, Screenful
 from eos_tui.terminal.driver import TerminalDriver
 from eos_tui.terminal.leaving import WayOut
 from eos_tui.terminal.pace import DEFAULT_FPS, Pace
+from eos_tui.terminal.typed_ahead import TypedAhead
 
 if TYPE_CHECKING:
     from eos_tui.model.recording import Recording
@@ -102,7 +102,7 @@ def can_be_written(folder: Path) -> bool:
     return os.access(next(each for each in (folder, *folder.parents) if each.exists()), os.W_OK)
 
 
-class EosApp(App[int], inherit_bindings=False):
+class EosApp(TypedAhead[int], inherit_bindings=False):
     """Opens a run, with others beside it laid over it, or the launcher when there is none to open."""
 
     TITLE = "eos"
