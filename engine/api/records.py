@@ -28,8 +28,11 @@ if TYPE_CHECKING:
 class Record(Mapping[str, np.ndarray]):
     """A run on disk: a mapping from column names to arrays (steps,), with its specification, events and outcome.
 
-    The arrays are read once, when the record is made; `engine.load` again for what came later.
+    The arrays are read once, when the record is made; `engine.load` again for what came later. A record equals itself alone: what two of
+    them hold is compared column by column.
     """
+
+    __eq__, __hash__ = object.__eq__, object.__hash__
 
     def __init__(self, run: Run):
         self.run, self.name, self.path, self.spec = run, run.name, run.path, run.spec
@@ -126,10 +129,14 @@ class RunEntry(NamedTuple):
 
 def runs(*tagged: str) -> list[RunEntry]:
     """The runs that there are, oldest first; with words, those that `eos tag` put all of them on. `pandas.DataFrame(engine.runs())` is a
-    frame of them, `engine.load(entry.name)` the record of one.
+    frame of them, `engine.load(entry.name)` the record of one. Raises UserError where their folder cannot be read.
     """
     wanted, entries = set(tags.checked(tagged)), []
-    for run, state in all_glances():
+    try:
+        glances = all_glances()
+    except OSError as error:
+        raise UserError(f"{error.filename}: the folder of runs cannot be read ({error.strerror})") from None
+    for run, state in glances:
         given = run.tags()
         if wanted.issubset(given):
             made, outcome = datetime.fromtimestamp(run.made / 1e9).astimezone(), state.outcome.text if state.outcome else None

@@ -1,11 +1,13 @@
 """A run that a script carries out, here or by an engine of its own, and what an interrupt does to it."""
 
+import atexit
 import math
+import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -60,11 +62,28 @@ def interrupts(stepping: "Stepping") -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+class Forked:
+    """What there is to know of how this process was made."""
+
+    from_jax = False
+    """By a fork of one in which jax had begun, whose threads it lacks: what is computed here would never end."""
+
+
+def _after_fork() -> None:
+    Forked.from_jax = Forked.from_jax or has_begun()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 class Stepping:
     """A run that is carried out for this process: by it, or by an engine of its own."""
 
     interrupted_at: ClassVar[float] = -math.inf
     """When the last interrupt came, in this run or an earlier one."""
+    under_way: ClassVar[dict[int, Generator[np.ndarray]]] = {}
+    """Runs whose rows are not at their end: they are closed when Python ends, while what they are closed by is there."""
 
     def __init__(self, run: Run, apart: bool, made: bool = True):
         self.run, self.apart = run, apart
@@ -80,6 +99,11 @@ class Stepping:
             raise UserError(f"apart=True: {one_of(here)} was handed over to this process alone; put it into a file, or leave apart out")
         groups.refuse_copies("run it in one, or set EOS_COORDINATOR=none where each task has a run of its own")
         if not apart:
+            if Forked.from_jax:
+                raise UserError(
+                    "this process was forked from one in which jax had begun, and what is computed here would never end; have "
+                    f'multiprocessing start it by "spawn" or "forkserver"{OF_ITS_OWN}'
+                )
             if has_begun():
                 require_correct_sums(OF_ITS_OWN)
             configure(spec.rematerializes)
@@ -93,10 +117,20 @@ class Stepping:
 
     def blocks(self) -> Iterator[np.ndarray]:
         """The rows as they are recorded, (rows, columns). Raises UserError, and leaves no run, where the problem was refused."""
-        yield from self._from_engine() if self.apart else self._here()
+        rows = self._from_engine() if self.apart else self._here()
+        try:
+            for block in rows:
+                if id(self) not in self.under_way:  # what is registered last is called first: before the ends of jax and of what writes
+                    atexit.unregister(_close)
+                    atexit.register(_close)
+                    self.under_way[id(self)] = rows
+                yield block
+        finally:
+            rows.close()
+            self.under_way.pop(id(self), None)
         launch.refuse_unbuilt(self.run, self._made)
 
-    def _here(self) -> Iterator[np.ndarray]:
+    def _here(self) -> Generator[np.ndarray]:
         from engine.process.runner import Runner
 
         with Writer(self.run) as writer:
@@ -105,7 +139,7 @@ class Stepping:
                 self._runner.ask(messages.Stop())
             yield from self._runner.blocks()
 
-    def _from_engine(self) -> Iterator[np.ndarray]:
+    def _from_engine(self) -> Generator[np.ndarray]:
         pid, rows, gone, asked = launch.start(self.run), RowTail(self.run), False, False
         try:
             while not gone:
@@ -127,3 +161,10 @@ class Stepping:
                 time.sleep(LOOK_SECONDS)
         if self.run.liveness() == "crashed":
             raise UserError(f"run {self.run.name}: its engine is gone without a word; {log_note(self.run)}")
+
+
+def _close() -> None:
+    """Stop the runs that are under way, each with its checkpoint."""
+    for rows in list(Stepping.under_way.values()):
+        with suppress(ValueError):  # one that another thread is in the middle of
+            rows.close()

@@ -32,7 +32,8 @@ class Sweep:
         self, preset: str | Path, grid: Mapping[str, Iterable[Any]], *, overrides: Sequence[str] = (), name: str | None = None,
         trust: bool = False,
     ):
-        axes = [SweepAxis(field, tuple(toml(value) for value in values)) for field, values in grid.items()]
+        lists = all(isinstance(values, Iterable) and not isinstance(values, str | bytes) for values in grid.values())
+        axes = [SweepAxis(field, tuple(toml(value) for value in values)) for field, values in grid.items()] if lists else []
         if not axes or not all(each.values for each in axes):
             raise UserError(f"grid: {dict(grid)!r}; expected values for each field, as in {{'optimizer.learning_rate': [0.02, 0.04]}}")
         self.points = sweeps.points(str(preset), axes, overrides, name)
@@ -42,7 +43,9 @@ class Sweep:
 
     def run(self, workers: int = 1) -> "Sweep":
         """Carry every point to its end, `workers` engines at a time, each a process of its own, telling of each on stderr. An interrupt
-        stops them cleanly, and the same call goes on from there."""
+        stops them cleanly, and the same call goes on from there. Raises UserError for a number of workers that is none."""
+        if not isinstance(workers, int) or workers < 1:
+            raise UserError(f"workers = {workers!r}; expected a whole number of engines from 1")
         sweeps.sweep(self.points, workers)
         return self
 

@@ -243,3 +243,62 @@ def test_the_reference_tells_everything_and_its_links_lead_somewhere(capfd):
         body = text.split(f"## `engine.{name}`\n", 1)[1].split("\n## ", 1)[0]
         assert len(body.split()) > 12, name
     assert "(problem: Problem, center: TaylorCenter, learning_rate: float" in text
+
+
+def script(text, *args):
+    """What a script prints on stdout, in a Python of its own."""
+    done = subprocess.run([sys.executable, "-P", "-c", text, *args], capture_output=True, text=True, timeout=200, check=True)
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+def test_a_stream_that_is_open_when_the_script_ends_is_stopped_with_a_checkpoint(own_home):
+    script('import engine; rows = engine.stream("toy", steps=50, flow=False, name="left"); next(rows)')
+    record = engine.load("left")
+    assert record.outcome.kind == "stopped"
+    assert list((own_home / "left" / "checkpoints").iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system forks no process")
+def test_a_process_that_was_forked_after_jax_began_refuses_to_compute():
+    text = """
+import os, engine
+from engine.base.errors import UserError
+engine.run("toy", steps=3, flow=False)
+if not os.fork():
+    try:
+        engine.run("toy", steps=3, flow=False)
+    except UserError as error:
+        print(error, flush=True)
+    os._exit(0)
+os.wait()
+"""
+    assert "forked from one in which jax had begun" in script(text)
+
+
+def test_a_record_equals_itself_alone():
+    engine.run(toy_spec(), steps=3, name="one")
+    one, again = engine.load("one"), engine.load("one")
+    assert one == one  # noqa: PLR0124
+    assert one != again
+    assert one in [again, one]
+    assert {one: 1}[one] == 1
+
+
+@pytest.mark.parametrize("workers", [0, -1, 1.5, "2"])
+def test_a_sweep_takes_one_engine_or_more(workers):
+    with pytest.raises(UserError, match=r"workers = .*; expected a whole number"):
+        engine.Sweep("toy", {"seed": [0, 1]}).run(workers=workers)
+
+
+@pytest.mark.parametrize("values", [3, "0.01", None])
+def test_a_grid_has_lists_of_values(values):
+    with pytest.raises(UserError, match="expected values for each field"):
+        engine.Sweep("toy", {"seed": values})
+
+
+def test_a_folder_of_runs_that_cannot_be_read_is_said(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("EOS_HOME", str(tmp_path / "file"))
+    with pytest.raises(UserError, match="the folder of runs cannot be read"):
+        engine.runs()
