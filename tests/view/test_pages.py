@@ -575,7 +575,7 @@ async def test_what_no_step_is_taken_for_is_told_with_its_seconds_and_an_estimat
         engine.task, engine.more = "compiling the steps at the edge", {"task_seconds": 12.0, "task_estimate": 20.0}
         engine.say()
         async with opened(run, (120, 40)) as (app, _):
-            await until(lambda: "compiling the steps at the edge; 12 s of about 20 s" in text_of(app))
+            await until(lambda: "for 12 s of about 20 s: compiling the steps at the edge" in text_of(app))
 
 
 async def test_a_rate_of_nothing_is_no_rate_and_a_row_that_does_not_come_is_told(runs):

@@ -236,7 +236,7 @@ def test_scaling_is_measured_against_one_device_in_the_same_rounds(monkeypatch):
         return {law: dict.fromkeys(scaling.WORK, seconds) for law, seconds in (("strong", strong), ("weak", weak))}
 
     strong, weak = scaling.scaled("processes", 4, [took(1.0, 1.0)] * 3, [took(0.5, 1.25), took(0.5, 1.25), took(9.0, 9.0)])
-    assert (strong.law, strong.count, strong.examples, strong.gradient_s) == ("strong", 4, scaling.EXAMPLES, 0.5)
+    assert (strong.law, strong.workers, strong.examples, strong.gradient_s) == ("strong", 4, scaling.EXAMPLES, 0.5)
     assert (strong.gradient_efficiency, weak.hvp_efficiency) == (0.5, 0.8)
     assert weak.examples == 4 * scaling.EXAMPLES
 
@@ -286,7 +286,7 @@ def test_the_scaling_benchmark_measures_devices_and_processes():
     assert "Barrier" not in done.stderr
     entries = json.loads(done.stdout)
     expected = {"devices", "processes"} if len(os.sched_getaffinity(0)) > 1 else set()
-    assert {entry["what"] for entry in entries if entry["count"] > 1} == expected
+    assert {entry["what"] for entry in entries if entry["workers"] > 1} == expected
     assert all(entry["gradient_s"] > 0 and "says nothing of a network" in entry["note"] for entry in entries)
 
 
