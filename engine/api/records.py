@@ -132,11 +132,7 @@ def runs(*tagged: str) -> list[RunEntry]:
     frame of them, `engine.load(entry.name)` the record of one. Raises UserError where their folder cannot be read.
     """
     wanted, entries = set(tags.checked(tagged)), []
-    try:
-        glances = all_glances()
-    except OSError as error:
-        raise UserError(f"{error.filename}: the folder of runs cannot be read ({error.strerror})") from None
-    for run, state in glances:
+    for run, state in all_glances():
         given = run.tags()
         if wanted.issubset(given):
             made, outcome = datetime.fromtimestamp(run.made / 1e9).astimezone(), state.outcome.text if state.outcome else None

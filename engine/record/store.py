@@ -149,11 +149,14 @@ def half_made(path: Path) -> bool:
 
 
 def run_folders(where: Path | None = None) -> Iterator[os.DirEntry[str]]:
-    """What may be runs in the folder of runs; nothing where there is no such folder. Raises OSError where it cannot be read."""
-    with suppress(FileNotFoundError), os.scandir(where or home()) as entries:
-        for entry in entries:
-            if NAME.match(entry.name) and entry.is_dir(follow_symlinks=False):
-                yield entry
+    """What may be runs in the folder of runs; nothing where there is no such folder. Raises UserError where it cannot be read."""
+    try:
+        with suppress(FileNotFoundError), os.scandir(where or home()) as entries:
+            for entry in entries:
+                if NAME.match(entry.name) and entry.is_dir(follow_symlinks=False):
+                    yield entry
+    except OSError as error:
+        raise UserError(f"{where or home()}: the runs cannot be listed ({error.strerror})") from None
 
 
 def _in_order(where: Path | None, named: re.Pattern[str] = NAME) -> list[Path]:

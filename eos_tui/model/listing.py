@@ -45,8 +45,8 @@ class Listing:
         self._seen: dict[str, _Seen] = {}
 
     def look(self) -> list[ListedRun]:
-        """Every run, the newest first; an entry is the same object as before where nothing in it is new. Raises OSError and UserError
-        where the folder of runs cannot be read.
+        """Every run, the newest first; an entry is the same object as before where nothing in it is new. Raises UserError where the
+        folder of runs cannot be read.
         """
         seen_now: dict[str, _Seen] = {}
         now = time.time_ns()

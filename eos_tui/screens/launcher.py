@@ -198,8 +198,8 @@ class Launcher(Ground):
         before, now = self.entries, time.time()
         try:
             entries = await aside(self._listing.look)
-        except (OSError, UserError) as error:
-            said = str(error) if isinstance(error, UserError) else f"{error.filename}: the runs cannot be listed ({error.strerror})"
+        except UserError as error:
+            said = str(error)
             if said != self._trouble:
                 self._trouble = said
                 self.notify(said, severity="error", markup=False)

@@ -300,5 +300,6 @@ def test_a_grid_has_lists_of_values(values):
 def test_a_folder_of_runs_that_cannot_be_read_is_said(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("EOS_HOME", str(tmp_path / "file"))
-    with pytest.raises(UserError, match="the folder of runs cannot be read"):
-        engine.runs()
+    for ask in (engine.runs, engine.load):
+        with pytest.raises(UserError, match=r"file: the runs cannot be listed \(Not a directory\)"):
+            ask()
