@@ -44,8 +44,6 @@ class Sweep:
     def run(self, workers: int = 1) -> "Sweep":
         """Carry every point to its end, `workers` engines at a time, each a process of its own, telling of each on stderr. An interrupt
         stops them cleanly, and the same call goes on from there. Raises UserError for a number of workers that is none."""
-        if not isinstance(workers, int) or workers < 1:
-            raise UserError(f"workers = {workers!r}; expected a whole number of engines from 1")
         sweeps.sweep(self.points, workers)
         return self
 

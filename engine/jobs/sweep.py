@@ -221,8 +221,11 @@ def sweep(grid: Sequence[SweepPoint], workers: int, take_over_after: float = TAK
     """Carry every point to its end, `workers` engines at a time, and tell of each on stderr. Ctrl-C stops them cleanly.
 
     What another sweep is at work on is waited for, and taken up where that one leaves it. So is a point whose engine is silent, on another
-    host, which is taken over where it has changed nothing for `take_over_after` seconds. Whatever ends this one, no engine is left.
+    host, which is taken over where it has changed nothing for `take_over_after` seconds. Whatever ends this one, no engine is left. Raises
+    UserError for a number of workers that is none.
     """
+    if not isinstance(workers, int) or workers < 1:
+        raise UserError(f"workers = {workers!r}; expected a whole number of engines from 1")
     doubted: set[str] = set()
     runs, waiting = {point.name: run_of(point) for point in grid}, list(grid)
     engines: dict[str, int] = {}  # name -> process id
