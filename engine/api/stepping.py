@@ -62,28 +62,15 @@ def interrupts(stepping: "Stepping") -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-class Forked:
-    """What there is to know of how this process was made."""
-
-    from_jax = False
-    """By a fork of one in which jax had begun, whose threads it lacks: what is computed here would never end."""
-
-
-def _after_fork() -> None:
-    Forked.from_jax = Forked.from_jax or has_begun()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
 class Stepping:
     """A run that is carried out for this process: by it, or by an engine of its own."""
 
     interrupted_at: ClassVar[float] = -math.inf
     """When the last interrupt came, in this run or an earlier one."""
-    under_way: ClassVar[dict[int, Generator[np.ndarray]]] = {}
-    """Runs whose rows are not at their end: they are closed when Python ends, while what they are closed by is there."""
+    forked_from_jax: ClassVar[bool] = False
+    """Whether this process was forked from one in which jax had begun, whose threads it lacks: what is computed here would never end."""
+    under_way: ClassVar[set[Generator[np.ndarray]]] = set()
+    """Rows that are not at their end: they are closed when Python ends, while what they are closed by is there."""
 
     def __init__(self, run: Run, apart: bool, made: bool = True):
         self.run, self.apart = run, apart
@@ -99,7 +86,7 @@ class Stepping:
             raise UserError(f"apart=True: {one_of(here)} was handed over to this process alone; put it into a file, or leave apart out")
         groups.refuse_copies("run it in one, or set EOS_COORDINATOR=none where each task has a run of its own")
         if not apart:
-            if Forked.from_jax:
+            if cls.forked_from_jax:
                 raise UserError(
                     "this process was forked from one in which jax had begun, and what is computed here would never end; have "
                     f'multiprocessing start it by "spawn" or "forkserver"{OF_ITS_OWN}'
@@ -120,14 +107,14 @@ class Stepping:
         rows = self._from_engine() if self.apart else self._here()
         try:
             for block in rows:
-                if id(self) not in self.under_way:  # what is registered last is called first: before the ends of jax and of what writes
+                if rows not in self.under_way:  # what is registered last is called first: before the ends of jax and of what writes
                     atexit.unregister(_close)
                     atexit.register(_close)
-                    self.under_way[id(self)] = rows
+                    self.under_way.add(rows)
                 yield block
         finally:
             rows.close()
-            self.under_way.pop(id(self), None)
+            self.under_way.discard(rows)
         launch.refuse_unbuilt(self.run, self._made)
 
     def _here(self) -> Generator[np.ndarray]:
@@ -165,6 +152,16 @@ class Stepping:
 
 def _close() -> None:
     """Stop the runs that are under way, each with its checkpoint."""
-    for rows in list(Stepping.under_way.values()):
+    for rows in list(Stepping.under_way):
         with suppress(ValueError):  # one that another thread is in the middle of
             rows.close()
+
+
+def _after_fork() -> None:
+    """What a process that was forked is: the runs that are under way are its parent's."""
+    Stepping.forked_from_jax = Stepping.forked_from_jax or has_begun()
+    Stepping.under_way.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
