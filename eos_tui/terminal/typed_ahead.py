@@ -25,9 +25,6 @@ class TypedAhead(App[ReturnType], inherit_bindings=False):
     async def _on_key(self, event: events.Key) -> None:
         """What nobody has taken, and was given to something else than it would be now, is given on."""
         given = next((each for key, each in self._given if key is event), None)
-        target = self.focused or self.screen
-        if given is not None and given is not target:
+        if given is not None and given is not (self.focused or self.screen):
             event.prevent_default()
-            again = events.Key(event.key, event.character)
-            self._given = (*self._given, (again, target))[-KEPT:]
-            target._forward_event(again)
+            await self.on_event(events.Key(event.key, event.character))
