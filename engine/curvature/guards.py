@@ -18,11 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from engine.curvature.eigensolver import LARGE, Eigenpairs, forms_hessian, random_start, sharpness_at, solve_at, with_room
+from engine.curvature.eigensolver import LARGE, LOOSE_TOLERANCE, Eigenpairs, forms_hessian, random_start, sharpness_at, solve_at, with_room
 from engine.curvature.expansion import Point, loss_and_gradient
 from engine.curvature.halves import halved, whole
 from engine.problems.problem import Problem
-from engine.xla.jit import is_inside
 from engine.xla.leaves import Earlier, Leaves
 from engine.xla.shares import Shares, numbers
 
@@ -60,6 +59,10 @@ class KeptGuards(NamedTuple):
         return Guards(whole(self.halves, dtype), self.values)
 
 
+Known = tuple[Guards | KeptGuards, ...]
+"""Eigenvectors that are known at a point, of unit length."""
+
+
 @jax.jit
 def kept(guards: Guards) -> KeptGuards:
     """The guards to be kept until the next step."""
@@ -92,22 +95,25 @@ def overdue(step: int, looked: int) -> bool:
 
 
 def look(
-    problem: Problem, theta: Array, start: Array, guards: "Guards | KeptGuards", fresh: Array, tolerance: float, dtype: str,
+    problem: Problem, theta: Array, start: Array, guards: "Guards | KeptGuards", seed: int, step: int, tolerance: float, dtype: str,
     settle: bool = False, tight: int | Array = 1,
 ) -> tuple[Eigenpairs, Array, Guards]:
-    """The top eigenpairs at θ from `start` (k, p), with what the Hessian makes of them, and the guards after it.
+    """The top eigenpairs at θ from `start` (k, p), with what the Hessian makes of them, and the guards after it, in their number format,
+    or kept if those before were.
 
-    `fresh` (FRESH, p) are random rows. To `settle` is to wait for the guards too: they are then the next eigenvectors.
+    To `settle` is to wait for the guards too: they are then the next eigenvectors. Random rows are those of the seed and the step.
     """
     count = len(start)
     wanted = count + COUNT if settle else count
-    return _looked(problem, theta, _rows(start, guards, fresh, dtype), count, tolerance, dtype, wanted, tight)
+    rows = _rows_around(start, guards, seed, step, dtype, problem.shares)
+    return _looked(problem, theta, rows, count, tolerance, dtype, wanted, tight, keeps=isinstance(guards, KeptGuards))
 
 
 def compile_look(problem: Problem, theta: Array, start: Array, guards: "Guards | KeptGuards", tolerance: float, dtype: str) -> None:
     """Have `look` from a start (k, p) at θ compiled, by one that takes no product."""
-    rows = _rows(start, guards, np.zeros((FRESH, theta.size), dtype), dtype)
-    _parted(*solve_at(problem, theta, rows, tolerance, dtype, wanted=0, looked=0, overwrites=True), len(start))
+    rows = _rows_around(start, guards, 0, 0, dtype, problem.shares)
+    pairs, images = solve_at(problem, theta, rows, tolerance, dtype, wanted=0, looked=0, overwrites=True)
+    _parted(pairs, images, len(start), isinstance(guards, KeptGuards))
 
 
 def look_in_turn(
@@ -119,13 +125,13 @@ def look_in_turn(
 
 def _looked(
     problem: Problem, theta: Array, rows: Array, count: int, tolerance: float, dtype: str, wanted: int, tight: int | Array,
-    there: int | None = None,
-) -> tuple[Eigenpairs, Array, Guards]:
+    there: int | None = None, keeps: bool = False,
+) -> tuple[Eigenpairs, Array, Any]:
     pairs, images = solve_at(
         problem, theta, rows, tolerance, dtype, wanted=wanted, looked=there or len(rows), explored=EXPLORED, tight=tight, overwrites=True,
         count=there,
     )
-    return _parted(pairs, images, count)
+    return _parted(pairs, images, count, keeps)
 
 
 def rows(start: Array, guards: "Guards | KeptGuards", fresh: Array, dtype: str) -> tuple[Array, Array, Array]:
@@ -137,6 +143,12 @@ def rows(start: Array, guards: "Guards | KeptGuards", fresh: Array, dtype: str) 
 def _rows(start: Array, guards: "Guards | KeptGuards", fresh: Array, dtype: str) -> Array:
     """The same one after the other."""
     return jnp.concatenate(rows(start, guards, fresh, dtype))
+
+
+@partial(jax.jit, static_argnames=("dtype", "shares"))
+def _rows_around(start: Array, guards: "Guards | KeptGuards", seed: int, step: int, dtype: str, shares: Shares | None) -> Array:
+    """The same with the random rows of a step."""
+    return _rows(start, guards, fresh_rows(seed, step, start.shape[1], dtype, shares), dtype)
 
 
 class Reading(NamedTuple):
@@ -153,17 +165,17 @@ def read(
     """The top eigenpairs at θ from `start` (k, p), with a look around where the last one is `EVERY` steps ago or more."""
     if not overdue(step, looked) or forms_hessian(theta):
         return Reading(sharpness_at(problem, theta, start, tolerance, dtype), guards, looked)
-    pairs, _, guards = look(problem, theta, start, guards, fresh_rows(seed, step, theta.size, dtype, problem.shares), tolerance, dtype)
+    pairs, _, guards = look(problem, theta, start, guards, seed, step, tolerance, dtype)
     return Reading(pairs, guards, step)
 
 
 def measure_around(
-    problem: Problem, theta: Array, start: Array, guards: "Guards | KeptGuards", fresh: Array, tolerance: float, dtype: str,
+    problem: Problem, theta: Array, start: Array, guards: "Guards | KeptGuards", seed: int, step: int, tolerance: float, dtype: str,
     tight: int | Array = 1, at: Array | None = None,
-) -> tuple[tuple[Point, Array], Guards]:
-    """`expansion.measure_all` with a look around, and the guards after it."""
+) -> tuple[tuple[Point, Array], Any]:
+    """`expansion.measure_all` with a look around, and the guards after it, kept if those before were."""
     loss, grad = loss_and_gradient(problem, theta)
-    pairs, images, guards = look(problem, theta if at is None else at, start, guards, fresh, tolerance, dtype, tight=tight)
+    pairs, images, guards = look(problem, theta if at is None else at, start, guards, seed, step, tolerance, dtype, tight=tight)
     return (Point(theta, loss, grad, pairs), images), guards
 
 
@@ -178,7 +190,7 @@ def measure_in_one_call(
         problem, theta, rows, tolerance, dtype, wanted=count, looked=jnp.where(looks, len(rows), count),
         explored=jnp.where(looks, EXPLORED, 0), tight=tight,
     )
-    pairs, images, after = _parted(pairs, images, count)
+    pairs, images, after = _parted(pairs, images, count, keeps=False)
     after = jax.tree.map(lambda new, old: jnp.where(looks, new.astype(old.dtype), old), after, guards)
     return (Point(theta, loss, grad, pairs), images), after
 
@@ -194,7 +206,7 @@ class _Tried(NamedTuple):
 
 
 def pairs_in_one_call(
-    problem: Problem, theta: Array, start: Array, others: Guards, around: Array, tolerance: float, dtype: str
+    problem: Problem, theta: Array, start: Array, others: Known, around: Array, tolerance: float, dtype: str
 ) -> tuple[Eigenpairs, Array]:
     """The top eigenpairs at θ from `start` (k, p) inside a compiled call, with what the Hessian makes of them. Where `around` (), the one
     of the `others` that matters most is looked at, too, if it may be among them (`NEAR`): by the same solver, once more."""
@@ -205,8 +217,8 @@ def pairs_in_one_call(
         pairs, images = solve_at(problem, theta, tried.rows, tolerance, dtype, wanted=count, looked=tried.looked)
         hvps = tried.pairs.hvps + pairs.hvps
         pairs = pairs.first(count)._replace(hvps=hvps)
-        vector, weight = unseen(pairs.vectors, *others)
-        again = around & (tried.looked == count) & (weight > NEAR * pairs.values[-1])
+        vector, missed = misses(pairs, others)
+        again = around & (tried.looked == count) & missed
         rows = jnp.concatenate([pairs.vectors, vector[None].astype(start.dtype)])
         return _Tried(rows, tried.looked + 1, pairs, images[:count], again)
 
@@ -223,28 +235,47 @@ def fresh_rows(seed: int, step: Any, size: int, dtype: str, shares: Shares | Non
     return rows if shares is None else shares.fill(rows)
 
 
-@partial(jax.jit, static_argnames="count")
-def _parted(pairs: Eigenpairs, images: Array, count: int) -> tuple[Eigenpairs, Array, Guards]:
+@partial(jax.jit, static_argnames=("count", "keeps"))
+def _parted(pairs: Eigenpairs, images: Array, count: int, keeps: bool) -> tuple[Eigenpairs, Array, Any]:
     """The first `count` pairs with their images, and the next as guards, one step of power iteration on."""
     last = count + COUNT
     lengths = jnp.linalg.norm(images[count:last], axis=1, keepdims=True)
     onward = images[count:last] / jnp.where(lengths > 0, lengths, 1)
-    return pairs.first(count), images[:count], Guards(onward, pairs.values[count:last])
-
-
-def with_another(start: Array, vector: Array) -> tuple[Array, int | None]:
-    """A start (k, p) and one vector more, in as many rows as a look has: compiled for it already. Of many parameters, where memory counts,
-    in rows of their own, with room for the solver's basis after these, and how many they are."""
-    if vector.size >= LARGE and not is_inside(vector):
-        return with_room(start, vector[None].astype(start.dtype)), len(start) + 1
-    return jnp.concatenate([start, vector[None].astype(start.dtype), jnp.zeros((COUNT + FRESH - 1, start.shape[1]), start.dtype)]), None
+    after = Guards(onward, pairs.values[count:last])
+    return pairs.first(count), images[:count], kept(after) if keeps else after
 
 
 @jax.jit
-def unseen(rows: Array, vectors: Array, values: Array) -> tuple[Array, Array]:
-    """Of unit `vectors` (m, p) with eigenvalues (m,) elsewhere the one that matters most and is not in the span of orthonormal `rows`
-    (k, p), and what its eigenvalue weighs outside that span."""
-    overlap = jnp.sum((vectors.astype(rows.dtype) @ rows.T) ** 2, axis=1)
+def with_another(start: Array, vector: Array) -> Array:
+    """A start (k, p) and one vector more, in as many rows as a look has: compiled for it already. Of many parameters, where memory counts,
+    in rows of their own, with room for the solver's basis after these."""
+    another = vector[None].astype(start.dtype)
+    if vector.size >= LARGE:
+        return with_room(start, another)
+    return jnp.concatenate([start, another, jnp.zeros((COUNT + FRESH - 1, start.shape[1]), start.dtype)])
+
+
+def look_at_another(problem: Problem, theta: Array, rows: Array, looked: int, wanted: int, dtype: str) -> tuple[Eigenpairs, Array]:
+    """The top eigenpairs at θ from so many rows that are `looked` at, the last of them the vector more (`with_another`), with what the
+    Hessian makes of them; so many are `wanted`. The rows are none any more."""
+    count = looked if theta.size >= LARGE else None
+    return solve_at(problem, theta, rows, LOOSE_TOLERANCE, dtype, wanted=wanted, looked=looked, overwrites=True, count=count)
+
+
+@jax.jit
+def unseen(rows: Array, known: Known) -> tuple[Array, Array]:
+    """Of what is `known` elsewhere the vector (p,) that matters most and is not in the span of orthonormal `rows` (k, p), and what its
+    eigenvalue weighs outside that span."""
+    there = [each.whole(rows.dtype) for each in known]
+    vectors, values = (jnp.concatenate(each) for each in zip(*there, strict=True))
+    overlap = jnp.sum((vectors @ rows.T) ** 2, axis=1)
     weights = values * jnp.maximum(1 - overlap, 0)
     best = jnp.argmax(weights)
     return vectors[best], weights[best]
+
+
+@jax.jit
+def misses(pairs: Eigenpairs, known: Known) -> tuple[Array, Array]:
+    """The vector (p,) that is `unseen` by eigenpairs, and whether it may be among them (`NEAR`)."""
+    vector, weight = unseen(pairs.vectors, known)
+    return vector, weight > NEAR * pairs.values[-1]

@@ -25,7 +25,7 @@ from engine.curvature import guards
 from engine.curvature.directions import aligned, contractions, weighed
 from engine.curvature.eigensolver import LOOSE_TOLERANCE, Eigenpairs, forms_hessian, sharpness_at, solve_at
 from engine.curvature.expansion import loss_and_gradient
-from engine.curvature.guards import Guards
+from engine.curvature.guards import Guards, Known
 from engine.curvature.predictor import power_step, push
 from engine.dynamics import complementarity
 from engine.dynamics.trajectory import Beginning, Costs, Row, StepContext, Trajectory
@@ -98,7 +98,7 @@ def measure(at: StepContext, state: CentralState) -> OnCentralFlow:
     if forms_hessian(theta):
         pairs, images = solve_at(at.problem, theta, expected, LOOSE_TOLERANCE, at.dtype)
         return _seen(state, loss, grad, pairs, images, False)
-    rows, looked, tight = _looked_at(state, expected, at.known(), at.around)
+    rows, looked, tight = _looked_at(state, expected, at.known, at.around)
     pairs, images = solve_at(
         at.problem, theta, rows, LOOSE_TOLERANCE, at.dtype, wanted=state.followed, looked=looked, tight=tight
     )
@@ -127,7 +127,7 @@ def step(at: StepContext, state: CentralState, here: OnCentralFlow) -> tuple[Cen
 def audit(problem: Problem, state: CentralState, rows: Any, dtype: str) -> tuple[CentralState, Array]:
     """What random rows show that the flow does not follow becomes its guard."""
     pairs = sharpness_at(problem, state.theta, rows(2), LOOSE_TOLERANCE, dtype)
-    return state._replace(guard=guards.unseen(state.eigenvectors[1], pairs.vectors, pairs.values)[0]), pairs.hvps
+    return state._replace(guard=guards.unseen(state.eigenvectors[1], (Guards(pairs.vectors, pairs.values),))[0]), pairs.hvps
 
 
 def lacks_room(state: CentralState) -> Array:
@@ -157,11 +157,11 @@ def _expected(state: CentralState, dtype: str) -> tuple[Array, Array]:
 
 
 @jax.jit
-def _looked_at(state: CentralState, expected: Array, known: Guards, around: bool | Array) -> tuple[Array, Array, Array]:
+def _looked_at(state: CentralState, expected: Array, known: Known, around: bool | Array) -> tuple[Array, Array, Array]:
     """What the solver starts from, in as many rows as a look has: the expected eigenvectors, then what θ† knows beside them and the guard;
     how many of the rows are looked at, the last two if it looks around; and how many pairs are members, one at the least."""
     rows = jnp.concatenate([expected, jnp.zeros((LOOK, expected.shape[1]), expected.dtype)])
-    best, _ = guards.unseen(state.eigenvectors[1].astype(expected.dtype), *known)
+    best, _ = guards.unseen(state.eigenvectors[1].astype(expected.dtype), known)
     rows = rows.at[state.followed].set(best.astype(rows.dtype)).at[state.followed + 1].set(state.guard.astype(rows.dtype))
     return rows, state.followed + jnp.where(around, 2, 0), jnp.maximum(1, state.members)
 

@@ -19,7 +19,7 @@ from jax import Array, lax
 from engine.curvature import guards
 from engine.curvature.eigensolver import LOOSE_TOLERANCE, Eigenpairs, forms_hessian, sharpness_at, solve, solve_at
 from engine.curvature.expansion import loss_and_gradient
-from engine.curvature.guards import Guards
+from engine.curvature.guards import Guards, Known
 from engine.curvature.halves import halved, whole
 from engine.curvature.predictor import power_step, turn_between
 from engine.curvature.tangent_pass import value_grad_hvp
@@ -32,6 +32,8 @@ from engine.xla.reductions import norms
 
 SPAN = 3.0
 """Largest hS of a substep h of two gradients."""
+LOOKED = 3
+"""Rows that a look starts from: two of the flow's own, and one that θ† knows."""
 SHORTENED = 0.9
 """chS of the first of its gradients beyond hS = 1.8, where c = ½ would come near to what it is stable to, hS = 2."""
 
@@ -76,6 +78,15 @@ def begin(at: Beginning, tracking: CoupledTracking) -> FlowState:
     return FlowState(theta, u, still, at.center.sharpness.astype(theta.dtype), halved(at.guards.vectors[0]))
 
 
+class Looked(NamedTuple):
+    """What a look around at the flow's θ gives: of its two pairs the second is the next eigenvector."""
+
+    loss: Array
+    grad: Array  # (p,) in the number format of the curvature
+    pairs: Eigenpairs
+    images: Array  # (k, p) of their vectors under the Hessian
+
+
 class OnePass(NamedTuple):
     """The step from one tangent pass, if that shows the eigenpair."""
 
@@ -86,42 +97,52 @@ class OnePass(NamedTuple):
     stepped: tuple[FlowState, Row, Costs]
 
 
-def measure(at: StepContext, state: FlowState) -> OnePass | OnFlow:
+def measure(at: StepContext, state: FlowState) -> OnePass | OnFlow | Looked:
     """What there is at the flow's θ, under way: one tangent pass where the sharpness is due, with the step from it, or a solve that looks
     around."""
-    due = _is_due(at)
-    if not at.traced and due and not at.around and not at.in_turn:
-        return _in_one_pass(at.problem, state, state.eigenvector, at.center.theta, at.learning_rate)
-    theta, u = _expected(state, at.dtype)
-    if at.in_turn and due and not at.around:
-        return _by_pass(at.problem, state, theta, u)
     if at.traced:
-        return _in_one_call(at, state, theta, u)
-    loss, grad = loss_and_gradient(at.problem, theta)
-    if not due:
-        return OnFlow(loss, grad, state.sharpness, u, 0)
-    rows, there = guards.with_another(*_rows(state, u, at.known()))
-    pairs, images = solve_at(at.problem, theta, rows, LOOSE_TOLERANCE, at.dtype, wanted=1, looked=3, overwrites=True, count=there)
-    return _on_flow(loss, grad, pairs, images)
+        return _in_one_call(at, state, *_expected(state, at.dtype))
+    if not _is_due(at):
+        theta, u = _expected(state, at.dtype)
+        return OnFlow(*loss_and_gradient(at.problem, theta), state.sharpness, u, 0)
+    if at.around:
+        return _look_in_turn(at, state) if at.in_turn else _look(at, state)
+    if at.in_turn:
+        return _by_pass(at.problem, state, *_expected(state, at.dtype))
+    return _in_one_pass(at.problem, state, state.eigenvector, at.center.theta, at.learning_rate)
 
 
-def suffices(measured: OnePass | OnFlow) -> Any:
+def suffices(measured: OnePass | OnFlow | Looked) -> Any:
     """Whether a tangent pass shows the eigenpair; a solve always does."""
     return measured.shows if isinstance(measured, OnePass) else True
 
 
-def measure_more(at: StepContext, state: FlowState, measured: OnePass | OnFlow) -> OnFlow:
+def measure_more(at: StepContext, state: FlowState, measured: OnePass | OnFlow | Looked) -> OnFlow:
     """The eigenpair that a tangent pass does not show, solved for."""
     assert isinstance(measured, OnePass)
     return _solved(at.problem, state, state.theta.astype(at.dtype), measured.vector, measured.loss, measured.grad, 1)
 
 
-def step(at: StepContext, state: FlowState, measured: OnePass | OnFlow) -> tuple[FlowState, Row, Costs]:
+def step(at: StepContext, state: FlowState, measured: OnePass | OnFlow | Looked) -> tuple[FlowState, Row, Costs]:
     """One step of time η on, and the row here."""
     if isinstance(measured, OnePass):
         return measured.stepped
     advanced = _advanced_over if at.in_turn else _advanced
     return advanced(at.problem, state, measured, at.center.theta, at.learning_rate, _is_due(at))
+
+
+def _look(at: StepContext, state: FlowState) -> Looked:
+    """By a solve that looks around."""
+    theta, rows = _look_from(state, at.known, at.dtype)
+    return Looked(*loss_and_gradient(at.problem, theta), *guards.look_at_another(at.problem, theta, rows, LOOKED, 1, at.dtype))
+
+
+def _look_in_turn(at: StepContext, state: FlowState) -> OnFlow:
+    """The same of many parameters, where the rows are made when nothing else is left to do, and read off at once."""
+    theta, u = _expected(state, at.dtype)
+    loss, grad = loss_and_gradient(at.problem, theta)
+    rows = guards.with_another(*_rows(state, u, at.known))
+    return _on_flow(loss, grad, *guards.look_at_another(at.problem, theta, rows, LOOKED, 1, at.dtype))
 
 
 def _by_pass(problem: Problem, state: FlowState, theta: Array, u: Array) -> OnFlow:
@@ -145,7 +166,7 @@ def _in_one_pass(problem: Problem, state: FlowState, eigenvector: Array, center:
 def audit(problem: Problem, state: FlowState, rows: Any, dtype: str) -> tuple[FlowState, Array]:
     """What random rows show that the flow does not follow becomes its guard."""
     pairs = sharpness_at(problem, state.theta, rows(2), LOOSE_TOLERANCE, dtype)
-    return state._replace(beyond=halved(guards.unseen(state.eigenvector[None], pairs.vectors, pairs.values)[0])), pairs.hvps
+    return state._replace(beyond=halved(guards.unseen(state.eigenvector[None], (Guards(pairs.vectors, pairs.values),))[0])), pairs.hvps
 
 
 def _is_due(at: StepContext) -> Any:
@@ -154,9 +175,10 @@ def _is_due(at: StepContext) -> Any:
 
 
 def _advance(
-    problem: Problem, state: FlowState, here: OnFlow, center: Array, learning_rate: float, due: bool | Array
+    problem: Problem, state: FlowState, measured: OnFlow | Looked, center: Array, learning_rate: float, due: bool | Array
 ) -> tuple[FlowState, Row, Costs]:
     """Time η on."""
+    here = _on_flow(*measured) if isinstance(measured, Looked) else measured
     sharpness = jnp.where(due, here.sharpness.astype(state.theta.dtype), state.sharpness)
     theta, gradients = flow_step(problem, state.theta, here.grad, learning_rate, sharpness, due)
     vector, before = here.vector.astype(state.eigenvector.dtype), state.eigenvector
@@ -231,8 +253,8 @@ def _in_one_call(at: StepContext, state: FlowState, theta: Array, u: Array) -> O
 
     def read() -> OnFlow:
         loss, grad, product = problem.linearized_at(theta)
-        own, best = _rows(state, u, at.known())
-        rows, looked = jnp.concatenate([own, best[None].astype(own.dtype)]), jnp.where(at.around, 3, 1)
+        own, best = _rows(state, u, at.known)
+        rows, looked = jnp.concatenate([own, best[None].astype(own.dtype)]), jnp.where(at.around, LOOKED, 1)
         pairs, images = solve(problem, theta, rows, LOOSE_TOLERANCE, wanted=1, looked=looked, product=product)
         here = _on_flow(loss, grad, pairs, images)
         return here._replace(beyond=jnp.where(at.around, here.beyond, state.beyond))
@@ -244,10 +266,17 @@ def _in_one_call(at: StepContext, state: FlowState, theta: Array, u: Array) -> O
 
 
 @jax.jit
-def _rows(state: FlowState, u: Array, known: Guards) -> tuple[Array, Array]:
+def _rows(state: FlowState, u: Array, known: Known) -> tuple[Array, Array]:
     """What a look starts from: the flow's own two vectors (2, p), and what θ† knows beside them (p,)."""
-    best, _ = guards.unseen((u / norms(u)[0])[None], *known)
+    best, _ = guards.unseen((u / norms(u)[0])[None], known)
     return jnp.stack([u, state.guard.astype(u.dtype)]), best
+
+
+@partial(jax.jit, static_argnames="dtype")
+def _look_from(state: FlowState, known: Known, dtype: str) -> tuple[Array, Array]:
+    """θ, and the rows that a look there starts from, in a number format."""
+    theta, u = _expected(state, dtype)
+    return theta, guards.with_another(*_rows(state, u, known))
 
 
 FLOW = Trajectory(FlowState, begin, measure, step, audit, suffices, measure_more)

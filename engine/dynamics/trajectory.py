@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from jax import Array
 
 from engine.curvature.expansion import TaylorCenter
-from engine.curvature.guards import Guards
+from engine.curvature.guards import Guards, Known
 from engine.problems.problem import Problem
 from engine.spec import CoupledTracking
 
@@ -51,7 +51,7 @@ class StepContext(NamedTuple):
     learning_rate: float
     descent: Array  # (p,) gradient descent's θ
     center: TaylorCenter
-    known: Callable[[], Guards]  # eigenvectors at θ†
+    known: Known  # eigenvectors at θ†
     dtype: str  # of the curvature
     around: Any  # whether the eigensolver looks around
     traced: bool  # inside one compiled call

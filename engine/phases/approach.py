@@ -81,7 +81,7 @@ def check(setup: Setup, state: ApproachState, around: bool = False) -> tuple[Eig
 def compile_check(setup: Setup, state: ApproachState) -> None:
     """Have compiled what a check that looks around needs: its solver, which takes the longest, beside the rest. Where several devices work
     together they are not asked for two things at once."""
-    problem, seed, dtype = setup.problem, setup.spec.seed, setup.spec.precision.curvature
+    problem, dtype = setup.problem, setup.spec.precision.curvature
     if forms_hessian(state.theta) or several_devices(problem.data, state.theta):
         return
     with ThreadPoolExecutor(1) as beside:
@@ -89,7 +89,6 @@ def compile_check(setup: Setup, state: ApproachState) -> None:
             guards.compile_look, problem, state.theta.astype(dtype), state.eigenvectors, state.guards, CHECK_TOLERANCE, dtype
         )
         descend(problem, setup.optimizer, state.theta, state.optimizer, 0)
-        guards.fresh_rows(seed, state.clock.step, state.theta.size, dtype, problem.shares)
     look.result()
 
 

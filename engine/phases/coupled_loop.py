@@ -162,7 +162,7 @@ def _measured(at: StepContext, state: CoupledState) -> tuple[Point, Array]:
     if forms_hessian(theta):
         return measure_all(at.problem, theta, start, LOOSE_TOLERANCE, at.dtype)
     loss, grad = loss_and_gradient(at.problem, theta)
-    pairs, images = guards.pairs_in_one_call(at.problem, theta, start, at.known(), at.around, LOOSE_TOLERANCE, at.dtype)
+    pairs, images = guards.pairs_in_one_call(at.problem, theta, start, at.known, at.around, LOOSE_TOLERANCE, at.dtype)
     return Point(theta, loss, grad, pairs), images
 
 

@@ -14,9 +14,8 @@ from jax import Array
 from engine import theory
 from engine.curvature import directions
 from engine.curvature.directions import Directions
-from engine.curvature.eigensolver import Eigenpairs
 from engine.curvature.expansion import Normals, TaylorCenter, narrower
-from engine.curvature.guards import Guards, KeptGuards, kept, unknown
+from engine.curvature.guards import Guards, KeptGuards, Known, kept, unknown
 from engine.curvature.halves import Shortened, halved, shortened, whole
 from engine.curvature.predictor import turn_between
 from engine.dynamics.optimizers import Optimizer
@@ -216,15 +215,9 @@ def joined(vectors: Any, rest: Any) -> Any:
     return jax.tree.map(lambda one, other: other if one is None else one, vectors, rest, is_leaf=lambda leaf: leaf is None)
 
 
-def known_eigenvectors(track: ConstrainedTrack, others: Guards | None = None) -> Guards:
-    """The eigenvectors that are known at θ†, its pairs and their guards, and others beside."""
-    return _together(track.center.eigen, track.beyond, others)
-
-
-@jax.jit
-def _together(eigen: Eigenpairs, beyond: KeptGuards, others: Guards | None) -> Guards:
-    known = [Guards(eigen.vectors, eigen.values), beyond.whole(eigen.vectors.dtype), *([] if others is None else [others])]
-    return Guards(jnp.concatenate([each.vectors for each in known]), jnp.concatenate([each.values for each in known]))
+def known_eigenvectors(track: ConstrainedTrack) -> Known:
+    """The eigenvectors that are known at θ†, its pairs and their guards."""
+    return Guards(track.center.eigen.vectors, track.center.eigen.values), track.beyond
 
 
 class StaticConfig(NamedTuple):

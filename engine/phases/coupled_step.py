@@ -115,7 +115,7 @@ def context(problem: Problem, config: StaticConfig, params: StepParams, state: C
     track = state.constrained
     return StepContext(
         problem, (state.step if traced else int(state.step)) - params.edge_step, params.flow_sharpness_every, params.learning_rate,
-        state.descent.theta, track.center, lambda: known_eigenvectors(track), config.curvature, around, traced, params.central_substeps,
+        state.descent.theta, track.center, known_eigenvectors(track), config.curvature, around, traced, params.central_substeps,
         params.most_followed,
     )
 

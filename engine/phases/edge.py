@@ -104,8 +104,7 @@ def _all_around(setup: Setup, theta: Array, step: int, basis: Array) -> tuple[Ar
     known = guards.begin(seed, step, theta.size, dtype, setup.problem.shares)
     if forms_hessian(theta):
         return basis, known, 0
-    fresh = guards.fresh_rows(seed, step, theta.size, dtype, setup.problem.shares)
-    pairs, _, known = guards.look(setup.problem, theta, basis, known, fresh, LOOSE_TOLERANCE, dtype, settle=True)
+    pairs, _, known = guards.look(setup.problem, theta, basis, known, seed, step, LOOSE_TOLERANCE, dtype, settle=True)
     return pairs.vectors, known, pairs.hvps
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from engine import theory
 from engine.curvature import landscape
 from engine.curvature.eigensolver import LOOSE_TOLERANCE, forms_hessian, random_start, sharpness_at
-from engine.curvature.guards import Guards
+from engine.curvature.guards import Guards, Known
 from engine.dynamics.trajectories import TRAJECTORIES
 from engine.phases import coupled_loop, gauge_readings
 from engine.phases.context import Curves, Setup, join
@@ -164,7 +164,7 @@ def audit_age(state: EdgeState, steps: np.ndarray) -> np.ndarray:
 
 def audited_beside(
     setup: Setup, state: EdgeState, coupled: CoupledState
-) -> tuple[CoupledState, Guards]:
+) -> tuple[CoupledState, Known]:
     """The audits of gradient descent and of what is followed beside, before their step: what random starts show there is looked at in it.
 
     That of gradient descent is given back, to be looked at beside what θ† knows; another trajectory keeps its own.
@@ -179,7 +179,7 @@ def audited_beside(
     for name, each in beside.items():
         beside[name], hvps = TRAJECTORIES[name].audit(setup.problem, each, rows, dtype)
         costs = costs.plus(hvps)
-    return coupled._replace(costs=costs, beside=beside), Guards(there.vectors, there.values)
+    return coupled._replace(costs=costs, beside=beside), (Guards(there.vectors, there.values),)
 
 
 def audited(setup: Setup, state: EdgeState) -> tuple[EdgeState, list[AnyEvent]]:

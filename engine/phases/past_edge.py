@@ -46,8 +46,8 @@ class PastEdge(Phase):
         start, known, measured = alternating(state.eigenvector_history), state.guards, None
         if guards.due(clock.step) and not forms_hessian(state.theta):
             dtype = setup.spec.precision.curvature
-            fresh = guards.fresh_rows(setup.spec.seed, clock.step, state.theta.size, dtype, setup.problem.shares)
-            measured, known = guards.measure_around(setup.problem, state.theta, start, known, fresh, LOOSE_TOLERANCE, dtype)
+            seed = setup.spec.seed
+            measured, known = guards.measure_around(setup.problem, state.theta, start, known, seed, clock.step, LOOSE_TOLERANCE, dtype)
         point, images, history, events = spectrum.read(
             setup, state.theta, start, state.eigenvector_history, clock.step, setup.plain_rate(state.optimizer),
             measured=measured,

@@ -6,7 +6,7 @@ vectors beside the pairs it has, so that every row covers what it should, up to 
 compiles the solver once; an event says so. Another event says when each eigenvalue is first above 2/η.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -14,9 +14,9 @@ import numpy as np
 from jax import Array
 
 from engine.curvature import guards
-from engine.curvature.eigensolver import LOOSE_TOLERANCE, Eigenpairs, random_start, solve_at
+from engine.curvature.eigensolver import LOOSE_TOLERANCE, Eigenpairs, random_start
 from engine.curvature.expansion import Point, measure_all
-from engine.curvature.guards import Guards
+from engine.curvature.guards import Known
 from engine.curvature.halves import halved
 from engine.phases.context import Setup
 from engine.record import edges, messages
@@ -38,7 +38,7 @@ class Spectrum(NamedTuple):
 
 def read(
     setup: Setup, theta: Array, start: Array, history: Array, step: int, plain_rate: float,
-    others: Callable[[], Guards] | None = None, measured: tuple[Point, Array] | None = None, rows: int | None = None,
+    others: Known | None = None, measured: tuple[Point, Array] | None = None, rows: int | None = None,
 ) -> Spectrum:
     """Loss, gradient and eigenpairs at θ from a start (k, p); the `history` (steps, k, p) of eigenvectors, `halved` or not, comes to as
     many as are followed.
@@ -52,14 +52,12 @@ def read(
     point, images = measured or measure_all(setup.problem, theta, start, LOOSE_TOLERANCE, dtype, count=rows)
     hvps = point.eigen.hvps
     if others is not None:
-        vector, weight = guards.unseen(point.eigen.vectors, *others())
-        if float(weight) > guards.NEAR * float(np.asarray(point.eigen.values)[-1]):
-            together, there = guards.with_another(point.eigen.vectors, vector)
+        vector, missed = guards.misses(point.eigen, others)
+        if missed:
+            together = guards.with_another(point.eigen.vectors, vector)
             del images, vector  # neither they nor the pairs are of use any more, and of many parameters it is they that take the memory
             point = point._replace(eigen=None)  # type: ignore[arg-type]
-            pairs, images = solve_at(
-                setup.problem, theta, together, LOOSE_TOLERANCE, dtype, wanted=before, looked=before + 1, overwrites=True, count=there
-            )
+            pairs, images = guards.look_at_another(setup.problem, theta, together, before + 1, before, dtype)
             hvps += pairs.hvps
             point, images = point._replace(eigen=pairs.first(before)._replace(hvps=hvps)), images[:before]
     while (count := len(point.eigen.values)) < most and float(np.asarray(point.eigen.values)[-1]) * eta > FOLLOWED_FROM:

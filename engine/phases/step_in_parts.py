@@ -10,12 +10,12 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from engine.curvature import guards
 from engine.curvature.eigensolver import LARGE, LOOSE_TOLERANCE
 from engine.curvature.expansion import Point, measure_all
-from engine.curvature.guards import KeptGuards
+from engine.curvature.guards import KeptGuards, Known
 from engine.phases import coupled_step, occasional, spectrum, step_in_turn
 from engine.phases.context import Setup
 from engine.phases.coupled_loop import Steps, expected_eigenvectors
@@ -76,7 +76,7 @@ def take(setup: Setup, state: EdgeState, config: StaticConfig, params: StepParam
     coupled = coupled_step.with_host_values(state.coupled._replace(step=cast(Array, np.array(step))))
     audits = occasional.AUDITS.is_due(setup, state)
     # What θ† comes to know in a step, gradient descent and what is followed beside look at in the next.
-    around, others = audits or guards.due(step - 1), None
+    around, others = audits or guards.due(step - 1), cast(Known, ())
     if audits:
         coupled, others = occasional.audited_beside(setup, state, coupled)
     if state.theta.size >= LARGE and not alone:
@@ -85,32 +85,29 @@ def take(setup: Setup, state: EdgeState, config: StaticConfig, params: StepParam
             return taken
 
     at, history = coupled_step.context(problem, config, params, coupled, around, traced=False), coupled.descent.eigenvectors
-    if around:  # a look takes more memory than a pass, and gives back less: it comes before what would stand beside it
-        beside = coupled_step.measure_beside(at, coupled)
-        seen = known_eigenvectors(coupled.constrained, others)
-        read = spectrum.read(setup, state.theta, expected_eigenvectors(coupled), history, step, params.plain_rate, lambda: seen)
     opening = opened(problem, state.theta, params, coupled._replace(beside={}), dtype)
     trial = None if alone else _measured_first(setup, params, coupled, opening)
-    if not around:
-        read = Spectrum(*measure_all(problem, state.theta, opening.expected, LOOSE_TOLERANCE, dtype, at=opening.theta), history, [])
-        beside = coupled_step.measure_beside(at, coupled)
-    projection, verdict = _judged(params, coupled, opening, trial, read.point, coupled_step.suffice_beside(beside))
+    read = Spectrum(*measure_all(problem, state.theta, opening.expected, LOOSE_TOLERANCE, dtype, at=opening.theta), history, [])
+    beside = coupled_step.measure_beside(at, coupled)
+    asked = Asked(around, history.shape[1] < spectrum.most_followed(setup, state.theta.size), coupled_step.suffice_beside(beside))
+    projection, verdict = _judged(params, coupled, opening, trial, read.point, asked)
 
-    if not around and verdict.grows:
-        read = spectrum.read(setup, state.theta, opening.expected, history, step, params.plain_rate, None, (read.point, read.images))
+    if verdict.again or others:
+        known = (*known_eigenvectors(coupled.constrained), *others) if around else None
+        read = spectrum.read(setup, state.theta, opening.expected, history, step, params.plain_rate, known, (read.point, read.images))
     coupled = coupled._replace(descent=coupled.descent._replace(eigenvectors=read.history))
     beside = coupled_step.measure_more_beside(at, coupled, beside, verdict.suffice)
     given = (read.point, read.images), opening.positions, coupled_step.step_beside(at, coupled, beside)
-    known = trial and trial.guards
+    seen = trial and trial.guards
     del opening, trial, beside, at  # a dozen vectors of p, which would stand beside the new state
-    if projection is None or known is None:
+    if projection is None or seen is None:
         moved, rows, _ = coupled_step.take_without_center(problem, config, params, coupled, *given)
     else:
         if not projection.done:
             projection = project_until_converged(problem, params, projection, dtype)
         newest = newest_normals(problem, projection, dtype)
         moved, rows, _ = coupled_step.take(problem, config, params, coupled, *given, projection, newest)
-        moved = moved._replace(constrained=moved.constrained._replace(beyond=known))
+        moved = moved._replace(constrained=moved.constrained._replace(beyond=seen))
 
     rows = StepRows(cast(Array, np.asarray(rows.values)), rows.count, rows.names)
     row = rows.row(0)
@@ -136,37 +133,46 @@ def _measured_first(setup: Setup, params: StepParams, coupled: CoupledState, ope
     (theta, start), dtype, several = opening.trial, str(at.dtype), tight(track.normals)
     if not guards.due(step):
         return Trial(measure_all(problem, theta, start, params.eigen_tolerance, dtype, several, at), track.beyond)
-    fresh = guards.fresh_rows(setup.spec.seed, step, theta.size, dtype, problem.shares)
-    measured, known = guards.measure_around(problem, theta, start, track.beyond, fresh, params.eigen_tolerance, dtype, several, at)
-    return Trial(measured, guards.kept(known))
+    return Trial(*guards.measure_around(
+        problem, theta, start, track.beyond, setup.spec.seed, step, params.eigen_tolerance, dtype, several, at
+    ))
+
+
+class Asked(NamedTuple):
+    """What the verdict is asked for, beside whether θ† has come within its tolerances."""
+
+    around: bool | Array  # whether gradient descent looks at what θ† knows
+    more: bool | Array  # whether more of its eigenvalues can be followed
+    suffice: tuple[Any, ...]  # what is known on the device of the verdict's
 
 
 class Verdict(NamedTuple):
     """What the host goes by in the midst of a step."""
 
-    grows: bool  # whether more of gradient descent's eigenvalues may have to be followed
+    again: bool  # whether gradient descent's eigenpairs are to be looked at again: for more of them, or for others
     suffice: tuple[bool, ...]  # whether what each trajectory beside has measured suffices
 
 
 def _judged(
-    params: StepParams, coupled: CoupledState, opening: Opening, trial: Trial | None, point: Point, suffice: tuple[Any, ...]
+    params: StepParams, coupled: CoupledState, opening: Opening, trial: Trial | None, point: Point, asked: Asked
 ) -> tuple[ProjectionState | None, Verdict]:
     """Projections after the first trial, None where there is none, and the verdict: the host waits for it."""
     if trial is None:
-        return None, Verdict(True, tuple(map(bool, suffice)))
+        return None, Verdict(True, tuple(map(bool, asked.suffice)))
     track = coupled.constrained
-    by, flags = _judged_first(params, tilt_is_due(coupled.step), track, trial.measured, point, suffice)
-    done, tilts, grows, *rest = np.asarray(flags).tolist()
-    return after_first(params, track, opening.trial.start, trial.measured, by, done, tilts), Verdict(grows, tuple(rest))
+    by, flags = _judged_first(params, tilt_is_due(coupled.step), track, trial.measured, point, asked)
+    done, tilts, again, *rest = np.asarray(flags).tolist()
+    return after_first(params, track, opening.trial.start, trial.measured, by, done, tilts), Verdict(again, tuple(rest))
 
 
 @jax.jit
 def _judged_first(
-    params: StepParams, tilts: Array, track: ConstrainedTrack, measured: tuple[Point, Array], descent: Point, suffice: tuple[Any, ...]
+    params: StepParams, tilts: Array, track: ConstrainedTrack, measured: tuple[Point, Array], descent: Point, asked: Asked
 ) -> tuple[Judged, Array]:
     """The first point judged by the normals of the last centre, and all flags in one array. `descent` is gradient descent's point."""
     projection = start_from_center(params, track, tilts)
     by = judged(params, projection, measured, projection.normals, False)
     _, _, changed = by
-    grows = descent.eigen.values[-1].astype(float) * params.plain_rate > FOLLOWED_FROM
-    return by, jnp.stack([changed["done"], changed["tilts"], grows, *map(jnp.asarray, suffice)])
+    again = asked.more & (descent.eigen.values[-1].astype(float) * params.plain_rate > FOLLOWED_FROM)
+    again |= lax.cond(asked.around, lambda: guards.misses(descent.eigen, known_eigenvectors(track))[1], lambda: jnp.array(False))
+    return by, jnp.stack([changed["done"], changed["tilts"], again, *map(jnp.asarray, asked.suffice)])

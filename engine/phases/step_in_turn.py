@@ -6,7 +6,6 @@ Then gradient descent is moved, what is followed beside is measured and moved, e
 back is left to `step_in_parts`, with the state as it was: it ends the run.
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -18,7 +17,7 @@ from jax import Array
 from engine.curvature import guards
 from engine.curvature.eigensolver import Eigenpairs, solve_at, with_room
 from engine.curvature.expansion import Point, loss_and_gradient
-from engine.curvature.guards import Guards, KeptGuards
+from engine.curvature.guards import KeptGuards, Known
 from engine.dynamics.trajectories import TRAJECTORIES
 from engine.phases import coupled_step, spectrum
 from engine.phases.context import Setup
@@ -55,7 +54,7 @@ from engine.xla.shares import Shares
 
 
 def take(
-    setup: Setup, state: EdgeState, coupled: CoupledState, config: StaticConfig, params: StepParams, around: bool, others: Guards | None
+    setup: Setup, state: EdgeState, coupled: CoupledState, config: StaticConfig, params: StepParams, around: bool, others: Known
 ) -> Steps | None:
     """The step from a `coupled_step.with_host_values` of the state, None where it would be taken back. Gradient descent and what is
     followed beside look `around`, at `others` too."""
@@ -67,7 +66,7 @@ def take(
     positions = coupled_step.locate(problem, coupled)  # numbers alone, read off while nothing else is at hand
 
     projected = _projected(setup, params, coupled) if guards.due(int(coupled.step)) else None
-    here = _measured(setup, params, coupled, (lambda: known_eigenvectors(coupled.constrained, others)) if around else None)
+    here = _measured(setup, params, coupled, (*known_eigenvectors(coupled.constrained), *others) if around else None)
     if here is None:
         return None
     measured = coupled_step.measure_beside(at, coupled) if around else None
@@ -110,7 +109,7 @@ class Measured(NamedTuple):
 
 
 def _measured(
-    setup: Setup, params: StepParams, coupled: CoupledState, others: Callable[[], Guards] | None
+    setup: Setup, params: StepParams, coupled: CoupledState, others: Known | None
 ) -> Measured | None:
     """None where it is not finite."""
     history, center = coupled.descent.eigenvectors, coupled.constrained.center

@@ -39,7 +39,7 @@ class Flow:
         )
 
         def at(problem, around=False):
-            return StepContext(problem, 0, 1, eta, theta, center, lambda: known, "float64", around, traced, substeps, room)
+            return StepContext(problem, 0, 1, eta, theta, center, (known,), "float64", around, traced, substeps, room)
 
         def one(problem, state):
             return CENTRAL.step(at(problem), state, CENTRAL.measure(at(problem), state))
