@@ -76,7 +76,7 @@ class Served:
             os._exit(status)
         os.close(into)
         self.status: int | None = None
-        self.tracer = subprocess.Popen([*strace, "-p", str(self.pid)], stderr=subprocess.DEVNULL)
+        self.tracer = subprocess.Popen([*strace, "-p", str(self.pid)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         until(lambda: "TracerPid:\t0" not in Path(f"/proc/{self.pid}/status").read_text() or self.tracer.poll() is not None, SECONDS)
         Path(f"{self.mark}-begin").touch()
         with open(out) as stdout:
@@ -104,16 +104,17 @@ class Served:
         return pids
 
     def end(self) -> str:
-        """Have it end; what it said on stderr."""
+        """Have it end, struck no more; what it said on stderr."""
+        self.tracer.terminate()  # it lets go: the signal's own write is not struck, which nothing but a tracer makes fail
+        self.tracer.wait(SECONDS)
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGTERM)
         try:
             until(self.has_ended, SECONDS)
             until(lambda: not self.left(), SECONDS)
         finally:
-            for pid in self.left():
+            for pid in [*self.left(), *([] if self.has_ended() else [self.pid])]:
                 os.kill(pid, signal.SIGKILL)
-            self.tracer.wait(SECONDS)
         self.said.seek(0)
         return self.said.read().decode()
 
