@@ -31,7 +31,7 @@ from eos_tui.screens.driving import Driving
 from eos_tui.terminal.leaving import aside
 from eos_tui.terminal.pace import Pace
 from eos_tui.widgets.footer import Footer
-from eos_tui.widgets.header import SIGNS, gauge
+from eos_tui.widgets.header import SIGNS, gauge, kept_whole
 from eos_tui.widgets.line import Line
 from eos_tui.widgets.plot import LinePlot
 from eos_tui.widgets.portrait import PhasePortrait
@@ -40,6 +40,8 @@ WIDE, ROOMY, PAIR = 110, 32, 90
 """Columns from which the words stand beside the plots, and rows from which they are set apart; columns from which two plots stand side by
 side beneath them.
 """
+LEFT, PADDING = 48, 4
+"""Columns of the words beside the plots, as the style has it, and how many of them stay free."""
 READING_SECONDS, WORDS_A_SECOND = 20.0, 2.5
 """Least time a step stays on the screen when the tour goes on by itself, and how fast its words are read."""
 PAUSE_SECONDS = 5.0
@@ -229,10 +231,11 @@ class Learn(Driving):
         step, (width, height) = self.step, self.size
         gap = "\n" if width >= WIDE and height >= ROOMY else ""
         formula = step.formula.replace(",   ", "\n").replace("   ", "\n") if width >= WIDE else step.formula
+        room = LEFT - PADDING if width >= WIDE else width - PADDING // 2
+        text, formula = ("\n".join(kept_whole(Content(line), room).plain for line in each.split("\n")) for each in (step.text, formula))
         return Content.assemble(
-            (f"{self.at + 1} · {step.title}\n{gap}", "bold $primary"), f"{step.text}\n{gap}",
-            (f"{formula}\n", "bold"), (f"{step.source}\n{gap}", "$muted"),
-            ("Watch: ", "bold"), f"{step.watch}.",
+            (f"{self.at + 1} · {step.title}\n{gap}", "bold $primary"), f"{text}\n{gap}", (f"{formula}\n", "bold"),
+            (f"{step.source}\n{gap}", "$muted"), ("Watch: ", "bold"), f"{step.watch}.",
         )
 
     def on_resize(self) -> None:

@@ -160,7 +160,7 @@ def still(source: Source) -> str:
 
 def kept_whole(text: Content, width: int) -> Content:
     """The text on lines of so many cells, none of which ends within a formula: `ε = 0.11` stays on one."""
-    lines = textwrap.wrap(re.sub(r" ([=≤≥]) ", "\u00a0\\1\u00a0", text.plain), max(width, 1))
+    lines = textwrap.wrap(re.sub(r" ([=≤≥<>≪←−]) ", "\u00a0\\1\u00a0", text.plain), max(width, 1))
     wrapped = "\n".join(lines).replace("\u00a0", " ")
     return Content(wrapped, spans=[*text.spans]) if len(wrapped) == len(text.plain) else text
 

@@ -2,6 +2,7 @@
 
 import math
 import random
+import re
 import signal
 
 import numpy as np
@@ -259,6 +260,24 @@ async def test_every_size_shows_words_and_plots_or_says_that_it_is_too_small(beg
         assert "Progressive sharpening" in words
         assert "Watch:" in words
         assert any(panel.display and panel.size.height >= 3 for panel in app.screen.panels)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (100, 30), (120, 40)])
+async def test_no_line_of_the_words_ends_within_a_formula(runs, size):
+    """`1 − ηS` and `|x| > δ` stay on a line each, wherever the words wrap."""
+    made = {preset: make_run(runs, name=preset) for preset in {step.preset for step in STEPS}}
+    app = EosApp()
+    async with app.run_test(size=size) as pilot:
+        tour = Learn(app.pace, runs=made)
+        await app.push_screen(tour)
+        for k, step in enumerate(STEPS):
+            tour.at = k
+            tour._arrange()
+            await pilot.pause()
+            region = tour.words.region
+            words = [line[region.x : region.right].strip() for line in text_of(app).splitlines()[region.y : region.bottom]]
+            assert step.text in " ".join(words)
+            assert not [line for line in words if re.search(r"^[<>=≤≥≪−←] | [<>=≤≥≪−←]$", line)], words
 
 
 async def test_a_run_that_ends_before_is_said_to_have(runs, monkeypatch):
