@@ -328,6 +328,11 @@ class AtEdge(Phase):
         """Until no room for more directions is compiled any more."""
         self.ahead.wait()
 
+    @property
+    def is_compiling(self) -> bool:
+        """Whether room for more directions is."""
+        return self.ahead.is_at_work
+
     def edge_step(self, state: EdgeState) -> int:
         """The step of the edge."""
         return state.edge_step

@@ -167,6 +167,12 @@ class Experiment:
         for phase in self.phases.values():
             phase.settle()
 
+    @property
+    def is_compiling(self) -> bool:
+        """Whether something is compiled beside the run."""
+        beside = self.precompilation is not None and self.precompilation.is_alive()
+        return beside or any(phase.is_compiling for phase in self.phases.values())
+
     engaged = False
     """In the middle of what several processes do together: see `lockstep.Leader`, which has these three of its own."""
 

@@ -105,6 +105,11 @@ class Phase:
     def settle(self) -> None:
         """Until nothing is compiled beside the run any more."""
 
+    @property
+    def is_compiling(self) -> bool:
+        """Whether something is compiled beside the run."""
+        return False
+
     def is_far_from_edge(self, state: Any) -> bool:
         """Whether there is time to compile for the edge."""
         return False

@@ -219,6 +219,11 @@ class Ahead:
         if more == count + 1 and capacity in self.begun and values[count] >= setup.tracking.second_eigenvalue_limit:
             self.begun[capacity].join()  # two threads that need one function compile it twice
 
+    @property
+    def is_at_work(self) -> bool:
+        """Whether something is being compiled."""
+        return any(thread.is_alive() for thread in self.begun.values())
+
     def wait(self) -> None:
         """Until nothing is compiled any more."""
         for thread in self.begun.values():

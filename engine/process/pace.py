@@ -27,6 +27,10 @@ class Pace:
         """Choose the steps of the next call by those of the last one."""
         self.at_once = max(1, int(CALL_SECONDS * steps / max(seconds, 1e-6)))
 
+    def stood_still(self, seconds: float) -> None:
+        """Leave so many seconds since the last tick out of the rate."""
+        self._ticks = deque((then + seconds, step) for then, step in self._ticks)
+
     def tick(self, step: int) -> None:
         """Note that the run is at this step now."""
         now = time.monotonic()

@@ -4,6 +4,7 @@ several processes take the steps, this is the one that leads (`lockstep`).
 Commands take effect at step boundaries.
 """
 
+import atexit
 import errno
 import os
 import signal
@@ -29,13 +30,14 @@ from engine.process.pace import NextPause, Pace
 from engine.process.provenance import precision_words, provenance
 from engine.process.recorder import Recorder, log
 from engine.process.state_file import StateFile
-from engine.process.waits import Wait, Waits, compiling, entering
+from engine.process.waits import COMPILING_MORE, Wait, Waits, compiling, entering
 from engine.process.whole_spectrum import SpectrumReader
 from engine.record import messages
 from engine.record.lock import DisplacedError
 from engine.record.messages import AnyCommand
 from engine.record.reader import Outcome, Run, State, Status
 from engine.record.writer import Writer
+from engine.xla.compilations import Compilations
 from engine.xla.device import configure, device_words, give_memory_back
 from engine.xla.mappings import make_room
 
@@ -51,7 +53,7 @@ def work(run: Run, writer: Writer, group: Group | None = None, asked: Sequence[i
     `asked` are the signals that have asked it to stop before.
     """
     configure(sparing=run.spec.rematerializes or group is not None)
-    runner = Runner(run, writer, group)
+    runner = Runner(run, writer, group, settles=group is not None)
     for number in STOPPING:
         signal.signal(number, lambda *_: runner.ask(messages.Stop()))
     if asked:
@@ -59,13 +61,16 @@ def work(run: Run, writer: Writer, group: Group | None = None, asked: Sequence[i
     status = endings.exit_status(runner.work())
     if runner.company.deserted:
         end_at_once(status)  # jax would wait for the others; the run directory is as it should be
+    if runner.experiment is not None and runner.experiment.is_compiling:
+        atexit.register(end_at_once, status)  # the interpreter must not end in the middle of a compilation, which may take half a minute
     return HELD if runner.state_file.displaced else status
 
 
 class Runner:
     """One engine at work on one run."""
 
-    def __init__(self, run: Run, writer: Writer, group: Group | None = None):
+    def __init__(self, run: Run, writer: Writer, group: Group | None = None, settles: bool = True):
+        """One that `settles` leaves nothing that is still compiled behind."""
         self.run, self.writer, self.spec = writer.run, writer, run.spec
         self.folder = run.path
         """As a user knows it."""
@@ -80,10 +85,13 @@ class Runner:
         self.pace = Pace(run.state().seconds)
         self.state_file = StateFile(writer, self._state, run.path)
         self.waits, self.meter = Waits(self.spec.name), Meter()
+        self.compilations = Compilations()
+        """Of the thread that takes the steps."""
         self._compiled: set[str] = set()
         """Phases that have taken steps in this process."""
         self._next_pause = NextPause()
         self._device, self._stop_id = "", ""
+        self._settles = settles
         self._refused = False
         """The problem could not be built from what was given."""
         self._finishing = threading.Lock()
@@ -146,10 +154,10 @@ class Runner:
                 self._fail(f"the engine failed: {first_line(error)}; see {self.folder / 'engine.log'}, then `eos resume {self.run.name}`")
         finally:
             self.state_file.end()
-            if self.experiment is not None:
-                self.experiment.settle()  # a process must not end in the middle of a compilation
             if self.outcome is not None:
                 self._finish(self.outcome)
+            if self.experiment is not None and self._settles:
+                self.experiment.settle()
             self.company.dismiss(self.experiment)
 
     def _begin(self) -> Experiment:
@@ -179,6 +187,7 @@ class Runner:
             self.outcome = endings.judged(experiment.budget_outcome(endings.last_edge(self.run)), self.run)
             return np.empty((0, len(self.run.columns)))
         began, step, phase = time.monotonic(), experiment.clock.step, experiment.phase
+        self.compilations.begin()
         try:
             compiled = phase in self._compiled or phase == experiment.compiled_ahead
             with self.waits.at(experiment.doing if compiled else compiling(phase)):
@@ -192,7 +201,8 @@ class Runner:
             return np.empty((0, len(self.run.columns)))
         self._compiled.add(phase)
         self.checkpoints.step_taken()
-        self.pace.call_took(experiment.clock.step - step, time.monotonic() - began)
+        self.pace.stood_still(self.compilations.seconds)
+        self.pace.call_took(experiment.clock.step - step, time.monotonic() - began - self.compilations.seconds)
         block = self.recorder.progress(progress)
         self.outcome = progress.outcome and endings.judged(progress.outcome, self.run)
         self.pace.tick(experiment.clock.step)
@@ -310,8 +320,11 @@ class Runner:
         if self.spectrum.task:
             seconds = time.monotonic() - self.spectrum.began
             return Wait(self.spectrum.task, seconds, self.waits.before(DENSITY))
-        to = experiment.entering if experiment else None
-        return self.waits.present((entering(to[0]), to[1]) if to else None)
+        if experiment and experiment.entering:
+            phase, began = experiment.entering
+            return self.waits.present((entering(phase), began))
+        since = self.compilations.since
+        return self.waits.present(None if self.waits.words or since is None else (COMPILING_MORE, since))
 
     def _state(self) -> State:
         experiment, wait = self.experiment, self._wait()

@@ -25,6 +25,8 @@ LEAST_SECONDS = 1.0
 """What is over sooner is neither told nor kept."""
 COMPILING = {"edge": "compiling the steps at the edge"}
 """By phase, where it is not of the phase's own name."""
+COMPILING_MORE = "compiling what these steps take for the first time"
+"""In the midst of a phase: for more eigenvalues or directions than were followed, or a first reading of its kind."""
 ENTERING = {"edge": "the edge is here: finding θ†, and compiling what is not yet"}
 
 
@@ -72,6 +74,11 @@ class Waits:
                 self.note(words, time.monotonic() - self._now[1])
         finally:
             self._now = None
+
+    @property
+    def words(self) -> str:
+        """Those of the present wait."""
+        return self._now[0] if self._now else ""
 
     def drop(self) -> None:
         """Do not keep how long the present wait took: it was more than its words say."""

@@ -11,13 +11,16 @@ import pytest
 
 from engine import spec as specs
 from engine.base.errors import HELD
+from engine.base.exit import end_at_once
 from engine.jobs import launch
 from engine.jobs.fork import fork
-from engine.process import pace
+from engine.process import pace, runner
 from engine.process.runner import Runner
+from engine.process.waits import COMPILING_MORE
 from engine.record import messages, store
 from engine.record.reader import Outcome, Run
 from engine.record.writer import Writer
+from engine.xla.compilations import LOWERED
 
 from small import chebyshev_spec, toy_spec
 from waiting import answer, until_run
@@ -72,6 +75,45 @@ def test_a_run_ends_with_its_outcome_and_every_row(uninterrupted):
     facts = uninterrupted.provenance()
     assert facts["problem"]["parameters"] == 97
     assert facts["versions"]["jax"]
+
+
+def test_how_a_run_ended_is_written_before_what_is_compiled_beside_it_is_waited_for(monkeypatch):
+    """Which takes half a minute where more directions were to come."""
+    run, seen = make(toy_spec(), "budget.steps=3"), []
+    monkeypatch.setattr("engine.phases.experiment.Experiment.settle", lambda _: seen.append(run.state().status))
+    assert work(run).kind == "completed"
+    assert seen == ["finished"]
+
+
+@pytest.mark.parametrize("compiles", [True, False])
+def test_an_engine_that_is_to_end_while_something_is_compiled_ends_at_once(compiles, monkeypatch):
+    """With its status, and without the end of the interpreter, which a compilation does not survive."""
+    run, ends = make(toy_spec(), "budget.steps=3"), []
+    monkeypatch.setattr("engine.phases.experiment.Experiment.is_compiling", compiles)
+    monkeypatch.setattr("engine.phases.experiment.Experiment.settle", lambda _: pytest.fail("it waits"))
+    monkeypatch.setattr("engine.process.runner.atexit.register", lambda *given: ends.append(given))
+    monkeypatch.setattr("engine.process.runner.signal.signal", lambda *_: None)
+    with Writer(run) as writer:
+        assert runner.work(run, writer) == 0
+    assert ends == [(end_at_once, 0)] * compiles
+
+
+def test_what_compiling_takes_in_the_midst_of_a_phase_is_told_and_left_out_of_the_rate(monkeypatch):
+    """More eigenvalues are followed, say: the state says so, and the rate is that of the steps."""
+    run, states = make(toy_spec(), "budget.steps=40"), []
+
+    def advance(self, experiment):
+        if experiment.clock.step == 20:
+            self.compilations.note(LOWERED, 5.0)
+            states.append(self._state())
+        return Runner.advance(self, experiment)
+
+    with Writer(run) as writer:
+        engine = Runner(run, writer)
+        monkeypatch.setattr(engine, "advance", lambda experiment: advance(engine, experiment))
+        monkeypatch.setattr(engine, "_limit", lambda experiment, left: min(left, 10))
+        engine.work()
+    assert [(state.task, round(state.task_seconds), state.rate) for state in states] == [(COMPILING_MORE, 5, 0.0)]
 
 
 @pytest.mark.parametrize("at_step", [pytest.param(150, marks=pytest.mark.slow), 335])
@@ -155,6 +197,17 @@ def test_a_pause_is_no_work_however_often_it_is_asked_for_and_even_where_the_run
     paced.resume()
     clock.now += 2
     assert (paced.seconds, paced.rate) == (110, 0)
+
+
+def test_seconds_that_a_run_stood_still_are_left_out_of_its_rate(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(pace.time, "monotonic", clock)
+    paced = pace.Pace(0.0)
+    paced.tick(0)
+    clock.now += 21
+    paced.stood_still(20.0)
+    paced.tick(50)
+    assert (paced.seconds, paced.rate) == (21.0, 50.0)
 
 
 def test_a_run_pauses_at_a_step_or_after_an_event():
