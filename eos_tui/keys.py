@@ -229,12 +229,12 @@ TABLE: tuple[Key, ...] = (
     Key("t", "t", "app.next_theme", "theme", "The next colour theme: dark, light, the terminal's own.", "anywhere", EOS),
     Key("ctrl+l", "ctrl+l", "app.redraw", "redraw", "Send the whole screen again, after something else wrote to the terminal.",
         "anywhere", EOS),
-    Key("ctrl+z", "ctrl+z", "app.suspend_process", "suspend", "Give the terminal back to the shell; `fg` returns. The engine goes on.",
-        "anywhere", EOS),
+    Key("ctrl+z", "ctrl+z", "app.suspend_process", "suspend", "Give the terminal back to the shell; `fg` returns. An engine that "
+        "runs goes on.", "anywhere", EOS),
     Key("question_mark", "?", "app.keys", "help", "This list of keys, and from it to the topics of `eos help`.", "anywhere", EOS, 19),
     Key("ctrl+p", "ctrl+p", "app.command_palette", "palette", "Every action, found by typing a part of its name.",
         "anywhere", EOS, 20),
-    Key("q,ctrl+c", "q", "app.detach", "detach", "Leave. The engine goes on; `eos attach` returns.", "anywhere", EOS, 1),
+    Key("q,ctrl+c", "q", "app.detach", "detach", "Leave. An engine that runs goes on; `eos attach` returns.", "anywhere", EOS, 1),
 )
 
 

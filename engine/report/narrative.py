@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 
 from engine.record.reader import State
-from engine.record.threshold import in_force, of_gradient_descent
+from engine.record.threshold import RATE, in_force, of_gradient_descent
 from engine.spec import PREDICTIONS
 
 LENGTH = 110
@@ -78,6 +78,9 @@ def shortened(text: str, length: int = LENGTH) -> str:
 def _approach(state: State, row: Mapping[str, float]) -> str:
     share = _value(row, "gd.midpoint_sharpness") / in_force(row, state.learning_rate)
     if not math.isfinite(share):
+        if (before := _value(row, RATE)) != state.learning_rate and math.isfinite(before):
+            now = f"η is {state.learning_rate:g} now, and was {before:g}"
+            return f"{now}: the next step measures how far the sharpness is from the new edge"
         return "On the way to the edge; the sharpness is not measured yet"
     if share >= 1:
         when = "is found once the engine goes on" if state.status == "paused" else "is being found"

@@ -327,10 +327,11 @@ def why_empty(spec: PlotSpec, history: History) -> str:
 
 def nothing_before_the_edge(history: History) -> str:
     """Why there is nothing of what is recorded from the edge on."""
-    if not history.over:
-        return "no data yet: appears once at the edge"
-    came = not history.has("constrained.alpha") or not math.isnan(history.last("constrained.alpha"))  # or follows no θ† anyway
-    return "no data" if came else "no data: it ended before the edge"
+    follows = history.has("constrained.alpha")
+    at_edge = follows and not math.isnan(history.last("constrained.alpha"))
+    if history.over:
+        return "no data" if at_edge or not follows else "no data: it ended before the edge"
+    return "no data yet" if at_edge else "no data yet: appears once at the edge"
 
 
 def centred(canvas: Canvas, box: Box, text: str, style: Style) -> None:

@@ -197,6 +197,13 @@ def test_an_empty_plot_says_when_it_will_not_be():
     assert "nothing in view" in " ".join(lines(LOSS, waiting, Window(100, 200)))
 
 
+@pytest.mark.parametrize(("alpha", "words"), [(np.nan, "no data yet: appears once at the edge"), (25.0, "no data yet")])
+def test_what_appears_at_the_edge_is_not_promised_for_it_where_the_run_is_there(alpha, words):
+    history = History((*COLUMNS, Column("constrained.alpha", "α", "α", "", "", "")))
+    history.extend(np.column_stack([np.arange(3), np.full((3, len(COLUMNS) - 1), np.nan), np.full(3, alpha)]))
+    assert decorations.why_empty(SWING, history) == words
+
+
 def test_the_cursor_stands_at_its_step_and_reads_stored_values():
     history = oscillating(500)
     window = Window(0, 500, cursor=250)

@@ -203,7 +203,9 @@ def test_before_the_first_reading_at_a_new_rate_none_is_said(lowered, tmp_path):
     row = source.row()
     assert math.isnan(row["gd.sharpness"])
     assert math.isnan(row["gd.lambda2"])
-    assert sentence(source.state, row) == "On the way to the edge; the sharpness is not measured yet"
+    assert sentence(source.state, row) == (
+        "η is 0.008 now, and was 0.01: the next step measures how far the sharpness is from the new edge"
+    )
 
 
 def test_the_edge_in_force_is_the_first_since_the_rate_last_changed():
