@@ -31,7 +31,7 @@ def ls(*, tagged: Tags = (), json: Switch = False) -> int:
         which = f"no runs in {store.home()} have the tags {', '.join(sorted(wanted))}" if wanted else f"no runs in {store.home()} yet"
         print_line(f"{which}; {'`tag RUN WORD` puts one on' if wanted else '`demo` makes one'}", error=True)
     else:
-        print_table(["run", "preset", "status", "step", "rate", "η", "tags", "outcome"], [_cells(entry) for entry in entries])
+        print_table(["run", "preset", "status", "steps", "rate", "η", "tags", "outcome"], [_cells(entry) for entry in entries])
     return 0
 
 

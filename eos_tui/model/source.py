@@ -232,6 +232,8 @@ class Source:
     def need_engine(self) -> None:
         """Raises UserError when there is no engine to take commands."""
         if not self.live:
+            if self.condition == "removed":
+                raise UserError(f"run {self.name} was removed: no engine takes commands, and nothing can be resumed; l leads to other runs")
             how = "has finished" if self.condition == "finished" else f"is {self.condition}"
             outcome = self.engine.outcome
             over = outcome is not None and outcome.kind not in launch.RESUMABLE

@@ -10,6 +10,7 @@ from textual.content import Content
 from textual.geometry import Region
 from textual.widget import Widget
 
+from engine.base.errors import UserError
 from engine.record import store
 from engine.record.messages import Anchored
 from engine.record.reader import Outcome, State
@@ -197,6 +198,8 @@ async def test_a_run_removed_while_open_is_said_to_be_gone(runs):
         store.remove(run)
         await frames(app, 2)
         assert "removed" in text_of(app)
+        with pytest.raises(UserError, match="was removed: no engine takes commands, and nothing can be resumed"):
+            app.screen.source.need_engine()
 
 
 async def test_a_plot_draws_its_rows_and_border_as_textual_would(runs):
