@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from engine.base.errors import BAD_INPUT, BROKEN_PIPE, INTERRUPTED, UserError
 from engine.base.stuck import way_out
@@ -30,13 +30,17 @@ def status_of(command: Callable[[], int | None]) -> int:
     except UserError as error:
         return report_error(error)
     except BrokenPipeError:
-        _silence()
+        _silence(sys.stdout)
+        return BROKEN_PIPE
+    except SystemExit as end:  # how rich, which help is written with, leaves where nobody reads
+        if not isinstance(end.__context__, BrokenPipeError):
+            raise
         return BROKEN_PIPE
     except MemoryError:
         return report_error("not enough memory for that many rows; choose fewer --columns, or read metrics.f64 in pieces")
     except OSError as error:
         if error.errno == errno.EBADF and error.filename is None:
-            _silence()
+            _silence(sys.stdout)
             report_error("stdout is closed, so nothing could be printed")
             return BROKEN_PIPE
         return report_error(f"{error.filename or 'a file'}: {error.strerror or error}")
@@ -67,12 +71,15 @@ def open_streams() -> None:
             setattr(sys, name, open(number, way, encoding="utf-8", closefd=False))
 
 
-def _silence() -> None:
-    """Send what is still to be written on stdout nowhere: Python would complain of it at its exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _silence(stream: TextIO) -> None:
+    """Send what is still to be written there nowhere: Python would complain of it at its exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def report_error(error: Exception | str) -> int:
-    """Tell an error in one line on stderr and return its exit status, which is that for bad input where it has none."""
-    print_line(f"eos: {' '.join(str(error).split())}", error=True)
+    """Tell an error in one line on stderr, if anybody reads it. Returns its exit status, that for bad input where it has none."""
+    try:
+        print_line(f"eos: {' '.join(str(error).split())}", error=True)
+    except BrokenPipeError:
+        _silence(sys.stderr)
     return error.status if isinstance(error, UserError) else BAD_INPUT

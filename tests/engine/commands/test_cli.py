@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from engine.base.errors import BAD_END, BAD_INPUT, HELD, INTERRUPTED
+from engine.base.errors import BAD_END, BAD_INPUT, BROKEN_PIPE, HELD, INTERRUPTED
 from engine.commands.main import main
 from engine.jobs import launch
 from engine.record import store
@@ -296,6 +296,27 @@ def test_a_closed_pipe_is_no_error():
     command = f"{sys.executable} -m engine presets --json | head -c 10"
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("words", ["--help", "data", "--version", "presets --json"])
+def test_what_nobody_reads_ends_a_command_by_the_status_of_a_broken_pipe(words):
+    assert unread(words, "stdout") == (BROKEN_PIPE, "")
+
+
+def test_an_error_that_nobody_reads_keeps_its_status():
+    assert unread("show nowhere", "stderr") == (BAD_INPUT, "")
+
+
+def unread(words: str, stream: str) -> tuple[int, str]:
+    """The status of a command whose stdout or stderr is a pipe that nobody reads, and what stands on the other."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: writer}
+    try:
+        done = subprocess.run([sys.executable, "-m", "engine", *words.split()], text=True, cwd=ROOT, check=False, **streams)
+    finally:
+        os.close(writer)
+    return done.returncode, (done.stderr if stream == "stdout" else done.stdout)
 
 
 def test_the_summary_reads_the_settled_sharpness_and_the_latest_full_stretch(own_home):
