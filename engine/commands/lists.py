@@ -6,17 +6,18 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from engine.base.errors import UserError
-from engine.base.text import print_json, print_line, print_table
+from engine.base.text import cell, print_json, print_line, print_table
 from engine.commands.options import RunName, Switch
 from engine.record import store, tags
-from engine.record.glance import Glance, all_glances
+from engine.record.glance import Glance, UnopenedRun, all_glances, unopened_runs
 from engine.record.reader import State
 
 Tags = Annotated[tuple[str, ...], Parameter("--tag", negative=(), show_default=False)]
 
 
 def ls(*, tagged: Tags = (), json: Switch = False) -> int:
-    """List the runs with status, step, rate, η, tags and outcome, oldest first.
+    """List the runs with status, step, rate, η, tags and outcome, oldest first. After them, those that cannot be opened, with why:
+    damaged ones, and those of a newer eos.
 
     Args:
         tagged: Only runs with this tag; several of them, and a run is to have them all.
@@ -24,6 +25,7 @@ def ls(*, tagged: Tags = (), json: Switch = False) -> int:
     """
     wanted = set(tags.checked(tagged))
     entries = [_entry(glance, state) for glance, state in all_glances()]
+    entries += [_unopened_entry(run) for run in unopened_runs({entry["run"] for entry in entries})]
     entries = [entry for entry in entries if wanted.issubset(entry["tags"])]
     if json:
         print_json(entries)
@@ -44,10 +46,17 @@ def _entry(run: Glance, state: State) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _unopened_entry(run: UnopenedRun) -> dict[str, Any]:
+    return {
+        "run": run.path.name, "preset": None, "status": run.status, "step": None, "rate": None, "outcome": run.why, "learning_rate": None,
+        "made": None, "tags": tags.tags_of(run.path),
+    }  # fmt: skip
+
+
 def _cells(entry: dict[str, Any]) -> list[str]:
     rate, eta = entry["rate"], entry["learning_rate"]
     return [
-        entry["run"], entry["preset"], entry["status"], str(entry["step"]), "" if rate is None else f"{rate:.3g}/s",
+        entry["run"], entry["preset"] or "", entry["status"], cell(entry["step"]), "" if rate is None else f"{rate:.3g}/s",
         "" if eta is None else f"{eta:.4g}", " ".join(entry["tags"]), entry["outcome"] or "",
     ]  # fmt: skip
 

@@ -272,7 +272,7 @@ def fork(
 
 @app.command
 def rm(name: RunName, /, *others: RunName, force: Switch = False, json: Switch = False) -> int:
-    """Delete runs and everything they recorded.
+    """Delete runs and everything they recorded; also damaged ones, and those of a newer eos, which nothing else can be done with here.
 
     Args:
         name: A run's name, or the path of a run directory.

@@ -130,11 +130,17 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     """The last step whose row is on the disk for good: it was flushed to it before this was written."""
 
 
+class _Format(msgspec.Struct):
+    """Of a state that is none for this version, the format that it says it is of."""
+
+    format: int = 1
+
+
 class RunFolder:
     """A run directory as far as its small files tell of it: who is at work on it, and how far."""
 
-    path: Path
-    name: str
+    def __init__(self, path: Path):
+        self.path, self.name = path, path.name
 
     @property
     def shown(self) -> Path:
@@ -147,9 +153,9 @@ class RunFolder:
         return identity(self.path)
 
     def state(self) -> State:
-        """The engine's last word; a fresh `State` where it has said nothing yet."""
+        """The engine's last word; a fresh `State` where it has said nothing yet, or nothing that this version knows."""
         try:
-            state = msgspec.json.decode(read_plain(self.path / "state.json", MAX_STATE_BYTES), type=State)
+            state = _decoded(read_plain(self.path / "state.json", MAX_STATE_BYTES))
             outcome = None if state.outcome is None else shown_harmless(state.outcome)
             load = state.load and msgspec.structs.replace(state.load, gpus=tuple(map(shown_harmless, state.load.gpus)))
             return msgspec.structs.replace(shown_harmless(state), outcome=outcome, load=load)
@@ -313,6 +319,14 @@ class HeldRun(Run):
         if not os.path.lexists(shown):
             return f"{shown} was moved away"
         return f"{shown} is another folder now: this run was moved away"
+
+
+def _decoded(written: bytes) -> State:
+    """The state in a file; of one that a later version gave words of its own, the format alone. Raises ValueError, RecursionError."""
+    try:
+        return msgspec.json.decode(written, type=State)
+    except msgspec.ValidationError:
+        return State(format=msgspec.json.decode(written, type=_Format).format)
 
 
 def step_of(name: str) -> int:

@@ -19,7 +19,7 @@ from engine.base.folders import data, environment
 from engine.base.text import print_line
 from engine.record import lock, tags
 from engine.record.columns import columns_for
-from engine.record.identity import give_identity
+from engine.record.identity import give_identity, identity
 from engine.record.lock import HeldError
 from engine.record.metric_words import described
 from engine.record.reader import Run, RunFolder, doubt
@@ -141,8 +141,21 @@ def clear(where: Path) -> list[str]:
 
 def half_made(path: Path) -> bool:
     """Whether a folder is a run that was never made whole, or not removed to its end: nothing in it but what a run directory holds."""
-    if path.is_symlink() or not _is_folder(str(path)) or ((path / "spec.toml").is_file() and (path / "columns.json").is_file()):
-        return False
+    return not path.is_symlink() and _is_folder(str(path)) and not _is_whole(path) and _holds_nothing_else(path)
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder is a run that was made whole, whether or not it can be opened: it has a run's id, or nothing in it but what a run
+    directory holds.
+    """
+    return not path.is_symlink() and _is_whole(path) and (identity(path) != "" or _holds_nothing_else(path))
+
+
+def _is_whole(path: Path) -> bool:
+    return (path / "spec.toml").is_file() and (path / "columns.json").is_file()
+
+
+def _holds_nothing_else(path: Path) -> bool:
     with suppress(OSError):
         return all(name in PARTS or name.startswith(".") for name in os.listdir(path))
     return False
@@ -258,8 +271,8 @@ def _delete(path: Path, name: str, force: bool = False) -> None:
 
 
 def discard(name: str, force: bool = False, where: Path | None = None) -> str:
-    """Remove the run of this name, or at this path; also one that was never made whole, or that an earlier removal has left half of.
-    Returns its name. Raises UserError where there is none, and as `remove`.
+    """Remove the run of this name, or at this path; also one that cannot be opened, that was never made whole, or that an earlier removal
+    has left half of. Returns its name. Raises UserError where there is none, and as `remove`.
     """
     where, finished = where or home(), list[str]()
     _require_given(name)
@@ -274,6 +287,11 @@ def discard(name: str, force: bool = False, where: Path | None = None) -> str:
         return path.name
     if path.name in finished and not os.path.lexists(path):
         return path.name
-    run = resolve(name, where)
+    try:
+        run: RunFolder = resolve(name, where)
+    except UserError:
+        if not is_run(path):
+            raise
+        run = RunFolder(resolved(path))  # damaged, or written by a later version
     remove(run, force)
     return run.name

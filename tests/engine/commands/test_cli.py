@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from msgspec.structs import replace
 from engine.base.errors import BAD_END, BAD_INPUT, BROKEN_PIPE, HELD, INTERRUPTED
 from engine.commands.main import main
 from engine.jobs import launch
-from engine.record import store
+from engine.record import lock, store
 from engine.record.messages import Advance, Anchor, SetLearningRate
 from engine.record.reader import Run
 from engine.record.writer import Writer
@@ -224,6 +226,61 @@ def test_runs_are_listed_and_shown_and_removed(capfd, own_home):
     assert json.loads(capfd.readouterr().out) == {"run": "one", "removed": True}
     assert not (own_home / "one").exists()
     assert (own_home / "two").is_dir()
+
+
+def spoil(file: str, body: bytes) -> Callable[[Path], object]:
+    return lambda run: (run / file).write_bytes(body)
+
+
+def rewrite_later(run: Path) -> None:
+    """As a later version may: with a status and a file that are unknown here."""
+    state = json.loads((run / "state.json").read_bytes())
+    (run / "state.json").write_text(json.dumps(state | {"format": 99, "status": "dreaming"}))
+    (run / "dreams.npz").touch()
+
+
+@pytest.mark.parametrize(("harm", "status", "why"), [
+    (rewrite_later, "newer", "state.json: written by a later eos, in format 99, and this one reads formats up to 2; upgrade it"),
+    (spoil("state.json", b'{"format": 99, "status": "finished"}'), "newer", "state.json: written by a later eos, in format 99, and"),
+    (spoil("spec.toml", b""), "damaged", "spec.toml: [top level] name: missing, and it has no default"),
+    (spoil("spec.toml", b"\xff"), "damaged", "spec.toml: not UTF-8 text"),
+    (lambda run: (run / "spec.toml").unlink(), "damaged", "never made whole, or not removed to its end"),
+])  # fmt: skip
+def test_a_run_that_cannot_be_opened_is_listed_as_what_it_is_and_removed(harm, status, why, capfd, own_home):
+    for name in ("spoiled", "whole"):
+        os.utime(make_run(own_home, name=name).path / "spec.toml", (0, 0))  # long ago: its engine is not about to begin
+    harm(own_home / "spoiled")
+    assert main(["ls", "--json"]) == 0
+    whole, spoiled = json.loads(capfd.readouterr().out)
+    assert whole.keys() == spoiled.keys()
+    assert (whole["run"], spoiled["run"], spoiled["status"], spoiled["step"]) == ("whole", "spoiled", status, None)
+    assert spoiled["outcome"].startswith(why)
+    assert main(["ls"]) == 0
+    assert capfd.readouterr().out.splitlines()[-1].split()[:2] == ["spoiled", status]
+    assert main(["rm", "spoiled", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out) == {"run": "spoiled", "removed": True}
+    assert [each.name for each in own_home.iterdir()] == ["whole"]
+
+
+def test_a_damaged_run_is_not_removed_while_an_engine_is_at_work_on_it(capfd, own_home):
+    run = make_run(own_home)
+    spoil("spec.toml", b"")(run.path)
+    with closing(lock.take(run.path, run.name)):
+        assert main(["rm", "made"]) == BAD_INPUT
+        assert "`eos stop made` first" in capfd.readouterr().err
+    assert (run.path / "metrics.f64").is_file()
+
+
+@pytest.mark.parametrize("body", [b"", b"\xff", b"title = 'a project'"])
+def test_a_folder_that_is_no_run_is_neither_listed_nor_removed_though_its_files_are_called_as_those_of_one(body, capfd, own_home):
+    for name in ("spec.toml", "columns.json", "notes.txt"):
+        (own_home / "project").mkdir(parents=True, exist_ok=True)
+        (own_home / "project" / name).write_bytes(body)
+    assert main(["ls", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out) == []
+    for name in ("project", str(own_home / "project")):
+        assert main(["rm", name]) == BAD_INPUT
+    assert len(list((own_home / "project").iterdir())) == 3
 
 
 def test_several_runs_are_removed_and_one_that_is_not_there_keeps_no_other(capfd, own_home):
