@@ -156,8 +156,10 @@ def _is_whole(path: Path) -> bool:
 
 
 def _holds_nothing_else(path: Path) -> bool:
+    """Whether there is nothing in it but what a run directory holds. Hidden files alone are no sign of one."""
     with suppress(OSError):
-        return all(name in PARTS or name.startswith(".") for name in os.listdir(path))
+        names = os.listdir(path)
+        return all(name in PARTS or name.startswith(".") for name in names) and (not names or not set(names).isdisjoint(PARTS))
     return False
 
 
