@@ -22,6 +22,7 @@ from engine.base.exit import report_error, status_of
 from engine.base.text import harmless, print_json, print_line, print_pairs
 from engine.commands import check, control, data, help, lists, presets, records, sweep
 from engine.commands.options import FROM_ENVIRONMENT, DataDir, FigureName, Meeting, Overrides, PresetName, RunName, Switch, Trust
+from engine.commands.usage import mistake
 from engine.data.catalog import ready
 from engine.help.topics import TOPICS
 from engine.jobs import fork as forks
@@ -68,7 +69,7 @@ def run_command(commands: App, argv: Sequence[str] | None = None) -> int:
         try:
             return commands(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         except CycloptsError as error:
-            raise UserError(str(error)) from error
+            raise UserError(mistake(error, commands)) from error
 
     return status_of(command)
 

@@ -138,9 +138,10 @@ def test_a_terminal_that_cannot_draw_is_refused_by_name(runs, term):
     (["atach"], "did you mean `eos attach`"),
     (["attach", "nothing"], "not found"),
     (["attach", "../outside"], "neither a run"),
-    (["serve", "--port", "99999"], "Must be <= 65535"),
-    (["plot", "--columns", "0"], "Must be >= 1"),
-    (["plot", "--rows", "100000"], "Must be <= 2000"),
+    (["plot", "--theme", "drak"], 'plot --theme = "drak"; expected one of "auto", "dark", "light", "terminal"; did you mean "dark"?'),
+    (["serve", "--port", "99999"], "serve --port = 99999; expected a number <= 65535"),
+    (["plot", "--columns", "0"], "plot --columns = 0; expected a number >= 1"),
+    (["plot", "--rows", "100000"], "plot --rows = 100000; expected a number <= 2000"),
 ])  # fmt: skip
 def test_bad_input_is_one_line_and_makes_nothing(runs, command, said):
     with Terminal(runs, "-m", "eos_tui", *command) as terminal:

@@ -113,11 +113,22 @@ BAD = [
     (["run", "toy", "--set", "optimizer.momentum=0.9"], "[optimizer] momentum: unknown key"),
     (["run", "toy", "--set", "nothing"], "expected section.field=value"),
     (["run", "toy", "--name", "../away"], "run name '../away'"),
-    (["run"], "requires an argument"),
-    (["run", "toy", "--fast"], 'Unknown option: "--fast"'),
-    (["rnu", "toy"], 'Did you mean "run"?'),
+    (["run"], "eos: run PRESET: missing; `python -m engine run --help` tells what it is"),
+    (["run", "toy", "--set"], "eos: run --set: expected a value after it; `python -m engine run --help` tells which"),
+    (["run", "toy", "--name", "a", "--name", "b"], "eos: run --name: given more than once; expected one"),
+    (["run", "toy", "--fast"], "eos: run --fast: no such option; "),
+    (["ls", "--jsn"], 'eos: ls --jsn: no such option; did you mean "--json"?'),
+    (["ls", "-q"], "eos: ls -q: no such option; `python -m engine ls --help` lists them"),
+    (["ls", "a", "b"], 'eos: ls "a", "b": more than it takes; `python -m engine ls --help` tells what that is'),
+    (["presets", "shw"], 'eos: presets "shw": more than it takes; did you mean "show"?'),
+    (["rnu", "toy"], 'eos: rnu: no such command; did you mean "run"?'),
+    (["data", "x"], "eos: data x: no such command; `python -m engine data --help` lists them"),
     (["advance", "x", "0"], "steps = 0: expected `int` >= 1"),
-    (["advance", "x", "many"], 'unable to convert "many" into int'),
+    (["advance", "x", "many"], 'eos: advance STEPS = "many"; expected a whole number'),
+    (["eta", "x", "many"], 'eos: eta LEARNING_RATE = "many"; expected a number'),
+    (["tail", "x", "-n", "many"], 'eos: tail -n = "many"; expected a whole number'),
+    (["show", "--json=maybe"], 'eos: show --json = "maybe"; expected true or false'),
+    (["bench", "--rounds", "0"], "eos: bench --rounds = 0; expected a number >= 1"),
     (["eta", "x", "-1"], "learning_rate = -1.0: expected `float` > 0.0"),
     (["show"], "no runs yet"),
     (["show", "nowhere"], "run nowhere: not found"),
@@ -140,7 +151,7 @@ def test_bad_input_is_reported_in_one_line_and_nothing_is_made(argv, said, capfd
     assert out == ""
     assert err.startswith("eos: ")
     assert err.count("\n") == 1
-    assert said.replace('"--fast"', "--fast") in err
+    assert said in err
     assert not own_home.exists() or not list(own_home.iterdir())
 
 

@@ -57,7 +57,7 @@ BAD = [
     (["sweep", "phase", "--grid", "optimizer.learning_rate=0.1,0.10"], "is a point that was there before"),
     (["sweep", "phase", "--grid", "optimizer.momentum=0.1"], "[optimizer] momentum: unknown key"),
     (["sweep", "phase", "--grid", "seed=1", "--name", "../x"], "sweep name '../x'"),
-    (["sweep", "phase", "--grid", "seed=1", "--workers", "0"], "Must be >= 1"),
+    (["sweep", "phase", "--grid", "seed=1", "--workers", "0"], "--workers = 0; expected a number >= 1"),
     (["sweep", "phase", "--grid", "seed=1", "--cluster", "slurm", "--submit", "x"], "expected key=value"),
 ]
 
