@@ -282,7 +282,7 @@ def discard(name: str, force: bool = False, where: Path | None = None) -> str:
     path = where / name if named else Path(name)
     with suppress(OSError, ValueError):  # a name that is none
         finished = clear(resolved(path).parent)
-    if half_made(path):
+    if half_made(path) and (resolved(path).parent == resolved(where) or identity(path)):  # elsewhere `checkpoints` alone is anybody's
         if lock.is_held(path):
             raise UserError(f"{path}: an engine is at work on it, though files of it are gone; end that process first")
         _delete(resolved(path), path.name, force)

@@ -294,12 +294,14 @@ def test_a_folder_that_is_no_run_is_neither_listed_nor_removed_though_its_files_
     assert len(list((own_home / "project").iterdir())) == 3
 
 
-def test_a_folder_of_hidden_files_alone_is_no_run(capfd, own_home, tmp_path):
+@pytest.mark.parametrize("holds", [".profile", "checkpoints", "tags.json"])
+def test_a_folder_of_somebody_elses_is_no_run(holds, capfd, own_home, tmp_path):
+    """Of hidden files alone, or outside the runs of what many a project has: a run that was not made whole is one among the runs."""
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / ".profile").touch()
+    (tmp_path / "mine" / holds).touch()
     assert main(["rm", str(tmp_path / "mine")]) == BAD_INPUT
     assert "not a run directory" in capfd.readouterr().err
-    assert (tmp_path / "mine" / ".profile").is_file()
+    assert (tmp_path / "mine" / holds).is_file()
 
 
 def test_several_runs_are_removed_and_one_that_is_not_there_keeps_no_other(capfd, own_home):
