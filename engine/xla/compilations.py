@@ -15,18 +15,20 @@ GAP = 2.0
 
 
 class Compilations:
-    """Those of the thread that makes this. Another thread may ask since when."""
+    """Those of one thread. Another one may ask since when."""
 
     def __init__(self) -> None:
-        self._thread = threading.get_ident()
-        self.begin()
-        _watchers().add(self)
+        self._forget(0)
+
+    def _forget(self, thread: int) -> None:
+        self.seconds = 0.0
+        """That they have taken since the beginning, the tracing between two included."""
+        self._thread, self._began, self._last, self._under_way = thread, math.inf, -math.inf, False
 
     def begin(self) -> None:
-        """Forget those before."""
-        self.seconds = 0.0
-        """That they have taken since, the tracing between two included."""
-        self._began, self._last, self._under_way = math.inf, -math.inf, False
+        """Those of this thread from here on; the others are forgotten. Needs jax, as the constructor does not."""
+        self._forget(threading.get_ident())
+        _watchers().add(self)
 
     @property
     def since(self) -> float | None:

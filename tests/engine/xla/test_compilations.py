@@ -21,6 +21,7 @@ def clock(monkeypatch):
 
 def test_programs_that_follow_one_another_are_one_wait(clock):
     here = Compilations()
+    here.begin()
     assert here.since is None
     clock[0] += 0.5
     here.note(LOWERED, 0.5)
@@ -43,6 +44,7 @@ def test_programs_that_follow_one_another_are_one_wait(clock):
 
 def test_jax_tells_of_what_this_thread_compiles_and_of_nothing_else():
     here = Compilations()
+    here.begin()
 
     def once(number: float) -> None:
         jax.jit(lambda x: jnp.sin(x) * number)(jnp.ones(3)).block_until_ready()
