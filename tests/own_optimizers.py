@@ -42,6 +42,15 @@ def ascending():
     return optax.scale(-1.0)
 
 
+def noisy():
+    """A little noise on every step, drawn with a key that its state holds."""
+    def update(updates, state, params=None):
+        key, drawn = jax.random.split(state)
+        return jax.tree.map(lambda leaf: leaf + 1e-3 * jax.random.normal(drawn, leaf.shape, leaf.dtype), updates), key
+
+    return optax.GradientTransformation(lambda params: jax.random.key(0), update)
+
+
 def counting():
     """A step that depends on how often it was taken."""
     calls = []

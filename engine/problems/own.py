@@ -19,7 +19,8 @@ from engine import spec as specs
 from engine.base.errors import UserError, first_line, one_of
 from engine.problems import examples, imported, starts
 from engine.problems.problem import Problem, flatten, require_x64
-from engine.problems.self_test import complaints, not_derivable, plain
+from engine.problems.self_test import complaints, not_derivable
+from engine.xla.leaves import plain
 from engine.xla.shares import bare
 
 

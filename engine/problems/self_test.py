@@ -12,6 +12,7 @@ from engine.base.errors import first_line
 from engine.problems.narrowing import narrowed, widened
 from engine.problems.problem import Problem, require_x64
 from engine.problems.targets import first, place
+from engine.xla.leaves import plain
 
 DIFFERENCE = 1e-4
 """Step of the central differences, in units of 1 + |θ|'s root mean square."""
@@ -154,9 +155,3 @@ def _disagreement(problem: Problem, theta: Array, direction: Array, step: float,
                 "a stopped gradient, a rounding or a kink does that",
             )
     return None
-
-
-def plain(leaf: Any) -> np.ndarray:
-    """A leaf of a problem's data for numpy, which knows no keys of random numbers."""
-    is_key = isinstance(leaf, Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)

@@ -40,7 +40,16 @@ class Earlier(NamedTuple):
 
 def pack(state: Any, prefix: str = "") -> dict[str, np.ndarray]:
     """Every leaf of a state by its dotted path."""
-    return {path: np.asarray(leaf) for path, leaf in _leaves(state, prefix)}
+    return {path: plain(leaf) for path, leaf in _leaves(state, prefix)}
+
+
+def plain(leaf: Any) -> np.ndarray:
+    """A leaf as numpy has it, which knows no keys of random numbers: of one, its data."""
+    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def shapes(state: Any, prefix: str = "") -> dict[str, tuple[int, ...]]:
@@ -110,13 +119,14 @@ def _named(kind: Any, leaves: Leaves, path: str, kinds: Kinds | None, put: Put) 
 def _like(template: Any, leaves: Leaves, path: str, put: Put) -> Any:
     """A tree like another one, of the leaves that are there."""
 
-    def leaf(where: str) -> Any:
+    def leaf(where: str, like: Any) -> Any:
         if where not in leaves:
             raise ValueError(f"it has no {where}, and nothing says what that would have been")
-        return put(leaves[where])
+        given = put(leaves[where])
+        return jax.random.wrap_key_data(given, impl=jax.random.key_impl(like)) if _is_key(like) else given
 
     named, structure = jax.tree_util.tree_flatten_with_path(template)
-    return jax.tree.unflatten(structure, [leaf(f"{path}.{_path(keys)}".removesuffix(".")) for keys, _ in named])
+    return jax.tree.unflatten(structure, [leaf(f"{path}.{_path(keys)}".removesuffix("."), like) for keys, like in named])
 
 
 def _names(leaves: Leaves, prefix: str) -> list[str]:

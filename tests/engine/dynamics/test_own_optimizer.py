@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import engine
 from engine import spec as specs
 from engine.base.exit import BAD_INPUT
 from engine.commands.main import main
@@ -30,6 +31,22 @@ def test_check_names_what_an_optimizer_does_wrong(function, said):
     wrong = complaints(specs.OwnOptimizer(learning_rate=0.01, function=f"own_optimizers:{function}"), *good())
     assert "; ".join(wrong).endswith(said)
     assert bool(wrong) == bool(said)
+
+
+def spec_of(function):
+    return specs.from_tree({
+        "name": "mine", "problem": {"kind": "own", "function": "own_problems:good", "self_test": False},
+        "optimizer": {"kind": "own", "learning_rate": 0.01, "function": f"own_optimizers:{function}"},
+        "tracking": {"mode": "sharpness"}, "budget": {"steps": 6},
+    }, "the test")
+
+
+def test_a_state_goes_on_with_its_key_of_random_numbers(own_home):
+    spec = spec_of("noisy")
+    whole, part = (engine.run(spec, name=name, overrides=[f"budget.steps={steps}"], trust=True) for name, steps in (("a", 6), ("b", 3)))
+    on = engine.fork(part, overrides=["budget.steps=6"])
+    assert len(on["gd.loss"]) == 6
+    assert (on["gd.loss"] == whole["gd.loss"]).all()
 
 
 @pytest.mark.slow  # both at the command line
