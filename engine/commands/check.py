@@ -55,8 +55,7 @@ def check(
         _refuse(spec.name, wrong)
         if isinstance(spec.optimizer, OwnOptimizer):
             with _saying("testing two steps of its optimizer"):
-                own = import_module("engine.dynamics.own_optimizer").complaints(spec.optimizer, problem, theta)
-            _refuse(spec.optimizer.function, own)
+                import_module("engine.dynamics.own_optimizer").require_sound(spec.optimizer, problem, theta)
             facts |= {"optimizer": f"{spec.optimizer.function}: two steps in each number format, its P and its edge tested"}
         with _saying("compiling the derivatives, for their memory"):
             needed = memory.estimate(problem, theta, formats)

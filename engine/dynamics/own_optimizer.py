@@ -10,11 +10,13 @@ The transformation is given ∇L and θ as the tree of parameters that the probl
 θ ← θ − η·direction: neither the learning rate nor a minus sign is its own. It is started, and its state kept, as all optimizers' are.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
@@ -23,6 +25,7 @@ from engine.base.errors import UserError, first_line
 from engine.dynamics.optimizer import Gradient, Optimizer, Unravel, moved, parts_of, rate, shapes_of, unscaled, vector_of
 from engine.problems import imported
 from engine.problems.problem import Problem
+from engine.xla.leaves import plain
 
 
 class OwnState(NamedTuple):
@@ -95,6 +98,12 @@ def own(section: specs.OwnOptimizer) -> Optimizer:
     return Optimizer(init, step, unscaled if made.preconditioner is None else preconditioner, threshold)
 
 
+def require_sound(section: specs.OwnOptimizer, problem: Problem, theta: Array) -> None:
+    """Raise UserError where the optimizer of a section cannot be run from θ (p,): see `complaints`."""
+    if wrong := complaints(section, problem, theta):
+        raise UserError(f"{section.function}: {'; '.join(wrong)}")
+
+
 def complaints(section: specs.OwnOptimizer, problem: Problem, theta: Array) -> list[str]:
     """What is wrong with the optimizer of a section at θ (p,), a sentence each; none when it can be run.
 
@@ -102,52 +111,68 @@ def complaints(section: specs.OwnOptimizer, problem: Problem, theta: Array) -> l
     a checkpoint does; a step is finite, in the format of θ, the same twice, and goes down at first; P is positive, and a threshold is a
     positive number, or NaN where none is known.
     """
-    optimizer = own(section)
+    optimizer, gradient = own(section), jax.jit(lambda problem, theta: problem.gradient(theta))
     for format in ("float64", "float32"):
         here = theta.astype(format)
         state = optimizer.init(here, problem.unravel, section.learning_rate)
+        once, again = (_traced_anew(optimizer) for _ in range(2))  # what hangs on more than its arguments shows between two traces
         for number in (1, 2):
-            grad = problem.gradient(here)
+            grad = gradient(problem, here)
             try:
-                moved, following = optimizer.step(here, state, grad, problem.gradient)
-                wrong = _wrong_step(optimizer, here, state, grad, moved, following, problem)
+                taken = once(problem, here, state, grad)
+                wrong = _wrong_step(here, state, taken, again(problem, here, state, grad))
             except Exception as error:  # whatever the code of others raises
                 wrong = [f"its transformation fails: {first_line(error)}"]
-            if not wrong and number == 1 and float((here - moved) @ grad) < 0:
+            if not wrong and number == 1 and float((here - taken.theta) @ grad) < 0:
                 wrong = ["its first step goes up: neither the learning rate nor a minus sign is its own, θ ← θ − η·direction"]
             if wrong:
                 return [f"{each} (step {number} in {format})" for each in wrong]
-            here, state = moved, following
+            here, state = taken.theta, taken.state
     return []
 
 
-def _wrong_step(
-    optimizer: Optimizer, theta: Array, state: OwnState, grad: Array, moved: Array, following: OwnState, problem: Problem
-) -> list[str]:
+class _Taken(NamedTuple):
+    """A step, and the P and the threshold that it leaves."""
+
+    theta: Array
+    state: OwnState
+    p: Array
+    threshold: Array
+
+
+def _traced_anew(optimizer: Optimizer) -> Callable[[Problem, Array, OwnState, Array], _Taken]:
+    """A step of the optimizer, compiled: a function that jax has not seen."""
+
+    def taken(problem: Problem, theta: Array, state: OwnState, grad: Array) -> _Taken:
+        moved, following = optimizer.step(theta, state, grad, problem.gradient)
+        return _Taken(moved, following, optimizer.preconditioner(following), optimizer.threshold(following))
+
+    return jax.jit(taken)
+
+
+def _wrong_step(theta: Array, state: OwnState, taken: _Taken, again: _Taken) -> list[str]:
     """What is wrong with a step and with the P and the threshold that it leaves."""
-    before, after = (jax.tree_util.tree_leaves_with_path(each.rule) for each in (state, following))
+    before, after = (jax.tree_util.tree_leaves_with_path(each.rule) for each in (state, taken.state))
     for (path, old), (_, new) in zip(before, after, strict=True):
         was, now = (f"{jnp.result_type(leaf)} {jnp.shape(leaf)}" for leaf in (old, new))
         if was != now:
             name = jax.tree_util.keystr(path) or "itself"
             return [f"its state changes: {name} is {now} after a step and was {was} before; no checkpoint could hold both"]
+    moved, p, threshold = taken.theta, plain(taken.p), float(taken.threshold) if taken.threshold.shape == () else None
     if (moved.dtype, moved.shape) != (theta.dtype, theta.shape):
         return [f"a step makes θ {moved.dtype} {moved.shape}; expected {theta.dtype} {theta.shape}"]
     wrong = [
-        f"{what} is not finite" for what, tree in (("θ after a step", moved), ("its state after a step", following.rule))
-        if not all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(tree))
+        f"{what} is not finite" for what, tree in (("θ after a step", moved), ("its state after a step", taken.state.rule))
+        if not all(np.isfinite(plain(leaf)).all() for leaf in jax.tree.leaves(tree))
     ]
-    again = optimizer.step(theta, state, grad, problem.gradient)
-    both = zip(*map(jax.tree.leaves, ((moved, following), again)), strict=True)
-    if not all(bool(jnp.array_equal(one, other, equal_nan=True)) for one, other in both):
+    if any(plain(one).tobytes() != plain(other).tobytes() for one, other in zip(*map(jax.tree.leaves, (taken, again)), strict=True)):
         wrong.append("the same step is another one when it is taken again; expected a pure function of ∇L, θ and its state")
-    p, threshold = optimizer.preconditioner(following), optimizer.threshold(following)
     if p.shape not in ((), theta.shape):
         wrong.append(f"preconditioner gives shape {p.shape}; expected a number, ({theta.size},), or a tree like the parameters")
-    elif not bool(jnp.all(jnp.isfinite(p) & (p > 0))):
+    elif not (np.isfinite(p) & (p > 0)).all():
         wrong.append("preconditioner gives a P that is not positive; expected every number of it above 0")
-    if threshold.shape != ():
-        wrong.append(f"threshold gives shape {threshold.shape}; expected a single number")
-    elif not bool(jnp.isnan(threshold) | ((threshold > 0) & jnp.isfinite(threshold))):
-        wrong.append(f"threshold gives {float(threshold):g}; expected a positive number, or NaN where none is known")
+    if threshold is None:
+        wrong.append(f"threshold gives shape {taken.threshold.shape}; expected a single number")
+    elif not (math.isnan(threshold) or 0 < threshold < math.inf):
+        wrong.append(f"threshold gives {threshold:g}; expected a positive number, or NaN where none is known")
     return wrong

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from engine.curvature.eigensolver import LARGE
+from engine.dynamics.own_optimizer import require_sound
 from engine.phases import context, edge, simplified, training, whole_spectrum
 from engine.phases.approach import Approach
 from engine.phases.context import Clock, Progress, Setup
@@ -25,8 +26,8 @@ from engine.record import edges, messages
 from engine.record.columns import Column, column_index, columns_for
 from engine.record.messages import AnyEvent
 from engine.record.reader import Outcome
+from engine.spec import OwnOptimizer, RunSpec, SharpnessTracking
 from engine.spec import Phase as PhasePortrait
-from engine.spec import RunSpec, SharpnessTracking
 from engine.xla.ahead import compiling_ahead
 from engine.xla.leaves import pack, shapes, unpack
 from engine.xla.shares import Shares, on_devices, on_host, put
@@ -87,6 +88,12 @@ class Experiment:
 
     def _set_up(self, setup: Setup) -> None:
         self.setup, self.metrics, self.snapshots = setup, setup.metrics, setup.snapshots
+
+    def test_optimizer(self) -> None:
+        """Take two steps of an optimizer of one's own, where the run begins. Raises UserError for one that cannot be run."""
+        optimizer = self.spec.optimizer
+        if isinstance(optimizer, OwnOptimizer) and optimizer.self_test:
+            require_sound(optimizer, self.setup.problem, self.state.theta)
 
     @property
     def clock(self) -> Clock:

@@ -30,13 +30,16 @@ class Company:
 
             self._heartbeat = join(self.group, give_up)
 
-    def experiment(self, spec: RunSpec, columns: Sequence[Column], ask_to_stop: Callable[[], None]) -> Experiment:
-        """The experiment that this process carries out, alone or in front of the others."""
+    def experiment(self, spec: RunSpec, columns: Sequence[Column], begins: bool, ask_to_stop: Callable[[], None]) -> Experiment:
+        """The experiment that this process carries out, alone or in front of the others, tested where the run begins."""
         if self.group is None:
-            return Experiment(spec, columns)
+            experiment = Experiment(spec, columns)
+            if begins:
+                experiment.test_optimizer()
+            return experiment
         from engine.process.lockstep import Leader
 
-        return cast(Experiment, Leader(spec, ask_to_stop, columns))
+        return cast(Experiment, Leader(spec, ask_to_stop, columns, begins))
 
     def loss_in(self, error: Exception) -> str:
         """Who is gone, in words, where an error says that another process is; empty for any other error."""

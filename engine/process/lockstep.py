@@ -163,13 +163,15 @@ def refuse_other(spec: RunSpec, asked: RunSpec | None) -> None:
 class Leader:
     """The experiment of process 0: what changes its state is done by all, and all else is the experiment's own."""
 
-    def __init__(self, spec: RunSpec, ask_to_stop: Callable[[], None], columns: Sequence[Column] = ()):
+    def __init__(self, spec: RunSpec, ask_to_stop: Callable[[], None], columns: Sequence[Column] = (), begins: bool = False):
         self.ask_to_stop = ask_to_stop
         self.engaged = False
         """In the middle of what all do: others may be stuck in it."""
         share(to_toml(spec).encode())
-        share(json.dumps(list(columns)).encode())
+        share(json.dumps([list(columns), begins]).encode())
         self.experiment = begin_alike(spec, lambda: Experiment(spec, columns))
+        if begins:
+            self.experiment.test_optimizer()
         self.participant = Participant(self.experiment)
 
     def __getattr__(self, name: str) -> Any:
@@ -277,7 +279,8 @@ def _followed(group: Group, asked: RunSpec | None) -> int:
     try:
         heartbeat = join(group, ended)
         spec = load_spec_text(share().decode(), "process 0")
-        columns = [Column(*each) for each in json.loads(share())]
+        listed, begins = json.loads(share())
+        columns = [Column(*each) for each in listed]
 
         def begin() -> Experiment:
             refuse_other(spec, asked)
@@ -285,6 +288,8 @@ def _followed(group: Group, asked: RunSpec | None) -> int:
             return Experiment(spec, columns)
 
         participant = Participant(begin_alike(spec, begin))
+        if begins:
+            participant.experiment.test_optimizer()
         for number in STOPPING:
             signal.signal(number, lambda *_: setattr(participant, "asked_to_stop", True))
         while True:

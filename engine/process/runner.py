@@ -164,7 +164,8 @@ class Runner:
         """The experiment, from where the run goes on."""
         make_room()
         with self.waits.at("reading the data and building the problem"):
-            experiment = self.company.experiment(self.spec, self.run.columns, lambda: self.ask(messages.Stop()))
+            begins = not self.run.checkpoints()
+            experiment = self.company.experiment(self.spec, self.run.columns, begins, lambda: self.ask(messages.Stop()))
         self.experiment = experiment
         if experiment.counts_memory:
             give_memory_back()

@@ -330,6 +330,8 @@ class OwnOptimizer(TrainingOptimizer, frozen=True, kw_only=True, tag_field="kind
     """Folder of the module, looked at after Python's own path. Empty means where the command is given; a run keeps it."""
     arguments: Arguments = {}
     """What to call it with."""
+    self_test: bool = True
+    """Take two steps before the run: their formats, determinism, direction, P and edge. Steps that are random may fail it."""
 
 
 AnyOptimizer = GradientDescent | Momentum | RmsProp | Adam | Sam | Sign | Muon | OwnOptimizer

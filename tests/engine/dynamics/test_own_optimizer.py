@@ -1,4 +1,5 @@
-"""What `eos check` says of an optimizer of one's own: nothing of those that work, and of each fault its name."""
+"""What `eos check`, and a run before its first step, say of an optimizer of one's own: nothing of those that work, and of each fault its
+name."""
 
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import pytest
 
 import engine
 from engine import spec as specs
+from engine.base.errors import UserError
 from engine.base.exit import BAD_INPUT
 from engine.commands.main import main
 from engine.dynamics.own_optimizer import complaints
@@ -17,7 +19,7 @@ TESTS = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(("function", "said"), [
-    ("lion", ""), ("heavy_ball", ""), ("rmsprop", ""),
+    ("lion", ""), ("heavy_ball", ""), ("rmsprop", ""), ("noisy", ""),
     ("ascending", "its first step goes up: neither the learning rate nor a minus sign is its own, θ ← θ − η·direction (step 1 in float64)"),
     ("counting", "another one when it is taken again; expected a pure function of ∇L, θ and its state (step 1 in float64)"),
     ("widening", "is float64 (3,) after a step and was float32 (3,) before; no checkpoint could hold both (step 1 in float32)"),
@@ -39,6 +41,17 @@ def spec_of(function):
         "optimizer": {"kind": "own", "learning_rate": 0.01, "function": f"own_optimizers:{function}"},
         "tracking": {"mode": "sharpness"}, "budget": {"steps": 6},
     }, "the test")
+
+
+def test_a_run_refuses_what_check_refuses_and_leaves_nothing(own_home, monkeypatch):
+    with pytest.raises(UserError, match=r"^own_optimizers:ascending: its first step goes up"):
+        engine.run(spec_of("ascending"), trust=True)
+    assert engine.runs() == []
+    untested = engine.run(spec_of("ascending"), overrides=["optimizer.self_test=false"], trust=True)
+    assert untested["gd.loss"][-1] > untested["gd.loss"][0]
+    begun = engine.run(spec_of("lion"), trust=True)
+    monkeypatch.setattr("engine.phases.experiment.require_sound", None)  # what has begun was tested, or began before there were tests
+    assert engine.fork(begun, overrides=["budget.steps=8"]).outcome.kind == "completed"
 
 
 def test_a_state_goes_on_with_its_key_of_random_numbers(own_home):

@@ -456,6 +456,17 @@ def test_processes_that_would_not_compute_alike_are_refused_at_the_meeting(other
 
 
 @pytest.mark.slow
+def test_an_optimizer_of_ones_own_is_tested_and_refused_by_both_processes():
+    own = ["optimizer.kind=own", 'optimizer.function="own_optimizers:ascending"', f'optimizer.folder="{TESTS}"']
+    run, port = store.create(with_overrides(TRAINED, own), "own"), free_port()
+    both = start(["-m", "engine", "work", str(run.path)], 0, port), start(["-m", "engine", "resume", "it", "--trust"], 1, port)
+    (_, _), (_, followed) = (process.communicate(timeout=120) for process in both)
+    assert [process.returncode for process in both] == [3, 3]
+    assert "its first step goes up" in run.state().outcome.text
+    assert "its first step goes up" in followed
+
+
+@pytest.mark.slow
 def test_the_shortest_run_of_two_processes_ends_well_however_often():
     """The interpreter's own end, and that of the coordination service, aborted one process of some two hundred."""
     for k in range(5):
