@@ -52,8 +52,11 @@ def work(run: Run, writer: Writer, group: Group | None = None, asked: Sequence[i
 
     `asked` are the signals that have asked it to stop before.
     """
-    configure(sparing=run.spec.rematerializes or group is not None)
     runner = Runner(run, writer, group, settles=group is not None)
+    try:
+        configure(sparing=run.spec.rematerializes or group is not None)
+    except UserError as error:
+        return endings.exit_status(runner.refuse(error))
     for number in STOPPING:
         signal.signal(number, lambda *_: runner.ask(messages.Stop()))
     if asked:
@@ -105,6 +108,14 @@ class Runner:
         for _ in self.blocks():
             collect_from_here()
         assert self.outcome is not None
+        return self.outcome
+
+    def refuse(self, error: UserError) -> Outcome:
+        """End where nothing can be computed as this process is."""
+        self._refused = True
+        self._fail(self.writer.shown(error))
+        assert self.outcome is not None
+        self._finish(self.outcome)
         return self.outcome
 
     def blocks(self) -> Iterator[np.ndarray]:

@@ -11,6 +11,17 @@ from engine.xla import compile_cache
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 """Parameters of glibc's mallopt."""
+SWITCHES = {
+    "jax_debug_nans": (False, "NaN is how a row has no value, and a loss that diverges is a result"),
+    "jax_debug_infs": (False, "a loss that diverges is a result"),
+    "jax_disable_jit": (False, "its loops are compiled"),
+    "jax_numpy_dtype_promotion": ("standard", "float32 and float64 meet in a step"),
+    "jax_numpy_rank_promotion": ("allow", "vectors and matrices meet in a step"),
+    "jax_transfer_guard": ("allow", "what a step needs comes from the host"),
+}
+"""Switches of jax under which a run would fail in the midst of a step: what they are otherwise, and why."""
+HEARD_OF = (None, "warn", "log", "log_explicit")
+"""Where such a switch is not set, or does no more than say something."""
 
 
 def keep_memory() -> None:
@@ -75,11 +86,25 @@ def sums_are_right() -> bool:
     return "ynn_fusion" not in (jax.jit(lambda numbers: numbers.sum()).lower(many).compile().as_text() or "")
 
 
+def require_switches() -> None:
+    """Raise UserError where jax is to compute in a way that a run cannot: see `SWITCHES`."""
+    import jax
+
+    for name, (usual, why) in SWITCHES.items():
+        given = getattr(jax.config, name, None)
+        if given not in (usual, *HEARD_OF):
+            raise UserError(
+                f"{name} = {getattr(given, 'value', given)!r}: eos cannot compute so: {why}; leave {name.upper()} out of the "
+                f"environment, or call jax.config.update({name!r}, {usual!r}) first"
+            )
+
+
 def configure(sparing: bool = False) -> None:
     """float64 where asked, exact products, correct sums, compiled code kept on disk. Before the first computation.
 
     `sparing` puts memory first; a run that rematerializes wants it, and the processes of a group, which all are to compute alike.
-    Raises UserError where jax has begun and its sums would be wrong, or the environment chooses what there is not.
+    Raises UserError where jax has begun and its sums would be wrong, where it is to compute as a run cannot, or the environment chooses
+    what there is not.
     """
     if sys.platform == "linux":
         keep_memory()
@@ -96,6 +121,7 @@ def configure(sparing: bool = False) -> None:
     from engine.xla import small_matrices
 
     small_matrices.chosen()  # what is no choice is refused here, not in the midst of a step
+    require_switches()
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_default_matmul_precision", "highest")  # TF32 spoils the third digit of the sharpness
     try:

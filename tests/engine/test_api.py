@@ -161,6 +161,26 @@ def test_bad_input_is_a_user_error():
         engine.load("no/such/run")
 
 
+@pytest.mark.parametrize(("switch", "given", "usual"), [
+    ("jax_debug_nans", True, False), ("jax_debug_infs", True, False), ("jax_disable_jit", True, False),
+    ("jax_numpy_dtype_promotion", "strict", "standard"), ("jax_numpy_rank_promotion", "raise", "allow"),
+    ("jax_transfer_guard", "disallow", "allow"),
+])  # fmt: skip
+def test_a_switch_of_jax_under_which_no_step_could_be_taken_is_refused_by_its_name(switch, given, usual, own_home):
+    import jax
+
+    before = getattr(jax.config, switch)
+    jax.config.update(switch, given)
+    try:
+        with pytest.raises(UserError) as caught:
+            engine.run("toy")
+    finally:
+        jax.config.update(switch, before)
+    assert str(caught.value).startswith(f"{switch} = {given!r}: eos cannot compute so: ")
+    assert f"leave {switch.upper()} out of the environment, or call jax.config.update({switch!r}, {usual!r}) first" in str(caught.value)
+    assert engine.runs() == []
+
+
 def test_importing_the_engine_is_cheap():
     code = "import sys, engine.record.store, engine.record.messages, engine.theory\nprint('jax' in sys.modules, 'flax' in sys.modules)"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

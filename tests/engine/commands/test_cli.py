@@ -162,6 +162,13 @@ def test_a_home_that_cannot_be_written_is_reported(capfd, tmp_path, monkeypatch)
     assert "a run cannot be created there" in capfd.readouterr().err
 
 
+def test_an_engine_that_cannot_compute_as_it_is_says_why_and_leaves_no_run(capfd, own_home, monkeypatch):
+    monkeypatch.setenv("JAX_DEBUG_NANS", "1")
+    assert main(["run", "toy"]) == BAD_INPUT
+    assert "eos: jax_debug_nans = True: eos cannot compute so" in capfd.readouterr().err
+    assert list(store.run_folders()) == []
+
+
 def test_a_taken_name_is_refused_and_the_run_untouched(capfd, own_home):
     made = make_run(own_home, name="taken")
     before = made.rows().tobytes()
