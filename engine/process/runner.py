@@ -64,9 +64,11 @@ def work(run: Run, writer: Writer, group: Group | None = None, asked: Sequence[i
     status = endings.exit_status(runner.work())
     if runner.company.deserted:
         end_at_once(status)  # jax would wait for the others; the run directory is as it should be
+    if runner.state_file.displaced:
+        status = HELD
     if runner.experiment is not None and runner.experiment.is_compiling:
         atexit.register(end_at_once, status)  # the interpreter must not end in the middle of a compilation, which may take half a minute
-    return HELD if runner.state_file.displaced else status
+    return status
 
 
 class Runner:

@@ -136,8 +136,6 @@ def test_gpus_are_those_that_nvml_tells_of(monkeypatch):
 def test_names_of_gpus_are_harmless(tmp_path):
     from engine.record.reader import RunFolder
 
-    folder = RunFolder()
-    folder.path = tmp_path
     state = State(load=HostLoad(cpu=1, host_cpu=1, cores=1, memory=1, host_memory=1, host_memory_total=1, gpus=(Gpu(name="\x1b[2J"),)))
     (tmp_path / "state.json").write_bytes(msgspec.json.encode(state))
-    assert folder.state().load.gpus[0].name == "\\x1b[2J"
+    assert RunFolder(tmp_path).state().load.gpus[0].name == "\\x1b[2J"
