@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engine.api.records import Record
-from engine.api.specified import assigned, specified
+from engine.api.specified import assigned, listed, specified
 from engine.api.stepping import Stepping, interrupts
 from engine.base.errors import UserError
 from engine.jobs import fork as forks
@@ -88,7 +88,9 @@ def fork(
     """
     origin = _run_of(parent)
     at = origin.state().step if step is None else step
-    changes = [*overrides, *assigned(origin.spec, fields)]
+    if not isinstance(at, int | np.integer):
+        raise UserError(f"step = {step!r}: expected a whole number, or None for the last")
+    changes = [*listed(overrides), *assigned(origin.spec, fields)]
     if trust:
         trusts.grant(origin.path, origin.spec)
     spec = with_overrides(origin.spec, changes)

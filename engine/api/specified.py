@@ -14,6 +14,7 @@ from engine.data.catalog import ready
 from engine.problems.handed_over import hand_over, named
 from engine.record import trust as trusts
 from engine.spec import RunSpec, SharpnessTracking, choice_of, from_tree, load_spec, with_overrides
+from engine.spec.sections import Functions
 
 if TYPE_CHECKING:
     from jax import Array
@@ -30,7 +31,7 @@ def specified(
     fields: Mapping[str, Any], trust: bool, metrics: "Mapping[str, Metric] | Sequence[Metric]",
 ) -> RunSpec:
     """The specification of a run: see `engine.run`. Raises UserError."""
-    preset, problem = str(preset) if isinstance(preset, Path) else preset, None
+    preset, problem, overrides = str(preset) if isinstance(preset, Path) else preset, None, listed(overrides)
     if isinstance(preset, str | RunSpec):
         if theta is not None:
             raise UserError("theta: what to start from belongs to a problem given in Python; a preset has its own")
@@ -46,6 +47,13 @@ def specified(
     if not trust:
         trusts.need_preset(preset, spec) if isinstance(preset, str) else trusts.need_word(spec)
     return _with_metrics(spec, metrics)
+
+
+def listed(overrides: Sequence[str]) -> list[str]:
+    """Overrides as a list. Raises UserError where they are no list of texts: a text is a list of letters to Python."""
+    if isinstance(overrides, list | tuple) and all(isinstance(each, str) for each in overrides):
+        return list(overrides)
+    raise UserError(f'overrides = {str(overrides)[:100]!a}: expected a list, overrides=["optimizer.learning_rate=0.05"]')
 
 
 def assigned(spec: RunSpec, fields: Mapping[str, Any]) -> list[str]:
@@ -87,6 +95,9 @@ def _handed_over(given: Any, theta: Any, fields: dict[str, Any]) -> RunSpec:
 def _with_metrics(spec: RunSpec, metrics: "Mapping[str, Metric] | Sequence[Metric]") -> RunSpec:
     """The specification with further quantities of the user's own: functions by their columns' names, or by their own. Those that no file
     holds, or one in another folder than those before, are handed over."""
+    if not isinstance(metrics, Mapping | list | tuple):
+        expected = "expected functions by the names of their columns, metrics={'norm': …}, or a list of functions"
+        raise UserError(f"metrics = {str(metrics)[:100]!a}: {expected}")
     pairs = list(metrics.items()) if isinstance(metrics, Mapping) else [(getattr(each, "__name__", "metric"), each) for each in metrics]
     functions, folder = dict(spec.metrics.functions), spec.metrics.folder
     for name, function in pairs:
@@ -95,6 +106,11 @@ def _with_metrics(spec: RunSpec, metrics: "Mapping[str, Metric] | Sequence[Metri
         if name in functions:
             raise UserError(f"metrics: two of the name {name}; give them as a dict, metrics={{{name!r}: …, 'another': …}}")
         known = named(function)
+        try:
+            msgspec.convert({name: known.function}, Functions)
+        except msgspec.ValidationError:
+            expected = "expected up to 40 letters, digits and '_', no digit first, as in metrics={'norm': …}"
+            raise UserError(f"metrics: {str(name)[:100]!a}: no name of a column; {expected}") from None
         if known.folder and folder and known.folder != folder:
             known = hand_over(function, name)
         functions[name], folder = known.function, folder or known.folder

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.api.records import Record, needed
-from engine.api.specified import toml
+from engine.api.specified import listed, toml
 from engine.base.errors import UserError, meant
 from engine.jobs import sweep as sweeps
 from engine.jobs.sweep import SweepAxis
@@ -36,7 +36,7 @@ class Sweep:
         axes = [SweepAxis(field, tuple(toml(value) for value in values)) for field, values in grid.items()] if lists else []
         if not axes or not all(each.values for each in axes):
             raise UserError(f"grid: {dict(grid)!r}; expected values for each field, as in {{'optimizer.learning_rate': [0.02, 0.04]}}")
-        self.points = sweeps.points(str(preset), axes, overrides, name)
+        self.points = sweeps.points(str(preset), axes, listed(overrides), name)
         """The points of the grid, the last field running fastest: values, specification, and the name of the run."""
         if not trust:
             trusts.need_preset(str(preset), self.points[0].spec)

@@ -22,7 +22,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """`ValueError: what it says`, at most the first line of it."""
+    """`ValueError: what it says`, at most the first line of it; a sentence of eos as it is."""
+    if isinstance(error, UserError):
+        return str(error)
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
 

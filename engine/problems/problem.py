@@ -201,8 +201,11 @@ def _restorer(
 ) -> Callable[[Array], Any]:
     """θ (p,) to a tree of this structure; the same function for equal ones, so that what is compiled of one problem serves its like."""
     sizes = tuple(math.prod(shape) for shape in shapes)
+    count = sum(sizes)
 
     def restore(theta: Array) -> Any:
+        if shares is None and theta.shape[-1:] != (count,):
+            raise UserError(f"θ has shape {theta.shape}; expected {count} numbers, as many as its parameters have")
         parts = split(theta, sizes) if shares is None else take_apart(theta, sizes, shares)
         return jax.tree.unflatten(structure, [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)])
 

@@ -23,6 +23,7 @@ from engine.base.errors import UserError
 from engine.base.files import NOT_PLAIN, listed, read_plain
 from engine.base.text import harmless
 from engine.record import lock
+from engine.spec.sections import LEAST_RATE
 
 MAX_COMMAND_BYTES = 4096
 _COMMAND_FILE = re.compile(r"[^.].*\.json", re.DOTALL)
@@ -72,6 +73,10 @@ class SetLearningRate(Command, frozen=True, kw_only=True, tag="set_learning_rate
     """Change η; the constrained trajectory and the predictions restart from there."""
 
     learning_rate: Annotated[float, Meta(gt=0, le=1e12)]
+
+    def __post_init__(self) -> None:
+        if self.learning_rate < LEAST_RATE:
+            raise ValueError(f"expected {LEAST_RATE:g} or more, for 2/η to be a number")
 
 
 class Anchor(Command, frozen=True, kw_only=True, tag="anchor"):

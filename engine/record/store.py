@@ -49,8 +49,8 @@ def create(spec: RunSpec, name: str | None = None, where: Path | None = None, fi
     """
     where = where or home()
     wanted = name if name is not None else f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    if not NAME.match(wanted):
-        raise UserError(f"run name {wanted[:100]!a}: use up to 80 letters, digits, '.', '_' and '-', beginning with a letter or digit")
+    if not (isinstance(wanted, str) and NAME.match(wanted)):
+        raise UserError(f"run name {str(wanted)[:100]!a}: use up to 80 letters, digits, '.', '_' and '-', beginning with a letter or digit")
     environment()  # what would keep its engine from starting is refused before anything is made
     draft = where / _hidden(MAKING)
     try:

@@ -25,8 +25,9 @@ def checked(words: Iterable[str]) -> tuple[str, ...]:
     """The words as tags. Raises UserError where one of them can be none."""
     words = tuple(words)
     for word in words:
-        if not TAG.match(word):
-            raise UserError(f"tag {word[:100]!a}: use up to 32 letters, digits, '.', '_', '+' and '-', beginning with a letter or digit")
+        if not (isinstance(word, str) and TAG.match(word)):
+            expected = "use up to 32 letters, digits, '.', '_', '+' and '-', beginning with a letter or digit"
+            raise UserError(f"tag {str(word)[:100]!a}: {expected}")
     return words
 
 

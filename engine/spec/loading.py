@@ -22,6 +22,7 @@ from engine.base.errors import UserError, meant, one_of
 from engine.base.files import read_plain
 from engine.base.text import is_harmless
 from engine.spec.sections import (
+    LEAST_RATE,
     LEFT_OUT,
     TEXTS,
     Cnn,
@@ -606,6 +607,8 @@ def _check_optimizer(spec: RunSpec, where: str) -> None:
     optimizer, sharpness_mode = spec.optimizer, isinstance(spec.tracking, SharpnessTracking)
     if len(set(optimizer.learning_rates)) < len(optimizer.learning_rates):
         raise UserError(f"{where}: [optimizer] learning_rates = {_brief.repr(list(optimizer.learning_rates))}; expected each once")
+    if (least := min([optimizer.learning_rate, *optimizer.learning_rates, *(eta for _, eta in optimizer.raises)])) < LEAST_RATE:
+        raise UserError(f"{where}: [optimizer] a learning rate of {least:g}; expected {LEAST_RATE:g} or more, for 2/η to be a number")
     steps = [step for step, _ in optimizer.raises]
     if any(later <= earlier for earlier, later in pairwise(steps)):
         raise UserError(f"{where}: [optimizer] raises at steps {_brief.repr(steps)}; expected each later than the one before")

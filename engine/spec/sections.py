@@ -11,6 +11,8 @@ import msgspec
 from msgspec import Meta
 
 Positive = Annotated[float, Meta(gt=0, le=1e12)]
+LEAST_RATE = 1e-100
+"""Of η: 2/η, and products with it, are numbers."""
 NonNegative = Annotated[float, Meta(ge=0, le=1e12)]
 Share = Annotated[float, Meta(ge=0, lt=1)]
 Count = Annotated[int, Meta(ge=1, le=10**9)]

@@ -161,6 +161,32 @@ def test_bad_input_is_a_user_error():
         engine.load("no/such/run")
 
 
+@pytest.mark.parametrize(("given", "words"), [
+    ({"name": 5}, "run name '5': use up to 80 letters"),
+    ({"overrides": "budget.steps=5"}, "overrides = 'budget.steps=5': expected a list, overrides="),
+    ({"overrides": None}, "overrides = 'None': expected a list"), ({"overrides": [5]}, "overrides = '[5]': expected a list"),
+    ({"metrics": abs}, "metrics = '<built-in function abs>': expected functions by the names of their columns"),
+    ({"metrics": "norm"}, "metrics = 'norm': expected functions"),
+    ({"metrics": {"a b": abs}}, "metrics: 'a b': no name of a column; expected up to 40 letters, digits and '_'"),
+    ({"metrics": [lambda context: 0.0]}, "metrics: '<lambda>': no name of a column"),
+    ({"learning_rate": 1e-310}, "a learning rate of 1e-310; expected 1e-100 or more, for 2/η to be a number"),
+])  # fmt: skip
+def test_an_argument_that_will_not_do_is_refused_by_its_name(given, words, own_home):
+    with pytest.raises(UserError) as caught:
+        engine.run("toy", **given)
+    assert words in str(caught.value)
+    assert engine.runs() == []
+
+
+def test_what_a_fork_and_the_list_of_runs_are_asked_with_is_tested_too(own_home):
+    record = engine.run("toy", steps=3)
+    for given, words in (({"step": "3"}, "step = '3': expected a whole number"), ({"overrides": "a=1"}, "expected a list")):
+        with pytest.raises(UserError, match=words):
+            engine.fork(record, **given)
+    with pytest.raises(UserError, match="tag '5'"):
+        engine.runs(5)
+
+
 @pytest.mark.parametrize(("switch", "given", "usual"), [
     ("jax_debug_nans", True, False), ("jax_debug_infs", True, False), ("jax_disable_jit", True, False),
     ("jax_numpy_dtype_promotion", "strict", "standard"), ("jax_numpy_rank_promotion", "raise", "allow"),

@@ -129,6 +129,7 @@ BAD = [
     (["tail", "x", "-n", "many"], 'eos: tail -n = "many"; expected a whole number'),
     (["show", "--json=maybe"], 'eos: show --json = "maybe"; expected true or false'),
     (["bench", "--rounds", "0"], "eos: bench --rounds = 0; expected a number >= 1"),
+    (["eta", "x", "1e-310"], "learning_rate = 1e-310: expected 1e-100 or more, for 2/η to be a number"),
     (["eta", "x", "-1"], "learning_rate = -1.0: expected `float` > 0.0"),
     (["show"], "no runs yet"),
     (["show", "nowhere"], "run nowhere: not found"),

@@ -38,6 +38,16 @@ def test_a_plain_loss_is_its_problem_on_any_tree():
     assert engine.complaints(problem, theta) == []
 
 
+@pytest.mark.parametrize("length", [2, 5])
+def test_a_start_of_another_length_than_the_parameters_is_refused(length, own_home):
+    problem, _ = engine.from_loss(lambda tree: jnp.sum(tree["a"] ** 2), {"a": jnp.ones(3)})
+    said = rf"θ has shape \({length},\); expected 3 numbers, as many as its parameters have"
+    with pytest.raises(UserError, match=said):
+        engine.run(problem, np.ones(length), learning_rate=0.1)
+    with pytest.raises(UserError, match=said):
+        problem.gradient(jnp.ones(length))
+
+
 def test_linen_and_nnx_modules_are_means_over_their_examples():
     inputs, targets = np.random.default_rng(0).normal(size=(5, 3)), np.random.default_rng(1).normal(size=(5, 2))
     module = linen.Dense(2)
