@@ -42,7 +42,8 @@ def from_loss(
     """The problem of a plain `loss(params)`, or `loss(params, data)` when `data`, a tree of arrays, is given.
 
     `params` is any tree of float arrays: where to start. The loss must be a scalar, a pure function, in the number format of its
-    parameters, and three times differentiable. Large data belong into `data`: what a function closes over is compiled in.
+    parameters, and three times differentiable. Large data belong into `data`: what a function closes over is compiled in. The floats of
+    `data` come in that format, too, whatever they are given in.
 
     With `per_example` the loss gives a number for each example, (n,), of data whose arrays all have n rows, and the problem is their mean:
     with `weights` (n,), whose ratios count, Σwℓ/Σw; in passes of `micro_batch` examples, 0 for all at once; shared out over so many
@@ -59,10 +60,11 @@ def from_loss(
     wants_data = len(jax.tree.leaves(data)) > 0
 
     def loss_of(theta: Array, data: Any) -> Array:
-        return loss(restore(theta), data) if wants_data else loss(restore(theta))
+        return loss(restore(theta), like(theta, data)) if wants_data else loss(restore(theta))
 
     def correct_of(theta: Array, data: Any) -> Array:
-        return jnp.asarray(correct(restore(theta), data)).astype(theta.dtype)  # type: ignore[misc]  # asked where it is given
+        right = correct(restore(theta), like(theta, data))  # type: ignore[misc]  # asked where it is given
+        return jnp.asarray(right).astype(theta.dtype)
 
     if not wants_data and (test is not None or correct is not None):
         raise UserError(f"{'correct' if test is None else 'test'}: needs data, loss(params, data)")
@@ -88,7 +90,21 @@ def from_loss(
 
 
 def _arrays(data: Any) -> Any:
-    return jax.tree.map(jnp.asarray, data)
+    """Data as arrays of jax. Raises UserError for what can be none."""
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: _array(f"data{jax.tree_util.keystr(path)}", leaf), data)
+
+
+def _array(name: str, given: Any) -> Array:
+    try:
+        return jnp.asarray(given)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name}: a {type(given).__name__}; expected an array of numbers ({first_line(error)})") from None
+
+
+def like(given: Any, tree: Any) -> Any:
+    """Floats in the format of those given; integers, as tokens and labels are, stay."""
+    format = jnp.result_type(*(leaf for leaf in jax.tree.leaves(given) if jnp.issubdtype(leaf.dtype, jnp.floating)))
+    return jax.tree.map(lambda leaf: leaf.astype(format) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)
 
 
 def whole_number(name: str, given: Any) -> int:

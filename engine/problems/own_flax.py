@@ -19,7 +19,7 @@ from engine.problems import examples as batched
 from engine.problems.examples import linear_mean_of
 from engine.problems.losses import CRITERIA
 from engine.problems.losses import correct as answered
-from engine.problems.own import Cut, Made, count_of, read_of, require_one_each, whole_number
+from engine.problems.own import Cut, Made, count_of, like, read_of, require_one_each, whole_number
 from engine.problems.parameters import fitted
 from engine.problems.problem import Problem, flatten, require_x64
 from engine.problems.targets import require_finite, suited
@@ -77,10 +77,10 @@ def from_flax(
     theta, restore = flatten(applied.params, shares=shares)
 
     def outputs(theta: Array, examples: Any) -> Any:
-        return applied.apply(restore(theta), _like(theta, examples[0]))
+        return applied.apply(restore(theta), like(theta, examples[0]))
 
     def losses_of(outputs: Any, examples: Any) -> Array:
-        return per_example(outputs, _like(outputs, examples[1]))
+        return per_example(outputs, like(outputs, examples[1]))
 
     def losses(theta: Array, examples: Any) -> Array:
         return losses_of(outputs(theta, examples), examples)
@@ -170,12 +170,12 @@ def _nnx(module: Any, inputs: Any, arguments: dict[str, Any]) -> Applied:
         raise UserError(f"{name}: has state beside its parameters ({one_of(kinds)}); expected a module of parameters alone")
 
     def apply_with(params: Any, statistics: Any, inputs: Any) -> tuple[Any, Any]:
-        states = _like(params, (statistics, chance))  # of this trace: a call writes to them
+        states = like(params, (statistics, chance))  # of this trace: a call writes to them
         merged = nnx.merge(graph, params, *states, rest)
         outputs = merged(inputs, **arguments)
         return outputs, nnx.state(merged, nnx.RngState)
 
-    few = _like(params, _few(inputs))
+    few = like(params, _few(inputs))
     if jax.tree.leaves(chance):
         states = chance, apply_with(params, statistics, few)[1]
         before, after = (jax.tree.leaves(nnx.filter_state(state, nnx.RngCount)) for state in states)
@@ -278,12 +278,6 @@ def _array(name: str, given: Any) -> Array:
     if not array.ndim or not len(array):
         raise UserError(f"{name}: an array of shape {array.shape}; expected an example in each row")
     return jnp.asarray(array)
-
-
-def _like(given: Any, tree: Any) -> Any:
-    """Floats in the format of those given; integers, as tokens and labels are, stay."""
-    format = jnp.result_type(*(leaf for leaf in jax.tree.leaves(given) if jnp.issubdtype(leaf.dtype, jnp.floating)))
-    return jax.tree.map(lambda leaf: leaf.astype(format) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)
 
 
 def _criterion(criterion: Any) -> Callable[[Array, Array], Array]:

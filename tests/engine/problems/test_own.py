@@ -38,6 +38,22 @@ def test_a_plain_loss_is_its_problem_on_any_tree():
     assert engine.complaints(problem, theta) == []
 
 
+@pytest.mark.parametrize("given", [np.float64, np.float32])
+def test_floats_of_data_come_in_the_format_of_the_parameters_and_other_data_as_they_are(given):
+    data = {"x": np.linspace(0, 1, 6).reshape(2, 3).astype(given), "row": np.array([1, 0])}
+    formats = []
+
+    def loss(w, data):
+        formats.append((str(w.dtype), str(data["x"].dtype), str(data["row"].dtype)))
+        return jnp.mean((data["x"][data["row"]] @ w) ** 2)
+
+    assert engine.complaints(*engine.from_loss(loss, jnp.ones(3), data)) == []
+    assert engine.complaints(*engine.from_loss(lambda w, data: loss(w, data) * w[:2], jnp.ones(3), data, per_example=True)) == []
+    assert set(formats) == {("float64", "float64", "int64"), ("float32", "float32", "int64")}
+    with pytest.raises(UserError, match=r"data\['x'\]: a ndarray; expected an array of numbers"):
+        engine.from_loss(loss, jnp.ones(3), {"x": np.array(["a", "b"])})
+
+
 @pytest.mark.parametrize("length", [2, 5])
 def test_a_start_of_another_length_than_the_parameters_is_refused(length, own_home):
     problem, _ = engine.from_loss(lambda tree: jnp.sum(tree["a"] ** 2), {"a": jnp.ones(3)})
