@@ -20,6 +20,7 @@ from engine.curvature.eigensolver import solve_at
 from engine.problems.parameters import Parameter, named, parameters
 from engine.problems.problem import Problem
 from engine.record.columns import PROJECTION
+from engine.record.safe_read import OF_ITSELF
 from engine.record.snapshots import THETA, tensor_name
 from engine.spec import RunSpec
 from engine.xla.shares import Shares, bare, numbers
@@ -50,7 +51,7 @@ class Snapshots:
         self._taken: list[Taken] = []
         self.parameters: tuple[Parameter, ...] = parameters(problem, size) if self.every else ()
         for each in self.parameters:
-            if each.name.startswith(tuple(f"{part}/" for part in self._holds)):
+            if each.name == OF_ITSELF or each.name.startswith(tuple(f"{part}/" for part in self._holds)):
                 raise UserError(f"{problem.label}: parameter {each.name}: snapshots call another thing that; give it another name")
 
     def read(

@@ -33,6 +33,8 @@ NUMBERS = {
 """Number formats of a safetensors file, as numpy has them."""
 MAX_TENSORS, MAX_HEADER_BYTES = 65536, 16 * 1024**2
 """Of a safetensors file: what it lists, and the list itself."""
+OF_ITSELF = "__metadata__"
+"""Under which a safetensors file speaks of itself: no tensor has that name."""
 END, LARGE_END = 22, 76
 """Bytes of the record at the end of a zip archive, and of the two before it where it is larger than 4 GiB."""
 
@@ -99,7 +101,7 @@ class Tensors(NamedTuple):
     arrays: dict[str, np.ndarray]
     """By name; read-only."""
     words: dict[str, str]
-    """What it says of itself: its `__metadata__`."""
+    """What it says of itself."""
 
 
 class NoTensorsError(ValueError):
@@ -128,7 +130,7 @@ def read_tensors(path: Path, limit: int = MAX_CHECKPOINT_BYTES, follow: bool = F
     if len(parts) > MAX_TENSORS:
         raise NoTensorsError(f"{len(parts)} tensors in it, and {MAX_TENSORS} are read at most")
     arrays = {name: _array(name, part) for name, part in parts}
-    words = header.get("__metadata__") if isinstance(header, dict) else None
+    words = header.get(OF_ITSELF) if isinstance(header, dict) else None
     return Tensors(arrays, words if isinstance(words, dict) else {})
 
 

@@ -202,6 +202,13 @@ def test_parameters_are_told_apart_by_name_where_unravel_takes_theta_apart():
         parameters(Problem(lambda t, _: t @ t, (), "twice", lambda theta: {"a": {"b": theta[:1]}, "a.b": theta[1:]}), 3)
 
 
+@pytest.mark.parametrize("name", ["__metadata__", "eigenvectors/a"])
+def test_a_parameter_by_a_name_that_the_file_has_for_another_thing_is_refused_before_a_run(name, own_home):
+    made = engine.from_loss(lambda tree: jnp.sum(tree[name] ** 2), {name: jnp.ones(2)})
+    with pytest.raises(UserError, match=f"parameter {name}: snapshots call another thing that; give it another name"):
+        engine.run(made, learning_rate=0.1, steps=2, mode="sharpness", snapshots_every=1, snapshots=["theta", "eigenvectors"])
+
+
 def test_what_somebody_else_put_in_the_place_of_a_snapshot_is_told_and_never_followed(tmp_path):
     path = tmp_path / "snapshots" / "step-000000001.safetensors"
     path.parent.mkdir()
