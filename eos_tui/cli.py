@@ -78,8 +78,6 @@ class ViewOptions:
 
 AS_SET = ViewOptions()
 CELLS = Number(gte=1, lte=2000)
-COMPLETE = "__complete"
-"""What the completion of a shell asks with; cyclopts answers it."""
 
 app = App(
     name="eos",
@@ -108,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not name.startswith("-") and name not in app:
             app.command(headless.app[name], name=name)
     tokens = sys.argv[1:] if argv is None else list(argv)
-    if tokens and not tokens[0].startswith("-") and tokens[0] not in (*app, COMPLETE):
+    if tokens and not tokens[0].startswith("-") and tokens[0] not in (*app, completion.COMPLETE, ""):
         return report_error(_no_command(tokens[0]))
     return headless.run_command(app, tokens)
 

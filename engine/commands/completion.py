@@ -14,6 +14,9 @@ from engine.record import store
 from engine.record.glance import all_glances
 from engine.spec import DEFAULT_PRESET, fields_of, load_spec, preset_names, preset_words
 
+COMPLETE = "__complete"
+"""What the completion of a shell asks with; cyclopts answers it."""
+
 
 def presets(context: CompletionContext) -> dict[str, str]:
     """Names of presets with their titles, and the preset files in the folder typed so far."""

@@ -8,8 +8,10 @@ the engine stopped as cleanly.
 
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +23,7 @@ from engine.base.errors import BAD_END, INTERRUPTED, UserError, one_of
 from engine.base.exit import report_error, status_of
 from engine.base.text import harmless, print_json, print_line, print_pairs
 from engine.commands import check, control, data, help, lists, presets, records, sweep
+from engine.commands.completion import COMPLETE
 from engine.commands.options import FROM_ENVIRONMENT, DataDir, FigureName, Meeting, Overrides, PresetName, RunName, Switch, Trust
 from engine.commands.usage import mistake
 from engine.data.catalog import ready
@@ -66,12 +69,21 @@ def run_command(commands: App, argv: Sequence[str] | None = None) -> int:
     _widen()
 
     def command() -> int | None:
+        _refuse_empty(tokens)
         try:
             return commands(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         except CycloptsError as error:
             raise UserError(mistake(error, commands)) from error
 
     return status_of(command)
+
+
+def _refuse_empty(tokens: Sequence[str]) -> None:
+    """Raise UserError for an argument of nothing, as of a variable of the shell that is not set: as a path it is the folder one is in."""
+    for before, token in pairwise(["", *tokens]):
+        if (token == "" or re.fullmatch("--[a-z0-9-]+=", token)) and tokens[0] != COMPLETE:
+            option = token[:-1] or (before if before.startswith("-") else "")
+            raise UserError(f"{option} ''".strip() + ": an empty argument; give a value, `.` for this folder, or leave it out")
 
 
 NARROWEST = 10

@@ -163,6 +163,18 @@ def test_a_home_that_cannot_be_written_is_reported(capfd, tmp_path, monkeypatch)
     assert "a run cannot be created there" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(("tokens", "option"), [
+    (["reproduce", "fig2", "--small", "--out", ""], "--out ''"), (["reproduce", "fig2", "--out="], "--out ''"),
+    (["export", "mine", "--tensorboard", ""], "--tensorboard ''"), (["help", "examples", "--copy", ""], "--copy ''"),
+    (["run", "toy", "--data-dir", ""], "--data-dir ''"), (["tail", "-n", ""], "-n ''"), (["rm", ""], "''"),
+])  # fmt: skip
+def test_an_argument_of_nothing_is_not_the_folder_one_is_in(tokens, option, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    assert main(tokens) == BAD_INPUT
+    assert capfd.readouterr().err == f"eos: {option}: an empty argument; give a value, `.` for this folder, or leave it out\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_engine_that_cannot_compute_as_it_is_says_why_and_leaves_no_run(capfd, own_home, monkeypatch):
     monkeypatch.setenv("JAX_DEBUG_NANS", "1")
     assert main(["run", "toy"]) == BAD_INPUT
