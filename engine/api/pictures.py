@@ -78,10 +78,13 @@ def _plot(axes: "Axes", record: "Record", curves: Sequence[Column]) -> None:
 
 
 def html(record: "Record") -> str:
-    """The outcome, the summary as a table, and where matplotlib is installed the usual plots as SVG."""
-    rows = "".join(
-        f"<tr><td>{markup.escape(name)}</td><td>{markup.escape(str(value))}</td></tr>" for name, value in words(summarize(record.run))
-    )
+    """The outcome, the summary as a table, and where matplotlib is installed the usual plots as SVG; of a run that is gone, that it is, in
+    place of the summary."""
+    try:
+        pairs = words(summarize(record.run))
+    except UserError as error:
+        pairs = [("run", str(error))]
+    rows = "".join(f"<tr><td>{markup.escape(name)}</td><td>{markup.escape(str(value))}</td></tr>" for name, value in pairs)
     drawing = _svg(figure(record, ())) if find_spec("matplotlib") is not None and len(record["step"]) > 1 else ""
     return f"<div><p>{markup.escape(repr(record)[1:-1])}</p><table>{rows}</table>{drawing}</div>"
 

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 class Record(Mapping[str, np.ndarray]):
     """A run on disk: a mapping from column names to arrays (steps,), with its specification, events and outcome.
 
-    The arrays are read once, when the record is made; `engine.load` again for what came later. A record equals itself alone: what two of
-    them hold is compared column by column.
+    The arrays are read once, when the record is made, and stay where the run is deleted; `engine.load` again for what came later. What
+    lies in files of its own, samples, densities and snapshots, is read when it is asked for: UserError where the run is gone. A record
+    equals itself alone: what two of them hold is compared column by column.
     """
 
     __eq__, __hash__ = object.__eq__, object.__hash__
@@ -60,6 +61,7 @@ class Record(Mapping[str, np.ndarray]):
         About θ†: `delta` (); `x` (51,) along u, `F`, its even part `F_even` and `quadratic` x²/η; `plane` (13, 7), the rise of the loss
         in the plane of u and ∇S⊥, at `plane_x` (13,) and `plane_y` (7,); `beta` of the `beta_starts` followed (Appendix F, Section 4).
         """
+        self.run.need()
         return _without_marks(self.run.samples())
 
     def densities(self) -> dict[int, dict[str, np.ndarray]]:
@@ -68,12 +70,14 @@ class Record(Mapping[str, np.ndarray]):
         u·Gu/λ of each, `gauss_newton` (k,), NaN where the loss is no criterion of a network's outputs; `layer_sharpness` (b,), the top
         eigenvalue of the diagonal block of each of the `layers` (b,). Less any file that cannot be read.
         """
+        self.run.need()
         return _without_marks(self.run.densities())
 
     def snapshots(self) -> list[Snapshot]:
         """The snapshots that the run has kept of its parameters, the oldest first: each has a `step`, a `path`, and `load()`, which gives
         the arrays by the names of the parameters. `engine.unravel(record, snapshot.load())` is the tree of them.
         """
+        self.run.need()
         return snapshots_of(self.run)
 
     def to_pandas(self) -> "pandas.DataFrame":
@@ -108,7 +112,7 @@ class Record(Mapping[str, np.ndarray]):
 
     def __repr__(self) -> str:
         ended = self.outcome.text if self.outcome else self.run.liveness()
-        return f"<Record {self.name}: {self.run.row_count()} rows, {ended}>"
+        return f"<Record {self.name}: {len(self._table['step'])} rows, {ended}>"
 
 
 class RunEntry(NamedTuple):

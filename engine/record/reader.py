@@ -231,16 +231,25 @@ class Run(RunFolder):
             raise UserError(f"run {self.name}: another run lies at {self.path} by now; give the command again if it is for that one")
         return run
 
+    def need(self) -> None:
+        """Raise UserError where the folder is not there any more."""
+        if not self.path.is_dir():
+            raise UserError(f"run {self.name}: not there any more: {self.shown} was deleted or moved away; `eos ls` lists the runs")
+
     def row_count(self) -> int:
-        """Whole rows on disk; a torn last one does not count. Raises UserError where the record is no plain file."""
+        """Whole rows on disk; a torn last one does not count. Raises UserError where the record is no plain file, or the run is gone."""
         path = self.path / "metrics.f64"
         try:
-            return (size_of(path) or 0) // (8 * len(self.columns))
+            size = size_of(path)
         except OSError as error:
             raise _unreadable(self.shown / path.name, error) from None
+        if size is None:
+            self.need()
+        return (size or 0) // (8 * len(self.columns))
 
     def rows(self, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Rows `start` to `stop` as a float64 array (rows, columns), read now. Raises UserError where the record cannot be read."""
+        """Rows `start` to `stop` as a float64 array (rows, columns), read now. Raises UserError where the record cannot be read, or the run
+        is gone."""
         width, path = len(self.columns), self.path / "metrics.f64"
         stop = self.row_count() if stop is None else min(stop, self.row_count())
         if stop <= start:

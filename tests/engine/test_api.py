@@ -322,6 +322,18 @@ os.wait()
     assert "forked from one in which jax had begun" in script(text)
 
 
+def test_a_run_that_was_deleted_is_said_to_be_gone_and_what_was_read_of_it_stays(own_home):
+    record = engine.run("toy", steps=5, name="gone", snapshots_every=2)
+    before = record["gd.loss"]
+    store.discard("gone")
+    for ask in (record.run.rows, record.run.row_count, record.run.table, record.samples, record.densities, record.snapshots):
+        with pytest.raises(UserError, match=r"run gone: not there any more: .* was deleted or moved away"):
+            ask()
+    assert (record["gd.loss"] == before).all()
+    assert repr(record) == "<Record gone: 5 rows, completed 5 steps>"
+    assert "run gone: not there any more" in record._repr_html_()
+
+
 def test_a_record_equals_itself_alone():
     engine.run(toy_spec(), steps=3, name="one")
     one, again = engine.load("one"), engine.load("one")
