@@ -20,6 +20,7 @@ REACHES, SPREADS = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0), (0.02, 0.05, 0.1, 0.2, 
 """Sizes of the picture: it changes in strides, for each change moves every cell."""
 
 
+@np.errstate(all="ignore")  # rows of unknown origin may hold anything
 def section(history: History, passed: float = 0.0) -> Section | None:
     """The valley at the newest row shown, and where the ball is when this share of the step to the next row has `passed`; None before the
     sharpness is known.
@@ -38,8 +39,9 @@ def section(history: History, passed: float = 0.0) -> Section | None:
     first = max(row + 1 - MEMORY, 0)
     x = history.values("gd.x", first, row + 1) / history.values("constrained.delta", first, row + 1)
     y = history.values("gd.y", first, row + 1) / edge
+    x, y = (np.where(np.isfinite(each), each, np.nan) for each in (x, y))
     now, swing = float(x[-1]), abs(float(x[-1]))
-    then = history.value("gd.x", row + 1) / history.value("constrained.delta", row + 1)
+    then = float(np.float64(history.value("gd.x", row + 1)) / history.value("constrained.delta", row + 1))
     if passed > 0 and math.isfinite(then):
         now, swing = now + passed * (then - now), swing + passed * (abs(then) - swing)
     before = tuple(each for each in x[-BEFORE - 1 : None if passed > 0 else -1].tolist() if math.isfinite(each))

@@ -327,6 +327,20 @@ def test_the_valley_cut_across_is_that_of_the_newest_row(tmp_path):
     assert section(history) is None
 
 
+@pytest.mark.parametrize("delta", [0.0, 1e-320, np.nan])
+def test_the_valley_cut_across_takes_a_damaged_record(tmp_path, delta):
+    """Where x/δ is no number there is no ball, and no error."""
+    run = make_run(tmp_path)
+    rows = run.rows()
+    rows[:, run.index["constrained.delta"]] = delta
+    history = History(run.columns)
+    history.extend(rows)
+    history.limit = EDGE + 31
+    now = section(history, 0.5)
+    assert math.isfinite(now.ratio)
+    assert math.isnan(now.x)
+
+
 @pytest.mark.parametrize("changed", [
     {"plane": np.zeros((3, 3))}, {"plane_x": PLANE_X[::-1]}, {"plane_y": np.full(7, np.nan)}, {"delta": np.array(-1.0)},
     {"plane_x": np.arange(4000.0), "plane": np.zeros((4000, 7))}, {"delta": np.array([1.0, 2.0])}, {"plane": np.array("words")},
