@@ -16,7 +16,7 @@ Tags = Annotated[tuple[str, ...], Parameter("--tag", negative=(), show_default=F
 
 
 def ls(*, tagged: Tags = (), json: Switch = False) -> int:
-    """List the runs with status, step, rate, η, tags and outcome, oldest first. After them, those that cannot be opened, with why:
+    """List the runs with status, steps, rate, η, tags and outcome, oldest first. After them, those that cannot be opened, with why:
     damaged ones, and those of a newer eos.
 
     Args:

@@ -22,6 +22,7 @@ from jax import Array
 
 from engine import spec as specs
 from engine.base.errors import UserError, first_line
+from engine.curvature.expansion import loss_and_gradient
 from engine.dynamics.optimizer import Gradient, Optimizer, Unravel, moved, parts_of, rate, shapes_of, unscaled, vector_of
 from engine.problems import imported
 from engine.problems.problem import Problem
@@ -111,13 +112,13 @@ def complaints(section: specs.OwnOptimizer, problem: Problem, theta: Array) -> l
     a checkpoint does; a step is finite, in the format of θ, the same twice, and goes down at first; P is positive, and a threshold is a
     positive number, or NaN where none is known.
     """
-    optimizer, gradient = own(section), jax.jit(lambda problem, theta: problem.gradient(theta))
+    optimizer = own(section)
     for format in ("float64", "float32"):
         here = theta.astype(format)
         state = optimizer.init(here, problem.unravel, section.learning_rate)
         once, again = (_traced_anew(optimizer) for _ in range(2))  # what hangs on more than its arguments shows between two traces
         for number in (1, 2):
-            grad = gradient(problem, here)
+            _, grad = loss_and_gradient(problem, here)
             try:
                 taken = once(problem, here, state, grad)
                 wrong = _wrong_step(here, state, taken, again(problem, here, state, grad))

@@ -215,9 +215,9 @@ def joined(vectors: Any, rest: Any) -> Any:
     return jax.tree.map(lambda one, other: other if one is None else one, vectors, rest, is_leaf=lambda leaf: leaf is None)
 
 
-def known_eigenvectors(track: ConstrainedTrack) -> Known:
-    """The eigenvectors that are known at θ†, its pairs and their guards."""
-    return Guards(track.center.eigen.vectors, track.center.eigen.values), track.beyond
+def known_eigenvectors(track: ConstrainedTrack, others: Known = ()) -> Known:
+    """The eigenvectors that are known at θ†, its pairs and their guards, and others beside."""
+    return Guards(track.center.eigen.vectors, track.center.eigen.values), track.beyond, *others
 
 
 class StaticConfig(NamedTuple):

@@ -93,7 +93,7 @@ def take(setup: Setup, state: EdgeState, config: StaticConfig, params: StepParam
     projection, verdict = _judged(params, coupled, opening, trial, read.point, asked)
 
     if verdict.again or others:
-        known = (*known_eigenvectors(coupled.constrained), *others) if around else None
+        known = known_eigenvectors(coupled.constrained, others) if around else None
         read = spectrum.read(setup, state.theta, opening.expected, history, step, params.plain_rate, known, (read.point, read.images))
     coupled = coupled._replace(descent=coupled.descent._replace(eigenvectors=read.history))
     beside = coupled_step.measure_more_beside(at, coupled, beside, verdict.suffice)

@@ -66,7 +66,7 @@ def take(
     positions = coupled_step.locate(problem, coupled)  # numbers alone, read off while nothing else is at hand
 
     projected = _projected(setup, params, coupled) if guards.due(int(coupled.step)) else None
-    here = _measured(setup, params, coupled, (*known_eigenvectors(coupled.constrained), *others) if around else None)
+    here = _measured(setup, params, coupled, known_eigenvectors(coupled.constrained, others) if around else None)
     if here is None:
         return None
     measured = coupled_step.measure_beside(at, coupled) if around else None

@@ -215,7 +215,8 @@ class Runner:
             return np.empty((0, len(self.run.columns)))
         self._compiled.add(phase)
         self.checkpoints.step_taken()
-        self.pace.stood_still(self.compilations.seconds)
+        if self.compilations.seconds:
+            self.pace.stood_still(self.compilations.seconds)
         self.pace.call_took(experiment.clock.step - step, time.monotonic() - began - self.compilations.seconds)
         block = self.recorder.progress(progress)
         self.outcome = progress.outcome and endings.judged(progress.outcome, self.run)
