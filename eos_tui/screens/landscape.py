@@ -117,6 +117,7 @@ def verdict(history: History, step: int) -> ShapeVerdict:
     return ShapeVerdict(ratio, limit, turned, threshold, float(known.mean()) if len(known) else math.nan, len(known))
 
 
+@np.errstate(all="ignore")  # files of unknown origin may hold anything
 def drawn(path: Path) -> History | None:
     """A sample in units of its δ; None where the file cannot be read as one."""
     arrays = read_arrays(path) or {}

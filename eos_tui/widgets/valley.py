@@ -50,6 +50,7 @@ class PlaneSample(NamedTuple):
         return _lagrange(self.x, x) @ self.rise @ _lagrange(self.y, y).T
 
 
+@np.errstate(all="ignore")  # files of unknown origin may hold anything
 def sampled(path: Path, learning_rate: float) -> PlaneSample | None:
     """The plane in a file of samples; None where the file holds none, or cannot be read."""
     arrays = read_arrays(path) or {}
@@ -60,9 +61,10 @@ def sampled(path: Path, learning_rate: float) -> PlaneSample | None:
         return None
     if not 0 < delta < math.inf or not 0 < learning_rate < math.inf or x.ndim != 1 or y.ndim != 1 or rise.shape != (len(x), len(y)):
         return None
+    x = x / delta
     if not all(1 < len(nodes) <= MOST_NODES and np.isfinite(nodes).all() and (np.diff(nodes) > 0).all() for nodes in (x, y)):
         return None
-    return PlaneSample(x / delta, y, rise * learning_rate / delta**2)
+    return PlaneSample(x, y, rise * learning_rate / delta**2)
 
 
 def _lagrange(nodes: np.ndarray, at: np.ndarray) -> np.ndarray:
@@ -88,6 +90,7 @@ class Valley(Picture[PlaneSample]):
         self._frame = 0.0, 0.0
         """The largest |x|/δ and |y| of the orbit over the last turns."""
 
+    @np.errstate(all="ignore")  # rows of unknown origin may hold anything
     def show_paths(self, plane: PlaneSample | None, history: History, step: int) -> None:
         """Show this plane, and the rows of the history up to a step; or the words, where there is no plane."""
         self._paths, self._frame = {}, (0.0, 0.0)

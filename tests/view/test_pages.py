@@ -327,6 +327,14 @@ def test_the_valley_cut_across_is_that_of_the_newest_row(tmp_path):
     assert section(history) is None
 
 
+def test_a_sample_of_a_delta_that_nothing_can_be_divided_by_is_none(tmp_path):
+    path = tmp_path / "landscape-1.npz"
+    axis, curve = np.arange(3.0), np.ones(5)
+    np.savez(path, delta=1e-310, plane_x=axis, plane_y=axis, plane=np.ones((3, 3)), x=np.arange(5.0), F_even=curve, quadratic=curve)
+    assert read_plane(path, 0.1) is None
+    assert drawn(path) is None
+
+
 @pytest.mark.parametrize("delta", [0.0, 1e-320, np.nan])
 def test_the_valley_cut_across_takes_a_damaged_record(tmp_path, delta):
     """Where x/δ is no number there is no ball, and no error."""
